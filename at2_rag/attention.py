@@ -1,0 +1,258 @@
+"""Attention from a prompt's target tokens to its source spans, captured inside the model.
+
+This is the only module that knows transformers' attention internals. One function is registered
+with transformers' `AttentionInterface` under the name `IMPLEMENTATION`; a model switched to it
+(see `scoring_model`) calls it in every attention layer. What happens there is decided by a
+`Reading`, an object that travels as a keyword argument of that one model call: there is no global
+state, so calls from many threads don't see each other. Without a reading the function is plain
+sdpa (or the family's own eager attention where sdpa can't serve it).
+
+Axes, here and everywhere in at2_rag:
+
+    B  prompts in a batch           S  sources (chunks, or windows of long chunks)
+    T  target tokens                N  tokens attended to
+    L  layers                       H  query heads (Hkv: key and value heads)
+    D  head dimension               F  features of a source
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from at2_rag.errors import UnsupportedModelError
+
+IMPLEMENTATION = "at2_rag"
+READING_KEYWORD = "at2_reading"
+LOG_RATIO_LIMIT = 50.0
+
+
+class PassComplete(Exception):  # noqa: N818 - a signal, not an error
+    """Raised inside the model when a reading has all it needs; ends the forward pass early."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionCall:
+    """What one attention layer asks for.
+
+    Attributes:
+        layer: Index of the layer, from 0.
+        query: [B, H, Q, D], after position embedding and normalisation.
+        key: [B, Hkv, N, D], likewise, not repeated for grouped queries.
+        value: [B, Hkv, N, D].
+        mask: None (causal), bool [B, 1, Q, N] (True: may be read) or float, additive.
+        scaling: Factor on the products of queries and keys.
+        softcap: Limit c of `c * tanh(logit / c)`, or None.
+        sinks: Logit per head [H] of a place that takes attention and gives nothing, or None.
+        plain: Computes the layer's ordinary output, [B, Q, H, D].
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None
+    sinks: Tensor | None
+    plain: Callable[[], Tensor]
+
+
+class Reading(Protocol):
+    """Decides what happens in each attention layer of one model call."""
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Return the layer's attention output, [B, Q, H, D]; may raise `PassComplete`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanAttention:
+    """Attention that the target tokens pay to each source, per layer and head.
+
+    Attributes:
+        mass: [L, H, S] float32 in [0, 1]: attention summed over a source's tokens, averaged over
+            the target tokens.
+        log_ratio: [L, H, S] float32 in [-50, 50]: log-sum-exp of the attention logits over a
+            source's tokens minus that over the prefix's tokens, averaged over the target tokens.
+            Unlike the mass it doesn't shrink because other sources are there to compete. At the
+            limits if only one of the two is within a sliding window, 0 if neither is.
+    """
+
+    mass: Tensor
+    log_ratio: Tensor
+
+
+class JointCapture:
+    """Reads sources that stand in one causal prompt: captures, and leaves the output as it is.
+
+    Args:
+        targets: [B, T] int64, places of the target tokens in the (padded) prompt.
+        is_target: [B, T] bool, False on that padding.
+        sources: [B, S, W] int64, places of each source's tokens, padded to the widest.
+        is_source: [B, S, W] bool, False on that padding.
+        prefixes: [B, P] int64, places of the prefix's tokens.
+        is_prefix: [B, P] bool, False on padding.
+        depth: Layers to read; the pass ends in the last of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        targets: Tensor,
+        is_target: Tensor,
+        sources: Tensor,
+        is_source: Tensor,
+        prefixes: Tensor,
+        is_prefix: Tensor,
+        depth: int,
+    ) -> None:
+        self.mass: dict[int, Tensor] = {}
+        self.log_ratio: dict[int, Tensor] = {}
+        self._targets = targets
+        self._is_target = is_target[:, None, :, None]
+        self._sources, self._is_source = sources, is_source
+        self._prefixes, self._is_prefix = prefixes, is_prefix
+        self._depth = depth
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Capture the target rows; end the pass in the last layer."""
+        logits = target_logits(call, self._targets)
+        total = logits.logsumexp(-1, keepdim=True)
+        if call.sinks is not None:
+            sinks = call.sinks.float().view(1, -1, 1, 1).expand_as(total)
+            total = torch.logaddexp(total, sinks)
+        source = span_logsumexp(logits, self._sources, self._is_source)
+        prefix = span_logsumexp(logits, self._prefixes[:, None], self._is_prefix[:, None])
+        self.mass[call.layer] = self._mean((source - total).exp())
+        self.log_ratio[call.layer] = self._mean(log_ratio(source, prefix))
+        if call.layer == self._depth - 1:
+            raise PassComplete
+        return call.plain()
+
+    def _mean(self, values: Tensor) -> Tensor:
+        real = values.masked_fill(~self._is_target, 0.0)
+        return real.sum(2) / self._is_target.sum(2)
+
+
+def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
+    """Return the masked attention logits of the target rows.
+
+    Args:
+        call: The layer's call.
+        targets: [B, T] int64 rows.
+
+    Returns:
+        [B, H, T, N] float32, -inf where the row may not look.
+    """
+    batch, heads, _, dim = call.query.shape
+    rows = targets[:, None, :, None].expand(batch, heads, -1, dim)
+    query = call.query.gather(2, rows).float()
+    groups = heads // call.key.shape[1]
+    key = call.key.float().repeat_interleave(groups, dim=1)
+    logits = query @ key.transpose(-1, -2) * call.scaling
+    if call.softcap is not None:
+        logits = call.softcap * torch.tanh(logits / call.softcap)
+    if call.mask is None:
+        places = torch.arange(key.shape[2], device=targets.device)
+        return logits.masked_fill(places > targets[:, None, :, None], -torch.inf)
+    mask = call.mask[..., : key.shape[2]]
+    mask = mask.expand(batch, *mask.shape[1:])
+    mask = mask.gather(2, targets[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    if mask.dtype == torch.bool:
+        return logits.masked_fill(~mask, -torch.inf)
+    # Additive masks block with the dtype's lowest finite value, which must still mean "never".
+    blocked = mask <= torch.finfo(mask.dtype).min / 2
+    return (logits + mask.float()).masked_fill(blocked, -torch.inf)
+
+
+def log_ratio(source: Tensor, prefix: Tensor) -> Tensor:
+    """Return the difference of two log-sum-exps within its limits; see `SpanAttention`.
+
+    Args:
+        source: Log-sum-exp over sources; -inf where nothing of them is seen.
+        prefix: The same over the prefix, broadcast against `source`.
+    """
+    unseen = source.isneginf() & prefix.isneginf()
+    return (source - prefix).masked_fill(unseen, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def span_logsumexp(logits: Tensor, places: Tensor, valid: Tensor) -> Tensor:
+    """Return log-sum-exp of `logits` over each span.
+
+    Args:
+        logits: [B, H, T, N] float32.
+        places: [B, S, W] int64, places of each span's tokens.
+        valid: [B, S, W] bool, False on padding.
+
+    Returns:
+        [B, H, T, S] float32; -inf for an empty span.
+    """
+    batch, heads, rows, _ = logits.shape
+    _, spans, width = places.shape
+    index = places.reshape(batch, 1, 1, spans * width).expand(batch, heads, rows, -1)
+    gathered = logits.gather(3, index).view(batch, heads, rows, spans, width)
+    return gathered.masked_fill(~valid[:, None, None], -torch.inf).logsumexp(-1)
+
+
+def _routed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Serve transformers' attention interface; see the module docstring."""
+    reading: Reading | None = kwargs.pop(READING_KEYWORD, None)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+
+    def plain() -> Tensor:
+        if softcap is None and s_aux is None:
+            return sdpa_attention_forward(
+                module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            )[0]
+        eager = sys.modules[type(module).__module__].eager_attention_forward
+        mask = _additive(attention_mask, query, key)
+        if s_aux is None:
+            kwargs["softcap"] = softcap
+        output: Tensor = eager(module, query, key, value, mask, scaling=scale, **kwargs)[0]
+        return output
+
+    if reading is None:
+        return plain(), None
+    layer = getattr(module, "layer_idx", None)
+    if layer is None:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} doesn't know its layer index, so its attention can't be "
+            "captured; use a family of the README's list"
+        )
+    call = AttentionCall(
+        int(layer), query, key, value, attention_mask, scale, softcap, s_aux, plain
+    )
+    return reading.attend(call), None
+
+
+def _additive(mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
+    lowest = torch.finfo(query.dtype).min
+    if mask is None:
+        rows, columns = query.shape[2], key.shape[2]
+        mask = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril(columns - rows)
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=query.dtype, device=mask.device).masked_fill(~mask, lowest)
+
+
+AttentionInterface.register(IMPLEMENTATION, _routed_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

@@ -1,0 +1,462 @@
+"""Chunk states: what the scoring model keeps of a source that it read alone after the prefix.
+
+Independent reading has three steps. The prefix is read once per process. Each source is read
+after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
+Then only the question's tokens run: *together*, over all states at once, so that sources compete;
+or *apart*, over each state by itself, so that a source's features don't know how many others
+there are.
+
+Sources are read in an order of their own (by length, then by content), never the caller's, so the
+caller's order can't change a score. Many sources share one forward pass without padding: they are
+packed one after another, and only the attention keeps them apart.
+
+A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
+from at2_rag.prompt import PromptLayout
+from at2_rag.scoring_model import ScoringModel
+
+PACK_TOKENS = 2048
+"""Most tokens of one forward pass over sources (one longer source has a pass of its own)."""
+
+GROUP_TOKENS = 8192
+"""Most (padded) tokens of sources whose states the question reads in one matrix product."""
+
+APART_TOKENS = 4096
+"""Most question tokens of one forward pass when sources are read apart."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkState:
+    """Keys and values of one source (or of the prefix).
+
+    Attributes:
+        keys: [L, Hkv, W, D] in the model's dtype, W the source's tokens.
+        values: [L - 1, Hkv, W, D]; in the last layer in use only keys are needed.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of the source."""
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the state in memory."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+ChunkStateStore = MutableMapping[str, ChunkState]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadyStates:
+    """The prefix's state and those of all sources of one layout, ready for questions.
+
+    Attributes:
+        prefix: State of the prefix.
+        groups: States of sources of similar length, padded to the longest of their group.
+        count: Number of sources, S.
+        longest: Tokens of the longest source.
+    """
+
+    prefix: ChunkState
+    groups: tuple[StateGroup, ...]
+    count: int
+    longest: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the sources' states in memory, padding included."""
+        return sum(group.keys.nbytes + group.values.nbytes for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateGroup:
+    """States of G sources, padded to W tokens.
+
+    Attributes:
+        members: [G] int64, place of each source in its layout.
+        lengths: [G] int64, tokens of each source.
+        keys: [L, G, Hkv, W, D].
+        values: [L - 1, G, Hkv, W, D].
+        padding: [G, 1, 1, W] bool, True on padding.
+    """
+
+    members: Tensor
+    lengths: Tensor
+    keys: Tensor
+    values: Tensor
+    padding: Tensor
+
+
+def encode_prefix(model: ScoringModel) -> ChunkState:
+    """Read the prefix."""
+    return _encode_pack(model, None, [model.prompts.prefix_ids])[0]
+
+
+def ready_states(
+    model: ScoringModel,
+    prefix: ChunkState,
+    layout: PromptLayout,
+    *,
+    store: ChunkStateStore | None = None,
+    scope: str = "",
+) -> ReadyStates:
+    """Return the states of a layout's sources, read now or taken from a store.
+
+    Args:
+        model: The scoring model.
+        prefix: The prefix's state, see `encode_prefix`.
+        layout: An independent layout with at least one source.
+        store: Where states are looked up and left; None for nowhere.
+        scope: Goes into the store's keys: everything besides the ids that decides a state (model
+            fingerprint, template hash, depth, dtype).
+    """
+    order = sorted(range(len(layout.source_ids)), key=lambda i: canonical(layout.source_ids[i]))
+    ordered = [layout.source_ids[index] for index in order]
+    states = encode_sources(model, prefix, list(dict.fromkeys(ordered)), store=store, scope=scope)
+    groups = []
+    for run in _runs([len(ids) for ids in ordered]):
+        members = torch.tensor([order[i] for i in run], device=model.device)
+        groups.append(_group([states[ordered[i]] for i in run], members))
+    return ReadyStates(prefix, tuple(groups), len(order), len(ordered[-1]))
+
+
+def encode_sources(
+    model: ScoringModel,
+    prefix: ChunkState,
+    sources: Sequence[tuple[int, ...]],
+    *,
+    store: ChunkStateStore | None = None,
+    scope: str = "",
+) -> dict[tuple[int, ...], ChunkState]:
+    """Return the state of each of the given sources, read alone after the prefix.
+
+    Args:
+        model: The scoring model.
+        prefix: The prefix's state.
+        sources: Token ids of different sources, none empty.
+        store: As in `ready_states`.
+        scope: As in `ready_states`.
+    """
+    states: dict[tuple[int, ...], ChunkState] = {}
+    missing = sorted(sources, key=canonical)
+    if store is not None:
+        keys = {ids: _store_key(scope, ids) for ids in missing}
+        states = {ids: state for ids, key in keys.items() if (state := store.get(key)) is not None}
+        missing = [ids for ids in missing if ids not in states]
+    for pack in packs(missing):
+        states.update(zip(pack, _encode_pack(model, prefix, pack), strict=True))
+    if store is not None:
+        for ids in missing:
+            store[keys[ids]] = states[ids]
+    return states
+
+
+def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over all sources at once.
+
+    Returns:
+        Attention over the layers in use, sources in the layout's order.
+    """
+    reading = _QuestionReading(states.prefix, states.groups, model, layout.target, together=True)
+    start = states.prefix.tokens + states.longest
+    _run_question(model, reading, layout, torch.tensor([start], device=model.device))
+    return _collect(reading.parts, [group.members for group in states.groups])
+
+
+def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over each source by itself, many in one forward pass.
+
+    Returns:
+        Attention over the layers in use, sources in the layout's order.
+    """
+    parts: list[list[tuple[Tensor, Tensor]]] = []
+    members: list[Tensor] = []
+    most = max(1, APART_TOKENS // len(layout.question_ids))
+    for groups in _batches(states.groups, most):
+        reading = _QuestionReading(states.prefix, groups, model, layout.target, together=False)
+        starts = states.prefix.tokens + torch.cat([group.lengths for group in groups])
+        _run_question(model, reading, layout, starts)
+        parts.extend(reading.parts)
+        members.extend(group.members for group in groups)
+    return _collect(parts, members)
+
+
+def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """Return the sort key of the order in which sources are read."""
+    return len(ids), ids
+
+
+def _store_key(scope: str, ids: tuple[int, ...]) -> str:
+    return hashlib.sha256(scope.encode() + b"\0" + array("I", ids).tobytes()).hexdigest()
+
+
+def packs(sources: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Split sources into those that share a forward pass, in the order given."""
+    pack: list[tuple[int, ...]] = []
+    size = 0
+    for ids in sources:
+        if pack and size + len(ids) > PACK_TOKENS:
+            yield pack
+            pack, size = [], 0
+        pack.append(ids)
+        size += len(ids)
+    if pack:
+        yield pack
+
+
+def _runs(lengths: Sequence[int]) -> Iterator[range]:
+    """Split ascending lengths into runs whose padding to the longest stays small."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        ends = stop == len(lengths)
+        if (
+            ends
+            or lengths[stop] > 1.25 * lengths[start] + 8
+            or (stop + 1 - start) * lengths[stop] > GROUP_TOKENS
+        ):
+            yield range(start, stop)
+            start = stop
+
+
+def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+    """Split groups into batches of at most `most` sources, cutting groups that are larger."""
+    batch: list[StateGroup] = []
+    size = 0
+    for group in groups:
+        for start in range(0, len(group.members), most):
+            piece = _slice(group, start, start + most)
+            if batch and size + len(piece.members) > most:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += len(piece.members)
+    if batch:
+        yield batch
+
+
+def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
+    return StateGroup(
+        group.members[start:stop],
+        group.lengths[start:stop],
+        group.keys[:, start:stop],
+        group.values[:, start:stop],
+        group.padding[start:stop],
+    )
+
+
+def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
+    first, width = states[0], max(state.tokens for state in states)
+    layers, heads, _, dim = first.keys.shape
+    keys = first.keys.new_zeros(layers, len(states), heads, width, dim)
+    values = first.keys.new_zeros(first.values.shape[0], len(states), heads, width, dim)
+    for index, state in enumerate(states):
+        keys[:, index, :, : state.tokens] = state.keys
+        values[:, index, :, : state.tokens] = state.values
+    lengths = torch.tensor([state.tokens for state in states], device=keys.device)
+    padding = torch.arange(width, device=keys.device) >= lengths[:, None]
+    return StateGroup(members, lengths, keys, values, padding[:, None, None])
+
+
+def _encode_pack(
+    model: ScoringModel, prefix: ChunkState | None, pack: Sequence[tuple[int, ...]]
+) -> list[ChunkState]:
+    device = model.device
+    lengths = [len(ids) for ids in pack]
+    past = prefix.tokens if prefix else 0
+    positions = torch.cat([torch.arange(past, past + length) for length in lengths])
+    reading = _EncodeReading(prefix, lengths, model)
+    ids = torch.tensor([token for source in pack for token in source], device=device)
+    _run_packed(model, reading, ids, positions.to(device))
+    keys, values = torch.stack(reading.keys), torch.stack(reading.values)
+    return [
+        ChunkState(key.contiguous(), value.contiguous())
+        for key, value in zip(
+            torch.split(keys, lengths, 2), torch.split(values, lengths, 2), strict=True
+        )
+    ]
+
+
+def _run_question(
+    model: ScoringModel, reading: _QuestionReading, layout: PromptLayout, starts: Tensor
+) -> None:
+    """Run one copy of the question from each of the given positions, packed."""
+    question = torch.tensor(layout.question_ids, device=model.device)
+    positions = starts[:, None] + torch.arange(len(question), device=model.device)
+    _run_packed(model, reading, question.repeat(len(starts)), positions.flatten())
+
+
+def _run_packed(
+    model: ScoringModel, reading: _EncodeReading | _QuestionReading, ids: Tensor, positions: Tensor
+) -> None:
+    # The reading keeps the packed texts apart itself; a mask of four dimensions is taken as it
+    # is, which keeps transformers from building one for the whole pack.
+    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+    model.run(ids[None], reading, position_ids=positions[None], attention_mask=unused)
+
+
+def _collect(
+    parts: Sequence[Sequence[tuple[Tensor, Tensor]]], members: Sequence[Tensor]
+) -> SpanAttention:
+    """Join per-group features and put the sources back into the layout's order."""
+    place = torch.cat(list(members)).argsort()
+    mass, ratio = (
+        torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
+        for kind in (0, 1)
+    )
+    return SpanAttention(mass[..., place], ratio[..., place])
+
+
+class _EncodeReading:
+    """Packed sources, each attending to the prefix and causally to itself; keeps keys, values."""
+
+    def __init__(
+        self, prefix: ChunkState | None, lengths: Sequence[int], model: ScoringModel
+    ) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._prefix = prefix
+        self._depth = model.depth
+        past = prefix.tokens if prefix else 0
+        self._blocks = []
+        starts = torch.tensor([0, *lengths]).cumsum(0)
+        for run in _runs(lengths):
+            width = max(lengths[i] for i in run)
+            places = starts[run.start : run.stop, None] + torch.arange(width)
+            real = torch.arange(width) < torch.tensor(lengths[run.start : run.stop])[:, None]
+            places = places.clamp(max=int(starts[-1]) - 1).to(model.device)
+            mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
+            self._blocks.append((places, real.to(model.device), mask.to(model.device)))
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        self.keys.append(call.key[0])
+        if call.layer == self._depth - 1:
+            raise PassComplete
+        self.values.append(call.value[0])
+        repeats = call.query.shape[1] // call.key.shape[1]
+        query = call.query[0].transpose(0, 1)  # [N, H, D]
+        key, value = call.key[0].transpose(0, 1), call.value[0].transpose(0, 1)
+        output = torch.empty_like(query)
+        for places, real, mask in self._blocks:
+            keys, values = key[places].transpose(1, 2), value[places].transpose(1, 2)
+            if self._prefix is not None:
+                shape = (len(places), -1, -1, -1)
+                past = self._prefix.keys[call.layer], self._prefix.values[call.layer]
+                keys = torch.cat([past[0].expand(shape), keys], dim=2)
+                values = torch.cat([past[1].expand(shape), values], dim=2)
+            read = scaled_dot_product_attention(
+                query[places].transpose(1, 2),
+                keys.repeat_interleave(repeats, dim=1),
+                values.repeat_interleave(repeats, dim=1),
+                attn_mask=mask,
+                scale=call.scaling,
+            )
+            output[places[real]] = read.transpose(1, 2)[real]
+        return output[None]
+
+
+class _QuestionReading:
+    """Copies of the question over ready states: one over all of them, or one for each source.
+
+    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
+    of states, layer by layer, mass and log ratio, both [H, G].
+
+    Shapes in here: C copies of the question, Q tokens of one, R = H / Hkv query heads that share
+    a key head; rows of one key head are [R * Q].
+    """
+
+    def __init__(
+        self,
+        prefix: ChunkState,
+        groups: Sequence[StateGroup],
+        model: ScoringModel,
+        target: tuple[int, int],
+        *,
+        together: bool,
+    ) -> None:
+        self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
+        self._prefix, self._groups = prefix, groups
+        self._depth, self._target = model.depth, slice(*target)
+        self._together = together
+        self._sizes = [len(group.members) for group in groups]
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        copies = 1 if self._together else sum(self._sizes)
+        heads, rows, dim = call.query.shape[1:]
+        key_heads, length = call.key.shape[1], rows // copies
+        shared = heads // key_heads
+        query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
+        query = query.permute(2, 0, 1, 3, 4).reshape(copies, key_heads, shared * length, dim)
+
+        prefix = query @ self._prefix.keys[call.layer].float().transpose(-1, -2)
+        own_keys = call.key[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
+        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+        own = query @ own_keys.transpose(-1, -2)
+        own = own.masked_fill(future.repeat(shared, 1), -torch.inf)
+        queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
+        sources = [
+            (part @ group.keys[call.layer].float().transpose(-1, -2)).masked_fill(
+                group.padding, -torch.inf
+            )
+            for part, group in zip(queries, self._groups, strict=True)
+        ]
+
+        prefix_lse, own_lse = prefix.logsumexp(-1), own.logsumexp(-1)
+        source_lse = torch.cat([logits.logsumexp(-1) for logits in sources])
+        if self._together:
+            total = torch.cat([prefix_lse, own_lse, source_lse]).logsumexp(0, keepdim=True)
+        else:
+            total = prefix_lse.logaddexp(own_lse).logaddexp(source_lse)
+        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix_lse), shared, length)
+        if call.layer == self._depth - 1:
+            raise PassComplete
+
+        read = _weighted(prefix, total, self._prefix.values[call.layer])
+        own_values = call.value[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
+        read = read + _weighted(own, total, own_values)
+        totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
+        from_sources = [
+            _weighted(logits, part, group.values[call.layer])
+            for logits, part, group in zip(sources, totals, self._groups, strict=True)
+        ]
+        if self._together:
+            read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
+        else:
+            read = read + torch.cat(from_sources)
+        read = read.view(copies, key_heads, shared, length, dim).permute(0, 3, 1, 2, 4)
+        return read.reshape(1, rows, heads, dim).to(call.query.dtype)
+
+    def _collect(self, mass: Tensor, ratio: Tensor, shared: int, length: int) -> None:
+        mass, ratio = (
+            values.view(*values.shape[:2], shared, length)[..., self._target].mean(-1).flatten(1).T
+            for values in (mass, ratio)
+        )
+        for part, *features in zip(
+            self.parts,
+            torch.split(mass, self._sizes, 1),
+            torch.split(ratio, self._sizes, 1),
+            strict=True,
+        ):
+            part.append((features[0], features[1]))
+
+
+def _weighted(logits: Tensor, total: Tensor, values: Tensor) -> Tensor:
+    """Return softmax weights `exp(logits - total)` times values, float32."""
+    return (logits - total[..., None]).exp() @ values.float()

@@ -1,0 +1,191 @@
+"""What goes into the pruner and what comes out: plain frozen values, no torch.
+
+A chunk is whatever the caller retrieved: a string, a mapping or a `Chunk`. The caller's own
+object is carried through untouched in `ScoredChunk.chunk`; `as_chunk` gives the normalised view
+that the scoring model reads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from at2_rag.errors import ChunkTypeError
+
+DEFAULT_SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One retrieved passage.
+
+    Attributes:
+        text: The passage, any string (empty and whitespace-only ones are scored like others).
+        title: Heading shown to the models above the text; None or blank for none.
+        id: The caller's identifier; never interpreted.
+        metadata: Anything the caller wants to find again; never interpreted.
+    """
+
+    text: str
+    title: str | None = None
+    id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rendered(self) -> str:
+        """The chunk as models see it: the title on a line of its own, then the text."""
+        return f"{self.title}\n{self.text}" if self.title and self.title.strip() else self.text
+
+
+ChunkLike: TypeAlias = str | Mapping[str, Any] | Chunk
+
+
+def as_chunk(value: ChunkLike, index: int) -> Chunk:
+    """Return the normalised view of the caller's chunk.
+
+    Args:
+        value: A string, a mapping with at least `text`, or a `Chunk`.
+        index: The chunk's place in the caller's list, for the error message.
+
+    Raises:
+        ChunkTypeError: If `value` is something else, or its text or title isn't a string.
+    """
+    if isinstance(value, str):
+        return Chunk(text=value)
+    if isinstance(value, Mapping):
+        if "text" not in value:
+            keys = ", ".join(sorted(map(str, value))) or "none"
+            raise ChunkTypeError(
+                f"chunk {index} is a mapping without the key 'text' (its keys: {keys}); "
+                "pass {'text': ..., 'title': ...}"
+            )
+        chunk_id = value.get("id")
+        metadata = value.get("metadata")
+        value = Chunk(
+            text=value["text"],
+            title=value.get("title"),
+            id=None if chunk_id is None else str(chunk_id),
+            metadata=metadata if isinstance(metadata, Mapping) else {},
+        )
+    if not isinstance(value, Chunk):
+        raise ChunkTypeError(
+            f"chunk {index} is a {type(value).__name__}; pass a string, a mapping with 'text', "
+            "or a Chunk"
+        )
+    if not isinstance(value.text, str):
+        raise ChunkTypeError(
+            f"chunk {index} has a text of type {type(value.text).__name__}; pass a string"
+        )
+    if value.title is not None and not isinstance(value.title, str):
+        raise ChunkTypeError(
+            f"chunk {index} has a title of type {type(value.title).__name__}; pass a string or None"
+        )
+    return value
+
+
+def replace_surrogates(text: str) -> str:
+    """Return `text` as tokenizers take it: surrogate pairs joined, lone ones made U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A chunk with its score.
+
+    Attributes:
+        chunk: The caller's own object, untouched.
+        score: Larger means more useful for the query. On the scale of a logit: a softmax over
+            the scores of one call is the estimated share of each chunk. NaN only where scoring
+            failed and the caller asked for `on_error="keep_all"`.
+        index: Place in the caller's list, from 0.
+        text: The chunk's text, as given.
+        title: The chunk's title, as given, or None.
+    """
+
+    chunk: Any
+    score: float
+    index: int
+    text: str
+    title: str | None = None
+
+    @property
+    def rendered(self) -> str:
+        """The chunk as models see it: the title on a line of its own, then the text."""
+        return Chunk(self.text, self.title).rendered
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields."""
+        fields: dict[str, Any] = {
+            "index": self.index,
+            "score": None if math.isnan(self.score) else self.score,
+            "title": self.title,
+            "text": self.text,
+        }
+        if isinstance(self.chunk, Mapping):
+            return {**fields, **{str(k): v for k, v in self.chunk.items() if k not in fields}}
+        if isinstance(self.chunk, Chunk):
+            return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What pruning kept and dropped; together they are exactly the caller's chunks.
+
+    Attributes:
+        query: The question.
+        kept: Chunks to pass on, in the order asked for (by score, or as in the input).
+        dropped: All others, in the same kind of order.
+        tokens_before: Tokens of all chunks as one context (titles and separators included), by
+            the pruner's token counter.
+        tokens_after: The same for the kept chunks; equals the count of `context`.
+        separator: What stands between two chunks of the context.
+        timings: Seconds per stage (`layout`, `encode`, `question`, ..., `total`).
+        notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
+        error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
+    """
+
+    query: str
+    kept: tuple[ScoredChunk, ...]
+    dropped: tuple[ScoredChunk, ...]
+    tokens_before: int
+    tokens_after: int
+    separator: str = DEFAULT_SEPARATOR
+    timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The kept chunks' texts, as given."""
+        return tuple(scored.text for scored in self.kept)
+
+    @property
+    def context(self) -> str:
+        """The kept chunks with their titles as one string, ready for a prompt."""
+        return self.separator.join(scored.rendered for scored in self.kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready values; metadata is passed through as it is."""
+        return {
+            "query": self.query,
+            "kept": [scored.to_dict() for scored in self.kept],
+            "dropped": [scored.to_dict() for scored in self.dropped],
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+            "timings": dict(self.timings),
+            "notes": list(self.notes),
+            "error": self.error,
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the result as ASCII-only JSON; what JSON can't hold is written by `str`."""
+        return json.dumps(self.to_dict(), indent=indent, default=str)

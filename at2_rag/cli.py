@@ -1,0 +1,172 @@
+"""The `at2-rag` command. Importing this, and every `--help`, loads neither torch nor transformers.
+
+Further commands come from packages that register a click command in the entry-point group
+`at2_rag.commands`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from rich.console import Console
+
+from at2_rag import __version__
+from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
+from at2_rag.errors import InputError
+from at2_rag.passage_files import Format, parse_passages, read_passages
+from at2_rag.result_table import print_result
+from at2_rag.selection import Order, check_limits
+from at2_rag.token_counting import resolve_token_counter
+
+if TYPE_CHECKING:
+    from at2_rag.chunks import ChunkLike
+    from at2_rag.pruner import AT2Pruner
+
+_COMMANDS = {
+    "models": LazyCommand("List, fetch and find scoring models.", "at2_rag.model_commands:models"),
+    "train": LazyCommand(
+        "Fit head weights to questions with labelled chunks.", "at2_rag.training.cli:train"
+    ),
+    "eval": LazyCommand("Measure rankings on labelled questions.", extra="evals"),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    plugins="at2_rag.commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="at2-rag")
+@verbose_option
+def main() -> None:
+    """Prune retrieved context before it reaches an LLM."""
+
+
+@main.command(short_help="Keep the chunks that matter for a question.")
+@click.argument(
+    "source",
+    metavar="[INPUT]",
+    required=False,
+    type=click.Path(exists=True, allow_dash=True),
+)
+@click.option("-q", "--query", required=True, help="The question that the chunks may answer.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Keep at most so many chunks.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), help="Keep what fits into so many tokens."
+)
+@click.option("--min-score", type=float, help="Keep chunks with at least this score.")
+@click.option(
+    "--keep-mass",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Keep the fewest chunks that hold this share of the relevance.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(get_args(Order)),
+    default="score",
+    show_default=True,
+    help="Order of the output: best first, or as in the input.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(Format)),
+    help="Format of the input.  [default: by the file's ending, then by its content]",
+)
+@click.option(
+    "--model",
+    help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
+)
+@click.option("--revision", help="Revision of a model from the hub.")
+@click.option("--head-weights", help="Folder with the model's head weights, or 'uniform'.")
+@click.option(
+    "--reading",
+    type=click.Choice(["independent", "joint"]),
+    help="Read each chunk by itself, or all in one prompt.  "
+    "[default: what the head weights are for]",
+)
+@click.option(
+    "--token-counter",
+    help="Count tokens as this OpenAI model or tiktoken encoding does.  "
+    "[default: the scoring model's tokenizer]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
+)
+@click.option("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbose_option
+def prune(
+    source: str | None,
+    query: str,
+    form: Format | None,
+    order: Order,
+    as_json: bool,
+    top_k: int | None,
+    max_tokens: int | None,
+    min_score: float | None,
+    keep_mass: float | None,
+    **loading: Any,
+) -> None:
+    """Keep the chunks of INPUT that matter for a question.
+
+    INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and if wanted
+    title, id and metadata), a JSON file (a list of those), a text file (one chunk a paragraph),
+    a folder of text files (one chunk a file), or - for standard input, the default.
+
+    At least one of --top-k, --max-tokens, --min-score and --keep-mass must be given; of several,
+    all hold.
+    """
+    limits: dict[str, Any] = {
+        "top_k": top_k,
+        "max_tokens": max_tokens,
+        "min_score": min_score,
+        "keep_mass": keep_mass,
+    }
+    if all(limit is None for limit in limits.values()):
+        raise click.UsageError(
+            "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
+            "--keep-mass."
+        )
+    try:
+        check_limits(**limits)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if not query.strip():
+        raise click.UsageError("The question given with --query is blank.")
+    chunks = _read(source, form)
+    pruner = _load_pruner(**loading)
+    # Everything but the result goes to standard error, so that the output can be piped on.
+    with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
+        result = pruner.prune(query, chunks, order=order, **limits)
+    if as_json:
+        click.echo(result.to_json())
+    else:
+        print_result(result, Console(), original_order=order == "original")
+
+
+def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
+    if source is None and sys.stdin.isatty():
+        raise click.UsageError("No INPUT was given, and standard input is a terminal.")
+    if source in (None, "-"):
+        return parse_passages(sys.stdin.buffer.read(), "<stdin>", format=form)
+    return read_passages(Path(source), format=form)
+
+
+def _load_pruner(*, model: str | None, token_counter: str | None, **options: Any) -> AT2Pruner:
+    # A counter that can't be had is known at once, before torch is imported.
+    counter = None if token_counter is None else resolve_token_counter(token_counter)
+
+    from transformers.utils.logging import disable_progress_bar
+
+    from at2_rag.pruner import AT2Pruner
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
+    name = () if model is None else (model,)
+    return AT2Pruner.from_pretrained(*name, token_counter=counter, **options)

@@ -1,0 +1,73 @@
+"""Every exception that at2_rag raises on purpose.
+
+All of them derive from `AT2Error`, so that one `except` clause catches them; those that
+stem from what the caller passed are `ValueError`s too, as Python's own functions do it:
+
+    AT2Error
+     +-- InputError (ValueError)            something the caller passed can't be used
+     |    +-- ChunkTypeError (TypeError)    a chunk isn't a string, mapping or Chunk
+     |    +-- PromptTooLongError            more tokens than the scoring model reads
+     |    +-- DataError                     a line of a data file isn't an item; names file and line
+     +-- TokenCounterError                  a token counter can't be built, or can't count a text
+     +-- ModelError                         the scoring model
+     |    +-- ModelNotFoundError            can't be found, fetched or read
+     |    +-- UnsupportedModelError         its architecture can't be captured or truncated
+     +-- HeadWeightsError                   a head-weights file
+     |    +-- HeadWeightsNotFoundError      the model has none
+     |    +-- HeadWeightsMismatchError      made for another model, template or reading
+     +-- ScoringError (RuntimeError)        the model's scores can't be used (NaN, for one)
+
+Messages say what was wrong, the value, the limit and the fix.
+"""
+
+
+class AT2Error(Exception):
+    """Base class of all errors raised by at2_rag."""
+
+
+class InputError(AT2Error, ValueError):
+    """Something the caller passed can't be used."""
+
+
+class ChunkTypeError(InputError, TypeError):
+    """A chunk is neither a string, nor a mapping with a `text`, nor a `Chunk`."""
+
+
+class PromptTooLongError(InputError):
+    """The prompt has more tokens than the scoring model reads."""
+
+
+class DataError(InputError):
+    """A line of a data file isn't a usable item; the message names the file and the line."""
+
+
+class TokenCounterError(AT2Error):
+    """A token counter can't be built or loaded, or can't count a text."""
+
+
+class ModelError(AT2Error):
+    """The scoring model can't be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """The scoring model can't be found, fetched or read; the message says what was tried."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model's architecture can't be captured, read independently or truncated."""
+
+
+class HeadWeightsError(AT2Error):
+    """A head-weights file is missing, damaged or of another format version."""
+
+
+class HeadWeightsNotFoundError(HeadWeightsError):
+    """No head weights are known for the scoring model."""
+
+
+class HeadWeightsMismatchError(HeadWeightsError):
+    """The head weights were fitted on another model, prompt template or reading mode."""
+
+
+class ScoringError(AT2Error, RuntimeError):
+    """The scoring model gave scores that can't be used, for example NaN."""

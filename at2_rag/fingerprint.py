@@ -1,0 +1,88 @@
+"""The fingerprint of a scoring model: what its head weights are bound to.
+
+SHA-256 over the architecture, the tokenizer's behaviour and every parameter. Floating-point
+parameters are hashed as bfloat16, so that the same weights have the same fingerprint in float32,
+float16 or bfloat16, from a folder or from a model object, under any name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ARCHITECTURE = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rope_parameters",
+)
+_PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
+
+
+def model_fingerprint(base: Any, tokenizer: Any) -> str:
+    """Return the fingerprint of a whole base model and its tokenizer, 64 hexadecimal digits.
+
+    Args:
+        base: The transformers base model (without LM head), all of its layers.
+        tokenizer: Its tokenizer.
+    """
+    config = {name: getattr(base.config, name, None) for name in _ARCHITECTURE}
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    digest = hashlib.sha256(
+        json.dumps([config, vocabulary, probe], sort_keys=True, default=str).encode()
+    )
+    # Sorted by content: module names change with transformers' versions, the numbers don't.
+    for part in sorted(_tensor_digest(parameter) for parameter in base.parameters()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def cached_fingerprint(folder: Path, cache: Path, compute: Callable[[], str]) -> str:
+    """Return the fingerprint of the model in `folder`, computed once for these files.
+
+    Args:
+        folder: The model's folder; its files' names, sizes and modification times are the key.
+        cache: Folder to keep fingerprints in; one that can't be written is done without.
+        compute: Computes the fingerprint from the loaded model.
+    """
+    files = sorted(
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+        if path.is_file()
+    )
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), files]).encode()).hexdigest()
+    entry = cache / key
+    try:
+        known = entry.read_text(encoding="ascii")
+        if len(known) == 64 and not known.strip("0123456789abcdef"):
+            return known
+    except (OSError, UnicodeDecodeError):
+        pass
+    fingerprint = compute()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="ascii") as file:
+            file.write(fingerprint)
+        os.replace(file.name, entry)
+    except OSError:
+        pass
+    return fingerprint
+
+
+def _tensor_digest(parameter: Tensor) -> bytes:
+    values = parameter.detach()
+    if values.is_floating_point():
+        values = values.to(torch.bfloat16).view(torch.int16)
+    shape = ",".join(map(str, values.shape)).encode()
+    return hashlib.sha256(shape + b":" + values.contiguous().cpu().numpy().tobytes()).digest()

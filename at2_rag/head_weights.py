@@ -1,0 +1,246 @@
+"""Head weights: the linear readout from a source's features to its score.
+
+A folder holds two files: `head_weights.safetensors` with `weight` [P, L, H] float32 (passes,
+layers in use, heads) and `bias` [1], and `head_weights.json`, which says what they were fitted
+on and carries the SHA-256 of the other file. Standardisation is folded into the weights. Nothing
+in them is code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from at2_rag.errors import (
+    AT2Error,
+    HeadWeightsError,
+    HeadWeightsMismatchError,
+    HeadWeightsNotFoundError,
+)
+from at2_rag.features import FeatureSpec, Reading
+
+FORMAT_VERSION = 1
+TARGET_RULE = "question"
+WEIGHTS_FILE = "head_weights.safetensors"
+DESCRIPTION_FILE = "head_weights.json"
+UNIFORM = "uniform"
+
+_SHIPPED = files("at2_rag") / "weights"
+_DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint": "joint"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadWeights:
+    """Linear weights over a source's features.
+
+    Attributes:
+        weight: [P, L, H] float32, P passes of `spec`, L layers in use, H query heads.
+        bias: Added to every score.
+        spec: Which features the weights are for.
+        fingerprint: Fingerprint of the scoring model they were fitted on, see `fingerprint`;
+            None for weights that belong to no model ("uniform").
+        template_hash: Hash of the prompt's wording, see `PromptBuilder.template_hash`; None as
+            above.
+        provenance: For people: model id and revision, data, command, seed, figures.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: float
+    spec: FeatureSpec
+    fingerprint: str | None = None
+    template_hash: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        passes = len(self.spec.passes)
+        if self.weight.ndim != 3 or self.weight.shape[0] != passes:
+            raise HeadWeightsError(
+                f"head weights have the shape {self.weight.shape}; expected [passes, layers, "
+                f"heads] with {passes} passes ({', '.join(self.spec.passes)})"
+            )
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
+            raise HeadWeightsError("head weights hold NaN or infinity; train them again")
+
+    @property
+    def layers(self) -> int:
+        """Layers in use, from the first; the scoring model stops after them."""
+        return int(self.weight.shape[1])
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer."""
+        return int(self.weight.shape[2])
+
+    @property
+    def reading(self) -> Reading:
+        """The reading mode the weights are for."""
+        return self.spec.reading
+
+    def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the scores [S] of sources with the given features [S, F]."""
+        matrix = np.asarray(features, dtype=np.float64)
+        scores: npt.NDArray[np.float64] = matrix @ self.weight.astype(np.float64).ravel()
+        return scores + self.bias
+
+    def check(self, *, fingerprint: str, template_hash: str) -> None:
+        """Check that the weights belong to a scoring model and its prompt.
+
+        Raises:
+            HeadWeightsMismatchError: If they were fitted on another model or wording.
+        """
+        if self.fingerprint is None:
+            return
+        for what, expected, got in (
+            ("scoring model", self.fingerprint, fingerprint),
+            ("prompt template", self.template_hash, template_hash),
+        ):
+            if expected != got:
+                fitted = self.provenance.get("model", "another model")
+                raise HeadWeightsMismatchError(
+                    f"the head weights were fitted on {fitted} with another {what}: expected "
+                    f"{expected}, got {got}; load that model, fit weights for this one with "
+                    f'`at2-rag train`, or pass head_weights="{UNIFORM}"'
+                )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the two files; the folder is created if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = save({"weight": self.weight, "bias": np.array([self.bias], dtype=np.float32)})
+        description = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "template_hash": self.template_hash,
+            "target_rule": TARGET_RULE,
+            "reading": self.reading,
+            "quantity": self.spec.quantity,
+            "passes": list(self.spec.passes),
+            "layers": self.layers,
+            "heads": self.heads,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "provenance": dict(self.provenance),
+        }
+        _write(folder / WEIGHTS_FILE, weights)
+        _write(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> HeadWeights:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            HeadWeightsNotFoundError: If the folder lacks one of the files.
+            HeadWeightsError: If a file is damaged, or of another format version.
+        """
+        folder = Path(folder)
+        try:
+            raw = (folder / WEIGHTS_FILE).read_bytes()
+            description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+        except OSError as error:
+            raise HeadWeightsNotFoundError(
+                f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
+                f"folder with {WEIGHTS_FILE} and {DESCRIPTION_FILE}, as `at2-rag train` writes it"
+            ) from error
+        except ValueError as error:
+            raise HeadWeightsError(f"{folder / DESCRIPTION_FILE} is not JSON: {error}") from error
+        if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
+            version = description.get("format_version") if isinstance(description, dict) else None
+            raise HeadWeightsError(
+                f"{folder / DESCRIPTION_FILE} has format version {version!r}, this version of "
+                f"at2_rag reads {FORMAT_VERSION}; train the weights again"
+            )
+        found = hashlib.sha256(raw).hexdigest()
+        if found != description.get("sha256"):
+            raise HeadWeightsError(
+                f"{folder / WEIGHTS_FILE} is damaged: expected SHA-256 "
+                f"{description.get('sha256')}, got {found}; restore the file"
+            )
+        try:
+            tensors = load(raw)
+            spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
+            weights = cls(
+                weight=tensors["weight"].astype(np.float32),
+                bias=float(tensors["bias"][0]),
+                spec=spec,
+                fingerprint=description["fingerprint"],
+                template_hash=description["template_hash"],
+                provenance=MappingProxyType(dict(description["provenance"])),
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, AT2Error):
+                raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
+            raise HeadWeightsError(
+                f"{folder} holds unusable head weights ({error!r}); train them again"
+            ) from error
+        if description["target_rule"] != TARGET_RULE:
+            raise HeadWeightsMismatchError(
+                f"the head weights in {folder} read the attention of "
+                f"{description['target_rule']!r}; the pruner reads {TARGET_RULE!r}"
+            )
+        return weights
+
+    @classmethod
+    def uniform(cls, *, layers: int, heads: int, reading: Reading) -> HeadWeights:
+        """Return weights that average the attention mass over all heads of all layers."""
+        spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
+        weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
+        return cls(weight=weight, bias=0.0, spec=spec)
+
+    @classmethod
+    def shipped(cls, name: str) -> HeadWeights:
+        """Return weights that come with the package, for the default model.
+
+        Raises:
+            HeadWeightsNotFoundError: If there are none of that name; the message lists them.
+        """
+        known = shipped_names()
+        if name not in known:
+            raise HeadWeightsNotFoundError(
+                f"no head weights named {name!r} are shipped; there are {', '.join(known)}, or "
+                f'pass a folder, or head_weights="{UNIFORM}"'
+            )
+        return cls.load(Path(str(_SHIPPED / name)))
+
+    @classmethod
+    def for_model(cls, *, fingerprint: str, reading: Reading, model_name: str) -> HeadWeights:
+        """Return the shipped weights fitted on a scoring model, by its fingerprint.
+
+        Raises:
+            HeadWeightsNotFoundError: If none were.
+        """
+        name = _DEFAULT_NAME[reading]
+        weights = cls.shipped(name) if name in shipped_names() else None
+        if weights is None or weights.fingerprint != fingerprint:
+            raise HeadWeightsNotFoundError(
+                f"no head weights are known for {model_name} (fingerprint {fingerprint[:12]}, "
+                f"reading {reading!r}); fit them with `at2-rag train DATA --model {model_name} "
+                f"--output FOLDER` and pass head_weights=FOLDER, or pass "
+                f'head_weights="{UNIFORM}" for the plain mean over all heads'
+            )
+        return weights
+
+    def describe(self, **facts: Any) -> HeadWeights:
+        """Return the same weights with facts added to their provenance."""
+        return replace(self, provenance=MappingProxyType({**self.provenance, **facts}))
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Return the names of the weights that come with the package."""
+    return tuple(sorted(entry.name for entry in _SHIPPED.iterdir() if entry.is_dir()))
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

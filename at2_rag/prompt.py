@@ -1,0 +1,267 @@
+"""Query and chunks as the token ids that the scoring model reads.
+
+The prompt is one user turn: a short instruction (the *prefix*, together with whatever the chat
+template puts before the user's words), then the chunks, then the question. Every part is
+tokenised on its own and the ids are joined, so spans hold by construction and are never searched
+for. Text from outside is text: a `<|im_end|>` in a chunk is tokenised as the ten characters it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from at2_rag.chunks import Chunk, replace_surrogates
+from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+
+INSTRUCTION = "Answer the question using only the passages below.\n\n"
+CHUNK_END = "\n\n"
+QUESTION_START = "Question: "
+
+WINDOW_TOKENS = 1024
+"""Longest piece of a chunk that independent reading encodes at once."""
+
+WINDOW_OVERLAP = 128
+"""Tokens that two neighbouring windows of a long chunk share."""
+
+_SENTINEL = "AT2RAGUSERCONTENT"
+_FIXED_DATE = "01 Jan 2025"
+_CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLayout:
+    """The prompt's parts as token ids, with the place of each.
+
+    A *source* is a chunk, or one window of a chunk that is too long to be read at once.
+
+    Attributes:
+        prefix_ids: Ids before the first source; never empty.
+        source_ids: Ids of each source; a source may be empty only in theory, since every chunk
+            ends in the chunk separator.
+        owners: For each source the index of the chunk it belongs to, ascending.
+        question_ids: Ids of the question with its introduction.
+        target: Half-open range within `question_ids` of the query's own tokens, whose attention
+            is read.
+    """
+
+    prefix_ids: tuple[int, ...]
+    source_ids: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+    question_ids: tuple[int, ...]
+    target: tuple[int, int]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """The whole prompt as joint reading sees it."""
+        sources = (token for ids in self.source_ids for token in ids)
+        return (*self.prefix_ids, *sources, *self.question_ids)
+
+    @property
+    def source_spans(self) -> tuple[tuple[int, int], ...]:
+        """Half-open range of each source in `input_ids`."""
+        spans, start = [], len(self.prefix_ids)
+        for ids in self.source_ids:
+            spans.append((start, start + len(ids)))
+            start += len(ids)
+        return tuple(spans)
+
+    @property
+    def target_span(self) -> tuple[int, int]:
+        """Half-open range of the query's tokens in `input_ids`."""
+        start = len(self.prefix_ids) + sum(map(len, self.source_ids))
+        return start + self.target[0], start + self.target[1]
+
+
+class TextEncoder:
+    """Tokenises text from outside so that control tokens in it stay text.
+
+    Works on a private copy of the tokenizer from which the special and the control-like added
+    tokens are taken out; the caller's tokenizer is only read. Safe to call from many threads.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+
+    Raises:
+        UnsupportedModelError: If the tokenizer has no fast backend.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise UnsupportedModelError(
+                f"the tokenizer {type(tokenizer).__name__} has no fast backend, which keeping "
+                "control tokens in user text as text needs; use a model with a tokenizer.json"
+            )
+        state = json.loads(backend.to_str())
+        special = set(tokenizer.all_special_tokens)
+        control = {
+            token["content"]: token["id"]
+            for token in state["added_tokens"]
+            if token["special"]
+            or token["content"] in special
+            or _CONTROL.fullmatch(token["content"])
+        }
+        state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in control]
+        self._tokenizer = Tokenizer.from_str(json.dumps(state))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._control_ids = frozenset(control.values())
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of `text`, none of them a control token; lone surrogates are U+FFFD."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids of each text."""
+        clean = [replace_surrogates(text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        return [
+            tuple(encoding.ids)
+            if self._control_ids.isdisjoint(encoding.ids)
+            else self._encode_around_control(text)
+            for text, encoding in zip(clean, encodings, strict=True)
+        ]
+
+    def _encode_around_control(self, text: str) -> tuple[int, ...]:
+        # A vocabulary may hold a control token as an ordinary piece (Unigram models do): cut the
+        # text inside that piece, where it can no longer match, until none is left.
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self._control_ids and end - start > 1:
+                cut = start + 1
+                return self._encode_around_control(text[:cut]) + self._encode_around_control(
+                    text[cut:]
+                )
+        return tuple(token for token in encoding.ids if token not in self._control_ids)
+
+
+class PromptBuilder:
+    """Lays out prompts for one scoring model.
+
+    Args:
+        tokenizer: The model's fast tokenizer; its chat template is used where it has one.
+        max_tokens: The model's window, in tokens.
+
+    Raises:
+        UnsupportedModelError: If the tokenizer has no fast backend or its chat template doesn't
+            put the user's words into the prompt as they are.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._encoder = TextEncoder(tokenizer)
+        self._head = _text_before_user(tokenizer)
+        prefix = tokenizer(
+            self._head + INSTRUCTION, add_special_tokens=tokenizer.chat_template is None
+        )["input_ids"]
+        if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
+            prefix = prefix[:-1]
+        self._prefix_ids = tuple(prefix)
+        self._question_start = self._encoder.encode(QUESTION_START)
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 over our wording and what the chat template puts before the user's words."""
+        wording = (self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS)
+        return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Ids of the prefix, the same for every prompt."""
+        return self._prefix_ids
+
+    def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        """Lay out one prompt that holds all chunks.
+
+        Raises:
+            InputError: If the query is blank.
+            PromptTooLongError: If the prompt is longer than the model's window.
+        """
+        question = self._question(query)
+        sources = tuple(self._sources(chunks))
+        total = len(self._prefix_ids) + sum(map(len, sources)) + len(question)
+        if total > self.max_tokens:
+            raise PromptTooLongError(
+                f"prompt has {total} tokens, the scoring model takes {self.max_tokens}; "
+                'pass fewer chunks or use reading="independent"'
+            )
+        return self._layout(sources, tuple(range(len(sources))), question)
+
+    def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        """Lay out chunks that are each read alone after the prefix.
+
+        A chunk longer than `WINDOW_TOKENS` (or than what the model's window leaves beside prefix
+        and question) becomes several overlapping sources.
+
+        Raises:
+            InputError: If the query is blank.
+            PromptTooLongError: If the question alone leaves no room for chunks.
+        """
+        question = self._question(query)
+        window = min(WINDOW_TOKENS, self.max_tokens - len(self._prefix_ids) - len(question))
+        sources: list[tuple[int, ...]] = []
+        owners: list[int] = []
+        for index, ids in enumerate(self._sources(chunks)):
+            pieces = _windows(ids, window)
+            sources.extend(pieces)
+            owners.extend([index] * len(pieces))
+        return self._layout(tuple(sources), tuple(owners), question)
+
+    def _layout(
+        self,
+        sources: tuple[tuple[int, ...], ...],
+        owners: tuple[int, ...],
+        question: tuple[int, ...],
+    ) -> PromptLayout:
+        target = (len(self._question_start), len(question))
+        return PromptLayout(self._prefix_ids, sources, owners, question, target)
+
+    def _sources(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        return self._encoder.encode_all([chunk.rendered + CHUNK_END for chunk in chunks])
+
+    def _question(self, query: str) -> tuple[int, ...]:
+        if not query.strip():
+            raise InputError(f"query is blank ({query!r}); pass the question as text")
+        question = self._question_start + self._encoder.encode(query)
+        room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
+        if len(question) > room:
+            raise PromptTooLongError(
+                f"question has {len(question)} tokens, the scoring model's window of "
+                f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
+            )
+        return question
+
+
+def _windows(ids: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    if len(ids) <= size:
+        return [ids]
+    step = size - min(WINDOW_OVERLAP, size // 2)
+    starts = range(0, len(ids) - size + step, step)
+    return [ids[start : start + size] for start in starts]
+
+
+def _text_before_user(tokenizer: Any) -> str:
+    """Return what the chat template puts before the user's words; "" without a template."""
+    if tokenizer.chat_template is None:
+        return ""
+    rendered: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": _SENTINEL}],
+        tokenize=False,
+        add_generation_prompt=True,
+        date_string=_FIXED_DATE,
+        strftime_now=lambda _format: _FIXED_DATE,
+    )
+    head, found, _ = rendered.partition(_SENTINEL)
+    if not found:
+        raise UnsupportedModelError(
+            "the model's chat template changes or drops the user's words, so spans can't be "
+            "placed; use a model whose template keeps them, or one without a template"
+        )
+    return head

@@ -1,0 +1,406 @@
+"""`AT2Pruner`: from a question and its chunks to the few chunks that matter.
+
+The one place where the parts are put together: prompt layout, reading, features, head weights,
+selection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from at2_rag.chunk_states import (
+    ChunkState,
+    ChunkStateStore,
+    encode_prefix,
+    read_apart,
+    read_together,
+    ready_states,
+)
+from at2_rag.chunks import (
+    DEFAULT_SEPARATOR,
+    Chunk,
+    ChunkLike,
+    PruneResult,
+    ScoredChunk,
+    as_chunk,
+)
+from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
+from at2_rag.features import Reading
+from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
+from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.selection import Order, check_limits, select
+from at2_rag.token_counting import TokenCounter, resolve_token_counter
+
+logger = logging.getLogger(__name__)
+
+OnError = Literal["raise", "keep_all"]
+
+
+class AT2Pruner:
+    """Ranks chunks by the attention a small local model pays to them, and keeps the best.
+
+    Thread-safe; the caller's model, chunks and torch settings are never changed.
+
+    Args:
+        model: A transformers causal LM (or base model) that the caller already holds.
+        tokenizer: Its fast tokenizer.
+        head_weights: `HeadWeights`, a folder that `at2-rag train` wrote, the name of shipped
+            weights, or "uniform" (the plain mean over all heads). None for the shipped weights
+            fitted on this very model, if there are any.
+        reading: "independent" (each chunk is read alone; order can't matter, any number of
+            chunks) or "joint" (all in one prompt, within the model's window). None for what the
+            head weights are for, "independent" where they don't say.
+        token_counter: Counts tokens for `max_tokens` and the result: the name of an OpenAI model
+            or tiktoken encoding, a Hugging Face tokenizer or a callable; None for the scoring
+            model's tokenizer.
+        separator: What stands between two chunks in the generator's prompt; counted too.
+        on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
+            in the result. Unusable arguments raise in either case.
+        chunk_states: Where states of chunks read independently are kept between calls, any
+            mutable mapping; None for nowhere.
+        fingerprint: The model's fingerprint, where it is known; computed if None.
+
+    Raises:
+        UnsupportedModelError: If the model can't be captured, or not read independently.
+        HeadWeightsError: If there are no usable head weights for this model.
+        TokenCounterError: If no counter can be made of `token_counter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
+        reading: Reading | None = None,
+        token_counter: Any = None,
+        separator: str = DEFAULT_SEPARATOR,
+        on_error: OnError = "raise",
+        chunk_states: ChunkStateStore | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        if reading not in (None, "independent", "joint"):
+            raise InputError(f"reading is {reading!r}; pass 'independent' or 'joint'")
+        if on_error not in ("raise", "keep_all"):
+            raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
+        base = model.base_model
+        uniform = isinstance(head_weights, str) and head_weights == UNIFORM
+        if fingerprint is None and not uniform:
+            fingerprint = model_fingerprint(base, tokenizer)
+        self.head_weights = _find_weights(head_weights, base.config, reading, fingerprint)
+        self.reading: Reading = self.head_weights.reading
+        if reading not in (None, self.reading):
+            raise HeadWeightsMismatchError(
+                f"the head weights are for reading {self.reading!r}, asked for was {reading!r}; "
+                "leave reading out, or pass weights fitted for it"
+            )
+        self.scoring_model = ScoringModel(model, tokenizer, depth=self.head_weights.layers)
+        if self.scoring_model.heads != self.head_weights.heads:
+            raise HeadWeightsMismatchError(
+                f"the head weights are for {self.head_weights.heads} heads a layer, the model "
+                f"has {self.scoring_model.heads}; fit weights for it with `at2-rag train`"
+            )
+        if self.reading == "independent":
+            self.scoring_model.check_independent()
+        template_hash = self.scoring_model.prompts.template_hash
+        self.head_weights.check(fingerprint=fingerprint or "", template_hash=template_hash)
+        self.separator = separator
+        self.on_error = on_error
+        self._count: TokenCounter = resolve_token_counter(
+            tokenizer if token_counter is None else token_counter
+        )
+        self._states = chunk_states
+        dtype, depth = self.scoring_model.dtype, self.scoring_model.depth
+        self._scope = f"{fingerprint}/{template_hash}/{depth}/{dtype}"
+        self._prefix: ChunkState | None = None
+        self._prefix_lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
+        reading: Reading | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        token_counter: Any = None,
+        separator: str = DEFAULT_SEPARATOR,
+        on_error: OnError = "raise",
+        chunk_states: ChunkStateStore | None = None,
+    ) -> AT2Pruner:
+        """Load a scoring model and its head weights.
+
+        Args:
+            name_or_folder: The default model's name, a local folder or a hub id.
+            revision: Of a hub id.
+            head_weights: As in the constructor, as all arguments not named here.
+            reading: As in the constructor.
+            device: Where to run; None for CUDA where there is one, else the CPU.
+            dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
+                device computes it natively, else float32.
+            token_counter: As in the constructor.
+            separator: As in the constructor.
+            on_error: As in the constructor.
+            chunk_states: As in the constructor.
+
+        Raises:
+            ModelNotFoundError: If the model can't be found, fetched or read.
+            UnsupportedModelError: As in the constructor, like `HeadWeightsError` and
+                `TokenCounterError`.
+        """
+        torch_dtype = _torch_dtype(dtype)
+        folder = resolve_model(os.fspath(name_or_folder), revision=revision)
+        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            head_weights=head_weights,
+            reading=reading,
+            token_counter=token_counter,
+            separator=separator,
+            on_error=on_error,
+            chunk_states=chunk_states,
+            fingerprint=cached_fingerprint(
+                folder, cache_dir() / "fingerprints", lambda: model_fingerprint(model, tokenizer)
+            ),
+        )
+
+    def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
+        """Score every chunk.
+
+        Returns:
+            One `ScoredChunk` a chunk, in the order given; empty for no chunks.
+
+        Raises:
+            InputError: If the query is blank or not a string, or a chunk isn't text.
+            PromptTooLongError: If the question (in joint reading: the prompt) exceeds the model's
+                window.
+            ScoringError: If the model's numbers overflowed.
+        """
+        given, views = _as_chunks(query, chunks)
+        return _scored(given, views, self._scores(query, views, _Stopwatch()))
+
+    def prune(
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        *,
+        top_k: int | None = None,
+        max_tokens: int | None = None,
+        min_score: float | None = None,
+        keep_mass: float | None = None,
+        order: Order = "score",
+    ) -> PruneResult:
+        """Keep the chunks that matter for the query; at least one limit has to be given.
+
+        Args:
+            query: The question.
+            chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
+            top_k: Keep at most so many.
+            max_tokens: Keep only what fits into so many tokens, titles and separators included.
+            min_score: Keep only chunks with at least this score.
+            keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
+                this, in (0, 1].
+            order: "score" (best first) or "original".
+
+        Raises:
+            InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
+            ScoringError: As in `score`, unless `on_error="keep_all"`.
+        """
+        limits: dict[str, Any] = {
+            "top_k": top_k,
+            "max_tokens": max_tokens,
+            "min_score": min_score,
+            "keep_mass": keep_mass,
+            "order": order,
+        }
+        check_limits(**limits)
+        given, views = _as_chunks(query, chunks)
+        watch = _Stopwatch()
+        if not views:
+            empty = self._count("")
+            return PruneResult(query, (), (), empty, empty, self.separator, watch.timings())
+        rendered = [view.rendered for view in views]
+
+        def tokens_of(indices: Sequence[int]) -> int:
+            return self._count(self.separator.join(rendered[i] for i in indices))
+
+        with watch.stage("count"):
+            tokens_before = tokens_of(range(len(views)))
+        try:
+            scored = _scored(given, views, self._scores(query, views, watch))
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            logger.exception("scoring failed, all %d chunks are kept", len(views))
+            kept = _scored(given, views, np.full(len(views), np.nan))
+            reason = f"{type(error).__name__}: {error}"
+            note = f"Scoring failed, so that all {len(views)} chunks were kept, unranked."
+            return PruneResult(
+                query,
+                kept,
+                (),
+                tokens_before,
+                tokens_before,
+                self.separator,
+                watch.timings(),
+                (note,),
+                reason,
+            )
+        with watch.stage("select"):
+            chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
+            tokens_after = tokens_of(chosen.kept)
+        return PruneResult(
+            query=query,
+            kept=tuple(scored[index] for index in chosen.kept),
+            dropped=tuple(scored[index] for index in chosen.dropped),
+            tokens_before=tokens_before,
+            tokens_after=tokens_after,
+            separator=self.separator,
+            timings=watch.timings(),
+            notes=chosen.notes,
+        )
+
+    async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:
+        """Do as `prune` in a worker thread, so that the event loop goes on."""
+        return await asyncio.to_thread(partial(self.prune, query, chunks, **limits))
+
+    def prune_batch(
+        self, requests: Iterable[tuple[str, Iterable[ChunkLike]]], **limits: Any
+    ) -> list[PruneResult]:
+        """Do as `prune` for each pair of query and chunks; the limits hold for each."""
+        return [self.prune(query, chunks, **limits) for query, chunks in requests]
+
+    def _scores(
+        self, query: str, chunks: Sequence[Chunk], watch: _Stopwatch
+    ) -> npt.NDArray[np.float64]:
+        """Return one finite score a chunk."""
+        if not chunks:
+            return np.zeros(0)
+        model, spec = self.scoring_model, self.head_weights.spec
+        with watch.stage("layout"):
+            lay_out = model.prompts.joint if self.reading == "joint" else model.prompts.independent
+            layout = lay_out(query, chunks)
+        with torch.inference_mode():
+            if self.reading == "joint":
+                with watch.stage("joint"):
+                    attention = {"joint": model.read_joint([layout])[0]}
+            else:
+                with watch.stage("encode"):
+                    states = ready_states(
+                        model, self._prefix_state(), layout, store=self._states, scope=self._scope
+                    )
+                passes = {"together": read_together, "apart": read_apart}
+                attention = {}
+                for name in spec.passes:
+                    with watch.stage(name):
+                        attention[name] = passes[name](model, states, layout)
+            features = spec.extract(attention)  # type: ignore[arg-type]
+        by_source = self.head_weights.score(features.cpu().numpy())
+        scores = np.full(len(chunks), -np.inf)
+        np.maximum.at(scores, np.array(layout.owners), by_source)
+        if not np.isfinite(scores).all():
+            bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise ScoringError(
+                f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite "
+                f"numbers (the first: chunk {bad}, {scores[bad]}); the model's numbers "
+                'overflowed, try dtype="float32"'
+            )
+        return scores
+
+    def _prefix_state(self) -> ChunkState:
+        with self._prefix_lock:
+            if self._prefix is None:
+                self._prefix = encode_prefix(self.scoring_model)
+            return self._prefix
+
+
+class _Stopwatch:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = time.perf_counter() - start
+
+    def timings(self) -> Mapping[str, float]:
+        return MappingProxyType({**self._stages, "total": time.perf_counter() - self._start})
+
+
+def _as_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
+    """Return the caller's objects and their normalised views; check the arguments' kinds."""
+    if not isinstance(query, str):
+        raise InputError(f"query is a {type(query).__name__}; pass the question as text")
+    if not query.strip():
+        raise InputError(f"query is blank ({query!r}); pass the question as text")
+    if isinstance(chunks, (str, Mapping)):
+        raise InputError(f"chunks is a {type(chunks).__name__}; pass a list of chunks")
+    given = list(chunks)
+    return given, [as_chunk(chunk, index) for index, chunk in enumerate(given)]
+
+
+def _scored(
+    given: Sequence[Any], views: Sequence[Chunk], scores: npt.NDArray[np.float64]
+) -> tuple[ScoredChunk, ...]:
+    return tuple(
+        ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
+        for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
+    )
+
+
+def _find_weights(
+    spec: HeadWeights | str | os.PathLike[str] | None,
+    config: Any,
+    reading: Reading | None,
+    fingerprint: str | None,
+) -> HeadWeights:
+    if isinstance(spec, HeadWeights):
+        return spec
+    if spec is None:
+        name = getattr(config, "name_or_path", "") or "this model"
+        return HeadWeights.for_model(
+            fingerprint=fingerprint or "", reading=reading or "independent", model_name=name
+        )
+    if spec == UNIFORM:
+        return HeadWeights.uniform(
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            reading=reading or "independent",
+        )
+    if isinstance(spec, str) and spec in shipped_names():
+        return HeadWeights.shipped(spec)
+    return HeadWeights.load(Path(spec))
+
+
+def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+    found: torch.dtype = getattr(torch, dtype)
+    return found

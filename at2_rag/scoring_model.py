@@ -1,0 +1,307 @@
+"""The scoring model: a causal language model of which only the lower layers run.
+
+The caller's model is never changed: the scorer is a view of it, a copy of its module tree that
+shares every parameter and buffer, cut after the last layer in use and switched to our attention
+function. The LM head is not part of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from at2_rag.attention import (
+    IMPLEMENTATION,
+    READING_KEYWORD,
+    AttentionCall,
+    JointCapture,
+    PassComplete,
+    Reading,
+    SpanAttention,
+)
+from at2_rag.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from at2_rag.prompt import PromptBuilder, PromptLayout
+
+INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
+"""`model_type`s whose independent reading is held equal to a brute-force forward by a test."""
+
+_FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+_DEFAULT_WINDOW = 2048
+
+
+class ScoringModel:
+    """A causal language model, cut to the layers in use, that reads prompts for their attention.
+
+    Thread-safe: a call changes nothing on the object, and torch's thread count is left alone.
+
+    Attributes:
+        layers: Layers of the whole model.
+        depth: Layers in use.
+        prompts: Lays out prompts for this model.
+
+    Args:
+        model: A transformers causal LM (or its base model); not changed.
+        tokenizer: Its fast tokenizer; only read.
+        depth: Layers to use, from the first; None for all.
+
+    Raises:
+        UnsupportedModelError: If the family doesn't route its attention through transformers'
+            attention interface, or can't be cut.
+        InputError: If `depth` isn't between 1 and the model's number of layers.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, depth: int | None = None) -> None:
+        base = model.base_model
+        self.layers: int = base.config.num_hidden_layers
+        if depth is not None and not 1 <= depth <= self.layers:
+            raise InputError(f"depth is {depth}; this model has layers 1 to {self.layers}")
+        self.depth = depth or self.layers
+        self._view = _truncated_view(base, self.depth)
+        self.prompts = PromptBuilder(tokenizer, max_tokens=_window(base.config, tokenizer))
+        self._check_capture()
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer."""
+        return int(self._view.config.num_attention_heads)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = next(self._view.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating-point type."""
+        dtype: torch.dtype = next(self._view.parameters()).dtype
+        return dtype
+
+    def check_independent(self) -> None:
+        """Check that chunks may be read independently.
+
+        Raises:
+            UnsupportedModelError: If the family has not been verified for it, or uses positions
+                or windows that depend on the prompt's length.
+        """
+        config = self._view.config
+        family = config.model_type
+        reason = None
+        if family not in INDEPENDENT_FAMILIES:
+            known = ", ".join(sorted(INDEPENDENT_FAMILIES))
+            reason = f"the family {family!r} is not verified for it (verified: {known})"
+        elif "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            reason = "its layers use sliding windows"
+        else:
+            rope = getattr(config, "rope_parameters", None) or {}
+            if rope.get("rope_type", "default") not in _FIXED_ROPE:
+                reason = f"its position embedding {rope['rope_type']!r} depends on length"
+        if reason:
+            raise UnsupportedModelError(
+                f'the model can\'t read chunks independently: {reason}; use reading="joint"'
+            )
+
+    def run(
+        self,
+        input_ids: Tensor,
+        reading: Reading,
+        *,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> None:
+        """Run the layers in use over `input_ids` [B, N] with `reading` in their attention."""
+        with torch.inference_mode():
+            try:
+                self._view(
+                    input_ids=input_ids,
+                    position_ids=position_ids,
+                    attention_mask=attention_mask,
+                    use_cache=False,
+                    **{READING_KEYWORD: reading},
+                )
+            except PassComplete:
+                return
+
+    def read_joint(self, layouts: Sequence[PromptLayout]) -> list[SpanAttention]:
+        """Read each layout as one causal prompt, all in one model call (left-padded).
+
+        Returns:
+            One `SpanAttention` a layout, over the layers in use.
+        """
+        lengths = [len(layout.input_ids) for layout in layouts]
+        width = max(lengths)
+        pads = [width - length for length in lengths]
+        ids = [
+            [0] * pad + list(layout.input_ids) for pad, layout in zip(pads, layouts, strict=True)
+        ]
+        input_ids = torch.tensor(ids, device=self.device)
+        offsets = torch.tensor(pads, device=self.device)
+        mask = position_ids = None
+        if any(pads):
+            mask = torch.arange(width, device=self.device) >= offsets[:, None]
+            position_ids = (torch.arange(width, device=self.device) - offsets[:, None]).clamp(min=0)
+            mask = mask.long()
+        targets, is_target = _places([[layout.target_span] for layout in layouts], pads)
+        sources, is_source = _places([layout.source_spans for layout in layouts], pads)
+        prefixes, is_prefix = _places([[(0, len(layout.prefix_ids))] for layout in layouts], pads)
+        capture = JointCapture(
+            targets=targets[:, 0].to(self.device),
+            is_target=is_target[:, 0].to(self.device),
+            sources=sources.to(self.device),
+            is_source=is_source.to(self.device),
+            prefixes=prefixes[:, 0].to(self.device),
+            is_prefix=is_prefix[:, 0].to(self.device),
+            depth=self.depth,
+        )
+        self.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
+        results = []
+        for row, layout in enumerate(layouts):
+            count = len(layout.source_ids)
+            results.append(
+                SpanAttention(
+                    mass=self._by_layer(capture.mass, row, count),
+                    log_ratio=self._by_layer(capture.log_ratio, row, count),
+                )
+            )
+        return results
+
+    def _by_layer(self, captured: dict[int, Tensor], row: int, count: int) -> Tensor:
+        # Layers of a hybrid model that have no attention capture nothing: their features are 0.
+        output = torch.zeros(self.depth, self.heads, count, device=self.device)
+        for layer, values in captured.items():
+            output[layer] = values[row, :, :count]
+        return output
+
+    def _check_capture(self) -> None:
+        """Run a few tokens and see that every attention layer calls our function."""
+        seen = _SeenLayers()
+        self.run(torch.tensor([self.prompts.prefix_ids[:4]], device=self.device), seen)
+        config = self._view.config
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * self.depth
+        expected = {
+            index
+            for index, kind in enumerate(kinds)
+            if kind.endswith("attention") and not kind.startswith("linear")
+        }
+        missing = sorted(expected - seen.layers)
+        if missing or not expected:
+            raise UnsupportedModelError(
+                f"the family {config.model_type!r} doesn't route the attention of layers "
+                f"{missing} through transformers' attention interface, so it can't be captured; "
+                "use a family that does (llama, qwen, gemma, mistral, gpt2 and many more)"
+            )
+
+
+class _SeenLayers:
+    """A reading that only notes which layers call it."""
+
+    def __init__(self) -> None:
+        self.layers: set[int] = set()
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        self.layers.add(call.layer)
+        return call.plain()
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, Any]:
+    """Load a causal LM and its tokenizer from a local folder (see `model_hub.resolve_model`).
+
+    Args:
+        folder: Folder with config, safetensors weights and tokenizer.
+        device: Where to run; None for CUDA where there is one, else the CPU.
+        dtype: Floating-point type; None for bfloat16 where the device is fast at it, else float32.
+
+    Raises:
+        ModelNotFoundError: If the folder can't be read as a model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or preferred_dtype(device),
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelNotFoundError(
+            f"{folder} can't be loaded as a model: {reason}; pass a folder that "
+            "transformers' save_pretrained wrote (config, safetensors weights, tokenizer)"
+        ) from error
+    return model.to(device=device), tokenizer
+
+
+def preferred_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device computes it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _window(config: Any, tokenizer: Any) -> int:
+    limit = getattr(config, "max_position_embeddings", None)
+    if isinstance(limit, int) and limit > 0:
+        return limit
+    limit = tokenizer.model_max_length
+    return limit if limit < 10**9 else _DEFAULT_WINDOW
+
+
+def _places(
+    spans: Sequence[Sequence[tuple[int, int]]], pads: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return places [B, S, W] of the tokens of spans in left-padded rows, and which are real."""
+    count = max(len(row) for row in spans)
+    width = max((end - start for row in spans for start, end in row), default=1)
+    places = torch.zeros(len(spans), count, max(width, 1), dtype=torch.int64)
+    valid = torch.zeros_like(places, dtype=torch.bool)
+    for index, (row, pad) in enumerate(zip(spans, pads, strict=True)):
+        for source, (start, end) in enumerate(row):
+            places[index, source, : end - start] = torch.arange(start + pad, end + pad)
+            valid[index, source, : end - start] = True
+    return places, valid
+
+
+def _truncated_view(base: nn.Module, depth: int) -> Any:
+    """Return a copy of the module tree that shares all tensors and ends after `depth` layers."""
+    tensors = [*base.parameters(), *base.buffers()]
+    view: Any = copy.deepcopy(base, {id(tensor): tensor for tensor in tensors})
+    total = view.config.num_hidden_layers
+    stacks = [
+        (parent, name)
+        for parent in view.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == total
+    ]
+    if len(stacks) != 1:
+        raise UnsupportedModelError(
+            f"the family {view.config.model_type!r} has {len(stacks)} stacks of {total} layers "
+            "where one is expected, so it can't be cut; use a text-only decoder"
+        )
+    parent, name = stacks[0]
+    setattr(parent, name, getattr(parent, name)[:depth])
+    view.config.num_hidden_layers = depth
+    if getattr(view.config, "layer_types", None):
+        view.config.layer_types = view.config.layer_types[:depth]
+    try:
+        view.set_attn_implementation(IMPLEMENTATION)
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"the family {view.config.model_type!r} can't use another attention function: "
+            f"{error}; use a family that supports transformers' attention interface"
+        ) from error
+    return view.eval()

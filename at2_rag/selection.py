@@ -1,0 +1,231 @@
+"""From scores to what is kept: pure arithmetic over indices, no model and no text.
+
+Four limits, of which at least one must be given; where several are given, all hold:
+
+- `top_k`: at most so many chunks;
+- `min_score`: no chunk that scores less;
+- `keep_mass`: only the smallest set of best-scored chunks whose share of the softmax over all
+  scores reaches it;
+- `max_tokens`: the kept chunks, joined to one context, count no more tokens.
+
+`min_score` and `keep_mass` choose the candidates, which are then taken from the best down. Under
+`max_tokens` a candidate that does not fit is passed over, takes up no `top_k` place, and the next
+one is tried; but where the best candidate does not fit even alone, nothing is kept, since lesser
+chunks in its place would look like an answer to what was asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.errors import InputError, ScoringError
+
+Order: TypeAlias = Literal["score", "original"]
+
+# Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
+_ROUNDING = 1e-9
+
+# How much more joining one chunk to a context may save than joining another, in tokens: what is
+# saved is the same for all (what a counter adds around any text), but for merges at the seams.
+_SEAM = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a selection kept and dropped, as places in the list of scores.
+
+    Attributes:
+        kept: Indices of the kept chunks, in the order asked for.
+        dropped: All other indices, in the same kind of order.
+        notes: Plain sentences saying why nothing was kept, where that is so.
+    """
+
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_limits(
+    *,
+    top_k: int | None = None,
+    max_tokens: int | None = None,
+    min_score: float | None = None,
+    keep_mass: float | None = None,
+    order: str = "score",
+) -> None:
+    """Check the arguments of a selection before any model has run.
+
+    Raises:
+        InputError: If no limit is given, a limit is not of its kind, or `order` is unknown.
+    """
+    if top_k is None and max_tokens is None and min_score is None and keep_mass is None:
+        raise InputError(
+            "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass"
+        )
+    for name, count in (("top_k", top_k), ("max_tokens", max_tokens)):
+        if count is not None and not (_is(count, Integral) and count >= 1):
+            raise InputError(
+                f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"
+            )
+    if min_score is not None and not (_is(min_score, Real) and math.isfinite(min_score)):
+        raise InputError(
+            f"min_score is {min_score!r}; pass a finite number, or None for no such limit"
+        )
+    if keep_mass is not None and not (_is(keep_mass, Real) and 0 < keep_mass <= 1):
+        raise InputError(
+            f"keep_mass is {keep_mass!r}; pass a number above 0 and at most 1, "
+            "or None for no such limit"
+        )
+    if order not in get_args(Order):
+        raise InputError(f"order is {order!r}; pass 'score' or 'original'")
+
+
+def select(
+    scores: Sequence[float] | npt.NDArray[np.floating[Any]],
+    *,
+    tokens_of: Callable[[Sequence[int]], int] | None = None,
+    top_k: int | None = None,
+    max_tokens: int | None = None,
+    min_score: float | None = None,
+    keep_mass: float | None = None,
+    order: Order = "score",
+) -> Selection:
+    """Choose which chunks to keep.
+
+    Args:
+        scores: One finite score a chunk, larger is better.
+        tokens_of: Tokens of the context made of the chunks with these indices, in this order;
+            needed with `max_tokens`. Taken to behave as tokenizers do: a chunk added never lowers
+            the count, and raises it by its own tokens, give or take the same number for each and
+            a few at its seams. What is kept is always counted as a whole.
+        top_k: Keep at most so many; more than there are keeps all.
+        max_tokens: Keep only what fits into a context of so many tokens.
+        min_score: Keep only chunks with at least this score.
+        keep_mass: Keep only the smallest set of best-scored chunks whose softmax mass reaches
+            this share, in (0, 1]; 1 keeps all.
+        order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
+
+    Returns:
+        The indices kept and dropped, each index in exactly one of them.
+
+    Raises:
+        InputError: If no limit is given or an argument is not of its kind.
+        ScoringError: If a score is NaN or infinite.
+    """
+    check_limits(
+        top_k=top_k, max_tokens=max_tokens, min_score=min_score, keep_mass=keep_mass, order=order
+    )
+    values = np.asarray(scores, dtype=np.float64)
+    _check_scores(values)
+    ranking = np.argsort(-values, kind="stable")
+    candidates: list[int] = ranking[: _eligible(values[ranking], min_score, keep_mass)].tolist()
+    kept = candidates[:top_k]
+    notes: tuple[str, ...] = ()
+    if not candidates and values.size:
+        notes = (
+            f"Nothing was kept: the best score is {values[ranking[0]]}, min_score is {min_score}.",
+        )
+    elif candidates and max_tokens is not None:
+        if tokens_of is None:
+            raise InputError(
+                "max_tokens was given without tokens_of; pass the function that counts"
+            )
+        if (best := tokens_of(candidates[:1])) > max_tokens:
+            kept = []
+            notes = (
+                f"Nothing was kept: the best chunk alone has {best} tokens, "
+                f"max_tokens is {max_tokens}.",
+            )
+        else:
+            kept = _fill(candidates, tokens_of, max_tokens=max_tokens, top_k=top_k, order=order)
+    chosen = set(kept)
+    listing = range(len(values)) if order == "original" else ranking.tolist()
+    return Selection(
+        kept=tuple(index for index in listing if index in chosen),
+        dropped=tuple(index for index in listing if index not in chosen),
+        notes=notes,
+    )
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether `value` is a number of this kind; True and False are not numbers here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_scores(values: npt.NDArray[np.float64]) -> None:
+    """Raise unless every score is a finite number."""
+    unusable = np.flatnonzero(~np.isfinite(values))
+    if unusable.size:
+        first = int(unusable[0])
+        raise ScoringError(
+            f"{unusable.size} of {values.size} scores are not finite numbers, the first is "
+            f"{values[first]} at index {first}; the scoring model's numbers overflowed, "
+            "try dtype='float32'"
+        )
+
+
+def _eligible(
+    ranked: npt.NDArray[np.float64], min_score: float | None, keep_mass: float | None
+) -> int:
+    """Return how many of the best, in ranked order, pass `min_score` and `keep_mass`."""
+    count = len(ranked)
+    if min_score is not None:
+        count = int(np.count_nonzero(ranked >= min_score))
+    # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
+    if keep_mass is not None and keep_mass < 1 and len(ranked):
+        mass = np.cumsum(np.exp(ranked - ranked[0]))
+        reached = mass / mass[-1] >= keep_mass - _ROUNDING
+        count = min(count, int(np.argmax(reached)) + 1)
+    return count
+
+
+def _fill(
+    candidates: Sequence[int],
+    tokens_of: Callable[[Sequence[int]], int],
+    *,
+    max_tokens: int,
+    top_k: int | None,
+    order: Order,
+) -> list[int]:
+    """Take candidates in turn, passing over those that do not fit with what was taken before.
+
+    Counting a context costs time in its length, so candidates are tried in blocks: a block that
+    fits is taken whole and the next one is twice as long, one that does not is halved. As adding
+    a chunk never lowers the count, the outcome is that of trying them one by one. A candidate
+    that exceeds the room left by more than joining it could save (what it saved before, and
+    `_SEAM` more) is passed over without counting it together with the rest.
+    """
+    kept: list[int] = []
+    places = len(candidates) if top_k is None else top_k
+    unseen = ((index, tokens_of([index])) for index in candidates)
+    waiting: list[tuple[int, int]] = []
+    size = len(candidates)
+    used, saving = 0, max_tokens
+    while wanted := min(size, places - len(kept)):
+        room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
+        waiting = [entry for entry in waiting if entry[1] <= room]
+        missing = max(0, wanted - len(waiting))
+        waiting += islice((entry for entry in unseen if entry[1] <= room), missing)
+        block = waiting[:wanted]
+        if not block:
+            break
+        trial = kept + [index for index, _ in block]
+        count = tokens_of(sorted(trial) if order == "original" else trial)
+        if joints := len(block) - (not kept):
+            saving = (used + sum(alone for _, alone in block) - count) // joints + _SEAM
+        if count <= max_tokens:
+            kept, used = trial, count
+            size = 2 * len(block)
+        elif len(block) > 1:
+            size = len(block) // 2
+            continue
+        waiting = waiting[len(block) :]
+    return kept

@@ -1,0 +1,1 @@
+"""Fitting head weights: examples in, a folder with weights out."""

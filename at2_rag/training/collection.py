@@ -1,0 +1,211 @@
+"""Collects the features of examples, shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from at2_rag.attention import SpanAttention
+from at2_rag.chunk_states import (
+    ChunkState,
+    canonical,
+    encode_prefix,
+    encode_sources,
+    packs,
+    read_apart,
+    read_together,
+    ready_states,
+)
+from at2_rag.features import PASSES, Pass, Reading, log_mass
+from at2_rag.prompt import PromptLayout
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training.examples import Example
+from at2_rag.training.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
+from at2_rag.training.store import FeatureStore, ShardFeatures
+
+FORMAT = 1
+
+JOINT_MOST_CHUNKS = 20
+"""Most chunks of a sample in joint reading, where cost and window grow with their number."""
+
+
+def collect(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    reading: Reading,
+    fingerprint: str,
+    seed: int,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ShardFeatures:
+    """Return the features of all examples, reading only the shards that `folder` doesn't hold.
+
+    Args:
+        model: The scoring model, cut to the deepest layer wanted.
+        examples: What to read; see `plan_shards` and `draw_samples`.
+        folder: Where shards are kept.
+        reading: Decides the passes; all quantities of all its passes are collected.
+        fingerprint: The model's, so that features of different models are never mixed.
+        seed: Of the added distractors.
+        workers: Threads that each read samples of their own. One torch thread in each of as many
+            workers as there are cores reads about twice as much as one worker with all of them.
+        progress: Called with the number of samples done and in all.
+
+    Raises:
+        DataError: If the folder holds a collection with other settings.
+    """
+    store = FeatureStore(
+        folder,
+        settings={
+            "format": FORMAT,
+            "reading": reading,
+            "depth": model.depth,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "fingerprint": fingerprint,
+            "template": model.prompts.template_hash,
+            "seed": seed,
+            "examples": _content_hash(examples),
+        },
+    )
+    reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
+    plan = plan_shards(examples)
+    shards = [
+        draw_samples(examples, shard, seed=seed, most_chunks=reader.most_chunks) for shard in plan
+    ]
+    total, done = sum(map(len, shards)), 0
+    collected = []
+    with ThreadPoolExecutor(workers) as executor:
+        for index, samples in enumerate(shards):
+            features = store.read(index)
+            if features is None:
+                read = []
+                for attention in reader.read(samples, examples, executor):
+                    read.append(attention)
+                    progress(done + len(read), total)
+                features = _to_shard(samples, read, PASSES[reading])
+                store.write(index, features)
+            done += len(samples)
+            progress(done, total)
+            collected.append(features)
+    return ShardFeatures.join(collected)
+
+
+class _Reader(Protocol):
+    most_chunks: int
+
+    def read(
+        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
+    ) -> Iterator[Mapping[Pass, SpanAttention]]:
+        """Read the samples of one shard, in order."""
+
+
+class _IndependentReader:
+    """Reads every different source of a shard once, then each question over its own."""
+
+    most_chunks = MOST_CHUNKS
+
+    def __init__(self, model: ScoringModel) -> None:
+        model.check_independent()
+        self._model = model
+        self._prefix = encode_prefix(model)
+
+    def read(
+        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
+    ) -> Iterator[Mapping[Pass, SpanAttention]]:
+        """Read the samples of one shard, in order."""
+        layouts = [
+            self._model.prompts.independent(examples[sample.example].query, sample.chunks)
+            for sample in samples
+        ]
+        sources = sorted({ids for layout in layouts for ids in layout.source_ids}, key=canonical)
+        store: dict[str, ChunkState] = {}
+        encode = partial(encode_sources, self._model, self._prefix, store=store)
+        for _ in workers.map(encode, packs(sources)):
+            pass
+        yield from workers.map(partial(self._read_one, store), samples, layouts)
+
+    def _read_one(
+        self, store: dict[str, ChunkState], sample: Sample, layout: PromptLayout
+    ) -> Mapping[Pass, SpanAttention]:
+        with torch.inference_mode():
+            states = ready_states(self._model, self._prefix, layout, store=store)
+            owners, count = torch.tensor(layout.owners), len(sample.chunks)
+            return {
+                "together": _by_chunk(read_together(self._model, states, layout), owners, count),
+                "apart": _by_chunk(read_apart(self._model, states, layout), owners, count),
+            }
+
+
+class _JointReader:
+    """Reads each sample as one prompt."""
+
+    most_chunks = JOINT_MOST_CHUNKS
+
+    def __init__(self, model: ScoringModel) -> None:
+        self._model = model
+
+    def read(
+        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
+    ) -> Iterator[Mapping[Pass, SpanAttention]]:
+        """Read the samples of one shard, in order."""
+
+        def read_one(sample: Sample) -> Mapping[Pass, SpanAttention]:
+            layout = self._model.prompts.joint(examples[sample.example].query, sample.chunks)
+            return {"joint": self._model.read_joint([layout])[0]}
+
+        yield from workers.map(read_one, samples)
+
+
+def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:
+    """Give a chunk that was read in several windows the features of its strongest window."""
+    if len(owners) == chunks:
+        return attention
+    strongest = torch.empty(chunks, dtype=torch.int64)
+    overall = attention.log_ratio.mean((0, 1))
+    for chunk in range(chunks):
+        windows = (owners == chunk).nonzero().flatten()
+        strongest[chunk] = windows[overall[windows].argmax()]
+    return SpanAttention(attention.mass[..., strongest], attention.log_ratio[..., strongest])
+
+
+def _to_shard(
+    samples: Sequence[Sample],
+    features: Sequence[Mapping[Pass, SpanAttention]],
+    passes: Sequence[Pass],
+) -> ShardFeatures:
+    def stacked(quantity: Callable[[SpanAttention], Tensor]) -> npt.NDArray[np.float16]:
+        rows = [
+            torch.stack([quantity(attention[name]) for name in passes]).permute(3, 0, 1, 2)
+            for attention in features
+        ]
+        array: npt.NDArray[np.float16] = torch.cat(rows).half().cpu().numpy()
+        return array
+
+    return ShardFeatures(
+        examples=np.array([sample.example for sample in samples], dtype=np.int64),
+        counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
+        labels=np.array([label for sample in samples for label in sample.labels]),
+        log_mass=stacked(lambda attention: log_mass(attention.mass)),
+        log_ratio=stacked(lambda attention: attention.log_ratio),
+    )
+
+
+def _content_hash(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        fields = (example.source, example.id, example.query, example.labels, example.answers)
+        chunks = [(chunk.title, chunk.text) for chunk in example.chunks]
+        digest.update(json.dumps([fields, chunks]).encode())
+    return digest.hexdigest()

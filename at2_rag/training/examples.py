@@ -1,0 +1,194 @@
+"""Questions with labelled chunks, as training and evals read them.
+
+A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
+
+    {"id": "q1", "source": "my-set", "question": "Who wrote Emma?", "answers": ["Jane Austen"],
+     "chunks": [{"title": "Emma", "text": "Emma is a novel by ...", "is_gold": true}, ...]}
+
+`answers` and `source` may be missing (no answers; the file's name without its ending). Keys not
+named here are ignored: `meta` in particular may hold answer material and is never read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from at2_rag.chunks import Chunk, as_chunk
+from at2_rag.errors import ChunkTypeError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question with the chunks retrieved for it and which of them are evidence.
+
+    Attributes:
+        id: The example's identifier within its source.
+        source: The data set it comes from.
+        query: The question.
+        chunks: The retrieved chunks, in the file's order.
+        labels: For each chunk, whether it is gold, that is evidence for the answer.
+        answers: Reference answers, any of which is right; may be empty.
+    """
+
+    id: str
+    source: str
+    query: str
+    chunks: tuple[Chunk, ...]
+    labels: tuple[bool, ...]
+    answers: tuple[str, ...] = ()
+
+    @property
+    def gold(self) -> tuple[Chunk, ...]:
+        """The gold chunks, in the file's order."""
+        return tuple(chunk for chunk, label in zip(self.chunks, self.labels, strict=True) if label)
+
+
+def read_examples(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[Example]:
+    """Read the examples of one or more files, in order.
+
+    Args:
+        paths: A `.jsonl` or `.jsonl.gz` file, or several.
+
+    Raises:
+        DataError: If a file can't be read or holds no example, or a line isn't a usable one; the
+            message names the file, the line and what was wrong.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    return [example for path in paths for example in _read_file(Path(path))]
+
+
+def gold_groups(examples: Sequence[Example]) -> list[int]:
+    """Return each example's group number; examples that share a gold passage share a group.
+
+    Sharing carries over: if A and B share a passage, and B and C another, all three are one
+    group. Passages are compared by text, ignoring case and white space; blank ones link nothing.
+    An example without gold stands alone.
+    """
+    return linked_groups([passage_keys(example.gold) for example in examples])
+
+
+def passage_keys(chunks: Iterable[Chunk]) -> frozenset[str]:
+    """Return the chunks' texts without differences in case and white space; blank ones left out."""
+    return frozenset(" ".join(chunk.text.casefold().split()) for chunk in chunks) - {""}
+
+
+def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
+    """Number the connected groups of things that share keys (union-find).
+
+    Args:
+        keys: The keys of each thing; two things that have one in common belong together.
+
+    Returns:
+        For each thing its group's number; groups are numbered from 0 by first appearance.
+    """
+    parents = list(range(len(keys)))
+
+    def root(node: int) -> int:
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    first_with: dict[Hashable, int] = {}
+    for node, own in enumerate(keys):
+        for key in own:
+            parents[root(node)] = root(first_with.setdefault(key, node))
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(node), len(numbers)) for node in range(len(keys))]
+
+
+def _read_file(path: Path) -> Iterator[Example]:
+    source = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    number = 0
+    empty = True
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    empty = False
+                    yield _parse_line(line, source=source, place=f"{path}, line {number}")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
+    if empty:
+        raise DataError(f"{path}: holds no example; expected one JSON object a line")
+
+
+def _parse_line(line: bytes, *, source: str, place: str) -> Example:
+    try:
+        item = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not JSON ({error})") from error
+    if not isinstance(item, dict):
+        raise DataError(f"{place}: a JSON {type(item).__name__}; expected an object")
+    query = _string(item, "question", place)
+    if not query.strip():
+        raise DataError(f"{place}: 'question' is blank")
+    chunks, labels = _parse_chunks(item, place)
+    return Example(
+        id=_string(item, "id", place),
+        source=_string(item, "source", place) if item.get("source") is not None else source,
+        query=query,
+        chunks=chunks,
+        labels=labels,
+        answers=_parse_answers(item, place),
+    )
+
+
+def _parse_chunks(item: dict[str, Any], place: str) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
+    values = _required(item, "chunks", place)
+    if not isinstance(values, list):
+        raise DataError(f"{place}: 'chunks' is a {type(values).__name__}; expected a list")
+    if not values:
+        raise DataError(f"{place}: 'chunks' is empty; an example needs at least one chunk")
+    chunks, labels = [], []
+    for index, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{place}: chunk {index} is a {type(value).__name__}; expected an object with "
+                "'text' and 'is_gold'"
+            )
+        label = _required(value, "is_gold", f"{place}: chunk {index}")
+        if not isinstance(label, bool):
+            raise DataError(
+                f"{place}: chunk {index}: 'is_gold' is {label!r}; expected true or false"
+            )
+        try:
+            chunks.append(as_chunk(value, index))
+        except ChunkTypeError as error:
+            raise DataError(f"{place}: {error}") from error
+        labels.append(label)
+    return tuple(chunks), tuple(labels)
+
+
+def _parse_answers(item: dict[str, Any], place: str) -> tuple[str, ...]:
+    values = item.get("answers", [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"{place}: 'answers' is {values!r:.80}; expected a list of strings")
+    return tuple(values)
+
+
+def _string(item: dict[str, Any], key: str, place: str) -> str:
+    value = _required(item, key, place)
+    if not isinstance(value, str):
+        raise DataError(f"{place}: '{key}' is a {type(value).__name__}; expected a string")
+    return value
+
+
+def _required(item: dict[str, Any], key: str, place: str) -> Any:
+    if key not in item:
+        keys = ", ".join(sorted(item)) or "none"
+        raise DataError(f"{place}: the key '{key}' is missing (its keys: {keys})")
+    return item[key]

@@ -1,0 +1,92 @@
+"""`at2-rag eval`: loaded as a plug-in of the `at2-rag` command, so it imports little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from at2_rag.command_line import verbose_option
+
+DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
+MORE_SYSTEMS = ("bm25_unstemmed",)
+
+
+@click.group()
+def eval_group() -> None:
+    """Evaluate rankings and pruned contexts on labelled questions."""
+
+
+@eval_group.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for ranking.json, ranking.md and items.jsonl; a killed run goes on from it.",
+)
+@click.option(
+    "--pad-to",
+    multiple=True,
+    type=click.IntRange(min=5),
+    metavar="N",
+    help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Judge only the first N items of each source.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
+@click.option("--head-weights", help="Folder with the head weights of the system at2.")
+@click.option(
+    "--embedding-model",
+    help="sentence-transformers model of the system minilm: a folder or a hub id.",
+)
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    type=click.Choice(DEFAULT_SYSTEMS + MORE_SYSTEMS),
+    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@verbose_option
+def ranking(
+    files: tuple[Path, ...],
+    output: Path | None,
+    pad_to: tuple[int, ...],
+    limit: int | None,
+    seed: int,
+    model: str | None,
+    head_weights: str | None,
+    embedding_model: str | None,
+    systems: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compare how well systems rank the gold chunks of FILES (.jsonl or .jsonl.gz).
+
+    Scores nDCG@10, gold first and all gold in the top 3, by source and by number of chunks, with
+    bootstrap intervals. Each line is an object with id, question and chunks, and each chunk has
+    title, text and is_gold.
+    """
+    from at2_rag_evals.command import RankingRequest, run_ranking
+
+    request = RankingRequest(
+        files=files,
+        output=output,
+        pad_to=tuple(sorted(set(pad_to))),
+        limit=limit,
+        seed=seed,
+        model=model,
+        head_weights=head_weights,
+        embedding_model=embedding_model,
+        systems=tuple(dict.fromkeys(systems)) or DEFAULT_SYSTEMS,
+    )
+    run_ranking(request, as_json=as_json)

@@ -1,0 +1,86 @@
+"""Which examples a ranking can be judged on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import DataError
+from at2_rag.training.examples import Example
+
+MIN_CHUNKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSet:
+    """Examples to judge systems on, and how many were left out.
+
+    Attributes:
+        name: What the report calls the set.
+        items: The examples, in the files' order.
+        left_out: Source -> reason -> number of examples left out for it.
+    """
+
+    name: str
+    items: tuple[Example, ...]
+    left_out: Mapping[str, Mapping[str, int]]
+
+
+def rankable_items(examples: Iterable[Example], *, limit: int | None = None) -> ItemSet:
+    """Keep the examples whose ranking says something.
+
+    Left out, and counted under the first reason that applies: fewer than four chunks (guessing
+    does too well), no gold chunk (nothing to find), no distractor (nothing to get wrong).
+
+    Args:
+        examples: The files' examples.
+        limit: Keep at most this many items of each source, the first ones; counted as left out.
+
+    Raises:
+        DataError: If two examples of a source have the same id.
+    """
+    seen: set[tuple[str, str]] = set()
+    kept: dict[str, int] = {}
+    items: list[Example] = []
+    left_out: dict[str, dict[str, int]] = {}
+    for example in examples:
+        if (example.source, example.id) in seen:
+            raise DataError(
+                f"the id {example.id!r} of source {example.source!r} appears twice; "
+                "pass each file once and give each item its own id"
+            )
+        seen.add((example.source, example.id))
+        reason = _reason_to_leave_out(example)
+        if reason is None and limit is not None and kept.get(example.source, 0) >= limit:
+            reason = f"beyond the first {limit}"
+        if reason is None:
+            kept[example.source] = kept.get(example.source, 0) + 1
+            items.append(example)
+        else:
+            count(left_out, example.source, reason)
+    return ItemSet("natural size", tuple(items), left_out)
+
+
+def count(counts: dict[str, dict[str, int]], source: str, reason: str) -> None:
+    """Add one to `counts[source][reason]`."""
+    reasons = counts.setdefault(source, {})
+    reasons[reason] = reasons.get(reason, 0) + 1
+
+
+def content_hash(query: str, chunks: Sequence[Chunk]) -> str:
+    """Return a SHA-256 over all that a system sees of an item, in order."""
+    seen = [query, [[chunk.title, chunk.text] for chunk in chunks]]
+    return hashlib.sha256(json.dumps(seen).encode("ascii")).hexdigest()
+
+
+def _reason_to_leave_out(example: Example) -> str | None:
+    if len(example.chunks) < MIN_CHUNKS:
+        return f"fewer than {MIN_CHUNKS} chunks"
+    if not any(example.labels):
+        return "no gold chunk"
+    if all(example.labels):
+        return "no distractor"
+    return None

@@ -1,0 +1,86 @@
+"""Items made larger with distractors from other items of the same source.
+
+The natural sets have about ten chunks an item; a retriever may hand over fifty. Padding keeps an
+item's own chunks and adds others until there are as many as asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from at2_rag.chunks import Chunk
+from at2_rag.training.answers import contains_answer, findable_answers, normalise
+from at2_rag.training.examples import Example
+from at2_rag_evals.items import ItemSet, count
+from at2_rag_evals.seeding import generator
+
+
+class DistractorPool:
+    """The distractors of a set of examples, by source; distinct by title and text.
+
+    Args:
+        examples: All examples at hand, those that can't be judged too.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self._chunks: dict[str, dict[str, Chunk]] = {}
+        for example in examples:
+            pool = self._chunks.setdefault(example.source, {})
+            for chunk, label in zip(example.chunks, example.labels, strict=True):
+                if not label:
+                    pool.setdefault(normalise(chunk.rendered), chunk)
+
+    def pad(self, example: Example, size: int, *, seed: int) -> Example | None:
+        """Return the example with `size` chunks in random order; None if the pool is too small.
+
+        A chunk is added if it is a distractor in another item of the source, equals none of the
+        item's own chunks and contains none of its answers (title included; a yes or no can't be
+        looked for). The draw depends on the pool, `seed`, `size` and the example's id alone.
+
+        Raises:
+            ValueError: If the example has more than `size` chunks already.
+        """
+        missing = size - len(example.chunks)
+        if missing < 0:
+            raise ValueError(f"the item has {len(example.chunks)} chunks, more than {size}")
+        rng = generator(seed, "padding", size, example.source, example.id)
+        own = {normalise(chunk.rendered) for chunk in example.chunks}
+        answers = findable_answers(example.answers)
+        pool = self._chunks.get(example.source, {})
+        texts = list(pool)
+        added: list[Chunk] = []
+        for place in rng.permutation(len(texts)):
+            if len(added) == missing:
+                break
+            text = texts[place]
+            if text not in own and not contains_answer(text, answers):
+                added.append(pool[text])
+        if len(added) < missing:
+            return None
+        chunks = (*example.chunks, *added)
+        labels = (*example.labels, *[False] * missing)
+        order = rng.permutation(size)
+        return Example(
+            id=example.id,
+            source=example.source,
+            query=example.query,
+            chunks=tuple(chunks[place] for place in order),
+            labels=tuple(labels[place] for place in order),
+            answers=example.answers,
+        )
+
+
+def padded_set(natural: ItemSet, pool: DistractorPool, size: int, *, seed: int) -> ItemSet:
+    """Pad every item of a set to `size` chunks; leave out and count those that can't be."""
+    items: list[Example] = []
+    left_out = {source: dict(reasons) for source, reasons in natural.left_out.items()}
+    for item in natural.items:
+        if len(item.chunks) > size:
+            count(left_out, item.source, f"more than {size} chunks")
+            continue
+        padded = pool.pad(item, size, seed=seed)
+        if padded is None:
+            count(left_out, item.source, f"too few distractors to pad to {size}")
+        else:
+            items.append(padded)
+    return ItemSet(f"padded to {size} chunks", tuple(items), left_out)

@@ -1,0 +1,93 @@
+"""What a results file has to say about how it came about."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import at2_rag
+
+PACKAGES = (
+    "PyStemmer",
+    "bm25s",
+    "ir-measures",
+    "numpy",
+    "pytrec-eval-terrier",
+    "sentence-transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python, at2_rag and the packages that decide figures."""
+    versions = {"python": platform.python_version(), "at2-rag": at2_rag.__version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """Return the commit that at2_rag runs from and whether files differ from it, if any."""
+    source = Path(at2_rag.__file__).resolve()
+    # An installed copy may lie inside someone else's repository: only a tracked file counts.
+    if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
+        return None
+    sha = _git(source.parent, "rev-parse", "HEAD")
+    changes = _git(source.parent, "status", "--porcelain", "--untracked-files=no")
+    return None if sha is None else {"sha": sha, "modified": bool(changes)}
+
+
+def files_sha256(folder: Path, patterns: Iterable[str]) -> str:
+    """Return a SHA-256 over the names and contents of files in a folder.
+
+    Args:
+        folder: The folder.
+        patterns: Which files count, as in `Path.glob`.
+
+    Raises:
+        FileNotFoundError: If no file does.
+    """
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if not files:
+        raise FileNotFoundError(f"{folder} holds none of the files expected")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
+    return digest.hexdigest()
+
+
+def file_record(path: Path) -> dict[str, str]:
+    """Return a file's name, without its folder, and its SHA-256."""
+    with path.open("rb") as stream:
+        return {"name": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def without_folder(value: str) -> str:
+    """Return the last part of a path that exists, and anything else (a hub id) as it is."""
+    path = Path(value)
+    return (path.name or path.resolve().name) if path.exists() else value
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,8 @@
+"""The systems that `at2-rag eval ranking` compares, one a file, all of them a `Ranker`."""
+
+from __future__ import annotations
+
+from at2_rag_evals.rankers.base import ChunkScores, Ranker
+from at2_rag_evals.rankers.registry import SYSTEMS, RankerOptions, make_ranker
+
+__all__ = ["SYSTEMS", "ChunkScores", "Ranker", "RankerOptions", "make_ranker"]

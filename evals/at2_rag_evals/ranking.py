@@ -1,0 +1,141 @@
+"""Runs systems over sets of items and rates their rankings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.progress import Progress
+
+from at2_rag.errors import AT2Error, InputError, ScoringError
+from at2_rag.training.examples import Example
+from at2_rag_evals.items import ItemSet, content_hash
+from at2_rag_evals.metrics import METRICS, gold_ranks, rank_by_score
+from at2_rag_evals.rankers.base import Ranker
+from at2_rag_evals.score_store import ScoredItem, ScoreStore
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """How one system did on one item.
+
+    Attributes:
+        metrics: Metric -> value; None where the metric isn't defined for the item.
+        gold_ranks: Ranks of the gold chunks, from 1.
+        truncated: How many chunks the system read only in part.
+        seconds: How long scoring took.
+    """
+
+    metrics: Mapping[str, float | None]
+    gold_ranks: tuple[int, ...]
+    truncated: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RatedSet:
+    """A set of items with every system's ratings.
+
+    Attributes:
+        item_set: The items.
+        ratings: System -> one rating an item, in the items' order.
+    """
+
+    item_set: ItemSet
+    ratings: Mapping[str, tuple[Rating, ...]]
+
+
+def rate_systems(
+    item_sets: Sequence[ItemSet],
+    rankers: Sequence[Ranker],
+    *,
+    folder: Path | None,
+    progress: Progress,
+) -> list[RatedSet]:
+    """Let every system rank every item and rate the rankings.
+
+    Args:
+        item_sets: The sets of items.
+        rankers: The systems.
+        folder: Where scores are kept as they are made, and found by a later run; None for
+            nowhere.
+        progress: Shows what is left to do.
+
+    Raises:
+        InputError: If another run is writing to `folder`.
+        ScoringError: If a system fails on an item.
+    """
+    if folder is None:
+        return _rate_systems(item_sets, rankers, folder=None, progress=progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _rate_systems(item_sets, rankers, folder=folder, progress=progress)
+    except Timeout as error:
+        raise InputError(
+            f"another run is writing to {folder}; wait for it or choose another --output"
+        ) from error
+
+
+def _rate_systems(
+    item_sets: Sequence[ItemSet],
+    rankers: Sequence[Ranker],
+    *,
+    folder: Path | None,
+    progress: Progress,
+) -> list[RatedSet]:
+    keys = [
+        [content_hash(item.query, item.chunks) for item in item_set.items] for item_set in item_sets
+    ]
+    stores = [ScoreStore(ranker, folder) for ranker in rankers]
+    for ranker, store in zip(rankers, stores, strict=True):
+        if any(key not in store for own in keys for key in own):
+            ranker.prepare()
+    ratings: list[dict[str, tuple[Rating, ...]]] = [{} for _ in item_sets]
+    for ranker, store in zip(rankers, stores, strict=True):
+        for item_set, own_keys, rated in zip(item_sets, keys, ratings, strict=True):
+            missing = {
+                key: item
+                for key, item in zip(own_keys, item_set.items, strict=True)
+                if key not in store
+            }
+            task = progress.add_task(
+                f"{ranker.name}, {item_set.name}", total=len(missing), visible=bool(missing)
+            )
+            for key, item in missing.items():
+                store.add(key, _score_item(ranker, item))
+                progress.advance(task)
+            rated[ranker.name] = tuple(
+                _rate(item, store[key]) for key, item in zip(own_keys, item_set.items, strict=True)
+            )
+    return [RatedSet(item_set, rated) for item_set, rated in zip(item_sets, ratings, strict=True)]
+
+
+def _score_item(ranker: Ranker, item: Example) -> ScoredItem:
+    place = f"{ranker.name} failed on item {item.id!r} of {item.source}"
+    start = time.perf_counter()
+    try:
+        result = ranker.score(item.query, item.chunks)
+    except AT2Error as error:
+        raise ScoringError(f"{place}: {error}") from error
+    seconds = time.perf_counter() - start
+    if len(result.scores) != len(item.chunks):
+        raise ScoringError(f"{place}: {len(result.scores)} scores for {len(item.chunks)} chunks")
+    try:
+        rank_by_score(result.scores)
+    except ValueError as error:
+        raise ScoringError(f"{place}: {error}") from error
+    return ScoredItem(result, seconds)
+
+
+def _rate(item: Example, scored: ScoredItem) -> Rating:
+    ranking = rank_by_score(scored.result.scores)
+    return Rating(
+        metrics={name: metric(ranking, item.labels) for name, metric in METRICS.items()},
+        gold_ranks=gold_ranks(ranking, item.labels),
+        truncated=scored.result.truncated,
+        seconds=scored.seconds,
+    )

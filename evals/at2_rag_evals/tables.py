@@ -1,0 +1,67 @@
+"""Tables of text, drawn for a terminal or written as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: What it says.
+        detail: What belongs to it, such as an interval: dim and on a second line on a terminal.
+    """
+
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a heading a column; the first column names the rows."""
+
+    title: str
+    header: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table as Markdown, with its title as a heading."""
+    lines = [
+        f"### {table.title}",
+        "",
+        _markdown_row(table.header),
+        "|---|" + "---:|" * (len(table.header) - 1),
+        *map(_markdown_row, table.rows),
+    ]
+    return "\n".join(lines)
+
+
+def to_rich(table: Table) -> RichTable:
+    """Draw a table for a terminal."""
+    drawn = RichTable(
+        title=Text(table.title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left"
+    )
+    for place, cell in enumerate(table.header):
+        drawn.add_column(_rich_text(cell), justify="right" if place else "left")
+    for row in table.rows:
+        drawn.add_row(*map(_rich_text, row))
+    return drawn
+
+
+def _markdown_row(cells: Sequence[Cell]) -> str:
+    texts = (f"{cell.text} {cell.detail}".strip().replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(texts)} |"
+
+
+def _rich_text(cell: Cell) -> Text:
+    if not cell.detail:
+        return Text(cell.text)
+    return Text.assemble(cell.text, "\n", (cell.detail, "dim"))

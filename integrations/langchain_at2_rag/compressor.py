@@ -1,0 +1,118 @@
+"""The document compressor: retrieved documents in, the few that matter out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Self
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict, Field, model_validator
+
+from at2_rag.chunks import Chunk, PruneResult
+from at2_rag.default_pruner import default_pruner
+from at2_rag.pruner import AT2Pruner
+from at2_rag.selection import Order, check_limits
+
+DEFAULT_TOP_N = 3
+
+
+class AT2DocumentCompressor(BaseDocumentCompressor):
+    """Keeps the documents that matter for the query, with `metadata["relevance_score"]` set.
+
+    The documents returned are copies, with ids, metadata and text as they came; the caller's
+    own are never written to. Where scoring failed and the pruner was built with
+    `on_error="keep_all"`, all documents come back and none gets a score.
+
+    Several limits must all hold. Without any, the best three documents are kept.
+
+    Attributes:
+        pruner: The pruner; None for that of the default model, loaded on first use and shared
+            by the process. Not part of the serialised settings.
+        top_n: Keep at most this many documents.
+        max_tokens: Keep at most this many tokens, titles and separators included, by the
+            pruner's token counter.
+        min_score: Keep documents scored at least this high.
+        keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        order: `"score"` for best first, `"original"` for the retriever's order.
+        title_key: Metadata key of the title, which is read with the text where it is a string
+            that isn't blank; None to leave titles out.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    pruner: AT2Pruner | None = Field(default=None, exclude=True)
+    top_n: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = None
+    min_score: float | None = None
+    keep_mass: float | None = None
+    order: Order = "score"
+    title_key: str | None = "title"
+
+    @model_validator(mode="after")
+    def _settle_limits(self) -> Self:
+        if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
+            self.top_n = DEFAULT_TOP_N
+        check_limits(**self._limits())
+        return self
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return copies of the documents that matter for the query.
+
+        Args:
+            documents: The retrieved documents; none of them is changed.
+            query: The question.
+            callbacks: Taken for LangChain's sake; there is nothing to report to them.
+
+        Raises:
+            ValueError: If the query is blank.
+        """
+        if not documents:
+            return []
+        pruner = self.pruner or default_pruner()
+        result = pruner.prune(query, self._chunks(documents), **self._limits())
+        return _kept_documents(documents, result)
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Do the same without blocking the event loop; see `compress_documents`."""
+        if not documents:
+            return []
+        pruner = self.pruner
+        if pruner is None:
+            pruner = await asyncio.to_thread(default_pruner)
+        result = await pruner.aprune(query, self._chunks(documents), **self._limits())
+        return _kept_documents(documents, result)
+
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "top_k": self.top_n,
+            "max_tokens": self.max_tokens,
+            "min_score": self.min_score,
+            "keep_mass": self.keep_mass,
+            "order": self.order,
+        }
+
+    def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
+        return [
+            Chunk(text=document.page_content, title=self._title(document), id=document.id)
+            for document in documents
+        ]
+
+    def _title(self, document: Document) -> str | None:
+        title = None if self.title_key is None else document.metadata.get(self.title_key)
+        return title if isinstance(title, str) and title.strip() else None
+
+
+def _kept_documents(documents: Sequence[Document], result: PruneResult) -> list[Document]:
+    if result.error is not None:
+        return [_copy(documents[scored.index]) for scored in result.kept]
+    return [_copy(documents[scored.index], relevance_score=scored.score) for scored in result.kept]
+
+
+def _copy(document: Document, **added: float) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, **added}})

