@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "models": LazyCommand("List, fetch and find scoring models.", "at2_rag.model_commands:models"),
     "train": LazyCommand(
-        "Fit head weights to questions with labelled chunks.", "at2_rag.training.cli:train"
+        "Fit head weights to questions with labelled chunks.", "at2_rag.training.cli:train_command"
     ),
     "eval": LazyCommand("Measure rankings on labelled questions.", extra="evals"),
 }

@@ -120,6 +120,9 @@ class AT2Pruner:
             self.scoring_model.check_independent()
         template_hash = self.scoring_model.prompts.template_hash
         self.head_weights.check(fingerprint=fingerprint or "", template_hash=template_hash)
+        self.model_name = str(
+            self.head_weights.provenance.get("model") or base.config.name_or_path or "model"
+        )
         self.separator = separator
         self.on_error = on_error
         self._count: TokenCounter = resolve_token_counter(
@@ -315,15 +318,14 @@ class AT2Pruner:
                         attention[name] = passes[name](model, states, layout)
             features = spec.extract(attention)  # type: ignore[arg-type]
         by_source = self.head_weights.score(features.cpu().numpy())
+        unusable = np.count_nonzero(~np.isfinite(by_source))
+        if unusable:
+            raise ScoringError(
+                f"{unusable} of {len(by_source)} scores are not finite numbers; the scoring "
+                'model\'s numbers overflowed, try dtype="float32"'
+            )
         scores = np.full(len(chunks), -np.inf)
         np.maximum.at(scores, np.array(layout.owners), by_source)
-        if not np.isfinite(scores).all():
-            bad = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise ScoringError(
-                f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite "
-                f"numbers (the first: chunk {bad}, {scores[bad]}); the model's numbers "
-                'overflowed, try dtype="float32"'
-            )
         return scores
 
     def _prefix_state(self) -> ChunkState:

@@ -242,7 +242,8 @@ def load_model(
             f"{folder} can't be loaded as a model: {reason}; pass a folder that "
             "transformers' save_pretrained wrote (config, safetensors weights, tokenizer)"
         ) from error
-    return model.to(device=device), tokenizer
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return model, tokenizer
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:

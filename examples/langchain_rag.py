@@ -7,13 +7,14 @@ python examples/langchain_rag.py "Which river flows through four national capita
 import sys
 from typing import Any
 
-from langchain_at2_rag import pruning_runnable
 from langchain_core.documents import Document
 from langchain_core.prompts import PromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
-from local_parts import BM25Index, generate, read_passages
 from pydantic import PrivateAttr
+
+from langchain_at2_rag import pruning_runnable
+from local_parts import BM25Index, generate, read_passages
 
 QUESTION = "Who worked out nuclear fission together with Otto Frisch?"
 PROMPT = PromptTemplate.from_template(

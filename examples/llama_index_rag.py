@@ -12,6 +12,7 @@ from llama_index.core.llms import CompletionResponse, CompletionResponseGen, Cus
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+
 from llama_index_at2_rag import AT2NodePostprocessor
 from local_parts import BM25Index, generate, read_passages
 

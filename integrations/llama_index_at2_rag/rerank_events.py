@@ -11,8 +11,6 @@ from llama_index.core.schema import NodeWithScore
 
 from at2_rag.pruner import AT2Pruner
 
-UNNAMED_MODEL = "at2-rag"
-
 dispatcher = get_dispatcher(__name__)
 
 
@@ -37,7 +35,7 @@ def rerank_events(
             query=query,
             nodes=nodes,
             top_n=len(nodes) if top_n is None else top_n,
-            model_name=str(pruner.head_weights.provenance.get("model", UNNAMED_MODEL)),
+            model_name=pruner.model_name,
         )
     )
     try:

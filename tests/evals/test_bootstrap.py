@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
 
 

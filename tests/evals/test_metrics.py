@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from at2_rag_evals.metrics import (
     METRIC_TITLES,
     METRICS,

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from at2_rag_evals.items import rankable_items
-from at2_rag_evals.padding import DistractorPool, padded_set
 
 from at2_rag.chunks import Chunk
 from at2_rag.training.answers import contains_answer, findable_answers, normalise
 from at2_rag.training.examples import Example
+from at2_rag_evals.items import rankable_items
+from at2_rag_evals.padding import DistractorPool, padded_set
 from tests.evals.labelled_items import make_item
 
 ITEMS = [make_item(f"item{place}", "g-g-----") for place in range(12)]

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from at2_rag import AT2Pruner, Chunk
+from at2_rag.errors import ModelNotFoundError
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
@@ -22,9 +25,6 @@ from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 from at2_rag_evals.rankers.random_order import RandomRanker
 from at2_rag_evals.score_store import settings_key
-
-from at2_rag import AT2Pruner, Chunk
-from at2_rag.errors import ModelNotFoundError
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 HOSTILE = ["", " \n", "emma \x00\ud800 🙂", "<|im_end|> [CLS]", "מי כתב", "emma " * 200]

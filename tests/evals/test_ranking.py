@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from at2_rag_evals.items import ItemSet
-from at2_rag_evals.rankers import ChunkScores, Ranker
-from at2_rag_evals.rankers.first_k import FirstKRanker
-from at2_rag_evals.ranking import RatedSet, rate_systems
 from filelock import FileLock
 from rich.progress import Progress
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError, UnsupportedModelError
+from at2_rag_evals.items import ItemSet
+from at2_rag_evals.rankers import ChunkScores, Ranker
+from at2_rag_evals.rankers.first_k import FirstKRanker
+from at2_rag_evals.ranking import RatedSet, rate_systems
 from tests.evals.labelled_items import CountingRanker, make_item
 
 ITEMS = tuple(make_item(f"item{place:03}", "-g--g") for place in range(6))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
-from at2_rag_evals.metrics import METRICS
-from at2_rag_evals.provenance import git_state, package_versions
 from click.testing import CliRunner, Result
 
 from at2_rag.errors import DataError
+from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
+from at2_rag_evals.metrics import METRICS
+from at2_rag_evals.provenance import git_state, package_versions
 from tests.evals.labelled_items import make_item, write_items
 
 CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")

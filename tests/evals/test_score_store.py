@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from at2_rag_evals.rankers import ChunkScores
 from at2_rag_evals.score_store import ScoredItem, ScoreStore, settings_key
-
 from tests.evals.labelled_items import CountingRanker
 
 ITEMS = {

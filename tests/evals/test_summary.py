@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 import pytest
+
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.ranking import RatedSet, Rating
 from at2_rag_evals.report import set_record, summary_tables
 from at2_rag_evals.summary import SetSummary, size_range, summarise
 from at2_rag_evals.tables import to_markdown
-
 from tests.evals.labelled_items import make_item
 
 LOG3 = math.log2(3)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
-from llama_index_at2_rag import AT2NodePostprocessor
 
 from at2_rag import Chunk
+from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
+from llama_index_at2_rag import AT2NodePostprocessor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import pickle
 from typing import Any
 
 import pytest
-from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.callbacks import BaseCallbackHandler
@@ -16,6 +15,7 @@ from langchain_core.runnables import RunnableParallel, RunnablePassthrough
 from langchain_text_splitters import CharacterTextSplitter
 
 from at2_rag import AT2Pruner, Chunk
+from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
 
 QUERY = "What did the captain see?"
 DOCUMENTS = [

@@ -27,10 +27,10 @@ from llama_index.core.schema import (
     QueryBundle,
     TextNode,
 )
-from llama_index_at2_rag import AT2NodePostprocessor
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ScoringError
+from llama_index_at2_rag import AT2NodePostprocessor
 from tests.tiny_models import tiny_tokenizer
 
 QUERY = "What did the captain see?"

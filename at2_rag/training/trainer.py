@@ -1,0 +1,143 @@
+"""From examples to head weights: collect features, choose a design, fit it on everything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from at2_rag.errors import InputError
+from at2_rag.features import FeatureSpec, Reading
+from at2_rag.head_weights import HeadWeights
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training.collection import collect
+from at2_rag.training.examples import Example, gold_groups
+from at2_rag.training.fit import ListwiseData, fit_listwise
+from at2_rag.training.validation import (
+    RIDGES,
+    Candidate,
+    CandidateResult,
+    assign_folds,
+    cross_validate,
+    feature_matrix,
+    feature_specs,
+    source_weights,
+)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a training run gave.
+
+    Attributes:
+        weights: Fitted on all samples, in the chosen design.
+        results: Every design tried, in the order tried, with its out-of-fold quality.
+        chosen: The one with the highest macro nDCG@10 out of fold.
+        samples: Samples fitted on, by source.
+    """
+
+    weights: HeadWeights
+    results: tuple[CandidateResult, ...]
+    chosen: CandidateResult
+    samples: Mapping[str, int]
+
+
+def train(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    features_folder: str | Path,
+    *,
+    fingerprint: str,
+    reading: Reading = "independent",
+    specs: Sequence[FeatureSpec] | None = None,
+    depths: Sequence[int] = (),
+    folds: int = 5,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> Training:
+    """Fit head weights on evidence labels.
+
+    First every feature set is cross-validated at the model's depth, each with every ridge; then
+    the best of them at each of the other depths. Folds keep examples that share a gold passage
+    together. Deterministic for given arguments and thread count.
+
+    Args:
+        model: The scoring model, cut to the deepest layer wanted.
+        examples: Questions with labelled chunks; those without both kinds of label get
+            distractors from others, or are left out.
+        features_folder: Where collected features are kept; a killed run goes on from there.
+        fingerprint: The model's.
+        reading: The reading mode to fit for.
+        specs: Feature sets to try; None for all of the reading's.
+        depths: Further, smaller depths to try.
+        folds: Number of folds.
+        seed: Of the added distractors and the folds.
+        workers: Reading threads, see `collect`.
+        progress: Called with the stage's name, the steps done and in all.
+
+    Raises:
+        InputError: If there are fewer gold groups than folds, or a depth is out of range.
+        DataError: If the folder holds features of another collection.
+    """
+    for depth in depths:
+        if not 1 <= depth <= model.depth:
+            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
+    collected = collect(
+        model,
+        examples,
+        features_folder,
+        reading=reading,
+        fingerprint=fingerprint,
+        seed=seed,
+        workers=workers,
+        progress=lambda done, total: progress("reading", done, total),
+    )
+    sources = [examples[index].source for index in collected.examples]
+    group_of = gold_groups(examples)
+    groups = [group_of[index] for index in collected.examples]
+    if len(set(groups)) < folds:
+        raise InputError(
+            f"the data has {len(set(groups))} groups of examples that share gold passages, "
+            f"cross-validation needs {folds}; pass more data or fewer folds"
+        )
+    fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
+    specs = list(specs) if specs is not None else feature_specs(reading)
+    total = len(specs) * len(RIDGES) + len(set(depths) - {model.depth})
+    results: list[CandidateResult] = []
+
+    def judge(candidates: Sequence[Candidate]) -> CandidateResult:
+        for result in cross_validate(collected, sources, fold_of, candidates):
+            results.append(result)
+            progress("cross-validation", len(results), total)
+        return max(results, key=lambda result: result.ndcg)
+
+    best = judge([Candidate(spec, model.depth, ridge) for spec in specs for ridge in RIDGES])
+    chosen = judge(
+        [
+            Candidate(best.candidate.spec, depth, best.candidate.ridge)
+            for depth in sorted(set(depths) - {model.depth}, reverse=True)
+        ]
+    )
+    design = chosen.candidate
+    data = ListwiseData(
+        feature_matrix(collected, design.spec, design.depth),
+        collected.labels,
+        collected.counts,
+        source_weights(sources),
+    )
+    fit = fit_listwise(data, ridge=design.ridge)
+    shape = (len(design.spec.passes), design.depth, model.heads)
+    weights = HeadWeights(
+        weight=fit.weight.reshape(shape).astype(np.float32),
+        bias=fit.bias,
+        spec=design.spec,
+        fingerprint=fingerprint,
+        template_hash=model.prompts.template_hash,
+    )
+    return Training(weights, tuple(results), chosen, dict(sorted(Counter(sources).items())))
