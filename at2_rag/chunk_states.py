@@ -285,7 +285,8 @@ def _encode_pack(
     reading = _EncodeReading(prefix, lengths, model)
     ids = torch.tensor([token for source in pack for token in source], device=device)
     _run_packed(model, reading, ids, positions.to(device))
-    keys, values = torch.stack(reading.keys), torch.stack(reading.values)
+    keys = torch.stack(reading.keys)
+    values = torch.stack(reading.values) if reading.values else keys[:0]
     return [
         ChunkState(key.contiguous(), value.contiguous())
         for key, value in zip(

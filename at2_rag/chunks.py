@@ -187,5 +187,17 @@ class PruneResult:
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the result as ASCII-only JSON; what JSON can't hold is written by `str`."""
-        return json.dumps(self.to_dict(), indent=indent, default=str)
+        """Return the result as ASCII-only JSON.
+
+        NaN and infinity become null, what else JSON can't hold is written by `str`.
+        """
+        values = _json_ready(self.to_dict())
+        return json.dumps(values, indent=indent, default=str, allow_nan=False)
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

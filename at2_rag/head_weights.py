@@ -1,9 +1,9 @@
 """Head weights: the linear readout from a source's features to its score.
 
 A folder holds two files: `head_weights.safetensors` with `weight` [P, L, H] float32 (passes,
-layers in use, heads) and `bias` [1], and `head_weights.json`, which says what they were fitted
-on and carries the SHA-256 of the other file. Standardisation is folded into the weights. Nothing
-in them is code.
+layers in use, heads) and `bias` [1] float64, and `head_weights.json`, which says what they were
+fitted on and carries the SHA-256 of the other file. Standardisation is folded into the weights.
+Nothing in them is code.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class HeadWeights:
         """Write the two files; the folder is created if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = save({"weight": self.weight, "bias": np.array([self.bias], dtype=np.float32)})
+        weights = save({"weight": self.weight, "bias": np.array([self.bias], dtype=np.float64)})
         description = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
@@ -169,6 +169,7 @@ class HeadWeights:
         try:
             tensors = load(raw)
             spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
+            target_rule = description["target_rule"]
             weights = cls(
                 weight=tensors["weight"].astype(np.float32),
                 bias=float(tensors["bias"][0]),
@@ -183,10 +184,10 @@ class HeadWeights:
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train them again"
             ) from error
-        if description["target_rule"] != TARGET_RULE:
+        if target_rule != TARGET_RULE:
             raise HeadWeightsMismatchError(
-                f"the head weights in {folder} read the attention of "
-                f"{description['target_rule']!r}; the pruner reads {TARGET_RULE!r}"
+                f"the head weights in {folder} read the attention of {target_rule!r}; "
+                f"the pruner reads {TARGET_RULE!r}"
             )
         return weights
 

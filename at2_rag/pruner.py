@@ -10,12 +10,9 @@ import asyncio
 import logging
 import os
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +42,7 @@ from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.scoring_model import ScoringModel, load_model
 from at2_rag.selection import Order, check_limits, select
+from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 
 logger = logging.getLogger(__name__)
@@ -101,7 +99,7 @@ class AT2Pruner:
             raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
         base = model.base_model
         uniform = isinstance(head_weights, str) and head_weights == UNIFORM
-        if fingerprint is None and not uniform:
+        if fingerprint is None and (chunk_states is not None or not uniform):
             fingerprint = model_fingerprint(base, tokenizer)
         self.head_weights = _find_weights(head_weights, base.config, reading, fingerprint)
         self.reading: Reading = self.head_weights.reading
@@ -110,12 +108,14 @@ class AT2Pruner:
                 f"the head weights are for reading {self.reading!r}, asked for was {reading!r}; "
                 "leave reading out, or pass weights fitted for it"
             )
-        self.scoring_model = ScoringModel(model, tokenizer, depth=self.head_weights.layers)
-        if self.scoring_model.heads != self.head_weights.heads:
+        layers, heads = base.config.num_hidden_layers, base.config.num_attention_heads
+        if self.head_weights.layers > layers or self.head_weights.heads != heads:
             raise HeadWeightsMismatchError(
-                f"the head weights are for {self.head_weights.heads} heads a layer, the model "
-                f"has {self.scoring_model.heads}; fit weights for it with `at2-rag train`"
+                f"the head weights are for {self.head_weights.layers} layers of "
+                f"{self.head_weights.heads} heads, the model has {layers} of {heads}; fit weights "
+                "for it with `at2-rag train`"
             )
+        self.scoring_model = ScoringModel(model, tokenizer, depth=self.head_weights.layers)
         if self.reading == "independent":
             self.scoring_model.check_independent()
         template_hash = self.scoring_model.prompts.template_hash
@@ -199,7 +199,7 @@ class AT2Pruner:
             ScoringError: If the model's numbers overflowed.
         """
         given, views = _as_chunks(query, chunks)
-        return _scored(given, views, self._scores(query, views, _Stopwatch()))
+        return _scored(given, views, self._scores(query, views, Stopwatch()))
 
     def prune(
         self,
@@ -237,7 +237,7 @@ class AT2Pruner:
         }
         check_limits(**limits)
         given, views = _as_chunks(query, chunks)
-        watch = _Stopwatch()
+        watch = Stopwatch()
         if not views:
             empty = self._count("")
             return PruneResult(query, (), (), empty, empty, self.separator, watch.timings())
@@ -293,7 +293,7 @@ class AT2Pruner:
         return [self.prune(query, chunks, **limits) for query, chunks in requests]
 
     def _scores(
-        self, query: str, chunks: Sequence[Chunk], watch: _Stopwatch
+        self, query: str, chunks: Sequence[Chunk], watch: Stopwatch
     ) -> npt.NDArray[np.float64]:
         """Return one finite score a chunk."""
         if not chunks:
@@ -335,32 +335,13 @@ class AT2Pruner:
             return self._prefix
 
 
-class _Stopwatch:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[name] = time.perf_counter() - start
-
-    def timings(self) -> Mapping[str, float]:
-        return MappingProxyType({**self._stages, "total": time.perf_counter() - self._start})
-
-
 def _as_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
     """Return the caller's objects and their normalised views; check the arguments' kinds."""
     if not isinstance(query, str):
         raise InputError(f"query is a {type(query).__name__}; pass the question as text")
     if not query.strip():
         raise InputError(f"query is blank ({query!r}); pass the question as text")
-    if isinstance(chunks, (str, Mapping)):
+    if isinstance(chunks, (str, bytes, Mapping)) or not isinstance(chunks, Iterable):
         raise InputError(f"chunks is a {type(chunks).__name__}; pass a list of chunks")
     given = list(chunks)
     return given, [as_chunk(chunk, index) for index, chunk in enumerate(given)]

@@ -296,8 +296,9 @@ def _truncated_view(base: nn.Module, depth: int) -> Any:
     parent, name = stacks[0]
     setattr(parent, name, getattr(parent, name)[:depth])
     view.config.num_hidden_layers = depth
-    if getattr(view.config, "layer_types", None):
-        view.config.layer_types = view.config.layer_types[:depth]
+    kinds = getattr(view.config, "layer_types", None)
+    if kinds and len(kinds) > depth:  # families that derive the list have already cut it
+        view.config.layer_types = kinds[:depth]
     try:
         view.set_attn_implementation(IMPLEMENTATION)
     except ValueError as error:

@@ -21,7 +21,7 @@ from at2_rag.fingerprint import model_fingerprint
 from at2_rag.head_weights import DESCRIPTION_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
 from at2_rag.scoring_model import ScoringModel, load_model
-from at2_rag.training.examples import read_examples
+from at2_rag.training.examples import draw_per_source, read_examples
 from at2_rag.training.trainer import Training, train
 
 _DEPTH_SHARE = 0.6
@@ -60,6 +60,7 @@ _DEPTH_SHARE = 0.6
     help="Feature set, e.g. log_ratio:together+apart; repeat to cross-validate several. "
     "[default: all]",
 )
+@click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option("--seed", default=0, show_default=True, help="Of distractors and folds.")
 @click.option(
@@ -78,6 +79,7 @@ def train_command(
     reading: Reading,
     depths: tuple[int, ...],
     features: tuple[str, ...],
+    limit: int | None,
     folds: int,
     seed: int,
     collected: str | None,
@@ -88,6 +90,8 @@ def train_command(
     Features are collected once and kept; a run that was killed goes on where it stopped.
     """
     examples = read_examples(files)
+    if limit is not None:
+        examples = draw_per_source(examples, limit, seed=seed)
     specs = [_parse_features(text) for text in features] or None
     workers = os.cpu_count() or 1
     torch.set_num_threads(1)  # see `collect`: many workers of one thread read faster

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from at2_rag.chunks import Chunk, as_chunk
 from at2_rag.errors import ChunkTypeError, DataError
 
@@ -65,6 +67,16 @@ def read_examples(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     return [example for path in paths for example in _read_file(Path(path))]
+
+
+def draw_per_source(examples: Sequence[Example], limit: int, *, seed: int) -> list[Example]:
+    """Return at most `limit` examples of each source, drawn at random, in their order."""
+    by_source: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_source.setdefault(example.source, []).append(index)
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(indices)[:limit] for indices in by_source.values()]
+    return [examples[index] for index in sorted(np.concatenate(drawn).tolist())]
 
 
 def gold_groups(examples: Sequence[Example]) -> list[int]:

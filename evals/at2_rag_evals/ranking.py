@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -105,9 +107,11 @@ def _rate_systems(
             task = progress.add_task(
                 f"{ranker.name}, {item_set.name}", total=len(missing), visible=bool(missing)
             )
-            for key, item in missing.items():
-                store.add(key, _score_item(ranker, item))
-                progress.advance(task)
+            with ThreadPoolExecutor(ranker.workers) as executor:
+                scored = executor.map(partial(_score_item, ranker), missing.values())
+                for key, result in zip(missing, scored, strict=True):
+                    store.add(key, result)
+                    progress.advance(task)
             rated[ranker.name] = tuple(
                 _rate(item, store[key]) for key, item in zip(own_keys, item_set.items, strict=True)
             )

@@ -60,6 +60,7 @@ class CountingRanker:
     """
 
     name = "counting"
+    workers = 1
 
     def __init__(self, *, version: int = 1, fail_after: int | None = None) -> None:
         self.settings: Mapping[str, object] = {"version": version}

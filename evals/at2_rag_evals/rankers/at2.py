@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.scoring_model import preferred_dtype
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.state_cache import StateCache
 
 SCORING_MODULES = (
     "attention",
@@ -45,6 +47,7 @@ class AT2Ranker:
     """
 
     name = "at2"
+    workers = os.cpu_count() or 1
 
     def __init__(self, model: str | None = None, *, head_weights: str | None = None) -> None:
         self._model = model or DEFAULT_MODEL
@@ -68,11 +71,13 @@ class AT2Ranker:
         Raises:
             AT2Error: If they can't be loaded, or don't belong together.
         """
+        torch.set_num_threads(1)  # many items at a time read faster than many threads an item
         self._pruner = AT2Pruner.from_pretrained(
             self._model,
             head_weights=self._head_weights,
             device=self._device,
             dtype=self._dtype,
+            chunk_states=StateCache(),
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:

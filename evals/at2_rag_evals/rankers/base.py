@@ -31,6 +31,11 @@ class Ranker(Protocol):
         ...
 
     @property
+    def workers(self) -> int:
+        """How many items to score at a time, each in a thread of its own."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """All that decides the scores besides the item, as JSON-ready values.
 

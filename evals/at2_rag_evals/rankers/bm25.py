@@ -24,6 +24,8 @@ class BM25Ranker:
         stemming: False to match words as they are; the system is then called `bm25_unstemmed`.
     """
 
+    workers = 1
+
     def __init__(self, *, stemming: bool = True) -> None:
         self.name = "bm25" if stemming else "bm25_unstemmed"
         self._bm25s = import_extra("bm25s")

@@ -13,6 +13,7 @@ class FirstKRanker:
     """Ranks the chunks in the order they came in."""
 
     name = "first_k"
+    workers = 1
     settings: Mapping[str, object] = MappingProxyType({})
 
     def prepare(self) -> None:

@@ -39,6 +39,7 @@ class MiniLMRanker:
     """
 
     name = "minilm"
+    workers = 1
 
     def __init__(self, model: str | None = None) -> None:
         self._library = import_extra("sentence_transformers")

@@ -18,6 +18,7 @@ class RandomRanker:
     """
 
     name = "random"
+    workers = 1
 
     def __init__(self, seed: int = 0) -> None:
         self.settings: Mapping[str, object] = {"seed": seed}

@@ -1,0 +1,29 @@
+"""How long the stages of one call took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+
+class Stopwatch:
+    """Seconds per stage, and in all since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = time.perf_counter() - start
+
+    def timings(self) -> Mapping[str, float]:
+        """Return the stages so far and the `total`, read-only."""
+        return MappingProxyType({**self._stages, "total": time.perf_counter() - self._start})

@@ -1,0 +1,140 @@
+"""Peak memory of one call above the loaded model, each case in a process of its own.
+
+What is measured: the highest resident memory during one `prune` call, minus the resident memory
+just before it. Before the call the process has loaded the whole model and touched every
+parameter, built the pruner, pruned one short chunk (lazy imports, thread pools, the prefix's
+state) and given free memory back to the system. The call's result is still alive at the end, the
+caller's chunks count as before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from at2_rag.chunk_states import encode_prefix
+from at2_rag.chunks import Chunk
+from at2_rag.features import Pass
+from at2_rag.pruner import AT2Pruner
+from measured_model import JOINT, Subject, load
+from speed_prompts import Prompt
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+_WARM_UP = Prompt("Who wrote Emma?", (Chunk("Emma is a novel by Jane Austen."),))
+
+
+@dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """What one call took.
+
+    Attributes:
+        chunks: Chunks of the call.
+        sources: Sources the chunks were read as: more where long ones were read in windows.
+        tokens: Tokens of those.
+        peak: Bytes at the peak, above the loaded model.
+        states: Bytes of the chunk states themselves, of that peak; 0 in joint reading.
+        seconds: Wall clock of the call.
+        exact: False where the system can't reset its record of the peak, so that `peak` leaves
+            out what loading the model had taken already.
+    """
+
+    chunks: int
+    sources: int
+    tokens: int
+    peak: int
+    states: int
+    seconds: float
+    exact: bool
+
+    @property
+    def beyond_states(self) -> int:
+        """Bytes at the peak that are not chunk states."""
+        return self.peak - self.states
+
+
+def measure_peak(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
+    """Measure one `prune` call in a fresh process."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measure_here, subject, passes, prompt).result()
+
+
+def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
+    measured = load(subject)
+    for parameter in measured.model.parameters():
+        parameter.detach().sum()
+    pruner = measured.pruner(passes)
+    pruner.prune(_WARM_UP.query, _WARM_UP.chunks, top_k=1)
+    _give_back_free_memory()
+    exact = _reset_peak()
+    before = _status("VmRSS") if exact else _peak_of_process()
+    start = time.perf_counter()
+    result = pruner.prune(prompt.query, prompt.chunks, top_k=3)
+    seconds = time.perf_counter() - start
+    peak = (_status("VmHWM") if exact else _peak_of_process()) - before
+    del result
+    sources, states = _states(pruner, passes, prompt)
+    return PeakMemory(
+        chunks=len(prompt.chunks),
+        sources=len(sources),
+        tokens=sum(map(len, sources)),
+        peak=peak,
+        states=states,
+        seconds=seconds,
+        exact=exact,
+    )
+
+
+def _states(
+    pruner: AT2Pruner, passes: tuple[Pass, ...], prompt: Prompt
+) -> tuple[Sequence[tuple[int, ...]], int]:
+    """Return the sources that were read, equal ones once, and the bytes of their states."""
+    model = pruner.scoring_model
+    if passes == JOINT:
+        return model.prompts.joint(prompt.query, prompt.chunks).source_ids, 0
+    layout = model.prompts.independent(prompt.query, prompt.chunks)
+    sources = list(dict.fromkeys(layout.source_ids))
+    prefix = encode_prefix(model)  # a state's size is proportional to its tokens
+    return sources, sum(map(len, sources)) * prefix.nbytes // prefix.tokens
+
+
+def _give_back_free_memory() -> None:
+    """Return freed memory to the system, so that its reuse counts as use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
+def _reset_peak() -> bool:
+    """Make the system forget the process's peak so far (Linux); False where it can't."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _status(field: str) -> int:
+    """Return a memory figure of this process in bytes (Linux)."""
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise OSError(f"{_STATUS} has no {field}")
+
+
+def _peak_of_process() -> int:
+    """Return the highest resident memory since the process started, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,59 @@
+"""Chunk states shared by the items of a run, bounded in bytes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, MutableMapping
+
+from cachetools import LRUCache
+
+from at2_rag.chunk_states import ChunkState
+
+_MEMORY_SHARE = 1 / 3
+_FALLBACK_BYTES = 4 * 2**30
+
+
+class StateCache(MutableMapping[str, ChunkState]):
+    """The states used last, as many as fit; safe to use from many threads.
+
+    Items of a data set share chunks, and a padded set is made of the same chunks again.
+
+    Args:
+        max_bytes: Memory to use; None for a third of the machine's.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._states: LRUCache[str, ChunkState] = LRUCache(
+            max_bytes or _default_bytes(), getsizeof=lambda state: state.nbytes
+        )
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: str) -> ChunkState:
+        with self._lock:
+            return self._states[key]
+
+    def __setitem__(self, key: str, state: ChunkState) -> None:
+        with self._lock:
+            if state.nbytes <= self._states.maxsize:
+                self._states[key] = state
+
+    def __delitem__(self, key: str) -> None:
+        with self._lock:
+            del self._states[key]
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(list(self._states))
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._states)
+
+
+def _default_bytes() -> int:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _FALLBACK_BYTES
+    return int(memory * _MEMORY_SHARE)

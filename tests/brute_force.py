@@ -1,0 +1,178 @@
+"""What the captured attention must equal, computed the slow way.
+
+Everything here reads the attention weights that transformers' own eager attention returns
+(`output_attentions=True`) and adds them up by hand; nothing of at2_rag's attention is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from at2_rag.prompt import PromptLayout
+
+LIMIT = 50.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """Mass and log ratio of each source, both [L, H, S]."""
+
+    mass: Tensor
+    log_ratio: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Expected]) -> Expected:
+        """Return the sources of all parts, one after another."""
+        return cls(
+            torch.cat([part.mass for part in parts], dim=-1),
+            torch.cat([part.log_ratio for part in parts], dim=-1),
+        )
+
+
+def assert_equal(
+    actual: Any, expected: Any, *, depth: int | None = None, tolerance: float = 1e-5
+) -> None:
+    """Assert that mass and log ratio agree on the first `depth` layers (None: on all)."""
+    for name in ("mass", "log_ratio"):
+        one, other = getattr(actual, name), getattr(expected, name)[:depth]
+        assert one.shape == other.shape, f"{name}: {one.shape} against {other.shape}"
+        assert one.dtype == torch.float32
+        difference = (one - other).abs().max().item()
+        assert difference <= tolerance, f"{name} differs by {difference}"
+
+
+def joint(model: Any, layout: PromptLayout) -> Expected:
+    """Read the layout as one ordinary causal prompt."""
+    weights = eager_weights(model, layout.input_ids)
+    return _sum_up(weights, layout.target_span, layout.source_spans, len(layout.prefix_ids))
+
+
+def apart(model: Any, layout: PromptLayout) -> Expected:
+    """Read an ordinary causal prompt with one source for each of them."""
+    return Expected.join([joint(model, single(layout, ids)) for ids in layout.source_ids])
+
+
+def together(model: Any, layout: PromptLayout) -> Expected:
+    """Read one long sequence whose mask hides the sources from each other.
+
+    An additive float mask of four dimensions lets each source see the prefix and itself, and the
+    question everything before it; every source's positions start where the prefix ends, the
+    question's where the longest source ends.
+    """
+    prefix, total = len(layout.prefix_ids), len(layout.input_ids)
+    longest = max(map(len, layout.source_ids))
+    owner = [-1] * prefix
+    positions = list(range(prefix))
+    for index, ids in enumerate(layout.source_ids):
+        owner += [index] * len(ids)
+        positions += range(prefix, prefix + len(ids))
+    question = range(len(owner), total)
+    positions += range(prefix + longest, prefix + longest + len(question))
+    owners = torch.tensor(owner + [-2] * len(question))
+    same = owners[:, None] == owners[None, :]
+    allowed = same | (owners[None, :] == -1) | (owners[:, None] == -2)
+    mask = _additive(allowed & torch.ones(total, total, dtype=torch.bool).tril())
+    weights = eager_weights(model, layout.input_ids, mask=mask, positions=positions)
+    return _sum_up(weights, layout.target_span, layout.source_spans, prefix)
+
+
+def together_cached(model: Any, layout: PromptLayout) -> Expected:
+    """Do as `together` for many sources, where one long sequence would take too much memory.
+
+    Each source runs after the prefix in a call of its own; transformers' caches of them are
+    joined, and the question runs over the joined cache.
+    """
+    prefix = len(layout.prefix_ids)
+    caches = []
+    for ids in layout.source_ids:
+        cache = DynamicCache()
+        _forward(model, (*layout.prefix_ids, *ids), past_key_values=cache)
+        caches.append(cache)
+    joined = DynamicCache()
+    for layer in range(model.config.num_hidden_layers):
+        first = caches[0].layers[layer]
+        keys = [first.keys[:, :, :prefix], *(c.layers[layer].keys[:, :, prefix:] for c in caches)]
+        values = [
+            first.values[:, :, :prefix],
+            *(c.layers[layer].values[:, :, prefix:] for c in caches),
+        ]
+        joined.update(torch.cat(keys, dim=2), torch.cat(values, dim=2), layer)
+    rows, past = len(layout.question_ids), prefix + sum(map(len, layout.source_ids))
+    start = prefix + max(map(len, layout.source_ids))
+    weights = eager_weights(
+        model,
+        layout.question_ids,
+        mask=_additive(torch.ones(rows, past + rows, dtype=torch.bool).tril(past)),
+        positions=range(start, start + rows),
+        past_key_values=joined,
+    )
+    return _sum_up(weights, layout.target, layout.source_spans, prefix)
+
+
+def single(layout: PromptLayout, ids: tuple[int, ...]) -> PromptLayout:
+    """Return the layout with one source only."""
+    return PromptLayout(layout.prefix_ids, (ids,), (0,), layout.question_ids, layout.target)
+
+
+def random_layout(
+    lengths: Sequence[int], *, prefix: Sequence[int], question: int = 9, seed: int = 0
+) -> PromptLayout:
+    """Return a layout of random sources of the given lengths, ids from 3 to 383."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 384, (count,), generator=generator).tolist())
+
+    sources = tuple(ids(length) for length in lengths)
+    return PromptLayout(
+        tuple(prefix), sources, tuple(range(len(lengths))), ids(question), (2, question)
+    )
+
+
+def eager_weights(
+    model: Any,
+    ids: Sequence[int],
+    *,
+    mask: Tensor | None = None,
+    positions: Sequence[int] | None = None,
+    past_key_values: Any = None,
+) -> Tensor:
+    """Return the attention weights of one sequence, [L, H, rows, columns]."""
+    weights = _forward(
+        model,
+        ids,
+        attention_mask=mask,
+        position_ids=None if positions is None else torch.tensor([list(positions)]),
+        past_key_values=past_key_values,
+        output_attentions=True,
+    ).attentions
+    return torch.cat(weights)
+
+
+def _forward(model: Any, ids: Sequence[int], **kwargs: Any) -> Any:
+    assert model.config._attn_implementation == "eager"
+    with torch.inference_mode():
+        use_cache = kwargs.get("past_key_values") is not None
+        return model(torch.tensor([list(ids)]), use_cache=use_cache, **kwargs)
+
+
+def _additive(allowed: Tensor) -> Tensor:
+    zeros = torch.zeros(1, 1, *allowed.shape)
+    return zeros.masked_fill(~allowed, torch.finfo(torch.float32).min)
+
+
+def _sum_up(
+    weights: Tensor, target: tuple[int, int], spans: Sequence[tuple[int, int]], prefix: int
+) -> Expected:
+    rows = weights[:, :, target[0] : target[1]]
+    of_prefix = rows[..., :prefix].sum(-1)
+    of_sources = torch.stack([rows[..., start:end].sum(-1) for start, end in spans], dim=-1)
+    ratio = (of_sources / of_prefix[..., None]).log()
+    ratio = ratio.nan_to_num(nan=0.0, posinf=LIMIT, neginf=-LIMIT)  # 0 / 0, x / 0, 0 / x
+    return Expected(of_sources.mean(2), ratio.mean(2))
