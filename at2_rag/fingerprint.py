@@ -7,6 +7,7 @@ float16 or bfloat16, from a folder or from a model object, under any name.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -38,7 +39,8 @@ def model_fingerprint(base: Any, tokenizer: Any) -> str:
     """
     config = {name: getattr(base.config, name, None) for name in _ARCHITECTURE}
     vocabulary = sorted(tokenizer.get_vocab().items())
-    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    # A copy, since calling a tokenizer sets the truncation and padding of its backend.
+    probe = copy.deepcopy(tokenizer)(_PROBE, add_special_tokens=False)["input_ids"]
     digest = hashlib.sha256(
         json.dumps([config, vocabulary, probe], sort_keys=True, default=str).encode()
     )

@@ -91,7 +91,9 @@ class HeadWeights:
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the scores [S] of sources with the given features [S, F]."""
         matrix = np.asarray(features, dtype=np.float64)
-        scores: npt.NDArray[np.float64] = matrix @ self.weight.astype(np.float64).ravel()
+        # Row by row: a matrix product would let a source's place change its score's last bit.
+        weighted = matrix * self.weight.astype(np.float64).ravel()
+        scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
         return scores + self.bias
 
     def check(self, *, fingerprint: str, template_hash: str) -> None:
@@ -178,9 +180,9 @@ class HeadWeights:
                 template_hash=description["template_hash"],
                 provenance=MappingProxyType(dict(description["provenance"])),
             )
+        except AT2Error as error:
+            raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
         except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, AT2Error):
-                raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train them again"
             ) from error
@@ -238,7 +240,8 @@ class HeadWeights:
 
 def shipped_names() -> tuple[str, ...]:
     """Return the names of the weights that come with the package."""
-    return tuple(sorted(entry.name for entry in _SHIPPED.iterdir() if entry.is_dir()))
+    folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
+    return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
 
 
 def _write(path: Path, data: bytes) -> None:

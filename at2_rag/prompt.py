@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -32,6 +33,8 @@ WINDOW_OVERLAP = 128
 
 _SENTINEL = "AT2RAGUSERCONTENT"
 _FIXED_DATE = "01 Jan 2025"
+# Put before a template, hides the clock that transformers gives it and prints nothing.
+_FIXED_CLOCK = f"{{% macro strftime_now(format) %}}{_FIXED_DATE}{{% endmacro %}}{{{{ '' }}}}"
 _CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 
 
@@ -82,8 +85,8 @@ class PromptLayout:
 class TextEncoder:
     """Tokenises text from outside so that control tokens in it stay text.
 
-    Works on a private copy of the tokenizer from which the special and the control-like added
-    tokens are taken out; the caller's tokenizer is only read. Safe to call from many threads.
+    Works on a private copy of the tokenizer that reads the special and the control-like added
+    tokens as text; the caller's tokenizer is only read. Safe to call from many threads.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -101,18 +104,18 @@ class TextEncoder:
             )
         state = json.loads(backend.to_str())
         special = set(tokenizer.all_special_tokens)
-        control = {
-            token["content"]: token["id"]
-            for token in state["added_tokens"]
-            if token["special"]
-            or token["content"] in special
-            or _CONTROL.fullmatch(token["content"])
-        }
-        state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in control]
+        control = set()
+        for token in state["added_tokens"]:
+            content = token["content"]
+            if token["special"] or content in special or _CONTROL.fullmatch(content):
+                token["special"] = True
+                control.add(token["id"])
         self._tokenizer = Tokenizer.from_str(json.dumps(state))
+        self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._control_ids = frozenset(control.values())
+        # The token for unknown characters stands for text and is kept.
+        self._control_ids = frozenset(control) - {_unknown_id(tokenizer, state["model"])}
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of `text`, none of them a control token; lone surrogates are U+FFFD."""
@@ -131,15 +134,17 @@ class TextEncoder:
 
     def _encode_around_control(self, text: str) -> tuple[int, ...]:
         # A vocabulary may hold a control token as an ordinary piece (Unigram models do): cut the
-        # text inside that piece, where it can no longer match, until none is left.
+        # text inside every such piece, where it can no longer match, until none is left.
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token in self._control_ids and end - start > 1:
-                cut = start + 1
-                return self._encode_around_control(text[:cut]) + self._encode_around_control(
-                    text[cut:]
-                )
-        return tuple(token for token in encoding.ids if token not in self._control_ids)
+        cuts = [
+            start + 1
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token in self._control_ids and end - start > 1
+        ]
+        if not cuts:
+            return tuple(token for token in encoding.ids if token not in self._control_ids)
+        pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
+        return tuple(token for piece in pieces for token in self._encode_around_control(piece))
 
 
 class PromptBuilder:
@@ -158,9 +163,13 @@ class PromptBuilder:
         self.max_tokens = max_tokens
         self._encoder = TextEncoder(tokenizer)
         self._head = _text_before_user(tokenizer)
-        prefix = tokenizer(
+        # A copy, since calling a tokenizer sets the truncation and padding of its backend.
+        whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        whole.no_padding()
+        whole.no_truncation()
+        prefix = whole.encode(
             self._head + INSTRUCTION, add_special_tokens=tokenizer.chat_template is None
-        )["input_ids"]
+        ).ids
         if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
             prefix = prefix[:-1]
         self._prefix_ids = tuple(prefix)
@@ -239,6 +248,14 @@ class PromptBuilder:
         return question
 
 
+def _unknown_id(tokenizer: Any, model: dict[str, Any]) -> int | None:
+    """Return the id that stands for unknown characters only, or None."""
+    unknown: int | None = model.get("unk_id")
+    if unknown is None and model.get("unk_token"):
+        unknown = tokenizer.convert_tokens_to_ids(model["unk_token"])
+    return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
+
+
 def _windows(ids: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     if len(ids) <= size:
         return [ids]
@@ -253,10 +270,10 @@ def _text_before_user(tokenizer: Any) -> str:
         return ""
     rendered: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": _SENTINEL}],
+        chat_template=_FIXED_CLOCK + tokenizer.get_chat_template(),
         tokenize=False,
         add_generation_prompt=True,
         date_string=_FIXED_DATE,
-        strftime_now=lambda _format: _FIXED_DATE,
     )
     head, found, _ = rendered.partition(_SENTINEL)
     if not found:

@@ -182,7 +182,9 @@ class AT2Pruner:
             on_error=on_error,
             chunk_states=chunk_states,
             fingerprint=cached_fingerprint(
-                folder, cache_dir() / "fingerprints", lambda: model_fingerprint(model, tokenizer)
+                folder,
+                cache_dir() / "fingerprints",
+                lambda: model_fingerprint(model.base_model, tokenizer),
             ),
         )
 

@@ -191,9 +191,14 @@ class ScoringModel:
         }
         missing = sorted(expected - seen.layers)
         if missing or not expected:
+            reason = (
+                f"doesn't route the attention of layers {missing} through transformers' "
+                "attention interface"
+                if missing
+                else f"has no attention in its first {self.depth} layers"
+            )
             raise UnsupportedModelError(
-                f"the family {config.model_type!r} doesn't route the attention of layers "
-                f"{missing} through transformers' attention interface, so it can't be captured; "
+                f"the family {config.model_type!r} {reason}, so it can't be captured; "
                 "use a family that does (llama, qwen, gemma, mistral, gpt2 and many more)"
             )
 

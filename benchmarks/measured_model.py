@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.errors import InputError, UnsupportedModelError
@@ -93,6 +94,7 @@ def load(subject: Subject) -> MeasuredModel:
     if subject.threads < 1:
         raise InputError(f"--threads is {subject.threads}; pass 1 or more")
     torch.set_num_threads(subject.threads)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = resolve_model(subject.model)
     dtype = getattr(torch, subject.dtype) if subject.dtype else None
     model, tokenizer = load_model(folder, device="cpu", dtype=dtype)

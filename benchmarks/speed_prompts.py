@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from at2_rag.chunks import Chunk
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.prompt import PromptBuilder
 from at2_rag.training.examples import read_examples
 
 CHUNKS = 10
@@ -63,18 +64,31 @@ class PromptSet:
             for chunk in distinct:
                 yield Chunk(chunk.text, f"{chunk.title or 'Passage'} ({copy})")
 
+    def of_size(self, count: int) -> Prompt:
+        """Return the first prompt with `count` chunks."""
+        return Prompt(self.prompts[0].query, tuple(itertools.islice(self.chunks(), count)))
+
+    def of_one_chunk(self, size: int) -> Prompt:
+        """Return the first prompt's question with one chunk of `size` bytes, of many chunks."""
+        text = bytearray()
+        for chunk in self.chunks():
+            text += f"{chunk.rendered}\n\n".encode()
+            if len(text) >= size:
+                break
+        return Prompt(self.prompts[0].query, (Chunk(text[:size].decode(errors="ignore")),))
+
 
 def read_prompts(
-    data: Path | None, *, count: int, lengths: tuple[int, int], tokens_of: Callable[[Prompt], int]
+    data: Path | None, layouts: PromptBuilder, *, count: int, lengths: tuple[int, int]
 ) -> PromptSet:
     """Choose the prompts to time: the first `count` of the wanted length.
 
     Args:
         data: A `.jsonl` or `.jsonl.gz` file of questions with chunks, see
             `at2_rag.training.examples`; None for the passages of this project's examples.
+        layouts: Lays out prompts for the model.
         count: How many prompts.
         lengths: Least and most tokens of a prompt in joint reading.
-        tokens_of: Counts those.
 
     Raises:
         InputError: If no prompt has that many chunks and that length.
@@ -82,7 +96,7 @@ def read_prompts(
     candidates, others = _own_prompts() if data is None else _prompts_of(data)
     source = "the passages of examples/" if data is None else data.name
     least, most = lengths
-    fitting = (prompt for prompt in candidates if least <= tokens_of(prompt) <= most)
+    fitting = (p for p in candidates if least <= (joint_tokens(layouts, p) or 0) <= most)
     prompts = tuple(itertools.islice(fitting, count))
     if not prompts:
         raise InputError(
@@ -90,6 +104,14 @@ def read_prompts(
             f"{least} to {most} tokens; pass another --data or other --prompt-tokens"
         )
     return PromptSet(prompts, source, others)
+
+
+def joint_tokens(layouts: PromptBuilder, prompt: Prompt) -> int | None:
+    """Return the tokens of a prompt in joint reading; None if the model can't take so many."""
+    try:
+        return len(layouts.joint(prompt.query, prompt.chunks).input_ids)
+    except PromptTooLongError:
+        return None
 
 
 def _own_prompts() -> tuple[list[Prompt], tuple[Chunk, ...]]:

@@ -47,6 +47,12 @@ def assert_equal(
         assert difference <= tolerance, f"{name} differs by {difference}"
 
 
+def attention_layers(attention: Any, kinds: Sequence[str]) -> Expected:
+    """Return only those layers of captured attention that attend."""
+    layers = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
+    return Expected(attention.mass[layers], attention.log_ratio[layers])
+
+
 def joint(model: Any, layout: PromptLayout) -> Expected:
     """Read the layout as one ordinary causal prompt."""
     weights = eager_weights(model, layout.input_ids)

@@ -13,7 +13,7 @@ from at2_rag.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.training.fit import Floats, ListwiseData, fit_listwise
 from at2_rag.training.store import ShardFeatures
 
-RIDGES = (1e-4, 1e-3, 1e-2)
+RIDGES = (3e-3, 1e-2, 3e-2)
 _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
     "independent": (("together",), ("apart",), ("together", "apart")),
     "joint": (("joint",),),

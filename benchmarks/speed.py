@@ -1,0 +1,205 @@
+"""Speed and memory of at2_rag against one full forward pass of the same model.
+
+python benchmarks/speed.py
+python benchmarks/speed.py --data FILE.jsonl.gz --output benchmarks/results/speed --extremes
+
+README.md beside this file says what is measured and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from at2_rag.errors import AT2Error
+from at2_rag.model_hub import DEFAULT_MODEL
+from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.tables import Table, to_rich
+from interleaved import time_cases
+from machine import busy_share, machine_class
+from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
+from peak_memory import PeakMemory, measure_peak
+from speed_cases import PASSES_OF_CASES, speed_cases
+from speed_figures import (
+    core_share,
+    memory_checks,
+    peak_record,
+    speed_record,
+    stage_medians,
+    summarise,
+)
+from speed_prompts import PromptSet, joint_tokens, read_prompts
+from speed_tables import (
+    check_table,
+    extremes_table,
+    memory_table,
+    remarks,
+    speed_table,
+    stage_table,
+    write_report,
+)
+
+FORMAT = 1
+WIDTH = 80
+SEED = 0
+LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except AT2Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Speed and memory of at2_rag against one full forward pass.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, help="questions with chunks, .jsonl(.gz); None: the examples' own")
+    add("--output", type=Path, help="folder for speed.json and speed.md")
+    add("--items", type=_positive, default=8, help="prompts that are timed")
+    add("--repeats", type=_positive, default=5, help="rounds on each of them")
+    add("--prompt-tokens", type=_positive, nargs=2, default=[1200, 1400], metavar=("MIN", "MAX"))
+    add("--chunks", type=_positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
+    add("--extremes", action="store_true", help="also a chunk of 1 MB, and 1,000 chunks")
+    add("--threads", type=_positive, default=2, help="threads of torch")
+    add("--model", default=DEFAULT_MODEL, help="a known name, a folder or a hub id")
+    add("--dtype", choices=["float32", "bfloat16"], help="None: what the pruner chooses")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _run(options: argparse.Namespace) -> None:
+    busy = busy_share()
+    subject = Subject(options.model, options.dtype, options.threads)
+    measured = load(subject)
+    prompts = read_prompts(
+        options.data,
+        measured.pruner(JOINT).scoring_model.prompts,
+        count=options.items,
+        lengths=tuple(options.prompt_tokens),
+    )
+    report = _head(options, measured, prompts)
+    report["machine"]["busy_before"] = None if busy is None else round(busy, 2)
+    tables: list[Table] = []
+    with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
+        for name, record, drawn in _parts(options, subject, measured, prompts, progress):
+            report[name] = record
+            tables += drawn
+            if options.output is not None:
+                write_report(options.output, report, tables)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    for table in tables:
+        console.print(to_rich(table))
+    for line in remarks(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def _head(
+    options: argparse.Namespace, measured: MeasuredModel, prompts: PromptSet
+) -> dict[str, Any]:
+    """Return the settings of a run and what it ran on."""
+    layouts = measured.pruner(JOINT).scoring_model.prompts
+    readouts = {}
+    for passes in dict.fromkeys(PASSES_OF_CASES.values()):
+        name, weights = measured.head_weights(passes)
+        readouts[" + ".join(passes)] = {"head_weights": name, "layers": weights.layers}
+    return {
+        "format": FORMAT,
+        "command": _command(options),
+        "settings": {
+            "model": without_folder(options.model),
+            "layers": measured.model.config.num_hidden_layers,
+            "dtype": str(measured.model.dtype).removeprefix("torch."),
+            "threads": options.threads,
+            "data": None if options.data is None else file_record(options.data),
+            "source": prompts.source,
+            "prompt_tokens": [joint_tokens(layouts, prompt) for prompt in prompts.prompts],
+            "repeats": options.repeats,
+            "seed": SEED,
+            "readouts": readouts,
+        },
+        "machine": machine_class(),
+        "git": git_state(),
+        "packages": package_versions(),
+    }
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command line, with the names of files and folders but not where they are."""
+    parts = ["python benchmarks/speed.py"]
+    for name, default in vars(_parser().parse_args([])).items():
+        value = getattr(options, name)
+        if value == default:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words = (v.name if isinstance(v, Path) else without_folder(str(v)) for v in values)
+        parts += [f"--{name.replace('_', '-')}", *words]
+    return " ".join(parts)
+
+
+def _parts(
+    options: argparse.Namespace,
+    subject: Subject,
+    measured: MeasuredModel,
+    prompts: PromptSet,
+    progress: Progress,
+) -> Iterator[tuple[str, dict[str, Any], list[Table]]]:
+    """Measure part by part; yield each part's name, figures and tables."""
+    cases = speed_cases(measured, prompts.prompts)
+    count = len(prompts.prompts)
+    runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
+    total = count * options.repeats * len(cases)
+    samples = list(progress.track(runs, total=total, description="speed"))
+    figures, stages = summarise(samples), stage_medians(samples)
+    share = core_share(samples, options.threads)
+    tables = [speed_table(figures), stage_table(stages)]
+    yield "speed", speed_record(figures, stages, share), tables
+
+    layouts = measured.pruner(JOINT).scoring_model.prompts
+    peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": []}
+    for size in progress.track(sorted(set(options.chunks)), description="memory"):
+        prompt = prompts.of_size(size)
+        peaks["independent"].append(measure_peak(subject, TOGETHER_APART, prompt))
+        if joint_tokens(layouts, prompt) is not None:
+            peaks["joint"].append(measure_peak(subject, JOINT, prompt))
+    checks = memory_checks(peaks)
+    record = {reading: [peak_record(peak) for peak in own] for reading, own in peaks.items()}
+    yield "memory", {**record, "checks": checks}, [memory_table(peaks), check_table(checks)]
+
+    if options.extremes:
+        inputs = [
+            ("one chunk of 1 MB", prompts.of_one_chunk(LONG_BYTES)),
+            (f"{MANY_CHUNKS:,} chunks", prompts.of_size(MANY_CHUNKS)),
+        ]
+        extremes = {
+            name: measure_peak(subject, TOGETHER_APART, prompt)
+            for name, prompt in progress.track(inputs, description="extremes")
+        }
+        figures_of = {name: peak_record(peak) for name, peak in extremes.items()}
+        yield "extremes", figures_of, [extremes_table(extremes)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Reading sources independently in tests: short names, and a model that counts its passes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from torch import Tensor
+
+from at2_rag.attention import Reading, SpanAttention
+from at2_rag.chunk_states import (
+    ChunkStateStore,
+    encode_prefix,
+    read_apart,
+    read_together,
+    ready_states,
+)
+from at2_rag.prompt import PromptLayout
+from at2_rag.scoring_model import ScoringModel
+from tests.brute_force import random_layout
+from tests.tiny_models import tiny_tokenizer
+
+
+class CountingModel(ScoringModel):
+    """A scoring model that notes how many tokens each forward pass had."""
+
+    def __init__(self, model: Any) -> None:
+        self.passes: list[int] = []
+        super().__init__(model, tiny_tokenizer())
+        self.passes.clear()
+
+    def run(self, input_ids: Tensor, reading: Reading, **kwargs: Any) -> None:
+        """Note the pass and run it."""
+        self.passes.append(input_ids.numel())
+        super().run(input_ids, reading, **kwargs)
+
+
+def scorer(model: Any, depth: int | None = None) -> ScoringModel:
+    """Return a scoring model that may be read independently."""
+    model = ScoringModel(model, tiny_tokenizer(), depth=depth)
+    model.check_independent()
+    return model
+
+
+def layout_of(model: ScoringModel, lengths: list[int], *, question: int = 9) -> PromptLayout:
+    """Return random sources of the given lengths after the model's own prefix."""
+    return random_layout(lengths, prefix=model.prompts.prefix_ids, question=question)
+
+
+def many_sources(model: ScoringModel) -> PromptLayout:
+    """Return 230 sources, most of them of nearly the same length, and a question of 25 tokens."""
+    shuffle = random.Random(1)
+    lengths = [*(shuffle.randrange(36, 45) for _ in range(210)), *range(1, 20), 300]
+    shuffle.shuffle(lengths)
+    return layout_of(model, lengths, question=25)
+
+
+def read(
+    model: ScoringModel, layout: PromptLayout, store: ChunkStateStore | None = None
+) -> tuple[SpanAttention, SpanAttention]:
+    """Return the attention of the question together and apart."""
+    states = ready_states(model, encode_prefix(model), layout, store=store)
+    return read_together(model, states, layout), read_apart(model, states, layout)

@@ -1,0 +1,139 @@
+"""The wheel, built offline: what is in it, what isn't, and that it works by itself."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import re
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "at2_rag": "at2_rag",
+    "langchain_at2_rag": "integrations/langchain_at2_rag",
+    "llama_index_at2_rag": "integrations/llama_index_at2_rag",
+    "at2_rag_evals": "evals/at2_rag_evals",
+}
+EXTRAS = {"langchain", "llama-index", "evals", "train", "all", "dev"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    built = subprocess.run(
+        [*command, str(ROOT)], capture_output=True, text=True, timeout=300, cwd=folder
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    [path] = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path, names: list[str]) -> email.message.Message:
+    [name] = [name for name in names if name.endswith(".dist-info/METADATA")]
+    with zipfile.ZipFile(wheel) as archive:
+        return email.message_from_string(archive.read(name).decode())
+
+
+def test_top_level_names(names: list[str]) -> None:
+    top = {name.partition("/")[0] for name in names}
+    [info] = top - set(PACKAGES)
+    assert top == {*PACKAGES, info}
+    assert info.startswith("at2_rag-") and info.endswith(".dist-info")
+
+
+def test_every_file_of_the_packages_is_in_it_and_nothing_else(names: list[str]) -> None:
+    expected = {
+        f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
+        for package, folder in PACKAGES.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert {f"{package}/py.typed" for package in PACKAGES} <= expected
+    shipped = {path.parent.name for path in (ROOT / "at2_rag/weights").glob("*/*.safetensors")}
+    for name in shipped:
+        for file in ("head_weights.safetensors", "head_weights.json", "README.md"):
+            assert f"at2_rag/weights/{name}/{file}" in names
+
+
+def test_no_tests_and_no_examples(names: list[str]) -> None:
+    for name in names:
+        assert {"tests", "examples", "benchmarks", "docs"}.isdisjoint(name.split("/")), name
+
+
+def test_metadata(metadata: email.message.Message) -> None:
+    assert metadata["Name"] == "at2-rag"
+    assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+    body = metadata.get_payload()
+    assert isinstance(body, str) and "at2-rag" in body
+
+
+def test_extras_bring_in_what_they_are_for(metadata: email.message.Message) -> None:
+    required: dict[str, set[str]] = {}
+    for line in metadata.get_all("Requires-Dist", []):
+        found = re.match(r"([\w-]+)[^;]*(?:; extra == '([\w-]+)')?$", line)
+        assert found, line
+        required.setdefault(found[2] or "", set()).add(found[1])
+    assert {"click", "safetensors", "tiktoken", "torch", "transformers"} <= required[""]
+    assert required["langchain"] == {"langchain-core"}
+    assert required["llama-index"] == {"llama-index-core"}
+    assert required["train"] == {"scipy"}
+    assert {"bm25s", "ir-measures", "pystemmer", "sentence-transformers"} <= required["evals"]
+    own = [required[extra] for extra in EXTRAS - {"all", "dev"}]
+    assert required["all"] == set().union(*own) < required["dev"]
+    assert required[""].isdisjoint(required["dev"])
+
+
+def test_commands(wheel: Path, names: list[str]) -> None:
+    [name] = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    parser = ConfigParser()
+    with zipfile.ZipFile(wheel) as archive:
+        parser.read_string(archive.read(name).decode())
+    assert {section: dict(parser[section]) for section in parser.sections()} == {
+        "console_scripts": {"at2-rag": "at2_rag.cli:main"},
+        "at2_rag.commands": {"eval": "at2_rag_evals.cli:eval_group"},
+    }
+
+
+def test_it_works_outside_of_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = """
+import importlib.metadata, importlib.util, sys
+sys.path.insert(0, sys.argv[1])
+import at2_rag, at2_rag.cli, at2_rag.head_weights
+assert at2_rag.__file__.startswith(sys.argv[1]), at2_rag.__file__
+for name in ("langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals"):
+    assert importlib.util.find_spec(name).origin.startswith(sys.argv[1]), name
+for name in at2_rag.head_weights.shipped_names():
+    at2_rag.HeadWeights.shipped(name)
+assert importlib.metadata.version("at2-rag") == at2_rag.__version__
+at2_rag.cli.main(["eval", "--help"])
+"""
+    installed = str(tmp_path / "installed")
+    ran = subprocess.run(
+        [sys.executable, "-c", code, installed],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env={"PYTHONPATH": installed, "PATH": ""},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "ranking" in ran.stdout

@@ -1,0 +1,95 @@
+"""The speed benchmark, whole, on a tiny model: its figures must hang together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+SPEED = Path(__file__).parents[1] / "benchmarks" / "speed.py"
+LAYERS, HEADS_OF_KEYS, DIM, BYTES = 3, 2, 8, 4  # of the tiny model: its stand-in uses 2 layers
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SPEED, "--model", folder / "tiny", "--data", folder / "data.jsonl"]
+        + ["--items", "2", "--repeats", "2", "--threads", "1", "--dtype", "float32", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmark")
+    tiny_model(num_hidden_layers=LAYERS).save_pretrained(folder / "tiny")
+    tiny_tokenizer().save_pretrained(folder / "tiny")
+    items = [
+        {
+            "id": str(item),
+            "question": "What was opened?",
+            "chunks": [
+                {"text": f"Bridge {item} {place} was opened in 1932.", "is_gold": place == 0}
+                for place in range(chunks)
+            ],
+        }
+        for item, chunks in enumerate((9, 10, 10, 10))
+    ]
+    lines = "".join(json.dumps(item) + "\n" for item in items)
+    (folder / "data.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    sizes = ["--chunks", "10", "60", "--prompt-tokens", "100", "2000"]
+    run = _run(folder, *sizes, "--output", str(folder / "out"))
+    assert run.returncode == 0, run.stderr
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    assert str(folder) not in (folder / "out" / "speed.json").read_text(encoding="utf-8")
+    tables = (folder / "out" / "speed.md").read_text(encoding="utf-8")
+    assert "python benchmarks/speed.py --data data.jsonl --output out" in tables
+    found: dict[str, Any] = json.loads((folder / "out" / "speed.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_ratios_are_to_the_unit_and_held_against_the_limits(report: dict[str, Any]) -> None:
+    unit, *rows = report["speed"]["rows"]
+    assert unit["ratio"] == {"median": 1, "low": 1, "high": 1, "n": 4}
+    assert [row["limit"] for row in rows] == [0.7, 0.8, 0.95, 0.05, 0.05, 0.2, 0.2]
+    for row in rows:
+        assert row["ratio"]["n"] == 4
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+        assert row["met"] == (row["ratio"]["median"] <= row["limit"])
+    call, passes = rows[5], rows[6]
+    assert passes["seconds"]["median"] < call["seconds"]["median"]
+    assert set(report["speed"]["stages"]["ready, together + apart"]) >= {"encode", "apart"}
+
+
+def test_memory_is_that_of_the_states_and_more(report: dict[str, Any]) -> None:
+    memory = report["memory"]
+    assert [peak["chunks"] for peak in memory["independent"]] == [10, 60]
+    assert [peak["chunks"] for peak in memory["joint"]] == [10]  # 60 are past the window
+    for peak in memory["independent"]:
+        assert peak["sources"] == peak["chunks"]  # so no two of them are the same text
+        keys_and_values = 2 + 1  # two layers' keys, the first one's values
+        assert peak["states"] == peak["tokens"] * keys_and_values * HEADS_OF_KEYS * DIM * BYTES
+        assert peak["peak"] >= peak["states"]
+        assert peak["beyond_states"] == peak["peak"] - peak["states"]
+    assert {check["limit"] for check in memory["checks"]} >= {250}
+
+
+def test_prompts_of_no_such_length_are_one_line(folder: Path) -> None:
+    run = _run(folder, "--prompt-tokens", "1900", "2000")
+    assert run.returncode == 1
+    message = run.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: data.jsonl: none of 3 questions with 10 chunks")
+    assert "1900 to 2000 tokens" in message
