@@ -102,12 +102,10 @@ def together_cached(model: Any, layout: PromptLayout) -> Expected:
         caches.append(cache)
     joined = DynamicCache()
     for layer in range(model.config.num_hidden_layers):
-        first = caches[0].layers[layer]
-        keys = [first.keys[:, :, :prefix], *(c.layers[layer].keys[:, :, prefix:] for c in caches)]
-        values = [
-            first.values[:, :, :prefix],
-            *(c.layers[layer].values[:, :, prefix:] for c in caches),
-        ]
+        states: list[Any] = [cache.layers[layer] for cache in caches]
+        keys = [states[0].keys[:, :, :prefix], *(state.keys[:, :, prefix:] for state in states)]
+        values = [state.values[:, :, prefix:] for state in states]
+        values.insert(0, states[0].values[:, :, :prefix])
         joined.update(torch.cat(keys, dim=2), torch.cat(values, dim=2), layer)
     rows, past = len(layout.question_ids), prefix + sum(map(len, layout.source_ids))
     start = prefix + max(map(len, layout.source_ids))

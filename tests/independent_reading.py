@@ -37,9 +37,9 @@ class CountingModel(ScoringModel):
 
 def scorer(model: Any, depth: int | None = None) -> ScoringModel:
     """Return a scoring model that may be read independently."""
-    model = ScoringModel(model, tiny_tokenizer(), depth=depth)
-    model.check_independent()
-    return model
+    scoring_model = ScoringModel(model, tiny_tokenizer(), depth=depth)
+    scoring_model.check_independent()
+    return scoring_model
 
 
 def layout_of(model: ScoringModel, lengths: list[int], *, question: int = 9) -> PromptLayout:

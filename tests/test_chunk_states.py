@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import (
     APART_TOKENS,
     PACK_TOKENS,
-    ReadyStates,
     encode_prefix,
     read_apart,
     read_together,
@@ -22,7 +19,7 @@ from at2_rag.chunk_states import (
 )
 from at2_rag.chunks import Chunk
 from at2_rag.prompt import PromptLayout
-from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
+from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
 from tests.tiny_models import tiny_model
@@ -203,17 +200,9 @@ def test_the_brute_force_over_joined_caches_is_the_one_over_a_long_sequence() ->
     torch.testing.assert_close(one.log_ratio, other.log_ratio, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("reader", [read_together, read_apart])
-def test_groups_of_any_cut_give_the_same(
-    reader: Callable[[ScoringModel, ReadyStates, PromptLayout], SpanAttention],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("limit", [1, 20, 50, 100])
+def test_groups_of_any_cut_give_the_same(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PACK_TOKENS", "GROUP_TOKENS", "APART_TOKENS"):
+        monkeypatch.setattr(f"at2_rag.chunk_states.{name}", limit)
     model = tiny_model()
-    layout = layout_of(scorer(model), [*LENGTHS, *LENGTHS])
-    truth = {read_together: brute_force.together, read_apart: brute_force.apart}[reader]
-    expected = truth(model, layout)
-    for limit in (1, 20, 50, 100):
-        for name in ("PACK_TOKENS", "GROUP_TOKENS", "APART_TOKENS"):
-            monkeypatch.setattr(f"at2_rag.chunk_states.{name}", limit)
-        states = ready_states(scorer(model), encode_prefix(scorer(model)), layout)
-        brute_force.assert_equal(reader(scorer(model), states, layout), expected)
+    assert_brute_force(model, layout_of(scorer(model), [*LENGTHS, *LENGTHS]))

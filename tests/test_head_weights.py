@@ -72,7 +72,7 @@ def replace_tensors(folder: Path, raw: bytes) -> None:
 def test_what_is_saved_is_loaded_bit_by_bit(folder: Path, tmp_path: Path) -> None:
     weights, loaded = make(), HeadWeights.load(folder)
     assert loaded.weight.tobytes() == weights.weight.tobytes()
-    assert (loaded.weight.shape, loaded.weight.dtype) == (SHAPE, np.float32)
+    assert loaded.weight.shape == SHAPE and loaded.weight.dtype == np.float32
     assert loaded.bias == weights.bias
     for name in ("spec", "fingerprint", "template_hash", "provenance"):
         assert getattr(loaded, name) == getattr(weights, name)

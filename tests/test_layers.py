@@ -106,7 +106,11 @@ def tree(tmp_path: Path) -> Path:
         ("at2_rag/model_cache.py", "import subprocess", "only model_hub"),
         ("at2_rag/token_counting.py", "import urllib.request", "only model_hub"),
         ("at2_rag/selection.py", "from scipy import stats", "scipy is for training"),
-        ("at2_rag/cli.py", "import torch", "importing at2_rag.cli loads torch: at2_rag.cli > torch"),
+        (
+            "at2_rag/cli.py",
+            "import torch",
+            "importing at2_rag.cli loads torch: at2_rag.cli > torch",
+        ),
         ("at2_rag/cli.py", "from at2_rag.pruner import A", "at2_rag.cli > at2_rag.pruner > torch"),
         ("at2_rag/cli.py", "import at2_rag.training.fit", "> at2_rag.training > tokenizers"),
         ("at2_rag/chunks.py", "from transformers import x", "importing at2_rag.chunks loads"),

@@ -137,7 +137,7 @@ def test_control_tokens_in_text_are_text(text: str) -> None:
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
-def vocabulary_with_control_piece(kind: str) -> PreTrainedTokenizerFast:
+def vocabulary_with_control_piece(kind: str) -> Any:
     """Return a tokenizer that would give a control token even without its added tokens."""
     pieces = ["<unk>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyz<|>_ \n."]
     if kind == "bpe":
@@ -150,9 +150,8 @@ def vocabulary_with_control_piece(kind: str) -> PreTrainedTokenizerFast:
     if kind == "unigram, normalised":
         backend.normalizer = normalizers.NFKC()
     backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", eos_token="<|im_end|>"
-    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=backend, unk_token="<unk>", eos_token="<|im_end|>")
 
 
 @pytest.mark.parametrize("kind", ["unigram", "unigram, normalised", "bpe"])
@@ -163,6 +162,15 @@ def test_control_tokens_that_the_vocabulary_holds_are_text(kind: str, text: str)
     ids = TextEncoder(tokenizer).encode(text)
     assert 1 not in ids
     assert decode(tokenizer, ids) == text.replace("ﬁ", "fi")
+
+
+def test_control_text_is_split_like_any_other() -> None:
+    vocabulary = {"<": 0, "|": 1, "x": 2, ">": 3, "<|": 4}
+    fast: Any = PreTrainedTokenizerFast
+    backend = Tokenizer(models.BPE(vocabulary, [("<", "|")]))
+    tokenizer = fast(tokenizer_object=backend, eos_token="<|x|>")
+    assert tokenizer("<|x|>").input_ids == [5]
+    assert TextEncoder(tokenizer).encode("<|x|>") == (4, 2, 1, 3)
 
 
 def test_a_text_of_thousands_of_control_tokens_is_read() -> None:

@@ -237,7 +237,8 @@ def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
         token_counter=lambda text: len(text.split()),
     )
     budget = words[order[0]] + words[order[2]]
-    expected, used = [], 0
+    expected: list[int] = []
+    used = 0
     for index in order[:4]:  # what the softmax mass of the best four leaves in
         if used + words[index] <= budget and len(expected) < 3:
             expected.append(index)

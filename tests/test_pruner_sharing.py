@@ -17,7 +17,7 @@ from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
 QUERY = "who wrote the novel Emma?"
-CHUNKS = [
+CHUNKS: list[Any] = [
     "Jane Austen wrote Emma in 1815.",
     "The river flows through the old town.",
     {"title": "Bridge", "text": "It spans the harbour."},
@@ -26,9 +26,7 @@ CHUNKS = [
 
 
 def make(model: Any, head_weights: Any = "uniform", **options: Any) -> AT2Pruner:
-    return AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights=head_weights, **options
-    )
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=head_weights, **options)
 
 
 def scores(pruner: AT2Pruner, query: str = QUERY, chunks: Any = None) -> list[float]:
@@ -97,10 +95,14 @@ def test_dropout_of_a_model_in_training_plays_no_part() -> None:
     assert scores(make(model)) == pytest.approx(expected, abs=1e-7)
 
 
-def test_scoring_takes_no_memory_of_the_callers_weights_twice(model: Any) -> None:
-    view = make(model).scoring_model._view
-    own = {parameter.data_ptr() for parameter in model.parameters()}
-    assert {parameter.data_ptr() for parameter in view.parameters()} <= own
+def test_the_callers_weights_are_shared_and_not_copied() -> None:
+    model = tiny_model()
+    pruner = make(model, reading="joint")
+    before = scores(pruner)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight.mul_(2.0)
+    assert scores(pruner) == pytest.approx(scores(make(model, reading="joint")), abs=1e-7)
+    assert scores(pruner) != pytest.approx(before, abs=1e-4)
 
 
 # --- threads ---------------------------------------------------------------------------------
@@ -164,9 +166,7 @@ def test_states_are_kept_once_for_each_text_and_used_again(
     assert len(store) == 4
 
 
-def test_another_pruner_of_the_same_model_uses_the_states(
-    model: Any, weights: HeadWeights
-) -> None:
+def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: HeadWeights) -> None:
     store: dict[str, ChunkState] = {}
     expected = scores(make(model, weights, chunk_states=store))
     second = make(tiny_model(), weights, chunk_states=store)
@@ -182,7 +182,9 @@ def test_another_pruner_of_the_same_model_uses_the_states(
     [
         lambda store: make(tiny_model(seed=1), chunk_states=store),
         lambda store: make(
-            tiny_model(), random_weights(tiny_model(), tiny_tokenizer(), "apart"), chunk_states=store
+            tiny_model(),
+            random_weights(tiny_model(), tiny_tokenizer(), "apart"),
+            chunk_states=store,
         ),
         lambda store: AT2Pruner(
             model=tiny_model(),

@@ -126,7 +126,7 @@ def test_weights_of_another_model_of_the_same_shape(model: Any, weights: HeadWei
     ids=["heads", "layers"],
 )
 def test_weights_of_a_model_of_another_shape(
-    weights: HeadWeights, shape: dict[str, int], numbers: tuple[str, str]
+    weights: HeadWeights, shape: dict[str, Any], numbers: tuple[str, str]
 ) -> None:
     with pytest.raises(HeadWeightsMismatchError) as error:
         make(tiny_model(**shape), weights)
@@ -160,7 +160,7 @@ def test_weights_that_are_not_there(model: Any, tmp_path: Path) -> None:
 
 def test_a_family_that_cannot_be_read_independently_is_told_to_read_jointly() -> None:
     gemma = tiny_model("gemma2")
-    with pytest.raises(UnsupportedModelError, match="reading=\"joint\""):
+    with pytest.raises(UnsupportedModelError, match='reading="joint"'):
         make(gemma, "uniform")
     assert len(scores(make(gemma, "uniform", reading="joint"))) == len(CHUNKS)
 

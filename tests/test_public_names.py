@@ -55,7 +55,11 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
     ("call", "positional", "by_name"),
     [
         ("AT2Pruner", [], ["model", "tokenizer", *LOADING, "fingerprint"]),
-        ("AT2Pruner.from_pretrained", ["name_or_folder"], [*LOADING, "revision", "device", "dtype"]),
+        (
+            "AT2Pruner.from_pretrained",
+            ["name_or_folder"],
+            [*LOADING, "revision", "device", "dtype"],
+        ),
         ("AT2Pruner.score", ["self", "query", "chunks"], []),
         ("AT2Pruner.prune", ["self", "query", "chunks"], LIMITS),
         ("AT2Pruner.aprune", ["self", "query", "chunks"], ["limits"]),

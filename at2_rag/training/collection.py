@@ -26,6 +26,7 @@ from at2_rag.chunk_states import (
     read_together,
     ready_states,
 )
+from at2_rag.errors import InputError
 from at2_rag.features import PASSES, Pass, Reading, log_mass
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
@@ -65,6 +66,7 @@ def collect(
 
     Raises:
         DataError: If the folder holds a collection with other settings.
+        InputError: If no example has both gold and other chunks.
     """
     store = FeatureStore(
         folder,
@@ -80,10 +82,16 @@ def collect(
         },
     )
     reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
-    plan = plan_shards(examples)
-    shards = [
-        draw_samples(examples, shard, seed=seed, most_chunks=reader.most_chunks) for shard in plan
+    drawn = [
+        draw_samples(examples, shard, seed=seed, most_chunks=reader.most_chunks)
+        for shard in plan_shards(examples)
     ]
+    shards = [samples for samples in drawn if samples]
+    if not shards:
+        raise InputError(
+            f"none of the {len(examples)} examples has both gold and other chunks; pass examples "
+            "with both, or more examples of a source, so that they serve each other as distractors"
+        )
     total, done = sum(map(len, shards)), 0
     collected = []
     with ThreadPoolExecutor(workers) as executor:

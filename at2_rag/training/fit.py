@@ -13,11 +13,13 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import minimize
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 _MOST_ITERATIONS = 500
+_TOLERANCE = 1e-7  # relative change of the loss at which fitting ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,29 +71,30 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
     mean = data.features.mean(axis=0, dtype=np.float64)
     scale = data.features.std(axis=0, dtype=np.float64)
     scale[scale < 1e-6] = np.inf  # a feature that never varies gets no weight
-    matrix = ((data.features - mean) / scale).astype(np.float32)
+    # torch's products, not NumPy's: they keep to the number of threads that torch is set to.
+    matrix = torch.from_numpy(((data.features - mean) / scale).astype(np.float32))
     starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
     share = data.weights / data.weights.sum()
     gold = data.labels / np.repeat(np.add.reduceat(data.labels.astype(float), starts), data.counts)
     row_share = np.repeat(share, data.counts)
 
     def objective(vector: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        scores = (matrix @ vector.astype(np.float32)).astype(np.float64)
+        scores = (matrix @ torch.from_numpy(vector).float()).double().numpy()
         top = np.maximum.reduceat(scores, starts)
         exponents = np.exp(scores - np.repeat(top, data.counts))
         totals = np.add.reduceat(exponents, starts)
         log_totals = np.log(totals) + top
         loss = share @ log_totals - (row_share * gold) @ scores
         excess = row_share * (exponents / np.repeat(totals, data.counts) - gold)
-        gradient = (excess.astype(np.float32) @ matrix).astype(np.float64) + ridge * vector
-        return float(loss + ridge / 2 * vector @ vector), gradient
+        slope = (torch.from_numpy(excess).float() @ matrix).double().numpy()
+        return float(loss + ridge / 2 * vector @ vector), slope + ridge * vector
 
     found = minimize(
         objective,
         np.zeros(matrix.shape[1]),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": _MOST_ITERATIONS},
+        options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
     )
     weight = found.x / scale
     loss = float(found.fun - ridge / 2 * found.x @ found.x)

@@ -1,0 +1,152 @@
+"""Features on disk: whole or not there, and never those of another collection."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag.errors import DataError
+from at2_rag.training.store import SETTINGS_FILE, FeatureStore, ShardFeatures
+
+SETTINGS: dict[str, Any] = {"seed": 0, "depth": 2, "reading": "independent", "nested": {"a": [1]}}
+NAMES = ("examples", "counts", "labels", "log_mass", "log_ratio")
+
+
+def shard(seed: int = 0, counts: tuple[int, ...] = (3, 2)) -> ShardFeatures:
+    rng = np.random.default_rng(seed)
+    shape = (sum(counts), 2, 3, 4)
+    return ShardFeatures(
+        examples=np.arange(len(counts), dtype=np.int64) + 10 * seed,
+        counts=np.array(counts, dtype=np.int64),
+        labels=rng.random(sum(counts)) < 0.5,
+        log_mass=rng.normal(size=shape).astype(np.float16),
+        log_ratio=rng.normal(size=shape).astype(np.float16),
+    )
+
+
+def same(one: ShardFeatures | None, other: ShardFeatures) -> bool:
+    return one is not None and all(
+        getattr(one, name).dtype == getattr(other, name).dtype
+        and np.array_equal(getattr(one, name), getattr(other, name))
+        for name in NAMES
+    )
+
+
+def test_what_is_written_is_read_again_later(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "new" / "folder", settings=SETTINGS)
+    assert store.read(0) is None
+    store.write(0, shard(0))
+    store.write(12, shard(1))
+    again = FeatureStore(tmp_path / "new" / "folder", settings=SETTINGS)
+    assert same(again.read(0), shard(0)) and same(again.read(12), shard(1))
+    assert again.read(1) is None
+    assert {path.name for path in again.folder.iterdir()} == {
+        SETTINGS_FILE,
+        "shard-00000.safetensors",
+        "shard-00012.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"seed": 1}, ["seed: 0 there, 1 now"]),
+        ({"depth": 3, "reading": "joint"}, ["depth: 2 there, 3 now", "reading: 'independent'"]),
+        ({"nested": {"a": [2]}}, ["nested: {'a': [1]} there, {'a': [2]} now"]),
+        ({"new": True}, ["new: None there, True now"]),
+        ({"seed": None}, ["seed: 0 there, None now"]),
+    ],
+)
+def test_other_settings_are_refused_naming_what_differs(
+    tmp_path: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    FeatureStore(tmp_path, settings=SETTINGS).write(0, shard())
+    with pytest.raises(DataError) as error:
+        FeatureStore(tmp_path, settings={**SETTINGS, **changes})
+    message = str(error.value)
+    assert all(part in message for part in [*parts, str(tmp_path)])
+    assert {name for name in SETTINGS if f"{name}: " in message} == set(changes) & set(SETTINGS)
+    assert same(FeatureStore(tmp_path, settings=SETTINGS).read(0), shard())
+
+
+def test_settings_equal_as_json_are_the_same(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, settings={"depths": (1, 2)})
+    FeatureStore(tmp_path, settings={"depths": [1, 2]})
+
+
+@pytest.mark.parametrize("damage", ["", "short", "flipped header", "other tensors"])
+def test_a_damaged_shard_is_made_again(tmp_path: Path, damage: str) -> None:
+    store = FeatureStore(tmp_path, settings=SETTINGS)
+    store.write(0, shard())
+    path = tmp_path / "shard-00000.safetensors"
+    raw = path.read_bytes()
+    damaged = {
+        "": b"",
+        "short": raw[: len(raw) // 2],
+        "flipped header": raw[:9] + bytes([raw[9] ^ 0xFF]) + raw[10:],
+        "other tensors": raw.replace(b"log_mass", b"log_loss"),
+    }
+    path.write_bytes(damaged[damage])
+    assert store.read(0) is None
+    store.write(0, shard())
+    assert same(store.read(0), shard())
+
+
+def test_a_shard_half_written_is_not_there(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, settings=SETTINGS)
+    store.write(0, shard())
+    whole = (tmp_path / "shard-00000.safetensors").read_bytes()
+    (tmp_path / "shard-00000.safetensors").unlink()
+    (tmp_path / "shard-00000.part").write_bytes(whole[:100])
+    assert store.read(0) is None
+    store.write(0, shard())
+    assert same(store.read(0), shard())
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_leaves_the_old_shard_whole(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, settings=SETTINGS).write(0, shard())
+    code = """
+import resource, signal, sys
+import numpy as np
+from tests.training.test_store import SETTINGS, shard
+from at2_rag.training.store import FeatureStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = FeatureStore(sys.argv[1], settings=SETTINGS)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    store.write(0, shard(seed=1, counts=(500,)))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    if sys.platform == "win32":
+        pytest.skip("the size of files can't be limited")
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ran.returncode == 0 and "File too large" in ran.stdout, ran.stdout + ran.stderr
+    assert same(FeatureStore(tmp_path, settings=SETTINGS).read(0), shard())
+
+
+def test_settings_are_for_people_too(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, settings=SETTINGS)
+    assert json.loads((tmp_path / SETTINGS_FILE).read_text(encoding="utf-8")) == SETTINGS
+
+
+def test_shards_are_joined_in_order() -> None:
+    joined = ShardFeatures.join([shard(0), shard(1, (1,)), shard(2, (4, 1))])
+    assert joined.examples.tolist() == [0, 1, 10, 20, 21]
+    assert joined.counts.tolist() == [3, 2, 1, 4, 1]
+    assert len(joined.labels) == len(joined.log_mass) == len(joined.log_ratio) == 11
+    assert np.array_equal(joined.log_ratio[5:6], shard(1, (1,)).log_ratio)
+    assert np.array_equal(joined.labels[6:], shard(2, (4, 1)).labels)
