@@ -2,9 +2,7 @@
 
 Independent reading has three steps. The prefix is read once per process. Each source is read
 after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
-Then only the question's tokens run: *together*, over all states at once, so that sources compete;
-or *apart*, over each state by itself, so that a source's features don't know how many others
-there are.
+Then only the question's tokens run over the states, see `question_pass`.
 
 Sources are read in an order of their own (by length, then by content), never the caller's, so the
 caller's order can't change a score. Many sources share one forward pass without padding: they are
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
+from at2_rag.attention import AttentionCall, PassComplete
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 
@@ -33,9 +31,6 @@ PACK_TOKENS = 2048
 
 GROUP_TOKENS = 8192
 """Most (padded) tokens of sources whose states the question reads in one matrix product."""
-
-APART_TOKENS = 4096
-"""Most question tokens of one forward pass when sources are read apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,36 +164,6 @@ def encode_sources(
     return states
 
 
-def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
-    """Read the question over all sources at once.
-
-    Returns:
-        Attention over the layers in use, sources in the layout's order.
-    """
-    reading = _QuestionReading(states.prefix, states.groups, model, layout.target, together=True)
-    start = states.prefix.tokens + states.longest
-    _run_question(model, reading, layout, torch.tensor([start], device=model.device))
-    return _collect(reading.parts, [group.members for group in states.groups])
-
-
-def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
-    """Read the question over each source by itself, many in one forward pass.
-
-    Returns:
-        Attention over the layers in use, sources in the layout's order.
-    """
-    parts: list[list[tuple[Tensor, Tensor]]] = []
-    members: list[Tensor] = []
-    most = max(1, APART_TOKENS // len(layout.question_ids))
-    for groups in _batches(states.groups, most):
-        reading = _QuestionReading(states.prefix, groups, model, layout.target, together=False)
-        starts = states.prefix.tokens + torch.cat([group.lengths for group in groups])
-        _run_question(model, reading, layout, starts)
-        parts.extend(reading.parts)
-        members.extend(group.members for group in groups)
-    return _collect(parts, members)
-
-
 def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     """Return the sort key of the order in which sources are read."""
     return len(ids), ids
@@ -236,32 +201,6 @@ def _runs(lengths: Sequence[int]) -> Iterator[range]:
             start = stop
 
 
-def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
-    """Split groups into batches of at most `most` sources, cutting groups that are larger."""
-    batch: list[StateGroup] = []
-    size = 0
-    for group in groups:
-        for start in range(0, len(group.members), most):
-            piece = _slice(group, start, start + most)
-            if batch and size + len(piece.members) > most:
-                yield batch
-                batch, size = [], 0
-            batch.append(piece)
-            size += len(piece.members)
-    if batch:
-        yield batch
-
-
-def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
-    return StateGroup(
-        group.members[start:stop],
-        group.lengths[start:stop],
-        group.keys[:, start:stop],
-        group.values[:, start:stop],
-        group.padding[start:stop],
-    )
-
-
 def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
     first, width = states[0], max(state.tokens for state in states)
     layers, heads, _, dim = first.keys.shape
@@ -284,7 +223,7 @@ def _encode_pack(
     positions = torch.cat([torch.arange(past, past + length) for length in lengths])
     reading = _EncodeReading(prefix, lengths, model)
     ids = torch.tensor([token for source in pack for token in source], device=device)
-    _run_packed(model, reading, ids, positions.to(device))
+    model.run_packed(ids, positions.to(device), reading)
     keys = torch.stack(reading.keys)
     values = torch.stack(reading.values) if reading.values else keys[:0]
     return [
@@ -293,36 +232,6 @@ def _encode_pack(
             torch.split(keys, lengths, 2), torch.split(values, lengths, 2), strict=True
         )
     ]
-
-
-def _run_question(
-    model: ScoringModel, reading: _QuestionReading, layout: PromptLayout, starts: Tensor
-) -> None:
-    """Run one copy of the question from each of the given positions, packed."""
-    question = torch.tensor(layout.question_ids, device=model.device)
-    positions = starts[:, None] + torch.arange(len(question), device=model.device)
-    _run_packed(model, reading, question.repeat(len(starts)), positions.flatten())
-
-
-def _run_packed(
-    model: ScoringModel, reading: _EncodeReading | _QuestionReading, ids: Tensor, positions: Tensor
-) -> None:
-    # The reading keeps the packed texts apart itself; a mask of four dimensions is taken as it
-    # is, which keeps transformers from building one for the whole pack.
-    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
-    model.run(ids[None], reading, position_ids=positions[None], attention_mask=unused)
-
-
-def _collect(
-    parts: Sequence[Sequence[tuple[Tensor, Tensor]]], members: Sequence[Tensor]
-) -> SpanAttention:
-    """Join per-group features and put the sources back into the layout's order."""
-    place = torch.cat(list(members)).argsort()
-    mass, ratio = (
-        torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
-        for kind in (0, 1)
-    )
-    return SpanAttention(mass[..., place], ratio[..., place])
 
 
 class _EncodeReading:
@@ -371,93 +280,3 @@ class _EncodeReading:
             )
             output[places[real]] = read.transpose(1, 2)[real]
         return output[None]
-
-
-class _QuestionReading:
-    """Copies of the question over ready states: one over all of them, or one for each source.
-
-    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
-    of states, layer by layer, mass and log ratio, both [H, G].
-
-    Shapes in here: C copies of the question, Q tokens of one, R = H / Hkv query heads that share
-    a key head; rows of one key head are [R * Q].
-    """
-
-    def __init__(
-        self,
-        prefix: ChunkState,
-        groups: Sequence[StateGroup],
-        model: ScoringModel,
-        target: tuple[int, int],
-        *,
-        together: bool,
-    ) -> None:
-        self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix, self._groups = prefix, groups
-        self._depth, self._target = model.depth, slice(*target)
-        self._together = together
-        self._sizes = [len(group.members) for group in groups]
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        copies = 1 if self._together else sum(self._sizes)
-        heads, rows, dim = call.query.shape[1:]
-        key_heads, length = call.key.shape[1], rows // copies
-        shared = heads // key_heads
-        query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
-        query = query.permute(2, 0, 1, 3, 4).reshape(copies, key_heads, shared * length, dim)
-
-        prefix = query @ self._prefix.keys[call.layer].float().transpose(-1, -2)
-        own_keys = call.key[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
-        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        own = query @ own_keys.transpose(-1, -2)
-        own = own.masked_fill(future.repeat(shared, 1), -torch.inf)
-        queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
-        sources = [
-            (part @ group.keys[call.layer].float().transpose(-1, -2)).masked_fill(
-                group.padding, -torch.inf
-            )
-            for part, group in zip(queries, self._groups, strict=True)
-        ]
-
-        prefix_lse, own_lse = prefix.logsumexp(-1), own.logsumexp(-1)
-        source_lse = torch.cat([logits.logsumexp(-1) for logits in sources])
-        if self._together:
-            total = torch.cat([prefix_lse, own_lse, source_lse]).logsumexp(0, keepdim=True)
-        else:
-            total = prefix_lse.logaddexp(own_lse).logaddexp(source_lse)
-        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix_lse), shared, length)
-        if call.layer == self._depth - 1:
-            raise PassComplete
-
-        read = _weighted(prefix, total, self._prefix.values[call.layer])
-        own_values = call.value[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
-        read = read + _weighted(own, total, own_values)
-        totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
-        from_sources = [
-            _weighted(logits, part, group.values[call.layer])
-            for logits, part, group in zip(sources, totals, self._groups, strict=True)
-        ]
-        if self._together:
-            read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
-        else:
-            read = read + torch.cat(from_sources)
-        read = read.view(copies, key_heads, shared, length, dim).permute(0, 3, 1, 2, 4)
-        return read.reshape(1, rows, heads, dim).to(call.query.dtype)
-
-    def _collect(self, mass: Tensor, ratio: Tensor, shared: int, length: int) -> None:
-        mass, ratio = (
-            values.view(*values.shape[:2], shared, length)[..., self._target].mean(-1).flatten(1).T
-            for values in (mass, ratio)
-        )
-        for part, *features in zip(
-            self.parts,
-            torch.split(mass, self._sizes, 1),
-            torch.split(ratio, self._sizes, 1),
-            strict=True,
-        ):
-            part.append((features[0], features[1]))
-
-
-def _weighted(logits: Tensor, total: Tensor, values: Tensor) -> Tensor:
-    """Return softmax weights `exp(logits - total)` times values, float32."""
-    return (logits - total[..., None]).exp() @ values.float()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from at2_rag.chunks import Chunk, replace_surrogates
@@ -268,13 +269,18 @@ def _text_before_user(tokenizer: Any) -> str:
     """Return what the chat template puts before the user's words; "" without a template."""
     if tokenizer.chat_template is None:
         return ""
-    rendered: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _SENTINEL}],
-        chat_template=_FIXED_CLOCK + tokenizer.get_chat_template(),
-        tokenize=False,
-        add_generation_prompt=True,
-        date_string=_FIXED_DATE,
-    )
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _SENTINEL}],
+            chat_template=_FIXED_CLOCK + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_FIXED_DATE,
+        )
+    except TemplateError as error:
+        raise UnsupportedModelError(
+            f"the model's chat template refuses a single user turn: {error}; use another model"
+        ) from error
     head, found, _ = rendered.partition(_SENTINEL)
     if not found:
         raise UnsupportedModelError(

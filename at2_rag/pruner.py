@@ -19,14 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.chunk_states import (
-    ChunkState,
-    ChunkStateStore,
-    encode_prefix,
-    read_apart,
-    read_together,
-    ready_states,
-)
+from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, ready_states
 from at2_rag.chunks import (
     DEFAULT_SEPARATOR,
     Chunk,
@@ -40,6 +33,7 @@ from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel, load_model
 from at2_rag.selection import Order, check_limits, select
 from at2_rag.stopwatch import Stopwatch

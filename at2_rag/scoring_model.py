@@ -128,6 +128,19 @@ class ScoringModel:
             except PassComplete:
                 return
 
+    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: Reading) -> None:
+        """Run texts packed into one row; it is the reading that keeps them apart.
+
+        Args:
+            input_ids: [N] int64, the texts one after another.
+            position_ids: [N] int64, each token's position in its own text.
+            reading: Serves the attention by itself, whatever mask the call carries.
+        """
+        # A mask of four dimensions is taken as it is, which keeps transformers from building one
+        # for the whole row.
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+        self.run(input_ids[None], reading, position_ids=position_ids[None], attention_mask=unused)
+
     def read_joint(self, layouts: Sequence[PromptLayout]) -> list[SpanAttention]:
         """Read each layout as one causal prompt, all in one model call (left-padded).
 

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from measured_model import JOINT, Subject, load
+from speed_prompts import Prompt
+
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.features import Pass
 from at2_rag.pruner import AT2Pruner
-from measured_model import JOINT, Subject, load
-from speed_prompts import Prompt
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")

@@ -14,17 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
-from at2_rag.errors import AT2Error
-from at2_rag.model_hub import DEFAULT_MODEL
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
-from at2_rag_evals.tables import Table, to_rich
 from interleaved import time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
 from peak_memory import PeakMemory, measure_peak
+from rich.console import Console
+from rich.progress import Progress
 from speed_cases import PASSES_OF_CASES, speed_cases
 from speed_figures import (
     core_share,
@@ -44,6 +39,11 @@ from speed_tables import (
     stage_table,
     write_report,
 )
+
+from at2_rag.errors import AT2Error
+from at2_rag.model_hub import DEFAULT_MODEL
+from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.tables import Table, to_rich
 
 FORMAT = 1
 WIDTH = 80

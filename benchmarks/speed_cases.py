@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-
-from at2_rag.chunk_states import ChunkState
-from at2_rag.pruner import AT2Pruner
 from interleaved import Case
 from measured_model import JOINT, TOGETHER, TOGETHER_APART, MeasuredModel
 from speed_prompts import Prompt
+
+from at2_rag.chunk_states import ChunkState
+from at2_rag.pruner import AT2Pruner
 
 UNIT = "unit"
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from at2_rag_evals.tables import Cell, Table, to_markdown
 from peak_memory import PeakMemory
 from speed_cases import UNIT
 from speed_figures import MB, SpeedFigures
+
+from at2_rag_evals.tables import Cell, Table, to_markdown
 
 _ENOUGH_OF_THE_CORES = 0.9
 

@@ -50,7 +50,7 @@ LAYERS: Mapping[str, Layer] = {
             ("attention", "prompt"),
             ("scoring_model",),
             ("chunk_states", "features"),
-            ("head_weights",),
+            ("question_pass", "head_weights"),
         ),
         ("values",),
     ),

@@ -15,10 +15,9 @@ from at2_rag.chunk_states import (
     encode_prefix,
     encode_sources,
     packs,
-    read_apart,
-    read_together,
     ready_states,
 )
+from at2_rag.question_pass import read_apart, read_together
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
 from tests.tiny_models import tiny_model

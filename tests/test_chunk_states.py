@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from at2_rag.chunk_states import (
-    APART_TOKENS,
-    PACK_TOKENS,
-    encode_prefix,
-    read_apart,
-    read_together,
-    ready_states,
-)
+from at2_rag.chunk_states import PACK_TOKENS, encode_prefix, ready_states
 from at2_rag.chunks import Chunk
 from at2_rag.prompt import PromptLayout
+from at2_rag.question_pass import APART_TOKENS, read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
@@ -202,7 +196,11 @@ def test_the_brute_force_over_joined_caches_is_the_one_over_a_long_sequence() ->
 
 @pytest.mark.parametrize("limit", [1, 20, 50, 100])
 def test_groups_of_any_cut_give_the_same(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PACK_TOKENS", "GROUP_TOKENS", "APART_TOKENS"):
-        monkeypatch.setattr(f"at2_rag.chunk_states.{name}", limit)
+    for name in (
+        "chunk_states.PACK_TOKENS",
+        "chunk_states.GROUP_TOKENS",
+        "question_pass.APART_TOKENS",
+    ):
+        monkeypatch.setattr(f"at2_rag.{name}", limit)
     model = tiny_model()
     assert_brute_force(model, layout_of(scorer(model), [*LENGTHS, *LENGTHS]))

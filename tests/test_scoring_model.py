@@ -13,9 +13,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import encode_prefix, read_apart, read_together, ready_states
+from at2_rag.chunk_states import encode_prefix, ready_states
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import (
     INDEPENDENT_FAMILIES,
     ScoringModel,

@@ -22,13 +22,12 @@ from at2_rag.chunk_states import (
     encode_prefix,
     encode_sources,
     packs,
-    read_apart,
-    read_together,
     ready_states,
 )
 from at2_rag.errors import InputError
 from at2_rag.features import PASSES, Pass, Reading, log_mass
 from at2_rag.prompt import PromptLayout
+from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards

@@ -26,6 +26,7 @@ SCORING_MODULES = (
     "head_weights",
     "prompt",
     "pruner",
+    "question_pass",
     "scoring_model",
 )
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")

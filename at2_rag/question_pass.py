@@ -1,0 +1,192 @@
+"""The question over ready chunk states: only its own tokens run.
+
+*Together*, over all states at once, so that sources compete, as they do in one prompt. *Apart*,
+over each state by itself, so that a source's features don't know how many others there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
+from at2_rag.chunk_states import ChunkState, ReadyStates, StateGroup
+from at2_rag.prompt import PromptLayout
+from at2_rag.scoring_model import ScoringModel
+
+APART_TOKENS = 4096
+"""Most question tokens of one forward pass when sources are read apart."""
+
+
+def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over all sources at once.
+
+    Returns:
+        Attention over the layers in use, sources in the layout's order.
+    """
+    reading = _QuestionReading(states.prefix, states.groups, model, layout.target, together=True)
+    start = states.prefix.tokens + states.longest
+    _run_question(model, reading, layout, torch.tensor([start], device=model.device))
+    return _collect(reading.parts, [group.members for group in states.groups], layout)
+
+
+def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over each source by itself, many in one forward pass.
+
+    Returns:
+        Attention over the layers in use, sources in the layout's order.
+    """
+    parts: list[list[tuple[Tensor, Tensor]]] = []
+    members: list[Tensor] = []
+    most = max(1, APART_TOKENS // len(layout.question_ids))
+    for groups in _batches(states.groups, most):
+        reading = _QuestionReading(states.prefix, groups, model, layout.target, together=False)
+        starts = states.prefix.tokens + torch.cat([group.lengths for group in groups])
+        _run_question(model, reading, layout, starts)
+        parts.extend(reading.parts)
+        members.extend(group.members for group in groups)
+    return _collect(parts, members, layout)
+
+
+def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+    """Split groups into batches of at most `most` sources, cutting groups that are larger."""
+    batch: list[StateGroup] = []
+    size = 0
+    for group in groups:
+        for start in range(0, len(group.members), most):
+            piece = _slice(group, start, start + most)
+            if batch and size + len(piece.members) > most:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += len(piece.members)
+    if batch:
+        yield batch
+
+
+def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
+    return StateGroup(
+        group.members[start:stop],
+        group.lengths[start:stop],
+        group.keys[:, start:stop],
+        group.values[:, start:stop],
+        group.padding[start:stop],
+    )
+
+
+def _run_question(
+    model: ScoringModel, reading: _QuestionReading, layout: PromptLayout, starts: Tensor
+) -> None:
+    """Run one copy of the question from each of the given positions, packed."""
+    question = torch.tensor(layout.question_ids, device=model.device)
+    positions = starts[:, None] + torch.arange(len(question), device=model.device)
+    model.run_packed(question.repeat(len(starts)), positions.flatten(), reading)
+
+
+def _collect(
+    parts: Sequence[Sequence[tuple[Tensor, Tensor]]],
+    members: Sequence[Tensor],
+    layout: PromptLayout,
+) -> SpanAttention:
+    """Join per-group features and put the sources back into the layout's order."""
+    # Equal sources share the features of the first, so that their scores tie to the last bit.
+    first: dict[tuple[int, ...], int] = {}
+    same = [first.setdefault(ids, index) for index, ids in enumerate(layout.source_ids)]
+    place = torch.cat(list(members)).argsort()[same]
+    mass, ratio = (
+        torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
+        for kind in (0, 1)
+    )
+    return SpanAttention(mass[..., place], ratio[..., place])
+
+
+class _QuestionReading:
+    """Copies of the question over ready states: one over all of them, or one for each source.
+
+    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
+    of states, layer by layer, mass and log ratio, both [H, G].
+
+    Shapes in here: C copies of the question, Q tokens of one, R = H / Hkv query heads that share
+    a key head; rows of one key head are [R * Q].
+    """
+
+    def __init__(
+        self,
+        prefix: ChunkState,
+        groups: Sequence[StateGroup],
+        model: ScoringModel,
+        target: tuple[int, int],
+        *,
+        together: bool,
+    ) -> None:
+        self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
+        self._prefix, self._groups = prefix, groups
+        self._depth, self._target = model.depth, slice(*target)
+        self._together = together
+        self._sizes = [len(group.members) for group in groups]
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        copies = 1 if self._together else sum(self._sizes)
+        heads, rows, dim = call.query.shape[1:]
+        key_heads, length = call.key.shape[1], rows // copies
+        shared = heads // key_heads
+        query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
+        query = query.permute(2, 0, 1, 3, 4).reshape(copies, key_heads, shared * length, dim)
+
+        prefix = query @ self._prefix.keys[call.layer].float().transpose(-1, -2)
+        own_keys = call.key[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
+        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+        own = query @ own_keys.transpose(-1, -2)
+        own = own.masked_fill(future.repeat(shared, 1), -torch.inf)
+        queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
+        sources = [
+            (part @ group.keys[call.layer].float().transpose(-1, -2)).masked_fill(
+                group.padding, -torch.inf
+            )
+            for part, group in zip(queries, self._groups, strict=True)
+        ]
+
+        prefix_lse, own_lse = prefix.logsumexp(-1), own.logsumexp(-1)
+        source_lse = torch.cat([logits.logsumexp(-1) for logits in sources])
+        if self._together:
+            total = torch.cat([prefix_lse, own_lse, source_lse]).logsumexp(0, keepdim=True)
+        else:
+            total = prefix_lse.logaddexp(own_lse).logaddexp(source_lse)
+        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix_lse), shared, length)
+        if call.layer == self._depth - 1:
+            raise PassComplete
+
+        read = _weighted(prefix, total, self._prefix.values[call.layer])
+        own_values = call.value[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
+        read = read + _weighted(own, total, own_values)
+        totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
+        from_sources = [
+            _weighted(logits, part, group.values[call.layer])
+            for logits, part, group in zip(sources, totals, self._groups, strict=True)
+        ]
+        if self._together:
+            read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
+        else:
+            read = read + torch.cat(from_sources)
+        read = read.view(copies, key_heads, shared, length, dim).permute(0, 3, 1, 2, 4)
+        return read.reshape(1, rows, heads, dim).to(call.query.dtype)
+
+    def _collect(self, mass: Tensor, ratio: Tensor, shared: int, length: int) -> None:
+        mass, ratio = (
+            values.view(*values.shape[:2], shared, length)[..., self._target].mean(-1).flatten(1).T
+            for values in (mass, ratio)
+        )
+        for part, *features in zip(
+            self.parts,
+            torch.split(mass, self._sizes, 1),
+            torch.split(ratio, self._sizes, 1),
+            strict=True,
+        ):
+            part.append((features[0], features[1]))
+
+
+def _weighted(logits: Tensor, total: Tensor, values: Tensor) -> Tensor:
+    """Return softmax weights `exp(logits - total)` times values, float32."""
+    return (logits - total[..., None]).exp() @ values.float()
