@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
@@ -172,9 +173,10 @@ def _rounded(values: Any) -> dict[str, float]:
 
 def _table(training: Training) -> Table:
     sources = list(training.chosen.by_source)
-    table = Table(title="nDCG@10 out of fold")
-    for heading in ("features", "depth", "ridge", "macro", *sources):
-        table.add_column(heading, justify="left" if heading == "features" else "right")
+    table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("features", no_wrap=True)
+    for heading in ("layers", "ridge", "macro", *sources):
+        table.add_column(heading, justify="right")
     for result in training.results:
         design = result.candidate
         table.add_row(
