@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,7 @@ from speed_prompts import Prompt
 
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
+from at2_rag.errors import AT2Error
 from at2_rag.features import Pass
 from at2_rag.pruner import AT2Pruner
 
@@ -63,9 +65,19 @@ class PeakMemory:
 
 
 def measure_peak(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
-    """Measure one `prune` call in a fresh process."""
+    """Measure one `prune` call in a fresh process.
+
+    Raises:
+        AT2Error: If the process was killed.
+    """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure_here, subject, passes, prompt).result()
+        try:
+            return pool.submit(_measure_here, subject, passes, prompt).result()
+        except BrokenProcessPool as error:
+            raise AT2Error(
+                f"the process that pruned {len(prompt.chunks)} chunks was killed, most likely for "
+                "want of memory; free some, or leave this size out"
+            ) from error
 
 
 def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:

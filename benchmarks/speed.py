@@ -101,18 +101,24 @@ def _run(options: argparse.Namespace) -> None:
     report = _head(options, measured, prompts)
     report["machine"]["busy_before"] = None if busy is None else round(busy, 2)
     tables: list[Table] = []
-    with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
-        for name, record, drawn in _parts(options, subject, measured, prompts, progress):
-            report[name] = record
-            tables += drawn
-            if options.output is not None:
-                write_report(options.output, report, tables)
+    try:
+        with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
+            for name, record, drawn in _parts(options, subject, measured, prompts, progress):
+                report[name] = record
+                tables += drawn
+                if options.output is not None:
+                    write_report(options.output, report, tables)
+    finally:  # what was measured is shown even if a later part fails
+        _print(report, tables)
+
+
+def _print(report: dict[str, Any], tables: Sequence[Table]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     for table in tables:
         console.print(to_rich(table))
-    for line in remarks(report):
+    for line in remarks(report) if tables else ():
         console.print(line, markup=False, highlight=False)
 
 
