@@ -41,4 +41,4 @@ def test_an_example_runs_offline_from_one_command(example: str, first: str, answ
     )
     assert run.returncode == 0, run.stderr
     assert first in run.stdout
-    assert answer in run.stdout.rpartition("\n\n")[2]
+    assert answer in run.stdout.partition("\n\n")[2]

@@ -222,6 +222,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "model_wheel",
         "selection",
         "stage_progress",
+        "stopwatch",
         "token_counting",
     }
     code = "import at2_rag.pruner, sys; print(*(m for m in sys.modules if m[:7] == 'at2_rag'))"

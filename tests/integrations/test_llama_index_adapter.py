@@ -107,7 +107,7 @@ def test_rerank_events(pruner: AT2Pruner, recorder: Recorder) -> None:
     assert start.query == QUERY
     assert start.nodes == nodes
     assert start.top_n == 2
-    assert start.model_name == "at2-rag"
+    assert start.model_name == pruner.model_name
     assert end.nodes == kept
 
 

@@ -133,11 +133,14 @@ def test_the_mean_score_is_zero() -> None:
     assert scores_of(fit_listwise(data, ridge=1e-2), data).mean() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 7.25, -50.0, 1e4])
-def test_a_feature_that_never_varies_gets_no_weight(value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "jitter"), [(0.0, 0.0), (7.25, 0.0), (-50.0, 0.0), (1e4, 0.0), (0.0, 1e-8)]
+)
+def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float) -> None:
     data = make_data(planted=np.linspace(-1, 1, 20))
     before = fit_listwise(data, ridge=1e-2)
-    column = np.full((len(data.features), 1), value, dtype=np.float32)
+    noise = np.where(data.labels, jitter, -jitter)[:, None]
+    column = (value + noise).astype(np.float32)
     wider = ListwiseData(np.hstack([data.features, column]), data.labels, data.counts, data.weights)
     fit = fit_listwise(wider, ridge=1e-2)
     assert fit.weight[-1] == 0.0
