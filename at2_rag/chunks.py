@@ -122,7 +122,11 @@ class ScoredChunk:
         return Chunk(self.text, self.title).rendered
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields."""
+        """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
+
+        Where a mapping has an `index` or a `score` of its own (a retriever's, say), it is under
+        `given`, by its name.
+        """
         fields: dict[str, Any] = {
             "index": self.index,
             "score": None if math.isnan(self.score) else self.score,
@@ -130,7 +134,10 @@ class ScoredChunk:
             "text": self.text,
         }
         if isinstance(self.chunk, Mapping):
-            return {**fields, **{str(k): v for k, v in self.chunk.items() if k not in fields}}
+            given = {str(key): value for key, value in self.chunk.items()}
+            hidden = {name: given[name] for name in ("index", "score") if name in given}
+            rest = {name: value for name, value in given.items() if name not in fields}
+            return {**fields, **rest, **({"given": hidden} if hidden else {})}
         if isinstance(self.chunk, Chunk):
             return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
         return fields

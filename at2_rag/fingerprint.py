@@ -50,11 +50,15 @@ def model_fingerprint(base: Any, tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def cached_fingerprint(folder: Path, cache: Path, compute: Callable[[], str]) -> str:
+def cached_fingerprint(
+    folder: Path, cache: Path, compute: Callable[[], str], *, dtype: torch.dtype
+) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
     Args:
         folder: The model's folder; its files' names, sizes and modification times are the key.
+        dtype: What the model was loaded in; part of the key, since float16 can't hold all that
+            bfloat16 can, so that a model may be another one after such a load.
         cache: Folder to keep fingerprints in; one that can't be written is done without.
         compute: Computes the fingerprint from the loaded model.
     """
@@ -63,7 +67,9 @@ def cached_fingerprint(folder: Path, cache: Path, compute: Callable[[], str]) ->
         for path in folder.iterdir()
         if path.is_file()
     )
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), files]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([str(folder.resolve()), files, str(dtype)]).encode()
+    ).hexdigest()
     entry = cache / key
     try:
         known = entry.read_text(encoding="ascii")

@@ -172,6 +172,7 @@ class HeadWeights:
             tensors = load(raw)
             spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
             target_rule = description["target_rule"]
+            stated = (len(spec.passes), description["layers"], description["heads"])
             weights = cls(
                 weight=tensors["weight"].astype(np.float32),
                 bias=float(tensors["bias"][0]),
@@ -180,6 +181,11 @@ class HeadWeights:
                 template_hash=description["template_hash"],
                 provenance=MappingProxyType(dict(description["provenance"])),
             )
+            if weights.weight.shape != stated:
+                raise HeadWeightsError(
+                    f"{WEIGHTS_FILE} has the shape {weights.weight.shape}, {DESCRIPTION_FILE} "
+                    f"states {stated} (passes, layers, heads); restore the files"
+                )
         except AT2Error as error:
             raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
         except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:

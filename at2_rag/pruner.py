@@ -179,6 +179,7 @@ class AT2Pruner:
                 folder,
                 cache_dir() / "fingerprints",
                 lambda: model_fingerprint(model.base_model, tokenizer),
+                dtype=model.dtype,
             ),
         )
 

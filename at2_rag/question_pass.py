@@ -26,7 +26,7 @@ def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout
     Returns:
         Attention over the layers in use, sources in the layout's order.
     """
-    reading = _QuestionReading(states.prefix, states.groups, model, layout.target, together=True)
+    reading = _QuestionReading(states.prefix, states.groups, model, layout, together=True)
     start = states.prefix.tokens + states.longest
     _run_question(model, reading, layout, torch.tensor([start], device=model.device))
     return _collect(reading.parts, [group.members for group in states.groups], layout)
@@ -42,7 +42,7 @@ def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -
     members: list[Tensor] = []
     most = max(1, APART_TOKENS // len(layout.question_ids))
     for groups in _batches(states.groups, most):
-        reading = _QuestionReading(states.prefix, groups, model, layout.target, together=False)
+        reading = _QuestionReading(states.prefix, groups, model, layout, together=False)
         starts = states.prefix.tokens + torch.cat([group.lengths for group in groups])
         _run_question(model, reading, layout, starts)
         parts.extend(reading.parts)
@@ -117,14 +117,16 @@ class _QuestionReading:
         prefix: ChunkState,
         groups: Sequence[StateGroup],
         model: ScoringModel,
-        target: tuple[int, int],
+        layout: PromptLayout,
         *,
         together: bool,
     ) -> None:
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
         self._prefix, self._groups = prefix, groups
-        self._depth, self._target = model.depth, slice(*target)
+        self._depth, self._target = model.depth, slice(*layout.target)
         self._together = together
+        length = len(layout.question_ids)
+        self._future = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
         self._sizes = [len(group.members) for group in groups]
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -135,36 +137,30 @@ class _QuestionReading:
         query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
         query = query.permute(2, 0, 1, 3, 4).reshape(copies, key_heads, shared * length, dim)
 
-        prefix = query @ self._prefix.keys[call.layer].float().transpose(-1, -2)
-        own_keys = call.key[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
-        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        own = query @ own_keys.transpose(-1, -2)
-        own = own.masked_fill(future.repeat(shared, 1), -torch.inf)
+        prefix = _Span(query, self._prefix.keys[call.layer])
+        own_keys = call.key[0].view(key_heads, copies, length, dim).transpose(0, 1)
+        own = _Span(query, own_keys, self._future.repeat(shared, 1))
         queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
         sources = [
-            (part @ group.keys[call.layer].float().transpose(-1, -2)).masked_fill(
-                group.padding, -torch.inf
-            )
+            _Span(part, group.keys[call.layer], group.padding)
             for part, group in zip(queries, self._groups, strict=True)
         ]
 
-        prefix_lse, own_lse = prefix.logsumexp(-1), own.logsumexp(-1)
-        source_lse = torch.cat([logits.logsumexp(-1) for logits in sources])
+        source_lse = torch.cat([source.lse for source in sources])
         if self._together:
-            total = torch.cat([prefix_lse, own_lse, source_lse]).logsumexp(0, keepdim=True)
+            total = torch.cat([prefix.lse, own.lse, source_lse]).logsumexp(0, keepdim=True)
         else:
-            total = prefix_lse.logaddexp(own_lse).logaddexp(source_lse)
-        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix_lse), shared, length)
+            total = prefix.lse.logaddexp(own.lse).logaddexp(source_lse)
+        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix.lse), shared, length)
         if call.layer == self._depth - 1:
             raise PassComplete
 
-        read = _weighted(prefix, total, self._prefix.values[call.layer])
-        own_values = call.value[0].float().view(key_heads, copies, length, dim).transpose(0, 1)
-        read = read + _weighted(own, total, own_values)
+        own_values = call.value[0].view(key_heads, copies, length, dim).transpose(0, 1)
+        read = prefix.read(self._prefix.values[call.layer], total) + own.read(own_values, total)
         totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
         from_sources = [
-            _weighted(logits, part, group.values[call.layer])
-            for logits, part, group in zip(sources, totals, self._groups, strict=True)
+            source.read(group.values[call.layer], part)
+            for source, part, group in zip(sources, totals, self._groups, strict=True)
         ]
         if self._together:
             read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
@@ -187,6 +183,29 @@ class _QuestionReading:
             part.append((features[0], features[1]))
 
 
-def _weighted(logits: Tensor, total: Tensor, values: Tensor) -> Tensor:
-    """Return softmax weights `exp(logits - total)` times values, float32."""
-    return (logits - total[..., None]).exp() @ values.float()
+class _Span:
+    """Attention to a span of keys, before it is known what else there is to attend to.
+
+    Args:
+        query: [C, Hkv, R * Q, D] float32, scaled.
+        keys: [Hkv, W, D] or [G, Hkv, W, D].
+        hidden: Bool, broadcast against the logits, True where a row may not look; each row sees
+            at least one key.
+    """
+
+    def __init__(self, query: Tensor, keys: Tensor, hidden: Tensor | None = None) -> None:
+        logits = query @ keys.float().transpose(-1, -2)
+        if hidden is not None:
+            logits.masked_fill_(hidden, -torch.inf)
+        self._peak = logits.amax(-1, keepdim=True)
+        self._weights = logits.sub_(self._peak).exp_()
+        self.lse = (self._weights.sum(-1, keepdim=True).log() + self._peak).squeeze(-1)
+
+    def read(self, values: Tensor, total: Tensor) -> Tensor:
+        """Return the span's part of the attention output, [C or G, Hkv, R * Q, D] float32.
+
+        Args:
+            values: As the keys.
+            total: Log-sum-exp over everything attended to, broadcast against `lse`.
+        """
+        return (self._weights @ values.float()) * (self._peak - total[..., None]).exp()

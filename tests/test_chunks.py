@@ -167,6 +167,18 @@ def test_json_holds_all_of_the_result() -> None:
     assert "\n  " in made.to_json(indent=2)
 
 
+def test_a_retrievers_own_score_and_index_are_not_lost_in_json() -> None:
+    chunk = {"text": "a", "score": 0.87, "index": 41, "rank": 3}
+    assert ScoredChunk(chunk, 1.5, 0, "a").to_dict() == {
+        "index": 0,
+        "score": 1.5,
+        "title": None,
+        "text": "a",
+        "rank": 3,
+        "given": {"score": 0.87, "index": 41},
+    }
+
+
 def test_a_score_that_is_no_number_is_null() -> None:
     shown = strictly(result(ScoredChunk("a", math.nan, 0, "a")).to_json())
     assert shown["kept"][0]["score"] is None

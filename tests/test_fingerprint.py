@@ -134,6 +134,10 @@ class Source:
         return f"{self.calls:064x}"
 
 
+def cached(folder: Path, cache: Path, compute: Source) -> str:
+    return cached_fingerprint(folder, cache, compute, dtype=torch.bfloat16)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     folder = tmp_path / "model"
@@ -145,7 +149,7 @@ def source(tmp_path: Path) -> Source:
 
 def test_it_is_computed_once(source: Source, tmp_path: Path) -> None:
     cache = tmp_path / "not yet" / "there"
-    values = {cached_fingerprint(source.folder, cache, source) for _ in range(3)}
+    values = {cached(source.folder, cache, source) for _ in range(3)}
     assert values == {f"{1:064x}"}
     assert source.calls == 1
     assert len(list(cache.iterdir())) == 1
@@ -172,33 +176,33 @@ def test_it_is_computed_again_when_a_file_changes(
     change: Callable[[Path], None], source: Source, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    cached_fingerprint(source.folder, cache, source)
+    cached(source.folder, cache, source)
     change(source.folder)
     for _ in range(2):
-        assert cached_fingerprint(source.folder, cache, source) == f"{2:064x}"
+        assert cached(source.folder, cache, source) == f"{2:064x}"
     assert source.calls == 2
 
 
 def test_another_folder_is_another_model(source: Source, tmp_path: Path) -> None:
     other = Source(tmp_path / "other")
     other.folder.symlink_to(source.folder)
-    cached_fingerprint(source.folder, tmp_path / "cache", source)
-    cached_fingerprint(other.folder, tmp_path / "cache", other)
+    cached(source.folder, tmp_path / "cache", source)
+    cached(other.folder, tmp_path / "cache", other)
     assert other.calls == 0, "a link to the same files is the same model"
     other.folder.unlink()
     other.folder.mkdir()
-    cached_fingerprint(other.folder, tmp_path / "cache", other)
+    cached(other.folder, tmp_path / "cache", other)
     assert other.calls == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"g" * 64, b"\xff" * 64, b"0" * 65])
 def test_a_damaged_entry_is_computed_again(damage: bytes, source: Source, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    cached_fingerprint(source.folder, cache, source)
+    cached(source.folder, cache, source)
     (entry,) = cache.iterdir()
     entry.write_bytes(damage)
     for _ in range(2):
-        assert cached_fingerprint(source.folder, cache, source) == f"{2:064x}"
+        assert cached(source.folder, cache, source) == f"{2:064x}"
 
 
 def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_path: Path) -> None:
@@ -207,5 +211,14 @@ def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_pat
     for cache in (in_the_way, in_the_way / "cache"):
         source.calls = 0
         for call in (1, 2):
-            assert cached_fingerprint(source.folder, cache, source) == f"{call:064x}"
+            assert cached(source.folder, cache, source) == f"{call:064x}"
     assert in_the_way.read_text() == ""
+
+
+def test_a_load_in_another_dtype_is_a_model_of_its_own(source: Source, tmp_path: Path) -> None:
+    tiny = torch.tensor([1e-30], dtype=torch.bfloat16)
+    assert tiny.half().bfloat16() != tiny, "float16 can't hold what bfloat16 can"
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
+        assert (half, cached(source.folder, cache, source)) == (f"{1:064x}", f"{2:064x}")

@@ -217,7 +217,8 @@ def test_a_description_that_is_no_object(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["quantity", "passes", "fingerprint", "template_hash", "provenance", "target_rule", "sha256"],
+    ["quantity", "passes", "fingerprint", "template_hash", "provenance", "target_rule", "sha256"]
+    + ["layers", "heads"],
 )
 def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
     describe(folder, **{key: None})
@@ -237,6 +238,8 @@ def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
         ("passes", 5),
         ("provenance", 5),
         ("provenance", "text"),
+        ("layers", 2),
+        ("heads", "4"),
     ],
 )
 def test_a_description_with_other_values(folder: Path, key: str, value: Any) -> None:
