@@ -9,7 +9,7 @@ import click
 from at2_rag.command_line import verbose_option
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
-MORE_SYSTEMS = ("bm25_unstemmed",)
+MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
 
 
 @click.group()
@@ -54,7 +54,7 @@ def eval_group() -> None:
     "systems",
     multiple=True,
     type=click.Choice(DEFAULT_SYSTEMS + MORE_SYSTEMS),
-    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed]",
+    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed and at2_joint]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @verbose_option

@@ -20,6 +20,7 @@ from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
+from at2_rag_evals.rankers.at2_joint import AT2JointRanker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
@@ -43,7 +44,7 @@ def test_the_command_knows_the_systems_there_are() -> None:
     assert set(SYSTEMS) == {*DEFAULT_SYSTEMS, *MORE_SYSTEMS}
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "at2"])
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"at2", "at2_joint"}))
 def test_every_system_scores_any_text(
     name: str, embedding_folder: Path, scoring_folder: Path
 ) -> None:
@@ -192,6 +193,19 @@ def test_at2_gives_the_pruners_scores(scoring_folder: Path) -> None:
     ):
         ranker.prepare()
         assert ranker.score("who wrote emma", given).scores == expected
+
+
+def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
+    folder, given = str(scoring_folder), [Chunk("jane austen", "Emma"), Chunk("the sea")]
+    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", reading="joint")
+    ranker = AT2Ranker(folder, head_weights="uniform", reading="joint")
+    ranker.prepare()
+    expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
+    assert ranker.score("who wrote emma", given).scores == expected
+    alone = AT2Ranker(folder, head_weights="uniform")
+    assert settings_key(ranker) != settings_key(alone)
+    joint = AT2JointRanker(folder)
+    assert (joint.name, joint.settings["reading"]) == ("at2_joint", "joint")
 
 
 def test_at2_settings_follow_model_and_weights(scoring_folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import at2_rag
 from at2_rag.chunks import Chunk
+from at2_rag.features import Reading
 from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
 from at2_rag.pruner import AT2Pruner
@@ -42,6 +43,7 @@ class AT2Ranker:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
         head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
             for those shipped for the model.
+        reading: The reading mode; None for what the head weights are for.
 
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
@@ -50,8 +52,15 @@ class AT2Ranker:
     name = "at2"
     workers = os.cpu_count() or 1
 
-    def __init__(self, model: str | None = None, *, head_weights: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        head_weights: str | None = None,
+        reading: Reading | None = None,
+    ) -> None:
         self._model = model or DEFAULT_MODEL
+        self._reading = reading
         self._head_weights = head_weights
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = preferred_dtype(self._device)
@@ -61,6 +70,7 @@ class AT2Ranker:
             "model_files_sha256": files_sha256(resolve_model(self._model), _MODEL_FILES),
             "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
             "head_weights_sha256": _weights_sha256(head_weights, package / "weights"),
+            "reading": reading,
             "device": self._device.type,
             "dtype": str(self._dtype).removeprefix("torch."),
             "code_sha256": files_sha256(package, [f"{name}.py" for name in SCORING_MODULES]),
@@ -76,6 +86,7 @@ class AT2Ranker:
         self._pruner = AT2Pruner.from_pretrained(
             self._model,
             head_weights=self._head_weights,
+            reading=self._reading,
             device=self._device,
             dtype=self._dtype,
             chunk_states=StateCache(),

@@ -19,7 +19,8 @@ class RankerOptions:
 
     Attributes:
         seed: Seed of the random order.
-        model: The scoring model of `at2` and `all_heads_mean`; None for the default model.
+        model: The scoring model of `at2`, `at2_joint` and `all_heads_mean`; None for the default
+            model.
         head_weights: The head weights of `at2`; None for those shipped for the model.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
     """
@@ -34,6 +35,12 @@ def _all_heads_mean(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker  # imports torch
 
     return AllHeadsMeanRanker(options.model)
+
+
+def _at2_joint(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2_joint import AT2JointRanker  # imports torch
+
+    return AT2JointRanker(options.model)
 
 
 def _at2(options: RankerOptions) -> Ranker:
@@ -51,6 +58,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "minilm": lambda options: MiniLMRanker(options.embedding_model),
         "all_heads_mean": _all_heads_mean,
         "at2": _at2,
+        "at2_joint": _at2_joint,
     }
 )
 
