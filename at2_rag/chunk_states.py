@@ -39,7 +39,8 @@ class ChunkState:
 
     Attributes:
         keys: [L, Hkv, W, D] in the model's dtype, W the source's tokens.
-        values: [L - 1, Hkv, W, D]; in the last layer in use only keys are needed.
+        values: [L - 1, Hkv, W, D]; in the last layer in use only keys are needed. [L, Hkv, W, D]
+            where the question's own output is wanted too, see `encode_prefix`.
     """
 
     keys: Tensor
@@ -89,7 +90,7 @@ class StateGroup:
         members: [G] int64, place of each source in its layout.
         lengths: [G] int64, tokens of each source.
         keys: [L, G, Hkv, W, D].
-        values: [L - 1, G, Hkv, W, D].
+        values: [L - 1, G, Hkv, W, D], or [L, ...] as in `ChunkState`.
         padding: [G, 1, 1, W] bool, True on padding.
     """
 
@@ -100,9 +101,15 @@ class StateGroup:
     padding: Tensor
 
 
-def encode_prefix(model: ScoringModel) -> ChunkState:
-    """Read the prefix."""
-    return _encode_pack(model, None, [model.prompts.prefix_ids])[0]
+def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
+    """Read the prefix.
+
+    Args:
+        model: The scoring model.
+        last_values: Keep values in the last layer too, for the prefix and for all sources that
+            are read after it, so that what reads them can go on to the model's output.
+    """
+    return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
 
 
 def ready_states(
@@ -215,13 +222,19 @@ def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
 
 
 def _encode_pack(
-    model: ScoringModel, prefix: ChunkState | None, pack: Sequence[tuple[int, ...]]
+    model: ScoringModel,
+    prefix: ChunkState | None,
+    pack: Sequence[tuple[int, ...]],
+    *,
+    last_values: bool = False,
 ) -> list[ChunkState]:
     device = model.device
     lengths = [len(ids) for ids in pack]
     past = prefix.tokens if prefix else 0
     positions = torch.cat([torch.arange(past, past + length) for length in lengths])
-    reading = _EncodeReading(prefix, lengths, model)
+    if prefix is not None:
+        last_values = len(prefix.values) == len(prefix.keys)
+    reading = _EncodeReading(prefix, lengths, model, last_values=last_values)
     ids = torch.tensor([token for source in pack for token in source], device=device)
     model.run_packed(ids, positions.to(device), reading)
     keys = torch.stack(reading.keys)
@@ -238,12 +251,18 @@ class _EncodeReading:
     """Packed sources, each attending to the prefix and causally to itself; keeps keys, values."""
 
     def __init__(
-        self, prefix: ChunkState | None, lengths: Sequence[int], model: ScoringModel
+        self,
+        prefix: ChunkState | None,
+        lengths: Sequence[int],
+        model: ScoringModel,
+        *,
+        last_values: bool,
     ) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self._prefix = prefix
         self._depth = model.depth
+        self._last_values = last_values
         past = prefix.tokens if prefix else 0
         self._blocks = []
         starts = torch.tensor([0, *lengths]).cumsum(0)
@@ -257,9 +276,11 @@ class _EncodeReading:
 
     def attend(self, call: AttentionCall) -> Tensor:
         self.keys.append(call.key[0])
-        if call.layer == self._depth - 1:
+        last = call.layer == self._depth - 1
+        if not last or self._last_values:
+            self.values.append(call.value[0])
+        if last:
             raise PassComplete
-        self.values.append(call.value[0])
         repeats = call.query.shape[1] // call.key.shape[1]
         query = call.query[0].transpose(0, 1)  # [N, H, D]
         key, value = call.key[0].transpose(0, 1), call.value[0].transpose(0, 1)

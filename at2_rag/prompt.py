@@ -25,6 +25,8 @@ from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
 QUESTION_START = "Question: "
+ANSWER_START = "\n\nAnswer:"
+"""Stands between question and answer for models without a chat template."""
 
 WINDOW_TOKENS = 1024
 """Longest piece of a chunk that independent reading encodes at once."""
@@ -83,6 +85,33 @@ class PromptLayout:
         return start + self.target[0], start + self.target[1]
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerLayout:
+    """A prompt and an answer to it.
+
+    Attributes:
+        prompt: The prompt.
+        bridge_ids: Ids between the question and the answer.
+        answer_ids: Ids of the answer.
+        spans: For each answer token its half-open range of characters in the answer's text.
+    """
+
+    prompt: PromptLayout
+    bridge_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """Prompt and answer as joint reading sees them."""
+        return (*self.prompt.input_ids, *self.bridge_ids, *self.answer_ids)
+
+    @property
+    def query_ids(self) -> tuple[int, ...]:
+        """What is read after the sources: question, bridge and answer."""
+        return (*self.prompt.question_ids, *self.bridge_ids, *self.answer_ids)
+
+
 class TextEncoder:
     """Tokenises text from outside so that control tokens in it stay text.
 
@@ -122,6 +151,18 @@ class TextEncoder:
         """Return the ids of `text`, none of them a control token; lone surrogates are U+FFFD."""
         return self.encode_all([text])[0]
 
+    def encode_with_spans(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Return the ids of `text` and for each its half-open range of characters in it."""
+        clean = replace_surrogates(text)
+        tokens = self._tokens(clean)
+        if len(clean) < len(text):  # surrogate pairs were joined
+            places = [0]
+            for character in clean:
+                paired = character > "\uffff" and text[places[-1]] != character
+                places.append(places[-1] + (2 if paired else 1))
+            tokens = [(token, (places[start], places[end])) for token, (start, end) in tokens]
+        return tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
+
     def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each text."""
         clean = [replace_surrogates(text) for text in texts]
@@ -129,23 +170,33 @@ class TextEncoder:
         return [
             tuple(encoding.ids)
             if self._control_ids.isdisjoint(encoding.ids)
-            else self._encode_around_control(text)
+            else tuple(token for token, _ in self._tokens(text))
             for text, encoding in zip(clean, encodings, strict=True)
         ]
 
-    def _encode_around_control(self, text: str) -> tuple[int, ...]:
+    def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, tuple[int, int]]]:
+        """Return ids, none of them a control token, with their places in the text."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
         # A vocabulary may hold a control token as an ordinary piece (Unigram models do): cut the
         # text inside every such piece, where it can no longer match, until none is left.
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
         cuts = [
             start + 1
-            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            for token, (start, end) in tokens
             if token in self._control_ids and end - start > 1
         ]
         if not cuts:
-            return tuple(token for token in encoding.ids if token not in self._control_ids)
-        pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
-        return tuple(token for piece in pieces for token in self._encode_around_control(piece))
+            return [
+                (token, (offset + start, offset + end))
+                for token, (start, end) in tokens
+                if token not in self._control_ids
+            ]
+        pieces = pairwise([0, *cuts, len(text)])
+        return [
+            token
+            for start, end in pieces
+            for token in self._tokens(text[start:end], offset + start)
+        ]
 
 
 class PromptBuilder:
@@ -163,7 +214,7 @@ class PromptBuilder:
     def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self._encoder = TextEncoder(tokenizer)
-        self._head = _text_before_user(tokenizer)
+        self._head, tail = _text_around_user(tokenizer)
         # A copy, since calling a tokenizer sets the truncation and padding of its backend.
         whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         whole.no_padding()
@@ -174,6 +225,10 @@ class PromptBuilder:
         if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
             prefix = prefix[:-1]
         self._prefix_ids = tuple(prefix)
+        # After a template the answer stands by itself, after plain text it is the next word.
+        self._answer_lead = " " if tail is None else ""
+        bridge = whole.encode(ANSWER_START if tail is None else tail, add_special_tokens=False)
+        self._bridge_ids = tuple(bridge.ids)
         self._question_start = self._encoder.encode(QUESTION_START)
 
     @property
@@ -186,6 +241,34 @@ class PromptBuilder:
     def prefix_ids(self) -> tuple[int, ...]:
         """Ids of the prefix, the same for every prompt."""
         return self._prefix_ids
+
+    @property
+    def bridge_ids(self) -> tuple[int, ...]:
+        """Ids between the question and the answer, the same for every prompt."""
+        return self._bridge_ids
+
+    def answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
+        """Add an answer to a prompt.
+
+        Raises:
+            InputError: If the answer is blank.
+            PromptTooLongError: If prompt and answer together are longer than the model's window;
+                of a prompt that is read independently its longest source counts.
+        """
+        if not isinstance(answer, str) or not answer.strip():
+            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
+        lead = self._answer_lead
+        ids, spans = self._encoder.encode_with_spans(lead + answer)
+        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        longest = max(map(len, prompt.source_ids), default=0)
+        question = len(prompt.question_ids) + len(self._bridge_ids)
+        needed = len(self._prefix_ids) + longest + question + len(ids)
+        if needed > self.max_tokens:
+            raise PromptTooLongError(
+                f"question and answer need {needed} tokens with the longest chunk alone, the "
+                f"scoring model takes {self.max_tokens}; pass a shorter answer"
+            )
+        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out one prompt that holds all chunks.
@@ -265,10 +348,13 @@ def _windows(ids: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     return [ids[start : start + size] for start in starts]
 
 
-def _text_before_user(tokenizer: Any) -> str:
-    """Return what the chat template puts before the user's words; "" without a template."""
+def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
+    """Return what the chat template puts before and after the user's words.
+
+    Without a template nothing is put before them, and what comes after is None.
+    """
     if tokenizer.chat_template is None:
-        return ""
+        return "", None
     try:
         rendered: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": _SENTINEL}],
@@ -281,10 +367,10 @@ def _text_before_user(tokenizer: Any) -> str:
         raise UnsupportedModelError(
             f"the model's chat template refuses a single user turn: {error}; use another model"
         ) from error
-    head, found, _ = rendered.partition(_SENTINEL)
+    head, found, tail = rendered.partition(_SENTINEL)
     if not found:
         raise UnsupportedModelError(
             "the model's chat template changes or drops the user's words, so spans can't be "
             "placed; use a model whose template keeps them, or one without a template"
         )
-    return head
+    return head, tail

@@ -295,10 +295,27 @@ def _places(
     return places, valid
 
 
+def shared_view(model: nn.Module) -> Any:
+    """Return a copy of a model's module tree that shares all tensors, with our attention function.
+
+    Raises:
+        UnsupportedModelError: If the family can't use another attention function.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    view: Any = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    try:
+        view.set_attn_implementation(IMPLEMENTATION)
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"the family {view.config.model_type!r} can't use another attention function: "
+            f"{error}; use a family that supports transformers' attention interface"
+        ) from error
+    return view.eval()
+
+
 def _truncated_view(base: nn.Module, depth: int) -> Any:
-    """Return a copy of the module tree that shares all tensors and ends after `depth` layers."""
-    tensors = [*base.parameters(), *base.buffers()]
-    view: Any = copy.deepcopy(base, {id(tensor): tensor for tensor in tensors})
+    """Return a view of the base model that ends after `depth` layers."""
+    view = shared_view(base)
     total = view.config.num_hidden_layers
     stacks = [
         (parent, name)
@@ -317,11 +334,4 @@ def _truncated_view(base: nn.Module, depth: int) -> Any:
     kinds = getattr(view.config, "layer_types", None)
     if kinds and len(kinds) > depth:  # families that derive the list have already cut it
         view.config.layer_types = kinds[:depth]
-    try:
-        view.set_attn_implementation(IMPLEMENTATION)
-    except ValueError as error:
-        raise UnsupportedModelError(
-            f"the family {view.config.model_type!r} can't use another attention function: "
-            f"{error}; use a family that supports transformers' attention interface"
-        ) from error
-    return view.eval()
+    return view

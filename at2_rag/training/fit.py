@@ -1,49 +1,43 @@
-"""Fitting head weights: a linear readout under a listwise loss. Pure numbers, no model.
+"""Fitting head weights: linear readouts under three kinds of loss. Pure numbers, no model.
 
-The loss of a sample is the cross-entropy between the softmax over its chunks' scores and the
-uniform distribution over its gold chunks (ListNet's top-one loss; Cao et al., "Learning to Rank:
-From Pairwise Approach to Listwise Approach", ICML 2007). It is convex in the weights; a ridge
-penalty on the standardised weights keeps it strictly so.
+*Listwise*: the cross-entropy between the softmax over a sample's scores and a distribution over
+its chunks (ListNet's top-one loss; Cao et al., "Learning to Rank: From Pairwise Approach to
+Listwise Approach", ICML 2007): uniform over gold chunks, or in proportion to what each chunk's
+absence costs the answer. Convex in the weights; a ridge penalty on the standardised weights keeps
+it strictly so.
+
+*Pearson*: minus the correlation, within a sample, between an answer's likelihood under masks and
+the sum of the kept chunks' scores (B. Cohen-Wang et al., "Learning to Attribute with Attention",
+arXiv 2504.13752, section 3). It doesn't know the weights' scale and isn't convex: it starts from
+the least-squares solution, and its penalty is the ridge relative to the predictions' variance.
+
+*Mixed*: both, on the same or on different samples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.optimize import minimize
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+from at2_rag.errors import InputError
+from at2_rag.training.losses import (
+    AblationData,
+    ListwiseData,
+    ListwiseLoss,
+    PearsonLoss,
+    Standard,
+    Vector,
+)
 
 _MOST_ITERATIONS = 500
 _TOLERANCE = 1e-7  # relative change of the loss at which fitting ends
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ListwiseData:
-    """Samples with features and labels, the sources of a sample one after another.
-
-    Attributes:
-        features: [N, F] float32.
-        labels: [N] bool; every sample has a gold source and another.
-        counts: [I] int64, sources of each sample, summing to N.
-        weights: [I] float64, weight of each sample in the loss.
-    """
-
-    features: Floats
-    labels: npt.NDArray[np.bool_]
-    counts: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-
-    def take(self, samples: npt.NDArray[np.bool_]) -> ListwiseData:
-        """Return the samples where the mask [I] holds."""
-        rows = np.repeat(samples, self.counts)
-        return ListwiseData(
-            self.features[rows], self.labels[rows], self.counts[samples], self.weights[samples]
-        )
+Loss: TypeAlias = Callable[[Vector], tuple[float, Vector]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +46,9 @@ class LinearFit:
 
     Attributes:
         weight: [F] float64, for features as they come: standardisation is folded in.
-        bias: Makes the mean score over the training sources zero.
-        loss: Weighted mean cross-entropy on the training samples, in nats.
+        bias: Of a listwise fit, makes the mean score over the training sources zero; fitted
+            where ablations tell what keeping any chunk at all does.
+        loss: The weighted mean loss on the training samples, without the penalty.
     """
 
     weight: npt.NDArray[np.float64]
@@ -68,34 +63,103 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
         data: The samples.
         ridge: Penalty r in `loss + r / 2 * |v|^2`, v the weights of the standardised features.
     """
-    mean = data.features.mean(axis=0, dtype=np.float64)
-    scale = data.features.std(axis=0, dtype=np.float64)
-    scale[scale < 1e-6] = np.inf  # a feature that never varies gets no weight
-    # torch's products, not NumPy's: they keep to the number of threads that torch is set to.
-    matrix = torch.from_numpy(((data.features - mean) / scale).astype(np.float32))
-    starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
-    share = data.weights / data.weights.sum()
-    gold = data.labels / np.repeat(np.add.reduceat(data.labels.astype(float), starts), data.counts)
-    row_share = np.repeat(share, data.counts)
+    standard = Standard.of(data.features)
+    term = ListwiseLoss(data, standard)
+    vector = _minimise([(1.0, term)], np.zeros(len(standard.mean)), ridge)
+    return _folded(standard, vector, 0.0, term(vector)[0])
 
-    def objective(vector: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        scores = (matrix @ torch.from_numpy(vector).float()).double().numpy()
-        top = np.maximum.reduceat(scores, starts)
-        exponents = np.exp(scores - np.repeat(top, data.counts))
-        totals = np.add.reduceat(exponents, starts)
-        log_totals = np.log(totals) + top
-        loss = share @ log_totals - (row_share * gold) @ scores
-        excess = row_share * (exponents / np.repeat(totals, data.counts) - gold)
-        slope = (torch.from_numpy(excess).float() @ matrix).double().numpy()
-        return float(loss + ridge / 2 * vector @ vector), slope + ridge * vector
+
+def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
+    """Return the weights whose summed scores correlate best with the ablations' effects.
+
+    Samples whose effects don't vary are passed over. The scale of the scores is such that a
+    prediction's variance over masks is 1 in the weighted mean over samples.
+
+    Args:
+        data: The samples.
+        ridge: Penalty r in `loss + r / 2 * |v|^2 / V`, v the weights of the standardised
+            features (bias included) and V the weighted mean variance of the predictions.
+
+    Raises:
+        InputError: If no sample's effects vary.
+    """
+    standard = Standard.of(data.features)
+    term = PearsonLoss(data, standard)
+    vector = _minimise([(1.0, term)], term.least_squares(ridge), 0.0, relative=(term, ridge))
+    scaled = vector / np.sqrt(term.variance(vector))
+    return _folded(standard, scaled[:-1], scaled[-1], term(vector)[0])
+
+
+def fit_mixed(
+    listwise: ListwiseData, ablations: AblationData, *, ridge: float, share: float
+) -> LinearFit:
+    """Return the weights that minimise a mixture of the listwise and the Pearson loss.
+
+    The listwise part gives the scores their scale. Features are standardised over the listwise
+    samples.
+
+    Args:
+        listwise: Samples of the listwise loss.
+        ablations: Samples of the Pearson loss, with the same features.
+        ridge: Penalty as in `fit_listwise`.
+        share: The Pearson loss's part of the sum, in (0, 1); the listwise loss has the rest.
+
+    Raises:
+        InputError: If `share` is out of range, or no sample's effects vary.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share is {share}; pass a number above 0 and below 1")
+    standard = Standard.of(listwise.features)
+    first, second = ListwiseLoss(listwise, standard), PearsonLoss(ablations, standard)
+
+    def ranked(vector: Vector) -> tuple[float, Vector]:
+        loss, slope = first(vector[:-1])
+        return loss, np.append(slope, 0.0)  # the bias doesn't change a ranking
+
+    start = _minimise([(1.0, first)], np.zeros(len(standard.mean)), ridge)
+    terms: list[tuple[float, Loss]] = [(1 - share, ranked), (share, second)]
+    vector = _minimise(terms, np.append(start, 0.0), ridge)
+    return _folded(
+        standard, vector[:-1], vector[-1], sum(part * term(vector)[0] for part, term in terms)
+    )
+
+
+def _folded(standard: Standard, vector: Vector, bias: float, loss: float) -> LinearFit:
+    """Return the readout for features as they come."""
+    weight = vector / standard.scale
+    return LinearFit(weight=weight, bias=float(bias - standard.mean @ weight), loss=loss)
+
+
+def _minimise(
+    terms: Sequence[tuple[float, Loss]],
+    start: Vector,
+    ridge: float,
+    *,
+    relative: tuple[PearsonLoss, float] | None = None,
+) -> Vector:
+    """Return the vector that minimises weighted terms and a penalty, absolute or relative."""
+
+    def objective(vector: Vector) -> tuple[float, Vector]:
+        loss = ridge / 2 * float(vector @ vector)
+        slope = ridge * vector
+        for weight, term in terms:
+            value, gradient = term(vector)
+            loss += weight * value
+            slope = slope + weight * gradient
+        if relative is not None:
+            term, strength = relative
+            square, variance = float(vector @ vector), term.variance(vector)
+            loss += strength / 2 * square / variance
+            inner = 2 * vector - square / variance * term.variance_slope(vector)
+            slope = slope + strength / 2 / variance * inner
+        return loss, slope
 
     found = minimize(
         objective,
-        np.zeros(matrix.shape[1]),
+        start,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
     )
-    weight = found.x / scale
-    loss = float(found.fun - ridge / 2 * found.x @ found.x)
-    return LinearFit(weight=weight, bias=float(-mean @ weight), loss=loss)
+    vector: Vector = found.x
+    return vector

@@ -15,7 +15,8 @@ from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import collect
 from at2_rag.training.examples import Example, gold_groups
-from at2_rag.training.fit import ListwiseData, fit_listwise
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
 from at2_rag.training.validation import (
     RIDGES,
     Candidate,

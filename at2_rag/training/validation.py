@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.features import PASSES, FeatureSpec, Pass, Quantity, Reading
-from at2_rag.training.fit import Floats, ListwiseData, fit_listwise
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import Floats, ListwiseData
 from at2_rag.training.store import ShardFeatures
 
 RIDGES = (3e-3, 1e-2, 3e-2)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from at2_rag.training.fit import LinearFit, ListwiseData, fit_listwise
+from at2_rag.training.fit import LinearFit, fit_listwise
+from at2_rag.training.losses import ListwiseData
 
 
 def make_data(

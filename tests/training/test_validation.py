@@ -13,7 +13,8 @@ from ir_measures import nDCG
 
 from at2_rag.attention import SpanAttention
 from at2_rag.features import PASSES, FeatureSpec, Reading
-from at2_rag.training.fit import ListwiseData, fit_listwise
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
 from at2_rag.training.store import ShardFeatures
 from at2_rag.training.validation import (
     Candidate,

@@ -1,0 +1,210 @@
+"""Ablations: how likely an answer still is when some of the chunks are left out.
+
+A mask says which chunks of an item are kept. The same masks can be read in two ways, see
+`answer_model`: `ablate_by_removal`, the truth that pruning meets, and `ablate_by_masking`, over
+chunk states computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import InputError, ScoringError
+from at2_rag.training.answer_model import AnswerModel, log_probability, logit_probability
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+
+MILD_KEEP = 0.5
+"""Keep rate of every other mask: half of the chunks, as in the paper."""
+
+PRUNED_KEEP = (0.1, 0.3)
+"""Range of the others' keep rates: what pruning leaves."""
+
+_MOST_DRAWS = 200  # for each mask wanted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ablations:
+    """An answer's likelihood under masks.
+
+    Attributes:
+        masks: [M, S] bool, True for chunks that were kept.
+        token_logits: [M, A] float32, logit-probability of each token of the answer.
+    """
+
+    masks: Bools
+    token_logits: Floats
+
+    @property
+    def logit_probabilities(self) -> npt.NDArray[np.float64]:
+        """Logit-probability of the whole answer under each mask, [M]."""
+        values: npt.NDArray[np.float64] = logit_probability(
+            torch.from_numpy(self.token_logits)
+        ).numpy()
+        return values
+
+    @property
+    def mean_log_probabilities(self) -> npt.NDArray[np.float64]:
+        """Mean log-probability of the answer's tokens under each mask, [M], in nats a token."""
+        values: npt.NDArray[np.float64] = log_probability(
+            torch.from_numpy(self.token_logits)
+        ).numpy() / len(self.token_logits.T)
+        return values
+
+    def of_tokens(self, start: int, end: int) -> Ablations:
+        """Return the same for a part of the answer, the tokens `start` to `end` (exclusive)."""
+        if not 0 <= start < end <= self.token_logits.shape[1]:
+            tokens = self.token_logits.shape[1]
+            raise InputError(f"tokens {start} to {end} of an answer of {tokens}; pass 0 <= a < b")
+        return Ablations(self.masks, self.token_logits[:, start:end])
+
+
+def draw_masks(
+    chunks: int,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    keep: float | None = None,
+) -> Bools:
+    """Return different random masks over an item's chunks.
+
+    Args:
+        chunks: Number of chunks S, at least 2: with one there is nothing to compare.
+        count: Number of masks; there are fewer of them where chunks are so few (then all that
+            are possible are returned) or the rate so extreme that no more different ones turn up.
+        rng: Seeded generator.
+        keep: Probability that a chunk is kept, in (0, 1); None for both regimes in turn,
+            `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
+
+    Returns:
+        [M, S] bool, M at most `count`; neither all kept nor all left out.
+
+    Raises:
+        InputError: If there are fewer than two chunks, no masks, or the rate is out of range.
+    """
+    if chunks < 2:
+        raise InputError(f"an item has {chunks} chunks; ablations compare at least 2")
+    if count < 1:
+        raise InputError(f"count is {count}; draw at least 1 mask")
+    if keep is not None and not 0 < keep < 1:
+        raise InputError(f"keep is {keep}; pass a probability above 0 and below 1")
+    possible = 2**chunks - 2 if chunks < 31 else count
+    if possible <= count:
+        numbers = np.arange(1, possible + 1)
+        return (numbers[:, None] >> np.arange(chunks) & 1).astype(bool)
+    masks: dict[bytes, Bools] = {}
+    for drawn in range(_MOST_DRAWS * count):
+        if len(masks) == count:
+            break
+        rate = keep
+        if rate is None:
+            rate = MILD_KEEP if drawn % 2 == 0 else rng.uniform(*PRUNED_KEEP)
+        mask = rng.random(chunks) < rate
+        if mask.any() and not mask.all():
+            masks.setdefault(mask.tobytes(), mask)
+    if not masks:
+        raise InputError(
+            f"keep is {keep}, which keeps all of {chunks} chunks or none; pass another"
+        )
+    return np.stack(list(masks.values()))
+
+
+def leave_one_out(chunks: int) -> Bools:
+    """Return S + 1 masks: all chunks kept, then each of them left out, [S + 1, S]."""
+    return np.concatenate([np.ones((1, chunks), dtype=bool), ~np.eye(chunks, dtype=bool)])
+
+
+def drops(ablations: Ablations) -> npt.NDArray[np.float64]:
+    """Return how much each chunk's absence costs the answer, [S], in nats a token.
+
+    Args:
+        ablations: Whose first S + 1 masks are `leave_one_out`'s.
+
+    Raises:
+        InputError: If they aren't.
+    """
+    sources = ablations.masks.shape[1]
+    if not np.array_equal(ablations.masks[: sources + 1], leave_one_out(sources)):
+        raise InputError("the ablations don't begin with leave_one_out's masks; put them first")
+    means = ablations.mean_log_probabilities
+    difference: npt.NDArray[np.float64] = means[0] - means[1 : sources + 1]
+    return difference
+
+
+def ablate_by_masking(
+    model: AnswerModel, query: str, chunks: Sequence[Chunk], answer: str, masks: Bools
+) -> Ablations:
+    """Read the answer over chunk states, with the states of left-out chunks hidden.
+
+    Args:
+        model: The model that answers.
+        query: The question.
+        chunks: The item's chunks.
+        answer: The answer.
+        masks: [M, S] bool over the chunks.
+
+    Raises:
+        InputError: If query or answer is blank, or the masks don't fit the chunks.
+        PromptTooLongError: If question and answer don't fit the model's window.
+        UnsupportedModelError: If the model's family can't read chunks independently.
+        ScoringError: If the model's numbers overflowed.
+    """
+    _check_masks(masks, chunks)
+    layout = model.prompts.answer(model.prompts.independent(query, chunks), answer)
+    by_source = torch.from_numpy(masks[:, list(layout.prompt.owners)])
+    return _ablations(masks, model.read_masked(layout, by_source))
+
+
+def ablate_by_removal(
+    model: AnswerModel, query: str, chunks: Sequence[Chunk], answer: str, masks: Bools
+) -> Ablations:
+    """Read the answer in full after each choice of chunks, as a generator does after pruning.
+
+    Args:
+        model: The model that answers.
+        query: The question.
+        chunks: The item's chunks.
+        answer: The answer.
+        masks: [M, S] bool over the chunks.
+
+    Raises:
+        InputError: As `ablate_by_masking`.
+        PromptTooLongError: If a prompt with its answer exceeds the model's window.
+        ScoringError: If the model's numbers overflowed.
+    """
+    _check_masks(masks, chunks)
+    layouts = [
+        model.prompts.answer(
+            model.prompts.joint(
+                query, [chunk for chunk, kept in zip(chunks, mask, strict=True) if kept]
+            ),
+            answer,
+        )
+        for mask in masks
+    ]
+    return _ablations(masks, torch.stack(model.read(layouts)))
+
+
+def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:
+    if masks.dtype != np.bool_ or masks.ndim != 2 or masks.shape[1] != len(chunks):
+        raise InputError(
+            f"masks are {masks.dtype} of shape {masks.shape}; pass bool of shape "
+            f"[M, {len(chunks)}] for {len(chunks)} chunks"
+        )
+
+
+def _ablations(masks: Bools, token_logits: Tensor) -> Ablations:
+    values: Floats = token_logits.cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ScoringError(
+            "the model's log-probabilities hold NaN or infinity; load it in float32 or bfloat16"
+        )
+    return Ablations(masks, values)

@@ -1,0 +1,311 @@
+"""The whole model with its LM head: answers questions, and tells how likely an answer is.
+
+What an ablation does to an answer is measured here in two ways. *Removal*: the prompt is laid out
+again without the chunk and read in full, which is what a generator meets after pruning. *Masked
+states*: every chunk is read once, independently, and an ablation hides states from question and
+answer, so that many ablations cost little more than one reading.
+
+Likelihoods are logit-probabilities (B. Cohen-Wang et al., "ContextCite: Attributing Model
+Generation to Context", NeurIPS 2024, section 3): log p - log(1 - p), additive where
+probabilities saturate.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from at2_rag.attention import READING_KEYWORD, AttentionCall
+from at2_rag.chunk_states import ChunkState, encode_prefix, encode_sources
+from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.prompt import AnswerLayout, PromptLayout
+from at2_rag.scoring_model import ScoringModel, shared_view
+
+BATCH_TOKENS = 4096
+"""Most tokens (padding included) of one forward pass; a longer prompt has a pass of its own."""
+
+LOGIT_ROWS = 1024
+"""Most rows of next-token logits held at a time."""
+
+
+class AnswerModel:
+    """A causal language model that answers, with its ablations.
+
+    Thread-safe; the caller's model is not changed.
+
+    Args:
+        model: A transformers causal LM with its LM head.
+        tokenizer: Its fast tokenizer.
+
+    Raises:
+        UnsupportedModelError: As `ScoringModel`.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.scoring_model = ScoringModel(model, tokenizer)
+        self.prompts = self.scoring_model.prompts
+        self._tokenizer = tokenizer
+        self._view = shared_view(model)
+        self._prefix: ChunkState | None = None
+        self._prefix_lock = threading.Lock()
+
+    def generate(self, prompts: Sequence[PromptLayout], *, max_new_tokens: int = 32) -> list[str]:
+        """Return the greedy answer to each joint prompt, at most so many tokens long.
+
+        Raises:
+            PromptTooLongError: If a prompt and its answer may exceed the model's window.
+        """
+        bridge = self.prompts.bridge_ids
+        rows = [(*prompt.input_ids, *bridge) for prompt in prompts]
+        self._check_window(len(row) + max_new_tokens for row in rows)
+        answers = [""] * len(rows)
+        for batch in _batches([len(row) for row in rows]):
+            ids, mask, _ = self._left_padded([rows[index] for index in batch])
+            with torch.inference_mode():
+                output = self._view.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    repetition_penalty=1.0,
+                    pad_token_id=_any_id(
+                        self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
+                    ),
+                )
+            texts = self._tokenizer.batch_decode(
+                output[:, ids.shape[1] :], skip_special_tokens=True
+            )
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = text.strip()
+        return answers
+
+    def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
+        """Read prompts with their answers in full.
+
+        Args:
+            layouts: Joint prompts with answers.
+
+        Returns:
+            For each the logit-probability of every answer token, [A] float32.
+
+        Raises:
+            PromptTooLongError: If one exceeds the model's window.
+        """
+        rows = [layout.input_ids for layout in layouts]
+        self._check_window(map(len, rows))
+        results: list[Tensor | None] = [None] * len(rows)
+        for batch in _batches([len(row) for row in rows]):
+            longest = max(len(layouts[index].answer_ids) for index in batch)
+            ids, mask, positions = self._left_padded([rows[index] for index in batch])
+            with torch.inference_mode():
+                logits = self._view(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    use_cache=False,
+                    logits_to_keep=longest + 1,
+                ).logits
+            for row, index in zip(logits, batch, strict=True):
+                answer = torch.tensor(layouts[index].answer_ids, device=ids.device)
+                results[index] = token_logit_probabilities(row[-len(answer) - 1 : -1], answer)
+        return [result for result in results if result is not None]
+
+    def encode(self, sources: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], ChunkState]:
+        """Return the state of each of the given sources, all layers, values of the last included.
+
+        Args:
+            sources: Token ids of different sources, none empty.
+
+        Raises:
+            UnsupportedModelError: If the model's family can't read chunks independently.
+        """
+        self.scoring_model.check_independent()
+        return encode_sources(self.scoring_model, self._prefix_state(), sources)
+
+    def _prefix_state(self) -> ChunkState:
+        with self._prefix_lock:
+            if self._prefix is None:
+                self._prefix = encode_prefix(self.scoring_model, last_values=True)
+            return self._prefix
+
+    def read_masked(
+        self,
+        layout: AnswerLayout,
+        masks: Tensor,
+        *,
+        states: Mapping[tuple[int, ...], ChunkState] | None = None,
+    ) -> Tensor:
+        """Read an answer with sources hidden, over states of sources that were read alone.
+
+        Args:
+            layout: An independent prompt with an answer.
+            masks: [M, S] bool over the prompt's sources, True for those that are seen.
+            states: What `encode` returned for the prompt's sources; None to encode them here.
+
+        Returns:
+            The logit-probability of every answer token under every mask, [M, A] float32.
+
+        Raises:
+            UnsupportedModelError: If the model's family can't read chunks independently.
+        """
+        model, sources = self.scoring_model, layout.prompt.source_ids
+        if states is None:
+            states = self.encode(list(dict.fromkeys(sources)))
+        prefix = self._prefix_state()
+        ordered = [prefix, *(states[ids] for ids in sources)]
+        keys = torch.cat([state.keys for state in ordered], dim=2)
+        values = torch.cat([state.values for state in ordered], dim=2)
+        lengths = torch.tensor([len(ids) for ids in sources], device=model.device)
+        past = torch.ones(len(masks), prefix.tokens, dtype=torch.bool, device=model.device)
+        seen = torch.cat([past, masks.to(model.device).repeat_interleave(lengths, dim=1)], dim=1)
+        query = torch.tensor(layout.query_ids, device=model.device)
+        start = prefix.tokens + max(map(len, sources), default=0)
+        answer = torch.tensor(layout.answer_ids, device=model.device)
+        step = max(1, min(BATCH_TOKENS // len(query), LOGIT_ROWS // len(answer)))
+        parts = []
+        for rows in torch.split(seen, step):
+            logits = self._run_masked(query, start, len(answer), _MaskedReading(keys, values, rows))
+            parts.append(token_logit_probabilities(logits, answer.expand(len(rows), -1)))
+        return torch.cat(parts)
+
+    def _run_masked(
+        self, query: Tensor, start: int, answer: int, reading: _MaskedReading
+    ) -> Tensor:
+        copies, length = len(reading.seen), len(query)
+        positions = torch.arange(start, start + length, device=query.device).repeat(copies)
+        places = torch.arange(length - answer - 1, length - 1, device=query.device)
+        rows = (torch.arange(copies, device=query.device)[:, None] * length + places).flatten()
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=query.device)
+        with torch.inference_mode():
+            logits: Tensor = self._view(
+                input_ids=query.repeat(copies)[None],
+                position_ids=positions[None],
+                attention_mask=unused,
+                use_cache=False,
+                logits_to_keep=rows,
+                **{READING_KEYWORD: reading},
+            ).logits
+        return logits.view(copies, answer, -1)
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        device = self.scoring_model.device
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
+        pads = torch.tensor([width - len(row) for row in rows], device=device)
+        places = torch.arange(width, device=device)
+        mask = (places >= pads[:, None]).long()
+        return ids, mask, (places - pads[:, None]).clamp(min=0)
+
+    def _check_window(self, lengths: Iterator[int]) -> None:
+        longest, limit = max(lengths, default=0), self.prompts.max_tokens
+        if longest > limit:
+            raise PromptTooLongError(
+                f"prompt and answer have {longest} tokens, the model takes {limit}; pass fewer "
+                "chunks or a shorter answer"
+            )
+
+
+class _MaskedReading:
+    """Copies of question and answer, packed in one row.
+
+    Each sees the prefix, its own choice of the sources, and itself causally.
+
+    Args:
+        keys: [L, Hkv, W, D] of prefix and sources.
+        values: The same shape.
+        seen: [M, W] bool, what each copy sees.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, seen: Tensor) -> None:
+        self.seen = seen
+        self._keys, self._values = keys, values
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        copies, width = self.seen.shape
+        heads, rows, dim = call.query.shape[1:]
+        length = rows // copies
+
+        def split(states: Tensor) -> Tensor:  # [1, H, M * Q, D] -> [M, H, Q, D]
+            return states[0].view(-1, copies, length, states.shape[3]).transpose(0, 1)
+
+        past = self._keys[call.layer], self._values[call.layer]
+        keys, values = (
+            torch.cat([shared.expand(copies, -1, -1, -1), split(own)], dim=2)
+            for shared, own in zip(past, (call.key, call.value), strict=True)
+        )
+        causal = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril()
+        mask = torch.cat(
+            [
+                self.seen[:, None, None].expand(-1, -1, length, -1),
+                causal.expand(copies, 1, -1, -1),
+            ],
+            dim=3,
+        )
+        read = scaled_dot_product_attention(
+            split(call.query),
+            keys,
+            values,
+            attn_mask=mask,
+            scale=call.scaling,
+            enable_gqa=heads != keys.shape[1],
+        )
+        return read.permute(0, 2, 1, 3).reshape(1, rows, heads, dim)
+
+
+def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return log p - log(1 - p) of each token, exact where p is next to 0 or 1.
+
+    Args:
+        logits: [..., A, V] next-token logits.
+        tokens: [..., A] int64.
+
+    Returns:
+        [..., A] float32: a token's logit minus the log-sum-exp of all others'.
+    """
+    logits, index = logits.float(), tokens[..., None]
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    return logits.gather(-1, index).squeeze(-1) - others
+
+
+def log_probability(token_logits: Tensor) -> Tensor:
+    """Return the log-probability of an answer, [...] float64.
+
+    Args:
+        token_logits: [..., A], logit-probabilities of its tokens.
+    """
+    return torch.nn.functional.logsigmoid(token_logits.double()).sum(-1)
+
+
+def logit_probability(token_logits: Tensor) -> Tensor:
+    """Return the logit-probability of an answer as a whole, [...] float64.
+
+    Args:
+        token_logits: [..., A], logit-probabilities of its tokens.
+    """
+    log_p = log_probability(token_logits)
+    return log_p - (-torch.expm1(log_p)).log()
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield indices in batches of similar length within the token budget."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _any_id(*ids: int | None) -> int:
+    known = [token for token in ids if token is not None]
+    if not known:
+        raise InputError("the tokenizer has neither a padding nor an end token; set one of them")
+    return known[0]

@@ -1,0 +1,191 @@
+"""Losses of head weights over samples of chunks, with their gradients. Pure numbers, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from at2_rag.errors import InputError
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_LEAST_EFFECT = 1e-6  # root mean square of effects that still says something
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListwiseData:
+    """Samples with features and labels, the sources of a sample one after another.
+
+    Attributes:
+        features: [N, F] float32.
+        labels: [N] bool, gold or not; or float, at least 0, how much each source matters. Every
+            sample has some above 0.
+        counts: [I] int64, sources of each sample, summing to N.
+        weights: [I] float64, weight of each sample in the loss.
+    """
+
+    features: Floats
+    labels: npt.NDArray[np.bool_] | npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+
+    def take(self, samples: npt.NDArray[np.bool_]) -> ListwiseData:
+        """Return the samples where the mask [I] holds."""
+        rows = np.repeat(samples, self.counts)
+        return ListwiseData(
+            self.features[rows], self.labels[rows], self.counts[samples], self.weights[samples]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AblationData:
+    """Samples with features and what ablations did to their answers.
+
+    Attributes:
+        features: [N, F] float32, the sources of a sample one after another.
+        counts: [I] int64, sources of each sample, summing to N.
+        weights: [I] float64, weight of each sample in the loss.
+        masks: For each sample [M, S] bool, True for kept sources; M may differ.
+        effects: For each sample [M], the answer's likelihood under each mask on any scale.
+    """
+
+    features: Floats
+    counts: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    masks: Sequence[npt.NDArray[np.bool_]]
+    effects: Sequence[npt.NDArray[np.float64]]
+
+    def take(self, samples: npt.NDArray[np.bool_]) -> AblationData:
+        """Return the samples where the mask [I] holds."""
+        kept = np.flatnonzero(samples).tolist()
+        return AblationData(
+            self.features[np.repeat(samples, self.counts)],
+            self.counts[samples],
+            self.weights[samples],
+            [self.masks[index] for index in kept],
+            [self.effects[index] for index in kept],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standard:
+    """How features are standardised."""
+
+    mean: Vector
+    scale: Vector
+
+    @classmethod
+    def of(cls, features: Floats) -> Standard:
+        """Return the mean and standard deviation of features [N, F]."""
+        scale = features.std(axis=0, dtype=np.float64)
+        scale[scale < 1e-6] = np.inf  # a feature that never varies gets no weight
+        return cls(features.mean(axis=0, dtype=np.float64), scale)
+
+    def matrix(self, features: Floats) -> torch.Tensor:
+        """Return features [N, F] standardised, float32."""
+        # torch's products, not NumPy's: they keep to the number of threads that torch is set to.
+        return torch.from_numpy(((features - self.mean) / self.scale).astype(np.float32))
+
+
+class ListwiseLoss:
+    """The listwise loss and its gradient."""
+
+    def __init__(self, data: ListwiseData, standard: Standard) -> None:
+        self._matrix = standard.matrix(data.features)
+        self._counts = data.counts
+        self._starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
+        labels = data.labels.astype(float)
+        self._target = labels / np.repeat(np.add.reduceat(labels, self._starts), data.counts)
+        self._share = data.weights / data.weights.sum()
+        self._row_share = np.repeat(self._share, data.counts)
+
+    def __call__(self, vector: Vector) -> tuple[float, Vector]:
+        """Return loss and gradient at the weights [F] of standardised features."""
+        scores = (self._matrix @ torch.from_numpy(vector).float()).double().numpy()
+        top = np.maximum.reduceat(scores, self._starts)
+        exponents = np.exp(scores - np.repeat(top, self._counts))
+        totals = np.add.reduceat(exponents, self._starts)
+        loss = self._share @ (np.log(totals) + top) - (self._row_share * self._target) @ scores
+        shares = exponents / np.repeat(totals, self._counts)
+        excess = torch.from_numpy(self._row_share * (shares - self._target)).float()
+        return float(loss), (excess @ self._matrix).double().numpy()
+
+
+class PearsonLoss:
+    """Minus the weighted mean correlation, and its gradient.
+
+    Its weights are [F + 1]: those of the standardised features, then the bias, which all kept
+    sources add to a prediction alike.
+    """
+
+    def __init__(self, data: AblationData, standard: Standard) -> None:
+        matrix, ends = standard.matrix(data.features), np.cumsum(data.counts)
+        rows, effects, counts, weights = [], [], [], []
+        for index, (masks, effect) in enumerate(zip(data.masks, data.effects, strict=True)):
+            centred = effect - effect.mean()
+            norm = np.linalg.norm(centred)
+            if norm <= _LEAST_EFFECT * len(effect) ** 0.5:
+                continue
+            kept = torch.from_numpy(masks.astype(np.float32))
+            own = matrix[ends[index] - data.counts[index] : ends[index]]
+            own = torch.cat([own, own.new_ones(len(own), 1)], dim=1)
+            rows.append((kept - kept.mean(0)) @ own)
+            effects.append(centred / norm)
+            counts.append(len(effect))
+            weights.append(data.weights[index])
+        if not rows:
+            raise InputError(
+                f"none of {len(data.counts)} samples has effects that vary over its masks; "
+                "ablations need at least two different masks that change the answer's likelihood"
+            )
+        self._rows, self._effects = torch.cat(rows), np.concatenate(effects)
+        self._counts = np.array(counts)
+        self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
+        self._share = np.array(weights) / np.sum(weights)
+
+    def __call__(self, vector: Vector) -> tuple[float, Vector]:
+        """Return loss and gradient."""
+        predicted = self._predict(vector)
+        norms = np.sqrt(np.add.reduceat(predicted**2, self._starts)) + 1e-12
+        products = np.add.reduceat(predicted * self._effects, self._starts)
+        correlations = products / norms
+        slope = np.repeat(self._share / norms, self._counts) * (
+            self._effects - np.repeat(correlations / norms, self._counts) * predicted
+        )
+        return -float(self._share @ correlations), -self._back(slope)
+
+    def variance(self, vector: Vector) -> float:
+        """Return the weighted mean over samples of the predictions' variance."""
+        squares = np.add.reduceat(self._predict(vector) ** 2, self._starts)
+        return float(self._share @ (squares / self._counts))
+
+    def variance_slope(self, vector: Vector) -> Vector:
+        """Return the gradient of `variance`."""
+        weights = np.repeat(2 * self._share / self._counts, self._counts)
+        return self._back(weights * self._predict(vector))
+
+    def least_squares(self, ridge: float) -> Vector:
+        """Return the ridge regression of the standardised effects."""
+        weights = np.repeat(self._share / self._counts, self._counts)
+        rows = self._rows.double()
+        weighted = rows * torch.from_numpy(weights)[:, None]
+        gram = (weighted.T @ rows).numpy()
+        spread = np.repeat(np.sqrt(self._counts), self._counts)
+        target = self._back(weights * spread * self._effects)
+        strength = max(ridge, 1e-6) * max(float(np.trace(gram)) / len(gram), 1e-12)
+        found = np.linalg.solve(gram + strength * np.eye(len(gram)), target)
+        return found.astype(np.float64)
+
+    def _predict(self, vector: Vector) -> Vector:
+        predicted: Vector = (self._rows @ torch.from_numpy(vector).float()).double().numpy()
+        return predicted
+
+    def _back(self, slope: Vector) -> Vector:
+        back: Vector = (torch.from_numpy(slope).float() @ self._rows).double().numpy()
+        return back
