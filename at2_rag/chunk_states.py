@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,10 @@ class ChunkState:
 
     keys: Tensor
     values: Tensor
+
+    def first_layers(self, depth: int) -> ChunkState:
+        """Return the state as a scoring model cut to `depth` layers has it (a view)."""
+        return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
     @property
     def tokens(self) -> int:
@@ -130,12 +134,26 @@ def ready_states(
         scope: Goes into the store's keys: everything besides the ids that decides a state (model
             fingerprint, template hash, depth, dtype).
     """
+    sources = list(dict.fromkeys(layout.source_ids))
+    states = encode_sources(model, prefix, sources, store=store, scope=scope)
+    return gather_states(prefix, states, layout)
+
+
+def gather_states(
+    prefix: ChunkState, states: Mapping[tuple[int, ...], ChunkState], layout: PromptLayout
+) -> ReadyStates:
+    """Bring a layout's states together for questions.
+
+    Args:
+        prefix: The prefix's state.
+        states: The state of each of the layout's sources.
+        layout: An independent layout with at least one source.
+    """
     order = sorted(range(len(layout.source_ids)), key=lambda i: canonical(layout.source_ids[i]))
     ordered = [layout.source_ids[index] for index in order]
-    states = encode_sources(model, prefix, list(dict.fromkeys(ordered)), store=store, scope=scope)
     groups = []
     for run in _runs([len(ids) for ids in ordered]):
-        members = torch.tensor([order[i] for i in run], device=model.device)
+        members = torch.tensor([order[i] for i in run], device=prefix.keys.device)
         groups.append(_group([states[ordered[i]] for i in run], members))
     return ReadyStates(prefix, tuple(groups), len(order), len(ordered[-1]))
 

@@ -7,7 +7,7 @@ chunk states computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from at2_rag.chunk_states import ChunkState
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
+from at2_rag.prompt import PromptLayout
 from at2_rag.training.answer_model import AnswerModel, log_probability, logit_probability
 
 Bools = npt.NDArray[np.bool_]
@@ -96,17 +98,17 @@ def draw_masks(
         raise InputError(f"count is {count}; draw at least 1 mask")
     if keep is not None and not 0 < keep < 1:
         raise InputError(f"keep is {keep}; pass a probability above 0 and below 1")
-    possible = 2**chunks - 2 if chunks < 31 else count
+    possible = 2**chunks - 2
     if possible <= count:
         numbers = np.arange(1, possible + 1)
         return (numbers[:, None] >> np.arange(chunks) & 1).astype(bool)
     masks: dict[bytes, Bools] = {}
-    for drawn in range(_MOST_DRAWS * count):
+    for _ in range(_MOST_DRAWS * count):
         if len(masks) == count:
             break
         rate = keep
         if rate is None:
-            rate = MILD_KEEP if drawn % 2 == 0 else rng.uniform(*PRUNED_KEEP)
+            rate = MILD_KEEP if len(masks) % 2 == 0 else rng.uniform(*PRUNED_KEEP)
         mask = rng.random(chunks) < rate
         if mask.any() and not mask.all():
             masks.setdefault(mask.tobytes(), mask)
@@ -158,9 +160,29 @@ def ablate_by_masking(
         ScoringError: If the model's numbers overflowed.
     """
     _check_masks(masks, chunks)
-    layout = model.prompts.answer(model.prompts.independent(query, chunks), answer)
-    by_source = torch.from_numpy(masks[:, list(layout.prompt.owners)])
-    return _ablations(masks, model.read_masked(layout, by_source))
+    return read_states(model, model.prompts.independent(query, chunks), answer, masks)
+
+
+def read_states(
+    model: AnswerModel,
+    prompt: PromptLayout,
+    answer: str,
+    masks: Bools,
+    *,
+    states: Mapping[tuple[int, ...], ChunkState] | None = None,
+) -> Ablations:
+    """Do as `ablate_by_masking` with a prompt that is laid out and states that may be there.
+
+    Args:
+        model: The model that answers.
+        prompt: An independent prompt.
+        answer: The answer.
+        masks: [M, S] bool over the prompt's chunks.
+        states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
+    """
+    by_source = torch.from_numpy(masks[:, list(prompt.owners)])
+    layout = model.prompts.answer(prompt, answer)
+    return _ablations(masks, model.read_masked(layout, by_source, states=states))
 
 
 def ablate_by_removal(

@@ -18,6 +18,7 @@ from torch import Tensor
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import (
     ChunkState,
+    ReadyStates,
     canonical,
     encode_prefix,
     encode_sources,
@@ -31,7 +32,7 @@ from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
-from at2_rag.training.store import FeatureStore, ShardFeatures
+from at2_rag.training.store import ShardFeatures, ShardStore, join_shards
 
 FORMAT = 1
 
@@ -67,8 +68,9 @@ def collect(
         DataError: If the folder holds a collection with other settings.
         InputError: If no example has both gold and other chunks.
     """
-    store = FeatureStore(
+    store = ShardStore(
         folder,
+        ShardFeatures,
         settings={
             "format": FORMAT,
             "reading": reading,
@@ -77,7 +79,7 @@ def collect(
             "fingerprint": fingerprint,
             "template": model.prompts.template_hash,
             "seed": seed,
-            "examples": _content_hash(examples),
+            "examples": content_hash(examples),
         },
     )
     reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
@@ -106,7 +108,7 @@ def collect(
             done += len(samples)
             progress(done, total)
             collected.append(features)
-    return ShardFeatures.join(collected)
+    return join_shards(collected)
 
 
 class _Reader(Protocol):
@@ -148,11 +150,7 @@ class _IndependentReader:
     ) -> Mapping[Pass, SpanAttention]:
         with torch.inference_mode():
             states = ready_states(self._model, self._prefix, layout, store=store)
-            owners, count = torch.tensor(layout.owners), len(sample.chunks)
-            return {
-                "together": _by_chunk(read_together(self._model, states, layout), owners, count),
-                "apart": _by_chunk(read_apart(self._model, states, layout), owners, count),
-            }
+            return read_both(self._model, states, layout, chunks=len(sample.chunks))
 
 
 class _JointReader:
@@ -175,6 +173,17 @@ class _JointReader:
         yield from workers.map(read_one, samples)
 
 
+def read_both(
+    model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, chunks: int
+) -> Mapping[Pass, SpanAttention]:
+    """Return the attention of both passes over ready states, by chunk."""
+    owners = torch.tensor(layout.owners)
+    return {
+        "together": _by_chunk(read_together(model, states, layout), owners, chunks),
+        "apart": _by_chunk(read_apart(model, states, layout), owners, chunks),
+    }
+
+
 def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:
     """Give a chunk that was read in several windows the features of its strongest window."""
     if len(owners) == chunks:
@@ -192,6 +201,19 @@ def _to_shard(
     features: Sequence[Mapping[Pass, SpanAttention]],
     passes: Sequence[Pass],
 ) -> ShardFeatures:
+    return ShardFeatures(
+        examples=np.array([sample.example for sample in samples], dtype=np.int64),
+        counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
+        labels=np.array([label for sample in samples for label in sample.labels]),
+        **stacked_features(features, passes),
+    )
+
+
+def stacked_features(
+    features: Sequence[Mapping[Pass, SpanAttention]], passes: Sequence[Pass]
+) -> dict[str, npt.NDArray[np.float16]]:
+    """Return `log_mass` and `log_ratio` as shards hold them, [sum of chunks, P, L, H] float16."""
+
     def stacked(quantity: Callable[[SpanAttention], Tensor]) -> npt.NDArray[np.float16]:
         rows = [
             torch.stack([quantity(attention[name]) for name in passes]).permute(3, 0, 1, 2)
@@ -200,16 +222,14 @@ def _to_shard(
         array: npt.NDArray[np.float16] = torch.cat(rows).half().cpu().numpy()
         return array
 
-    return ShardFeatures(
-        examples=np.array([sample.example for sample in samples], dtype=np.int64),
-        counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
-        labels=np.array([label for sample in samples for label in sample.labels]),
-        log_mass=stacked(lambda attention: log_mass(attention.mass)),
-        log_ratio=stacked(lambda attention: attention.log_ratio),
-    )
+    return {
+        "log_mass": stacked(lambda attention: log_mass(attention.mass)),
+        "log_ratio": stacked(lambda attention: attention.log_ratio),
+    }
 
 
-def _content_hash(examples: Sequence[Example]) -> str:
+def content_hash(examples: Sequence[Example]) -> str:
+    """Return a SHA-256 over all that is read of examples."""
     digest = hashlib.sha256()
     for example in examples:
         fields = (example.source, example.id, example.query, example.labels, example.answers)

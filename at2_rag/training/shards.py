@@ -101,13 +101,22 @@ def _plan(
 
 
 def draw_samples(
-    examples: Sequence[Example], shard: Sequence[int], *, seed: int, most_chunks: int = MOST_CHUNKS
+    examples: Sequence[Example],
+    shard: Sequence[int],
+    *,
+    seed: int,
+    most_chunks: int = MOST_CHUNKS,
+    labelled: bool = True,
 ) -> list[Sample]:
     """Return the shard's examples, a seeded part of them with added distractors.
 
     An added chunk is a distractor or gold chunk of another example of the shard, equals none of
     the example's own and contains none of its answers. What an example gets depends on the
     shard, the seed and the example's id alone. Examples left with gold chunks only are dropped.
+
+    With `labelled=False` neither labels nor answers are looked at: examples with fewer than
+    `FEWEST_CHUNKS` chunks and a part of the others get more, and those left with fewer than two
+    are dropped.
     """
     pool = {normalise(chunk.rendered): chunk for index in shard for chunk in examples[index].chunks}
     texts = list(pool)
@@ -116,11 +125,12 @@ def draw_samples(
         example = examples[index]
         rng = np.random.default_rng([seed, zlib.crc32(f"{example.source}/{example.id}".encode())])
         size = len(example.chunks)
-        if all(example.labels) or rng.random() < PADDED_SHARE:
+        lacking = all(example.labels) if labelled else size < FEWEST_CHUNKS
+        if lacking or rng.random() < PADDED_SHARE:
             drawn = math.exp(rng.uniform(math.log(FEWEST_CHUNKS), math.log(most_chunks)))
             size = max(size, round(drawn))
         own = {normalise(chunk.rendered) for chunk in example.chunks}
-        answers = findable_answers(example.answers)
+        answers = findable_answers(example.answers if labelled else ())
         added: list[Chunk] = []
         for place in rng.permutation(len(texts)) if size > len(example.chunks) else ():
             if len(example.chunks) + len(added) == size:
@@ -128,7 +138,7 @@ def draw_samples(
             if texts[place] not in own and not contains_answer(texts[place], answers):
                 added.append(pool[texts[place]])
         labels = (*example.labels, *[False] * len(added))
-        if any(labels) and not all(labels):
+        if any(labels) and not all(labels) if labelled else len(labels) >= 2:
             samples.append(
                 Sample(index, (*example.chunks, *added), labels, own=len(example.chunks))
             )

@@ -1,6 +1,6 @@
-"""Features on disk, a file a shard, so that a killed collection goes on where it stopped.
+"""Collected arrays on disk, a file a shard, so that a killed collection goes on where it stopped.
 
-A folder holds `collection.json` (the settings that decide the features; another setting is
+A folder holds `collection.json` (the settings that decide the content; another setting is
 another folder's business) and `shard-00000.safetensors` and so on. A shard is written under a
 temporary name and renamed when whole, so that what is there is complete.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,21 @@ from at2_rag.errors import DataError
 
 SETTINGS_FILE = "collection.json"
 
+LEFT_OUT = ("fewer than two chunks", "longer than the model's window", "no answer")
+"""Why an example gives no ablations."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ShardFeatures:
+class ShardArrays:
+    """What a shard holds: arrays by name, those of its samples one after another."""
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardFeatures(ShardArrays):
     """Features of the samples of one shard, or of several joined.
 
     Attributes:
@@ -42,30 +54,84 @@ class ShardFeatures:
     log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]
 
-    @staticmethod
-    def join(shards: Sequence[ShardFeatures]) -> ShardFeatures:
-        """Return the samples of all shards, in order."""
-        return ShardFeatures(
-            *(
-                np.concatenate([getattr(shard, name) for shard in shards])
-                for name in ("examples", "counts", "labels", "log_mass", "log_ratio")
-            )
-        )
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardAblations(ShardArrays):
+    """Features of the samples of one shard and what ablations did to their answers.
+
+    Attributes:
+        examples: [I] int64, index of each sample's example.
+        left_out: [3] int64 (of joined shards one after another), examples that gave no sample, by
+            reason; see `LEFT_OUT`.
+        answer_bytes: [I] int64, length of each sample's answer.
+        answers: [sum of lengths] uint8, the answers in UTF-8.
+        counts: [I] int64, chunks S of each sample; they follow one another in the features.
+        mask_counts: [I] int64, masks M of each sample; they follow one another below.
+        masks: [sum of M * S] bool, each sample's masks [M, S] flattened: all kept, each left out
+            in turn, then random ones.
+        logit_probabilities: [sum of M] float32, of the whole answer.
+        mean_log_probabilities: [sum of M] float32, in nats a token of the answer.
+        log_mass: [sum of S, P, L, H] float16, per pass; see `FeatureSpec`.
+        log_ratio: The same shape.
+    """
+
+    examples: npt.NDArray[np.int64]
+    left_out: npt.NDArray[np.int64]
+    answer_bytes: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.uint8]
+    counts: npt.NDArray[np.int64]
+    mask_counts: npt.NDArray[np.int64]
+    masks: npt.NDArray[np.bool_]
+    logit_probabilities: npt.NDArray[np.float32]
+    mean_log_probabilities: npt.NDArray[np.float32]
+    log_mass: npt.NDArray[np.float16]
+    log_ratio: npt.NDArray[np.float16]
+
+    def answers_of_samples(self) -> list[str]:
+        """Return each sample's answer."""
+        ends = np.cumsum(self.answer_bytes)
+        return [
+            self.answers[end - size : end].tobytes().decode()
+            for end, size in zip(ends, self.answer_bytes, strict=True)
+        ]
+
+    def masks_of_samples(self) -> list[npt.NDArray[np.bool_]]:
+        """Return each sample's masks, [M, S] bool."""
+        ends = np.cumsum(self.counts * self.mask_counts)
+        return [
+            self.masks[end - chunks * count : end].reshape(count, chunks)
+            for end, chunks, count in zip(ends, self.counts, self.mask_counts, strict=True)
+        ]
 
 
-class FeatureStore:
+Shard = TypeVar("Shard", bound=ShardArrays)
+
+
+def join_shards(shards: Sequence[Shard]) -> Shard:
+    """Return the samples of all shards, in order."""
+    arrays = [shard.arrays() for shard in shards]
+    return type(shards[0])(
+        **{name: np.concatenate([own[name] for own in arrays]) for name in arrays[0]}
+    )
+
+
+class ShardStore(Generic[Shard]):
     """The folder of one collection.
 
     Args:
         folder: Created if missing.
-        settings: JSON-ready values that decide the features.
+        kind: What a shard holds.
+        settings: JSON-ready values that decide the content.
 
     Raises:
         DataError: If the folder holds a collection with other settings.
     """
 
-    def __init__(self, folder: str | Path, *, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path, kind: type[Shard], *, settings: Mapping[str, Any]
+    ) -> None:
         self.folder = Path(folder)
+        self._kind = kind
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS_FILE
         wanted = json.loads(json.dumps(settings))
@@ -79,26 +145,26 @@ class FeatureStore:
                 f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing
             )
             raise DataError(
-                f"{self.folder} holds features collected with other settings ({changes}); "
+                f"{self.folder} holds what was collected with other settings ({changes}); "
                 "use another folder, or remove this one"
             )
 
-    def read(self, index: int) -> ShardFeatures | None:
+    def read(self, index: int) -> Shard | None:
         """Return a shard, or None if it is missing or damaged (and so has to be made again)."""
         path = self._path(index)
         if not path.exists():
             return None
         try:
-            return ShardFeatures(**load_file(path))
+            return self._kind(**load_file(path))
         except (SafetensorError, TypeError):
             path.unlink()
             return None
 
-    def write(self, index: int, shard: ShardFeatures) -> None:
+    def write(self, index: int, shard: Shard) -> None:
         """Write a shard; it is there whole or not at all."""
         path = self._path(index)
         temporary = path.with_suffix(".part")
-        save_file({name: getattr(shard, name) for name in shard.__slots__}, temporary)
+        save_file(shard.arrays(), temporary)
         os.replace(temporary, path)
 
     def _path(self, index: int) -> Path:

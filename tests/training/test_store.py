@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import DataError
-from at2_rag.training.store import SETTINGS_FILE, FeatureStore, ShardFeatures
+from at2_rag.training.store import SETTINGS_FILE, ShardFeatures, ShardStore, join_shards
 
 SETTINGS: dict[str, Any] = {"seed": 0, "depth": 2, "reading": "independent", "nested": {"a": [1]}}
 NAMES = ("examples", "counts", "labels", "log_mass", "log_ratio")
@@ -39,11 +39,11 @@ def same(one: ShardFeatures | None, other: ShardFeatures) -> bool:
 
 
 def test_what_is_written_is_read_again_later(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path / "new" / "folder", settings=SETTINGS)
+    store = ShardStore(tmp_path / "new" / "folder", ShardFeatures, settings=SETTINGS)
     assert store.read(0) is None
     store.write(0, shard(0))
     store.write(12, shard(1))
-    again = FeatureStore(tmp_path / "new" / "folder", settings=SETTINGS)
+    again = ShardStore(tmp_path / "new" / "folder", ShardFeatures, settings=SETTINGS)
     assert same(again.read(0), shard(0)) and same(again.read(12), shard(1))
     assert again.read(1) is None
     assert {path.name for path in again.folder.iterdir()} == {
@@ -66,23 +66,23 @@ def test_what_is_written_is_read_again_later(tmp_path: Path) -> None:
 def test_other_settings_are_refused_naming_what_differs(
     tmp_path: Path, changes: dict[str, Any], parts: list[str]
 ) -> None:
-    FeatureStore(tmp_path, settings=SETTINGS).write(0, shard())
+    ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).write(0, shard())
     with pytest.raises(DataError) as error:
-        FeatureStore(tmp_path, settings={**SETTINGS, **changes})
+        ShardStore(tmp_path, ShardFeatures, settings={**SETTINGS, **changes})
     message = str(error.value)
     assert all(part in message for part in [*parts, str(tmp_path)])
     assert {name for name in SETTINGS if f"{name}: " in message} == set(changes) & set(SETTINGS)
-    assert same(FeatureStore(tmp_path, settings=SETTINGS).read(0), shard())
+    assert same(ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).read(0), shard())
 
 
 def test_settings_equal_as_json_are_the_same(tmp_path: Path) -> None:
-    FeatureStore(tmp_path, settings={"depths": (1, 2)})
-    FeatureStore(tmp_path, settings={"depths": [1, 2]})
+    ShardStore(tmp_path, ShardFeatures, settings={"depths": (1, 2)})
+    ShardStore(tmp_path, ShardFeatures, settings={"depths": [1, 2]})
 
 
 @pytest.mark.parametrize("damage", ["", "short", "flipped header", "other tensors"])
 def test_a_damaged_shard_is_made_again(tmp_path: Path, damage: str) -> None:
-    store = FeatureStore(tmp_path, settings=SETTINGS)
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
     store.write(0, shard())
     path = tmp_path / "shard-00000.safetensors"
     raw = path.read_bytes()
@@ -99,7 +99,7 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_shard_half_written_is_not_there(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path, settings=SETTINGS)
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
     store.write(0, shard())
     whole = (tmp_path / "shard-00000.safetensors").read_bytes()
     (tmp_path / "shard-00000.safetensors").unlink()
@@ -111,14 +111,14 @@ def test_a_shard_half_written_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_shard_whole(tmp_path: Path) -> None:
-    FeatureStore(tmp_path, settings=SETTINGS).write(0, shard())
+    ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).write(0, shard())
     code = """
 import resource, signal, sys
 import numpy as np
 from tests.training.test_store import SETTINGS, shard
-from at2_rag.training.store import FeatureStore
+from at2_rag.training.store import ShardFeatures, ShardStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = FeatureStore(sys.argv[1], settings=SETTINGS)
+store = ShardStore(sys.argv[1], ShardFeatures, settings=SETTINGS)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
     store.write(0, shard(seed=1, counts=(500,)))
@@ -135,16 +135,16 @@ except Exception as error:
         cwd=Path(__file__).parents[2],
     )
     assert ran.returncode == 0 and "File too large" in ran.stdout, ran.stdout + ran.stderr
-    assert same(FeatureStore(tmp_path, settings=SETTINGS).read(0), shard())
+    assert same(ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).read(0), shard())
 
 
 def test_settings_are_for_people_too(tmp_path: Path) -> None:
-    FeatureStore(tmp_path, settings=SETTINGS)
+    ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
     assert json.loads((tmp_path / SETTINGS_FILE).read_text(encoding="utf-8")) == SETTINGS
 
 
 def test_shards_are_joined_in_order() -> None:
-    joined = ShardFeatures.join([shard(0), shard(1, (1,)), shard(2, (4, 1))])
+    joined = join_shards([shard(0), shard(1, (1,)), shard(2, (4, 1))])
     assert joined.examples.tolist() == [0, 1, 10, 20, 21]
     assert joined.counts.tolist() == [3, 2, 1, 4, 1]
     assert len(joined.labels) == len(joined.log_mass) == len(joined.log_ratio) == 11

@@ -1,0 +1,244 @@
+"""Collects features and ablations of examples, shard by shard; needs neither labels nor answers.
+
+Chunks are read once with all layers: the lower ones give the features, the whole stack carries
+the masked answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from at2_rag.attention import SpanAttention
+from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, gather_states, packs
+from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.features import PASSES, Pass
+from at2_rag.prompt import PromptLayout
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training.ablation import Ablations, draw_masks, leave_one_out, read_states
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.collection import content_hash, read_both, stacked_features
+from at2_rag.training.examples import Example
+from at2_rag.training.shards import Sample, draw_samples, plan_shards
+from at2_rag.training.store import LEFT_OUT, ShardAblations, ShardStore, join_shards
+
+FORMAT = 1
+
+SHARD_TOKENS = 20_000
+"""About how many tokens of different chunks a shard holds. Their states, all layers, are in
+memory at once: about half a gigabyte with the default model."""
+
+MASKS = 32
+"""Random masks of a sample, besides leaving out each chunk in turn."""
+
+ANSWER_TOKENS = 32
+"""Most tokens of a generated answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AblationPlan:
+    """What is ablated.
+
+    Attributes:
+        masks: Random masks of each sample.
+        answer_tokens: Most tokens of a generated answer.
+        reference: Use each example's first reference answer instead of the model's own.
+    """
+
+    masks: int = MASKS
+    answer_tokens: int = ANSWER_TOKENS
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.masks < 1 or self.answer_tokens < 1:
+            raise InputError(
+                f"masks is {self.masks} and answer_tokens {self.answer_tokens}; both are at least 1"
+            )
+
+
+def collect_ablations(
+    model: ScoringModel,
+    answer_model: AnswerModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    fingerprint: str,
+    seed: int,
+    plan: AblationPlan | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ShardAblations:
+    """Return features and ablations of all examples, reading only shards that `folder` lacks.
+
+    An example is left out, and counted, if it has fewer than two chunks, is longer than the
+    model's window in one prompt, or gets no answer.
+
+    Args:
+        model: The scoring model, cut to the deepest layer wanted.
+        answer_model: The same model in full.
+        examples: What to read; labels are not looked at, reference answers only if asked for.
+        folder: Where shards are kept.
+        fingerprint: The model's.
+        seed: Of the added chunks and the masks.
+        plan: What to ablate; None for `AblationPlan()`.
+        workers: Threads that each read samples of their own.
+        progress: Called with the number of samples done and in all.
+
+    Raises:
+        DataError: If the folder holds a collection with other settings.
+        InputError: If no example gives a sample.
+        UnsupportedModelError: If the model's family can't read chunks independently.
+        ScoringError: If the model's numbers overflowed.
+    """
+    plan = plan or AblationPlan()
+    store = ShardStore(
+        folder,
+        ShardAblations,
+        settings={
+            "format": FORMAT,
+            "signal": "ablation",
+            "depth": model.depth,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "fingerprint": fingerprint,
+            "template": model.prompts.template_hash,
+            "seed": seed,
+            "examples": content_hash(examples),
+            "masks": plan.masks,
+            "answers": "reference" if plan.reference else f"generated, {plan.answer_tokens} tokens",
+        },
+    )
+    reader = _AblationReader(model, answer_model, plan, seed)
+    shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
+    total, done, collected = len(examples), 0, []
+    with ThreadPoolExecutor(workers) as executor:
+        for index, shard in enumerate(shards):
+            arrays = store.read(index)
+            if arrays is None:
+                arrays = reader.read(examples, shard, executor)
+                store.write(index, arrays)
+            done += len(shard)
+            progress(done, total)
+            collected.append(arrays)
+    joined = join_shards(collected)
+    if not len(joined.examples):
+        raise InputError(
+            f"none of the {len(examples)} examples can be ablated ({describe_left_out(joined)}); "
+            "pass examples with at least two chunks that fit the model's window"
+        )
+    return joined
+
+
+def describe_left_out(collected: ShardAblations) -> str:
+    """Return in words how many examples were left out, and why; "" for none."""
+    counts = collected.left_out.reshape(-1, len(LEFT_OUT)).sum(0)
+    return ", ".join(f"{count} {why}" for count, why in zip(counts, LEFT_OUT, strict=True) if count)
+
+
+class _AblationReader:
+    def __init__(
+        self, model: ScoringModel, answer_model: AnswerModel, plan: AblationPlan, seed: int
+    ) -> None:
+        model.check_independent()
+        self._model, self._answer_model = model, answer_model
+        self._prefix = encode_prefix(model)
+        self._plan, self._seed = plan, seed
+
+    def read(
+        self, examples: Sequence[Example], shard: Sequence[int], workers: Executor
+    ) -> ShardAblations:
+        """Read one shard."""
+        drawn = draw_samples(examples, shard, seed=self._seed, labelled=False)
+        fitting = [sample for sample in drawn if self._fits(examples[sample.example], sample)]
+        answers = self._answers(examples, fitting)
+        samples = [sample for sample, answer in zip(fitting, answers, strict=True) if answer]
+        answers = [answer for answer in answers if answer]
+        layouts = [
+            self._model.prompts.independent(examples[sample.example].query, sample.chunks)
+            for sample in samples
+        ]
+        sources = sorted({ids for layout in layouts for ids in layout.source_ids}, key=canonical)
+        states: dict[tuple[int, ...], ChunkState] = {}
+        for encoded in workers.map(self._answer_model.encode, packs(sources)):
+            states.update(encoded)
+        lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
+
+        def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
+            with torch.inference_mode():
+                ready = gather_states(self._prefix, lower, layout)
+                return read_both(self._model, ready, layout, chunks=len(sample.chunks))
+
+        def ablations(sample: Sample, layout: PromptLayout, answer: str) -> Ablations:
+            masks = self._masks(sample)
+            return read_states(self._answer_model, layout, answer, masks, states=states)
+
+        read = list(workers.map(features, samples, layouts))
+        ablated = list(workers.map(ablations, samples, layouts, answers))
+        reasons = [len(shard) - len(drawn), len(drawn) - len(fitting), len(fitting) - len(samples)]
+        shape = (0, len(PASSES["independent"]), self._model.depth, self._model.heads)
+        nothing = np.zeros(shape, dtype=np.float16)
+        stacked = (
+            stacked_features(read, PASSES["independent"])
+            if read
+            else {"log_mass": nothing, "log_ratio": nothing.copy()}
+        )
+        return _to_shard(samples, answers, stacked, ablated, reasons)
+
+    def _fits(self, example: Example, sample: Sample) -> bool:
+        room = self._model.prompts.max_tokens - self._plan.answer_tokens
+        try:
+            layout = self._model.prompts.joint(example.query, sample.chunks)
+        except PromptTooLongError:
+            return False
+        return len(layout.input_ids) + len(self._model.prompts.bridge_ids) <= room
+
+    def _answers(self, examples: Sequence[Example], samples: Sequence[Sample]) -> list[str]:
+        if self._plan.reference:
+            return [
+                next((text.strip() for text in examples[sample.example].answers), "")
+                for sample in samples
+            ]
+        prompts = [
+            self._model.prompts.joint(examples[sample.example].query, sample.chunks)
+            for sample in samples
+        ]
+        return self._answer_model.generate(prompts, max_new_tokens=self._plan.answer_tokens)
+
+    def _masks(self, sample: Sample) -> npt.NDArray[np.bool_]:
+        chunks = len(sample.chunks)
+        rng = np.random.default_rng([self._seed, sample.example, chunks])
+        return np.concatenate([leave_one_out(chunks), draw_masks(chunks, self._plan.masks, rng)])
+
+
+def _to_shard(
+    samples: Sequence[Sample],
+    answers: Sequence[str],
+    features: Mapping[str, npt.NDArray[np.float16]],
+    ablations: Sequence[Ablations],
+    left_out: Sequence[int],
+) -> ShardAblations:
+    encoded = [answer.encode() for answer in answers]
+    return ShardAblations(
+        examples=np.array([sample.example for sample in samples], dtype=np.int64),
+        left_out=np.array(left_out, dtype=np.int64),
+        answer_bytes=np.array([len(text) for text in encoded], dtype=np.int64),
+        answers=np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(),
+        counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
+        mask_counts=np.array([len(own.masks) for own in ablations], dtype=np.int64),
+        masks=_joined([own.masks.ravel() for own in ablations], np.bool_),
+        logit_probabilities=_joined([own.logit_probabilities for own in ablations], np.float32),
+        mean_log_probabilities=_joined(
+            [own.mean_log_probabilities for own in ablations], np.float32
+        ),
+        **features,
+    )
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0), *parts]).astype(dtype)

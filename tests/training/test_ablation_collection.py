@@ -1,0 +1,226 @@
+"""Ablations collected for training: what they hold, what they never look at, and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunks import Chunk
+from at2_rag.errors import DataError, InputError
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training import ablation_collection
+from at2_rag.training.ablation import ablate_by_masking, leave_one_out
+from at2_rag.training.ablation_collection import (
+    AblationPlan,
+    collect_ablations,
+    describe_left_out,
+)
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.collection import read_both, stacked_features
+from at2_rag.training.examples import Example
+from at2_rag.training.shards import draw_samples, plan_shards
+from at2_rag.training.store import ShardAblations
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.test_collection import DEPTH, bytes_of, make_examples
+
+ROOT = Path(__file__).parents[2]
+PLAN = AblationPlan(masks=6, answer_tokens=4)
+SHARD_TOKENS = 60
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Several shards, and one torch thread as in the process that is killed."""
+    monkeypatch.setattr(ablation_collection, "SHARD_TOKENS", SHARD_TOKENS)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(folder: Path, examples: list[Example], **options: Any) -> ShardAblations:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    options = {"fingerprint": "f", "seed": 0, "plan": PLAN, **options}
+    depth = options.pop("depth", DEPTH)
+    return collect_ablations(
+        ScoringModel(model, tokenizer, depth=depth),
+        AnswerModel(model, tokenizer),
+        examples,
+        folder,
+        **options,
+    )
+
+
+def same(first: ShardAblations, second: ShardAblations) -> bool:
+    return all(
+        np.array_equal(values, second.arrays()[name]) for name, values in first.arrays().items()
+    )
+
+
+def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) -> None:
+    examples = make_examples()
+    collected = run(tmp_path, examples)
+    cut = ScoringModel(tiny_model(), tiny_tokenizer(), depth=DEPTH)
+    model = AnswerModel(tiny_model(), tiny_tokenizer())
+    shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
+    assert len(shards) > 3
+    samples = [
+        sample
+        for shard in shards
+        for sample in draw_samples(examples, shard, seed=0, labelled=False)
+    ]
+    by_example = {sample.example: sample for sample in samples}
+    masks, answers = collected.masks_of_samples(), collected.answers_of_samples()
+    assert len(masks) == len(answers) == len(collected.examples)
+    ends, row = np.cumsum(collected.mask_counts), 0
+    for number, index in enumerate(collected.examples):
+        sample, query = by_example[int(index)], examples[index].query
+        chunks = len(sample.chunks)
+        assert collected.counts[number] == chunks
+        assert np.array_equal(masks[number][: chunks + 1], leave_one_out(chunks))
+        assert len(masks[number]) == chunks + 1 + min(6, 2**chunks - 2)
+        [answer] = model.generate([model.prompts.joint(query, sample.chunks)], max_new_tokens=4)
+        assert answers[number] == answer != ""
+        truth = ablate_by_masking(model, query, sample.chunks, answer, masks[number])
+        place = slice(ends[number] - len(masks[number]), ends[number])
+        found = collected.logit_probabilities[place]
+        assert found == pytest.approx(truth.logit_probabilities, abs=1e-3)
+        found = collected.mean_log_probabilities[place]
+        assert found == pytest.approx(truth.mean_log_probabilities, abs=1e-4)
+        layout = cut.prompts.independent(query, sample.chunks)
+        ready = ready_states(cut, encode_prefix(cut), layout)
+        features = stacked_features(
+            [read_both(cut, ready, layout, chunks=chunks)], ("together", "apart")
+        )
+        own = slice(row, row + chunks)
+        assert collected.log_mass[own] == pytest.approx(features["log_mass"], rel=2e-3, abs=1e-3)
+        assert collected.log_ratio[own] == pytest.approx(features["log_ratio"], rel=2e-3, abs=1e-3)
+        row += chunks
+    assert row == len(collected.log_mass)
+
+
+def test_labels_and_reference_answers_are_never_looked_at(tmp_path: Path) -> None:
+    examples = make_examples("ab")
+    turned = [
+        dataclasses.replace(
+            example, labels=tuple(not label for label in example.labels), answers=("river", "Emma")
+        )
+        for example in examples
+    ]
+    assert same(run(tmp_path / "plain", examples), run(tmp_path / "turned", turned))
+
+
+def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=(f" answer {number} ", "another"))
+        for number, example in enumerate(make_examples("a"))
+    ]
+    examples[1] = dataclasses.replace(examples[1], answers=())
+    plan = dataclasses.replace(PLAN, reference=True)
+    collected = run(tmp_path, examples, plan=plan)
+    assert collected.examples.tolist() == [0, 2, 3]
+    assert collected.answers_of_samples() == ["answer 0", "answer 2", "answer 3"]
+    assert describe_left_out(collected) == "1 no answer"
+
+
+def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None:
+    long = Example("long", "b", "what?", (Chunk("river " * 3000), Chunk("sea")), (True, False))
+    alone = Example("alone", "c", "what?", (Chunk("only"),), (True,))
+    collected = run(tmp_path / "some", [*make_examples("a"), long, alone])
+    assert set(collected.examples.tolist()) == {0, 1, 2, 3}
+    words = "1 fewer than two chunks, 1 longer than the model's window"
+    assert describe_left_out(collected) == words
+    with pytest.raises(InputError, match=f"none of the 2 examples can be ablated \\({words}\\)"):
+        run(tmp_path / "none", [long, alone])
+
+
+def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    alone = run(tmp_path / "1", make_examples("ab"))
+    many = run(
+        tmp_path / "3",
+        make_examples("ab"),
+        workers=3,
+        progress=lambda *numbers: calls.append(numbers),
+    )
+    assert np.array_equal(alone.masks, many.masks)
+    assert many.logit_probabilities == pytest.approx(alone.logit_probabilities, abs=1e-3)
+    assert calls[-1] == (8, 8)
+
+
+KILLED = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from at2_rag.training import ablation_collection
+from tests.training.test_ablation_collection import SHARD_TOKENS, make_examples, run
+ablation_collection.SHARD_TOKENS = SHARD_TOKENS
+def progress(done, total):
+    print("waiting", flush=True)
+    time.sleep(600)
+run(Path(sys.argv[1]), make_examples("ab"), progress=progress)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "killed")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    timer = threading.Timer(500, process.kill)
+    timer.start()
+    assert process.stdout is not None and process.stdout.readline() == "waiting\n"
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() != 0
+    timer.cancel()
+
+    shards = sorted((tmp_path / "killed").glob("*.safetensors"))
+    assert [path.name for path in shards] == ["shard-00000.safetensors"]
+    (tmp_path / "killed" / "shard-00001.part").write_bytes(b"torn")
+    first = shards[0].stat().st_mtime_ns
+    resumed = run(tmp_path / "killed", make_examples("ab"))
+    assert shards[0].stat().st_mtime_ns == first
+    whole = run(tmp_path / "whole", make_examples("ab"))
+    assert same(resumed, whole)
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"fingerprint": "g"}, "fingerprint: 'f' there, 'g' now"),
+        ({"depth": 1}, "depth: 2 there, 1 now"),
+        ({"plan": AblationPlan(masks=7, answer_tokens=4)}, "masks: 6 there, 7 now"),
+        ({"plan": AblationPlan(masks=6, answer_tokens=5)}, "generated, 4 tokens"),
+    ],
+)
+def test_a_folder_of_another_collection_is_refused(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    examples = make_examples("a")
+    run(tmp_path, examples)
+    with pytest.raises(DataError, match=named):
+        run(tmp_path, examples, **change)
+
+
+@pytest.mark.parametrize("numbers", [{"masks": 0}, {"answer_tokens": 0}])
+def test_a_plan_of_nothing_is_refused(numbers: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="both are at least 1"):
+        AblationPlan(**numbers)
