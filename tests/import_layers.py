@@ -59,11 +59,12 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "training": Layer(
         (
-            ("training", "training.answers", "training.fit", "training.store"),
-            ("training.examples", "training.validation"),
-            ("training.shards",),
-            ("training.collection",),
-            ("training.trainer",),
+            ("training", "training.answers", "training.losses", "training.store"),
+            ("training.answer_model", "training.examples", "training.fit"),
+            ("training.ablation", "training.shards", "training.validation"),
+            ("training.ablation_validation", "training.collection"),
+            ("training.ablation_collection",),
+            ("training.ablation_trainer", "training.trainer"),
         ),
         ("values", "reading"),
     ),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from at2_rag.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import Floats, ListwiseData
-from at2_rag.training.store import ShardFeatures
+from at2_rag.training.store import ShardAblations, ShardFeatures
 
 RIDGES = (3e-3, 1e-2, 3e-2)
 _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
@@ -61,7 +61,9 @@ def feature_specs(reading: Reading) -> list[FeatureSpec]:
     ]
 
 
-def feature_matrix(collected: ShardFeatures, spec: FeatureSpec, depth: int) -> Floats:
+def feature_matrix(
+    collected: ShardFeatures | ShardAblations, spec: FeatureSpec, depth: int
+) -> Floats:
     """Return the features [N, F] of collected sources, as `FeatureSpec.extract` orders them."""
     stored = collected.log_ratio if spec.quantity == "log_ratio" else collected.log_mass
     places = [PASSES[spec.reading].index(name) for name in spec.passes]

@@ -1,0 +1,214 @@
+"""From questions and chunks alone to head weights: what ablating chunks does to answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from at2_rag.errors import InputError
+from at2_rag.features import FeatureSpec
+from at2_rag.head_weights import HeadWeights
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training.ablation_collection import (
+    SHARD_TOKENS,
+    AblationPlan,
+    collect_ablations,
+    describe_left_out,
+)
+from at2_rag.training.ablation_validation import (
+    AblationCandidate,
+    AblationResult,
+    AblationSamples,
+    Objective,
+    cross_validate_ablations,
+)
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
+from at2_rag.training.shards import Sample, draw_samples, plan_shards
+from at2_rag.training.validation import (
+    RIDGES,
+    assign_folds,
+    feature_matrix,
+    feature_specs,
+    source_weights,
+)
+
+Signal = Literal["ablation", "both"]
+Progress = Callable[[str, int, int], None]
+
+_OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
+    "ablation": ("drops", "pearson"),
+    "both": ("mixed",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AblationTraining:
+    """What training on ablations gave.
+
+    Attributes:
+        weights: Fitted on all samples, in the chosen design.
+        results: Every design tried, in the order tried, with its out-of-fold figures.
+        chosen: The one with the highest macro nDCG@10 out of fold.
+        samples: Samples fitted on, by source.
+        left_out: In words, how many examples gave no sample, and why; "" for none.
+    """
+
+    weights: HeadWeights
+    results: tuple[AblationResult, ...]
+    chosen: AblationResult
+    samples: Mapping[str, int]
+    left_out: str
+
+
+def train_on_ablations(
+    model: ScoringModel,
+    answer_model: AnswerModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    fingerprint: str,
+    signal: Signal = "ablation",
+    plan: AblationPlan | None = None,
+    specs: Sequence[FeatureSpec] | None = None,
+    depths: Sequence[int] = (),
+    folds: int = 5,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> AblationTraining:
+    """Fit head weights for independent reading on what ablations do to answers.
+
+    First every feature set is cross-validated at the model's depth, with every objective of the
+    signal and every ridge; then the best of them at each of the other depths. With the signal
+    "ablation" no label is looked at, neither in the fit nor in the choice; "both" adds gold
+    labels. Folds keep examples together whose most important chunk is the same passage.
+
+    Args:
+        model: The scoring model, cut to the deepest layer wanted.
+        answer_model: The same model in full.
+        examples: Questions with their chunks.
+        folder: Where collected ablations are kept; a killed run goes on from there.
+        fingerprint: The model's.
+        signal: What to learn from.
+        plan: What to ablate; None for `AblationPlan()`.
+        specs: Feature sets to try; None for all of independent reading.
+        depths: Further, smaller depths to try.
+        folds: Number of folds.
+        seed: Of added chunks, masks and folds.
+        workers: Reading threads, see `collect_ablations`.
+        progress: Called with the stage's name, the steps done and in all.
+
+    Raises:
+        InputError: If a depth is out of range, there are fewer groups than folds, or no ablation
+            tells anything.
+        DataError: If the folder holds another collection.
+    """
+    for depth in depths:
+        if not 1 <= depth <= model.depth:
+            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
+    specs = list(specs) if specs is not None else feature_specs("independent")
+    collected = collect_ablations(
+        model,
+        answer_model,
+        examples,
+        folder,
+        fingerprint=fingerprint,
+        seed=seed,
+        plan=plan,
+        workers=workers,
+        progress=lambda done, total: progress("reading", done, total),
+    )
+    sources = [examples[index].source for index in collected.examples]
+    drawn = _drawn(examples, seed)
+    chunks = [drawn[int(index)] for index in collected.examples]
+    labels = (
+        np.array([label for sample in chunks for label in sample.labels])
+        if signal == "both"
+        else None
+    )
+    samples = AblationSamples.of(collected, sources, labels)
+    groups = _groups(examples, samples, chunks, labelled=signal == "both")
+    if len(set(groups)) < folds:
+        raise InputError(
+            f"the data has {len(set(groups))} groups of examples that share passages, "
+            f"cross-validation needs {folds}; pass more data or fewer folds"
+        )
+    fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
+    weights = source_weights(sources)
+    objectives = _OBJECTIVES[signal]
+    total = len(specs) * len(RIDGES) * len(objectives) + len(set(depths) - {model.depth})
+    results: list[AblationResult] = []
+
+    def judge(candidates: Sequence[AblationCandidate]) -> AblationResult:
+        for result in cross_validate_ablations(samples, fold_of, candidates, weights):
+            results.append(result)
+            progress("cross-validation", len(results), total)
+        return max(results, key=lambda result: result.ndcg)
+
+    best = judge(
+        [
+            AblationCandidate(spec, model.depth, ridge, objective)
+            for spec in specs
+            for objective in objectives
+            for ridge in RIDGES
+        ]
+    ).candidate
+    chosen = judge(
+        [
+            AblationCandidate(best.spec, depth, best.ridge, best.objective)
+            for depth in sorted(set(depths) - {model.depth}, reverse=True)
+        ]
+    )
+    design = chosen.candidate
+    matrix = feature_matrix(collected, design.spec, design.depth)
+    fit = samples.fit(matrix, design, np.ones(len(sources), dtype=bool), weights)
+    shape = (len(design.spec.passes), design.depth, model.heads)
+    return AblationTraining(
+        HeadWeights(
+            weight=fit.weight.reshape(shape).astype(np.float32),
+            bias=fit.bias,
+            spec=design.spec,
+            fingerprint=fingerprint,
+            template_hash=model.prompts.template_hash,
+        ),
+        tuple(results),
+        chosen,
+        dict(sorted(Counter(sources).items())),
+        describe_left_out(collected),
+    )
+
+
+def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:
+    """Return the samples that were collected, by example."""
+    return {
+        sample.example: sample
+        for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
+        for sample in draw_samples(examples, shard, seed=seed, labelled=False)
+    }
+
+
+def _groups(
+    examples: Sequence[Example],
+    samples: AblationSamples,
+    drawn: Sequence[Sample],
+    *,
+    labelled: bool,
+) -> list[int]:
+    """Return each sample's group: those that share gold passages, or else their top passage."""
+    if labelled:
+        gold = gold_groups(examples)
+        return [gold[sample.example] for sample in drawn]
+    ends = np.cumsum(samples.collected.counts)
+    top: list[int] = [
+        int(np.argmax(samples.drops[end - len(sample.chunks) : end]))
+        for sample, end in zip(drawn, ends, strict=True)
+    ]
+    return linked_groups(
+        [passage_keys([sample.chunks[place]]) for sample, place in zip(drawn, top, strict=True)]
+    )

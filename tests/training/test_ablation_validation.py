@@ -1,0 +1,151 @@
+"""Designs judged by ablations: planted effects are found, figures agree with SciPy's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from at2_rag.errors import InputError
+from at2_rag.features import FeatureSpec
+from at2_rag.training.ablation import draw_masks, leave_one_out
+from at2_rag.training.ablation_validation import (
+    LEAST_DROP,
+    AblationCandidate,
+    AblationResult,
+    AblationSamples,
+    Objective,
+    cross_validate_ablations,
+    faithfulness,
+)
+from at2_rag.training.store import ShardAblations
+
+PASSES, LAYERS, HEADS = 2, 2, 3
+TELLING = (0, 1, 2)
+"""The one feature (pass, layer, head) that says how much a chunk matters."""
+
+
+def make_samples(count: int = 60, *, seed: int = 0, labels: bool = True) -> AblationSamples:
+    """An answer's likelihood is the sum of what the kept chunks matter, and a little noise."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(4, 9, count)
+    features = rng.normal(size=(counts.sum(), PASSES, LAYERS, HEADS)).astype(np.float16)
+    matters = np.zeros(counts.sum())
+    ends = np.cumsum(counts)
+    masks, effects = [], []
+    for end, chunks in zip(ends, counts, strict=True):
+        own = slice(end - chunks, end)
+        gold = end - chunks + int(rng.integers(chunks))
+        features[gold, *TELLING] += 4
+        matters[own] = 0.02 * rng.random(chunks)
+        matters[gold] = 2.0
+        drawn = np.concatenate([leave_one_out(int(chunks)), draw_masks(int(chunks), 10, rng)])
+        masks.append(drawn)
+        effects.append(drawn @ matters[own] - 3 + 0.01 * rng.normal(size=len(drawn)))
+    means = np.concatenate(effects).astype(np.float32)
+    collected = ShardAblations(
+        examples=np.arange(count),
+        left_out=np.zeros(3, dtype=np.int64),
+        answer_bytes=np.zeros(count, dtype=np.int64),
+        answers=np.zeros(0, dtype=np.uint8),
+        counts=counts,
+        mask_counts=np.array([len(own) for own in masks]),
+        masks=np.concatenate([own.ravel() for own in masks]),
+        logit_probabilities=means * 3,
+        mean_log_probabilities=means,
+        log_mass=features,
+        log_ratio=np.zeros_like(features),
+    )
+    sources = ["even" if number % 2 == 0 else "odd" for number in range(count)]
+    return AblationSamples.of(collected, sources, matters > 1 if labels else None)
+
+
+def candidate(objective: Objective, **changes: Any) -> AblationCandidate:
+    spec = FeatureSpec("log_mass", ("together", "apart"))
+    return dataclasses.replace(AblationCandidate(spec, LAYERS, 1e-2, objective), **changes)
+
+
+def judge(samples: AblationSamples, *candidates: AblationCandidate) -> list[AblationResult]:
+    count = len(samples.sources)
+    folds = np.arange(count) % 5
+    return list(cross_validate_ablations(samples, folds, candidates, np.ones(count)))
+
+
+def test_samples_are_taken_apart_as_they_were_put_together() -> None:
+    samples = make_samples(8)
+    collected = samples.collected
+    start = 0
+    for masks, effects, chunks in zip(
+        samples.masks, samples.effects, collected.counts, strict=True
+    ):
+        assert masks.shape == (len(effects), chunks)
+        assert np.array_equal(masks[: chunks + 1], leave_one_out(int(chunks)))
+        means = effects / 3
+        expected = [means[0] - means[1 + place] for place in range(chunks)]
+        assert samples.drops[start : start + chunks] == pytest.approx(expected, abs=1e-5)
+        start += int(chunks)
+    assert np.array_equal(samples.mattered, samples.drops >= LEAST_DROP)
+    assert samples.labels is not None and np.array_equal(samples.mattered, samples.labels)
+
+
+@pytest.mark.parametrize("objective", ["drops", "pearson", "evidence", "mixed"])
+def test_what_matters_is_found_out_of_fold(objective: Objective) -> None:
+    [result] = judge(make_samples(), candidate(objective))
+    assert result.ndcg > 0.98 and set(result.by_source) == {"even", "odd"}
+    assert result.faithfulness > (0.85 if objective == "pearson" else 0.7)
+    assert result.ndcg == pytest.approx(np.mean(list(result.by_source.values())))
+    blind = make_samples()
+    blind.collected.log_mass[(slice(None), *TELLING)] = 0
+    assert judge(blind, candidate(objective))[0].ndcg < 0.8
+
+
+def test_a_design_without_the_telling_feature_is_worse() -> None:
+    samples = make_samples()
+    samples.collected.log_mass[:, [0, 1]] = samples.collected.log_mass[:, [1, 0]]  # now in pass 1
+    together = FeatureSpec("log_mass", ("together",))
+    whole, shallow, blind = judge(
+        samples,
+        candidate("drops"),
+        candidate("drops", depth=1),
+        candidate("drops", spec=together),
+    )
+    assert whole.ndcg > 0.98 > 0.8 > max(shallow.ndcg, blind.ndcg)
+
+
+def test_faithfulness_is_scipys_correlation_over_random_masks() -> None:
+    samples = make_samples(10)
+    scores = np.random.default_rng(3).normal(size=int(samples.collected.counts.sum()))
+    ends = np.cumsum(samples.collected.counts)
+    for value, masks, effects, end in zip(
+        faithfulness(samples, scores), samples.masks, samples.effects, ends, strict=True
+    ):
+        chunks = masks.shape[1]
+        random = slice(chunks + 1, None)
+        predicted = [sum(scores[end - chunks : end][mask]) for mask in masks[random]]
+        assert value == pytest.approx(pearsonr(predicted, effects[random]).statistic)
+
+
+def test_samples_that_say_nothing_are_not_numbers() -> None:
+    samples = make_samples(4)
+    flat = dataclasses.replace(samples, effects=tuple(0 * own for own in samples.effects))
+    scores = np.arange(float(samples.collected.counts.sum()))
+    assert np.isnan(faithfulness(flat, scores)).all()
+    assert np.isnan(faithfulness(samples, 0 * scores)).all()
+
+
+def test_objectives_over_labels_need_them() -> None:
+    samples = make_samples(20, labels=False)
+    for objective in ("evidence", "mixed"):
+        with pytest.raises(InputError, match="needs gold labels"):
+            judge(samples, candidate(objective))  # type: ignore[arg-type]
+    assert judge(samples, candidate("drops"))[0].ndcg > 0.9
+
+
+def test_answers_that_no_chunk_changes_are_an_error() -> None:
+    samples = make_samples(10)
+    still = dataclasses.replace(samples, drops=0 * samples.drops)
+    with pytest.raises(InputError, match="of 10 samples none has a chunk whose absence"):
+        judge(still, candidate("pearson"))
