@@ -19,6 +19,8 @@ from at2_rag.scoring_model import ScoringModel
 APART_TOKENS = 4096
 """Most question tokens of one forward pass when sources are read apart."""
 
+_LEAST_PEAK = -1e30
+
 
 def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
     """Read the question over all sources at once.
@@ -189,15 +191,15 @@ class _Span:
     Args:
         query: [C, Hkv, R * Q, D] float32, scaled.
         keys: [Hkv, W, D] or [G, Hkv, W, D].
-        hidden: Bool, broadcast against the logits, True where a row may not look; each row sees
-            at least one key.
+        hidden: Bool, broadcast against the logits, True where a row may not look.
     """
 
     def __init__(self, query: Tensor, keys: Tensor, hidden: Tensor | None = None) -> None:
         logits = query @ keys.float().transpose(-1, -2)
         if hidden is not None:
             logits.masked_fill_(hidden, -torch.inf)
-        self._peak = logits.amax(-1, keepdim=True)
+        # The bound keeps a source without tokens from giving NaN; no logit comes near it.
+        self._peak = logits.amax(-1, keepdim=True).clamp(min=_LEAST_PEAK)
         self._weights = logits.sub_(self._peak).exp_()
         self.lse = (self._weights.sum(-1, keepdim=True).log() + self._peak).squeeze(-1)
 
