@@ -1,14 +1,16 @@
 """The scoring model: a causal language model of which only the lower layers run.
 
 The caller's model is never changed: the scorer is a view of it, a copy of its module tree that
-shares every parameter and buffer, cut after the last layer in use and switched to our attention
-function. The LM head is not part of it.
+shares every parameter, cut after the last layer in use and switched to our attention function.
+The LM head is not part of it. Buffers are copied, since some families write into theirs.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,9 @@ class ScoringModel:
             raise InputError(f"depth is {depth}; this model has layers 1 to {self.layers}")
         self.depth = depth or self.layers
         self._view = _truncated_view(base, self.depth)
+        # Position embeddings that follow the prompt's length keep state between calls.
+        fixed = _rope_types(base.config) <= _FIXED_ROPE
+        self._turn: AbstractContextManager[Any] = nullcontext() if fixed else threading.Lock()
         self.prompts = PromptBuilder(tokenizer, max_tokens=_window(base.config, tokenizer))
         self._check_capture()
 
@@ -98,10 +103,8 @@ class ScoringModel:
             reason = f"the family {family!r} is not verified for it (verified: {known})"
         elif "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             reason = "its layers use sliding windows"
-        else:
-            rope = getattr(config, "rope_parameters", None) or {}
-            if rope.get("rope_type", "default") not in _FIXED_ROPE:
-                reason = f"its position embedding {rope['rope_type']!r} depends on length"
+        elif moving := sorted(_rope_types(config) - _FIXED_ROPE):
+            reason = f"its position embedding {moving[0]!r} depends on length"
         if reason:
             raise UnsupportedModelError(
                 f'the model can\'t read chunks independently: {reason}; use reading="joint"'
@@ -116,7 +119,7 @@ class ScoringModel:
         attention_mask: Tensor | None = None,
     ) -> None:
         """Run the layers in use over `input_ids` [B, N] with `reading` in their attention."""
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             try:
                 self._view(
                     input_ids=input_ids,
@@ -280,6 +283,13 @@ def _window(config: Any, tokenizer: Any) -> int:
     return limit if limit < 10**9 else _DEFAULT_WINDOW
 
 
+def _rope_types(config: Any) -> set[str]:
+    """Return the kinds of position embedding that a config names, of all kinds of layers."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_layer = [value for value in rope.values() if isinstance(value, Mapping)]
+    return {kind.get("rope_type", "default") for kind in by_layer or [rope]}
+
+
 def _places(
     spans: Sequence[Sequence[tuple[int, int]]], pads: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
@@ -296,13 +306,12 @@ def _places(
 
 
 def shared_view(model: nn.Module) -> Any:
-    """Return a copy of a model's module tree that shares all tensors, with our attention function.
+    """Return a copy of a model's module tree that shares all parameters, with our attention.
 
     Raises:
         UnsupportedModelError: If the family can't use another attention function.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    view: Any = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    view: Any = copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
     try:
         view.set_attn_implementation(IMPLEMENTATION)
     except ValueError as error:

@@ -105,6 +105,9 @@ def load(subject: Subject) -> MeasuredModel:
             "on 'sdpa', so pass a model that has it"
         )
     fingerprint = cached_fingerprint(
-        folder, cache_dir() / "fingerprints", lambda: model_fingerprint(model, tokenizer)
+        folder,
+        cache_dir() / "fingerprints",
+        lambda: model_fingerprint(model.base_model, tokenizer),
+        dtype=model.dtype,
     )
     return MeasuredModel(model, tokenizer, fingerprint)

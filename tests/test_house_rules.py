@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def test_the_test_of_lengths_can_fail(tmp_path: Path, lines: int, long: dict[str
     (tmp_path / "evals/a").mkdir(parents=True)
     (tmp_path / "evals/a/b.py").write_text("pass\n" * lines)
     assert long_files(tmp_path) == long
+
+
+def test_types_are_checked_wherever_there_is_code() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(settings["tool"]["mypy"]["files"]) == set(SOURCES)
 
 
 @pytest.mark.parametrize("folder", ["integrations", "evals"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,10 @@ def from_config(kind: Any, config: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return kind.from_config(config)
+
+
+def rope(kind: str, **values: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, **values}}
 
 
 def scorer(model: Any, depth: int | None = None) -> ScoringModel:
@@ -196,6 +201,37 @@ def test_threads_give_the_serial_results() -> None:
         assert all(map(same, ours, theirs))
 
 
+def longrope() -> Any:
+    """A model that reads prompts of more than 64 tokens with other frequencies, and slowly."""
+    kind = {"long_factor": [4.0, 8.0, 16.0, 32.0], "short_factor": [1.0] * 4}
+    length = {"original_max_position_embeddings": 64}
+    model = tiny_model("phi3", **rope("longrope", **kind, **length), **length)
+    rotary = model.model.rotary_emb
+
+    def slow(module: Any, name: str) -> Any:
+        time.sleep(0.002 if name == "inv_freq" else 0)  # between writing and reading it
+        return torch.nn.Module.__getattr__(module, name)
+
+    rotary.__class__ = type("SlowRotary", (type(rotary),), {"__getattr__": slow})
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_frequencies_that_follow_the_prompts_length_are_not_mixed() -> None:
+    prompts = [random_layout(sizes, prefix=range(3, 13)) for sizes in ([5, 6], [60, 70])]
+    expected = [scorer(longrope()).read_joint([prompt])[0] for prompt in prompts]
+    brute_force.assert_equal(expected[1], brute_force.joint(longrope(), prompts[1]))
+    model = longrope()
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    shared = scorer(model)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [place % 2 for place in range(16)]
+        found = list(pool.map(lambda job: shared.read_joint([prompts[job]])[0], jobs))
+    assert all(same(one, expected[job]) for one, job in zip(found, jobs, strict=True))
+    shared.read_joint([prompts[1]])
+    assert torch.equal(model.model.rotary_emb.inv_freq, frequencies), "the caller's own"
+
+
 def test_torchs_thread_count_and_random_state_are_left_alone() -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     read(scorer(tiny_model()))
@@ -210,10 +246,6 @@ def test_unverified_families_are_refused_for_independent_reading(family: str) ->
 
 
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
-
-
-def rope(kind: str, **values: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, **values}}
 
 
 @pytest.mark.parametrize(

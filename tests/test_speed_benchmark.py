@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from at2_rag import AT2Pruner
+from at2_rag.model_cache import CACHE_VARIABLE
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
 
 SPEED = Path(__file__).parents[1] / "benchmarks" / "speed.py"
 LAYERS, HEADS_OF_KEYS, DIM, BYTES = 3, 2, 8, 4  # of the tiny model: its stand-in uses 2 layers
@@ -24,7 +27,12 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         + ["--items", "2", "--repeats", "2", "--threads", "1", "--dtype", "float32", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            CACHE_VARIABLE: str(folder / "cache"),
+        },
     )
 
 
@@ -86,6 +94,17 @@ def test_memory_is_that_of_the_states_and_more(report: dict[str, Any]) -> None:
         assert peak["peak"] >= peak["states"]
         assert peak["beyond_states"] == peak["peak"] - peak["states"]
     assert {check["limit"] for check in memory["checks"]} >= {250}
+
+
+def test_the_pruner_knows_the_model_by_what_the_benchmark_cached(
+    report: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder / "cache"))
+    known = sorted((folder / "cache" / "fingerprints").iterdir())
+    weights = random_weights(tiny_model(num_hidden_layers=LAYERS), tiny_tokenizer(), "together")
+    pruner = AT2Pruner.from_pretrained(folder / "tiny", dtype="float32", head_weights=weights)
+    assert len(pruner.score("What was opened?", ["a bridge", "the sea"])) == 2
+    assert sorted((folder / "cache" / "fingerprints").iterdir()) == known
 
 
 def test_prompts_of_no_such_length_are_one_line(folder: Path) -> None:

@@ -97,7 +97,7 @@ def tiny_tokenizer(chat_template: bool = True) -> PreTrainedTokenizerFast:
     backend.train_from_iterator(_TEXT, trainer)
     # An added token that is not "special", as `<think>` is in some families.
     backend.add_tokens([AddedToken("<tool>", normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         bos_token="<|endoftext|>",
         eos_token="<|im_end|>",
@@ -122,7 +122,9 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
     config = AutoConfig.for_model(model_type, **config_values)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, attn_implementation="eager"
+        )
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and ("q_proj" in name or "k_proj" in name or "attn" in name):
                 torch.nn.init.normal_(parameter, std=0.3)

@@ -96,24 +96,26 @@ def _rate_systems(
     for ranker, store in zip(rankers, stores, strict=True):
         if any(key not in store for own in keys for key in own):
             ranker.prepare()
+    # Source by source through all sets: a padded set is made of the same chunks again, and what
+    # a system keeps of them (embeddings, chunk states) is still at hand.
+    items = {
+        key: item
+        for own, item_set in zip(keys, item_sets, strict=True)
+        for key, item in zip(own, item_set.items, strict=True)
+    }
+    by_source = sorted(items, key=lambda key: items[key].source)
     ratings: list[dict[str, tuple[Rating, ...]]] = [{} for _ in item_sets]
     for ranker, store in zip(rankers, stores, strict=True):
-        for item_set, own_keys, rated in zip(item_sets, keys, ratings, strict=True):
-            missing = {
-                key: item
-                for key, item in zip(own_keys, item_set.items, strict=True)
-                if key not in store
-            }
-            task = progress.add_task(
-                f"{ranker.name}, {item_set.name}", total=len(missing), visible=bool(missing)
-            )
-            with ThreadPoolExecutor(ranker.workers) as executor:
-                scored = executor.map(partial(_score_item, ranker), missing.values())
-                for key, result in zip(missing, scored, strict=True):
-                    store.add(key, result)
-                    progress.advance(task)
+        missing = [key for key in by_source if key not in store]
+        task = progress.add_task(ranker.name, total=len(missing), visible=bool(missing))
+        with ThreadPoolExecutor(ranker.workers) as executor:
+            scored = executor.map(partial(_score_item, ranker), [items[key] for key in missing])
+            for key, result in zip(missing, scored, strict=True):
+                store.add(key, result)
+                progress.advance(task)
+        for item_set, own, rated in zip(item_sets, keys, ratings, strict=True):
             rated[ranker.name] = tuple(
-                _rate(item, store[key]) for key, item in zip(own_keys, item_set.items, strict=True)
+                _rate(item, store[key]) for key, item in zip(own, item_set.items, strict=True)
             )
     return [RatedSet(item_set, rated) for item_set, rated in zip(item_sets, ratings, strict=True)]
 

@@ -17,7 +17,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.scoring_model import preferred_dtype
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
-from at2_rag_evals.rankers.state_cache import StateCache
+from at2_rag_evals.rankers.state_cache import shared_states
 
 SCORING_MODULES = (
     "attention",
@@ -89,7 +89,7 @@ class AT2Ranker:
             reading=self._reading,
             device=self._device,
             dtype=self._dtype,
-            chunk_states=StateCache(),
+            chunk_states=shared_states(),
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, MutableMapping
+from functools import cache
 
 from cachetools import LRUCache
 
 from at2_rag.chunk_states import ChunkState
 
-_MEMORY_SHARE = 1 / 3
+_MEMORY_SHARE = 0.6
 _FALLBACK_BYTES = 4 * 2**30
 
 
@@ -20,7 +21,7 @@ class StateCache(MutableMapping[str, ChunkState]):
     Items of a data set share chunks, and a padded set is made of the same chunks again.
 
     Args:
-        max_bytes: Memory to use; None for a third of the machine's.
+        max_bytes: Memory to use; None for 60 % of the machine's.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
@@ -49,6 +50,12 @@ class StateCache(MutableMapping[str, ChunkState]):
     def __len__(self) -> int:
         with self._lock:
             return len(self._states)
+
+
+@cache
+def shared_states() -> StateCache:
+    """Return the one cache of this process, so that its bound holds for all systems together."""
+    return StateCache()
 
 
 def _default_bytes() -> int:
