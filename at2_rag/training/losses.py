@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ class ListwiseData:
     """
 
     features: Floats
-    labels: npt.NDArray[np.bool_] | npt.NDArray[np.float64]
+    labels: npt.NDArray[Any]
     counts: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,8 @@ def test_masking_hides_all_windows_of_a_chunk() -> None:
 
 def test_masks_have_to_fit_the_chunks() -> None:
     model = AnswerModel(tiny_model(), tiny_tokenizer())
-    for masks in (np.ones((1, 2), dtype=bool), np.ones((1, 3)), np.ones(3, dtype=bool)):
+    unfit: list[Any] = [np.ones((1, 2), dtype=bool), np.ones((1, 3)), np.ones(3, dtype=bool)]
+    for masks in unfit:
         for ablate in (ablate_by_masking, ablate_by_removal):
             with pytest.raises(InputError, match=r"shape \[M, 3\] for 3 chunks"):
                 ablate(model, QUERY, CHUNKS, ANSWER, masks)

@@ -221,6 +221,6 @@ def test_a_folder_of_another_collection_is_refused(
 
 
 @pytest.mark.parametrize("numbers", [{"masks": 0}, {"answer_tokens": 0}])
-def test_a_plan_of_nothing_is_refused(numbers: dict[str, int]) -> None:
+def test_a_plan_of_nothing_is_refused(numbers: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="both are at least 1"):
         AblationPlan(**numbers)

@@ -140,7 +140,7 @@ def test_objectives_over_labels_need_them() -> None:
     samples = make_samples(20, labels=False)
     for objective in ("evidence", "mixed"):
         with pytest.raises(InputError, match="needs gold labels"):
-            judge(samples, candidate(objective))  # type: ignore[arg-type]
+            judge(samples, candidate(objective))
     assert judge(samples, candidate("drops"))[0].ndcg > 0.9
 
 

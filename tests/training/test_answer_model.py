@@ -148,7 +148,7 @@ def test_generation_is_greedy_whatever_shares_the_batch() -> None:
         while len(new) < 6 and tokenizer.eos_token_id not in new:
             with torch.inference_mode():
                 new.append(int(stock(torch.tensor([ids + new])).logits[0, -1].argmax()))
-        assert answer == tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert answer == str(tokenizer.decode(new, skip_special_tokens=True)).strip()
 
 
 def test_too_long_names_both_numbers() -> None:

@@ -86,7 +86,7 @@ def rows(collected: ShardFeatures) -> Iterator[tuple[int, slice]]:
 
 
 def drawn(examples: list[Example], reading: Reading) -> list[Sample]:
-    most = {"most_chunks": JOINT_MOST_CHUNKS} if reading == "joint" else {}
+    most: dict[str, Any] = {"most_chunks": JOINT_MOST_CHUNKS} if reading == "joint" else {}
     plan = plan_shards(examples)
     return [sample for shard in plan for sample in draw_samples(examples, shard, seed=0, **most)]
 

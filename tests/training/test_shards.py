@@ -6,6 +6,7 @@ import dataclasses
 import random
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ EXAMPLES = [
 SHARD = tuple(range(80))
 
 
-def draw(seed: int = 0, **options: int) -> list[Sample]:
+def draw(seed: int = 0, **options: Any) -> list[Sample]:
     return draw_samples(EXAMPLES, SHARD, seed=seed, **options)
 
 
