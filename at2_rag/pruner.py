@@ -33,8 +33,9 @@ from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.model_loading import load_model
 from at2_rag.question_pass import read_apart, read_together
-from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order, check_limits, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
@@ -92,6 +93,7 @@ class AT2Pruner:
         if on_error not in ("raise", "keep_all"):
             raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
         base = model.base_model
+        layers, heads = layers_and_heads(base.config)
         uniform = isinstance(head_weights, str) and head_weights == UNIFORM
         if fingerprint is None and (chunk_states is not None or not uniform):
             fingerprint = model_fingerprint(base, tokenizer)
@@ -102,7 +104,6 @@ class AT2Pruner:
                 f"the head weights are for reading {self.reading!r}, asked for was {reading!r}; "
                 "leave reading out, or pass weights fitted for it"
             )
-        layers, heads = base.config.num_hidden_layers, base.config.num_attention_heads
         if self.head_weights.layers > layers or self.head_weights.heads != heads:
             raise HeadWeightsMismatchError(
                 f"the head weights are for {self.head_weights.layers} layers of "

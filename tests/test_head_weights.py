@@ -28,7 +28,8 @@ from at2_rag.head_weights import (
     shipped_names,
 )
 from at2_rag.model_hub import resolve_model
-from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.model_loading import load_model
+from at2_rag.scoring_model import ScoringModel
 
 SHIPPED = Path(__file__).parents[1] / "at2_rag" / "weights"
 SHAPE = (2, 3, 4)
