@@ -118,7 +118,8 @@ def prune(
 
     INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and if wanted
     title, id and metadata), a JSON file (a list of those), a text file (one chunk a paragraph),
-    a folder of text files (one chunk a file), or - for standard input, the default.
+    a folder of text files (one chunk a file), or - for standard input, the default. Files may be
+    gzipped.
 
     At least one of --top-k, --max-tokens, --min-score and --keep-mass must be given; of several,
     all hold.

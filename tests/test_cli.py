@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -158,6 +159,8 @@ def test_every_kind_of_input_gives_the_same_scores(
     for name, content in files.items():
         (tmp_path / name).write_text(content)
         sources += [([tmp_path / name], None), ([], content)]
+    (tmp_path / "packed").write_bytes(gzip.compress(lines.encode()))
+    sources += [([tmp_path / "packed"], None)]
     sources += [(["--format", "text"], "\n\n".join(TEXTS))]
     for arguments, given in sources:
         shown = prune_json(*model_options, "--top-k", "2", *arguments, input=given)
