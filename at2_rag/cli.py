@@ -82,7 +82,12 @@ def main() -> None:
     help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
 )
 @click.option("--revision", help="Revision of a model from the hub.")
-@click.option("--head-weights", help="Folder with the model's head weights, or 'uniform'.")
+@click.option(
+    "--head-weights",
+    help="'together-apart', 'together' or 'joint', which come with at2-rag for its default model; "
+    "'uniform', the mean of all heads, for any model; or a folder that at2-rag train wrote.  "
+    "[default: those that come with at2-rag]",
+)
 @click.option(
     "--reading",
     type=click.Choice(["independent", "joint"]),

@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +30,7 @@ from at2_rag.chunks import (
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
+from at2_rag.head_weights import UNIFORM, HeadWeights, resolve_head_weights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.question_pass import read_apart, read_together
@@ -41,6 +40,11 @@ from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 
 logger = logging.getLogger(__name__)
+
+_KEEP_MASS_NOTE = (
+    'keep_mass means little with head_weights="uniform": the scores are shares of attention and '
+    "not logits, so that the softmax over them is nearly even."
+)
 
 OnError = Literal["raise", "keep_all"]
 
@@ -97,7 +101,14 @@ class AT2Pruner:
         uniform = isinstance(head_weights, str) and head_weights == UNIFORM
         if fingerprint is None and (chunk_states is not None or not uniform):
             fingerprint = model_fingerprint(base, tokenizer)
-        self.head_weights = _find_weights(head_weights, base.config, reading, fingerprint)
+        self.head_weights = resolve_head_weights(
+            head_weights,
+            layers=layers,
+            heads=heads,
+            reading=reading,
+            fingerprint=fingerprint or "",
+            model_name=base.config.name_or_path or None,
+        )
         self.reading: Reading = self.head_weights.reading
         if reading not in (None, self.reading):
             raise HeadWeightsMismatchError(
@@ -147,7 +158,8 @@ class AT2Pruner:
         """Load a scoring model and its head weights.
 
         Args:
-            name_or_folder: The default model's name, a local folder or a hub id.
+            name_or_folder: The default model's name, a local folder or a hub id; a `Path` is
+                always a folder.
             revision: Of a hub id.
             head_weights: As in the constructor, as all arguments not named here.
             reading: As in the constructor.
@@ -165,7 +177,7 @@ class AT2Pruner:
                 `TokenCounterError`.
         """
         torch_dtype = _torch_dtype(dtype)
-        folder = resolve_model(os.fspath(name_or_folder), revision=revision)
+        folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
         return cls(
             model=model,
@@ -219,7 +231,8 @@ class AT2Pruner:
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
             min_score: Keep only chunks with at least this score.
             keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
-                this, in (0, 1].
+                this, in (0, 1]. Means little with `head_weights="uniform"`, whose scores are
+                shares of attention and not logits.
             order: "score" (best first) or "original".
 
         Raises:
@@ -269,6 +282,7 @@ class AT2Pruner:
         with watch.stage("select"):
             chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
             tokens_after = tokens_of(chosen.kept)
+        masses = keep_mass is not None and self.head_weights.scores_are_masses
         return PruneResult(
             query=query,
             kept=tuple(scored[index] for index in chosen.kept),
@@ -277,7 +291,7 @@ class AT2Pruner:
             tokens_after=tokens_after,
             separator=self.separator,
             timings=watch.timings(),
-            notes=chosen.notes,
+            notes=(*chosen.notes, _KEEP_MASS_NOTE) if masses else chosen.notes,
         )
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:
@@ -352,30 +366,6 @@ def _scored(
         ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
         for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
     )
-
-
-def _find_weights(
-    spec: HeadWeights | str | os.PathLike[str] | None,
-    config: Any,
-    reading: Reading | None,
-    fingerprint: str | None,
-) -> HeadWeights:
-    if isinstance(spec, HeadWeights):
-        return spec
-    if spec is None:
-        name = getattr(config, "name_or_path", "") or "this model"
-        return HeadWeights.for_model(
-            fingerprint=fingerprint or "", reading=reading or "independent", model_name=name
-        )
-    if spec == UNIFORM:
-        return HeadWeights.uniform(
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            reading=reading or "independent",
-        )
-    if isinstance(spec, str) and spec in shipped_names():
-        return HeadWeights.shipped(spec)
-    return HeadWeights.load(Path(spec))
 
 
 def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, PruneResult, __version__
 from at2_rag.cli import main
+from at2_rag.head_weights import shipped_names
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
@@ -98,6 +99,11 @@ def test_help_lists_every_command(flag: str) -> None:
         "train   Fit",
     ):
         assert line in ran.output
+
+
+def test_help_names_the_shipped_weights() -> None:
+    told = "".join(run("prune", "--help").output.split())  # lines may end at a name's hyphen
+    assert all(f"'{name}'" in told for name in ("uniform", *shipped_names()))
 
 
 def test_eval_that_cannot_be_loaded_names_its_extra(
@@ -328,6 +334,7 @@ def test_unusable_files_are_one_line_naming_file_and_line(
         (["--model", "{model}"], 'head_weights="uniform"'),
         (["--model", "{model}", "--revision", "main"], "revision='main'"),
         (["--model", "{model}", "--head-weights", "{tmp}"], "{tmp}"),
+        (["--model", "{model}", "--head-weights", "together-appart"], "together-apart, or"),
         (["--token-counter", "gpt-0"], "'gpt-0'"),
         (["--model", "{model}", "--head-weights", "uniform", "--device", "toaster"], "toaster"),
     ],
