@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from at2_rag.errors import ChunkTypeError
@@ -33,7 +32,7 @@ class Chunk:
     text: str
     title: str | None = None
     id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def rendered(self) -> str:
@@ -111,7 +110,7 @@ class ScoredChunk:
         title: The chunk's title, as given, or None.
     """
 
-    chunk: Any
+    chunk: Any = field(hash=False)
     score: float
     index: int
     text: str
@@ -167,9 +166,12 @@ class PruneResult:
     tokens_before: int
     tokens_after: int
     separator: str = DEFAULT_SEPARATOR
-    timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    timings: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timings", dict(self.timings))
 
     @property
     def texts(self) -> tuple[str, ...]:

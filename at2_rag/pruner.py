@@ -52,7 +52,8 @@ OnError = Literal["raise", "keep_all"]
 class AT2Pruner:
     """Ranks chunks by the attention a small local model pays to them, and keeps the best.
 
-    Thread-safe; the caller's model, chunks and torch settings are never changed.
+    Thread-safe, and immutable once made, so that `copy.deepcopy` gives the pruner itself. The
+    caller's model, chunks and torch settings are never changed.
 
     Args:
         model: A transformers causal LM (or base model) that the caller already holds.
@@ -195,6 +196,9 @@ class AT2Pruner:
                 dtype=model.dtype,
             ),
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
+        return self
 
     def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
         """Score every chunk.
