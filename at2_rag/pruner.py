@@ -174,6 +174,7 @@ class AT2Pruner:
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
+            InputError: If `revision`, `device` or `dtype` can't be used.
             UnsupportedModelError: As in the constructor, like `HeadWeightsError` and
                 `TokenCounterError`.
         """
