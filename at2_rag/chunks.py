@@ -189,6 +189,8 @@ class PruneResult:
             "query": self.query,
             "kept": [scored.to_dict() for scored in self.kept],
             "dropped": [scored.to_dict() for scored in self.dropped],
+            "context": self.context,
+            "separator": self.separator,
             "tokens_before": self.tokens_before,
             "tokens_after": self.tokens_after,
             "timings": dict(self.timings),

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from at2_rag import __version__
+from at2_rag.chunks import DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, parse_passages, read_passages
@@ -105,7 +106,16 @@ def main() -> None:
     help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
 )
 @click.option("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]")
+@click.option(
+    "--separator",
+    metavar="TEXT",
+    default=DEFAULT_SEPARATOR,
+    help="What stands between two chunks of the context.  [default: an empty line]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--context", "as_context", is_flag=True, help="Print the kept context alone, for a prompt."
+)
 @verbose_option
 def prune(
     source: str | None,
@@ -113,6 +123,7 @@ def prune(
     form: Format | None,
     order: Order,
     as_json: bool,
+    as_context: bool,
     top_k: int | None,
     max_tokens: int | None,
     min_score: float | None,
@@ -144,6 +155,8 @@ def prune(
         check_limits(**limits)
     except InputError as error:
         raise click.UsageError(str(error)) from error
+    if as_json and as_context:
+        raise click.UsageError("--json and --context exclude each other; pass one of them.")
     if not query.strip():
         raise click.UsageError("The question given with --query is blank.")
     chunks = _read(source, form)
@@ -153,6 +166,10 @@ def prune(
         result = pruner.prune(query, chunks, order=order, **limits)
     if as_json:
         click.echo(result.to_json())
+    elif as_context:
+        for note in result.notes:
+            click.echo(note, err=True)
+        click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:
         print_result(result, Console(), original_order=order == "original")
 

@@ -307,6 +307,7 @@ class AT2Pruner:
         self, requests: Iterable[tuple[str, Iterable[ChunkLike]]], **limits: Any
     ) -> list[PruneResult]:
         """Do as `prune` for each pair of query and chunks; the limits hold for each."""
+        check_limits(**limits)
         return [self.prune(query, chunks, **limits) for query, chunks in requests]
 
     def _scores(

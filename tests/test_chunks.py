@@ -157,6 +157,8 @@ def test_json_holds_all_of_the_result() -> None:
             },
             {"index": 1, "score": 0.0, "title": None, "text": "c"},
         ],
+        "context": "A\na",
+        "separator": "\n\n",
         "tokens_before": 20,
         "tokens_after": 7,
         "timings": {"total": 0.25},

@@ -251,6 +251,29 @@ def test_table_has_no_title_column_without_titles(model_options: list[str]) -> N
     assert ran.stdout.splitlines()[0].split() == ["Rank", "Score", "Kept", "Text"]
 
 
+@pytest.mark.parametrize("separator", [None, "\n---\n", ""])
+def test_the_context_alone(
+    passages: Path, model_options: list[str], pruner: AT2Pruner, separator: str | None
+) -> None:
+    result = pruner.prune(QUERY, PASSAGES, top_k=2)
+    between = "\n\n" if separator is None else separator
+    context = between.join(chunk.rendered for chunk in result.kept)
+    options = [] if separator is None else ["--separator", separator]
+    ran = prune(passages, *model_options, "--top-k", "2", *options, "--context")
+    assert (ran.stdout, ran.stderr) == (context + "\n", "")
+    shown = prune_json(passages, *model_options, "--top-k", "2", *options)
+    assert (shown["context"], shown["separator"]) == (context, between)
+
+
+def test_the_context_of_nothing_and_of_odd_text(model_options: list[str]) -> None:
+    ran = prune(*model_options, "--max-tokens", "1", "--context", input="A long passage.")
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr.startswith("Nothing was kept: ")
+    odd = json.dumps("lone \ud800 [bold]x[/bold] 👩‍👩‍👧")
+    ran = prune(*model_options, "--top-k", "1", "--context", "--format", "jsonl", input=odd)
+    assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
+
+
 def test_a_budget_below_the_best_passage_is_told(passages: Path, model_options: list[str]) -> None:
     ran = prune(passages, *model_options, "--max-tokens", "1")
     assert ran.exit_code == 0
@@ -292,6 +315,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "1", "--order", "best"], "'best' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "missing.txt"], "'missing.txt' does not exist"),
+        (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["nothing"], "No such command 'nothing'"),
     ],
 )
