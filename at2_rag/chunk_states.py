@@ -229,13 +229,15 @@ def _runs(lengths: Sequence[int]) -> Iterator[range]:
 def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
     first, width = states[0], max(state.tokens for state in states)
     layers, heads, _, dim = first.keys.shape
-    keys = first.keys.new_zeros(layers, len(states), heads, width, dim)
-    values = first.keys.new_zeros(first.values.shape[0], len(states), heads, width, dim)
+    # A store may hand out states that are elsewhere than the model; members are where it is.
+    shape, device = (len(states), heads, width, dim), members.device
+    keys = first.keys.new_zeros(layers, *shape, device=device)
+    values = first.keys.new_zeros(first.values.shape[0], *shape, device=device)
     for index, state in enumerate(states):
         keys[:, index, :, : state.tokens] = state.keys
         values[:, index, :, : state.tokens] = state.values
-    lengths = torch.tensor([state.tokens for state in states], device=keys.device)
-    padding = torch.arange(width, device=keys.device) >= lengths[:, None]
+    lengths = torch.tensor([state.tokens for state in states], device=device)
+    padding = torch.arange(width, device=device) >= lengths[:, None]
     return StateGroup(members, lengths, keys, values, padding[:, None, None])
 
 

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from at2_rag.errors import ChunkTypeError
@@ -33,7 +32,7 @@ class Chunk:
     text: str
     title: str | None = None
     id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def rendered(self) -> str:
@@ -103,14 +102,15 @@ class ScoredChunk:
     Attributes:
         chunk: The caller's own object, untouched.
         score: Larger means more useful for the query. On the scale of a logit: a softmax over
-            the scores of one call is the estimated share of each chunk. NaN only where scoring
-            failed and the caller asked for `on_error="keep_all"`.
+            the scores of one call is the estimated share of each chunk (but with head weights
+            "uniform" it is a share of attention, no logit). NaN only where scoring failed and
+            the caller asked for `on_error="keep_all"`.
         index: Place in the caller's list, from 0.
         text: The chunk's text, as given.
         title: The chunk's title, as given, or None.
     """
 
-    chunk: Any
+    chunk: Any = field(hash=False)
     score: float
     index: int
     text: str
@@ -166,9 +166,12 @@ class PruneResult:
     tokens_before: int
     tokens_after: int
     separator: str = DEFAULT_SEPARATOR
-    timings: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    timings: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timings", dict(self.timings))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -186,6 +189,8 @@ class PruneResult:
             "query": self.query,
             "kept": [scored.to_dict() for scored in self.kept],
             "dropped": [scored.to_dict() for scored in self.dropped],
+            "context": self.context,
+            "separator": self.separator,
             "tokens_before": self.tokens_before,
             "tokens_after": self.tokens_after,
             "timings": dict(self.timings),

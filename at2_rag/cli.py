@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from at2_rag import __version__
+from at2_rag.chunks import DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, parse_passages, read_passages
@@ -82,7 +83,12 @@ def main() -> None:
     help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
 )
 @click.option("--revision", help="Revision of a model from the hub.")
-@click.option("--head-weights", help="Folder with the model's head weights, or 'uniform'.")
+@click.option(
+    "--head-weights",
+    help="'together-apart', 'together' or 'joint', which come with at2-rag for its default model; "
+    "'uniform', the mean of all heads, for any model; or a folder that at2-rag train wrote.  "
+    "[default: those that come with at2-rag]",
+)
 @click.option(
     "--reading",
     type=click.Choice(["independent", "joint"]),
@@ -100,7 +106,16 @@ def main() -> None:
     help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
 )
 @click.option("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]")
+@click.option(
+    "--separator",
+    metavar="TEXT",
+    default=DEFAULT_SEPARATOR,
+    help="What stands between two chunks of the context.  [default: an empty line]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--context", "as_context", is_flag=True, help="Print the kept context alone, for a prompt."
+)
 @verbose_option
 def prune(
     source: str | None,
@@ -108,6 +123,7 @@ def prune(
     form: Format | None,
     order: Order,
     as_json: bool,
+    as_context: bool,
     top_k: int | None,
     max_tokens: int | None,
     min_score: float | None,
@@ -118,7 +134,8 @@ def prune(
 
     INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and if wanted
     title, id and metadata), a JSON file (a list of those), a text file (one chunk a paragraph),
-    a folder of text files (one chunk a file), or - for standard input, the default.
+    a folder of text files (one chunk a file), or - for standard input, the default. Files may be
+    gzipped.
 
     At least one of --top-k, --max-tokens, --min-score and --keep-mass must be given; of several,
     all hold.
@@ -138,6 +155,8 @@ def prune(
         check_limits(**limits)
     except InputError as error:
         raise click.UsageError(str(error)) from error
+    if as_json and as_context:
+        raise click.UsageError("--json and --context exclude each other; pass one of them.")
     if not query.strip():
         raise click.UsageError("The question given with --query is blank.")
     chunks = _read(source, form)
@@ -147,6 +166,10 @@ def prune(
         result = pruner.prune(query, chunks, order=order, **limits)
     if as_json:
         click.echo(result.to_json())
+    elif as_context:
+        for note in result.notes:
+            click.echo(note, err=True)
+        click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:
         print_result(result, Console(), original_order=order == "original")
 

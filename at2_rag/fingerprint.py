@@ -13,11 +13,15 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+FORMAT_VERSION = 1
+"""Goes up when a model's fingerprint changes by a change of this module."""
 
 _ARCHITECTURE = (
     "model_type",
@@ -55,6 +59,9 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
+    It is computed again where this module's format, transformers or tokenizers is another one,
+    since a fingerprint says what they make of the files.
+
     Args:
         folder: The model's folder; its files' names, sizes and modification times are the key.
         dtype: What the model was loaded in; part of the key, since float16 can't hold all that
@@ -67,10 +74,9 @@ def cached_fingerprint(
         for path in folder.iterdir()
         if path.is_file()
     )
-    key = hashlib.sha256(
-        json.dumps([str(folder.resolve()), files, str(dtype)]).encode()
-    ).hexdigest()
-    entry = cache / key
+    made_by = [FORMAT_VERSION, version("transformers"), version("tokenizers")]
+    key = json.dumps([str(folder.resolve()), files, str(dtype), made_by])
+    entry = cache / hashlib.sha256(key.encode()).hexdigest()
     try:
         known = entry.read_text(encoding="ascii")
         if len(known) == 64 and not known.strip("0123456789abcdef"):

@@ -200,7 +200,9 @@ def _check_tokenizer(folder: Path, expected: list[int], template: str | None) ->
     """Load the tokenizer as a user will and compare it with the one that was saved."""
     from transformers import AutoTokenizer
 
-    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    loaded: Any = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     got = loaded(_SAMPLE)["input_ids"]
     if got != expected or loaded.decode(got) != _SAMPLE:
         raise ValueError(

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,10 @@ class HeadWeights:
     spec: FeatureSpec
     fingerprint: str | None = None
     template_hash: str | None = None
-    provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", dict(self.provenance))
         passes = len(self.spec.passes)
         if self.weight.ndim != 3 or self.weight.shape[0] != passes:
             raise HeadWeightsError(
@@ -82,6 +83,11 @@ class HeadWeights:
     def heads(self) -> int:
         """Query heads of a layer."""
         return int(self.weight.shape[2])
+
+    @property
+    def scores_are_masses(self) -> bool:
+        """Whether scores are attention masses, as those of `uniform`, and not logits."""
+        return self.fingerprint is None and self.spec.quantity == "mass"
 
     @property
     def reading(self) -> Reading:
@@ -138,7 +144,7 @@ class HeadWeights:
         _write(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: str | Path) -> HeadWeights:
+    def load(cls, folder: str | os.PathLike[str]) -> HeadWeights:
         """Read a folder that `save` wrote.
 
         Raises:
@@ -179,7 +185,7 @@ class HeadWeights:
                 spec=spec,
                 fingerprint=description["fingerprint"],
                 template_hash=description["template_hash"],
-                provenance=MappingProxyType(dict(description["provenance"])),
+                provenance=dict(description["provenance"]),
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
@@ -201,7 +207,11 @@ class HeadWeights:
 
     @classmethod
     def uniform(cls, *, layers: int, heads: int, reading: Reading) -> HeadWeights:
-        """Return weights that average the attention mass over all heads of all layers."""
+        """Return weights that average the attention mass over all heads of all layers.
+
+        Such scores rank chunks, but they are shares of attention and not logits: `keep_mass`,
+        which takes the softmax over them, means little.
+        """
         spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
         weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
         return cls(weight=weight, bias=0.0, spec=spec)
@@ -222,8 +232,15 @@ class HeadWeights:
         return cls.load(Path(str(_SHIPPED / name)))
 
     @classmethod
-    def for_model(cls, *, fingerprint: str, reading: Reading, model_name: str) -> HeadWeights:
+    def for_model(
+        cls, *, fingerprint: str, reading: Reading, model_name: str | None
+    ) -> HeadWeights:
         """Return the shipped weights fitted on a scoring model, by its fingerprint.
+
+        Args:
+            fingerprint: The model's.
+            reading: How chunks are to be read.
+            model_name: The model's name or folder, for the message; may be None.
 
         Raises:
             HeadWeightsNotFoundError: If none were.
@@ -232,8 +249,9 @@ class HeadWeights:
         weights = cls.shipped(name) if name in shipped_names() else None
         if weights is None or weights.fingerprint != fingerprint:
             raise HeadWeightsNotFoundError(
-                f"no head weights are known for {model_name} (fingerprint {fingerprint[:12]}, "
-                f"reading {reading!r}); fit them with `at2-rag train DATA --model {model_name} "
+                f"no head weights are known for {model_name or 'this model'} (fingerprint "
+                f"{fingerprint[:12]}, reading {reading!r}); fit them with `at2-rag train DATA "
+                f"--model {shlex.quote(model_name or 'MODEL')} --reading {reading} "
                 f"--output FOLDER` and pass head_weights=FOLDER, or pass "
                 f'head_weights="{UNIFORM}" for the plain mean over all heads'
             )
@@ -241,13 +259,54 @@ class HeadWeights:
 
     def describe(self, **facts: Any) -> HeadWeights:
         """Return the same weights with facts added to their provenance."""
-        return replace(self, provenance=MappingProxyType({**self.provenance, **facts}))
+        return replace(self, provenance={**self.provenance, **facts})
+
+
+def resolve_head_weights(
+    spec: HeadWeights | str | os.PathLike[str] | None,
+    *,
+    layers: int,
+    heads: int,
+    reading: Reading | None,
+    fingerprint: str,
+    model_name: str | None,
+) -> HeadWeights:
+    """Return the head weights that a caller named.
+
+    Args:
+        spec: The weights themselves, a folder, the name of shipped weights, or "uniform"; None
+            for the shipped weights fitted on the model.
+        layers: The model's layers.
+        heads: The model's query heads a layer.
+        reading: The reading asked for; None for "independent" where the weights don't say.
+        fingerprint: The model's, to find its shipped weights; "" where it wasn't taken.
+        model_name: The model's name or folder, for messages; may be None.
+
+    Raises:
+        HeadWeightsError: If there are none, or they can't be read.
+    """
+    if isinstance(spec, HeadWeights):
+        return spec
+    if spec is None:
+        return HeadWeights.for_model(
+            fingerprint=fingerprint, reading=reading or "independent", model_name=model_name
+        )
+    if spec == UNIFORM:
+        return HeadWeights.uniform(layers=layers, heads=heads, reading=reading or "independent")
+    if isinstance(spec, str) and _is_name(spec):
+        return HeadWeights.shipped(spec)
+    return HeadWeights.load(spec)
 
 
 def shipped_names() -> tuple[str, ...]:
     """Return the names of the weights that come with the package."""
     folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
     return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text names shipped weights, perhaps misspelt, and no folder."""
+    return text in shipped_names() or not ("/" in text or os.sep in text or os.path.isdir(text))
 
 
 def _write(path: Path, data: bytes) -> None:

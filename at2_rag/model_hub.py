@@ -153,6 +153,11 @@ def resolve_model(
         return folder
     if isinstance(name, str) and _HUB_ID.fullmatch(text):
         return _resolve_hub_id(text, revision, show_bars=StageProgress(show_progress).show)
+    if not isinstance(name, str):
+        raise ModelNotFoundError(
+            f"there is no model folder {text!r}: it {_kind(folder)}; for a built-in model or a hub "
+            "id pass the name as a string"
+        )
     raise ModelNotFoundError(_unknown_name(text))
 
 
@@ -312,11 +317,14 @@ def _hidden_bar() -> Any:
     return HiddenBar
 
 
+def _kind(path: Path) -> str:
+    return "is a file, not a folder" if os.path.isfile(path) else "isn't a folder"
+
+
 def _unknown_name(text: str) -> str:
     folder = Path(os.path.expanduser(text))
-    kind = "is a file, not a folder" if os.path.isfile(folder) else "isn't a folder"
     message = (
-        f"there is no model {text!r}: it {kind} and neither a built-in name "
+        f"there is no model {text!r}: it {_kind(folder)} and neither a built-in name "
         f"({', '.join(_BUILT_INS)}) nor a hub id like 'owner/name'"
     )
     try:

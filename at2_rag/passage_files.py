@@ -7,15 +7,18 @@
 - A folder: one chunk a file, by name, with the file's name as `id`. Hidden files and folders
   within the folder are not read.
 
-All are UTF-8. A file's ending tells its format, else its content does.
+All are UTF-8 and may be gzipped. A file's ending (before `.gz`) tells its format, else its content
+does.
 """
 
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 import logging
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePath
@@ -25,6 +28,8 @@ from at2_rag.chunks import Chunk, ChunkLike, as_chunk
 from at2_rag.errors import ChunkTypeError, DataError
 
 Format: TypeAlias = Literal["jsonl", "json", "text"]
+
+_GZIP = b"\x1f\x8b"
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> l
     """Read the passages in the bytes of a file.
 
     Args:
-        data: The bytes, UTF-8 with or without a byte order mark.
+        data: The bytes, UTF-8 with or without a byte order mark, gzipped or not.
         name: The file's name; its ending tells the format, and messages begin with it.
         format: The format; None goes by the name's ending, then by the content.
 
@@ -69,7 +74,9 @@ def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> l
         DataError: If the bytes aren't of the format; the message names the file and the line.
     """
     text = _decode(data, name)
-    kind = format or _FORMATS.get(PurePath(name).suffix.lower()) or _detect(text)
+    path = PurePath(name)
+    ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    kind = format or _FORMATS.get(ending) or _detect(text)
     if kind == "text":
         return list(_paragraphs(text))
     try:
@@ -108,6 +115,13 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> str:
+    if data.startswith(_GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{name}: a damaged gzip file ({error}); make or fetch it again"
+            ) from error
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode()

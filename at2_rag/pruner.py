@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,15 +30,21 @@ from at2_rag.chunks import (
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
+from at2_rag.head_weights import UNIFORM, HeadWeights, resolve_head_weights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.model_loading import load_model
 from at2_rag.question_pass import read_apart, read_together
-from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order, check_limits, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 
 logger = logging.getLogger(__name__)
+
+_KEEP_MASS_NOTE = (
+    'keep_mass means little with head_weights="uniform": the scores are shares of attention and '
+    "not logits, so that the softmax over them is nearly even."
+)
 
 OnError = Literal["raise", "keep_all"]
 
@@ -47,7 +52,8 @@ OnError = Literal["raise", "keep_all"]
 class AT2Pruner:
     """Ranks chunks by the attention a small local model pays to them, and keeps the best.
 
-    Thread-safe; the caller's model, chunks and torch settings are never changed.
+    Thread-safe, and immutable once made, so that `copy.deepcopy` gives the pruner itself. The
+    caller's model, chunks and torch settings are never changed.
 
     Args:
         model: A transformers causal LM (or base model) that the caller already holds.
@@ -92,17 +98,24 @@ class AT2Pruner:
         if on_error not in ("raise", "keep_all"):
             raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
         base = model.base_model
+        layers, heads = layers_and_heads(base.config)
         uniform = isinstance(head_weights, str) and head_weights == UNIFORM
         if fingerprint is None and (chunk_states is not None or not uniform):
             fingerprint = model_fingerprint(base, tokenizer)
-        self.head_weights = _find_weights(head_weights, base.config, reading, fingerprint)
+        self.head_weights = resolve_head_weights(
+            head_weights,
+            layers=layers,
+            heads=heads,
+            reading=reading,
+            fingerprint=fingerprint or "",
+            model_name=base.config.name_or_path or None,
+        )
         self.reading: Reading = self.head_weights.reading
         if reading not in (None, self.reading):
             raise HeadWeightsMismatchError(
                 f"the head weights are for reading {self.reading!r}, asked for was {reading!r}; "
                 "leave reading out, or pass weights fitted for it"
             )
-        layers, heads = base.config.num_hidden_layers, base.config.num_attention_heads
         if self.head_weights.layers > layers or self.head_weights.heads != heads:
             raise HeadWeightsMismatchError(
                 f"the head weights are for {self.head_weights.layers} layers of "
@@ -146,7 +159,8 @@ class AT2Pruner:
         """Load a scoring model and its head weights.
 
         Args:
-            name_or_folder: The default model's name, a local folder or a hub id.
+            name_or_folder: The default model's name, a local folder or a hub id; a `Path` is
+                always a folder.
             revision: Of a hub id.
             head_weights: As in the constructor, as all arguments not named here.
             reading: As in the constructor.
@@ -160,11 +174,12 @@ class AT2Pruner:
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
+            InputError: If `revision`, `device` or `dtype` can't be used.
             UnsupportedModelError: As in the constructor, like `HeadWeightsError` and
                 `TokenCounterError`.
         """
         torch_dtype = _torch_dtype(dtype)
-        folder = resolve_model(os.fspath(name_or_folder), revision=revision)
+        folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
         return cls(
             model=model,
@@ -182,6 +197,9 @@ class AT2Pruner:
                 dtype=model.dtype,
             ),
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
+        return self
 
     def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
         """Score every chunk.
@@ -218,7 +236,8 @@ class AT2Pruner:
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
             min_score: Keep only chunks with at least this score.
             keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
-                this, in (0, 1].
+                this, in (0, 1]. Means little with `head_weights="uniform"`, whose scores are
+                shares of attention and not logits.
             order: "score" (best first) or "original".
 
         Raises:
@@ -268,6 +287,7 @@ class AT2Pruner:
         with watch.stage("select"):
             chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
             tokens_after = tokens_of(chosen.kept)
+        masses = keep_mass is not None and self.head_weights.scores_are_masses
         return PruneResult(
             query=query,
             kept=tuple(scored[index] for index in chosen.kept),
@@ -276,7 +296,7 @@ class AT2Pruner:
             tokens_after=tokens_after,
             separator=self.separator,
             timings=watch.timings(),
-            notes=chosen.notes,
+            notes=(*chosen.notes, _KEEP_MASS_NOTE) if masses else chosen.notes,
         )
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:
@@ -287,6 +307,7 @@ class AT2Pruner:
         self, requests: Iterable[tuple[str, Iterable[ChunkLike]]], **limits: Any
     ) -> list[PruneResult]:
         """Do as `prune` for each pair of query and chunks; the limits hold for each."""
+        check_limits(**limits)
         return [self.prune(query, chunks, **limits) for query, chunks in requests]
 
     def _scores(
@@ -351,30 +372,6 @@ def _scored(
         ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
         for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
     )
-
-
-def _find_weights(
-    spec: HeadWeights | str | os.PathLike[str] | None,
-    config: Any,
-    reading: Reading | None,
-    fingerprint: str | None,
-) -> HeadWeights:
-    if isinstance(spec, HeadWeights):
-        return spec
-    if spec is None:
-        name = getattr(config, "name_or_path", "") or "this model"
-        return HeadWeights.for_model(
-            fingerprint=fingerprint or "", reading=reading or "independent", model_name=name
-        )
-    if spec == UNIFORM:
-        return HeadWeights.uniform(
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            reading=reading or "independent",
-        )
-    if isinstance(spec, str) and spec in shipped_names():
-        return HeadWeights.shipped(spec)
-    return HeadWeights.load(Path(spec))
 
 
 def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

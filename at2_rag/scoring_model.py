@@ -11,11 +11,9 @@ import copy
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from at2_rag.attention import (
@@ -27,7 +25,9 @@ from at2_rag.attention import (
     Reading,
     SpanAttention,
 )
-from at2_rag.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.model_loading import load_model as load_model
+from at2_rag.model_loading import preferred_dtype as preferred_dtype
 from at2_rag.prompt import PromptBuilder, PromptLayout
 
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
@@ -54,13 +54,13 @@ class ScoringModel:
 
     Raises:
         UnsupportedModelError: If the family doesn't route its attention through transformers'
-            attention interface, or can't be cut.
+            attention interface, has none, or can't be cut.
         InputError: If `depth` isn't between 1 and the model's number of layers.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, depth: int | None = None) -> None:
         base = model.base_model
-        self.layers: int = base.config.num_hidden_layers
+        self.layers, _ = layers_and_heads(base.config)
         if depth is not None and not 1 <= depth <= self.layers:
             raise InputError(f"depth is {depth}; this model has layers 1 to {self.layers}")
         self.depth = depth or self.layers
@@ -230,49 +230,20 @@ class _SeenLayers:
         return call.plain()
 
 
-def load_model(
-    folder: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> tuple[Any, Any]:
-    """Load a causal LM and its tokenizer from a local folder (see `model_hub.resolve_model`).
-
-    Args:
-        folder: Folder with config, safetensors weights and tokenizer.
-        device: Where to run; None for CUDA where there is one, else the CPU.
-        dtype: Floating-point type; None for bfloat16 where the device is fast at it, else float32.
+def layers_and_heads(config: Any) -> tuple[int, int]:
+    """Return how many layers a base model has, and how many query heads a layer.
 
     Raises:
-        ModelNotFoundError: If the folder can't be read as a model.
+        UnsupportedModelError: If its config doesn't say.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or preferred_dtype(device),
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ModelNotFoundError(
-            f"{folder} can't be loaded as a model: {reason}; pass a folder that "
-            "transformers' save_pretrained wrote (config, safetensors weights, tokenizer)"
-        ) from error
-    model.to(torch.device(device))  # type: ignore[arg-type]
-    return model, tokenizer
-
-
-def preferred_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device computes it natively, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+    names = ("num_hidden_layers", "num_attention_heads")
+    layers, heads = (getattr(config, name, None) for name in names)
+    if isinstance(layers, int) and isinstance(heads, int):
+        return layers, heads
+    raise UnsupportedModelError(
+        f"the family {config.model_type!r} has {layers} layers with {heads} attention heads by "
+        "its config, where two numbers are expected; use a text-only decoder with attention"
+    )
 
 
 def _window(config: Any, tokenizer: Any) -> int:

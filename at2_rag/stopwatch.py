@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
 
 
 class Stopwatch:
@@ -24,6 +23,6 @@ class Stopwatch:
         finally:
             self._stages[name] = time.perf_counter() - start
 
-    def timings(self) -> Mapping[str, float]:
-        """Return the stages so far and the `total`, read-only."""
-        return MappingProxyType({**self._stages, "total": time.perf_counter() - self._start})
+    def timings(self) -> dict[str, float]:
+        """Return the stages so far and the `total`."""
+        return {**self._stages, "total": time.perf_counter() - self._start}

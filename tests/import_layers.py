@@ -47,7 +47,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "prompt"),
+            ("attention", "model_loading", "prompt"),
             ("scoring_model",),
             ("chunk_states", "features"),
             ("question_pass", "head_weights"),

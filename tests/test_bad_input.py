@@ -229,6 +229,10 @@ def test_top_k_above_the_number_of_chunks_keeps_all(pruner: AT2Pruner) -> None:
 def test_no_limit_at_all(pruner: AT2Pruner) -> None:
     with pytest.raises(InputError, match="top_k, max_tokens, min_score, keep_mass"):
         pruner.prune(QUERY, ["Emma"])
+    for requests in ([], [(QUERY, ["Emma"])]):
+        with pytest.raises(InputError, match="top_k, max_tokens, min_score, keep_mass"):
+            pruner.prune_batch(requests)
+    assert pruner.prune_batch([], top_k=1) == []
 
 
 def test_a_budget_smaller_than_the_best_chunk(pruner: AT2Pruner) -> None:

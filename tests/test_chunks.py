@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import decimal
 import json
 import math
+import pickle
 from collections import UserDict
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -155,6 +157,8 @@ def test_json_holds_all_of_the_result() -> None:
             },
             {"index": 1, "score": 0.0, "title": None, "text": "c"},
         ],
+        "context": "A\na",
+        "separator": "\n\n",
         "tokens_before": 20,
         "tokens_after": 7,
         "timings": {"total": 0.25},
@@ -165,6 +169,41 @@ def test_json_holds_all_of_the_result() -> None:
     assert strictly(made.to_json()) == expected
     assert strictly(made.to_json(indent=2)) == expected
     assert "\n  " in made.to_json(indent=2)
+
+
+def test_json_holds_the_context_as_it_is_joined() -> None:
+    kept = (ScoredChunk("b", 2.0, 1, "b", "B"), ScoredChunk("a", 1.0, 0, "a"))
+    shown = strictly(result(*kept, separator=" | ").to_json())
+    assert (shown["context"], shown["separator"]) == ("B\nb | a", " | ")
+    assert strictly(result().to_json())["context"] == ""
+
+
+def test_values_can_be_copied_pickled_and_made_mappings() -> None:
+    chunk = Chunk("a", metadata={"page": [1]})
+    made = result(
+        ScoredChunk(chunk, 0.5, 0, "a"), timings=MappingProxyType({"total": 0.25}), notes=("n",)
+    )
+    for value in (chunk, made.kept[0], made, PruneResult("q", (), (), 0, 0)):
+        assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
+        assert dataclasses.asdict(value).keys() == {f.name for f in dataclasses.fields(value)}
+    shown = dataclasses.asdict(made)
+    assert shown["kept"][0]["chunk"]["metadata"] == {"page": [1]}
+    assert shown["timings"] == {"total": 0.25}
+
+
+def test_the_timings_are_the_results_own() -> None:
+    timings = {"total": 0.25}
+    made = result(timings=timings)
+    timings["total"] = 9.0
+    assert made.timings == {"total": 0.25}
+
+
+def test_values_can_be_members_of_sets() -> None:
+    given = [Chunk("a", metadata={"page": [1]}), Chunk("a", metadata={}), Chunk("a"), Chunk("b")]
+    assert len(set(given)) == 3, "metadata still tells chunks apart"
+    scored = [ScoredChunk({"text": "a"}, 0.5, n % 2, "a") for n in range(4)]
+    assert len(set(scored)) == 2
+    assert len({result(*scored[:2]), result(*scored[2:]), result()}) == 2
 
 
 def test_a_retrievers_own_score_and_index_are_not_lost_in_json() -> None:

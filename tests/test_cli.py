@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, PruneResult, __version__
 from at2_rag.cli import main
+from at2_rag.head_weights import shipped_names
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
@@ -99,6 +101,11 @@ def test_help_lists_every_command(flag: str) -> None:
         assert line in ran.output
 
 
+def test_help_names_the_shipped_weights() -> None:
+    told = "".join(run("prune", "--help").output.split())  # lines may end at a name's hyphen
+    assert all(f"'{name}'" in told for name in ("uniform", *shipped_names()))
+
+
 def test_eval_that_cannot_be_loaded_names_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +165,8 @@ def test_every_kind_of_input_gives_the_same_scores(
     for name, content in files.items():
         (tmp_path / name).write_text(content)
         sources += [([tmp_path / name], None), ([], content)]
+    (tmp_path / "packed").write_bytes(gzip.compress(lines.encode()))
+    sources += [([tmp_path / "packed"], None)]
     sources += [(["--format", "text"], "\n\n".join(TEXTS))]
     for arguments, given in sources:
         shown = prune_json(*model_options, "--top-k", "2", *arguments, input=given)
@@ -242,6 +251,29 @@ def test_table_has_no_title_column_without_titles(model_options: list[str]) -> N
     assert ran.stdout.splitlines()[0].split() == ["Rank", "Score", "Kept", "Text"]
 
 
+@pytest.mark.parametrize("separator", [None, "\n---\n", ""])
+def test_the_context_alone(
+    passages: Path, model_options: list[str], pruner: AT2Pruner, separator: str | None
+) -> None:
+    result = pruner.prune(QUERY, PASSAGES, top_k=2)
+    between = "\n\n" if separator is None else separator
+    context = between.join(chunk.rendered for chunk in result.kept)
+    options = [] if separator is None else ["--separator", separator]
+    ran = prune(passages, *model_options, "--top-k", "2", *options, "--context")
+    assert (ran.stdout, ran.stderr) == (context + "\n", "")
+    shown = prune_json(passages, *model_options, "--top-k", "2", *options)
+    assert (shown["context"], shown["separator"]) == (context, between)
+
+
+def test_the_context_of_nothing_and_of_odd_text(model_options: list[str]) -> None:
+    ran = prune(*model_options, "--max-tokens", "1", "--context", input="A long passage.")
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr.startswith("Nothing was kept: ")
+    odd = json.dumps("lone \ud800 [bold]x[/bold] 👩‍👩‍👧")
+    ran = prune(*model_options, "--top-k", "1", "--context", "--format", "jsonl", input=odd)
+    assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
+
+
 def test_a_budget_below_the_best_passage_is_told(passages: Path, model_options: list[str]) -> None:
     ran = prune(passages, *model_options, "--max-tokens", "1")
     assert ran.exit_code == 0
@@ -283,6 +315,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "1", "--order", "best"], "'best' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "missing.txt"], "'missing.txt' does not exist"),
+        (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["nothing"], "No such command 'nothing'"),
     ],
 )
@@ -325,6 +358,7 @@ def test_unusable_files_are_one_line_naming_file_and_line(
         (["--model", "{model}"], 'head_weights="uniform"'),
         (["--model", "{model}", "--revision", "main"], "revision='main'"),
         (["--model", "{model}", "--head-weights", "{tmp}"], "{tmp}"),
+        (["--model", "{model}", "--head-weights", "together-appart"], "together-apart, or"),
         (["--token-counter", "gpt-0"], "'gpt-0'"),
         (["--model", "{model}", "--head-weights", "uniform", "--device", "toaster"], "toaster"),
     ],

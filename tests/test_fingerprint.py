@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.fingerprint import FORMAT_VERSION, cached_fingerprint, model_fingerprint
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -213,6 +213,28 @@ def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_pat
         for call in (1, 2):
             assert cached(source.folder, cache, source) == f"{call:064x}"
     assert in_the_way.read_text() == ""
+
+
+@pytest.mark.parametrize("package", ["transformers", "tokenizers"])
+def test_another_version_of_what_reads_the_files_computes_again(
+    package: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(source.folder, tmp_path / "cache", source)
+    metadata = tmp_path / "other" / f"{package}-99.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    for _ in range(2):
+        assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
+    assert source.calls == 2
+
+
+def test_another_format_of_the_fingerprint_computes_again(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(source.folder, tmp_path / "cache", source)
+    monkeypatch.setattr("at2_rag.fingerprint.FORMAT_VERSION", FORMAT_VERSION + 1)
+    assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
 
 
 def test_a_load_in_another_dtype_is_a_model_of_its_own(source: Source, tmp_path: Path) -> None:

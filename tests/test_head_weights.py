@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -28,7 +29,8 @@ from at2_rag.head_weights import (
     shipped_names,
 )
 from at2_rag.model_hub import resolve_model
-from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.model_loading import load_model
+from at2_rag.scoring_model import ScoringModel
 
 SHIPPED = Path(__file__).parents[1] / "at2_rag" / "weights"
 SHAPE = (2, 3, 4)
@@ -314,6 +316,18 @@ def test_facts_are_added_to_the_provenance_of_a_copy() -> None:
     assert described.provenance == {**weights.provenance, "seed": 3, "model": "other"}
     assert weights.provenance["model"] == "tiny" and "seed" not in weights.provenance
     assert described.weight is weights.weight
+
+
+def test_weights_can_be_copied_pickled_and_made_mappings(folder: Path) -> None:
+    facts = {"model": "tiny"}
+    for weights in (make(provenance=facts), HeadWeights.load(folder), make().describe(seed=3)):
+        for other in (pickle.loads(pickle.dumps(weights)), copy.deepcopy(weights)):
+            assert other.weight.tobytes() == weights.weight.tobytes()
+            assert (other.spec, other.provenance) == (weights.spec, weights.provenance)
+        assert dataclasses.asdict(weights)["provenance"] == weights.provenance
+    weights = make(provenance=facts)
+    facts["model"] = "another"
+    assert weights.provenance == {"model": "tiny"}, "a copy of what was given"
 
 
 # --- shipped ---------------------------------------------------------------------------------

@@ -123,8 +123,9 @@ def test_near_misses_are_named(model_folder: Path, monkeypatch: Any) -> None:
 def test_a_file_and_a_path_that_is_not_there(model_folder: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="is a file, not a folder"):
         resolve_model(model_folder / "config.json")
-    with pytest.raises(ModelNotFoundError, match="isn't a folder"):
-        resolve_model(Path("owner/name"))
+    for name in ("owner/name", DEFAULT_MODEL):
+        with pytest.raises(ModelNotFoundError, match="isn't a folder; .* pass the name as a str"):
+            resolve_model(Path(name))
 
 
 def test_revision_is_for_hub_ids_only(model_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 from pathlib import Path
@@ -147,6 +148,68 @@ def test_bytes_that_are_not_utf8_are_placed(name: str, start: bytes) -> None:
 
 def test_utf16_is_refused() -> None:
     assert "byte 0xff at offset 0" in failure("one".encode("utf-16-le").join([b"\xff\xfe", b""]))
+
+
+# --- gzip ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "passages"),
+    [
+        ("a.jsonl.gz", '{"text": "a"}\n"b"', [{"text": "a"}, "b"]),
+        ("a.JSON.GZ", '["a"]', ["a"]),
+        ("a.txt.gz", '["a"]\n\nb', ['["a"]', "b"]),
+        ("a.jsonl", '"a"', ["a"]),
+        ("<stdin>", '"a"', ["a"]),
+        ("a.gz", "a\n\nb", ["a", "b"]),
+        ("a.txt.gz", "", []),
+    ],
+)
+def test_gzipped_files_are_read_as_what_they_hold(
+    tmp_path: Path, name: str, text: str, passages: list[Any]
+) -> None:
+    data = gzip.compress(text.encode())
+    assert parse_passages(data, name) == passages
+    if name != "<stdin>":
+        assert read_passages(write(tmp_path, name, data)) == passages
+    assert parse_passages(data, name, format="text") == (
+        [part for part in text.split("\n\n") if part]
+    )
+
+
+def test_files_of_several_gzip_members_and_files_only_named_so() -> None:
+    assert parse_passages(gzip.compress(b'"a"\n') + gzip.compress(b'"b"'), "<stdin>") == ["a", "b"]
+    assert parse_passages(b'"a"', "a.jsonl.gz") == ["a"]
+
+
+def test_gzipped_files_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt.gz", gzip.compress("erste Ä".encode()))
+    assert read_passages(tmp_path) == [Chunk("erste Ä", id="a.txt.gz")]
+
+
+WHOLE = gzip.compress(b'"a passage"\n' * 50, mtime=0)
+DAMAGED = {
+    "two bytes": WHOLE[:2],
+    "cut in its data": WHOLE[:12],
+    "no checksum": WHOLE[:-9],
+    "cut at the end": WHOLE[:-1],
+    "bytes overwritten": WHOLE[:20] + b"\xff" * 9 + WHOLE[29:],
+    "another checksum": WHOLE[:-8] + b"\0" * 8,
+    "more behind it": WHOLE + b"tail",
+    "another method": b"\x1f\x8b\x07" + WHOLE[3:],
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_gzip_files_are_named(tmp_path: Path, data: bytes) -> None:
+    assert "a damaged gzip file (" in failure(data, "a.jsonl.gz")
+    with pytest.raises(DataError, match=r"b\.gz: a damaged gzip file"):
+        read_passages(write(tmp_path, "b.gz", data))
+
+
+def test_what_is_wrong_in_a_gzipped_file_is_placed_in_what_it_holds() -> None:
+    assert "a.jsonl.gz, line 2: chunk 1 is a int" in failure(gzip.compress(b'"a"\n5'), "a.jsonl.gz")
+    assert "line 2: not UTF-8, byte 0xff at offset 2" in failure(gzip.compress(b"a\n\xff"), "a.gz")
 
 
 # --- folders ---------------------------------------------------------------------------------

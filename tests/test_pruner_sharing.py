@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -110,6 +112,22 @@ def test_the_callers_weights_are_shared_and_not_copied() -> None:
         model.model.layers[0].self_attn.q_proj.weight.mul_(2.0)
     assert scores(pruner) == pytest.approx(scores(make(model, reading="joint")), abs=1e-7)
     assert scores(pruner) != pytest.approx(before, abs=1e-4)
+
+
+def test_a_deep_copy_is_the_pruner_itself(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights, chunk_states={})
+    expected = scores(pruner)
+    settings = copy.deepcopy({"pruner": pruner, "limits": {"top_k": 3}})
+    assert settings["pruner"] is pruner
+    assert scores(pruner) == expected
+
+
+def test_results_leave_the_process(model: Any, weights: HeadWeights) -> None:
+    result = make(model, weights).prune(QUERY, CHUNKS, top_k=2)
+    assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result
+    assert dataclasses.asdict(result)["kept"][0]["text"] == result.kept[0].text
+    # Of a mapping among the caller's chunks too, though that has no hash of its own.
+    assert set(result.kept).isdisjoint(result.dropped)
 
 
 # --- threads ---------------------------------------------------------------------------------

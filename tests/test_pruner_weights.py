@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import (
@@ -19,9 +21,10 @@ from at2_rag.errors import (
     UnsupportedModelError,
 )
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import HeadWeights
+from at2_rag.head_weights import HeadWeights, shipped_names
+from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag.scoring_model import ScoringModel
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
 from tests.tiny_weights import random_weights
 
 QUERY = "who wrote the novel Emma?"
@@ -151,11 +154,65 @@ def test_a_model_without_weights_names_the_ways_out(model: Any, reading: Any) ->
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "reading", "command"),
+    [
+        ("", None, "--model MODEL --reading independent --output FOLDER`"),
+        ("", "joint", "--model MODEL --reading joint --output FOLDER`"),
+        ("me/my-model", "joint", "--model me/my-model --reading joint --output FOLDER`"),
+        ("my models/a", None, "--model 'my models/a' --reading independent --output FOLDER`"),
+    ],
+)
+def test_the_command_that_fits_weights_can_be_typed(name: str, reading: Any, command: str) -> None:
+    model = tiny_model()
+    model.config.name_or_path = name
+    with pytest.raises(HeadWeightsNotFoundError) as error:
+        make(model, None, reading=reading)
+    assert f"`at2-rag train DATA {command}" in str(error.value)
+
+
+def test_a_misspelt_name_lists_the_shipped_weights(
+    model: Any, weights: HeadWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HeadWeightsNotFoundError, match="'together-appart'") as error:
+        make(model, "together-appart")
+    assert all(name in str(error.value) for name in ("uniform", *shipped_names()))
+    with pytest.raises(HeadWeightsNotFoundError, match=r"no head weights in \S*together-appart"):
+        make(model, "./together-appart")
+    weights.save("together-appart")
+    assert scores(make(model, "together-appart")) == scores(make(model, weights))
+
+
 def test_weights_that_are_not_there(model: Any, tmp_path: Path) -> None:
     with pytest.raises(HeadWeightsNotFoundError, match="no-such-folder"):
         make(model, tmp_path / "no-such-folder")
     with pytest.raises(HeadWeightsNotFoundError, match=r"head_weights\.safetensors"):
         make(model, tmp_path)
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_models_without_heads_are_refused_by_name(reading: Any) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4, "vocab_size": 384}
+    kind: Any = AutoModelForCausalLM
+    mamba = kind.from_config(AutoConfig.for_model("mamba", **sizes))
+    for model, family in ((mamba, "mamba"), (vision_model(), "gemma3")):
+        with pytest.raises(UnsupportedModelError, match=f"family '{family}'"):
+            make(model, "uniform", reading=reading)
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_keep_mass_over_attention_masses_is_noted(model: Any, reading: Any) -> None:
+    uniform = make(model, "uniform", reading=reading)
+    [note] = uniform.prune(QUERY, CHUNKS, keep_mass=0.5).notes
+    assert note.startswith("keep_mass means little") and note.endswith(".")
+    both = uniform.prune(QUERY, CHUNKS, keep_mass=0.5, max_tokens=1)
+    assert len(both.notes) == 2 and both.notes[1] == note
+    assert uniform.prune(QUERY, CHUNKS, top_k=1).notes == ()
+
+
+def test_keep_mass_over_logits_needs_no_note(model: Any, weights: HeadWeights) -> None:
+    assert make(model, weights).prune(QUERY, CHUNKS, keep_mass=0.5).notes == ()
 
 
 def test_a_family_that_cannot_be_read_independently_is_told_to_read_jointly() -> None:
@@ -206,6 +263,18 @@ def test_dtypes(folder: Path, dtype: Any, loaded: torch.dtype) -> None:
     pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", dtype=dtype)
     assert pruner.scoring_model.dtype == loaded
     assert len(scores(pruner)) == len(CHUNKS)
+
+
+def test_a_path_is_a_folder_and_never_a_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("owner/name", DEFAULT_MODEL):
+        with pytest.raises(ModelNotFoundError, match=f"no model folder '{name}'"):
+            AT2Pruner.from_pretrained(Path(name), head_weights="uniform")
+    shutil.copytree(folder, DEFAULT_MODEL)
+    pruner = AT2Pruner.from_pretrained(Path(DEFAULT_MODEL), head_weights="uniform")
+    assert pruner.scoring_model.layers == 3
 
 
 @pytest.mark.parametrize("dtype", ["int8", "f32", "", "double"])

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import encode_prefix, ready_states
 from at2_rag.chunks import Chunk
-from at2_rag.errors import InputError, ModelNotFoundError, UnsupportedModelError
+from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.question_pass import read_apart, read_together
-from at2_rag.scoring_model import (
-    INDEPENDENT_FAMILIES,
-    ScoringModel,
-    load_model,
-    preferred_dtype,
-)
+from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel, layers_and_heads
 from tests import brute_force
 from tests.brute_force import random_layout
-from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer, vision_model
 
 LAYOUT = random_layout([12, 1, 30, 7], prefix=range(3, 13), question=9)
 
@@ -84,6 +78,16 @@ def test_an_encoder_and_decoder_is_refused() -> None:
     config = AutoConfig.for_model("t5", d_model=32, num_layers=4, num_heads=4, d_ff=48, d_kv=8)
     with pytest.raises(UnsupportedModelError, match="family 't5' has 2 stacks"):
         scorer(from_config(AutoModelForSeq2SeqLM, config))
+
+
+def test_a_config_without_layers_or_heads_is_refused_by_name() -> None:
+    assert layers_and_heads(tiny_model().config) == (3, 4)
+    mamba = AutoConfig.for_model("mamba", **UNROUTED["mamba"], **TOKENS)
+    with pytest.raises(UnsupportedModelError, match="'mamba' has 3 layers with None attention h"):
+        layers_and_heads(mamba)
+    for model in (vision_model(), vision_model().base_model):
+        with pytest.raises(UnsupportedModelError, match="'gemma3' has None layers.*use a text-onl"):
+            scorer(model)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -286,45 +290,6 @@ def test_verified_families_pass(family: str) -> None:
 def test_the_window_is_the_models() -> None:
     assert scorer(tiny_model(max_position_embeddings=777)).prompts.max_tokens == 777
     assert scorer(tiny_model("gpt2", n_positions=555)).prompts.max_tokens == 555
-
-
-def test_load_model_reads_what_save_pretrained_wrote(tmp_path: Path) -> None:
-    model = tiny_model()
-    model.save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    loaded, tokenizer = load_model(tmp_path, device="cpu", dtype=torch.float32)
-    attention = read(ScoringModel(loaded, tokenizer))
-    brute_force.assert_equal(attention, brute_force.joint(model, LAYOUT))
-    default, _ = load_model(tmp_path, device="cpu")
-    assert default.dtype == preferred_dtype(torch.device("cpu"))
-
-
-def break_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{}")
-
-
-def break_weights(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"\x00" * 64)
-
-
-def remove_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def remove_all(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-@pytest.mark.parametrize("damage", [break_config, break_weights, remove_weights, remove_all])
-def test_a_folder_that_is_not_a_model_is_refused(
-    damage: Callable[[Path], None], tmp_path: Path
-) -> None:
-    tiny_model().save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    damage(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"can't be loaded as a model: .*; pass a folder"):
-        load_model(tmp_path, device="cpu")
 
 
 def test_chunks_of_a_prompt_laid_out_for_the_model() -> None:

@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedTokenizerFast,
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -129,3 +134,12 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
             if parameter.ndim > 1 and ("q_proj" in name or "k_proj" in name or "attn" in name):
                 torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+def vision_model() -> Any:
+    """Return a random model around a text model, whose own config has no layers and heads."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = AutoConfig.for_model("gemma3", text_config=_BASE, vision_config=vision)
+    kind: Any = AutoModelForImageTextToText
+    return kind.from_config(config).eval()

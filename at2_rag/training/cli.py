@@ -21,7 +21,8 @@ from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
 from at2_rag.head_weights import DESCRIPTION_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.scoring_model import ScoringModel, load_model
+from at2_rag.model_loading import load_model
+from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.training.examples import draw_per_source, read_examples
 from at2_rag.training.trainer import Training, train
 
@@ -98,7 +99,7 @@ def train_command(
     torch.set_num_threads(1)  # see `collect`: many workers of one thread read faster
     folder = resolve_model(model, revision=revision)
     loaded, tokenizer = load_model(folder, dtype=getattr(torch, dtype) if dtype else None)
-    layers = loaded.config.num_hidden_layers
+    layers, _ = layers_and_heads(loaded.base_model.config)
     depth = max(depths) if depths else round(_DEPTH_SHARE * layers)
     scoring_model = ScoringModel(loaded, tokenizer, depth=depth)
     console = Console(stderr=True)

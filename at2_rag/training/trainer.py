@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from at2_rag.errors import InputError
-from at2_rag.features import FeatureSpec, Reading
+from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import collect
@@ -83,12 +83,21 @@ def train(
         progress: Called with the stage's name, the steps done and in all.
 
     Raises:
-        InputError: If there are fewer gold groups than folds, or a depth is out of range.
+        InputError: If a depth is out of range, a feature set is of another reading, or the data
+            is too little: fewer gold groups than folds, or no sample that ranks enough chunks.
         DataError: If the folder holds features of another collection.
     """
     for depth in depths:
         if not 1 <= depth <= model.depth:
             raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
+    specs = list(specs) if specs is not None else feature_specs(reading)
+    for spec in specs:
+        if spec.reading != reading:
+            raise InputError(
+                f"the features {spec} are of reading {spec.reading!r}, to be fitted for is "
+                f"{reading!r}; pass features of the passes {', '.join(PASSES[reading])}, or "
+                f"reading={spec.reading!r}"
+            )
     collected = collect(
         model,
         examples,
@@ -108,23 +117,23 @@ def train(
             f"cross-validation needs {folds}; pass more data or fewer folds"
         )
     fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
-    specs = list(specs) if specs is not None else feature_specs(reading)
-    total = len(specs) * len(RIDGES) + len(set(depths) - {model.depth})
+    others = sorted(set(depths) - {model.depth}, reverse=True)
+    total = len(specs) * len(RIDGES) + len(others)
     results: list[CandidateResult] = []
 
-    def judge(candidates: Sequence[Candidate]) -> CandidateResult:
-        for result in cross_validate(collected, sources, fold_of, candidates):
-            results.append(result)
-            progress("cross-validation", len(results), total)
+    def best() -> CandidateResult:
         return max(results, key=lambda result: result.ndcg)
 
-    best = judge([Candidate(spec, model.depth, ridge) for spec in specs for ridge in RIDGES])
-    chosen = judge(
-        [
-            Candidate(best.candidate.spec, depth, best.candidate.ridge)
-            for depth in sorted(set(depths) - {model.depth}, reverse=True)
-        ]
-    )
+    def candidates() -> Iterator[Candidate]:
+        for spec in specs:
+            yield from (Candidate(spec, model.depth, ridge) for ridge in RIDGES)
+        design = best().candidate
+        yield from (Candidate(design.spec, depth, design.ridge) for depth in others)
+
+    for result in cross_validate(collected, sources, fold_of, candidates()):
+        results.append(result)
+        progress("cross-validation", len(results), total)
+    chosen = best()
     design = chosen.candidate
     data = ListwiseData(
         feature_matrix(collected, design.spec, design.depth),

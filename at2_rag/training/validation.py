@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import Floats, ListwiseData
@@ -20,6 +23,8 @@ _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
     "joint": (("joint",),),
 }
 _FEWEST_CHUNKS = 4
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +128,24 @@ def cross_validate(
     collected: ShardFeatures,
     sources: Sequence[str],
     folds: npt.NDArray[np.int64],
-    candidates: Sequence[Candidate],
+    candidates: Iterable[Candidate],
 ) -> Iterator[CandidateResult]:
     """Yield the out-of-fold quality of each candidate.
+
+    Samples of fewer than four chunks are fitted on but not judged. A source that has no others
+    doesn't count in the result, and a warning is logged that names it.
 
     Args:
         collected: Features of all samples.
         sources: Each sample's data set; every one counts the same in fit and result.
         folds: Each sample's fold.
-        candidates: What to try.
+        candidates: What to try; each is taken after the result of the one before was yielded.
+
+    Raises:
+        InputError: If no sample can be judged.
     """
     names = np.array(sources)
-    judged = collected.counts >= _FEWEST_CHUNKS
+    judged = _judged(collected.counts, names)
     matrix, built = np.zeros((0, 0), dtype=np.float32), None
     for candidate in candidates:
         if built != (candidate.spec, candidate.depth):
@@ -148,3 +159,24 @@ def cross_validate(
             for name in np.unique(names[judged])
         }
         yield CandidateResult(candidate, float(np.mean(list(by_source.values()))), by_source)
+
+
+def _judged(counts: npt.NDArray[np.int64], sources: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    judged = counts >= _FEWEST_CHUNKS
+    if not judged.any():
+        raise InputError(
+            f"none of the {len(counts)} samples has {_FEWEST_CHUNKS} chunks or more (the largest "
+            f"has {counts.max(initial=0)}), so cross-validation has no ranking to judge; pass "
+            "examples with more chunks"
+        )
+    unjudged = Counter(sources.tolist())
+    for name in set(sources[judged].tolist()):
+        del unjudged[name]
+    if unjudged:
+        _logger.warning(
+            "cross-validation leaves out %s: no sample has %d chunks or more, so nothing there is "
+            "judged; its samples are fitted on all the same",
+            ", ".join(f"{name!r} ({count} samples)" for name, count in sorted(unjudged.items())),
+            _FEWEST_CHUNKS,
+        )
+    return judged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -120,6 +121,20 @@ def test_ids_and_metadata_are_kept(
     kept = framework.prune(framework.adapter(pruner=pruner, top_n=99), QUERY, items)
     metadata = {framework.id(item): framework.metadata(item) for item in kept}
     assert metadata == {passage.id: passage.all_metadata for passage in PASSAGES}
+
+
+def test_a_deep_copy_keeps_the_same(
+    framework: Framework, items: list[Any], pruner: AT2Pruner
+) -> None:
+    adapter = framework.adapter(pruner=pruner, top_n=2)
+    copies = [copy.deepcopy(adapter)]
+    if hasattr(adapter, "model_copy"):
+        copies.append(adapter.model_copy(deep=True))
+    expected = [framework.snapshot(item) for item in framework.prune(adapter, QUERY, items)]
+    for other in copies:
+        assert other is not adapter
+        kept = framework.prune(other, QUERY, items)
+        assert [framework.snapshot(item) for item in kept] == expected
 
 
 def test_nothing_in_is_nothing_out_without_a_model(framework: Framework, loads: list[str]) -> None:

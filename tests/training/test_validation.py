@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import ir_measures
@@ -12,12 +14,14 @@ import torch
 from ir_measures import nDCG
 
 from at2_rag.attention import SpanAttention
+from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import ListwiseData
 from at2_rag.training.store import ShardFeatures
 from at2_rag.training.validation import (
     Candidate,
+    CandidateResult,
     assign_folds,
     cross_validate,
     feature_matrix,
@@ -263,3 +267,48 @@ def test_results_are_macro_means_over_sources_of_the_items_that_count() -> None:
         assert dict(result.by_source) == pytest.approx(means)
         assert result.ndcg == pytest.approx((means["a"] + means["b"]) / 2)
     assert results[2].ndcg != results[0].ndcg
+
+
+def make_short(counts: list[int]) -> ShardFeatures:
+    """Samples of these sizes, the first chunk of each gold."""
+    labels = np.concatenate([[True] + [False] * (count - 1) for count in counts])
+    stored = np.random.default_rng(0).normal(size=(len(labels), 2, 1, 1)).astype(np.float16)
+    return ShardFeatures(np.arange(len(counts)), np.array(counts), labels, stored, stored)
+
+
+TWO = [Candidate(FeatureSpec("log_ratio", ("apart",)), 1, ridge) for ridge in (1e-2, 1.0)]
+
+
+def test_samples_too_short_to_judge_are_refused_instead_of_giving_nan() -> None:
+    collected, folds = make_short([2, 3, 3, 2]), np.array([0, 1, 0, 1])
+    with pytest.raises(InputError, match=r"none of the 4 samples has 4 chunks .*largest has 3\)"):
+        list(cross_validate(collected, ["a", "a", "b", "b"], folds, TWO))
+
+
+def test_a_source_that_drops_out_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    collected, folds = make_short([2, 4, 3, 3, 2, 5]), np.arange(6) % 2
+    sources = ["a", "b", "c", "a", "c", "b"]
+    with caplog.at_level(logging.WARNING, logger="at2_rag"):
+        results = list(cross_validate(collected, sources, folds, TWO))
+    [record] = caplog.records
+    assert record.name == "at2_rag.training.validation"
+    assert "leaves out 'a' (2 samples), 'c' (2 samples)" in record.getMessage()
+    assert [set(result.by_source) for result in results] == [{"b"}, {"b"}]
+    caplog.clear()
+    list(cross_validate(make_short([4, 3, 5, 2]), ["a", "a", "b", "b"], folds[:4], TWO))
+    assert not caplog.records
+
+
+def test_a_candidate_may_depend_on_the_results_before_it() -> None:
+    collected = make_short([4, 5, 4, 6])
+    results: list[CandidateResult] = []
+
+    def candidates() -> Iterator[Candidate]:
+        yield from TWO
+        best = max(results, key=lambda result: result.ndcg).candidate
+        yield Candidate(FeatureSpec("mass", ("together",)), 1, best.ridge)
+
+    for result in cross_validate(collected, ["a"] * 4, np.array([0, 1, 0, 1]), candidates()):
+        results.append(result)
+    best = max(results[:2], key=lambda result: result.ndcg)
+    assert results[2].candidate.ridge == best.candidate.ridge

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, MutableMapping
 from functools import cache
+from pathlib import Path
 
 from cachetools import LRUCache
 
@@ -14,6 +15,9 @@ from at2_rag.chunk_states import ChunkState
 _MEMORY_SHARE = 0.6
 _FALLBACK_BYTES = 4 * 2**30
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # of version 2 and version 1
+
 
 class StateCache(MutableMapping[str, ChunkState]):
     """The states used last, as many as fit; safe to use from many threads.
@@ -21,12 +25,12 @@ class StateCache(MutableMapping[str, ChunkState]):
     Items of a data set share chunks, and a padded set is made of the same chunks again.
 
     Args:
-        max_bytes: Memory to use; None for 60 % of the machine's.
+        max_bytes: Memory to use; None for `default_bytes()`.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self._states: LRUCache[str, ChunkState] = LRUCache(
-            max_bytes or _default_bytes(), getsizeof=lambda state: state.nbytes
+            max_bytes or default_bytes(), getsizeof=lambda state: state.nbytes
         )
         self._lock = threading.Lock()
 
@@ -58,9 +62,24 @@ def shared_states() -> StateCache:
     return StateCache()
 
 
-def _default_bytes() -> int:
+def default_bytes(cgroups: Path = _CGROUPS) -> int:
+    """Return 60 % of the memory that this process may use: the machine's, or less in a container.
+
+    Args:
+        cgroups: Where Linux shows control groups. Only the limits of the outermost one seen are
+            read, which in a container is the container's.
+    """
+    limits = [_number_in(cgroups / name) for name in _LIMIT_FILES]
     try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
-        return _FALLBACK_BYTES
-    return int(memory * _MEMORY_SHARE)
+        pass
+    known = [limit for limit in limits if limit is not None]
+    return int(min(known) * _MEMORY_SHARE) if known else _FALLBACK_BYTES
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # not there, not readable, or "max"
+        return None

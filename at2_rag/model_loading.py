@@ -1,0 +1,108 @@
+"""Loads a scoring model from a local folder: data only, complete, and on a device that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from at2_rag.errors import InputError, ModelNotFoundError
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, Any]:
+    """Load a causal LM and its tokenizer from a local folder (see `model_hub.resolve_model`).
+
+    Args:
+        folder: Folder with config, safetensors weights and tokenizer.
+        device: Where to run; None for CUDA where there is one, else the CPU.
+        dtype: Floating-point type; None for bfloat16 where the device is fast at it, else float32.
+
+    Raises:
+        ModelNotFoundError: If the folder can't be read as a model.
+        InputError: If the device can't be used here.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = _usable_device(device)
+    causal_lm: Any = AutoModelForCausalLM
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model, report = causal_lm.from_pretrained(
+            folder,
+            dtype=dtype or preferred_dtype(place),
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # the report has them
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # transformers, its validators and readers have errors of all kinds
+        raise ModelNotFoundError(
+            f"{folder} can't be loaded as a model: {_reason(error)}"
+        ) from error
+    _check_weights(model, report, folder)
+    model.to(place)
+    return model, tokenizer
+
+
+def preferred_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device computes it natively, else float32."""
+    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type == "cuda" and torch.cuda.is_available():
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "the folder needs custom code, which is never run; use a model whose family "
+            "transformers knows"
+        )
+    said = "" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+    return (
+        f"{said or repr(error)}; pass a folder that transformers' save_pretrained wrote (config, "
+        "safetensors weights, tokenizer)"
+    )
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"device is {str(device)!r}, which can't be used here: {reason}; pass 'cpu', or None "
+            "for CUDA where there is one, else the CPU"
+        ) from error
+    return place
+
+
+def _check_weights(model: Any, report: dict[str, Any], folder: str | Path) -> None:
+    """Check that the files held every weight of the base model, in the config's shapes."""
+    base = model.base_model
+    name = next(name for name, module in model.named_modules() if module is base)
+    lost = sorted(
+        key for key in report["missing_keys"] if key.startswith(f"{name}." if name else "")
+    )
+    wrong = sorted(
+        f"{key} has the shape {list(found)} instead of {list(expected)}"
+        for key, found, expected in report["mismatched_keys"]
+    )
+    problems = [f"{key} is missing" for key in lost] + wrong
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ModelNotFoundError(
+            f"{folder} can't be loaded as a model: its weights don't fit its config: "
+            f"{problems[0]}{more}; restore the files or pass another folder"
+        )

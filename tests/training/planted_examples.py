@@ -1,0 +1,72 @@
+"""Examples whose gold chunks even a random model can tell: they are the long ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from at2_rag.chunks import Chunk
+from at2_rag.training.examples import Example
+
+_WORDS = "river bridge novel harbour town sea mill glass owl lamp tower field".split()
+
+
+def planted_examples(
+    sources: Sequence[str] = ("novels", "seas"), each: int = 8, *, chunks: int = 5
+) -> list[Example]:
+    """Make examples with one gold chunk each; no two have the same one.
+
+    The gold chunk alone holds the answer, which is the same everywhere, so that no example's
+    gold chunk is ever another's distractor.
+
+    Args:
+        sources: The data sets they are from.
+        each: Examples of each source.
+        chunks: Chunks of each example.
+    """
+    rng = random.Random(0)
+
+    def text(words: int) -> str:
+        return " ".join(rng.choices(_WORDS, k=words))
+
+    made = []
+    for source in sources:
+        for number in range(each):
+            gold = rng.randrange(chunks)
+            made.append(
+                Example(
+                    id=str(number),
+                    source=source,
+                    query=f"who wrote of the {rng.choice(_WORDS)}?",
+                    chunks=tuple(
+                        Chunk(f"Austen {text(16)}" if place == gold else text(rng.randint(2, 5)))
+                        for place in range(chunks)
+                    ),
+                    labels=tuple(place == gold for place in range(chunks)),
+                    answers=("Austen",),
+                )
+            )
+    return made
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> Path:
+    """Write examples as training reads them, gzipped if the name ends in `.gz`."""
+    records = [
+        {
+            "id": example.id,
+            "source": example.source,
+            "question": example.query,
+            "answers": list(example.answers),
+            "chunks": [
+                {"text": chunk.text, "is_gold": label}
+                for chunk, label in zip(example.chunks, example.labels, strict=True)
+            ],
+        }
+        for example in examples
+    ]
+    data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
