@@ -109,7 +109,8 @@ def test_held_masks_keep_about_as_many_as_asked_for() -> None:
         splits = [MaskPlan().split(item) for item in items]
         for rate in KEEP_RATES:
             mean = np.mean([split.held[rate].mean() for split in splits])
-            assert mean == pytest.approx(rate, abs=0.04)
+            # Different masks keep a little more at a low rate: there are few that keep one chunk.
+            assert mean == pytest.approx(rate, abs=0.07 if chunks == 12 else 0.02)
 
 
 def test_the_sparse_fit_finds_what_matters() -> None:
