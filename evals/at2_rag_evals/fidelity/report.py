@@ -58,7 +58,7 @@ def fidelity_markdown(report: Mapping[str, Any], summary: FidelitySummary) -> st
         f"    {report['command']}",
         "",
         f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
-        f"{settings['resamples']} resamples; {settings['answers']} answers of "
+        f"{settings['resamples']} resamples; {settings['answers']} answers, read by "
         f"{settings['reading']['model']}, {settings['masks']} held masks a keep rate.",
         "",
     ]
