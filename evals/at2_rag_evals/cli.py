@@ -10,11 +10,26 @@ from at2_rag.command_line import verbose_option
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
+DEFAULT_FIDELITY_SYSTEMS = (
+    "random",
+    "bm25",
+    "minilm",
+    "all_heads_mean",
+    "best_head",
+    "heads_8",
+    "heads_16",
+    "at2",
+    "gold",
+    "leave_one_out",
+    "regression_32",
+    "masked_regression",
+)
+MORE_FIDELITY_SYSTEMS = ("first_k", *MORE_SYSTEMS)
 
 
 @click.group()
 def eval_group() -> None:
-    """Evaluate rankings and pruned contexts on labelled questions."""
+    """Evaluate rankings and the fidelity of scores on labelled questions."""
 
 
 @eval_group.command()
@@ -90,3 +105,104 @@ def ranking(
         systems=tuple(dict.fromkeys(systems)) or DEFAULT_SYSTEMS,
     )
     run_ranking(request, as_json=as_json)
+
+
+@eval_group.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for fidelity.json, fidelity.md and items.jsonl; a killed run goes on from it.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Judge only the first N items of each source.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--model", help="Model that answers and scores: a known name, a folder or a hub id.")
+@click.option("--head-weights", help="Folder with the head weights of the system at2.")
+@click.option(
+    "--embedding-model",
+    help="sentence-transformers model of the system minilm: a folder or a hub id.",
+)
+@click.option(
+    "--train",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Training file on which best_head, heads_8 and heads_16 are chosen. May be repeated.",
+)
+@click.option(
+    "--masks",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Held masks an item, of each keep rate.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["generated", "reference"]),
+    default="generated",
+    show_default=True,
+    help="Whose answers: the model's own, or the first reference answer.",
+)
+@click.option(
+    "--answer-tokens",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Most tokens of a generated answer.",
+)
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    type=click.Choice(DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS),
+    help="Judge this system. May be repeated.  [default: all but first_k, bm25_unstemmed and "
+    "at2_joint; those of chosen heads only with --train]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@verbose_option
+def fidelity(
+    files: tuple[Path, ...],
+    output: Path | None,
+    limit: int | None,
+    seed: int,
+    model: str | None,
+    head_weights: str | None,
+    embedding_model: str | None,
+    train: tuple[Path, ...],
+    masks: int,
+    answers: str,
+    answer_tokens: int,
+    systems: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compare how well chunk scores predict what removing chunks does to the model's answer.
+
+    Scores the linear datamodeling score, the drop without the best chunks and the answer's
+    likelihood with the best ones alone, on FILES (.jsonl or .jsonl.gz) as `ranking` reads them.
+    """
+    from at2_rag_evals.fidelity.command import FidelityRequest, run_fidelity
+
+    request = FidelityRequest(
+        files=files,
+        output=output,
+        limit=limit,
+        seed=seed,
+        model=model,
+        head_weights=head_weights,
+        embedding_model=embedding_model,
+        train=train,
+        masks=masks,
+        answers="reference" if answers == "reference" else "generated",
+        answer_tokens=answer_tokens,
+        systems=tuple(dict.fromkeys(systems)) or DEFAULT_FIDELITY_SYSTEMS,
+    )
+    run_fidelity(request, as_json=as_json)

@@ -87,7 +87,7 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
     )
     sets = _item_sets(request)
     rankers = [make_ranker(name, options) for name in request.systems]
-    with _progress() as progress:
+    with progress_bars() as progress:
         rated_sets = rate_systems(
             sets,
             rankers,
@@ -128,7 +128,8 @@ def _item_sets(request: RankingRequest) -> list[ItemSet]:
     return [natural, *padded]
 
 
-def _progress() -> Progress:
+def progress_bars() -> Progress:
+    """Return bars of what is left to do, on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -169,12 +170,12 @@ def _write(
     rated_sets: list[RatedSet],
 ) -> None:
     lines = (line for rated in rated_sets for line in item_lines(rated))
-    _write_whole(folder / "items.jsonl", lines)
-    _write_whole(folder / "ranking.md", [report_markdown(report, summaries)])
-    _write_whole(folder / "ranking.json", [json.dumps(report, indent=2), "\n"])
+    write_whole(folder / "items.jsonl", lines)
+    write_whole(folder / "ranking.md", [report_markdown(report, summaries)])
+    write_whole(folder / "ranking.json", [json.dumps(report, indent=2), "\n"])
 
 
-def _write_whole(path: Path, parts: Iterable[str]) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Write a file so that it is there in full or as it was."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:

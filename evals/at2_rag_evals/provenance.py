@@ -17,6 +17,8 @@ PACKAGES = (
     "ir-measures",
     "numpy",
     "pytrec-eval-terrier",
+    "scikit-learn",
+    "scipy",
     "sentence-transformers",
     "tokenizers",
     "torch",

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.progress import Progress
 
-from at2_rag.errors import AT2Error, InputError, ScoringError
+from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.training.examples import Example
+from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.items import ItemSet, content_hash
 from at2_rag_evals.metrics import METRICS, gold_ranks, rank_by_score
 from at2_rag_evals.rankers.base import Ranker
@@ -70,16 +70,8 @@ def rate_systems(
         InputError: If another run is writing to `folder`.
         ScoringError: If a system fails on an item.
     """
-    if folder is None:
-        return _rate_systems(item_sets, rankers, folder=None, progress=progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _rate_systems(item_sets, rankers, folder=folder, progress=progress)
-    except Timeout as error:
-        raise InputError(
-            f"another run is writing to {folder}; wait for it or choose another --output"
-        ) from error
+    with only_writer(folder):
+        return _rate_systems(item_sets, rankers, folder=folder, progress=progress)
 
 
 def _rate_systems(

@@ -30,22 +30,22 @@ def summary_tables(summary: SetSummary) -> Iterator[Table]:
     systems = list(summary.totals)
     for metric, title in METRIC_TITLES.items():
         if summary.by_source[metric]:
-            yield _grid(f"{title}, {summary.name}", summary.by_source[metric], systems)
+            yield grid(f"{title}, {summary.name}", summary.by_source[metric], systems)
     for metric, groups in summary.differences.items():
         if groups:
             title = f"{METRIC_TITLES[metric]}, {summary.name}: {OURS} minus each other system"
             others = [system for system in systems if system != OURS]
-            yield _grid(title, groups, others, difference=True)
+            yield grid(title, groups, others, difference=True)
     for metric, title in METRIC_TITLES.items():
         sizes = summary.by_size[metric]
         if len(summary.size_counts) > 1 and sizes:
             ordered = {name: sizes[name] for name in summary.size_counts if name in sizes}
-            yield _grid(
+            yield grid(
                 f"{title}, {summary.name}, by number of chunks an item, sources pooled",
                 ordered,
                 systems,
             )
-    yield _items_table(summary)
+    yield items_table(summary.name, summary.counts, summary.left_out)
     yield _systems_table(summary)
 
 
@@ -77,9 +77,9 @@ def set_record(summary: SetSummary) -> dict[str, Any]:
         "name": summary.name,
         "items": dict(summary.counts),
         "left_out": {source: dict(reasons) for source, reasons in summary.left_out.items()},
-        "by_source": _figures(summary.by_source),
-        "differences": _figures(summary.differences),
-        "by_chunks": _figures(summary.by_size),
+        "by_source": figures(summary.by_source),
+        "differences": figures(summary.differences),
+        "by_chunks": figures(summary.by_size),
         "items_by_chunks": {name: dict(own) for name, own in summary.size_counts.items()},
         "systems": {
             system: {
@@ -113,7 +113,7 @@ def item_lines(rated: RatedSet) -> Iterator[str]:
         yield json.dumps(record) + "\n"
 
 
-def _grid(
+def grid(
     title: str,
     groups: Mapping[str, Mapping[str, Estimate]],
     systems: Sequence[str],
@@ -153,15 +153,23 @@ def _number(value: float, sign: str = "-") -> str:
     return f"{value:{sign}.3f}".replace("0.", ".", 1)
 
 
-def _items_table(summary: SetSummary) -> Table:
-    sources = list(dict.fromkeys([*summary.counts, *summary.left_out]))
+def items_table(
+    name: str, counts: Mapping[str, int], left_out: Mapping[str, Mapping[str, int]]
+) -> Table:
+    """Lay out how many items of each source were judged and left out.
+
+    Args:
+        name: What the set is called.
+        counts: Source -> number of items.
+        left_out: Source -> reason -> number of examples left out.
+    """
     rows = []
-    for source in sources:
-        reasons = summary.left_out.get(source, {})
-        left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
-        rows.append([Cell(source), Cell(str(summary.counts.get(source, 0))), Cell(left_out or "-")])
+    for source in dict.fromkeys([*counts, *left_out]):
+        reasons = left_out.get(source, {})
+        described = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+        rows.append([Cell(source), Cell(str(counts.get(source, 0))), Cell(described or "-")])
     header = [Cell("source"), Cell("items"), Cell("left out")]
-    return Table(f"Items, {summary.name}", header, rows)
+    return Table(f"Items, {name}", header, rows)
 
 
 def _systems_table(summary: SetSummary) -> Table:
@@ -178,13 +186,14 @@ def _systems_table(summary: SetSummary) -> Table:
     return Table(f"Systems, {summary.name}", header, rows)
 
 
-def _figures(
-    figures: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
+def figures(
+    values: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
 ) -> dict[str, dict[str, dict[str, dict[str, float | int | None]]]]:
+    """Return metric -> group -> system -> figures as JSON-ready values."""
     return {
         metric: {
             group: {system: estimate.to_dict() for system, estimate in estimates.items()}
             for group, estimates in groups.items()
         }
-        for metric, groups in figures.items()
+        for metric, groups in values.items()
     }

@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from at2_rag_evals.rankers.base import ChunkScores, Ranker
+from at2_rag_evals.line_log import append_line, read_lines
+from at2_rag_evals.rankers.base import ChunkScores
 
-_LOG = logging.getLogger(__name__)
+
+class Scorer(Protocol):
+    """A system whose scores are stored; every `Ranker` is one."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls the system."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """All that decides the scores besides the item, as JSON-ready values."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +49,19 @@ class ScoreStore:
     """The scores of one system under one set of settings.
 
     Args:
-        ranker: The system.
+        scorer: The system.
         folder: Where the file is; None to remember for this run only.
 
     Items are found by their content hash, as in a dictionary.
     """
 
-    def __init__(self, ranker: Ranker, folder: Path | None) -> None:
+    def __init__(self, scorer: Scorer, folder: Path | None) -> None:
         self._items: dict[str, ScoredItem] = {}
         self._path = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._path = folder / f"{ranker.name}-{settings_key(ranker)[:16]}.jsonl"
-            self._load(self._path)
+            self._path = folder / f"{scorer.name}-{settings_key(scorer)[:16]}.jsonl"
+            read_lines(self._path, self._take)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -64,32 +76,16 @@ class ScoreStore:
         """Keep an item's scores; on disk before this returns."""
         self._items[key] = item
         if self._path is not None:
-            with self._path.open("ab") as stream:
-                stream.write(json.dumps(_to_record(key, item)).encode("ascii") + b"\n")
+            append_line(self._path, _to_record(key, item))
 
-    def _load(self, path: Path) -> None:
-        if not path.exists():
-            return
-        end = 0
-        with path.open("rb") as stream:
-            for line in stream:
-                try:
-                    key, item = _from_record(json.loads(line))
-                except (ValueError, KeyError, TypeError):
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                self._items[key] = item
-                end += len(line)
-        if end < path.stat().st_size:
-            _LOG.warning("%s: cut after %d whole lines; the rest is scored again", path, len(self))
-            with path.open("r+b") as stream:
-                stream.truncate(end)
+    def _take(self, record: Any) -> None:
+        key, item = _from_record(record)
+        self._items[key] = item
 
 
-def settings_key(ranker: Ranker) -> str:
+def settings_key(scorer: Scorer) -> str:
     """Return a SHA-256 over a system's name and settings."""
-    settings = json.dumps([ranker.name, dict(ranker.settings)], sort_keys=True)
+    settings = json.dumps([scorer.name, dict(scorer.settings)], sort_keys=True)
     return hashlib.sha256(settings.encode("ascii")).hexdigest()
 
 

@@ -79,28 +79,28 @@ def summarise(
     systems = list(rated.ratings)
     sources = [item.source for item in items]
     sizes = [size_range(len(item.chunks)) for item in items]
-    strata = _Strata(
+    strata = Strata(
         clusters=[clusters[item.source, item.id] for item in items],
         name=rated.item_set.name,
         seed=seed,
         resamples=resamples,
     )
-    by_source, differences, by_size = {}, {}, {}
+    by_source, compared, by_size = {}, {}, {}
     for metric in METRICS:
         values = _values(rated, metric)
         samples = strata.sample(values, sources, metric=metric)
         if samples:
             samples[MACRO] = macro_sample(list(samples.values()))
-        by_source[metric] = _estimates(samples, systems)
+        by_source[metric] = estimates(samples, systems)
         if OURS in systems:
-            differences[metric] = _differences(samples, systems)
-        by_size[metric] = _estimates(strata.sample(values, sizes, metric=metric), systems)
+            compared[metric] = differences(samples, systems)
+        by_size[metric] = estimates(strata.sample(values, sizes, metric=metric), systems)
     return SetSummary(
         name=rated.item_set.name,
         counts=Counter(sources),
         left_out=rated.item_set.left_out,
         by_source=by_source,
-        differences=differences,
+        differences=compared,
         by_size=by_size,
         size_counts=_count_sizes(sizes, sources),
         totals={system: _totals(rated, system) for system in systems},
@@ -113,8 +113,15 @@ def size_range(chunks: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Strata:
-    """Bootstraps groups of a set's items, each from a stream of its own."""
+class Strata:
+    """Bootstraps groups of a set's items, each from a stream of its own.
+
+    Attributes:
+        clusters: Each item's cluster, [N].
+        name: The set's name, part of the stream's.
+        seed: Seed of the bootstrap.
+        resamples: Number of draws.
+    """
 
     clusters: Sequence[int]
     name: str
@@ -124,7 +131,13 @@ class _Strata:
     def sample(
         self, values: npt.NDArray[np.float64], groups: Sequence[str], *, metric: str
     ) -> dict[str, Sample]:
-        """Return each group's sample of the items where the metric is defined."""
+        """Return each group's sample of the items where the metric is defined for all systems.
+
+        Args:
+            values: One row an item, one column a system, [N, K]; NaN where not defined.
+            groups: Each item's group, [N].
+            metric: The metric, part of the stream's name.
+        """
         samples = {}
         for group in dict.fromkeys(groups):
             rows = [
@@ -151,18 +164,20 @@ def _values(rated: RatedSet, metric: str) -> npt.NDArray[np.float64]:
     return np.array(columns, dtype=np.float64).T
 
 
-def _estimates(
+def estimates(
     samples: Mapping[str, Sample], systems: Sequence[str]
 ) -> dict[str, dict[str, Estimate]]:
+    """Return group -> system -> estimate; the samples' columns are the systems."""
     return {
         group: {system: sample.estimate(column) for column, system in enumerate(systems)}
         for group, sample in samples.items()
     }
 
 
-def _differences(
+def differences(
     samples: Mapping[str, Sample], systems: Sequence[str]
 ) -> dict[str, dict[str, Estimate]]:
+    """Return group -> other system -> estimate of ours minus its."""
     ours = systems.index(OURS)
     return {
         group: {

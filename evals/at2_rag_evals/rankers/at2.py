@@ -30,7 +30,7 @@ SCORING_MODULES = (
     "question_pass",
     "scoring_model",
 )
-_MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
 class AT2Ranker:
@@ -67,7 +67,7 @@ class AT2Ranker:
         package = Path(at2_rag.__file__).parent
         self.settings: Mapping[str, object] = {
             "model": without_folder(self._model),
-            "model_files_sha256": files_sha256(resolve_model(self._model), _MODEL_FILES),
+            "model_files_sha256": files_sha256(resolve_model(self._model), MODEL_FILES),
             "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
             "head_weights_sha256": _weights_sha256(head_weights, package / "weights"),
             "reading": reading,

@@ -1,0 +1,1 @@
+"""How well chunk scores predict what leaving chunks out does to the model's answer."""

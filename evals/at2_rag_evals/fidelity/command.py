@@ -1,0 +1,204 @@
+"""What `at2-rag eval fidelity` does: answer, remove, score, judge, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from at2_rag.errors import DataError, InputError
+from at2_rag.training.examples import read_examples
+from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
+from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.command import progress_bars, write_whole
+from at2_rag_evals.extras import import_extra
+from at2_rag_evals.fidelity.answering import answering_model, answering_settings
+from at2_rag_evals.fidelity.judging import judge
+from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
+from at2_rag_evals.fidelity.removal import AnswerSource, RemovalReader
+from at2_rag_evals.fidelity.report import (
+    NOTES,
+    fidelity_markdown,
+    fidelity_tables,
+    judged_lines,
+    summary_record,
+)
+from at2_rag_evals.fidelity.summary import FidelitySummary, summarise_fidelity
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
+from at2_rag_evals.fidelity.systems.registry import HEAD_COUNTS, SystemOptions, make_systems
+from at2_rag_evals.folder_lock import only_writer
+from at2_rag_evals.items import rankable_items
+from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.rankers import RankerOptions
+from at2_rag_evals.tables import to_rich
+
+REPORT_FORMAT = 1
+_PLAIN_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityRequest:
+    """What was asked for; the fields are the command's arguments."""
+
+    files: tuple[Path, ...]
+    systems: tuple[str, ...]
+    output: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    model: str | None = None
+    head_weights: str | None = None
+    embedding_model: str | None = None
+    train: tuple[Path, ...] = ()
+    masks: int = 32
+    answers: AnswerSource = "generated"
+    answer_tokens: int = 32
+
+    @property
+    def command(self) -> str:
+        """The command line, with the names of files and folders but not where they are."""
+        parts = ["at2-rag eval fidelity", *(path.name for path in self.files)]
+        parts += [] if self.limit is None else [f"--limit {self.limit}"]
+        parts += [f"--seed {self.seed}", f"--masks {self.masks}", f"--answers {self.answers}"]
+        parts += [f"--answer-tokens {self.answer_tokens}"]
+        parts += [f"--train {path.name}" for path in self.train]
+        for option, value in (
+            ("--model", self.model),
+            ("--head-weights", self.head_weights),
+            ("--embedding-model", self.embedding_model),
+            ("--output", None if self.output is None else str(self.output)),
+        ):
+            parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        return " ".join([*parts, *(f"--system {name}" for name in self.systems)])
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Systems that need training files, where there are none."""
+        return () if self.train else tuple(name for name in self.systems if name in HEAD_COUNTS)
+
+
+def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
+    """Run the fidelity eval, print its report and write it where asked to.
+
+    Raises:
+        AT2Error: If a file, a model or the head weights can't be used.
+        ImportError: If a package of the `evals` extra is missing.
+    """
+    for module in ("scipy", "sklearn"):
+        import_extra(module)
+    notes = list(NOTES)
+    if request.skipped:
+        message = f"{', '.join(request.skipped)} left out: choosing heads needs --train FILE"
+        click.echo(message, err=True)
+        notes.append(message)
+    folder = None if request.output is None else request.output / "scores"
+    with only_writer(folder):
+        _run(request, folder, notes, as_json=as_json)
+
+
+def _run(
+    request: FidelityRequest, folder: Path | None, notes: Sequence[str], *, as_json: bool
+) -> None:
+    examples = read_examples(request.files)
+    items = rankable_items(examples, limit=request.limit)
+    if not items.items:
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(items.left_out)}); an item needs four chunks, gold and not gold"
+        )
+    plan = MaskPlan(held=request.masks, seed=request.seed)
+    reader = RemovalReader(
+        answering_model(request.model),
+        settings=answering_settings(request.model),
+        answers=request.answers,
+        answer_tokens=request.answer_tokens,
+        folder=folder,
+    )
+    ranker = RankerOptions(
+        seed=request.seed,
+        model=request.model,
+        head_weights=request.head_weights,
+        embedding_model=request.embedding_model,
+    )
+    systems = make_systems(request.systems, SystemOptions(reader, plan, ranker, request.train))
+    if not systems:
+        raise InputError("no system is left to judge; pass --train FILE or another --system")
+    with progress_bars() as progress:
+        judged = judge(items, systems, reader, plan=plan, folder=folder, progress=_shown(progress))
+    if not judged.items:
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(judged.left_out)}); pass items with answers that fit the model's window"
+        )
+    clusters = {
+        (item.source, item.id): number
+        for item, number in zip(items.items, item_clusters(items.items), strict=True)
+    }
+    names = [system.name for system in systems]
+    summary = summarise_fidelity(judged, clusters, names, seed=request.seed, resamples=RESAMPLES)
+    report = _report(request, reader, systems, summary, notes)
+    if request.output is not None:
+        write_whole(request.output / "items.jsonl", judged_lines(judged))
+        write_whole(request.output / "fidelity.md", [fidelity_markdown(report, summary)])
+        write_whole(request.output / "fidelity.json", [json.dumps(report, indent=2), "\n"])
+    _print(report, summary, as_json=as_json)
+
+
+def _shown(progress: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], completed=done)
+
+    return show
+
+
+def _report(
+    request: FidelityRequest,
+    reader: RemovalReader,
+    systems: Sequence[FidelitySystem],
+    summary: FidelitySummary,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "format": REPORT_FORMAT,
+        "command": request.command,
+        "settings": {
+            "files": [file_record(path) for path in request.files],
+            "seed": request.seed,
+            "limit": request.limit,
+            "masks": request.masks,
+            "keep_rates": list(KEEP_RATES),
+            "answers": request.answers,
+            "answer_tokens": request.answer_tokens,
+            "reading": dict(reader.settings),
+            "resamples": RESAMPLES,
+            "level": LEVEL,
+            "interval": "percentile bootstrap over clusters, stratified by source",
+            "systems": {system.name: dict(system.settings) for system in systems},
+        },
+        "git": git_state(),
+        "packages": package_versions(),
+        **summary_record(summary),
+        "notes": list(notes),
+    }
+
+
+def _print(report: dict[str, Any], summary: FidelitySummary, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    for table in fidelity_tables(summary):
+        console.print(to_rich(table))
+    for note in report["notes"]:
+        console.print(note, style="dim", markup=False, highlight=False)

@@ -1,0 +1,255 @@
+"""Runs systems over items and judges their scores by what removal did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.errors import AT2Error, ScoringError
+from at2_rag.training.examples import Example
+from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
+from at2_rag_evals.fidelity.measures.insertion import INSERTED_KS, only_best
+from at2_rag_evals.fidelity.measures.linear_datamodeling import (
+    Kind,
+    correlation,
+    predicted_effects,
+)
+from at2_rag_evals.fidelity.measures.top_k_drop import TOP_KS, top_k_drop, without_best
+from at2_rag_evals.fidelity.removal import RemovalReader, mask_name, reading_key
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
+from at2_rag_evals.items import ItemSet, count
+from at2_rag_evals.metrics import rank_by_score
+from at2_rag_evals.score_store import ScoredItem, ScoreStore
+
+Bools = npt.NDArray[np.bool_]
+Progress = Callable[[str, int, int], None]
+
+METRIC_TITLES: Mapping[str, str] = {
+    "lds_pearson": "LDS (Pearson), mean of both keep rates",
+    "lds_pearson_0.2": "LDS (Pearson), keep rate 0.2",
+    "lds_pearson_0.5": "LDS (Pearson), keep rate 0.5",
+    "lds_spearman": "LDS (Spearman), mean of both keep rates",
+    "lds_spearman_0.2": "LDS (Spearman), keep rate 0.2",
+    "lds_spearman_0.5": "LDS (Spearman), keep rate 0.5",
+    "lds_centred_pearson": "LDS of centred scores (Pearson), mean of both keep rates",
+    "lds_centred_spearman": "LDS of centred scores (Spearman), mean of both keep rates",
+    **{f"drop_{k}": f"Top-{k} drop, nats a token" for k in TOP_KS},
+    **{f"insertion_{k}": f"Log-probability with the best {k} only" for k in INSERTED_KS},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found about one item.
+
+    Attributes:
+        item: The item.
+        tokens: How many tokens its answer has.
+        full: Mean log-probability of the answer's tokens with all chunks.
+        removal_seconds: What reading the held masks took, a mask.
+        metrics: System -> metric -> value; None where the metric isn't defined for the item.
+        seconds: System -> what its scores cost.
+        truncated: System -> how many chunks it read only in part.
+    """
+
+    item: Example
+    tokens: int
+    full: float
+    removal_seconds: float
+    metrics: Mapping[str, Mapping[str, float | None]]
+    seconds: Mapping[str, float]
+    truncated: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSet:
+    """A set of items, judged.
+
+    Attributes:
+        items: Those that could be, in the set's order.
+        left_out: Source -> reason -> number of examples left out.
+    """
+
+    items: tuple[Judged, ...]
+    left_out: Mapping[str, Mapping[str, int]]
+
+
+def judge(
+    item_set: ItemSet,
+    systems: Sequence[FidelitySystem],
+    reader: RemovalReader,
+    *,
+    plan: MaskPlan,
+    folder: Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> JudgedSet:
+    """Judge every system on every item that has an answer and fits the model's window.
+
+    Args:
+        item_set: The items.
+        systems: The systems.
+        reader: Answers, and reads what removal does.
+        plan: Draws the masks.
+        folder: Where scores are kept as they are made; None for nowhere.
+        progress: Called with the stage, the items done and in all.
+
+    Raises:
+        ScoringError: If a system or the model fails on an item.
+    """
+    left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
+    answered: list[tuple[Example, str]] = []
+    for done, item in enumerate(item_set.items, start=1):
+        answer, reason = reader.answer(item)
+        if answer is None:
+            count(left_out, item.source, reason or "")
+        else:
+            for masks in plan.split(item).held.values():
+                reader.read(item, answer, masks)
+            answered.append((item, answer))
+        progress("answers and removals", done, len(item_set.items))
+    scored = {
+        system.name: _scores(system, answered, folder=folder, progress=progress)
+        for system in systems
+    }
+    judged = []
+    for done, (item, answer) in enumerate(answered):
+        own = {name: scores[done] for name, scores in scored.items()}
+        judged.append(_judge_item(item, answer, own, reader, plan))
+        progress("best chunks left out and kept", done + 1, len(answered))
+    return JudgedSet(tuple(judged), left_out)
+
+
+def _scores(
+    system: FidelitySystem,
+    answered: Sequence[tuple[Example, str]],
+    *,
+    folder: Path | None,
+    progress: Progress,
+) -> list[ScoredItem]:
+    store = ScoreStore(system, folder)
+    prepared = False
+    found = []
+    for done, (item, answer) in enumerate(answered, start=1):
+        key = _score_key(item, answer)
+        if key not in store:
+            if not prepared:
+                system.prepare()
+                prepared = True
+            store.add(key, _score(system, item, answer))
+        found.append(store[key])
+        progress(system.name, done, len(answered))
+    return found
+
+
+def _score(system: FidelitySystem, item: Example, answer: str) -> ScoredItem:
+    place = f"{system.name} failed on item {item.id!r} of {item.source}"
+    try:
+        found = system.scores(item, answer)
+    except AT2Error as error:
+        raise ScoringError(f"{place}: {error}") from error
+    scores = found.result.scores
+    if len(scores) != len(item.chunks) or not np.isfinite(scores).all():
+        raise ScoringError(f"{place}: its scores are {scores}; expected {len(item.chunks)} numbers")
+    return ScoredItem(found.result, found.seconds)
+
+
+def _score_key(item: Example, answer: str) -> str:
+    # Labels count too, since the gold indicator is a system.
+    seen = json.dumps([reading_key(item, answer), list(item.labels)])
+    return hashlib.sha256(seen.encode("ascii")).hexdigest()
+
+
+def _judge_item(
+    item: Example,
+    answer: str,
+    scored: Mapping[str, ScoredItem],
+    reader: RemovalReader,
+    plan: MaskPlan,
+) -> Judged:
+    rankings = {name: rank_by_score(own.result.scores) for name, own in scored.items()}
+    everything = np.ones(len(item.chunks), dtype=bool)
+    wanted = {mask_name(everything): everything}
+    for ranking in rankings.values():
+        for mask in _best_masks(ranking).values():
+            if mask is not None:
+                wanted[mask_name(mask)] = mask
+    readings = reader.read(item, answer, np.stack(list(wanted.values())))
+    means = {
+        name: reading.mean_log_probability for name, reading in zip(wanted, readings, strict=True)
+    }
+    full = means[mask_name(everything)]
+    held = {
+        rate: (masks, reader.read(item, answer, masks))
+        for rate, masks in plan.split(item).held.items()
+    }
+    truth = {
+        rate: (masks, np.array([reading.logit_probability for reading in own]))
+        for rate, (masks, own) in held.items()
+    }
+    metrics: dict[str, Mapping[str, float | None]] = {}
+    for name, own in scored.items():
+        best = {
+            metric: None if mask is None else means[mask_name(mask)]
+            for metric, mask in _best_masks(rankings[name]).items()
+        }
+        metrics[name] = {
+            **linear_datamodeling_scores(own.result.scores, truth),
+            **{
+                metric: top_k_drop(full, value)
+                if metric.startswith("drop") and value is not None
+                else value
+                for metric, value in best.items()
+            },
+        }
+    times = [reading.seconds for _, own_readings in held.values() for reading in own_readings]
+    return Judged(
+        item=item,
+        tokens=readings[0].tokens,
+        full=full,
+        removal_seconds=float(np.mean(times)),
+        metrics=metrics,
+        seconds={name: own.seconds for name, own in scored.items()},
+        truncated={name: own.result.truncated for name, own in scored.items()},
+    )
+
+
+def linear_datamodeling_scores(
+    scores: Sequence[float], truth: Mapping[float, tuple[Bools, npt.NDArray[np.float64]]]
+) -> dict[str, float | None]:
+    """Return all linear datamodeling scores of an item.
+
+    Args:
+        scores: One a chunk, [S].
+        truth: Keep rate -> masks [M, S] and the true effect of each, [M].
+
+    Returns:
+        Metric -> value; a mean over keep rates is None if it is for one of them.
+    """
+    found: dict[str, float | None] = {}
+    kinds: tuple[Kind, ...] = ("pearson", "spearman")
+    for kind in kinds:
+        for prefix, centred in (("lds", False), ("lds_centred", True)):
+            by_rate = {
+                rate: correlation(predicted_effects(scores, masks, centred=centred), true, kind)
+                for rate, (masks, true) in truth.items()
+            }
+            defined = [value for value in by_rate.values() if value is not None]
+            whole = len(defined) == len(by_rate)
+            found[f"{prefix}_{kind}"] = float(np.mean(defined)) if whole else None
+            if not centred:
+                found |= {f"{prefix}_{kind}_{rate}": by_rate[rate] for rate in KEEP_RATES}
+    return found
+
+
+def _best_masks(ranking: Sequence[int]) -> dict[str, Bools | None]:
+    """Return the masks that a ranking is judged by."""
+    return {
+        **{f"drop_{k}": without_best(ranking, k) for k in TOP_KS},
+        **{f"insertion_{k}": only_best(ranking, k) for k in INSERTED_KS},
+    }

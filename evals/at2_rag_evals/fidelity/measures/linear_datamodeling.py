@@ -1,0 +1,70 @@
+"""Linear datamodeling score: do sums of scores predict what ablations do?
+
+S. M. Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023, definition 2.2, after
+A. Ilyas et al., "Datamodels: Predicting Predictions from Training Data", ICML 2022; for context
+B. Cohen-Wang et al., "ContextCite: Attributing Model Generation to Context", NeurIPS 2024, section
+3. The predicted effect of a mask is the sum of the scores of the chunks it keeps, the true effect
+is the answer's logit-probability when the model reads those chunks only, and the score of an item
+is their correlation over random masks: Spearman's rank correlation in those papers, Pearson's for
+the size of effects too.
+
+The sum depends on where scores have their zero: a constant added to every score adds a multiple
+of the number of chunks kept. *Centred* scores have the item's mean score taken off first, which
+leaves the differences between chunks alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag_evals.extras import import_extra
+
+Floats = npt.NDArray[np.float64]
+Kind = Literal["pearson", "spearman"]
+
+_CONSTANT = 1e-12  # relative; sums of equal scores may differ in their last bits
+
+
+def predicted_effects(
+    scores: npt.ArrayLike, masks: npt.NDArray[np.bool_], *, centred: bool = False
+) -> Floats:
+    """Return the sum of the kept chunks' scores under each mask, [M].
+
+    Args:
+        scores: One a chunk, [S].
+        masks: [M, S] bool, True for chunks that were kept.
+        centred: Take the mean score off every score first.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    effects: Floats = masks.astype(np.float64) @ (values - values.mean() if centred else values)
+    return effects
+
+
+def correlation(predicted: Floats, true: Floats, kind: Kind) -> float | None:
+    """Return the correlation of predicted and true effects, -1 to 1.
+
+    Args:
+        predicted: [M].
+        true: [M].
+        kind: Pearson's, or Spearman's with mean ranks for ties.
+
+    Returns:
+        0 where all predictions are alike: such scores say nothing. None where all true effects
+        are, or there are fewer than two: there is nothing to predict.
+    """
+    if len(true) < 2 or _constant(true):
+        return None
+    if _constant(predicted):
+        return 0.0
+    if kind == "spearman":
+        rank = import_extra("scipy.stats").rankdata
+        predicted, true = rank(predicted), rank(true)
+    x, y = predicted - predicted.mean(), true - true.mean()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def _constant(values: Floats) -> bool:
+    return bool(np.ptp(values) <= _CONSTANT * np.abs(values).max())

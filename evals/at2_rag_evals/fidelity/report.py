@@ -1,0 +1,113 @@
+"""The fidelity report: for people as tables, for programs as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
+from at2_rag_evals.fidelity.summary import FidelitySummary
+from at2_rag_evals.report import figures, grid, items_table
+from at2_rag_evals.summary import OURS
+from at2_rag_evals.tables import Cell, Table, to_markdown
+
+NOTES = (
+    "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
+    "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
+    "from by itself. Differences are paired: * marks those whose interval excludes zero.",
+    "The truth is the model's own reading of the answer with chunks removed from the prompt. LDS: "
+    "correlation of summed scores with the answer's logit-probability over held masks; constant "
+    "scores count as 0, and items whose truth is constant are left out of it.",
+    "A sum of scores depends on where they have their zero: scores that are all positive predict "
+    "the number of chunks kept, even random ones. Centred scores have each item's mean taken off.",
+    "An insertion with k chunks is over items with more than k.",
+    "gold sees the labels; leave_one_out, regression_32 and masked_regression read the answer, "
+    "which the others don't.",
+    "Seconds are those of one thread on this machine an item, the answer at hand and models "
+    "loaded; removals is the same in average readings of held masks. Texts that a system had read "
+    "for an earlier item of the run may have cost it nothing: no speed benchmark.",
+)
+
+
+def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
+    """Yield the tables of a run."""
+    systems = list(summary.costs)
+    others = [system for system in systems if system != OURS]
+    for metric, title in METRIC_TITLES.items():
+        if summary.by_source[metric]:
+            yield grid(title, summary.by_source[metric], systems)
+    for metric, groups in summary.differences.items():
+        if groups and others:
+            title = f"{METRIC_TITLES[metric]}: {OURS} minus each other system"
+            yield grid(title, groups, others, difference=True)
+    yield _costs_table(summary)
+    yield items_table("fidelity", summary.counts, summary.left_out)
+
+
+def fidelity_markdown(report: Mapping[str, Any], summary: FidelitySummary) -> str:
+    """Write the report as Markdown."""
+    git = report["git"]
+    commit = "" if git is None else f" at commit {git['sha'][:12]}"
+    modified = " with changes" if git is not None and git["modified"] else ""
+    settings = report["settings"]
+    lines = [
+        "# Fidelity eval",
+        "",
+        f"    {report['command']}",
+        "",
+        f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
+        f"{settings['resamples']} resamples; {settings['answers']} answers, read by "
+        f"{settings['reading']['model']}, {settings['masks']} held masks a keep rate.",
+        "",
+    ]
+    for table in fidelity_tables(summary):
+        lines += [to_markdown(table), ""]
+    lines += ["## Notes", "", *(f"- {note}" for note in report["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def summary_record(summary: FidelitySummary) -> dict[str, Any]:
+    """Return the figures as JSON-ready values."""
+    return {
+        "items": dict(summary.counts),
+        "left_out": {source: dict(reasons) for source, reasons in summary.left_out.items()},
+        "by_source": figures(summary.by_source),
+        "differences": figures(summary.differences),
+        "seconds": {system: asdict(cost) for system, cost in summary.costs.items()},
+    }
+
+
+def judged_lines(judged: JudgedSet) -> Iterator[str]:
+    """Yield one line of JSON an item: every system's metrics and cost."""
+    for own in judged.items:
+        record = {
+            "source": own.item.source,
+            "id": own.item.id,
+            "chunks": len(own.item.chunks),
+            "gold": sum(own.item.labels),
+            "answer_tokens": own.tokens,
+            "mean_log_probability": own.full,
+            "seconds_a_removal": own.removal_seconds,
+            "systems": {
+                system: {**metrics, "seconds": own.seconds[system]}
+                for system, metrics in own.metrics.items()
+            },
+        }
+        yield json.dumps(record) + "\n"
+
+
+def _costs_table(summary: FidelitySummary) -> Table:
+    header = map(Cell, ("system", "seconds, mean", "median", "removals", "truncated chunks"))
+    rows = [
+        [
+            Cell(system),
+            Cell(f"{cost.mean:.4f}"),
+            Cell(f"{cost.median:.4f}"),
+            Cell(f"{cost.removals:.2f}"),
+            Cell(f"{cost.truncated:,}"),
+        ]
+        for system, cost in summary.costs.items()
+    ]
+    return Table("Cost an item", list(header), rows)

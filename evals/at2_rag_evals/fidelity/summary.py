@@ -1,0 +1,108 @@
+"""From judged items to figures: means with intervals by source, and what systems cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from at2_rag_evals.bootstrap import macro_sample
+from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
+from at2_rag_evals.summary import MACRO, OURS, Figures, Strata, differences, estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a system's scores cost, in seconds of one thread.
+
+    Attributes:
+        mean: Mean over the items.
+        median: Median.
+        removals: The mean, as a number of average readings by removal.
+        truncated: Chunks that the system read only in part.
+    """
+
+    mean: float
+    median: float
+    removals: float
+    truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class FidelitySummary:
+    """All figures of a run.
+
+    Attributes:
+        counts: Source -> number of items.
+        left_out: Source -> reason -> number of examples left out.
+        by_source: Metric -> source or "macro" -> system -> estimate.
+        differences: Metric -> source or "macro" -> other system -> estimate of ours minus its.
+        costs: System -> what it costs.
+    """
+
+    counts: Mapping[str, int]
+    left_out: Mapping[str, Mapping[str, int]]
+    by_source: Figures
+    differences: Figures
+    costs: Mapping[str, Cost]
+
+
+def summarise_fidelity(
+    judged: JudgedSet,
+    clusters: Mapping[tuple[str, str], int],
+    systems: Sequence[str],
+    *,
+    seed: int,
+    resamples: int,
+) -> FidelitySummary:
+    """Work out the figures of a run.
+
+    Args:
+        judged: The items; at least one.
+        clusters: (source, id) of an item -> its cluster.
+        systems: The systems, in the report's order.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap draws.
+    """
+    sources = [own.item.source for own in judged.items]
+    strata = Strata(
+        clusters=[clusters[own.item.source, own.item.id] for own in judged.items],
+        name="fidelity",
+        seed=seed,
+        resamples=resamples,
+    )
+    by_source, compared = {}, {}
+    for metric in METRIC_TITLES:
+        rows = [[own.metrics[system][metric] for system in systems] for own in judged.items]
+        values = np.array(
+            [[np.nan if value is None else value for value in row] for row in rows],
+            dtype=np.float64,
+        )
+        samples = strata.sample(values, sources, metric=metric)
+        if samples:
+            samples[MACRO] = macro_sample(list(samples.values()))
+        by_source[metric] = estimates(samples, systems)
+        if OURS in systems:
+            compared[metric] = differences(samples, systems)
+    removal = statistics.mean(own.removal_seconds for own in judged.items)
+    return FidelitySummary(
+        counts=Counter(sources),
+        left_out=judged.left_out,
+        by_source=by_source,
+        differences=compared,
+        costs={system: _cost(judged, system, removal) for system in systems},
+    )
+
+
+def _cost(judged: JudgedSet, system: str, removal: float) -> Cost:
+    seconds = [own.seconds[system] for own in judged.items]
+    mean = statistics.mean(seconds)
+    return Cost(
+        mean=mean,
+        median=statistics.median(seconds),
+        removals=mean / removal if removal else 0.0,
+        truncated=sum(own.truncated[system] for own in judged.items),
+    )

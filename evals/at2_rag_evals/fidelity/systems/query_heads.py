@@ -1,0 +1,142 @@
+"""A few attention heads, chosen because they attend from questions to evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import at2_rag
+from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.errors import DataError
+from at2_rag.features import FeatureSpec
+from at2_rag.head_weights import HeadWeights
+from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.pruner import AT2Pruner
+from at2_rag.question_pass import read_together
+from at2_rag.scoring_model import ScoringModel, load_model, preferred_dtype
+from at2_rag.training.examples import Example, draw_per_source, read_examples
+from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.provenance import file_record, files_sha256, without_folder
+from at2_rag_evals.rankers.at2 import MODEL_FILES, SCORING_MODULES
+from at2_rag_evals.rankers.base import ChunkScores
+
+TRAIN_ITEMS = 50
+"""Most training items of a source that heads are chosen on."""
+
+
+class EvidenceHeads:
+    """How much attention each head pays to evidence, over training items.
+
+    W. Zhang et al., "Query-Focused Retrieval Heads Improve Long-Context Reasoning and Re-ranking"
+    (QRHead), EMNLP 2025: a head's score is the attention mass from the question's tokens to gold
+    passages, averaged over a few dozen items. Here the mass is that of reading together (see
+    docs/architecture.md), averaged within sources first.
+
+    Args:
+        files: The training files.
+        model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        seed: Of the draw of at most `TRAIN_ITEMS` items a source.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
+    """
+
+    def __init__(self, files: Sequence[Path], *, model: str | None = None, seed: int = 0) -> None:
+        self._files, self._model_name, self._seed = files, model or DEFAULT_MODEL, seed
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        package = Path(at2_rag.__file__).parent
+        self.settings: Mapping[str, object] = {
+            "model": without_folder(self._model_name),
+            "model_files_sha256": files_sha256(resolve_model(self._model_name), MODEL_FILES),
+            "device": self._device.type,
+            "dtype": str(preferred_dtype(self._device)).removeprefix("torch."),
+            "code_sha256": files_sha256(package, [f"{name}.py" for name in SCORING_MODULES]),
+            "train": [file_record(path) for path in files],
+            "train_items": TRAIN_ITEMS,
+            "seed": seed,
+        }
+
+    @cached_property
+    def model(self) -> tuple[object, object]:
+        """The loaded model and its tokenizer."""
+        torch.set_num_threads(1)
+        return load_model(
+            resolve_model(self._model_name),
+            device=self._device,
+            dtype=preferred_dtype(self._device),
+        )
+
+    @cached_property
+    def evidence_mass(self) -> npt.NDArray[np.float64]:
+        """Mean attention mass on gold chunks, macro over sources, [L, H].
+
+        Raises:
+            DataError: If a training file can't be read, or none of their items has gold.
+        """
+        examples = [item for item in read_examples(self._files) if any(item.labels)]
+        if not examples:
+            names = ", ".join(path.name for path in self._files)
+            raise DataError(f"{names}: no item has gold; pass --train files with evidence labels")
+        scoring_model = ScoringModel(*self.model)
+        scoring_model.check_independent()
+        prefix = encode_prefix(scoring_model)
+        by_source: dict[str, list[npt.NDArray[np.float64]]] = {}
+        for item in draw_per_source(examples, TRAIN_ITEMS, seed=self._seed):
+            layout = scoring_model.prompts.independent(item.query, item.chunks)
+            with torch.inference_mode():
+                states = ready_states(scoring_model, prefix, layout)
+                mass = read_together(scoring_model, states, layout).mass.double().cpu().numpy()
+            gold = np.array([item.labels[owner] for owner in layout.owners])
+            by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
+        means = [np.mean(own, axis=0) for own in by_source.values()]
+        macro: npt.NDArray[np.float64] = np.mean(means, axis=0)
+        return macro
+
+    def best(self, count: int) -> list[tuple[int, int]]:
+        """Return layer and head of the `count` heads with most mass on evidence, best first."""
+        mass = self.evidence_mass
+        order = np.argsort(-mass, axis=None, kind="stable")[:count]
+        return [(int(place) // mass.shape[1], int(place) % mass.shape[1]) for place in order]
+
+    def weights(self, count: int) -> HeadWeights:
+        """Return the readout that averages those heads' mass, cut after the deepest of them."""
+        chosen = self.best(count)
+        weight = np.zeros((1, 1 + max(layer for layer, _ in chosen), self.evidence_mass.shape[1]))
+        for layer, head in chosen:
+            weight[0, layer, head] = 1 / len(chosen)
+        return HeadWeights(weight.astype(np.float32), 0.0, FeatureSpec("mass", ("together",)))
+
+
+class QueryHeadsSystem:
+    """Scores chunks by the attention mass of the best heads.
+
+    Args:
+        name: What the report calls the system.
+        heads: What to choose from.
+        count: How many heads.
+    """
+
+    def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {**heads.settings, "heads": count}
+        self._heads, self._count = heads, count
+
+    def prepare(self) -> None:
+        """Load the model and choose the heads."""
+        model, tokenizer = self._heads.model
+        self._pruner = AT2Pruner(
+            model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
+        )
+
+    def scores(self, item: Example, answer: str) -> ItemScores:
+        """Score the chunks with the pruner."""
+        start = time.perf_counter()
+        scored = self._pruner.score(item.query, item.chunks)
+        result = ChunkScores(tuple(chunk.score for chunk in scored))
+        return ItemScores(result, time.perf_counter() - start)

@@ -1,0 +1,178 @@
+"""`at2-rag eval fidelity` from files to report, killed and not, over tiny models."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from at2_rag.errors import DataError, InputError
+from at2_rag_evals.cli import DEFAULT_FIDELITY_SYSTEMS, eval_group
+from at2_rag_evals.fidelity.judging import METRIC_TITLES
+from tests.evals.labelled_items import make_item, write_items
+
+CHEAP = ("--system", "random", "--system", "gold", "--system", "leave_one_out")
+SMALL = ("--masks", 4, "--answers", "reference")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    novels = [make_item(f"n{place}", "-g----", answers=["Jane Austen"]) for place in range(3)]
+    seas = [make_item(f"s{place}", "g--g", source="seas", answers=["sea"]) for place in range(2)]
+    folder = tmp_path / "secret place"
+    folder.mkdir()
+    short = [make_item("short", "g-"), make_item("silent", "g---")]
+    return [
+        str(write_items(folder / "novels.jsonl", [*novels, *short])),
+        str(write_items(folder / "seas.jsonl", seas)),
+    ]
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(eval_group, ["fidelity", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_all_systems_from_files_to_report(
+    files: list[str], tmp_path: Path, scoring_folder: Path, embedding_folder: Path
+) -> None:
+    output = tmp_path / "other place" / "results"
+    options = (
+        *("--model", scoring_folder, "--head-weights", "uniform", "--train", files[1]),
+        *("--embedding-model", embedding_folder, "--output", output, *SMALL),
+    )
+    report = json.loads(run(*files, *options, "--json").stdout)
+    assert report == json.loads((output / "fidelity.json").read_text())
+    assert report["command"] == (
+        "at2-rag eval fidelity novels.jsonl seas.jsonl --seed 0 --masks 4 --answers reference "
+        "--answer-tokens 32 --train seas.jsonl --model tiny --head-weights uniform "
+        "--embedding-model model --output results "
+        + " ".join(f"--system {name}" for name in DEFAULT_FIDELITY_SYSTEMS)
+    )
+    assert tuple(report["settings"]["systems"]) == DEFAULT_FIDELITY_SYSTEMS
+    assert report["items"] == {"novels": 3, "seas": 2}
+    assert report["left_out"] == {"novels": {"fewer than 4 chunks": 1, "no answer": 1}}
+    macro = report["by_source"]["lds_pearson"]["macro"]
+    assert macro["at2"] == macro["all_heads_mean"] and macro["at2"]["n"] == 5
+    assert report["differences"]["drop_1"]["macro"]["all_heads_mean"]["mean"] == 0.0
+    assert "at2" not in report["differences"]["drop_1"]["macro"]
+    assert report["by_source"]["insertion_5"].keys() == {"novels", "macro"}
+    assert report["seconds"]["gold"]["mean"] == 0.0 < report["seconds"]["regression_32"]["mean"]
+    lines = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["n0", "n1", "n2", "s0", "s1"]
+    assert lines[0]["systems"]["gold"].keys() == {*METRIC_TITLES, "seconds"}
+    assert "at2 minus each other system" in (output / "fidelity.md").read_text()
+
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert json.loads(run(*files, *options, "--json").stdout) == report
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    everything = b"".join(before.values()).decode()
+    for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
+        assert str(folder) not in everything
+    assert "secret place" not in everything and "other place" not in everything
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_seconds(own) for key, own in value.items() if "seconds" not in key}
+    return [without_seconds(own) for own in value] if isinstance(value, list) else value
+
+
+def test_a_killed_run_goes_on_and_counts_nothing_twice(
+    files: list[str], tmp_path: Path, scoring_folder: Path
+) -> None:
+    def arguments(output: Path) -> list[str]:
+        options = (*files, "--model", scoring_folder, "--masks", 12, "--answer-tokens", 4)
+        return [*map(str, options), "--output", str(output), *CHEAP]
+
+    killed = tmp_path / "a" / "results"
+    code = "import sys; from at2_rag_evals.cli import eval_group; eval_group(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "fidelity", *arguments(killed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stored: list[bytes] = []
+    end = time.monotonic() + 900
+    while len(stored) < 20 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+        for path in killed.glob("scores/removal-*.jsonl"):
+            stored = path.read_bytes().splitlines()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "fidelity.json").exists()
+    [path] = killed.glob("scores/removal-*.jsonl")
+    with path.open("ab") as stream:
+        stream.write(b'{"item": "torn", "ma')
+    run(*arguments(killed))
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    keys = [(record["item"], record["mask"]) for record in records]
+    assert path.read_bytes().splitlines()[: len(stored) - 1] == stored[:-1]
+
+    whole = tmp_path / "b" / "results"
+    run(*arguments(whole))
+    [other] = whole.glob("scores/removal-*.jsonl")
+    others = [json.loads(line) for line in other.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == len(others)
+    assert {key: without_seconds(own) for key, own in zip(keys, records, strict=True)} == {
+        (own["item"], own["mask"]): without_seconds(own) for own in others
+    }
+    reports = [
+        without_seconds(json.loads((folder / "fidelity.json").read_text()))
+        for folder in (killed, whole)
+    ]
+    for report in reports:
+        del report["git"]  # a commit made between the two runs is none of this test's business
+    assert reports[0] == reports[1]
+
+
+def test_heads_need_training_files(files: list[str], scoring_folder: Path) -> None:
+    options = ("--model", scoring_folder, *SMALL, "--limit", 1, "--json")
+    result = run(*files, *options, "--system", "gold", "--system", "heads_8")
+    assert "heads_8 left out: choosing heads needs --train FILE" in result.stderr
+    report = json.loads(result.stdout)
+    assert list(report["seconds"]) == ["gold"]
+    assert "heads_8 left out" in report["notes"][-1]
+    with pytest.raises(InputError, match="pass --train FILE or another --system"):
+        run(*files, *options, "--system", "heads_8")
+
+
+def test_files_without_a_usable_item_are_refused(tmp_path: Path, scoring_folder: Path) -> None:
+    options = ("--model", scoring_folder, *SMALL, *CHEAP)
+    path = write_items(tmp_path / "short.jsonl", [make_item("a", "g-")])
+    with pytest.raises(DataError, match=r"none of the 1 items .*fewer than 4"):
+        run(path, *options)
+    path = write_items(tmp_path / "silent.jsonl", [make_item("a", "g---")])
+    with pytest.raises(DataError, match=r"none of the 1 items .*no answer"):
+        run(path, *options)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("missing.jsonl",), ("--masks", 1), ("--answers", "mine"), ("--system", "at3")],
+)
+def test_unusable_arguments_are_refused(files: list[str], arguments: tuple[object, ...]) -> None:
+    named = arguments if not arguments or arguments[0] == "missing.jsonl" else (*files, *arguments)
+    assert run(*named).exit_code == 2
+
+
+def test_the_command_is_loaded_without_heavy_imports() -> None:
+    code = (
+        "import sys; from at2_rag_evals.cli import eval_group\n"
+        "try: eval_group(['fidelity', '--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'sklearn', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--answer-tokens" in done.stdout

@@ -1,0 +1,126 @@
+"""The measures of fidelity against numbers worked out by hand and scipy, and the masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
+from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
+from at2_rag_evals.fidelity.measures.insertion import only_best
+from at2_rag_evals.fidelity.measures.linear_datamodeling import correlation, predicted_effects
+from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
+from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
+from tests.evals.labelled_items import make_item
+
+MASKS = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)
+
+
+def test_predicted_effects_are_sums_of_kept_scores() -> None:
+    assert predicted_effects([1, 2, 6], MASKS).tolist() == [3, 1, 8, 6]
+    assert predicted_effects([1, 2, 6], MASKS, centred=True).tolist() == [-3, -2, 2, 3]
+    moved = predicted_effects([11, 12, 16], MASKS, centred=True)
+    assert moved == pytest.approx([-3, -2, 2, 3])
+
+
+def test_correlations_by_hand() -> None:
+    x, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])
+    assert correlation(x, y, "pearson") == pytest.approx(4 / 5)
+    assert correlation(x, np.exp(10 * y), "spearman") == pytest.approx(4 / 5)
+    assert correlation(x, -x, "pearson") == pytest.approx(-1)
+    assert correlation(np.full(4, 0.1) * 3, y, "pearson") == 0.0
+    assert correlation(x, np.full(4, 0.3), "spearman") is None
+    assert correlation(x[:1], y[:1], "pearson") is None
+
+
+def test_correlations_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y = rng.integers(0, 6, size=(2, 32)).astype(float)
+        assert correlation(x, y, "pearson") == pytest.approx(stats.pearsonr(x, y).statistic)
+        assert correlation(x, y, "spearman") == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_scores_that_made_the_truth_have_a_perfect_score() -> None:
+    rng = np.random.default_rng(1)
+    scores = np.array([2.0, -1.0, 0.5, 3.0, 0.0, -2.0])
+    truth = {}
+    for rate in KEEP_RATES:
+        masks = rng.random((32, 6)) < rate
+        truth[rate] = (masks, masks @ scores - 7.0)
+    found = linear_datamodeling_scores(scores.tolist(), truth)
+    for name, value in found.items():
+        if "centred" not in name:
+            assert value == pytest.approx(1.0), name
+    mean = (found["lds_pearson_0.2"] or 0) / 2 + (found["lds_pearson_0.5"] or 0) / 2
+    assert found["lds_pearson"] == pytest.approx(mean)
+    constant = {**truth, 0.5: (truth[0.5][0], np.zeros(32))}
+    found = linear_datamodeling_scores(scores.tolist(), constant)
+    assert found["lds_pearson_0.5"] is None and found["lds_pearson"] is None
+    assert found["lds_pearson_0.2"] == pytest.approx(1.0)
+
+
+def test_a_constant_moves_the_score_but_not_the_centred_one() -> None:
+    masks = np.random.default_rng(2).random((64, 8)) < 0.5
+    gold = np.eye(8)[0]
+    truth = {rate: (masks, masks @ gold) for rate in KEEP_RATES}
+    plain = linear_datamodeling_scores(gold.tolist(), truth)
+    moved = linear_datamodeling_scores((gold + 100).tolist(), truth)
+    assert plain["lds_pearson"] == pytest.approx(1)
+    assert (moved["lds_pearson"] or 0) < 0.6
+    assert moved["lds_centred_pearson"] == pytest.approx(plain["lds_centred_pearson"])
+
+
+def test_masks_of_the_best_chunks() -> None:
+    ranking = (2, 0, 3, 1)
+    assert without_best(ranking, 1).tolist() == [True, True, False, True]
+    assert without_best(ranking, 3).tolist() == [False, True, False, False]
+    kept = only_best(ranking, 2)
+    assert kept is not None and kept.tolist() == [True, False, True, False]
+    assert only_best(ranking, 4) is None and only_best(ranking, 5) is None
+    assert top_k_drop(-0.5, -2.0) == 1.5
+
+
+@pytest.mark.parametrize("chunks", [4, 5, 6, 10, 12, 13, 40])
+def test_held_masks_and_fitted_masks_are_different(chunks: int) -> None:
+    item = make_item("a", "g" + "-" * (chunks - 1))
+    split = MaskPlan(held=32, seed=3).split(item)
+    again = MaskPlan(held=32, seed=3).split(item)
+    half = (2**chunks - 2) // 2
+    held = set()
+    for rate in KEEP_RATES:
+        masks = split.held[rate]
+        assert masks.shape == (min(32, half), chunks)
+        assert np.array_equal(masks, again.held[rate])
+        assert masks.any(1).all() and not masks.all(1).any()
+        own = {mask.tobytes() for mask in masks}
+        assert len(own) == len(masks)
+        held |= own
+    assert split.fitted.shape == (min(FIT_MASKS, half), chunks)
+    assert held.isdisjoint({mask.tobytes() for mask in split.fitted})
+    other = MaskPlan(held=32, seed=4).split(item)
+    assert not np.array_equal(other.fitted, split.fitted)
+
+
+def test_held_masks_keep_about_as_many_as_asked_for() -> None:
+    for chunks in (12, 40):
+        items = [make_item(str(place), "g" + "-" * (chunks - 1)) for place in range(30)]
+        splits = [MaskPlan().split(item) for item in items]
+        for rate in KEEP_RATES:
+            mean = np.mean([split.held[rate].mean() for split in splits])
+            # Different masks keep a little more at a low rate: there are few that keep one chunk.
+            assert mean == pytest.approx(rate, abs=0.07 if chunks == 12 else 0.02)
+
+
+def test_the_sparse_fit_finds_what_matters() -> None:
+    masks = np.random.default_rng(5).random((32, 10)) < 0.5
+    effects = masks @ np.array([0, 5, 0, 0, 0, 0, -3, 0, 0, 0]) - 4
+    found = np.array(sparse_fit(masks, effects, tokens=1))
+    assert found[1] == pytest.approx(5, abs=0.1) and found[6] == pytest.approx(-3, abs=0.1)
+    assert np.abs(np.delete(found, [1, 6])).max() < 0.1
+    scaled = np.array(sparse_fit(masks, 4 * effects, tokens=4))
+    assert scaled == pytest.approx(4 * found)
+    masks[:, 2] = True
+    assert sparse_fit(masks, effects, tokens=1)[2] == 0
+    assert sparse_fit(masks, np.zeros(32), tokens=3) == (0.0,) * 10
