@@ -19,7 +19,8 @@ from at2_rag.fingerprint import model_fingerprint
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import collect
 from at2_rag.training.examples import Example
-from at2_rag.training.fit import ListwiseData, fit_listwise
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
 from at2_rag.training.trainer import Training, train
 from at2_rag.training.validation import RIDGES, feature_matrix, source_weights
 from tests import brute_force
