@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,21 @@ from at2_rag.errors import (
 from at2_rag.features import FeatureSpec, Reading
 
 FORMAT_VERSION = 1
-TARGET_RULE = "question"
 WEIGHTS_FILE = "head_weights.safetensors"
 DESCRIPTION_FILE = "head_weights.json"
 UNIFORM = "uniform"
 
+TargetRule = Literal["question", "answer"]
+"""Whose attention the weights are for: the question's tokens', or that of the places that predict
+the answer's tokens (each one token earlier, as in AT2)."""
+
 _SHIPPED = files("at2_rag") / "weights"
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint": "joint"}
+_DEFAULT_ANSWER_NAME = "answer"
+_RULE_FIX: Mapping[TargetRule, str] = {
+    "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
+    "answer": "pass weights of AT2's own form with `at2_rag.interchange.read_score_estimator`",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +62,11 @@ class HeadWeights:
         template_hash: Hash of the prompt's wording, see `PromptBuilder.template_hash`; None as
             above.
         provenance: For people: model id and revision, data, command, seed, figures.
+        target_rule: Whose attention they are for, see `TargetRule`.
+
+    Raises:
+        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, or the
+            target rule is unknown.
     """
 
     weight: npt.NDArray[np.float32]
@@ -62,8 +75,14 @@ class HeadWeights:
     fingerprint: str | None = None
     template_hash: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    target_rule: TargetRule = "question"
 
     def __post_init__(self) -> None:
+        if self.target_rule not in get_args(TargetRule):
+            raise HeadWeightsError(
+                f"target rule is {self.target_rule!r}; this version of at2_rag reads 'question' "
+                "and 'answer'"
+            )
         passes = len(self.spec.passes)
         if self.weight.ndim != 3 or self.weight.shape[0] != passes:
             raise HeadWeightsError(
@@ -96,12 +115,22 @@ class HeadWeights:
         scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
         return scores + self.bias
 
-    def check(self, *, fingerprint: str, template_hash: str) -> None:
-        """Check that the weights belong to a scoring model and its prompt.
+    def check(
+        self, *, fingerprint: str, template_hash: str, target_rule: TargetRule = "question"
+    ) -> None:
+        """Check that the weights belong to a scoring model, its prompt and what is read there.
 
         Raises:
-            HeadWeightsMismatchError: If they were fitted on another model or wording.
+            HeadWeightsMismatchError: If they were fitted on another model, wording or target rule.
         """
+        if self.target_rule != target_rule:
+            user = {"question": "AT2Pruner", "answer": "AT2Attributor"}
+            raise HeadWeightsMismatchError(
+                f"the head weights are for the target rule {self.target_rule!r}, "
+                f"{user[target_rule]} reads {target_rule!r}; use them with "
+                f"{user[self.target_rule]}, {_RULE_FIX[target_rule]}, or pass "
+                f'head_weights="{UNIFORM}"'
+            )
         if self.fingerprint is None:
             return
         for what, expected, got in (
@@ -125,7 +154,7 @@ class HeadWeights:
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "template_hash": self.template_hash,
-            "target_rule": TARGET_RULE,
+            "target_rule": self.target_rule,
             "reading": self.reading,
             "quantity": self.spec.quantity,
             "passes": list(self.spec.passes),
@@ -171,7 +200,6 @@ class HeadWeights:
         try:
             tensors = load(raw)
             spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
-            target_rule = description["target_rule"]
             stated = (len(spec.passes), description["layers"], description["heads"])
             weights = cls(
                 weight=tensors["weight"].astype(np.float32),
@@ -180,6 +208,7 @@ class HeadWeights:
                 fingerprint=description["fingerprint"],
                 template_hash=description["template_hash"],
                 provenance=MappingProxyType(dict(description["provenance"])),
+                target_rule=description["target_rule"],
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
@@ -192,19 +221,16 @@ class HeadWeights:
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train them again"
             ) from error
-        if target_rule != TARGET_RULE:
-            raise HeadWeightsMismatchError(
-                f"the head weights in {folder} read the attention of {target_rule!r}; "
-                f"the pruner reads {TARGET_RULE!r}"
-            )
         return weights
 
     @classmethod
-    def uniform(cls, *, layers: int, heads: int, reading: Reading) -> HeadWeights:
+    def uniform(
+        cls, *, layers: int, heads: int, reading: Reading, target_rule: TargetRule = "question"
+    ) -> HeadWeights:
         """Return weights that average the attention mass over all heads of all layers."""
         spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
         weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
-        return cls(weight=weight, bias=0.0, spec=spec)
+        return cls(weight=weight, bias=0.0, spec=spec, target_rule=target_rule)
 
     @classmethod
     def shipped(cls, name: str) -> HeadWeights:
@@ -222,14 +248,28 @@ class HeadWeights:
         return cls.load(Path(str(_SHIPPED / name)))
 
     @classmethod
-    def for_model(cls, *, fingerprint: str, reading: Reading, model_name: str) -> HeadWeights:
+    def for_model(
+        cls,
+        *,
+        fingerprint: str,
+        reading: Reading,
+        model_name: str,
+        target_rule: TargetRule = "question",
+    ) -> HeadWeights:
         """Return the shipped weights fitted on a scoring model, by its fingerprint.
 
         Raises:
             HeadWeightsNotFoundError: If none were.
         """
-        name = _DEFAULT_NAME[reading]
+        answers = target_rule == "answer"
+        name = _DEFAULT_ANSWER_NAME if answers else _DEFAULT_NAME[reading]
         weights = cls.shipped(name) if name in shipped_names() else None
+        if answers and (weights is None or weights.fingerprint != fingerprint):
+            raise HeadWeightsNotFoundError(
+                f"no head weights for the target rule 'answer' are known for {model_name} "
+                f"(fingerprint {fingerprint[:12]}); {_RULE_FIX[target_rule]}, or pass "
+                f'head_weights="{UNIFORM}" for the plain mean over all heads'
+            )
         if weights is None or weights.fingerprint != fingerprint:
             raise HeadWeightsNotFoundError(
                 f"no head weights are known for {model_name} (fingerprint {fingerprint[:12]}, "
