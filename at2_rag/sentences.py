@@ -79,9 +79,7 @@ def _ends_sentence(line: str, start: int, mark: re.Match[str]) -> bool:
     if _NUMBER.fullmatch(line[start : mark.start()]) and start == 0:  # "1." before an item
         return False
     word = _LAST_WORD.search(line, max(start, mark.start() - 20), mark.start())
-    return word is None or not (
-        _INITIALS.fullmatch(word[0]) or word[0].lower() in _ABBREVIATIONS
-    )
+    return word is None or not (_INITIALS.fullmatch(word[0]) or word[0].lower() in _ABBREVIATIONS)
 
 
 def _has_words(text: str, start: int, end: int) -> bool:
