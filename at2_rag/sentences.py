@@ -21,7 +21,7 @@ _CLOSERS = r"[\"'”’»›)\]}」』》〉】〕）］｝]*"
 _END = re.compile(rf"(?:[.!?…؟۔।॥։።፧፨។၊။‼⁇⁈⁉{_WIDE}]+)({_CLOSERS})")
 _NUMBER = re.compile(r"\W*\w{1,3}")
 _LAST_WORD = re.compile(r"[^\s([{\"'“‘«]{1,20}$")
-_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 _ABBREVIATIONS = frozenset(
     "adm al approx assn capt cf ch co col corp cpl dept dr ed eds est etc fig figs gen gov hon inc "
     "jr lt ltd maj messrs mme mr mrs ms mt no nos op pp prof rep rev sen sgt sr st ste vol vols vs "
@@ -79,7 +79,11 @@ def _ends_sentence(line: str, start: int, mark: re.Match[str]) -> bool:
     if _NUMBER.fullmatch(line[start : mark.start()]) and start == 0:  # "1." before an item
         return False
     word = _LAST_WORD.search(line, max(start, mark.start() - 20), mark.start())
-    return word is None or not (_INITIALS.fullmatch(word[0]) or word[0].lower() in _ABBREVIATIONS)
+    if word is None:
+        return True
+    initial = len(word[0]) == 1 and word[0].isupper()
+    known = word[0].lower() in _ABBREVIATIONS
+    return not (initial or known or _INITIALS.fullmatch(word[0]))
 
 
 def _has_words(text: str, start: int, end: int) -> bool:
