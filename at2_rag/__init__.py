@@ -5,7 +5,7 @@
     >>> result = pruner.prune("Who wrote Emma?", passages, top_k=3)
 
 Importing this package loads neither torch nor transformers; they come in with the first use of
-`AT2Pruner`.
+`AT2Pruner` or `AT2Attributor`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.errors import AT2Error
 
 if TYPE_CHECKING:
+    from at2_rag.attribution import AT2Attributor
     from at2_rag.head_weights import HeadWeights
     from at2_rag.pruner import AT2Pruner
 
 __version__ = "0.1.0"
 __all__ = [
+    "AT2Attributor",
     "AT2Error",
     "AT2Pruner",
     "Chunk",
@@ -33,7 +35,11 @@ __all__ = [
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_LAZY = {"AT2Pruner": "at2_rag.pruner", "HeadWeights": "at2_rag.head_weights"}
+_LAZY = {
+    "AT2Attributor": "at2_rag.attribution",
+    "AT2Pruner": "at2_rag.pruner",
+    "HeadWeights": "at2_rag.head_weights",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,21 @@ from at2_rag.errors import (
 from at2_rag.features import FeatureSpec, Reading
 
 FORMAT_VERSION = 1
-TARGET_RULE = "question"
 WEIGHTS_FILE = "head_weights.safetensors"
 DESCRIPTION_FILE = "head_weights.json"
 UNIFORM = "uniform"
 
+TargetRule = Literal["question", "answer"]
+"""Whose attention the weights are for: the question's tokens', or that of the places that predict
+the answer's tokens (each one token earlier, as in AT2)."""
+
 _SHIPPED = files("at2_rag") / "weights"
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint": "joint"}
+_DEFAULT_ANSWER_NAME = "answer"
+_RULE_FIX: Mapping[TargetRule, str] = {
+    "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
+    "answer": "pass weights of AT2's own form with `at2_rag.interchange.read_score_estimator`",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +62,11 @@ class HeadWeights:
         template_hash: Hash of the prompt's wording, see `PromptBuilder.template_hash`; None as
             above.
         provenance: For people: model id and revision, data, command, seed, figures.
+        target_rule: Whose attention they are for, see `TargetRule`.
+
+    Raises:
+        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, or the
+            target rule is unknown.
     """
 
     weight: npt.NDArray[np.float32]
@@ -62,9 +75,15 @@ class HeadWeights:
     fingerprint: str | None = None
     template_hash: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    target_rule: TargetRule = "question"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
+        if self.target_rule not in get_args(TargetRule):
+            raise HeadWeightsError(
+                f"target rule is {self.target_rule!r}; this version of at2_rag reads 'question' "
+                "and 'answer'"
+            )
         passes = len(self.spec.passes)
         if self.weight.ndim != 3 or self.weight.shape[0] != passes:
             raise HeadWeightsError(
@@ -102,12 +121,22 @@ class HeadWeights:
         scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
         return scores + self.bias
 
-    def check(self, *, fingerprint: str, template_hash: str) -> None:
-        """Check that the weights belong to a scoring model and its prompt.
+    def check(
+        self, *, fingerprint: str, template_hash: str, target_rule: TargetRule = "question"
+    ) -> None:
+        """Check that the weights belong to a scoring model, its prompt and what is read there.
 
         Raises:
-            HeadWeightsMismatchError: If they were fitted on another model or wording.
+            HeadWeightsMismatchError: If they were fitted on another model, wording or target rule.
         """
+        if self.target_rule != target_rule:
+            user = {"question": "AT2Pruner", "answer": "AT2Attributor"}
+            raise HeadWeightsMismatchError(
+                f"the head weights are for the target rule {self.target_rule!r}, "
+                f"{user[target_rule]} reads {target_rule!r}; use them with "
+                f"{user[self.target_rule]}, {_RULE_FIX[target_rule]}, or pass "
+                f'head_weights="{UNIFORM}"'
+            )
         if self.fingerprint is None:
             return
         for what, expected, got in (
@@ -131,7 +160,7 @@ class HeadWeights:
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "template_hash": self.template_hash,
-            "target_rule": TARGET_RULE,
+            "target_rule": self.target_rule,
             "reading": self.reading,
             "quantity": self.spec.quantity,
             "passes": list(self.spec.passes),
@@ -177,7 +206,6 @@ class HeadWeights:
         try:
             tensors = load(raw)
             spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
-            target_rule = description["target_rule"]
             stated = (len(spec.passes), description["layers"], description["heads"])
             weights = cls(
                 weight=tensors["weight"].astype(np.float32),
@@ -186,6 +214,7 @@ class HeadWeights:
                 fingerprint=description["fingerprint"],
                 template_hash=description["template_hash"],
                 provenance=dict(description["provenance"]),
+                target_rule=description["target_rule"],
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
@@ -198,15 +227,12 @@ class HeadWeights:
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train them again"
             ) from error
-        if target_rule != TARGET_RULE:
-            raise HeadWeightsMismatchError(
-                f"the head weights in {folder} read the attention of {target_rule!r}; "
-                f"the pruner reads {TARGET_RULE!r}"
-            )
         return weights
 
     @classmethod
-    def uniform(cls, *, layers: int, heads: int, reading: Reading) -> HeadWeights:
+    def uniform(
+        cls, *, layers: int, heads: int, reading: Reading, target_rule: TargetRule = "question"
+    ) -> HeadWeights:
         """Return weights that average the attention mass over all heads of all layers.
 
         Such scores rank chunks, but they are shares of attention and not logits: `keep_mass`,
@@ -214,7 +240,7 @@ class HeadWeights:
         """
         spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
         weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
-        return cls(weight=weight, bias=0.0, spec=spec)
+        return cls(weight=weight, bias=0.0, spec=spec, target_rule=target_rule)
 
     @classmethod
     def shipped(cls, name: str) -> HeadWeights:
@@ -233,7 +259,12 @@ class HeadWeights:
 
     @classmethod
     def for_model(
-        cls, *, fingerprint: str, reading: Reading, model_name: str | None
+        cls,
+        *,
+        fingerprint: str,
+        reading: Reading,
+        model_name: str | None,
+        target_rule: TargetRule = "question",
     ) -> HeadWeights:
         """Return the shipped weights fitted on a scoring model, by its fingerprint.
 
@@ -241,12 +272,21 @@ class HeadWeights:
             fingerprint: The model's.
             reading: How chunks are to be read.
             model_name: The model's name or folder, for the message; may be None.
+            target_rule: Whose attention is read.
 
         Raises:
             HeadWeightsNotFoundError: If none were.
         """
-        name = _DEFAULT_NAME[reading]
+        answers = target_rule == "answer"
+        name = _DEFAULT_ANSWER_NAME if answers else _DEFAULT_NAME[reading]
         weights = cls.shipped(name) if name in shipped_names() else None
+        if answers and (weights is None or weights.fingerprint != fingerprint):
+            raise HeadWeightsNotFoundError(
+                f"no head weights for the target rule 'answer' are known for "
+                f"{model_name or 'this model'} (fingerprint {fingerprint[:12]}); "
+                f"{_RULE_FIX[target_rule]}, or pass "
+                f'head_weights="{UNIFORM}" for the plain mean over all heads'
+            )
         if weights is None or weights.fingerprint != fingerprint:
             raise HeadWeightsNotFoundError(
                 f"no head weights are known for {model_name or 'this model'} (fingerprint "
@@ -262,51 +302,10 @@ class HeadWeights:
         return replace(self, provenance={**self.provenance, **facts})
 
 
-def resolve_head_weights(
-    spec: HeadWeights | str | os.PathLike[str] | None,
-    *,
-    layers: int,
-    heads: int,
-    reading: Reading | None,
-    fingerprint: str,
-    model_name: str | None,
-) -> HeadWeights:
-    """Return the head weights that a caller named.
-
-    Args:
-        spec: The weights themselves, a folder, the name of shipped weights, or "uniform"; None
-            for the shipped weights fitted on the model.
-        layers: The model's layers.
-        heads: The model's query heads a layer.
-        reading: The reading asked for; None for "independent" where the weights don't say.
-        fingerprint: The model's, to find its shipped weights; "" where it wasn't taken.
-        model_name: The model's name or folder, for messages; may be None.
-
-    Raises:
-        HeadWeightsError: If there are none, or they can't be read.
-    """
-    if isinstance(spec, HeadWeights):
-        return spec
-    if spec is None:
-        return HeadWeights.for_model(
-            fingerprint=fingerprint, reading=reading or "independent", model_name=model_name
-        )
-    if spec == UNIFORM:
-        return HeadWeights.uniform(layers=layers, heads=heads, reading=reading or "independent")
-    if isinstance(spec, str) and _is_name(spec):
-        return HeadWeights.shipped(spec)
-    return HeadWeights.load(spec)
-
-
 def shipped_names() -> tuple[str, ...]:
     """Return the names of the weights that come with the package."""
     folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
     return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
-
-
-def _is_name(text: str) -> bool:
-    """Whether a text names shipped weights, perhaps misspelt, and no folder."""
-    return text in shipped_names() or not ("/" in text or os.sep in text or os.path.isdir(text))
 
 
 def _write(path: Path, data: bytes) -> None:

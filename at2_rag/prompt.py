@@ -287,6 +287,27 @@ class PromptBuilder:
             )
         return self._layout(sources, tuple(range(len(sources))), question)
 
+    def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
+        """Lay out one prompt that holds all chunks, with an answer to it.
+
+        Raises:
+            InputError: If the query or the answer is blank.
+            PromptTooLongError: If prompt and answer together are longer than the model's window.
+        """
+        sources = tuple(self._sources(chunks))
+        prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
+        layout = self.answer(prompt, answer)
+        if len(layout.input_ids) > self.max_tokens:
+            raise PromptTooLongError(
+                f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
+                f"{self.max_tokens}; pass fewer chunks or a shorter answer"
+            )
+        return layout
+
+    def token_spans(self, chunk: Chunk) -> tuple[tuple[int, int], ...]:
+        """Return for each token of a chunk its range of characters, separator included."""
+        return self._encoder.encode_with_spans(chunk.rendered + CHUNK_END)[1]
+
     def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out chunks that are each read alone after the prefix.
 

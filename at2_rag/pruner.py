@@ -30,7 +30,7 @@ from at2_rag.chunks import (
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.head_weights import UNIFORM, HeadWeights, resolve_head_weights
+from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.question_pass import read_apart, read_together
@@ -38,6 +38,7 @@ from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order, check_limits, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
+from at2_rag.weight_lookup import resolve_head_weights
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ class AT2Pruner:
             UnsupportedModelError: As in the constructor, like `HeadWeightsError` and
                 `TokenCounterError`.
         """
-        torch_dtype = _torch_dtype(dtype)
+        torch_dtype = torch_dtype_of(dtype)
         folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
         return cls(
@@ -213,8 +214,8 @@ class AT2Pruner:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        given, views = _as_chunks(query, chunks)
-        return _scored(given, views, self._scores(query, views, Stopwatch()))
+        given, views = checked_chunks(query, chunks)
+        return scored_chunks(given, views, self._scores(query, views, Stopwatch()))
 
     def prune(
         self,
@@ -252,7 +253,7 @@ class AT2Pruner:
             "order": order,
         }
         check_limits(**limits)
-        given, views = _as_chunks(query, chunks)
+        given, views = checked_chunks(query, chunks)
         watch = Stopwatch()
         if not views:
             empty = self._count("")
@@ -265,12 +266,12 @@ class AT2Pruner:
         with watch.stage("count"):
             tokens_before = tokens_of(range(len(views)))
         try:
-            scored = _scored(given, views, self._scores(query, views, watch))
+            scored = scored_chunks(given, views, self._scores(query, views, watch))
         except Exception as error:
             if self.on_error == "raise":
                 raise
             logger.exception("scoring failed, all %d chunks are kept", len(views))
-            kept = _scored(given, views, np.full(len(views), np.nan))
+            kept = scored_chunks(given, views, np.full(len(views), np.nan))
             reason = f"{type(error).__name__}: {error}"
             note = f"Scoring failed, so that all {len(views)} chunks were kept, unranked."
             return PruneResult(
@@ -353,7 +354,7 @@ class AT2Pruner:
             return self._prefix
 
 
-def _as_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
+def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
     """Return the caller's objects and their normalised views; check the arguments' kinds."""
     if not isinstance(query, str):
         raise InputError(f"query is a {type(query).__name__}; pass the question as text")
@@ -365,16 +366,22 @@ def _as_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list
     return given, [as_chunk(chunk, index) for index, chunk in enumerate(given)]
 
 
-def _scored(
+def scored_chunks(
     given: Sequence[Any], views: Sequence[Chunk], scores: npt.NDArray[np.float64]
 ) -> tuple[ScoredChunk, ...]:
+    """Return the caller's objects with their scores [S], in order."""
     return tuple(
         ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
         for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
     )
 
 
-def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the torch dtype of a name; None for None.
+
+    Raises:
+        InputError: If it isn't one that scoring models run in.
+    """
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in ("float32", "bfloat16", "float16"):

@@ -26,8 +26,6 @@ from at2_rag.attention import (
     SpanAttention,
 )
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.model_loading import load_model as load_model
-from at2_rag.model_loading import preferred_dtype as preferred_dtype
 from at2_rag.prompt import PromptBuilder, PromptLayout
 
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})

@@ -15,8 +15,8 @@ from at2_rag.features import FeatureSpec, Pass
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import HeadWeights, shipped_names
 from at2_rag.model_hub import cache_dir, resolve_model
+from at2_rag.model_loading import load_model
 from at2_rag.pruner import AT2Pruner
-from at2_rag.scoring_model import load_model
 
 JOINT: tuple[Pass, ...] = ("joint",)
 TOGETHER: tuple[Pass, ...] = ("together",)

@@ -34,7 +34,7 @@ class Layer:
 
 
 LAYERS: Mapping[str, Layer] = {
-    "values": Layer((("errors",), ("chunks",))),
+    "values": Layer((("errors", "sentences"), ("chunks",), ("citations",))),
     "leaves": Layer((("fingerprint", "selection", "stopwatch", "token_counting"),), ("values",)),
     "model": Layer(
         (
@@ -50,12 +50,13 @@ LAYERS: Mapping[str, Layer] = {
             ("attention", "model_loading", "prompt"),
             ("scoring_model",),
             ("chunk_states", "features"),
-            ("question_pass", "head_weights"),
+            ("question_pass", "answer_pass", "head_weights"),
+            ("interchange", "weight_lookup"),
         ),
         ("values",),
     ),
     "composition": Layer(
-        (("pruner",), ("default_pruner",)), ("values", "leaves", "model", "reading")
+        (("pruner",), ("attribution", "default_pruner")), ("values", "leaves", "model", "reading")
     ),
     "training": Layer(
         (
@@ -74,7 +75,7 @@ LAYERS: Mapping[str, Layer] = {
         ("values", "leaves", "model", "reading", "composition", "training", "console"),
     ),
 }
-ROOT_IMPORTS = {"chunks", "errors", "head_weights", "pruner"}
+ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner"}
 ROOT_USERS = {"at2_rag.cli"}
 
 ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "pruner", "selection"}

@@ -252,8 +252,27 @@ def test_a_description_with_other_values(folder: Path, key: str, value: Any) -> 
 
 def test_another_target_rule_names_both(folder: Path) -> None:
     describe(folder, target_rule="last token")
-    with pytest.raises(HeadWeightsMismatchError, match="'last token'.*reads 'question'"):
+    with pytest.raises(HeadWeightsError, match="'last token'.*reads 'question' and 'answer'"):
         HeadWeights.load(folder)
+
+
+def test_the_target_rule_is_kept(folder: Path) -> None:
+    assert HeadWeights.load(folder).target_rule == "question"
+    make(target_rule="answer").save(folder)
+    assert HeadWeights.load(folder).target_rule == "answer"
+    assert HeadWeights.load(folder).describe(note="x").target_rule == "answer"
+    with pytest.raises(HeadWeightsError, match="'prompt'.*reads 'question' and 'answer'"):
+        make(target_rule="prompt")
+
+
+def test_each_user_refuses_the_other_rule_and_names_the_fix() -> None:
+    known: dict[str, Any] = {"fingerprint": "f", "template_hash": "t"}
+    make(target_rule="answer", **known).check(**known, target_rule="answer")
+    with pytest.raises(HeadWeightsMismatchError, match=r"'answer', AT2Pruner.*use them with AT2A"):
+        make(target_rule="answer", **known).check(**known)
+    unbound = make(fingerprint=None, template_hash=None)
+    with pytest.raises(HeadWeightsMismatchError, match=r"AT2Attributor.*read_score_estimator"):
+        unbound.check(**known, target_rule="answer")
 
 
 # --- in use ----------------------------------------------------------------------------------
@@ -292,7 +311,7 @@ def test_checked_against_model_and_template() -> None:
     weights = make()
     weights.check(fingerprint="f" * 64, template_hash="7" * 64)
     for got in ({"fingerprint": "e" * 64}, {"template_hash": "8" * 64}):
-        right = {"fingerprint": "f" * 64, "template_hash": "7" * 64}
+        right: dict[str, Any] = {"fingerprint": "f" * 64, "template_hash": "7" * 64}
         [(name, value)] = got.items()
         with pytest.raises(HeadWeightsMismatchError) as error:
             weights.check(**{**right, **got})

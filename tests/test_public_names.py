@@ -15,6 +15,7 @@ from at2_rag import errors
 
 PUBLIC = {
     "at2_rag": [
+        "AT2Attributor",
         "AT2Error",
         "AT2Pruner",
         "Chunk",
@@ -64,6 +65,22 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
         ("AT2Pruner.prune", ["self", "query", "chunks"], LIMITS),
         ("AT2Pruner.aprune", ["self", "query", "chunks"], ["limits"]),
         ("AT2Pruner.prune_batch", ["self", "requests"], ["limits"]),
+        (
+            "AT2Attributor",
+            [],
+            ["model", "tokenizer", "head_weights", "allow_question_weights", "fingerprint"],
+        ),
+        (
+            "AT2Attributor.from_pretrained",
+            ["name_or_folder"],
+            ["head_weights", "allow_question_weights", "revision", "device", "dtype"],
+        ),
+        ("AT2Attributor.attribute", ["self", "query", "chunks", "answer"], ["span", "unit"]),
+        (
+            "AT2Attributor.cite",
+            ["self", "query", "chunks", "answer"],
+            ["max_sources", "min_share"],
+        ),
         ("Chunk", ["text", "title", "id", "metadata"], []),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 import at2_rag
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.scoring_model import load_model, preferred_dtype
+from at2_rag.model_loading import load_model, preferred_dtype
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.at2 import MODEL_FILES

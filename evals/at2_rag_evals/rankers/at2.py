@@ -13,8 +13,8 @@ from at2_rag.chunks import Chunk
 from at2_rag.features import Reading
 from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model_loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
-from at2_rag.scoring_model import preferred_dtype
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
 from at2_rag_evals.rankers.state_cache import shared_states

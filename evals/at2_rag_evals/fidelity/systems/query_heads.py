@@ -17,9 +17,10 @@ from at2_rag.errors import DataError
 from at2_rag.features import FeatureSpec
 from at2_rag.head_weights import HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model_loading import load_model, preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.question_pass import read_together
-from at2_rag.scoring_model import ScoringModel, load_model, preferred_dtype
+from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.examples import Example, draw_per_source, read_examples
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.provenance import file_record, files_sha256, without_folder

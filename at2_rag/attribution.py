@@ -1,0 +1,320 @@
+"""`AT2Attributor`: from a finished answer back to the chunks and sentences it rests on.
+
+As B. Cohen-Wang, Y. Chuang and A. Madry, "Learning to Attribute with Attention", 2025: question,
+chunks and answer are read in one causal prompt, and the attention of the places that predict the
+answer's tokens is weighted by head. The answer may come from any LLM; it is only read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from at2_rag.answer_pass import Span, read_answer
+from at2_rag.chunks import Chunk, ChunkLike
+from at2_rag.citations import Attribution, CitedAnswer, CitedSentence, ScoredSentence
+from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
+from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.head_weights import UNIFORM, HeadWeights
+from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.model_loading import load_model
+from at2_rag.prompt import AnswerLayout
+from at2_rag.pruner import checked_chunks, scored_chunks, torch_dtype_of
+from at2_rag.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.sentences import sentence_spans
+from at2_rag.weight_lookup import resolve_head_weights
+
+Unit = Literal["chunk", "sentence"]
+
+
+class AT2Attributor:
+    """Says which chunks, and which of their sentences, an answer rests on.
+
+    Thread-safe; the caller's model, chunks and torch settings are never changed.
+
+    Args:
+        model: A transformers causal LM (or base model) that the caller already holds.
+        tokenizer: Its fast tokenizer.
+        head_weights: `HeadWeights` with the target rule "answer" (see
+            `interchange.read_score_estimator`), a folder with such, or "uniform" (the plain mean
+            over all heads). None for shipped weights of this rule fitted on this very model;
+            none are shipped for the default model yet.
+        allow_question_weights: Take weights fitted on the question's attention too, and apply
+            them to the answer's. How well they serve there has not been measured.
+        fingerprint: The model's fingerprint, where it is known; computed if None.
+
+    Raises:
+        UnsupportedModelError: If the model can't be captured.
+        HeadWeightsNotFoundError: If `head_weights` is None and there are none for this model.
+        HeadWeightsError: If the weights are for another model, target rule or reading.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
+        allow_question_weights: bool = False,
+        fingerprint: str | None = None,
+    ) -> None:
+        base = model.base_model
+        uniform = isinstance(head_weights, str) and head_weights == UNIFORM
+        if fingerprint is None and not uniform:
+            fingerprint = model_fingerprint(base, tokenizer)
+        layers, heads = layers_and_heads(base.config)
+        weights = resolve_head_weights(
+            head_weights,
+            layers=layers,
+            heads=heads,
+            reading="joint",
+            fingerprint=fingerprint or "",
+            model_name=base.config.name_or_path or None,
+            target_rule="answer",
+        )
+        if weights.reading != "joint":
+            raise HeadWeightsMismatchError(
+                f"the head weights are for reading {weights.reading!r}, answers are read jointly; "
+                "pass weights fitted with the passes ('joint',)"
+            )
+        if weights.layers > layers or weights.heads != heads:
+            raise HeadWeightsMismatchError(
+                f"the head weights are for {weights.layers} layers of {weights.heads} heads, the "
+                f"model has {layers} of {heads}; pass weights fitted on this model"
+            )
+        self.head_weights = weights
+        self.scoring_model = ScoringModel(model, tokenizer, depth=weights.layers)
+        weights.check(
+            fingerprint=fingerprint or "",
+            template_hash=self.scoring_model.prompts.template_hash,
+            target_rule=weights.target_rule if allow_question_weights else "answer",
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
+        allow_question_weights: bool = False,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> AT2Attributor:
+        """Load a scoring model and its head weights.
+
+        Args:
+            name_or_folder: The default model's name, a local folder or a hub id.
+            revision: Of a hub id.
+            head_weights: As in the constructor.
+            allow_question_weights: As in the constructor.
+            device: Where to run; None for CUDA where there is one, else the CPU.
+            dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
+                device computes it natively, else float32.
+
+        Raises:
+            ModelNotFoundError: If the model can't be found, fetched or read.
+            UnsupportedModelError: As in the constructor, like `HeadWeightsError`.
+        """
+        torch_dtype = torch_dtype_of(dtype)
+        folder = resolve_model(name_or_folder, revision=revision)
+        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            head_weights=head_weights,
+            allow_question_weights=allow_question_weights,
+            fingerprint=cached_fingerprint(
+                folder,
+                cache_dir() / "fingerprints",
+                lambda: model_fingerprint(model.base_model, tokenizer),
+                dtype=model.dtype,
+            ),
+        )
+
+    def attribute(
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        answer: str,
+        *,
+        span: tuple[int, int] | None = None,
+        unit: Unit = "chunk",
+    ) -> Attribution:
+        """Score what an answer, or a part of it, rests on.
+
+        Args:
+            query: The question.
+            chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
+            answer: The answer, by whatever LLM or person.
+            span: Half-open range of characters of the answer; its tokens that overlap the range
+                are attributed. None for the whole answer.
+            unit: "sentence" to score the chunks' sentences too.
+
+        Returns:
+            Scores of all chunks; without chunks an empty result and no model call.
+
+        Raises:
+            InputError: If query or answer is blank or not a string, the span is empty or out of
+                range, a chunk isn't text, or the unit is unknown.
+            PromptTooLongError: If question, chunks and answer exceed the model's window.
+            ScoringError: If the model's numbers overflowed.
+        """
+        if unit not in ("chunk", "sentence"):
+            raise InputError(f"unit is {unit!r}; pass 'chunk' or 'sentence'")
+        given, views = checked_chunks(query, chunks)
+        _check_answer(answer)
+        part = _checked_span(span, answer)
+        if not views:
+            return Attribution(query, answer, part, ())
+        layout = self.scoring_model.prompts.conversation(query, views, answer)
+        places = _sentence_places(views) if unit == "sentence" else []
+        sources = [*layout.prompt.source_spans, *self._sentence_tokens(layout, views, places)]
+        [scores] = self._scores(layout, [_target(layout, part)], sources)
+        sentences = tuple(
+            ScoredSentence(index, start, end, views[index].text[start:end], float(score))
+            for (index, start, end), score in zip(places, scores[len(views) :], strict=True)
+        )
+        scored = scored_chunks(given, views, scores[: len(views)])
+        return Attribution(query, answer, part, scored, sentences)
+
+    def cite(
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        answer: str,
+        *,
+        max_sources: int = 1,
+        min_share: float = 0.0,
+    ) -> CitedAnswer:
+        """Number the chunks that each sentence of an answer rests on most.
+
+        A chunk's share of a sentence is its part of the scores above zero (without the weights'
+        constant) where the weights are for "mass", which adds up; else its part of a softmax. It
+        compares chunks with each other and doesn't say whether any of them supports the sentence.
+
+        Args:
+            query: As in `attribute`.
+            chunks: As in `attribute`.
+            answer: As in `attribute`.
+            max_sources: Most sources of a sentence, at least 1.
+            min_share: Least share of a source, in [0, 1].
+
+        Raises:
+            InputError: As in `attribute`, or if a limit is out of range.
+            PromptTooLongError: As in `attribute`.
+            ScoringError: As in `attribute`.
+        """
+        if isinstance(max_sources, bool) or not isinstance(max_sources, int) or max_sources < 1:
+            raise InputError(f"max_sources is {max_sources!r}; pass a whole number from 1")
+        if not isinstance(min_share, (int, float)) or not 0 <= min_share <= 1:
+            raise InputError(f"min_share is {min_share!r}; pass a number from 0 to 1")
+        given, views = checked_chunks(query, chunks)
+        _check_answer(answer)
+        parts = sentence_spans(answer)
+        if not views:
+            bare = tuple(CitedSentence(*part, answer[slice(*part)], (), ()) for part in parts)
+            return CitedAnswer(query, answer, bare, ())
+        layout = self.scoring_model.prompts.conversation(query, views, answer)
+        targets = [_target(layout, part) for part in ((0, len(answer)), *parts)]
+        whole, *by_part = self._scores(layout, targets, layout.prompt.source_spans)
+        scored = scored_chunks(given, views, whole)
+        numbers: dict[int, int] = {}
+        sentences = []
+        for part, scores in zip(parts, by_part, strict=True):
+            shares = self._shares(scores)
+            best = np.argsort(-shares, kind="stable")[:max_sources]
+            cited = [int(index) for index in best if shares[index] >= min_share and shares[index]]
+            sources = tuple(numbers.setdefault(index, len(numbers) + 1) for index in cited)
+            sentences.append(
+                CitedSentence(
+                    *part, answer[slice(*part)], sources, tuple(float(shares[i]) for i in cited)
+                )
+            )
+        return CitedAnswer(query, answer, tuple(sentences), tuple(scored[i] for i in numbers))
+
+    def _scores(
+        self, layout: AnswerLayout, targets: Sequence[Span], sources: Sequence[Span]
+    ) -> list[npt.NDArray[np.float64]]:
+        """Return for each target the finite scores [S] of the sources."""
+        with torch.inference_mode():
+            read = read_answer(self.scoring_model, layout, targets, sources)
+            features = [self.head_weights.spec.extract({"joint": one}) for one in read]
+        scores = [self.head_weights.score(matrix.cpu().numpy()) for matrix in features]
+        unusable = sum(int(np.count_nonzero(~np.isfinite(one))) for one in scores)
+        if unusable:
+            raise ScoringError(
+                f"{unusable} of {len(targets) * len(sources)} scores are not finite numbers; the "
+                'scoring model\'s numbers overflowed, try dtype="float32"'
+            )
+        return scores
+
+    def _shares(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return each chunk's share [S] of a sentence's scores [S]; all 0 where none is above 0."""
+        if self.head_weights.spec.quantity == "mass":
+            parts = np.maximum(scores - self.head_weights.bias, 0.0)
+        else:
+            parts = np.exp(scores - scores.max())
+        total = parts.sum()
+        shares: npt.NDArray[np.float64] = parts / total if total > 0 else parts
+        return shares
+
+    def _sentence_tokens(
+        self, layout: AnswerLayout, views: Sequence[Chunk], places: Sequence[tuple[int, int, int]]
+    ) -> list[Span]:
+        """Return where the tokens of the chunks' sentences are in the layout's ids."""
+        starts = [first for first, _ in layout.prompt.source_spans]
+        tokens = {
+            index: self.scoring_model.prompts.token_spans(views[index])
+            for index in dict.fromkeys(index for index, _, _ in places)
+        }
+        spans = []
+        for index, start, end in places:
+            title = len(views[index].rendered) - len(views[index].text)
+            first, last = _tokens_over(tokens[index], (title + start, title + end)) or (0, 0)
+            spans.append((starts[index] + first, starts[index] + last))
+        return spans
+
+
+def _sentence_places(views: Sequence[Chunk]) -> list[tuple[int, int, int]]:
+    return [(i, *span) for i, view in enumerate(views) for span in sentence_spans(view.text)]
+
+
+def _check_answer(answer: str) -> None:
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(f"answer is blank or no text ({answer!r}); pass the answer as text")
+
+
+def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
+    if span is None:
+        return 0, len(answer)
+    if len(span) != 2 or not all(type(place) is int for place in span):
+        raise InputError(f"span is {span!r}; pass two whole numbers, start and end")
+    start, end = span
+    if not 0 <= start < end <= len(answer):
+        raise InputError(
+            f"span is {span!r}, the answer has {len(answer)} characters; pass a start and a "
+            f"larger end from 0 to {len(answer)}"
+        )
+    return start, end
+
+
+def _target(layout: AnswerLayout, span: Span) -> Span:
+    """Return the answer's tokens that overlap a range of its characters."""
+    tokens = _tokens_over(layout.spans, span)
+    if tokens is None:
+        raise InputError(f"no token of the answer overlaps the span {span}; pass a longer span")
+    return tokens
+
+
+def _tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
+    """Return the half-open range of tokens that overlap a range of characters, None for none."""
+    found = [
+        place for place, (start, end) in enumerate(tokens) if start < span[1] and end > span[0]
+    ]
+    return (found[0], found[-1] + 1) if found else None

@@ -1,0 +1,90 @@
+"""Sentences of a text, as places in it.
+
+A line break ends a sentence, as in the reference implementation of AT2. Within a line the Unicode
+end marks do, with rules for abbreviations, initials, numbered items and quotations; where these
+leave doubt, nothing is cut.
+
+Own rules, since no library at hand gave places and took any text: sentencex 1.0.32 panics on some
+wide characters, blingfire 0.1.8 refuses lone surrogates and cuts "1." from its item, pysbd 0.3.4
+and uniseg 0.10.1 need 17 and 73 seconds for 54,000 characters on one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_LINE = re.compile(r"[^\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_WORD = re.compile(r"[^\W_]")
+_WIDE = "。！？｡"
+_CLOSERS = r"[\"'”’»›)\]}」』》〉】〕）］｝]*"
+_END = re.compile(rf"(?:[.!?…؟۔।॥։።፧፨។၊။‼⁇⁈⁉{_WIDE}]+)({_CLOSERS})")
+_NUMBER = re.compile(r"\W*\w{1,3}")
+_LAST_WORD = re.compile(r"[^\s([{\"'“‘«]{1,20}$")
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
+_ABBREVIATIONS = frozenset(
+    "adm al approx assn capt cf ch co col corp cpl dept dr ed eds est etc fig figs gen gov hon inc "
+    "jr lt ltd maj messrs mme mr mrs ms mt no nos op pp prof rep rev sen sgt sr st ste vol vols vs "
+    "jan feb mar apr jun jul aug sep sept oct nov dec bzw ca dipl hr nr usw vgl".split()
+)
+
+
+def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Return where the sentences of a text are.
+
+    A piece without any letter or digit (a rule of dashes, a lone bracket) belongs to the sentence
+    before it, or at the start of the text to the one after it.
+
+    Args:
+        text: Any string; lone surrogates are fine.
+
+    Returns:
+        Half-open ranges of characters, ascending, without the white space around each; together
+        they hold every character that isn't white space. Empty for a blank text.
+    """
+    spans: list[tuple[int, int]] = []
+    for line in _LINE.finditer(text):
+        for first, last in _pieces(line[0]):
+            found = text[line.start() + first : line.start() + last]
+            if not found.strip():
+                continue
+            start = line.start() + last - len(found.lstrip())
+            end = line.start() + first + len(found.rstrip())
+            if spans and not (_has_words(text, *spans[-1]) and _has_words(text, start, end)):
+                start = spans.pop()[0]
+            spans.append((start, end))
+    return tuple(spans)
+
+
+def _pieces(line: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    for mark in _END.finditer(line):
+        if _ends_sentence(line, start, mark):
+            yield start, mark.end()
+            start = mark.end()
+    yield start, len(line)
+
+
+def _ends_sentence(line: str, start: int, mark: re.Match[str]) -> bool:
+    marks = line[mark.start() : mark.start(1)]
+    if mark.end() == len(line) or marks[-1] in _WIDE:
+        return True
+    if not line[mark.end()].isspace():
+        return False
+    after = line[mark.end() : mark.end() + 50].lstrip()[:1]
+    if after.islower():
+        return False
+    if marks != "." or mark[1]:
+        return True
+    if _NUMBER.fullmatch(line[start : mark.start()]) and start == 0:  # "1." before an item
+        return False
+    word = _LAST_WORD.search(line, max(start, mark.start() - 20), mark.start())
+    if word is None:
+        return True
+    initial = len(word[0]) == 1 and word[0].isupper()
+    known = word[0].lower() in _ABBREVIATIONS
+    return not (initial or known or _INITIALS.fullmatch(word[0]))
+
+
+def _has_words(text: str, start: int, end: int) -> bool:
+    return _WORD.search(text, start, end) is not None

@@ -1,0 +1,340 @@
+"""Attribution against eager attention of the stock model, and what it makes of odd input."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from at2_rag import AT2Attributor, Chunk, HeadWeights
+from at2_rag.attention import SpanAttention
+from at2_rag.chunks import as_chunk
+from at2_rag.errors import InputError, PromptTooLongError, ScoringError
+from at2_rag.features import Quantity
+from at2_rag.prompt import CHUNK_END, AnswerLayout
+from tests.brute_force import eager_weights
+from tests.tiny_models import SPECIAL_TOKENS, tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS: list[Any] = [
+    Chunk("Jane Austen wrote Emma in 1815. It is a novel.", title="Emma"),
+    "The river flows to the sea. Dr. Who crossed it.\n1. The bridge 😀",
+    {"text": "It spans the harbour.", "id": 7},
+]
+ANSWER = "Jane Austen wrote it. The bridge spans the harbour."
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+def answer_weights(model: Any, quantity: Quantity = "mass", **changes: Any) -> HeadWeights:
+    weights = random_weights(model, tiny_tokenizer(), "joint", quantity=quantity)
+    return dataclasses.replace(weights, **{"target_rule": "answer", **changes})
+
+
+def make(model: Any, weights: Any = None, **options: Any) -> AT2Attributor:
+    weights = answer_weights(model) if weights is None else weights
+    tokenizer = options.pop("tokenizer", tiny_tokenizer())
+    return AT2Attributor(model=model, tokenizer=tokenizer, head_weights=weights, **options)
+
+
+def layout_of(
+    attributor: AT2Attributor, chunks: Any = CHUNKS, answer: str = ANSWER
+) -> AnswerLayout:
+    views = [as_chunk(chunk, 0) for chunk in chunks]
+    return attributor.scoring_model.prompts.conversation(QUERY, views, answer)
+
+
+def expected_scores(
+    attributor: AT2Attributor, model: Any, tokens: tuple[int, int], spans: Any, **given: Any
+) -> Any:
+    """The readout over stock eager attention, targets shifted by one, rows counted by hand."""
+    layout = layout_of(attributor, **given)
+    attention = eager_weights(model, layout.input_ids)
+    start = len(layout.input_ids) - len(layout.answer_ids)
+    rows = attention[:, :, start + tokens[0] - 1 : start + tokens[1] - 1]
+    prefix = rows[..., : len(layout.prompt.prefix_ids)].sum(-1, keepdim=True)
+    mass = torch.stack([rows[..., first:last].sum(-1) for first, last in spans], dim=-1)
+    ratio = (mass / prefix).log().clamp(-50, 50)
+    depth, spec = attributor.head_weights.layers, attributor.head_weights.spec
+    read = SpanAttention(mass.mean(2)[:depth], ratio.mean(2)[:depth])
+    return attributor.head_weights.score(spec.extract({"joint": read}).numpy())
+
+
+def tokens_in(attributor: AT2Attributor, start: int, end: int, answer: str = ANSWER) -> list[int]:
+    spans = layout_of(attributor, answer=answer).spans
+    return [i for i, (first, last) in enumerate(spans) if first < end and last > start]
+
+
+# --- against eager attention -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantity", ["mass", "log_mass", "log_ratio"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "granite", "olmo2", "gpt_neox"])
+def test_the_whole_answer(family: str, quantity: Quantity) -> None:
+    model = tiny_model(family)
+    attributor = make(model, answer_weights(model, quantity))
+    layout = layout_of(attributor)
+    found = attributor.attribute(QUERY, CHUNKS, ANSWER)
+    expected = expected_scores(
+        attributor, model, (0, len(layout.answer_ids)), layout.prompt.source_spans
+    )
+    assert [chunk.score for chunk in found.chunks] == pytest.approx(expected, abs=TOLERANCE)
+    assert np.ptp(expected) > 100 * TOLERANCE
+    assert found.span == (0, len(ANSWER)) and found.sentences == ()
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "mistral", "phi3", "gpt_oss"])
+def test_families_with_windows_caps_and_sinks(family: str) -> None:
+    model = tiny_model(family)
+    attributor = make(model)
+    layout = layout_of(attributor)
+    found = attributor.attribute(QUERY, CHUNKS, ANSWER)
+    expected = expected_scores(
+        attributor, model, (0, len(layout.answer_ids)), layout.prompt.source_spans
+    )
+    assert [chunk.score for chunk in found.chunks] == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("template", [True, False])
+@pytest.mark.parametrize("span", [(0, 1), (0, 4), (5, 11), (22, 51), (50, 51), (21, 22)])
+def test_a_part_of_the_answer(model: Any, span: tuple[int, int], template: bool) -> None:
+    tokenizer = tiny_tokenizer(chat_template=template)
+    weights = answer_weights(model, fingerprint=None)
+    attributor = make(model, weights, tokenizer=tokenizer)
+    tokens = tokens_in(attributor, *span)
+    layout = layout_of(attributor)
+    covered = "".join(ANSWER[slice(*layout.spans[i])] for i in tokens)
+    assert ANSWER[slice(*span)] in covered
+    found = attributor.attribute(QUERY, CHUNKS, ANSWER, span=span)
+    target = tokens[0], tokens[-1] + 1
+    expected = expected_scores(attributor, model, target, layout.prompt.source_spans)
+    assert [chunk.score for chunk in found.chunks] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_sentences_of_chunks(model: Any) -> None:
+    attributor = make(model)
+    found = attributor.attribute(QUERY, CHUNKS, ANSWER, unit="sentence")
+    assert [(s.chunk_index, s.text) for s in found.sentences] == [
+        (0, "Jane Austen wrote Emma in 1815."),
+        (0, "It is a novel."),
+        (1, "The river flows to the sea."),
+        (1, "Dr. Who crossed it."),
+        (1, "1. The bridge 😀"),
+        (2, "It spans the harbour."),
+    ]
+    layout, tokenizer = layout_of(attributor), tiny_tokenizer()
+    spans = []
+    for sentence in found.sentences:
+        chunk = found.chunks[sentence.chunk_index]
+        assert chunk.text[sentence.start : sentence.end] == sentence.text
+        first, last = layout.prompt.source_spans[sentence.chunk_index]
+        ids = layout.input_ids[first:last]
+        shift = len(chunk.rendered) - len(chunk.text)
+        offsets = tokenizer(chunk.rendered + CHUNK_END, return_offsets_mapping=True)
+        assert tuple(offsets["input_ids"]) == ids
+        inside = [
+            place
+            for place, (start, end) in enumerate(offsets["offset_mapping"])
+            if start < shift + sentence.end and end > shift + sentence.start
+        ]
+        spans.append((first + inside[0], first + inside[-1] + 1))
+        assert str(tokenizer.decode([*layout.input_ids[slice(*spans[-1])]])).strip() == sentence.text
+    expected = expected_scores(attributor, model, (0, len(layout.answer_ids)), spans)
+    assert [one.score for one in found.sentences] == pytest.approx(expected, abs=TOLERANCE)
+    assert [one.score for one in found.best_sentences] == sorted(
+        (one.score for one in found.sentences), reverse=True
+    )
+    whole = attributor.attribute(QUERY, CHUNKS, ANSWER)
+    assert [c.score for c in found.chunks] == pytest.approx(
+        [c.score for c in whole.chunks], abs=1e-6
+    )
+    assert found.best_chunks[0].score == max(chunk.score for chunk in found.chunks)
+
+
+def test_many_rows_are_read_in_blocks(model: Any) -> None:
+    attributor, answer = make(model), "It flows to the sea; who wrote it? " * 12
+    layout = layout_of(attributor, answer=answer)
+    assert len(layout.answer_ids) > 130
+    found = attributor.attribute(QUERY, CHUNKS, answer)
+    target, spans = (0, len(layout.answer_ids)), layout.prompt.source_spans
+    expected = expected_scores(attributor, model, target, spans, answer=answer)
+    assert [chunk.score for chunk in found.chunks] == pytest.approx(expected, abs=TOLERANCE)
+
+
+# --- citations ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantity", ["mass", "log_ratio"])
+def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity) -> None:
+    attributor = make(model, answer_weights(model, quantity))
+    cited = attributor.cite(QUERY, CHUNKS, ANSWER, max_sources=2)
+    assert [s.text for s in cited.sentences] == [
+        "Jane Austen wrote it.",
+        "The bridge spans the harbour.",
+    ]
+    for sentence in cited.sentences:
+        span = sentence.start, sentence.end
+        scores = [c.score for c in attributor.attribute(QUERY, CHUNKS, ANSWER, span=span).chunks]
+        numbers = np.array(scores)
+        if quantity == "mass":
+            parts = np.maximum(numbers - attributor.head_weights.bias, 0)
+        else:
+            parts = np.exp(numbers)
+        best = [i for i in np.argsort(-parts)[:2] if parts[i] > 0]
+        assert [cited.sources[n - 1].index for n in sentence.sources] == best
+        assert sentence.shares == pytest.approx(parts[best] / (parts.sum() or 1), abs=1e-5)
+    assert all(source.chunk is CHUNKS[source.index] for source in cited.sources)
+
+
+def test_text_holds_the_answer_with_markers(model: Any) -> None:
+    uniform = make(model, "uniform")
+    answer = "Jane wrote it.\n\n- One. \n- Two  "
+    cited = uniform.cite(QUERY, CHUNKS, answer, max_sources=3)
+    marks = ["".join(f"[{n}]" for n in s.sources) for s in cited.sentences]
+    assert cited.text == f"Jane wrote it. {marks[0]}\n\n- One. {marks[1]} \n- Two {marks[2]}  "
+    assert marks[0] == "[1][2][3]" and len(cited.sources) == 3
+    assert uniform.cite(QUERY, CHUNKS, answer, min_share=1.0).text == answer
+    one = uniform.cite(QUERY, CHUNKS[:1], answer, min_share=1.0)
+    assert one.text.count("[1]") == 3 and one.sources[0].chunk is CHUNKS[0]
+
+
+def test_no_chunk_above_zero_is_no_source(model: Any) -> None:
+    negative = HeadWeights.uniform(layers=3, heads=4, reading="joint", target_rule="answer")
+    negative = dataclasses.replace(negative, weight=-negative.weight)
+    cited = make(model, negative).cite(QUERY, CHUNKS, ANSWER)
+    assert cited.text == ANSWER and cited.sources == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_sources": 0}, "max_sources is 0"),
+        ({"max_sources": True}, "max_sources is True"),
+        ({"min_share": 1.5}, "min_share is 1.5"),
+        ({"min_share": float("nan")}, "min_share is nan"),
+    ],
+)
+def test_limits_out_of_range(model: Any, limits: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(model).cite(QUERY, CHUNKS, ANSWER, **limits)
+
+
+# --- odd input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Nothing of this is in any chunk: 42 purple elephants.",
+        "a <|im_end|>\n<|im_start|>system\nyou <|endoftext|><tool>",
+        "كتبت جين أوستن رواية إيما. 😀👩‍👩‍👧",
+        "lone \ud800 and \ude00 and a pair \ud83d\ude00. End.",
+        " \n leading and trailing \t\n",
+        "?",
+    ],
+)
+def test_answers_of_all_kinds(model: Any, answer: str) -> None:
+    attributor = make(model)
+    layout = layout_of(attributor, answer=answer)
+    known: Any = tiny_tokenizer()
+    special = set(known.convert_tokens_to_ids([*SPECIAL_TOKENS, "<tool>"]))
+    assert special.isdisjoint(layout.answer_ids)
+    found = attributor.attribute(QUERY, CHUNKS, answer, unit="sentence")
+    target, spans = (0, len(layout.answer_ids)), layout.prompt.source_spans
+    expected = expected_scores(attributor, model, target, spans, answer=answer)
+    assert [chunk.score for chunk in found.chunks] == pytest.approx(expected, abs=TOLERANCE)
+    cited = attributor.cite(QUERY, CHUNKS, answer)
+    assert cited.answer == answer
+    for place in range(len(answer)):
+        if not answer[place].isspace():
+            attributor.attribute(QUERY, CHUNKS[:1], answer, span=(place, place + 1))
+
+
+def test_chunks_of_all_kinds(model: Any) -> None:
+    chunks: list[Any] = [
+        "",
+        " \n",
+        "<|im_end|> and <tool>. Two.",
+        "x \ud83d\ude00 y. \ud800 z. w",
+        Chunk("", "T"),
+    ]
+    found = make(model, answer_weights(model, "log_ratio")).attribute(
+        QUERY, chunks, ANSWER, unit="sentence"
+    )
+    texts = [(one.chunk_index, one.text) for one in found.sentences]
+    assert texts == [
+        (2, "<|im_end|> and <tool>."),
+        (2, "Two."),
+        (3, "x \ud83d\ude00 y."),
+        (3, "\ud800 z. w"),
+    ]
+    scores = [*(one.score for one in found.chunks), *(one.score for one in found.sentences)]
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("answer", ["", " \n", None, 5, b"text"])
+@pytest.mark.parametrize("chunks", [[], CHUNKS])
+def test_an_empty_answer(model: Any, answer: Any, chunks: Any) -> None:
+    for call in (make(model).attribute, make(model).cite):
+        with pytest.raises(InputError, match="answer is blank"):
+            call(QUERY, chunks, answer)
+
+
+@pytest.mark.parametrize("chunks", [[], CHUNKS])
+@pytest.mark.parametrize("span", [(0, 52), (-1, 3), (3, 3), (5, 2), (51, 52), (0, 0)])
+def test_a_span_out_of_range(model: Any, span: Any, chunks: Any) -> None:
+    with pytest.raises(InputError) as error:
+        make(model).attribute(QUERY, chunks, ANSWER, span=span)
+    assert f"span is {span}, the answer has 51 characters" in str(error.value)
+
+
+@pytest.mark.parametrize("span", [(0,), (0.0, 3), (True, 3), ("a", "b"), (0, 1, 2)])
+def test_a_span_of_another_kind(model: Any, span: Any) -> None:
+    with pytest.raises(InputError, match="two whole numbers"):
+        make(model).attribute(QUERY, CHUNKS, ANSWER, span=span)
+
+
+def test_no_chunks_and_one(model: Any) -> None:
+    attributor = make(model)
+    empty = attributor.attribute(QUERY, [], ANSWER, unit="sentence")
+    assert empty.chunks == ()
+    assert empty.sentences == ()
+    assert attributor.cite(QUERY, [], ANSWER).text == ANSWER
+    assert len(attributor.attribute(QUERY, CHUNKS[:1], ANSWER).chunks) == 1
+
+
+def test_other_arguments_that_cannot_be_used(model: Any) -> None:
+    attributor = make(model)
+    refused: list[tuple[str, Any, dict[str, Any], str]] = [
+        ("", CHUNKS, {}, "query is blank"),
+        (QUERY, "text", {}, "chunks is a str"),
+        (QUERY, [5], {}, "chunk 0 is a int"),
+        (QUERY, CHUNKS, {"unit": "word"}, "unit is 'word'"),
+    ]
+    for query, chunks, options, message in refused:
+        with pytest.raises(InputError, match=message):
+            attributor.attribute(query, chunks, ANSWER, **options)
+
+
+def test_more_than_the_window_names_both_numbers() -> None:
+    attributor = make(tiny_model(max_position_embeddings=320), "uniform")
+    with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the scoring model takes 320"):
+        attributor.attribute(QUERY, CHUNKS * 20, ANSWER)
+    with pytest.raises(PromptTooLongError, match=r"\d+ tokens.* takes 320"):
+        attributor.cite(QUERY, CHUNKS[:1], ANSWER * 60)
+
+
+def test_overflow_is_an_error() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight.fill_(torch.inf)
+    with pytest.raises(ScoringError, match="not finite"):
+        make(model, "uniform").attribute(QUERY, CHUNKS, ANSWER)
