@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "models": LazyCommand("List, fetch and find scoring models.", "at2_rag.model_commands:models"),
     "train": LazyCommand(
-        "Fit head weights to questions with labelled chunks.", "at2_rag.training.cli:train_command"
+        "Fit head weights to questions with labelled chunks.",
+        "at2_rag.training.cli:train_command",
+        extra="train",
     ),
     "eval": LazyCommand("Measure rankings on labelled questions.", extra="evals"),
 }

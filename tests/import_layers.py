@@ -105,6 +105,7 @@ LIGHT_MODULES = (
     "at2_rag.model_hub",
     "at2_rag.selection",
     "at2_rag.token_counting",
+    "at2_rag.training.cli",
     "at2_rag_evals.cli",
 )
 

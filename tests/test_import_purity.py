@@ -35,6 +35,9 @@ print("HEAVY", *sorted({{"torch", "transformers", "tokenizers", "tiktoken"}} & s
         ("prune", "--help"),
         ("models", "--help"),
         ("models", "list"),
+        ("train", "--help"),
+        ("eval", "--help"),
+        ("eval", "ranking", "--help"),
     ],
 )
 def test_help_loads_neither_torch_nor_transformers(arguments: tuple[str, ...]) -> None:

@@ -112,7 +112,9 @@ def tree(tmp_path: Path) -> Path:
             "importing at2_rag.cli loads torch: at2_rag.cli > torch",
         ),
         ("at2_rag/cli.py", "from at2_rag.pruner import A", "at2_rag.cli > at2_rag.pruner > torch"),
-        ("at2_rag/cli.py", "import at2_rag.training.fit", "> at2_rag.training > tokenizers"),
+        ("at2_rag/cli.py", "import at2_rag.training.fit", "> at2_rag.training.fit > tokenizers"),
+        ("at2_rag/cli.py", "import langchain_at2_rag.runnable", "> langchain_at2_rag > tiktoken"),
+        ("at2_rag/training/cli.py", "from .fit import f", "importing at2_rag.training.cli loads"),
         ("at2_rag/chunks.py", "from transformers import x", "importing at2_rag.chunks loads"),
         ("at2_rag/__init__.py", "from at2_rag.pruner import A", "importing at2_rag loads torch"),
         ("at2_rag/__init__.py", "from at2_rag.cli import A", "not for the package itself"),
@@ -135,7 +137,8 @@ def tree(tmp_path: Path) -> Path:
 )
 def test_the_test_of_layers_can_fail(tree: Path, path: str, code: str, part: str) -> None:
     (tree / "at2_rag/pruner.py").write_text("import torch\n")
-    (tree / "at2_rag/training/__init__.py").write_text("import tokenizers\n")
+    (tree / "at2_rag/training/fit.py").write_text("import tokenizers\n")
+    (tree / "integrations/langchain_at2_rag/__init__.py").write_text("import tiktoken\n")
     (tree / "evals/at2_rag_evals/command.py").write_text("import bm25s, torch\n")
     assert violations(tree) == []
     (tree / path).write_text(code + "\n")
@@ -154,6 +157,7 @@ def test_the_test_of_layers_can_fail(tree: Path, path: str, code: str, part: str
         ("at2_rag/attention.py", "from transformers import AttentionInterface"),
         ("at2_rag/model_folder.py", "from urllib.parse import urlsplit"),
         ("at2_rag/training/cli.py", "from at2_rag.training.trainer import train\nimport scipy"),
+        ("at2_rag/training/cli.py", "def f():\n import torch, at2_rag.pruner"),
         ("evals/at2_rag_evals/command.py", "import subprocess, at2_rag.pruner, at2_rag"),
         ("integrations/langchain_at2_rag/compressor.py", "import langchain_core, at2_rag.pruner"),
     ],

@@ -1,4 +1,4 @@
-"""`at2-rag train`."""
+"""`at2-rag train`; importing this, as `--help` does, loads neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 from rich import box
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from at2_rag.command_line import verbose_option
+from at2_rag.command_line import CommandError, verbose_option
 from at2_rag.errors import InputError
-from at2_rag.features import PASSES, FeatureSpec, Reading
-from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model_loading import load_model
-from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.training.examples import draw_per_source, read_examples
-from at2_rag.training.trainer import Training, train
+
+if TYPE_CHECKING:
+    from at2_rag.features import FeatureSpec, Reading
+    from at2_rag.training.trainer import Training
 
 _DEPTH_SHARE = 0.6
 
@@ -43,7 +40,7 @@ _DEPTH_SHARE = 0.6
 @click.option("--revision", help="Revision of a hub id.")
 @click.option(
     "--reading",
-    type=click.Choice(sorted(PASSES)),
+    type=click.Choice(["independent", "joint"]),
     default="independent",
     show_default=True,
     help="How the chunks are read.",
@@ -91,6 +88,20 @@ def train_command(
 
     Features are collected once and kept; a run that was killed goes on where it stopped.
     """
+    try:
+        from at2_rag.training.trainer import train
+    except ImportError as error:
+        raise CommandError(
+            f'fitting head weights is not possible: {error}; run: pip install "at2-rag[train]"'
+        ) from error
+
+    import torch
+
+    from at2_rag.fingerprint import model_fingerprint
+    from at2_rag.head_weights import DESCRIPTION_FILE
+    from at2_rag.model_loading import load_model
+    from at2_rag.scoring_model import ScoringModel, layers_and_heads
+
     examples = read_examples(files)
     if limit is not None:
         examples = draw_per_source(examples, limit, seed=seed)
@@ -125,7 +136,7 @@ def train_command(
             progress=show,
         )
     facts: dict[str, Any] = {
-        "model": model if model == DEFAULT_MODEL or "/" in model else Path(model).name,
+        "model": _without_place(model),
         "revision": revision,
         "signal": signal,
         "data": [Path(name).name for name in files],
@@ -145,7 +156,15 @@ def train_command(
     console.print(f"wrote {Path(output) / DESCRIPTION_FILE} and the weights beside it")
 
 
+def _without_place(model: str) -> str:
+    """Return a local folder's name without where it is, and any other model's as it is."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if model != DEFAULT_MODEL and folder.is_dir() else model
+
+
 def _parse_features(text: str) -> FeatureSpec:
+    from at2_rag.features import FeatureSpec
+
     quantity, separator, passes = text.partition(":")
     if not separator:
         raise InputError(f"--features is {text!r}; write it as log_ratio:together+apart")

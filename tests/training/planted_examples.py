@@ -27,13 +27,13 @@ def planted_examples(
         each: Examples of each source.
         chunks: Chunks of each example.
     """
-    rng = random.Random(0)
 
-    def text(words: int) -> str:
+    def text(rng: random.Random, words: int) -> str:
         return " ".join(rng.choices(_WORDS, k=words))
 
     made = []
     for source in sources:
+        rng = random.Random(source)
         for number in range(each):
             gold = rng.randrange(chunks)
             made.append(
@@ -42,7 +42,9 @@ def planted_examples(
                     source=source,
                     query=f"who wrote of the {rng.choice(_WORDS)}?",
                     chunks=tuple(
-                        Chunk(f"Austen {text(16)}" if place == gold else text(rng.randint(2, 5)))
+                        Chunk(f"Austen {text(rng, 16)}")
+                        if place == gold
+                        else Chunk(text(rng, rng.randint(2, 5)))
                         for place in range(chunks)
                     ),
                     labels=tuple(place == gold for place in range(chunks)),

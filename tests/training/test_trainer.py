@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +14,7 @@ import torch
 from at2_rag import AT2Pruner
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError
-from at2_rag.features import PASSES, FeatureSpec, Pass, Quantity, Reading
+from at2_rag.features import PASSES, FeatureSpec, Quantity, Reading
 from at2_rag.fingerprint import model_fingerprint
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import collect
@@ -23,9 +23,8 @@ from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import ListwiseData
 from at2_rag.training.trainer import Training, train
 from at2_rag.training.validation import RIDGES, feature_matrix, source_weights
-from tests import brute_force
-from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.features_by_hand import features_by_hand
 from tests.training.planted_examples import planted_examples
 
 DEPTH = 3
@@ -69,24 +68,6 @@ def quality(training: Training) -> list[float]:
 # --- what is fitted --------------------------------------------------------------------------
 
 
-def features_of(model: Any, query: str, chunks: Sequence[Chunk], spec: FeatureSpec) -> Any:
-    """The features [S, F] of chunks by reading and quantity, put together by hand."""
-    whole = ScoringModel(model, tiny_tokenizer())
-    if spec.reading == "joint":
-        attention: dict[Pass, Any] = {
-            "joint": brute_force.joint(model, whole.prompts.joint(query, chunks))
-        }
-    else:
-        layout = whole.prompts.independent(query, chunks)
-        attention = dict(zip(("together", "apart"), read(whole, layout), strict=True))
-    values = {
-        "mass": [attention[name].mass for name in spec.passes],
-        "log_mass": [attention[name].mass.log() for name in spec.passes],
-        "log_ratio": [attention[name].log_ratio for name in spec.passes],
-    }[spec.quantity]
-    return torch.stack(values).permute(3, 0, 1, 2).double().numpy()
-
-
 @pytest.mark.parametrize("reading", sorted(PASSES))
 def test_a_pruner_scores_with_the_weights_features_times_weights(
     model: ScoringModel, fingerprint: str, features: dict[str, Path], reading: Reading
@@ -97,7 +78,7 @@ def test_a_pruner_scores_with_the_weights_features_times_weights(
     pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
     query, chunks = "who wrote of the owl?", [Chunk("a bridge"), Chunk("Austen, of a mill " * 3)]
     found = [scored.score for scored in pruner.score(query, chunks)]
-    matrix = features_of(tiny_model(), query, chunks, weights.spec)[:, :, : weights.layers]
+    matrix = features_by_hand(tiny_model(), query, chunks, weights.spec)[:, :, : weights.layers]
     expected = (matrix * weights.weight).sum((1, 2, 3)) + weights.bias
     assert found == pytest.approx(expected.tolist(), abs=1e-3)
     assert found[1] > found[0]

@@ -25,6 +25,7 @@ SCORING_MODULES = (
     "chunks",
     "features",
     "head_weights",
+    "model_loading",
     "prompt",
     "pruner",
     "question_pass",
