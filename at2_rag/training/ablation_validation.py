@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from at2_rag.features import FeatureSpec
 from at2_rag.training.fit import LinearFit, fit_listwise, fit_mixed, fit_pearson
 from at2_rag.training.losses import AblationData, Floats, ListwiseData
 from at2_rag.training.store import ShardAblations
-from at2_rag.training.validation import feature_matrix, ndcg_at_10
+from at2_rag.training.validation import feature_matrix, ndcg_at_10, rounded
 
 LEAST_DROP = 0.1
 """Nats a token of the answer that a chunk's absence costs if the chunk mattered."""
@@ -66,6 +66,16 @@ class AblationResult:
     by_source: Mapping[str, float]
     faithfulness: float
     faithfulness_by_source: Mapping[str, float]
+
+    def figures(self) -> dict[str, Any]:
+        """Return objective and figures as JSON-ready values, rounded."""
+        return {
+            "objective": self.candidate.objective,
+            "ndcg_at_10": round(self.ndcg, 4),
+            "by_source": rounded(self.by_source),
+            "faithfulness": round(self.faithfulness, 4),
+            "faithfulness_by_source": rounded(self.faithfulness_by_source),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,7 @@ from at2_rag.training.examples import draw_per_source, read_examples
 
 if TYPE_CHECKING:
     from at2_rag.features import FeatureSpec, Reading
+    from at2_rag.training.ablation_trainer import AblationTraining
     from at2_rag.training.trainer import Training
 
 _DEPTH_SHARE = 0.6
@@ -31,10 +32,11 @@ _DEPTH_SHARE = 0.6
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Folder to write.")
 @click.option(
     "--signal",
-    type=click.Choice(["evidence"]),
+    type=click.Choice(["evidence", "ablation", "both"]),
     default="evidence",
     show_default=True,
-    help="What to learn from: evidence labels (`is_gold`).",
+    help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
+    "model's own answer (needs no labels; independent reading), or both.",
 )
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
 @click.option("--revision", help="Revision of a hub id.")
@@ -67,6 +69,27 @@ _DEPTH_SHARE = 0.6
     type=click.Path(file_okay=False),
     help="Folder for collected features, to share between runs. [default: OUTPUT/features]",
 )
+@click.option(
+    "--masks",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Random ablations of an example, besides leaving out each chunk in turn.",
+)
+@click.option(
+    "--answers",
+    type=click.Choice(["generated", "reference"]),
+    default="generated",
+    show_default=True,
+    help="Whose answers are ablated: the model's own, or each example's first reference answer.",
+)
+@click.option(
+    "--answer-tokens",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Most tokens of a generated answer.",
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
 @verbose_option
 def train_command(
@@ -82,13 +105,17 @@ def train_command(
     folds: int,
     seed: int,
     collected: str | None,
+    masks: int,
+    answers: str,
+    answer_tokens: int,
     dtype: str | None,
 ) -> None:
-    """Fit head weights on questions with labelled chunks (JSON Lines, may be gzipped).
+    """Fit head weights on questions with their chunks (JSON Lines, may be gzipped).
 
-    Features are collected once and kept; a run that was killed goes on where it stopped.
+    What is read is collected once and kept; a run that was killed goes on where it stopped.
     """
     try:
+        from at2_rag.training.ablation_trainer import train_on_ablations
         from at2_rag.training.trainer import train
     except ImportError as error:
         raise CommandError(
@@ -101,8 +128,15 @@ def train_command(
     from at2_rag.head_weights import DESCRIPTION_FILE
     from at2_rag.model_loading import load_model
     from at2_rag.scoring_model import ScoringModel, layers_and_heads
+    from at2_rag.training.ablation_collection import AblationPlan
+    from at2_rag.training.answer_model import AnswerModel
 
-    examples = read_examples(files)
+    if signal != "evidence" and reading != "independent":
+        raise InputError(
+            f"--signal {signal} with --reading {reading}; ablations are read over chunk states, "
+            "pass --reading independent"
+        )
+    examples = read_examples(files, labelled=signal != "ablation")
     if limit is not None:
         examples = draw_per_source(examples, limit, seed=seed)
     specs = [_parse_features(text) for text in features] or None
@@ -122,19 +156,29 @@ def train_command(
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
-        training = train(
-            scoring_model,
-            examples,
-            collected or Path(output) / "features",
-            fingerprint=model_fingerprint(loaded.base_model, tokenizer),
-            reading=reading,
-            specs=specs,
-            depths=depths,
-            folds=folds,
-            seed=seed,
-            workers=workers,
-            progress=show,
-        )
+        place = Path(collected) if collected else Path(output) / "features"
+        shared: dict[str, Any] = {
+            "fingerprint": model_fingerprint(loaded.base_model, tokenizer),
+            "specs": specs,
+            "depths": depths,
+            "folds": folds,
+            "seed": seed,
+            "workers": workers,
+            "progress": show,
+        }
+        training: Training | AblationTraining
+        if signal == "evidence":
+            training = train(scoring_model, examples, place, reading=reading, **shared)
+        else:
+            training = train_on_ablations(
+                scoring_model,
+                AnswerModel(loaded, tokenizer),
+                examples,
+                place,
+                signal=signal,  # type: ignore[arg-type]
+                plan=AblationPlan(masks, answer_tokens, reference=answers == "reference"),
+                **shared,
+            )
     facts: dict[str, Any] = {
         "model": _without_place(model),
         "revision": revision,
@@ -144,12 +188,11 @@ def train_command(
         "seed": seed,
         "folds": folds,
         "ridge": training.chosen.candidate.ridge,
-        "cross_validation": {
-            "ndcg_at_10": round(training.chosen.ndcg, 4),
-            "by_source": _rounded(training.chosen.by_source),
-        },
+        "cross_validation": training.chosen.figures(),
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
+    if signal != "evidence":
+        facts |= {"answers": answers, "masks": masks, "left_out": training.left_out}
     training.weights.describe(**facts).save(output)
     _write_results(Path(output) / "cross_validation.json", training)
     console.print(_table(training))
@@ -171,15 +214,14 @@ def _parse_features(text: str) -> FeatureSpec:
     return FeatureSpec(quantity, tuple(passes.split("+")))  # type: ignore[arg-type]
 
 
-def _write_results(path: Path, training: Training) -> None:
+def _write_results(path: Path, training: Training | AblationTraining) -> None:
     rows = [
         {
             "quantity": result.candidate.spec.quantity,
             "passes": list(result.candidate.spec.passes),
             "depth": result.candidate.depth,
             "ridge": result.candidate.ridge,
-            "ndcg_at_10": round(result.ndcg, 4),
-            "by_source": _rounded(result.by_source),
+            **result.figures(),
             "chosen": result is training.chosen,
         }
         for result in training.results
@@ -187,20 +229,18 @@ def _write_results(path: Path, training: Training) -> None:
     path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def _rounded(values: Any) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
-
-
-def _table(training: Training) -> Table:
+def _table(training: Training | AblationTraining) -> Table:
     sources = list(training.chosen.by_source)
     table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("features", no_wrap=True)
-    for heading in ("layers", "ridge", "macro", *sources):
+    objectives = "objective" in training.chosen.figures()
+    for heading in (*["objective"] * objectives, "layers", "ridge", "macro", *sources):
         table.add_column(heading, justify="right")
     for result in training.results:
         design = result.candidate
         table.add_row(
             f"{design.spec.quantity}:{'+'.join(design.spec.passes)}",
+            *[result.figures()["objective"]] * objectives,
             str(design.depth),
             f"{design.ridge:g}",
             f"{result.ndcg:.3f}",

@@ -5,7 +5,8 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
     {"id": "q1", "source": "my-set", "question": "Who wrote Emma?", "answers": ["Jane Austen"],
      "chunks": [{"title": "Emma", "text": "Emma is a novel by ...", "is_gold": true}, ...]}
 
-`answers` and `source` may be missing (no answers; the file's name without its ending). Keys not
+`answers` and `source` may be missing (no answers; the file's name without its ending), and
+`is_gold` where nothing is made of labels. Keys not
 named here are ignored: `meta` in particular may hold answer material and is never read.
 """
 
@@ -54,11 +55,15 @@ class Example:
 
 def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    labelled: bool = True,
 ) -> list[Example]:
     """Read the examples of one or more files, in order.
 
     Args:
         paths: A `.jsonl` or `.jsonl.gz` file, or several.
+        labelled: Whether every chunk has to have `is_gold`; without, a chunk that lacks it is
+            read as not gold.
 
     Raises:
         DataError: If a file can't be read or holds no example, or a line isn't a usable one; the
@@ -66,7 +71,7 @@ def read_examples(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    return [example for path in paths for example in _read_file(Path(path))]
+    return [example for path in paths for example in _read_file(Path(path), labelled=labelled)]
 
 
 def draw_per_source(examples: Sequence[Example], limit: int, *, seed: int) -> list[Example]:
@@ -119,7 +124,7 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(root(node), len(numbers)) for node in range(len(keys))]
 
 
-def _read_file(path: Path) -> Iterator[Example]:
+def _read_file(path: Path, *, labelled: bool) -> Iterator[Example]:
     source = path.name.removesuffix(".gz").removesuffix(".jsonl")
     number = 0
     empty = True
@@ -128,7 +133,8 @@ def _read_file(path: Path) -> Iterator[Example]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     empty = False
-                    yield _parse_line(line, source=source, place=f"{path}, line {number}")
+                    place = f"{path}, line {number}"
+                    yield _parse_line(line, source=source, place=place, labelled=labelled)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
@@ -136,7 +142,7 @@ def _read_file(path: Path) -> Iterator[Example]:
         raise DataError(f"{path}: holds no example; expected one JSON object a line")
 
 
-def _parse_line(line: bytes, *, source: str, place: str) -> Example:
+def _parse_line(line: bytes, *, source: str, place: str, labelled: bool) -> Example:
     try:
         item = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -148,7 +154,7 @@ def _parse_line(line: bytes, *, source: str, place: str) -> Example:
     query = _string(item, "question", place)
     if not query.strip():
         raise DataError(f"{place}: 'question' is blank")
-    chunks, labels = _parse_chunks(item, place)
+    chunks, labels = _parse_chunks(item, place, labelled=labelled)
     return Example(
         id=_string(item, "id", place),
         source=_string(item, "source", place) if item.get("source") is not None else source,
@@ -159,7 +165,9 @@ def _parse_line(line: bytes, *, source: str, place: str) -> Example:
     )
 
 
-def _parse_chunks(item: dict[str, Any], place: str) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
+def _parse_chunks(
+    item: dict[str, Any], place: str, *, labelled: bool
+) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
     values = _required(item, "chunks", place)
     if not isinstance(values, list):
         raise DataError(f"{place}: 'chunks' is a {type(values).__name__}; expected a list")
@@ -172,7 +180,9 @@ def _parse_chunks(item: dict[str, Any], place: str) -> tuple[tuple[Chunk, ...], 
                 f"{place}: chunk {index} is a {type(value).__name__}; expected an object with "
                 "'text' and 'is_gold'"
             )
-        label = _required(value, "is_gold", f"{place}: chunk {index}")
+        label = False
+        if labelled or "is_gold" in value:
+            label = _required(value, "is_gold", f"{place}: chunk {index}")
         if not isinstance(label, bool):
             raise DataError(
                 f"{place}: chunk {index}: 'is_gold' is {label!r}; expected true or false"

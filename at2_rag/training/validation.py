@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ class CandidateResult:
     candidate: Candidate
     ndcg: float
     by_source: Mapping[str, float]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures as JSON-ready values, rounded."""
+        return {"ndcg_at_10": round(self.ndcg, 4), "by_source": rounded(self.by_source)}
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the values rounded to four decimals."""
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 def feature_specs(reading: Reading) -> list[FeatureSpec]:
