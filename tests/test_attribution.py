@@ -146,7 +146,9 @@ def test_sentences_of_chunks(model: Any) -> None:
             if start < shift + sentence.end and end > shift + sentence.start
         ]
         spans.append((first + inside[0], first + inside[-1] + 1))
-        assert str(tokenizer.decode([*layout.input_ids[slice(*spans[-1])]])).strip() == sentence.text
+        assert (
+            str(tokenizer.decode([*layout.input_ids[slice(*spans[-1])]])).strip() == sentence.text
+        )
     expected = expected_scores(attributor, model, (0, len(layout.answer_ids)), spans)
     assert [one.score for one in found.sentences] == pytest.approx(expected, abs=TOLERANCE)
     assert [one.score for one in found.best_sentences] == sorted(

@@ -48,9 +48,7 @@ def without_labels(folder: Path) -> Path:
     return folder
 
 
-def test_labels_and_answers_are_not_needed_and_change_nothing(
-    place: Path, tmp_path: Path
-) -> None:
+def test_labels_and_answers_are_not_needed_and_change_nothing(place: Path, tmp_path: Path) -> None:
     done = train(place, *ABLATION, output=tmp_path / "labelled")
     assert done.exit_code == 0, done.stderr
     assert "objective" in done.stderr and "drops" in done.stderr and "pearson" in done.stderr
@@ -100,9 +98,7 @@ def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> 
         (("--signal", "both", "--reading", "joint"), "pass --reading independent"),
     ],
 )
-def test_joint_reading_is_refused(
-    place: Path, tmp_path: Path, options: Any, message: str
-) -> None:
+def test_joint_reading_is_refused(place: Path, tmp_path: Path, options: Any, message: str) -> None:
     done = train(place, *options, output=tmp_path / "out")
     assert done.exit_code == 1
     assert message in done.stderr.splitlines()[-1]
