@@ -21,7 +21,6 @@ from at2_rag.training.examples import draw_per_source, read_examples
 
 if TYPE_CHECKING:
     from at2_rag.features import FeatureSpec, Reading
-    from at2_rag.training.ablation_trainer import AblationTraining
     from at2_rag.training.trainer import Training
 
 _DEPTH_SHARE = 0.6
@@ -115,7 +114,7 @@ def train_command(
     What is read is collected once and kept; a run that was killed goes on where it stopped.
     """
     try:
-        from at2_rag.training.ablation_trainer import train_on_ablations
+        from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
         from at2_rag.training.trainer import train
     except ImportError as error:
         raise CommandError(
@@ -191,7 +190,7 @@ def train_command(
         "cross_validation": training.chosen.figures(),
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
-    if signal != "evidence":
+    if isinstance(training, AblationTraining):
         facts |= {"answers": answers, "masks": masks, "left_out": training.left_out}
     training.weights.describe(**facts).save(output)
     _write_results(Path(output) / "cross_validation.json", training)
@@ -237,10 +236,10 @@ def _table(training: Training | AblationTraining) -> Table:
     for heading in (*["objective"] * objectives, "layers", "ridge", "macro", *sources):
         table.add_column(heading, justify="right")
     for result in training.results:
-        design = result.candidate
+        design, figures = result.candidate, result.figures()
         table.add_row(
             f"{design.spec.quantity}:{'+'.join(design.spec.passes)}",
-            *[result.figures()["objective"]] * objectives,
+            *([figures["objective"]] if objectives else []),
             str(design.depth),
             f"{design.ridge:g}",
             f"{result.ndcg:.3f}",

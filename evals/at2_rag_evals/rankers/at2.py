@@ -30,6 +30,7 @@ SCORING_MODULES = (
     "pruner",
     "question_pass",
     "scoring_model",
+    "weight_lookup",
 )
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
