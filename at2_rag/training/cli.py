@@ -21,6 +21,7 @@ from at2_rag.training.examples import draw_per_source, read_examples
 
 if TYPE_CHECKING:
     from at2_rag.features import FeatureSpec, Reading
+    from at2_rag.training.ablation_trainer import AblationTraining
     from at2_rag.training.trainer import Training
 
 _DEPTH_SHARE = 0.6
@@ -114,7 +115,7 @@ def train_command(
     What is read is collected once and kept; a run that was killed goes on where it stopped.
     """
     try:
-        from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
+        from at2_rag.training.ablation_trainer import train_on_ablations
         from at2_rag.training.trainer import train
     except ImportError as error:
         raise CommandError(
@@ -166,10 +167,11 @@ def train_command(
             "progress": show,
         }
         training: Training | AblationTraining
+        ablated: dict[str, Any] = {}
         if signal == "evidence":
             training = train(scoring_model, examples, place, reading=reading, **shared)
         else:
-            training = train_on_ablations(
+            training = on_ablations = train_on_ablations(
                 scoring_model,
                 AnswerModel(loaded, tokenizer),
                 examples,
@@ -178,6 +180,7 @@ def train_command(
                 plan=AblationPlan(masks, answer_tokens, reference=answers == "reference"),
                 **shared,
             )
+            ablated = {"answers": answers, "masks": masks, "left_out": on_ablations.left_out}
     facts: dict[str, Any] = {
         "model": _without_place(model),
         "revision": revision,
@@ -187,11 +190,10 @@ def train_command(
         "seed": seed,
         "folds": folds,
         "ridge": training.chosen.candidate.ridge,
+        **ablated,
         "cross_validation": training.chosen.figures(),
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
-    if isinstance(training, AblationTraining):
-        facts |= {"answers": answers, "masks": masks, "left_out": training.left_out}
     training.weights.describe(**facts).save(output)
     _write_results(Path(output) / "cross_validation.json", training)
     console.print(_table(training))
