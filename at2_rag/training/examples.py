@@ -6,8 +6,8 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
      "chunks": [{"title": "Emma", "text": "Emma is a novel by ...", "is_gold": true}, ...]}
 
 `answers` and `source` may be missing (no answers; the file's name without its ending), and
-`is_gold` where nothing is made of labels. Keys not
-named here are ignored: `meta` in particular may hold answer material and is never read.
+`is_gold` where nothing is made of labels. Keys not named here are ignored: `meta` in particular
+may hold answer material and is never read.
 """
 
 from __future__ import annotations
