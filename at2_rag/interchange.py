@@ -13,7 +13,6 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,7 @@ def read_score_estimator(
         spec=_SPEC,
         fingerprint=fingerprint,
         template_hash=template_hash,
-        provenance=MappingProxyType(provenance),
+        provenance=provenance,
         target_rule="answer",
     )
 

@@ -36,7 +36,8 @@ LOGIT_ROWS = 1024
 class AnswerModel:
     """A causal language model that answers, with its ablations.
 
-    Thread-safe; the caller's model is not changed.
+    The caller's model is not changed. Thread-safe for models whose position embedding doesn't
+    follow the prompt's length (longrope's does).
 
     Args:
         model: A transformers causal LM with its LM head.
