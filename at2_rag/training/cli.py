@@ -63,7 +63,13 @@ _DEPTH_SHARE = 0.6
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
-@click.option("--seed", default=0, show_default=True, help="Of distractors and folds.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of distractors and folds.",
+)
 @click.option(
     "--collected",
     type=click.Path(file_okay=False),

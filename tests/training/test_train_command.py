@@ -254,7 +254,15 @@ def test_what_cannot_be_fitted_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "options", [["--depth", 0], ["--folds", 1], ["--limit", 0], ["--signal", "x"], ["--reading", 1]]
+    "options",
+    [
+        ["--depth", 0],
+        ["--folds", 1],
+        ["--limit", 0],
+        ["--seed", -1],
+        ["--signal", "x"],
+        ["--reading", 1],
+    ],
 )
 def test_unusable_arguments_are_refused(place: Path, tmp_path: Path, options: list[object]) -> None:
     assert train(place, *options, output=tmp_path / "out").exit_code == 2
