@@ -156,7 +156,7 @@ class _AblationReader:
         """Read one shard."""
         drawn = draw_samples(examples, shard, seed=self._seed, labelled=False)
         fitting = [sample for sample in drawn if self._fits(examples[sample.example], sample)]
-        answers = self._answers(examples, fitting)
+        answers = self._answers(examples, fitting, workers)
         samples = [sample for sample, answer in zip(fitting, answers, strict=True) if answer]
         answers = [answer for answer in answers if answer]
         layouts = [
@@ -198,7 +198,9 @@ class _AblationReader:
             return False
         return len(layout.input_ids) + len(self._model.prompts.bridge_ids) <= room
 
-    def _answers(self, examples: Sequence[Example], samples: Sequence[Sample]) -> list[str]:
+    def _answers(
+        self, examples: Sequence[Example], samples: Sequence[Sample], workers: Executor
+    ) -> list[str]:
         if self._plan.reference:
             return [
                 next((text.strip() for text in examples[sample.example].answers), "")
@@ -208,7 +210,9 @@ class _AblationReader:
             self._model.prompts.joint(examples[sample.example].query, sample.chunks)
             for sample in samples
         ]
-        return self._answer_model.generate(prompts, max_new_tokens=self._plan.answer_tokens)
+        return self._answer_model.generate(
+            prompts, max_new_tokens=self._plan.answer_tokens, workers=workers
+        )
 
     def _masks(self, sample: Sample) -> npt.NDArray[np.bool_]:
         chunks = len(sample.chunks)

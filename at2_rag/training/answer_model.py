@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import torch
@@ -55,8 +56,20 @@ class AnswerModel:
         self._prefix: ChunkState | None = None
         self._prefix_lock = threading.Lock()
 
-    def generate(self, prompts: Sequence[PromptLayout], *, max_new_tokens: int = 32) -> list[str]:
+    def generate(
+        self,
+        prompts: Sequence[PromptLayout],
+        *,
+        max_new_tokens: int = 32,
+        workers: Executor | None = None,
+    ) -> list[str]:
         """Return the greedy answer to each joint prompt, at most so many tokens long.
+
+        Args:
+            prompts: Joint prompts.
+            max_new_tokens: Most tokens of an answer.
+            workers: Threads that each answer batches of their own; None for the caller's alone.
+                The batches, and so the answers, don't depend on their number.
 
         Raises:
             PromptTooLongError: If a prompt and its answer may exceed the model's window.
@@ -64,27 +77,34 @@ class AnswerModel:
         bridge = self.prompts.bridge_ids
         rows = [(*prompt.input_ids, *bridge) for prompt in prompts]
         self._check_window(len(row) + max_new_tokens for row in rows)
+        batches = list(_batches([len(row) for row in rows]))
+
+        def answer(batch: Sequence[int]) -> list[str]:
+            return self._generate_batch([rows[index] for index in batch], max_new_tokens)
+
         answers = [""] * len(rows)
-        for batch in _batches([len(row) for row in rows]):
-            ids, mask, _ = self._left_padded([rows[index] for index in batch])
-            with torch.inference_mode():
-                output = self._view.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    num_beams=1,
-                    repetition_penalty=1.0,
-                    pad_token_id=_any_id(
-                        self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
-                    ),
-                )
-            texts = self._tokenizer.batch_decode(
-                output[:, ids.shape[1] :], skip_special_tokens=True
-            )
+        answered = workers.map(answer, batches) if workers else map(answer, batches)
+        for batch, texts in zip(batches, answered, strict=True):
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = text.strip()
         return answers
+
+    def _generate_batch(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+        ids, mask, _ = self._left_padded(rows)
+        with torch.inference_mode():
+            output = self._view.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                pad_token_id=_any_id(self._tokenizer.pad_token_id, self._tokenizer.eos_token_id),
+            )
+        texts: list[str] = self._tokenizer.batch_decode(
+            output[:, ids.shape[1] :], skip_special_tokens=True
+        )
+        return texts
 
     def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
         """Read prompts with their answers in full.
@@ -226,37 +246,31 @@ class _MaskedReading:
     def __init__(self, keys: Tensor, values: Tensor, seen: Tensor) -> None:
         self.seen = seen
         self._keys, self._values = keys, values
+        self._places = [row.nonzero().flatten() for row in seen]
 
     def attend(self, call: AttentionCall) -> Tensor:
-        copies, width = self.seen.shape
+        copies = len(self._places)
         heads, rows, dim = call.query.shape[1:]
-        length = rows // copies
-
-        def split(states: Tensor) -> Tensor:  # [1, H, M * Q, D] -> [M, H, Q, D]
-            return states[0].view(-1, copies, length, states.shape[3]).transpose(0, 1)
-
-        past = self._keys[call.layer], self._values[call.layer]
-        keys, values = (
-            torch.cat([shared.expand(copies, -1, -1, -1), split(own)], dim=2)
-            for shared, own in zip(past, (call.key, call.value), strict=True)
-        )
-        causal = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril()
-        mask = torch.cat(
-            [
-                self.seen[:, None, None].expand(-1, -1, length, -1),
-                causal.expand(copies, 1, -1, -1),
-            ],
-            dim=3,
-        )
-        read = scaled_dot_product_attention(
-            split(call.query),
-            keys,
-            values,
-            attn_mask=mask,
-            scale=call.scaling,
-            enable_gqa=heads != keys.shape[1],
-        )
-        return read.permute(0, 2, 1, 3).reshape(1, rows, heads, dim)
+        key_heads, length = call.key.shape[1], rows // copies
+        shared = heads // key_heads
+        causal = torch.ones(length, length, dtype=torch.bool, device=call.query.device).tril()
+        past_keys, past_values = self._keys[call.layer], self._values[call.layer]
+        read = []
+        # One by one, each over nothing but what it sees: a batch would pay for hidden states too.
+        for copy, places in enumerate(self._places):
+            own = slice(copy * length, (copy + 1) * length)
+            keys, values = (
+                torch.cat([past.index_select(1, places), states[0, :, own]], dim=1)[None]
+                for past, states in ((past_keys, call.key), (past_values, call.value))
+            )
+            mask = torch.cat([causal.new_ones(length, len(places)), causal], dim=1)
+            # Query heads that share a key head become rows of it.
+            query = call.query[0, :, own].reshape(1, key_heads, shared * length, dim)
+            output = scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask.repeat(shared, 1), scale=call.scaling
+            )
+            read.append(output.reshape(heads, length, dim))
+        return torch.cat(read, dim=1).transpose(0, 1)[None]
 
 
 def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -149,6 +150,15 @@ def test_generation_is_greedy_whatever_shares_the_batch() -> None:
             with torch.inference_mode():
                 new.append(int(stock(torch.tensor([ids + new])).logits[0, -1].argmax()))
         assert answer == str(tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def test_answers_do_not_depend_on_how_many_threads_generate() -> None:
+    model = answer_model()
+    # 30 prompts of some 160 tokens are two batches.
+    prompts = [model.prompts.joint(f"{QUERY} {number}", CHUNKS * 4) for number in range(30)]
+    alone = model.generate(prompts, max_new_tokens=6)
+    with ThreadPoolExecutor(3) as workers:
+        assert model.generate(prompts, max_new_tokens=6, workers=workers) == alone
 
 
 def test_too_long_names_both_numbers() -> None:
