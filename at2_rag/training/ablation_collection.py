@@ -23,13 +23,17 @@ from at2_rag.features import PASSES, Pass
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation import Ablations, draw_masks, leave_one_out, read_states
+from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import content_hash, read_both, stacked_features
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import Sample, draw_samples, plan_shards
 from at2_rag.training.store import LEFT_OUT, ShardAblations, ShardStore, join_shards
 
-FORMAT = 1
+FORMAT = 2
+
+MOST_CHUNKS = 20
+"""Most chunks of an example with added ones. Every chunk is one more mask, over more chunks."""
 
 SHARD_TOKENS = 20_000
 """About how many tokens of different chunks a shard holds. Their states, all layers, are in
@@ -77,8 +81,8 @@ def collect_ablations(
 ) -> ShardAblations:
     """Return features and ablations of all examples, reading only shards that `folder` lacks.
 
-    An example is left out, and counted, if it has fewer than two chunks, is longer than the
-    model's window in one prompt, or gets no answer.
+    An example is left out, and counted, if it has fewer than two chunks, if question and answer
+    exceed the model's window beside its longest chunk, or if it gets no answer.
 
     Args:
         model: The scoring model, cut to the deepest layer wanted.
@@ -141,6 +145,11 @@ def describe_left_out(collected: ShardAblations) -> str:
     return ", ".join(f"{count} {why}" for count, why in zip(counts, LEFT_OUT, strict=True) if count)
 
 
+def drawn_samples(examples: Sequence[Example], shard: Sequence[int], *, seed: int) -> list[Sample]:
+    """Return a shard's examples as they are ablated."""
+    return draw_samples(examples, shard, seed=seed, most_chunks=MOST_CHUNKS, labelled=False)
+
+
 class _AblationReader:
     def __init__(
         self, model: ScoringModel, answer_model: AnswerModel, plan: AblationPlan, seed: int
@@ -154,20 +163,18 @@ class _AblationReader:
         self, examples: Sequence[Example], shard: Sequence[int], workers: Executor
     ) -> ShardAblations:
         """Read one shard."""
-        drawn = draw_samples(examples, shard, seed=self._seed, labelled=False)
-        fitting = [sample for sample in drawn if self._fits(examples[sample.example], sample)]
-        answers = self._answers(examples, fitting, workers)
-        samples = [sample for sample, answer in zip(fitting, answers, strict=True) if answer]
-        answers = [answer for answer in answers if answer]
-        layouts = [
-            self._model.prompts.independent(examples[sample.example].query, sample.chunks)
-            for sample in samples
-        ]
-        sources = sorted({ids for layout in layouts for ids in layout.source_ids}, key=canonical)
+        drawn = drawn_samples(examples, shard, seed=self._seed)
+        laid_out = [(sample, self._layout(examples[sample.example], sample)) for sample in drawn]
+        fitting = [(sample, layout) for sample, layout in laid_out if layout is not None]
+        sources = {ids for _, layout in fitting for ids in layout.source_ids}
         states: dict[tuple[int, ...], ChunkState] = {}
-        for encoded in workers.map(self._answer_model.encode, packs(sources)):
+        for encoded in workers.map(
+            self._answer_model.encode, packs(sorted(sources, key=canonical))
+        ):
             states.update(encoded)
         lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
+        found = self._answers(examples, fitting, states, workers)
+        answered = [(*own, answer) for own, answer in zip(fitting, found, strict=True) if answer]
 
         def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
             with torch.inference_mode():
@@ -176,8 +183,13 @@ class _AblationReader:
 
         def ablations(sample: Sample, layout: PromptLayout, answer: str) -> Ablations:
             masks = self._masks(sample)
-            return read_states(self._answer_model, layout, answer, masks, states=states)
+            return read_states(
+                self._answer_model, layout, answer, masks, states=states, question=True
+            )
 
+        samples = [sample for sample, _, _ in answered]
+        layouts = [layout for _, layout, _ in answered]
+        answers = [answer for _, _, answer in answered]
         read = list(workers.map(features, samples, layouts))
         ablated = list(workers.map(ablations, samples, layouts, answers))
         reasons = [len(shard) - len(drawn), len(drawn) - len(fitting), len(fitting) - len(samples)]
@@ -190,34 +202,41 @@ class _AblationReader:
         )
         return _to_shard(samples, answers, stacked, ablated, reasons)
 
-    def _fits(self, example: Example, sample: Sample) -> bool:
+    def _layout(self, example: Example, sample: Sample) -> PromptLayout | None:
+        """Return a sample's prompt, None if there is no room for it and an answer."""
         room = self._model.prompts.max_tokens - self._plan.answer_tokens
         try:
-            layout = self._model.prompts.joint(example.query, sample.chunks)
+            layout = self._model.prompts.independent(example.query, sample.chunks)
         except PromptTooLongError:
-            return False
-        return len(layout.input_ids) + len(self._model.prompts.bridge_ids) <= room
+            return None
+        return layout if question_end(self._answer_model, layout) <= room else None
 
     def _answers(
-        self, examples: Sequence[Example], samples: Sequence[Sample], workers: Executor
+        self,
+        examples: Sequence[Example],
+        samples: Sequence[tuple[Sample, PromptLayout]],
+        states: Mapping[tuple[int, ...], ChunkState],
+        workers: Executor,
     ) -> list[str]:
         if self._plan.reference:
             return [
                 next((text.strip() for text in examples[sample.example].answers), "")
-                for sample in samples
+                for sample, _ in samples
             ]
-        prompts = [
-            self._model.prompts.joint(examples[sample.example].query, sample.chunks)
-            for sample in samples
-        ]
-        return self._answer_model.generate(
-            prompts, max_new_tokens=self._plan.answer_tokens, workers=workers
+        return answer_over_states(
+            self._answer_model,
+            [layout for _, layout in samples],
+            states,
+            max_new_tokens=self._plan.answer_tokens,
+            workers=workers,
         )
 
     def _masks(self, sample: Sample) -> npt.NDArray[np.bool_]:
         chunks = len(sample.chunks)
         rng = np.random.default_rng([self._seed, sample.example, chunks])
-        return np.concatenate([leave_one_out(chunks), draw_masks(chunks, self._plan.masks, rng)])
+        nothing = np.zeros((1, chunks), dtype=bool)
+        random = draw_masks(chunks, self._plan.masks, rng)
+        return np.concatenate([leave_one_out(chunks), nothing, random])
 
 
 def _to_shard(
@@ -228,6 +247,7 @@ def _to_shard(
     left_out: Sequence[int],
 ) -> ShardAblations:
     encoded = [answer.encode() for answer in answers]
+    query_logits = [own.query_logits for own in ablations if own.query_logits is not None]
     return ShardAblations(
         examples=np.array([sample.example for sample in samples], dtype=np.int64),
         left_out=np.array(left_out, dtype=np.int64),
@@ -236,10 +256,10 @@ def _to_shard(
         counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
         mask_counts=np.array([len(own.masks) for own in ablations], dtype=np.int64),
         masks=_joined([own.masks.ravel() for own in ablations], np.bool_),
-        logit_probabilities=_joined([own.logit_probabilities for own in ablations], np.float32),
-        mean_log_probabilities=_joined(
-            [own.mean_log_probabilities for own in ablations], np.float32
-        ),
+        token_counts=np.array([own.token_logits.shape[1] for own in ablations], dtype=np.int64),
+        token_logits=_joined([own.token_logits.ravel() for own in ablations], np.float32),
+        query_counts=np.array([own.shape[1] for own in query_logits], dtype=np.int64),
+        query_logits=_joined([own.ravel() for own in query_logits], np.float32),
         **features,
     )
 

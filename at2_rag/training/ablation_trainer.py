@@ -19,6 +19,7 @@ from at2_rag.training.ablation_collection import (
     AblationPlan,
     collect_ablations,
     describe_left_out,
+    drawn_samples,
 )
 from at2_rag.training.ablation_validation import (
     AblationCandidate,
@@ -29,7 +30,7 @@ from at2_rag.training.ablation_validation import (
 )
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
-from at2_rag.training.shards import Sample, draw_samples, plan_shards
+from at2_rag.training.shards import Sample, plan_shards
 from at2_rag.training.validation import (
     RIDGES,
     assign_folds,
@@ -42,7 +43,7 @@ Signal = Literal["ablation", "both"]
 Progress = Callable[[str, int, int], None]
 
 _OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
-    "ablation": ("drops", "pearson"),
+    "ablation": ("contributions", "drops", "pearson"),
     "both": ("mixed",),
 }
 
@@ -189,7 +190,7 @@ def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:
     return {
         sample.example: sample
         for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
-        for sample in draw_samples(examples, shard, seed=seed, labelled=False)
+        for sample in drawn_samples(examples, shard, seed=seed)
     }
 
 
@@ -206,7 +207,7 @@ def _groups(
         return [gold[sample.example] for sample in drawn]
     ends = np.cumsum(samples.collected.counts)
     top: list[int] = [
-        int(np.argmax(samples.drops[end - len(sample.chunks) : end]))
+        int(np.argmax(samples.contributions[end - len(sample.chunks) : end]))
         for sample, end in zip(drawn, ends, strict=True)
     ]
     return linked_groups(

@@ -1,9 +1,11 @@
 """Cross-validation over ablations: which design predicts best what removing chunks does.
 
-Two figures a design, both out of fold. *nDCG@10* over the chunks that mattered, those whose
-absence alone costs the answer at least `LEAST_DROP`: what pruning needs. *Faithfulness*: the mean
-correlation between predicted and measured effects over an item's random masks (the linear
-datamodeling score; S. M. Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023).
+Two figures a design, both out of fold. *nDCG@10* over the chunks that mattered, those that add at
+least `LEAST_CONTRIBUTION` to the likelihood of question and answer: what pruning needs.
+*Faithfulness*: the mean correlation between predicted and measured effects on the answer over an
+item's random masks (the linear datamodeling score; S. M. Park et al., "TRAK: Attributing Model
+Behavior at Scale", ICML 2023), where a mask's predicted effect is the sum of the kept chunks'
+scores, or of their *shares*, the softmax over the item's scores.
 """
 
 from __future__ import annotations
@@ -17,18 +19,19 @@ import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
+from at2_rag.training.ablation import Ablations, contributions, drops
 from at2_rag.training.fit import LinearFit, fit_listwise, fit_mixed, fit_pearson
 from at2_rag.training.losses import AblationData, Floats, ListwiseData
 from at2_rag.training.store import ShardAblations
 from at2_rag.training.validation import feature_matrix, ndcg_at_10, rounded
 
-LEAST_DROP = 0.1
-"""Nats a token of the answer that a chunk's absence costs if the chunk mattered."""
+LEAST_CONTRIBUTION = 1.0
+"""Nats that a chunk adds to the log-likelihood of question and answer if it mattered."""
 
 MIXED_SHARE = 0.3
 """The Pearson loss's part of the mixed objective."""
 
-Objective = Literal["drops", "pearson", "evidence", "mixed"]
+Objective = Literal["contributions", "drops", "pearson", "evidence", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,10 @@ class AblationCandidate:
         spec: Its features.
         depth: Layers in use.
         ridge: Penalty of the fit.
-        objective: "drops" (listwise, in proportion to what each chunk's absence costs), "pearson"
-            (over all masks), "evidence" (listwise over gold labels) or "mixed" (the last two).
+        objective: "contributions" (listwise, toward the softmax of what each chunk adds to the
+            log-likelihood of question and answer), "drops" (listwise, in proportion to what each
+            chunk's absence costs the answer), "pearson" (over all masks), "evidence" (listwise
+            over gold labels) or "mixed" (the last two).
     """
 
     spec: FeatureSpec
@@ -57,8 +62,9 @@ class AblationResult:
         candidate: The design.
         ndcg: nDCG@10 over the chunks that mattered.
         by_source: The same for each source.
-        faithfulness: Mean correlation over random masks.
+        faithfulness: Mean correlation over random masks, of scores as they are.
         faithfulness_by_source: The same for each source.
+        share_faithfulness: Mean correlation over random masks, of shares.
     """
 
     candidate: AblationCandidate
@@ -66,6 +72,7 @@ class AblationResult:
     by_source: Mapping[str, float]
     faithfulness: float
     faithfulness_by_source: Mapping[str, float]
+    share_faithfulness: float
 
     def figures(self) -> dict[str, Any]:
         """Return objective and figures as JSON-ready values, rounded."""
@@ -75,6 +82,7 @@ class AblationResult:
             "by_source": rounded(self.by_source),
             "faithfulness": round(self.faithfulness, 4),
             "faithfulness_by_source": rounded(self.faithfulness_by_source),
+            "share_faithfulness": round(self.share_faithfulness, 4),
         }
 
 
@@ -88,7 +96,10 @@ class AblationSamples:
         labels: [sum of counts] bool, gold or not; None where labels aren't to be used.
         masks: Each sample's masks, [M, S].
         effects: Each sample's logit-probabilities, [M].
-        drops: [sum of counts] float64, what each chunk's absence costs, in nats a token.
+        drops: [sum of counts] float64, what each chunk's absence costs the answer, in nats a
+            token.
+        contributions: [sum of counts] float64, what each chunk adds to the log-likelihood of
+            question and answer, in nats.
     """
 
     collected: ShardAblations
@@ -97,6 +108,7 @@ class AblationSamples:
     masks: tuple[npt.NDArray[np.bool_], ...]
     effects: tuple[npt.NDArray[np.float64], ...]
     drops: npt.NDArray[np.float64]
+    contributions: npt.NDArray[np.float64]
 
     @classmethod
     def of(
@@ -106,28 +118,29 @@ class AblationSamples:
         labels: npt.NDArray[np.bool_] | None = None,
     ) -> AblationSamples:
         """Take collected arrays apart into samples."""
-        ends = np.cumsum(collected.mask_counts)
-        starts = ends - collected.mask_counts
-        means = collected.mean_log_probabilities.astype(np.float64)
-        effects = collected.logit_probabilities.astype(np.float64)
+        ablations = [
+            Ablations(*own)
+            for own in zip(
+                collected.masks_of_samples(),
+                collected.token_logits_of_samples(),
+                collected.query_logits_of_samples(),
+                strict=True,
+            )
+        ]
         return cls(
             collected,
             tuple(sources),
             labels,
-            tuple(collected.masks_of_samples()),
-            tuple(effects[start:end] for start, end in zip(starts, ends, strict=True)),
-            np.concatenate(
-                [
-                    means[start] - means[start + 1 : start + 1 + chunks]
-                    for start, chunks in zip(starts, collected.counts, strict=True)
-                ]
-            ),
+            tuple(own.masks for own in ablations),
+            tuple(own.logit_probabilities for own in ablations),
+            np.concatenate([drops(own) for own in ablations]),
+            np.concatenate([contributions(own) for own in ablations]),
         )
 
     @property
     def mattered(self) -> npt.NDArray[np.bool_]:
-        """For each chunk whether its absence alone costs the answer at least `LEAST_DROP`."""
-        return self.drops >= LEAST_DROP
+        """For each chunk whether it adds at least `LEAST_CONTRIBUTION`."""
+        return self.contributions >= LEAST_CONTRIBUTION
 
     def fit(
         self,
@@ -153,9 +166,7 @@ class AblationSamples:
             raise InputError(
                 f"the objective {objective!r} needs gold labels; pass labelled examples"
             )
-        relevance = (
-            np.maximum(self.drops, 0) if objective == "drops" else np.asarray(self.labels, float)
-        )
+        relevance = self._relevance(objective)
         ablations = AblationData(matrix, counts, weights, self.masks, self.effects)
         if objective == "pearson":
             return fit_pearson(ablations.take(samples), ridge=candidate.ridge)
@@ -169,6 +180,24 @@ class AblationSamples:
                 listwise, ablations.take(samples), ridge=candidate.ridge, share=MIXED_SHARE
             )
         return fit_listwise(listwise, ridge=candidate.ridge)
+
+    def _relevance(self, objective: Objective) -> npt.NDArray[np.float64]:
+        if objective == "contributions":
+            return softmax_by_sample(self.contributions, self.collected.counts)
+        if objective == "drops":
+            return np.maximum(self.drops, 0)
+        return np.asarray(self.labels, dtype=np.float64)
+
+
+def softmax_by_sample(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return the softmax over each sample's values, [sum of counts]."""
+    starts = np.cumsum(counts) - counts
+    exponents = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), counts))
+    totals = np.add.reduceat(exponents, starts)
+    shares: npt.NDArray[np.float64] = exponents / np.repeat(totals, counts)
+    return shares
 
 
 def faithfulness(samples: AblationSamples, scores: npt.NDArray[np.float64]) -> list[float]:
@@ -184,8 +213,8 @@ def faithfulness(samples: AblationSamples, scores: npt.NDArray[np.float64]) -> l
     ends = np.cumsum(samples.collected.counts)
     for masks, effects, end in zip(samples.masks, samples.effects, ends, strict=True):
         chunks = masks.shape[1]
-        predicted = masks[chunks + 1 :] @ scores[end - chunks : end]
-        measured = effects[chunks + 1 :]
+        predicted = masks[chunks + 2 :] @ scores[end - chunks : end]
+        measured = effects[chunks + 2 :]
         if len(measured) < 3 or np.ptp(predicted) < 1e-12 or np.ptp(measured) < 1e-12:
             values.append(float("nan"))
         else:
@@ -217,8 +246,8 @@ def cross_validate_ablations(
     judged = (some > 0) & (some < counts)
     if not judged.any():
         raise InputError(
-            f"of {len(counts)} samples none has a chunk whose absence costs the answer "
-            f"{LEAST_DROP} nats a token beside one that doesn't; pass more examples"
+            f"of {len(counts)} samples none has a chunk that adds {LEAST_CONTRIBUTION} nats to "
+            "question and answer beside one that doesn't; pass more examples"
         )
     for candidate in candidates:
         matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)
@@ -233,12 +262,15 @@ def cross_validate_ablations(
         quality[judged] = ndcg_at_10(scores[rows], mattered[rows], counts[judged])
         ndcg = _by_source(quality, names)
         faithful = _by_source(np.array(faithfulness(samples, scores)), names)
+        shares = softmax_by_sample(scores, counts)
+        of_shares = _by_source(np.array(faithfulness(samples, shares)), names)
         yield AblationResult(
             candidate,
             float(np.mean(list(ndcg.values()))),
             ndcg,
             float(np.mean(list(faithful.values()))),
             faithful,
+            float(np.mean(list(of_shares.values()))),
         )
 
 

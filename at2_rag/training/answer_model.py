@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import READING_KEYWORD, AttentionCall
+from at2_rag.attention import READING_KEYWORD, AttentionCall, Reading
 from at2_rag.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt import AnswerLayout, PromptLayout
@@ -86,7 +86,7 @@ class AnswerModel:
         answered = workers.map(answer, batches) if workers else map(answer, batches)
         for batch, texts in zip(batches, answered, strict=True):
             for index, text in zip(batch, texts, strict=True):
-                answers[index] = text.strip()
+                answers[index] = text
         return answers
 
     def _generate_batch(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
@@ -101,10 +101,20 @@ class AnswerModel:
                 repetition_penalty=1.0,
                 pad_token_id=_any_id(self._tokenizer.pad_token_id, self._tokenizer.eos_token_id),
             )
-        texts: list[str] = self._tokenizer.batch_decode(
-            output[:, ids.shape[1] :], skip_special_tokens=True
-        )
-        return texts
+        return [self.decode(row) for row in output[:, ids.shape[1] :].tolist()]
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        ids = self._view.generation_config.eos_token_id
+        if ids is None:
+            ids = self._tokenizer.eos_token_id
+        return frozenset([] if ids is None else ids if isinstance(ids, list) else [ids])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return an answer's text without control tokens and the space around it."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text.strip()
 
     def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
         """Read prompts with their answers in full.
@@ -161,6 +171,7 @@ class AnswerModel:
         masks: Tensor,
         *,
         states: Mapping[tuple[int, ...], ChunkState] | None = None,
+        question: bool = False,
     ) -> Tensor:
         """Read an answer with sources hidden, over states of sources that were read alone.
 
@@ -168,9 +179,10 @@ class AnswerModel:
             layout: An independent prompt with an answer.
             masks: [M, S] bool over the prompt's sources, True for those that are seen.
             states: What `encode` returned for the prompt's sources; None to encode them here.
+            question: Tell about the query's own Q tokens too, before the answer's.
 
         Returns:
-            The logit-probability of every answer token under every mask, [M, A] float32.
+            The logit-probability of every token under every mask, [M, A] or [M, Q + A] float32.
 
         Raises:
             UnsupportedModelError: If the model's family can't read chunks independently.
@@ -179,40 +191,86 @@ class AnswerModel:
         if states is None:
             states = self.encode(list(dict.fromkeys(sources)))
         prefix = self._prefix_state()
-        ordered = [prefix, *(states[ids] for ids in sources)]
-        keys = torch.cat([state.keys for state in ordered], dim=2)
-        values = torch.cat([state.values for state in ordered], dim=2)
+        keys, values = self.gather(layout.prompt, states)
         lengths = torch.tensor([len(ids) for ids in sources], device=model.device)
         past = torch.ones(len(masks), prefix.tokens, dtype=torch.bool, device=model.device)
         seen = torch.cat([past, masks.to(model.device).repeat_interleave(lengths, dim=1)], dim=1)
-        query = torch.tensor(layout.query_ids, device=model.device)
         start = prefix.tokens + max(map(len, sources), default=0)
-        answer = torch.tensor(layout.answer_ids, device=model.device)
-        step = max(1, min(BATCH_TOKENS // len(query), LOGIT_ROWS // len(answer)))
-        parts = []
-        for rows in torch.split(seen, step):
-            logits = self._run_masked(query, start, len(answer), _MaskedReading(keys, values, rows))
-            parts.append(token_logit_probabilities(logits, answer.expand(len(rows), -1)))
-        return torch.cat(parts)
+        total = len(layout.query_ids)
+        told = list(range(total - len(layout.answer_ids), total))
+        if question:
+            told = [*range(*layout.prompt.target), *told]
+        step = max(1, min(BATCH_TOKENS // total, LOGIT_ROWS // len(told)))
+        return torch.cat(
+            [
+                self._run_masked(layout.query_ids, start, told, _MaskedReading(keys, values, rows))
+                for rows in torch.split(seen, step)
+            ]
+        )
 
-    def _run_masked(
-        self, query: Tensor, start: int, answer: int, reading: _MaskedReading
+    def gather(
+        self,
+        prompt: PromptLayout,
+        states: Mapping[tuple[int, ...], ChunkState],
+        *,
+        room: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and values of prefix and sources one after another, each [L, Hkv, W, D].
+
+        Args:
+            prompt: An independent prompt.
+            states: What `encode` returned for its sources.
+            room: Places left free (undefined) at the end, for tokens that are still to be read.
+        """
+        ordered = [self._prefix_state(), *(states[ids] for ids in prompt.source_ids)]
+        first = ordered[0].keys
+        free = [first.new_empty(*first.shape[:2], room, first.shape[3])] if room else []
+        keys = torch.cat([*(state.keys for state in ordered), *free], dim=2)
+        values = torch.cat([*(state.values for state in ordered), *free], dim=2)
+        return keys, values
+
+    def run_packed(
+        self, input_ids: Tensor, position_ids: Tensor, reading: Reading, *, rows: Tensor
     ) -> Tensor:
-        copies, length = len(reading.seen), len(query)
-        positions = torch.arange(start, start + length, device=query.device).repeat(copies)
-        places = torch.arange(length - answer - 1, length - 1, device=query.device)
-        rows = (torch.arange(copies, device=query.device)[:, None] * length + places).flatten()
-        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=query.device)
+        """Run texts packed into one row; it is the reading that keeps them apart.
+
+        Args:
+            input_ids: [N] int64, the texts one after another.
+            position_ids: [N] int64, each token's position in its own text.
+            reading: Serves the attention by itself.
+            rows: [K] int64, places whose next-token logits are wanted.
+
+        Returns:
+            [K, V] logits in the model's dtype.
+        """
+        device = self.scoring_model.device
+        # A mask of four dimensions is taken as it is, which keeps transformers from building one.
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
         with torch.inference_mode():
             logits: Tensor = self._view(
-                input_ids=query.repeat(copies)[None],
-                position_ids=positions[None],
+                input_ids=input_ids[None].to(device),
+                position_ids=position_ids[None].to(device),
                 attention_mask=unused,
                 use_cache=False,
-                logits_to_keep=rows,
+                logits_to_keep=rows.to(device),
                 **{READING_KEYWORD: reading},
             ).logits
-        return logits.view(copies, answer, -1)
+        return logits[0]
+
+    def _run_masked(
+        self, ids: Sequence[int], start: int, told: Sequence[int], reading: _MaskedReading
+    ) -> Tensor:
+        """Return the logit-probabilities [M, K] of the tokens at the places `told`."""
+        copies, length = len(reading.seen), len(ids)
+        tokens, places = torch.tensor(ids), torch.tensor(told)
+        logits = self.run_packed(
+            tokens.repeat(copies),
+            torch.arange(start, start + length).repeat(copies),
+            reading,
+            rows=(torch.arange(copies)[:, None] * length + places - 1).flatten(),
+        )
+        targets = tokens[places].repeat(copies).to(logits.device)
+        return token_logit_probabilities(logits, targets).view(copies, -1)
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
         device = self.scoring_model.device

@@ -68,9 +68,12 @@ class ShardAblations(ShardArrays):
         counts: [I] int64, chunks S of each sample; they follow one another in the features.
         mask_counts: [I] int64, masks M of each sample; they follow one another below.
         masks: [sum of M * S] bool, each sample's masks [M, S] flattened: all kept, each left out
-            in turn, then random ones.
-        logit_probabilities: [sum of M] float32, of the whole answer.
-        mean_log_probabilities: [sum of M] float32, in nats a token of the answer.
+            in turn, all left out, then random ones.
+        token_counts: [I] int64, tokens A of each sample's answer.
+        token_logits: [sum of M * A] float32, each sample's logit-probabilities [M, A] of the
+            answer's tokens, flattened.
+        query_counts: [I] int64, tokens Q of each sample's question.
+        query_logits: [sum of M * Q] float32, the same of the question's own tokens.
         log_mass: [sum of S, P, L, H] float16, per pass; see `FeatureSpec`.
         log_ratio: The same shape.
     """
@@ -82,8 +85,10 @@ class ShardAblations(ShardArrays):
     counts: npt.NDArray[np.int64]
     mask_counts: npt.NDArray[np.int64]
     masks: npt.NDArray[np.bool_]
-    logit_probabilities: npt.NDArray[np.float32]
-    mean_log_probabilities: npt.NDArray[np.float32]
+    token_counts: npt.NDArray[np.int64]
+    token_logits: npt.NDArray[np.float32]
+    query_counts: npt.NDArray[np.int64]
+    query_logits: npt.NDArray[np.float32]
     log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]
 
@@ -97,11 +102,25 @@ class ShardAblations(ShardArrays):
 
     def masks_of_samples(self) -> list[npt.NDArray[np.bool_]]:
         """Return each sample's masks, [M, S] bool."""
-        ends = np.cumsum(self.counts * self.mask_counts)
-        return [
-            self.masks[end - chunks * count : end].reshape(count, chunks)
-            for end, chunks, count in zip(ends, self.counts, self.mask_counts, strict=True)
-        ]
+        return _tables(self.masks, self.mask_counts, self.counts)
+
+    def token_logits_of_samples(self) -> list[npt.NDArray[np.float32]]:
+        """Return the logit-probabilities of each sample's answer tokens, [M, A]."""
+        return _tables(self.token_logits, self.mask_counts, self.token_counts)
+
+    def query_logits_of_samples(self) -> list[npt.NDArray[np.float32]]:
+        """Return the logit-probabilities of each sample's question tokens, [M, Q]."""
+        return _tables(self.query_logits, self.mask_counts, self.query_counts)
+
+
+def _tables(
+    flat: npt.NDArray[Any], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> list[npt.NDArray[Any]]:
+    ends = np.cumsum(rows * columns)
+    return [
+        flat[end - height * width : end].reshape(height, width)
+        for end, height, width in zip(ends, rows, columns, strict=True)
+    ]
 
 
 Shard = TypeVar("Shard", bound=ShardArrays)

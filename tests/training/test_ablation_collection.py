@@ -23,10 +23,12 @@ from at2_rag.scoring_model import ScoringModel
 from at2_rag.training import ablation_collection
 from at2_rag.training.ablation import ablate_by_masking, leave_one_out
 from at2_rag.training.ablation_collection import (
+    MOST_CHUNKS,
     AblationPlan,
     collect_ablations,
     describe_left_out,
 )
+from at2_rag.training.answer_decoding import answer_over_states
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import read_both, stacked_features
 from at2_rag.training.examples import Example
@@ -79,26 +81,31 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
     samples = [
         sample
         for shard in shards
-        for sample in draw_samples(examples, shard, seed=0, labelled=False)
+        for sample in draw_samples(examples, shard, seed=0, most_chunks=MOST_CHUNKS, labelled=False)
     ]
     by_example = {sample.example: sample for sample in samples}
     masks, answers = collected.masks_of_samples(), collected.answers_of_samples()
+    token_logits = collected.token_logits_of_samples()
+    query_logits = collected.query_logits_of_samples()
     assert len(masks) == len(answers) == len(collected.examples)
-    ends, row = np.cumsum(collected.mask_counts), 0
+    row = 0
     for number, index in enumerate(collected.examples):
         sample, query = by_example[int(index)], examples[index].query
         chunks = len(sample.chunks)
         assert collected.counts[number] == chunks
         assert np.array_equal(masks[number][: chunks + 1], leave_one_out(chunks))
-        assert len(masks[number]) == chunks + 1 + min(6, 2**chunks - 2)
-        [answer] = model.generate([model.prompts.joint(query, sample.chunks)], max_new_tokens=4)
+        assert not masks[number][chunks + 1].any()
+        assert len(masks[number]) == chunks + 2 + min(6, 2**chunks - 2)
+        prompt = model.prompts.independent(query, sample.chunks)
+        states = model.encode(list(dict.fromkeys(prompt.source_ids)))
+        [answer] = answer_over_states(model, [prompt], states, max_new_tokens=4)
         assert answers[number] == answer != ""
         truth = ablate_by_masking(model, query, sample.chunks, answer, masks[number])
-        place = slice(ends[number] - len(masks[number]), ends[number])
-        found = collected.logit_probabilities[place]
-        assert found == pytest.approx(truth.logit_probabilities, abs=1e-3)
-        found = collected.mean_log_probabilities[place]
-        assert found == pytest.approx(truth.mean_log_probabilities, abs=1e-4)
+        assert token_logits[number] == pytest.approx(truth.token_logits, abs=1e-3)
+        by_source = torch.from_numpy(masks[number][:, list(prompt.owners)])
+        read = model.read_masked(model.prompts.answer(prompt, answer), by_source, question=True)
+        questions = read[:, : prompt.target[1] - prompt.target[0]].numpy()
+        assert query_logits[number] == pytest.approx(questions, abs=1e-3)
         layout = cut.prompts.independent(query, sample.chunks)
         ready = ready_states(cut, encode_prefix(cut), layout)
         features = stacked_features(
@@ -136,7 +143,7 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None:
-    long = Example("long", "b", "what?", (Chunk("river " * 3000), Chunk("sea")), (True, False))
+    long = Example("long", "b", "what? " * 1005, (Chunk("river"), Chunk("sea")), (True, False))
     alone = Example("alone", "c", "what?", (Chunk("only"),), (True,))
     collected = run(tmp_path / "some", [*make_examples("a"), long, alone])
     assert set(collected.examples.tolist()) == {0, 1, 2, 3}
@@ -156,7 +163,8 @@ def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
         progress=lambda *numbers: calls.append(numbers),
     )
     assert np.array_equal(alone.masks, many.masks)
-    assert many.logit_probabilities == pytest.approx(alone.logit_probabilities, abs=1e-3)
+    assert many.token_logits == pytest.approx(alone.token_logits, abs=1e-3)
+    assert many.query_logits == pytest.approx(alone.query_logits, abs=1e-3)
     assert calls[-1] == (8, 8)
 
 

@@ -29,7 +29,7 @@ SPECS = [FeatureSpec("log_mass", ("together",)), FeatureSpec("log_ratio", ("toge
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A random model hardly heeds its chunks; and sums over many threads may differ in a bit."""
-    monkeypatch.setattr(ablation_validation, "LEAST_DROP", 1e-3)
+    monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1e-3)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -63,9 +63,11 @@ def test_every_design_is_tried_and_the_best_is_fitted(tmp_path: Path) -> None:
         progress=lambda stage, *numbers: stages.setdefault(stage, []).append(numbers),
     )
     tried = [result.candidate for result in training.results]
-    assert len(set(tried)) == len(tried) == 2 * 2 * 3 + 1
+    assert len(set(tried)) == len(tried) == 2 * 3 * 3 + 1
     assert {(design.objective, design.ridge) for design in tried[:-1]} == {
-        (objective, ridge) for objective in ("drops", "pearson") for ridge in (3e-3, 1e-2, 3e-2)
+        (objective, ridge)
+        for objective in ("contributions", "drops", "pearson")
+        for ridge in (3e-3, 1e-2, 3e-2)
     }
     best = max(training.results[:-1], key=lambda result: result.ndcg).candidate
     assert tried[-1] == dataclasses.replace(best, depth=1)

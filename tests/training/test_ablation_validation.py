@@ -13,7 +13,7 @@ from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
 from at2_rag.training.ablation import draw_masks, leave_one_out
 from at2_rag.training.ablation_validation import (
-    LEAST_DROP,
+    LEAST_CONTRIBUTION,
     AblationCandidate,
     AblationResult,
     AblationSamples,
@@ -40,12 +40,15 @@ def make_samples(count: int = 60, *, seed: int = 0, labels: bool = True) -> Abla
         own = slice(end - chunks, end)
         gold = end - chunks + int(rng.integers(chunks))
         features[gold, *TELLING] += 4
-        matters[own] = 0.02 * rng.random(chunks)
+        matters[own] = 0.002 * rng.random(chunks)
         matters[gold] = 2.0
-        drawn = np.concatenate([leave_one_out(int(chunks)), draw_masks(int(chunks), 10, rng)])
+        nothing = np.zeros((1, chunks), dtype=bool)
+        random = draw_masks(int(chunks), 10, rng)
+        drawn = np.concatenate([leave_one_out(int(chunks)), nothing, random])
         masks.append(drawn)
-        effects.append(drawn @ matters[own] - 3 + 0.01 * rng.normal(size=len(drawn)))
-    means = np.concatenate(effects).astype(np.float32)
+        effects.append(drawn @ matters[own] - 3 + 0.002 * rng.normal(size=len(drawn)))
+    log_p = np.concatenate(effects)
+    logits = log_p - np.log1p(-np.exp(log_p))
     collected = ShardAblations(
         examples=np.arange(count),
         left_out=np.zeros(3, dtype=np.int64),
@@ -54,8 +57,10 @@ def make_samples(count: int = 60, *, seed: int = 0, labels: bool = True) -> Abla
         counts=counts,
         mask_counts=np.array([len(own) for own in masks]),
         masks=np.concatenate([own.ravel() for own in masks]),
-        logit_probabilities=means * 3,
-        mean_log_probabilities=means,
+        token_counts=np.full(count, 3),
+        token_logits=np.repeat(logits, 3).astype(np.float32),
+        query_counts=np.full(count, 2),
+        query_logits=np.repeat(logits, 2).astype(np.float32),
         log_mass=features,
         log_ratio=np.zeros_like(features),
     )
@@ -83,20 +88,24 @@ def test_samples_are_taken_apart_as_they_were_put_together() -> None:
     ):
         assert masks.shape == (len(effects), chunks)
         assert np.array_equal(masks[: chunks + 1], leave_one_out(int(chunks)))
-        means = effects / 3
+        means = -np.log1p(np.exp(-effects)) / 3  # three tokens, equally likely
         expected = [means[0] - means[1 + place] for place in range(chunks)]
-        assert samples.drops[start : start + chunks] == pytest.approx(expected, abs=1e-5)
+        own = slice(start, start + chunks)
+        assert samples.drops[own] == pytest.approx(expected, abs=1e-5)
+        assert samples.labels is not None
+        assert np.argmax(samples.contributions[own]) == np.argmax(samples.labels[own])
         start += int(chunks)
-    assert np.array_equal(samples.mattered, samples.drops >= LEAST_DROP)
-    assert samples.labels is not None and np.array_equal(samples.mattered, samples.labels)
+    assert np.array_equal(samples.mattered, samples.contributions >= LEAST_CONTRIBUTION)
 
 
-@pytest.mark.parametrize("objective", ["drops", "pearson", "evidence", "mixed"])
+@pytest.mark.parametrize("objective", ["contributions", "drops", "pearson", "evidence", "mixed"])
 def test_what_matters_is_found_out_of_fold(objective: Objective) -> None:
     [result] = judge(make_samples(), candidate(objective))
-    assert result.ndcg > 0.98 and set(result.by_source) == {"even", "odd"}
+    assert result.ndcg > 0.95 and set(result.by_source) == {"even", "odd"}
     assert result.faithfulness > (0.85 if objective == "pearson" else 0.7)
     assert result.ndcg == pytest.approx(np.mean(list(result.by_source.values())))
+    if objective not in ("pearson", "mixed"):  # one chunk matters, which is what shares say
+        assert result.share_faithfulness > 0.95
     blind = make_samples()
     blind.collected.log_mass[(slice(None), *TELLING)] = 0
     assert judge(blind, candidate(objective))[0].ndcg < 0.8
@@ -112,7 +121,7 @@ def test_a_design_without_the_telling_feature_is_worse() -> None:
         candidate("drops", depth=1),
         candidate("drops", spec=together),
     )
-    assert whole.ndcg > 0.98 > 0.8 > max(shallow.ndcg, blind.ndcg)
+    assert whole.ndcg > 0.95 > 0.8 > max(shallow.ndcg, blind.ndcg)
 
 
 def test_faithfulness_is_scipys_correlation_over_random_masks() -> None:
@@ -123,7 +132,7 @@ def test_faithfulness_is_scipys_correlation_over_random_masks() -> None:
         faithfulness(samples, scores), samples.masks, samples.effects, ends, strict=True
     ):
         chunks = masks.shape[1]
-        random = slice(chunks + 1, None)
+        random = slice(chunks + 2, None)
         predicted = [sum(scores[end - chunks : end][mask]) for mask in masks[random]]
         assert value == pytest.approx(pearsonr(predicted, effects[random]).statistic)
 
@@ -146,6 +155,6 @@ def test_objectives_over_labels_need_them() -> None:
 
 def test_answers_that_no_chunk_changes_are_an_error() -> None:
     samples = make_samples(10)
-    still = dataclasses.replace(samples, drops=0 * samples.drops)
-    with pytest.raises(InputError, match="of 10 samples none has a chunk whose absence"):
+    still = dataclasses.replace(samples, contributions=0 * samples.contributions)
+    with pytest.raises(InputError, match="of 10 samples none has a chunk that adds"):
         judge(still, candidate("pearson"))

@@ -46,7 +46,13 @@ def log_softmax_of(model: Any, layout: AnswerLayout, logits: Tensor) -> Tensor:
 
 
 def brute_force(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
-    """Read one long sequence whose mask keeps sources apart and hides those left out."""
+    """Return the answer tokens' log-probabilities with some sources hidden."""
+    logits = brute_force_logits(family, layout, kept)
+    return log_softmax_of(tiny_model(family), layout, logits)
+
+
+def brute_force_logits(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
+    """Read one long sequence whose mask keeps sources apart and hides those left out, [N, V]."""
     model = tiny_model(family, attn_implementation="eager")
     prompt = layout.prompt
     prefix, longest = len(prompt.prefix_ids), max(map(len, prompt.source_ids))
@@ -63,13 +69,13 @@ def brute_force(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
     allowed &= torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
     mask = torch.zeros(1, 1, *allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
     with torch.inference_mode():
-        logits = model(
+        logits: Tensor = model(
             torch.tensor([layout.input_ids]),
             attention_mask=mask,
             position_ids=torch.tensor([positions]),
             use_cache=False,
         ).logits[0]
-    return log_softmax_of(model, layout, logits)
+    return logits
 
 
 @pytest.mark.parametrize("chat_template", [True, False])
@@ -99,6 +105,24 @@ def test_masked_states_equal_brute_force(family: str) -> None:
     for mask, row in zip(masks, found, strict=True):
         expected = brute_force(family, layout, mask.tolist())
         assert torch.nn.functional.logsigmoid(row.double()).allclose(expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
+def test_the_questions_own_tokens_equal_brute_force(family: str) -> None:
+    model = answer_model(family)
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
+    first, last = layout.prompt.target_span
+    masks = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0]]).bool()
+    found = model.read_masked(layout, masks, question=True)
+    assert found.shape == (3, last - first + len(layout.answer_ids))
+    assert found[:, last - first :].allclose(model.read_masked(layout, masks), atol=1e-4)
+    tokens = torch.tensor(layout.input_ids)[first:last]
+    for mask, row in zip(masks, found, strict=True):
+        logits = brute_force_logits(family, layout, mask.tolist())[first - 1 : last - 1].double()
+        expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        assert torch.nn.functional.logsigmoid(row[: last - first].double()).allclose(
+            expected, atol=1e-5
+        )
 
 
 def test_many_masks_in_many_passes_equal_one_by_one() -> None:

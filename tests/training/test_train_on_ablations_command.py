@@ -33,7 +33,7 @@ ABLATION = ("--signal", "ablation", *FEATURES)
 @pytest.fixture(autouse=True)
 def small_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly heeds its chunks."""
-    monkeypatch.setattr(ablation_validation, "LEAST_DROP", 1e-3)
+    monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1e-3)
 
 
 def without_labels(folder: Path) -> Path:
@@ -51,7 +51,9 @@ def without_labels(folder: Path) -> Path:
 def test_labels_and_answers_are_not_needed_and_change_nothing(place: Path, tmp_path: Path) -> None:
     done = train(place, *ABLATION, output=tmp_path / "labelled")
     assert done.exit_code == 0, done.stderr
-    assert "objective" in done.stderr and "drops" in done.stderr and "pearson" in done.stderr
+    assert (
+        "objective" in done.stderr and "contributions" in done.stderr and "pearson" in done.stderr
+    )
     bare = tmp_path / "bare"
     shutil.copytree(place / "tiny", bare / "tiny")
     (bare / "novels.jsonl").write_bytes((place / "novels.jsonl").read_bytes())
@@ -75,7 +77,7 @@ def test_what_was_ablated_is_on_record(place: Path, tmp_path: Path) -> None:
     facts = provenance(tmp_path / "out")
     assert (facts["signal"], facts["answers"], facts["masks"]) == ("ablation", "generated", 6)
     chosen = [row for row in results(tmp_path / "out") if row["chosen"]]
-    assert len(chosen) == 1 and chosen[0]["objective"] in ("drops", "pearson")
+    assert len(chosen) == 1 and chosen[0]["objective"] in ("contributions", "drops", "pearson")
     assert facts["cross_validation"]["faithfulness"] == chosen[0]["faithfulness"]
     assert chosen[0]["ndcg_at_10"] == max(row["ndcg_at_10"] for row in results(tmp_path / "out"))
 
