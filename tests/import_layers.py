@@ -69,7 +69,9 @@ LAYERS: Mapping[str, Layer] = {
         ),
         ("values", "reading"),
     ),
-    "console": Layer((("command_line", "passage_files", "result_table"),), ("values",)),
+    "console": Layer(
+        (("command_line", "passage_files", "result_table", "step_progress"),), ("values",)
+    ),
     "commands": Layer(
         (("model_commands", "training.cli"), ("cli",)),
         ("values", "leaves", "model", "reading", "composition", "training", "console"),
