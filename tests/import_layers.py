@@ -60,11 +60,23 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "training": Layer(
         (
-            ("training", "training.answers", "training.losses", "training.store"),
-            ("training.answer_model", "training.examples", "training.fit"),
+            (
+                "training",
+                "training.answers",
+                "training.losses",
+                "training.store",
+                "training.learning_curve",
+                "training.store_size",
+            ),
+            (
+                "training.answer_model",
+                "training.examples",
+                "training.fit",
+                "training.head_importance",
+            ),
             ("training.ablation", "training.shards", "training.validation"),
             ("training.ablation_validation", "training.collection"),
-            ("training.ablation_collection",),
+            ("training.ablation_collection", "training.dev_figures"),
             ("training.ablation_trainer", "training.trainer"),
         ),
         ("values", "reading"),

@@ -89,7 +89,8 @@ def collect_ablations(
         seed: Of the added chunks and the masks.
         plan: What to ablate; None for `AblationPlan()`.
         workers: Threads that each read samples of their own.
-        progress: Called with the number of samples done and in all.
+        progress: Called with the number of samples done and in all, first with those that the
+            folder held.
 
     Raises:
         DataError: If the folder holds a collection with other settings.
@@ -116,15 +117,17 @@ def collect_ablations(
     )
     reader = _AblationReader(model, answer_model, plan, seed)
     shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
-    total, done, collected = len(examples), 0, []
+    found = [store.read(index) for index in range(len(shards))]
+    total, collected = len(examples), []
+    done = sum(len(shard) for shard, own in zip(shards, found, strict=True) if own is not None)
+    progress(done, total)
     with ThreadPoolExecutor(workers) as executor:
-        for index, shard in enumerate(shards):
-            arrays = store.read(index)
+        for index, (shard, arrays) in enumerate(zip(shards, found, strict=True)):
             if arrays is None:
                 arrays = reader.read(examples, shard, executor)
                 store.write(index, arrays)
-            done += len(shard)
-            progress(done, total)
+                done += len(shard)
+                progress(done, total)
             collected.append(arrays)
     joined = join_shards(collected)
     if not len(joined.examples):
@@ -137,8 +140,13 @@ def collect_ablations(
 
 def describe_left_out(collected: ShardAblations) -> str:
     """Return in words how many examples were left out, and why; "" for none."""
-    counts = collected.left_out.reshape(-1, len(LEFT_OUT)).sum(0)
-    return ", ".join(f"{count} {why}" for count, why in zip(counts, LEFT_OUT, strict=True) if count)
+    return ", ".join(f"{count} {why}" for why, count in count_left_out(collected).items())
+
+
+def count_left_out(collected: ShardAblations) -> dict[str, int]:
+    """Return how many examples were left out, by reason."""
+    counts = collected.left_out.reshape(-1, len(LEFT_OUT)).sum(0).tolist()
+    return {why: count for count, why in zip(counts, LEFT_OUT, strict=True) if count}
 
 
 class _AblationReader:

@@ -148,6 +148,7 @@ def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None
 
 def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
+    again: list[tuple[int, int]] = []
     alone = run(tmp_path / "1", make_examples("ab"))
     many = run(
         tmp_path / "3",
@@ -157,7 +158,9 @@ def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
     )
     assert np.array_equal(alone.masks, many.masks)
     assert many.logit_probabilities == pytest.approx(alone.logit_probabilities, abs=1e-3)
-    assert calls[-1] == (8, 8)
+    assert calls[0] == (0, 8) and calls[-1] == (8, 8)
+    run(tmp_path / "3", make_examples("ab"), progress=lambda *numbers: again.append(numbers))
+    assert again == [(8, 8)]
 
 
 KILLED = """
@@ -169,8 +172,9 @@ from at2_rag.training import ablation_collection
 from tests.training.test_ablation_collection import SHARD_TOKENS, make_examples, run
 ablation_collection.SHARD_TOKENS = SHARD_TOKENS
 def progress(done, total):
-    print("waiting", flush=True)
-    time.sleep(600)
+    if done:
+        print("waiting", flush=True)
+        time.sleep(600)
 run(Path(sys.argv[1]), make_examples("ab"), progress=progress)
 """
 
