@@ -81,12 +81,15 @@ LAYERS: Mapping[str, Layer] = {
         ),
         ("values", "reading"),
     ),
+    "report": Layer(
+        (("report", "report.page", "report.plots"), ("report.training_page",)), ("values",)
+    ),
     "console": Layer(
         (("command_line", "passage_files", "result_table", "step_progress"),), ("values",)
     ),
     "commands": Layer(
-        (("model_commands", "training.cli"), ("cli",)),
-        ("values", "leaves", "model", "reading", "composition", "training", "console"),
+        (("model_commands", "training.record"), ("training.command",), ("training.cli",), ("cli",)),
+        ("values", "leaves", "model", "reading", "composition", "training", "report", "console"),
     ),
 }
 ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner"}

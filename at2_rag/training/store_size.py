@@ -44,19 +44,28 @@ def ablation_bytes(
     return size
 
 
-def check_room(folder: str | Path, needed: int) -> int:
-    """Return how many more bytes a collection takes on its disk.
+def missing_bytes(folder: str | Path, needed: int) -> int:
+    """Return how many of a collection's bytes its folder doesn't hold yet.
 
     Args:
-        folder: Of the collection; may not be there yet. Shards in it are not needed again.
+        folder: Of the collection; may not be there yet.
         needed: Bytes of the whole collection.
+    """
+    shards = Path(folder).glob("shard-*.safetensors")
+    return max(0, needed - sum(path.stat().st_size for path in shards))
+
+
+def check_room(folder: str | Path, missing: int) -> None:
+    """Check that a folder's disk has room.
+
+    Args:
+        folder: May not be there yet.
+        missing: Bytes that are going to be written.
 
     Raises:
         StorageError: If the disk has less free.
     """
     place = Path(folder).resolve()
-    there = sum(path.stat().st_size for path in place.glob("shard-*.safetensors"))
-    missing = max(0, needed - there)
     existing = next(path for path in (place, *place.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if missing > free:
@@ -65,7 +74,6 @@ def check_room(folder: str | Path, needed: int) -> int:
             f"{megabytes(free)} are free on that disk; make room, choose a folder on another "
             "disk, or use fewer examples or layers"
         )
-    return missing
 
 
 def megabytes(size: int) -> str:

@@ -114,4 +114,7 @@ def test_evidence_still_needs_labels(place: Path, tmp_path: Path) -> None:
     without_labels(bare)
     done = train(bare, *FEATURES[:2], output=tmp_path / "out")
     assert done.exit_code == 1
-    assert "novels.jsonl, line 1: chunk 0: the key 'is_gold' is missing" in done.stderr
+    assert "8 of 8 lines of " in done.stderr
+    assert (
+        "novels.jsonl can't be used: line 1: chunk 0: the key 'is_gold' is missing" in done.stderr
+    )
