@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 _LINE, _GRID, _COLOURS = "#1f5fa8", "#d5d9de", "viridis"
+_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _WIDTH = 4.8  # inches; pages scale it down where there is less room
 
 
@@ -41,7 +42,7 @@ def line_plot(
         axes.annotate(
             f"{value:.3f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center"
         )
-    axes.margins(x=0.1, y=0.25)
+    axes.margins(x=0.15, y=0.25)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=_GRID, linewidth=0.6)
@@ -84,6 +85,6 @@ def _svg(figure: Figure, title: str) -> str:
     """Return the figure as an SVG element that is the same for the same figure."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
+        figure.savefig(stream, format="svg", metadata=_METADATA | {"Title": title})
     svg = stream.getvalue()
     return re.sub(r"<svg ", '<svg role="img" ', svg[svg.index("<svg ") :], count=1)

@@ -196,7 +196,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{path} is damaged ({error}); remove its folder, or use another"
+            f"{path} holds no settings ({error}); remove its folder, or use another"
         ) from error
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no settings; remove its folder, or use another")
