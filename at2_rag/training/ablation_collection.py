@@ -202,6 +202,9 @@ class _AblationReader:
         room = self._model.prompts.max_tokens - self._plan.answer_tokens
         try:
             layout = self._model.prompts.joint(example.query, sample.chunks)
+            if self._plan.reference and (answer := _reference_answer(example)):
+                whole = self._model.prompts.answer(layout, answer).input_ids
+                return len(whole) <= self._model.prompts.max_tokens
         except PromptTooLongError:
             return False
         return len(layout.input_ids) + len(self._model.prompts.bridge_ids) <= room
@@ -210,10 +213,7 @@ class _AblationReader:
         self, examples: Sequence[Example], samples: Sequence[Sample], workers: Executor
     ) -> list[str]:
         if self._plan.reference:
-            return [
-                next((text.strip() for text in examples[sample.example].answers), "")
-                for sample in samples
-            ]
+            return [_reference_answer(examples[sample.example]) for sample in samples]
         prompts = [
             self._model.prompts.joint(examples[sample.example].query, sample.chunks)
             for sample in samples
@@ -226,6 +226,11 @@ class _AblationReader:
         chunks = len(sample.chunks)
         rng = np.random.default_rng([self._seed, sample.example, chunks])
         return np.concatenate([leave_one_out(chunks), draw_masks(chunks, self._plan.masks, rng)])
+
+
+def _reference_answer(example: Example) -> str:
+    """Return the first reference answer; "" for none."""
+    return next((text.strip() for text in example.answers), "")
 
 
 def _to_shard(

@@ -135,6 +135,17 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
     assert describe_left_out(collected) == "1 no answer"
 
 
+def test_a_reference_answer_longer_than_the_window_is_left_out(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=("river " * words,))
+        for example, words in zip(make_examples("a"), (1, 5000, 2, 3), strict=True)
+    ]
+    plan = dataclasses.replace(PLAN, reference=True)
+    collected = run(tmp_path, examples, plan=plan)
+    assert collected.examples.tolist() == [0, 2, 3]
+    assert describe_left_out(collected) == "1 longer than the model's window"
+
+
 def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None:
     long = Example("long", "b", "what?", (Chunk("river " * 3000), Chunk("sea")), (True, False))
     alone = Example("alone", "c", "what?", (Chunk("only"),), (True,))
@@ -222,6 +233,16 @@ def test_a_folder_of_another_collection_is_refused(
     run(tmp_path, examples)
     with pytest.raises(DataError, match=named):
         run(tmp_path, examples, **change)
+
+
+def test_a_folder_of_another_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, make_examples("a"))
+    here = ablation_collection.FORMAT
+    monkeypatch.setattr(ablation_collection, "FORMAT", here + 1)
+    with pytest.raises(DataError, match=f"format: {here} there, {here + 1} now"):
+        run(tmp_path, make_examples("a"))
 
 
 @pytest.mark.parametrize("numbers", [{"masks": 0}, {"answer_tokens": 0}])
