@@ -7,14 +7,17 @@ help, so that `at2-rag --help` costs no import of torch.
 from __future__ import annotations
 
 import logging
+import shlex
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from at2_rag.errors import AT2Error
 
@@ -166,6 +169,31 @@ def verbose_option(command: _Command) -> _Command:
         callback=switch_on,
         help="Show logs, and the traceback of an error.",
     )(command)
+
+
+def command_without_places(context: click.Context) -> str:
+    """Return the command line as it was given, with names of files and folders, but no places."""
+    parts = ["at2-rag", context.info_name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params.get(name)
+        option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
+        is_path = isinstance(parameter.type, click.Path)
+        for one in value if isinstance(value, tuple) else (value,):
+            shown = _last_part(one) if is_path else without_place(str(one))
+            parts += [*option, shown]
+    return shlex.join(parts)
+
+
+def without_place(value: str) -> str:
+    """Return the name of a file or folder that is there, and anything else as it is."""
+    return _last_part(value) if Path(value).expanduser().exists() else value
+
+
+def _last_part(path: str) -> str:
+    return Path(path).expanduser().resolve().name
 
 
 def _is_verbose(ctx: click.Context) -> bool:

@@ -16,6 +16,7 @@ stem from what the caller passed are `ValueError`s too, as Python's own function
      |    +-- HeadWeightsNotFoundError      the model has none
      |    +-- HeadWeightsMismatchError      made for another model, template or reading
      +-- ScoringError (RuntimeError)        the model's scores can't be used (NaN, for one)
+     +-- StorageError                       a disk is full, or can't be written
 
 Messages say what was wrong, the value, the limit and the fix.
 """
@@ -71,3 +72,7 @@ class HeadWeightsMismatchError(HeadWeightsError):
 
 class ScoringError(AT2Error, RuntimeError):
     """The scoring model gave scores that can't be used, for example NaN."""
+
+
+class StorageError(AT2Error):
+    """What is to be kept doesn't fit on its disk, or can't be written."""

@@ -60,8 +60,20 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "training": Layer(
         (
-            ("training", "training.answers", "training.losses", "training.store"),
-            ("training.answer_model", "training.examples", "training.fit"),
+            (
+                "training",
+                "training.answers",
+                "training.losses",
+                "training.store",
+                "training.learning_curve",
+                "training.store_size",
+            ),
+            (
+                "training.answer_model",
+                "training.examples",
+                "training.fit",
+                "training.head_importance",
+            ),
             (
                 "training.ablation",
                 "training.answer_decoding",
@@ -69,15 +81,20 @@ LAYERS: Mapping[str, Layer] = {
                 "training.validation",
             ),
             ("training.ablation_validation", "training.collection"),
-            ("training.ablation_collection",),
+            ("training.ablation_collection", "training.dev_figures"),
             ("training.ablation_trainer", "training.trainer"),
         ),
         ("values", "reading"),
     ),
-    "console": Layer((("command_line", "passage_files", "result_table"),), ("values",)),
+    "report": Layer(
+        (("report", "report.page", "report.plots"), ("report.training_page",)), ("values",)
+    ),
+    "console": Layer(
+        (("command_line", "passage_files", "result_table", "step_progress"),), ("values",)
+    ),
     "commands": Layer(
-        (("model_commands", "training.cli"), ("cli",)),
-        ("values", "leaves", "model", "reading", "composition", "training", "console"),
+        (("model_commands", "training.record"), ("training.command",), ("training.cli",), ("cli",)),
+        ("values", "leaves", "model", "reading", "composition", "training", "report", "console"),
     ),
 }
 ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner"}

@@ -93,7 +93,8 @@ def collect_ablations(
         seed: Of the added chunks and the masks.
         plan: What to ablate; None for `AblationPlan()`.
         workers: Threads that each read samples of their own.
-        progress: Called with the number of samples done and in all.
+        progress: Called with the number of samples done and in all, first with those that the
+            folder held.
 
     Raises:
         DataError: If the folder holds a collection with other settings.
@@ -120,15 +121,17 @@ def collect_ablations(
     )
     reader = _AblationReader(model, answer_model, plan, seed)
     shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
-    total, done, collected = len(examples), 0, []
+    found = [store.read(index) for index in range(len(shards))]
+    total, collected = len(examples), []
+    done = sum(len(shard) for shard, own in zip(shards, found, strict=True) if own is not None)
+    progress(done, total)
     with ThreadPoolExecutor(workers) as executor:
-        for index, shard in enumerate(shards):
-            arrays = store.read(index)
+        for index, (shard, arrays) in enumerate(zip(shards, found, strict=True)):
             if arrays is None:
                 arrays = reader.read(examples, shard, executor)
                 store.write(index, arrays)
-            done += len(shard)
-            progress(done, total)
+                done += len(shard)
+                progress(done, total)
             collected.append(arrays)
     joined = join_shards(collected)
     if not len(joined.examples):
@@ -141,8 +144,13 @@ def collect_ablations(
 
 def describe_left_out(collected: ShardAblations) -> str:
     """Return in words how many examples were left out, and why; "" for none."""
-    counts = collected.left_out.reshape(-1, len(LEFT_OUT)).sum(0)
-    return ", ".join(f"{count} {why}" for count, why in zip(counts, LEFT_OUT, strict=True) if count)
+    return ", ".join(f"{count} {why}" for why, count in count_left_out(collected).items())
+
+
+def count_left_out(collected: ShardAblations) -> dict[str, int]:
+    """Return how many examples were left out, by reason."""
+    counts = collected.left_out.reshape(-1, len(LEFT_OUT)).sum(0).tolist()
+    return {why: count for count, why in zip(counts, LEFT_OUT, strict=True) if count}
 
 
 def drawn_samples(examples: Sequence[Example], shard: Sequence[int], *, seed: int) -> list[Sample]:
@@ -207,6 +215,9 @@ class _AblationReader:
         room = self._model.prompts.max_tokens - self._plan.answer_tokens
         try:
             layout = self._model.prompts.independent(example.query, sample.chunks)
+            if self._plan.reference and (answer := _reference_answer(example)):
+                self._model.prompts.answer(layout, answer)
+                return layout
         except PromptTooLongError:
             return None
         return layout if question_end(self._answer_model, layout) <= room else None
@@ -219,10 +230,7 @@ class _AblationReader:
         workers: Executor,
     ) -> list[str]:
         if self._plan.reference:
-            return [
-                next((text.strip() for text in examples[sample.example].answers), "")
-                for sample, _ in samples
-            ]
+            return [_reference_answer(examples[sample.example]) for sample, _ in samples]
         return answer_over_states(
             self._answer_model,
             [layout for _, layout in samples],
@@ -237,6 +245,11 @@ class _AblationReader:
         nothing = np.zeros((1, chunks), dtype=bool)
         random = draw_masks(chunks, self._plan.masks, rng)
         return np.concatenate([leave_one_out(chunks), nothing, random])
+
+
+def _reference_answer(example: Example) -> str:
+    """Return the first reference answer; "" for none."""
+    return next((text.strip() for text in example.answers), "")
 
 
 def _to_shard(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
@@ -18,7 +19,7 @@ from at2_rag.training.ablation_collection import (
     SHARD_TOKENS,
     AblationPlan,
     collect_ablations,
-    describe_left_out,
+    count_left_out,
     drawn_samples,
 )
 from at2_rag.training.ablation_validation import (
@@ -30,6 +31,8 @@ from at2_rag.training.ablation_validation import (
 )
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
+from at2_rag.training.head_importance import head_importance
+from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
 from at2_rag.training.shards import Sample, plan_shards
 from at2_rag.training.validation import (
     RIDGES,
@@ -48,7 +51,7 @@ _OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AblationTraining:
     """What training on ablations gave.
 
@@ -57,14 +60,19 @@ class AblationTraining:
         results: Every design tried, in the order tried, with its out-of-fold figures.
         chosen: The one with the highest macro nDCG@10 out of fold.
         samples: Samples fitted on, by source.
-        left_out: In words, how many examples gave no sample, and why; "" for none.
+        left_out: Examples that gave no sample, by reason.
+        curve: Out-of-fold nDCG@10 (`ndcg_at_10`) and `faithfulness` of the chosen design, fitted
+            on growing parts.
+        importance: [P, L, H], see `head_importance`.
     """
 
     weights: HeadWeights
     results: tuple[AblationResult, ...]
     chosen: AblationResult
     samples: Mapping[str, int]
-    left_out: str
+    left_out: Mapping[str, int]
+    curve: tuple[LearningPoint, ...]
+    importance: npt.NDArray[np.float64]
 
 
 def train_on_ablations(
@@ -145,6 +153,7 @@ def train_on_ablations(
     objectives = _OBJECTIVES[signal]
     total = len(specs) * len(RIDGES) * len(objectives) + len(set(depths) - {model.depth})
     results: list[AblationResult] = []
+    progress("cross-validation", 0, total)
 
     def judge(candidates: Sequence[AblationCandidate]) -> AblationResult:
         for result in cross_validate_ablations(samples, fold_of, candidates, weights):
@@ -167,21 +176,40 @@ def train_on_ablations(
         ]
     )
     design = chosen.candidate
+
+    def judge_part(part: Part) -> dict[str, float | None]:
+        [result] = cross_validate_ablations(samples, fold_of, [design], weights, part=part)
+        figures = result.figures()
+        return {name: figures[name] for name in ("ndcg_at_10", "faithfulness")}
+
+    curve = learning_curve(
+        groups,
+        sources,
+        fold_of,
+        judge_part,
+        seed=seed,
+        progress=lambda done, total: progress("learning curve", done, total),
+    )
+    progress("fit", 0, 1)
     matrix = feature_matrix(collected, design.spec, design.depth)
     fit = samples.fit(matrix, design, np.ones(len(sources), dtype=bool), weights)
     shape = (len(design.spec.passes), design.depth, model.heads)
+    head_weights = HeadWeights(
+        weight=fit.weight.reshape(shape).astype(np.float32),
+        bias=fit.bias,
+        spec=design.spec,
+        fingerprint=fingerprint,
+        template_hash=model.prompts.template_hash,
+    )
+    progress("fit", 1, 1)
     return AblationTraining(
-        HeadWeights(
-            weight=fit.weight.reshape(shape).astype(np.float32),
-            bias=fit.bias,
-            spec=design.spec,
-            fingerprint=fingerprint,
-            template_hash=model.prompts.template_hash,
-        ),
+        head_weights,
         tuple(results),
         chosen,
         dict(sorted(Counter(sources).items())),
-        describe_left_out(collected),
+        count_left_out(collected),
+        curve,
+        head_importance(matrix, head_weights.weight),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +63,8 @@ class AblationResult:
         candidate: The design.
         ndcg: nDCG@10 over the chunks that mattered.
         by_source: The same for each source.
-        faithfulness: Mean correlation over random masks, of scores as they are.
+        faithfulness: Mean correlation over random masks, of scores as they are; NaN where no sample
+            has three that say something.
         faithfulness_by_source: The same for each source.
         share_faithfulness: Mean correlation over random masks, of shares.
     """
@@ -80,9 +82,11 @@ class AblationResult:
             "objective": self.candidate.objective,
             "ndcg_at_10": round(self.ndcg, 4),
             "by_source": rounded(self.by_source),
-            "faithfulness": round(self.faithfulness, 4),
+            "faithfulness": None if isnan(self.faithfulness) else round(self.faithfulness, 4),
             "faithfulness_by_source": rounded(self.faithfulness_by_source),
-            "share_faithfulness": round(self.share_faithfulness, 4),
+            "share_faithfulness": (
+                None if isnan(self.share_faithfulness) else round(self.share_faithfulness, 4)
+            ),
         }
 
 
@@ -227,6 +231,8 @@ def cross_validate_ablations(
     folds: npt.NDArray[np.int64],
     candidates: Sequence[AblationCandidate],
     weights: npt.NDArray[np.float64],
+    *,
+    part: npt.NDArray[np.bool_] | None = None,
 ) -> Iterator[AblationResult]:
     """Yield the out-of-fold figures of each candidate.
 
@@ -235,6 +241,8 @@ def cross_validate_ablations(
         folds: Each sample's fold.
         candidates: What to try.
         weights: Of the samples in the loss.
+        part: [I] bool, samples that may be fitted on, for a learning curve; None for all. All
+            are judged.
 
     Raises:
         InputError: If no sample has a chunk that mattered beside one that didn't.
@@ -254,7 +262,7 @@ def cross_validate_ablations(
         scores = np.zeros(len(matrix))
         for fold in np.unique(folds):
             held = folds == fold
-            fit = samples.fit(matrix, candidate, ~held, weights)
+            fit = samples.fit(matrix, candidate, ~held if part is None else ~held & part, weights)
             rows = np.repeat(held, counts)
             scores[rows] = matrix[rows] @ fit.weight + fit.bias
         quality = np.full(len(counts), np.nan)
@@ -268,9 +276,9 @@ def cross_validate_ablations(
             candidate,
             float(np.mean(list(ndcg.values()))),
             ndcg,
-            float(np.mean(list(faithful.values()))),
+            float(np.mean(list(faithful.values()))) if faithful else float("nan"),
             faithful,
-            float(np.mean(list(of_shares.values()))),
+            float(np.mean(list(of_shares.values()))) if of_shares else float("nan"),
         )
 
 

@@ -25,7 +25,7 @@ from at2_rag.chunk_states import (
     packs,
     ready_states,
 )
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, ScoringError
 from at2_rag.features import PASSES, Pass, Reading, log_mass
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
@@ -48,6 +48,7 @@ def collect(
     reading: Reading,
     fingerprint: str,
     seed: int,
+    padded: bool = True,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ShardFeatures:
@@ -60,13 +61,18 @@ def collect(
         reading: Decides the passes; all quantities of all its passes are collected.
         fingerprint: The model's, so that features of different models are never mixed.
         seed: Of the added distractors.
+        padded: Whether examples get distractors of others, see `draw_samples`; without, each is
+            read with its own chunks.
         workers: Threads that each read samples of their own. One torch thread in each of as many
             workers as there are cores reads about twice as much as one worker with all of them.
-        progress: Called with the number of samples done and in all.
+        progress: Called with the number of samples done and in all, first with those that the
+            folder held.
 
     Raises:
         DataError: If the folder holds a collection with other settings.
         InputError: If no example has both gold and other chunks.
+        ScoringError: If the model's numbers overflowed.
+        StorageError: If a shard can't be written.
     """
     store = ShardStore(
         folder,
@@ -80,24 +86,23 @@ def collect(
             "template": model.prompts.template_hash,
             "seed": seed,
             "examples": content_hash(examples),
+            **({} if padded else {"padded": False}),
         },
     )
-    reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
-    drawn = [
-        draw_samples(examples, shard, seed=seed, most_chunks=reader.most_chunks)
-        for shard in plan_shards(examples)
-    ]
-    shards = [samples for samples in drawn if samples]
+    shards = plan_samples(examples, reading=reading, seed=seed, padded=padded)
     if not shards:
         raise InputError(
             f"none of the {len(examples)} examples has both gold and other chunks; pass examples "
             "with both, or more examples of a source, so that they serve each other as distractors"
         )
-    total, done = sum(map(len, shards)), 0
+    found = [store.read(index) for index in range(len(shards))]
+    total = sum(map(len, shards))
+    done = sum(len(features.examples) for features in found if features is not None)
+    progress(done, total)
+    reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
     collected = []
     with ThreadPoolExecutor(workers) as executor:
-        for index, samples in enumerate(shards):
-            features = store.read(index)
+        for index, (samples, features) in enumerate(zip(shards, found, strict=True)):
             if features is None:
                 read = []
                 for attention in reader.read(samples, examples, executor):
@@ -105,15 +110,31 @@ def collect(
                     progress(done + len(read), total)
                 features = _to_shard(samples, read, PASSES[reading])
                 store.write(index, features)
-            done += len(samples)
-            progress(done, total)
+                done += len(samples)
             collected.append(features)
     return join_shards(collected)
 
 
-class _Reader(Protocol):
-    most_chunks: int
+def plan_samples(
+    examples: Sequence[Example], *, reading: Reading, seed: int, padded: bool = True
+) -> list[list[Sample]]:
+    """Return the samples of each shard that `collect` reads; no shard is empty."""
+    most = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
+    drawn = [
+        draw_samples(examples, shard, seed=seed, most_chunks=most)
+        if padded
+        else [_as_it_is(examples, index) for index in shard]
+        for shard in plan_shards(examples)
+    ]
+    return [samples for samples in drawn if samples]
 
+
+def _as_it_is(examples: Sequence[Example], index: int) -> Sample:
+    own = examples[index]
+    return Sample(index, own.chunks, own.labels, own=len(own.chunks))
+
+
+class _Reader(Protocol):
     def read(
         self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
     ) -> Iterator[Mapping[Pass, SpanAttention]]:
@@ -122,8 +143,6 @@ class _Reader(Protocol):
 
 class _IndependentReader:
     """Reads every different source of a shard once, then each question over its own."""
-
-    most_chunks = MOST_CHUNKS
 
     def __init__(self, model: ScoringModel) -> None:
         model.check_independent()
@@ -155,8 +174,6 @@ class _IndependentReader:
 
 class _JointReader:
     """Reads each sample as one prompt."""
-
-    most_chunks = JOINT_MOST_CHUNKS
 
     def __init__(self, model: ScoringModel) -> None:
         self._model = model
@@ -212,7 +229,11 @@ def _to_shard(
 def stacked_features(
     features: Sequence[Mapping[Pass, SpanAttention]], passes: Sequence[Pass]
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` as shards hold them, [sum of chunks, P, L, H] float16."""
+    """Return `log_mass` and `log_ratio` as shards hold them, [sum of chunks, P, L, H] float16.
+
+    Raises:
+        ScoringError: If a number isn't finite.
+    """
 
     def stacked(quantity: Callable[[SpanAttention], Tensor]) -> npt.NDArray[np.float16]:
         rows = [
@@ -220,6 +241,10 @@ def stacked_features(
             for attention in features
         ]
         array: npt.NDArray[np.float16] = torch.cat(rows).half().cpu().numpy()
+        if not np.isfinite(array).all():
+            raise ScoringError(
+                "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
+            )
         return array
 
     return {

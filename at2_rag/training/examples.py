@@ -16,7 +16,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ import numpy as np
 
 from at2_rag.chunks import Chunk, as_chunk
 from at2_rag.errors import ChunkTypeError, DataError
+
+_MOST_NAMED = 5
+"""Bad lines that an error names; it counts them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ class Example:
         return tuple(chunk for chunk, label in zip(self.chunks, self.labels, strict=True) if label)
 
 
+@dataclass(frozen=True, slots=True)
+class _BadLine:
+    """Why a line can't be used, with its number."""
+
+    reason: str
+
+
 def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -66,12 +76,28 @@ def read_examples(
             read as not gold.
 
     Raises:
-        DataError: If a file can't be read or holds no example, or a line isn't a usable one; the
-            message names the file, the line and what was wrong.
+        DataError: If a file can't be read or holds no example, or lines aren't usable ones; the
+            message counts those of all files and names the first few with what was wrong.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    return [example for path in paths for example in _read_file(Path(path), labelled=labelled)]
+    return [example for own in read_files(paths, labelled=labelled) for example in own]
+
+
+def read_files(
+    paths: Iterable[str | os.PathLike[str]], *, labelled: bool = True
+) -> list[list[Example]]:
+    """Read the examples of each file, as `read_examples` does."""
+    examples, wrong = [], []
+    for path in map(Path, paths):
+        lines = _read_file(path, labelled=labelled)
+        bad = [line for line in lines if isinstance(line, _BadLine)]
+        if bad:
+            wrong.append((path, len(lines), bad))
+        examples.append([line for line in lines if isinstance(line, Example)])
+    if wrong:
+        raise DataError(_describe(wrong))
+    return examples
 
 
 def draw_per_source(examples: Sequence[Example], limit: int, *, seed: int) -> list[Example]:
@@ -124,22 +150,46 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(root(node), len(numbers)) for node in range(len(keys))]
 
 
-def _read_file(path: Path, *, labelled: bool) -> Iterator[Example]:
+def _read_file(path: Path, *, labelled: bool) -> list[Example | _BadLine]:
+    """Return what each line that isn't blank holds, or why it can't be used."""
     source = path.name.removesuffix(".gz").removesuffix(".jsonl")
     number = 0
-    empty = True
+    found: list[Example | _BadLine] = []
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    empty = False
-                    place = f"{path}, line {number}"
-                    yield _parse_line(line, source=source, place=place, labelled=labelled)
+                if not line.strip():
+                    continue
+                place = f"line {number}"
+                try:
+                    found.append(_parse_line(line, source=source, place=place, labelled=labelled))
+                except DataError as error:
+                    found.append(_BadLine(str(error)))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
-    if empty:
+    if not found:
         raise DataError(f"{path}: holds no example; expected one JSON object a line")
+    return found
+
+
+def _describe(wrong: Sequence[tuple[Path, int, Sequence[_BadLine]]]) -> str:
+    """Say in one line which lines of which files can't be used.
+
+    Args:
+        wrong: Files with the number of their lines and the bad ones.
+    """
+    first, _, bad = wrong[0]
+    if len(wrong) == len(bad) == 1:
+        return f"{first}, {bad[0].reason}"
+    parts, left = [], _MOST_NAMED
+    for path, total, bad in wrong:
+        named = [line.reason for line in bad[:left]]
+        left -= len(named)
+        more = len(bad) - len(named)
+        named += [f"and {more} more" if named else "not named here"] if more else []
+        parts.append(f"{len(bad)} of {total} lines of {path} can't be used: {'; '.join(named)}")
+    return f"{'; '.join(parts)}; fix or remove them"
 
 
 def _parse_line(line: bytes, *, source: str, place: str, labelled: bool) -> Example:

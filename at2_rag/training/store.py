@@ -19,7 +19,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from at2_rag.errors import DataError
+from at2_rag.errors import DataError, StorageError
 
 SETTINGS_FILE = "collection.json"
 
@@ -143,7 +143,9 @@ class ShardStore(Generic[Shard]):
         settings: JSON-ready values that decide the content.
 
     Raises:
-        DataError: If the folder holds a collection with other settings.
+        DataError: If the folder holds a collection with other settings, or its settings can't be
+            read.
+        StorageError: If the folder can't be written.
     """
 
     def __init__(
@@ -151,13 +153,16 @@ class ShardStore(Generic[Shard]):
     ) -> None:
         self.folder = Path(folder)
         self._kind = kind
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS_FILE
         wanted = json.loads(json.dumps(settings))
         if not path.exists():
-            _write_whole(path, json.dumps(wanted, indent=2, sort_keys=True).encode())
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _write_whole(path, json.dumps(wanted, indent=2, sort_keys=True).encode())
+            except OSError as error:
+                raise self._unwritten(path, error) from error
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read_settings(path)
         differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
         if differing:
             changes = ", ".join(
@@ -180,14 +185,41 @@ class ShardStore(Generic[Shard]):
             return None
 
     def write(self, index: int, shard: Shard) -> None:
-        """Write a shard; it is there whole or not at all."""
+        """Write a shard; it is there whole or not at all.
+
+        Raises:
+            StorageError: If it can't be written; shards that are there stay.
+        """
         path = self._path(index)
         temporary = path.with_suffix(".part")
-        save_file(shard.arrays(), temporary)
-        os.replace(temporary, path)
+        try:
+            save_file(shard.arrays(), temporary)
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise self._unwritten(path, error) from error
+
+    def _unwritten(self, path: Path, error: Exception) -> StorageError:
+        kept = len(list(self.folder.glob("shard-*.safetensors")))
+        return StorageError(
+            f"{path} can't be written ({error}); the {kept} shards written before are kept and a "
+            "rerun goes on from there: make room on that disk, or move the folder to another one"
+        )
 
     def _path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} holds no settings ({error}); remove its folder, or use another"
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no settings; remove its folder, or use another")
+    return found
 
 
 def _write_whole(path: Path, data: bytes) -> None:

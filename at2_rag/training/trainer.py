@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
@@ -16,6 +17,8 @@ from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import collect
 from at2_rag.training.examples import Example, gold_groups
 from at2_rag.training.fit import fit_listwise
+from at2_rag.training.head_importance import head_importance
+from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
 from at2_rag.training.losses import ListwiseData
 from at2_rag.training.validation import (
     RIDGES,
@@ -31,7 +34,7 @@ from at2_rag.training.validation import (
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Training:
     """What a training run gave.
 
@@ -40,12 +43,18 @@ class Training:
         results: Every design tried, in the order tried, with its out-of-fold quality.
         chosen: The one with the highest macro nDCG@10 out of fold.
         samples: Samples fitted on, by source.
+        left_out: Examples that gave no sample, by reason.
+        curve: Out-of-fold nDCG@10 (`ndcg_at_10`) of the chosen design, fitted on growing parts.
+        importance: [P, L, H], see `head_importance`.
     """
 
     weights: HeadWeights
     results: tuple[CandidateResult, ...]
     chosen: CandidateResult
     samples: Mapping[str, int]
+    left_out: Mapping[str, int]
+    curve: tuple[LearningPoint, ...]
+    importance: npt.NDArray[np.float64]
 
 
 def train(
@@ -65,8 +74,9 @@ def train(
     """Fit head weights on evidence labels.
 
     First every feature set is cross-validated at the model's depth, each with every ridge; then
-    the best of them at each of the other depths. Folds keep examples that share a gold passage
-    together. Deterministic for given arguments and thread count.
+    the best of them at each of the other depths. The best of all is fitted on growing parts of the
+    data, for the learning curve, and then on everything. Folds keep examples that share a gold
+    passage together. Deterministic for given arguments and thread count.
 
     Args:
         model: The scoring model, cut to the deepest layer wanted.
@@ -80,24 +90,16 @@ def train(
         folds: Number of folds.
         seed: Of the added distractors and the folds.
         workers: Reading threads, see `collect`.
-        progress: Called with the stage's name, the steps done and in all.
+        progress: Called with the stage's name, the steps done and in all; the first call of a
+            stage begins it.
 
     Raises:
         InputError: If a depth is out of range, a feature set is of another reading, or the data
             is too little: fewer gold groups than folds, or no sample that ranks enough chunks.
         DataError: If the folder holds features of another collection.
     """
-    for depth in depths:
-        if not 1 <= depth <= model.depth:
-            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
     specs = list(specs) if specs is not None else feature_specs(reading)
-    for spec in specs:
-        if spec.reading != reading:
-            raise InputError(
-                f"the features {spec} are of reading {spec.reading!r}, to be fitted for is "
-                f"{reading!r}; pass features of the passes {', '.join(PASSES[reading])}, or "
-                f"reading={spec.reading!r}"
-            )
+    _check_designs(specs, depths, reading, model)
     collected = collect(
         model,
         examples,
@@ -120,6 +122,7 @@ def train(
     others = sorted(set(depths) - {model.depth}, reverse=True)
     total = len(specs) * len(RIDGES) + len(others)
     results: list[CandidateResult] = []
+    progress("cross-validation", 0, total)
 
     def best() -> CandidateResult:
         return max(results, key=lambda result: result.ndcg)
@@ -135,6 +138,20 @@ def train(
         progress("cross-validation", len(results), total)
     chosen = best()
     design = chosen.candidate
+
+    def judge(part: Part) -> dict[str, float | None]:
+        [result] = cross_validate(collected, sources, fold_of, [design], part=part)
+        return {"ndcg_at_10": result.ndcg}
+
+    curve = learning_curve(
+        groups,
+        sources,
+        fold_of,
+        judge,
+        seed=seed,
+        progress=lambda done, total: progress("learning curve", done, total),
+    )
+    progress("fit", 0, 1)
     data = ListwiseData(
         feature_matrix(collected, design.spec, design.depth),
         collected.labels,
@@ -150,4 +167,29 @@ def train(
         fingerprint=fingerprint,
         template_hash=model.prompts.template_hash,
     )
-    return Training(weights, tuple(results), chosen, dict(sorted(Counter(sources).items())))
+    progress("fit", 1, 1)
+    lacking = len(examples) - len(sources)
+    return Training(
+        weights,
+        tuple(results),
+        chosen,
+        dict(sorted(Counter(sources).items())),
+        {"without both gold and other chunks": lacking} if lacking else {},
+        curve,
+        head_importance(data.features, weights.weight),
+    )
+
+
+def _check_designs(
+    specs: Sequence[FeatureSpec], depths: Sequence[int], reading: Reading, model: ScoringModel
+) -> None:
+    for depth in depths:
+        if not 1 <= depth <= model.depth:
+            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
+    for spec in specs:
+        if spec.reading != reading:
+            raise InputError(
+                f"the features {spec} are of reading {spec.reading!r}, to be fitted for is "
+                f"{reading!r}; pass features of the passes {', '.join(PASSES[reading])}, or "
+                f"reading={spec.reading!r}"
+            )

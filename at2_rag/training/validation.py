@@ -22,7 +22,8 @@ _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
     "independent": (("together",), ("apart",), ("together", "apart")),
     "joint": (("joint",),),
 }
-_FEWEST_CHUNKS = 4
+FEWEST_CHUNKS = 4
+"""Chunks of a sample whose ranking is judged, at least; guessing does too well with fewer."""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,13 +107,24 @@ def assign_folds(
 
 
 def out_of_fold_scores(
-    data: ListwiseData, folds: npt.NDArray[np.int64], *, ridge: float
+    data: ListwiseData,
+    folds: npt.NDArray[np.int64],
+    *,
+    ridge: float,
+    part: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return the score [N] of every source by weights fitted without its sample's fold."""
+    """Return the score [N] of every source by weights fitted without its sample's fold.
+
+    Args:
+        data: The samples.
+        folds: [I] int64, each sample's fold.
+        ridge: Penalty, see `fit_listwise`.
+        part: [I] bool, samples that may be fitted on; None for all.
+    """
     scores = np.zeros(len(data.features))
     for fold in np.unique(folds):
         held = folds == fold
-        fit = fit_listwise(data.take(~held), ridge=ridge)
+        fit = fit_listwise(data.take(~held if part is None else ~held & part), ridge=ridge)
         rows = np.repeat(held, data.counts)
         scores[rows] = data.features[rows] @ fit.weight + fit.bias
     return scores
@@ -138,6 +150,8 @@ def cross_validate(
     sources: Sequence[str],
     folds: npt.NDArray[np.int64],
     candidates: Iterable[Candidate],
+    *,
+    part: npt.NDArray[np.bool_] | None = None,
 ) -> Iterator[CandidateResult]:
     """Yield the out-of-fold quality of each candidate.
 
@@ -149,19 +163,23 @@ def cross_validate(
         sources: Each sample's data set; every one counts the same in fit and result.
         folds: Each sample's fold.
         candidates: What to try; each is taken after the result of the one before was yielded.
+        part: [I] bool, samples that may be fitted on, for a learning curve; None for all. All
+            are judged, and the warning isn't repeated.
 
     Raises:
         InputError: If no sample can be judged.
     """
     names = np.array(sources)
-    judged = _judged(collected.counts, names)
+    judged = _judged(collected.counts)
+    if part is None:
+        _warn_of_unjudged(judged, names)
     matrix, built = np.zeros((0, 0), dtype=np.float32), None
     for candidate in candidates:
         if built != (candidate.spec, candidate.depth):
             built = (candidate.spec, candidate.depth)
             matrix = feature_matrix(collected, *built)
         data = ListwiseData(matrix, collected.labels, collected.counts, source_weights(sources))
-        scores = out_of_fold_scores(data, folds, ridge=candidate.ridge)
+        scores = out_of_fold_scores(data, folds, ridge=candidate.ridge, part=part)
         quality = ndcg_at_10(scores, collected.labels, collected.counts)
         by_source = {
             str(name): float(quality[judged & (names == name)].mean())
@@ -170,14 +188,18 @@ def cross_validate(
         yield CandidateResult(candidate, float(np.mean(list(by_source.values()))), by_source)
 
 
-def _judged(counts: npt.NDArray[np.int64], sources: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    judged = counts >= _FEWEST_CHUNKS
+def _judged(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    judged = counts >= FEWEST_CHUNKS
     if not judged.any():
         raise InputError(
-            f"none of the {len(counts)} samples has {_FEWEST_CHUNKS} chunks or more (the largest "
+            f"none of the {len(counts)} samples has {FEWEST_CHUNKS} chunks or more (the largest "
             f"has {counts.max(initial=0)}), so cross-validation has no ranking to judge; pass "
             "examples with more chunks"
         )
+    return judged
+
+
+def _warn_of_unjudged(judged: npt.NDArray[np.bool_], sources: npt.NDArray[np.str_]) -> None:
     unjudged = Counter(sources.tolist())
     for name in set(sources[judged].tolist()):
         del unjudged[name]
@@ -186,6 +208,5 @@ def _judged(counts: npt.NDArray[np.int64], sources: npt.NDArray[np.str_]) -> npt
             "cross-validation leaves out %s: no sample has %d chunks or more, so nothing there is "
             "judged; its samples are fitted on all the same",
             ", ".join(f"{name!r} ({count} samples)" for name, count in sorted(unjudged.items())),
-            _FEWEST_CHUNKS,
+            FEWEST_CHUNKS,
         )
-    return judged

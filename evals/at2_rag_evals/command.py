@@ -11,16 +11,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from at2_rag.errors import DataError
+from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
@@ -87,7 +80,7 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
     )
     sets = _item_sets(request)
     rankers = [make_ranker(name, options) for name in request.systems]
-    with progress_bars() as progress:
+    with StepProgress() as progress:
         rated_sets = rate_systems(
             sets,
             rankers,
@@ -126,18 +119,6 @@ def _item_sets(request: RankingRequest) -> list[ItemSet]:
                 f"{json.dumps(item_set.left_out)}); pass a smaller --pad-to or more items"
             )
     return [natural, *padded]
-
-
-def progress_bars() -> Progress:
-    """Return bars of what is left to do, on standard error."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _report(

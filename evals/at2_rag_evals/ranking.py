@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from rich.progress import Progress
 
 from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.training.examples import Example
@@ -18,6 +16,8 @@ from at2_rag_evals.items import ItemSet, content_hash
 from at2_rag_evals.metrics import METRICS, gold_ranks, rank_by_score
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.score_store import ScoredItem, ScoreStore
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def rate_systems(
     rankers: Sequence[Ranker],
     *,
     folder: Path | None,
-    progress: Progress,
+    progress: Progress = lambda stage, done, total: None,
 ) -> list[RatedSet]:
     """Let every system rank every item and rate the rankings.
 
@@ -64,7 +64,7 @@ def rate_systems(
         rankers: The systems.
         folder: Where scores are kept as they are made, and found by a later run; None for
             nowhere.
-        progress: Shows what is left to do.
+        progress: Called with the system's name, the items scored and in all.
 
     Raises:
         InputError: If another run is writing to `folder`.
@@ -99,12 +99,13 @@ def _rate_systems(
     ratings: list[dict[str, tuple[Rating, ...]]] = [{} for _ in item_sets]
     for ranker, store in zip(rankers, stores, strict=True):
         missing = [key for key in by_source if key not in store]
-        task = progress.add_task(ranker.name, total=len(missing), visible=bool(missing))
+        if missing:
+            progress(ranker.name, 0, len(missing))
         with ThreadPoolExecutor(ranker.workers) as executor:
             scored = executor.map(partial(_score_item, ranker), [items[key] for key in missing])
-            for key, result in zip(missing, scored, strict=True):
+            for done, (key, result) in enumerate(zip(missing, scored, strict=True), start=1):
                 store.add(key, result)
-                progress.advance(task)
+                progress(ranker.name, done, len(missing))
         for item_set, own, rated in zip(item_sets, keys, ratings, strict=True):
             rated[ranker.name] = tuple(
                 _rate(item, store[key]) for key, item in zip(own, item_set.items, strict=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from rich.progress import Progress
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError, UnsupportedModelError
@@ -23,8 +22,7 @@ SETS = [ItemSet("natural size", ITEMS[:4], {}), ItemSet("others", ITEMS[2:], {})
 
 
 def run(rankers: Sequence[Ranker], folder: Path | None = None) -> list[RatedSet]:
-    with Progress(disable=True) as progress:
-        return rate_systems(SETS, rankers, folder=folder, progress=progress)
+    return rate_systems(SETS, rankers, folder=folder)
 
 
 def without_times(rated: Sequence[RatedSet]) -> list[object]:

@@ -142,6 +142,17 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
     assert describe_left_out(collected) == "1 no answer"
 
 
+def test_a_reference_answer_longer_than_the_window_is_left_out(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=("river " * words,))
+        for example, words in zip(make_examples("a"), (1, 5000, 2, 3), strict=True)
+    ]
+    plan = dataclasses.replace(PLAN, reference=True)
+    collected = run(tmp_path, examples, plan=plan)
+    assert collected.examples.tolist() == [0, 2, 3]
+    assert describe_left_out(collected) == "1 longer than the model's window"
+
+
 def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None:
     long = Example("long", "b", "what? " * 1005, (Chunk("river"), Chunk("sea")), (True, False))
     alone = Example("alone", "c", "what?", (Chunk("only"),), (True,))
@@ -155,6 +166,7 @@ def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None
 
 def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
+    again: list[tuple[int, int]] = []
     alone = run(tmp_path / "1", make_examples("ab"))
     many = run(
         tmp_path / "3",
@@ -165,7 +177,9 @@ def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
     assert np.array_equal(alone.masks, many.masks)
     assert many.token_logits == pytest.approx(alone.token_logits, abs=1e-3)
     assert many.query_logits == pytest.approx(alone.query_logits, abs=1e-3)
-    assert calls[-1] == (8, 8)
+    assert calls[0] == (0, 8) and calls[-1] == (8, 8)
+    run(tmp_path / "3", make_examples("ab"), progress=lambda *numbers: again.append(numbers))
+    assert again == [(8, 8)]
 
 
 KILLED = """
@@ -177,8 +191,9 @@ from at2_rag.training import ablation_collection
 from tests.training.test_ablation_collection import SHARD_TOKENS, make_examples, run
 ablation_collection.SHARD_TOKENS = SHARD_TOKENS
 def progress(done, total):
-    print("waiting", flush=True)
-    time.sleep(600)
+    if done:
+        print("waiting", flush=True)
+        time.sleep(600)
 run(Path(sys.argv[1]), make_examples("ab"), progress=progress)
 """
 
@@ -226,6 +241,16 @@ def test_a_folder_of_another_collection_is_refused(
     run(tmp_path, examples)
     with pytest.raises(DataError, match=named):
         run(tmp_path, examples, **change)
+
+
+def test_a_folder_of_another_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, make_examples("a"))
+    here = ablation_collection.FORMAT
+    monkeypatch.setattr(ablation_collection, "FORMAT", here + 1)
+    with pytest.raises(DataError, match=f"format: {here} there, {here + 1} now"):
+        run(tmp_path, make_examples("a"))
 
 
 @pytest.mark.parametrize("numbers", [{"masks": 0}, {"answer_tokens": 0}])

@@ -77,7 +77,14 @@ def test_every_design_is_tried_and_the_best_is_fitted(tmp_path: Path) -> None:
     assert sum(training.samples.values()) <= 12 and set(training.samples) == {"a", "b"}
     for numbers in stages.values():
         assert numbers[-1][0] == numbers[-1][1]
-    assert set(stages) == {"reading", "cross-validation"}
+    assert list(stages) == ["reading", "cross-validation", "learning curve", "fit"]
+    assert [point.share for point in training.curve][-1] == 1.0
+    full = training.curve[-1].figures
+    assert full == {
+        "ndcg_at_10": round(training.chosen.ndcg, 4),
+        "faithfulness": round(training.chosen.faithfulness, 4),
+    }
+    assert training.importance.shape == training.weights.weight.shape
 
 
 def test_the_weights_are_the_pruners(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ import torch
 from at2_rag import AT2Pruner
 from at2_rag.chunk_states import encode_prefix, ready_states
 from at2_rag.chunks import Chunk
-from at2_rag.errors import DataError, InputError, UnsupportedModelError
+from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.training import collection
 from at2_rag.training.collection import JOINT_MOST_CHUNKS, collect
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import Sample, draw_samples, plan_shards
@@ -248,6 +249,36 @@ def test_a_folder_of_another_collection_is_refused(
     with pytest.raises(DataError, match=named):
         run(tmp_path, **options)
     assert bytes_of(tmp_path) == before
+
+
+def test_a_folder_of_another_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, make_examples("a"))
+    monkeypatch.setattr(collection, "FORMAT", collection.FORMAT + 1)
+    with pytest.raises(DataError, match="format: 1 there, 2 now"):
+        run(tmp_path, make_examples("a"))
+
+
+def test_examples_are_read_as_they_are_where_wanted(tmp_path: Path) -> None:
+    examples = make_examples("ab")
+    collected = run(tmp_path, examples, padded=False)
+    by_example = dict(zip(collected.examples.tolist(), collected.counts.tolist(), strict=True))
+    assert by_example == {index: len(one.chunks) for index, one in enumerate(examples)}
+    with pytest.raises(DataError, match="padded: False there, None now"):
+        run(tmp_path, examples)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_attention_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    broken = tiny_model()
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(value)
+    model = ScoringModel(broken, tiny_tokenizer(), depth=DEPTH)
+    with pytest.raises(ScoringError, match="NaN or infinity; load it in float32"):
+        run(tmp_path, make_examples("a"), model=model)
+    assert not list(tmp_path.glob("shard-*"))
 
 
 def test_a_family_that_cannot_be_read_independently_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import DataError
-from at2_rag.training.examples import Example, gold_groups, linked_groups, read_examples
+from at2_rag.training.examples import (
+    Example,
+    gold_groups,
+    linked_groups,
+    read_examples,
+    read_files,
+)
 
 ITEM: dict[str, Any] = {
     "id": "q1",
@@ -117,6 +123,48 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: object, message: str) -
         read_examples([path])
     assert str(caught.value).startswith(f"{path}, line 3: ")
     assert message in str(caught.value)
+
+
+def test_all_bad_lines_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
+    bad = "{", {**ITEM, "id": 7}
+    path = write(tmp_path / "bad.jsonl", ITEM, "", bad[0], ITEM, bad[1])
+    with pytest.raises(DataError) as caught:
+        read_examples(path)
+    message = str(caught.value)
+    assert message.startswith(f"2 of 4 lines of {path} can't be used: line 3: not JSON (")
+    assert message.endswith("; line 5: 'id' is a int; expected a string; fix or remove them")
+
+
+def test_bad_lines_of_several_files_are_one_error(tmp_path: Path) -> None:
+    bad = {**ITEM, "id": 7}
+    first = write(tmp_path / "first.jsonl", bad, ITEM, bad)
+    whole = write(tmp_path / "whole.jsonl", ITEM)
+    second = write(tmp_path / "second.jsonl", *[bad] * 10)
+    third = write(tmp_path / "third.jsonl", bad)
+    with pytest.raises(DataError) as caught:
+        read_examples([first, whole, second, third])
+    reason = "'id' is a int; expected a string"
+    named = "; ".join(f"line {number}: {reason}" for number in (1, 2, 3))
+    assert str(caught.value) == (
+        f"2 of 3 lines of {first} can't be used: line 1: {reason}; line 3: {reason}; "
+        f"10 of 10 lines of {second} can't be used: {named}; and 7 more; "
+        f"1 of 1 lines of {third} can't be used: not named here; fix or remove them"
+    )
+
+
+def test_a_reason_that_quotes_the_line_is_short(tmp_path: Path) -> None:
+    bad = {**ITEM, "answers": "x" * 10_000}
+    with pytest.raises(DataError) as caught:
+        read_examples(write(tmp_path / "bad.jsonl", bad, bad))
+    assert len(str(caught.value)) < 500 + 2 * len(str(tmp_path))
+
+
+def test_files_are_read_apart_where_wanted(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / "a.jsonl", ITEM, {**ITEM, "id": "q2"}),
+        write(tmp_path / "b.jsonl", ITEM),
+    ]
+    assert [[example.id for example in own] for own in read_files(paths)] == [["q1", "q2"], ["q1"]]
 
 
 def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:

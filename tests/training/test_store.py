@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag.errors import DataError
+from at2_rag.errors import DataError, StorageError
 from at2_rag.training.store import SETTINGS_FILE, ShardFeatures, ShardStore, join_shards
 
-SETTINGS: dict[str, Any] = {"seed": 0, "depth": 2, "reading": "independent", "nested": {"a": [1]}}
+SETTINGS: dict[str, Any] = {
+    "format": 1,
+    "fingerprint": "a",
+    "seed": 0,
+    "depth": 2,
+    "reading": "independent",
+    "nested": {"a": [1]},
+}
 NAMES = ("examples", "counts", "labels", "log_mass", "log_ratio")
 
 
@@ -61,6 +68,8 @@ def test_what_is_written_is_read_again_later(tmp_path: Path) -> None:
         ({"nested": {"a": [2]}}, ["nested: {'a': [1]} there, {'a': [2]} now"]),
         ({"new": True}, ["new: None there, True now"]),
         ({"seed": None}, ["seed: 0 there, None now"]),
+        ({"format": 2}, ["format: 1 there, 2 now"]),
+        ({"fingerprint": "b"}, ["fingerprint: 'a' there, 'b' now"]),
     ],
 )
 def test_other_settings_are_refused_naming_what_differs(
@@ -135,7 +144,26 @@ except Exception as error:
         cwd=Path(__file__).parents[2],
     )
     assert ran.returncode == 0 and "File too large" in ran.stdout, ran.stdout + ran.stderr
+    [line] = ran.stdout.splitlines()
+    assert line.startswith("StorageError ") and "the 1 shards written before are kept" in line
+    assert "a rerun goes on from there" in line
+    assert not list(tmp_path.glob("*.part"))
     assert same(ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).read(0), shard())
+
+
+@pytest.mark.parametrize("damage", ["", '{"seed": 0', "[]", "\xff"])
+def test_settings_that_cannot_be_read_are_refused(tmp_path: Path, damage: str) -> None:
+    ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).write(0, shard())
+    (tmp_path / SETTINGS_FILE).write_bytes(damage.encode("latin-1"))
+    with pytest.raises(DataError, match=r"collection\.json holds no settings.*remove its folder"):
+        ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    assert (tmp_path / "shard-00000.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file/collection\.json can't be written"):
+        ShardStore(tmp_path / "file", ShardFeatures, settings=SETTINGS)
 
 
 def test_settings_are_for_people_too(tmp_path: Path) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from at2_rag.training import ablation_validation
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.planted_examples import planted_examples, write_examples
 from tests.training.test_train_command import (
     CHUNKS,
+    PAGE_FILE,
     QUERY,
     bytes_of,
     cache,
@@ -20,6 +25,7 @@ from tests.training.test_train_command import (
     process,
     provenance,
     pruner,
+    record,
     results,
     train,
 )
@@ -116,4 +122,100 @@ def test_evidence_still_needs_labels(place: Path, tmp_path: Path) -> None:
     without_labels(bare)
     done = train(bare, *FEATURES[:2], output=tmp_path / "out")
     assert done.exit_code == 1
-    assert "novels.jsonl, line 1: chunk 0: the key 'is_gold' is missing" in done.stderr
+    assert "8 of 8 lines of " in done.stderr
+    assert (
+        "novels.jsonl can't be used: line 1: chunk 0: the key 'is_gold' is missing" in done.stderr
+    )
+
+
+def odd_data(place: Path, folder: Path) -> Path:
+    """The data with one example each that has one chunk, is too long, and has no answer."""
+    folder.mkdir()
+    (folder / "tiny").symlink_to(place / "tiny")
+    good = planted_examples(["novels"], each=8)
+    alone = planted_examples(["alone"], each=1, chunks=1)  # nothing of its source to add
+    long = replace(good[0], id="long", query="river " * 3000)
+    silent = replace(good[1], id="silent", answers=("  ",))
+    write_examples(folder / "novels.jsonl", [*good, *alone, long, silent])
+    write_examples(folder / "seas.jsonl.gz", planted_examples(["seas"]))
+    return folder
+
+
+def test_what_cannot_be_ablated_is_left_out_and_on_record(place: Path, tmp_path: Path) -> None:
+    data = odd_data(place, tmp_path / "data")
+    done = train(data, *ABLATION, "--answers", "reference", output=tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    expected = {
+        "fewer than two chunks": 1,
+        "longer than the model's window": 1,
+        "no answer": 1,
+    }
+    assert record(tmp_path / "out")["left_out"] == expected
+    assert provenance(tmp_path / "out")["left_out"] == expected
+    assert record(tmp_path / "out")["samples"] == {"novels": 8, "seas": 8}
+    page = (tmp_path / "out" / PAGE_FILE).read_text()
+    assert "1 fewer than two chunks" in page and "Faithfulness" in page
+
+
+def test_curve_and_dev_figures_of_ablations(place: Path, tmp_path: Path) -> None:
+    dev = write_examples(tmp_path / "dev.jsonl", planted_examples(["lakes"], each=4))
+    done = train(place, *ABLATION, "--dev", dev, output=tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    known = record(tmp_path / "out")
+    [chosen] = [row for row in known["candidates"] if row["chosen"]]
+    assert known["learning_curve"][-1]["figures"] == {
+        name: chosen[name] for name in ("ndcg_at_10", "faithfulness")
+    }
+    assert known["dev"]["examples"] == {"lakes": 4}
+
+
+def test_one_mask_leaves_faithfulness_open(place: Path, tmp_path: Path) -> None:
+    done = train(place, *ABLATION, "--masks", 1, output=tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert {row["faithfulness"] for row in results(tmp_path / "out")} == {None}
+    assert provenance(tmp_path / "out")["cross_validation"]["faithfulness"] is None
+    assert "NaN" not in (tmp_path / "out" / "head_weights.json").read_text()
+
+
+def test_answers_that_heed_no_chunk_are_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1000.0)
+    done = train(place, *ABLATION, output=tmp_path / "out")
+    assert done.exit_code == 1
+    assert "of 16 samples none has a chunk that adds 1000.0 nats" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("parameter", ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"])
+def test_a_model_of_nan_is_refused_and_leaves_no_shard(
+    place: Path, tmp_path: Path, parameter: str
+) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        dict(model.named_parameters())[parameter].fill_(torch.nan)
+    model.save_pretrained(tmp_path / "tiny")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    for name in ("novels.jsonl", "seas.jsonl.gz"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    done = train(tmp_path, *ABLATION, "--answers", "reference", output=tmp_path / "out")
+    assert done.exit_code == 1
+    last = done.stderr.splitlines()[-1]
+    assert "NaN or infinity; load it in float32 or bfloat16" in last
+    assert not list((tmp_path / "out").rglob("shard-*"))
+
+
+@pytest.mark.parametrize("signal", ["evidence", "ablation"])
+def test_what_another_seed_or_model_collected_is_refused(
+    place: Path, tmp_path: Path, signal: str
+) -> None:
+    options = (*FEATURES, "--signal", signal, "--collected", tmp_path / "shared")
+    assert train(place, *options, output=tmp_path / "out").exit_code == 0
+    before = bytes_of(tmp_path / "shared")
+    other = train(place, *options, "--seed", 1, output=tmp_path / "seed")
+    assert other.exit_code == 1 and "(seed: 0 there, 1 now)" in other.stderr
+    tiny_model(seed=1).save_pretrained(tmp_path / "other")
+    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    other = train(place, *options, "--model", tmp_path / "other", output=tmp_path / "model")
+    assert other.exit_code == 1 and "(fingerprint: '" in other.stderr
+    assert "use another folder, or remove this one" in other.stderr
+    assert bytes_of(tmp_path / "shared") == before

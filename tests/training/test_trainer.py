@@ -126,6 +126,36 @@ def test_what_is_planted_is_found_out_of_fold(
     assert training.chosen.ndcg == pytest.approx(mean)
 
 
+def test_the_curve_ends_where_the_chosen_design_stands(
+    model: ScoringModel, fingerprint: str, features: dict[str, Path]
+) -> None:
+    training = run(model, features["independent"], fingerprint)
+    assert training.curve[-1].share == 1
+    assert training.curve[-1].figures == {"ndcg_at_10": training.chosen.ndcg}
+    sizes = [point.samples for point in training.curve]
+    assert sizes == sorted(set(sizes)) and sizes[-1] == 12  # three of four folds
+    assert training.left_out == {}
+
+
+def test_importance_is_the_spread_that_a_head_gives_the_scores(
+    model: ScoringModel, fingerprint: str, features: dict[str, Path]
+) -> None:
+    training = run(model, features["independent"], fingerprint)
+    collected = collect(
+        model,
+        planted_examples(),
+        features["independent"],
+        reading="independent",
+        fingerprint=fingerprint,
+        seed=0,
+    )
+    weights = training.weights
+    rows = feature_matrix(collected, weights.spec, weights.layers)
+    products = rows * weights.weight.ravel()
+    assert training.importance.shape == weights.weight.shape
+    assert training.importance.ravel() == pytest.approx(products.std(axis=0), rel=1e-4, abs=1e-6)
+
+
 # --- which design ----------------------------------------------------------------------------
 
 
@@ -155,8 +185,14 @@ def test_every_design_is_tried_and_the_best_is_chosen(
     assert training.chosen.ndcg == max(quality(training))
     assert any(result is training.chosen for result in training.results)
     assert [step for step in steps if step[0] == "reading"][-1] == ("reading", 16, 16)
-    assert [step[1:] for step in steps if step[0] != "reading"] == [
-        (done, 29) for done in range(1, 30)
+    assert [step[1:] for step in steps if step[0] == "cross-validation"] == [
+        (done, 29) for done in range(30)
+    ]
+    assert list(dict.fromkeys(name for name, _, _ in steps)) == [
+        "reading",
+        "cross-validation",
+        "learning curve",
+        "fit",
     ]
 
 

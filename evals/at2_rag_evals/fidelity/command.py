@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from at2_rag.errors import DataError, InputError
+from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
-from at2_rag_evals.command import progress_bars, write_whole
+from at2_rag_evals.command import write_whole
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.answering import answering_model, answering_settings
 from at2_rag_evals.fidelity.judging import judge
@@ -128,8 +128,8 @@ def _run(
     systems = make_systems(request.systems, SystemOptions(reader, plan, ranker, request.train))
     if not systems:
         raise InputError("no system is left to judge; pass --train FILE or another --system")
-    with progress_bars() as progress:
-        judged = judge(items, systems, reader, plan=plan, folder=folder, progress=_shown(progress))
+    with StepProgress() as progress:
+        judged = judge(items, systems, reader, plan=plan, folder=folder, progress=progress)
     if not judged.items:
         raise DataError(
             f"none of the {len(examples)} items can be judged (left out: "
@@ -147,17 +147,6 @@ def _run(
         write_whole(request.output / "fidelity.md", [fidelity_markdown(report, summary)])
         write_whole(request.output / "fidelity.json", [json.dumps(report, indent=2), "\n"])
     _print(report, summary, as_json=as_json)
-
-
-def _shown(progress: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def show(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = progress.add_task(stage, total=total)
-        progress.update(tasks[stage], completed=done)
-
-    return show
 
 
 def _report(

@@ -104,6 +104,7 @@ def judge(
     """
     left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
     answered: list[tuple[Example, str]] = []
+    progress("answers and removals", 0, len(item_set.items))
     for done, item in enumerate(item_set.items, start=1):
         answer, reason = reader.answer(item)
         if answer is None:
@@ -118,6 +119,7 @@ def judge(
         for system in systems
     }
     judged = []
+    progress("best chunks left out and kept", 0, len(answered))
     for done, (item, answer) in enumerate(answered):
         own = {name: scores[done] for name, scores in scored.items()}
         judged.append(_judge_item(item, answer, own, reader, plan))
@@ -135,6 +137,7 @@ def _scores(
     store = ScoreStore(system, folder)
     prepared = False
     found = []
+    progress(system.name, 0, len(answered))
     for done, (item, answer) in enumerate(answered, start=1):
         key = _score_key(item, answer)
         if key not in store:

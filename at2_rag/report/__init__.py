@@ -1,0 +1,1 @@
+"""Reports as pages: draws plain values; knows no models, training or evals."""

@@ -1,0 +1,84 @@
+"""The page about a training run, drawn from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from at2_rag.report.page import render_page
+from at2_rag.report.plots import heat_map, line_plot
+
+_FIGURES = {"ndcg_at_10": "nDCG@10 out of fold", "faithfulness": "faithfulness out of fold"}
+
+
+def training_page(record: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        record: What `training.json` holds.
+    """
+    candidates = record["candidates"]
+    return render_page(
+        "training.html.jinja",
+        record=record,
+        facts=_facts(record),
+        chosen=next(row for row in candidates if row["chosen"]),
+        sources=list(candidates[0]["by_source"]),
+        with_objective="objective" in candidates[0],
+        curves=_curves(record["learning_curve"]),
+        maps=_maps(record["head_importance"]),
+    )
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings, run = record["settings"], record["run"]
+    samples = record["samples"]
+    by_source = ", ".join(f"{name} {count:,}" for name, count in samples.items())
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in record["left_out"].items())
+    seconds = ", ".join(f"{name} {value:,.1f}" for name, value in run["seconds"].items())
+    peak = run["peak_memory_mb"]
+    machine = run["machine"]
+    return [
+        ("Command", record["command"]),
+        ("Model", settings["model"]),
+        ("Signal", settings["signal"]),
+        ("Reading", settings["reading"]),
+        ("Data", ", ".join(f"{file['name']} ({file['examples']:,})" for file in record["data"])),
+        ("Samples", f"{sum(samples.values()):,} ({by_source})"),
+        ("Left out", left_out or "none"),
+        ("Seed, folds", f"{settings['seed']}, {settings['folds']}"),
+        ("Seconds", seconds),
+        ("Peak memory", f"{peak:,} MB" if peak is not None else "not known on this system"),
+        ("Machine", f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in record["versions"].items())),
+    ]
+
+
+def _curves(points: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Return a plot of every figure that at least two points have."""
+    plots = []
+    for name, label in _FIGURES.items():
+        known = [
+            (point["samples"], point["figures"][name])
+            for point in points
+            if point["figures"].get(name) is not None
+        ]
+        if len(known) > 1:
+            x, y = zip(*known, strict=True)
+            title = f"Learning curve: {label}"
+            svg = line_plot(x, y, title=title, x_label="samples fitted on", y_label=label)
+            plots.append(Markup(svg))  # made here, nothing in it is from outside
+    return plots
+
+
+def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    values = importance["values"]
+    highest = max(value for of_pass in values for row in of_pass for value in row)
+    maps = []
+    for name, of_pass in zip(importance["passes"], values, strict=True):
+        title = f"Importance of heads in the pass {name}"
+        svg = heat_map(of_pass, title=title, x_label="head", y_label="layer", highest=highest)
+        maps.append((name, Markup(svg)))
+    return maps

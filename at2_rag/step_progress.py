@@ -1,0 +1,123 @@
+"""How far a long command is: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 30.0
+"""Least time between two lines of one stage, in seconds."""
+
+_SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A stage under way: when it began and with how many steps, and when it last said so."""
+
+    start: float
+    done_before: int
+    last_line: float
+    task: TaskID | None = None
+
+
+class StepProgress:
+    """Shows stages of many steps, one after another, on standard error.
+
+    Called with a stage's name, the steps done and in all. The first call of a stage begins it and
+    says how many steps were there already; they count as done but not in the time left. The call
+    that has all steps done ends it. Use it in a `with` block.
+
+    Args:
+        console: Where to; None for standard error.
+        every: Least seconds between two lines of a stage where the console is no terminal.
+        clock: Returns the seconds since some moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        console: Console | None = None,
+        every: float = LINE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console(stderr=True)
+        self.seconds: dict[str, float] = {}
+        """Seconds that each stage has taken so far."""
+        self._every, self._clock = every, clock
+        self._stages: dict[str, _Stage] = {}
+        self._bars = (
+            Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                speed_estimate_period=_SPEED_SECONDS,
+            )
+            if self.console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Say that `done` of a stage's `total` steps are done."""
+        now = self._clock()
+        stage = self._stages.get(name)
+        if stage is None:
+            stage = self._stages[name] = _Stage(now, done, now)
+            if self._bars is not None:
+                stage.task = self._bars.add_task(name, total=total, completed=done)
+        self.seconds[name] = now - stage.start
+        if self._bars is not None and stage.task is not None:
+            self._bars.update(stage.task, completed=done, total=total)
+        elif done >= total or now - stage.last_line >= self._every:
+            stage.last_line = now
+            self._print(self._line(name, stage, done, total))
+
+    def _line(self, name: str, stage: _Stage, done: int, total: int) -> str:
+        elapsed = self.seconds[name]
+        text = f"{name}: {done}/{total}, {duration(elapsed)} elapsed"
+        new = done - stage.done_before
+        if new > 0 and done < total:
+            text += f", about {duration(elapsed / new * (total - done))} left"
+        return text
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: "40 s", "21 min", "2 h 5 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

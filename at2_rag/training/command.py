@@ -1,0 +1,323 @@
+"""What `at2-rag train` does: read, collect, choose, fit, judge, report."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich import box
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from at2_rag.command_line import without_place
+from at2_rag.errors import InputError
+from at2_rag.features import PASSES, FeatureSpec, Reading
+from at2_rag.fingerprint import model_fingerprint
+from at2_rag.head_weights import DESCRIPTION_FILE
+from at2_rag.model_hub import resolve_model
+from at2_rag.model_loading import load_model
+from at2_rag.report.training_page import training_page
+from at2_rag.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.step_progress import StepProgress
+from at2_rag.training.ablation_collection import SHARD_TOKENS, AblationPlan, drawn_samples
+from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.collection import plan_samples
+from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev
+from at2_rag.training.examples import Example, draw_per_source, read_files
+from at2_rag.training.record import (
+    PAGE_FILE,
+    RECORD_FILE,
+    dev_record,
+    file_record,
+    training_record,
+)
+from at2_rag.training.shards import Sample, plan_shards
+from at2_rag.training.store_size import (
+    ablation_bytes,
+    check_room,
+    feature_bytes,
+    megabytes,
+    missing_bytes,
+)
+from at2_rag.training.trainer import Training, train
+
+_DEPTH_SHARE = 0.6
+_CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What was asked for; the fields are the command's arguments."""
+
+    files: tuple[str, ...]
+    output: str
+    model: str
+    revision: str | None
+    signal: Literal["evidence", "ablation", "both"]
+    reading: Reading
+    depths: tuple[int, ...]
+    features: tuple[str, ...]
+    limit: int | None
+    folds: int
+    seed: int
+    collected: str | None
+    masks: int
+    answers: Literal["generated", "reference"]
+    answer_tokens: int
+    dtype: str | None
+    dev: tuple[str, ...]
+
+    @property
+    def place(self) -> Path:
+        """Where collected features are kept."""
+        return Path(self.collected) if self.collected else Path(self.output) / "features"
+
+    @property
+    def plan(self) -> AblationPlan:
+        """What is ablated."""
+        return AblationPlan(self.masks, self.answer_tokens, reference=self.answers == "reference")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that was asked for, but no place of a file or folder."""
+        values = asdict(self)
+        for name in ("files", "output", "collected", "dev"):
+            del values[name]
+        return {**values, "model": without_place(self.model)}
+
+
+def run_training(request: TrainRequest, *, command: str) -> None:
+    """Fit head weights and write them with a report.
+
+    Args:
+        request: What was asked for.
+        command: The command line, for the report.
+
+    Raises:
+        AT2Error: If an argument, a file, the model or the disk can't be used.
+    """
+    if request.signal != "evidence" and request.reading != "independent":
+        raise InputError(
+            f"--signal {request.signal} with --reading {request.reading}; ablations are read over "
+            "chunk states, pass --reading independent"
+        )
+    specs = [_parse_features(text) for text in request.features] or None
+    by_file = read_files(request.files, labelled=request.signal != "ablation")
+    dev_by_file = read_files(request.dev)
+    examples = [example for own in by_file for example in own]
+    if request.limit is not None:
+        examples = draw_per_source(examples, request.limit, seed=request.seed)
+    with StepProgress() as progress:
+        run = _Run(request, examples, [example for own in dev_by_file for example in own], progress)
+        training = run.train(specs)
+        judged = run.judge_on_dev(training, _file_records(request.dev, dev_by_file))
+    record = training_record(
+        training,
+        command=command,
+        settings=request.settings,
+        data=_file_records(request.files, by_file),
+        dev=judged,
+        seconds=progress.seconds,
+    )
+    _write(request, training, record)
+    progress.console.print(_table(training))
+    if judged is not None:
+        progress.console.print(
+            f"dev: nDCG@10 {judged['ndcg_at_10']:.3f}, gold first {judged['gold_first']:.3f} "
+            f"({sum(judged['examples'].values()):,} examples)",
+            highlight=False,
+        )
+    progress.console.print(
+        f"wrote {Path(request.output) / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
+    )
+
+
+class _Run:
+    """The model and the data of one run, with room for what is collected."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        examples: Sequence[Example],
+        dev: Sequence[Example],
+        progress: StepProgress,
+    ) -> None:
+        self._request, self._examples, self._progress = request, examples, progress
+        progress("loading the model", 0, 1)
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
+        torch.set_num_threads(1)  # see `collect`: many workers of one thread read faster
+        self._workers = os.cpu_count() or 1
+        folder = resolve_model(request.model, revision=request.revision)
+        dtype = getattr(torch, request.dtype) if request.dtype else None
+        self._loaded, self._tokenizer = load_model(folder, dtype=dtype)
+        layers, _ = layers_and_heads(self._loaded.base_model.config)
+        depth = max(request.depths) if request.depths else round(_DEPTH_SHARE * layers)
+        self._model = ScoringModel(self._loaded, self._tokenizer, depth=depth)
+        self._fingerprint = model_fingerprint(self._loaded.base_model, self._tokenizer)
+        progress("loading the model", 1, 1)
+        chosen, left_out = (
+            choose_dev(self._model, dev, reading=request.reading) if dev else ([], {})
+        )
+        self._check_room(chosen)
+        self._dev = self._collect_dev(chosen, left_out) if chosen else None
+
+    def train(self, specs: list[FeatureSpec] | None) -> Training | AblationTraining:
+        """Collect what is missing and fit."""
+        request = self._request
+        shared: dict[str, Any] = {
+            "fingerprint": self._fingerprint,
+            "specs": specs,
+            "depths": request.depths,
+            "folds": request.folds,
+            "seed": request.seed,
+            "workers": self._workers,
+            "progress": self._progress,
+        }
+        if request.signal == "evidence":
+            return train(
+                self._model, self._examples, request.place, reading=request.reading, **shared
+            )
+        return train_on_ablations(
+            self._model,
+            AnswerModel(self._loaded, self._tokenizer),
+            self._examples,
+            request.place,
+            signal=request.signal,
+            plan=request.plan,
+            **shared,
+        )
+
+    def judge_on_dev(
+        self, training: Training | AblationTraining, data: Sequence[dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """Return the weights' figures on the dev files; None without any."""
+        if self._dev is None:
+            return None
+        return dev_record(self._dev, self._dev.judge(training.weights), data=data)
+
+    @property
+    def _dev_place(self) -> Path:
+        return self._request.place / "dev"
+
+    def _collect_dev(self, examples: Sequence[Example], left_out: dict[str, int]) -> DevSet:
+        return collect_dev(
+            self._model,
+            examples,
+            self._dev_place,
+            left_out=left_out,
+            reading=self._request.reading,
+            fingerprint=self._fingerprint,
+            workers=self._workers,
+            progress=lambda done, total: self._progress("reading dev", done, total),
+        )
+
+    def _check_room(self, dev: Sequence[Example]) -> None:
+        """Say what collecting takes on the disk, and refuse if there is less."""
+        request, examples = self._request, self._examples
+        size = len(PASSES[request.reading]) * self._model.depth * self._model.heads
+        if request.signal == "evidence":
+            shards = plan_samples(examples, reading=request.reading, seed=request.seed)
+            needed = feature_bytes(_chunk_counts(shards), features=size)
+        else:
+            shards = [
+                drawn_samples(examples, shard, seed=request.seed)
+                for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
+            ]
+            needed = ablation_bytes(
+                _chunk_counts(shards),
+                features=size,
+                masks=request.masks,
+                answer_tokens=request.answer_tokens,
+                query_tokens=sum(len(example.query) for example in examples)
+                / (_CHARACTERS_A_TOKEN * len(examples)),
+            )
+        missing = missing_bytes(request.place, needed)
+        if dev:
+            own = plan_samples(dev, reading=request.reading, seed=0, padded=False)
+            own_needed = feature_bytes(_chunk_counts(own), features=size)
+            missing += missing_bytes(self._dev_place, own_needed)
+        check_room(request.place, missing)
+        self._progress.console.print(
+            f"what is read takes about {megabytes(missing)} more in {request.place}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _chunk_counts(shards: Iterable[Sequence[Sample]]) -> list[list[int]]:
+    return [[len(sample.chunks) for sample in shard] for shard in shards]
+
+
+def _file_records(
+    paths: Sequence[str], examples: Sequence[Sequence[Example]]
+) -> list[dict[str, Any]]:
+    return [
+        file_record(Path(path), examples=len(own))
+        for path, own in zip(paths, examples, strict=True)
+    ]
+
+
+def _parse_features(text: str) -> FeatureSpec:
+    quantity, separator, passes = text.partition(":")
+    if not separator:
+        raise InputError(f"--features is {text!r}; write it as log_ratio:together+apart")
+    return FeatureSpec(quantity, tuple(passes.split("+")))  # type: ignore[arg-type]
+
+
+def _write(
+    request: TrainRequest, training: Training | AblationTraining, record: dict[str, Any]
+) -> None:
+    ablated = {"answers": request.answers, "masks": request.masks}
+    facts: dict[str, Any] = {
+        "model": record["settings"]["model"],
+        "revision": request.revision,
+        "signal": request.signal,
+        "data": [file["name"] for file in record["data"]],
+        "samples": record["samples"],
+        "left_out": record["left_out"],
+        "seed": request.seed,
+        "folds": request.folds,
+        "ridge": training.chosen.candidate.ridge,
+        **({} if request.signal == "evidence" else ablated),
+        "cross_validation": training.chosen.figures(),
+        **({} if record["dev"] is None else {"dev": record["dev"]}),
+        "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
+    }
+    folder = Path(request.output)
+    training.weights.describe(**facts).save(folder)
+    _write_whole(folder / RECORD_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    _write_whole(folder / PAGE_FILE, training_page(record))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _table(training: Training | AblationTraining) -> Table:
+    sources = list(training.chosen.by_source)
+    table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("features", no_wrap=True)
+    objectives = "objective" in training.chosen.figures()
+    for heading in (*["objective"] * objectives, "layers", "ridge", "macro", *sources):
+        table.add_column(heading, justify="right")
+    for result in training.results:
+        design, figures = result.candidate, result.figures()
+        table.add_row(
+            f"{design.spec.quantity}:{'+'.join(design.spec.passes)}",
+            *([figures["objective"]] if objectives else []),
+            str(design.depth),
+            f"{design.ridge:g}",
+            f"{result.ndcg:.3f}",
+            *(f"{result.by_source[name]:.3f}" for name in sources),
+            style="bold" if result is training.chosen else None,
+        )
+    return table

@@ -1,0 +1,71 @@
+"""Plots as SVG: well formed, the values in their places, and no state left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from at2_rag.report.plots import heat_map, line_plot
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(found.itertext()).strip() for found in _root(svg).iter(f"{SVG}text")]
+
+
+def _root(svg: str) -> ElementTree.Element:
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg" and root.get("role") == "img"
+    return root
+
+
+def cells(svg: str) -> list[str]:
+    """Colours of a heat map's cells, in drawing order."""
+    root = _root(svg)
+    [mesh] = [group for group in root.iter(f"{SVG}g") if group.get("id") == "QuadMesh_1"]
+    styles = [path.get("style") or "" for path in mesh.iter(f"{SVG}path")]
+    return [style.split("fill: ")[1].split(";")[0] for style in styles if "fill: " in style]
+
+
+def test_a_line_has_labels_and_values() -> None:
+    svg = line_plot([1, 2, 4], [0.5, 0.25, 1], title="Curve", x_label="x & y", y_label="quality")
+    assert {"x & y", "quality", "0.500", "0.250", "1.000"} <= set(texts(svg))
+    assert _root(svg).findtext(f"{SVG}title") == "Curve"
+
+
+def test_equal_values_are_equal_colours_and_the_scale_starts_at_zero() -> None:
+    values = np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
+    found = cells(heat_map(values, title="Map", x_label="head", y_label="layer"))
+    assert len(found) == 6 and len(set(found)) == 3
+    assert found[0] == found[4] and found[1] == found[3] and found[2] == found[5]
+    halved = cells(heat_map(values / 2, title="Map", x_label="head", y_label="layer", highest=1.0))
+    assert halved[1] == found[2] and halved[0] == found[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (30, 9), (12, 64)])
+def test_maps_of_any_shape_have_ticks_within_it(shape: tuple[int, int]) -> None:
+    svg = heat_map(np.zeros(shape), title="Map", x_label="head", y_label="layer")
+    numbers = [int(text) for text in texts(svg) if text.isdigit()]
+    assert numbers and max(numbers) < max(shape)
+    assert {"head", "layer"} <= set(texts(svg))
+
+
+def test_settings_of_matplotlib_are_left_as_they_were() -> None:
+    before = dict(mpl.rcParams)
+    line_plot([1, 2], [1, 2], title="t", x_label="x", y_label="y")
+    assert dict(mpl.rcParams) == before
+
+
+def test_no_global_figures_and_the_pip_line_where_matplotlib_is_missing() -> None:
+    code = "import at2_rag.report.training_page, sys; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    code = "import sys; sys.modules['matplotlib'] = None; import at2_rag.report.plots"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'run: pip install "at2-rag[train]"' in done.stderr.splitlines()[-1]
