@@ -30,6 +30,9 @@ SCORING_MODULES = (
     "pruner",
     "question_pass",
     "scoring_model",
+    "sentence_tokens",
+    "sentences",
+    "source_scorer",
     "weight_lookup",
 )
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
