@@ -146,7 +146,6 @@ def ready_states(
     *,
     store: ChunkStateStore | None = None,
     scope: str = "",
-    parts: Sequence[SourcePart] | None = None,
 ) -> ReadyStates:
     """Return the states of a layout's sources, read now or taken from a store.
 
@@ -157,11 +156,10 @@ def ready_states(
         store: Where states are looked up and left; None for nowhere.
         scope: Goes into the store's keys: everything besides the ids that decides a state (model
             fingerprint, template hash, depth, dtype).
-        parts: As in `gather_states`.
     """
     sources = list(dict.fromkeys(layout.source_ids))
     states = encode_sources(model, prefix, sources, store=store, scope=scope)
-    return gather_states(prefix, states, layout, parts=parts)
+    return gather_states(prefix, states, layout)
 
 
 def gather_states(

@@ -10,13 +10,19 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import (
+    ReadyStates,
+    SourcePart,
+    encode_prefix,
+    encode_sources,
+    gather_states,
+)
 from at2_rag.chunks import as_chunk
 from at2_rag.errors import InputError
 from at2_rag.features import Pass, Quantity
 from at2_rag.prompt import CHUNK_END, PromptLayout
 from at2_rag.question_pass import read_apart, read_together
-from at2_rag.scoring_model import INDEPENDENT_FAMILIES
+from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
 from at2_rag.sentence_tokens import sentence_parts, sentence_places
 from tests import brute_force
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -50,6 +56,14 @@ def model() -> Any:
 def make(model: Any, *passes: Pass, quantity: Quantity = "log_mass", **options: Any) -> AT2Pruner:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
     return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+def states_of(
+    scorer: ScoringModel, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
+) -> ReadyStates:
+    prefix = encode_prefix(scorer)
+    encoded = encode_sources(scorer, prefix, list(dict.fromkeys(layout.source_ids)))
+    return gather_states(prefix, encoded, layout, parts=parts)
 
 
 def offsets_of(chunk: Chunk) -> list[tuple[int, int]]:
@@ -144,13 +158,13 @@ def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
     views = [as_chunk(chunk, 0) for chunk in [*CHUNKS, LONG]]
     layout = scorer.prompts.independent(QUERY, views)
     cut = sentence_parts(scorer.prompts, layout, views, sentence_places(views))
-    parts, prefix = [*cut.parts, *cut.rest], encode_prefix(scorer)
+    parts = [*cut.parts, *cut.rest]
     seen = sorted((part.source, token) for part in parts for token in range(part.start, part.end))
     assert seen == [
         (source, token) for source, ids in enumerate(layout.source_ids) for token in range(len(ids))
     ]
-    whole = read_together(scorer, ready_states(scorer, prefix, layout), layout)
-    finer = read_together(scorer, ready_states(scorer, prefix, layout, parts=parts), layout)
+    whole = read_together(scorer, states_of(scorer, layout), layout)
+    finer = read_together(scorer, states_of(scorer, layout, parts), layout)
     total = torch.zeros_like(whole.mass)
     total.index_add_(2, torch.tensor([part.source for part in parts]), finer.mass)
     torch.testing.assert_close(total, whole.mass, rtol=0, atol=1e-6)
@@ -159,9 +173,9 @@ def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
 def test_a_part_that_is_the_whole_source_is_read_like_it(model: Any) -> None:
     scorer = make(model, "together", "apart").scoring_model
     layout = brute_force.random_layout([7, 30, 7], prefix=scorer.prompts.prefix_ids)
-    prefix = encode_prefix(scorer)
-    states = ready_states(scorer, prefix, layout)
-    named = ready_states(scorer, prefix, layout, parts=None)
+    states = states_of(scorer, layout)
+    whole = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(layout.source_ids)]
+    named = states_of(scorer, layout, whole)
     for read in (read_together, read_apart):
         brute_force.assert_equal(read(scorer, states, layout), read(scorer, named, layout))
 
@@ -202,7 +216,7 @@ def test_a_sentence_is_read_in_the_windows_that_hold_it_whole() -> None:
         for number in range(4)
     ]
     assert held[0] == [0] and held[1] == list(range(windows)) and held[3] == [windows - 1]
-    states = ready_states(scorer, encode_prefix(scorer), layout, parts=cut.parts)
+    states = states_of(scorer, layout, cut.parts)
     read = read_apart(scorer, states, layout)
     by_part = pruner.head_weights.score(pruner.head_weights.spec.extract({"apart": read}).numpy())
     expected = [
@@ -246,7 +260,7 @@ def test_a_sentence_without_tokens_has_the_score_of_nothing(model: Any) -> None:
     cut = sentence_parts(scorer.prompts, layout, [view], [(0, inside, inside + 1)])
     [part] = cut.parts
     assert part.start == part.end
-    states = ready_states(scorer, encode_prefix(scorer), layout, parts=cut.parts)
+    states = states_of(scorer, layout, cut.parts)
     read = read_apart(scorer, states, layout)
     assert read.mass.eq(0).all() and read.log_ratio.eq(-brute_force.LIMIT).all()
 
