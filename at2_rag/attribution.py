@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from at2_rag.answer_pass import Span, read_answer
-from at2_rag.chunks import Chunk, ChunkLike
-from at2_rag.citations import Attribution, CitedAnswer, CitedSentence, ScoredSentence
+from at2_rag.chunks import ChunkLike
+from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights
@@ -26,6 +26,12 @@ from at2_rag.model_loading import load_model
 from at2_rag.prompt import AnswerLayout
 from at2_rag.pruner import checked_chunks, scored_chunks, torch_dtype_of
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.sentence_tokens import (
+    prompt_spans,
+    scored_sentences,
+    sentence_places,
+    tokens_over,
+)
 from at2_rag.sentences import sentence_spans
 from at2_rag.weight_lookup import resolve_head_weights
 
@@ -173,13 +179,11 @@ class AT2Attributor:
         if not views:
             return Attribution(query, answer, part, ())
         layout = self.scoring_model.prompts.conversation(query, views, answer)
-        places = _sentence_places(views) if unit == "sentence" else []
-        sources = [*layout.prompt.source_spans, *self._sentence_tokens(layout, views, places)]
+        places = sentence_places(views) if unit == "sentence" else []
+        within = prompt_spans(self.scoring_model.prompts, layout.prompt, views, places)
+        sources = [*layout.prompt.source_spans, *within]
         [scores] = self._scores(layout, [_target(layout, part)], sources)
-        sentences = tuple(
-            ScoredSentence(index, start, end, views[index].text[start:end], float(score))
-            for (index, start, end), score in zip(places, scores[len(views) :], strict=True)
-        )
+        sentences = scored_sentences(views, places, scores[len(views) :])
         scored = scored_chunks(given, views, scores[: len(views)])
         return Attribution(query, answer, part, scored, sentences)
 
@@ -264,26 +268,6 @@ class AT2Attributor:
         shares: npt.NDArray[np.float64] = parts / total if total > 0 else parts
         return shares
 
-    def _sentence_tokens(
-        self, layout: AnswerLayout, views: Sequence[Chunk], places: Sequence[tuple[int, int, int]]
-    ) -> list[Span]:
-        """Return where the tokens of the chunks' sentences are in the layout's ids."""
-        starts = [first for first, _ in layout.prompt.source_spans]
-        tokens = {
-            index: self.scoring_model.prompts.token_spans(views[index])
-            for index in dict.fromkeys(index for index, _, _ in places)
-        }
-        spans = []
-        for index, start, end in places:
-            title = len(views[index].rendered) - len(views[index].text)
-            first, last = _tokens_over(tokens[index], (title + start, title + end)) or (0, 0)
-            spans.append((starts[index] + first, starts[index] + last))
-        return spans
-
-
-def _sentence_places(views: Sequence[Chunk]) -> list[tuple[int, int, int]]:
-    return [(i, *span) for i, view in enumerate(views) for span in sentence_spans(view.text)]
-
 
 def _check_answer(answer: str) -> None:
     if not isinstance(answer, str) or not answer.strip():
@@ -306,15 +290,7 @@ def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
 
 def _target(layout: AnswerLayout, span: Span) -> Span:
     """Return the answer's tokens that overlap a range of its characters."""
-    tokens = _tokens_over(layout.spans, span)
+    tokens = tokens_over(layout.spans, span)
     if tokens is None:
         raise InputError(f"no token of the answer overlaps the span {span}; pass a longer span")
     return tokens
-
-
-def _tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
-    """Return the half-open range of tokens that overlap a range of characters, None for none."""
-    found = [
-        place for place, (start, end) in enumerate(tokens) if start < span[1] and end > span[0]
-    ]
-    return (found[0], found[-1] + 1) if found else None

@@ -50,6 +50,10 @@ class ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
+    def part(self, start: int, end: int) -> ChunkState:
+        """Return the state of the source's tokens from `start` to `end`, exclusive (a view)."""
+        return ChunkState(self.keys[:, :, start:end], self.values[:, :, start:end])
+
     @property
     def tokens(self) -> int:
         """Number of tokens of the source."""
@@ -64,6 +68,24 @@ class ChunkState:
 ChunkStateStore = MutableMapping[str, ChunkState]
 
 
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """Tokens of a source that the question reads as a source of their own.
+
+    They were read in their source, after its earlier tokens; what they are to the question is
+    counted apart from the rest of it.
+
+    Attributes:
+        source: The source's place in its layout.
+        start: The part's first token within the source.
+        end: The end of it, exclusive; an empty part is never attended to.
+    """
+
+    source: int
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadyStates:
     """The prefix's state and those of all sources of one layout, ready for questions.
@@ -71,13 +93,13 @@ class ReadyStates:
     Attributes:
         prefix: State of the prefix.
         groups: States of sources of similar length, padded to the longest of their group.
-        count: Number of sources, S.
-        longest: Tokens of the longest source.
+        firsts: For each of the S sources the first one that equals it, perhaps itself.
+        longest: Tokens of the longest source; where parts are read, of the longest whole one.
     """
 
     prefix: ChunkState
     groups: tuple[StateGroup, ...]
-    count: int
+    firsts: tuple[int, ...]
     longest: int
 
     @property
@@ -92,7 +114,8 @@ class StateGroup:
 
     Attributes:
         members: [G] int64, place of each source in its layout.
-        lengths: [G] int64, tokens of each source.
+        lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
+            which the question stands.
         keys: [L, G, Hkv, W, D].
         values: [L - 1, G, Hkv, W, D], or [L, ...] as in `ChunkState`.
         padding: [G, 1, 1, W] bool, True on padding.
@@ -140,7 +163,11 @@ def ready_states(
 
 
 def gather_states(
-    prefix: ChunkState, states: Mapping[tuple[int, ...], ChunkState], layout: PromptLayout
+    prefix: ChunkState,
+    states: Mapping[tuple[int, ...], ChunkState],
+    layout: PromptLayout,
+    *,
+    parts: Sequence[SourcePart] | None = None,
 ) -> ReadyStates:
     """Bring a layout's states together for questions.
 
@@ -148,14 +175,28 @@ def gather_states(
         prefix: The prefix's state.
         states: The state of each of the layout's sources.
         layout: An independent layout with at least one source.
+        parts: What to read in place of the layout's sources, at least one; tokens in no part are
+            hidden from the question. None for the sources, whole.
     """
-    order = sorted(range(len(layout.source_ids)), key=lambda i: canonical(layout.source_ids[i]))
-    ordered = [layout.source_ids[index] for index in order]
+    sources = layout.source_ids
+    if parts is None:
+        parts = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(sources)]
+    keys = [(part.end - part.start, sources[part.source], part.start) for part in parts]
+    order = sorted(range(len(parts)), key=keys.__getitem__)
     groups = []
-    for run in _runs([len(ids) for ids in ordered]):
-        members = torch.tensor([order[i] for i in run], device=prefix.keys.device)
-        groups.append(_group([states[ordered[i]] for i in run], members))
-    return ReadyStates(prefix, tuple(groups), len(order), len(ordered[-1]))
+    for run in _runs([keys[index][0] for index in order]):
+        members = [order[place] for place in run]
+        cut = [(states[sources[parts[i].source]], parts[i]) for i in members]
+        groups.append(
+            _group(
+                [state.part(part.start, part.end) for state, part in cut],
+                torch.tensor(members, device=prefix.keys.device),
+                torch.tensor([state.tokens for state, _ in cut], device=prefix.keys.device),
+            )
+        )
+    first: dict[tuple[int, tuple[int, ...], int], int] = {}
+    firsts = tuple(first.setdefault(key, index) for index, key in enumerate(keys))
+    return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources)))
 
 
 def encode_sources(
@@ -226,8 +267,8 @@ def _runs(lengths: Sequence[int]) -> Iterator[range]:
             start = stop
 
 
-def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
-    first, width = states[0], max(state.tokens for state in states)
+def _group(states: Sequence[ChunkState], members: Tensor, lengths: Tensor) -> StateGroup:
+    first, width = states[0], max(1, *(state.tokens for state in states))
     layers, heads, _, dim = first.keys.shape
     # A store may hand out states that are elsewhere than the model; members are where it is.
     shape, device = (len(states), heads, width, dim), members.device
@@ -236,8 +277,8 @@ def _group(states: Sequence[ChunkState], members: Tensor) -> StateGroup:
     for index, state in enumerate(states):
         keys[:, index, :, : state.tokens] = state.keys
         values[:, index, :, : state.tokens] = state.values
-    lengths = torch.tensor([state.tokens for state in states], device=device)
-    padding = torch.arange(width, device=device) >= lengths[:, None]
+    tokens = torch.tensor([state.tokens for state in states], device=device)
+    padding = torch.arange(width, device=device) >= tokens[:, None]
     return StateGroup(members, lengths, keys, values, padding[:, None, None])
 
 

@@ -1,4 +1,4 @@
-"""What attribution gives back: plain frozen values, no torch."""
+"""What attribution and the scoring of sentences give back: plain frozen values, no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class ScoredSentence:
         start: Where the sentence starts in the chunk's text, in characters.
         end: Where it ends, exclusive.
         text: The sentence, `chunk.text[start:end]` to the letter.
-        score: By the same head weights as the chunk's; larger means that more of the answer's
-            attention went there. With the quantity "mass" the scores of a chunk's sentences,
-            title and separator add up to the chunk's, but for tokens that two of them share.
+        score: By the same head weights as the chunk's; larger means that more attention went
+            there, the answer's in attribution, the question's from `AT2Pruner.score_sentences`.
+            With the quantity "mass" the scores of a chunk's sentences, title and separator add up
+            to the chunk's, but for the constant and for tokens that two of them share.
     """
 
     chunk_index: int

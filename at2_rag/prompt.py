@@ -323,9 +323,9 @@ class PromptBuilder:
         sources: list[tuple[int, ...]] = []
         owners: list[int] = []
         for index, ids in enumerate(self._sources(chunks)):
-            pieces = _windows(ids, window)
-            sources.extend(pieces)
-            owners.extend([index] * len(pieces))
+            starts = window_starts(len(ids), window)
+            sources.extend(ids[start : start + window] for start in starts)
+            owners.extend([index] * len(starts))
         return self._layout(tuple(sources), tuple(owners), question)
 
     def _layout(
@@ -361,12 +361,12 @@ def _unknown_id(tokenizer: Any, model: dict[str, Any]) -> int | None:
     return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
 
 
-def _windows(ids: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
-    if len(ids) <= size:
-        return [ids]
+def window_starts(tokens: int, size: int) -> range:
+    """Return where the windows of `size` tokens start in a text of so many tokens."""
+    if tokens <= size:
+        return range(1)
     step = size - min(WINDOW_OVERLAP, size // 2)
-    starts = range(0, len(ids) - size + step, step)
-    return [ids[start : start + size] for start in starts]
+    return range(0, tokens - size + step, step)
 
 
 def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:

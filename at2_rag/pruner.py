@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, ready_states
+from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.chunks import (
     DEFAULT_SEPARATOR,
     Chunk,
@@ -27,15 +26,16 @@ from at2_rag.chunks import (
     ScoredChunk,
     as_chunk,
 )
-from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
+from at2_rag.citations import ScoredSentence
+from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model
-from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order, check_limits, select
+from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 from at2_rag.weight_lookup import resolve_head_weights
@@ -136,11 +136,13 @@ class AT2Pruner:
         self._count: TokenCounter = resolve_token_counter(
             tokenizer if token_counter is None else token_counter
         )
-        self._states = chunk_states
         dtype, depth = self.scoring_model.dtype, self.scoring_model.depth
-        self._scope = f"{fingerprint}/{template_hash}/{depth}/{dtype}"
-        self._prefix: ChunkState | None = None
-        self._prefix_lock = threading.Lock()
+        self._scorer = SourceScorer(
+            self.scoring_model,
+            self.head_weights,
+            states=chunk_states,
+            scope=f"{fingerprint}/{template_hash}/{depth}/{dtype}",
+        )
 
     @classmethod
     def from_pretrained(
@@ -215,7 +217,32 @@ class AT2Pruner:
             ScoringError: If the model's numbers overflowed.
         """
         given, views = checked_chunks(query, chunks)
-        return scored_chunks(given, views, self._scores(query, views, Stopwatch()))
+        return scored_chunks(given, views, self._scorer.chunks(query, views, Stopwatch()))
+
+    def score_sentences(
+        self, query: str, chunks: Iterable[ChunkLike]
+    ) -> tuple[ScoredSentence, ...]:
+        """Score every sentence of every chunk, by the head weights of the chunks.
+
+        A sentence is read within its chunk. In independent reading the chunk's state is cut: the
+        masses of its sentences, title and white space *together* add up to the chunk's, and
+        *apart* the question sees one sentence's tokens after the prefix. In joint reading the
+        sentence's tokens in the prompt are taken. How well weights that were fitted on chunks
+        serve sentences is a matter of measurement: `at2-rag eval fidelity --unit sentence`.
+
+        Args:
+            query: The question.
+            chunks: As in `prune`.
+
+        Returns:
+            The sentences in the order of the chunks; a blank chunk has none. Without a sentence
+            no model call.
+
+        Raises:
+            InputError: As in `score`, like `PromptTooLongError` and `ScoringError`.
+        """
+        _, views = checked_chunks(query, chunks)
+        return self._scorer.sentences(query, views)
 
     def prune(
         self,
@@ -266,7 +293,7 @@ class AT2Pruner:
         with watch.stage("count"):
             tokens_before = tokens_of(range(len(views)))
         try:
-            scored = scored_chunks(given, views, self._scores(query, views, watch))
+            scored = scored_chunks(given, views, self._scorer.chunks(query, views, watch))
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -310,48 +337,6 @@ class AT2Pruner:
         """Do as `prune` for each pair of query and chunks; the limits hold for each."""
         check_limits(**limits)
         return [self.prune(query, chunks, **limits) for query, chunks in requests]
-
-    def _scores(
-        self, query: str, chunks: Sequence[Chunk], watch: Stopwatch
-    ) -> npt.NDArray[np.float64]:
-        """Return one finite score a chunk."""
-        if not chunks:
-            return np.zeros(0)
-        model, spec = self.scoring_model, self.head_weights.spec
-        with watch.stage("layout"):
-            lay_out = model.prompts.joint if self.reading == "joint" else model.prompts.independent
-            layout = lay_out(query, chunks)
-        with torch.inference_mode():
-            if self.reading == "joint":
-                with watch.stage("joint"):
-                    attention = {"joint": model.read_joint([layout])[0]}
-            else:
-                with watch.stage("encode"):
-                    states = ready_states(
-                        model, self._prefix_state(), layout, store=self._states, scope=self._scope
-                    )
-                passes = {"together": read_together, "apart": read_apart}
-                attention = {}
-                for name in spec.passes:
-                    with watch.stage(name):
-                        attention[name] = passes[name](model, states, layout)
-            features = spec.extract(attention)  # type: ignore[arg-type]
-        by_source = self.head_weights.score(features.cpu().numpy())
-        unusable = np.count_nonzero(~np.isfinite(by_source))
-        if unusable:
-            raise ScoringError(
-                f"{unusable} of {len(by_source)} scores are not finite numbers; the scoring "
-                'model\'s numbers overflowed, try dtype="float32"'
-            )
-        scores = np.full(len(chunks), -np.inf)
-        np.maximum.at(scores, np.array(layout.owners), by_source)
-        return scores
-
-    def _prefix_state(self) -> ChunkState:
-        with self._prefix_lock:
-            if self._prefix is None:
-                self._prefix = encode_prefix(self.scoring_model)
-            return self._prefix
 
 
 def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:

@@ -25,20 +25,26 @@ _LEAST_PEAK = -1e30
 def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
     """Read the question over all sources at once.
 
+    Where the states are parts that hold every token, all but the division of the masses is as
+    over whole sources: those of a source's parts add up to its own.
+
     Returns:
-        Attention over the layers in use, sources in the layout's order.
+        Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
     reading = _QuestionReading(states.prefix, states.groups, model, layout, together=True)
     start = states.prefix.tokens + states.longest
     _run_question(model, reading, layout, torch.tensor([start], device=model.device))
-    return _collect(reading.parts, [group.members for group in states.groups], layout)
+    return _collect(reading.parts, [group.members for group in states.groups], states.firsts)
 
 
 def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
     """Read the question over each source by itself, many in one forward pass.
 
+    Where the states are parts, the question sees the prefix and that part alone, and stands where
+    it would after the whole source.
+
     Returns:
-        Attention over the layers in use, sources in the layout's order.
+        Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
     parts: list[list[tuple[Tensor, Tensor]]] = []
     members: list[Tensor] = []
@@ -49,7 +55,7 @@ def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -
         _run_question(model, reading, layout, starts)
         parts.extend(reading.parts)
         members.extend(group.members for group in groups)
-    return _collect(parts, members, layout)
+    return _collect(parts, members, states.firsts)
 
 
 def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
@@ -90,13 +96,11 @@ def _run_question(
 def _collect(
     parts: Sequence[Sequence[tuple[Tensor, Tensor]]],
     members: Sequence[Tensor],
-    layout: PromptLayout,
+    firsts: Sequence[int],
 ) -> SpanAttention:
-    """Join per-group features and put the sources back into the layout's order."""
+    """Join per-group features and put the sources back into their order."""
     # Equal sources share the features of the first, so that their scores tie to the last bit.
-    first: dict[tuple[int, ...], int] = {}
-    same = [first.setdefault(ids, index) for index, ids in enumerate(layout.source_ids)]
-    place = torch.cat(list(members)).argsort()[same]
+    place = torch.cat(list(members)).argsort()[list(firsts)]
     mass, ratio = (
         torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
         for kind in (0, 1)

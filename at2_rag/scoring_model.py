@@ -142,12 +142,24 @@ class ScoringModel:
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
         self.run(input_ids[None], reading, position_ids=position_ids[None], attention_mask=unused)
 
-    def read_joint(self, layouts: Sequence[PromptLayout]) -> list[SpanAttention]:
+    def read_joint(
+        self,
+        layouts: Sequence[PromptLayout],
+        *,
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> list[SpanAttention]:
         """Read each layout as one causal prompt, all in one model call (left-padded).
+
+        Args:
+            layouts: The prompts.
+            spans: For each layout the half-open ranges in its `input_ids` to read as sources, at
+                least one; they may overlap. None for the layouts' own sources.
 
         Returns:
             One `SpanAttention` a layout, over the layers in use.
         """
+        if spans is None:
+            spans = [layout.source_spans for layout in layouts]
         lengths = [len(layout.input_ids) for layout in layouts]
         width = max(lengths)
         pads = [width - length for length in lengths]
@@ -162,7 +174,7 @@ class ScoringModel:
             position_ids = (torch.arange(width, device=self.device) - offsets[:, None]).clamp(min=0)
             mask = mask.long()
         targets, is_target = _places([[layout.target_span] for layout in layouts], pads)
-        sources, is_source = _places([layout.source_spans for layout in layouts], pads)
+        sources, is_source = _places(spans, pads)
         prefixes, is_prefix = _places([[(0, len(layout.prefix_ids))] for layout in layouts], pads)
         capture = JointCapture(
             targets=targets[:, 0].to(self.device),
@@ -175,12 +187,11 @@ class ScoringModel:
         )
         self.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
         results = []
-        for row, layout in enumerate(layouts):
-            count = len(layout.source_ids)
+        for row, own in enumerate(spans):
             results.append(
                 SpanAttention(
-                    mass=self._by_layer(capture.mass, row, count),
-                    log_ratio=self._by_layer(capture.log_ratio, row, count),
+                    mass=self._by_layer(capture.mass, row, len(own)),
+                    log_ratio=self._by_layer(capture.log_ratio, row, len(own)),
                 )
             )
         return results

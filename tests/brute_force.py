@@ -53,10 +53,14 @@ def attention_layers(attention: Any, kinds: Sequence[str]) -> Expected:
     return Expected(attention.mass[layers], attention.log_ratio[layers])
 
 
-def joint(model: Any, layout: PromptLayout) -> Expected:
-    """Read the layout as one ordinary causal prompt."""
+Spans = Sequence[tuple[int, int]]
+
+
+def joint(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Expected:
+    """Read the layout as one ordinary causal prompt; `spans` in place of its sources."""
     weights = eager_weights(model, layout.input_ids)
-    return _sum_up(weights, layout.target_span, layout.source_spans, len(layout.prefix_ids))
+    spans = layout.source_spans if spans is None else spans
+    return _sum_up(weights, layout.target_span, spans, len(layout.prefix_ids))
 
 
 def apart(model: Any, layout: PromptLayout) -> Expected:
@@ -64,12 +68,23 @@ def apart(model: Any, layout: PromptLayout) -> Expected:
     return Expected.join([joint(model, single(layout, ids)) for ids in layout.source_ids])
 
 
-def together(model: Any, layout: PromptLayout) -> Expected:
+def part_apart(model: Any, layout: PromptLayout, span: tuple[int, int]) -> Expected:
+    """Read a prompt with one source, of which the question sees the tokens of `span` alone."""
+    total = len(layout.input_ids)
+    start, end = layout.source_spans[0]
+    allowed = torch.ones(total, total, dtype=torch.bool).tril()
+    allowed[end:, start:end] = False
+    allowed[end:, span[0] : span[1]] = True
+    weights = eager_weights(model, layout.input_ids, mask=_additive(allowed))
+    return _sum_up(weights, layout.target_span, [span], len(layout.prefix_ids))
+
+
+def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Expected:
     """Read one long sequence whose mask hides the sources from each other.
 
     An additive float mask of four dimensions lets each source see the prefix and itself, and the
     question everything before it; every source's positions start where the prefix ends, the
-    question's where the longest source ends.
+    question's where the longest source ends. `spans` are summed up in place of the sources.
     """
     prefix, total = len(layout.prefix_ids), len(layout.input_ids)
     longest = max(map(len, layout.source_ids))
@@ -85,7 +100,8 @@ def together(model: Any, layout: PromptLayout) -> Expected:
     allowed = same | (owners[None, :] == -1) | (owners[:, None] == -2)
     mask = _additive(allowed & torch.ones(total, total, dtype=torch.bool).tril())
     weights = eager_weights(model, layout.input_ids, mask=mask, positions=positions)
-    return _sum_up(weights, layout.target_span, layout.source_spans, prefix)
+    spans = layout.source_spans if spans is None else spans
+    return _sum_up(weights, layout.target_span, spans, prefix)
 
 
 def together_cached(model: Any, layout: PromptLayout) -> Expected:

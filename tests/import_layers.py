@@ -50,13 +50,14 @@ LAYERS: Mapping[str, Layer] = {
             ("attention", "model_loading", "prompt"),
             ("scoring_model",),
             ("chunk_states", "features"),
-            ("question_pass", "answer_pass", "head_weights"),
+            ("question_pass", "answer_pass", "head_weights", "sentence_tokens"),
             ("interchange", "weight_lookup"),
         ),
         ("values",),
     ),
     "composition": Layer(
-        (("pruner",), ("attribution", "default_pruner")), ("values", "leaves", "model", "reading")
+        (("source_scorer",), ("pruner",), ("attribution", "default_pruner")),
+        ("values", "leaves", "model", "reading"),
     ),
     "training": Layer(
         (

@@ -113,7 +113,7 @@ def test_groups_hold_each_source_once() -> None:
     states = ready_states(model, prefix, layout)
     alone = encode_sources(model, prefix, layout.source_ids)
     members = torch.cat([group.members for group in states.groups])
-    assert sorted(members.tolist()) == list(range(states.count)) == list(range(230))
+    assert sorted(members.tolist()) == list(range(len(states.firsts))) == list(range(230))
     assert states.longest == 300
     for group in states.groups:
         widest = int(group.lengths.max())

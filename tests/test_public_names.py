@@ -62,6 +62,7 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
             [*LOADING, "revision", "device", "dtype"],
         ),
         ("AT2Pruner.score", ["self", "query", "chunks"], []),
+        ("AT2Pruner.score_sentences", ["self", "query", "chunks"], []),
         ("AT2Pruner.prune", ["self", "query", "chunks"], LIMITS),
         ("AT2Pruner.aprune", ["self", "query", "chunks"], ["limits"]),
         ("AT2Pruner.prune_batch", ["self", "requests"], ["limits"]),

@@ -6,7 +6,8 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
      "chunks": [{"title": "Emma", "text": "Emma is a novel by ...", "is_gold": true}, ...]}
 
 `answers` and `source` may be missing (no answers; the file's name without its ending), and
-`is_gold` where nothing is made of labels. Keys not named here are ignored: `meta` in particular
+`is_gold` where nothing is made of labels. A chunk may have `gold_sents`, a list of those of its
+sentences that are evidence. Keys not named here are ignored: `meta` in particular
 may hold answer material and is never read.
 """
 
@@ -41,6 +42,8 @@ class Example:
         chunks: The retrieved chunks, in the file's order.
         labels: For each chunk, whether it is gold, that is evidence for the answer.
         answers: Reference answers, any of which is right; may be empty.
+        gold_sentences: For each chunk the parts of its text that are evidence, where the file
+            says; empty where it does for no chunk.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Example:
     chunks: tuple[Chunk, ...]
     labels: tuple[bool, ...]
     answers: tuple[str, ...] = ()
+    gold_sentences: tuple[tuple[str, ...], ...] = ()
 
     @property
     def gold(self) -> tuple[Chunk, ...]:
@@ -204,26 +208,27 @@ def _parse_line(line: bytes, *, source: str, place: str, labelled: bool) -> Exam
     query = _string(item, "question", place)
     if not query.strip():
         raise DataError(f"{place}: 'question' is blank")
-    chunks, labels = _parse_chunks(item, place, labelled=labelled)
+    chunks, labels, sentences = _parse_chunks(item, place, labelled=labelled)
     return Example(
         id=_string(item, "id", place),
         source=_string(item, "source", place) if item.get("source") is not None else source,
         query=query,
         chunks=chunks,
         labels=labels,
-        answers=_parse_answers(item, place),
+        answers=_strings(item, "answers", place),
+        gold_sentences=sentences if any(sentences) else (),
     )
 
 
 def _parse_chunks(
     item: dict[str, Any], place: str, *, labelled: bool
-) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
+) -> tuple[tuple[Chunk, ...], tuple[bool, ...], tuple[tuple[str, ...], ...]]:
     values = _required(item, "chunks", place)
     if not isinstance(values, list):
         raise DataError(f"{place}: 'chunks' is a {type(values).__name__}; expected a list")
     if not values:
         raise DataError(f"{place}: 'chunks' is empty; an example needs at least one chunk")
-    chunks, labels = [], []
+    chunks, labels, sentences = [], [], []
     for index, value in enumerate(values):
         if not isinstance(value, dict):
             raise DataError(
@@ -242,13 +247,14 @@ def _parse_chunks(
         except ChunkTypeError as error:
             raise DataError(f"{place}: {error}") from error
         labels.append(label)
-    return tuple(chunks), tuple(labels)
+        sentences.append(_strings(value, "gold_sents", f"{place}: chunk {index}"))
+    return tuple(chunks), tuple(labels), tuple(sentences)
 
 
-def _parse_answers(item: dict[str, Any], place: str) -> tuple[str, ...]:
-    values = item.get("answers", [])
+def _strings(item: dict[str, Any], key: str, place: str) -> tuple[str, ...]:
+    values = item.get(key, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"{place}: 'answers' is {values!r:.80}; expected a list of strings")
+        raise DataError(f"{place}: '{key}' is {values!r:.80}; expected a list of strings")
     return tuple(values)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from at2_rag.command_line import verbose_option
+from at2_rag_evals.named_weights import NamedWeights, weights_option
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
@@ -25,6 +26,7 @@ DEFAULT_FIDELITY_SYSTEMS = (
     "masked_regression",
 )
 MORE_FIDELITY_SYSTEMS = ("first_k", *MORE_SYSTEMS)
+_TAKEN = tuple(dict.fromkeys(DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS))
 
 
 @click.group()
@@ -60,6 +62,7 @@ def eval_group() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Folder with the head weights of the system at2.")
+@weights_option(_TAKEN)
 @click.option(
     "--embedding-model",
     help="sentence-transformers model of the system minilm: a folder or a hub id.",
@@ -81,6 +84,7 @@ def ranking(
     seed: int,
     model: str | None,
     head_weights: str | None,
+    weights: tuple[NamedWeights, ...],
     embedding_model: str | None,
     systems: tuple[str, ...],
     as_json: bool,
@@ -101,6 +105,7 @@ def ranking(
         seed=seed,
         model=model,
         head_weights=head_weights,
+        weights=weights,
         embedding_model=embedding_model,
         systems=tuple(dict.fromkeys(systems)) or DEFAULT_SYSTEMS,
     )
@@ -128,6 +133,7 @@ def ranking(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--model", help="Model that answers and scores: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Folder with the head weights of the system at2.")
+@weights_option(_TAKEN)
 @click.option(
     "--embedding-model",
     help="sentence-transformers model of the system minilm: a folder or a hub id.",
@@ -137,6 +143,20 @@ def ranking(
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Training file on which best_head, heads_8 and heads_16 are chosen. May be repeated.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["chunk", "sentence"]),
+    default="chunk",
+    show_default=True,
+    help="What is removed and scored: chunks, or sentences of them.",
+)
+@click.option(
+    "--max-sentences",
+    type=click.IntRange(min=4),
+    default=60,
+    show_default=True,
+    help="Leave out items with more sentences, with --unit sentence.",
 )
 @click.option(
     "--masks",
@@ -176,15 +196,18 @@ def fidelity(
     seed: int,
     model: str | None,
     head_weights: str | None,
+    weights: tuple[NamedWeights, ...],
     embedding_model: str | None,
     train: tuple[Path, ...],
+    unit: str,
+    max_sentences: int,
     masks: int,
     answers: str,
     answer_tokens: int,
     systems: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Compare how well chunk scores predict what removing chunks does to the model's answer.
+    """Compare how well scores predict what removing chunks does to the model's answer.
 
     Scores the linear datamodeling score, the drop without the best chunks and the answer's
     likelihood with the best ones alone, on FILES (.jsonl or .jsonl.gz) as `ranking` reads them.
@@ -198,8 +221,11 @@ def fidelity(
         seed=seed,
         model=model,
         head_weights=head_weights,
+        weights=weights,
         embedding_model=embedding_model,
         train=train,
+        unit="sentence" if unit == "sentence" else "chunk",
+        max_sentences=max_sentences,
         masks=masks,
         answers="reference" if answers == "reference" else "generated",
         answer_tokens=answer_tokens,

@@ -19,8 +19,15 @@ from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.items import ItemSet, rankable_items
+from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.padding import DistractorPool, padded_set
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.provenance import (
+    file_record,
+    git_state,
+    package_versions,
+    weights_arguments,
+    without_folder,
+)
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
 from at2_rag_evals.ranking import RatedSet, rate_systems
 from at2_rag_evals.report import NOTES, item_lines, report_markdown, set_record, summary_tables
@@ -44,6 +51,12 @@ class RankingRequest:
     model: str | None = None
     head_weights: str | None = None
     embedding_model: str | None = None
+    weights: tuple[NamedWeights, ...] = ()
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """All systems' names, in the report's order."""
+        return with_named(self.systems, self.weights)
 
     @property
     def command(self) -> str:
@@ -59,6 +72,7 @@ class RankingRequest:
             ("--output", None if self.output is None else str(self.output)),
         ):
             parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        parts += weights_arguments(self.weights)
         return " ".join([*parts, *(f"--system {name}" for name in self.systems)])
 
 
@@ -77,9 +91,10 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
         model=request.model,
         head_weights=request.head_weights,
         embedding_model=request.embedding_model,
+        weights=request.weights,
     )
     sets = _item_sets(request)
-    rankers = [make_ranker(name, options) for name in request.systems]
+    rankers = [make_ranker(name, options) for name in request.judged]
     with StepProgress() as progress:
         rated_sets = rate_systems(
             sets,

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import at2_rag
+from at2_rag_evals.named_weights import NamedWeights
 
 PACKAGES = (
     "PyStemmer",
@@ -79,6 +80,11 @@ def without_folder(value: str) -> str:
     """Return the last part of a path that exists, and anything else (a hub id) as it is."""
     path = Path(value)
     return (path.name or path.resolve().name) if path.exists() else value
+
+
+def weights_arguments(weights: Iterable[NamedWeights]) -> list[str]:
+    """Return the arguments that named these head weights, without their folders."""
+    return [f"--weights {own.name}={without_folder(own.head_weights)}" for own in weights]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -17,6 +17,8 @@ from at2_rag.errors import DataError, InputError
 from at2_rag_evals.cli import DEFAULT_FIDELITY_SYSTEMS, eval_group
 from at2_rag_evals.fidelity.judging import METRIC_TITLES
 from tests.evals.labelled_items import make_item, write_items
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
 
 CHEAP = ("--system", "random", "--system", "gold", "--system", "leave_one_out")
 SMALL = ("--masks", 4, "--answers", "reference")
@@ -79,6 +81,84 @@ def test_all_systems_from_files_to_report(
     for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
         assert str(folder) not in everything
     assert "secret place" not in everything and "other place" not in everything
+
+
+def test_sentences_and_named_weights(
+    files: list[str], tmp_path: Path, scoring_folder: Path, embedding_folder: Path
+) -> None:
+    weights = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+    weights.save(tmp_path / "hidden" / "fitted")
+    lines = [
+        {
+            "id": f"t{place}",
+            "source": "tales",
+            "question": "Who wrote Emma?",
+            "answers": ["Jane Austen"],
+            "chunks": [
+                {"text": f"Jane {place} Austen. The sea. It is.", "is_gold": True, "title": "Emma"},
+                *({"text": f"A {place} bridge {own}.", "is_gold": False} for own in range(3)),
+            ],
+        }
+        for place in range(2)
+    ]
+    lines[0]["chunks"][0]["gold_sents"] = ["Jane 0 Austen."]  # type: ignore[index]
+    path = tmp_path / "tales.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = tmp_path / "results"
+    options = (
+        *("--model", scoring_folder, "--head-weights", "uniform", "--train", files[1]),
+        *("--embedding-model", embedding_folder, "--output", output, *SMALL),
+        *("--weights", f"fitted={tmp_path / 'hidden' / 'fitted'}", "--weights", "flat=uniform"),
+        *("--unit", "sentence", "--max-sentences", 6),
+    )
+    result = run(path, files[0], *options, "--json")
+    report = json.loads(result.stdout)
+    systems = [name for name in DEFAULT_FIDELITY_SYSTEMS if name != "masked_regression"]
+    place = systems.index("at2") + 1
+    systems = [*systems[:place], "fitted", "flat", *systems[place:]]
+    assert list(report["settings"]["systems"]) == systems
+    assert report["settings"]["shares"] == {
+        name: "softmax" if name == "fitted" else "as they are" for name in systems
+    }
+    assert "masked_regression left out: masked chunk states have no sentence form" in result.stderr
+    assert report["notes"][-1].startswith("masked_regression left out")
+    assert "--unit sentence --max-sentences 6 " in report["command"]
+    assert "--weights fitted=fitted --weights flat=uniform" in report["command"]
+    assert report["items"] == {"tales": 2, "novels": 3}
+    for metric in METRIC_TITLES:
+        macro = report["by_source"][metric]["macro"]
+        assert macro["flat"] == macro["at2"] == macro["all_heads_mean"], metric
+        compared = report["differences"][metric]["macro"]
+        assert set(compared) == set(systems) - {"at2"} and compared["flat"]["mean"] == 0.0
+    shares, plain = (
+        report["by_source"][name]["macro"] for name in ("lds_shares_pearson", "lds_pearson")
+    )
+    assert shares["fitted"] != plain["fitted"] and shares["gold"] == plain["gold"]
+    own = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
+    assert [(line["sources"], line["gold"], line["chunks"]) for line in own[:2]] == [
+        (6, 1, 4),
+        (6, 3, 4),
+    ]
+    assert "sources are sentences" in (output / "fidelity.md").read_text()
+    everything = b"".join(path.read_bytes() for path in output.rglob("*") if path.is_file())
+    assert "hidden" not in everything.decode()
+
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert json.loads(run(path, files[0], *options, "--json").stdout) == report
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_units_share_answers_and_no_readings(
+    files: list[str], tmp_path: Path, scoring_folder: Path
+) -> None:
+    output = tmp_path / "results"
+    options = ("--model", scoring_folder, "--masks", 4, "--answer-tokens", 4, "--limit", 1)
+    for unit in ("chunk", "sentence"):
+        run(*files, *options, "--output", output, "--unit", unit, *CHEAP)
+    [answers] = output.glob("scores/answers-*.jsonl")
+    [readings] = output.glob("scores/removal-*.jsonl")
+    assert len(answers.read_text().splitlines()) == 2
+    assert len({json.loads(line)["item"] for line in readings.read_text().splitlines()}) == 4
 
 
 def without_seconds(value: Any) -> Any:
@@ -158,11 +238,40 @@ def test_files_without_a_usable_item_are_refused(tmp_path: Path, scoring_folder:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("missing.jsonl",), ("--masks", 1), ("--answers", "mine"), ("--system", "at3")],
+    [
+        (),
+        ("missing.jsonl",),
+        ("--masks", 1),
+        ("--answers", "mine"),
+        ("--system", "at3"),
+        ("--unit", "word"),
+        ("--max-sentences", 3),
+    ],
 )
 def test_unusable_arguments_are_refused(files: list[str], arguments: tuple[object, ...]) -> None:
     named = arguments if not arguments or arguments[0] == "missing.jsonl" else (*files, *arguments)
     assert run(*named).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["mine"], "'mine' isn't NAME=WEIGHTS"),
+        (["mine="], "'mine=' isn't NAME=WEIGHTS"),
+        (["=uniform"], "the name '' isn't plain"),
+        (["a/b=uniform"], "the name 'a/b' isn't plain"),
+        (["at2=uniform"], "the name 'at2' is taken"),
+        (["first_k=uniform"], "the name 'first_k' is taken"),
+        (["mine=uniform", "mine=joint"], "the name 'mine' is taken"),
+    ],
+)
+def test_names_of_weights_that_can_not_be_used(
+    files: list[str], weights: list[str], message: str
+) -> None:
+    options = [part for value in weights for part in ("--weights", value)]
+    result = run(*files, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_the_command_is_loaded_without_heavy_imports() -> None:

@@ -9,8 +9,14 @@ from scipy import stats
 from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
 from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.insertion import only_best
-from at2_rag_evals.fidelity.measures.linear_datamodeling import correlation, predicted_effects
+from at2_rag_evals.fidelity.measures.linear_datamodeling import (
+    centred,
+    correlation,
+    predicted_effects,
+    shares,
+)
 from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
+from at2_rag_evals.fidelity.sources import whole_chunks
 from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
 from tests.evals.labelled_items import make_item
 
@@ -19,9 +25,28 @@ MASKS = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)
 
 def test_predicted_effects_are_sums_of_kept_scores() -> None:
     assert predicted_effects([1, 2, 6], MASKS).tolist() == [3, 1, 8, 6]
-    assert predicted_effects([1, 2, 6], MASKS, centred=True).tolist() == [-3, -2, 2, 3]
-    moved = predicted_effects([11, 12, 16], MASKS, centred=True)
-    assert moved == pytest.approx([-3, -2, 2, 3])
+    assert centred([1, 2, 6]).tolist() == [-2, -1, 3]
+    assert predicted_effects(centred([1, 2, 6]), MASKS).tolist() == [-3, -2, 2, 3]
+    assert centred([11, 12, 16]) == pytest.approx([-2, -1, 3])
+
+
+def test_shares_are_the_softmax_by_hand() -> None:
+    assert shares(np.log([1, 2, 5])) == pytest.approx([1 / 8, 2 / 8, 5 / 8])
+    assert shares(np.log([1, 2, 5]) + 1000) == pytest.approx([1 / 8, 2 / 8, 5 / 8])
+    assert shares([-1e6, 0.0]).tolist() == [0.0, 1.0]
+
+
+def test_the_score_of_shares_takes_the_softmax_of_logits_only() -> None:
+    masks = np.random.default_rng(4).random((2, 32, 6)) < 0.5
+    parts = np.array([1, 2, 1, 20, 4, 4]) / 32
+    truth = {rate: (own, own @ parts) for rate, own in zip(KEEP_RATES, masks, strict=True)}
+    found = linear_datamodeling_scores(np.log(parts).tolist(), truth, logits=True)
+    for kind in ("pearson", "spearman"):
+        for name in (f"lds_shares_{kind}", *(f"lds_shares_{kind}_{r}" for r in KEEP_RATES)):
+            assert found[name] == pytest.approx(1.0)
+            assert (found[name.replace("_shares", "")] or 0) < 0.99
+    found = linear_datamodeling_scores(parts.tolist(), truth)
+    assert found["lds_shares_pearson"] == found["lds_pearson"] == pytest.approx(1.0)
 
 
 def test_correlations_by_hand() -> None:
@@ -84,7 +109,7 @@ def test_masks_of_the_best_chunks() -> None:
 
 @pytest.mark.parametrize("chunks", [4, 5, 6, 10, 12, 13, 40])
 def test_held_masks_and_fitted_masks_are_different(chunks: int) -> None:
-    item = make_item("a", "g" + "-" * (chunks - 1))
+    item = whole_chunks(make_item("a", "g" + "-" * (chunks - 1)))
     split = MaskPlan(held=32, seed=3).split(item)
     again = MaskPlan(held=32, seed=3).split(item)
     half = (2**chunks - 2) // 2
@@ -105,7 +130,9 @@ def test_held_masks_and_fitted_masks_are_different(chunks: int) -> None:
 
 def test_held_masks_keep_about_as_many_as_asked_for() -> None:
     for chunks in (12, 40):
-        items = [make_item(str(place), "g" + "-" * (chunks - 1)) for place in range(30)]
+        items = [
+            whole_chunks(make_item(str(place), "g" + "-" * (chunks - 1))) for place in range(30)
+        ]
         splits = [MaskPlan().split(item) for item in items]
         for rate in KEEP_RATES:
             mean = np.mean([split.held[rate].mean() for split in splits])

@@ -12,20 +12,19 @@ import torch
 
 from at2_rag.training.ablation import leave_one_out
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.examples import Example
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, RemovalReader
+from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
 from at2_rag_evals.fidelity.systems.masked_regression import MaskedRegressionSystem
 from at2_rag_evals.fidelity.systems.regression import RegressionSystem
-from at2_rag_evals.items import ItemSet
 from at2_rag_evals.rankers import ChunkScores
 from tests.evals.labelled_items import make_item
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
-ITEM = make_item("emma", "g----", answers=["Jane Austen"])
+ITEM = whole_chunks(make_item("emma", "g----", answers=["Jane Austen"]))
 ANSWER = "Jane Austen"
 ALL = np.ones((1, 5), dtype=bool)
 
@@ -46,7 +45,9 @@ def reader_of(
     return RemovalReader(load, settings=settings, folder=folder, **options)  # type: ignore[arg-type]
 
 
-def stock(model: AnswerModel, item: Example, answer: str, mask: list[bool]) -> tuple[float, float]:
+def stock(
+    model: AnswerModel, item: SourcedItem, answer: str, mask: list[bool]
+) -> tuple[float, float]:
     """Logit-probability and mean log-probability by the model itself, in float64."""
     kept = [chunk for chunk, keep in zip(item.chunks, mask, strict=True) if keep]
     layout = model.prompts.answer(model.prompts.joint(item.query, kept), answer)
@@ -104,7 +105,7 @@ def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) ->
         again.read(ITEM, "Jane", ALL)
     with pytest.raises(AssertionError, match="loaded"):
         reader_of(never, tmp_path, answer_tokens=5).answer(ITEM)
-    moved = make_item("emma", "g----", source="seas")
+    moved = whole_chunks(make_item("emma", "g----", source="seas"))
     with pytest.raises(AssertionError, match="loaded"):
         again.read(moved, ANSWER, ALL)
 
@@ -122,9 +123,9 @@ def test_a_torn_line_is_read_again(model: AnswerModel, tmp_path: Path) -> None:
 
 
 def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> None:
-    long = make_item("x" * 3000, "g---", answers=["Jane"])
-    blank = make_item("blank", "g---", answers=[" ", ""])
-    items = ItemSet("natural size", (ITEM, long, blank), {"novels": {"no gold chunk": 2}})
+    long = whole_chunks(make_item("x" * 3000, "g---", answers=["Jane"]))
+    blank = whole_chunks(make_item("blank", "g---", answers=[" ", ""]))
+    items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
     reader = reader_of(lambda: model, answers="reference")
     judged = judge(items, [LeaveOneOutSystem(reader)], reader, plan=MaskPlan(held=4))
     assert [own.item.id for own in judged.items] == ["emma"]
@@ -136,17 +137,18 @@ class Planted:
     """Scores given by the test."""
 
     name = "planted"
+    scores_are_logits = True
     settings: dict[str, object] = {}  # noqa: RUF012
 
     def prepare(self) -> None: ...
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         return ItemScores(ChunkScores((0.5, 3.0, 1.0, 2.0, 0.0)), 0.25)
 
 
 def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     reader, plan = reader_of(lambda: model, answers="reference"), MaskPlan(held=8)
-    judged = judge(ItemSet("natural size", (ITEM,), {}), [Planted()], reader, plan=plan)
+    judged = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan)
     [own] = judged.items
     metrics = own.metrics["planted"]
     _, full = stock(model, ITEM, ANSWER, [True] * 5)
@@ -164,4 +166,7 @@ def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     true = [stock(model, ITEM, ANSWER, mask.tolist())[0] for mask in masks]
     expected = np.corrcoef(masks @ [0.5, 3.0, 1.0, 2.0, 0.0], true)[0, 1]
     assert metrics["lds_pearson_0.2"] == pytest.approx(expected, abs=0.02)
+    shares = np.exp([0.5, 3.0, 1.0, 2.0, 0.0]) / np.exp([0.5, 3.0, 1.0, 2.0, 0.0]).sum()
+    expected = np.corrcoef(masks @ shares, true)[0, 1]
+    assert metrics["lds_shares_pearson_0.2"] == pytest.approx(expected, abs=0.02)
     assert own.seconds == {"planted": 0.25}

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from at2_rag.errors import DataError
+from at2_rag.head_weights import HeadWeights
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
 from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.provenance import git_state, package_versions
@@ -83,6 +84,26 @@ def test_all_systems_from_files_to_report(
     for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
         assert str(folder) not in everything
     assert "secret place" not in everything and "other place" not in everything
+
+
+def test_named_weights_are_systems_of_their_own(
+    files: list[str], tmp_path: Path, scoring_folder: Path
+) -> None:
+    HeadWeights.uniform(layers=2, heads=4, reading="joint").save(tmp_path / "hidden" / "short")
+    options = (
+        *("--model", scoring_folder, "--head-weights", "uniform", "--system", "at2"),
+        *("--system", "first_k", "--weights", "same=uniform"),
+        *("--weights", f"short={tmp_path / 'hidden' / 'short'}", "--json"),
+    )
+    report = json.loads(run(*files, *options).stdout)
+    assert "--weights same=uniform --weights short=short" in report["command"]
+    assert list(report["settings"]["systems"]) == ["at2", "same", "short", "first_k"]
+    [natural] = report["sets"]
+    macro = natural["by_source"]["ndcg_at_10"]["macro"]
+    assert macro["at2"] == macro["same"] != macro["short"]
+    assert natural["differences"]["ndcg_at_10"]["macro"].keys() == {"same", "short", "first_k"}
+    refused = run(*files, "--weights", "bm25=uniform")
+    assert refused.exit_code == 2 and "is taken" in refused.stderr
 
 
 def test_tables_are_for_people_and_progress_goes_to_stderr(files: list[str]) -> None:

@@ -38,6 +38,7 @@ EXPECTED = Example(
     chunks=(Chunk("Emma is by Jane Austen.", "Emma"), Chunk("", "")),
     labels=(True, False),
     answers=("Jane Austen", "Austen"),
+    gold_sentences=(("x",), ()),
 )
 
 
@@ -114,6 +115,10 @@ def test_a_byte_order_mark_is_no_part_of_the_line(tmp_path: Path) -> None:
         (with_chunk(text=3), "chunk 1 has a text of type int"),
         (with_chunk(text="b", title=3), "chunk 1 has a title of type int"),
         (with_chunk(text="b", is_gold=1), "chunk 1: 'is_gold' is 1; expected true or false"),
+        (
+            with_chunk(text="b", is_gold=True, gold_sents="b"),
+            "chunk 1: 'gold_sents' is 'b'; expected a list of strings",
+        ),
         ({**ITEM, "chunks": [{"text": "b"}]}, "chunk 0: the key 'is_gold' is missing"),
     ],
 )

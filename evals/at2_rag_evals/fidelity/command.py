@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,23 @@ from at2_rag_evals.fidelity.report import (
     fidelity_markdown,
     fidelity_tables,
     judged_lines,
+    shares_note,
     summary_record,
 )
+from at2_rag_evals.fidelity.sources import MAX_SENTENCES, Unit, sourced_set
 from at2_rag_evals.fidelity.summary import FidelitySummary, summarise_fidelity
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.fidelity.systems.registry import HEAD_COUNTS, SystemOptions, make_systems
 from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.items import rankable_items
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.named_weights import NamedWeights, with_named
+from at2_rag_evals.provenance import (
+    file_record,
+    git_state,
+    package_versions,
+    weights_arguments,
+    without_folder,
+)
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
@@ -54,6 +63,9 @@ class FidelityRequest:
     model: str | None = None
     head_weights: str | None = None
     embedding_model: str | None = None
+    weights: tuple[NamedWeights, ...] = ()
+    unit: Unit = "chunk"
+    max_sentences: int = MAX_SENTENCES
     train: tuple[Path, ...] = ()
     masks: int = 32
     answers: AnswerSource = "generated"
@@ -64,6 +76,8 @@ class FidelityRequest:
         """The command line, with the names of files and folders but not where they are."""
         parts = ["at2-rag eval fidelity", *(path.name for path in self.files)]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
+        if self.unit == "sentence":
+            parts += [f"--unit {self.unit}", f"--max-sentences {self.max_sentences}"]
         parts += [f"--seed {self.seed}", f"--masks {self.masks}", f"--answers {self.answers}"]
         parts += [f"--answer-tokens {self.answer_tokens}"]
         parts += [f"--train {path.name}" for path in self.train]
@@ -74,12 +88,24 @@ class FidelityRequest:
             ("--output", None if self.output is None else str(self.output)),
         ):
             parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        parts += weights_arguments(self.weights)
         return " ".join([*parts, *(f"--system {name}" for name in self.systems)])
 
     @property
-    def skipped(self) -> tuple[str, ...]:
-        """Systems that need training files, where there are none."""
-        return () if self.train else tuple(name for name in self.systems if name in HEAD_COUNTS)
+    def left_out(self) -> Mapping[str, str]:
+        """Systems that this run can't have -> why."""
+        reasons = {}
+        if not self.train:
+            reasons = dict.fromkeys(HEAD_COUNTS, "choosing heads needs --train FILE")
+        if self.unit == "sentence":
+            reasons["masked_regression"] = "masked chunk states have no sentence form"
+        return {name: reasons[name] for name in self.systems if name in reasons}
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The systems' names, in the report's order, without those left out."""
+        names = with_named(self.systems, self.weights)
+        return tuple(name for name in names if name not in self.left_out)
 
 
 def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
@@ -91,11 +117,11 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
     """
     for module in ("scipy", "sklearn"):
         import_extra(module)
-    notes = list(NOTES)
-    if request.skipped:
-        message = f"{', '.join(request.skipped)} left out: choosing heads needs --train FILE"
-        click.echo(message, err=True)
-        notes.append(message)
+    notes: list[str] = []
+    for reason in dict.fromkeys(request.left_out.values()):
+        names = [name for name, own in request.left_out.items() if own == reason]
+        notes.append(f"{', '.join(names)} left out: {reason}")
+        click.echo(notes[-1], err=True)
     folder = None if request.output is None else request.output / "scores"
     with only_writer(folder):
         _run(request, folder, notes, as_json=as_json)
@@ -111,6 +137,7 @@ def _run(
             f"none of the {len(examples)} items can be judged (left out: "
             f"{json.dumps(items.left_out)}); an item needs four chunks, gold and not gold"
         )
+    sourced = sourced_set(items, request.unit, max_sentences=request.max_sentences)
     plan = MaskPlan(held=request.masks, seed=request.seed)
     reader = RemovalReader(
         answering_model(request.model),
@@ -124,12 +151,17 @@ def _run(
         model=request.model,
         head_weights=request.head_weights,
         embedding_model=request.embedding_model,
+        weights=request.weights,
     )
-    systems = make_systems(request.systems, SystemOptions(reader, plan, ranker, request.train))
+    systems = make_systems(request.judged, SystemOptions(reader, plan, ranker, request.train))
     if not systems:
-        raise InputError("no system is left to judge; pass --train FILE or another --system")
+        raise InputError(
+            "no system is left to judge; pass --train FILE or another --system"
+            if request.unit == "chunk"
+            else "no system is left to judge; pass another --system or --unit chunk"
+        )
     with StepProgress() as progress:
-        judged = judge(items, systems, reader, plan=plan, folder=folder, progress=progress)
+        judged = judge(sourced, systems, reader, plan=plan, folder=folder, progress=progress)
     if not judged.items:
         raise DataError(
             f"none of the {len(examples)} items can be judged (left out: "
@@ -141,7 +173,7 @@ def _run(
     }
     names = [system.name for system in systems]
     summary = summarise_fidelity(judged, clusters, names, seed=request.seed, resamples=RESAMPLES)
-    report = _report(request, reader, systems, summary, notes)
+    report = _report(request, reader, systems, summary, [*NOTES, shares_note(systems), *notes])
     if request.output is not None:
         write_whole(request.output / "items.jsonl", judged_lines(judged))
         write_whole(request.output / "fidelity.md", [fidelity_markdown(report, summary)])
@@ -163,6 +195,8 @@ def _report(
             "files": [file_record(path) for path in request.files],
             "seed": request.seed,
             "limit": request.limit,
+            "unit": request.unit,
+            "max_sentences": request.max_sentences if request.unit == "sentence" else None,
             "masks": request.masks,
             "keep_rates": list(KEEP_RATES),
             "answers": request.answers,
@@ -171,6 +205,10 @@ def _report(
             "resamples": RESAMPLES,
             "level": LEVEL,
             "interval": "percentile bootstrap over clusters, stratified by source",
+            "shares": {
+                system.name: "softmax" if system.scores_are_logits else "as they are"
+                for system in systems
+            },
             "systems": {system.name: dict(system.settings) for system in systems},
         },
         "git": git_state(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.training.examples import Example
 from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.insertion import INSERTED_KS, only_best
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Kind,
+    centred,
     correlation,
     predicted_effects,
+    shares,
 )
 from at2_rag_evals.fidelity.measures.top_k_drop import TOP_KS, top_k_drop, without_best
 from at2_rag_evals.fidelity.removal import RemovalReader, mask_name, reading_key
+from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
-from at2_rag_evals.items import ItemSet, count
+from at2_rag_evals.items import count
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.score_store import ScoredItem, ScoreStore
 
@@ -37,6 +39,12 @@ METRIC_TITLES: Mapping[str, str] = {
     "lds_spearman": "LDS (Spearman), mean of both keep rates",
     "lds_spearman_0.2": "LDS (Spearman), keep rate 0.2",
     "lds_spearman_0.5": "LDS (Spearman), keep rate 0.5",
+    "lds_shares_pearson": "LDS of shares (Pearson), mean of both keep rates",
+    "lds_shares_pearson_0.2": "LDS of shares (Pearson), keep rate 0.2",
+    "lds_shares_pearson_0.5": "LDS of shares (Pearson), keep rate 0.5",
+    "lds_shares_spearman": "LDS of shares (Spearman), mean of both keep rates",
+    "lds_shares_spearman_0.2": "LDS of shares (Spearman), keep rate 0.2",
+    "lds_shares_spearman_0.5": "LDS of shares (Spearman), keep rate 0.5",
     "lds_centred_pearson": "LDS of centred scores (Pearson), mean of both keep rates",
     "lds_centred_spearman": "LDS of centred scores (Spearman), mean of both keep rates",
     **{f"drop_{k}": f"Top-{k} drop, nats a token" for k in TOP_KS},
@@ -55,10 +63,10 @@ class Judged:
         removal_seconds: What reading the held masks took, a mask.
         metrics: System -> metric -> value; None where the metric isn't defined for the item.
         seconds: System -> what its scores cost.
-        truncated: System -> how many chunks it read only in part.
+        truncated: System -> how many texts it read only in part.
     """
 
-    item: Example
+    item: SourcedItem
     tokens: int
     full: float
     removal_seconds: float
@@ -81,7 +89,7 @@ class JudgedSet:
 
 
 def judge(
-    item_set: ItemSet,
+    item_set: SourcedSet,
     systems: Sequence[FidelitySystem],
     reader: RemovalReader,
     *,
@@ -103,7 +111,7 @@ def judge(
         ScoringError: If a system or the model fails on an item.
     """
     left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
-    answered: list[tuple[Example, str]] = []
+    answered: list[tuple[SourcedItem, str]] = []
     progress("answers and removals", 0, len(item_set.items))
     for done, item in enumerate(item_set.items, start=1):
         answer, reason = reader.answer(item)
@@ -118,18 +126,19 @@ def judge(
         system.name: _scores(system, answered, folder=folder, progress=progress)
         for system in systems
     }
+    logits = {system.name for system in systems if system.scores_are_logits}
     judged = []
     progress("best chunks left out and kept", 0, len(answered))
     for done, (item, answer) in enumerate(answered):
         own = {name: scores[done] for name, scores in scored.items()}
-        judged.append(_judge_item(item, answer, own, reader, plan))
+        judged.append(_judge_item(item, answer, own, reader, plan, logits))
         progress("best chunks left out and kept", done + 1, len(answered))
     return JudgedSet(tuple(judged), left_out)
 
 
 def _scores(
     system: FidelitySystem,
-    answered: Sequence[tuple[Example, str]],
+    answered: Sequence[tuple[SourcedItem, str]],
     *,
     folder: Path | None,
     progress: Progress,
@@ -150,33 +159,36 @@ def _scores(
     return found
 
 
-def _score(system: FidelitySystem, item: Example, answer: str) -> ScoredItem:
+def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ScoredItem:
     place = f"{system.name} failed on item {item.id!r} of {item.source}"
     try:
         found = system.scores(item, answer)
     except AT2Error as error:
         raise ScoringError(f"{place}: {error}") from error
     scores = found.result.scores
-    if len(scores) != len(item.chunks) or not np.isfinite(scores).all():
-        raise ScoringError(f"{place}: its scores are {scores}; expected {len(item.chunks)} numbers")
+    if len(scores) != len(item.sources) or not np.isfinite(scores).all():
+        raise ScoringError(
+            f"{place}: its scores are {scores}; expected {len(item.sources)} numbers"
+        )
     return ScoredItem(found.result, found.seconds)
 
 
-def _score_key(item: Example, answer: str) -> str:
+def _score_key(item: SourcedItem, answer: str) -> str:
     # Labels count too, since the gold indicator is a system.
     seen = json.dumps([reading_key(item, answer), list(item.labels)])
     return hashlib.sha256(seen.encode("ascii")).hexdigest()
 
 
 def _judge_item(
-    item: Example,
+    item: SourcedItem,
     answer: str,
     scored: Mapping[str, ScoredItem],
     reader: RemovalReader,
     plan: MaskPlan,
+    logits: Set[str],
 ) -> Judged:
     rankings = {name: rank_by_score(own.result.scores) for name, own in scored.items()}
-    everything = np.ones(len(item.chunks), dtype=bool)
+    everything = np.ones(len(item.sources), dtype=bool)
     wanted = {mask_name(everything): everything}
     for ranking in rankings.values():
         for mask in _best_masks(ranking).values():
@@ -202,7 +214,7 @@ def _judge_item(
             for metric, mask in _best_masks(rankings[name]).items()
         }
         metrics[name] = {
-            **linear_datamodeling_scores(own.result.scores, truth),
+            **linear_datamodeling_scores(own.result.scores, truth, logits=name in logits),
             **{
                 metric: top_k_drop(full, value)
                 if metric.startswith("drop") and value is not None
@@ -223,29 +235,40 @@ def _judge_item(
 
 
 def linear_datamodeling_scores(
-    scores: Sequence[float], truth: Mapping[float, tuple[Bools, npt.NDArray[np.float64]]]
+    scores: Sequence[float],
+    truth: Mapping[float, tuple[Bools, npt.NDArray[np.float64]]],
+    *,
+    logits: bool = False,
 ) -> dict[str, float | None]:
     """Return all linear datamodeling scores of an item.
 
     Args:
-        scores: One a chunk, [S].
+        scores: One a source, [S].
         truth: Keep rate -> masks [M, S] and the true effect of each, [M].
+        logits: Whether the scores are on a logit's scale, so that their softmax is the shares;
+            otherwise they are shares as they are.
 
     Returns:
         Metric -> value; a mean over keep rates is None if it is for one of them.
     """
+    as_given = np.asarray(scores, dtype=np.float64)
+    forms = {
+        "lds": as_given,
+        "lds_shares": shares(as_given) if logits else as_given,
+        "lds_centred": centred(as_given),
+    }
     found: dict[str, float | None] = {}
     kinds: tuple[Kind, ...] = ("pearson", "spearman")
     for kind in kinds:
-        for prefix, centred in (("lds", False), ("lds_centred", True)):
+        for prefix, values in forms.items():
             by_rate = {
-                rate: correlation(predicted_effects(scores, masks, centred=centred), true, kind)
+                rate: correlation(predicted_effects(values, masks), true, kind)
                 for rate, (masks, true) in truth.items()
             }
             defined = [value for value in by_rate.values() if value is not None]
             whole = len(defined) == len(by_rate)
             found[f"{prefix}_{kind}"] = float(np.mean(defined)) if whole else None
-            if not centred:
+            if prefix != "lds_centred":
                 found |= {f"{prefix}_{kind}_{rate}": by_rate[rate] for rate in KEEP_RATES}
     return found
 

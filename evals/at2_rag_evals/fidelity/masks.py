@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.chunks import Chunk
 from at2_rag.training.ablation import draw_masks
-from at2_rag.training.examples import Example
-from at2_rag_evals.items import content_hash
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.seeding import generator
 
 Bools = npt.NDArray[np.bool_]
@@ -25,7 +23,7 @@ FIT_KEEP = 0.5
 FIT_MASKS = 32
 
 _ENUMERATED = 12
-"""Most chunks of an item whose masks are all listed, so that both kinds get a half of them."""
+"""Most sources of an item whose masks are all listed, so that both kinds get a half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,10 @@ class MaskSplit:
 
 @dataclass(frozen=True, slots=True)
 class MaskPlan:
-    """How masks are drawn; an item's depend on the plan and the item's content alone.
+    """How masks are drawn; an item's depend on the plan, the item's content and sources alone.
 
     Attributes:
-        held: Held masks of each keep rate. Of few chunks there are fewer: 7 with four chunks, 15
+        held: Held masks of each keep rate. Of few sources there are fewer: 7 with four, 15
             with five, 31 with six, and then both rates have the same.
         seed: Seed.
     """
@@ -54,14 +52,13 @@ class MaskPlan:
     held: int = 32
     seed: int = 0
 
-    def split(self, item: Example) -> MaskSplit:
+    def split(self, item: SourcedItem) -> MaskSplit:
         """Draw an item's masks."""
-        rng = generator(self.seed, "fidelity masks", content_hash(item.query, item.chunks))
-        return _split(item.chunks, self.held, rng)
+        rng = generator(self.seed, "fidelity masks", item.key)
+        return _split(len(item.sources), self.held, rng)
 
 
-def _split(chunks: tuple[Chunk, ...], count: int, rng: np.random.Generator) -> MaskSplit:
-    size = len(chunks)
+def _split(size: int, count: int, rng: np.random.Generator) -> MaskSplit:
     if size <= _ENUMERATED:
         every = draw_masks(size, 2**size, rng)
         order = rng.permutation(len(every))
@@ -76,7 +73,7 @@ def _split(chunks: tuple[Chunk, ...], count: int, rng: np.random.Generator) -> M
 
 
 def _drawn_from(masks: Bools, count: int, keep: float, rng: np.random.Generator) -> Bools:
-    """Draw different masks, each as likely as if every chunk were kept with probability `keep`."""
+    """Draw different masks, each as likely as if every source were kept with probability `keep`."""
     kept = masks.sum(1)
     likely = keep**kept * (1 - keep) ** (masks.shape[1] - kept)
     rows = rng.choice(len(masks), min(count, len(masks)), replace=False, p=likely / likely.sum())

@@ -1,4 +1,4 @@
-"""The truth that systems are judged by: the model's answers, and readings with chunks removed.
+"""The truth that systems are judged by: the model's answers, and readings with sources removed.
 
 Everything read is stored as it is read, one line an answer or an item and mask, and never read
 again: answers under the item's content, readings under content and answer. Masks are read one at
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from at2_rag.errors import AT2Error, PromptTooLongError, ScoringError
 from at2_rag.training.ablation import ablate_by_removal
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.examples import Example
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.line_log import append_line, read_lines
 
@@ -103,7 +103,7 @@ class RemovalReader:
                 self._model = self._load()
             return self._model
 
-    def answer(self, item: Example) -> tuple[str, None] | tuple[None, str]:
+    def answer(self, item: SourcedItem) -> tuple[str, None] | tuple[None, str]:
         """Return the answer to judge an item on, or None and why there is none."""
         if self._source == "reference":
             text: str | None = next((text.strip() for text in item.answers if text.strip()), "")
@@ -114,12 +114,12 @@ class RemovalReader:
         if not text:
             return None, NO_ANSWER
         try:
-            self.read(item, text, np.ones((1, len(item.chunks)), dtype=bool))
+            self.read(item, text, np.ones((1, len(item.sources)), dtype=bool))
         except PromptTooLongError:
             return None, TOO_LONG
         return text, None
 
-    def read(self, item: Example, answer: str, masks: Bools) -> list[Reading]:
+    def read(self, item: SourcedItem, answer: str, masks: Bools) -> list[Reading]:
         """Read an answer under each mask, [M, S] bool; what is stored isn't read again.
 
         Raises:
@@ -146,7 +146,7 @@ class RemovalReader:
                     self._add_reading(key, name, reading)
         return [self._readings[key, name] for name in names]
 
-    def _generated(self, item: Example) -> str | None:
+    def _generated(self, item: SourcedItem) -> str | None:
         key = content_hash(item.query, item.chunks)
         if key not in self._answers:
             model = self.model
@@ -188,20 +188,22 @@ class RemovalReader:
         )
 
 
-def reading_key(item: Example, answer: str) -> str:
-    """Return a SHA-256 over question, chunks and answer."""
-    return _key([content_hash(item.query, item.chunks), answer])
+def reading_key(item: SourcedItem, answer: str) -> str:
+    """Return a SHA-256 over question, chunks, sources and answer."""
+    return _key([item.key, answer])
 
 
 def mask_name(mask: Iterable[bool]) -> str:
-    """Return a mask as text, "1" for a chunk that is kept."""
+    """Return a mask as text, "1" for a source that is kept."""
     return "".join("1" if kept else "0" for kept in mask)
 
 
-def _read(model: AnswerModel, item: Example, answer: str, mask: Bools) -> Reading:
+def _read(model: AnswerModel, item: SourcedItem, answer: str, mask: Bools) -> Reading:
     start = time.perf_counter()
     try:
-        found = ablate_by_removal(model, item.query, item.chunks, answer, mask[None])
+        chunks = item.kept(mask)
+        whole = np.ones((1, len(chunks)), dtype=bool)
+        found = ablate_by_removal(model, item.query, chunks, answer, whole)
     except PromptTooLongError:
         raise
     except AT2Error as error:

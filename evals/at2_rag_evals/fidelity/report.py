@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.report import figures, grid, items_table
 from at2_rag_evals.summary import OURS
 from at2_rag_evals.tables import Cell, Table, to_markdown
@@ -17,18 +18,28 @@ NOTES = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
     "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
     "from by itself. Differences are paired: * marks those whose interval excludes zero.",
-    "The truth is the model's own reading of the answer with chunks removed from the prompt. LDS: "
+    "The truth is the model's own reading of the answer with chunks, or with --unit sentence "
+    "sentences of them, removed from the prompt. LDS: "
     "correlation of summed scores with the answer's logit-probability over held masks; constant "
     "scores count as 0, and items whose truth is constant are left out of it.",
     "A sum of scores depends on where they have their zero: scores that are all positive predict "
-    "the number of chunks kept, even random ones. Centred scores have each item's mean taken off.",
-    "An insertion with k chunks is over items with more than k.",
+    "the number of sources kept, even random ones. Centred scores have each item's mean taken off.",
+    "An insertion with k sources is over items with more than k.",
     "gold sees the labels; leave_one_out, regression_32 and masked_regression read the answer, "
     "which the others don't.",
     "Seconds are those of one thread on this machine an item, the answer at hand and models "
     "loaded; removals is the same in average readings of held masks. Texts that a system had read "
     "for an earlier item of the run may have cost it nothing: no speed benchmark.",
 )
+
+
+def shares_note(systems: Iterable[FidelitySystem]) -> str:
+    """Return a sentence on which systems' shares are a softmax."""
+    names = ", ".join(system.name for system in systems if system.scores_are_logits)
+    return (
+        "LDS of shares takes scores on a logit's scale as their softmax over an item's sources "
+        f"({names or 'no system here'}) and the scores of all other systems as they are."
+    )
 
 
 def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
@@ -59,7 +70,8 @@ def fidelity_markdown(report: Mapping[str, Any], summary: FidelitySummary) -> st
         "",
         f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
         f"{settings['resamples']} resamples; {settings['answers']} answers, read by "
-        f"{settings['reading']['model']}, {settings['masks']} held masks a keep rate.",
+        f"{settings['reading']['model']}, {settings['masks']} held masks a keep rate; "
+        f"sources are {settings['unit']}s.",
         "",
     ]
     for table in fidelity_tables(summary):
@@ -86,6 +98,7 @@ def judged_lines(judged: JudgedSet) -> Iterator[str]:
             "source": own.item.source,
             "id": own.item.id,
             "chunks": len(own.item.chunks),
+            "sources": len(own.item.sources),
             "gold": sum(own.item.labels),
             "answer_tokens": own.tokens,
             "mean_log_probability": own.full,
@@ -99,7 +112,7 @@ def judged_lines(judged: JudgedSet) -> Iterator[str]:
 
 
 def _costs_table(summary: FidelitySummary) -> Table:
-    header = map(Cell, ("system", "seconds, mean", "median", "removals", "truncated chunks"))
+    header = map(Cell, ("system", "seconds, mean", "median", "removals", "truncated texts"))
     rows = [
         [
             Cell(system),

@@ -22,7 +22,7 @@ class Cost:
         mean: Mean over the items.
         median: Median.
         removals: The mean, as a number of average readings by removal.
-        truncated: Chunks that the system read only in part.
+        truncated: Texts (chunks or sentences) that the system read only in part.
     """
 
     mean: float

@@ -15,6 +15,7 @@ from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model_loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
+from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
 from at2_rag_evals.rankers.state_cache import shared_states
@@ -30,6 +31,9 @@ SCORING_MODULES = (
     "pruner",
     "question_pass",
     "scoring_model",
+    "sentence_tokens",
+    "sentences",
+    "source_scorer",
     "weight_lookup",
 )
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
@@ -47,8 +51,13 @@ class AT2Ranker:
             for those shipped for the model.
         reading: The reading mode; None for what the head weights are for.
 
+    Attributes:
+        scores_are_logits: Whether the softmax over an item's scores is what `keep_mass` adds up;
+            not for "uniform" and other weights whose scores are masses.
+
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
+        HeadWeightsError: If head weights that were named can't be read.
     """
 
     name = "at2"
@@ -64,6 +73,7 @@ class AT2Ranker:
         self._model = model or DEFAULT_MODEL
         self._reading = reading
         self._head_weights = head_weights
+        self.scores_are_logits = _scores_are_logits(head_weights)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = preferred_dtype(self._device)
         package = Path(at2_rag.__file__).parent
@@ -97,6 +107,20 @@ class AT2Ranker:
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
         """Score the chunks with the pruner."""
         return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+
+    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+        """Score the sentences of the chunks within their chunks, one score a sentence."""
+        found = self._pruner.score_sentences(query, chunks)
+        return ChunkScores(tuple(scored.score for scored in found))
+
+
+def _scores_are_logits(head_weights: str | None) -> bool:
+    if head_weights is None:  # shipped ones, which are fitted
+        return True
+    weights = resolve_head_weights(
+        head_weights, layers=1, heads=1, reading=None, fingerprint="", model_name=None
+    )
+    return not weights.scores_are_masses
 
 
 def _weights_sha256(head_weights: str | None, shipped: Path) -> str | None:

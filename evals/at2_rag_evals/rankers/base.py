@@ -11,7 +11,7 @@ from at2_rag.chunks import Chunk
 
 @dataclass(frozen=True, slots=True)
 class ChunkScores:
-    """A system's scores of one item's chunks.
+    """A system's scores of one item's chunks, or of what else is scored of them.
 
     Attributes:
         scores: One a chunk, in input order; larger ranks higher.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
@@ -22,6 +23,7 @@ class RankerOptions:
         model: The scoring model of `at2`, `at2_joint` and `all_heads_mean`; None for the default
             model.
         head_weights: The head weights of `at2`; None for those shipped for the model.
+        weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
     """
 
@@ -29,6 +31,7 @@ class RankerOptions:
     model: str | None = None
     head_weights: str | None = None
     embedding_model: str | None = None
+    weights: tuple[NamedWeights, ...] = ()
 
 
 def _all_heads_mean(options: RankerOptions) -> Ranker:
@@ -65,4 +68,9 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
 
 def make_ranker(name: str, options: RankerOptions) -> Ranker:
     """Make the system of this name; what it lacks to run is found out here."""
+    for own in options.weights:
+        if own.name == name:
+            from at2_rag_evals.rankers.named_weights import NamedWeightsRanker  # imports torch
+
+            return NamedWeightsRanker(own, model=options.model)
     return SYSTEMS[name](options)

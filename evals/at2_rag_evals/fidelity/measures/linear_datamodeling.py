@@ -10,7 +10,7 @@ the size of effects too.
 
 The sum depends on where scores have their zero: a constant added to every score adds a multiple
 of the number of chunks kept. *Centred* scores have the item's mean score taken off first, which
-leaves the differences between chunks alone.
+leaves the differences between chunks alone. *Shares* are the softmax of scores on a logit's scale.
 """
 
 from __future__ import annotations
@@ -28,19 +28,30 @@ Kind = Literal["pearson", "spearman"]
 _CONSTANT = 1e-12  # relative; sums of equal scores may differ in their last bits
 
 
-def predicted_effects(
-    scores: npt.ArrayLike, masks: npt.NDArray[np.bool_], *, centred: bool = False
-) -> Floats:
+def predicted_effects(scores: npt.ArrayLike, masks: npt.NDArray[np.bool_]) -> Floats:
     """Return the sum of the kept chunks' scores under each mask, [M].
 
     Args:
         scores: One a chunk, [S].
         masks: [M, S] bool, True for chunks that were kept.
-        centred: Take the mean score off every score first.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    effects: Floats = masks.astype(np.float64) @ (values - values.mean() if centred else values)
+    effects: Floats = masks.astype(np.float64) @ np.asarray(scores, dtype=np.float64)
     return effects
+
+
+def centred(scores: npt.ArrayLike) -> Floats:
+    """Return the scores [S] with their mean taken off."""
+    values = np.asarray(scores, dtype=np.float64)
+    less: Floats = values - values.mean()
+    return less
+
+
+def shares(scores: npt.ArrayLike) -> Floats:
+    """Return the softmax of an item's scores [S]."""
+    values = np.asarray(scores, dtype=np.float64)
+    parts = np.exp(values - values.max())
+    softmax: Floats = parts / parts.sum()
+    return softmax
 
 
 def correlation(predicted: Floats, true: Floats, kind: Kind) -> float | None:

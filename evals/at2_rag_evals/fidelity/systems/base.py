@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from at2_rag.training.examples import Example
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.rankers.base import ChunkScores, Ranker
 
 
 @dataclass(frozen=True, slots=True)
 class ItemScores:
-    """A system's scores of one item's chunks.
+    """A system's scores of one item's sources.
 
     Attributes:
         result: The scores.
@@ -26,9 +26,9 @@ class ItemScores:
 
 
 class FidelitySystem(Protocol):
-    """A system that scores chunks by what they matter to an answer.
+    """A system that scores sources by what they matter to an answer.
 
-    Unlike a ranker it may read the answer, ablate chunks, or look at labels.
+    Unlike a ranker it may read the answer, ablate sources, or look at labels.
     """
 
     @property
@@ -41,21 +41,28 @@ class FidelitySystem(Protocol):
         """All that decides the scores besides item and answer, as JSON-ready values."""
         ...
 
+    @property
+    def scores_are_logits(self) -> bool:
+        """Whether scores are on a logit's scale, so that their softmax is what they say."""
+        ...
+
     def prepare(self) -> None:
         """Load what scoring needs; called once, before the first item, if there is one to score."""
         ...
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
-        """Score an item's chunks, in input order."""
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score an item's sources, in their order."""
         ...
 
 
 class RankerSystem:
-    """A ranker, which sees question and chunks only.
+    """A ranker, which sees the question and each source as a text of its own.
 
     Args:
         ranker: The ranker.
     """
+
+    scores_are_logits = False
 
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker
@@ -66,8 +73,8 @@ class RankerSystem:
         """Load the ranker."""
         self._ranker.prepare()
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
-        """Score the chunks as the ranker does."""
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score the sources as the ranker does chunks."""
         start = time.perf_counter()
-        result = self._ranker.score(item.query, item.chunks)
+        result = self._ranker.score(item.query, item.documents)
         return ItemScores(result, time.perf_counter() - start)

@@ -1,18 +1,18 @@
-"""Leave-one-out: a chunk's score is what removing it alone costs the answer."""
+"""Leave-one-out: a source's score is what removing it alone costs the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from at2_rag.training.ablation import leave_one_out
-from at2_rag.training.examples import Example
 from at2_rag_evals.fidelity.removal import RemovalReader
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.rankers.base import ChunkScores
 
 
 class LeaveOneOutSystem:
-    """Reads the answer with all chunks and without each; S + 1 readings.
+    """Reads the answer with all sources and without each; S + 1 readings.
 
     The score is the fall of the answer's logit-probability, by removal, as the baseline of that
     name in B. Cohen-Wang et al., "ContextCite: Attributing Model Generation to Context", NeurIPS
@@ -23,6 +23,7 @@ class LeaveOneOutSystem:
     """
 
     name = "leave_one_out"
+    scores_are_logits = False
 
     def __init__(self, reader: RemovalReader) -> None:
         self._reader = reader
@@ -31,9 +32,9 @@ class LeaveOneOutSystem:
     def prepare(self) -> None:
         """Do nothing; the reader loads its model when it has to."""
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Return the drops."""
-        full, *others = self._reader.read(item, answer, leave_one_out(len(item.chunks)))
+        full, *others = self._reader.read(item, answer, leave_one_out(len(item.sources)))
         falls = tuple(full.logit_probability - other.logit_probability for other in others)
         seconds = full.seconds + sum(other.seconds for other in others)
         return ItemScores(ChunkScores(falls), seconds)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 
 from at2_rag.training.ablation import ablate_by_masking
-from at2_rag.training.examples import Example
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS, MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.fidelity.systems.sparse_fit import fit_settings, sparse_fit
 from at2_rag_evals.rankers.base import ChunkScores
@@ -23,6 +23,7 @@ class MaskedRegressionSystem:
     """
 
     name = "masked_regression"
+    scores_are_logits = False
 
     def __init__(self, reader: RemovalReader, plan: MaskPlan) -> None:
         self._reader, self._plan = reader, plan
@@ -43,7 +44,7 @@ class MaskedRegressionSystem:
         """
         self._reader.model.scoring_model.check_independent()
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Return the coefficients."""
         masks = self._plan.split(item).fitted
         start = time.perf_counter()

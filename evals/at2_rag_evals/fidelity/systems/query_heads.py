@@ -13,6 +13,8 @@ import torch
 
 import at2_rag
 from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunks import ScoredChunk
+from at2_rag.citations import ScoredSentence
 from at2_rag.errors import DataError
 from at2_rag.features import FeatureSpec
 from at2_rag.head_weights import HeadWeights
@@ -21,7 +23,8 @@ from at2_rag.model_loading import load_model, preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.question_pass import read_together
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.examples import Example, draw_per_source, read_examples
+from at2_rag.training.examples import draw_per_source, read_examples
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.provenance import file_record, files_sha256, without_folder
 from at2_rag_evals.rankers.at2 import MODEL_FILES, SCORING_MODULES
@@ -115,13 +118,15 @@ class EvidenceHeads:
 
 
 class QueryHeadsSystem:
-    """Scores chunks by the attention mass of the best heads.
+    """Scores chunks, or sentences within them, by the attention mass of the best heads.
 
     Args:
         name: What the report calls the system.
         heads: What to choose from.
         count: How many heads.
     """
+
+    scores_are_logits = False
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
@@ -135,9 +140,11 @@ class QueryHeadsSystem:
             model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
         )
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
-        """Score the chunks with the pruner."""
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score the sources with the pruner."""
+        sentences = item.unit == "sentence"
+        score = self._pruner.score_sentences if sentences else self._pruner.score
         start = time.perf_counter()
-        scored = self._pruner.score(item.query, item.chunks)
-        result = ChunkScores(tuple(chunk.score for chunk in scored))
+        scored: Sequence[ScoredChunk | ScoredSentence] = score(item.query, item.chunks)
+        result = ChunkScores(tuple(own.score for own in scored))
         return ItemScores(result, time.perf_counter() - start)

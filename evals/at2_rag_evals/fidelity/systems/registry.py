@@ -8,6 +8,7 @@ from pathlib import Path
 
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
+from at2_rag_evals.fidelity.systems.attention import AttentionSystem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem, RankerSystem
 from at2_rag_evals.fidelity.systems.gold import GoldSystem
 from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
@@ -15,6 +16,7 @@ from at2_rag_evals.fidelity.systems.masked_regression import MaskedRegressionSys
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads, QueryHeadsSystem
 from at2_rag_evals.fidelity.systems.regression import RegressionSystem
 from at2_rag_evals.rankers import RankerOptions, make_ranker
+from at2_rag_evals.rankers.at2 import AT2Ranker
 
 HEAD_COUNTS = {"best_head": 1, "heads_8": 8, "heads_16": 16}
 
@@ -58,5 +60,9 @@ def make_systems(names: Sequence[str], options: SystemOptions) -> list[FidelityS
         elif name == MaskedRegressionSystem.name:
             systems.append(MaskedRegressionSystem(options.reader, options.plan))
         else:
-            systems.append(RankerSystem(make_ranker(name, options.ranker)))
+            ranker = make_ranker(name, options.ranker)
+            if isinstance(ranker, AT2Ranker):
+                systems.append(AttentionSystem(ranker))
+            else:
+                systems.append(RankerSystem(ranker))
     return systems

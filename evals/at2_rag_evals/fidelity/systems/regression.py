@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from at2_rag.training.examples import Example
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS, MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
+from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.fidelity.systems.sparse_fit import fit_settings, sparse_fit
 from at2_rag_evals.rankers.base import ChunkScores
@@ -16,7 +16,7 @@ class RegressionSystem:
     """Reads the answer under 32 random masks, none of them held, and fits a Lasso.
 
     B. Cohen-Wang et al., "ContextCite: Attributing Model Generation to Context", NeurIPS 2024,
-    with whole chunks as sources. Items of four to six chunks have fewer masks: 7, 15 and 31.
+    with the item's sources for theirs. Items of four to six have fewer masks: 7, 15 and 31.
 
     Args:
         reader: Reads with chunks removed.
@@ -24,6 +24,7 @@ class RegressionSystem:
     """
 
     name = "regression_32"
+    scores_are_logits = False
 
     def __init__(self, reader: RemovalReader, plan: MaskPlan) -> None:
         self._reader, self._plan = reader, plan
@@ -39,7 +40,7 @@ class RegressionSystem:
     def prepare(self) -> None:
         """Do nothing; the reader loads its model when it has to."""
 
-    def scores(self, item: Example, answer: str) -> ItemScores:
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Return the coefficients."""
         masks = self._plan.split(item).fitted
         readings = self._reader.read(item, answer, masks)

@@ -1,0 +1,36 @@
+"""The systems that score by `AT2Pruner`: at2, other head weights, the mean of all heads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from at2_rag_evals.fidelity.sources import SourcedItem
+from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.rankers.at2 import AT2Ranker
+
+
+class AttentionSystem:
+    """Scores chunks, or sentences within their chunks, as the pruner does.
+
+    Args:
+        ranker: The ranker.
+    """
+
+    def __init__(self, ranker: AT2Ranker) -> None:
+        self._ranker = ranker
+        self.name = ranker.name
+        self.settings: Mapping[str, object] = ranker.settings
+        self.scores_are_logits = ranker.scores_are_logits
+
+    def prepare(self) -> None:
+        """Load the ranker."""
+        self._ranker.prepare()
+
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score the sources by the question's attention."""
+        sentences = item.unit == "sentence"
+        score = self._ranker.score_sentences if sentences else self._ranker.score
+        start = time.perf_counter()
+        result = score(item.query, item.chunks)
+        return ItemScores(result, time.perf_counter() - start)

@@ -1,0 +1,69 @@
+"""Head weights that an eval judges beside `at2`, each under a name of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedWeights:
+    """Head weights as a system.
+
+    Attributes:
+        name: What the report calls the system.
+        head_weights: A folder with head weights, the name of shipped ones, or "uniform".
+    """
+
+    name: str
+    head_weights: str
+
+
+def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
+    """Return the option `--weights NAME=WEIGHTS`, repeatable.
+
+    Args:
+        taken: Names that systems have already.
+    """
+
+    def parse(
+        context: click.Context, parameter: click.Parameter, values: Sequence[str]
+    ) -> tuple[NamedWeights, ...]:
+        found: dict[str, NamedWeights] = {}
+        for value in values:
+            name, equals, weights = value.partition("=")
+            if not equals or not weights:
+                raise click.BadParameter(f"{value!r} isn't NAME=WEIGHTS; pass name=FOLDER")
+            if not _NAME.fullmatch(name):
+                raise click.BadParameter(
+                    f"the name {name!r} isn't plain; pass at most 40 ASCII letters, digits, '_' "
+                    "and '-', the first a letter or digit"
+                )
+            if name in taken or name in found:
+                raise click.BadParameter(
+                    f"the name {name!r} is taken; pass one that is used once and is none of "
+                    f"{', '.join(taken)}"
+                )
+            found[name] = NamedWeights(name, weights)
+        return tuple(found.values())
+
+    return click.option(
+        "--weights",
+        multiple=True,
+        callback=parse,
+        metavar="NAME=WEIGHTS",
+        help="Judge these head weights too, as the system NAME: a folder or the name of shipped "
+        "ones. May be repeated.",
+    )
+
+
+def with_named(systems: Sequence[str], weights: Sequence[NamedWeights]) -> tuple[str, ...]:
+    """Return the names of systems with those of named weights, after `at2` or at the end."""
+    place = systems.index("at2") + 1 if "at2" in systems else len(systems)
+    return (*systems[:place], *(own.name for own in weights), *systems[place:])
