@@ -82,7 +82,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.validation",
             ),
             ("training.ablation_validation", "training.collection"),
-            ("training.ablation_collection", "training.dev_figures"),
+            ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
             ("training.ablation_trainer", "training.trainer"),
         ),
         ("values", "reading"),

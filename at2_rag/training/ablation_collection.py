@@ -103,22 +103,8 @@ def collect_ablations(
         ScoringError: If the model's numbers overflowed.
     """
     plan = plan or AblationPlan()
-    store = ShardStore(
-        folder,
-        ShardAblations,
-        settings={
-            "format": FORMAT,
-            "signal": "ablation",
-            "depth": model.depth,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "fingerprint": fingerprint,
-            "template": model.prompts.template_hash,
-            "seed": seed,
-            "examples": content_hash(examples),
-            "masks": plan.masks,
-            "answers": "reference" if plan.reference else f"generated, {plan.answer_tokens} tokens",
-        },
-    )
+    settings = ablation_settings(model, examples, fingerprint=fingerprint, seed=seed, plan=plan)
+    store = ShardStore(folder, ShardAblations, settings=settings)
     reader = _AblationReader(model, answer_model, plan, seed)
     shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
     found = [store.read(index) for index in range(len(shards))]
@@ -140,6 +126,29 @@ def collect_ablations(
             "pass examples with at least two chunks that fit the model's window"
         )
     return joined
+
+
+def ablation_settings(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    *,
+    fingerprint: str,
+    seed: int,
+    plan: AblationPlan,
+) -> dict[str, object]:
+    """Return all that decides collected ablations, JSON-ready; see `collect_ablations`."""
+    return {
+        "format": FORMAT,
+        "signal": "ablation",
+        "depth": model.depth,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint,
+        "template": model.prompts.template_hash,
+        "seed": seed,
+        "examples": content_hash(examples),
+        "masks": plan.masks,
+        "answers": "reference" if plan.reference else f"generated, {plan.answer_tokens} tokens",
+    }
 
 
 def describe_left_out(collected: ShardAblations) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import InputError
-from at2_rag.features import FeatureSpec
-from at2_rag.head_weights import HeadWeights
+from at2_rag.features import PASSES, FeatureSpec, Reading
+from at2_rag.head_weights import HeadWeights, TargetRule
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation_collection import (
     SHARD_TOKENS,
     AblationPlan,
+    ablation_settings,
     collect_ablations,
     count_left_out,
     drawn_samples,
@@ -29,6 +32,7 @@ from at2_rag.training.ablation_validation import (
     Objective,
     cross_validate_ablations,
 )
+from at2_rag.training.answer_features import ANSWERS_FOLDER, with_answer_features
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.training.head_importance import head_importance
@@ -83,6 +87,7 @@ def train_on_ablations(
     *,
     fingerprint: str,
     signal: Signal = "ablation",
+    target: TargetRule = "question",
     plan: AblationPlan | None = None,
     specs: Sequence[FeatureSpec] | None = None,
     depths: Sequence[int] = (),
@@ -91,7 +96,10 @@ def train_on_ablations(
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> AblationTraining:
-    """Fit head weights for independent reading on what ablations do to answers.
+    """Fit head weights on what ablations do to answers.
+
+    Weights for the target "question" are for independent reading, those for "answer" for
+    attributing finished answers, which are read jointly.
 
     First every feature set is cross-validated at the model's depth, with every objective of the
     signal and every ridge; then the best of them at each of the other depths. With the signal
@@ -105,8 +113,9 @@ def train_on_ablations(
         folder: Where collected ablations are kept; a killed run goes on from there.
         fingerprint: The model's.
         signal: What to learn from.
+        target: Whose attention the weights are for.
         plan: What to ablate; None for `AblationPlan()`.
-        specs: Feature sets to try; None for all of independent reading.
+        specs: Feature sets to try; None for all of the target's reading.
         depths: Further, smaller depths to try.
         folds: Number of folds.
         seed: Of added chunks, masks and folds.
@@ -121,27 +130,46 @@ def train_on_ablations(
     for depth in depths:
         if not 1 <= depth <= model.depth:
             raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
-    specs = list(specs) if specs is not None else feature_specs("independent")
+    reading: Reading = "joint" if target == "answer" else "independent"
+    specs = list(specs) if specs is not None else feature_specs(reading)
+    for spec in specs:
+        if spec.reading != reading:
+            raise InputError(
+                f"the features {spec} are of reading {spec.reading!r}, the target {target!r} is "
+                f"read {reading!r}; pass features of the passes {', '.join(PASSES[reading])}"
+            )
+    plan = plan or AblationPlan()
+    identity: dict[str, Any] = {"fingerprint": fingerprint, "seed": seed, "plan": plan}
     collected = collect_ablations(
         model,
         answer_model,
         examples,
         folder,
-        fingerprint=fingerprint,
-        seed=seed,
-        plan=plan,
+        **identity,
         workers=workers,
         progress=lambda done, total: progress("reading", done, total),
     )
-    sources = [examples[index].source for index in collected.examples]
     drawn = _drawn(examples, seed)
+    if target == "answer":
+        settings = ablation_settings(model, examples, **identity)
+        collected = with_answer_features(
+            model,
+            examples,
+            collected,
+            [drawn[int(index)] for index in collected.examples],
+            Path(folder) / ANSWERS_FOLDER,
+            identity=hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
+            workers=workers,
+            progress=lambda done, total: progress("reading answers", done, total),
+        )
+    sources = [examples[index].source for index in collected.examples]
     chunks = [drawn[int(index)] for index in collected.examples]
     labels = (
         np.array([label for sample in chunks for label in sample.labels])
         if signal == "both"
         else None
     )
-    samples = AblationSamples.of(collected, sources, labels)
+    samples = AblationSamples.of(collected, sources, labels, question=target == "question")
     groups = _groups(examples, samples, chunks, labelled=signal == "both")
     if len(set(groups)) < folds:
         raise InputError(
@@ -200,6 +228,7 @@ def train_on_ablations(
         spec=design.spec,
         fingerprint=fingerprint,
         template_hash=model.prompts.template_hash,
+        target_rule=target,
     )
     progress("fit", 1, 1)
     return AblationTraining(

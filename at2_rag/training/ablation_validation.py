@@ -103,7 +103,7 @@ class AblationSamples:
         drops: [sum of counts] float64, what each chunk's absence costs the answer, in nats a
             token.
         contributions: [sum of counts] float64, what each chunk adds to the log-likelihood of
-            question and answer, in nats.
+            question and answer (or of the answer alone), in nats.
     """
 
     collected: ShardAblations
@@ -120,11 +120,20 @@ class AblationSamples:
         collected: ShardAblations,
         sources: Sequence[str],
         labels: npt.NDArray[np.bool_] | None = None,
+        *,
+        question: bool = True,
     ) -> AblationSamples:
-        """Take collected arrays apart into samples."""
+        """Take collected arrays apart into samples.
+
+        Args:
+            collected: The arrays.
+            sources: Each sample's data set.
+            labels: [sum of counts] bool, gold or not; None where labels aren't to be used.
+            question: Count the question's likelihood among what a chunk contributes.
+        """
         ablations = [
-            Ablations(*own)
-            for own in zip(
+            Ablations(masks, answer, query if question else None)
+            for masks, answer, query in zip(
                 collected.masks_of_samples(),
                 collected.token_logits_of_samples(),
                 collected.query_logits_of_samples(),

@@ -23,6 +23,14 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
     "model's own answer (needs no labels; independent reading), or both.",
 )
+@click.option(
+    "--target",
+    type=click.Choice(["question", "answer"]),
+    default="question",
+    show_default=True,
+    help="Whose attention the weights are for: the question's, to prune, or a finished answer's, "
+    "to attribute it (learned from ablations).",
+)
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
 @click.option("--revision", help="Revision of a hub id.")
 @click.option(

@@ -19,7 +19,7 @@ from at2_rag.command_line import without_place
 from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE
+from at2_rag.head_weights import DESCRIPTION_FILE, TargetRule
 from at2_rag.model_hub import resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.report.training_page import training_page
@@ -27,6 +27,7 @@ from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.ablation_collection import SHARD_TOKENS, AblationPlan, drawn_samples
 from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
+from at2_rag.training.answer_features import ANSWERS_FOLDER
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import plan_samples
 from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev
@@ -61,6 +62,7 @@ class TrainRequest:
     model: str
     revision: str | None
     signal: Literal["evidence", "ablation", "both"]
+    target: TargetRule
     reading: Reading
     depths: tuple[int, ...]
     features: tuple[str, ...]
@@ -107,6 +109,11 @@ def run_training(request: TrainRequest, *, command: str) -> None:
         raise InputError(
             f"--signal {request.signal} with --reading {request.reading}; ablations are read over "
             "chunk states, pass --reading independent"
+        )
+    if request.target == "answer" and (request.signal == "evidence" or request.dev):
+        raise InputError(
+            "--target answer learns from ablated answers and ranks nothing for a question; pass "
+            "--signal ablation or both, and no --dev"
         )
     specs = [_parse_features(text) for text in request.features] or None
     by_file = read_files(request.files, labelled=request.signal != "ablation")
@@ -190,6 +197,7 @@ class _Run:
             self._examples,
             request.place,
             signal=request.signal,
+            target=request.target,
             plan=request.plan,
             **shared,
         )
@@ -239,6 +247,11 @@ class _Run:
                 / (_CHARACTERS_A_TOKEN * len(examples)),
             )
         missing = missing_bytes(request.place, needed)
+        if request.target == "answer":
+            answers = feature_bytes(
+                _chunk_counts(shards), features=self._model.depth * self._model.heads
+            )
+            missing += missing_bytes(request.place / ANSWERS_FOLDER, answers)
         if dev:
             own = plan_samples(dev, reading=request.reading, seed=0, padded=False)
             own_needed = feature_bytes(_chunk_counts(own), features=size)

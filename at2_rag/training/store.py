@@ -100,6 +100,32 @@ class ShardAblations(ShardArrays):
             for end, size in zip(ends, self.answer_bytes, strict=True)
         ]
 
+    def take(self, samples: npt.NDArray[np.bool_]) -> ShardAblations:
+        """Return the samples where the mask [I] holds; the others count as longer than the window.
+
+        What `left_out` says of examples that gave no sample is kept.
+        """
+        lost = np.array([0, np.count_nonzero(~samples), 0], dtype=np.int64)
+
+        def rows(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            return np.repeat(samples, counts)
+
+        return ShardAblations(
+            examples=self.examples[samples],
+            left_out=np.concatenate([self.left_out, lost]),
+            answer_bytes=self.answer_bytes[samples],
+            answers=self.answers[rows(self.answer_bytes)],
+            counts=self.counts[samples],
+            mask_counts=self.mask_counts[samples],
+            masks=self.masks[rows(self.counts * self.mask_counts)],
+            token_counts=self.token_counts[samples],
+            token_logits=self.token_logits[rows(self.token_counts * self.mask_counts)],
+            query_counts=self.query_counts[samples],
+            query_logits=self.query_logits[rows(self.query_counts * self.mask_counts)],
+            log_mass=self.log_mass[rows(self.counts)],
+            log_ratio=self.log_ratio[rows(self.counts)],
+        )
+
     def masks_of_samples(self) -> list[npt.NDArray[np.bool_]]:
         """Return each sample's masks, [M, S] bool."""
         return _tables(self.masks, self.mask_counts, self.counts)
