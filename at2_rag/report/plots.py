@@ -20,6 +20,7 @@ except ImportError as error:
 
 _LINE, _GRID, _COLOURS = "#1f5fa8", "#d5d9de", "viridis"
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_LEAST_SPAN = 0.1  # of a line plot's values, so that noise doesn't look like a trend
 _WIDTH = 4.8  # inches; pages scale it down where there is less room
 
 
@@ -27,6 +28,8 @@ def line_plot(
     x: Sequence[float], y: Sequence[float], *, title: str, x_label: str, y_label: str
 ) -> str:
     """Return an SVG of points joined by a line, each with its value.
+
+    The axis of values spans at least 0.1.
 
     Args:
         x: Places, rising.
@@ -42,7 +45,10 @@ def line_plot(
         axes.annotate(
             f"{value:.3f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center"
         )
-    axes.margins(x=0.15, y=0.25)
+    axes.margins(x=0.15)
+    middle = (min(y) + max(y)) / 2
+    half = max(_LEAST_SPAN, 1.5 * (max(y) - min(y))) / 2
+    axes.set_ylim(middle - half, middle + half)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=_GRID, linewidth=0.6)

@@ -39,6 +39,12 @@ def test_a_line_has_labels_and_values() -> None:
     assert _root(svg).findtext(f"{SVG}title") == "Curve"
 
 
+def test_small_differences_look_small() -> None:
+    svg = line_plot([1, 2], [0.712, 0.714], title="Curve", x_label="x", y_label="y")
+    ticks = [float(text) for text in texts(svg) if text.startswith("0.") and len(text) == 4]
+    assert max(ticks) - min(ticks) >= 0.06
+
+
 def test_equal_values_are_equal_colours_and_the_scale_starts_at_zero() -> None:
     values = np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
     found = cells(heat_map(values, title="Map", x_label="head", y_label="layer"))

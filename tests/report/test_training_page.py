@@ -77,7 +77,7 @@ def test_designs_facts_and_dev_figures_are_on_it() -> None:
     assert first == ["log_ratio:together+apart", "0.700", "3", "0.003", "0.600", "0.800"]
     assert chosen[0] == "log_ratio:together+apart (chosen)" and chosen[1] == "0.812"
     assert ["novels", "40", "0.911", "0.500"] in rows
-    assert ["Mean of sources", "42", "0.901", "0.750"] in rows
+    assert ["Macro mean", "42", "0.901", "0.750"] in rows
     text = said(page)
     for part in (
         "at2-rag train novels.jsonl --output out",
