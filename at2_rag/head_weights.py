@@ -45,7 +45,8 @@ _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint"
 _DEFAULT_ANSWER_NAME = "answer"
 _RULE_FIX: Mapping[TargetRule, str] = {
     "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
-    "answer": "pass weights of AT2's own form with `at2_rag.interchange.read_score_estimator`",
+    "answer": "pass weights that `at2-rag train --signal ablation --target answer` fitted, or of "
+    "AT2's own form with `at2_rag.interchange.read_score_estimator`",
 }
 
 

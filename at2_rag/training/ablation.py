@@ -148,23 +148,23 @@ def drops(ablations: Ablations) -> Nats:
     return difference
 
 
-def contributions(ablations: Ablations, *, penalty: float = CONTRIBUTION_PENALTY) -> Nats:
-    """Return what each chunk adds to the log-likelihood of question and answer, [S], in nats.
+def contributions(
+    masks: Bools, token_logits: Floats, *, penalty: float = CONTRIBUTION_PENALTY
+) -> Nats:
+    """Return what each chunk adds to the log-likelihood of a text, [S], in nats.
 
-    The coefficients of a ridge regression of log p(question, answer | kept chunks), summed over
-    all tokens that were read, on the masks. Their softmax is, by Bayes' rule and with equal priors,
-    how probable each chunk is as the one that question and answer were made from; for the question
-    alone see D. Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation",
-    EMNLP 2022.
+    The coefficients of a ridge regression of log p(text | kept chunks) on the masks. Of the
+    question's own text they tell which chunk the question fits (D. Sachan et al., "Improving
+    Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), of an answer's text which
+    one it rests on.
 
     Args:
-        ablations: Of whichever masks; the question counts where its tokens were read.
+        masks: [M, S] bool, True for chunks that were kept.
+        token_logits: [M, T] float32, logit-probability of each of the text's tokens.
         penalty: Ridge penalty, in masks; above 0.
     """
-    told = log_probability(torch.from_numpy(ablations.token_logits)).numpy()
-    if ablations.query_logits is not None:
-        told = told + log_probability(torch.from_numpy(ablations.query_logits)).numpy()
-    kept = ablations.masks - ablations.masks.mean(0)
+    told = log_probability(torch.from_numpy(token_logits)).numpy()
+    kept = masks - masks.mean(0)
     gram = kept.T @ kept + penalty * np.eye(kept.shape[1])
     found: Nats = np.linalg.solve(gram, kept.T @ (told - told.mean()))
     return found

@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]
 
 _OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
     "ablation": ("contributions", "drops", "pearson"),
-    "both": ("mixed",),
+    "both": ("mixed", "evidence", "contributions"),
 }
 
 
@@ -103,8 +103,9 @@ def train_on_ablations(
 
     First every feature set is cross-validated at the model's depth, with every objective of the
     signal and every ridge; then the best of them at each of the other depths. With the signal
-    "ablation" no label is looked at, neither in the fit nor in the choice; "both" adds gold
-    labels. Folds keep examples together whose most important chunk is the same passage.
+    "ablation" no label is looked at, neither in the fit nor in the choice, and folds keep examples
+    together whose most important chunk is the same passage. With "both", gold labels are among
+    the objectives, judge all of them, and group the folds.
 
     Args:
         model: The scoring model, cut to the deepest layer wanted.

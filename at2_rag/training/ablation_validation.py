@@ -1,7 +1,8 @@
 """Cross-validation over ablations: which design predicts best what removing chunks does.
 
-Two figures a design, both out of fold. *nDCG@10* over the chunks that mattered, those that add at
-least `LEAST_CONTRIBUTION` to the likelihood of question and answer: what pruning needs.
+Two figures a design, both out of fold. *nDCG@10* over the gold chunks, or where labels aren't to be
+used over those that mattered, which add at least `LEAST_CONTRIBUTION` to the likelihood of the
+question (for weights that attribute answers: of the answer): what pruning needs.
 *Faithfulness*: the mean correlation between predicted and measured effects on the answer over an
 item's random masks (the linear datamodeling score; S. M. Park et al., "TRAK: Attributing Model
 Behavior at Scale", ICML 2023), where a mask's predicted effect is the sum of the kept chunks'
@@ -21,16 +22,16 @@ import numpy.typing as npt
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
 from at2_rag.training.ablation import Ablations, contributions, drops
-from at2_rag.training.fit import LinearFit, fit_listwise, fit_mixed, fit_pearson
+from at2_rag.training.fit import LinearFit, fit_listwise, fit_pearson
 from at2_rag.training.losses import AblationData, Floats, ListwiseData
 from at2_rag.training.store import ShardAblations
 from at2_rag.training.validation import feature_matrix, ndcg_at_10, rounded
 
 LEAST_CONTRIBUTION = 1.0
-"""Nats that a chunk adds to the log-likelihood of question and answer if it mattered."""
+"""Nats that a chunk adds to a text's log-likelihood if it mattered."""
 
 MIXED_SHARE = 0.3
-"""The Pearson loss's part of the mixed objective."""
+"""The contributions' part of the mixed objective."""
 
 Objective = Literal["contributions", "drops", "pearson", "evidence", "mixed"]
 
@@ -43,10 +44,10 @@ class AblationCandidate:
         spec: Its features.
         depth: Layers in use.
         ridge: Penalty of the fit.
-        objective: "contributions" (listwise, toward the softmax of what each chunk adds to the
-            log-likelihood of question and answer), "drops" (listwise, in proportion to what each
-            chunk's absence costs the answer), "pearson" (over all masks), "evidence" (listwise
-            over gold labels) or "mixed" (the last two).
+        objective: "contributions" (listwise, in proportion to what each chunk adds to the
+            likelihood of the question, or of the answer), "drops" (listwise, in proportion to what
+            each chunk's absence costs the answer), "pearson" (over all masks), "evidence" (listwise
+            over gold labels) or "mixed" (listwise, evidence and contributions).
     """
 
     spec: FeatureSpec
@@ -103,7 +104,7 @@ class AblationSamples:
         drops: [sum of counts] float64, what each chunk's absence costs the answer, in nats a
             token.
         contributions: [sum of counts] float64, what each chunk adds to the log-likelihood of
-            question and answer (or of the answer alone), in nats.
+            the question, or of the answer, in nats.
     """
 
     collected: ShardAblations
@@ -129,31 +130,26 @@ class AblationSamples:
             collected: The arrays.
             sources: Each sample's data set.
             labels: [sum of counts] bool, gold or not; None where labels aren't to be used.
-            question: Count the question's likelihood among what a chunk contributes.
+            question: Whether contributions are those to the question; else to the answer.
         """
-        ablations = [
-            Ablations(masks, answer, query if question else None)
-            for masks, answer, query in zip(
-                collected.masks_of_samples(),
-                collected.token_logits_of_samples(),
-                collected.query_logits_of_samples(),
-                strict=True,
-            )
-        ]
+        masks = collected.masks_of_samples()
+        answers = collected.token_logits_of_samples()
+        told = collected.query_logits_of_samples() if question else answers
+        ablations = [Ablations(*own) for own in zip(masks, answers, strict=True)]
         return cls(
             collected,
             tuple(sources),
             labels,
-            tuple(own.masks for own in ablations),
+            tuple(masks),
             tuple(own.logit_probabilities for own in ablations),
             np.concatenate([drops(own) for own in ablations]),
-            np.concatenate([contributions(own) for own in ablations]),
+            np.concatenate([contributions(*own) for own in zip(masks, told, strict=True)]),
         )
 
     @property
     def mattered(self) -> npt.NDArray[np.bool_]:
-        """For each chunk whether it adds at least `LEAST_CONTRIBUTION`."""
-        return self.contributions >= LEAST_CONTRIBUTION
+        """For each chunk whether it is gold, or without labels adds `LEAST_CONTRIBUTION`."""
+        return self.contributions >= LEAST_CONTRIBUTION if self.labels is None else self.labels
 
     def fit(
         self,
@@ -179,27 +175,37 @@ class AblationSamples:
             raise InputError(
                 f"the objective {objective!r} needs gold labels; pass labelled examples"
             )
-        relevance = self._relevance(objective)
-        ablations = AblationData(matrix, counts, weights, self.masks, self.effects)
         if objective == "pearson":
+            ablations = AblationData(matrix, counts, weights, self.masks, self.effects)
             return fit_pearson(ablations.take(samples), ridge=candidate.ridge)
+        relevance = self._relevance(objective)
         starts = np.cumsum(counts) - counts
         told = samples & (np.add.reduceat(relevance, starts) > 0)
         if not told.any():
             raise InputError(f"no sample tells anything about {objective!r}; pass more examples")
         listwise = ListwiseData(matrix, relevance, counts, weights).take(told)
-        if objective == "mixed":
-            return fit_mixed(
-                listwise, ablations.take(samples), ridge=candidate.ridge, share=MIXED_SHARE
-            )
         return fit_listwise(listwise, ridge=candidate.ridge)
 
     def _relevance(self, objective: Objective) -> npt.NDArray[np.float64]:
-        if objective == "contributions":
-            return softmax_by_sample(self.contributions, self.collected.counts)
+        """Return how much each chunk matters, at least 0, on a scale of each sample's own."""
         if objective == "drops":
             return np.maximum(self.drops, 0)
-        return np.asarray(self.labels, dtype=np.float64)
+        if objective == "contributions":
+            return np.maximum(self.contributions, 0)
+        gold = self._in_sum(np.asarray(self.labels, dtype=np.float64))
+        if objective == "evidence":
+            return gold
+        told = self._in_sum(np.maximum(self.contributions, 0))
+        return (1 - MIXED_SHARE) * gold + MIXED_SHARE * told
+
+    def _in_sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return each value's part of its sample's sum; 0 where that is 0."""
+        counts = self.collected.counts
+        totals = np.add.reduceat(values, np.cumsum(counts) - counts)
+        shares: npt.NDArray[np.float64] = values / np.repeat(
+            np.where(totals > 0, totals, 1), counts
+        )
+        return shares
 
 
 def softmax_by_sample(
@@ -263,8 +269,8 @@ def cross_validate_ablations(
     judged = (some > 0) & (some < counts)
     if not judged.any():
         raise InputError(
-            f"of {len(counts)} samples none has a chunk that adds {LEAST_CONTRIBUTION} nats to "
-            "question and answer beside one that doesn't; pass more examples"
+            f"of {len(counts)} samples none has a chunk that matters (is gold, or adds "
+            f"{LEAST_CONTRIBUTION} nats) beside one that doesn't; pass more examples"
         )
     for candidate in candidates:
         matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)

@@ -1,22 +1,20 @@
-"""Fitting head weights: linear readouts under three kinds of loss. Pure numbers, no model.
+"""Fitting head weights: linear readouts under two kinds of loss. Pure numbers, no model.
 
 *Listwise*: the cross-entropy between the softmax over a sample's scores and a distribution over
 its chunks (ListNet's top-one loss; Cao et al., "Learning to Rank: From Pairwise Approach to
-Listwise Approach", ICML 2007): uniform over gold chunks, or in proportion to what each chunk's
-absence costs the answer. Convex in the weights; a ridge penalty on the standardised weights keeps
+Listwise Approach", ICML 2007): uniform over gold chunks, in proportion to what ablations say of
+each chunk, or a mixture. Convex in the weights; a ridge penalty on the standardised weights keeps
 it strictly so.
 
 *Pearson*: minus the correlation, within a sample, between an answer's likelihood under masks and
 the sum of the kept chunks' scores (B. Cohen-Wang et al., "Learning to Attribute with Attention",
 arXiv 2504.13752, section 3). It doesn't know the weights' scale and isn't convex: it starts from
 the least-squares solution, and its penalty is the ridge relative to the predictions' variance.
-
-*Mixed*: both, on the same or on different samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from at2_rag.errors import InputError
 from at2_rag.training.losses import (
     AblationData,
     ListwiseData,
@@ -65,7 +62,11 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
     """
     standard = Standard.of(data.features)
     term = ListwiseLoss(data, standard)
-    vector = _minimise([(1.0, term)], np.zeros(len(standard.mean)), ridge)
+
+    def penalty(vector: Vector) -> tuple[float, Vector]:
+        return ridge / 2 * float(vector @ vector), ridge * vector
+
+    vector = _minimise(term, penalty, np.zeros(len(standard.mean)))
     return _folded(standard, vector, 0.0, term(vector)[0])
 
 
@@ -85,43 +86,15 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
     """
     standard = Standard.of(data.features)
     term = PearsonLoss(data, standard)
-    vector = _minimise([(1.0, term)], term.least_squares(ridge), 0.0, relative=(term, ridge))
+
+    def penalty(vector: Vector) -> tuple[float, Vector]:
+        square, variance = float(vector @ vector), term.variance(vector)
+        slope = 2 * vector - square / variance * term.variance_slope(vector)
+        return ridge / 2 * square / variance, ridge / 2 / variance * slope
+
+    vector = _minimise(term, penalty, term.least_squares(ridge))
     scaled = vector / np.sqrt(term.variance(vector))
     return _folded(standard, scaled[:-1], scaled[-1], term(vector)[0])
-
-
-def fit_mixed(
-    listwise: ListwiseData, ablations: AblationData, *, ridge: float, share: float
-) -> LinearFit:
-    """Return the weights that minimise a mixture of the listwise and the Pearson loss.
-
-    The listwise part gives the scores their scale. Features are standardised over the listwise
-    samples.
-
-    Args:
-        listwise: Samples of the listwise loss.
-        ablations: Samples of the Pearson loss, with the same features.
-        ridge: Penalty as in `fit_listwise`.
-        share: The Pearson loss's part of the sum, in (0, 1); the listwise loss has the rest.
-
-    Raises:
-        InputError: If `share` is out of range, or no sample's effects vary.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"share is {share}; pass a number above 0 and below 1")
-    standard = Standard.of(listwise.features)
-    first, second = ListwiseLoss(listwise, standard), PearsonLoss(ablations, standard)
-
-    def ranked(vector: Vector) -> tuple[float, Vector]:
-        loss, slope = first(vector[:-1])
-        return loss, np.append(slope, 0.0)  # the bias doesn't change a ranking
-
-    start = _minimise([(1.0, first)], np.zeros(len(standard.mean)), ridge)
-    terms: list[tuple[float, Loss]] = [(1 - share, ranked), (share, second)]
-    vector = _minimise(terms, np.append(start, 0.0), ridge)
-    return _folded(
-        standard, vector[:-1], vector[-1], sum(part * term(vector)[0] for part, term in terms)
-    )
 
 
 def _folded(standard: Standard, vector: Vector, bias: float, loss: float) -> LinearFit:
@@ -130,29 +103,12 @@ def _folded(standard: Standard, vector: Vector, bias: float, loss: float) -> Lin
     return LinearFit(weight=weight, bias=float(bias - standard.mean @ weight), loss=loss)
 
 
-def _minimise(
-    terms: Sequence[tuple[float, Loss]],
-    start: Vector,
-    ridge: float,
-    *,
-    relative: tuple[PearsonLoss, float] | None = None,
-) -> Vector:
-    """Return the vector that minimises weighted terms and a penalty, absolute or relative."""
+def _minimise(term: Loss, penalty: Loss, start: Vector) -> Vector:
+    """Return the vector that minimises the sum of both; each returns its value and gradient."""
 
     def objective(vector: Vector) -> tuple[float, Vector]:
-        loss = ridge / 2 * float(vector @ vector)
-        slope = ridge * vector
-        for weight, term in terms:
-            value, gradient = term(vector)
-            loss += weight * value
-            slope = slope + weight * gradient
-        if relative is not None:
-            term, strength = relative
-            square, variance = float(vector @ vector), term.variance(vector)
-            loss += strength / 2 * square / variance
-            inner = 2 * vector - square / variance * term.variance_slope(vector)
-            slope = slope + strength / 2 / variance * inner
-        return loss, slope
+        (loss, slope), (added, added_slope) = term(vector), penalty(vector)
+        return loss + added, slope + added_slope
 
     found = minimize(
         objective,

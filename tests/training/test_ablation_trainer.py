@@ -107,7 +107,11 @@ def test_without_both_no_label_decides_anything(tmp_path: Path) -> None:
     assert plain.results == other.results
     both = train(tmp_path / "both", examples, signal="both")
     turned_both = train(tmp_path / "turned both", turned, signal="both")
-    assert {result.candidate.objective for result in both.results} == {"mixed"}
+    assert {result.candidate.objective for result in both.results} == {
+        "mixed",
+        "evidence",
+        "contributions",
+    }
     assert not np.array_equal(both.weights.weight, turned_both.weights.weight)
 
 

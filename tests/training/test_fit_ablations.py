@@ -1,4 +1,4 @@
-"""The Pearson and the mixed fit against planted weights, correlations by SciPy, and differences."""
+"""The Pearson fit against planted weights, correlations by SciPy, and differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.optimize import check_grad
 from scipy.stats import pearsonr
 
 from at2_rag.errors import InputError
-from at2_rag.training.fit import LinearFit, fit_listwise, fit_mixed, fit_pearson
+from at2_rag.training.fit import LinearFit, fit_listwise, fit_pearson
 from at2_rag.training.losses import (
     AblationData,
     ListwiseData,
@@ -146,23 +146,6 @@ def test_gradients_agree_with_differences(loss: str) -> None:
         point = rng.normal(size=5 if loss == "pearson" else 4)
         error = check_grad(lambda v: term(v)[0], lambda v: term(v)[1], point, epsilon=1e-3)
         assert error < 2e-3 * max(1.0, float(np.linalg.norm(term(point)[1])))
-
-
-def test_a_mixture_lies_between_its_parts() -> None:
-    rank, effect = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    data = make_ablations(effect, noise=5)
-    listwise = labelled(data, rank)
-    alone = fit_listwise(listwise, ridge=1e-2)
-    leans = [
-        cosine(fit_mixed(listwise, data, ridge=1e-2, share=share).weight, effect)
-        for share in (1e-6, 0.3, 0.7, 0.99)
-    ]
-    assert leans[0] == pytest.approx(cosine(alone.weight, effect), abs=1e-2)
-    assert leans == sorted(leans)
-    assert leans[-1] > 0.9
-    for share in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(InputError, match="above 0 and below 1"):
-            fit_mixed(listwise, data, ridge=1e-2, share=share)
 
 
 def test_shares_of_labels_are_what_the_softmax_is_drawn_to() -> None:

@@ -96,7 +96,11 @@ def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> 
     done = train(place, "--signal", "both", *FEATURES, *shared, output=tmp_path / "both")
     assert done.exit_code == 0, done.stderr
     assert bytes_of(tmp_path / "readings") == before
-    assert {row["objective"] for row in results(tmp_path / "both")} == {"mixed"}
+    assert {row["objective"] for row in results(tmp_path / "both")} == {
+        "mixed",
+        "evidence",
+        "contributions",
+    }
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,10 @@ def test_answers_that_heed_no_chunk_are_refused(
     monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1000.0)
     done = train(place, *ABLATION, output=tmp_path / "out")
     assert done.exit_code == 1
-    assert "of 16 samples none has a chunk that adds 1000.0 nats" in done.stderr.splitlines()[-1]
+    assert (
+        "of 16 samples none has a chunk that matters (is gold, or adds 1000.0 nats)"
+        in done.stderr.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("parameter", ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"])

@@ -30,7 +30,7 @@ from at2_rag_evals.provenance import file_record, files_sha256, without_folder
 from at2_rag_evals.rankers.at2 import MODEL_FILES, SCORING_MODULES
 from at2_rag_evals.rankers.base import ChunkScores
 
-TRAIN_ITEMS = 50
+TRAIN_ITEMS = 20
 """Most training items of a source that heads are chosen on."""
 
 
