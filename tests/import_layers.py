@@ -62,7 +62,8 @@ LAYERS: Mapping[str, Layer] = {
         (
             ("training", "training.answers", "training.losses", "training.store"),
             ("training.answer_model", "training.examples", "training.fit"),
-            ("training.ablation", "training.shards", "training.validation"),
+            ("training.shared_reading", "training.shards", "training.validation"),
+            ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
             ("training.ablation_collection",),
             ("training.ablation_trainer", "training.trainer"),

@@ -13,7 +13,7 @@ probabilities saturate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import READING_KEYWORD, AttentionCall
+from at2_rag.attention import READING_KEYWORD, AttentionCall, Reading
 from at2_rag.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt import AnswerLayout, PromptLayout
@@ -76,7 +76,7 @@ class AnswerModel:
         """
         bridge = self.prompts.bridge_ids
         rows = [(*prompt.input_ids, *bridge) for prompt in prompts]
-        self._check_window(len(row) + max_new_tokens for row in rows)
+        self.check_window(len(row) + max_new_tokens for row in rows)
         batches = list(_batches([len(row) for row in rows]))
 
         def answer(batch: Sequence[int]) -> list[str]:
@@ -119,7 +119,7 @@ class AnswerModel:
             PromptTooLongError: If one exceeds the model's window.
         """
         rows = [layout.input_ids for layout in layouts]
-        self._check_window(map(len, rows))
+        self.check_window(map(len, rows))
         results: list[Tensor | None] = [None] * len(rows)
         for batch in _batches([len(row) for row in rows]):
             longest = max(len(layouts[index].answer_ids) for index in batch)
@@ -202,17 +202,34 @@ class AnswerModel:
         positions = torch.arange(start, start + length, device=query.device).repeat(copies)
         places = torch.arange(length - answer - 1, length - 1, device=query.device)
         rows = (torch.arange(copies, device=query.device)[:, None] * length + places).flatten()
-        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=query.device)
+        logits = self.run_packed(query.repeat(copies), positions, reading, logits_to_keep=rows)
+        return logits.view(copies, answer, -1)
+
+    def run_packed(
+        self, input_ids: Tensor, position_ids: Tensor, reading: Reading, *, logits_to_keep: Tensor
+    ) -> Tensor:
+        """Run texts packed into one row through the whole model, see `ScoringModel.run_packed`.
+
+        Args:
+            input_ids: [N] int64, the texts one after another.
+            position_ids: [N] int64, each token's position in its own text.
+            reading: Serves the attention by itself, to the last layer.
+            logits_to_keep: [R] int64, the places in the row whose next-token logits are wanted.
+
+        Returns:
+            The logits, [R, V].
+        """
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
         with torch.inference_mode():
             logits: Tensor = self._view(
-                input_ids=query.repeat(copies)[None],
-                position_ids=positions[None],
+                input_ids=input_ids[None],
+                position_ids=position_ids[None],
                 attention_mask=unused,
                 use_cache=False,
-                logits_to_keep=rows,
+                logits_to_keep=logits_to_keep,
                 **{READING_KEYWORD: reading},
             ).logits
-        return logits.view(copies, answer, -1)
+        return logits[0]
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
         device = self.scoring_model.device
@@ -223,7 +240,12 @@ class AnswerModel:
         mask = (places >= pads[:, None]).long()
         return ids, mask, (places - pads[:, None]).clamp(min=0)
 
-    def _check_window(self, lengths: Iterator[int]) -> None:
+    def check_window(self, lengths: Iterable[int]) -> None:
+        """Check that prompts with their answers, so many tokens long, fit the model's window.
+
+        Raises:
+            PromptTooLongError: If the longest doesn't.
+        """
         longest, limit = max(lengths, default=0), self.prompts.max_tokens
         if longest > limit:
             raise PromptTooLongError(
