@@ -20,6 +20,7 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.prompt import PromptLayout
 from at2_rag.training.answer_model import AnswerModel, log_probability, logit_probability
+from at2_rag.training.shared_reading import read_shared
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -186,7 +187,14 @@ def read_states(
 
 
 def ablate_by_removal(
-    model: AnswerModel, query: str, chunks: Sequence[Chunk], answer: str, masks: Bools
+    model: AnswerModel,
+    query: str,
+    chunks: Sequence[Chunk],
+    answer: str,
+    masks: Bools,
+    *,
+    shared: bool = True,
+    workers: int = 1,
 ) -> Ablations:
     """Read the answer in full after each choice of chunks, as a generator does after pruning.
 
@@ -196,9 +204,12 @@ def ablate_by_removal(
         chunks: The item's chunks.
         answer: The answer.
         masks: [M, S] bool over the chunks.
+        shared: Read what prompts begin with alike only once, see `read_shared`; the same up to
+            rounding. False to read each prompt from its start.
+        workers: Threads that share the masks of a shared reading, at least 1.
 
     Raises:
-        InputError: As `ablate_by_masking`.
+        InputError: As `ablate_by_masking`, or if there are no workers.
         PromptTooLongError: If a prompt with its answer exceeds the model's window.
         ScoringError: If the model's numbers overflowed.
     """
@@ -212,7 +223,8 @@ def ablate_by_removal(
         )
         for mask in masks
     ]
-    return _ablations(masks, torch.stack(model.read(layouts)))
+    read = read_shared(model, layouts, workers=workers) if shared else model.read(layouts)
+    return _ablations(masks, torch.stack(read))
 
 
 def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:

@@ -60,6 +60,8 @@ def read_shared(
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; pass at least 1")
+    if not layouts:
+        return []
     model.check_window(len(layout.input_ids) for layout in layouts)
     rows = sorted(map(_Row.of, range(len(layouts)), layouts), key=lambda row: row.ids)
     try:
@@ -227,7 +229,8 @@ def _read_pack(
     )
     answers = [rows[row].answer for row in ends]
     tokens = torch.tensor([token for answer in answers for token in answer], device=device)
-    found = token_logit_probabilities(logits, tokens).split([len(answer) for answer in answers])
+    lengths = [len(answer) for answer in answers]
+    found = torch.split(token_logit_probabilities(logits, tokens), lengths)
     return reading.states, dict(zip(ends, found, strict=True))
 
 
@@ -243,11 +246,12 @@ class _BranchReading:
         self.states = [None if own.is_end else _State() for own in pack]
         self._pack = pack
         self._end = None if any(own.is_end for own in pack) else model.depth - 1
-        kind = {"dtype": model.dtype, "device": model.device}
-        self._hidden = torch.full((BLOCK_ROWS, BLOCK_ROWS), -torch.inf, **kind).triu(1)
+        shape = (BLOCK_ROWS, BLOCK_ROWS)
+        hidden = torch.full(shape, -torch.inf, dtype=model.dtype, device=model.device)
+        self._hidden = hidden.triu(1)
 
     def attend(self, call: AttentionCall) -> Tensor:
-        read = []
+        read: list[Tensor] = []
         place = 0
         for own, state in zip(self._pack, self.states, strict=True):
             rows = slice(place, place + own.tokens)
@@ -271,7 +275,7 @@ class _BranchReading:
     ) -> Iterator[Tensor]:
         """Yield the output of each block of a branch's tokens, [H, rows, D]."""
         (heads, _, dim), key_heads = query.shape, len(key)
-        for start, block in zip(count(0, BLOCK_ROWS), query.split(BLOCK_ROWS, dim=1)):
+        for start, block in zip(count(0, BLOCK_ROWS), torch.split(query, BLOCK_ROWS, dim=1)):
             rows = block.shape[1]
             seen = past + start + rows
             mask = self._hidden.new_zeros(rows, seen)
