@@ -76,11 +76,12 @@ LAYERS: Mapping[str, Layer] = {
                 "training.head_importance",
             ),
             (
-                "training.ablation",
                 "training.answer_decoding",
+                "training.shared_reading",
                 "training.shards",
                 "training.validation",
             ),
+            ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
             ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
             ("training.ablation_trainer", "training.trainer"),

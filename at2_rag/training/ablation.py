@@ -20,6 +20,7 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.prompt import PromptLayout
 from at2_rag.training.answer_model import AnswerModel, log_probability, logit_probability
+from at2_rag.training.shared_reading import read_shared
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -218,7 +219,14 @@ def read_states(
 
 
 def ablate_by_removal(
-    model: AnswerModel, query: str, chunks: Sequence[Chunk], answer: str, masks: Bools
+    model: AnswerModel,
+    query: str,
+    chunks: Sequence[Chunk],
+    answer: str,
+    masks: Bools,
+    *,
+    shared: bool = True,
+    workers: int = 1,
 ) -> Ablations:
     """Read the answer in full after each choice of chunks, as a generator does after pruning.
 
@@ -228,24 +236,46 @@ def ablate_by_removal(
         chunks: The item's chunks.
         answer: The answer.
         masks: [M, S] bool over the chunks.
+        shared: Read what prompts begin with alike only once, see `read_shared`; the same up to
+            rounding. False to read each prompt from its start.
+        workers: Threads that share the masks of a shared reading, at least 1.
 
     Raises:
-        InputError: As `ablate_by_masking`.
+        InputError: As `ablate_by_masking`, or if there are no workers.
         PromptTooLongError: If a prompt with its answer exceeds the model's window.
         ScoringError: If the model's numbers overflowed.
     """
     _check_masks(masks, chunks)
-    layouts = [
-        model.prompts.answer(
-            model.prompts.joint(
-                query, [chunk for chunk, kept in zip(chunks, mask, strict=True) if kept]
-            ),
-            answer,
-        )
-        for mask in masks
-    ]
-    read = torch.stack(model.read(layouts))
-    return _ablations(masks, read, answer=read.shape[1])
+    choices = [[chunk for chunk, kept in zip(chunks, mask, strict=True) if kept] for mask in masks]
+    logits = read_choices(model, query, choices, answer, shared=shared, workers=workers)
+    return Ablations(masks, logits)
+
+
+def read_choices(
+    model: AnswerModel,
+    query: str,
+    choices: Sequence[Sequence[Chunk]],
+    answer: str,
+    *,
+    shared: bool = True,
+    workers: int = 1,
+) -> Floats:
+    """Read the answer after each of several choices of chunks.
+
+    Args:
+        model: The model that answers.
+        query: The question.
+        choices: For each prompt its chunks.
+        answer: The answer.
+        shared: As in `ablate_by_removal`, like `workers`.
+        workers: See there for the errors, too.
+
+    Returns:
+        The logit-probability of each token of the answer, [M, A].
+    """
+    layouts = [model.prompts.answer(model.prompts.joint(query, own), answer) for own in choices]
+    read = read_shared(model, layouts, workers=workers) if shared else model.read(layouts)
+    return _finite(torch.stack(read))
 
 
 def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:
@@ -258,10 +288,15 @@ def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:
 
 def _ablations(masks: Bools, logits: Tensor, *, answer: int) -> Ablations:
     """Take the logit-probabilities [M, Q + A] of question and answer apart."""
+    values = _finite(logits)
+    question = values.shape[1] - answer
+    return Ablations(masks, values[:, question:], values[:, :question] if question else None)
+
+
+def _finite(logits: Tensor) -> Floats:
     values: Floats = logits.cpu().numpy()
     if not np.isfinite(values).all():
         raise ScoringError(
             "the model's log-probabilities hold NaN or infinity; load it in float32 or bfloat16"
         )
-    question = values.shape[1] - answer
-    return Ablations(masks, values[:, question:], values[:, :question] if question else None)
+    return values

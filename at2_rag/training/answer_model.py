@@ -13,7 +13,7 @@ probabilities saturate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -76,7 +76,7 @@ class AnswerModel:
         """
         bridge = self.prompts.bridge_ids
         rows = [(*prompt.input_ids, *bridge) for prompt in prompts]
-        self._check_window(len(row) + max_new_tokens for row in rows)
+        self.check_window(len(row) + max_new_tokens for row in rows)
         batches = list(_batches([len(row) for row in rows]))
 
         def answer(batch: Sequence[int]) -> list[str]:
@@ -129,7 +129,7 @@ class AnswerModel:
             PromptTooLongError: If one exceeds the model's window.
         """
         rows = [layout.input_ids for layout in layouts]
-        self._check_window(map(len, rows))
+        self.check_window(map(len, rows))
         results: list[Tensor | None] = [None] * len(rows)
         for batch in _batches([len(row) for row in rows]):
             longest = max(len(layouts[index].answer_ids) for index in batch)
@@ -232,12 +232,12 @@ class AnswerModel:
     def run_packed(
         self, input_ids: Tensor, position_ids: Tensor, reading: Reading, *, rows: Tensor
     ) -> Tensor:
-        """Run texts packed into one row; it is the reading that keeps them apart.
+        """Run texts packed into one row through the whole model, see `ScoringModel.run_packed`.
 
         Args:
             input_ids: [N] int64, the texts one after another.
             position_ids: [N] int64, each token's position in its own text.
-            reading: Serves the attention by itself.
+            reading: Serves the attention by itself, to the last layer.
             rows: [K] int64, places whose next-token logits are wanted.
 
         Returns:
@@ -281,7 +281,12 @@ class AnswerModel:
         mask = (places >= pads[:, None]).long()
         return ids, mask, (places - pads[:, None]).clamp(min=0)
 
-    def _check_window(self, lengths: Iterator[int]) -> None:
+    def check_window(self, lengths: Iterable[int]) -> None:
+        """Check that prompts with their answers, so many tokens long, fit the model's window.
+
+        Raises:
+            PromptTooLongError: If the longest doesn't.
+        """
         longest, limit = max(lengths, default=0), self.prompts.max_tokens
         if longest > limit:
             raise PromptTooLongError(

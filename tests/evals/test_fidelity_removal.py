@@ -117,7 +117,9 @@ def test_a_torn_line_is_read_again(model: AnswerModel, tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines[:4]) + lines[4][:30])
     again = reader_of(lambda: model, tmp_path).read(ITEM, ANSWER, leave_one_out(5))
     values = [reading.logit_probability for reading in readings]
-    assert [reading.logit_probability for reading in again] == values
+    # What is read beside other masks may differ by rounding, what was stored does not.
+    assert [reading.logit_probability for reading in again] == pytest.approx(values, abs=1e-4)
+    assert [reading.logit_probability for reading in again[:4]] == values[:4]
     stored = path.read_bytes().splitlines(keepends=True)
     assert stored[:4] == lines[:4] and len(stored) == len(lines)
 

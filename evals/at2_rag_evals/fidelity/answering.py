@@ -22,6 +22,7 @@ _MODULES = (
     "scoring_model",
     "training/ablation",
     "training/answer_model",
+    "training/shared_reading",
 )
 
 

@@ -118,8 +118,8 @@ def judge(
         if answer is None:
             count(left_out, item.source, reason or "")
         else:
-            for masks in plan.split(item).held.values():
-                reader.read(item, answer, masks)
+            # All at once: prompts that begin alike are read together.
+            reader.read(item, answer, np.concatenate(list(plan.split(item).held.values())))
             answered.append((item, answer))
         progress("answers and removals", done, len(item_set.items))
     scored = {

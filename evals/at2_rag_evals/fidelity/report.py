@@ -28,8 +28,10 @@ NOTES = (
     "gold sees the labels; leave_one_out, regression_32 and masked_regression read the answer, "
     "which the others don't.",
     "Seconds are those of one thread on this machine an item, the answer at hand and models "
-    "loaded; removals is the same in average readings of held masks. Texts that a system had read "
-    "for an earlier item of the run may have cost it nothing: no speed benchmark.",
+    "loaded; removals is the same in average readings of held masks. Masks of an item are read "
+    "together, prompts that begin alike sharing their beginning, and a reading counts with its "
+    "part of that: one prompt read by itself costs more. Texts that a system had read for an "
+    "earlier item of the run may have cost it nothing: no speed benchmark.",
 )
 
 
