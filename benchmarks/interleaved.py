@@ -1,7 +1,8 @@
-"""Interleaved timing: every case once a round, in a new order, compared within the round.
+"""Interleaved timing: every case in every round, in a new order, compared within the round.
 
 A machine's speed drifts. Each case's time is therefore divided by the reference's time of the
-same round, and the median of these ratios is reported.
+same round, and the median of these ratios is reported. Where a case runs several times in a round,
+its time of that round is their median.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Case = Callable[[int], Mapping[str, float]]
@@ -22,7 +23,7 @@ class Sample:
 
     Attributes:
         case: The case's name.
-        round: The round, which has every case once, all on one prompt.
+        round: The round, which has every case, all on one prompt.
         seconds: Wall clock.
         cpu_seconds: Processor time of the process, all threads.
         stages: Seconds by stage, as the case reports them.
@@ -58,9 +59,15 @@ class Spread:
 
 
 def time_cases(
-    cases: Mapping[str, Case], *, prompts: int, repeats: int, seed: int
+    cases: Mapping[str, Case],
+    *,
+    prompts: int,
+    repeats: int,
+    seed: int,
+    times: Mapping[str, int] | None = None,
+    warm: Collection[str] = (),
 ) -> Iterator[Sample]:
-    """Run every case on every prompt `repeats` times and yield the samples as they come.
+    """Run every case on every prompt in `repeats` rounds and yield the samples as they come.
 
     Every case first runs once on every prompt, untimed.
 
@@ -69,13 +76,15 @@ def time_cases(
         prompts: How many prompts there are.
         repeats: Rounds on each prompt.
         seed: Of the order within the rounds.
+        times: How often a case runs in a round, at least once; once for those not named.
+        warm: Cases that need no untimed runs.
     """
-    for case in cases.values():
-        for prompt in range(prompts):
+    for name, case in cases.items():
+        for prompt in range(0 if name in warm else prompts):
             case(prompt)
     order = random.Random(seed)
     for number in range(prompts * repeats):
-        names = list(cases)
+        names = [name for name in cases for _ in range((times or {}).get(name, 1))]
         order.shuffle(names)
         for name in names:
             cpu, start = time.process_time(), time.perf_counter()
@@ -88,6 +97,20 @@ def ratios(
     samples: Sequence[Sample], case: str, *, reference: str, stages: Sequence[str] = ()
 ) -> list[float]:
     """Return a case's seconds (or those of some of its stages) by the reference's, by round."""
-    units = {sample.round: sample.seconds for sample in samples if sample.case == reference}
+    units = by_round(samples, reference)
+    return [seconds / units[number] for number, seconds in by_round(samples, case, stages).items()]
+
+
+def by_round(samples: Sequence[Sample], case: str, stages: Sequence[str] = ()) -> dict[int, float]:
+    """Return a case's median seconds (or those of some of its stages) in each round."""
+    found: dict[int, list[float]] = {}
+    for sample in samples:
+        if sample.case == case:
+            found.setdefault(sample.round, []).append(sample.part(stages))
+    return {number: statistics.median(seconds) for number, seconds in found.items()}
+
+
+def core_share(samples: Sequence[Sample], case: str, *, threads: int) -> float:
+    """Return how much of the cores it asked for a case got: 1 on an idle machine."""
     own = [sample for sample in samples if sample.case == case]
-    return [sample.part(stages) / units[sample.round] for sample in own]
+    return statistics.median(s.cpu_seconds / (s.seconds * threads) for s in own)

@@ -1,10 +1,10 @@
 """Peak memory of one call above the loaded model, each case in a process of its own.
 
-What is measured: the highest resident memory during one `prune` call, minus the resident memory
-just before it. Before the call the process has loaded the whole model and touched every
-parameter, built the pruner, pruned one short chunk (lazy imports, thread pools, the prefix's
-state) and given free memory back to the system. The call's result is still alive at the end, the
-caller's chunks count as before.
+What is measured: the highest resident memory during one call, minus the resident memory just
+before it. Before the call the process has loaded the whole model and touched every parameter, built
+what is called, called it with one short chunk (lazy imports, thread pools, the prefix's state) and
+given free memory back to the system. The call's result is still alive at the end, the caller's
+chunks count as before.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
-from measured_model import JOINT, Subject, load
+from measured_model import JOINT, MeasuredModel, Subject, load
 from speed_prompts import Prompt
 
 from at2_rag.chunk_states import encode_prefix
@@ -32,7 +34,25 @@ from at2_rag.pruner import AT2Pruner
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-_WARM_UP = Prompt("Who wrote Emma?", (Chunk("Emma is a novel by Jane Austen."),))
+WARM_UP = Prompt("Who wrote Emma?", (Chunk("Emma is a novel by Jane Austen."),))
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class CallPeak:
+    """What any call took.
+
+    Attributes:
+        peak: Bytes at the peak, above the loaded model.
+        seconds: Wall clock of the call.
+        exact: As in `PeakMemory`.
+    """
+
+    peak: int
+    seconds: float
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +90,75 @@ def measure_peak(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> 
     Raises:
         AT2Error: If the process was killed.
     """
+    return in_fresh_process(
+        partial(_measure_here, subject, passes, prompt), f"pruned {len(prompt.chunks)} chunks"
+    )
+
+
+def in_fresh_process(work: Callable[[], Result], what: str) -> Result:
+    """Return what a picklable function returns in a process of its own.
+
+    Args:
+        work: The function.
+        what: What the process does, in words: "pruned 10 chunks".
+
+    Raises:
+        AT2Error: If the process was killed.
+    """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(_measure_here, subject, passes, prompt).result()
+            return pool.submit(work).result()
         except BrokenProcessPool as error:
             raise AT2Error(
-                f"the process that pruned {len(prompt.chunks)} chunks was killed, most likely for "
-                "want of memory; free some, or leave this size out"
+                f"the process that {what} was killed, most likely for want of memory; free some, "
+                "or leave this out"
             ) from error
 
 
-def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
+def load_touched(subject: Subject) -> MeasuredModel:
+    """Load a model and touch every parameter, so that all of it is resident."""
     measured = load(subject)
     for parameter in measured.model.parameters():
         parameter.detach().sum()
-    pruner = measured.pruner(passes)
-    pruner.prune(_WARM_UP.query, _WARM_UP.chunks, top_k=1)
-    _give_back_free_memory()
+    return measured
+
+
+def peak_of_call(
+    call: Callable[[], object], *, held: Callable[[], object] = lambda: None
+) -> CallPeak:
+    """Measure a call in this process.
+
+    Args:
+        call: The call.
+        held: Runs before it; what is left of it when it returns counts, what it took in between
+            doesn't.
+    """
+    give_back_free_memory()
+    before = _status("VmRSS") if _reset_peak() else _peak_of_process()
+    left = held()
+    give_back_free_memory()
     exact = _reset_peak()
-    before = _status("VmRSS") if exact else _peak_of_process()
     start = time.perf_counter()
-    result = pruner.prune(prompt.query, prompt.chunks, top_k=3)
+    result = call()
     seconds = time.perf_counter() - start
     peak = (_status("VmHWM") if exact else _peak_of_process()) - before
-    del result
+    del left, result
+    return CallPeak(peak, seconds, exact)
+
+
+def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
+    pruner = load_touched(subject).pruner(passes)
+    pruner.prune(WARM_UP.query, WARM_UP.chunks, top_k=1)
+    found = peak_of_call(lambda: pruner.prune(prompt.query, prompt.chunks, top_k=3))
     sources, states = _states(pruner, passes, prompt)
     return PeakMemory(
         chunks=len(prompt.chunks),
         sources=len(sources),
         tokens=sum(map(len, sources)),
-        peak=peak,
+        peak=found.peak,
         states=states,
-        seconds=seconds,
-        exact=exact,
+        seconds=found.seconds,
+        exact=found.exact,
     )
 
 
@@ -119,7 +175,7 @@ def _states(
     return sources, sum(map(len, sources)) * prefix.nbytes // prefix.tokens
 
 
-def _give_back_free_memory() -> None:
+def give_back_free_memory() -> None:
     """Return freed memory to the system, so that its reuse counts as use."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only

@@ -11,18 +11,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from interleaved import time_cases
+from command_line import add_shared_options, command_of, positive
+from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
 from peak_memory import PeakMemory, measure_peak
+from report_files import show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
-from speed_cases import PASSES_OF_CASES, speed_cases
+from speed_cases import PASSES_OF_CASES, UNIT, speed_cases
 from speed_figures import (
-    core_share,
     memory_checks,
     peak_record,
     speed_record,
@@ -37,16 +37,13 @@ from speed_tables import (
     remarks,
     speed_table,
     stage_table,
-    write_report,
 )
 
 from at2_rag.errors import AT2Error
-from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
-from at2_rag_evals.tables import Table, to_rich
+from at2_rag_evals.tables import Table
 
 FORMAT = 1
-WIDTH = 80
 SEED = 0
 LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
 
@@ -67,25 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and memory of at2_rag against one full forward pass.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_shared_options(parser, report="speed")
     add = parser.add_argument
-    add("--data", type=Path, help="questions with chunks, .jsonl(.gz); None: the examples' own")
-    add("--output", type=Path, help="folder for speed.json and speed.md")
-    add("--items", type=_positive, default=8, help="prompts that are timed")
-    add("--repeats", type=_positive, default=5, help="rounds on each of them")
-    add("--prompt-tokens", type=_positive, nargs=2, default=[1200, 1400], metavar=("MIN", "MAX"))
-    add("--chunks", type=_positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
+    add("--items", type=positive, default=8, help="prompts that are timed")
+    add("--repeats", type=positive, default=5, help="rounds on each of them")
+    add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
     add("--extremes", action="store_true", help="also a chunk of 1 MB, and 1,000 chunks")
-    add("--threads", type=_positive, default=2, help="threads of torch")
-    add("--model", default=DEFAULT_MODEL, help="a known name, a folder or a hub id")
-    add("--dtype", choices=["float32", "bfloat16"], help="None: what the pruner chooses")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -107,19 +92,15 @@ def _run(options: argparse.Namespace) -> None:
                 report[name] = record
                 tables += drawn
                 if options.output is not None:
-                    write_report(options.output, report, tables)
+                    write_report(
+                        options.output / "speed",
+                        report,
+                        title="Speed and memory",
+                        remarks=remarks(report),
+                        tables=tables,
+                    )
     finally:  # what was measured is shown even if a later part fails
-        _print(report, tables)
-
-
-def _print(report: dict[str, Any], tables: Sequence[Table]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    for table in tables:
-        console.print(to_rich(table))
-    for line in remarks(report) if tables else ():
-        console.print(line, markup=False, highlight=False)
+        show_report(remarks(report) if tables else (), tables)
 
 
 def _head(
@@ -133,7 +114,7 @@ def _head(
         readouts[" + ".join(passes)] = {"head_weights": name, "layers": weights.layers}
     return {
         "format": FORMAT,
-        "command": _command(options),
+        "command": command_of("benchmarks/speed.py", _parser(), options),
         "settings": {
             "model": without_folder(options.model),
             "layers": measured.model.config.num_hidden_layers,
@@ -152,19 +133,6 @@ def _head(
     }
 
 
-def _command(options: argparse.Namespace) -> str:
-    """Return the command line, with the names of files and folders but not where they are."""
-    parts = ["python benchmarks/speed.py"]
-    for name, default in vars(_parser().parse_args([])).items():
-        value = getattr(options, name)
-        if value == default:
-            continue
-        values = value if isinstance(value, list) else [] if value is True else [value]
-        words = (v.name if isinstance(v, Path) else without_folder(str(v)) for v in values)
-        parts += [f"--{name.replace('_', '-')}", *words]
-    return " ".join(parts)
-
-
 def _parts(
     options: argparse.Namespace,
     subject: Subject,
@@ -179,7 +147,7 @@ def _parts(
     total = count * options.repeats * len(cases)
     samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
-    share = core_share(samples, options.threads)
+    share = core_share(samples, UNIT, threads=options.threads)
     tables = [speed_table(figures), stage_table(stages)]
     yield "speed", speed_record(figures, stages, share), tables
 

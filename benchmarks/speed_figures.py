@@ -10,12 +10,12 @@ from typing import Any
 
 from interleaved import Sample, Spread, ratios
 from peak_memory import PeakMemory
+from report_files import MB
 from speed_cases import PASSES_OF_CASES, ROWS, UNIT, Row
 from speed_prompts import CHUNKS
 
 PEAK_LIMIT_MB = 250
 GROWTH_LIMIT = 1.0
-MB = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,6 @@ def stage_medians(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         stages = [sample.stages for sample in samples if sample.case == case]
         medians[case] = {name: statistics.median(s[name] for s in stages) for name in stages[0]}
     return medians
-
-
-def core_share(samples: Sequence[Sample], threads: int) -> float:
-    """Return how much of the cores it asked for the unit got: 1 on an idle machine."""
-    units = [sample for sample in samples if sample.case == UNIT]
-    return statistics.median(s.cpu_seconds / (s.seconds * threads) for s in units)
 
 
 def growth(peaks: Sequence[PeakMemory]) -> float | None:

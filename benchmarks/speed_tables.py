@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from peak_memory import PeakMemory
+from report_files import busy_remark, in_megabytes, in_milliseconds, verdict
 from speed_cases import UNIT
-from speed_figures import MB, SpeedFigures
+from speed_figures import SpeedFigures
 
-from at2_rag_evals.tables import Cell, Table, to_markdown
-
-_ENOUGH_OF_THE_CORES = 0.9
+from at2_rag_evals.tables import Cell, Table
 
 
 def speed_table(figures: Sequence[SpeedFigures]) -> Table:
@@ -24,8 +21,8 @@ def speed_table(figures: Sequence[SpeedFigures]) -> Table:
             Cell(own.row.title),
             Cell(f"{own.ratio.median:.3f}"),
             Cell(f"{own.ratio.low:.3f}-{own.ratio.high:.3f}" if own.row.case != UNIT else ""),
-            Cell("" if own.row.limit is None else f"{own.row.limit:.2f} {_verdict(own.met)}"),
-            Cell(_milliseconds(own.seconds.median)),
+            Cell("" if own.row.limit is None else f"{own.row.limit:.2f} {verdict(own.met)}"),
+            Cell(in_milliseconds(own.seconds.median)),
         ]
         for own in figures
     ]
@@ -37,7 +34,7 @@ def stage_table(medians: Mapping[str, Mapping[str, float]]) -> Table:
     names = list(dict.fromkeys(name for stages in medians.values() for name in stages))
     names = [name for name in names if name != "total"] + ["total"]
     rows = [
-        [Cell(n), *(Cell(_milliseconds(own[n]) if n in own else "") for own in medians.values())]
+        [Cell(n), *(Cell(in_milliseconds(own[n]) if n in own else "") for own in medians.values())]
         for n in names
     ]
     header = [Cell("stage")]
@@ -58,11 +55,11 @@ def memory_table(peaks: Mapping[str, Sequence[PeakMemory]]) -> Table:
         [
             Cell(str(peak.chunks)),
             Cell(f"{peak.tokens:,}"),
-            Cell(_megabytes(joint[peak.chunks].peak) if peak.chunks in joint else "too long"),
-            Cell(_megabytes(peak.peak)),
-            Cell(_megabytes(peak.states)),
-            Cell(_megabytes(peak.beyond_states)),
-            Cell(_megabytes(peak.beyond_states / peak.chunks)),
+            Cell(in_megabytes(joint[peak.chunks].peak) if peak.chunks in joint else "too long"),
+            Cell(in_megabytes(peak.peak)),
+            Cell(in_megabytes(peak.states)),
+            Cell(in_megabytes(peak.beyond_states)),
+            Cell(in_megabytes(peak.beyond_states / peak.chunks)),
         ]
         for peak in peaks["independent"]
     ]
@@ -75,7 +72,7 @@ def check_table(checks: Sequence[Mapping[str, Any]]) -> Table:
         [
             Cell(check["what"]),
             Cell(str(check["value"])),
-            Cell(f"{check['limit']} {_verdict(check['met'])}"),
+            Cell(f"{check['limit']} {verdict(check['met'])}"),
         ]
         for check in checks
     ]
@@ -91,8 +88,8 @@ def extremes_table(extremes: Mapping[str, PeakMemory]) -> Table:
             Cell(f"{peak.sources:,}"),
             Cell(f"{peak.tokens:,}"),
             Cell(f"{peak.seconds:.1f}"),
-            Cell(_megabytes(peak.peak)),
-            Cell(_megabytes(peak.states)),
+            Cell(in_megabytes(peak.peak)),
+            Cell(in_megabytes(peak.states)),
         ]
         for name, peak in extremes.items()
     ]
@@ -120,33 +117,6 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
         for passes, own in settings["readouts"].items()
     )
     yield f"Head weights: {readouts}."
-    share = speed["core_share"]
-    line = f"The unit had {share:.0%} of the processor time it could use."
-    if share < _ENOUGH_OF_THE_CORES:
-        line += " Other work ran meanwhile: these figures are not to be relied on."
-    yield line
+    yield busy_remark("The unit", speed["core_share"])
     if not all(peak["exact"] for peak in report.get("memory", {}).get("independent", [])):
         yield "This system can't reset its record of the peak: peaks are lower bounds."
-
-
-def write_report(folder: Path, report: Mapping[str, Any], tables: Sequence[Table]) -> None:
-    """Write speed.json and speed.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = ["# Speed and memory", f"    {report['command']}", *remarks(report)]
-    parts += map(to_markdown, tables)
-    text = json.dumps(report, indent=2) + "\n"
-    (folder / "speed.json").write_text(text, encoding="utf-8")
-    (folder / "speed.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def _verdict(met: bool | None) -> str:
-    return "met" if met else "not met"
-
-
-def _milliseconds(seconds: float) -> str:
-    value = 1000 * seconds
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / MB:,.1f}"
