@@ -130,7 +130,9 @@ class CostCases:
             prompt, masks = question.prompt, question.masks
             for start in range(0, len(masks), batch):
                 part = masks[start : start + batch]
-                ablate_by_removal(model, prompt.query, prompt.chunks, question.answer, part)
+                ablate_by_removal(
+                    model, prompt.query, prompt.chunks, question.answer, part, shared=False
+                )
 
         return self._case(run)
 
