@@ -49,10 +49,11 @@ from at2_rag.training.validation import (
 Signal = Literal["ablation", "both"]
 Progress = Callable[[str, int, int], None]
 
-_OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
+OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
     "ablation": ("contributions", "drops", "pearson"),
     "both": ("mixed", "evidence", "contributions"),
 }
+"""What each signal can be fitted to, see `AblationCandidate`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +91,7 @@ def train_on_ablations(
     target: TargetRule = "question",
     plan: AblationPlan | None = None,
     specs: Sequence[FeatureSpec] | None = None,
+    objectives: Sequence[Objective] = (),
     depths: Sequence[int] = (),
     folds: int = 5,
     seed: int = 0,
@@ -117,6 +119,7 @@ def train_on_ablations(
         target: Whose attention the weights are for.
         plan: What to ablate; None for `AblationPlan()`.
         specs: Feature sets to try; None for all of the target's reading.
+        objectives: Objectives to try; none for all of the signal.
         depths: Further, smaller depths to try.
         folds: Number of folds.
         seed: Of added chunks, masks and folds.
@@ -128,17 +131,10 @@ def train_on_ablations(
             tells anything.
         DataError: If the folder holds another collection.
     """
-    for depth in depths:
-        if not 1 <= depth <= model.depth:
-            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
     reading: Reading = "joint" if target == "answer" else "independent"
     specs = list(specs) if specs is not None else feature_specs(reading)
-    for spec in specs:
-        if spec.reading != reading:
-            raise InputError(
-                f"the features {spec} are of reading {spec.reading!r}, the target {target!r} is "
-                f"read {reading!r}; pass features of the passes {', '.join(PASSES[reading])}"
-            )
+    objectives = objectives or OBJECTIVES[signal]
+    _check_designs(model, signal, reading, specs=specs, objectives=objectives, depths=depths)
     plan = plan or AblationPlan()
     identity: dict[str, Any] = {"fingerprint": fingerprint, "seed": seed, "plan": plan}
     collected = collect_ablations(
@@ -179,7 +175,6 @@ def train_on_ablations(
         )
     fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
     weights = source_weights(sources)
-    objectives = _OBJECTIVES[signal]
     total = len(specs) * len(RIDGES) * len(objectives) + len(set(depths) - {model.depth})
     results: list[AblationResult] = []
     progress("cross-validation", 0, total)
@@ -241,6 +236,32 @@ def train_on_ablations(
         curve,
         head_importance(matrix, head_weights.weight),
     )
+
+
+def _check_designs(
+    model: ScoringModel,
+    signal: Signal,
+    reading: Reading,
+    *,
+    specs: Sequence[FeatureSpec],
+    objectives: Sequence[Objective],
+    depths: Sequence[int],
+) -> None:
+    for depth in depths:
+        if not 1 <= depth <= model.depth:
+            raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
+    for spec in specs:
+        if spec.reading != reading:
+            raise InputError(
+                f"the features {spec} are of reading {spec.reading!r}, to be fitted for is "
+                f"{reading!r}; pass features of the passes {', '.join(PASSES[reading])}"
+            )
+    for objective in objectives:
+        if objective not in OBJECTIVES[signal]:
+            raise InputError(
+                f"the signal {signal!r} has no objective {objective!r}; pass "
+                f"{', '.join(OBJECTIVES[signal])}"
+            )
 
 
 def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:

@@ -54,6 +54,14 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     help="Feature set, e.g. log_ratio:together+apart; repeat to cross-validate several. "
     "[default: all]",
 )
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    type=click.Choice(["contributions", "drops", "pearson", "evidence", "mixed"]),
+    help="What weights are fitted to; repeat to cross-validate several. [default: ablation: "
+    "contributions, drops and pearson; both: mixed, evidence and contributions]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option(

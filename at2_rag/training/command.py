@@ -27,6 +27,7 @@ from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.ablation_collection import SHARD_TOKENS, AblationPlan, drawn_samples
 from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
+from at2_rag.training.ablation_validation import Objective
 from at2_rag.training.answer_features import ANSWERS_FOLDER
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import plan_samples
@@ -66,6 +67,7 @@ class TrainRequest:
     reading: Reading
     depths: tuple[int, ...]
     features: tuple[str, ...]
+    objectives: tuple[Objective, ...]
     limit: int | None
     folds: int
     seed: int
@@ -109,6 +111,11 @@ def run_training(request: TrainRequest, *, command: str) -> None:
         raise InputError(
             f"--signal {request.signal} with --reading {request.reading}; ablations are read over "
             "chunk states, pass --reading independent"
+        )
+    if request.signal == "evidence" and request.objectives:
+        raise InputError(
+            f"--objective {request.objectives[0]} with --signal evidence, which has one objective "
+            "only; leave it out, or pass --signal ablation or both"
         )
     if request.target == "answer" and (request.signal == "evidence" or request.dev):
         raise InputError(
@@ -198,6 +205,7 @@ class _Run:
             request.place,
             signal=request.signal,
             target=request.target,
+            objectives=request.objectives,
             plan=request.plan,
             **shared,
         )

@@ -115,6 +115,14 @@ def test_without_both_no_label_decides_anything(tmp_path: Path) -> None:
     assert not np.array_equal(both.weights.weight, turned_both.weights.weight)
 
 
+def test_only_the_objectives_asked_for_are_tried(tmp_path: Path) -> None:
+    examples = make_examples("ab", each=6)
+    training = train(tmp_path, examples, objectives=["pearson"])
+    assert {result.candidate.objective for result in training.results} == {"pearson"}
+    with pytest.raises(InputError, match="'ablation' has no objective 'mixed'; pass contributions"):
+        train(tmp_path, examples, objectives=["mixed"])
+
+
 def test_a_second_run_reads_nothing_and_gives_the_same(tmp_path: Path) -> None:
     examples = make_examples("ab", each=6)
     first = train(tmp_path, examples)

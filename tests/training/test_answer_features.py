@@ -165,7 +165,7 @@ def test_weights_for_answers_are_the_attributors(
     attributor = AT2Attributor(model=model, tokenizer=tokenizer, head_weights=training.weights)
     attribution = attributor.attribute("who wrote Emma?", ["Jane Austen did.", "A sea."], "Austen")
     assert len(attribution.chunks) == 2
-    with pytest.raises(InputError, match="the target 'answer' is read 'joint'"):
+    with pytest.raises(InputError, match="to be fitted for is 'joint'"):
         train_on_ablations(
             ScoringModel(model, tokenizer, depth=DEPTH),
             AnswerModel(model, tokenizer),
