@@ -49,7 +49,7 @@ class AT2Attributor:
         head_weights: `HeadWeights` with the target rule "answer" (see
             `interchange.read_score_estimator`), a folder with such, or "uniform" (the plain mean
             over all heads). None for shipped weights of this rule fitted on this very model;
-            none are shipped for the default model yet.
+            the default model has them.
         allow_question_weights: Take weights fitted on the question's attention too, and apply
             them to the answer's. How well they serve there has not been measured.
         fingerprint: The model's fingerprint, where it is known; computed if None.

@@ -71,7 +71,7 @@ class MeasuredModel:
         fitting = {}
         for name in shipped_names():
             weights = HeadWeights.shipped(name)
-            if weights.fingerprint == self.fingerprint:
+            if (weights.fingerprint, weights.target_rule) == (self.fingerprint, "question"):
                 fitting[weights.spec.passes] = (name, weights)
         if passes in fitting:
             return fitting[passes]
