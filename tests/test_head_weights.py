@@ -377,6 +377,10 @@ def test_shipped_weights_belong_to_the_default_model() -> None:
     template_hash = ScoringModel(model, tokenizer, depth=1).prompts.template_hash
     for name in shipped_names():
         weights = HeadWeights.shipped(name)
-        weights.check(fingerprint=fingerprint, template_hash=template_hash)
+        weights.check(
+            fingerprint=fingerprint,
+            template_hash=template_hash,
+            target_rule=weights.target_rule,
+        )
         assert weights.heads == model.config.num_attention_heads
         assert weights.layers <= model.config.num_hidden_layers
