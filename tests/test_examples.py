@@ -30,6 +30,7 @@ def test_the_passages_are_short_titled_and_distinct() -> None:
         ("prune_passages.py", "Io", "hundreds of active volcanoes"),
         ("langchain_rag.py", "Lise Meitner", "Meitner"),
         ("llama_index_rag.py", "Danube", "Danube"),
+        ("cite_answer.py", "solar system. [1]", "[1] Io"),
     ],
 )
 def test_an_example_runs_offline_from_one_command(example: str, first: str, answer: str) -> None:
