@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -159,15 +159,16 @@ def ready_states(
     """
     sources = list(dict.fromkeys(layout.source_ids))
     states = encode_sources(model, prefix, sources, store=store, scope=scope)
-    return gather_states(prefix, states, layout)
+    return gather_states(prefix, states, layout, emptied=True)
 
 
 def gather_states(
     prefix: ChunkState,
-    states: Mapping[tuple[int, ...], ChunkState],
+    states: dict[tuple[int, ...], ChunkState],
     layout: PromptLayout,
     *,
     parts: Sequence[SourcePart] | None = None,
+    emptied: bool = False,
 ) -> ReadyStates:
     """Bring a layout's states together for questions.
 
@@ -177,12 +178,15 @@ def gather_states(
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
+        emptied: Take each state out of `states` once it has been copied for the last time, so that
+            not all are in memory twice.
     """
     sources = layout.source_ids
     if parts is None:
         parts = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(sources)]
     keys = [(part.end - part.start, sources[part.source], part.start) for part in parts]
     order = sorted(range(len(parts)), key=keys.__getitem__)
+    last = {sources[parts[index].source]: place for place, index in enumerate(order)}
     groups = []
     for run in _runs([keys[index][0] for index in order]):
         members = [order[place] for place in run]
@@ -194,6 +198,10 @@ def gather_states(
                 torch.tensor([state.tokens for state, _ in cut], device=prefix.keys.device),
             )
         )
+        del cut
+        for ids in {sources[parts[index].source] for index in members} if emptied else ():
+            if last[ids] < run.stop:
+                del states[ids]
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
     firsts = tuple(first.setdefault(key, index) for index, key in enumerate(keys))
     return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources)))
@@ -298,18 +306,15 @@ def _encode_pack(
     reading = _EncodeReading(prefix, lengths, model, last_values=last_values)
     ids = torch.tensor([token for source in pack for token in source], device=device)
     model.run_packed(ids, positions.to(device), reading)
-    keys = torch.stack(reading.keys)
-    values = torch.stack(reading.values) if reading.values else keys[:0]
-    return [
-        ChunkState(key.contiguous(), value.contiguous())
-        for key, value in zip(
-            torch.split(keys, lengths, 2), torch.split(values, lengths, 2), strict=True
-        )
-    ]
+    return reading.states
 
 
 class _EncodeReading:
-    """Packed sources, each attending to the prefix and causally to itself; keeps keys, values."""
+    """Packed sources, each attending to the prefix and causally to itself.
+
+    Keys and values are copied into the `states` of the sources layer by layer, so that they are in
+    memory once.
+    """
 
     def __init__(
         self,
@@ -319,8 +324,8 @@ class _EncodeReading:
         *,
         last_values: bool,
     ) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+        self.states: list[ChunkState] = []
+        self._lengths = list(lengths)
         self._prefix = prefix
         self._depth = model.depth
         self._last_values = last_values
@@ -336,10 +341,8 @@ class _EncodeReading:
             self._blocks.append((places, real.to(model.device), mask.to(model.device)))
 
     def attend(self, call: AttentionCall) -> Tensor:
-        self.keys.append(call.key[0])
         last = call.layer == self._depth - 1
-        if not last or self._last_values:
-            self.values.append(call.value[0])
+        self._keep(call)
         if last:
             raise PassComplete
         repeats = call.query.shape[1] // call.key.shape[1]
@@ -362,3 +365,21 @@ class _EncodeReading:
             )
             output[places[real]] = read.transpose(1, 2)[real]
         return output[None]
+
+    def _keep(self, call: AttentionCall) -> None:
+        key, value = call.key[0], call.value[0]
+        if not self.states:
+            heads, _, dim = key.shape
+            with_values = self._depth if self._last_values else self._depth - 1
+            self.states = [
+                ChunkState(
+                    key.new_empty(self._depth, heads, length, dim),
+                    value.new_empty(with_values, heads, length, dim),
+                )
+                for length in self._lengths
+            ]
+        keys, values = (torch.split(own, self._lengths, dim=1) for own in (key, value))
+        for state, own_keys, own_values in zip(self.states, keys, values, strict=True):
+            state.keys[call.layer] = own_keys
+            if call.layer < len(state.values):
+                state.values[call.layer] = own_values
