@@ -8,14 +8,15 @@ Sources are read in an order of their own (by length, then by content), never th
 caller's order can't change a score. Many sources share one forward pass without padding: they are
 packed one after another, and only the attention keeps them apart.
 
-A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`.
+A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. Where nothing is
+to be kept, `layerwise` reads the same with one layer's keys and values in memory at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from at2_rag.attention import AttentionCall, PassComplete
-from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 
 PACK_TOKENS = 2048
@@ -68,66 +68,6 @@ class ChunkState:
 ChunkStateStore = MutableMapping[str, ChunkState]
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePart:
-    """Tokens of a source that the question reads as a source of their own.
-
-    They were read in their source, after its earlier tokens; what they are to the question is
-    counted apart from the rest of it.
-
-    Attributes:
-        source: The source's place in its layout.
-        start: The part's first token within the source.
-        end: The end of it, exclusive; an empty part is never attended to.
-    """
-
-    source: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadyStates:
-    """The prefix's state and those of all sources of one layout, ready for questions.
-
-    Attributes:
-        prefix: State of the prefix.
-        groups: States of sources of similar length, padded to the longest of their group.
-        firsts: For each of the S sources the first one that equals it, perhaps itself.
-        longest: Tokens of the longest source; where parts are read, of the longest whole one.
-    """
-
-    prefix: ChunkState
-    groups: tuple[StateGroup, ...]
-    firsts: tuple[int, ...]
-    longest: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the sources' states in memory, padding included."""
-        return sum(group.keys.nbytes + group.values.nbytes for group in self.groups)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StateGroup:
-    """States of G sources, padded to W tokens.
-
-    Attributes:
-        members: [G] int64, place of each source in its layout.
-        lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
-            which the question stands.
-        keys: [L, G, Hkv, W, D].
-        values: [L - 1, G, Hkv, W, D], or [L, ...] as in `ChunkState`.
-        padding: [G, 1, 1, W] bool, True on padding.
-    """
-
-    members: Tensor
-    lengths: Tensor
-    keys: Tensor
-    values: Tensor
-    padding: Tensor
-
-
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
     """Read the prefix.
 
@@ -137,74 +77,6 @@ def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkSta
             are read after it, so that what reads them can go on to the model's output.
     """
     return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
-
-
-def ready_states(
-    model: ScoringModel,
-    prefix: ChunkState,
-    layout: PromptLayout,
-    *,
-    store: ChunkStateStore | None = None,
-    scope: str = "",
-) -> ReadyStates:
-    """Return the states of a layout's sources, read now or taken from a store.
-
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state, see `encode_prefix`.
-        layout: An independent layout with at least one source.
-        store: Where states are looked up and left; None for nowhere.
-        scope: Goes into the store's keys: everything besides the ids that decides a state (model
-            fingerprint, template hash, depth, dtype).
-    """
-    sources = list(dict.fromkeys(layout.source_ids))
-    states = encode_sources(model, prefix, sources, store=store, scope=scope)
-    return gather_states(prefix, states, layout, emptied=True)
-
-
-def gather_states(
-    prefix: ChunkState,
-    states: dict[tuple[int, ...], ChunkState],
-    layout: PromptLayout,
-    *,
-    parts: Sequence[SourcePart] | None = None,
-    emptied: bool = False,
-) -> ReadyStates:
-    """Bring a layout's states together for questions.
-
-    Args:
-        prefix: The prefix's state.
-        states: The state of each of the layout's sources.
-        layout: An independent layout with at least one source.
-        parts: What to read in place of the layout's sources, at least one; tokens in no part are
-            hidden from the question. None for the sources, whole.
-        emptied: Take each state out of `states` once it has been copied for the last time, so that
-            not all are in memory twice.
-    """
-    sources = layout.source_ids
-    if parts is None:
-        parts = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(sources)]
-    keys = [(part.end - part.start, sources[part.source], part.start) for part in parts]
-    order = sorted(range(len(parts)), key=keys.__getitem__)
-    last = {sources[parts[index].source]: place for place, index in enumerate(order)}
-    groups = []
-    for run in _runs([keys[index][0] for index in order]):
-        members = [order[place] for place in run]
-        cut = [(states[sources[parts[i].source]], parts[i]) for i in members]
-        groups.append(
-            _group(
-                [state.part(part.start, part.end) for state, part in cut],
-                torch.tensor(members, device=prefix.keys.device),
-                torch.tensor([state.tokens for state, _ in cut], device=prefix.keys.device),
-            )
-        )
-        del cut
-        for ids in {sources[parts[index].source] for index in members} if emptied else ():
-            if last[ids] < run.stop:
-                del states[ids]
-    first: dict[tuple[int, tuple[int, ...], int], int] = {}
-    firsts = tuple(first.setdefault(key, index) for index, key in enumerate(keys))
-    return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources)))
 
 
 def encode_sources(
@@ -261,7 +133,7 @@ def packs(sources: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]
         yield pack
 
 
-def _runs(lengths: Sequence[int]) -> Iterator[range]:
+def length_runs(lengths: Sequence[int]) -> Iterator[range]:
     """Split ascending lengths into runs whose padding to the longest stays small."""
     start = 0
     for stop in range(1, len(lengths) + 1):
@@ -275,21 +147,6 @@ def _runs(lengths: Sequence[int]) -> Iterator[range]:
             start = stop
 
 
-def _group(states: Sequence[ChunkState], members: Tensor, lengths: Tensor) -> StateGroup:
-    first, width = states[0], max(1, *(state.tokens for state in states))
-    layers, heads, _, dim = first.keys.shape
-    # A store may hand out states that are elsewhere than the model; members are where it is.
-    shape, device = (len(states), heads, width, dim), members.device
-    keys = first.keys.new_zeros(layers, *shape, device=device)
-    values = first.keys.new_zeros(first.values.shape[0], *shape, device=device)
-    for index, state in enumerate(states):
-        keys[:, index, :, : state.tokens] = state.keys
-        values[:, index, :, : state.tokens] = state.values
-    tokens = torch.tensor([state.tokens for state in states], device=device)
-    padding = torch.arange(width, device=device) >= tokens[:, None]
-    return StateGroup(members, lengths, keys, values, padding[:, None, None])
-
-
 def _encode_pack(
     model: ScoringModel,
     prefix: ChunkState | None,
@@ -297,42 +154,81 @@ def _encode_pack(
     *,
     last_values: bool = False,
 ) -> list[ChunkState]:
-    device = model.device
-    lengths = [len(ids) for ids in pack]
-    past = prefix.tokens if prefix else 0
-    positions = torch.cat([torch.arange(past, past + length) for length in lengths])
     if prefix is not None:
         last_values = len(prefix.values) == len(prefix.keys)
-    reading = _EncodeReading(prefix, lengths, model, last_values=last_values)
-    ids = torch.tensor([token for source in pack for token in source], device=device)
-    model.run_packed(ids, positions.to(device), reading)
-    return reading.states
+    keeper = _StateKeeper(list(map(len, pack)), model.depth, last_values=last_values)
+    read_pack(model, prefix, pack, keeper.keep)
+    return keeper.states
 
 
-class _EncodeReading:
-    """Packed sources, each attending to the prefix and causally to itself.
+def read_pack(
+    model: ScoringModel,
+    prefix: ChunkState | None,
+    pack: Sequence[tuple[int, ...]],
+    keep: Callable[[AttentionCall], None],
+) -> None:
+    """Read sources in one forward pass, each after the prefix and blind to the others.
 
-    Keys and values are copied into the `states` of the sources layer by layer, so that they are in
-    memory once.
+    Args:
+        model: The scoring model.
+        prefix: The prefix's state; None to read the prefix itself.
+        pack: Token ids of the sources, none empty.
+        keep: Called in each layer with keys and values of the sources one after another.
     """
+    device = model.device
+    past = prefix.tokens if prefix else 0
+    positions = torch.cat([torch.arange(past, past + len(ids)) for ids in pack])
+    ids = torch.tensor([token for source in pack for token in source], device=device)
+    reading = _PackReading(prefix, list(map(len, pack)), model, keep)
+    model.run_packed(ids, positions.to(device), reading)
+
+
+class _StateKeeper:
+    """Copies keys and values into the `states` of the sources, layer by layer.
+
+    So they are in memory once.
+    """
+
+    def __init__(self, lengths: Sequence[int], depth: int, *, last_values: bool) -> None:
+        self.states: list[ChunkState] = []
+        self._lengths, self._depth = list(lengths), depth
+        self._value_layers = depth if last_values else depth - 1
+
+    def keep(self, call: AttentionCall) -> None:
+        key, value = call.key[0], call.value[0]
+        if not self.states:
+            heads, _, dim = key.shape
+            self.states = [
+                ChunkState(
+                    key.new_empty(self._depth, heads, length, dim),
+                    value.new_empty(self._value_layers, heads, length, dim),
+                )
+                for length in self._lengths
+            ]
+        keys, values = (torch.split(own, self._lengths, dim=1) for own in (key, value))
+        for state, own_keys, own_values in zip(self.states, keys, values, strict=True):
+            state.keys[call.layer] = own_keys
+            if call.layer < len(state.values):
+                state.values[call.layer] = own_values
+
+
+class _PackReading:
+    """Packed sources, each attending to the prefix and causally to itself."""
 
     def __init__(
         self,
         prefix: ChunkState | None,
         lengths: Sequence[int],
         model: ScoringModel,
-        *,
-        last_values: bool,
+        keep: Callable[[AttentionCall], None],
     ) -> None:
-        self.states: list[ChunkState] = []
-        self._lengths = list(lengths)
         self._prefix = prefix
         self._depth = model.depth
-        self._last_values = last_values
+        self._keep = keep
         past = prefix.tokens if prefix else 0
         self._blocks = []
         starts = torch.tensor([0, *lengths]).cumsum(0)
-        for run in _runs(lengths):
+        for run in length_runs(lengths):
             width = max(lengths[i] for i in run)
             places = starts[run.start : run.stop, None] + torch.arange(width)
             real = torch.arange(width) < torch.tensor(lengths[run.start : run.stop])[:, None]
@@ -365,21 +261,3 @@ class _EncodeReading:
             )
             output[places[real]] = read.transpose(1, 2)[real]
         return output[None]
-
-    def _keep(self, call: AttentionCall) -> None:
-        key, value = call.key[0], call.value[0]
-        if not self.states:
-            heads, _, dim = key.shape
-            with_values = self._depth if self._last_values else self._depth - 1
-            self.states = [
-                ChunkState(
-                    key.new_empty(self._depth, heads, length, dim),
-                    value.new_empty(with_values, heads, length, dim),
-                )
-                for length in self._lengths
-            ]
-        keys, values = (torch.split(own, self._lengths, dim=1) for own in (key, value))
-        for state, own_keys, own_values in zip(self.states, keys, values, strict=True):
-            state.keys[call.layer] = own_keys
-            if call.layer < len(state.values):
-                state.values[call.layer] = own_values

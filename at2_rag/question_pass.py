@@ -6,15 +6,17 @@ over each state by itself, so that a source's features don't know how many other
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
-from at2_rag.chunk_states import ChunkState, ReadyStates, StateGroup
+from at2_rag.chunk_states import ChunkState
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ReadyStates, SourceGroup
 
 APART_TOKENS = 4096
 """Most question tokens of one forward pass when sources are read apart."""
@@ -31,10 +33,7 @@ def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout
     Returns:
         Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
-    reading = _QuestionReading(states.prefix, states.groups, model, layout, together=True)
-    start = states.prefix.tokens + states.longest
-    _run_question(model, reading, layout, torch.tensor([start], device=model.device))
-    return _collect(reading.parts, [group.members for group in states.groups], states.firsts)
+    return _read(QuestionPasses(model, states, layout, together=True))
 
 
 def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
@@ -46,25 +45,62 @@ def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -
     Returns:
         Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
-    parts: list[list[tuple[Tensor, Tensor]]] = []
-    members: list[Tensor] = []
-    most = max(1, APART_TOKENS // len(layout.question_ids))
-    for groups in _batches(states.groups, most):
-        reading = _QuestionReading(states.prefix, groups, model, layout, together=False)
-        starts = states.prefix.tokens + torch.cat([group.lengths for group in groups])
-        _run_question(model, reading, layout, starts)
-        parts.extend(reading.parts)
-        members.extend(group.members for group in groups)
-    return _collect(parts, members, states.firsts)
+    return _read(QuestionPasses(model, states, layout, together=False))
 
 
-def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+def _read(passes: QuestionPasses) -> SpanAttention:
+    for run in passes.runs:
+        run()
+    return passes.attention()
+
+
+class QuestionPasses:
+    """The forward passes of the question over the states of one layout.
+
+    Args:
+        model: The scoring model.
+        states: The states.
+        layout: The layout.
+        together: Read the question over all sources at once, in one pass; or over each by itself,
+            in passes of at most `APART_TOKENS`.
+
+    Attributes:
+        runs: The passes, each to be called once.
+    """
+
+    def __init__(
+        self, model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, together: bool
+    ) -> None:
+        self.runs: list[Callable[[], None]] = []
+        self._readings: list[_QuestionReading] = []
+        self._groups: list[SourceGroup] = []
+        self._firsts = states.firsts
+        past = states.prefix.tokens
+        most = max(1, APART_TOKENS // len(layout.question_ids))
+        batches = [states.groups] if together else _batches(states.groups, most)
+        for groups in batches:
+            reading = _QuestionReading(states.prefix, groups, model, layout, together=together)
+            if together:
+                starts = torch.tensor([past + states.longest], device=model.device)
+            else:
+                starts = past + torch.cat([group.lengths for group in groups])
+            self.runs.append(partial(_run_question, model, reading, layout, starts))
+            self._readings.append(reading)
+            self._groups.extend(groups)
+
+    def attention(self) -> SpanAttention:
+        """Return what the passes read, sources (or parts) in the order they were gathered in."""
+        parts = [part for reading in self._readings for part in reading.parts]
+        return _collect(parts, [group.members for group in self._groups], self._firsts)
+
+
+def _batches(groups: Sequence[SourceGroup], most: int) -> Iterator[list[SourceGroup]]:
     """Split groups into batches of at most `most` sources, cutting groups that are larger."""
-    batch: list[StateGroup] = []
+    batch: list[SourceGroup] = []
     size = 0
     for group in groups:
         for start in range(0, len(group.members), most):
-            piece = _slice(group, start, start + most)
+            piece = group.piece(start, start + most)
             if batch and size + len(piece.members) > most:
                 yield batch
                 batch, size = [], 0
@@ -72,16 +108,6 @@ def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGrou
             size += len(piece.members)
     if batch:
         yield batch
-
-
-def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
-    return StateGroup(
-        group.members[start:stop],
-        group.lengths[start:stop],
-        group.keys[:, start:stop],
-        group.values[:, start:stop],
-        group.padding[start:stop],
-    )
 
 
 def _run_question(
@@ -121,7 +147,7 @@ class _QuestionReading:
     def __init__(
         self,
         prefix: ChunkState,
-        groups: Sequence[StateGroup],
+        groups: Sequence[SourceGroup],
         model: ScoringModel,
         layout: PromptLayout,
         *,
@@ -148,7 +174,7 @@ class _QuestionReading:
         own = _Span(query, own_keys, self._future.repeat(shared, 1))
         queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
         sources = [
-            _Span(part, group.keys[call.layer], group.padding)
+            _Span(part, group.layer_keys(call.layer), group.padding)
             for part, group in zip(queries, self._groups, strict=True)
         ]
 
@@ -165,7 +191,7 @@ class _QuestionReading:
         read = prefix.read(self._prefix.values[call.layer], total) + own.read(own_values, total)
         totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
         from_sources = [
-            source.read(group.values[call.layer], part)
+            source.read(group.layer_values(call.layer), part)
             for source, part, group in zip(sources, totals, self._groups, strict=True)
         ]
         if self._together:

@@ -26,10 +26,14 @@ from at2_rag.attention import (
     SpanAttention,
 )
 from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.lockstep import between_layers
 from at2_rag.prompt import PromptBuilder, PromptLayout
 
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
 """`model_type`s whose independent reading is held equal to a brute-force forward by a test."""
+
+BLOCK_ROWS = 256
+"""Most tokens of one prompt whose feed-forward activations are in memory at a time."""
 
 _FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 _DEFAULT_WINDOW = 2048
@@ -228,6 +232,28 @@ class ScoringModel:
             )
 
 
+class _RowBlocks(nn.Module):
+    """A block of a layer that treats each token by itself, run on a part of the tokens at a time.
+
+    What is inside it is several times as wide as what goes in, and would take most of the memory.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Run the block on `hidden` [B, N, E]."""
+        if hidden.shape[1] <= BLOCK_ROWS:
+            output: Tensor = self.inner(hidden)
+            return output
+        output = torch.empty_like(hidden)
+        for start in range(0, hidden.shape[1], BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            output[:, part] = self.inner(hidden[:, part])
+        return output
+
+
 class _SeenLayers:
     """A reading that only notes which layers call it."""
 
@@ -318,7 +344,12 @@ def _truncated_view(base: nn.Module, depth: int) -> Any:
             "where one is expected, so it can't be cut; use a text-only decoder"
         )
     parent, name = stacks[0]
-    setattr(parent, name, getattr(parent, name)[:depth])
+    layers = getattr(parent, name)[:depth]
+    for layer in layers:
+        layer.register_forward_pre_hook(between_layers)
+        if view.config.model_type in INDEPENDENT_FAMILIES:
+            layer.mlp = _RowBlocks(layer.mlp)
+    setattr(parent, name, layers)
     view.config.num_hidden_layers = depth
     kinds = getattr(view.config, "layer_types", None)
     if kinds and len(kinds) > depth:  # families that derive the list have already cut it

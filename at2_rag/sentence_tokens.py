@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from at2_rag.chunk_states import SourcePart
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.prompt import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.sentences import sentence_spans
+from at2_rag.state_groups import SourcePart
 
 Span = tuple[int, int]
 Place = tuple[int, int, int]

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import (
-    ChunkState,
-    ChunkStateStore,
-    encode_prefix,
-    encode_sources,
-    gather_states,
-)
+from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import ScoringError
 from at2_rag.features import Pass
 from at2_rag.head_weights import HeadWeights
+from at2_rag.layerwise import read_layerwise
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
@@ -33,6 +27,7 @@ from at2_rag.sentence_tokens import (
     sentence_parts,
     sentence_places,
 )
+from at2_rag.state_groups import SourcePart, gather_states
 from at2_rag.stopwatch import Stopwatch
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +42,7 @@ class SourceScorer:
         model: The scoring model, cut to the layers of the head weights.
         head_weights: Weights that belong to it.
         states: Where states of chunks read independently are kept; None for nowhere.
-        scope: As in `chunk_states.ready_states`.
+        scope: As in `state_groups.ready_states`.
     """
 
     def __init__(
@@ -123,32 +118,46 @@ class SourceScorer:
         self, layout: PromptLayout, sentences: SentenceParts | None, watch: Stopwatch
     ) -> dict[Pass, SpanAttention]:
         """Read a layout in the passes of the head weights: its sources, or parts of sentences."""
-        model = self._model
-        read = {"together": read_together, "apart": read_apart}
-        attention: dict[Pass, SpanAttention] = {}
+        passes: dict[Pass, tuple[SourcePart, ...] | None] = dict.fromkeys(self._weights.spec.passes)
+        if sentences is not None:
+            # Together, tokens of no sentence compete too; apart, nothing is asked of them.
+            parts = {"together": (*sentences.parts, *sentences.rest), "apart": sentences.parts}
+            passes = {name: parts[name] for name in passes}
         with torch.inference_mode():
             with watch.stage("encode"):
-                prefix, sources = self._prefix_state(), list(dict.fromkeys(layout.source_ids))
-                encoded = encode_sources(
-                    model, prefix, sources, store=self._states, scope=self._scope
-                )
-                gather = partial(gather_states, prefix, encoded, layout)
-                if sentences is None:
-                    whole = gather()
-                    states = {"together": whole, "apart": whole}
-                else:
-                    # Together, tokens of no sentence compete too; apart, nothing is asked of them.
-                    every = (*sentences.parts, *sentences.rest)
-                    parts = {"together": every, "apart": sentences.parts}
-                    states = {name: gather(parts=parts[name]) for name in self._weights.spec.passes}
-            for name in self._weights.spec.passes:
-                with watch.stage(name):
-                    attention[name] = read[name](model, states[name], layout)
+                prefix = self._prefix_state()
+            if self._states is None:
+                attention = read_layerwise(self._model, prefix, layout, passes, watch)
+            else:
+                attention = self._read_stored(prefix, layout, passes, self._states, watch)
         if sentences is not None and "together" in attention:
             count, found = len(sentences.parts), attention["together"]
             attention["together"] = SpanAttention(
                 found.mass[..., :count], found.log_ratio[..., :count]
             )
+        return attention
+
+    def _read_stored(
+        self,
+        prefix: ChunkState,
+        layout: PromptLayout,
+        passes: Mapping[Pass, tuple[SourcePart, ...] | None],
+        store: ChunkStateStore,
+        watch: Stopwatch,
+    ) -> dict[Pass, SpanAttention]:
+        """Read as `layerwise.read_layerwise` does, with states from a store, or for it."""
+        read = {"together": read_together, "apart": read_apart}
+        with watch.stage("encode"):
+            sources = list(dict.fromkeys(layout.source_ids))
+            encoded = encode_sources(self._model, prefix, sources, store=store, scope=self._scope)
+            ready = {
+                parts: gather_states(prefix, encoded, layout, parts=parts)
+                for parts in dict.fromkeys(passes.values())
+            }
+        attention: dict[Pass, SpanAttention] = {}
+        for name, parts in passes.items():
+            with watch.stage(name):
+                attention[name] = read[name](self._model, ready[parts], layout)
         return attention
 
     def _scores(

@@ -16,12 +16,12 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as a stage."""
+        """Time the block as a stage, or as more of it."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self._stages[name] = time.perf_counter() - start
+            self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 
     def timings(self) -> dict[str, float]:
         """Return the stages so far and the `total`."""

@@ -34,8 +34,8 @@ class Layer:
 
 
 LAYERS: Mapping[str, Layer] = {
-    "values": Layer((("errors", "sentences"), ("chunks",), ("citations",))),
-    "leaves": Layer((("fingerprint", "selection", "stopwatch", "token_counting"),), ("values",)),
+    "values": Layer((("errors", "sentences", "stopwatch"), ("chunks",), ("citations",))),
+    "leaves": Layer((("fingerprint", "selection", "token_counting"),), ("values",)),
     "model": Layer(
         (
             ("stage_progress", "model_folder", "gguf_conversion"),
@@ -47,11 +47,12 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "model_loading", "prompt"),
+            ("attention", "lockstep", "model_loading", "prompt"),
             ("scoring_model",),
             ("chunk_states", "features"),
+            ("state_groups",),
             ("question_pass", "answer_pass", "head_weights", "sentence_tokens"),
-            ("interchange", "weight_lookup"),
+            ("interchange", "layerwise", "weight_lookup"),
         ),
         ("values",),
     ),

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from at2_rag.attention import Reading, SpanAttention
-from at2_rag.chunk_states import ChunkStateStore, encode_prefix, ready_states
+from at2_rag.chunk_states import ChunkStateStore, encode_prefix
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ready_states
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer
 

@@ -15,9 +15,9 @@ from at2_rag.chunk_states import (
     encode_prefix,
     encode_sources,
     packs,
-    ready_states,
 )
 from at2_rag.question_pass import read_apart, read_together
+from at2_rag.state_groups import ready_states
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
 from tests.tiny_models import tiny_model

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from at2_rag.chunk_states import PACK_TOKENS, encode_prefix, ready_states
+from at2_rag.chunk_states import PACK_TOKENS, encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import APART_TOKENS, read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES
+from at2_rag.state_groups import ready_states
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
 from tests.tiny_models import tiny_model

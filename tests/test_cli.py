@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, PruneResult, __version__
 from at2_rag.cli import main
-from at2_rag.head_weights import shipped_names
+from at2_rag.head_weights import UNIFORM, HeadWeights, shipped_names
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
@@ -101,9 +101,11 @@ def test_help_lists_every_command(flag: str) -> None:
         assert line in ran.output
 
 
-def test_help_names_the_shipped_weights() -> None:
+def test_help_names_the_shipped_weights_of_questions() -> None:
     told = "".join(run("prune", "--help").output.split())  # lines may end at a name's hyphen
-    assert all(f"'{name}'" in told for name in ("uniform", *shipped_names()))
+    for name in shipped_names():
+        assert (f"'{name}'" in told) == (HeadWeights.shipped(name).target_rule == "question")
+    assert f"'{UNIFORM}'" in told
 
 
 def test_eval_that_cannot_be_loaded_names_its_extra(

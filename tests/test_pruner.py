@@ -20,13 +20,14 @@ from torch.overrides import TorchFunctionMode
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import as_chunk
 from at2_rag.features import Pass, Quantity
 from at2_rag.head_weights import HeadWeights
 from at2_rag.prompt import WINDOW_TOKENS
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ready_states
 from tests.test_token_counting import needs_vocabularies, openai_cache
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights

@@ -14,11 +14,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel, layers_and_heads
+from at2_rag.state_groups import ready_states
 from tests import brute_force
 from tests.brute_force import random_layout
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer, vision_model

@@ -10,13 +10,7 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk
-from at2_rag.chunk_states import (
-    ReadyStates,
-    SourcePart,
-    encode_prefix,
-    encode_sources,
-    gather_states,
-)
+from at2_rag.chunk_states import encode_prefix, encode_sources
 from at2_rag.chunks import as_chunk
 from at2_rag.errors import InputError
 from at2_rag.features import Pass, Quantity
@@ -24,6 +18,7 @@ from at2_rag.prompt import CHUNK_END, PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
 from at2_rag.sentence_tokens import sentence_parts, sentence_places
+from at2_rag.state_groups import ReadyStates, SourcePart, gather_states
 from tests import brute_force
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights

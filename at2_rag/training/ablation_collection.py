@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, gather_states, packs
+from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, packs
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.features import PASSES, Pass
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import gather_states
 from at2_rag.training.ablation import Ablations, draw_masks, leave_one_out, read_states
 from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel

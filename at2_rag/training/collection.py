@@ -16,20 +16,13 @@ import torch
 from torch import Tensor
 
 from at2_rag.attention import SpanAttention
-from at2_rag.chunk_states import (
-    ChunkState,
-    ReadyStates,
-    canonical,
-    encode_prefix,
-    encode_sources,
-    packs,
-    ready_states,
-)
+from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.features import PASSES, Pass, Reading, log_mass
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ReadyStates, ready_states
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
 from at2_rag.training.store import ShardFeatures, ShardStore, join_shards

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.errors import DataError, InputError
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ready_states
 from at2_rag.training import ablation_collection
 from at2_rag.training.ablation import ablate_by_masking, leave_one_out
 from at2_rag.training.ablation_collection import (

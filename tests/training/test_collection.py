@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ready_states
 from at2_rag.training import collection
 from at2_rag.training.collection import JOINT_MOST_CHUNKS, collect
 from at2_rag.training.examples import Example

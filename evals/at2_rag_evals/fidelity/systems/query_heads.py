@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 import at2_rag
-from at2_rag.chunk_states import encode_prefix, ready_states
+from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import ScoredChunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import DataError
@@ -23,6 +23,7 @@ from at2_rag.model_loading import load_model, preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.question_pass import read_together
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import ready_states
 from at2_rag.training.examples import draw_per_source, read_examples
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores

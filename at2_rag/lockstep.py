@@ -1,0 +1,52 @@
+"""Several forward passes of one thread, a layer of each at a time.
+
+A pass that is to wait for others between layers runs in a greenlet: at the entry of every layer it
+hands control back, and goes on when its turn comes. So what a layer leaves for other passes need be
+in memory only until they have had their own turn in that layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from at2_rag.stopwatch import Stopwatch
+
+
+class _ForwardPass(greenlet):
+    """A forward pass that stops at every layer."""
+
+
+def between_layers(*_: Any) -> None:
+    """Wait for the other passes; does nothing in a pass that `run_in_lockstep` doesn't run.
+
+    A hook for the entry of a layer.
+    """
+    current = getcurrent()
+    if isinstance(current, _ForwardPass) and current.parent is not None:
+        current.parent.switch()
+
+
+def run_in_lockstep(passes: Sequence[tuple[str, Callable[[], None]]], watch: Stopwatch) -> None:
+    """Run forward passes layer by layer, in each layer in the order given.
+
+    Args:
+        passes: For each the stage its time counts to, and what runs it: one model call.
+        watch: Takes the time of the stages.
+
+    Raises:
+        Exception: What a pass raises; the others are given up.
+    """
+    running = [(stage, _ForwardPass(run)) for stage, run in passes]
+    try:
+        while running:
+            for stage, forward_pass in running:
+                with watch.stage(stage):
+                    forward_pass.switch()
+            running = [(stage, left) for stage, left in running if not left.dead]
+    finally:
+        for _, left in running:
+            if not left.dead:
+                left.throw()
