@@ -26,6 +26,8 @@ SCORING_MODULES = (
     "chunks",
     "features",
     "head_weights",
+    "layerwise",
+    "lockstep",
     "model_loading",
     "prompt",
     "pruner",
@@ -34,6 +36,7 @@ SCORING_MODULES = (
     "sentence_tokens",
     "sentences",
     "source_scorer",
+    "state_groups",
     "weight_lookup",
 )
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
