@@ -16,7 +16,7 @@ from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ra
 from at2_rag.chunk_states import ChunkState
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.state_groups import ReadyStates, SourceGroup
+from at2_rag.state_groups import ReadyStates, StateGroup
 
 APART_TOKENS = 4096
 """Most question tokens of one forward pass when sources are read apart."""
@@ -73,7 +73,7 @@ class QuestionPasses:
     ) -> None:
         self.runs: list[Callable[[], None]] = []
         self._readings: list[_QuestionReading] = []
-        self._groups: list[SourceGroup] = []
+        self._groups: list[StateGroup] = []
         self._firsts = states.firsts
         past = states.prefix.tokens
         most = max(1, APART_TOKENS // len(layout.question_ids))
@@ -94,13 +94,13 @@ class QuestionPasses:
         return _collect(parts, [group.members for group in self._groups], self._firsts)
 
 
-def _batches(groups: Sequence[SourceGroup], most: int) -> Iterator[list[SourceGroup]]:
+def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
     """Split groups into batches of at most `most` sources, cutting groups that are larger."""
-    batch: list[SourceGroup] = []
+    batch: list[StateGroup] = []
     size = 0
     for group in groups:
         for start in range(0, len(group.members), most):
-            piece = group.piece(start, start + most)
+            piece = _slice(group, start, start + most)
             if batch and size + len(piece.members) > most:
                 yield batch
                 batch, size = [], 0
@@ -108,6 +108,16 @@ def _batches(groups: Sequence[SourceGroup], most: int) -> Iterator[list[SourceGr
             size += len(piece.members)
     if batch:
         yield batch
+
+
+def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
+    return StateGroup(
+        group.members[start:stop],
+        group.lengths[start:stop],
+        group.keys[:, start:stop],
+        group.values[:, start:stop],
+        group.padding[start:stop],
+    )
 
 
 def _run_question(
@@ -147,7 +157,7 @@ class _QuestionReading:
     def __init__(
         self,
         prefix: ChunkState,
-        groups: Sequence[SourceGroup],
+        groups: Sequence[StateGroup],
         model: ScoringModel,
         layout: PromptLayout,
         *,
@@ -174,7 +184,7 @@ class _QuestionReading:
         own = _Span(query, own_keys, self._future.repeat(shared, 1))
         queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
         sources = [
-            _Span(part, group.layer_keys(call.layer), group.padding)
+            _Span(part, group.keys[call.layer], group.padding)
             for part, group in zip(queries, self._groups, strict=True)
         ]
 
@@ -191,7 +201,7 @@ class _QuestionReading:
         read = prefix.read(self._prefix.values[call.layer], total) + own.read(own_values, total)
         totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
         from_sources = [
-            source.read(group.layer_values(call.layer), part)
+            source.read(group.values[call.layer], part)
             for source, part, group in zip(sources, totals, self._groups, strict=True)
         ]
         if self._together:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,38 +35,6 @@ class SourcePart:
     end: int
 
 
-class SourceGroup(Protocol):
-    """Keys and values of G sources of similar length, padded to W tokens, for the question."""
-
-    @property
-    def members(self) -> Tensor:
-        """Place of each source in its layout, [G] int64."""
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each source, [G] int64.
-
-        Of a part, those of its whole source, after which the question stands.
-        """
-
-    @property
-    def padding(self) -> Tensor:
-        """True on padding, [G, 1, 1, W] bool."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size of keys and values in memory, padding included."""
-
-    def layer_keys(self, layer: int) -> Tensor:
-        """Return the keys of one layer, [G, Hkv, W, D]."""
-
-    def layer_values(self, layer: int) -> Tensor:
-        """Return the values of one layer, [G, Hkv, W, D]."""
-
-    def piece(self, start: int, stop: int) -> SourceGroup:
-        """Return the group of the sources from `start` to `stop`, exclusive (a view)."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadyStates:
     """The prefix's state and those of all sources of one layout, ready for questions.
@@ -80,73 +47,51 @@ class ReadyStates:
     """
 
     prefix: ChunkState
-    groups: tuple[SourceGroup, ...]
+    groups: tuple[StateGroup, ...]
     firsts: tuple[int, ...]
     longest: int
 
     @property
     def nbytes(self) -> int:
         """Size of the sources' states in memory, padding included."""
-        return sum(group.nbytes for group in self.groups)
+        return sum(group.keys.nbytes + group.values.nbytes for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateGroup:
-    """A `SourceGroup` that holds all layers.
+    """States of G sources, padded to W tokens.
 
     Attributes:
-        members: As in `SourceGroup`.
-        lengths: As in `SourceGroup`.
-        padding: As in `SourceGroup`.
+        members: [G] int64, place of each source in its layout.
+        lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
+            which the question stands.
         keys: [L, G, Hkv, W, D].
         values: [L - 1, G, Hkv, W, D], or [L, ...] as in `ChunkState`.
+        padding: [G, 1, 1, W] bool, True on padding.
     """
 
     members: Tensor
     lengths: Tensor
-    padding: Tensor
     keys: Tensor
     values: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """As in `SourceGroup`."""
-        return self.keys.nbytes + self.values.nbytes
-
-    def layer_keys(self, layer: int) -> Tensor:
-        """As in `SourceGroup`."""
-        return self.keys[layer]
-
-    def layer_values(self, layer: int) -> Tensor:
-        """As in `SourceGroup`."""
-        return self.values[layer]
-
-    def piece(self, start: int, stop: int) -> StateGroup:
-        """As in `SourceGroup`."""
-        return StateGroup(
-            self.members[start:stop],
-            self.lengths[start:stop],
-            self.padding[start:stop],
-            self.keys[:, start:stop],
-            self.values[:, start:stop],
-        )
+    padding: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class GroupPlan:
-    """Which sources, or parts of them, stand in which group.
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceRoom:
+    """Where the state of a source, or of a part of it, goes in its group.
 
     Attributes:
-        parts: What is read as a source of its own, in the layout's order.
-        groups: For each group the places of its members in `parts`.
-        firsts: As in `ReadyStates`.
-        longest: As in `ReadyStates`.
+        start: The part's first token within the source.
+        end: The end of it, exclusive.
+        keys: [L, Hkv, end - start, D], a view into the group's.
+        values: Likewise.
     """
 
-    parts: tuple[SourcePart, ...]
-    groups: tuple[tuple[int, ...], ...]
-    firsts: tuple[int, ...]
-    longest: int
+    start: int
+    end: int
+    keys: Tensor
+    values: Tensor
 
 
 def ready_states(
@@ -185,57 +130,73 @@ def gather_states(
         prefix: The prefix's state.
         states: The state of each of the layout's sources.
         layout: An independent layout with at least one source.
-        parts: As in `plan_groups`.
+        parts: As in `make_room`.
     """
-    plan = plan_groups(layout, parts)
-    groups = []
-    for members in plan.groups:
-        cut = [(states[layout.source_ids[plan.parts[i].source]], plan.parts[i]) for i in members]
-        groups.append(
-            _group(
-                [state.part(part.start, part.end) for state, part in cut],
-                torch.tensor(members, device=prefix.keys.device),
-                torch.tensor([state.tokens for state, _ in cut], device=prefix.keys.device),
-            )
-        )
-    return ReadyStates(prefix, tuple(groups), plan.firsts, plan.longest)
+    ready, rooms = make_room(prefix, layout, parts)
+    for ids, places in rooms.items():
+        for room in places:
+            # A store may hand out states that are elsewhere than the model.
+            room.keys.copy_(states[ids].keys[:, :, room.start : room.end])
+            room.values.copy_(states[ids].values[:, :, room.start : room.end])
+    return ready
 
 
-def plan_groups(layout: PromptLayout, parts: Sequence[SourcePart] | None = None) -> GroupPlan:
-    """Group a layout's sources by length.
+def make_room(
+    prefix: ChunkState,
+    layout: PromptLayout,
+    parts: Sequence[SourcePart] | None = None,
+    *,
+    one_layer: bool = False,
+) -> tuple[ReadyStates, dict[tuple[int, ...], list[SourceRoom]]]:
+    """Group a layout's sources by length, with states that are still to be filled in.
 
     Args:
+        prefix: The prefix's state.
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
+        one_layer: Make room for one layer only; the groups show it in place of every layer.
+
+    Returns:
+        The groups, all zero, and for each source's token ids where its state goes, once for each
+        of its parts and for each time that the layout has it.
     """
     sources = layout.source_ids
     if parts is None:
         parts = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(sources)]
-    keys = [(part.end - part.start, sources[part.source], part.start) for part in parts]
-    order = sorted(range(len(parts)), key=keys.__getitem__)
-    runs = length_runs([keys[index][0] for index in order])
-    groups = tuple(tuple(order[run.start : run.stop]) for run in runs)
+    sorting = [(part.end - part.start, sources[part.source], part.start) for part in parts]
+    order = sorted(range(len(parts)), key=sorting.__getitem__)
+    device = prefix.keys.device
+    groups = []
+    rooms: dict[tuple[int, ...], list[SourceRoom]] = {}
+    for run in length_runs([sorting[index][0] for index in order]):
+        members = order[run.start : run.stop]
+        widths = [sorting[index][0] for index in members]
+        width = max(1, *widths)
+        keys, values = (
+            _zeros(own, len(members), width, one_layer) for own in (prefix.keys, prefix.values)
+        )
+        for row, index in enumerate(members):
+            part, place = parts[index], (slice(None), row, slice(None), slice(widths[row]))
+            room = SourceRoom(part.start, part.end, keys[place], values[place])
+            rooms.setdefault(sources[part.source], []).append(room)
+        lengths = torch.tensor([len(sources[parts[i].source]) for i in members], device=device)
+        padding = torch.arange(width) >= torch.tensor(widths)[:, None]
+        groups.append(
+            StateGroup(
+                torch.tensor(members, device=device),
+                lengths,
+                keys.expand(len(prefix.keys), -1, -1, -1, -1),
+                values.expand(len(prefix.values), -1, -1, -1, -1),
+                padding[:, None, None].to(device),
+            )
+        )
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
-    firsts = tuple(first.setdefault(key, index) for index, key in enumerate(keys))
-    return GroupPlan(tuple(parts), groups, firsts, max(map(len, sources)))
+    firsts = tuple(first.setdefault(key, index) for index, key in enumerate(sorting))
+    return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms
 
 
-def _group(states: Sequence[ChunkState], members: Tensor, lengths: Tensor) -> StateGroup:
-    first, width = states[0], max(1, *(state.tokens for state in states))
-    layers, heads, _, dim = first.keys.shape
-    # A store may hand out states that are elsewhere than the model; members are where it is.
-    shape, device = (len(states), heads, width, dim), members.device
-    keys = first.keys.new_zeros(layers, *shape, device=device)
-    values = first.keys.new_zeros(first.values.shape[0], *shape, device=device)
-    for index, state in enumerate(states):
-        keys[:, index, :, : state.tokens] = state.keys
-        values[:, index, :, : state.tokens] = state.values
-    padding = padding_of([state.tokens for state in states], device)
-    return StateGroup(members, lengths, padding, keys, values)
-
-
-def padding_of(tokens: Sequence[int], device: torch.device) -> Tensor:
-    """Return which places are padding, [G, 1, 1, W], in a group of so many tokens each."""
-    places = torch.arange(max(1, *tokens), device=device)
-    return (places >= torch.tensor(tokens, device=device)[:, None])[:, None, None]
+def _zeros(like: Tensor, sources: int, width: int, one_layer: bool) -> Tensor:
+    """Return room for so many sources, [L, G, Hkv, W, D] for a prefix's [L, Hkv, P, D]."""
+    layers, heads, _, dim = like.shape
+    return like.new_zeros(min(1, layers) if one_layer else layers, sources, heads, width, dim)

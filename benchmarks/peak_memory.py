@@ -64,7 +64,7 @@ class PeakMemory:
         sources: Sources the chunks were read as: more where long ones were read in windows.
         tokens: Tokens of those.
         peak: Bytes at the peak, above the loaded model.
-        states: Bytes of the chunk states themselves, of that peak; 0 in joint reading.
+        states: Bytes of the chunk states, where a store keeps them; 0 in joint reading.
         seconds: Wall clock of the call.
         exact: False where the system can't reset its record of the peak, so that `peak` leaves
             out what loading the model had taken already.
@@ -77,11 +77,6 @@ class PeakMemory:
     states: int
     seconds: float
     exact: bool
-
-    @property
-    def beyond_states(self) -> int:
-        """Bytes at the peak that are not chunk states."""
-        return self.peak - self.states
 
 
 def measure_peak(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
@@ -165,7 +160,7 @@ def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) ->
 def _states(
     pruner: AT2Pruner, passes: tuple[Pass, ...], prompt: Prompt
 ) -> tuple[Sequence[tuple[int, ...]], int]:
-    """Return the sources that were read, equal ones once, and the bytes of their states."""
+    """Return the sources that were read, equal ones once, and what their states would take."""
     model = pruner.scoring_model
     if passes == JOINT:
         return model.prompts.joint(prompt.query, prompt.chunks).source_ids, 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from command_line import add_shared_options, command_of, positive
@@ -24,7 +25,6 @@ from rich.progress import Progress
 from speed_cases import PASSES_OF_CASES, UNIT, speed_cases
 from speed_figures import (
     memory_checks,
-    peak_record,
     speed_record,
     stage_medians,
     summarise,
@@ -159,7 +159,7 @@ def _parts(
         if joint_tokens(layouts, prompt) is not None:
             peaks["joint"].append(measure_peak(subject, JOINT, prompt))
     checks = memory_checks(peaks)
-    record = {reading: [peak_record(peak) for peak in own] for reading, own in peaks.items()}
+    record = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
     yield "memory", {**record, "checks": checks}, [memory_table(peaks), check_table(checks)]
 
     if options.extremes:
@@ -171,7 +171,7 @@ def _parts(
             name: measure_peak(subject, TOGETHER_APART, prompt)
             for name, prompt in progress.track(inputs, description="extremes")
         }
-        figures_of = {name: peak_record(peak) for name, peak in extremes.items()}
+        figures_of = {name: asdict(peak) for name, peak in extremes.items()}
         yield "extremes", figures_of, [extremes_table(extremes)]
 
 

@@ -58,17 +58,17 @@ def stage_medians(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
 
 
 def growth(peaks: Sequence[PeakMemory]) -> float | None:
-    """Return the exponent of memory beyond the chunk states in the number of chunks.
+    """Return the exponent of the peak in the number of chunks.
 
     The slope of a straight line through the logarithms: 1 is linear. None for fewer than two
     numbers of chunks.
     """
-    points = [(p.chunks, p.beyond_states) for p in peaks if p.beyond_states > 0]
+    points = [(own.chunks, own.peak) for own in peaks if own.peak > 0]
     if len(points) < 2:
         return None
-    sizes, bytes_beyond = zip(*points, strict=True)
+    sizes, bytes_taken = zip(*points, strict=True)
     return statistics.linear_regression(
-        [math.log(size) for size in sizes], [math.log(beyond) for beyond in bytes_beyond]
+        [math.log(size) for size in sizes], [math.log(taken) for taken in bytes_taken]
     ).slope
 
 
@@ -83,7 +83,7 @@ def memory_checks(peaks: Mapping[str, Sequence[PeakMemory]]) -> list[dict[str, A
     exponent = growth(peaks["independent"])
     if exponent is not None:
         sizes = [peak.chunks for peak in peaks["independent"]]
-        what = f"growth beyond the states, {min(sizes)} to {max(sizes)} chunks (exponent)"
+        what = f"growth of the peak, independent, {min(sizes)} to {max(sizes)} chunks (exponent)"
         checks.append(_check(what, round(exponent, 2), GROWTH_LIMIT))
     return checks
 
@@ -103,11 +103,6 @@ def speed_record(
         for own in figures
     ]
     return {"rows": rows, "stages": stages, "core_share": share}
-
-
-def peak_record(peak: PeakMemory) -> dict[str, Any]:
-    """Return a peak as JSON-ready values."""
-    return {**asdict(peak), "beyond_states": peak.beyond_states}
 
 
 def _check(what: str, value: float, limit: float) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def memory_table(peaks: Mapping[str, Sequence[PeakMemory]]) -> Table:
     """Lay out peaks by number of chunks."""
     header = [
         Cell(text)
-        for text in ("chunks", "tokens", "joint", "independent", "states", "beyond", "a chunk")
+        for text in ("chunks", "tokens", "joint", "independent", "a chunk", "states, if kept")
     ]
     joint = {peak.chunks: peak for peak in peaks["joint"]}
     rows = [
@@ -57,9 +57,8 @@ def memory_table(peaks: Mapping[str, Sequence[PeakMemory]]) -> Table:
             Cell(f"{peak.tokens:,}"),
             Cell(in_megabytes(joint[peak.chunks].peak) if peak.chunks in joint else "too long"),
             Cell(in_megabytes(peak.peak)),
+            Cell(in_megabytes(peak.peak / peak.chunks)),
             Cell(in_megabytes(peak.states)),
-            Cell(in_megabytes(peak.beyond_states)),
-            Cell(in_megabytes(peak.beyond_states / peak.chunks)),
         ]
         for peak in peaks["independent"]
     ]
@@ -81,7 +80,9 @@ def check_table(checks: Sequence[Mapping[str, Any]]) -> Table:
 
 def extremes_table(extremes: Mapping[str, PeakMemory]) -> Table:
     """Lay out the extreme inputs."""
-    header = [Cell(text) for text in ("input", "sources", "tokens", "seconds", "peak", "states")]
+    header = [
+        Cell(text) for text in ("input", "sources", "tokens", "seconds", "peak", "states, if kept")
+    ]
     rows = [
         [
             Cell(name),

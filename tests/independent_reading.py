@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from at2_rag.attention import Reading, SpanAttention
 from at2_rag.chunk_states import ChunkStateStore, encode_prefix
+from at2_rag.layerwise import read_layerwise
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.state_groups import ready_states
+from at2_rag.state_groups import SourcePart, ready_states
+from at2_rag.stopwatch import Stopwatch
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer
 
@@ -57,3 +60,15 @@ def read(
     """Return the attention of the question together and apart."""
     states = ready_states(model, encode_prefix(model), layout, store=store)
     return read_together(model, states, layout), read_apart(model, states, layout)
+
+
+def read_by_layers(
+    model: ScoringModel, layout: PromptLayout, parts: tuple[SourcePart, ...] | None = None
+) -> tuple[SpanAttention, SpanAttention]:
+    """Return the same, read layer by layer; of parts, where they are given."""
+    with torch.inference_mode():
+        prefix = encode_prefix(model)
+        found = read_layerwise(
+            model, prefix, layout, {"together": parts, "apart": parts}, Stopwatch()
+        )
+    return found["together"], found["apart"]

@@ -16,7 +16,14 @@ from at2_rag.question_pass import APART_TOKENS, read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.state_groups import ready_states
 from tests import brute_force
-from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
+from tests.independent_reading import (
+    CountingModel,
+    layout_of,
+    many_sources,
+    read,
+    read_by_layers,
+    scorer,
+)
 from tests.tiny_models import tiny_model
 
 FAMILIES = ("gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3")
@@ -45,12 +52,11 @@ LENGTHS = [12, 3, 40, 1, 12, 25, 9]
 def assert_brute_force(
     model: Any, layout: PromptLayout, *, depth: int | None = None, tolerance: float = 1e-5
 ) -> None:
-    together, apart = read(scorer(model, depth), layout)
-    expected = brute_force.together(model, layout)
-    brute_force.assert_equal(together, expected, depth=depth, tolerance=tolerance)
-    brute_force.assert_equal(
-        apart, brute_force.apart(model, layout), depth=depth, tolerance=tolerance
-    )
+    """Over chunk states, and layer by layer."""
+    expected = brute_force.together(model, layout), brute_force.apart(model, layout)
+    for reader in (read, read_by_layers):
+        for found, own in zip(reader(scorer(model, depth), layout), expected, strict=True):
+            brute_force.assert_equal(found, own, depth=depth, tolerance=tolerance)
 
 
 def test_every_family_that_may_be_read_independently_is_tested() -> None:
@@ -193,6 +199,15 @@ def test_the_brute_force_over_joined_caches_is_the_one_over_a_long_sequence() ->
     one, other = brute_force.together(model, layout), brute_force.together_cached(model, layout)
     torch.testing.assert_close(one.mass, other.mass, rtol=0, atol=1e-6)
     torch.testing.assert_close(one.log_ratio, other.log_ratio, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_feed_forward_blocks_of_any_size_give_the_same(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.scoring_model.BLOCK_ROWS", 7)
+    model = tiny_model(family)
+    assert_brute_force(model, layout_of(scorer(model), LENGTHS))
 
 
 @pytest.mark.parametrize("limit", [1, 20, 50, 100])
