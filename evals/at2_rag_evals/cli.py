@@ -20,6 +20,8 @@ DEFAULT_FIDELITY_SYSTEMS = (
     "heads_8",
     "heads_16",
     "at2",
+    "answer_heads_mean",
+    "at2_answer",
     "gold",
     "leave_one_out",
     "regression_32",
@@ -135,6 +137,9 @@ def ranking(
 @click.option("--head-weights", help="Folder with the head weights of the system at2.")
 @weights_option(_TAKEN)
 @click.option(
+    "--answer-weights", help="Folder with the head weights of the system at2_answer, or uniform."
+)
+@click.option(
     "--embedding-model",
     help="sentence-transformers model of the system minilm: a folder or a hub id.",
 )
@@ -198,6 +203,7 @@ def fidelity(
     head_weights: str | None,
     weights: tuple[NamedWeights, ...],
     embedding_model: str | None,
+    answer_weights: str | None,
     train: tuple[Path, ...],
     unit: str,
     max_sentences: int,
@@ -223,6 +229,7 @@ def fidelity(
         head_weights=head_weights,
         weights=weights,
         embedding_model=embedding_model,
+        answer_weights=answer_weights,
         train=train,
         unit="sentence" if unit == "sentence" else "chunk",
         max_sentences=max_sentences,

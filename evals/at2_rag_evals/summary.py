@@ -175,15 +175,15 @@ def estimates(
 
 
 def differences(
-    samples: Mapping[str, Sample], systems: Sequence[str]
+    samples: Mapping[str, Sample], systems: Sequence[str], *, ours: str = OURS
 ) -> dict[str, dict[str, Estimate]]:
     """Return group -> other system -> estimate of ours minus its."""
-    ours = systems.index(OURS)
+    place = systems.index(ours)
     return {
         group: {
-            system: sample.estimate(ours, minus=column)
+            system: sample.estimate(place, minus=column)
             for column, system in enumerate(systems)
-            if system != OURS
+            if column != place
         }
         for group, sample in samples.items()
     }

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,15 @@ def test_all_systems_from_files_to_report(
     output = tmp_path / "other place" / "results"
     options = (
         *("--model", scoring_folder, "--head-weights", "uniform", "--train", files[1]),
-        *("--embedding-model", embedding_folder, "--output", output, *SMALL),
+        *("--answer-weights", "uniform", "--embedding-model", embedding_folder),
+        *("--output", output, *SMALL),
     )
     report = json.loads(run(*files, *options, "--json").stdout)
     assert report == json.loads((output / "fidelity.json").read_text())
     assert report["command"] == (
         "at2-rag eval fidelity novels.jsonl seas.jsonl --seed 0 --masks 4 --answers reference "
         "--answer-tokens 32 --train seas.jsonl --model tiny --head-weights uniform "
-        "--embedding-model model --output results "
+        "--answer-weights uniform --embedding-model model --output results "
         + " ".join(f"--system {name}" for name in DEFAULT_FIDELITY_SYSTEMS)
     )
     assert tuple(report["settings"]["systems"]) == DEFAULT_FIDELITY_SYSTEMS
@@ -65,8 +67,12 @@ def test_all_systems_from_files_to_report(
     assert report["left_out"] == {"novels": {"fewer than 4 chunks": 1, "no answer": 1}}
     macro = report["by_source"]["lds_pearson"]["macro"]
     assert macro["at2"] == macro["all_heads_mean"] and macro["at2"]["n"] == 5
-    assert report["differences"]["drop_1"]["macro"]["all_heads_mean"]["mean"] == 0.0
-    assert "at2" not in report["differences"]["drop_1"]["macro"]
+    compared = report["differences"]
+    assert compared.keys() == {"at2", "at2_answer"}
+    assert compared["at2"]["drop_1"]["macro"]["all_heads_mean"]["mean"] == 0.0
+    assert compared["at2_answer"]["drop_1"]["macro"]["answer_heads_mean"]["mean"] == 0.0
+    assert all(own not in compared[own]["drop_1"]["macro"] for own in compared)
+    assert macro["at2_answer"] == macro["answer_heads_mean"] != macro["at2"]
     assert report["by_source"]["insertion_5"].keys() == {"novels", "macro"}
     assert report["seconds"]["gold"]["mean"] == 0.0 < report["seconds"]["regression_32"]["mean"]
     lines = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
@@ -88,6 +94,8 @@ def test_sentences_and_named_weights(
 ) -> None:
     weights = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
     weights.save(tmp_path / "hidden" / "fitted")
+    joint = random_weights(tiny_model(), tiny_tokenizer(), "joint")
+    replace(joint, target_rule="answer").save(tmp_path / "hidden" / "rule")
     lines = [
         {
             "id": f"t{place}",
@@ -107,7 +115,8 @@ def test_sentences_and_named_weights(
     output = tmp_path / "results"
     options = (
         *("--model", scoring_folder, "--head-weights", "uniform", "--train", files[1]),
-        *("--embedding-model", embedding_folder, "--output", output, *SMALL),
+        *("--answer-weights", tmp_path / "hidden" / "rule", "--embedding-model", embedding_folder),
+        *("--output", output, *SMALL),
         *("--weights", f"fitted={tmp_path / 'hidden' / 'fitted'}", "--weights", "flat=uniform"),
         *("--unit", "sentence", "--max-sentences", 6),
     )
@@ -128,8 +137,10 @@ def test_sentences_and_named_weights(
     for metric in METRIC_TITLES:
         macro = report["by_source"][metric]["macro"]
         assert macro["flat"] == macro["at2"] == macro["all_heads_mean"], metric
-        compared = report["differences"][metric]["macro"]
+        compared = report["differences"]["at2"][metric]["macro"]
         assert set(compared) == set(systems) - {"at2"} and compared["flat"]["mean"] == 0.0
+    by_answer = report["by_source"]["lds_pearson"]["macro"]
+    assert by_answer["at2_answer"] != by_answer["answer_heads_mean"] != by_answer["at2"]
     shares, plain = (
         report["by_source"][name]["macro"] for name in ("lds_shares_pearson", "lds_pearson")
     )

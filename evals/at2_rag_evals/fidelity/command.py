@@ -47,7 +47,7 @@ from at2_rag_evals.provenance import (
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
 _PLAIN_WIDTH = 160
 
 
@@ -64,6 +64,7 @@ class FidelityRequest:
     head_weights: str | None = None
     embedding_model: str | None = None
     weights: tuple[NamedWeights, ...] = ()
+    answer_weights: str | None = None
     unit: Unit = "chunk"
     max_sentences: int = MAX_SENTENCES
     train: tuple[Path, ...] = ()
@@ -84,6 +85,7 @@ class FidelityRequest:
         for option, value in (
             ("--model", self.model),
             ("--head-weights", self.head_weights),
+            ("--answer-weights", self.answer_weights),
             ("--embedding-model", self.embedding_model),
             ("--output", None if self.output is None else str(self.output)),
         ):
@@ -153,7 +155,8 @@ def _run(
         embedding_model=request.embedding_model,
         weights=request.weights,
     )
-    systems = make_systems(request.judged, SystemOptions(reader, plan, ranker, request.train))
+    options = SystemOptions(reader, plan, ranker, request.answer_weights, request.train)
+    systems = make_systems(request.judged, options)
     if not systems:
         raise InputError(
             "no system is left to judge; pass --train FILE or another --system"

@@ -11,7 +11,6 @@ from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.report import figures, grid, items_table
-from at2_rag_evals.summary import OURS
 from at2_rag_evals.tables import Cell, Table, to_markdown
 
 NOTES = (
@@ -25,8 +24,8 @@ NOTES = (
     "A sum of scores depends on where they have their zero: scores that are all positive predict "
     "the number of sources kept, even random ones. Centred scores have each item's mean taken off.",
     "An insertion with k sources is over items with more than k.",
-    "gold sees the labels; leave_one_out, regression_32 and masked_regression read the answer, "
-    "which the others don't.",
+    "gold sees the labels; answer_heads_mean, at2_answer, leave_one_out, regression_32 and "
+    "masked_regression read the answer, which the others don't.",
     "Seconds are those of one thread on this machine an item, the answer at hand and models "
     "loaded; removals is the same in average readings of held masks. Masks of an item are read "
     "together, prompts that begin alike sharing their beginning, and a reading counts with its "
@@ -47,14 +46,15 @@ def shares_note(systems: Iterable[FidelitySystem]) -> str:
 def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
     """Yield the tables of a run."""
     systems = list(summary.costs)
-    others = [system for system in systems if system != OURS]
     for metric, title in METRIC_TITLES.items():
         if summary.by_source[metric]:
             yield grid(title, summary.by_source[metric], systems)
-    for metric, groups in summary.differences.items():
-        if groups and others:
-            title = f"{METRIC_TITLES[metric]}: {OURS} minus each other system"
-            yield grid(title, groups, others, difference=True)
+    for compared, found in summary.differences.items():
+        others = [system for system in systems if system != compared]
+        for metric, groups in found.items():
+            if groups and others:
+                title = f"{METRIC_TITLES[metric]}: {compared} minus each other system"
+                yield grid(title, groups, others, difference=True)
     yield _costs_table(summary)
     yield items_table("fidelity", summary.counts, summary.left_out)
 
@@ -88,7 +88,7 @@ def summary_record(summary: FidelitySummary) -> dict[str, Any]:
         "items": dict(summary.counts),
         "left_out": {source: dict(reasons) for source, reasons in summary.left_out.items()},
         "by_source": figures(summary.by_source),
-        "differences": figures(summary.differences),
+        "differences": {system: figures(found) for system, found in summary.differences.items()},
         "seconds": {system: asdict(cost) for system, cost in summary.costs.items()},
     }
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from at2_rag_evals.bootstrap import macro_sample
+from at2_rag_evals.bootstrap import Estimate, macro_sample
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.summary import MACRO, OURS, Figures, Strata, differences, estimates
+
+COMPARED = (OURS, "at2_answer")
+"""The systems that every other one is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,15 @@ class FidelitySummary:
         counts: Source -> number of items.
         left_out: Source -> reason -> number of examples left out.
         by_source: Metric -> source or "macro" -> system -> estimate.
-        differences: Metric -> source or "macro" -> other system -> estimate of ours minus its.
+        differences: Compared system -> metric -> source or "macro" -> other system -> estimate
+            of the compared one minus its.
         costs: System -> what it costs.
     """
 
     counts: Mapping[str, int]
     left_out: Mapping[str, Mapping[str, int]]
     by_source: Figures
-    differences: Figures
+    differences: Mapping[str, Figures]
     costs: Mapping[str, Cost]
 
 
@@ -74,7 +78,9 @@ def summarise_fidelity(
         seed=seed,
         resamples=resamples,
     )
-    by_source, compared = {}, {}
+    by_source = {}
+    compared: dict[str, dict[str, Mapping[str, Mapping[str, Estimate]]]]
+    compared = {system: {} for system in COMPARED if system in systems}
     for metric in METRIC_TITLES:
         rows = [[own.metrics[system][metric] for system in systems] for own in judged.items]
         values = np.array(
@@ -85,8 +91,8 @@ def summarise_fidelity(
         if samples:
             samples[MACRO] = macro_sample(list(samples.values()))
         by_source[metric] = estimates(samples, systems)
-        if OURS in systems:
-            compared[metric] = differences(samples, systems)
+        for system, found in compared.items():
+            found[metric] = differences(samples, systems, ours=system)
     removal = statistics.mean(own.removal_seconds for own in judged.items)
     return FidelitySummary(
         counts=Counter(sources),

@@ -12,10 +12,11 @@ import at2_rag
 from at2_rag.chunks import Chunk
 from at2_rag.features import Reading
 from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag.model_loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.weight_lookup import resolve_head_weights
+from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
 from at2_rag_evals.rankers.state_cache import shared_states
@@ -39,7 +40,6 @@ SCORING_MODULES = (
     "state_groups",
     "weight_lookup",
 )
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
 class AT2Ranker:
@@ -77,18 +77,10 @@ class AT2Ranker:
         self._reading = reading
         self._head_weights = head_weights
         self.scores_are_logits = _scores_are_logits(head_weights)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype = preferred_dtype(self._device)
-        package = Path(at2_rag.__file__).parent
         self.settings: Mapping[str, object] = {
-            "model": without_folder(self._model),
-            "model_files_sha256": files_sha256(resolve_model(self._model), MODEL_FILES),
-            "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
-            "head_weights_sha256": _weights_sha256(head_weights, package / "weights"),
+            **model_record(self._model, SCORING_MODULES),
+            **head_weights_record(head_weights),
             "reading": reading,
-            "device": self._device.type,
-            "dtype": str(self._dtype).removeprefix("torch."),
-            "code_sha256": files_sha256(package, [f"{name}.py" for name in SCORING_MODULES]),
         }
 
     def prepare(self) -> None:
@@ -97,13 +89,14 @@ class AT2Ranker:
         Raises:
             AT2Error: If they can't be loaded, or don't belong together.
         """
+        device = eval_device()
         torch.set_num_threads(1)  # many items at a time read faster than many threads an item
         self._pruner = AT2Pruner.from_pretrained(
             self._model,
             head_weights=self._head_weights,
             reading=self._reading,
-            device=self._device,
-            dtype=self._dtype,
+            device=device,
+            dtype=preferred_dtype(device),
             chunk_states=shared_states(),
         )
 
@@ -126,9 +119,22 @@ def _scores_are_logits(head_weights: str | None) -> bool:
     return not weights.scores_are_masses
 
 
-def _weights_sha256(head_weights: str | None, shipped: Path) -> str | None:
+def head_weights_record(head_weights: str | None) -> dict[str, object]:
+    """Return which head weights are meant, as JSON-ready values.
+
+    Args:
+        head_weights: A folder, the name of shipped ones, or "uniform"; None for shipped ones.
+    """
+    return {
+        "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
+        "head_weights_sha256": _weights_sha256(head_weights),
+    }
+
+
+def _weights_sha256(head_weights: str | None) -> str | None:
     if head_weights == UNIFORM:
         return None
+    shipped = Path(at2_rag.__file__).parent / "weights"
     folder = shipped if head_weights is None else Path(head_weights)
     if not folder.is_dir():
         folder = shipped

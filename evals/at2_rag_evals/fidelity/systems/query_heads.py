@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import at2_rag
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import ScoredChunk
 from at2_rag.citations import ScoredSentence
@@ -27,8 +26,9 @@ from at2_rag.state_groups import ready_states
 from at2_rag.training.examples import draw_per_source, read_examples
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
-from at2_rag_evals.provenance import file_record, files_sha256, without_folder
-from at2_rag_evals.rankers.at2 import MODEL_FILES, SCORING_MODULES
+from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.provenance import file_record
+from at2_rag_evals.rankers.at2 import SCORING_MODULES
 from at2_rag_evals.rankers.base import ChunkScores
 
 TRAIN_ITEMS = 20
@@ -54,14 +54,8 @@ class EvidenceHeads:
 
     def __init__(self, files: Sequence[Path], *, model: str | None = None, seed: int = 0) -> None:
         self._files, self._model_name, self._seed = files, model or DEFAULT_MODEL, seed
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        package = Path(at2_rag.__file__).parent
         self.settings: Mapping[str, object] = {
-            "model": without_folder(self._model_name),
-            "model_files_sha256": files_sha256(resolve_model(self._model_name), MODEL_FILES),
-            "device": self._device.type,
-            "dtype": str(preferred_dtype(self._device)).removeprefix("torch."),
-            "code_sha256": files_sha256(package, [f"{name}.py" for name in SCORING_MODULES]),
+            **model_record(self._model_name, SCORING_MODULES),
             "train": [file_record(path) for path in files],
             "train_items": TRAIN_ITEMS,
             "seed": seed,
@@ -71,10 +65,9 @@ class EvidenceHeads:
     def model(self) -> tuple[object, object]:
         """The loaded model and its tokenizer."""
         torch.set_num_threads(1)
+        device = eval_device()
         return load_model(
-            resolve_model(self._model_name),
-            device=self._device,
-            dtype=preferred_dtype(self._device),
+            resolve_model(self._model_name), device=device, dtype=preferred_dtype(device)
         )
 
     @cached_property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
+from at2_rag.head_weights import UNIFORM
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
+from at2_rag_evals.fidelity.systems.answer_attention import AnswerAttentionSystem
 from at2_rag_evals.fidelity.systems.attention import AttentionSystem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem, RankerSystem
 from at2_rag_evals.fidelity.systems.gold import GoldSystem
@@ -29,12 +32,14 @@ class SystemOptions:
         reader: Reads with chunks removed.
         plan: Draws masks.
         ranker: What rankers can be told.
+        answer_weights: The head weights of `at2_answer`; None for those shipped for the model.
         train: Training files that heads are chosen on.
     """
 
     reader: RemovalReader
     plan: MaskPlan
     ranker: RankerOptions = field(default_factory=RankerOptions)
+    answer_weights: str | None = None
     train: Sequence[Path] = ()
 
 
@@ -48,21 +53,33 @@ def make_systems(names: Sequence[str], options: SystemOptions) -> list[FidelityS
         heads = EvidenceHeads(options.train, model=options.ranker.model, seed=options.ranker.seed)
     systems: list[FidelitySystem] = []
     for name in names:
-        if name in HEAD_COUNTS:
-            if heads is not None:
-                systems.append(QueryHeadsSystem(name, heads, HEAD_COUNTS[name]))
-        elif name == GoldSystem.name:
-            systems.append(GoldSystem())
-        elif name == LeaveOneOutSystem.name:
-            systems.append(LeaveOneOutSystem(options.reader))
-        elif name == RegressionSystem.name:
-            systems.append(RegressionSystem(options.reader, options.plan))
-        elif name == MaskedRegressionSystem.name:
-            systems.append(MaskedRegressionSystem(options.reader, options.plan))
-        else:
-            ranker = make_ranker(name, options.ranker)
-            if isinstance(ranker, AT2Ranker):
-                systems.append(AttentionSystem(ranker))
-            else:
-                systems.append(RankerSystem(ranker))
+        if name not in HEAD_COUNTS:
+            systems.append(_system(name, options))
+        elif heads is not None:
+            systems.append(QueryHeadsSystem(name, heads, HEAD_COUNTS[name]))
     return systems
+
+
+def _system(name: str, options: SystemOptions) -> FidelitySystem:
+    if name in _SYSTEMS:
+        return _SYSTEMS[name](options)
+    ranker = make_ranker(name, options.ranker)
+    return AttentionSystem(ranker) if isinstance(ranker, AT2Ranker) else RankerSystem(ranker)
+
+
+def _answer_attention(
+    name: str, options: SystemOptions, head_weights: str | None
+) -> AnswerAttentionSystem:
+    return AnswerAttentionSystem(name, options.ranker.model, head_weights=head_weights)
+
+
+_SYSTEMS: Mapping[str, Callable[[SystemOptions], FidelitySystem]] = MappingProxyType(
+    {
+        "answer_heads_mean": lambda own: _answer_attention("answer_heads_mean", own, UNIFORM),
+        "at2_answer": lambda own: _answer_attention("at2_answer", own, own.answer_weights),
+        "gold": lambda own: GoldSystem(),
+        "leave_one_out": lambda own: LeaveOneOutSystem(own.reader),
+        "regression_32": lambda own: RegressionSystem(own.reader, own.plan),
+        "masked_regression": lambda own: MaskedRegressionSystem(own.reader, own.plan),
+    }
+)

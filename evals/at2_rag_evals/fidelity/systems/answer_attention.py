@@ -1,0 +1,73 @@
+"""The systems that score by `AT2Attributor`: the attention of the answer's own tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from at2_rag.attribution import AT2Attributor
+from at2_rag.chunks import ScoredChunk
+from at2_rag.citations import ScoredSentence
+from at2_rag.model_hub import DEFAULT_MODEL
+from at2_rag.model_loading import preferred_dtype
+from at2_rag_evals.fidelity.sources import SourcedItem
+from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
+from at2_rag_evals.rankers.base import ChunkScores
+
+_MODULES = (*SCORING_MODULES, "answer_pass", "attribution")
+
+
+class AnswerAttentionSystem:
+    """Reads question, chunks and answer in one prompt and scores sources as the attributor does.
+
+    B. Cohen-Wang, Y. Chuang and A. Madry, "Learning to Attribute with Attention", 2025: what the
+    paper's own scores are. Unlike the question's attention they see the answer.
+
+    Args:
+        name: What the report calls the system.
+        model: The model, a known name, a folder or a hub id; None for the default model.
+        head_weights: A folder with head weights for answers, or "uniform"; None for those shipped
+            for the model.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
+    """
+
+    scores_are_logits = False
+
+    def __init__(self, name: str, model: str | None, *, head_weights: str | None) -> None:
+        self.name = name
+        self._model = model or DEFAULT_MODEL
+        self._head_weights = head_weights
+        self.settings: Mapping[str, object] = {
+            **model_record(self._model, _MODULES),
+            **head_weights_record(head_weights),
+        }
+
+    def prepare(self) -> None:
+        """Load the model and its head weights.
+
+        Raises:
+            AT2Error: If they can't be loaded, or don't belong together.
+        """
+        torch.set_num_threads(1)
+        device = eval_device()
+        self._attributor = AT2Attributor.from_pretrained(
+            self._model,
+            head_weights=self._head_weights,
+            device=device,
+            dtype=preferred_dtype(device),
+        )
+
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score the sources by the answer's attention."""
+        start = time.perf_counter()
+        found = self._attributor.attribute(item.query, item.chunks, answer, unit=item.unit)
+        scored: Sequence[ScoredChunk | ScoredSentence]
+        scored = found.sentences if item.unit == "sentence" else found.chunks
+        result = ChunkScores(tuple(own.score for own in scored))
+        return ItemScores(result, time.perf_counter() - start)

@@ -1,0 +1,41 @@
+"""What decides how a model reads: its files, its number type, its device and our code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+import at2_rag
+from at2_rag.model_hub import resolve_model
+from at2_rag.model_loading import preferred_dtype
+from at2_rag_evals.provenance import files_sha256, without_folder
+
+_MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
+
+
+def model_record(model: str, modules: Iterable[str]) -> dict[str, object]:
+    """Return what decides a model's readings on `eval_device`, as JSON-ready values.
+
+    Args:
+        model: A known name, a folder or a hub id.
+        modules: The modules of at2_rag that read, such as "training/ablation".
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
+    """
+    device = eval_device()
+    package = Path(at2_rag.__file__).parent
+    return {
+        "model": without_folder(model),
+        "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
+        "device": device.type,
+        "dtype": str(preferred_dtype(device)).removeprefix("torch."),
+        "code_sha256": files_sha256(package, [f"{module}.py" for module in modules]),
+    }
+
+
+def eval_device() -> torch.device:
+    """Return where evals run models: CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
