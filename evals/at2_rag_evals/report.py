@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -150,7 +151,7 @@ def _difference_cell(estimate: Estimate) -> Cell:
 
 
 def _number(value: float, sign: str = "-") -> str:
-    return f"{value:{sign}.3f}".replace("0.", ".", 1)
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.3f}")
 
 
 def items_table(

@@ -10,11 +10,14 @@ from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
 from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.insertion import only_best
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
+    Floats,
+    Truth,
     centred,
     correlation,
     predicted_effects,
     shares,
 )
+from at2_rag_evals.fidelity.measures.tempered_shares import MULTIPLES, Scale, tempered_lds
 from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
 from at2_rag_evals.fidelity.sources import whole_chunks
 from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
@@ -151,3 +154,54 @@ def test_the_sparse_fit_finds_what_matters() -> None:
     masks[:, 2] = True
     assert sparse_fit(masks, effects, tokens=1)[2] == 0
     assert sparse_fit(masks, np.zeros(32), tokens=3) == (0.0,) * 10
+
+
+def test_tempered_shares_find_the_temperature_that_made_the_effects() -> None:
+    rng = np.random.default_rng(7)
+    items = [rng.normal(size=6) for _ in range(8)]
+    spread = np.sqrt(np.mean([own.var() for own in items]))
+    masks = rng.random((2, 32, 6)) < 0.5
+    for multiple in MULTIPLES[2:]:
+        parts = [shares(own / (multiple * spread)) for own in items]
+        truths = [
+            {rate: (own, own @ one) for rate, own in zip(KEEP_RATES, masks, strict=True)}
+            for one in parts
+        ]
+        sources = ["a", "b"] * 4
+        forms: tuple[tuple[Scale, list[Floats]], ...] = (
+            ("logit", items),
+            ("mass", [3 * np.exp(own) for own in items]),
+        )
+        for scale, scores in forms:
+            found = tempered_lds([own.tolist() for own in scores], truths, sources, scale)
+            assert found == pytest.approx([1.0] * 8), (multiple, scale)
+        added = tempered_lds([own.tolist() for own in items], truths, sources, "additive")
+        by_rate = [
+            np.mean([np.corrcoef(own @ item, own @ part)[0, 1] for own in masks])
+            for item, part in zip(items, parts, strict=True)
+        ]
+        assert added == pytest.approx(by_rate)
+
+
+def test_tempered_shares_are_chosen_by_the_mean_of_the_sources_means() -> None:
+    masks = np.random.default_rng(3).random((2, 64, 5)) < 0.5
+    scores = [0.1, 0.5, 1.0, 1.5, 2.0]
+    spread = np.std(scores)
+
+    def truth(multiple: float) -> dict[float, Truth]:
+        own = shares(np.array(scores) / (multiple * spread))
+        return {rate: (kept, kept @ own) for rate, kept in zip(KEEP_RATES, masks, strict=True)}
+
+    # Three items of one source want it cold, one of each of two others wants it hot.
+    truths = [truth(0.0625)] * 3 + [truth(4.0)] * 2
+    found = tempered_lds([scores] * 5, truths, ["a", "a", "a", "b", "c"], "logit")
+    assert found[3] == found[4] and (found[3] or 0) > (found[0] or 0)
+
+
+def test_scores_that_are_all_alike_say_nothing_in_any_form() -> None:
+    masks = np.random.default_rng(5).random((2, 32, 7)) < 0.4
+    truth = {rate: (own, own.sum(1) * 1.0) for rate, own in zip(KEEP_RATES, masks, strict=True)}
+    for value in (0.1, 1 / 7, 0.3, 0.5):
+        found = linear_datamodeling_scores([value] * 7, truth)
+        assert found["lds_centred_pearson"] == found["lds_centred_spearman"] == 0.0
+        assert centred([value] * 7).tolist() == [0.0] * 7

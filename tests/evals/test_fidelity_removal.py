@@ -14,6 +14,7 @@ from at2_rag.training.ablation import leave_one_out
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
 from at2_rag_evals.fidelity.systems.base import ItemScores
@@ -139,7 +140,8 @@ class Planted:
     """Scores given by the test."""
 
     name = "planted"
-    scores_are_logits = True
+    scale: Scale = "logit"
+    shares_are_softmax = True
     settings: dict[str, object] = {}  # noqa: RUF012
 
     def prepare(self) -> None: ...

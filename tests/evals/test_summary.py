@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.ranking import RatedSet, Rating
-from at2_rag_evals.report import set_record, summary_tables
+from at2_rag_evals.report import grid, set_record, summary_tables
 from at2_rag_evals.summary import SetSummary, size_range, summarise
 from at2_rag_evals.tables import to_markdown
 from tests.evals.labelled_items import make_item
@@ -122,3 +123,14 @@ def test_tables_say_what_the_record_says(summary: SetSummary) -> None:
     assert record["by_source"]["gold_first"]["macro"]["at2"]["mean"] == 0.25
     assert record["left_out"] == {"a": {"no gold chunk": 3}}
     assert record["systems"]["at2"]["truncated_chunks"] == 8
+
+
+def test_only_a_leading_zero_is_left_out_of_numbers() -> None:
+    values = (0.25, -0.25, 10.25, -20.5, 1.0)
+    groups = {
+        str(place): {"at2": Estimate(own, None, None, 1, 1)} for place, own in enumerate(values)
+    }
+    rows = grid("numbers", groups, ["at2"]).rows
+    assert [row[-1].text for row in rows] == [".250", "-.250", "10.250", "-20.500", "1.000"]
+    rows = grid("differences", groups, ["at2"], difference=True).rows
+    assert [row[-1].text for row in rows] == ["+.250", "-.250", "+10.250", "-20.500", "+1.000"]

@@ -209,7 +209,7 @@ def _report(
             "level": LEVEL,
             "interval": "percentile bootstrap over clusters, stratified by source",
             "shares": {
-                system.name: "softmax" if system.scores_are_logits else "as they are"
+                system.name: "softmax" if system.shares_are_softmax else "as they are"
                 for system in systems
             },
             "systems": {system.name: dict(system.settings) for system in systems},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.insertion import INSERTED_KS, only_best
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Kind,
+    Truth,
     centred,
     correlation,
     predicted_effects,
     shares,
 )
+from at2_rag_evals.fidelity.measures.tempered_shares import tempered_lds
 from at2_rag_evals.fidelity.measures.top_k_drop import TOP_KS, top_k_drop, without_best
 from at2_rag_evals.fidelity.removal import RemovalReader, mask_name, reading_key
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet
@@ -45,6 +47,7 @@ METRIC_TITLES: Mapping[str, str] = {
     "lds_shares_spearman": "LDS of shares (Spearman), mean of both keep rates",
     "lds_shares_spearman_0.2": "LDS of shares (Spearman), keep rate 0.2",
     "lds_shares_spearman_0.5": "LDS of shares (Spearman), keep rate 0.5",
+    "lds_tempered_pearson": "LDS of tempered shares (Pearson), mean of both keep rates",
     "lds_centred_pearson": "LDS of centred scores (Pearson), mean of both keep rates",
     "lds_centred_spearman": "LDS of centred scores (Spearman), mean of both keep rates",
     **{f"drop_{k}": f"Top-{k} drop, nats a token" for k in TOP_KS},
@@ -126,14 +129,44 @@ def judge(
         system.name: _scores(system, answered, folder=folder, progress=progress)
         for system in systems
     }
-    logits = {system.name for system in systems if system.scores_are_logits}
+    logits = {system.name for system in systems if system.shares_are_softmax}
+    truths = [_truth(item, answer, reader, plan) for item, answer in answered]
+    sources = [item.source for item, _ in answered]
+    tempered = {
+        system.name: tempered_lds(
+            [own.result.scores for own in scored[system.name]], truths, sources, system.scale
+        )
+        for system in systems
+    }
     judged = []
     progress("best chunks left out and kept", 0, len(answered))
     for done, (item, answer) in enumerate(answered):
         own = {name: scores[done] for name, scores in scored.items()}
-        judged.append(_judge_item(item, answer, own, reader, plan, logits))
+        scores_of_forms = {
+            name: {
+                **linear_datamodeling_scores(
+                    one.result.scores, truths[done], logits=name in logits
+                ),
+                "lds_tempered_pearson": tempered[name][done],
+            }
+            for name, one in own.items()
+        }
+        judged.append(_judge_item(item, answer, own, reader, plan, scores_of_forms))
         progress("best chunks left out and kept", done + 1, len(answered))
     return JudgedSet(tuple(judged), left_out)
+
+
+def _truth(
+    item: SourcedItem, answer: str, reader: RemovalReader, plan: MaskPlan
+) -> dict[float, Truth]:
+    """Return keep rate -> held masks and what they did."""
+    return {
+        rate: (
+            masks,
+            np.array([own.logit_probability for own in reader.read(item, answer, masks)]),
+        )
+        for rate, masks in plan.split(item).held.items()
+    }
 
 
 def _scores(
@@ -185,7 +218,7 @@ def _judge_item(
     scored: Mapping[str, ScoredItem],
     reader: RemovalReader,
     plan: MaskPlan,
-    logits: Set[str],
+    datamodeling: Mapping[str, Mapping[str, float | None]],
 ) -> Judged:
     rankings = {name: rank_by_score(own.result.scores) for name, own in scored.items()}
     everything = np.ones(len(item.sources), dtype=bool)
@@ -199,22 +232,15 @@ def _judge_item(
         name: reading.mean_log_probability for name, reading in zip(wanted, readings, strict=True)
     }
     full = means[mask_name(everything)]
-    held = {
-        rate: (masks, reader.read(item, answer, masks))
-        for rate, masks in plan.split(item).held.items()
-    }
-    truth = {
-        rate: (masks, np.array([reading.logit_probability for reading in own]))
-        for rate, (masks, own) in held.items()
-    }
+    held = [reader.read(item, answer, masks) for masks in plan.split(item).held.values()]
     metrics: dict[str, Mapping[str, float | None]] = {}
-    for name, own in scored.items():
+    for name in scored:
         best = {
             metric: None if mask is None else means[mask_name(mask)]
             for metric, mask in _best_masks(rankings[name]).items()
         }
         metrics[name] = {
-            **linear_datamodeling_scores(own.result.scores, truth, logits=name in logits),
+            **datamodeling[name],
             **{
                 metric: top_k_drop(full, value)
                 if metric.startswith("drop") and value is not None
@@ -222,7 +248,7 @@ def _judge_item(
                 for metric, value in best.items()
             },
         }
-    times = [reading.seconds for _, own_readings in held.values() for reading in own_readings]
+    times = [reading.seconds for own_readings in held for reading in own_readings]
     return Judged(
         item=item,
         tokens=readings[0].tokens,
@@ -236,7 +262,7 @@ def _judge_item(
 
 def linear_datamodeling_scores(
     scores: Sequence[float],
-    truth: Mapping[float, tuple[Bools, npt.NDArray[np.float64]]],
+    truth: Mapping[float, Truth],
     *,
     logits: bool = False,
 ) -> dict[str, float | None]:

@@ -23,6 +23,11 @@ NOTES = (
     "scores count as 0, and items whose truth is constant are left out of it.",
     "A sum of scores depends on where they have their zero: scores that are all positive predict "
     "the number of sources kept, even random ones. Centred scores have each item's mean taken off.",
+    "LDS of tempered shares takes the softmax of every system's scores (the attention baselines' "
+    "logarithms) at the temperature that suits the system best on these very items: an upper "
+    "bound for each, so that none loses for the form of its scores. Scores made to add up (gold, "
+    "at2_answer, leave_one_out and the regressions) stay as they are.",
+    "With few sources some held masks leave out one source, which leave_one_out has read itself.",
     "An insertion with k sources is over items with more than k.",
     "gold sees the labels; answer_heads_mean, at2_answer, leave_one_out, regression_32 and "
     "masked_regression read the answer, which the others don't.",
@@ -36,7 +41,7 @@ NOTES = (
 
 def shares_note(systems: Iterable[FidelitySystem]) -> str:
     """Return a sentence on which systems' shares are a softmax."""
-    names = ", ".join(system.name for system in systems if system.scores_are_logits)
+    names = ", ".join(system.name for system in systems if system.shares_are_softmax)
     return (
         "LDS of shares takes scores on a logit's scale as their softmax over an item's sources "
         f"({names or 'no system here'}) and the scores of all other systems as they are."

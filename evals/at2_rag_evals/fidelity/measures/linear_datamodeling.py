@@ -24,6 +24,8 @@ from at2_rag_evals.extras import import_extra
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["pearson", "spearman"]
+Truth = tuple[npt.NDArray[np.bool_], Floats]
+"""Masks [M, S] and the true effect of each, [M]."""
 
 _CONSTANT = 1e-12  # relative; sums of equal scores may differ in their last bits
 
@@ -42,6 +44,8 @@ def predicted_effects(scores: npt.ArrayLike, masks: npt.NDArray[np.bool_]) -> Fl
 def centred(scores: npt.ArrayLike) -> Floats:
     """Return the scores [S] with their mean taken off."""
     values = np.asarray(scores, dtype=np.float64)
+    if _constant(values):  # else what rounding leaves would follow the number of chunks kept
+        return np.zeros_like(values)
     less: Floats = values - values.mean()
     return less
 

@@ -10,8 +10,10 @@ import torch
 from at2_rag.attribution import AT2Attributor
 from at2_rag.chunks import ScoredChunk
 from at2_rag.citations import ScoredSentence
+from at2_rag.head_weights import UNIFORM
 from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag.model_loading import preferred_dtype
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.model_record import eval_device, model_record
@@ -37,12 +39,13 @@ class AnswerAttentionSystem:
         ModelNotFoundError: If the model can't be found or fetched.
     """
 
-    scores_are_logits = False
+    shares_are_softmax = False
 
     def __init__(self, name: str, model: str | None, *, head_weights: str | None) -> None:
         self.name = name
         self._model = model or DEFAULT_MODEL
         self._head_weights = head_weights
+        self.scale: Scale = "mass" if head_weights == UNIFORM else "additive"
         self.settings: Mapping[str, object] = {
             **model_record(self._model, _MODULES),
             **head_weights_record(head_weights),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.rankers.at2 import AT2Ranker
@@ -21,7 +22,8 @@ class AttentionSystem:
         self._ranker = ranker
         self.name = ranker.name
         self.settings: Mapping[str, object] = ranker.settings
-        self.scores_are_logits = ranker.scores_are_logits
+        self.shares_are_softmax = ranker.scores_are_logits
+        self.scale: Scale = "logit" if ranker.scores_are_logits else "mass"
 
     def prepare(self) -> None:
         """Load the ranker."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.rankers.base import ChunkScores, Ranker
 
@@ -42,8 +43,13 @@ class FidelitySystem(Protocol):
         ...
 
     @property
-    def scores_are_logits(self) -> bool:
-        """Whether scores are on a logit's scale, so that their softmax is what they say."""
+    def scale(self) -> Scale:
+        """What the scores are, see `Scale`."""
+        ...
+
+    @property
+    def shares_are_softmax(self) -> bool:
+        """Whether the system itself means the softmax over an item's scores."""
         ...
 
     def prepare(self) -> None:
@@ -62,7 +68,8 @@ class RankerSystem:
         ranker: The ranker.
     """
 
-    scores_are_logits = False
+    scale: Scale = "logit"
+    shares_are_softmax = False
 
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.rankers.base import ChunkScores
@@ -14,7 +15,8 @@ class GoldSystem:
     """Scores 1 for a gold source and 0 for any other."""
 
     name = "gold"
-    scores_are_logits = False
+    scale: Scale = "additive"
+    shares_are_softmax = False
     settings: Mapping[str, object] = MappingProxyType({})
 
     def prepare(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from at2_rag.training.ablation import leave_one_out
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
@@ -23,7 +24,8 @@ class LeaveOneOutSystem:
     """
 
     name = "leave_one_out"
-    scores_are_logits = False
+    scale: Scale = "additive"
+    shares_are_softmax = False
 
     def __init__(self, reader: RemovalReader) -> None:
         self._reader = reader

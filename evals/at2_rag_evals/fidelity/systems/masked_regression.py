@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from at2_rag.training.ablation import ablate_by_masking
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS, MaskPlan
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
@@ -23,7 +24,8 @@ class MaskedRegressionSystem:
     """
 
     name = "masked_regression"
-    scores_are_logits = False
+    scale: Scale = "additive"
+    shares_are_softmax = False
 
     def __init__(self, reader: RemovalReader, plan: MaskPlan) -> None:
         self._reader, self._plan = reader, plan

@@ -24,6 +24,7 @@ from at2_rag.question_pass import read_together
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import ready_states
 from at2_rag.training.examples import draw_per_source, read_examples
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
 from at2_rag_evals.model_record import eval_device, model_record
@@ -120,7 +121,8 @@ class QueryHeadsSystem:
         count: How many heads.
     """
 
-    scores_are_logits = False
+    scale: Scale = "mass"
+    shares_are_softmax = False
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name

@@ -1,0 +1,84 @@
+"""Shares at the temperature that suits a system best: an upper bound, the same for every system.
+
+How far a sum of scores predicts effects depends on their form: a cosine or a mass of attention that
+ranks well may still be too flat to add up. So that no system loses for its form alone, each one's
+shares (the softmax of its scores, or of the logarithm of scores that are masses) are taken at
+several temperatures, and the one with the highest linear datamodeling score over *the very items
+judged* counts. Scores that are made to add up stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag_evals.fidelity.measures.linear_datamodeling import (
+    Truth,
+    correlation,
+    predicted_effects,
+    shares,
+)
+
+Scale = Literal["logit", "mass", "additive"]
+"""What scores are: numbers whose differences count, masses (never negative) whose ratios do, or
+effects that add up."""
+
+MULTIPLES = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Temperatures tried, in units of the scores' spread within an item."""
+
+_LEAST_MASS = 1e-12
+
+
+def tempered_lds(
+    scores: Sequence[Sequence[float]],
+    truths: Sequence[Mapping[float, Truth]],
+    sources: Sequence[str],
+    scale: Scale,
+) -> list[float | None]:
+    """Return each item's linear datamodeling score, Pearson's, mean over keep rates.
+
+    Args:
+        scores: For each item one score a source, [S].
+        truths: For each item keep rate -> masks and true effects.
+        sources: The data set each item comes from; the temperature is chosen by the mean of their
+            means.
+        scale: What the scores are.
+    """
+    values = [np.asarray(own, dtype=np.float64) for own in scores]
+    if scale == "additive" or not values:
+        return _of_items(values, truths)
+    logits = [np.log(np.maximum(own, _LEAST_MASS)) if scale == "mass" else own for own in values]
+    spread = float(np.sqrt(np.mean([own.var() for own in logits]))) or 1.0
+    tried = [
+        _of_items([shares(own / (multiple * spread)) for own in logits], truths)
+        for multiple in MULTIPLES
+    ]
+    return max(tried, key=lambda found: _macro(found, sources))
+
+
+def _of_items(
+    scores: Sequence[npt.NDArray[np.float64]], truths: Sequence[Mapping[float, Truth]]
+) -> list[float | None]:
+    return [_mean_correlation(own, truth) for own, truth in zip(scores, truths, strict=True)]
+
+
+def _mean_correlation(
+    scores: npt.NDArray[np.float64], truth: Mapping[float, Truth]
+) -> float | None:
+    found = [
+        correlation(predicted_effects(scores, masks), true, "pearson")
+        for masks, true in truth.values()
+    ]
+    defined = [value for value in found if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(found) else None
+
+
+def _macro(values: Sequence[float | None], sources: Sequence[str]) -> float:
+    by_source: dict[str, list[float]] = {}
+    for value, source in zip(values, sources, strict=True):
+        if value is not None:
+            by_source.setdefault(source, []).append(value)
+    return float(np.mean([np.mean(own) for own in by_source.values()])) if by_source else 0.0
