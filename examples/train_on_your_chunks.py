@@ -37,7 +37,8 @@ def main() -> None:
         data, weights = Path(folder) / "questions.jsonl", Path(folder) / "weights"
         write_examples(data)
         subprocess.run(
-            ["at2-rag", "train", str(data), "--signal", "ablation", "--output", str(weights)]
+            [sys.executable, "-m", "at2_rag", "train", str(data), "--signal", "ablation"]
+            + ["--output", str(weights)]
             + ["--features", "log_mass:together+apart", "--masks", "8", "--answer-tokens", "16"],
             check=True,
         )

@@ -96,7 +96,13 @@ LAYERS: Mapping[str, Layer] = {
         (("command_line", "passage_files", "result_table", "step_progress"),), ("values",)
     ),
     "commands": Layer(
-        (("model_commands", "training.record"), ("training.command",), ("training.cli",), ("cli",)),
+        (
+            ("model_commands", "training.record"),
+            ("training.command",),
+            ("training.cli",),
+            ("cli",),
+            ("__main__",),
+        ),
         ("values", "leaves", "model", "reading", "composition", "training", "report", "console"),
     ),
 }

@@ -85,7 +85,10 @@ def without_times(result: PruneResult | dict[str, Any]) -> dict[str, Any]:
 
 
 def test_version() -> None:
-    assert run("--version").output == f"at2-rag, version {__version__}\n"
+    expected = f"at2-rag, version {__version__}\n"
+    assert run("--version").output == expected
+    module = [sys.executable, "-m", "at2_rag", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True).stdout == expected
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
