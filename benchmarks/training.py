@@ -148,8 +148,8 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"{own['examples']:,} examples: {own['command']}"
     yield (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']} GB. The peak is that of "
-        "the whole process, the model and the features of all designs that cross-validation compares "
-        "included; what collecting takes above the model is in the table of cost.py. Extrapolated "
+        "the whole process, with the model and the features of all designs that are compared; what "
+        "collecting takes above the model is in the table of cost.py. Extrapolated "
         "rows take every second of the largest run in proportion to the examples."
     )
 
