@@ -42,7 +42,12 @@ def read_layerwise(
 
     Returns:
         For each pass the attention over the layers in use, sources (or parts) in order.
+
+    Raises:
+        UnsupportedModelError: If the model can't read sources independently; among others where
+            its prompts take turns, which passes that wait for each other can't.
     """
+    model.check_independent()
     grouped = {
         parts: make_room(prefix, layout, parts, one_layer=True)
         for parts in dict.fromkeys(passes.values())
