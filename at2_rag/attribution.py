@@ -199,7 +199,7 @@ class AT2Attributor:
         """Number the chunks that each sentence of an answer rests on most.
 
         A chunk's share of a sentence is its part of the scores above zero (without the weights'
-        constant) where the weights are for "mass", which adds up; else its part of a softmax. It
+        constant) where the weights' score scale is "additive"; else its part of a softmax. It
         compares chunks with each other and doesn't say whether any of them supports the sentence.
 
         Args:
@@ -260,7 +260,7 @@ class AT2Attributor:
 
     def _shares(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return each chunk's share [S] of a sentence's scores [S]; all 0 where none is above 0."""
-        if self.head_weights.spec.quantity == "mass":
+        if self.head_weights.score_scale == "additive":
             parts = np.maximum(scores - self.head_weights.bias, 0.0)
         else:
             parts = np.exp(scores - scores.max())

@@ -93,6 +93,7 @@ def read_score_estimator(
         template_hash=template_hash,
         provenance=provenance,
         target_rule="answer",
+        score_scale="additive",
     )
 
 

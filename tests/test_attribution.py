@@ -36,7 +36,10 @@ def model() -> Any:
 
 def answer_weights(model: Any, quantity: Quantity = "mass", **changes: Any) -> HeadWeights:
     weights = random_weights(model, tiny_tokenizer(), "joint", quantity=quantity)
-    return dataclasses.replace(weights, **{"target_rule": "answer", **changes})
+    scale = "additive" if quantity == "mass" else "logit"
+    return dataclasses.replace(
+        weights, **{"target_rule": "answer", "score_scale": scale, **changes}
+    )
 
 
 def make(model: Any, weights: Any = None, **options: Any) -> AT2Attributor:
@@ -174,9 +177,11 @@ def test_many_rows_are_read_in_blocks(model: Any) -> None:
 # --- citations ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantity", ["mass", "log_ratio"])
-def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity) -> None:
-    attributor = make(model, answer_weights(model, quantity))
+@pytest.mark.parametrize(
+    ("quantity", "scale"), [("mass", "additive"), ("mass", "logit"), ("log_ratio", "logit")]
+)
+def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity, scale: str) -> None:
+    attributor = make(model, answer_weights(model, quantity, score_scale=scale))
     cited = attributor.cite(QUERY, CHUNKS, ANSWER, max_sources=2)
     assert [s.text for s in cited.sentences] == [
         "Jane Austen wrote it.",
@@ -186,7 +191,7 @@ def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity) ->
         span = sentence.start, sentence.end
         scores = [c.score for c in attributor.attribute(QUERY, CHUNKS, ANSWER, span=span).chunks]
         numbers = np.array(scores)
-        if quantity == "mass":
+        if scale == "additive":
             parts = np.maximum(numbers - attributor.head_weights.bias, 0)
         else:
             parts = np.exp(numbers)
