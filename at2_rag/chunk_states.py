@@ -92,16 +92,18 @@ def encode_sources(
     Args:
         model: The scoring model.
         prefix: The prefix's state.
-        sources: Token ids of different sources, none empty.
+        sources: Token ids of different sources; one without any has a state of no tokens.
         store: As in `ready_states`.
         scope: As in `ready_states`.
     """
     states: dict[tuple[int, ...], ChunkState] = {}
-    missing = sorted(sources, key=canonical)
+    missing = sorted((ids for ids in sources if ids), key=canonical)
     if store is not None:
         keys = {ids: _store_key(scope, ids) for ids in missing}
         states = {ids: state for ids, key in keys.items() if (state := store.get(key)) is not None}
         missing = [ids for ids in missing if ids not in states]
+    if () in sources:
+        states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     for pack in packs(missing):
         states.update(zip(pack, _encode_pack(model, prefix, pack), strict=True))
     if store is not None:

@@ -54,7 +54,7 @@ def read_layerwise(
     }
     rooms = [own for _, own in grouped.values()]
     runs: list[tuple[str, Callable[[], None]]] = []
-    for pack in packs(sorted(set(layout.source_ids), key=canonical)):
+    for pack in packs(sorted(set(layout.source_ids) - {()}, key=canonical)):
         keep = _Keeper(pack, rooms).keep
         runs.append(("encode", partial(read_pack, model, prefix, pack, keep)))
     questions = {}

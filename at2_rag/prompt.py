@@ -49,12 +49,12 @@ class PromptLayout:
 
     Attributes:
         prefix_ids: Ids before the first source; never empty.
-        source_ids: Ids of each source; a source may be empty only in theory, since every chunk
-            ends in the chunk separator.
+        source_ids: Ids of each source; one is empty only of a blank chunk, and with a tokenizer
+            that drops white space, since every chunk ends in the chunk separator.
         owners: For each source the index of the chunk it belongs to, ascending.
         question_ids: Ids of the question with its introduction.
         target: Half-open range within `question_ids` of the query's own tokens, whose attention
-            is read.
+            is read; never empty.
     """
 
     prefix_ids: tuple[int, ...]
@@ -274,7 +274,7 @@ class PromptBuilder:
         """Lay out one prompt that holds all chunks.
 
         Raises:
-            InputError: If the query is blank.
+            InputError: If the query is blank or has no token.
             PromptTooLongError: If the prompt is longer than the model's window.
         """
         question = self._question(query)
@@ -315,7 +315,7 @@ class PromptBuilder:
         and question) becomes several overlapping sources.
 
         Raises:
-            InputError: If the query is blank.
+            InputError: If the query is blank or has no token.
             PromptTooLongError: If the question alone leaves no room for chunks.
         """
         question = self._question(query)
@@ -343,7 +343,13 @@ class PromptBuilder:
     def _question(self, query: str) -> tuple[int, ...]:
         if not query.strip():
             raise InputError(f"query is blank ({query!r}); pass the question as text")
-        question = self._question_start + self._encoder.encode(query)
+        own = self._encoder.encode(query)
+        if not own:
+            raise InputError(
+                f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
+                "of its characters; use a model that reads its script, or word it differently"
+            )
+        question = self._question_start + own
         room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
         if len(question) > room:
             raise PromptTooLongError(
