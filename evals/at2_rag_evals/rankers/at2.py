@@ -38,6 +38,7 @@ SCORING_MODULES = (
     "sentences",
     "source_scorer",
     "state_groups",
+    "text_encoder",
     "weight_lookup",
 )
 
