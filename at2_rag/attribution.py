@@ -201,6 +201,7 @@ class AT2Attributor:
         A chunk's share of a sentence is its part of the scores above zero (without the weights'
         constant) where the weights' score scale is "additive"; else its part of a softmax. It
         compares chunks with each other and doesn't say whether any of them supports the sentence.
+        A sentence of which the model's tokenizer leaves nothing has no sources.
 
         Args:
             query: As in `attribute`.
@@ -225,15 +226,18 @@ class AT2Attributor:
             bare = tuple(CitedSentence(*part, answer[slice(*part)], (), ()) for part in parts)
             return CitedAnswer(query, answer, bare, ())
         layout = self.scoring_model.prompts.conversation(query, views, answer)
-        targets = [_target(layout, part) for part in ((0, len(answer)), *parts)]
+        tokens = [tokens_over(layout.spans, part) for part in parts]
+        targets = [_target(layout, (0, len(answer))), *(own for own in tokens if own is not None)]
         whole, *by_part = self._scores(layout, targets, layout.prompt.source_spans)
         scored = scored_chunks(given, views, whole)
         numbers: dict[int, int] = {}
         sentences = []
-        for part, scores in zip(parts, by_part, strict=True):
-            shares = self._shares(scores)
-            best = np.argsort(-shares, kind="stable")[:max_sources]
-            cited = [int(index) for index in best if shares[index] >= min_share and shares[index]]
+        for part, own in zip(parts, tokens, strict=True):
+            cited: list[int] = []  # a sentence of which the tokenizer leaves nothing has none
+            if own is not None:
+                shares = self._shares(by_part.pop(0))
+                best = np.argsort(-shares, kind="stable")[:max_sources].tolist()
+                cited = [index for index in best if shares[index] >= min_share and shares[index]]
             sources = tuple(numbers.setdefault(index, len(numbers) + 1) for index in cited)
             sentences.append(
                 CitedSentence(
@@ -277,7 +281,11 @@ def _check_answer(answer: str) -> None:
 def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
     if span is None:
         return 0, len(answer)
-    if len(span) != 2 or not all(type(place) is int for place in span):
+    if (
+        not isinstance(span, (tuple, list))
+        or len(span) != 2
+        or not all(type(place) is int for place in span)
+    ):
         raise InputError(f"span is {span!r}; pass two whole numbers, start and end")
     start, end = span
     if not 0 <= start < end <= len(answer):

@@ -166,20 +166,15 @@ class PromptBuilder:
             PromptTooLongError: If prompt and answer together are longer than the model's window;
                 of a prompt that is read independently its longest source counts.
         """
-        if not isinstance(answer, str) or not answer.strip():
-            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
-        lead = self._answer_lead
-        ids, spans = self._encoder.encode_with_spans(lead + answer)
-        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        layout = self._with_answer(prompt, answer)
         longest = max(map(len, prompt.source_ids), default=0)
-        question = len(prompt.question_ids) + len(self._bridge_ids)
-        needed = len(self._prefix_ids) + longest + question + len(ids)
+        needed = len(self._prefix_ids) + longest + len(layout.query_ids)
         if needed > self.max_tokens:
             raise PromptTooLongError(
                 f"question and answer need {needed} tokens with the longest chunk alone, the "
-                f"scoring model takes {self.max_tokens}; pass a shorter answer"
+                f"scoring model takes {self.max_tokens}; pass shorter chunks or a shorter answer"
             )
-        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
+        return layout
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out one prompt that holds all chunks.
@@ -207,11 +202,11 @@ class PromptBuilder:
         """
         sources = tuple(self._sources(chunks))
         prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
-        layout = self.answer(prompt, answer)
+        layout = self._with_answer(prompt, answer)
         if len(layout.input_ids) > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
-                f"{self.max_tokens}; pass fewer chunks or a shorter answer"
+                f"{self.max_tokens}; pass fewer or shorter chunks, or a shorter answer"
             )
         return layout
 
@@ -238,6 +233,14 @@ class PromptBuilder:
             sources.extend(ids[start : start + window] for start in starts)
             owners.extend([index] * len(starts))
         return self._layout(tuple(sources), tuple(owners), question)
+
+    def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
+        if not isinstance(answer, str) or not answer.strip():
+            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
+        lead = self._answer_lead
+        ids, spans = self._encoder.encode_with_spans(lead + answer)
+        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
 
     def _layout(
         self,

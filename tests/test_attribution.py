@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -303,7 +304,7 @@ def test_a_span_out_of_range(model: Any, span: Any, chunks: Any) -> None:
     assert f"span is {span}, the answer has 51 characters" in str(error.value)
 
 
-@pytest.mark.parametrize("span", [(0,), (0.0, 3), (True, 3), ("a", "b"), (0, 1, 2)])
+@pytest.mark.parametrize("span", [(0,), (0.0, 3), (True, 3), ("a", "b"), (0, 1, 2), 3, "03"])
 def test_a_span_of_another_kind(model: Any, span: Any) -> None:
     with pytest.raises(InputError, match="two whole numbers"):
         make(model).attribute(QUERY, CHUNKS, ANSWER, span=span)
@@ -333,8 +334,13 @@ def test_other_arguments_that_cannot_be_used(model: Any) -> None:
 
 def test_more_than_the_window_names_both_numbers() -> None:
     attributor = make(tiny_model(max_position_embeddings=320), "uniform")
-    with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the scoring model takes 320"):
-        attributor.attribute(QUERY, CHUNKS * 20, ANSWER)
+    for chunks in (CHUNKS * 20, ["It flows to the sea. " * 50]):
+        with pytest.raises(PromptTooLongError) as error:
+            attributor.attribute(QUERY, chunks, ANSWER)
+        assert re.search(
+            r"have \d+ tokens, the scoring model takes 320; pass fewer or shorter chunks, or a sh",
+            str(error.value),
+        )
     with pytest.raises(PromptTooLongError, match=r"\d+ tokens.* takes 320"):
         attributor.cite(QUERY, CHUNKS[:1], ANSWER * 60)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner
+from at2_rag import AT2Attributor, AT2Pruner
 from at2_rag.errors import InputError
 from tests.tiny_models import dropping_tokenizer, tiny_model
 
@@ -51,3 +51,22 @@ def test_a_question_without_tokens_is_refused(reading: Any) -> None:
     for call in (made.score, made.score_sentences):
         with pytest.raises(InputError, match="'你好吗' has no token.*use a model"):
             call("你好吗", [FULL])
+
+
+def test_a_sentence_of_an_answer_without_tokens_has_no_sources() -> None:
+    attributor = AT2Attributor(
+        model=tiny_model(), tokenizer=dropping_tokenizer(), head_weights="uniform"
+    )
+    one, empty, two = "Jane Austen wrote it.", "你好。", "It is a novel."
+    cited = attributor.cite(QUERY, [FULL, "A river."], f"{one} {empty} {two}", max_sources=2)
+    assert [sentence.text for sentence in cited.sentences] == [one, empty, two]
+    assert [len(sentence.sources) for sentence in cited.sentences] == [2, 0, 2]
+    for sentence in cited.sentences[::2]:
+        span = sentence.start, sentence.end
+        found = attributor.attribute(QUERY, [FULL, "A river."], cited.answer, span=span)
+        total = sum(chunk.score for chunk in found.chunks)
+        shares = [chunk.score / total for chunk in found.best_chunks]
+        assert sentence.shares == pytest.approx(shares, abs=1e-6)
+    for call in (attributor.cite, attributor.attribute):
+        with pytest.raises(InputError, match="no token of the answer"):
+            call(QUERY, [FULL], empty)
