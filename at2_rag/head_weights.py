@@ -71,8 +71,8 @@ class HeadWeights:
         score_scale: What the scores are, see `ScoreScale`.
 
     Raises:
-        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, or the
-            target rule or the score scale is unknown.
+        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
+            no text, or the target rule or the score scale is unknown.
     """
 
     weight: npt.NDArray[np.float32]
@@ -96,6 +96,15 @@ class HeadWeights:
                 f"score scale is {self.score_scale!r}; this version of at2_rag reads 'logit' and "
                 "'additive'"
             )
+        for name, value in (
+            ("fingerprint", self.fingerprint),
+            ("template hash", self.template_hash),
+        ):
+            if not (value is None or isinstance(value, str)):
+                raise HeadWeightsError(
+                    f"the {name} is {value!r}; expected a hash as text, or None for weights that "
+                    "belong to no model"
+                )
         passes = len(self.spec.passes)
         if self.weight.ndim != 3 or self.weight.shape[0] != passes:
             raise HeadWeightsError(
@@ -197,7 +206,7 @@ class HeadWeights:
                 f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
                 f"folder with {WEIGHTS_FILE} and {DESCRIPTION_FILE}, as `at2-rag train` writes it"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HeadWeightsError(f"{folder / DESCRIPTION_FILE} is not JSON: {error}") from error
         if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
             version = description.get("format_version") if isinstance(description, dict) else None
