@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.answer_pass import Span, read_answer
+from at2_rag.answer_pass import read_answer
+from at2_rag.attention import Span
 from at2_rag.chunks import ChunkLike
 from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
