@@ -7,6 +7,7 @@ in memory only until they have had their own turn in that layer.
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,11 @@ from at2_rag.stopwatch import Stopwatch
 
 
 class _ForwardPass(greenlet):
-    """A forward pass that stops at every layer."""
+    """A forward pass that stops at every layer, in a copy of its caller's context."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        super().__init__(run)
+        self.gr_context = contextvars.copy_context()
 
 
 def between_layers(*_: Any) -> None:
