@@ -1,6 +1,6 @@
 """Chunk states: what the scoring model keeps of a source that it read alone after the prefix.
 
-Independent reading has three steps. The prefix is read once per process. Each source is read
+Independent reading has three steps. The prefix is read once per scorer. Each source is read
 after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
 Then only the question's tokens run over the states, see `question_pass`.
 
@@ -49,10 +49,6 @@ class ChunkState:
     def first_layers(self, depth: int) -> ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
-
-    def part(self, start: int, end: int) -> ChunkState:
-        """Return the state of the source's tokens from `start` to `end`, exclusive (a view)."""
-        return ChunkState(self.keys[:, :, start:end], self.values[:, :, start:end])
 
     @property
     def tokens(self) -> int:
