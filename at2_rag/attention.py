@@ -2,9 +2,9 @@
 
 This is the only module that knows transformers' attention internals. One function is registered
 with transformers' `AttentionInterface` under the name `IMPLEMENTATION`; a model switched to it
-(see `scoring_model`) calls it in every attention layer. What happens there is decided by a
-`Reading`, an object that travels as a keyword argument of that one model call: there is no global
-state, so calls from many threads don't see each other. Without a reading the function is plain
+(see `scoring_model`) calls it in every attention layer. What happens there is decided by an
+`AttentionReader`, an object that travels as a keyword argument of that one model call: there is
+no global state, so calls from many threads don't see each other. Without one the function is plain
 sdpa (or the family's own eager attention where sdpa can't serve it).
 
 Axes, here and everywhere in at2_rag:
@@ -71,7 +71,7 @@ class AttentionCall:
     plain: Callable[[], Tensor]
 
 
-class Reading(Protocol):
+class AttentionReader(Protocol):
     """Decides what happens in each attention layer of one model call."""
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -227,7 +227,7 @@ def _routed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Serve transformers' attention interface; see the module docstring."""
-    reading: Reading | None = kwargs.pop(READING_KEYWORD, None)
+    reading: AttentionReader | None = kwargs.pop(READING_KEYWORD, None)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
 
     def plain() -> Tensor:

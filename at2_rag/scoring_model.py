@@ -20,9 +20,9 @@ from at2_rag.attention import (
     IMPLEMENTATION,
     READING_KEYWORD,
     AttentionCall,
+    AttentionReader,
     JointCapture,
     PassComplete,
-    Reading,
     Span,
     SpanAttention,
 )
@@ -116,7 +116,7 @@ class ScoringModel:
     def run(
         self,
         input_ids: Tensor,
-        reading: Reading,
+        reading: AttentionReader,
         *,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -134,7 +134,7 @@ class ScoringModel:
             except PassComplete:
                 return
 
-    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: Reading) -> None:
+    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader) -> None:
         """Run texts packed into one row; it is the reading that keeps them apart.
 
         Args:
