@@ -2,9 +2,9 @@
 
 This is the only module that knows transformers' attention internals. One function is registered
 with transformers' `AttentionInterface` under the name `IMPLEMENTATION`; a model switched to it
-(see `scoring_model`) calls it in every attention layer. What happens there is decided by a
-`Reading`, an object that travels as a keyword argument of that one model call: there is no global
-state, so calls from many threads don't see each other. Without a reading the function is plain
+(see `scoring_model`) calls it in every attention layer. What happens there is decided by an
+`AttentionReader`, an object that travels as a keyword argument of that one model call: there is
+no global state, so calls from many threads don't see each other. Without one the function is plain
 sdpa (or the family's own eager attention where sdpa can't serve it).
 
 Axes, here and everywhere in at2_rag:
@@ -18,7 +18,7 @@ Axes, here and everywhere in at2_rag:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,11 @@ from at2_rag.errors import UnsupportedModelError
 IMPLEMENTATION = "at2_rag"
 READING_KEYWORD = "at2_reading"
 LOG_RATIO_LIMIT = 50.0
+
+TARGET_ROWS = 64
+"""Most target rows of a prompt whose logits over all of it are held at a time."""
+
+Span = tuple[int, int]
 
 
 class PassComplete(Exception):  # noqa: N818 - a signal, not an error
@@ -66,7 +71,7 @@ class AttentionCall:
     plain: Callable[[], Tensor]
 
 
-class Reading(Protocol):
+class AttentionReader(Protocol):
     """Decides what happens in each attention layer of one model call."""
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -91,55 +96,62 @@ class SpanAttention:
 
 
 class JointCapture:
-    """Reads sources that stand in one causal prompt: captures, and leaves the output as it is.
+    """Reads sources that stand in causal prompts: captures, and leaves the output as it is.
+
+    Rows are processed `TARGET_ROWS` at a time, and spans one by one, since a single long one would
+    pad all others to its own length.
 
     Args:
-        targets: [B, T] int64, places of the target tokens in the (padded) prompt.
-        is_target: [B, T] bool, False on that padding.
-        sources: [B, S, W] int64, places of each source's tokens, padded to the widest.
-        is_source: [B, S, W] bool, False on that padding.
-        prefixes: [B, P] int64, places of the prefix's tokens.
-        is_prefix: [B, P] bool, False on padding.
+        rows: [B, T] int64, places of the target tokens in the (padded) prompts.
+        shares: [B, K, T] float32, what part of each of K targets each row is; 0 on padding, whose
+            row may be any that sees something.
+        sources: For each prompt its sources, half-open ranges of places; an empty one has no
+            mass, and the log ratio of what is never seen.
+        prefixes: For each prompt the prefix's range.
         depth: Layers to read; the pass ends in the last of them.
+
+    Attributes:
+        captured: For each layer that was read mass and log ratio, [2, B, K, H, S], S the most
+            sources of a prompt; the others' are followed by empty ones.
     """
 
     def __init__(
         self,
         *,
-        targets: Tensor,
-        is_target: Tensor,
-        sources: Tensor,
-        is_source: Tensor,
-        prefixes: Tensor,
-        is_prefix: Tensor,
+        rows: Tensor,
+        shares: Tensor,
+        sources: Sequence[Sequence[Span]],
+        prefixes: Sequence[Span],
         depth: int,
     ) -> None:
-        self.mass: dict[int, Tensor] = {}
-        self.log_ratio: dict[int, Tensor] = {}
-        self._targets = targets
-        self._is_target = is_target[:, None, :, None]
-        self._sources, self._is_source = sources, is_source
-        self._prefixes, self._is_prefix = prefixes, is_prefix
+        self.captured: dict[int, Tensor] = {}
+        self._rows = torch.split(rows, TARGET_ROWS, dim=1)
+        self._shares = torch.split(shares, TARGET_ROWS, dim=2)
+        most = max(map(len, sources))
+        self._sources = [[*own, *[(0, 0)] * (most - len(own))] for own in sources]
+        self._prefixes = [[prefix] for prefix in prefixes]
         self._depth = depth
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Capture the target rows; end the pass in the last layer."""
-        logits = target_logits(call, self._targets)
-        total = logits.logsumexp(-1, keepdim=True)
-        if call.sinks is not None:
-            sinks = call.sinks.float().view(1, -1, 1, 1).expand_as(total)
-            total = torch.logaddexp(total, sinks)
-        source = span_logsumexp(logits, self._sources, self._is_source)
-        prefix = span_logsumexp(logits, self._prefixes[:, None], self._is_prefix[:, None])
-        self.mass[call.layer] = self._mean((source - total).exp())
-        self.log_ratio[call.layer] = self._mean(log_ratio(source, prefix))
+        for rows, shares in zip(self._rows, self._shares, strict=True):
+            read = torch.einsum("bkt,zbhts->zbkhs", shares, self._read(call, rows))
+            before = self.captured.get(call.layer)
+            self.captured[call.layer] = read if before is None else before + read
         if call.layer == self._depth - 1:
             raise PassComplete
         return call.plain()
 
-    def _mean(self, values: Tensor) -> Tensor:
-        real = values.masked_fill(~self._is_target, 0.0)
-        return real.sum(2) / self._is_target.sum(2)
+    def _read(self, call: AttentionCall, rows: Tensor) -> Tensor:
+        """Return mass and log ratio of single rows, [2, B, H, T, S]."""
+        logits = target_logits(call, rows)
+        total = logits.logsumexp(-1, keepdim=True)
+        if call.sinks is not None:
+            sinks = call.sinks.float().view(1, -1, 1, 1).expand_as(total)
+            total = torch.logaddexp(total, sinks)
+        source = span_logsumexp(logits, self._sources)
+        prefix = span_logsumexp(logits, self._prefixes)
+        return torch.stack([(source - total).exp(), log_ratio(source, prefix)])
 
 
 def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
@@ -184,22 +196,22 @@ def log_ratio(source: Tensor, prefix: Tensor) -> Tensor:
     return (source - prefix).masked_fill(unseen, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
-def span_logsumexp(logits: Tensor, places: Tensor, valid: Tensor) -> Tensor:
+def span_logsumexp(logits: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:
     """Return log-sum-exp of `logits` over each span.
 
     Args:
         logits: [B, H, T, N] float32.
-        places: [B, S, W] int64, places of each span's tokens.
-        valid: [B, S, W] bool, False on padding.
+        spans: For each of the B prompts S half-open ranges of places.
 
     Returns:
         [B, H, T, S] float32; -inf for an empty span.
     """
-    batch, heads, rows, _ = logits.shape
-    _, spans, width = places.shape
-    index = places.reshape(batch, 1, 1, spans * width).expand(batch, heads, rows, -1)
-    gathered = logits.gather(3, index).view(batch, heads, rows, spans, width)
-    return gathered.masked_fill(~valid[:, None, None], -torch.inf).logsumexp(-1)
+    return torch.stack(
+        [
+            torch.stack([own[..., start:end].logsumexp(-1) for start, end in places], dim=-1)
+            for own, places in zip(logits, spans, strict=True)
+        ]
+    )
 
 
 def _routed_attention(
@@ -215,7 +227,7 @@ def _routed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Serve transformers' attention interface; see the module docstring."""
-    reading: Reading | None = kwargs.pop(READING_KEYWORD, None)
+    reading: AttentionReader | None = kwargs.pop(READING_KEYWORD, None)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
 
     def plain() -> Tensor:

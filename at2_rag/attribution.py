@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.answer_pass import Span, read_answer
+from at2_rag.answer_pass import read_answer
+from at2_rag.attention import Span
 from at2_rag.chunks import ChunkLike
 from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
@@ -199,8 +200,9 @@ class AT2Attributor:
         """Number the chunks that each sentence of an answer rests on most.
 
         A chunk's share of a sentence is its part of the scores above zero (without the weights'
-        constant) where the weights are for "mass", which adds up; else its part of a softmax. It
+        constant) where the weights' score scale is "additive"; else its part of a softmax. It
         compares chunks with each other and doesn't say whether any of them supports the sentence.
+        A sentence of which the model's tokenizer leaves nothing has no sources.
 
         Args:
             query: As in `attribute`.
@@ -225,15 +227,18 @@ class AT2Attributor:
             bare = tuple(CitedSentence(*part, answer[slice(*part)], (), ()) for part in parts)
             return CitedAnswer(query, answer, bare, ())
         layout = self.scoring_model.prompts.conversation(query, views, answer)
-        targets = [_target(layout, part) for part in ((0, len(answer)), *parts)]
+        tokens = [tokens_over(layout.spans, part) for part in parts]
+        targets = [_target(layout, (0, len(answer))), *(own for own in tokens if own is not None)]
         whole, *by_part = self._scores(layout, targets, layout.prompt.source_spans)
         scored = scored_chunks(given, views, whole)
         numbers: dict[int, int] = {}
         sentences = []
-        for part, scores in zip(parts, by_part, strict=True):
-            shares = self._shares(scores)
-            best = np.argsort(-shares, kind="stable")[:max_sources]
-            cited = [int(index) for index in best if shares[index] >= min_share and shares[index]]
+        for part, own in zip(parts, tokens, strict=True):
+            cited: list[int] = []  # a sentence of which the tokenizer leaves nothing has none
+            if own is not None:
+                shares = self._shares(by_part.pop(0))
+                best = np.argsort(-shares, kind="stable")[:max_sources].tolist()
+                cited = [index for index in best if shares[index] >= min_share and shares[index]]
             sources = tuple(numbers.setdefault(index, len(numbers) + 1) for index in cited)
             sentences.append(
                 CitedSentence(
@@ -260,7 +265,7 @@ class AT2Attributor:
 
     def _shares(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return each chunk's share [S] of a sentence's scores [S]; all 0 where none is above 0."""
-        if self.head_weights.spec.quantity == "mass":
+        if self.head_weights.score_scale == "additive":
             parts = np.maximum(scores - self.head_weights.bias, 0.0)
         else:
             parts = np.exp(scores - scores.max())
@@ -277,7 +282,11 @@ def _check_answer(answer: str) -> None:
 def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
     if span is None:
         return 0, len(answer)
-    if len(span) != 2 or not all(type(place) is int for place in span):
+    if (
+        not isinstance(span, (tuple, list))
+        or len(span) != 2
+        or not all(type(place) is int for place in span)
+    ):
         raise InputError(f"span is {span!r}; pass two whole numbers, start and end")
     start, end = span
     if not 0 <= start < end <= len(answer):

@@ -1,6 +1,6 @@
 """Chunk states: what the scoring model keeps of a source that it read alone after the prefix.
 
-Independent reading has three steps. The prefix is read once per process. Each source is read
+Independent reading has three steps. The prefix is read once per scorer. Each source is read
 after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
 Then only the question's tokens run over the states, see `question_pass`.
 
@@ -50,10 +50,6 @@ class ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
-    def part(self, start: int, end: int) -> ChunkState:
-        """Return the state of the source's tokens from `start` to `end`, exclusive (a view)."""
-        return ChunkState(self.keys[:, :, start:end], self.values[:, :, start:end])
-
     @property
     def tokens(self) -> int:
         """Number of tokens of the source."""
@@ -92,16 +88,18 @@ def encode_sources(
     Args:
         model: The scoring model.
         prefix: The prefix's state.
-        sources: Token ids of different sources, none empty.
+        sources: Token ids of different sources; one without any has a state of no tokens.
         store: As in `ready_states`.
         scope: As in `ready_states`.
     """
     states: dict[tuple[int, ...], ChunkState] = {}
-    missing = sorted(sources, key=canonical)
+    missing = sorted((ids for ids in sources if ids), key=canonical)
     if store is not None:
         keys = {ids: _store_key(scope, ids) for ids in missing}
         states = {ids: state for ids, key in keys.items() if (state := store.get(key)) is not None}
         missing = [ids for ids in missing if ids not in states]
+    if () in sources:
+        states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     for pack in packs(missing):
         states.update(zip(pack, _encode_pack(model, prefix, pack), strict=True))
     if store is not None:

@@ -102,9 +102,10 @@ class ScoredChunk:
     Attributes:
         chunk: The caller's own object, untouched.
         score: Larger means more useful for the query. On the scale of a logit: a softmax over
-            the scores of one call is the estimated share of each chunk (but with head weights
-            "uniform" it is a share of attention, no logit). NaN only where scoring failed and
-            the caller asked for `on_error="keep_all"`.
+            the scores of one call is the estimated share of each chunk; but not with head weights
+            whose `score_scale` is "additive", as that of "uniform" is, whose scores are shares of
+            attention. NaN only where scoring failed and the caller asked for
+            `on_error="keep_all"`.
         index: Place in the caller's list, from 0.
         text: The chunk's text, as given.
         title: The chunk's title, as given, or None.
@@ -155,7 +156,8 @@ class PruneResult:
             the pruner's token counter.
         tokens_after: The same for the kept chunks; equals the count of `context`.
         separator: What stands between two chunks of the context.
-        timings: Seconds per stage (`layout`, `encode`, `question`, ..., `total`).
+        timings: Seconds per stage: `count`, `layout`, `encode` with `together` and `apart` (or in
+            their place `joint`), `select`; and the `total`. A stage that didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
         error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
     """

@@ -18,8 +18,9 @@ class ScoredSentence:
         text: The sentence, `chunk.text[start:end]` to the letter.
         score: By the same head weights as the chunk's; larger means that more attention went
             there, the answer's in attribution, the question's from `AT2Pruner.score_sentences`.
-            With the quantity "mass" the scores of a chunk's sentences, title and separator add up
-            to the chunk's, but for the constant and for tokens that two of them share.
+            With the quantity "mass", read jointly or together, the scores of a chunk's sentences,
+            title and separator add up to the chunk's, but for the constant and for tokens that
+            two of them share; read apart, each sentence has a softmax of its own.
     """
 
     chunk_index: int

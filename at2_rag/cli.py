@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "models": LazyCommand("List, fetch and find scoring models.", "at2_rag.model_commands:models"),
     "train": LazyCommand(
-        "Fit head weights to questions with labelled chunks.",
+        "Fit head weights to questions with their chunks, labelled or not.",
         "at2_rag.training.cli:train_command",
         extra="train",
     ),
-    "eval": LazyCommand("Measure rankings on labelled questions.", extra="evals"),
+    "eval": LazyCommand("Measure rankings, and the fidelity of scores.", extra="evals"),
 }
 
 

@@ -172,13 +172,22 @@ def verbose_option(command: _Command) -> _Command:
 
 
 def command_without_places(context: click.Context) -> str:
-    """Return the command line as it was given, with names of files and folders, but no places."""
+    """Return the command line as it was given, with names of files and folders, but no places.
+
+    Options that the command itself is not given, `-v` among them, are left out.
+    """
     parts = ["at2-rag", context.info_name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not (given and parameter.expose_value):
             continue
         value = context.params.get(name)
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            meant = value if parameter.is_bool_flag else value == parameter.flag_value
+            names = parameter.opts if meant else parameter.secondary_opts
+            parts += [max(names, key=len)] if names else []
+            continue
         option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
         is_path = isinstance(parameter.type, click.Path)
         for one in value if isinstance(value, tuple) else (value,):
@@ -189,11 +198,17 @@ def command_without_places(context: click.Context) -> str:
 
 def without_place(value: str) -> str:
     """Return the name of a file or folder that is there, and anything else as it is."""
-    return _last_part(value) if Path(value).expanduser().exists() else value
+    try:
+        return _last_part(value) if Path(value).expanduser().exists() else value
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
+        return value
 
 
 def _last_part(path: str) -> str:
-    return Path(path).expanduser().resolve().name
+    try:
+        return Path(path).expanduser().resolve().name
+    except (OSError, RuntimeError, ValueError):
+        return path
 
 
 def _is_verbose(ctx: click.Context) -> bool:

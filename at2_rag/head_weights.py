@@ -40,6 +40,10 @@ TargetRule = Literal["question", "answer"]
 """Whose attention the weights are for: the question's tokens', or that of the places that predict
 the answer's tokens (each one token earlier, as in AT2)."""
 
+ScoreScale = Literal["logit", "additive"]
+"""What scores are: logits, whose softmax over one call's chunks is each one's estimated share, or
+numbers that add up, as shares of attention do and effects whose sum was fitted."""
+
 _SHIPPED = files("at2_rag") / "weights"
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint": "joint"}
 _DEFAULT_ANSWER_NAME = "answer"
@@ -64,10 +68,11 @@ class HeadWeights:
             above.
         provenance: For people: model id and revision, data, command, seed, figures.
         target_rule: Whose attention they are for, see `TargetRule`.
+        score_scale: What the scores are, see `ScoreScale`.
 
     Raises:
-        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, or the
-            target rule is unknown.
+        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
+            no text, or the target rule or the score scale is unknown.
     """
 
     weight: npt.NDArray[np.float32]
@@ -77,6 +82,7 @@ class HeadWeights:
     template_hash: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     target_rule: TargetRule = "question"
+    score_scale: ScoreScale = "logit"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -85,6 +91,20 @@ class HeadWeights:
                 f"target rule is {self.target_rule!r}; this version of at2_rag reads 'question' "
                 "and 'answer'"
             )
+        if self.score_scale not in get_args(ScoreScale):
+            raise HeadWeightsError(
+                f"score scale is {self.score_scale!r}; this version of at2_rag reads 'logit' and "
+                "'additive'"
+            )
+        for name, value in (
+            ("fingerprint", self.fingerprint),
+            ("template hash", self.template_hash),
+        ):
+            if not (value is None or isinstance(value, str)):
+                raise HeadWeightsError(
+                    f"the {name} is {value!r}; expected a hash as text, or None for weights that "
+                    "belong to no model"
+                )
         passes = len(self.spec.passes)
         if self.weight.ndim != 3 or self.weight.shape[0] != passes:
             raise HeadWeightsError(
@@ -103,11 +123,6 @@ class HeadWeights:
     def heads(self) -> int:
         """Query heads of a layer."""
         return int(self.weight.shape[2])
-
-    @property
-    def scores_are_masses(self) -> bool:
-        """Whether scores are attention masses, as those of `uniform`, and not logits."""
-        return self.fingerprint is None and self.spec.quantity == "mass"
 
     @property
     def reading(self) -> Reading:
@@ -162,6 +177,7 @@ class HeadWeights:
             "fingerprint": self.fingerprint,
             "template_hash": self.template_hash,
             "target_rule": self.target_rule,
+            "score_scale": self.score_scale,
             "reading": self.reading,
             "quantity": self.spec.quantity,
             "passes": list(self.spec.passes),
@@ -190,7 +206,7 @@ class HeadWeights:
                 f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
                 f"folder with {WEIGHTS_FILE} and {DESCRIPTION_FILE}, as `at2-rag train` writes it"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HeadWeightsError(f"{folder / DESCRIPTION_FILE} is not JSON: {error}") from error
         if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
             version = description.get("format_version") if isinstance(description, dict) else None
@@ -216,6 +232,7 @@ class HeadWeights:
                 template_hash=description["template_hash"],
                 provenance=dict(description["provenance"]),
                 target_rule=description["target_rule"],
+                score_scale=_score_scale(description),
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
@@ -241,7 +258,9 @@ class HeadWeights:
         """
         spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
         weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
-        return cls(weight=weight, bias=0.0, spec=spec, target_rule=target_rule)
+        return cls(
+            weight=weight, bias=0.0, spec=spec, target_rule=target_rule, score_scale="additive"
+        )
 
     @classmethod
     def shipped(cls, name: str) -> HeadWeights:
@@ -307,6 +326,16 @@ def shipped_names() -> tuple[str, ...]:
     """Return the names of the weights that come with the package."""
     folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
     return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
+
+
+def _score_scale(description: Mapping[str, Any]) -> Any:
+    """Return what a description says of the scale, or in one that is too old to say it, implies."""
+    if "score_scale" in description:
+        return description["score_scale"]
+    figures = dict(description["provenance"]).get("cross_validation")
+    pearson = isinstance(figures, Mapping) and figures.get("objective") == "pearson"
+    additive = pearson or description["fingerprint"] is None
+    return "additive" if additive else "logit"
 
 
 def _write(path: Path, data: bytes) -> None:

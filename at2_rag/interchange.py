@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
@@ -27,6 +28,9 @@ ESTIMATOR = "LinearScoreEstimator"
 FEATURES = "AttentionFeatureExtractor"
 MODEL_TYPES = ("gemma3", "llama", "phi3", "qwen2")
 """Families that the reference package reads."""
+
+MOST_HEADS = 100_000
+"""Most heads of all layers that a file may state; the largest known models have about 16,000."""
 
 _SPEC = FeatureSpec("mass", ("joint",))
 
@@ -60,11 +64,41 @@ def read_score_estimator(
         )
     path = Path(path)
     saved = _load(path)
+    try:
+        weight, provenance = _content(path, saved)
+    except HeadWeightsError:
+        raise
+    except Exception as error:  # whatever odd tensors and values lead to
+        raise HeadWeightsError(
+            f"{path} holds values that can't be read ({type(error).__name__}); it is no "
+            "score_estimator.pt as the at2 package writes it"
+        ) from error
+    return HeadWeights(
+        weight=weight,
+        bias=0.0,
+        spec=_SPEC,
+        fingerprint=fingerprint,
+        template_hash=template_hash,
+        provenance=provenance,
+        target_rule="answer",
+        score_scale="additive",
+    )
+
+
+def _content(
+    path: Path, saved: Mapping[Any, Any]
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Return the weights [1, L, H] and what else is worth telling."""
     _expect(path, "class", saved.get("class"), ESTIMATOR)
     extractor = _mapping(path, "feature_extractor", saved.get("feature_extractor"))
     _expect(path, "feature_extractor.class", extractor.get("class"), FEATURES)
     facts = _mapping(path, "feature_extractor.kwargs", extractor.get("kwargs"))
     layers, heads = (_count(path, name, facts.get(name)) for name in ("num_layers", "num_heads"))
+    if layers * heads > MOST_HEADS:
+        raise HeadWeightsError(
+            f"{path} states {layers} layers of {heads} heads, {layers * heads} in all; at most "
+            f"{MOST_HEADS} are read"
+        )
     state = _mapping(path, "state_dict", saved.get("state_dict"))
     unknown = sorted(map(str, set(state) - {"linear.weight", "linear.bias"}))
     if unknown:
@@ -85,15 +119,7 @@ def read_score_estimator(
     for name in ("normalize", "non_negative"):
         if isinstance(options, Mapping) and isinstance(options.get(name), bool):
             provenance[name] = options[name]
-    return HeadWeights(
-        weight=weight.reshape(1, layers, heads),
-        bias=0.0,
-        spec=_SPEC,
-        fingerprint=fingerprint,
-        template_hash=template_hash,
-        provenance=provenance,
-        target_rule="answer",
-    )
+    return weight.reshape(1, layers, heads), provenance
 
 
 def write_score_estimator(
@@ -188,22 +214,28 @@ def _expect(path: Path, name: str, value: Any, expected: str) -> None:
 
 
 def _count(path: Path, name: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise HeadWeightsError(f"{path} has {name} {value!r}; expected a whole number from 1")
+    if type(value) is not int or not 1 <= value <= MOST_HEADS:
+        raise HeadWeightsError(
+            f"{path} has {name} {value!r}; expected a whole number from 1 to {MOST_HEADS}"
+        )
     return value
 
 
-def _numbers(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+def _numbers(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return a tensor as a float32 array."""
     if not isinstance(value, torch.Tensor):
         raise HeadWeightsError(f"{path} has a {type(value).__name__} as {name}, expected a tensor")
-    usable = value.layout == torch.strided and value.is_floating_point()
-    if not usable or value.is_meta or tuple(value.shape) != shape:
+    if value.is_nested or value.is_meta or value.layout != torch.strided:
+        raise HeadWeightsError(f"{path} has {name} as an unusual tensor; expected a dense one")
+    if not value.is_floating_point() or tuple(value.shape) != shape:
         raise HeadWeightsError(
             f"{path} has {name} of shape {tuple(value.shape)}, {value.dtype}; expected "
             f"{shape} of floating point, as num_layers * num_heads says"
         )
-    array = value.detach().float().numpy().copy()
+    if not value.is_contiguous():
+        # A view may show a few stored numbers as many.
+        raise HeadWeightsError(f"{path} has {name} not stored as it is; save it contiguous")
+    array: npt.NDArray[np.float32] = value.detach().float().numpy().copy()
     if not np.isfinite(array).all():
         raise HeadWeightsError(f"{path} has NaN or infinity in {name}; fit the estimator again")
     return array

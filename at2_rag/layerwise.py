@@ -42,14 +42,19 @@ def read_layerwise(
 
     Returns:
         For each pass the attention over the layers in use, sources (or parts) in order.
+
+    Raises:
+        UnsupportedModelError: If the model can't read sources independently; among others where
+            its prompts take turns, which passes that wait for each other can't.
     """
+    model.check_independent()
     grouped = {
         parts: make_room(prefix, layout, parts, one_layer=True)
         for parts in dict.fromkeys(passes.values())
     }
     rooms = [own for _, own in grouped.values()]
     runs: list[tuple[str, Callable[[], None]]] = []
-    for pack in packs(sorted(set(layout.source_ids), key=canonical)):
+    for pack in packs(sorted(set(layout.source_ids) - {()}, key=canonical)):
         keep = _Keeper(pack, rooms).keep
         runs.append(("encode", partial(read_pack, model, prefix, pack, keep)))
     questions = {}

@@ -7,16 +7,22 @@ in memory only until they have had their own turn in that layer.
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from greenlet import getcurrent, greenlet
 
 from at2_rag.stopwatch import Stopwatch
 
 
 class _ForwardPass(greenlet):
-    """A forward pass that stops at every layer."""
+    """A forward pass that stops at every layer, in a copy of its caller's context."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        super().__init__(run)
+        self.gr_context = contextvars.copy_context()
 
 
 def between_layers(*_: Any) -> None:
@@ -30,7 +36,11 @@ def between_layers(*_: Any) -> None:
 
 
 def run_in_lockstep(passes: Sequence[tuple[str, Callable[[], None]]], watch: Stopwatch) -> None:
-    """Run forward passes layer by layer, in each layer in the order given.
+    """Run forward passes layer by layer, in each layer in the order given, in inference mode.
+
+    The mode is the thread's and not a pass's: it is entered around all of them, because passes
+    that enter it by themselves don't leave it in reverse order. The same goes for a lock: passes
+    that take one must not be run here.
 
     Args:
         passes: For each the stage its time counts to, and what runs it: one model call.
@@ -40,13 +50,14 @@ def run_in_lockstep(passes: Sequence[tuple[str, Callable[[], None]]], watch: Sto
         Exception: What a pass raises; the others are given up.
     """
     running = [(stage, _ForwardPass(run)) for stage, run in passes]
-    try:
-        while running:
-            for stage, forward_pass in running:
-                with watch.stage(stage):
-                    forward_pass.switch()
-            running = [(stage, left) for stage, left in running if not left.dead]
-    finally:
-        for _, left in running:
-            if not left.dead:
-                left.throw()
+    with torch.inference_mode():
+        try:
+            while running:
+                for stage, forward_pass in running:
+                    with watch.stage(stage):
+                        forward_pass.switch()
+                running = [(stage, left) for stage, left in running if not left.dead]
+        finally:
+            for _, left in running:
+                if not left.dead:
+                    left.throw()

@@ -3,24 +3,23 @@
 The prompt is one user turn: a short instruction (the *prefix*, together with whatever the chat
 template puts before the user's words), then the chunks, then the question. Every part is
 tokenised on its own and the ids are joined, so spans hold by construction and are never searched
-for. Text from outside is text: a `<|im_end|>` in a chunk is tokenised as the ten characters it is.
+for. Text from outside is text, see `text_encoder`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from at2_rag.chunks import Chunk, replace_surrogates
+from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.text_encoder import TextEncoder
 
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
@@ -38,7 +37,6 @@ _SENTINEL = "AT2RAGUSERCONTENT"
 _FIXED_DATE = "01 Jan 2025"
 # Put before a template, hides the clock that transformers gives it and prints nothing.
 _FIXED_CLOCK = f"{{% macro strftime_now(format) %}}{_FIXED_DATE}{{% endmacro %}}{{{{ '' }}}}"
-_CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,12 @@ class PromptLayout:
 
     Attributes:
         prefix_ids: Ids before the first source; never empty.
-        source_ids: Ids of each source; a source may be empty only in theory, since every chunk
-            ends in the chunk separator.
+        source_ids: Ids of each source; one is empty only of a blank chunk, and with a tokenizer
+            that drops white space, since every chunk ends in the chunk separator.
         owners: For each source the index of the chunk it belongs to, ascending.
         question_ids: Ids of the question with its introduction.
         target: Half-open range within `question_ids` of the query's own tokens, whose attention
-            is read.
+            is read; never empty.
     """
 
     prefix_ids: tuple[int, ...]
@@ -110,93 +108,6 @@ class AnswerLayout:
     def query_ids(self) -> tuple[int, ...]:
         """What is read after the sources: question, bridge and answer."""
         return (*self.prompt.question_ids, *self.bridge_ids, *self.answer_ids)
-
-
-class TextEncoder:
-    """Tokenises text from outside so that control tokens in it stay text.
-
-    Works on a private copy of the tokenizer that reads the special and the control-like added
-    tokens as text; the caller's tokenizer is only read. Safe to call from many threads.
-
-    Args:
-        tokenizer: A fast Hugging Face tokenizer.
-
-    Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise UnsupportedModelError(
-                f"the tokenizer {type(tokenizer).__name__} has no fast backend, which keeping "
-                "control tokens in user text as text needs; use a model with a tokenizer.json"
-            )
-        state = json.loads(backend.to_str())
-        special = set(tokenizer.all_special_tokens)
-        control = set()
-        for token in state["added_tokens"]:
-            content = token["content"]
-            if token["special"] or content in special or _CONTROL.fullmatch(content):
-                token["special"] = True
-                control.add(token["id"])
-        self._tokenizer = Tokenizer.from_str(json.dumps(state))
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        # The token for unknown characters stands for text and is kept.
-        self._control_ids = frozenset(control) - {_unknown_id(tokenizer, state["model"])}
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Return the ids of `text`, none of them a control token; lone surrogates are U+FFFD."""
-        return self.encode_all([text])[0]
-
-    def encode_with_spans(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Return the ids of `text` and for each its half-open range of characters in it."""
-        clean = replace_surrogates(text)
-        tokens = self._tokens(clean)
-        if len(clean) < len(text):  # surrogate pairs were joined
-            places = [0]
-            for character in clean:
-                paired = character > "\uffff" and text[places[-1]] != character
-                places.append(places[-1] + (2 if paired else 1))
-            tokens = [(token, (places[start], places[end])) for token, (start, end) in tokens]
-        return tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
-
-    def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the ids of each text."""
-        clean = [replace_surrogates(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        return [
-            tuple(encoding.ids)
-            if self._control_ids.isdisjoint(encoding.ids)
-            else tuple(token for token, _ in self._tokens(text))
-            for text, encoding in zip(clean, encodings, strict=True)
-        ]
-
-    def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, tuple[int, int]]]:
-        """Return ids, none of them a control token, with their places in the text."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
-        # A vocabulary may hold a control token as an ordinary piece (Unigram models do): cut the
-        # text inside every such piece, where it can no longer match, until none is left.
-        cuts = [
-            start + 1
-            for token, (start, end) in tokens
-            if token in self._control_ids and end - start > 1
-        ]
-        if not cuts:
-            return [
-                (token, (offset + start, offset + end))
-                for token, (start, end) in tokens
-                if token not in self._control_ids
-            ]
-        pieces = pairwise([0, *cuts, len(text)])
-        return [
-            token
-            for start, end in pieces
-            for token in self._tokens(text[start:end], offset + start)
-        ]
 
 
 class PromptBuilder:
@@ -255,26 +166,21 @@ class PromptBuilder:
             PromptTooLongError: If prompt and answer together are longer than the model's window;
                 of a prompt that is read independently its longest source counts.
         """
-        if not isinstance(answer, str) or not answer.strip():
-            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
-        lead = self._answer_lead
-        ids, spans = self._encoder.encode_with_spans(lead + answer)
-        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        layout = self._with_answer(prompt, answer)
         longest = max(map(len, prompt.source_ids), default=0)
-        question = len(prompt.question_ids) + len(self._bridge_ids)
-        needed = len(self._prefix_ids) + longest + question + len(ids)
+        needed = len(self._prefix_ids) + longest + len(layout.query_ids)
         if needed > self.max_tokens:
             raise PromptTooLongError(
                 f"question and answer need {needed} tokens with the longest chunk alone, the "
-                f"scoring model takes {self.max_tokens}; pass a shorter answer"
+                f"scoring model takes {self.max_tokens}; pass shorter chunks or a shorter answer"
             )
-        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
+        return layout
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out one prompt that holds all chunks.
 
         Raises:
-            InputError: If the query is blank.
+            InputError: If the query is blank or has no token.
             PromptTooLongError: If the prompt is longer than the model's window.
         """
         question = self._question(query)
@@ -296,11 +202,11 @@ class PromptBuilder:
         """
         sources = tuple(self._sources(chunks))
         prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
-        layout = self.answer(prompt, answer)
+        layout = self._with_answer(prompt, answer)
         if len(layout.input_ids) > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
-                f"{self.max_tokens}; pass fewer chunks or a shorter answer"
+                f"{self.max_tokens}; pass fewer or shorter chunks, or a shorter answer"
             )
         return layout
 
@@ -315,7 +221,7 @@ class PromptBuilder:
         and question) becomes several overlapping sources.
 
         Raises:
-            InputError: If the query is blank.
+            InputError: If the query is blank or has no token.
             PromptTooLongError: If the question alone leaves no room for chunks.
         """
         question = self._question(query)
@@ -327,6 +233,14 @@ class PromptBuilder:
             sources.extend(ids[start : start + window] for start in starts)
             owners.extend([index] * len(starts))
         return self._layout(tuple(sources), tuple(owners), question)
+
+    def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
+        if not isinstance(answer, str) or not answer.strip():
+            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
+        lead = self._answer_lead
+        ids, spans = self._encoder.encode_with_spans(lead + answer)
+        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
 
     def _layout(
         self,
@@ -343,7 +257,13 @@ class PromptBuilder:
     def _question(self, query: str) -> tuple[int, ...]:
         if not query.strip():
             raise InputError(f"query is blank ({query!r}); pass the question as text")
-        question = self._question_start + self._encoder.encode(query)
+        own = self._encoder.encode(query)
+        if not own:
+            raise InputError(
+                f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
+                "of its characters; use a model that reads its script, or word it differently"
+            )
+        question = self._question_start + own
         room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
         if len(question) > room:
             raise PromptTooLongError(
@@ -351,14 +271,6 @@ class PromptBuilder:
                 f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
             )
         return question
-
-
-def _unknown_id(tokenizer: Any, model: dict[str, Any]) -> int | None:
-    """Return the id that stands for unknown characters only, or None."""
-    unknown: int | None = model.get("unk_id")
-    if unknown is None and model.get("unk_token"):
-        unknown = tokenizer.convert_tokens_to_ids(model["unk_token"])
-    return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id) else unknown
 
 
 def window_starts(tokens: int, size: int) -> range:

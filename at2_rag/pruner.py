@@ -43,8 +43,8 @@ from at2_rag.weight_lookup import resolve_head_weights
 logger = logging.getLogger(__name__)
 
 _KEEP_MASS_NOTE = (
-    'keep_mass means little with head_weights="uniform": the scores are shares of attention and '
-    "not logits, so that the softmax over them is nearly even."
+    "keep_mass means little with these head weights: their scores add up, as shares of attention "
+    "do, and are not logits, which the softmax over them takes them for."
 )
 
 OnError = Literal["raise", "keep_all"]
@@ -264,8 +264,8 @@ class AT2Pruner:
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
             min_score: Keep only chunks with at least this score.
             keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
-                this, in (0, 1]. Means little with `head_weights="uniform"`, whose scores are
-                shares of attention and not logits.
+                this, in (0, 1]. Means little where `head_weights.score_scale` is "additive", as
+                with "uniform": such scores are not logits. The result's notes say so.
             order: "score" (best first) or "original".
 
         Raises:
@@ -315,7 +315,7 @@ class AT2Pruner:
         with watch.stage("select"):
             chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
             tokens_after = tokens_of(chosen.kept)
-        masses = keep_mass is not None and self.head_weights.scores_are_masses
+        additive = keep_mass is not None and self.head_weights.score_scale == "additive"
         return PruneResult(
             query=query,
             kept=tuple(scored[index] for index in chosen.kept),
@@ -324,7 +324,7 @@ class AT2Pruner:
             tokens_after=tokens_after,
             separator=self.separator,
             timings=watch.timings(),
-            notes=(*chosen.notes, _KEEP_MASS_NOTE) if masses else chosen.notes,
+            notes=(*chosen.notes, _KEEP_MASS_NOTE) if additive else chosen.notes,
         )
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:

@@ -21,6 +21,9 @@ from at2_rag.state_groups import ReadyStates, StateGroup
 APART_TOKENS = 4096
 """Most question tokens of one forward pass when sources are read apart."""
 
+QUESTION_ROWS = 32
+"""Most rows of the question whose logits over all sources together are held at a time."""
+
 _LEAST_PEAK = -1e30
 
 
@@ -177,14 +180,46 @@ class _QuestionReading:
         key_heads, length = call.key.shape[1], rows // copies
         shared = heads // key_heads
         query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
-        query = query.permute(2, 0, 1, 3, 4).reshape(copies, key_heads, shared * length, dim)
+        query = query.permute(2, 0, 1, 3, 4)
+        keys, values = (
+            own[0].view(key_heads, copies, length, dim).transpose(0, 1)
+            for own in (call.key, call.value)
+        )
+        size = QUESTION_ROWS if self._together else length
+        blocks = [
+            self._attend_rows(call.layer, part, (keys, values), future)
+            for part, future in zip(
+                torch.split(query, size, dim=3), torch.split(self._future, size), strict=True
+            )
+        ]
+        mass, ratio, read = (torch.cat(parts, dim=3) for parts in zip(*blocks, strict=True))
+        self._collect(mass, ratio)
+        if call.layer == self._depth - 1:
+            raise PassComplete
+        return read.permute(0, 3, 1, 2, 4).reshape(1, rows, heads, dim).to(call.query.dtype)
 
-        prefix = _Span(query, self._prefix.keys[call.layer])
-        own_keys = call.key[0].view(key_heads, copies, length, dim).transpose(0, 1)
-        own = _Span(query, own_keys, self._future.repeat(shared, 1))
+    def _attend_rows(
+        self, layer: int, query: Tensor, own_states: tuple[Tensor, Tensor], future: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read some rows of the question; each has a softmax of its own.
+
+        Args:
+            layer: The layer.
+            query: [C, Hkv, R, q, D] float32, scaled.
+            own_states: The question's own keys and values, [C, Hkv, Q, D].
+            future: [q, Q], which of its own tokens a row may not see.
+
+        Returns:
+            Mass and log ratio of the sources, [S, Hkv, R, q], and the attention's output,
+            [C, Hkv, R, q, D]; in the last layer that is empty.
+        """
+        shape = query.shape
+        query = query.reshape(*shape[:2], -1, shape[-1])
+        prefix = _Span(query, self._prefix.keys[layer])
+        own = _Span(query, own_states[0], future.repeat(shape[2], 1))
         queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
         sources = [
-            _Span(part, group.keys[call.layer], group.padding)
+            _Span(part, group.keys[layer], group.padding)
             for part, group in zip(queries, self._groups, strict=True)
         ]
 
@@ -193,29 +228,25 @@ class _QuestionReading:
             total = torch.cat([prefix.lse, own.lse, source_lse]).logsumexp(0, keepdim=True)
         else:
             total = prefix.lse.logaddexp(own.lse).logaddexp(source_lse)
-        self._collect((source_lse - total).exp(), log_ratio(source_lse, prefix.lse), shared, length)
-        if call.layer == self._depth - 1:
-            raise PassComplete
+        mass = (source_lse - total).exp().view(-1, *shape[1:4])
+        ratio = log_ratio(source_lse, prefix.lse).view(-1, *shape[1:4])
+        if layer == self._depth - 1:
+            return mass, ratio, query.new_empty(*shape[:4], 0)
 
-        own_values = call.value[0].view(key_heads, copies, length, dim).transpose(0, 1)
-        read = prefix.read(self._prefix.values[call.layer], total) + own.read(own_values, total)
+        read = prefix.read(self._prefix.values[layer], total) + own.read(own_states[1], total)
         totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
         from_sources = [
-            source.read(group.values[call.layer], part)
+            source.read(group.values[layer], part)
             for source, part, group in zip(sources, totals, self._groups, strict=True)
         ]
         if self._together:
             read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
         else:
             read = read + torch.cat(from_sources)
-        read = read.view(copies, key_heads, shared, length, dim).permute(0, 3, 1, 2, 4)
-        return read.reshape(1, rows, heads, dim).to(call.query.dtype)
+        return mass, ratio, read.view(shape)
 
-    def _collect(self, mass: Tensor, ratio: Tensor, shared: int, length: int) -> None:
-        mass, ratio = (
-            values.view(*values.shape[:2], shared, length)[..., self._target].mean(-1).flatten(1).T
-            for values in (mass, ratio)
-        )
+    def _collect(self, mass: Tensor, ratio: Tensor) -> None:
+        mass, ratio = (values[..., self._target].mean(-1).flatten(1).T for values in (mass, ratio))
         for part, *features in zip(
             self.parts,
             torch.split(mass, self._sizes, 1),

@@ -20,9 +20,10 @@ from at2_rag.attention import (
     IMPLEMENTATION,
     READING_KEYWORD,
     AttentionCall,
+    AttentionReader,
     JointCapture,
     PassComplete,
-    Reading,
+    Span,
     SpanAttention,
 )
 from at2_rag.errors import InputError, UnsupportedModelError
@@ -115,7 +116,7 @@ class ScoringModel:
     def run(
         self,
         input_ids: Tensor,
-        reading: Reading,
+        reading: AttentionReader,
         *,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -133,7 +134,7 @@ class ScoringModel:
             except PassComplete:
                 return
 
-    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: Reading) -> None:
+    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader) -> None:
         """Run texts packed into one row; it is the reading that keeps them apart.
 
         Args:
@@ -150,7 +151,7 @@ class ScoringModel:
         self,
         layouts: Sequence[PromptLayout],
         *,
-        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+        spans: Sequence[Sequence[Span]] | None = None,
     ) -> list[SpanAttention]:
         """Read each layout as one causal prompt, all in one model call (left-padded).
 
@@ -177,35 +178,31 @@ class ScoringModel:
             mask = torch.arange(width, device=self.device) >= offsets[:, None]
             position_ids = (torch.arange(width, device=self.device) - offsets[:, None]).clamp(min=0)
             mask = mask.long()
-        targets, is_target = _places([[layout.target_span] for layout in layouts], pads)
-        sources, is_source = _places(spans, pads)
-        prefixes, is_prefix = _places([[(0, len(layout.prefix_ids))] for layout in layouts], pads)
+        rows, shares = _rows_and_shares(
+            [_shifted(layout.target_span, pad) for layout, pad in zip(layouts, pads, strict=True)]
+        )
         capture = JointCapture(
-            targets=targets[:, 0].to(self.device),
-            is_target=is_target[:, 0].to(self.device),
-            sources=sources.to(self.device),
-            is_source=is_source.to(self.device),
-            prefixes=prefixes[:, 0].to(self.device),
-            is_prefix=is_prefix[:, 0].to(self.device),
+            rows=rows.to(self.device),
+            shares=shares.to(self.device),
+            sources=[
+                [_shifted(span, pad) for span in own] for own, pad in zip(spans, pads, strict=True)
+            ],
+            prefixes=[
+                (pad, pad + len(layout.prefix_ids))
+                for layout, pad in zip(layouts, pads, strict=True)
+            ],
             depth=self.depth,
         )
         self.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
-        results = []
-        for row, own in enumerate(spans):
-            results.append(
-                SpanAttention(
-                    mass=self._by_layer(capture.mass, row, len(own)),
-                    log_ratio=self._by_layer(capture.log_ratio, row, len(own)),
-                )
-            )
-        return results
-
-    def _by_layer(self, captured: dict[int, Tensor], row: int, count: int) -> Tensor:
         # Layers of a hybrid model that have no attention capture nothing: their features are 0.
-        output = torch.zeros(self.depth, self.heads, count, device=self.device)
-        for layer, values in captured.items():
-            output[layer] = values[row, :, :count]
-        return output
+        most = max(map(len, spans))
+        read = torch.zeros(2, self.depth, len(layouts), self.heads, most, device=self.device)
+        for layer, values in capture.captured.items():
+            read[:, layer] = values[:, :, 0]
+        return [
+            SpanAttention(read[0, :, index, :, : len(own)], read[1, :, index, :, : len(own)])
+            for index, own in enumerate(spans)
+        ]
 
     def _check_capture(self) -> None:
         """Run a few tokens and see that every attention layer calls our function."""
@@ -296,19 +293,20 @@ def _rope_types(config: Any) -> set[str]:
     return {kind.get("rope_type", "default") for kind in by_layer or [rope]}
 
 
-def _places(
-    spans: Sequence[Sequence[tuple[int, int]]], pads: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Return places [B, S, W] of the tokens of spans in left-padded rows, and which are real."""
-    count = max(len(row) for row in spans)
-    width = max((end - start for row in spans for start, end in row), default=1)
-    places = torch.zeros(len(spans), count, max(width, 1), dtype=torch.int64)
-    valid = torch.zeros_like(places, dtype=torch.bool)
-    for index, (row, pad) in enumerate(zip(spans, pads, strict=True)):
-        for source, (start, end) in enumerate(row):
-            places[index, source, : end - start] = torch.arange(start + pad, end + pad)
-            valid[index, source, : end - start] = True
-    return places, valid
+def _rows_and_shares(targets: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """Return the places [B, T] of targets, and the equal share [B, 1, T] of each in its mean."""
+    width = max(end - start for start, end in targets)
+    rows = torch.zeros(len(targets), width, dtype=torch.int64)
+    shares = torch.zeros(len(targets), 1, width)
+    for index, (start, end) in enumerate(targets):
+        rows[index] = start  # padding reads a row that sees something, for nothing
+        rows[index, : end - start] = torch.arange(start, end)
+        shares[index, :, : end - start] = 1 / (end - start)
+    return rows, shares
+
+
+def _shifted(span: Span, pad: int) -> Span:
+    return span[0] + pad, span[1] + pad
 
 
 def shared_view(model: nn.Module) -> Any:

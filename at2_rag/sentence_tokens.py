@@ -10,10 +10,12 @@ to no sentence (title, white space between sentences, separator) is the rest.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
@@ -63,13 +65,12 @@ def tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
     """Return the half-open range of tokens that overlap a range of characters, None for none.
 
     Args:
-        tokens: Each token's half-open range of characters.
+        tokens: Each token's half-open range of characters; starts and ends ascend.
         span: The range of characters.
     """
-    found = [
-        place for place, (start, end) in enumerate(tokens) if start < span[1] and end > span[0]
-    ]
-    return (found[0], found[-1] + 1) if found else None
+    first = bisect_right(tokens, span[0], key=itemgetter(1))
+    last = bisect_left(tokens, span[1], key=itemgetter(0))
+    return (first, last) if first < last else None
 
 
 def prompt_spans(
@@ -110,14 +111,18 @@ def sentence_parts(
     found: list[list[SourcePart]] = [[] for _ in places]
     rest: list[SourcePart] = []
     sizes = [0] * len(places)
+    numbers: dict[int, list[int]] = {}
+    for number, (index, _, _) in enumerate(places):
+        numbers.setdefault(index, []).append(number)
     firsts: dict[int, int] = {}
     for source, owner in enumerate(layout.owners):
         firsts.setdefault(owner, source)
     for owner, first in firsts.items():
-        own = [number for number, (index, _, _) in enumerate(places) if index == owner]
+        own = numbers.get(owner, [])
         labels = _owners_of_tokens(prompts, chunks[owner], [(n, places[n]) for n in own])
+        counts = Counter(labels)
         for number in own:
-            sizes[number] = labels.count(number)
+            sizes[number] = counts[number]
         size = len(layout.source_ids[first])
         for source, start in enumerate(window_starts(len(labels), size), start=first):
             for label, run in groupby(

@@ -19,7 +19,7 @@ _WORD = re.compile(r"[^\W_]")
 _WIDE = "。！？｡"
 _CLOSERS = r"[\"'”’»›)\]}」』》〉】〕）］｝]*"
 _END = re.compile(rf"(?:[.!?…؟۔।॥։።፧፨។၊။‼⁇⁈⁉{_WIDE}]+)({_CLOSERS})")
-_NUMBER = re.compile(r"\W*\w{1,3}")
+_NUMBER = re.compile(r"\W*+\w{1,3}")
 _LAST_WORD = re.compile(r"[^\s([{\"'“‘«]{1,20}$")
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 _ABBREVIATIONS = frozenset(
@@ -43,6 +43,7 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
         they hold every character that isn't white space. Empty for a blank text.
     """
     spans: list[tuple[int, int]] = []
+    worded = False  # whether the last span holds a letter or a digit
     for line in _LINE.finditer(text):
         for first, last in _pieces(line[0]):
             found = text[line.start() + first : line.start() + last]
@@ -50,15 +51,22 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
                 continue
             start = line.start() + last - len(found.lstrip())
             end = line.start() + first + len(found.rstrip())
-            if spans and not (_has_words(text, *spans[-1]) and _has_words(text, start, end)):
+            own = _WORD.search(text, start, end) is not None
+            if spans and not (worded and own):
                 start = spans.pop()[0]
+                own = own or worded
             spans.append((start, end))
+            worded = own
     return tuple(spans)
 
 
 def _pieces(line: str) -> Iterator[tuple[int, int]]:
     start = 0
+    number = _NUMBER.match(line)
+    after_number = number.end() if number else None
     for mark in _END.finditer(line):
+        if mark.start() == after_number and start == 0 and mark[0] == ".":  # "1." before an item
+            continue
         if _ends_sentence(line, start, mark):
             yield start, mark.end()
             start = mark.end()
@@ -76,15 +84,9 @@ def _ends_sentence(line: str, start: int, mark: re.Match[str]) -> bool:
         return False
     if marks != "." or mark[1]:
         return True
-    if _NUMBER.fullmatch(line[start : mark.start()]) and start == 0:  # "1." before an item
-        return False
     word = _LAST_WORD.search(line, max(start, mark.start() - 20), mark.start())
     if word is None:
         return True
     initial = len(word[0]) == 1 and word[0].isupper()
     known = word[0].lower() in _ABBREVIATIONS
     return not (initial or known or _INITIALS.fullmatch(word[0]))
-
-
-def _has_words(text: str, start: int, end: int) -> bool:
-    return _WORD.search(text, start, end) is not None

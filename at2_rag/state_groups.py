@@ -51,11 +51,6 @@ class ReadyStates:
     firsts: tuple[int, ...]
     longest: int
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the sources' states in memory, padding included."""
-        return sum(group.keys.nbytes + group.values.nbytes for group in self.groups)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateGroup:

@@ -47,7 +47,8 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "lockstep", "model_loading", "prompt"),
+            ("attention", "lockstep", "model_loading", "text_encoder"),
+            ("prompt",),
             ("scoring_model",),
             ("chunk_states", "features"),
             ("state_groups",),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from at2_rag.attention import Reading, SpanAttention
+from at2_rag.attention import AttentionReader, SpanAttention
 from at2_rag.chunk_states import ChunkStateStore, encode_prefix
 from at2_rag.layerwise import read_layerwise
 from at2_rag.prompt import PromptLayout
@@ -28,7 +28,7 @@ class CountingModel(ScoringModel):
         super().__init__(model, tiny_tokenizer())
         self.passes.clear()
 
-    def run(self, input_ids: Tensor, reading: Reading, **kwargs: Any) -> None:
+    def run(self, input_ids: Tensor, reading: AttentionReader, **kwargs: Any) -> None:
         """Note the pass and run it."""
         self.passes.append(input_ids.numel())
         super().run(input_ids, reading, **kwargs)

@@ -14,9 +14,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from at2_rag.attention import (
     IMPLEMENTATION,
     READING_KEYWORD,
+    TARGET_ROWS,
     AttentionCall,
     JointCapture,
     PassComplete,
+    Span,
     log_ratio,
     span_logsumexp,
     target_logits,
@@ -27,6 +29,7 @@ from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 from tests import brute_force
 from tests.brute_force import random_layout
+from tests.largest_tensor import LargestTensor
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
@@ -115,38 +118,23 @@ def test_output_is_the_models_own(family: str, overrides: dict[str, Any]) -> Non
     model = tiny_model(family, **overrides)
     eager = logits_of(model, "eager")
     own = eager if family in NO_SDPA else logits_of(model, "sdpa")
-    places = torch.arange(4).view(1, 1, -1).expand(2, 1, -1)
-    capture = joint_capture(
-        targets=[[38, 39]] * 2, sources=places + 20, prefixes=places[:, 0] + 14, depth=99
-    )
+    capture = joint_capture([[38, 39]] * 2, [[(20, 24)]] * 2, prefix=(14, 18), depth=99)
     captured = logits_of(model, IMPLEMENTATION, **{READING_KEYWORD: capture})
     plain = logits_of(model, IMPLEMENTATION)
     torch.testing.assert_close(plain, own, rtol=0, atol=1e-6)
     torch.testing.assert_close(plain, eager, rtol=0, atol=1e-4)
     assert torch.equal(captured, plain)
-    assert len(capture.mass) == model.config.num_hidden_layers
+    assert len(capture.captured) == model.config.num_hidden_layers
 
 
 def joint_capture(
-    *,
-    targets: list[list[int]],
-    sources: Tensor,
-    prefixes: Tensor,
-    is_target: Tensor | None = None,
-    is_source: Tensor | None = None,
-    depth: int = 1,
+    targets: list[list[int]], sources: list[list[Span]], *, prefix: Span, depth: int = 1
 ) -> JointCapture:
-    """Return a capture in which nothing is padding unless said so."""
+    """Return a capture of as many target rows for each prompt, with the same prefix."""
     rows = torch.tensor(targets)
-    return JointCapture(
-        targets=rows,
-        is_target=torch.ones_like(rows, dtype=torch.bool) if is_target is None else is_target,
-        sources=sources,
-        is_source=torch.ones_like(sources, dtype=torch.bool) if is_source is None else is_source,
-        prefixes=prefixes,
-        is_prefix=torch.ones_like(prefixes, dtype=torch.bool),
-        depth=depth,
-    )
+    shares = torch.full((len(rows), 1, rows.shape[1]), 1 / rows.shape[1])
+    prefixes = [prefix] * len(rows)
+    return JointCapture(rows=rows, shares=shares, sources=sources, prefixes=prefixes, depth=depth)
 
 
 # By hand. Four tokens whose attention logits are log 1, log 2, log 3 and log 4 for a query of 1,
@@ -223,31 +211,50 @@ BY_HAND: dict[str, tuple[AttentionCall, int, list[list[float]], list[list[float]
 def test_mass_and_log_ratio_by_hand(
     call: AttentionCall, row: int, mass: list[list[float]], ratio: list[list[float]]
 ) -> None:
-    capture = joint_capture(
-        targets=[[row]],
-        sources=torch.tensor([[[1, 0], [2, 3]]]),
-        is_source=torch.tensor([[[True, False], [True, True]]]),
-        prefixes=torch.tensor([[0]]),
-    )
+    capture = joint_capture([[row]], [[(1, 2), (2, 4)]], prefix=(0, 1))
     with pytest.raises(PassComplete):
         capture.attend(call)
-    torch.testing.assert_close(capture.mass[0], torch.tensor([mass]))
-    expected = torch.tensor([ratio]).log().clamp(min=-50)
-    torch.testing.assert_close(capture.log_ratio[0], expected)
+    found = capture.captured[0][:, 0, 0]
+    torch.testing.assert_close(found[0], torch.tensor(mass, dtype=torch.float32))
+    torch.testing.assert_close(found[1], torch.tensor(ratio).log().clamp(min=-50))
 
 
-def test_the_mean_is_over_real_targets() -> None:
-    capture = joint_capture(
-        targets=[[3, 2, 0]],
-        is_target=torch.tensor([[True, True, False]]),
-        sources=torch.tensor([[[1], [2]]]),
-        prefixes=torch.tensor([[0]]),
+def test_targets_are_means_of_their_rows() -> None:
+    capture = JointCapture(
+        rows=torch.tensor([[3, 2, 2]]),
+        shares=torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]]),
+        sources=[[(1, 2), (2, 3), (3, 3)]],
+        prefixes=[(0, 1)],
+        depth=1,
     )
     with pytest.raises(PassComplete):
         capture.attend(call_of(WEIGHTS.log()))
-    expected = torch.tensor([[[(2 / 10 + 2 / 6) / 2, (3 / 10 + 3 / 6) / 2]]])
-    torch.testing.assert_close(capture.mass[0], expected)
-    torch.testing.assert_close(capture.log_ratio[0], torch.tensor([[[2.0, 3.0]]]).log())
+    mass = [[(2 / 10 + 2 / 6) / 2, (3 / 10 + 3 / 6) / 2, 0], [2 / 6, 3 / 6, 0]]
+    ratio = [math.log(2), math.log(3), -50]
+    found = capture.captured[0][:, 0, :, 0]
+    torch.testing.assert_close(found[0], torch.tensor(mass))
+    torch.testing.assert_close(found[1], torch.tensor([ratio, ratio]))
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_rows_are_read_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("at2_rag.attention.TARGET_ROWS", block)
+    test_targets_are_means_of_their_rows()
+    test_captured_attention_equals_eager("llama", {})
+
+
+def test_spans_are_not_padded_to_the_widest() -> None:
+    # 300 sources of 1 or 2 tokens and one of 500, a question of 120 tokens.
+    model = tiny_model()
+    scorer = ScoringModel(model, tiny_tokenizer())
+    prefix = scorer.prompts.prefix_ids
+    layout = random_layout([1, 2] * 150 + [500], prefix=prefix, question=120)
+    expected = brute_force.joint(model, layout)
+    with LargestTensor() as seen:
+        [found] = scorer.read_joint([layout])
+    brute_force.assert_equal(found, expected)
+    tokens = len(layout.input_ids)
+    assert seen.most <= max(tokens * tokens, 4 * TARGET_ROWS * tokens)
 
 
 INF = math.inf
@@ -297,18 +304,16 @@ def test_log_ratio_has_limits() -> None:
     assert log_ratio(source, prefix).tolist() == [50.0, -50.0, 0.0, 1.5, 50.0, -50.0]
 
 
-def test_span_logsumexp_leaves_padding_out() -> None:
-    places = torch.tensor([[[0, 3], [1, 2], [2, 2]]])
-    valid = torch.tensor([[[True, True], [True, False], [False, False]]])
-    sums = span_logsumexp(WEIGHTS.log().view(1, 1, 1, 4), places, valid)
-    torch.testing.assert_close(sums.flatten(), torch.tensor([math.log(5), math.log(2), -INF]))
+def test_span_logsumexp_of_ranges_of_each_prompt() -> None:
+    logits = torch.stack([WEIGHTS, 2 * WEIGHTS]).log().view(2, 1, 1, 4)
+    sums = span_logsumexp(logits, [[(0, 3), (1, 2), (2, 2)], [(3, 4), (0, 4), (0, 0)]])
+    expected = torch.tensor([[math.log(6), math.log(2), -INF], [math.log(8), math.log(20), -INF]])
+    torch.testing.assert_close(sums[:, 0, 0], expected)
 
 
 def test_a_module_that_does_not_know_its_layer_is_refused() -> None:
     heads = torch.ones(1, 1, 4, 1)
-    capture = joint_capture(
-        targets=[[3]], sources=torch.tensor([[[1]]]), prefixes=torch.tensor([[0]])
-    )
+    capture = joint_capture([[3]], [[(1, 2)]], prefix=(0, 1))
     with pytest.raises(UnsupportedModelError, match="Identity doesn't know its layer index"):
         ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION](
             nn.Identity(), heads, heads, heads, None, **{READING_KEYWORD: capture}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,10 @@ def model() -> Any:
 
 def answer_weights(model: Any, quantity: Quantity = "mass", **changes: Any) -> HeadWeights:
     weights = random_weights(model, tiny_tokenizer(), "joint", quantity=quantity)
-    return dataclasses.replace(weights, **{"target_rule": "answer", **changes})
+    scale = "additive" if quantity == "mass" else "logit"
+    return dataclasses.replace(
+        weights, **{"target_rule": "answer", "score_scale": scale, **changes}
+    )
 
 
 def make(model: Any, weights: Any = None, **options: Any) -> AT2Attributor:
@@ -174,9 +178,11 @@ def test_many_rows_are_read_in_blocks(model: Any) -> None:
 # --- citations ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantity", ["mass", "log_ratio"])
-def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity) -> None:
-    attributor = make(model, answer_weights(model, quantity))
+@pytest.mark.parametrize(
+    ("quantity", "scale"), [("mass", "additive"), ("mass", "logit"), ("log_ratio", "logit")]
+)
+def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity, scale: str) -> None:
+    attributor = make(model, answer_weights(model, quantity, score_scale=scale))
     cited = attributor.cite(QUERY, CHUNKS, ANSWER, max_sources=2)
     assert [s.text for s in cited.sentences] == [
         "Jane Austen wrote it.",
@@ -186,7 +192,7 @@ def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity) ->
         span = sentence.start, sentence.end
         scores = [c.score for c in attributor.attribute(QUERY, CHUNKS, ANSWER, span=span).chunks]
         numbers = np.array(scores)
-        if quantity == "mass":
+        if scale == "additive":
             parts = np.maximum(numbers - attributor.head_weights.bias, 0)
         else:
             parts = np.exp(numbers)
@@ -298,7 +304,7 @@ def test_a_span_out_of_range(model: Any, span: Any, chunks: Any) -> None:
     assert f"span is {span}, the answer has 51 characters" in str(error.value)
 
 
-@pytest.mark.parametrize("span", [(0,), (0.0, 3), (True, 3), ("a", "b"), (0, 1, 2)])
+@pytest.mark.parametrize("span", [(0,), (0.0, 3), (True, 3), ("a", "b"), (0, 1, 2), 3, "03"])
 def test_a_span_of_another_kind(model: Any, span: Any) -> None:
     with pytest.raises(InputError, match="two whole numbers"):
         make(model).attribute(QUERY, CHUNKS, ANSWER, span=span)
@@ -328,8 +334,13 @@ def test_other_arguments_that_cannot_be_used(model: Any) -> None:
 
 def test_more_than_the_window_names_both_numbers() -> None:
     attributor = make(tiny_model(max_position_embeddings=320), "uniform")
-    with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the scoring model takes 320"):
-        attributor.attribute(QUERY, CHUNKS * 20, ANSWER)
+    for chunks in (CHUNKS * 20, ["It flows to the sea. " * 50]):
+        with pytest.raises(PromptTooLongError) as error:
+            attributor.attribute(QUERY, chunks, ANSWER)
+        assert re.search(
+            r"have \d+ tokens, the scoring model takes 320; pass fewer or shorter chunks, or a sh",
+            str(error.value),
+        )
     with pytest.raises(PromptTooLongError, match=r"\d+ tokens.* takes 320"):
         attributor.cite(QUERY, CHUNKS[:1], ANSWER * 60)
 

@@ -12,7 +12,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
+from at2_rag.command_line import (
+    LazyCommand,
+    LazyGroup,
+    command_without_places,
+    verbose_option,
+    without_place,
+)
 from at2_rag.errors import DataError
 
 MODULES = {
@@ -233,3 +239,49 @@ def test_logs_go_to_stderr_and_details_need_verbose() -> None:
             "WARNING: beware\nDEBUG: details\n",
         )
     assert (logger.level, list(logger.handlers)) == before
+
+
+@click.command(name="fit")
+@click.argument("data", nargs=-1, type=click.Path())
+@click.option("--model", "-m")
+@click.option("--depth", multiple=True, type=int)
+@click.option("--cache/--no-cache", default=True)
+@click.option("--force", is_flag=True)
+@click.option("--plain", "style", flag_value="plain")
+@click.option("--rich", "style", flag_value="rich")
+@click.option("--seed", default=0)
+@verbose_option
+@click.pass_context
+def fit(context: click.Context, /, **_: object) -> None:
+    """Show the command line."""
+    click.echo(command_without_places(context), nl=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["-v", "{}/a.jsonl", "-m", "org/name"], "a.jsonl --model org/name"),
+        (["{}/a b.jsonl", "{}/c.jsonl"], "'a b.jsonl' c.jsonl"),
+        (["--depth", "2", "--depth", "3", "--force"], "--depth 2 --depth 3 --force"),
+        (["--no-cache"], "--no-cache"),
+        (["--cache"], "--cache"),
+        (["--rich"], "--rich"),
+        (["--model", "{}"], "--model PLACE"),
+        (["~nobody-of-that-name/a.jsonl"], "'~nobody-of-that-name/a.jsonl'"),
+        (["--model", "~nobody-of-that-name/x"], "--model '~nobody-of-that-name/x'"),
+        (["--model", "x" * 5000], "--model " + "x" * 5000),
+        (["--model", "a\0b"], "--model 'a\0b'"),
+    ],
+)
+def test_the_command_line_is_told_without_places(
+    arguments: list[str], shown: str, tmp_path: Path
+) -> None:
+    ran = CliRunner().invoke(fit, [part.format(tmp_path) for part in arguments])
+    assert ran.exit_code == 0, ran.output
+    assert ran.output == f"at2-rag fit {shown.replace('PLACE', tmp_path.name)}"
+
+
+def test_texts_that_can_be_no_place_stay_as_they_are(tmp_path: Path) -> None:
+    for text in ("~nobody-of-that-name/x", "x" * 5000, "a\0b", "nowhere/x"):
+        assert without_place(text) == text
+    assert without_place(str(tmp_path)) == tmp_path.name

@@ -190,7 +190,7 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, checksum:
     assert (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "\ufeffnot json", "{'a': 1}"])
+@pytest.mark.parametrize("text", ["", "{", "\ufeffnot json", "{'a': 1}", "[" * 200_000])
 def test_a_description_that_is_not_json(folder: Path, text: str) -> None:
     (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
     with pytest.raises(HeadWeightsError, match=f"{DESCRIPTION_FILE} is not JSON"):
@@ -242,6 +242,8 @@ def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
         ("provenance", "text"),
         ("layers", 2),
         ("heads", "4"),
+        ("fingerprint", 5),
+        ("template_hash", ["7"]),
     ],
 )
 def test_a_description_with_other_values(folder: Path, key: str, value: Any) -> None:

@@ -199,7 +199,14 @@ def test_a_family_that_the_reference_does_not_read(tmp_path: Path) -> None:
         ({"state_dict": {}}, "NoneType as linear.weight"),
         ({"state_dict__linear-weight": torch.zeros(6)}, r"shape \(6,\)"),
         ({"state_dict__linear-weight": torch.zeros(1, 6, dtype=torch.int64)}, "int64"),
-        ({"state_dict__linear-weight": torch.zeros(1, 6).to_sparse()}, "floating point"),
+        ({"state_dict__linear-weight": torch.zeros(1, 6).to_sparse()}, "a dense one"),
+        ({"state_dict__linear-weight": torch.zeros(1, 6, device="meta")}, "a dense one"),
+        ({"state_dict__linear-weight": torch.nested.nested_tensor([torch.ones(6)])}, "a dense one"),
+        ({"state_dict__linear-weight": torch.zeros(1, 1).expand(1, 6)}, "contiguous"),
+        ({"state_dict__linear-bias": torch.nested.nested_tensor([torch.ones(1)])}, "a dense one"),
+        ({"feature_extractor__kwargs__num_heads": 10**6}, "num_heads 1000000.*to 100000"),
+        ({"feature_extractor__kwargs__num_heads": 10**5}, "2 layers of 100000 heads, 200000 in"),
+        ({"state_dict__linear-weight": torch.zeros(1, 6)._neg_view()}, "values that can't be read"),
         ({"state_dict__linear-weight": torch.full((1, 6), torch.nan)}, "NaN or infinity"),
         ({"state_dict__linear-weight": torch.full((1, 6), torch.inf)}, "NaN or infinity"),
         ({"state_dict__linear-bias": torch.ones(1)}, "bias 1.0.*each token"),
@@ -258,3 +265,16 @@ def test_other_things_than_a_dictionary(tmp_path: Path) -> None:
         read_score_estimator(tmp_path / "missing.pt")
     with pytest.raises(HeadWeightsNotFoundError, match="directory"):
         read_score_estimator(tmp_path)
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    shown = 10**12
+    content = saved(
+        feature_extractor__kwargs={"num_layers": 10**6, "num_heads": 10**6, "model_type": "llama"},
+        extras={"x": torch.zeros(1).expand(shown)},
+    )
+    content["state_dict"]["linear.weight"] = torch.zeros(1, 1).expand(1, shown)
+    torch.save(content, tmp_path / "i.pt")
+    assert (tmp_path / "i.pt").stat().st_size < 5000
+    with pytest.raises(HeadWeightsError, match="num_layers 1000000"):
+        read_score_estimator(tmp_path / "i.pt")

@@ -6,11 +6,17 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pytest
 import torch
 
 from at2_rag.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
-from at2_rag.question_pass import APART_TOKENS, read_apart, read_together
-from at2_rag.state_groups import SourcePart, gather_states, make_room
+from at2_rag.errors import UnsupportedModelError
+from at2_rag.features import Pass
+from at2_rag.layerwise import read_layerwise
+from at2_rag.question_pass import APART_TOKENS, QUESTION_ROWS, read_apart, read_together
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.state_groups import SourcePart, gather_states, make_room, ready_states
+from at2_rag.stopwatch import Stopwatch
 from tests import brute_force
 from tests.independent_reading import (
     CountingModel,
@@ -19,9 +25,11 @@ from tests.independent_reading import (
     read_by_layers,
     scorer,
 )
-from tests.tiny_models import tiny_model
+from tests.largest_tensor import LargestTensor
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 LENGTHS = [12, 3, 40, 1, 12, 25, 9]
+BOTH: dict[Pass, tuple[SourcePart, ...] | None] = {"together": None, "apart": None}
 
 
 def test_many_sources_take_as_many_passes_as_over_states() -> None:
@@ -50,6 +58,30 @@ def test_parts_are_read_as_over_states() -> None:
         expected = (read_together(model, states, layout), read_apart(model, states, layout))
     for ours, theirs in zip(found, expected, strict=True):
         brute_force.assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_blocks_of_the_question_of_any_size_give_the_same(
+    family: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.question_pass.QUESTION_ROWS", rows)
+    model = tiny_model(family)
+    layout = layout_of(scorer(model), LENGTHS, question=23)
+    together, apart = read_by_layers(scorer(model), layout)
+    brute_force.assert_equal(together, brute_force.together(model, layout))
+    brute_force.assert_equal(apart, brute_force.apart(model, layout))
+
+
+def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
+    model = tiny_model()
+    scoring_model = scorer(model)
+    layout = layout_of(scoring_model, [40] * 60, question=5 * QUESTION_ROWS)
+    states = ready_states(scoring_model, encode_prefix(scoring_model), layout)
+    with LargestTensor() as seen:
+        found = read_together(scoring_model, states, layout)
+    brute_force.assert_equal(found, brute_force.together(model, layout))
+    assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
 
 
 def test_room_for_one_layer_has_the_memory_of_one() -> None:
@@ -90,3 +122,45 @@ def test_threads_give_the_serial_results() -> None:
         for one, other in zip(ours, theirs, strict=True):
             assert torch.equal(one.mass, other.mass)
             assert torch.equal(one.log_ratio, other.log_ratio)
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
+def test_modes_of_the_thread_are_as_before(grad: bool) -> None:
+    model = tiny_model()
+    scoring_model = scorer(model)
+    layout = layout_of(scoring_model, LENGTHS)
+    with torch.set_grad_enabled(grad):
+        found = read_layerwise(
+            scoring_model, encode_prefix(scoring_model), layout, BOTH, Stopwatch()
+        )
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled() is grad
+    assert torch.is_grad_enabled()
+    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
+    brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
+
+
+def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None:
+    model = tiny_model()
+    scoring_model = scorer(model)
+    layout = layout_of(scoring_model, LENGTHS)
+    prefix = encode_prefix(scoring_model)
+    weight = model.model.layers[1].mlp.down_proj.weight
+    right, weight.data = weight.data, torch.zeros(3, 3)
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="shape"):
+            read_layerwise(scoring_model, prefix, layout, BOTH, Stopwatch())
+        assert not torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
+        weight.data = right
+        found = read_layerwise(scoring_model, prefix, layout, BOTH, Stopwatch())
+    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
+    brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
+
+
+def test_a_model_whose_prompts_take_turns_is_refused() -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    model = ScoringModel(tiny_model(rope_parameters=rope), tiny_tokenizer())
+    layout = layout_of(model, LENGTHS)
+    with pytest.raises(UnsupportedModelError, match="'dynamic' depends on length"):
+        read_layerwise(model, encode_prefix(model), layout, BOTH, Stopwatch())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import pytest
 
@@ -26,6 +27,26 @@ def test_each_layer_is_run_in_the_order_given() -> None:
     run_in_lockstep(passes, watch)
     assert seen == ["a0", "b0", "a1", "b1", "a2"]
     assert set(watch.timings()) == {"one", "two", "total"}
+
+
+def test_passes_run_in_the_callers_context_and_keep_what_they_set() -> None:
+    variable = ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    def setting(name: str) -> Callable[[], None]:
+        def run() -> None:
+            seen.append(variable.get())
+            variable.set(name)
+            between_layers()
+            seen.append(variable.get())
+
+        return run
+
+    token = variable.set("caller's")
+    run_in_lockstep([("one", setting("a")), ("two", setting("b"))], Stopwatch())
+    assert seen == ["caller's", "caller's", "a", "b"]
+    assert variable.get() == "caller's"
+    variable.reset(token)
 
 
 def test_a_pass_by_itself_waits_for_none() -> None:

@@ -14,7 +14,8 @@ from at2_rag import prompt
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.prompt import PromptBuilder, PromptLayout, TextEncoder
+from at2_rag.prompt import PromptBuilder, PromptLayout
+from at2_rag.text_encoder import TextEncoder
 from tests.tiny_models import CHAT_TEMPLATE, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
+from at2_rag import sentences as sentences_module
 from at2_rag.sentences import sentence_spans
 
 
@@ -55,3 +59,40 @@ def test_every_character_is_in_one_sentence() -> None:
             assert text[start:end] == text[start:end].strip()
             place = end
         assert not text[place:].strip()
+
+
+class CountingPattern:
+    """A pattern that adds up how many characters it was given to look through."""
+
+    def __init__(self, pattern: re.Pattern[str], counts: list[int]) -> None:
+        self._pattern, self._counts = pattern, counts
+
+    def __getattr__(self, name: str) -> Any:
+        def counted(text: str, *bounds: int) -> Any:
+            start, end, *_ = (*bounds, *(0, len(text))[len(bounds) :])
+            self._counts.append(min(end, len(text)) - start)
+            return getattr(self._pattern, name)(text, *bounds)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("-" * 1000 + " A. B." * 200, 1),
+        ("! " * 1000, 1),
+        ("a! " + "! " * 1000, 1),
+        ("\n-" * 1000 + " a", 1),
+        ("1. One. " * 500, 999),
+        ("A. " * 1000, 1),
+    ],
+)
+def test_no_character_is_looked_at_often(
+    monkeypatch: pytest.MonkeyPatch, text: str, count: int
+) -> None:
+    counts: list[int] = []
+    for name, pattern in list(vars(sentences_module).items()):
+        if isinstance(pattern, re.Pattern):
+            monkeypatch.setattr(sentences_module, name, CountingPattern(pattern, counts))
+    assert len(sentence_spans(text)) == count
+    assert 2 * len(text) <= sum(counts) <= 20 * len(text)

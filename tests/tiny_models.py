@@ -114,6 +114,30 @@ def tiny_tokenizer(chat_template: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+@cache
+def dropping_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer that drops white space, and whatever isn't ASCII."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    letters = [chr(code) for code in range(33, 127)]
+    backend.train_from_iterator(
+        _TEXT,
+        trainers.BpeTrainer(
+            vocab_size=384,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=letters,
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=2048,
+    )
+
+
 def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) -> Any:
     """Return a random causal LM of a family, float32, its attention far from uniform.
 

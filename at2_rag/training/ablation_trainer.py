@@ -225,6 +225,7 @@ def train_on_ablations(
         fingerprint=fingerprint,
         template_hash=model.prompts.template_hash,
         target_rule=target,
+        score_scale="additive" if design.objective == "pearson" else "logit",
     )
     progress("fit", 1, 1)
     return AblationTraining(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import READING_KEYWORD, AttentionCall, Reading
+from at2_rag.attention import READING_KEYWORD, AttentionCall, AttentionReader
 from at2_rag.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt import AnswerLayout, PromptLayout
@@ -230,7 +230,7 @@ class AnswerModel:
         return keys, values
 
     def run_packed(
-        self, input_ids: Tensor, position_ids: Tensor, reading: Reading, *, rows: Tensor
+        self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader, *, rows: Tensor
     ) -> Tensor:
         """Run texts packed into one row through the whole model, see `ScoringModel.run_packed`.
 

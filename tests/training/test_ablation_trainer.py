@@ -119,6 +119,9 @@ def test_only_the_objectives_asked_for_are_tried(tmp_path: Path) -> None:
     examples = make_examples("ab", each=6)
     training = train(tmp_path, examples, objectives=["pearson"])
     assert {result.candidate.objective for result in training.results} == {"pearson"}
+    assert training.weights.score_scale == "additive"
+    listwise = train(tmp_path, examples, objectives=["contributions"])
+    assert listwise.weights.score_scale == "logit"
     with pytest.raises(InputError, match="'ablation' has no objective 'mixed'; pass contributions"):
         train(tmp_path, examples, objectives=["mixed"])
 

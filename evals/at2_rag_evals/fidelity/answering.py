@@ -17,6 +17,7 @@ _MODULES = (
     "chunks",
     "prompt",
     "scoring_model",
+    "text_encoder",
     "training/ablation",
     "training/answer_model",
     "training/shared_reading",

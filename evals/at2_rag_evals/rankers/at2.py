@@ -38,6 +38,7 @@ SCORING_MODULES = (
     "sentences",
     "source_scorer",
     "state_groups",
+    "text_encoder",
     "weight_lookup",
 )
 
@@ -56,7 +57,7 @@ class AT2Ranker:
 
     Attributes:
         scores_are_logits: Whether the softmax over an item's scores is what `keep_mass` adds up;
-            not for "uniform" and other weights whose scores are masses.
+            not for "uniform" and other weights whose score scale is "additive".
 
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
@@ -116,7 +117,7 @@ def _scores_are_logits(head_weights: str | None) -> bool:
     weights = resolve_head_weights(
         head_weights, layers=1, heads=1, reading=None, fingerprint="", model_name=None
     )
-    return not weights.scores_are_masses
+    return weights.score_scale == "logit"
 
 
 def head_weights_record(head_weights: str | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from at2_rag.head_weights import UNIFORM
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores
@@ -23,7 +24,9 @@ class AttentionSystem:
         self.name = ranker.name
         self.settings: Mapping[str, object] = ranker.settings
         self.shares_are_softmax = ranker.scores_are_logits
-        self.scale: Scale = "logit" if ranker.scores_are_logits else "mass"
+        self.scale: Scale = "logit" if ranker.scores_are_logits else "additive"
+        if ranker.settings["head_weights"] == UNIFORM:
+            self.scale = "mass"
 
     def prepare(self) -> None:
         """Load the ranker."""

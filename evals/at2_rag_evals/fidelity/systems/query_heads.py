@@ -109,7 +109,12 @@ class EvidenceHeads:
         weight = np.zeros((1, 1 + max(layer for layer, _ in chosen), self.evidence_mass.shape[1]))
         for layer, head in chosen:
             weight[0, layer, head] = 1 / len(chosen)
-        return HeadWeights(weight.astype(np.float32), 0.0, FeatureSpec("mass", ("together",)))
+        return HeadWeights(
+            weight.astype(np.float32),
+            0.0,
+            FeatureSpec("mass", ("together",)),
+            score_scale="additive",
+        )
 
 
 class QueryHeadsSystem:

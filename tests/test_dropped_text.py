@@ -1,0 +1,72 @@
+"""Texts of which the tokenizer leaves nothing: white space to some, other scripts to others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from at2_rag import AT2Attributor, AT2Pruner
+from at2_rag.errors import InputError
+from tests.tiny_models import dropping_tokenizer, tiny_model
+
+QUERY = "who wrote Emma?"
+FULL = "Jane Austen wrote Emma in 1815."
+EMPTY = ["", " \n", "你好。"]
+READINGS = pytest.mark.parametrize("options", [{}, {"chunk_states": {}}, {"reading": "joint"}])
+
+
+def pruner(**options: Any) -> AT2Pruner:
+    return AT2Pruner(
+        model=tiny_model(), tokenizer=dropping_tokenizer(), head_weights="uniform", **options
+    )
+
+
+def scores(made: AT2Pruner, chunks: list[str]) -> list[float]:
+    return [scored.score for scored in made.score(QUERY, chunks)]
+
+
+@READINGS
+def test_chunks_without_tokens_have_no_attention(options: dict[str, Any]) -> None:
+    made = pruner(**options)
+    [alone] = scores(made, [FULL])
+    assert alone > 0.01
+    assert scores(made, [""]) == [0.0]
+    assert scores(made, EMPTY) == [0.0, 0.0, 0.0]
+    assert scores(made, [*EMPTY, FULL]) == pytest.approx([0.0, 0.0, 0.0, alone], abs=1e-6)
+
+
+@READINGS
+def test_sentences_without_tokens_have_no_attention(options: dict[str, Any]) -> None:
+    made = pruner(**options)
+    assert [one.score for one in made.score_sentences(QUERY, ["", "你好。"])] == [0.0]
+    found = made.score_sentences(QUERY, [f"{FULL} 你好。"])
+    assert [one.text for one in found] == [FULL, "你好。"]
+    assert found[0].score > 0.01 and found[1].score == 0.0
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_a_question_without_tokens_is_refused(reading: Any) -> None:
+    made = pruner(reading=reading)
+    for call in (made.score, made.score_sentences):
+        with pytest.raises(InputError, match="'你好吗' has no token.*use a model"):
+            call("你好吗", [FULL])
+
+
+def test_a_sentence_of_an_answer_without_tokens_has_no_sources() -> None:
+    attributor = AT2Attributor(
+        model=tiny_model(), tokenizer=dropping_tokenizer(), head_weights="uniform"
+    )
+    one, empty, two = "Jane Austen wrote it.", "你好。", "It is a novel."
+    cited = attributor.cite(QUERY, [FULL, "A river."], f"{one} {empty} {two}", max_sources=2)
+    assert [sentence.text for sentence in cited.sentences] == [one, empty, two]
+    assert [len(sentence.sources) for sentence in cited.sentences] == [2, 0, 2]
+    for sentence in cited.sentences[::2]:
+        span = sentence.start, sentence.end
+        found = attributor.attribute(QUERY, [FULL, "A river."], cited.answer, span=span)
+        total = sum(chunk.score for chunk in found.chunks)
+        shares = [chunk.score / total for chunk in found.best_chunks]
+        assert sentence.shares == pytest.approx(shares, abs=1e-6)
+    for call in (attributor.cite, attributor.attribute):
+        with pytest.raises(InputError, match="no token of the answer"):
+            call(QUERY, [FULL], empty)
