@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import InputError
 from at2_rag.features import Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.collection import collect
+from at2_rag.training.collection import collect, fits_window
 from at2_rag.training.examples import Example
-from at2_rag.training.store import ShardFeatures
+from at2_rag.training.store import TOO_LONG, ShardFeatures
 from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10
 
 
@@ -146,11 +146,5 @@ def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading
         return "without gold"
     if all(example.labels):
         return "without a distractor"
-    try:
-        if reading == "joint":
-            model.prompts.joint(example.query, example.chunks)
-        else:
-            model.prompts.independent(example.query, example.chunks)
-    except PromptTooLongError:
-        return "longer than the model's window"
-    return None
+    fits = fits_window(model, example.query, example.chunks, reading=reading)
+    return None if fits else TOO_LONG

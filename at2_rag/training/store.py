@@ -23,7 +23,10 @@ from at2_rag.errors import DataError, StorageError
 
 SETTINGS_FILE = "collection.json"
 
-LEFT_OUT = ("fewer than two chunks", "longer than the model's window", "no answer")
+TOO_LONG = "longer than the model's window"
+"""Why an example gives no sample, in all kinds of collections."""
+
+LEFT_OUT = ("fewer than two chunks", TOO_LONG, "no answer")
 """Why an example gives no ablations."""
 
 

@@ -14,12 +14,13 @@ from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.collection import collect
+from at2_rag.training.collection import collect, fits_window
 from at2_rag.training.examples import Example, gold_groups
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
 from at2_rag.training.losses import ListwiseData
+from at2_rag.training.store import TOO_LONG
 from at2_rag.training.validation import (
     RIDGES,
     Candidate,
@@ -81,7 +82,7 @@ def train(
     Args:
         model: The scoring model, cut to the deepest layer wanted.
         examples: Questions with labelled chunks; those without both kinds of label get
-            distractors from others, or are left out.
+            distractors from others, or are left out, as those are that exceed the model's window.
         features_folder: Where collected features are kept; a killed run goes on from there.
         fingerprint: The model's.
         reading: The reading mode to fit for.
@@ -168,13 +169,18 @@ def train(
         template_hash=model.prompts.template_hash,
     )
     progress("fit", 1, 1)
-    lacking = len(examples) - len(sources)
+    left_out = Counter(
+        "without both gold and other chunks"
+        if fits_window(model, examples[index].query, examples[index].chunks, reading=reading)
+        else TOO_LONG
+        for index in sorted(set(range(len(examples))) - set(collected.examples.tolist()))
+    )
     return Training(
         weights,
         tuple(results),
         chosen,
         dict(sorted(Counter(sources).items())),
-        {"without both gold and other chunks": lacking} if lacking else {},
+        dict(sorted(left_out.items())),
         curve,
         head_importance(data.features, weights.weight),
     )
