@@ -192,7 +192,8 @@ class _AblationReader:
             states.update(encoded)
         lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
         found = self._answers(examples, fitting, states, workers)
-        answered = [(*own, answer) for own, answer in zip(fitting, found, strict=True) if answer]
+        given = [(*own, answer) for own, answer in zip(fitting, found, strict=True) if answer]
+        answered = [own for own in given if self._holds(*own[1:])]
 
         def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
             with torch.inference_mode():
@@ -210,7 +211,8 @@ class _AblationReader:
         answers = [answer for _, _, answer in answered]
         read = list(workers.map(features, samples, layouts))
         ablated = list(workers.map(ablations, samples, layouts, answers))
-        reasons = [len(shard) - len(drawn), len(drawn) - len(fitting), len(fitting) - len(samples)]
+        too_long = len(drawn) - len(fitting) + len(given) - len(answered)
+        reasons = [len(shard) - len(drawn), too_long, len(fitting) - len(given)]
         shape = (0, len(PASSES["independent"]), self._model.depth, self._model.heads)
         nothing = np.zeros(shape, dtype=np.float16)
         stacked = (
@@ -225,12 +227,19 @@ class _AblationReader:
         room = self._model.prompts.max_tokens - self._plan.answer_tokens
         try:
             layout = self._model.prompts.independent(example.query, sample.chunks)
-            if self._plan.reference and (answer := _reference_answer(example)):
-                self._model.prompts.answer(layout, answer)
-                return layout
         except PromptTooLongError:
             return None
+        if self._plan.reference and (answer := _reference_answer(example)):
+            return layout if self._holds(layout, answer) else None
         return layout if question_end(self._answer_model, layout) <= room else None
+
+    def _holds(self, layout: PromptLayout, answer: str) -> bool:
+        """Tell whether the window holds an answer, whose text may be more tokens than it was."""
+        try:
+            self._model.prompts.answer(layout, answer)
+        except PromptTooLongError:
+            return False
+        return True
 
     def _answers(
         self,

@@ -18,7 +18,7 @@ import torch
 
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
-from at2_rag.errors import DataError, InputError
+from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import ready_states
 from at2_rag.training import ablation_collection
@@ -29,7 +29,7 @@ from at2_rag.training.ablation_collection import (
     collect_ablations,
     describe_left_out,
 )
-from at2_rag.training.answer_decoding import answer_over_states
+from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import read_both, stacked_features
 from at2_rag.training.examples import Example
@@ -163,6 +163,33 @@ def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None
     assert describe_left_out(collected) == words
     with pytest.raises(InputError, match=f"none of the 2 examples can be ablated \\({words}\\)"):
         run(tmp_path / "none", [long, alone])
+
+
+def test_an_answer_that_is_longer_as_text_than_as_generated_is_left_out(tmp_path: Path) -> None:
+    """A random model's tokens, joined to a text, are other tokens, and more of them."""
+    window, plan = 512, dataclasses.replace(PLAN, answer_tokens=32)
+    model, tokenizer = tiny_model(max_position_embeddings=window), tiny_tokenizer()
+    answering = AnswerModel(model, tokenizer)
+    short = (Chunk("a river"), Chunk("b sea"), Chunk("c mill"), Chunk("d owl"))
+    edge = next(
+        example
+        for length in range(400, 480)
+        for example in [Example("edge", "z", "who?", (*short, Chunk("y" * length)), (True,) * 5)]
+        if question_end(answering, answering.prompts.independent("who?", example.chunks))
+        == window - plan.answer_tokens
+    )
+    layout = answering.prompts.independent(edge.query, edge.chunks)
+    states = answering.encode(list(dict.fromkeys(layout.source_ids)))
+    [answer] = answer_over_states(answering, [layout], states, max_new_tokens=32)
+    with pytest.raises(PromptTooLongError):
+        answering.prompts.answer(layout, answer)
+    scoring = ScoringModel(model, tokenizer, depth=DEPTH)
+    examples = [*make_examples("a"), edge]
+    collected = collect_ablations(
+        scoring, answering, examples, tmp_path, fingerprint="f", seed=0, plan=plan
+    )
+    assert 4 not in collected.examples and {0, 1, 2, 3} == set(collected.examples.tolist())
+    assert describe_left_out(collected) == "1 longer than the model's window"
 
 
 def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
