@@ -37,7 +37,7 @@ from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
-from at2_rag.training.shards import Sample, plan_shards
+from at2_rag.training.shards import Sample, plan_shards, unlabelled_chunks
 from at2_rag.training.validation import (
     RIDGES,
     assign_folds,
@@ -107,7 +107,8 @@ def train_on_ablations(
     signal and every ridge; then the best of them at each of the other depths. With the signal
     "ablation" no label is looked at, neither in the fit nor in the choice, and folds keep examples
     together whose most important chunk is the same passage. With "both", gold labels are among
-    the objectives, judge all of them, and group the folds.
+    the objectives, judge all of them, and group the folds; they say nothing of added chunks that
+    hold a reference answer, nor of samples whose chunks are all gold.
 
     Args:
         model: The scoring model, cut to the deepest layer wanted.
@@ -161,12 +162,10 @@ def train_on_ablations(
         )
     sources = [examples[index].source for index in collected.examples]
     chunks = [drawn[int(index)] for index in collected.examples]
-    labels = (
-        np.array([label for sample in chunks for label in sample.labels])
-        if signal == "both"
-        else None
+    labels, unlabelled = _labels(examples, chunks) if signal == "both" else (None, None)
+    samples = AblationSamples.of(
+        collected, sources, labels, unlabelled=unlabelled, question=target == "question"
     )
-    samples = AblationSamples.of(collected, sources, labels, question=target == "question")
     groups = _groups(examples, samples, chunks, labelled=signal == "both")
     if len(set(groups)) < folds:
         raise InputError(
@@ -271,6 +270,17 @@ def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:
         for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
         for sample in drawn_samples(examples, shard, seed=seed)
     }
+
+
+def _labels(
+    examples: Sequence[Example], drawn: Sequence[Sample]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return for every chunk whether it is gold, and whether that is a guess."""
+    guesses = [
+        guess for sample in drawn for guess in unlabelled_chunks(examples[sample.example], sample)
+    ]
+    labels = [label for sample in drawn for label in sample.labels]
+    return np.array(labels), np.array(guesses)
 
 
 def _groups(

@@ -143,3 +143,16 @@ def draw_samples(
                 Sample(index, (*example.chunks, *added), labels, own=len(example.chunks))
             )
     return samples
+
+
+def unlabelled_chunks(example: Example, sample: Sample) -> tuple[bool, ...]:
+    """Return for each chunk of a sample whether its label is a guess.
+
+    So it is for added chunks that hold one of the example's reference answers, which
+    `draw_samples` adds where it doesn't look at answers: each may be evidence, or not.
+    """
+    answers = findable_answers(example.answers)
+    return tuple(
+        place >= sample.own and contains_answer(normalise(chunk.rendered), answers)
+        for place, chunk in enumerate(sample.chunks)
+    )

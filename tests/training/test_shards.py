@@ -19,6 +19,7 @@ from at2_rag.training.shards import (
     Sample,
     draw_samples,
     plan_shards,
+    unlabelled_chunks,
 )
 
 WORDS = ["river", "bridge", "novel", "harbour", "town", "sea", "mill", "glass", "owl", "lamp"]
@@ -201,3 +202,21 @@ def test_examples_left_without_both_kinds_are_dropped() -> None:
     assert draw_samples([only_gold], (0,), seed=0) == []
     samples = draw_samples([only_gold, no_gold], (0, 1), seed=0)
     assert [sample.example for sample in samples] == [0]
+
+
+def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
+    examples = [
+        example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(told,))
+        for number, told in enumerate(
+            [Chunk("by jane AUSTEN, 1815"), Chunk("Janes Austens"), Chunk("yes"), Chunk("a sea")]
+        )
+    ]
+    samples = draw_samples(examples, range(4), seed=0, labelled=False, most_chunks=20)
+    seen = Counter[str]()
+    for sample in samples:
+        marks = unlabelled_chunks(examples[sample.example], sample)
+        assert len(marks) == len(sample.chunks) and not any(marks[: sample.own])
+        for chunk, mark in zip(sample.chunks[sample.own :], marks[sample.own :], strict=True):
+            assert mark == (chunk.text == "by jane AUSTEN, 1815")
+            seen["unlabelled" if mark else "labelled"] += 1
+    assert seen["unlabelled"] and seen["labelled"]
