@@ -18,6 +18,7 @@ import torch
 
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, packs
+from at2_rag.chunks import replace_surrogates
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.features import PASSES, Pass
 from at2_rag.prompt import PromptLayout
@@ -267,8 +268,8 @@ class _AblationReader:
 
 
 def _reference_answer(example: Example) -> str:
-    """Return the first reference answer; "" for none."""
-    return next((text.strip() for text in example.answers), "")
+    """Return the first reference answer, lone surrogates replaced; "" for none."""
+    return next((replace_surrogates(text).strip() for text in example.answers), "")
 
 
 def _to_shard(

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from at2_rag.chunks import replace_surrogates
+
 if TYPE_CHECKING:
     from at2_rag.training.ablation_trainer import AblationTraining
     from at2_rag.training.dev_figures import DevFigures, DevSet
@@ -85,7 +87,7 @@ def file_record(path: Path, *, examples: int) -> dict[str, Any]:
     """Return a file's name, without its folder, its SHA-256 and how many examples it holds."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": path.name, "sha256": digest, "examples": examples}
+    return {"name": replace_surrogates(path.name), "sha256": digest, "examples": examples}
 
 
 def dev_record(

@@ -123,7 +123,8 @@ def draw_samples(
     samples = []
     for index in shard:
         example = examples[index]
-        rng = np.random.default_rng([seed, zlib.crc32(f"{example.source}/{example.id}".encode())])
+        name = f"{example.source}/{example.id}".encode(errors="surrogatepass")
+        rng = np.random.default_rng([seed, zlib.crc32(name)])
         size = len(example.chunks)
         lacking = all(example.labels) if labelled else size < FEWEST_CHUNKS
         if lacking or rng.random() < PADDED_SHARE:

@@ -143,6 +143,14 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
     assert describe_left_out(collected) == "1 no answer"
 
 
+def test_half_a_character_in_a_reference_answer_is_replaced(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=("river \ud83d",)) for example in make_examples("a")
+    ]
+    collected = run(tmp_path, examples, plan=dataclasses.replace(PLAN, reference=True))
+    assert set(collected.answers_of_samples()) == {"river \ufffd"}
+
+
 def test_a_reference_answer_longer_than_the_window_is_left_out(tmp_path: Path) -> None:
     examples = [
         dataclasses.replace(example, answers=("river " * words,))

@@ -196,6 +196,11 @@ def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
     assert differing <= {3}
 
 
+def test_half_a_character_in_an_id_is_no_error() -> None:
+    odd = [dataclasses.replace(EXAMPLES[3], id="\ud800"), *EXAMPLES[4:]]
+    assert draw_samples(odd, range(20), seed=0)[0].example == 0
+
+
 def test_examples_left_without_both_kinds_are_dropped() -> None:
     only_gold = example(0, chunks=2, gold=(0, 1))
     no_gold = example(1, chunks=2, gold=())
