@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from rich import box
 from rich.table import Table
+from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.command_line import without_place
@@ -143,14 +144,18 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     _write(request, training, record)
     progress.console.print(_table(training))
     if judged is not None:
-        progress.console.print(
+        _say(
+            progress,
             f"dev: nDCG@10 {judged['ndcg_at_10']:.3f}, gold first {judged['gold_first']:.3f} "
             f"({sum(judged['examples'].values()):,} examples)",
-            highlight=False,
         )
-    progress.console.print(
-        f"wrote {Path(request.output) / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
-    )
+    place = Path(request.output) / DESCRIPTION_FILE
+    _say(progress, f"wrote {place}, the weights and {PAGE_FILE} beside it")
+
+
+def _say(progress: StepProgress, text: str) -> None:
+    """Print a line as it is: names in it may look like markup, and paths stay whole."""
+    progress.console.print(Text(text), highlight=False, soft_wrap=True)
 
 
 class _Run:
@@ -265,10 +270,9 @@ class _Run:
             own_needed = feature_bytes(_chunk_counts(own), features=size)
             missing += missing_bytes(self._dev_place, own_needed)
         check_room(request.place, missing)
-        self._progress.console.print(
+        _say(
+            self._progress,
             f"what is read takes about {megabytes(missing)} more in {request.place}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -329,11 +333,11 @@ def _table(training: Training | AblationTraining) -> Table:
     table.add_column("features", no_wrap=True)
     objectives = "objective" in training.chosen.figures()
     for heading in (*["objective"] * objectives, "layers", "ridge", "macro", *sources):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for result in training.results:
         design, figures = result.candidate, result.figures()
         table.add_row(
-            f"{design.spec.quantity}:{'+'.join(design.spec.passes)}",
+            Text(f"{design.spec.quantity}:{'+'.join(design.spec.passes)}"),
             *([figures["objective"]] if objectives else []),
             str(design.depth),
             f"{design.ridge:g}",
