@@ -17,10 +17,10 @@ from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.command_line import without_place
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, StorageError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE, TargetRule
+from at2_rag.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE, TargetRule
 from at2_rag.model_hub import resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.report.training_page import training_page
@@ -50,6 +50,7 @@ from at2_rag.training.store_size import (
     missing_bytes,
 )
 from at2_rag.training.trainer import Training, train
+from at2_rag.training.whole_files import check_writable, remove_leftovers, write_whole
 
 _DEPTH_SHARE = 0.6
 _CHARACTERS_A_TOKEN = 4
@@ -129,6 +130,9 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     examples = [example for own in by_file for example in own]
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
+    output = Path(request.output)
+    check_writable(output)
+    remove_leftovers(output)
     with StepProgress() as progress:
         run = _Run(request, examples, [example for own in dev_by_file for example in own], progress)
         training = run.train(specs)
@@ -149,8 +153,7 @@ def run_training(request: TrainRequest, *, command: str) -> None:
             f"dev: nDCG@10 {judged['ndcg_at_10']:.3f}, gold first {judged['gold_first']:.3f} "
             f"({sum(judged['examples'].values()):,} examples)",
         )
-    place = Path(request.output) / DESCRIPTION_FILE
-    _say(progress, f"wrote {place}, the weights and {PAGE_FILE} beside it")
+    _say(progress, f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it")
 
 
 def _say(progress: StepProgress, text: str) -> None:
@@ -316,15 +319,18 @@ def _write(
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
     folder = Path(request.output)
-    training.weights.describe(**facts).save(folder)
-    _write_whole(folder / RECORD_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    _write_whole(folder / PAGE_FILE, training_page(record))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        training.weights.describe(**facts).save(folder)
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_whole(folder / RECORD_FILE, text.encode())
+        write_whole(folder / PAGE_FILE, training_page(record).encode())
+    except OSError as error:
+        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+            (folder / f"{name}.part").unlink(missing_ok=True)
+        raise StorageError(
+            f"{folder} can't be written ({error}); make room or choose another folder: what was "
+            f"read is kept in {request.place}, and a rerun with --collected goes on from there"
+        ) from error
 
 
 def _table(training: Training | AblationTraining) -> Table:

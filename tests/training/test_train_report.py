@@ -19,6 +19,7 @@ from tests.training.test_train_command import (
     PAGE_FILE,
     RECORD_FILE,
     ROOT,
+    SEVERAL,
     SHARDS,
     arguments,
     cache,
@@ -120,6 +121,48 @@ def test_dev_files_that_cannot_be_judged_are_seen_before_anything_is_read(
     assert done.exit_code == 1
     assert "none of the 2 dev examples can be judged (2 fewer than 4 chunks)" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+# --- the output ------------------------------------------------------------------------------
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    collected = tmp_path / "collected"
+    done = train(place, *MASS, "--collected", collected, output=tmp_path / "file" / "out")
+    assert done.exit_code == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: ") and "out can't be written (Not a directory); choose" in line
+    assert not collected.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("limit", [300, 3000])
+def test_results_that_do_not_fit_end_in_one_line_and_leave_no_parts(
+    place: Path, trained: Path, tmp_path: Path, limit: int
+) -> None:
+    """First not even the weights fit, then everything but the page."""
+    options = (*SEVERAL, "--collected", trained / "features")
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)\n"
+        "from at2_rag.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments(place, *options, output=tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(tmp_path / "mpl")},
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("Error: ") and "can't be written ([Errno 27] File too large" in line
+    assert "what was read is kept in " in line
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not [name for name in written if name.endswith(".part")]
+    assert PAGE_FILE not in written
 
 
 # --- the disk --------------------------------------------------------------------------------
