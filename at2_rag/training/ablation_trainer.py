@@ -32,12 +32,18 @@ from at2_rag.training.ablation_validation import (
     Objective,
     cross_validate_ablations,
 )
-from at2_rag.training.answer_features import ANSWERS_FOLDER, with_answer_features
+from at2_rag.training.answer_features import (
+    ANSWERS_FOLDER,
+    answer_settings,
+    with_answer_features,
+)
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
 from at2_rag.training.shards import Sample, plan_shards, unlabelled_chunks
+from at2_rag.training.store import check_collection
+from at2_rag.training.trainer import check_gold_groups, labelled_groups
 from at2_rag.training.validation import (
     RIDGES,
     assign_folds,
@@ -132,12 +138,22 @@ def train_on_ablations(
             tells anything.
         DataError: If the folder holds another collection.
     """
-    reading: Reading = "joint" if target == "answer" else "independent"
-    specs = list(specs) if specs is not None else feature_specs(reading)
+    specs = list(specs) if specs is not None else feature_specs(_reading(target))
     objectives = objectives or OBJECTIVES[signal]
-    _check_designs(model, signal, reading, specs=specs, objectives=objectives, depths=depths)
     plan = plan or AblationPlan()
     identity: dict[str, Any] = {"fingerprint": fingerprint, "seed": seed, "plan": plan}
+    check_ablation_training(
+        model,
+        examples,
+        folder,
+        signal=signal,
+        target=target,
+        specs=specs,
+        objectives=objectives,
+        depths=depths,
+        folds=folds,
+        **identity,
+    )
     collected = collect_ablations(
         model,
         answer_model,
@@ -149,14 +165,13 @@ def train_on_ablations(
     )
     drawn = _drawn(examples, seed)
     if target == "answer":
-        settings = ablation_settings(model, examples, **identity)
         collected = with_answer_features(
             model,
             examples,
             collected,
             [drawn[int(index)] for index in collected.examples],
             Path(folder) / ANSWERS_FOLDER,
-            identity=hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
+            identity=_identity(model, examples, **identity),
             workers=workers,
             progress=lambda done, total: progress("reading answers", done, total),
         )
@@ -235,6 +250,65 @@ def train_on_ablations(
         curve,
         head_importance(matrix, head_weights.weight),
     )
+
+
+def check_ablation_training(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    fingerprint: str,
+    signal: Signal = "ablation",
+    target: TargetRule = "question",
+    plan: AblationPlan | None = None,
+    specs: Sequence[FeatureSpec] | None = None,
+    objectives: Sequence[Objective] = (),
+    depths: Sequence[int] = (),
+    folds: int = 5,
+    seed: int = 0,
+) -> None:
+    """Refuse what `train_on_ablations` would, as far as can be told before anything is read.
+
+    Raises:
+        InputError: See `train_on_ablations`, which has the same arguments.
+        DataError: If the folder holds another collection.
+    """
+    _check_designs(
+        model, signal, _reading(target), specs=specs or (), objectives=objectives, depths=depths
+    )
+    if len(examples) < folds:
+        raise InputError(
+            f"the data has {len(examples)} examples, cross-validation needs {folds}; pass more "
+            "data or fewer folds"
+        )
+    if signal == "both":
+        check_gold_groups(labelled_groups(examples), folds)
+    identity: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "seed": seed,
+        "plan": plan or AblationPlan(),
+    }
+    check_collection(folder, ablation_settings(model, examples, **identity))
+    if target == "answer":
+        settings = answer_settings(model, _identity(model, examples, **identity))
+        check_collection(Path(folder) / ANSWERS_FOLDER, settings)
+
+
+def _reading(target: TargetRule) -> Reading:
+    return "joint" if target == "answer" else "independent"
+
+
+def _identity(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    *,
+    fingerprint: str,
+    seed: int,
+    plan: AblationPlan,
+) -> str:
+    """Return a hash of all that decides collected ablations."""
+    settings = ablation_settings(model, examples, fingerprint=fingerprint, seed=seed, plan=plan)
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
 def _check_designs(

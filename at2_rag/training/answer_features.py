@@ -47,6 +47,11 @@ class ShardAnswerFeatures(ShardArrays):
     log_ratio: npt.NDArray[np.float16]
 
 
+def answer_settings(model: ScoringModel, identity: str) -> dict[str, object]:
+    """Return all that decides features of answers, JSON-ready; see `with_answer_features`."""
+    return {"format": FORMAT, "depth": model.depth, "ablations": identity}
+
+
 def with_answer_features(
     model: ScoringModel,
     examples: Sequence[Example],
@@ -79,11 +84,7 @@ def with_answer_features(
         ScoringError: If the model's numbers overflowed.
         StorageError: If a shard can't be written.
     """
-    store = ShardStore(
-        folder,
-        ShardAnswerFeatures,
-        settings={"format": FORMAT, "depth": model.depth, "ablations": identity},
-    )
+    store = ShardStore(folder, ShardAnswerFeatures, settings=answer_settings(model, identity))
     answers = collected.answers_of_samples()
 
     def layout_of(place: int) -> AnswerLayout | None:

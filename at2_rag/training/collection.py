@@ -73,21 +73,10 @@ def collect(
         ScoringError: If the model's numbers overflowed.
         StorageError: If a shard can't be written.
     """
-    store = ShardStore(
-        folder,
-        ShardFeatures,
-        settings={
-            "format": FORMAT,
-            "reading": reading,
-            "depth": model.depth,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "fingerprint": fingerprint,
-            "template": model.prompts.template_hash,
-            "seed": seed,
-            "examples": content_hash(examples),
-            **({} if padded else {"padded": False}),
-        },
+    settings = feature_settings(
+        model, examples, reading=reading, fingerprint=fingerprint, seed=seed, padded=padded
     )
+    store = ShardStore(folder, ShardFeatures, settings=settings)
     shards = plan_samples(examples, reading=reading, seed=seed, padded=padded)
     if not shards:
         raise InputError(
@@ -119,6 +108,29 @@ def collect(
                 done += len(samples)
             collected.append(features)
     return join_shards(collected)
+
+
+def feature_settings(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    *,
+    reading: Reading,
+    fingerprint: str,
+    seed: int,
+    padded: bool = True,
+) -> dict[str, object]:
+    """Return all that decides collected features, JSON-ready; see `collect`."""
+    return {
+        "format": FORMAT,
+        "reading": reading,
+        "depth": model.depth,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint,
+        "template": model.prompts.template_hash,
+        "seed": seed,
+        "examples": content_hash(examples),
+        **({} if padded else {"padded": False}),
+    }
 
 
 def plan_samples(

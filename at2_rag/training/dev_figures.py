@@ -16,10 +16,12 @@ from at2_rag.errors import InputError
 from at2_rag.features import Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.collection import collect, fits_window
+from at2_rag.training.collection import collect, feature_settings, fits_window
 from at2_rag.training.examples import Example
-from at2_rag.training.store import TOO_LONG, ShardFeatures
+from at2_rag.training.store import TOO_LONG, ShardFeatures, check_collection
 from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10
+
+_SEED = 0  # decides nothing: no chunk is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,25 @@ def choose_dev(
     return kept, dict(left_out)
 
 
+def check_dev(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    reading: Reading,
+    fingerprint: str,
+) -> None:
+    """Check that the folder holds nothing else than `collect_dev` wants there.
+
+    Raises:
+        DataError: If it does.
+    """
+    settings = feature_settings(
+        model, examples, reading=reading, fingerprint=fingerprint, seed=_SEED, padded=False
+    )
+    check_collection(folder, settings)
+
+
 def collect_dev(
     model: ScoringModel,
     examples: Sequence[Example],
@@ -130,7 +151,7 @@ def collect_dev(
         folder,
         reading=reading,
         fingerprint=fingerprint,
-        seed=0,  # decides nothing: no chunk is added
+        seed=_SEED,
         padded=False,
         workers=workers,
         progress=progress,

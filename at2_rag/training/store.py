@@ -183,24 +183,13 @@ class ShardStore(Generic[Shard]):
         self.folder = Path(folder)
         self._kind = kind
         path = self.folder / SETTINGS_FILE
-        wanted = json.loads(json.dumps(settings))
-        if not path.exists():
+        if not check_collection(folder, settings):
+            text = json.dumps(settings, indent=2, sort_keys=True)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                _write_whole(path, json.dumps(wanted, indent=2, sort_keys=True).encode())
+                _write_whole(path, text.encode())
             except OSError as error:
                 raise self._unwritten(path, error) from error
-            return
-        found = _read_settings(path)
-        differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-        if differing:
-            changes = ", ".join(
-                f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing
-            )
-            raise DataError(
-                f"{self.folder} holds what was collected with other settings ({changes}); "
-                "use another folder, or remove this one"
-            )
 
     def read(self, index: int) -> Shard | None:
         """Return a shard, or None if it is missing or damaged (and so has to be made again)."""
@@ -237,6 +226,38 @@ class ShardStore(Generic[Shard]):
 
     def _path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def check_collection(folder: str | Path, settings: Mapping[str, Any]) -> bool:
+    """Check that a folder holds nothing, or a collection with these settings; changes nothing.
+
+    Args:
+        folder: Of the collection; may not be there yet.
+        settings: JSON-ready values that decide the content.
+
+    Returns:
+        Whether there is a collection.
+
+    Raises:
+        DataError: If it holds a collection with other settings, or its settings can't be read.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    try:
+        if not path.exists():
+            return False
+    except OSError:  # no folder, as an attempt to write there is going to say
+        return False
+    found, wanted = _read_settings(path), json.loads(json.dumps(settings))
+    differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if differing:
+        changes = ", ".join(
+            f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing
+        )
+        raise DataError(
+            f"{folder} holds what was collected with other settings ({changes}); "
+            "use another folder, or remove this one"
+        )
+    return True
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -187,3 +187,9 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "depth").exists()
     with pytest.raises(InputError, match="cross-validation needs 50"):
         train(tmp_path / "folds", examples, folds=50)
+    shared = [
+        dataclasses.replace(one, chunks=examples[0].chunks[:1] + one.chunks[1:]) for one in examples
+    ]
+    with pytest.raises(InputError, match="has 1 groups .* gold passages, cross-validation needs 3"):
+        train(tmp_path / "folds", shared, signal="both")
+    assert not (tmp_path / "folds").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -121,6 +122,72 @@ def test_dev_files_that_cannot_be_judged_are_seen_before_anything_is_read(
     assert done.exit_code == 1
     assert "none of the 2 dev examples can be judged (2 fewer than 4 chunks)" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", 17], "16 groups of examples that share gold passages, cross-validation"),
+        (["--features", "mass:joint"], "of reading 'joint', to be fitted for is 'independent'"),
+        (["--seed", 1], "seed: 0 there, 1 now"),
+        (["--signal", "ablation", "--folds", 17], "16 examples, cross-validation needs 17"),
+        (["--signal", "ablation", "--objective", "mixed"], "has no objective 'mixed'"),
+        (["--signal", "ablation"], "signal: None there, 'ablation' now"),
+        (["--dev"], ""),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_before_anything_is_read(
+    place: Path, judged: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    shared = tmp_path / "shared"
+    write_settings(shared, judged / "features", seed=0, depth=3)
+    dev = place / "dev" / "lakes.jsonl"
+    if options[:1] == ["--dev"]:
+        write_settings(shared / "dev", judged / "features" / "dev", examples="lakes")
+        options, message = [], "examples: 'lakes' there"
+    if "--folds" in options or options[:1] == ["--features"]:
+        shared = tmp_path / "new"
+    given = (*MASS, "--depth", 3, "--dev", dev, "--collected", shared, *options)
+    done = train(place, *given, output=tmp_path / "out")
+    assert done.exit_code == 1 and message in done.stderr.splitlines()[-1], done.stderr
+    assert "reading" not in "".join(done.stderr.splitlines()[:-1])
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def write_settings(folder: Path, other: Path, **changes: object) -> None:
+    """Write the settings of another collection, with changes."""
+    folder.mkdir()
+    settings = json.loads((other / "collection.json").read_text())
+    (folder / "collection.json").write_text(json.dumps({**settings, **changes}))
+
+
+GONE = """
+import os, sys
+def remove(event, arguments):  # as the first shard gets its name
+    if event == "os.rename" and os.fspath(arguments[1]).endswith("shard-00000.safetensors"):
+        for path in sys.argv[2:4]:
+            if os.path.exists(path):
+                os.unlink(path)
+sys.addaudithook(remove)
+from at2_rag.cli import main
+main()
+"""
+
+
+def test_data_is_known_by_what_was_read_even_if_it_is_gone(place: Path, tmp_path: Path) -> None:
+    for name in ("novels.jsonl", "seas.jsonl.gz"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    (tmp_path / "tiny").symlink_to(place / "tiny")
+    done = subprocess.run(
+        [sys.executable, "-c", GONE, *arguments(tmp_path, *MASS, output=tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "novels.jsonl").exists()
+    digest = hashlib.sha256((place / "novels.jsonl").read_bytes()).hexdigest()
+    assert record(tmp_path / "out")["data"][0]["sha256"] == digest
 
 
 # --- the output ------------------------------------------------------------------------------
