@@ -351,7 +351,11 @@ def _parse_features(text: str) -> FeatureSpec:
 def _write(
     request: TrainRequest, training: Training | AblationTraining, record: dict[str, Any]
 ) -> None:
-    ablated = {"answers": request.answers, "masks": request.masks}
+    ablated = {
+        "answers": request.answers,
+        **({"answer_tokens": request.answer_tokens} if request.answers == "generated" else {}),
+        "masks": request.masks,
+    }
     facts: dict[str, Any] = {
         "model": record["settings"]["model"],
         "revision": request.revision,

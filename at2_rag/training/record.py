@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from at2_rag.chunks import replace_surrogates
+from at2_rag.training import ablation_validation
 
 if TYPE_CHECKING:
     from at2_rag.training.ablation_trainer import AblationTraining
@@ -47,6 +48,8 @@ def training_record(
         "format": RECORD_FORMAT,
         "command": command,
         "settings": dict(settings),
+        "reading": training.weights.reading,
+        "judged_over": judged_over(settings["signal"], settings["target"]),
         "data": list(data),
         "samples": dict(training.samples),
         "left_out": dict(training.left_out),
@@ -81,6 +84,14 @@ def training_record(
             },
         },
     }
+
+
+def judged_over(signal: str, target: str) -> str:
+    """Return in words which chunks ought to be ranked first, in the nDCG@10 out of fold."""
+    if signal != "ablation":
+        return "gold chunks"
+    least = ablation_validation.LEAST_CONTRIBUTION
+    return f"chunks that add at least {least} nats to the log-likelihood of the {target}"
 
 
 def file_record(path: Path, *, examples: int) -> dict[str, Any]:

@@ -104,6 +104,38 @@ def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("options", "reading", "over"),
+    [
+        (("--signal", "both"), "independent", "gold chunks"),
+        (
+            ("--signal", "ablation"),
+            "independent",
+            "chunks that add at least 0.001 nats to the log-likelihood of the question",
+        ),
+        (
+            ("--signal", "ablation", "--target", "answer", "--features", "mass:joint"),
+            "joint",
+            "chunks that add at least 0.001 nats to the log-likelihood of the answer",
+        ),
+    ],
+)
+def test_record_and_page_say_what_was_judged_and_for_which_reading(
+    place: Path, tmp_path: Path, options: tuple[str, ...], reading: str, over: str
+) -> None:
+    features = () if "answer" in options else FEATURES[:2]
+    given = (*options, *features, *FEATURES[2:])
+    done = train(place, *given, output=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert (record(tmp_path)["reading"], record(tmp_path)["judged_over"]) == (reading, over)
+    assert json.loads((tmp_path / "head_weights.json").read_text())["reading"] == reading
+    page = (tmp_path / PAGE_FILE).read_text()
+    assert f"nDCG@10 is over {over}." in page and f"<dd>{reading}</dd>" in page
+    assert "<dd>generated, of at most 4 tokens</dd>" in page
+    facts = provenance(tmp_path)
+    assert (facts["answers"], facts["answer_tokens"], facts["masks"]) == ("generated", 4, 6)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((*ABLATION, "--reading", "joint"), "--signal ablation with --reading joint"),
