@@ -109,7 +109,7 @@ def collect_ablations(
     store = ShardStore(folder, ShardAblations, settings=settings)
     reader = _AblationReader(model, answer_model, plan, seed)
     shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
-    found = [store.read(index) for index in range(len(shards))]
+    found = [store.read(index, shard) for index, shard in enumerate(shards)]
     total, collected = len(examples), []
     done = sum(len(shard) for shard, own in zip(shards, found, strict=True) if own is not None)
     progress(done, total)

@@ -90,7 +90,10 @@ def collect(
             f"{model.prompts.max_tokens} tokens; pass shorter questions"
             + (', fewer or shorter chunks, or use reading="independent"' * (reading == "joint"))
         )
-    found = [store.read(index) for index in range(len(shards))]
+    found = [
+        store.read(index, [sample.example for sample in samples])
+        for index, samples in enumerate(shards)
+    ]
     total = sum(map(len, shards))
     done = sum(len(features.examples) for features in found if features is not None)
     progress(done, total)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
@@ -258,6 +259,14 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path: Path) -
     whole = run(tmp_path / "whole", make_examples("ab"))
     assert same(resumed, whole)
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def test_a_shard_of_other_examples_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, make_examples("a"))
+    path, shard = tmp_path / "shard-00000.safetensors", tmp_path / "shard-00001.safetensors"
+    save_file(load_file(shard), path)  # as older versions wrote it
+    with pytest.raises(DataError, match="shard-00000.safetensors holds other examples"):
+        run(tmp_path, make_examples("a"))
 
 
 @pytest.mark.parametrize(
