@@ -34,7 +34,7 @@ from at2_rag.training.ablation_validation import Objective
 from at2_rag.training.answer_features import ANSWERS_FOLDER
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import plan_samples
-from at2_rag.training.dev_figures import DevSet, check_dev, choose_dev, collect_dev
+from at2_rag.training.dev_figures import DevSet, check_dev, choose_dev, collect_dev, count_shared
 from at2_rag.training.examples import Example, draw_per_source, read_files
 from at2_rag.training.record import (
     PAGE_FILE,
@@ -285,6 +285,7 @@ class _Run:
             examples,
             self._dev_place,
             left_out=left_out,
+            shared=count_shared(examples, self._examples),
             reading=self._request.reading,
             fingerprint=self._fingerprint,
             workers=self._workers,

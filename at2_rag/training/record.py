@@ -115,6 +115,7 @@ def dev_record(
         "data": list(data),
         "examples": dev.counts,
         "left_out": dict(dev.left_out),
+        "shared_with_training": dev.shared,
         "ndcg_at_10": round(figures.ndcg, 4),
         "by_source": _rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),

@@ -127,6 +127,13 @@ def test_what_was_ablated_and_judged_is_said() -> None:
     assert "nDCG@10 is over gold chunks." in text and "Reading independent" in text
 
 
+def test_dev_examples_that_were_trained_on_are_said() -> None:
+    record = training_record()
+    assert "share a gold passage" not in said(training_page(record))
+    record["dev"]["shared_with_training"] = 1234
+    assert "1,234 of the dev examples share a gold passage" in said(training_page(record))
+
+
 def test_what_is_missing_is_said() -> None:
     run = {**training_record()["run"], "peak_memory_mb": None}
     page = training_page(training_record(dev=None, learning_curve=[], left_out={}, run=run))

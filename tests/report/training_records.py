@@ -51,6 +51,7 @@ def training_record(**changes: Any) -> dict[str, Any]:
             "data": [],
             "examples": {"novels": 40, "seas": 2},
             "left_out": {"without gold": 3},
+            "shared_with_training": 0,
             "ndcg_at_10": 0.901,
             "by_source": {"novels": 0.911, "seas": 0.891},
             "gold_first": 0.75,

@@ -114,6 +114,19 @@ def test_the_page_shows_the_figures_of_the_record(judged: Path, trained: Path) -
     assert record(trained)["dev"] is None and "No dev files" in (trained / PAGE_FILE).read_text()
 
 
+def test_dev_examples_that_were_trained_on_are_on_record(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    asked = {example.query for example in planted_examples()}
+    dev = planted_examples(["lakes"], each=6, chunks=6) + planted_examples(["hills"], each=3)[1:]
+    again = sum(example.query in asked for example in dev)
+    assert record(judged)["dev"]["shared_with_training"] == again > 0
+    done = train(place, *MASS, "--dev", place / "novels.jsonl", output=tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "WARNING: 8 of 8 dev examples share a gold passage or their question" in done.stderr
+    assert record(tmp_path / "out")["dev"]["shared_with_training"] == 8
+
+
 def test_dev_files_that_cannot_be_judged_are_seen_before_anything_is_read(
     place: Path, tmp_path: Path
 ) -> None:
