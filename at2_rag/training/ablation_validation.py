@@ -25,7 +25,7 @@ from at2_rag.training.ablation import Ablations, contributions, drops
 from at2_rag.training.fit import LinearFit, fit_listwise, fit_pearson
 from at2_rag.training.losses import AblationData, Floats, ListwiseData
 from at2_rag.training.store import ShardAblations
-from at2_rag.training.validation import feature_matrix, ndcg_at_10, rounded
+from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10, rounded
 
 LEAST_CONTRIBUTION = 1.0
 """Nats that a chunk adds to a text's log-likelihood if it mattered."""
@@ -275,6 +275,8 @@ def cross_validate_ablations(
 ) -> Iterator[AblationResult]:
     """Yield the out-of-fold figures of each candidate.
 
+    nDCG is that of samples of `FEWEST_CHUNKS` chunks or more, as in `cross_validate`.
+
     Args:
         samples: The samples.
         folds: Each sample's fold.
@@ -284,7 +286,8 @@ def cross_validate_ablations(
             are judged.
 
     Raises:
-        InputError: If no sample has a chunk that mattered beside one that didn't.
+        InputError: If no sample of `FEWEST_CHUNKS` chunks or more has one that mattered beside one
+            that didn't.
     """
     counts, names = samples.collected.counts, np.array(samples.sources)
     known = np.ones(len(samples.mattered), dtype=bool)
@@ -292,11 +295,12 @@ def cross_validate_ablations(
         known = ~samples.unlabelled
     mattered, ranked = samples.mattered & known, _counted(known, counts)
     some = _counted(mattered, counts)
-    judged = (some > 0) & (some < ranked)
+    judged = (some > 0) & (some < ranked) & (ranked >= FEWEST_CHUNKS)
     if not judged.any():
         raise InputError(
             f"of {len(counts)} samples none has a chunk that matters (is gold, or adds "
-            f"{LEAST_CONTRIBUTION} nats) beside one that doesn't; pass more examples"
+            f"{LEAST_CONTRIBUTION} nats) beside one that doesn't, and {FEWEST_CHUNKS} chunks or "
+            "more; pass more examples"
         )
     for candidate in candidates:
         matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)

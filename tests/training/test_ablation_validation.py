@@ -31,10 +31,12 @@ TELLING = (0, 1, 2)
 """The one feature (pass, layer, head) that says how much a chunk matters."""
 
 
-def make_samples(count: int = 60, *, seed: int = 0, labels: bool = True) -> AblationSamples:
+def make_samples(
+    count: int = 60, *, seed: int = 0, labels: bool = True, fewest: int = 4
+) -> AblationSamples:
     """An answer's likelihood is the sum of what the kept chunks matter, and a little noise."""
     rng = np.random.default_rng(seed)
-    counts = rng.integers(4, 9, count)
+    counts = rng.integers(fewest, 9, count)
     features = rng.normal(size=(counts.sum(), PASSES, LAYERS, HEADS)).astype(np.float16)
     matters = np.zeros(counts.sum())
     ends = np.cumsum(counts)
@@ -223,3 +225,29 @@ def test_labels_say_nothing_of_samples_that_are_all_gold() -> None:
         data = ListwiseData(matrix, target, counts, ones).take(used)
         expected = fit_listwise(data, ridge=design.ridge)
         assert fit.weight == pytest.approx(expected.weight, rel=1e-3, abs=1e-5)
+
+
+def test_samples_of_few_chunks_are_fitted_on_but_not_judged() -> None:
+    samples = make_samples(fewest=2)
+    counts, ones = samples.collected.counts, np.ones(60)
+    folds, design = np.arange(60) % 5, candidate("contributions")
+    matrix = feature_matrix(samples.collected, design.spec, design.depth)
+    assert samples.labels is not None and (counts < 4).any()
+    values: dict[str, list[float]] = {"even": [], "odd": []}
+    for index, (end, count) in enumerate(zip(np.cumsum(counts), counts, strict=True)):
+        if count < 4:
+            continue
+        fit = samples.fit(matrix, design, folds != index % 5, ones)
+        scores = matrix[end - count : end] @ fit.weight
+        gold = int(np.argmax(samples.labels[end - count : end]))  # the one there is
+        values["odd" if index % 2 else "even"].append(
+            1 / np.log2(2 + np.count_nonzero(scores > scores[gold]))
+        )
+    [result] = judge(samples, design)
+    assert result.by_source == pytest.approx({name: np.mean(own) for name, own in values.items()})
+    few = make_samples(200, fewest=2)
+    flat = dataclasses.replace(
+        few, labels=np.repeat(few.collected.counts < 4, few.collected.counts)
+    )
+    with pytest.raises(InputError, match="and 4 chunks or more; pass more examples"):
+        judge(flat, design)
