@@ -268,8 +268,9 @@ class _AblationReader:
 
 
 def _reference_answer(example: Example) -> str:
-    """Return the first reference answer, lone surrogates replaced; "" for none."""
-    return next((replace_surrogates(text).strip() for text in example.answers), "")
+    """Return the first reference answer not blank, lone surrogates replaced; "" for none."""
+    answers = (replace_surrogates(text).strip() for text in example.answers)
+    return next(filter(None, answers), "")
 
 
 def _to_shard(

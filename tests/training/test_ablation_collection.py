@@ -136,7 +136,8 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
         dataclasses.replace(example, answers=(f" answer {number} ", "another"))
         for number, example in enumerate(make_examples("a"))
     ]
-    examples[1] = dataclasses.replace(examples[1], answers=())
+    examples[1] = dataclasses.replace(examples[1], answers=(" ",))
+    examples[2] = dataclasses.replace(examples[2], answers=("", " \n", "answer 2"))
     plan = dataclasses.replace(PLAN, reference=True)
     collected = run(tmp_path, examples, plan=plan)
     assert collected.examples.tolist() == [0, 2, 3]
