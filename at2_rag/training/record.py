@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from at2_rag.chunks import replace_surrogates
 from at2_rag.training import ablation_validation
+from at2_rag.training.validation import rounded
 
 if TYPE_CHECKING:
     from at2_rag.training.ablation_trainer import AblationTraining
@@ -117,9 +118,9 @@ def dev_record(
         "left_out": dict(dev.left_out),
         "shared_with_training": dev.shared,
         "ndcg_at_10": round(figures.ndcg, 4),
-        "by_source": _rounded(figures.ndcg_by_source),
+        "by_source": rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),
-        "gold_first_by_source": _rounded(figures.gold_first_by_source),
+        "gold_first_by_source": rounded(figures.gold_first_by_source),
     }
 
 
@@ -145,7 +146,3 @@ def _candidates(training: Training | AblationTraining) -> list[dict[str, Any]]:
         }
         for result in training.results
     ]
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
