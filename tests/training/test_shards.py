@@ -225,3 +225,27 @@ def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
             assert mark == (chunk.text == "by jane AUSTEN, 1815")
             seen["unlabelled" if mark else "labelled"] += 1
     assert seen["unlabelled"] and seen["labelled"]
+
+
+def test_a_gold_text_under_another_title_is_no_distractor() -> None:
+    text = "The long passage"
+    asking = dataclasses.replace(
+        example(0, chunks=2), chunks=(Chunk(text, title="A"), Chunk("x", title="A"))
+    )
+    others = [
+        example(number, chunks=3, shared=(Chunk(f" the  LONG passage{end}", title="B"),))
+        for number, end in ((1, ""), (2, " more"))
+    ]
+    examples, seen = [asking, *others], Counter[str]()
+    for seed in range(40):
+        [labelled, *_] = draw_samples(examples, range(3), seed=seed)
+        seen.update(chunk.text for chunk in labelled.chunks[2:])
+        [plain, *_] = draw_samples(examples, range(3), seed=seed, labelled=False)
+        marked = [
+            c for c, m in zip(plain.chunks, unlabelled_chunks(asking, plain), strict=True) if m
+        ]
+        same = [chunk for chunk in plain.chunks[2:] if chunk.text == " the  LONG passage"]
+        assert marked == same
+        seen["marked"] += len(same)
+    assert seen[" the  LONG passage more"] and seen["marked"]
+    assert not seen[" the  LONG passage"]
