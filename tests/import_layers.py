@@ -66,7 +66,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training",
                 "training.answers",
                 "training.losses",
-                "training.store",
+                "training.whole_files",
                 "training.learning_curve",
                 "training.store_size",
             ),
@@ -75,6 +75,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.examples",
                 "training.fit",
                 "training.head_importance",
+                "training.store",
             ),
             (
                 "training.answer_decoding",
@@ -85,7 +86,8 @@ LAYERS: Mapping[str, Layer] = {
             ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
             ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
-            ("training.ablation_trainer", "training.trainer"),
+            ("training.trainer",),
+            ("training.ablation_trainer",),
         ),
         ("values", "reading"),
     ),
@@ -96,7 +98,12 @@ LAYERS: Mapping[str, Layer] = {
         (("command_line", "passage_files", "result_table", "step_progress"),), ("values",)
     ),
     "commands": Layer(
-        (("model_commands", "training.record"), ("training.command",), ("training.cli",), ("cli",)),
+        (
+            ("model_commands", "training.record", "training.results_table"),
+            ("training.command",),
+            ("training.cli",),
+            ("cli",),
+        ),
         ("values", "leaves", "model", "reading", "composition", "training", "report", "console"),
     ),
 }
