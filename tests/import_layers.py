@@ -67,7 +67,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training",
                 "training.answers",
                 "training.losses",
-                "training.store",
+                "training.whole_files",
                 "training.learning_curve",
                 "training.store_size",
             ),
@@ -76,6 +76,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.examples",
                 "training.fit",
                 "training.head_importance",
+                "training.store",
             ),
             (
                 "training.answer_decoding",
@@ -86,7 +87,8 @@ LAYERS: Mapping[str, Layer] = {
             ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
             ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
-            ("training.ablation_trainer", "training.trainer"),
+            ("training.trainer",),
+            ("training.ablation_trainer",),
         ),
         ("values", "reading"),
     ),
@@ -98,7 +100,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "commands": Layer(
         (
-            ("model_commands", "training.record"),
+            ("model_commands", "training.record", "training.results_table"),
             ("training.command",),
             ("training.cli",),
             ("cli",),

@@ -44,7 +44,9 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Command", record["command"]),
         ("Model", settings["model"]),
         ("Signal", settings["signal"]),
-        ("Reading", settings["reading"]),
+        ("Target", settings["target"]),
+        ("Reading", record["reading"]),
+        *_ablation_facts(settings),
         ("Data", ", ".join(f"{file['name']} ({file['examples']:,})" for file in record["data"])),
         ("Samples", f"{sum(samples.values()):,} ({by_source})"),
         ("Left out", left_out or "none"),
@@ -53,6 +55,17 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Peak memory", f"{peak:,} MB" if peak is not None else "not known on this system"),
         ("Machine", f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in record["versions"].items())),
+    ]
+
+
+def _ablation_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if settings["signal"] == "evidence":
+        return []
+    generated = settings["answers"] == "generated"
+    answers = f", of at most {settings['answer_tokens']} tokens" if generated else ""
+    return [
+        ("Ablations", f"{settings['masks']} random masks, over {settings['reading']} chunk states"),
+        ("Answers", f"{settings['answers']}{answers}"),
     ]
 
 

@@ -18,6 +18,7 @@ import torch
 
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, packs
+from at2_rag.chunks import replace_surrogates
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.features import PASSES, Pass
 from at2_rag.prompt import PromptLayout
@@ -108,7 +109,7 @@ def collect_ablations(
     store = ShardStore(folder, ShardAblations, settings=settings)
     reader = _AblationReader(model, answer_model, plan, seed)
     shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
-    found = [store.read(index) for index in range(len(shards))]
+    found = [store.read(index, shard) for index, shard in enumerate(shards)]
     total, collected = len(examples), []
     done = sum(len(shard) for shard, own in zip(shards, found, strict=True) if own is not None)
     progress(done, total)
@@ -192,7 +193,8 @@ class _AblationReader:
             states.update(encoded)
         lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
         found = self._answers(examples, fitting, states, workers)
-        answered = [(*own, answer) for own, answer in zip(fitting, found, strict=True) if answer]
+        given = [(*own, answer) for own, answer in zip(fitting, found, strict=True) if answer]
+        answered = [own for own in given if self._holds(*own[1:])]
 
         def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
             with torch.inference_mode():
@@ -210,7 +212,8 @@ class _AblationReader:
         answers = [answer for _, _, answer in answered]
         read = list(workers.map(features, samples, layouts))
         ablated = list(workers.map(ablations, samples, layouts, answers))
-        reasons = [len(shard) - len(drawn), len(drawn) - len(fitting), len(fitting) - len(samples)]
+        too_long = len(drawn) - len(fitting) + len(given) - len(answered)
+        reasons = [len(shard) - len(drawn), too_long, len(fitting) - len(given)]
         shape = (0, len(PASSES["independent"]), self._model.depth, self._model.heads)
         nothing = np.zeros(shape, dtype=np.float16)
         stacked = (
@@ -225,12 +228,19 @@ class _AblationReader:
         room = self._model.prompts.max_tokens - self._plan.answer_tokens
         try:
             layout = self._model.prompts.independent(example.query, sample.chunks)
-            if self._plan.reference and (answer := _reference_answer(example)):
-                self._model.prompts.answer(layout, answer)
-                return layout
         except PromptTooLongError:
             return None
+        if self._plan.reference and (answer := _reference_answer(example)):
+            return layout if self._holds(layout, answer) else None
         return layout if question_end(self._answer_model, layout) <= room else None
+
+    def _holds(self, layout: PromptLayout, answer: str) -> bool:
+        """Tell whether the window holds an answer, whose text may be more tokens than it was."""
+        try:
+            self._model.prompts.answer(layout, answer)
+        except PromptTooLongError:
+            return False
+        return True
 
     def _answers(
         self,
@@ -258,8 +268,9 @@ class _AblationReader:
 
 
 def _reference_answer(example: Example) -> str:
-    """Return the first reference answer; "" for none."""
-    return next((text.strip() for text in example.answers), "")
+    """Return the first reference answer not blank, lone surrogates replaced; "" for none."""
+    answers = (replace_surrogates(text).strip() for text in example.answers)
+    return next(filter(None, answers), "")
 
 
 def _to_shard(

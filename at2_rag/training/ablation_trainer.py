@@ -32,12 +32,18 @@ from at2_rag.training.ablation_validation import (
     Objective,
     cross_validate_ablations,
 )
-from at2_rag.training.answer_features import ANSWERS_FOLDER, with_answer_features
+from at2_rag.training.answer_features import (
+    ANSWERS_FOLDER,
+    answer_settings,
+    with_answer_features,
+)
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
-from at2_rag.training.shards import Sample, plan_shards
+from at2_rag.training.shards import Sample, plan_shards, unlabelled_chunks
+from at2_rag.training.store import check_collection
+from at2_rag.training.trainer import check_gold_groups, labelled_groups
 from at2_rag.training.validation import (
     RIDGES,
     assign_folds,
@@ -107,7 +113,8 @@ def train_on_ablations(
     signal and every ridge; then the best of them at each of the other depths. With the signal
     "ablation" no label is looked at, neither in the fit nor in the choice, and folds keep examples
     together whose most important chunk is the same passage. With "both", gold labels are among
-    the objectives, judge all of them, and group the folds.
+    the objectives, judge all of them, and group the folds; they say nothing of added chunks that
+    hold a reference answer, nor of samples whose chunks are all gold.
 
     Args:
         model: The scoring model, cut to the deepest layer wanted.
@@ -131,12 +138,22 @@ def train_on_ablations(
             tells anything.
         DataError: If the folder holds another collection.
     """
-    reading: Reading = "joint" if target == "answer" else "independent"
-    specs = list(specs) if specs is not None else feature_specs(reading)
+    specs = list(specs) if specs is not None else feature_specs(_reading(target))
     objectives = objectives or OBJECTIVES[signal]
-    _check_designs(model, signal, reading, specs=specs, objectives=objectives, depths=depths)
     plan = plan or AblationPlan()
     identity: dict[str, Any] = {"fingerprint": fingerprint, "seed": seed, "plan": plan}
+    check_ablation_training(
+        model,
+        examples,
+        folder,
+        signal=signal,
+        target=target,
+        specs=specs,
+        objectives=objectives,
+        depths=depths,
+        folds=folds,
+        **identity,
+    )
     collected = collect_ablations(
         model,
         answer_model,
@@ -148,25 +165,22 @@ def train_on_ablations(
     )
     drawn = _drawn(examples, seed)
     if target == "answer":
-        settings = ablation_settings(model, examples, **identity)
         collected = with_answer_features(
             model,
             examples,
             collected,
             [drawn[int(index)] for index in collected.examples],
             Path(folder) / ANSWERS_FOLDER,
-            identity=hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
+            identity=_identity(model, examples, **identity),
             workers=workers,
             progress=lambda done, total: progress("reading answers", done, total),
         )
     sources = [examples[index].source for index in collected.examples]
     chunks = [drawn[int(index)] for index in collected.examples]
-    labels = (
-        np.array([label for sample in chunks for label in sample.labels])
-        if signal == "both"
-        else None
+    labels, unlabelled = _labels(examples, chunks) if signal == "both" else (None, None)
+    samples = AblationSamples.of(
+        collected, sources, labels, unlabelled=unlabelled, question=target == "question"
     )
-    samples = AblationSamples.of(collected, sources, labels, question=target == "question")
     groups = _groups(examples, samples, chunks, labelled=signal == "both")
     if len(set(groups)) < folds:
         raise InputError(
@@ -239,6 +253,65 @@ def train_on_ablations(
     )
 
 
+def check_ablation_training(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    fingerprint: str,
+    signal: Signal = "ablation",
+    target: TargetRule = "question",
+    plan: AblationPlan | None = None,
+    specs: Sequence[FeatureSpec] | None = None,
+    objectives: Sequence[Objective] = (),
+    depths: Sequence[int] = (),
+    folds: int = 5,
+    seed: int = 0,
+) -> None:
+    """Refuse what `train_on_ablations` would, as far as can be told before anything is read.
+
+    Raises:
+        InputError: See `train_on_ablations`, which has the same arguments.
+        DataError: If the folder holds another collection.
+    """
+    _check_designs(
+        model, signal, _reading(target), specs=specs or (), objectives=objectives, depths=depths
+    )
+    if len(examples) < folds:
+        raise InputError(
+            f"the data has {len(examples)} examples, cross-validation needs {folds}; pass more "
+            "data or fewer folds"
+        )
+    if signal == "both":
+        check_gold_groups(labelled_groups(examples), folds)
+    identity: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "seed": seed,
+        "plan": plan or AblationPlan(),
+    }
+    check_collection(folder, ablation_settings(model, examples, **identity))
+    if target == "answer":
+        settings = answer_settings(model, _identity(model, examples, **identity))
+        check_collection(Path(folder) / ANSWERS_FOLDER, settings)
+
+
+def _reading(target: TargetRule) -> Reading:
+    return "joint" if target == "answer" else "independent"
+
+
+def _identity(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    *,
+    fingerprint: str,
+    seed: int,
+    plan: AblationPlan,
+) -> str:
+    """Return a hash of all that decides collected ablations."""
+    settings = ablation_settings(model, examples, fingerprint=fingerprint, seed=seed, plan=plan)
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+
 def _check_designs(
     model: ScoringModel,
     signal: Signal,
@@ -272,6 +345,17 @@ def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:
         for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
         for sample in drawn_samples(examples, shard, seed=seed)
     }
+
+
+def _labels(
+    examples: Sequence[Example], drawn: Sequence[Sample]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return for every chunk whether it is gold, and whether that is a guess."""
+    guesses = [
+        guess for sample in drawn for guess in unlabelled_chunks(examples[sample.example], sample)
+    ]
+    labels = [label for sample in drawn for label in sample.labels]
+    return np.array(labels), np.array(guesses)
 
 
 def _groups(

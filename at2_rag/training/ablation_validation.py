@@ -25,7 +25,7 @@ from at2_rag.training.ablation import Ablations, contributions, drops
 from at2_rag.training.fit import LinearFit, fit_listwise, fit_pearson
 from at2_rag.training.losses import AblationData, Floats, ListwiseData
 from at2_rag.training.store import ShardAblations
-from at2_rag.training.validation import feature_matrix, ndcg_at_10, rounded
+from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10, rounded
 
 LEAST_CONTRIBUTION = 1.0
 """Nats that a chunk adds to a text's log-likelihood if it mattered."""
@@ -105,6 +105,8 @@ class AblationSamples:
             token.
         contributions: [sum of counts] float64, what each chunk adds to the log-likelihood of
             the question, or of the answer, in nats.
+        unlabelled: [sum of counts] bool, chunks whose label is a guess: labels are neither fitted
+            to nor judged there. May be None, for none.
     """
 
     collected: ShardAblations
@@ -114,6 +116,7 @@ class AblationSamples:
     effects: tuple[npt.NDArray[np.float64], ...]
     drops: npt.NDArray[np.float64]
     contributions: npt.NDArray[np.float64]
+    unlabelled: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -122,6 +125,7 @@ class AblationSamples:
         sources: Sequence[str],
         labels: npt.NDArray[np.bool_] | None = None,
         *,
+        unlabelled: npt.NDArray[np.bool_] | None = None,
         question: bool = True,
     ) -> AblationSamples:
         """Take collected arrays apart into samples.
@@ -130,6 +134,7 @@ class AblationSamples:
             collected: The arrays.
             sources: Each sample's data set.
             labels: [sum of counts] bool, gold or not; None where labels aren't to be used.
+            unlabelled: [sum of counts] bool, chunks whose label is a guess; None for none.
             question: Whether contributions are those to the question; else to the answer.
         """
         masks = collected.masks_of_samples()
@@ -144,6 +149,7 @@ class AblationSamples:
             tuple(own.logit_probabilities for own in ablations),
             np.concatenate([drops(own) for own in ablations]),
             np.concatenate([contributions(*own) for own in zip(masks, told, strict=True)]),
+            unlabelled,
         )
 
     @property
@@ -178,34 +184,52 @@ class AblationSamples:
         if objective == "pearson":
             ablations = AblationData(matrix, counts, weights, self.masks, self.effects)
             return fit_pearson(ablations.take(samples), ridge=candidate.ridge)
-        relevance = self._relevance(objective)
-        starts = np.cumsum(counts) - counts
-        told = samples & (np.add.reduceat(relevance, starts) > 0)
+        rows = np.ones(len(matrix), dtype=bool)
+        if objective in ("evidence", "mixed") and self.unlabelled is not None:
+            rows = ~self.unlabelled
+        relevance, counts = self._relevance(objective, rows), _counted(rows, counts)
+        told = samples & (np.add.reduceat(relevance, np.cumsum(counts) - counts) > 0)
         if not told.any():
             raise InputError(f"no sample tells anything about {objective!r}; pass more examples")
-        listwise = ListwiseData(matrix, relevance, counts, weights).take(told)
+        listwise = ListwiseData(matrix[rows], relevance, counts, weights).take(told)
         return fit_listwise(listwise, ridge=candidate.ridge)
 
-    def _relevance(self, objective: Objective) -> npt.NDArray[np.float64]:
-        """Return how much each chunk matters, at least 0, on a scale of each sample's own."""
-        if objective == "drops":
-            return np.maximum(self.drops, 0)
-        if objective == "contributions":
-            return np.maximum(self.contributions, 0)
-        gold = self._in_sum(np.asarray(self.labels, dtype=np.float64))
-        if objective == "evidence":
-            return gold
-        told = self._in_sum(np.maximum(self.contributions, 0))
-        return (1 - MIXED_SHARE) * gold + MIXED_SHARE * told
+    def _relevance(
+        self, objective: Objective, rows: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Return how much each of the chunks matters, at least 0, on a scale of a sample's own.
 
-    def _in_sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return each value's part of its sample's sum; 0 where that is 0."""
-        counts = self.collected.counts
-        totals = np.add.reduceat(values, np.cumsum(counts) - counts)
-        shares: npt.NDArray[np.float64] = values / np.repeat(
-            np.where(totals > 0, totals, 1), counts
-        )
-        return shares
+        Labels say nothing of samples whose chunks are all gold.
+        """
+        if objective == "drops":
+            return np.maximum(self.drops[rows], 0)
+        told = np.maximum(self.contributions[rows], 0)
+        if objective == "contributions":
+            return told
+        counts = _counted(rows, self.collected.counts)
+        gold = np.asarray(self.labels, dtype=np.float64)[rows]
+        totals = np.add.reduceat(gold, np.cumsum(counts) - counts)
+        gold *= np.repeat(totals < counts, counts)
+        if objective == "evidence":
+            return _in_sum(gold, counts)
+        return (1 - MIXED_SHARE) * _in_sum(gold, counts) + MIXED_SHARE * _in_sum(told, counts)
+
+
+def _counted(rows: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return how many of each sample's chunks hold in a mask over all of them."""
+    counted: npt.NDArray[np.int64] = np.add.reduceat(
+        rows.astype(np.int64), np.cumsum(counts) - counts
+    )
+    return counted
+
+
+def _in_sum(
+    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return each value's part of its sample's sum; 0 where that is 0."""
+    totals = np.add.reduceat(values, np.cumsum(counts) - counts)
+    shares: npt.NDArray[np.float64] = values / np.repeat(np.where(totals > 0, totals, 1), counts)
+    return shares
 
 
 def softmax_by_sample(
@@ -251,6 +275,8 @@ def cross_validate_ablations(
 ) -> Iterator[AblationResult]:
     """Yield the out-of-fold figures of each candidate.
 
+    nDCG is that of samples of `FEWEST_CHUNKS` chunks or more, as in `cross_validate`.
+
     Args:
         samples: The samples.
         folds: Each sample's fold.
@@ -260,17 +286,21 @@ def cross_validate_ablations(
             are judged.
 
     Raises:
-        InputError: If no sample has a chunk that mattered beside one that didn't.
+        InputError: If no sample of `FEWEST_CHUNKS` chunks or more has one that mattered beside one
+            that didn't.
     """
     counts, names = samples.collected.counts, np.array(samples.sources)
-    mattered = samples.mattered
-    starts = np.cumsum(counts) - counts
-    some = np.add.reduceat(mattered.astype(int), starts)
-    judged = (some > 0) & (some < counts)
+    known = np.ones(len(samples.mattered), dtype=bool)
+    if samples.labels is not None and samples.unlabelled is not None:
+        known = ~samples.unlabelled
+    mattered, ranked = samples.mattered & known, _counted(known, counts)
+    some = _counted(mattered, counts)
+    judged = (some > 0) & (some < ranked) & (ranked >= FEWEST_CHUNKS)
     if not judged.any():
         raise InputError(
             f"of {len(counts)} samples none has a chunk that matters (is gold, or adds "
-            f"{LEAST_CONTRIBUTION} nats) beside one that doesn't; pass more examples"
+            f"{LEAST_CONTRIBUTION} nats) beside one that doesn't, and {FEWEST_CHUNKS} chunks or "
+            "more; pass more examples"
         )
     for candidate in candidates:
         matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)
@@ -281,8 +311,8 @@ def cross_validate_ablations(
             rows = np.repeat(held, counts)
             scores[rows] = matrix[rows] @ fit.weight + fit.bias
         quality = np.full(len(counts), np.nan)
-        rows = np.repeat(judged, counts)
-        quality[judged] = ndcg_at_10(scores[rows], mattered[rows], counts[judged])
+        rows = np.repeat(judged, counts) & known
+        quality[judged] = ndcg_at_10(scores[rows], mattered[rows], ranked[judged])
         ndcg = _by_source(quality, names)
         faithful = _by_source(np.array(faithfulness(samples, scores)), names)
         shares = softmax_by_sample(scores, counts)

@@ -96,7 +96,8 @@ def _greedy(
         keys.shape[2] - len(row) - max_new_tokens
         for (keys, _), row in zip(pasts, rows, strict=True)
     ]
-    end_ids = sorted(model.end_ids)
+    end_ids = model.end_ids
+    no_end = torch.tensor(sorted(end_ids), dtype=torch.int64)  # may be empty
     for step in range(max_new_tokens):
         lengths = [len(rows[place]) for place in going]
         reading.begin(going, [filled[place] for place in going], lengths)
@@ -112,7 +113,7 @@ def _greedy(
             rows=last,
         )
         if step < LEAST_TOKENS:
-            logits = logits.index_fill(1, torch.tensor(end_ids, device=logits.device), -torch.inf)
+            logits = logits.index_fill(1, no_end.to(logits.device), -torch.inf)
         chosen = logits.argmax(-1).tolist()
         still = []
         for place, length, token in zip(going, lengths, chosen, strict=True):

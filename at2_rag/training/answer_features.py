@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.answer_pass import read_answer
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.prompt import AnswerLayout
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.collection import stacked_features
@@ -45,6 +45,19 @@ class ShardAnswerFeatures(ShardArrays):
     read: npt.NDArray[np.bool_]
     log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long arrays have to be by what others say."""
+        return {"log_ratio": len(self.log_mass)}
+
+    def is_of(self, planned: Sequence[int]) -> bool:
+        """Tell whether it tells of as many samples."""
+        return len(self.read) == len(planned)
+
+
+def answer_settings(model: ScoringModel, identity: str) -> dict[str, object]:
+    """Return all that decides features of answers, JSON-ready; see `with_answer_features`."""
+    return {"format": FORMAT, "depth": model.depth, "ablations": identity}
 
 
 def with_answer_features(
@@ -79,11 +92,7 @@ def with_answer_features(
         ScoringError: If the model's numbers overflowed.
         StorageError: If a shard can't be written.
     """
-    store = ShardStore(
-        folder,
-        ShardAnswerFeatures,
-        settings={"format": FORMAT, "depth": model.depth, "ablations": identity},
-    )
+    store = ShardStore(folder, ShardAnswerFeatures, settings=answer_settings(model, identity))
     answers = collected.answers_of_samples()
 
     def layout_of(place: int) -> AnswerLayout | None:
@@ -104,7 +113,7 @@ def with_answer_features(
     with ThreadPoolExecutor(workers) as executor:
         for number, start in enumerate(starts):
             places = range(start, min(start + SHARD_SAMPLES, len(samples)))
-            shard = store.read(number)
+            shard = store.read(number, places)
             if shard is None:
                 layouts = [layout_of(place) for place in places]
                 fitting = [layout for layout in layouts if layout is not None]
@@ -122,4 +131,9 @@ def with_answer_features(
             "examples with fewer or shorter chunks"
         )
     kept = collected.take(features.read)
+    if len(features.log_mass) != kept.counts.sum():
+        raise DataError(
+            f"{folder} holds features of {len(features.log_mass)} chunks, the ablations are of "
+            f"{kept.counts.sum()}; remove that folder, and a rerun makes it anew"
+        )
     return replace(kept, log_mass=features.log_mass, log_ratio=features.log_ratio)

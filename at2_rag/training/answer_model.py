@@ -33,6 +33,8 @@ BATCH_TOKENS = 4096
 LOGIT_ROWS = 1024
 """Most rows of next-token logits held at a time."""
 
+_LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
+
 
 class AnswerModel:
     """A causal language model that answers, with its ablations.
@@ -367,7 +369,10 @@ def logit_probability(token_logits: Tensor) -> Tensor:
         token_logits: [..., A], logit-probabilities of its tokens.
     """
     log_p = log_probability(token_logits)
-    return log_p - (-torch.expm1(log_p)).log()
+    # Next to 0, where log p is lost or vanishes, 1 - p is the sum of the tokens' exp(-logit).
+    near = -(-token_logits.double()).logsumexp(-1)
+    sure = log_p > -_LEAST_LOSS
+    return torch.where(sure, near, log_p - (-torch.expm1(log_p.masked_fill(sure, -1))).log())
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

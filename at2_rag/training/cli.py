@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from at2_rag.command_line import CommandError, command_without_places, verbose_option
 from at2_rag.model_hub import DEFAULT_MODEL
 
+_ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _REMEDY = 'run: pip install "at2-rag[train]"'
 
 
@@ -21,7 +23,8 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     default="evidence",
     show_default=True,
     help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
-    "model's own answer (needs no labels; independent reading), or both.",
+    "likelihood of the question and of the model's own answer (needs no labels; independent "
+    "reading), or both.",
 )
 @click.option(
     "--target",
@@ -69,7 +72,7 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of distractors and folds.",
+    help="Of the examples that --limit draws, added chunks, masks and folds.",
 )
 @click.option(
     "--collected",
@@ -119,4 +122,11 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     except ImportError as error:
         remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
         raise CommandError(f"fitting head weights is not possible: {error}{remedy}") from error
+    for name in _ABLATION_OPTIONS:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and options["signal"] == "evidence":
+            raise CommandError(
+                f"--{name.replace('_', '-')} {options[name]} with --signal evidence, which ablates "
+                "nothing; leave it out, or pass --signal ablation or both"
+            )
     run_training(TrainRequest(**options), command=command_without_places(context))

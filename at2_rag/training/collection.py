@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +19,8 @@ from torch import Tensor
 
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
-from at2_rag.errors import InputError, ScoringError
+from at2_rag.chunks import Chunk
+from at2_rag.errors import InputError, PromptTooLongError, ScoringError
 from at2_rag.features import PASSES, Pass, Reading, log_mass
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
@@ -47,6 +50,9 @@ def collect(
 ) -> ShardFeatures:
     """Return the features of all examples, reading only the shards that `folder` doesn't hold.
 
+    Examples that exceed the model's window are left out, see `fits_window`. In joint reading
+    distractors are added only as long as the prompt fits.
+
     Args:
         model: The scoring model, cut to the deepest layer wanted.
         examples: What to read; see `plan_shards` and `draw_samples`.
@@ -63,32 +69,31 @@ def collect(
 
     Raises:
         DataError: If the folder holds a collection with other settings.
-        InputError: If no example has both gold and other chunks.
+        InputError: If no example has both gold and other chunks and fits the model's window.
         ScoringError: If the model's numbers overflowed.
         StorageError: If a shard can't be written.
     """
-    store = ShardStore(
-        folder,
-        ShardFeatures,
-        settings={
-            "format": FORMAT,
-            "reading": reading,
-            "depth": model.depth,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "fingerprint": fingerprint,
-            "template": model.prompts.template_hash,
-            "seed": seed,
-            "examples": content_hash(examples),
-            **({} if padded else {"padded": False}),
-        },
+    settings = feature_settings(
+        model, examples, reading=reading, fingerprint=fingerprint, seed=seed, padded=padded
     )
+    store = ShardStore(folder, ShardFeatures, settings=settings)
     shards = plan_samples(examples, reading=reading, seed=seed, padded=padded)
     if not shards:
         raise InputError(
             f"none of the {len(examples)} examples has both gold and other chunks; pass examples "
             "with both, or more examples of a source, so that they serve each other as distractors"
         )
-    found = [store.read(index) for index in range(len(shards))]
+    shards = _within_window(model, examples, shards, reading)
+    if not shards:
+        raise InputError(
+            f"none of the {len(examples)} examples fits the model's window of "
+            f"{model.prompts.max_tokens} tokens; pass shorter questions"
+            + (', fewer or shorter chunks, or use reading="independent"' * (reading == "joint"))
+        )
+    found = [
+        store.read(index, [sample.example for sample in samples])
+        for index, samples in enumerate(shards)
+    ]
     total = sum(map(len, shards))
     done = sum(len(features.examples) for features in found if features is not None)
     progress(done, total)
@@ -108,10 +113,36 @@ def collect(
     return join_shards(collected)
 
 
+def feature_settings(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    *,
+    reading: Reading,
+    fingerprint: str,
+    seed: int,
+    padded: bool = True,
+) -> dict[str, object]:
+    """Return all that decides collected features, JSON-ready; see `collect`."""
+    return {
+        "format": FORMAT,
+        "reading": reading,
+        "depth": model.depth,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint,
+        "template": model.prompts.template_hash,
+        "seed": seed,
+        "examples": content_hash(examples),
+        **({} if padded else {"padded": False}),
+    }
+
+
 def plan_samples(
     examples: Sequence[Example], *, reading: Reading, seed: int, padded: bool = True
 ) -> list[list[Sample]]:
-    """Return the samples of each shard that `collect` reads; no shard is empty."""
+    """Return the samples of each shard as they are drawn; no shard is empty.
+
+    `collect` reads of them what fits the model's window.
+    """
     most = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
     drawn = [
         draw_samples(examples, shard, seed=seed, most_chunks=most)
@@ -125,6 +156,51 @@ def plan_samples(
 def _as_it_is(examples: Sequence[Example], index: int) -> Sample:
     own = examples[index]
     return Sample(index, own.chunks, own.labels, own=len(own.chunks))
+
+
+def fits_window(
+    model: ScoringModel, query: str, chunks: Sequence[Chunk], *, reading: Reading
+) -> bool:
+    """Tell whether a prompt fits the model's window; independently read chunks always do."""
+    try:
+        if reading == "joint":
+            model.prompts.joint(query, chunks)
+        else:
+            model.prompts.independent(query, ())
+    except PromptTooLongError:
+        return False
+    return True
+
+
+def _within_window(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    shards: Sequence[Sequence[Sample]],
+    reading: Reading,
+) -> list[list[Sample]]:
+    """Return the samples that can be read, each with as many added chunks as fit."""
+    kept = []
+    for shard in shards:
+        cut = [_cut(model, examples[sample.example], sample, reading) for sample in shard]
+        if own := [sample for sample in cut if sample is not None]:
+            kept.append(own)
+    return kept
+
+
+def _cut(model: ScoringModel, example: Example, sample: Sample, reading: Reading) -> Sample | None:
+    """Return a sample without the added chunks that don't fit, None if nothing is left to rank."""
+    sizes = range(sample.own, len(sample.chunks) + 1)
+
+    def too_long(size: int) -> bool:
+        return not fits_window(model, example.query, sample.chunks[:size], reading=reading)
+
+    if not too_long(sizes[-1]):
+        return sample
+    size = sizes.start + bisect_left(sizes, True, key=too_long) - 1  # too long from one size on
+    labels = sample.labels[:size]
+    if size < sample.own or not any(labels) or all(labels):
+        return None
+    return replace(sample, chunks=sample.chunks[:size], labels=labels)
 
 
 class _Reader(Protocol):

@@ -11,27 +11,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich import box
-from rich.table import Table
+from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.command_line import without_place
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, StorageError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE, TargetRule
+from at2_rag.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE, TargetRule
 from at2_rag.model_hub import resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.report.training_page import training_page
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.ablation_collection import SHARD_TOKENS, AblationPlan, drawn_samples
-from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
+from at2_rag.training.ablation_trainer import (
+    AblationTraining,
+    check_ablation_training,
+    train_on_ablations,
+)
 from at2_rag.training.ablation_validation import Objective
 from at2_rag.training.answer_features import ANSWERS_FOLDER
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import plan_samples
-from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev
+from at2_rag.training.dev_figures import DevSet, check_dev, choose_dev, collect_dev, count_shared
 from at2_rag.training.examples import Example, draw_per_source, read_files
 from at2_rag.training.record import (
     PAGE_FILE,
@@ -40,6 +43,7 @@ from at2_rag.training.record import (
     file_record,
     training_record,
 )
+from at2_rag.training.results_table import results_table
 from at2_rag.training.shards import Sample, plan_shards
 from at2_rag.training.store_size import (
     ablation_bytes,
@@ -48,7 +52,8 @@ from at2_rag.training.store_size import (
     megabytes,
     missing_bytes,
 )
-from at2_rag.training.trainer import Training, train
+from at2_rag.training.trainer import Training, check_training, train
+from at2_rag.training.whole_files import check_writable, remove_leftovers, write_whole
 
 _DEPTH_SHARE = 0.6
 _CHARACTERS_A_TOKEN = 4
@@ -125,32 +130,41 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     specs = [_parse_features(text) for text in request.features] or None
     by_file = read_files(request.files, labelled=request.signal != "ablation")
     dev_by_file = read_files(request.dev)
+    data = _file_records(request.files, by_file)
+    dev_data = _file_records(request.dev, dev_by_file)
     examples = [example for own in by_file for example in own]
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
+    output = Path(request.output)
+    check_writable(output)
+    remove_leftovers(output)
     with StepProgress() as progress:
-        run = _Run(request, examples, [example for own in dev_by_file for example in own], progress)
-        training = run.train(specs)
-        judged = run.judge_on_dev(training, _file_records(request.dev, dev_by_file))
+        dev = [example for own in dev_by_file for example in own]
+        run = _Run(request, examples, dev, specs, progress)
+        training = run.train()
+        judged = run.judge_on_dev(training, dev_data)
     record = training_record(
         training,
         command=command,
         settings=request.settings,
-        data=_file_records(request.files, by_file),
+        data=data,
         dev=judged,
         seconds=progress.seconds,
     )
     _write(request, training, record)
-    progress.console.print(_table(training))
+    progress.console.print(results_table(training))
     if judged is not None:
-        progress.console.print(
+        _say(
+            progress,
             f"dev: nDCG@10 {judged['ndcg_at_10']:.3f}, gold first {judged['gold_first']:.3f} "
             f"({sum(judged['examples'].values()):,} examples)",
-            highlight=False,
         )
-    progress.console.print(
-        f"wrote {Path(request.output) / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
-    )
+    _say(progress, f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it")
+
+
+def _say(progress: StepProgress, text: str) -> None:
+    """Print a line as it is: names in it may look like markup, and paths stay whole."""
+    progress.console.print(Text(text), highlight=False, soft_wrap=True)
 
 
 class _Run:
@@ -161,9 +175,11 @@ class _Run:
         request: TrainRequest,
         examples: Sequence[Example],
         dev: Sequence[Example],
+        specs: Sequence[FeatureSpec] | None,
         progress: StepProgress,
     ) -> None:
         self._request, self._examples, self._progress = request, examples, progress
+        self._specs = specs
         progress("loading the model", 0, 1)
         disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
         torch.set_num_threads(1)  # see `collect`: many workers of one thread read faster
@@ -179,36 +195,77 @@ class _Run:
         chosen, left_out = (
             choose_dev(self._model, dev, reading=request.reading) if dev else ([], {})
         )
+        self._check(chosen)
         self._check_room(chosen)
         self._dev = self._collect_dev(chosen, left_out) if chosen else None
 
-    def train(self, specs: list[FeatureSpec] | None) -> Training | AblationTraining:
+    def _check(self, dev: Sequence[Example]) -> None:
+        """Refuse what can't be fitted before anything is read."""
+        request = self._request
+        if request.signal == "evidence":
+            check_training(
+                self._model,
+                self._examples,
+                request.place,
+                reading=request.reading,
+                **self._design,
+            )
+        else:
+            check_ablation_training(
+                self._model, self._examples, request.place, **self._ablation, **self._design
+            )
+        if dev:
+            check_dev(
+                self._model,
+                dev,
+                self._dev_place,
+                reading=request.reading,
+                fingerprint=self._fingerprint,
+            )
+
+    def train(self) -> Training | AblationTraining:
         """Collect what is missing and fit."""
         request = self._request
-        shared: dict[str, Any] = {
-            "fingerprint": self._fingerprint,
-            "specs": specs,
-            "depths": request.depths,
-            "folds": request.folds,
-            "seed": request.seed,
-            "workers": self._workers,
-            "progress": self._progress,
-        }
+        run: dict[str, Any] = {"workers": self._workers, "progress": self._progress}
         if request.signal == "evidence":
             return train(
-                self._model, self._examples, request.place, reading=request.reading, **shared
+                self._model,
+                self._examples,
+                request.place,
+                reading=request.reading,
+                **self._design,
+                **run,
             )
         return train_on_ablations(
             self._model,
             AnswerModel(self._loaded, self._tokenizer),
             self._examples,
             request.place,
-            signal=request.signal,
-            target=request.target,
-            objectives=request.objectives,
-            plan=request.plan,
-            **shared,
+            **self._ablation,
+            **self._design,
+            **run,
         )
+
+    @property
+    def _design(self) -> dict[str, Any]:
+        request = self._request
+        return {
+            "fingerprint": self._fingerprint,
+            "specs": self._specs,
+            "depths": request.depths,
+            "folds": request.folds,
+            "seed": request.seed,
+        }
+
+    @property
+    def _ablation(self) -> dict[str, Any]:
+        request = self._request
+        return {
+            "signal": request.signal,
+            "target": request.target,
+            "objectives": request.objectives,
+            "plan": request.plan,
+        }
 
     def judge_on_dev(
         self, training: Training | AblationTraining, data: Sequence[dict[str, Any]]
@@ -228,6 +285,7 @@ class _Run:
             examples,
             self._dev_place,
             left_out=left_out,
+            shared=count_shared(examples, self._examples),
             reading=self._request.reading,
             fingerprint=self._fingerprint,
             workers=self._workers,
@@ -265,10 +323,9 @@ class _Run:
             own_needed = feature_bytes(_chunk_counts(own), features=size)
             missing += missing_bytes(self._dev_place, own_needed)
         check_room(request.place, missing)
-        self._progress.console.print(
+        _say(
+            self._progress,
             f"what is read takes about {megabytes(missing)} more in {request.place}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -295,7 +352,11 @@ def _parse_features(text: str) -> FeatureSpec:
 def _write(
     request: TrainRequest, training: Training | AblationTraining, record: dict[str, Any]
 ) -> None:
-    ablated = {"answers": request.answers, "masks": request.masks}
+    ablated = {
+        "answers": request.answers,
+        **({"answer_tokens": request.answer_tokens} if request.answers == "generated" else {}),
+        "masks": request.masks,
+    }
     facts: dict[str, Any] = {
         "model": record["settings"]["model"],
         "revision": request.revision,
@@ -312,33 +373,15 @@ def _write(
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
     folder = Path(request.output)
-    training.weights.describe(**facts).save(folder)
-    _write_whole(folder / RECORD_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    _write_whole(folder / PAGE_FILE, training_page(record))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _table(training: Training | AblationTraining) -> Table:
-    sources = list(training.chosen.by_source)
-    table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("features", no_wrap=True)
-    objectives = "objective" in training.chosen.figures()
-    for heading in (*["objective"] * objectives, "layers", "ridge", "macro", *sources):
-        table.add_column(heading, justify="right")
-    for result in training.results:
-        design, figures = result.candidate, result.figures()
-        table.add_row(
-            f"{design.spec.quantity}:{'+'.join(design.spec.passes)}",
-            *([figures["objective"]] if objectives else []),
-            str(design.depth),
-            f"{design.ridge:g}",
-            f"{result.ndcg:.3f}",
-            *(f"{result.by_source[name]:.3f}" for name in sources),
-            style="bold" if result is training.chosen else None,
-        )
-    return table
+    try:
+        training.weights.describe(**facts).save(folder)
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_whole(folder / RECORD_FILE, text.encode())
+        write_whole(folder / PAGE_FILE, training_page(record).encode())
+    except OSError as error:
+        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+            (folder / f"{name}.part").unlink(missing_ok=True)
+        raise StorageError(
+            f"{folder} can't be written ({error}); make room or choose another folder: what was "
+            f"read is kept in {request.place}, and a rerun with --collected goes on from there"
+        ) from error

@@ -5,6 +5,7 @@ Each dev example is ranked with its own chunks, as it would be retrieved; nothin
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import InputError
 from at2_rag.features import Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.collection import collect
-from at2_rag.training.examples import Example
-from at2_rag.training.store import ShardFeatures
+from at2_rag.training.collection import collect, feature_settings, fits_window
+from at2_rag.training.examples import Example, passage_keys
+from at2_rag.training.store import TOO_LONG, ShardFeatures, check_collection
 from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10
+
+_logger = logging.getLogger(__name__)
+
+_SEED = 0  # decides nothing: no chunk is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,14 @@ class DevSet:
         collected: Features of each example's own chunks.
         sources: Each example's data set.
         left_out: Examples that can't be judged, by reason.
+        shared: How many share a gold passage or the question with the examples trained on; may be
+            None, where that isn't known.
     """
 
     collected: ShardFeatures
     sources: tuple[str, ...]
     left_out: Mapping[str, int]
+    shared: int | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,6 +120,51 @@ def choose_dev(
     return kept, dict(left_out)
 
 
+def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int:
+    """Return how many examples share a gold passage or the question with those trained on.
+
+    Passages and questions are compared without differences in case and white space. A warning is
+    logged where there are any: figures on such examples flatter.
+    """
+    passages = passage_keys(chunk for example in trained for chunk in example.gold)
+    questions = {_plain(example.query) for example in trained}
+    shared = sum(
+        _plain(example.query) in questions or not passages.isdisjoint(passage_keys(example.gold))
+        for example in examples
+    )
+    if shared:
+        _logger.warning(
+            "%d of %d dev examples share a gold passage or their question with the examples "
+            "trained on, so that the figures on dev flatter; take them out of one of both",
+            shared,
+            len(examples),
+        )
+    return shared
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def check_dev(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    reading: Reading,
+    fingerprint: str,
+) -> None:
+    """Check that the folder holds nothing else than `collect_dev` wants there.
+
+    Raises:
+        DataError: If it does.
+    """
+    settings = feature_settings(
+        model, examples, reading=reading, fingerprint=fingerprint, seed=_SEED, padded=False
+    )
+    check_collection(folder, settings)
+
+
 def collect_dev(
     model: ScoringModel,
     examples: Sequence[Example],
@@ -120,23 +173,24 @@ def collect_dev(
     left_out: Mapping[str, int],
     reading: Reading,
     fingerprint: str,
+    shared: int | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DevSet:
-    """Read what `choose_dev` returned; see `collect` for arguments and errors."""
+    """Read what `choose_dev` returned; see `collect` and `DevSet` for arguments and errors."""
     collected = collect(
         model,
         examples,
         folder,
         reading=reading,
         fingerprint=fingerprint,
-        seed=0,  # decides nothing: no chunk is added
+        seed=_SEED,
         padded=False,
         workers=workers,
         progress=progress,
     )
     sources = tuple(examples[index].source for index in collected.examples)
-    return DevSet(collected, sources, left_out)
+    return DevSet(collected, sources, left_out, shared)
 
 
 def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading) -> str | None:
@@ -146,11 +200,5 @@ def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading
         return "without gold"
     if all(example.labels):
         return "without a distractor"
-    try:
-        if reading == "joint":
-            model.prompts.joint(example.query, example.chunks)
-        else:
-            model.prompts.independent(example.query, example.chunks)
-    except PromptTooLongError:
-        return "longer than the model's window"
-    return None
+    fits = fits_window(model, example.query, example.chunks, reading=reading)
+    return None if fits else TOO_LONG

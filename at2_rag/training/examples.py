@@ -8,7 +8,8 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
 `answers` and `source` may be missing (no answers; the file's name without its ending), and
 `is_gold` where nothing is made of labels. A chunk may have `gold_sents`, a list of those of its
 sentences that are evidence. Keys not named here are ignored: `meta` in particular
-may hold answer material and is never read.
+may hold answer material and is never read. Lone surrogates (halves of characters) are kept in
+texts, but `id` and `source` can't have them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from at2_rag.chunks import Chunk, as_chunk
+from at2_rag.chunks import Chunk, as_chunk, replace_surrogates
 from at2_rag.errors import ChunkTypeError, DataError
 
 _MOST_NAMED = 5
@@ -156,7 +157,7 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
 
 def _read_file(path: Path, *, labelled: bool) -> list[Example | _BadLine]:
     """Return what each line that isn't blank holds, or why it can't be used."""
-    source = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    source = replace_surrogates(path.name).removesuffix(".gz").removesuffix(".jsonl")
     number = 0
     found: list[Example | _BadLine] = []
     try:
@@ -210,8 +211,8 @@ def _parse_line(line: bytes, *, source: str, place: str, labelled: bool) -> Exam
         raise DataError(f"{place}: 'question' is blank")
     chunks, labels, sentences = _parse_chunks(item, place, labelled=labelled)
     return Example(
-        id=_string(item, "id", place),
-        source=_string(item, "source", place) if item.get("source") is not None else source,
+        id=_name(item, "id", place),
+        source=_name(item, "source", place) if item.get("source") is not None else source,
         query=query,
         chunks=chunks,
         labels=labels,
@@ -262,6 +263,16 @@ def _string(item: dict[str, Any], key: str, place: str) -> str:
     value = _required(item, key, place)
     if not isinstance(value, str):
         raise DataError(f"{place}: '{key}' is a {type(value).__name__}; expected a string")
+    return value
+
+
+def _name(item: dict[str, Any], key: str, place: str) -> str:
+    """Return a string that can be written anywhere; text may hold lone surrogates, names not."""
+    value = _string(item, key, place)
+    if value != replace_surrogates(value):
+        raise DataError(
+            f"{place}: '{key}' is {value!a:.80}, with half a character (a lone surrogate); mend it"
+        )
     return value
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from at2_rag.errors import InputError
 from at2_rag.training.losses import (
     AblationData,
     ListwiseData,
@@ -59,6 +60,9 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
     Args:
         data: The samples.
         ridge: Penalty r in `loss + r / 2 * |v|^2`, v the weights of the standardised features.
+
+    Raises:
+        InputError: If a sample has no label above 0, or a number isn't finite.
     """
     standard = Standard.of(data.features)
     term = ListwiseLoss(data, standard)
@@ -82,7 +86,8 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
             features (bias included) and V the weighted mean variance of the predictions.
 
     Raises:
-        InputError: If no sample's effects vary.
+        InputError: If no sample's effects vary, no scores could tell its masks apart, or a number
+            isn't finite.
     """
     standard = Standard.of(data.features)
     term = PearsonLoss(data, standard)
@@ -92,7 +97,13 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
         slope = 2 * vector - square / variance * term.variance_slope(vector)
         return ridge / 2 * square / variance, ridge / 2 / variance * slope
 
-    vector = _minimise(term, penalty, term.least_squares(ridge))
+    start = term.least_squares(ridge)
+    if not term.variance(start) > 0:
+        raise InputError(
+            "no weights give predictions that vary over masks: all masks of a sample are alike, or "
+            "effects don't follow the features; pass samples with at least two different masks"
+        )
+    vector = _minimise(term, penalty, start)
     scaled = vector / np.sqrt(term.variance(vector))
     return _folded(standard, scaled[:-1], scaled[-1], term(vector)[0])
 

@@ -82,7 +82,13 @@ class Standard:
 
     @classmethod
     def of(cls, features: Floats) -> Standard:
-        """Return the mean and standard deviation of features [N, F]."""
+        """Return the mean and standard deviation of features [N, F].
+
+        Raises:
+            InputError: If a feature isn't finite.
+        """
+        if not np.isfinite(features).all():
+            raise InputError("the features hold NaN or infinity; collect them anew")
         scale = features.std(axis=0, dtype=np.float64)
         scale[scale < 1e-6] = np.inf  # a feature that never varies gets no weight
         return cls(features.mean(axis=0, dtype=np.float64), scale)
@@ -94,14 +100,26 @@ class Standard:
 
 
 class ListwiseLoss:
-    """The listwise loss and its gradient."""
+    """The listwise loss and its gradient.
+
+    Raises:
+        InputError: If a label is negative or no number, or a sample has none above 0.
+    """
 
     def __init__(self, data: ListwiseData, standard: Standard) -> None:
         self._matrix = standard.matrix(data.features)
         self._counts = data.counts
         self._starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
         labels = data.labels.astype(float)
-        self._target = labels / np.repeat(np.add.reduceat(labels, self._starts), data.counts)
+        if not (np.isfinite(labels) & (labels >= 0)).all():
+            raise InputError("labels hold NaN, infinity or values below 0; pass finite ones from 0")
+        totals = np.add.reduceat(labels, self._starts)
+        if not (totals > 0).all():
+            raise InputError(
+                f"{np.count_nonzero(totals <= 0)} of {len(totals)} samples have no label above 0; "
+                "leave them out"
+            )
+        self._target = labels / np.repeat(totals, data.counts)
         self._share = data.weights / data.weights.sum()
         self._row_share = np.repeat(self._share, data.counts)
 
@@ -122,12 +140,20 @@ class PearsonLoss:
 
     Its weights are [F + 1]: those of the standardised features, then the bias, which all kept
     sources add to a prediction alike.
+
+    Raises:
+        InputError: If an effect isn't finite, or no sample's effects vary.
     """
 
     def __init__(self, data: AblationData, standard: Standard) -> None:
         matrix, ends = standard.matrix(data.features), np.cumsum(data.counts)
         rows, effects, counts, weights = [], [], [], []
         for index, (masks, effect) in enumerate(zip(data.masks, data.effects, strict=True)):
+            if not np.isfinite(effect).all():
+                raise InputError(
+                    f"the effects of sample {index} hold NaN or infinity; collect them anew, or "
+                    "leave it out"
+                )
             centred = effect - effect.mean()
             norm = np.linalg.norm(centred)
             if norm <= _LEAST_EFFECT * len(effect) ** 0.5:

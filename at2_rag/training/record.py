@@ -11,6 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from at2_rag.chunks import replace_surrogates
+from at2_rag.training import ablation_validation
+from at2_rag.training.validation import rounded
+
 if TYPE_CHECKING:
     from at2_rag.training.ablation_trainer import AblationTraining
     from at2_rag.training.dev_figures import DevFigures, DevSet
@@ -45,6 +49,8 @@ def training_record(
         "format": RECORD_FORMAT,
         "command": command,
         "settings": dict(settings),
+        "reading": training.weights.reading,
+        "judged_over": judged_over(settings["signal"], settings["target"]),
         "data": list(data),
         "samples": dict(training.samples),
         "left_out": dict(training.left_out),
@@ -81,11 +87,19 @@ def training_record(
     }
 
 
+def judged_over(signal: str, target: str) -> str:
+    """Return in words which chunks ought to be ranked first, in the nDCG@10 out of fold."""
+    if signal != "ablation":
+        return "gold chunks"
+    least = ablation_validation.LEAST_CONTRIBUTION
+    return f"chunks that add at least {least} nats to the log-likelihood of the {target}"
+
+
 def file_record(path: Path, *, examples: int) -> dict[str, Any]:
     """Return a file's name, without its folder, its SHA-256 and how many examples it holds."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": path.name, "sha256": digest, "examples": examples}
+    return {"name": replace_surrogates(path.name), "sha256": digest, "examples": examples}
 
 
 def dev_record(
@@ -102,10 +116,11 @@ def dev_record(
         "data": list(data),
         "examples": dev.counts,
         "left_out": dict(dev.left_out),
+        "shared_with_training": dev.shared,
         "ndcg_at_10": round(figures.ndcg, 4),
-        "by_source": _rounded(figures.ndcg_by_source),
+        "by_source": rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),
-        "gold_first_by_source": _rounded(figures.gold_first_by_source),
+        "gold_first_by_source": rounded(figures.gold_first_by_source),
     }
 
 
@@ -131,7 +146,3 @@ def _candidates(training: Training | AblationTraining) -> list[dict[str, Any]]:
         }
         for result in training.results
     ]
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from at2_rag.chunks import Chunk
 from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example
+from at2_rag.training.examples import Example, passage_keys
 
 SHARD_TOKENS = 200_000
 """About how many tokens of different chunks a shard holds; decides the memory it needs."""
@@ -111,7 +111,8 @@ def draw_samples(
     """Return the shard's examples, a seeded part of them with added distractors.
 
     An added chunk is a distractor or gold chunk of another example of the shard, equals none of
-    the example's own and contains none of its answers. What an example gets depends on the
+    the example's own, has no gold chunk's text under another title and contains none of the
+    answers. What an example gets depends on the
     shard, the seed and the example's id alone. Examples left with gold chunks only are dropped.
 
     With `labelled=False` neither labels nor answers are looked at: examples with fewer than
@@ -123,7 +124,8 @@ def draw_samples(
     samples = []
     for index in shard:
         example = examples[index]
-        rng = np.random.default_rng([seed, zlib.crc32(f"{example.source}/{example.id}".encode())])
+        name = f"{example.source}/{example.id}".encode(errors="surrogatepass")
+        rng = np.random.default_rng([seed, zlib.crc32(name)])
         size = len(example.chunks)
         lacking = all(example.labels) if labelled else size < FEWEST_CHUNKS
         if lacking or rng.random() < PADDED_SHARE:
@@ -131,15 +133,36 @@ def draw_samples(
             size = max(size, round(drawn))
         own = {normalise(chunk.rendered) for chunk in example.chunks}
         answers = findable_answers(example.answers if labelled else ())
+        gold = passage_keys(example.gold) if labelled else frozenset()
         added: list[Chunk] = []
         for place in rng.permutation(len(texts)) if size > len(example.chunks) else ():
             if len(example.chunks) + len(added) == size:
                 break
-            if texts[place] not in own and not contains_answer(texts[place], answers):
-                added.append(pool[texts[place]])
+            chunk = pool[texts[place]]
+            known = texts[place] in own or not gold.isdisjoint(passage_keys([chunk]))
+            if not known and not contains_answer(texts[place], answers):
+                added.append(chunk)
         labels = (*example.labels, *[False] * len(added))
         if any(labels) and not all(labels) if labelled else len(labels) >= 2:
             samples.append(
                 Sample(index, (*example.chunks, *added), labels, own=len(example.chunks))
             )
     return samples
+
+
+def unlabelled_chunks(example: Example, sample: Sample) -> tuple[bool, ...]:
+    """Return for each chunk of a sample whether its label is a guess.
+
+    So it is for added chunks that hold one of the example's reference answers, or a gold chunk's
+    text under another title, which `draw_samples` adds where it looks at neither answers nor
+    labels: each may be evidence, or not.
+    """
+    answers, gold = findable_answers(example.answers), passage_keys(example.gold)
+    return tuple(
+        place >= sample.own
+        and (
+            contains_answer(normalise(chunk.rendered), answers)
+            or not gold.isdisjoint(passage_keys([chunk]))
+        )
+        for place, chunk in enumerate(sample.chunks)
+    )

@@ -2,13 +2,14 @@
 
 A folder holds `collection.json` (the settings that decide the content; another setting is
 another folder's business) and `shard-00000.safetensors` and so on. A shard is written under a
-temporary name and renamed when whole, so that what is there is complete.
+temporary name and renamed when whole, so that what is there is complete. It carries hashes of the
+collection's settings and of its own content; shards of older versions carry none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,13 +18,19 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from at2_rag.errors import DataError, StorageError
+from at2_rag.training.whole_files import remove_leftovers, write_whole
 
 SETTINGS_FILE = "collection.json"
 
-LEFT_OUT = ("fewer than two chunks", "longer than the model's window", "no answer")
+TOO_LONG = "longer than the model's window"
+"""Why an example gives no sample, in all kinds of collections."""
+
+_HASHES = "at2_rag"  # key of a shard's metadata; one only, whose place is always the same
+
+LEFT_OUT = ("fewer than two chunks", TOO_LONG, "no answer")
 """Why an example gives no ablations."""
 
 
@@ -34,6 +41,19 @@ class ShardArrays:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long arrays have to be by what others say."""
+        raise NotImplementedError
+
+    def is_of(self, planned: Sequence[int]) -> bool:
+        """Tell whether it may come from reading these examples, given by index."""
+        raise NotImplementedError
+
+    def fits_together(self) -> bool:
+        """Tell whether the arrays' lengths agree."""
+        arrays = self.arrays()
+        return all(len(arrays[name]) == length for name, length in self.lengths().items())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +73,19 @@ class ShardFeatures(ShardArrays):
     labels: npt.NDArray[np.bool_]
     log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long arrays have to be by what others say."""
+        chunks = int(self.counts.sum())
+        return {
+            "counts": len(self.examples),
+            **dict.fromkeys(("labels", "log_mass", "log_ratio"), chunks),
+        }
+
+    def is_of(self, planned: Sequence[int]) -> bool:
+        """Tell whether it holds exactly these examples."""
+        held: list[int] = self.examples.tolist()
+        return held == list(planned)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +124,24 @@ class ShardAblations(ShardArrays):
     query_logits: npt.NDArray[np.float32]
     log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]
+
+    def lengths(self) -> dict[str, int]:
+        """Return how long arrays have to be by what others say."""
+        samples = ("answer_bytes", "counts", "mask_counts", "token_counts", "query_counts")
+        if any(len(self.arrays()[name]) != len(self.examples) for name in samples):
+            return dict.fromkeys(samples, len(self.examples))
+        return {
+            "answers": int(self.answer_bytes.sum()),
+            "masks": int(self.mask_counts @ self.counts),
+            "token_logits": int(self.mask_counts @ self.token_counts),
+            "query_logits": int(self.mask_counts @ self.query_counts),
+            **dict.fromkeys(("log_mass", "log_ratio"), int(self.counts.sum())),
+        }
+
+    def is_of(self, planned: Sequence[int]) -> bool:
+        """Tell whether it holds some of these examples and left the others out."""
+        number = len(self.examples) + int(self.left_out.sum())
+        return number == len(planned) and set(self.examples.tolist()) <= set(planned)
 
     def answers_of_samples(self) -> list[str]:
         """Return each sample's answer."""
@@ -180,35 +231,60 @@ class ShardStore(Generic[Shard]):
         self.folder = Path(folder)
         self._kind = kind
         path = self.folder / SETTINGS_FILE
-        wanted = json.loads(json.dumps(settings))
-        if not path.exists():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _write_whole(path, json.dumps(wanted, indent=2, sort_keys=True).encode())
-            except OSError as error:
-                raise self._unwritten(path, error) from error
+        self._settings = _settings_hash(settings)
+        if check_collection(folder, settings):
+            remove_leftovers(self.folder)
             return
-        found = _read_settings(path)
-        differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-        if differing:
-            changes = ", ".join(
-                f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing
-            )
-            raise DataError(
-                f"{self.folder} holds what was collected with other settings ({changes}); "
-                "use another folder, or remove this one"
-            )
-
-    def read(self, index: int) -> Shard | None:
-        """Return a shard, or None if it is missing or damaged (and so has to be made again)."""
-        path = self._path(index)
-        if not path.exists():
-            return None
+        text = json.dumps(settings, indent=2, sort_keys=True)
         try:
-            return self._kind(**load_file(path))
-        except (SafetensorError, TypeError):
-            path.unlink()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text.encode())
+        except OSError as error:
+            raise self._unwritten(path, error) from error
+
+    def read(self, index: int, planned: Sequence[int] | None = None) -> Shard | None:
+        """Return a shard, or None if it is missing or damaged (and so has to be made again).
+
+        Args:
+            index: Its number.
+            planned: The examples that were to be read into it; None not to check.
+
+        Raises:
+            DataError: If it is of another collection.
+            StorageError: If it can't be read.
+        """
+        path = self._path(index)
+        try:
+            if not path.exists():
+                return None
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"{path} can't be read ({error.strerror or error}); remove it or use another folder"
+            ) from error
+        shard = self._parse(data, path)
+        if shard is not None and planned is not None and not shard.is_of(planned):
+            raise DataError(
+                f"{path} holds other examples than the {len(planned)} that belong there; "
+                "remove it, and a rerun makes it anew"
+            )
+        return shard
+
+    def _parse(self, data: bytes, path: Path) -> Shard | None:
+        """Return what the bytes of a shard hold, None if they are damaged."""
+        try:
+            arrays = load(data)
+            shard = self._kind(**arrays)
+            consistent, hashes = shard.fits_together(), _read_hashes(data)
+        except (SafetensorError, TypeError, ValueError):
             return None
+        if hashes and hashes.get("settings") != self._settings:
+            raise DataError(
+                f"{path} is of another collection than {SETTINGS_FILE} beside it says; remove it, "
+                "and a rerun makes it anew"
+            )
+        unchanged = not hashes or hashes.get("content") == _content_hash(arrays)
+        return shard if consistent and unchanged else None
 
     def write(self, index: int, shard: Shard) -> None:
         """Write a shard; it is there whole or not at all.
@@ -216,13 +292,12 @@ class ShardStore(Generic[Shard]):
         Raises:
             StorageError: If it can't be written; shards that are there stay.
         """
-        path = self._path(index)
-        temporary = path.with_suffix(".part")
+        path, arrays = self._path(index), shard.arrays()
+        hashes = {"settings": self._settings, "content": _content_hash(arrays)}
         try:
-            save_file(shard.arrays(), temporary)
-            os.replace(temporary, path)
+            write_whole(path, save(arrays, {_HASHES: json.dumps(hashes, sort_keys=True)}))
+            path.with_suffix(".part").unlink(missing_ok=True)  # which older versions left
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             raise self._unwritten(path, error) from error
 
     def _unwritten(self, path: Path, error: Exception) -> StorageError:
@@ -234,6 +309,44 @@ class ShardStore(Generic[Shard]):
 
     def _path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def check_collection(folder: str | Path, settings: Mapping[str, Any]) -> bool:
+    """Check that a folder holds nothing, or a collection with these settings; changes nothing.
+
+    Args:
+        folder: Of the collection; may not be there yet.
+        settings: JSON-ready values that decide the content.
+
+    Returns:
+        Whether there is a collection.
+
+    Raises:
+        DataError: If it holds a collection with other settings, or its settings can't be read.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    try:
+        if not path.exists():
+            shards = len(list(Path(folder).glob("shard-*.safetensors")))
+            if shards:
+                raise DataError(
+                    f"{folder} holds {shards} shards but no {SETTINGS_FILE}, so that nothing says "
+                    "what they are of; put that file back, remove the shards, or use another folder"
+                )
+            return False
+    except OSError:  # no folder, as an attempt to write there is going to say
+        return False
+    found, wanted = _read_settings(path), json.loads(json.dumps(settings))
+    differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if differing:
+        changes = ", ".join(
+            f"{k}: {found.get(k)!r} there, {wanted.get(k)!r} now" for k in differing
+        )
+        raise DataError(
+            f"{folder} holds what was collected with other settings ({changes}); "
+            "use another folder, or remove this one"
+        )
+    return True
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -248,7 +361,21 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+def _settings_hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _content_hash(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _read_hashes(data: bytes) -> dict[str, Any]:
+    """Return what a shard says of itself; nothing for those of older versions."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found = json.loads(header.get("__metadata__", {}).get(_HASHES, "{}"))
+    return found if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.collection import collect
+from at2_rag.training.collection import collect, feature_settings, fits_window
 from at2_rag.training.examples import Example, gold_groups
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
 from at2_rag.training.losses import ListwiseData
+from at2_rag.training.store import TOO_LONG, check_collection
 from at2_rag.training.validation import (
     RIDGES,
     Candidate,
@@ -81,7 +82,7 @@ def train(
     Args:
         model: The scoring model, cut to the deepest layer wanted.
         examples: Questions with labelled chunks; those without both kinds of label get
-            distractors from others, or are left out.
+            distractors from others, or are left out, as those are that exceed the model's window.
         features_folder: Where collected features are kept; a killed run goes on from there.
         fingerprint: The model's.
         reading: The reading mode to fit for.
@@ -99,7 +100,17 @@ def train(
         DataError: If the folder holds features of another collection.
     """
     specs = list(specs) if specs is not None else feature_specs(reading)
-    _check_designs(specs, depths, reading, model)
+    check_training(
+        model,
+        examples,
+        features_folder,
+        fingerprint=fingerprint,
+        reading=reading,
+        specs=specs,
+        depths=depths,
+        folds=folds,
+        seed=seed,
+    )
     collected = collect(
         model,
         examples,
@@ -113,11 +124,7 @@ def train(
     sources = [examples[index].source for index in collected.examples]
     group_of = gold_groups(examples)
     groups = [group_of[index] for index in collected.examples]
-    if len(set(groups)) < folds:
-        raise InputError(
-            f"the data has {len(set(groups))} groups of examples that share gold passages, "
-            f"cross-validation needs {folds}; pass more data or fewer folds"
-        )
+    check_gold_groups(set(groups), folds)
     fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
     others = sorted(set(depths) - {model.depth}, reverse=True)
     total = len(specs) * len(RIDGES) + len(others)
@@ -168,16 +175,66 @@ def train(
         template_hash=model.prompts.template_hash,
     )
     progress("fit", 1, 1)
-    lacking = len(examples) - len(sources)
+    left_out = Counter(
+        "without both gold and other chunks"
+        if fits_window(model, examples[index].query, examples[index].chunks, reading=reading)
+        else TOO_LONG
+        for index in sorted(set(range(len(examples))) - set(collected.examples.tolist()))
+    )
     return Training(
         weights,
         tuple(results),
         chosen,
         dict(sorted(Counter(sources).items())),
-        {"without both gold and other chunks": lacking} if lacking else {},
+        dict(sorted(left_out.items())),
         curve,
         head_importance(data.features, weights.weight),
     )
+
+
+def check_training(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    features_folder: str | Path,
+    *,
+    fingerprint: str,
+    reading: Reading = "independent",
+    specs: Sequence[FeatureSpec] | None = None,
+    depths: Sequence[int] = (),
+    folds: int = 5,
+    seed: int = 0,
+) -> None:
+    """Refuse what `train` would, as far as can be told before anything is read.
+
+    Raises:
+        InputError: See `train`, which has the same arguments.
+        DataError: If the folder holds features of another collection.
+    """
+    _check_designs(specs or (), depths, reading, model)
+    check_gold_groups(labelled_groups(examples), folds)
+    settings = feature_settings(
+        model, examples, reading=reading, fingerprint=fingerprint, seed=seed
+    )
+    check_collection(features_folder, settings)
+
+
+def labelled_groups(examples: Sequence[Example]) -> set[int]:
+    """Return the groups, see `gold_groups`, of the examples that have gold."""
+    groups = zip(gold_groups(examples), examples, strict=True)
+    return {group for group, example in groups if any(example.labels)}
+
+
+def check_gold_groups(groups: Set[int], folds: int) -> None:
+    """Check that there is a group for every fold; where there is none at all, other errors say so.
+
+    Raises:
+        InputError: If there are fewer.
+    """
+    if 0 < len(groups) < folds:
+        raise InputError(
+            f"the data has {len(groups)} groups of examples that share gold passages, "
+            f"cross-validation needs {folds}; pass more data or fewer folds"
+        )
 
 
 def _check_designs(

@@ -109,6 +109,31 @@ def test_ablations_have_objective_faithfulness_and_a_second_curve() -> None:
     assert "faithfulness out of fold" in said(page)
 
 
+def test_what_was_ablated_and_judged_is_said() -> None:
+    record = ablation_record()
+    text = said(training_page(record))
+    for part in (
+        "Target answer",
+        "Reading joint",
+        "Ablations 32 random masks, over independent chunk states",
+        "Answers generated, of at most 24 tokens",
+        "nDCG@10 is over chunks that add at least 1.0 nats.",
+    ):
+        assert part in text
+    record["settings"]["answers"] = "reference"
+    assert "Answers reference Data" in said(training_page(record))
+    text = said(training_page(training_record()))
+    assert "Ablations" not in text and "Answers" not in text
+    assert "nDCG@10 is over gold chunks." in text and "Reading independent" in text
+
+
+def test_dev_examples_that_were_trained_on_are_said() -> None:
+    record = training_record()
+    assert "share a gold passage" not in said(training_page(record))
+    record["dev"]["shared_with_training"] = 1234
+    assert "1,234 of the dev examples share a gold passage" in said(training_page(record))
+
+
 def test_what_is_missing_is_said() -> None:
     run = {**training_record()["run"], "peak_memory_mb": None}
     page = training_page(training_record(dev=None, learning_curve=[], left_out={}, run=run))

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
-from at2_rag.errors import DataError, InputError
+from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import ready_states
 from at2_rag.training import ablation_collection
@@ -29,7 +30,7 @@ from at2_rag.training.ablation_collection import (
     collect_ablations,
     describe_left_out,
 )
-from at2_rag.training.answer_decoding import answer_over_states
+from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import read_both, stacked_features
 from at2_rag.training.examples import Example
@@ -135,12 +136,21 @@ def test_reference_answers_where_asked_for(tmp_path: Path) -> None:
         dataclasses.replace(example, answers=(f" answer {number} ", "another"))
         for number, example in enumerate(make_examples("a"))
     ]
-    examples[1] = dataclasses.replace(examples[1], answers=())
+    examples[1] = dataclasses.replace(examples[1], answers=(" ",))
+    examples[2] = dataclasses.replace(examples[2], answers=("", " \n", "answer 2"))
     plan = dataclasses.replace(PLAN, reference=True)
     collected = run(tmp_path, examples, plan=plan)
     assert collected.examples.tolist() == [0, 2, 3]
     assert collected.answers_of_samples() == ["answer 0", "answer 2", "answer 3"]
     assert describe_left_out(collected) == "1 no answer"
+
+
+def test_half_a_character_in_a_reference_answer_is_replaced(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=("river \ud83d",)) for example in make_examples("a")
+    ]
+    collected = run(tmp_path, examples, plan=dataclasses.replace(PLAN, reference=True))
+    assert set(collected.answers_of_samples()) == {"river \ufffd"}
 
 
 def test_a_reference_answer_longer_than_the_window_is_left_out(tmp_path: Path) -> None:
@@ -163,6 +173,33 @@ def test_what_can_not_be_ablated_is_left_out_and_counted(tmp_path: Path) -> None
     assert describe_left_out(collected) == words
     with pytest.raises(InputError, match=f"none of the 2 examples can be ablated \\({words}\\)"):
         run(tmp_path / "none", [long, alone])
+
+
+def test_an_answer_that_is_longer_as_text_than_as_generated_is_left_out(tmp_path: Path) -> None:
+    """A random model's tokens, joined to a text, are other tokens, and more of them."""
+    window, plan = 512, dataclasses.replace(PLAN, answer_tokens=32)
+    model, tokenizer = tiny_model(max_position_embeddings=window), tiny_tokenizer()
+    answering = AnswerModel(model, tokenizer)
+    short = (Chunk("a river"), Chunk("b sea"), Chunk("c mill"), Chunk("d owl"))
+    edge = next(
+        example
+        for length in range(400, 480)
+        for example in [Example("edge", "z", "who?", (*short, Chunk("y" * length)), (True,) * 5)]
+        if question_end(answering, answering.prompts.independent("who?", example.chunks))
+        == window - plan.answer_tokens
+    )
+    layout = answering.prompts.independent(edge.query, edge.chunks)
+    states = answering.encode(list(dict.fromkeys(layout.source_ids)))
+    [answer] = answer_over_states(answering, [layout], states, max_new_tokens=32)
+    with pytest.raises(PromptTooLongError):
+        answering.prompts.answer(layout, answer)
+    scoring = ScoringModel(model, tokenizer, depth=DEPTH)
+    examples = [*make_examples("a"), edge]
+    collected = collect_ablations(
+        scoring, answering, examples, tmp_path, fingerprint="f", seed=0, plan=plan
+    )
+    assert 4 not in collected.examples and {0, 1, 2, 3} == set(collected.examples.tolist())
+    assert describe_left_out(collected) == "1 longer than the model's window"
 
 
 def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
@@ -223,6 +260,14 @@ def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(tmp_path: Path) -
     whole = run(tmp_path / "whole", make_examples("ab"))
     assert same(resumed, whole)
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def test_a_shard_of_other_examples_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, make_examples("a"))
+    path, shard = tmp_path / "shard-00000.safetensors", tmp_path / "shard-00001.safetensors"
+    save_file(load_file(shard), path)  # as older versions wrote it
+    with pytest.raises(DataError, match="shard-00000.safetensors holds other examples"):
+        run(tmp_path, make_examples("a"))
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,14 @@ from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training import ablation_validation
-from at2_rag.training.ablation_collection import AblationPlan
+from at2_rag.training.ablation_collection import SHARD_TOKENS, AblationPlan, collect_ablations
 from at2_rag.training.ablation_trainer import AblationTraining, train_on_ablations
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.examples import Example
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
+from at2_rag.training.shards import draw_samples, plan_shards
+from at2_rag.training.validation import feature_matrix, source_weights
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.test_collection import make_examples
 
@@ -115,6 +119,49 @@ def test_without_both_no_label_decides_anything(tmp_path: Path) -> None:
     assert not np.array_equal(both.weights.weight, turned_both.weights.weight)
 
 
+def test_added_chunks_that_hold_an_answer_are_no_negatives_of_evidence(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(example, answers=("river",)) for example in make_examples("ab", each=6)
+    ]
+    training = train(
+        tmp_path, examples, signal="both", objectives=["evidence"], specs=SPECS[:1], folds=2
+    )
+    collected = collect_ablations(
+        ScoringModel(tiny_model(), tiny_tokenizer(), depth=2),
+        AnswerModel(tiny_model(), tiny_tokenizer()),
+        examples,
+        tmp_path,
+        fingerprint="f",
+        seed=0,
+        plan=AblationPlan(masks=6, answer_tokens=4),
+    )
+    shards = plan_shards(examples, shard_tokens=SHARD_TOKENS)
+    drawn = {
+        sample.example: sample
+        for shard in shards
+        for sample in draw_samples(examples, shard, seed=0, most_chunks=20, labelled=False)
+    }
+    samples = [drawn[int(index)] for index in collected.examples]
+    kept = np.array(
+        [
+            place < sample.own or "river" not in chunk.text.split()
+            for sample in samples
+            for place, chunk in enumerate(sample.chunks)
+        ]
+    )
+    assert 0 < kept.sum() < len(kept)
+    matrix = feature_matrix(collected, SPECS[0], 2)
+    ends = np.cumsum(collected.counts)
+    counts = np.array(
+        [kept[end - count : end].sum() for end, count in zip(ends, collected.counts, strict=True)]
+    )
+    labels = np.array([label for sample in samples for label in sample.labels])
+    sources = source_weights([examples[int(index)].source for index in collected.examples])
+    data = ListwiseData(matrix[kept], labels[kept], counts, sources)
+    expected = fit_listwise(data, ridge=training.chosen.candidate.ridge)
+    assert training.weights.weight.ravel() == pytest.approx(expected.weight, rel=1e-3, abs=1e-4)
+
+
 def test_only_the_objectives_asked_for_are_tried(tmp_path: Path) -> None:
     examples = make_examples("ab", each=6)
     training = train(tmp_path, examples, objectives=["pearson"])
@@ -143,3 +190,9 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "depth").exists()
     with pytest.raises(InputError, match="cross-validation needs 50"):
         train(tmp_path / "folds", examples, folds=50)
+    shared = [
+        dataclasses.replace(one, chunks=examples[0].chunks[:1] + one.chunks[1:]) for one in examples
+    ]
+    with pytest.raises(InputError, match="has 1 groups .* gold passages, cross-validation needs 3"):
+        train(tmp_path / "folds", shared, signal="both")
+    assert not (tmp_path / "folds").exists()

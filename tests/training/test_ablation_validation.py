@@ -21,17 +21,22 @@ from at2_rag.training.ablation_validation import (
     cross_validate_ablations,
     faithfulness,
 )
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
 from at2_rag.training.store import ShardAblations
+from at2_rag.training.validation import feature_matrix
 
 PASSES, LAYERS, HEADS = 2, 2, 3
 TELLING = (0, 1, 2)
 """The one feature (pass, layer, head) that says how much a chunk matters."""
 
 
-def make_samples(count: int = 60, *, seed: int = 0, labels: bool = True) -> AblationSamples:
+def make_samples(
+    count: int = 60, *, seed: int = 0, labels: bool = True, fewest: int = 4
+) -> AblationSamples:
     """An answer's likelihood is the sum of what the kept chunks matter, and a little noise."""
     rng = np.random.default_rng(seed)
-    counts = rng.integers(4, 9, count)
+    counts = rng.integers(fewest, 9, count)
     features = rng.normal(size=(counts.sum(), PASSES, LAYERS, HEADS)).astype(np.float16)
     matters = np.zeros(counts.sum())
     ends = np.cumsum(counts)
@@ -160,3 +165,89 @@ def test_answers_that_no_chunk_changes_are_an_error() -> None:
     still = dataclasses.replace(samples, labels=None, contributions=0 * samples.contributions)
     with pytest.raises(InputError, match="of 10 samples none has a chunk that matters"):
         judge(still, candidate("pearson"))
+
+
+def with_impostors(samples: AblationSamples) -> tuple[AblationSamples, Any]:
+    """Make one chunk of each sample that isn't gold look like gold, and call its label a guess."""
+    rng = np.random.default_rng(7)
+    assert samples.labels is not None
+    impostors = np.zeros(len(samples.labels), dtype=bool)
+    for end, count in zip(
+        np.cumsum(samples.collected.counts), samples.collected.counts, strict=True
+    ):
+        others = np.flatnonzero(~samples.labels[end - count : end]) + end - count
+        impostors[rng.choice(others)] = True
+    samples.collected.log_mass[impostors, *TELLING] += 6
+    return dataclasses.replace(samples, unlabelled=impostors), impostors
+
+
+@pytest.mark.parametrize("objective", ["evidence", "mixed"])
+def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
+    objective: Objective,
+) -> None:
+    samples, impostors = with_impostors(make_samples())
+    design, collected = candidate(objective), samples.collected
+    ones = np.ones(len(samples.sources))
+    matrix = feature_matrix(collected, design.spec, design.depth)
+    fit = samples.fit(matrix, design, ones > 0, ones)
+    kept, counts = ~impostors, collected.counts - 1
+    assert samples.labels is not None
+    gold, told = samples.labels[kept].astype(float), np.maximum(samples.contributions[kept], 0)
+    if objective == "mixed":
+        sums = [own.sum() for own in np.split(told, np.cumsum(counts)[:-1])]
+        gold = 0.7 * gold + 0.3 * told / np.repeat(sums, counts)
+    expected = fit_listwise(ListwiseData(matrix[kept], gold, counts, ones), ridge=design.ridge)
+    assert fit.weight == pytest.approx(expected.weight, rel=1e-4, abs=1e-6)
+    [result] = judge(samples, design)
+    assert result.ndcg > 0.95
+    blind = dataclasses.replace(samples, unlabelled=None)
+    assert judge(blind, design)[0].ndcg < 0.9
+
+
+def test_labels_say_nothing_of_samples_that_are_all_gold() -> None:
+    samples = make_samples()
+    counts, ones = samples.collected.counts, np.ones(len(samples.sources))
+    first = np.arange(len(ones)) < 10
+    assert samples.labels is not None
+    turned = dataclasses.replace(samples, labels=samples.labels | np.repeat(first, counts))
+    for objective in ("evidence", "mixed"):
+        design = candidate(objective)
+        matrix = feature_matrix(samples.collected, design.spec, design.depth)
+        fit = turned.fit(matrix, design, ones > 0, ones)
+        told = np.maximum(samples.contributions, 0)
+        sums = [own.sum() for own in np.split(told, np.cumsum(counts)[:-1])]
+        told /= np.repeat(sums, counts)
+        target, used = samples.labels.astype(float), ones > 0
+        if objective == "evidence":
+            used = ~first
+        else:
+            target = np.where(np.repeat(first, counts), told, 0.7 * target + 0.3 * told)
+        data = ListwiseData(matrix, target, counts, ones).take(used)
+        expected = fit_listwise(data, ridge=design.ridge)
+        assert fit.weight == pytest.approx(expected.weight, rel=1e-3, abs=1e-5)
+
+
+def test_samples_of_few_chunks_are_fitted_on_but_not_judged() -> None:
+    samples = make_samples(fewest=2)
+    counts, ones = samples.collected.counts, np.ones(60)
+    folds, design = np.arange(60) % 5, candidate("contributions")
+    matrix = feature_matrix(samples.collected, design.spec, design.depth)
+    assert samples.labels is not None and (counts < 4).any()
+    values: dict[str, list[float]] = {"even": [], "odd": []}
+    for index, (end, count) in enumerate(zip(np.cumsum(counts), counts, strict=True)):
+        if count < 4:
+            continue
+        fit = samples.fit(matrix, design, folds != index % 5, ones)
+        scores = matrix[end - count : end] @ fit.weight
+        gold = int(np.argmax(samples.labels[end - count : end]))  # the one there is
+        values["odd" if index % 2 else "even"].append(
+            1 / np.log2(2 + np.count_nonzero(scores > scores[gold]))
+        )
+    [result] = judge(samples, design)
+    assert result.by_source == pytest.approx({name: np.mean(own) for name, own in values.items()})
+    few = make_samples(200, fewest=2)
+    flat = dataclasses.replace(
+        few, labels=np.repeat(few.collected.counts < 4, few.collected.counts)
+    )
+    with pytest.raises(InputError, match="and 4 chunks or more; pass more examples"):
+        judge(flat, design)

@@ -74,6 +74,17 @@ def test_an_answer_ends_where_the_model_ends_it_but_not_at_once() -> None:
             assert found == model.decode(kept)
 
 
+def test_a_model_without_an_end_token_answers_to_the_limit() -> None:
+    endless, tokenizer = tiny_model(), tiny_tokenizer()
+    tokenizer.eos_token = None
+    endless.config.eos_token_id = endless.generation_config.eos_token_id = None
+    model = AnswerModel(endless, tokenizer)
+    assert model.end_ids == frozenset()
+    prompt = prompts_of(model)[0]
+    expected = by_brute_force("llama", model, prompt, 12)
+    assert answers(model, [prompt], 12) == [model.decode(expected)]
+
+
 def test_batches_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = answer_model()
     prompts = prompts_of(model) * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -253,3 +254,16 @@ def test_the_callers_model_is_left_alone() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in stock.state_dict().items())
     shared = {tensor.data_ptr() for tensor in stock.parameters()}
     assert {tensor.data_ptr() for tensor in model._view.parameters()} == shared
+
+
+@pytest.mark.parametrize(
+    "logits", [[800.0], [760.0, 770.0], [45.0, 46.5, 60.0], [47.0], [30.0, 900.0], [-800.0, 5.0]]
+)
+def test_answers_next_to_certain_have_finite_logit_probabilities(logits: list[float]) -> None:
+    with localcontext() as context:
+        context.prec = 900
+        sure = [1 / (1 + Decimal(-logit).exp()) for logit in logits]
+        whole = Decimal(math.prod(sure))
+        expected = float((whole / (1 - whole)).ln())
+    found = logit_probability(torch.tensor([logits]))
+    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([expected], rel=1e-9)

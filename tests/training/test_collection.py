@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -162,6 +163,57 @@ def test_a_source_without_distractors_is_left_out(tmp_path: Path) -> None:
     assert 0 not in collected.examples and len(collected.examples) == 4
     with pytest.raises(InputError, match="none of the 1 examples has both gold and other chunks"):
         run(tmp_path / "none", [alone])
+
+
+# --- what the window doesn't take -------------------------------------------------------------
+
+
+def too_long(**changes: Any) -> Example:
+    return dataclasses.replace(make_examples("a")[3], id="long", **changes)
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_an_example_longer_than_the_window_is_left_out(tmp_path: Path, reading: Reading) -> None:
+    long = too_long(query="river " * 3000)
+    collected = run(tmp_path / "some", [*make_examples("a"), long], reading=reading)
+    assert sorted(collected.examples.tolist()) == [0, 1, 2, 3]
+    again = run(tmp_path / "some", [*make_examples("a"), long], reading=reading)
+    assert np.array_equal(again.log_ratio, collected.log_ratio)
+    with pytest.raises(InputError, match="none of the 1 examples fits the model's window of 2048"):
+        run(tmp_path / "none", [long], reading=reading)
+
+
+def test_long_chunks_are_left_out_of_joint_reading_alone(tmp_path: Path) -> None:
+    long = too_long(chunks=tuple(Chunk("river " * 400) for _ in range(5)))
+    examples = [*make_examples("a"), long]
+    assert 4 not in run(tmp_path / "joint", examples, reading="joint").examples
+    assert 4 in run(tmp_path / "independent", examples).examples
+
+
+def test_joint_reading_adds_no_more_chunks_than_fit(tmp_path: Path) -> None:
+    examples = [
+        dataclasses.replace(
+            example,
+            chunks=tuple(Chunk(f"{chunk.text} {'river ' * 160}") for chunk in example.chunks),
+        )
+        for example in make_examples("abc")
+    ]
+    samples = drawn(examples, "joint")
+    prompts = make_model().prompts
+
+    def tokens(sample: Sample, size: int) -> int:
+        text = sum(len(prompts.joint("q", [chunk]).source_ids[0]) for chunk in sample.chunks[:size])
+        return text + len(prompts.joint(examples[sample.example].query, []).input_ids)
+
+    expected = {}
+    for sample in samples:
+        sizes = range(sample.own, len(sample.chunks) + 1)
+        expected[sample.example] = max(n for n in sizes if tokens(sample, n) <= 2048)
+    cut = [s for s in samples if expected[s.example] < len(s.chunks)]
+    assert cut and any(expected[s.example] > s.own for s in cut)
+    collected = run(tmp_path, examples, reading="joint")
+    found = dict(zip(collected.examples.tolist(), collected.counts.tolist(), strict=True))
+    assert found == expected
 
 
 # --- resuming --------------------------------------------------------------------------------

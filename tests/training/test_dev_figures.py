@@ -16,7 +16,7 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev
+from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev, count_shared
 from at2_rag.training.examples import Example
 from at2_rag.training.store import ShardFeatures
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -132,3 +132,22 @@ def test_a_second_run_reads_nothing_again(model: ScoringModel, tmp_path: Path) -
             progress=lambda *numbers: calls.append(numbers),
         )
     assert calls == [(8, 8)]
+
+
+def test_dev_examples_that_were_trained_on_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    trained, other = planted_examples(["novels"], each=4), planted_examples(["seas"], each=4)
+    assert (
+        count_shared([replace(one, query=f"{one.query} {one.id}") for one in other], trained) == 0
+    )
+    assert caplog.records == []
+    gold = trained[0].gold[0]
+    shouted = replace(gold, text=f" {gold.text.upper()}  ", title="another")
+    dev = [
+        replace(other[0], query="by passage?", chunks=(shouted, Chunk("x")), labels=(True, False)),
+        replace(other[1], query=f"  {trained[1].query.upper()}"),
+        replace(other[2], query="no gold?", chunks=(gold, Chunk("x")), labels=(False, True)),
+        replace(other[3], query="nothing?"),
+    ]
+    assert count_shared(dev, trained) == 2
+    [warning] = caplog.records
+    assert "2 of 4 dev examples share a gold passage or their question" in warning.getMessage()

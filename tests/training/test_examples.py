@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from at2_rag.training.examples import (
     read_examples,
     read_files,
 )
+from at2_rag.training.record import file_record
 
 ITEM: dict[str, Any] = {
     "id": "q1",
@@ -65,6 +67,37 @@ def test_reads_plain_and_gzipped_files_in_order(tmp_path: Path) -> None:
     assert examples[1] == EXPECTED
     assert read_examples(plain) == examples[1:]
     assert read_examples(str(plain)) == examples[1:]
+
+
+@pytest.mark.parametrize("key", ["id", "source"])
+def test_names_with_half_a_character_are_refused_with_their_line(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path / "a.jsonl", ITEM, {**ITEM, key: "x\ud83d"}, {**ITEM, key: "x\U0001f600"})
+    with pytest.raises(DataError, match=rf"a\.jsonl, line 2: '{key}' is 'x.ud83d', with half a"):
+        read_examples(path)
+
+
+def test_texts_with_half_a_character_are_kept_as_they_are(tmp_path: Path) -> None:
+    odd = {
+        "question": "\ud83d?",
+        "answers": ["\udc00"],
+        "chunks": with_chunk(text="\ud800")["chunks"],
+    }
+    [example] = read_examples(write(tmp_path / "a.jsonl", {**ITEM, **odd}))
+    assert (example.query, example.answers, example.chunks[1].text) == (
+        "\ud83d?",
+        ("\udc00",),
+        "\ud800",
+    )
+
+
+def test_a_file_name_that_is_no_text_gives_a_source_that_is(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/set\xff.jsonl"))
+    try:
+        write(path, without("source"))
+    except OSError:
+        pytest.skip("file names have to be text here")
+    assert read_examples(path)[0].source == "set\ufffd"
+    assert file_record(path, examples=1)["name"] == "set\ufffd.jsonl"
 
 
 def test_meta_and_unknown_keys_leave_no_trace(tmp_path: Path) -> None:

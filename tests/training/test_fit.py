@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from at2_rag.errors import InputError
 from at2_rag.training.fit import LinearFit, fit_listwise
 from at2_rag.training.losses import ListwiseData
 
@@ -200,6 +202,32 @@ def test_scores_far_apart_do_not_overflow() -> None:
         fit = fit_listwise(difficult, ridge=1e-6)
         assert np.isfinite(fit.weight).all() and np.isfinite(fit.loss)
     assert fit.weight[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.0] * 9, "1 of 5 samples have no label above 0; leave them out"),
+        ([math.nan, 1.0], "labels hold NaN"),
+        ([math.inf, 0.0], "labels hold NaN, infinity"),
+        ([-1.0, 3.0], "values below 0"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(values: list[float], message: str) -> None:
+    data = make_data(5, 2)
+    labels = data.labels.astype(float)
+    own = slice(int(data.counts[0]), int(data.counts[:2].sum()))
+    labels[own] = (values * 13)[: own.stop - own.start]
+    with pytest.raises(InputError, match=message):
+        fit_listwise(dataclasses.replace(data, labels=labels), ridge=1e-2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_no_numbers_are_refused(value: float) -> None:
+    data = make_data(5, 2)
+    data.features[3, 1] = value
+    with pytest.raises(InputError, match="features hold NaN or infinity"):
+        fit_listwise(data, ridge=1e-2)
 
 
 def test_taking_samples_takes_their_rows() -> None:

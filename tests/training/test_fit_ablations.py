@@ -123,6 +123,21 @@ def test_masks_that_are_all_alike_give_no_weights_out_of_nothing() -> None:
     assert np.isfinite(fit.weight).all()
 
 
+def test_masks_that_are_all_alike_in_every_sample_are_refused() -> None:
+    data = make_ablations(np.array([1.0, 2.0]))
+    alike = [np.ones_like(masks) for masks in data.masks]
+    with pytest.raises(InputError, match="at least two different masks"):
+        fit_pearson(dataclasses.replace(data, masks=alike), ridge=1e-3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_effects_that_are_no_numbers_are_refused(value: float) -> None:
+    data = make_ablations(np.array([1.0, 2.0]))
+    data.effects[2][1] = value
+    with pytest.raises(InputError, match="effects of sample 2 hold NaN or infinity"):
+        fit_pearson(data, ridge=1e-3)
+
+
 def labelled(data: AblationData, planted: Array) -> ListwiseData:
     scores, ends = data.features @ planted, np.cumsum(data.counts)
     labels = np.zeros(len(scores), dtype=bool)

@@ -19,6 +19,7 @@ from at2_rag.training.shards import (
     Sample,
     draw_samples,
     plan_shards,
+    unlabelled_chunks,
 )
 
 WORDS = ["river", "bridge", "novel", "harbour", "town", "sea", "mill", "glass", "owl", "lamp"]
@@ -195,9 +196,56 @@ def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
     assert differing <= {3}
 
 
+def test_half_a_character_in_an_id_is_no_error() -> None:
+    odd = [dataclasses.replace(EXAMPLES[3], id="\ud800"), *EXAMPLES[4:]]
+    assert draw_samples(odd, range(20), seed=0)[0].example == 0
+
+
 def test_examples_left_without_both_kinds_are_dropped() -> None:
     only_gold = example(0, chunks=2, gold=(0, 1))
     no_gold = example(1, chunks=2, gold=())
     assert draw_samples([only_gold], (0,), seed=0) == []
     samples = draw_samples([only_gold, no_gold], (0, 1), seed=0)
     assert [sample.example for sample in samples] == [0]
+
+
+def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
+    examples = [
+        example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(told,))
+        for number, told in enumerate(
+            [Chunk("by jane AUSTEN, 1815"), Chunk("Janes Austens"), Chunk("yes"), Chunk("a sea")]
+        )
+    ]
+    samples = draw_samples(examples, range(4), seed=0, labelled=False, most_chunks=20)
+    seen = Counter[str]()
+    for sample in samples:
+        marks = unlabelled_chunks(examples[sample.example], sample)
+        assert len(marks) == len(sample.chunks) and not any(marks[: sample.own])
+        for chunk, mark in zip(sample.chunks[sample.own :], marks[sample.own :], strict=True):
+            assert mark == (chunk.text == "by jane AUSTEN, 1815")
+            seen["unlabelled" if mark else "labelled"] += 1
+    assert seen["unlabelled"] and seen["labelled"]
+
+
+def test_a_gold_text_under_another_title_is_no_distractor() -> None:
+    text = "The long passage"
+    asking = dataclasses.replace(
+        example(0, chunks=2), chunks=(Chunk(text, title="A"), Chunk("x", title="A"))
+    )
+    others = [
+        example(number, chunks=3, shared=(Chunk(f" the  LONG passage{end}", title="B"),))
+        for number, end in ((1, ""), (2, " more"))
+    ]
+    examples, seen = [asking, *others], Counter[str]()
+    for seed in range(40):
+        [labelled, *_] = draw_samples(examples, range(3), seed=seed)
+        seen.update(chunk.text for chunk in labelled.chunks[2:])
+        [plain, *_] = draw_samples(examples, range(3), seed=seed, labelled=False)
+        marked = [
+            c for c, m in zip(plain.chunks, unlabelled_chunks(asking, plain), strict=True) if m
+        ]
+        same = [chunk for chunk in plain.chunks[2:] if chunk.text == " the  LONG passage"]
+        assert marked == same
+        seen["marked"] += len(same)
+    assert seen[" the  LONG passage more"] and seen["marked"]
+    assert not seen[" the  LONG passage"]

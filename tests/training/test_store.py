@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from at2_rag.errors import DataError, StorageError
 from at2_rag.training.store import SETTINGS_FILE, ShardFeatures, ShardStore, join_shards
@@ -105,6 +107,92 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path, damage: str) -> None:
     assert store.read(0) is None
     store.write(0, shard())
     assert same(store.read(0), shard())
+
+
+def without_hashes(path: Path) -> None:
+    """Make a shard one of an older version."""
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_shards_whose_arrays_do_not_fit_together_are_made_again(tmp_path: Path, old: bool) -> None:
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    whole = shard()
+    for name in NAMES:
+        store.write(0, replace(whole, **{name: getattr(whole, name)[:-1]}))
+        if old:
+            without_hashes(tmp_path / "shard-00000.safetensors")
+        assert store.read(0) is None
+
+
+@pytest.mark.parametrize("place", [-1, -4, -100])
+def test_a_shard_with_a_flipped_byte_is_made_again(tmp_path: Path, place: int) -> None:
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    store.write(0, shard())
+    path = tmp_path / "shard-00000.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 0x01
+    path.write_bytes(raw)
+    assert store.read(0) is None
+
+
+def test_shards_of_older_versions_are_read(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    store.write(0, shard())
+    without_hashes(tmp_path / "shard-00000.safetensors")
+    assert same(store.read(0), shard()) and same(store.read(0, [0, 1]), shard())
+
+
+def test_a_shard_of_another_collection_is_refused(tmp_path: Path) -> None:
+    other = ShardStore(tmp_path / "other", ShardFeatures, settings={**SETTINGS, "seed": 1})
+    other.write(0, shard())
+    store = ShardStore(tmp_path / "own", ShardFeatures, settings=SETTINGS)
+    path = tmp_path / "own" / "shard-00000.safetensors"
+    path.write_bytes((tmp_path / "other" / path.name).read_bytes())
+    with pytest.raises(DataError, match=r"shard-00000\.safetensors is of another collection than"):
+        store.read(0)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("planned", [[0], [0, 1, 2], [0, 2]])
+def test_a_shard_of_other_examples_is_refused(tmp_path: Path, planned: list[int]) -> None:
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    store.write(0, shard())
+    without_hashes(tmp_path / "shard-00000.safetensors")
+    with pytest.raises(DataError, match=f"holds other examples than the {len(planned)} that belo"):
+        store.read(0, planned)
+
+
+def test_shards_that_nothing_says_what_they_are_of_are_refused(tmp_path: Path) -> None:
+    ShardStore(tmp_path, ShardFeatures, settings=SETTINGS).write(0, shard())
+    (tmp_path / SETTINGS_FILE).unlink()
+    with pytest.raises(DataError, match=r"holds 1 shards but no collection\.json.*put that file b"):
+        ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    assert not (tmp_path / SETTINGS_FILE).exists()
+
+
+def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    (tmp_path / "shard-00000.safetensors").mkdir()
+    with pytest.raises(StorageError, match=r"00000\.safetensors can't be read \(Is a directory\)"):
+        store.read(0)
+
+
+def test_two_runs_on_one_folder_are_not_in_each_others_way(tmp_path: Path) -> None:
+    code = """
+import sys
+from tests.training.test_store import SETTINGS, shard
+from at2_rag.training.store import ShardFeatures, ShardStore
+for number in range(200):
+    store = ShardStore(sys.argv[1], ShardFeatures, settings=SETTINGS)
+    store.write(number % 2, shard(number % 2))
+"""
+    root = Path(__file__).parents[2]
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root) for _ in "ab"]
+    assert [run.wait() for run in runs] == [0, 0]
+    store = ShardStore(tmp_path, ShardFeatures, settings=SETTINGS)
+    assert same(store.read(0), shard(0)) and same(store.read(1), shard(1))
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_shard_half_written_is_not_there(tmp_path: Path) -> None:

@@ -183,7 +183,22 @@ def test_people_see_all_designs_and_where_the_weights_are(place: Path, tmp_path:
     assert done.stdout == ""
     assert "nDCG@10 out of fold" in done.stderr and "cross-validation" in done.stderr
     assert done.stderr.count("mass:apart") == len(RIDGES)
-    assert DESCRIPTION_FILE in "".join(done.stderr.split())
+    assert DESCRIPTION_FILE in done.stderr
+
+
+@pytest.mark.parametrize("source", ["nq[dev]", "set[/dev]", "[bold]"])
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    place: Path, tmp_path: Path, source: str
+) -> None:
+    data = [replace(one, source=source) for one in planted_examples(["novels"])]
+    file = write_examples(tmp_path / "data.jsonl", data)
+    output = tmp_path / ("a long name of a folder " * 5) / "out[run]"
+    fixed = ["--model", place / "tiny", "--dtype", "float32", "--folds", 2, "--output", output]
+    done = CliRunner().invoke(main, ["train", *map(str, [file, *fixed, *MASS])])
+    assert done.exit_code == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert source in next(line for line in lines if "macro" in line)
+    assert f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it" in lines
 
 
 # --- options ---------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from at2_rag.cli import main
 from at2_rag.training import ablation_validation
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.planted_examples import planted_examples, write_examples
@@ -104,6 +106,38 @@ def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("options", "reading", "over"),
+    [
+        (("--signal", "both"), "independent", "gold chunks"),
+        (
+            ("--signal", "ablation"),
+            "independent",
+            "chunks that add at least 0.001 nats to the log-likelihood of the question",
+        ),
+        (
+            ("--signal", "ablation", "--target", "answer", "--features", "mass:joint"),
+            "joint",
+            "chunks that add at least 0.001 nats to the log-likelihood of the answer",
+        ),
+    ],
+)
+def test_record_and_page_say_what_was_judged_and_for_which_reading(
+    place: Path, tmp_path: Path, options: tuple[str, ...], reading: str, over: str
+) -> None:
+    features = () if "answer" in options else FEATURES[:2]
+    given = (*options, *features, *FEATURES[2:])
+    done = train(place, *given, output=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert (record(tmp_path)["reading"], record(tmp_path)["judged_over"]) == (reading, over)
+    assert json.loads((tmp_path / "head_weights.json").read_text())["reading"] == reading
+    page = (tmp_path / PAGE_FILE).read_text()
+    assert f"nDCG@10 is over {over}." in page and f"<dd>{reading}</dd>" in page
+    assert "<dd>generated, of at most 4 tokens</dd>" in page
+    facts = provenance(tmp_path)
+    assert (facts["answers"], facts["answer_tokens"], facts["masks"]) == ("generated", 4, 6)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((*ABLATION, "--reading", "joint"), "--signal ablation with --reading joint"),
@@ -115,6 +149,26 @@ def test_joint_reading_is_refused(place: Path, tmp_path: Path, options: Any, mes
     assert done.exit_code == 1
     assert message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--masks", 32), ("--answers", "reference"), ("--answer-tokens", 3)],
+)
+def test_options_of_ablations_are_refused_with_evidence(
+    place: Path, tmp_path: Path, option: tuple[str, object]
+) -> None:
+    done = train(place, *FEATURES[:2], *option, output=tmp_path / "out")
+    assert done.exit_code == 1
+    assert f"{option[0]} {option[1]} with --signal evidence" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_says_what_ablations_and_the_seed_decide() -> None:
+    shown = CliRunner().invoke(main, ["train", "--help"], terminal_width=200).stdout
+    said = " ".join(shown.split())
+    assert "does to the likelihood of the question and of the model's own answer" in said
+    assert "Of the examples that --limit draws, added chunks, masks and folds." in said
 
 
 def test_evidence_still_needs_labels(place: Path, tmp_path: Path) -> None:
@@ -215,7 +269,8 @@ def test_a_model_of_nan_is_refused_and_leaves_no_shard(
 def test_what_another_seed_or_model_collected_is_refused(
     place: Path, tmp_path: Path, signal: str
 ) -> None:
-    options = (*FEATURES, "--signal", signal, "--collected", tmp_path / "shared")
+    features = FEATURES[:2] if signal == "evidence" else FEATURES
+    options = (*features, "--signal", signal, "--collected", tmp_path / "shared")
     assert train(place, *options, output=tmp_path / "out").exit_code == 0
     before = bytes_of(tmp_path / "shared")
     other = train(place, *options, "--seed", 1, output=tmp_path / "seed")

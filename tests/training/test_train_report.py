@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.training.test_train_command import (
     PAGE_FILE,
     RECORD_FILE,
     ROOT,
+    SEVERAL,
     SHARDS,
     arguments,
     cache,
@@ -112,6 +114,19 @@ def test_the_page_shows_the_figures_of_the_record(judged: Path, trained: Path) -
     assert record(trained)["dev"] is None and "No dev files" in (trained / PAGE_FILE).read_text()
 
 
+def test_dev_examples_that_were_trained_on_are_on_record(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    asked = {example.query for example in planted_examples()}
+    dev = planted_examples(["lakes"], each=6, chunks=6) + planted_examples(["hills"], each=3)[1:]
+    again = sum(example.query in asked for example in dev)
+    assert record(judged)["dev"]["shared_with_training"] == again > 0
+    done = train(place, *MASS, "--dev", place / "novels.jsonl", output=tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "WARNING: 8 of 8 dev examples share a gold passage or their question" in done.stderr
+    assert record(tmp_path / "out")["dev"]["shared_with_training"] == 8
+
+
 def test_dev_files_that_cannot_be_judged_are_seen_before_anything_is_read(
     place: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +135,114 @@ def test_dev_files_that_cannot_be_judged_are_seen_before_anything_is_read(
     assert done.exit_code == 1
     assert "none of the 2 dev examples can be judged (2 fewer than 4 chunks)" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", 17], "16 groups of examples that share gold passages, cross-validation"),
+        (["--features", "mass:joint"], "of reading 'joint', to be fitted for is 'independent'"),
+        (["--seed", 1], "seed: 0 there, 1 now"),
+        (["--signal", "ablation", "--folds", 17], "16 examples, cross-validation needs 17"),
+        (["--signal", "ablation", "--objective", "mixed"], "has no objective 'mixed'"),
+        (["--signal", "ablation"], "signal: None there, 'ablation' now"),
+        (["--dev"], ""),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_before_anything_is_read(
+    place: Path, judged: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    shared = tmp_path / "shared"
+    write_settings(shared, judged / "features", seed=0, depth=3)
+    dev = place / "dev" / "lakes.jsonl"
+    if options[:1] == ["--dev"]:
+        write_settings(shared / "dev", judged / "features" / "dev", examples="lakes")
+        options, message = [], "examples: 'lakes' there"
+    if "--folds" in options or options[:1] == ["--features"]:
+        shared = tmp_path / "new"
+    given = (*MASS, "--depth", 3, "--dev", dev, "--collected", shared, *options)
+    done = train(place, *given, output=tmp_path / "out")
+    assert done.exit_code == 1 and message in done.stderr.splitlines()[-1], done.stderr
+    assert "reading" not in "".join(done.stderr.splitlines()[:-1])
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def write_settings(folder: Path, other: Path, **changes: object) -> None:
+    """Write the settings of another collection, with changes."""
+    folder.mkdir()
+    settings = json.loads((other / "collection.json").read_text())
+    (folder / "collection.json").write_text(json.dumps({**settings, **changes}))
+
+
+GONE = """
+import os, sys
+def remove(event, arguments):  # as the first shard gets its name
+    if event == "os.rename" and os.fspath(arguments[1]).endswith("shard-00000.safetensors"):
+        for path in sys.argv[2:4]:
+            if os.path.exists(path):
+                os.unlink(path)
+sys.addaudithook(remove)
+from at2_rag.cli import main
+main()
+"""
+
+
+def test_data_is_known_by_what_was_read_even_if_it_is_gone(place: Path, tmp_path: Path) -> None:
+    for name in ("novels.jsonl", "seas.jsonl.gz"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    (tmp_path / "tiny").symlink_to(place / "tiny")
+    done = subprocess.run(
+        [sys.executable, "-c", GONE, *arguments(tmp_path, *MASS, output=tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "novels.jsonl").exists()
+    digest = hashlib.sha256((place / "novels.jsonl").read_bytes()).hexdigest()
+    assert record(tmp_path / "out")["data"][0]["sha256"] == digest
+
+
+# --- the output ------------------------------------------------------------------------------
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    collected = tmp_path / "collected"
+    done = train(place, *MASS, "--collected", collected, output=tmp_path / "file" / "out")
+    assert done.exit_code == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: ") and "out can't be written (Not a directory); choose" in line
+    assert not collected.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("limit", [300, 3000])
+def test_results_that_do_not_fit_end_in_one_line_and_leave_no_parts(
+    place: Path, trained: Path, tmp_path: Path, limit: int
+) -> None:
+    """First not even the weights fit, then everything but the page."""
+    options = (*SEVERAL, "--collected", trained / "features")
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)\n"
+        "from at2_rag.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments(place, *options, output=tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(tmp_path / "mpl")},
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("Error: ") and "can't be written ([Errno 27] File too large" in line
+    assert "what was read is kept in " in line
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not [name for name in written if name.endswith(".part")]
+    assert PAGE_FILE not in written
 
 
 # --- the disk --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,6 +296,23 @@ def test_a_source_of_short_lists_is_fitted_on_and_named_once(
     assert "leaves out 'short' (4 samples)" in message
     assert set(training.chosen.by_source) == {"novels"}
     assert training.samples == {"novels": 8, "short": 4}
+
+
+@pytest.mark.parametrize("reading", sorted(PASSES))
+def test_what_is_left_out_is_counted_by_reason(
+    model: ScoringModel, tmp_path: Path, reading: Reading
+) -> None:
+    good = planted_examples(["novels"], 8)
+    long = [dataclasses.replace(good[0], id="long", query="river " * 3000)]
+    blind = [dataclasses.replace(good[i], id="b", labels=(False,) * 5) for i in (0, 1)]
+    spec = FeatureSpec("mass", PASSES[reading])
+    examples = [*good, *long, *blind]
+    training = run(model, tmp_path, examples=examples, specs=[spec], reading=reading)
+    assert training.samples == {"novels": 8}
+    assert training.left_out == {
+        "longer than the model's window": 1,
+        "without both gold and other chunks": 2,
+    }
 
 
 def test_short_lists_alone_are_refused(model: ScoringModel, tmp_path: Path) -> None:
