@@ -1,8 +1,9 @@
-"""What decides how a model reads: its files, its number type, its device and our code."""
+"""What decides how a model reads: its files, number type and device, our code and its libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from at2_rag.model_hub import resolve_model
 from at2_rag.model_loading import preferred_dtype
 from at2_rag_evals.provenance import files_sha256, without_folder
 
+_LIBRARIES = ("tokenizers", "torch", "transformers")
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
@@ -32,6 +34,7 @@ def model_record(model: str, modules: Iterable[str]) -> dict[str, object]:
         "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
         "device": device.type,
         "dtype": str(preferred_dtype(device)).removeprefix("torch."),
+        **{name: version(name) for name in _LIBRARIES},
         "code_sha256": files_sha256(package, [f"{module}.py" for module in modules]),
     }
 

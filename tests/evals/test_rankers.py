@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
+import transformers
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ModelNotFoundError
@@ -211,6 +214,10 @@ def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
 def test_at2_settings_follow_model_and_weights(scoring_folder: Path, tmp_path: Path) -> None:
     ranker = AT2Ranker(str(scoring_folder), head_weights="uniform")
     assert ranker.settings["model"] == "tiny"
+    libraries = {
+        module.__name__: module.__version__ for module in (tokenizers, torch, transformers)
+    }
+    assert libraries.items() <= ranker.settings.items()
     assert str(scoring_folder.parent) not in json.dumps(dict(ranker.settings))
     weights = AT2Pruner.from_pretrained(str(scoring_folder), head_weights="uniform").head_weights
     weights.save(tmp_path / "weights")

@@ -15,6 +15,7 @@ _MODULES = (
     "attention",
     "chunk_states",
     "chunks",
+    "model_loading",
     "prompt",
     "scoring_model",
     "text_encoder",
