@@ -139,6 +139,7 @@ LIGHT_MODULES = (
     "at2_rag.token_counting",
     "at2_rag.training.cli",
     "at2_rag_evals.cli",
+    "at2_rag_evals.qa.cli",
 )
 
 

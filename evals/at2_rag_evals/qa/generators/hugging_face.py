@@ -88,7 +88,13 @@ class HuggingFaceGenerator:
 
     @cached_property
     def _counter(self) -> TokenCounter:
-        return resolve_token_counter(self._loaded[1])
+        from transformers import AutoTokenizer
+
+        folder = resolve_model(self._model_name)
+        # By itself: a run whose answers are all stored counts, but needs no model.
+        return resolve_token_counter(
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
 
     @cached_property
     def _window(self) -> int:

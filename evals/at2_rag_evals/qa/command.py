@@ -1,0 +1,251 @@
+"""What `at2-rag eval qa` does: read, prune, answer, judge, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from at2_rag.errors import DataError, InputError
+from at2_rag.selection import Order
+from at2_rag.step_progress import StepProgress
+from at2_rag.training.examples import read_examples
+from at2_rag.training.record import peak_memory_mb
+from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
+from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.command import write_whole
+from at2_rag_evals.folder_lock import only_writer
+from at2_rag_evals.named_weights import NamedWeights, with_named
+from at2_rag_evals.provenance import (
+    file_record,
+    git_state,
+    package_versions,
+    weights_arguments,
+    without_folder,
+)
+from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
+from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
+from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
+from at2_rag_evals.qa.items import QASet, answerable_items
+from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
+from at2_rag_evals.qa.report import (
+    NOTES,
+    item_lines,
+    item_tables,
+    qa_markdown,
+    summary_record,
+    summary_tables,
+    unanswered_note,
+)
+from at2_rag_evals.qa.run import CellResult, Plan, run_cells
+from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
+from at2_rag_evals.qa.wording import prompt_text
+from at2_rag_evals.rankers import RankerOptions
+from at2_rag_evals.tables import to_rich
+
+_OURS = ("at2", "at2_joint")
+_PLAIN_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class QARequest:
+    """What was asked for; the fields are the command's arguments."""
+
+    files: tuple[Path, ...]
+    output: Path
+    pruners: tuple[str, ...]
+    top_k: tuple[int, ...] = ()
+    max_tokens: tuple[int, ...] = ()
+    generators: tuple[str, ...] = ("default",)
+    limit: int | None = None
+    seed: int = 0
+    order: Order = "score"
+    may_decline: bool = False
+    model: str | None = None
+    head_weights: str | None = None
+    weights: tuple[NamedWeights, ...] = ()
+    embedding_model: str | None = None
+    train: tuple[Path, ...] = ()
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    prices: Prices | None = None
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """All pruners' names, in the report's order."""
+        return with_named(self.pruners, self.weights)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets; top 1 and top 3 where none was asked for."""
+        found = [Budget(top_k=number) for number in self.top_k]
+        found += [Budget(max_tokens=number) for number in self.max_tokens]
+        return tuple(dict.fromkeys(found)) or (Budget(top_k=1), Budget(top_k=3))
+
+    @property
+    def command(self) -> str:
+        """The command line, with the names of files and folders but not where they are."""
+        parts = ["at2-rag eval qa", *(path.name for path in self.files)]
+        parts += [f"--pruner {name}" for name in self.pruners]
+        parts += weights_arguments(self.weights)
+        for budget in self.budgets:
+            limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
+            parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
+        parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
+        parts += [] if self.limit is None else [f"--limit {self.limit}"]
+        parts += [f"--seed {self.seed} --order {self.order}"]
+        parts += ["--may-decline"] if self.may_decline else []
+        parts += [f"--answer-tokens {self.generator.answer_tokens}"]
+        for option, value in (
+            ("--model", self.model),
+            ("--head-weights", self.head_weights),
+            ("--embedding-model", self.embedding_model),
+            ("--token-counter", self.generator.token_counter),
+            ("--output", str(self.output)),
+        ):
+            parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        return " ".join([*parts, *(f"--train {path.name}" for path in self.train)])
+
+
+def run_qa(request: QARequest, *, as_json: bool) -> None:
+    """Run the QA eval, print its report and write it into the output folder.
+
+    Raises:
+        AT2Error: If a file, a pruner, a generator or the folder can't be used.
+        ImportError: If a package of the `evals` extra is missing.
+    """
+    with only_writer(request.output):
+        claim_folder(request.output)
+        items = _items(request)
+        plan = _plan(request, items)
+        with StepProgress() as progress:
+            results = run_cells(plan, progress=progress)
+        summaries = _summaries(request, items, results)
+        report = _report(request, plan, items, summaries)
+        write_whole(request.output / "items.jsonl", item_lines(items.items, results))
+        write_whole(request.output / "qa.md", [qa_markdown(report, items, summaries)])
+        write_whole(request.output / SUMMARY_FILE, [json.dumps(report, indent=2), "\n"])
+    _print(report, items, summaries, as_json=as_json)
+
+
+def _items(request: QARequest) -> QASet:
+    examples = read_examples(request.files, labelled=False, chunkless=True)
+    items = answerable_items(examples, limit=request.limit)
+    if not items.items:
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer"
+        )
+    return items
+
+
+def _plan(request: QARequest, items: QASet) -> Plan:
+    options = PrunerOptions(
+        RankerOptions(
+            seed=request.seed,
+            model=request.model,
+            head_weights=request.head_weights,
+            embedding_model=request.embedding_model,
+            weights=request.weights,
+            remember=False,
+        ),
+        train=request.train,
+        folder=request.output / "scores",
+    )
+    generators = [make_generator(spec, request.generator) for spec in request.generators]
+    names = [generator.name for generator in generators]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"two generators have the same name ({', '.join(names)}); give their folders "
+            "different names, or use two runs"
+        )
+    return Plan(
+        items=items.items,
+        generators=generators,
+        pruners=make_pruners(request.judged, options),
+        budgets=request.budgets,
+        order=request.order,
+        may_decline=request.may_decline,
+        folder=request.output / "answers",
+    )
+
+
+def _summaries(
+    request: QARequest, items: QASet, results: Sequence[CellResult]
+) -> list[GeneratorSummary]:
+    summariser = Summariser(
+        items=items.items,
+        clusters=item_clusters(items.items),
+        baselines=frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}.difference(_OURS)),
+        seed=request.seed,
+        resamples=RESAMPLES,
+        prices=request.prices,
+    )
+    by_generator: dict[str, list[CellResult]] = {}
+    for result in results:
+        by_generator.setdefault(result.generator, []).append(result)
+    return [summariser.summarise(own) for own in by_generator.values()]
+
+
+def _report(
+    request: QARequest, plan: Plan, items: QASet, summaries: Sequence[GeneratorSummary]
+) -> dict[str, Any]:
+    return {
+        "eval": "qa",
+        "format": FORMAT,
+        "command": request.command,
+        "settings": {
+            "files": [file_record(path) for path in request.files],
+            "seed": request.seed,
+            "limit": request.limit,
+            "order": request.order,
+            "prompt": prompt_text("{question}", (), may_decline=request.may_decline),
+            "budgets": [budget.label for budget in request.budgets],
+            "resamples": RESAMPLES,
+            "level": LEVEL,
+            "interval": "percentile bootstrap over clusters, stratified by source",
+            "prices": None if request.prices is None else asdict(request.prices),
+            "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
+            "generators": {own.name: dict(own.settings) for own in plan.generators},
+        },
+        "git": git_state(),
+        "packages": package_versions(),
+        "items": {
+            "judged": len(items.items),
+            "left_out": {source: dict(own) for source, own in items.left_out.items()},
+            "remarks": {source: dict(own) for source, own in items.remarks.items()},
+        },
+        "generators": [summary_record(summary) for summary in summaries],
+        "run": {
+            "peak_memory_mb": peak_memory_mb(),
+            "machine": {"system": platform.system(), "processor": platform.machine()},
+        },
+        "notes": list(NOTES),
+    }
+
+
+def _print(
+    report: dict[str, Any],
+    items: QASet,
+    summaries: Sequence[GeneratorSummary],
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    tables = [table for summary in summaries for table in summary_tables(summary)]
+    for table in [*tables, *item_tables(items)]:
+        console.print(to_rich(table))
+    lost = [unanswered_note(summary) for summary in summaries if summary.unanswered]
+    for note in [*lost, *report["notes"]]:
+        console.print(note, style="dim", markup=False, highlight=False)
