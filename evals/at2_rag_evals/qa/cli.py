@@ -113,10 +113,18 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--order",
+    "orders",
+    multiple=True,
+    default=("score",),
     type=click.Choice(["score", "original"]),
-    default="score",
     show_default=True,
-    help="Order of the kept chunks in the prompt.",
+    help="Order of the kept chunks in the prompt. May be repeated.",
+)
+@click.option(
+    "--gold-position",
+    is_flag=True,
+    help="Judge items with one gold chunk five times, with it in first, quarter, middle, "
+    "three-quarter and last place.",
 )
 @click.option(
     "--may-decline", is_flag=True, help="Tell the generator how to say that there is no answer."
@@ -192,7 +200,8 @@ def qa(
     generators: tuple[str, ...],
     limit: int | None,
     seed: int,
-    order: str,
+    orders: tuple[str, ...],
+    gold_position: bool,
     may_decline: bool,
     answer_tokens: int,
     model: str | None,
@@ -229,7 +238,8 @@ def qa(
         generators=tuple(dict.fromkeys(generators)),
         limit=limit,
         seed=seed,
-        order="original" if order == "original" else "score",
+        orders=tuple("original" if own == "original" else "score" for own in dict.fromkeys(orders)),
+        gold_position=gold_position,
         may_decline=may_decline,
         model=model,
         head_weights=head_weights,

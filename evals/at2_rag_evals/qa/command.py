@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,21 @@ from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
 from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
+from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
 from at2_rag_evals.qa.items import QASet, answerable_items
+from at2_rag_evals.qa.position_summary import summarise_positions
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
 from at2_rag_evals.qa.report import (
     NOTES,
+    Section,
+    generator_section,
     item_lines,
     item_tables,
     qa_markdown,
     summary_record,
-    summary_tables,
-    unanswered_note,
 )
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
-from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
+from at2_rag_evals.qa.summary import Prices, Summariser
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
@@ -66,7 +68,8 @@ class QARequest:
     generators: tuple[str, ...] = ("default",)
     limit: int | None = None
     seed: int = 0
-    order: Order = "score"
+    orders: tuple[Order, ...] = ("score",)
+    gold_position: bool = False
     may_decline: bool = False
     model: str | None = None
     head_weights: str | None = None
@@ -99,7 +102,8 @@ class QARequest:
             parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
         parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
-        parts += [f"--seed {self.seed} --order {self.order}"]
+        parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]
+        parts += ["--gold-position"] if self.gold_position else []
         parts += ["--may-decline"] if self.may_decline else []
         parts += [f"--answer-tokens {self.generator.answer_tokens}"]
         for option, value in (
@@ -124,23 +128,97 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         claim_folder(request.output)
         items = _items(request)
         plan = _plan(request, items)
-        with StepProgress() as progress:
-            results = run_cells(plan, progress=progress)
-        summaries = _summaries(request, items, results)
-        report = _report(request, plan, items, summaries)
-        write_whole(request.output / "items.jsonl", item_lines(items.items, results))
-        write_whole(request.output / "qa.md", [qa_markdown(report, items, summaries)])
+        findings = _run_positions if request.gold_position else _run_natural
+        found = findings(request, plan)
+        report = _report(request, plan, items, found)
+        write_whole(request.output / "items.jsonl", found.lines)
+        write_whole(request.output / "qa.md", [qa_markdown(report, items, found.sections)])
         write_whole(request.output / SUMMARY_FILE, [json.dumps(report, indent=2), "\n"])
-    _print(report, items, summaries, as_json=as_json)
+    _print(report, items, found, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What a run found.
+
+    Attributes:
+        records: What `summary.json` holds of it, by key.
+        sections: The report's sections.
+        lines: The lines of `items.jsonl`.
+    """
+
+    records: dict[str, Any]
+    sections: Sequence[Section]
+    lines: Sequence[str]
+
+
+def _run_natural(request: QARequest, plan: Plan) -> _Findings:
+    with StepProgress() as progress:
+        results = run_cells(plan, progress=progress)
+    summariser = Summariser(
+        items=plan.items,
+        clusters=item_clusters(plan.items),
+        baselines=frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}.difference(_OURS)),
+        seed=request.seed,
+        resamples=RESAMPLES,
+        prices=request.prices,
+    )
+    summaries = [summariser.summarise(own) for own in _by_generator(results).values()]
+    return _Findings(
+        {"generators": [summary_record(summary) for summary in summaries], "gold_position": []},
+        [generator_section(summary) for summary in summaries],
+        list(item_lines(plan.items, results)),
+    )
+
+
+def _run_positions(request: QARequest, plan: Plan) -> _Findings:
+    by_place: dict[str, dict[str, list[CellResult]]] = {}
+    lines: list[str] = []
+    with StepProgress() as progress:
+        for place, share in SHARES.items():
+            moved = [with_gold_at(item, share) for item in plan.items]
+            results = run_cells(
+                replace(plan, items=moved),
+                progress=lambda stage, done, total, own=place: progress(  # type: ignore[misc]
+                    f"gold {own}, {stage}", done, total
+                ),
+            )
+            by_place[place] = _by_generator(results)
+            lines += item_lines(moved, results, gold_position=place)
+    summaries = [
+        summarise_positions(
+            plan.items,
+            {place: own[generator.name] for place, own in by_place.items()},
+            item_clusters(plan.items),
+            seed=request.seed,
+            resamples=RESAMPLES,
+        )
+        for generator in plan.generators
+    ]
+    return _Findings(
+        {"generators": [], "gold_position": [summary.to_dict() for summary in summaries]},
+        [Section(f"Generator {own.name}", (), tuple(own.tables())) for own in summaries],
+        lines,
+    )
+
+
+def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    found: dict[str, list[CellResult]] = {}
+    for result in results:
+        found.setdefault(result.generator, []).append(result)
+    return found
 
 
 def _items(request: QARequest) -> QASet:
     examples = read_examples(request.files, labelled=False, chunkless=True)
     items = answerable_items(examples, limit=request.limit)
+    if request.gold_position:
+        items = movable_items(items)
     if not items.items:
+        more = ", and one gold chunk among five for --gold-position" * request.gold_position
         raise DataError(
             f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer"
+            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer{more}"
         )
     return items
 
@@ -170,32 +248,13 @@ def _plan(request: QARequest, items: QASet) -> Plan:
         generators=generators,
         pruners=make_pruners(request.judged, options),
         budgets=request.budgets,
-        order=request.order,
+        orders=request.orders,
         may_decline=request.may_decline,
         folder=request.output / "answers",
     )
 
 
-def _summaries(
-    request: QARequest, items: QASet, results: Sequence[CellResult]
-) -> list[GeneratorSummary]:
-    summariser = Summariser(
-        items=items.items,
-        clusters=item_clusters(items.items),
-        baselines=frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}.difference(_OURS)),
-        seed=request.seed,
-        resamples=RESAMPLES,
-        prices=request.prices,
-    )
-    by_generator: dict[str, list[CellResult]] = {}
-    for result in results:
-        by_generator.setdefault(result.generator, []).append(result)
-    return [summariser.summarise(own) for own in by_generator.values()]
-
-
-def _report(
-    request: QARequest, plan: Plan, items: QASet, summaries: Sequence[GeneratorSummary]
-) -> dict[str, Any]:
+def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> dict[str, Any]:
     return {
         "eval": "qa",
         "format": FORMAT,
@@ -204,7 +263,8 @@ def _report(
             "files": [file_record(path) for path in request.files],
             "seed": request.seed,
             "limit": request.limit,
-            "order": request.order,
+            "orders": list(request.orders),
+            "gold_position": request.gold_position,
             "prompt": prompt_text("{question}", (), may_decline=request.may_decline),
             "budgets": [budget.label for budget in request.budgets],
             "resamples": RESAMPLES,
@@ -221,7 +281,7 @@ def _report(
             "left_out": {source: dict(own) for source, own in items.left_out.items()},
             "remarks": {source: dict(own) for source, own in items.remarks.items()},
         },
-        "generators": [summary_record(summary) for summary in summaries],
+        **found.records,
         "run": {
             "peak_memory_mb": peak_memory_mb(),
             "machine": {"system": platform.system(), "processor": platform.machine()},
@@ -233,7 +293,7 @@ def _report(
 def _print(
     report: dict[str, Any],
     items: QASet,
-    summaries: Sequence[GeneratorSummary],
+    found: _Findings,
     *,
     as_json: bool,
 ) -> None:
@@ -243,9 +303,9 @@ def _print(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PLAIN_WIDTH)
-    tables = [table for summary in summaries for table in summary_tables(summary)]
+    tables = [table for section in found.sections for table in section.tables]
     for table in [*tables, *item_tables(items)]:
         console.print(to_rich(table))
-    lost = [unanswered_note(summary) for summary in summaries if summary.unanswered]
-    for note in [*lost, *report["notes"]]:
+    remarks = [remark for section in found.sections for remark in section.remarks]
+    for note in [*remarks, *report["notes"]]:
         console.print(note, style="dim", markup=False, highlight=False)

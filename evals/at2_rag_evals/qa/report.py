@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from at2_rag.training.examples import Example
@@ -32,6 +32,27 @@ NOTES = (
     "those a web-scale retriever brings.",
 )
 _NONE = Cell("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        title: Its heading.
+        remarks: Sentences before the tables.
+        tables: The tables.
+    """
+
+    title: str
+    remarks: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def generator_section(summary: GeneratorSummary) -> Section:
+    """Return a generator's part of the report."""
+    remarks = (_unanswered_note(summary),) if summary.unanswered else ()
+    return Section(f"Generator {summary.name}", remarks, tuple(summary_tables(summary)))
 
 
 def summary_tables(summary: GeneratorSummary) -> Iterator[Table]:
@@ -75,7 +96,7 @@ def cell_table(
     return Table(title, header, rows)
 
 
-def qa_markdown(report: Mapping[str, Any], items: QASet, own: Sequence[GeneratorSummary]) -> str:
+def qa_markdown(report: Mapping[str, Any], items: QASet, sections: Sequence[Section]) -> str:
     """Write the report as Markdown."""
     git = report["git"]
     commit = "" if git is None else f" at commit {git['sha'][:12]}"
@@ -89,11 +110,11 @@ def qa_markdown(report: Mapping[str, Any], items: QASet, own: Sequence[Generator
         f"seed {report['settings']['seed']}, {report['settings']['resamples']} resamples.",
         "",
     ]
-    for summary in own:
-        lines += [f"## Generator {summary.name}", ""]
-        if summary.unanswered:
-            lines += [unanswered_note(summary), ""]
-        for table in summary_tables(summary):
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for remark in section.remarks:
+            lines += [remark, ""]
+        for table in section.tables:
             lines += [to_markdown(table), ""]
     lines += ["## Items", ""]
     for table in item_tables(items):
@@ -102,8 +123,7 @@ def qa_markdown(report: Mapping[str, Any], items: QASet, own: Sequence[Generator
     return "\n".join(lines) + "\n"
 
 
-def unanswered_note(summary: GeneratorSummary) -> str:
-    """Say which items some cell has no answer to."""
+def _unanswered_note(summary: GeneratorSummary) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in summary.unanswered.items())
     return f"Left out of all metrics of answers by {summary.name}: {reasons}."
 
@@ -128,10 +148,7 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
     pooled = figures({"position": summary.by_position, "distractors": summary.by_distractors})
     return {
         "name": summary.name,
-        "cells": [
-            {"label": cell.label, "pruner": cell.pruner, "budget": cell.budget}
-            for cell in summary.cells
-        ],
+        "cells": [{"label": cell.label, **asdict(cell)} for cell in summary.cells],
         "by_source": figures(summary.by_source),
         "differences": figures(summary.differences),
         "by_position": pooled["position"],
@@ -144,16 +161,24 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
     }
 
 
-def item_lines(items: Sequence[Example], results: Sequence[CellResult]) -> Iterator[str]:
-    """Yield one line of JSON an item and cell."""
+def item_lines(
+    items: Sequence[Example], results: Sequence[CellResult], *, gold_position: str | None = None
+) -> Iterator[str]:
+    """Yield one line of JSON an item and cell.
+
+    Args:
+        items: The items.
+        results: The cells.
+        gold_position: Where the gold chunk was moved to; None for items as they are.
+    """
     for result in results:
         for item, judged in zip(items, result.judged, strict=True):
             answer = judged.result if isinstance(judged.result, Answer) else None
             failure = judged.result if isinstance(judged.result, Failure) else None
             record = {
                 "generator": result.generator,
-                "pruner": result.cell.pruner,
-                "budget": result.cell.budget,
+                **asdict(result.cell),
+                "gold_position": gold_position,
                 "source": item.source,
                 "id": item.id,
                 "kind": kind_of(item),

@@ -26,15 +26,18 @@ class CellName:
     Attributes:
         pruner: The pruner's name.
         budget: The budget's label; None where the budget makes no difference.
+        order: The order of kept chunks; None where it makes no difference.
     """
 
     pruner: str
-    budget: str | None
+    budget: str | None = None
+    order: Order | None = None
 
     @property
     def label(self) -> str:
-        """What the report calls the cell: "at2, top 3" or "none"."""
-        return self.pruner if self.budget is None else f"{self.pruner}, {self.budget}"
+        """What the report calls the cell: "at2, top 3", "at2, top 3, original order" or "none"."""
+        order = "original order" if self.order == "original" else None
+        return ", ".join(part for part in (self.pruner, self.budget, order) if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Plan:
         generators: Who answers.
         pruners: What keeps chunks.
         budgets: How much they may keep.
-        order: The order in which kept chunks are passed on.
+        orders: The orders in which kept chunks are passed on.
         may_decline: Whether generators are told how to say that there is no answer.
         folder: Where answers are kept as they are made, and found by a later run; None for
             nowhere.
@@ -71,15 +74,22 @@ class Plan:
     generators: Sequence[Generator]
     pruners: Sequence[Pruner]
     budgets: Sequence[Budget]
-    order: Order = "score"
+    orders: Sequence[Order] = ("score",)
     may_decline: bool = False
     folder: Path | None = None
 
-    def cells(self, pruner: Pruner) -> list[tuple[CellName, Budget]]:
-        """Return a pruner's cells with their budgets; one alone where budgets don't matter."""
-        if not pruner.budgeted:
-            return [(CellName(pruner.name, None), self.budgets[0])]
-        return [(CellName(pruner.name, budget.label), budget) for budget in self.budgets]
+    def cells(self, pruner: Pruner, generator: Generator) -> list[tuple[CellName, Limit]]:
+        """Return a pruner's cells with their limits, none twice."""
+        found: dict[CellName, Limit] = {}
+        for budget in self.budgets:
+            for order in self.orders:
+                cell = CellName(
+                    pruner.name,
+                    budget.label if pruner.budgeted else None,
+                    order if pruner.ordered else None,
+                )
+                found.setdefault(cell, Limit(budget, order, generator.count))
+        return list(found.items())
 
 
 def run_cells(
@@ -107,7 +117,7 @@ def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> It
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
     for pruner in plan.pruners:
         kept = _prune_all(plan, pruner, generator, f"{prefix}{pruner.name} prunes", progress)
-        for (cell, _), own in zip(plan.cells(pruner), kept, strict=True):
+        for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
             stage = f"{prefix}answers from {cell.label}"
             yield CellResult(
                 generator.name, cell, _answer_all(plan, generator, store, own, stage, progress)
@@ -118,7 +128,7 @@ def _prune_all(
     plan: Plan, pruner: Pruner, generator: Generator, stage: str, progress: Progress
 ) -> list[list[Pruned]]:
     """Return what is kept of each item in each of the pruner's cells."""
-    limits = [Limit(budget, plan.order, generator.count) for _, budget in plan.cells(pruner)]
+    limits = [limit for _, limit in plan.cells(pruner, generator)]
     kept: list[list[Pruned]] = [[] for _ in limits]
     progress(stage, 0, len(plan.items))
     for done, item in enumerate(plan.items, start=1):

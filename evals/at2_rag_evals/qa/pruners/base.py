@@ -57,6 +57,11 @@ class Pruner(Protocol):
         ...
 
     @property
+    def ordered(self) -> bool:
+        """Whether it makes a difference in which order kept chunks are asked for."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """All that decides what is kept besides item and limit, as JSON-ready values."""
         ...

@@ -14,6 +14,7 @@ class KeepAllPruner:
 
     name = "none"
     budgeted = False
+    ordered = False
     settings: Mapping[str, object] = MappingProxyType({})
 
     def prune(self, item: Example, limit: Limit) -> Pruned:

@@ -14,6 +14,7 @@ class OraclePruner:
 
     name = "oracle"
     budgeted = False
+    ordered = False
     settings: Mapping[str, object] = MappingProxyType({})
 
     def prune(self, item: Example, limit: Limit) -> Pruned:

@@ -43,6 +43,7 @@ class RankingPruner:
     ) -> None:
         self.name = name or ranker.name
         self.settings: Mapping[str, object] = ranker.settings
+        self.ordered = order is None
         self._ranker, self._order = ranker, order
         self._store = ScoreStore(ranker, folder)
         self._ready = False

@@ -16,7 +16,8 @@ from at2_rag_evals.qa.pruners.last_k import LastKRanker
 from at2_rag_evals.qa.pruners.oracle import OraclePruner
 from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
-from at2_rag_evals.rankers import RankerOptions, make_ranker
+from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
+from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.registry import SYSTEMS
 
 HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16})
@@ -82,13 +83,13 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
     return RankingPruner(make_ranker(name, options.ranker), folder=options.folder)
 
 
-def _last_k(options: PrunerOptions) -> Pruner:
-    return RankingPruner(LastKRanker(), folder=options.folder, order="original")
+def _by_place(ranker: Ranker, options: PrunerOptions) -> Pruner:
+    return RankingPruner(ranker, folder=options.folder, order="original")
 
 
-def _ranking(name: str, system: str, options: PrunerOptions) -> Pruner:
-    ranker = make_ranker(system, options.ranker)
-    return RankingPruner(ranker, name=name, folder=options.folder)
+def _random_k(options: PrunerOptions) -> Pruner:
+    ranker = make_ranker("random", options.ranker)
+    return RankingPruner(ranker, name="random_k", folder=options.folder)
 
 
 _OTHERS: Mapping[str, Callable[[PrunerOptions], Pruner]] = MappingProxyType(
@@ -96,8 +97,8 @@ _OTHERS: Mapping[str, Callable[[PrunerOptions], Pruner]] = MappingProxyType(
         "none": lambda options: KeepAllPruner(),
         "closed_book": lambda options: ClosedBookPruner(),
         "oracle": lambda options: OraclePruner(),
-        "first_k": lambda options: _ranking("first_k", "first_k", options),
-        "last_k": _last_k,
-        "random_k": lambda options: _ranking("random_k", "random", options),
+        "first_k": lambda options: _by_place(FirstKRanker(), options),
+        "last_k": lambda options: _by_place(LastKRanker(), options),
+        "random_k": _random_k,
     }
 )
