@@ -47,8 +47,8 @@ class Estimate:
     @property
     def negated(self) -> Estimate:
         """The estimate of the same figure with its sign turned."""
-        low, high = (None if end is None else -end for end in (self.high, self.low))
-        return Estimate(-self.mean, low, high, self.n, self.clusters)
+        low, high = (None if end is None else 0.0 - end for end in (self.high, self.low))
+        return Estimate(0.0 - self.mean, low, high, self.n, self.clusters)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the figures as JSON-ready values."""

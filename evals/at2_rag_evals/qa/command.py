@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from at2_rag.chunks import Chunk
 from at2_rag.errors import DataError, InputError
 from at2_rag.selection import Order
 from at2_rag.step_progress import StepProgress
@@ -29,12 +30,14 @@ from at2_rag_evals.provenance import (
     weights_arguments,
     without_folder,
 )
+from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
 from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
 from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
 from at2_rag_evals.qa.items import QASet, answerable_items
+from at2_rag_evals.qa.page import qa_page
 from at2_rag_evals.qa.position_summary import summarise_positions
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
 from at2_rag_evals.qa.report import (
@@ -52,7 +55,7 @@ from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
-_OURS = ("at2", "at2_joint")
+_BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {"at2", "at2_joint"}
 _PLAIN_WIDTH = 160
 
 
@@ -132,6 +135,14 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         found = findings(request, plan)
         report = _report(request, plan, items, found)
         write_whole(request.output / "items.jsonl", found.lines)
+        page = qa_page(
+            report,
+            found.sections,
+            item_tables=item_tables(items),
+            browsed=found.browsed,
+            ours=tuple(name for name in request.judged if name not in _BASELINES),
+        )
+        write_whole(request.output / "report.html", [page])
         write_whole(request.output / "qa.md", [qa_markdown(report, items, found.sections)])
         write_whole(request.output / SUMMARY_FILE, [json.dumps(report, indent=2), "\n"])
     _print(report, items, found, as_json=as_json)
@@ -145,11 +156,13 @@ class _Findings:
         records: What `summary.json` holds of it, by key.
         sections: The report's sections.
         lines: The lines of `items.jsonl`.
+        browsed: Items to read, by source.
     """
 
     records: dict[str, Any]
     sections: Sequence[Section]
     lines: Sequence[str]
+    browsed: Mapping[str, Sequence[BrowsedItem]] = field(default_factory=dict)
 
 
 def _run_natural(request: QARequest, plan: Plan) -> _Findings:
@@ -158,7 +171,7 @@ def _run_natural(request: QARequest, plan: Plan) -> _Findings:
     summariser = Summariser(
         items=plan.items,
         clusters=item_clusters(plan.items),
-        baselines=frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}.difference(_OURS)),
+        baselines=_BASELINES,
         seed=request.seed,
         resamples=RESAMPLES,
         prices=request.prices,
@@ -168,6 +181,7 @@ def _run_natural(request: QARequest, plan: Plan) -> _Findings:
         {"generators": [summary_record(summary) for summary in summaries], "gold_position": []},
         [generator_section(summary) for summary in summaries],
         list(item_lines(plan.items, results)),
+        browsed_items(plan.items, results),
     )
 
 
@@ -265,7 +279,9 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
             "limit": request.limit,
             "orders": list(request.orders),
             "gold_position": request.gold_position,
-            "prompt": prompt_text("{question}", (), may_decline=request.may_decline),
+            "prompt": prompt_text(
+                "{question}", (Chunk("{passages}"),), may_decline=request.may_decline
+            ),
             "budgets": [budget.label for budget in request.budgets],
             "resamples": RESAMPLES,
             "level": LEVEL,

@@ -25,7 +25,7 @@ NOTES = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
     "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
     "from by itself. Differences are paired: * marks those whose interval excludes zero.",
-    "`oracle` keeps the gold chunks and `closed_book` none, whatever the budget. Tokens are "
+    "Oracle keeps the gold chunks and closed_book none, whatever the budget. Tokens are "
     "counted by the generator's tokenizer. All seconds are wall clock of the run that made the "
     "answer, models loaded; an answer's share of its batch.",
     "Distractors mined with BM25 are adversarial to BM25; constructed distractors are easier than "
@@ -153,6 +153,7 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
         "differences": figures(summary.differences),
         "by_position": pooled["position"],
         "by_distractors": pooled["distractors"],
+        "context_tokens": {group: dict(own) for group, own in summary.context_tokens.items()},
         "totals": {
             label: None if totals is None else asdict(totals)
             for label, totals in summary.totals.items()

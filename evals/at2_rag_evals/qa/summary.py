@@ -77,6 +77,7 @@ class GeneratorSummary:
             baseline are compared, see `compared_cells`.
         by_position: Place of the gold chunk -> cell -> estimate of accuracy, sources pooled.
         by_distractors: Number of distractors -> cell -> estimate of accuracy, sources pooled.
+        context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks.
         totals: Cell -> what it took; None where no item was answered.
         unanswered: Reason -> number of items that some cell has no answer to, left out of every
             cell's metrics of answers.
@@ -88,6 +89,7 @@ class GeneratorSummary:
     differences: Figures
     by_position: Mapping[str, Mapping[str, Estimate]]
     by_distractors: Mapping[str, Mapping[str, Estimate]]
+    context_tokens: Mapping[str, Mapping[str, float]]
     totals: Mapping[str, CellTotals | None]
     unanswered: Mapping[str, int]
 
@@ -141,6 +143,7 @@ class Summariser:
             },
             by_position=pooled(position_group),
             by_distractors=pooled(distractor_group),
+            context_tokens=_context_tokens(results, sources),
             totals={result.cell.label: self._totals(result.judged) for result in results},
             unanswered=_unanswered(results),
         )
@@ -191,6 +194,21 @@ def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float6
         for result in results
     ]
     return np.array(columns, dtype=np.float64).T
+
+
+def _context_tokens(
+    results: Sequence[CellResult], sources: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for source in dict.fromkeys(sources):
+        rows = [row for row, own in enumerate(sources) if own == source]
+        found[source] = {
+            result.cell.label: _mean(result.judged[row].context_tokens for row in rows)
+            for result in results
+        }
+    labels = [result.cell.label for result in results]
+    macro = {label: _mean(own[label] for own in found.values()) for label in labels}
+    return {**found, MACRO: macro}
 
 
 def _unanswered(results: Sequence[CellResult]) -> dict[str, int]:

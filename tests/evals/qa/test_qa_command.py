@@ -23,6 +23,7 @@ from at2_rag_evals.qa.generators.base import GenerationError
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, known_pruners
 from tests.evals.labelled_items import make_item, write_items
 from tests.evals.qa.served import Served, served
+from tests.report.test_training_page import Reader
 
 
 def run(*arguments: object) -> Result:
@@ -88,6 +89,13 @@ def test_all_pruners_from_files_to_report(
     assert kept["first_k", "top 2", "n0"] == [0, 1]
     assert kept["last_k", "top 2", "n0"] == [3, 4]
     assert kept["at2", "top 2", "one"] == kept["oracle", None, "one"] == [0]
+    page = Reader((output / "report.html").read_text())
+    assert page.loads == [] and page.counts["svg"] == 3  # macro and two sources
+    shown = [row for row in page.rows if row and row[0] == "first_k, top 2"]
+    assert "1, 2" in {row[-1] for row in shown}
+    assert {row[0] for row in page.rows} >= {*cells, "novels", "seas"}
+    chunks = [row for row in page.rows if len(row) == 3 and row[1] == "novels n0 passage 3"]
+    assert "last_k, top 2" in chunks[0][2] and "oracle" not in chunks[0][2]
 
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     second = json.loads(run(*files, *options).stdout)
@@ -290,3 +298,7 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
         "false_abstention": 2,
     }
     assert "I don't know" in report["settings"]["prompt"]
+    page = Reader((tmp_path / "o" / "report.html").read_text())
+    assert page.loads == []
+    verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "none"}
+    assert verdicts == {"did not decline", "F1 0.00", "wrong"}
