@@ -8,7 +8,7 @@ import click
 
 from at2_rag.command_line import verbose_option
 from at2_rag_evals.named_weights import NamedWeights, weights_option
-from at2_rag_evals.qa.cli import qa
+from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
@@ -38,6 +38,7 @@ def eval_group() -> None:
 
 
 eval_group.add_command(qa)
+eval_group.add_command(compare)
 
 
 @eval_group.command()

@@ -257,3 +257,22 @@ def qa(
         prices=None if prices is None else Prices(*prices),
     )
     run_qa(request, as_json=as_json)
+
+
+@click.command()
+@click.argument("first", metavar="A", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "second", metavar="B", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@verbose_option
+def compare(first: Path, second: Path, seed: int, as_json: bool) -> None:
+    """Say what differs between two output folders of `qa`, A minus B.
+
+    Cells of the same generator, pruner, budget and order are compared on the items that both have,
+    with paired bootstrap intervals; where each run has one generator, across those two.
+    """
+    from at2_rag_evals.qa.compare import run_compare
+
+    run_compare(first, second, seed=seed, as_json=as_json)

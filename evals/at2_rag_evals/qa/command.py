@@ -166,11 +166,12 @@ class _Findings:
 
 
 def _run_natural(request: QARequest, plan: Plan) -> _Findings:
+    clusters = item_clusters(plan.items)
     with StepProgress() as progress:
         results = run_cells(plan, progress=progress)
     summariser = Summariser(
         items=plan.items,
-        clusters=item_clusters(plan.items),
+        clusters=clusters,
         baselines=_BASELINES,
         seed=request.seed,
         resamples=RESAMPLES,
@@ -180,7 +181,7 @@ def _run_natural(request: QARequest, plan: Plan) -> _Findings:
     return _Findings(
         {"generators": [summary_record(summary) for summary in summaries], "gold_position": []},
         [generator_section(summary) for summary in summaries],
-        list(item_lines(plan.items, results)),
+        list(item_lines(plan.items, results, clusters)),
         browsed_items(plan.items, results),
     )
 
@@ -188,6 +189,7 @@ def _run_natural(request: QARequest, plan: Plan) -> _Findings:
 def _run_positions(request: QARequest, plan: Plan) -> _Findings:
     by_place: dict[str, dict[str, list[CellResult]]] = {}
     lines: list[str] = []
+    clusters = item_clusters(plan.items)
     with StepProgress() as progress:
         for place, share in SHARES.items():
             moved = [with_gold_at(item, share) for item in plan.items]
@@ -198,12 +200,12 @@ def _run_positions(request: QARequest, plan: Plan) -> _Findings:
                 ),
             )
             by_place[place] = _by_generator(results)
-            lines += item_lines(moved, results, gold_position=place)
+            lines += item_lines(moved, results, clusters, gold_position=place)
     summaries = [
         summarise_positions(
             plan.items,
             {place: own[generator.name] for place, own in by_place.items()},
-            item_clusters(plan.items),
+            clusters,
             seed=request.seed,
             resamples=RESAMPLES,
         )

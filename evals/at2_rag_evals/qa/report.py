@@ -9,6 +9,7 @@ from typing import Any
 
 from at2_rag.training.examples import Example
 from at2_rag_evals.bootstrap import Estimate
+from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.items import QASet, kind_of
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
@@ -163,17 +164,22 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
 
 
 def item_lines(
-    items: Sequence[Example], results: Sequence[CellResult], *, gold_position: str | None = None
+    items: Sequence[Example],
+    results: Sequence[CellResult],
+    clusters: Sequence[int],
+    *,
+    gold_position: str | None = None,
 ) -> Iterator[str]:
     """Yield one line of JSON an item and cell.
 
     Args:
         items: The items.
         results: The cells.
+        clusters: Each item's cluster.
         gold_position: Where the gold chunk was moved to; None for items as they are.
     """
     for result in results:
-        for item, judged in zip(items, result.judged, strict=True):
+        for item, judged, cluster in zip(items, result.judged, clusters, strict=True):
             answer = judged.result if isinstance(judged.result, Answer) else None
             failure = judged.result if isinstance(judged.result, Failure) else None
             record = {
@@ -182,6 +188,8 @@ def item_lines(
                 "gold_position": gold_position,
                 "source": item.source,
                 "id": item.id,
+                "content": content_hash(item.query, item.chunks),
+                "cluster": cluster,
                 "kind": kind_of(item),
                 "chunks": len(item.chunks),
                 "gold": [place for place, label in enumerate(item.labels) if label],
