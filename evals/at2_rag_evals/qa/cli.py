@@ -59,6 +59,14 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A published data set as it is: squad, hotpotqa, musique, nq_multi_document or rgb with "
+    "its file, beir with its folder. May be repeated.",
+)
+@click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     is_eager=True,
@@ -192,6 +200,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @verbose_option
 def qa(
     files: tuple[Path, ...],
+    datasets: tuple[str, ...],
     output: Path,
     pruners: tuple[str, ...],
     weights: tuple[NamedWeights, ...],
@@ -222,15 +231,17 @@ def qa(
     Each line of FILES (.jsonl or .jsonl.gz) is an object with id, question, answers and chunks, as
     for `ranking`. Reports accuracy, tokens and seconds, with paired bootstrap intervals.
     """
-    if not files:
-        raise click.UsageError("no files were given; pass FILES, or `files` in --config")
+    if not (files or datasets):
+        raise click.UsageError("no data was given; pass FILES or --dataset, or either in --config")
     from at2_rag_evals.qa.command import QARequest, run_qa
     from at2_rag_evals.qa.generators.registry import GeneratorOptions
     from at2_rag_evals.qa.generators.retrying import Patience
+    from at2_rag_evals.qa.readers.registry import parse_dataset
     from at2_rag_evals.qa.summary import Prices
 
     request = QARequest(
         files=files,
+        datasets=tuple(map(parse_dataset, datasets)),
         output=output,
         pruners=tuple(dict.fromkeys(pruners)) or DEFAULT_PRUNERS,
         top_k=top_k,

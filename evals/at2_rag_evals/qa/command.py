@@ -40,6 +40,7 @@ from at2_rag_evals.qa.items import QASet, answerable_items
 from at2_rag_evals.qa.page import qa_page
 from at2_rag_evals.qa.position_summary import summarise_positions
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
+from at2_rag_evals.qa.readers.registry import Dataset
 from at2_rag_evals.qa.report import (
     NOTES,
     Section,
@@ -66,6 +67,7 @@ class QARequest:
     files: tuple[Path, ...]
     output: Path
     pruners: tuple[str, ...]
+    datasets: tuple[Dataset, ...] = ()
     top_k: tuple[int, ...] = ()
     max_tokens: tuple[int, ...] = ()
     generators: tuple[str, ...] = ("default",)
@@ -98,6 +100,7 @@ class QARequest:
     def command(self) -> str:
         """The command line, with the names of files and folders but not where they are."""
         parts = ["at2-rag eval qa", *(path.name for path in self.files)]
+        parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
         parts += [f"--pruner {name}" for name in self.pruners]
         parts += weights_arguments(self.weights)
         for budget in self.budgets:
@@ -227,6 +230,7 @@ def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
 
 def _items(request: QARequest) -> QASet:
     examples = read_examples(request.files, labelled=False, chunkless=True)
+    examples += [example for dataset in request.datasets for example in dataset.read()]
     items = answerable_items(examples, limit=request.limit)
     if request.gold_position:
         items = movable_items(items)
@@ -276,7 +280,10 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
         "format": FORMAT,
         "command": request.command,
         "settings": {
-            "files": [file_record(path) for path in request.files],
+            "files": [
+                *(file_record(path) for path in request.files),
+                *(dataset.record() for dataset in request.datasets),
+            ],
             "seed": request.seed,
             "limit": request.limit,
             "orders": list(request.orders),
