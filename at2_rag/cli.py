@@ -33,7 +33,9 @@ _COMMANDS = {
         "at2_rag.training.cli:train_command",
         extra="train",
     ),
-    "eval": LazyCommand("Measure rankings on labelled questions.", extra="evals"),
+    "eval": LazyCommand(
+        "Measure rankings, scores and answers on labelled questions.", extra="evals"
+    ),
 }
 
 

@@ -311,8 +311,24 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
             "peak_memory_mb": peak_memory_mb(),
             "machine": {"system": platform.system(), "processor": platform.machine()},
         },
-        "notes": list(NOTES),
+        "notes": [*NOTES, *_shared_weights(plan)],
     }
+
+
+def _shared_weights(plan: Plan) -> list[str]:
+    """Say which generators have the weights of which pruners' scoring model."""
+    key = "model_files_sha256"
+    notes = []
+    for generator in plan.generators:
+        own = generator.settings.get(key)
+        names = [pruner.name for pruner in plan.pruners if pruner.settings.get(key) == own]
+        if own is not None and names:
+            notes.append(
+                f"The generator {generator.name} has the weights of the model that scores for "
+                f"{', '.join(names)}: what one understands, the other does, too. Judge with other "
+                "generators before concluding anything about them."
+            )
+    return notes
 
 
 def _print(

@@ -18,6 +18,8 @@ from at2_rag_evals.qa.wording import prompt_text
 
 Progress = Callable[[str, int, int], None]
 
+_ALL = "all cells"
+
 
 @dataclass(frozen=True, slots=True)
 class CellName:
@@ -105,11 +107,18 @@ def run_cells(
         ScoringError: If a pruner fails on an item.
         GenerationError: If a generator gives up.
     """
-    return [
-        result
+    total = sum(
+        len(plan.cells(pruner, generator))
         for generator in plan.generators
-        for result in _generator_cells(plan, generator, progress)
-    ]
+        for pruner in plan.pruners
+    )
+    results: list[CellResult] = []
+    progress(_ALL, 0, total)
+    for generator in plan.generators:
+        for result in _generator_cells(plan, generator, progress):
+            results.append(result)
+            progress(_ALL, len(results), total)
+    return results
 
 
 def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> Iterator[CellResult]:

@@ -68,6 +68,9 @@ def test_all_pruners_from_files_to_report(
         "--model tiny --head-weights uniform --embedding-model model --output results"
     )
     assert report["items"]["judged"] == 10
+    assert report["notes"][-1].startswith(
+        "The generator tiny has the weights of the model that scores for all_heads_mean, at2: "
+    )
     assert report["items"]["left_out"] == {"novels": {"no answers": 1}}
     assert report["items"]["remarks"] == {"novels": {"one chunk": 1}}
     [generator] = report["generators"]
@@ -120,6 +123,7 @@ def test_tables_are_for_people_and_show_what_was_left_out(
     assert "| novels | 2 | 5 beyond the first 2, 1 no answers |" in markdown
     assert "### Accuracy: none minus each other cell" in markdown
     assert "answers from bm25, top 1: 4/4" in result.stderr
+    assert "all cells: 3/3" in result.stderr
 
 
 def command(files: list[str], output: Path, server: Served, *more: str) -> list[str]:
