@@ -243,12 +243,18 @@ def test_options_come_from_a_file_and_the_command_line_wins(
         "top-k": 2,
         "answer_tokens": 1,
         "limit": 1,
+        "prices": [3, 15.5],
+        "weights": "mine=uniform",
+        "model": str(scoring_folder),
+        "order": ["score", "original"],
         "output": str(tmp_path / "out"),
     }
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
     report = json.loads(run("--config", config, "--limit", 2, "--json").stdout)
     [generator] = report["generators"]
-    assert [cell["label"] for cell in generator["cells"]] == ["none", "last_k, top 2"]
+    cells = ["none", "last_k, top 2", "mine, top 2", "mine, top 2, original order"]
+    assert [cell["label"] for cell in generator["cells"]] == cells
+    assert report["settings"]["prices"] == {"prompt": 3.0, "answer": 15.5}
     assert report["items"]["judged"] == 4
     assert "--top-k 2" in report["command"] and "--limit 2" in report["command"]
     config.write_text("prunner = 'none'\n")
