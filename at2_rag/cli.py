@@ -33,7 +33,7 @@ _COMMANDS = {
         "at2_rag.training.cli:train_command",
         extra="train",
     ),
-    "eval": LazyCommand("Measure rankings, and the fidelity of scores.", extra="evals"),
+    "eval": LazyCommand("Measure rankings, fidelity of scores and answers.", extra="evals"),
 }
 
 

@@ -38,6 +38,7 @@ print("HEAVY", *sorted({{"torch", "transformers", "tokenizers", "tiktoken"}} & s
         ("train", "--help"),
         ("eval", "--help"),
         ("eval", "ranking", "--help"),
+        ("eval", "qa", "--help"),
     ],
 )
 def test_help_loads_neither_torch_nor_transformers(arguments: tuple[str, ...]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +14,21 @@ import numpy.typing as npt
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 except ImportError as error:
     raise ImportError(
         f'drawing reports needs matplotlib ({error}); run: pip install "at2-rag[train]"'
     ) from error
 
 _LINE, _GRID, _COLOURS = "#1f5fa8", "#d5d9de", "viridis"
+_SERIES_COLOURS = (
+    *("#57606a", "#b0b6bd", "#2d7d46", "#c77b30", "#e0b13c", "#a33c3c"),
+    *("#7b5ea7", "#3c9fa3", "#c25b94", "#8a6d3b", "#5b7fc2", "#6b8e23"),
+)
+_MARKERS = "osD^v<>pP*Xh"
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _LEAST_SPAN = 0.1  # of a line plot's values, so that noise doesn't look like a trend
+_LOG_MARGIN = 1.25  # factor left free on both sides of a logarithmic axis
 _WIDTH = 4.8  # inches; pages scale it down where there is less room
 
 
@@ -53,6 +61,92 @@ def line_plot(
     axes.set_ylabel(y_label)
     axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure, title)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one kind, with their intervals.
+
+    Attributes:
+        label: What the legend calls it.
+        points: x, y and the interval's ends (None where there is none) of each point.
+        emphasis: Whether it is what the plot is about.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+    emphasis: bool = False
+
+
+def interval_plot(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_names: Sequence[str] = (),
+    legend: bool = True,
+) -> str:
+    """Return an SVG of series of points, those of one series joined by a line.
+
+    Without `x_names` the x axis is logarithmic, and a series whose points all have x = 0 is a
+    horizontal line.
+
+    Args:
+        series: What is drawn, in the legend's order; the same place has the same look in every
+            plot.
+        title: Read aloud in place of the picture.
+        x_label: What x is.
+        y_label: What y is.
+        x_names: Names of the places 0, 1, ... of x, if it has such.
+        legend: Whether to say what is what.
+    """
+    figure = Figure(figsize=(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9), layout="constrained")
+    axes = figure.subplots()
+    if not x_names:
+        axes.set_xscale("log")
+    for number, own in enumerate(series):
+        colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
+        look: dict[str, Any] = {"color": colour, "label": own.label}
+        look |= {"linewidth": 2.4 if own.emphasis else 1.2, "zorder": 3 if own.emphasis else 2}
+        if not x_names and all(point[0] <= 0 for point in own.points):
+            axes.axhline(own.points[0][1], linestyle=":", **look)
+            continue
+        x, y, low, high = zip(*own.points, strict=True)
+        bars = [
+            [0.0 if end is None else max(0.0, sign * (end - value))]
+            for sign, ends in ((-1, low), (1, high))
+            for end, value in zip(ends, y, strict=True)
+        ]
+        errors = np.array(bars).reshape(2, len(y))
+        axes.errorbar(
+            x,
+            y,
+            yerr=errors,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=6 if own.emphasis else 4.5,
+            elinewidth=0.7,
+            capsize=2,
+            **look,
+        )
+    points = [point for own in series for point in own.points]
+    if x_names:
+        axes.set_xticks(range(len(x_names)), x_names)
+    else:
+        above = [point[0] for point in points if point[0] > 0] or [1.0]
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(above), max(above))
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
+        axes.minorticks_off()
+    highest = max((point[1] if point[3] is None else point[3] for point in points), default=0.0)
+    axes.set_ylim(0, max(_LEAST_SPAN, 1.06 * highest))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _svg(figure, title)
 
 

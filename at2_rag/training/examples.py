@@ -7,8 +7,9 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
 
 `answers` and `source` may be missing (no answers; the file's name without its ending), and
 `is_gold` where nothing is made of labels. A chunk may have `gold_sents`, a list of those of its
-sentences that are evidence. Keys not named here are ignored: `meta` in particular
-may hold answer material and is never read. Lone surrogates (halves of characters) are kept in
+sentences that are evidence. `long_form` and `unanswerable`, true or false, say what kind of answer
+a question has; they may stand in `meta` too. Keys not named here are ignored: what else is in
+`meta` may be answer material and is never read. Lone surrogates (halves of characters) are kept in
 texts, but `id` and `source` can't have them.
 """
 
@@ -45,6 +46,9 @@ class Example:
         answers: Reference answers, any of which is right; may be empty.
         gold_sentences: For each chunk the parts of its text that are evidence, where the file
             says; empty where it does for no chunk.
+        long_form: Whether answers are sentences in words of their own, rather than to be found in
+            a text.
+        unanswerable: Whether no chunk answers the question, and saying so is right.
     """
 
     id: str
@@ -54,6 +58,8 @@ class Example:
     labels: tuple[bool, ...]
     answers: tuple[str, ...] = ()
     gold_sentences: tuple[tuple[str, ...], ...] = ()
+    long_form: bool = False
+    unanswerable: bool = False
 
     @property
     def gold(self) -> tuple[Chunk, ...]:
@@ -72,6 +78,7 @@ def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     labelled: bool = True,
+    chunkless: bool = False,
 ) -> list[Example]:
     """Read the examples of one or more files, in order.
 
@@ -79,6 +86,7 @@ def read_examples(
         paths: A `.jsonl` or `.jsonl.gz` file, or several.
         labelled: Whether every chunk has to have `is_gold`; without, a chunk that lacks it is
             read as not gold.
+        chunkless: Whether an example may be without chunks.
 
     Raises:
         DataError: If a file can't be read or holds no example, or lines aren't usable ones; the
@@ -86,16 +94,17 @@ def read_examples(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    return [example for own in read_files(paths, labelled=labelled) for example in own]
+    files = read_files(paths, labelled=labelled, chunkless=chunkless)
+    return [example for own in files for example in own]
 
 
 def read_files(
-    paths: Iterable[str | os.PathLike[str]], *, labelled: bool = True
+    paths: Iterable[str | os.PathLike[str]], *, labelled: bool = True, chunkless: bool = False
 ) -> list[list[Example]]:
     """Read the examples of each file, as `read_examples` does."""
     examples, wrong = [], []
     for path in map(Path, paths):
-        lines = _read_file(path, labelled=labelled)
+        lines = _read_file(path, labelled=labelled, chunkless=chunkless)
         bad = [line for line in lines if isinstance(line, _BadLine)]
         if bad:
             wrong.append((path, len(lines), bad))
@@ -155,7 +164,7 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(root(node), len(numbers)) for node in range(len(keys))]
 
 
-def _read_file(path: Path, *, labelled: bool) -> list[Example | _BadLine]:
+def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example | _BadLine]:
     """Return what each line that isn't blank holds, or why it can't be used."""
     source = replace_surrogates(path.name).removesuffix(".gz").removesuffix(".jsonl")
     number = 0
@@ -167,7 +176,12 @@ def _read_file(path: Path, *, labelled: bool) -> list[Example | _BadLine]:
                     continue
                 place = f"line {number}"
                 try:
-                    found.append(_parse_line(line, source=source, place=place, labelled=labelled))
+                    example = _parse_line(line, source=source, place=place, labelled=labelled)
+                    if not (example.chunks or chunkless):
+                        raise DataError(
+                            f"{place}: 'chunks' is empty; an example needs at least one chunk"
+                        )
+                    found.append(example)
                 except DataError as error:
                     found.append(_BadLine(str(error)))
     except (OSError, EOFError, zlib.error) as error:
@@ -218,6 +232,8 @@ def _parse_line(line: bytes, *, source: str, place: str, labelled: bool) -> Exam
         labels=labels,
         answers=_strings(item, "answers", place),
         gold_sentences=sentences if any(sentences) else (),
+        long_form=_flag(item, "long_form", place),
+        unanswerable=_flag(item, "unanswerable", place),
     )
 
 
@@ -227,8 +243,6 @@ def _parse_chunks(
     values = _required(item, "chunks", place)
     if not isinstance(values, list):
         raise DataError(f"{place}: 'chunks' is a {type(values).__name__}; expected a list")
-    if not values:
-        raise DataError(f"{place}: 'chunks' is empty; an example needs at least one chunk")
     chunks, labels, sentences = [], [], []
     for index, value in enumerate(values):
         if not isinstance(value, dict):
@@ -257,6 +271,15 @@ def _strings(item: dict[str, Any], key: str, place: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DataError(f"{place}: '{key}' is {values!r:.80}; expected a list of strings")
     return tuple(values)
+
+
+def _flag(item: dict[str, Any], key: str, place: str) -> bool:
+    if key not in item:
+        meta = item.get("meta")
+        return isinstance(meta, dict) and meta.get(key) is True
+    if not isinstance(item[key], bool):
+        raise DataError(f"{place}: '{key}' is {item[key]!r:.80}; expected true or false")
+    return bool(item[key])
 
 
 def _string(item: dict[str, Any], key: str, place: str) -> str:

@@ -44,6 +44,12 @@ class Estimate:
         """Whether the whole interval lies on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    @property
+    def negated(self) -> Estimate:
+        """The estimate of the same figure with its sign turned."""
+        low, high = (None if end is None else 0.0 - end for end in (self.high, self.low))
+        return Estimate(0.0 - self.mean, low, high, self.n, self.clusters)
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the figures as JSON-ready values."""
         return {

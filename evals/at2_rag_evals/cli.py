@@ -8,6 +8,7 @@ import click
 
 from at2_rag.command_line import verbose_option
 from at2_rag_evals.named_weights import NamedWeights, weights_option
+from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
@@ -33,7 +34,11 @@ _TAKEN = tuple(dict.fromkeys(DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS))
 
 @click.group()
 def eval_group() -> None:
-    """Evaluate rankings and the fidelity of scores on labelled questions."""
+    """Evaluate rankings, the fidelity of scores, and answers on labelled questions."""
+
+
+eval_group.add_command(qa)
+eval_group.add_command(compare)
 
 
 @eval_group.command()

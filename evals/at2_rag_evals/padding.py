@@ -7,6 +7,7 @@ item's own chunks and adds others until there are as many as asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from at2_rag.chunks import Chunk
 from at2_rag.training.answers import contains_answer, findable_answers, normalise
@@ -60,13 +61,11 @@ class DistractorPool:
         chunks = (*example.chunks, *added)
         labels = (*example.labels, *[False] * missing)
         order = rng.permutation(size)
-        return Example(
-            id=example.id,
-            source=example.source,
-            query=example.query,
+        return replace(
+            example,
             chunks=tuple(chunks[place] for place in order),
             labels=tuple(labels[place] for place in order),
-            answers=example.answers,
+            gold_sentences=(),
         )
 
 

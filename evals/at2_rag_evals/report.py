@@ -122,7 +122,7 @@ def grid(
     difference: bool = False,
 ) -> Table:
     """Lay out groups as rows and systems as columns."""
-    show = _difference_cell if difference else _estimate_cell
+    show = difference_cell if difference else estimate_cell
     rows = []
     for group, estimates in groups.items():
         size = next(iter(estimates.values()))
@@ -137,13 +137,15 @@ def grid(
     return Table(title, header, rows)
 
 
-def _estimate_cell(estimate: Estimate) -> Cell:
+def estimate_cell(estimate: Estimate) -> Cell:
+    """Show a figure and its interval."""
     if estimate.low is None or estimate.high is None:
         return Cell(_number(estimate.mean))
     return Cell(_number(estimate.mean), f"[{_number(estimate.low)}, {_number(estimate.high)}]")
 
 
-def _difference_cell(estimate: Estimate) -> Cell:
+def difference_cell(estimate: Estimate) -> Cell:
+    """Show a difference and its interval; * marks one that excludes zero."""
     if estimate.low is None or estimate.high is None:
         return Cell(_number(estimate.mean, "+"))
     interval = f"[{_number(estimate.low, '+')}, {_number(estimate.high, '+')}]"

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from at2_rag.report.plots import heat_map, line_plot
+from at2_rag.report.plots import Series, heat_map, interval_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -75,3 +75,24 @@ def test_no_global_figures_and_the_pip_line_where_matplotlib_is_missing() -> Non
     code = "import sys; sys.modules['matplotlib'] = None; import at2_rag.report.plots"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'run: pip install "at2-rag[train]"' in done.stderr.splitlines()[-1]
+
+
+def test_intervals_have_a_legend_and_round_ticks() -> None:
+    series = [
+        Series("full & long", [(2785.0, 0.2, 0.1, 0.3)]),
+        Series("ours", [(186.0, 0.48, 0.3, 0.6), (520.0, 0.25, None, None)], emphasis=True),
+        Series("closed", [(0.0, 0.05, 0.0, 0.1)]),
+    ]
+    svg = interval_plot(series, title="Curves", x_label="tokens", y_label="accuracy")
+    assert {"full & long", "ours", "closed", "200", "500", "1,000", "2,000"} <= set(texts(svg))
+    small = interval_plot(series, title="C", x_label="tokens", y_label="accuracy", legend=False)
+    assert "ours" not in texts(small)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("names", [(), ("first", "last")])
+def test_intervals_of_nothing_but_zeros_can_be_drawn(names: tuple[str, ...]) -> None:
+    for x in (0.0, 1.0, 40.0):
+        series = [Series("a", [(x, 0.0, 0.0, 0.0)]), Series("b", [(x, 0.0, None, None)])]
+        svg = interval_plot(series, title="Z", x_label="x", y_label="y", x_names=names)
+        assert set(names) <= set(texts(svg))

@@ -10,9 +10,10 @@ class AllHeadsMeanRanker(AT2Ranker):
 
     Args:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        remember: As of `AT2Ranker`.
     """
 
     name = "all_heads_mean"
 
-    def __init__(self, model: str | None = None) -> None:
-        super().__init__(model, head_weights="uniform")
+    def __init__(self, model: str | None = None, *, remember: bool = True) -> None:
+        super().__init__(model, head_weights="uniform", remember=remember)

@@ -54,6 +54,8 @@ class AT2Ranker:
         head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
             for those shipped for the model.
         reading: The reading mode; None for what the head weights are for.
+        remember: Whether chunk states are kept for other items that have the same chunks, shared
+            by all systems of the process; without, every item takes the time of a new one.
 
     Attributes:
         scores_are_logits: Whether the softmax over an item's scores is what `keep_mass` adds up;
@@ -73,9 +75,11 @@ class AT2Ranker:
         *,
         head_weights: str | None = None,
         reading: Reading | None = None,
+        remember: bool = True,
     ) -> None:
         self._model = model or DEFAULT_MODEL
         self._reading = reading
+        self._remember = remember
         self._head_weights = head_weights
         self.scores_are_logits = _scores_are_logits(head_weights)
         self.settings: Mapping[str, object] = {
@@ -98,7 +102,7 @@ class AT2Ranker:
             reading=self._reading,
             device=device,
             dtype=preferred_dtype(device),
-            chunk_states=shared_states(),
+            chunk_states=shared_states() if self._remember else None,
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:

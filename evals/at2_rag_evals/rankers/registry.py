@@ -25,6 +25,8 @@ class RankerOptions:
         head_weights: The head weights of `at2`; None for those shipped for the model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
+        remember: Whether systems keep what they made of a text for other items that have it, so
+            that an item's seconds depend on those before it.
     """
 
     seed: int = 0
@@ -32,24 +34,25 @@ class RankerOptions:
     head_weights: str | None = None
     embedding_model: str | None = None
     weights: tuple[NamedWeights, ...] = ()
+    remember: bool = True
 
 
 def _all_heads_mean(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker  # imports torch
 
-    return AllHeadsMeanRanker(options.model)
+    return AllHeadsMeanRanker(options.model, remember=options.remember)
 
 
 def _at2_joint(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.at2_joint import AT2JointRanker  # imports torch
 
-    return AT2JointRanker(options.model)
+    return AT2JointRanker(options.model, remember=options.remember)
 
 
 def _at2(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.at2 import AT2Ranker  # imports torch
 
-    return AT2Ranker(options.model, head_weights=options.head_weights)
+    return AT2Ranker(options.model, head_weights=options.head_weights, remember=options.remember)
 
 
 SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
@@ -58,7 +61,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "first_k": lambda options: FirstKRanker(),
         "bm25": lambda options: BM25Ranker(),
         "bm25_unstemmed": lambda options: BM25Ranker(stemming=False),
-        "minilm": lambda options: MiniLMRanker(options.embedding_model),
+        "minilm": lambda options: MiniLMRanker(options.embedding_model, remember=options.remember),
         "all_heads_mean": _all_heads_mean,
         "at2": _at2,
         "at2_joint": _at2_joint,
@@ -72,5 +75,5 @@ def make_ranker(name: str, options: RankerOptions) -> Ranker:
         if own.name == name:
             from at2_rag_evals.rankers.named_weights import NamedWeightsRanker  # imports torch
 
-            return NamedWeightsRanker(own, model=options.model)
+            return NamedWeightsRanker(own, model=options.model, remember=options.remember)
     return SYSTEMS[name](options)

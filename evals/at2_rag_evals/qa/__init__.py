@@ -1,0 +1,1 @@
+"""How well a generator answers from what a pruner kept: `at2-rag eval qa`."""

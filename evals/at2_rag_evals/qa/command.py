@@ -1,0 +1,352 @@
+"""What `at2-rag eval qa` does: read, prune, answer, judge, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import DataError, InputError
+from at2_rag.selection import Order
+from at2_rag.step_progress import StepProgress
+from at2_rag.training.examples import read_examples
+from at2_rag.training.record import peak_memory_mb
+from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
+from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.command import write_whole
+from at2_rag_evals.folder_lock import only_writer
+from at2_rag_evals.named_weights import NamedWeights, with_named
+from at2_rag_evals.provenance import (
+    file_record,
+    git_state,
+    package_versions,
+    weights_arguments,
+    without_folder,
+)
+from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
+from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
+from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
+from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
+from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
+from at2_rag_evals.qa.items import QASet, answerable_items
+from at2_rag_evals.qa.page import qa_page
+from at2_rag_evals.qa.position_summary import summarise_positions
+from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
+from at2_rag_evals.qa.readers.registry import Dataset
+from at2_rag_evals.qa.report import (
+    NOTES,
+    Section,
+    generator_section,
+    item_lines,
+    item_tables,
+    qa_markdown,
+    summary_record,
+)
+from at2_rag_evals.qa.run import CellResult, Plan, run_cells
+from at2_rag_evals.qa.summary import Prices, Summariser
+from at2_rag_evals.qa.wording import prompt_text
+from at2_rag_evals.rankers import RankerOptions
+from at2_rag_evals.tables import to_rich
+
+_BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {"at2", "at2_joint"}
+_PLAIN_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class QARequest:
+    """What was asked for; the fields are the command's arguments."""
+
+    files: tuple[Path, ...]
+    output: Path
+    pruners: tuple[str, ...]
+    datasets: tuple[Dataset, ...] = ()
+    top_k: tuple[int, ...] = ()
+    max_tokens: tuple[int, ...] = ()
+    generators: tuple[str, ...] = ("default",)
+    limit: int | None = None
+    seed: int = 0
+    orders: tuple[Order, ...] = ("score",)
+    gold_position: bool = False
+    may_decline: bool = False
+    model: str | None = None
+    head_weights: str | None = None
+    weights: tuple[NamedWeights, ...] = ()
+    embedding_model: str | None = None
+    train: tuple[Path, ...] = ()
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    prices: Prices | None = None
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """All pruners' names, in the report's order."""
+        return with_named(self.pruners, self.weights)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets; top 1 and top 3 where none was asked for."""
+        found = [Budget(top_k=number) for number in self.top_k]
+        found += [Budget(max_tokens=number) for number in self.max_tokens]
+        return tuple(dict.fromkeys(found)) or (Budget(top_k=1), Budget(top_k=3))
+
+    @property
+    def command(self) -> str:
+        """The command line, with the names of files and folders but not where they are."""
+        parts = ["at2-rag eval qa", *(path.name for path in self.files)]
+        parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
+        parts += [f"--pruner {name}" for name in self.pruners]
+        parts += weights_arguments(self.weights)
+        for budget in self.budgets:
+            limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
+            parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
+        parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
+        parts += [] if self.limit is None else [f"--limit {self.limit}"]
+        parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]
+        parts += ["--gold-position"] if self.gold_position else []
+        parts += ["--may-decline"] if self.may_decline else []
+        parts += [f"--answer-tokens {self.generator.answer_tokens}"]
+        for option, value in (
+            ("--model", self.model),
+            ("--head-weights", self.head_weights),
+            ("--embedding-model", self.embedding_model),
+            ("--token-counter", self.generator.token_counter),
+            ("--output", str(self.output)),
+        ):
+            parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        return " ".join([*parts, *(f"--train {path.name}" for path in self.train)])
+
+
+def run_qa(request: QARequest, *, as_json: bool) -> None:
+    """Run the QA eval, print its report and write it into the output folder.
+
+    Raises:
+        AT2Error: If a file, a pruner, a generator or the folder can't be used.
+        ImportError: If a package of the `evals` extra is missing.
+    """
+    with only_writer(request.output):
+        claim_folder(request.output)
+        items = _items(request)
+        plan = _plan(request, items)
+        findings = _run_positions if request.gold_position else _run_natural
+        found = findings(request, plan)
+        report = _report(request, plan, items, found)
+        write_whole(request.output / "items.jsonl", found.lines)
+        page = qa_page(
+            report,
+            found.sections,
+            item_tables=item_tables(items),
+            browsed=found.browsed,
+            ours=tuple(name for name in request.judged if name not in _BASELINES),
+        )
+        write_whole(request.output / "report.html", [page])
+        write_whole(request.output / "qa.md", [qa_markdown(report, items, found.sections)])
+        write_whole(request.output / SUMMARY_FILE, [json.dumps(report, indent=2), "\n"])
+    _print(report, items, found, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What a run found.
+
+    Attributes:
+        records: What `summary.json` holds of it, by key.
+        sections: The report's sections.
+        lines: The lines of `items.jsonl`.
+        browsed: Items to read, by source.
+    """
+
+    records: dict[str, Any]
+    sections: Sequence[Section]
+    lines: Sequence[str]
+    browsed: Mapping[str, Sequence[BrowsedItem]] = field(default_factory=dict)
+
+
+def _run_natural(request: QARequest, plan: Plan) -> _Findings:
+    clusters = item_clusters(plan.items)
+    with StepProgress() as progress:
+        results = run_cells(plan, progress=progress)
+    summariser = Summariser(
+        items=plan.items,
+        clusters=clusters,
+        baselines=_BASELINES,
+        seed=request.seed,
+        resamples=RESAMPLES,
+        prices=request.prices,
+    )
+    summaries = [summariser.summarise(own) for own in _by_generator(results).values()]
+    return _Findings(
+        {"generators": [summary_record(summary) for summary in summaries], "gold_position": []},
+        [generator_section(summary) for summary in summaries],
+        list(item_lines(plan.items, results, clusters)),
+        browsed_items(plan.items, results),
+    )
+
+
+def _run_positions(request: QARequest, plan: Plan) -> _Findings:
+    by_place: dict[str, dict[str, list[CellResult]]] = {}
+    lines: list[str] = []
+    clusters = item_clusters(plan.items)
+    with StepProgress() as progress:
+        for place, share in SHARES.items():
+            moved = [with_gold_at(item, share) for item in plan.items]
+            results = run_cells(
+                replace(plan, items=moved),
+                progress=lambda stage, done, total, own=place: progress(  # type: ignore[misc]
+                    f"gold {own}, {stage}", done, total
+                ),
+            )
+            by_place[place] = _by_generator(results)
+            lines += item_lines(moved, results, clusters, gold_position=place)
+    summaries = [
+        summarise_positions(
+            plan.items,
+            {place: own[generator.name] for place, own in by_place.items()},
+            clusters,
+            seed=request.seed,
+            resamples=RESAMPLES,
+        )
+        for generator in plan.generators
+    ]
+    return _Findings(
+        {"generators": [], "gold_position": [summary.to_dict() for summary in summaries]},
+        [Section(f"Generator {own.name}", (), tuple(own.tables())) for own in summaries],
+        lines,
+    )
+
+
+def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    found: dict[str, list[CellResult]] = {}
+    for result in results:
+        found.setdefault(result.generator, []).append(result)
+    return found
+
+
+def _items(request: QARequest) -> QASet:
+    examples = read_examples(request.files, labelled=False, chunkless=True)
+    examples += [example for dataset in request.datasets for example in dataset.read()]
+    items = answerable_items(examples, limit=request.limit)
+    if request.gold_position:
+        items = movable_items(items)
+    if not items.items:
+        more = ", and one gold chunk among five for --gold-position" * request.gold_position
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer{more}"
+        )
+    return items
+
+
+def _plan(request: QARequest, items: QASet) -> Plan:
+    options = PrunerOptions(
+        RankerOptions(
+            seed=request.seed,
+            model=request.model,
+            head_weights=request.head_weights,
+            embedding_model=request.embedding_model,
+            weights=request.weights,
+            remember=False,
+        ),
+        train=request.train,
+        folder=request.output / "scores",
+    )
+    generators = [make_generator(spec, request.generator) for spec in request.generators]
+    names = [generator.name for generator in generators]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"two generators have the same name ({', '.join(names)}); give their folders "
+            "different names, or use two runs"
+        )
+    return Plan(
+        items=items.items,
+        generators=generators,
+        pruners=make_pruners(request.judged, options),
+        budgets=request.budgets,
+        orders=request.orders,
+        may_decline=request.may_decline,
+        folder=request.output / "answers",
+    )
+
+
+def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> dict[str, Any]:
+    return {
+        "eval": "qa",
+        "format": FORMAT,
+        "command": request.command,
+        "settings": {
+            "files": [
+                *(file_record(path) for path in request.files),
+                *(dataset.record() for dataset in request.datasets),
+            ],
+            "seed": request.seed,
+            "limit": request.limit,
+            "orders": list(request.orders),
+            "gold_position": request.gold_position,
+            "prompt": prompt_text(
+                "{question}", (Chunk("{passages}"),), may_decline=request.may_decline
+            ),
+            "budgets": [budget.label for budget in request.budgets],
+            "resamples": RESAMPLES,
+            "level": LEVEL,
+            "interval": "percentile bootstrap over clusters, stratified by source",
+            "prices": None if request.prices is None else asdict(request.prices),
+            "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
+            "generators": {own.name: dict(own.settings) for own in plan.generators},
+        },
+        "git": git_state(),
+        "packages": package_versions(),
+        "items": {
+            "judged": len(items.items),
+            "left_out": {source: dict(own) for source, own in items.left_out.items()},
+            "remarks": {source: dict(own) for source, own in items.remarks.items()},
+        },
+        **found.records,
+        "run": {
+            "peak_memory_mb": peak_memory_mb(),
+            "machine": {"system": platform.system(), "processor": platform.machine()},
+        },
+        "notes": [*NOTES, *_shared_weights(plan)],
+    }
+
+
+def _shared_weights(plan: Plan) -> list[str]:
+    """Say which generators have the weights of which pruners' scoring model."""
+    key = "model_files_sha256"
+    notes = []
+    for generator in plan.generators:
+        own = generator.settings.get(key)
+        names = [pruner.name for pruner in plan.pruners if pruner.settings.get(key) == own]
+        if own is not None and names:
+            notes.append(
+                f"The generator {generator.name} has the weights of the model that scores for "
+                f"{', '.join(names)}: what one understands, the other does, too. Judge with other "
+                "generators before concluding anything about them."
+            )
+    return notes
+
+
+def _print(
+    report: dict[str, Any],
+    items: QASet,
+    found: _Findings,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    tables = [table for section in found.sections for table in section.tables]
+    for table in [*tables, *item_tables(items)]:
+        console.print(to_rich(table))
+    remarks = [remark for section in found.sections for remark in section.remarks]
+    for note in [*remarks, *report["notes"]]:
+        console.print(note, style="dim", markup=False, highlight=False)

@@ -1,0 +1,1 @@
+"""What answers the questions: a `Generator` a file."""

@@ -1,0 +1,66 @@
+"""From an answer to its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from at2_rag.training.examples import Example
+from at2_rag_evals.qa.generators.base import Answer, Failure
+from at2_rag_evals.qa.items import kind_of
+from at2_rag_evals.qa.metrics import abstains, answer_contained, exact_match, gold_recall, token_f1
+from at2_rag_evals.qa.pruners.base import Pruned
+
+PRIMARY = "accuracy"
+METRIC_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        PRIMARY: "Accuracy (answer contained)",
+        "exact_match": "Exact match",
+        "f1": "Token F1",
+        "long_form_f1": "Token F1 of long-form answers",
+        "abstention": "Abstention on unanswerable items",
+        "false_abstention": "Abstention on answerable items",
+        "gold_recall": "Gold recall among kept chunks",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How one item went in one cell.
+
+    Attributes:
+        pruned: What was kept.
+        context_tokens: Tokens of the kept chunks as one context, by the generator's tokenizer.
+        result: The answer, or why there is none.
+        metrics: Metric -> value; None where it isn't defined for the item, or there is no answer.
+    """
+
+    pruned: Pruned
+    context_tokens: int
+    result: Answer | Failure
+    metrics: Mapping[str, float | None]
+
+
+def judge(item: Example, pruned: Pruned, context_tokens: int, result: Answer | Failure) -> Judged:
+    """Judge an item's answer by what the item's kind asks for."""
+    metrics: dict[str, float | None] = dict.fromkeys(METRIC_TITLES)
+    metrics["gold_recall"] = gold_recall(pruned.kept, item.labels)
+    if isinstance(result, Answer):
+        metrics.update(_answer_metrics(item, result.text))
+    return Judged(pruned, context_tokens, result, metrics)
+
+
+def _answer_metrics(item: Example, text: str) -> dict[str, float]:
+    kind = kind_of(item)
+    if kind == "unanswerable":
+        return {"abstention": abstains(text)}
+    if kind == "long_form":
+        return {"long_form_f1": token_f1(text, item.answers), "false_abstention": abstains(text)}
+    return {
+        PRIMARY: answer_contained(text, item.answers),
+        "exact_match": exact_match(text, item.answers),
+        "f1": token_f1(text, item.answers),
+        "false_abstention": abstains(text),
+    }

@@ -1,0 +1,64 @@
+"""`report.html`: the figures, their plots, and items to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from at2_rag.report.page import render_page
+from at2_rag_evals.qa.browsing import SHOWN, BrowsedItem
+from at2_rag_evals.qa.curves import position_curves, token_curves
+from at2_rag_evals.qa.report import Section
+from at2_rag_evals.tables import Table
+
+
+def qa_page(
+    report: Mapping[str, Any],
+    sections: Sequence[Section],
+    *,
+    item_tables: Sequence[Table],
+    browsed: Mapping[str, Sequence[BrowsedItem]],
+    ours: Sequence[str],
+) -> str:
+    """Return the page.
+
+    Args:
+        report: What `summary.json` holds.
+        sections: The report's sections, one a generator, in the order of its figures.
+        item_tables: How many items were judged and left out.
+        browsed: Items to read, by source; may be empty.
+        ours: Names of the pruners that the plots are about.
+    """
+    if report["gold_position"]:
+        plots = [position_curves(own, ours) for own in report["gold_position"]]
+    else:
+        plots = [token_curves(own, ours) for own in report["generators"]]
+    return render_page(
+        "qa.html.jinja",
+        package="at2_rag_evals.qa",
+        facts=_facts(report),
+        parts=list(zip(sections, plots, strict=True)),
+        positions=bool(report["gold_position"]),
+        item_tables=item_tables,
+        browsed=browsed,
+        shown=SHOWN,
+        notes=report["notes"],
+    )
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings, git = report["settings"], report["git"]
+    commit = "unknown" if git is None else git["sha"][:12] + " with changes" * git["modified"]
+    peak = report["run"]["peak_memory_mb"]
+    versions = ", ".join(f"{name} {own}" for name, own in report["packages"].items())
+    return [
+        ("Command", report["command"]),
+        ("Data", ", ".join(file["name"] for file in settings["files"])),
+        ("Items", f"{report['items']['judged']:,}"),
+        ("Generators", ", ".join(settings["generators"])),
+        ("Prompt", settings["prompt"]),
+        ("Seed", f"{settings['seed']}, {settings['resamples']:,} bootstrap draws"),
+        ("Commit", commit),
+        ("Peak memory", "not known on this system" if peak is None else f"{peak:,} MB"),
+        ("Versions", versions),
+    ]

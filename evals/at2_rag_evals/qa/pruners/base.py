@@ -1,0 +1,71 @@
+"""What a pruner has to offer to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from at2_rag.selection import Order
+from at2_rag.training.examples import Example
+from at2_rag_evals.qa.budgets import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much may be kept, and in which order it is passed on.
+
+    Attributes:
+        budget: How much.
+        order: "score" or "original".
+        count: Tokens of a text by the generator's tokenizer.
+    """
+
+    budget: Budget
+    order: Order
+    count: Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was kept of an item.
+
+    Attributes:
+        kept: Places of the kept chunks, in the order the generator sees them.
+        seconds: What pruning a new item costs, models loaded.
+    """
+
+    kept: tuple[int, ...]
+    seconds: float
+
+
+class Pruner(Protocol):
+    """Keeps some of an item's chunks.
+
+    Of an item it looks at question and chunks alone; only `oracle` looks at labels, and none at
+    answers.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the report calls the pruner."""
+        ...
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether the budget makes a difference."""
+        ...
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it makes a difference in which order kept chunks are asked for."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """All that decides what is kept besides item and limit, as JSON-ready values."""
+        ...
+
+    def prune(self, item: Example, limit: Limit) -> Pruned:
+        """Choose what is kept of an item; models are loaded on the first item that needs them."""
+        ...

@@ -1,0 +1,42 @@
+"""A few attention heads, chosen on training items because they attend to evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from at2_rag.chunks import Chunk
+from at2_rag.pruner import AT2Pruner
+from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
+from at2_rag_evals.rankers.base import ChunkScores
+
+
+class QueryHeadsRanker:
+    """Scores chunks by the mean attention mass of the heads with most mass on evidence.
+
+    Args:
+        name: What the report calls the system.
+        heads: What to choose from.
+        count: How many heads.
+    """
+
+    workers = 1
+
+    def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {**heads.settings, "heads": count}
+        self._heads, self._count = heads, count
+
+    def prepare(self) -> None:
+        """Load the model and choose the heads.
+
+        Raises:
+            DataError: If a training file can't be read, or none of their items has gold.
+        """
+        model, tokenizer = self._heads.model
+        self._pruner = AT2Pruner(
+            model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
+        )
+
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+        """Score the chunks with the pruner."""
+        return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))

@@ -1,0 +1,46 @@
+"""MuSiQue: `musique_ans_v1.0_dev.jsonl`, `musique_full_v1.0_dev.jsonl` and the like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import DataError
+from at2_rag.training.examples import Example
+from at2_rag_evals.qa.readers.records import Record, read_json_lines
+
+
+def read_musique(path: Path) -> list[Example]:
+    """Read the questions with their twenty paragraphs; supporting ones are gold.
+
+    H. Trivedi et al., "MuSiQue: Multihop Questions via Single-hop Question Composition", TACL 2022.
+    The full variant has each question twice under one id, answerable and, with a supporting
+    paragraph taken out, not: the second is unanswerable and gets the id's ending ":unanswerable".
+    What support it has left is no evidence for an answer, and so not gold.
+
+    Raises:
+        DataError: If the file isn't of this form.
+    """
+    examples = [_example(question) for question in read_json_lines(path)]
+    if not examples:
+        raise DataError(f"{path}: holds no question")
+    return examples
+
+
+def _example(question: Record) -> Example:
+    answerable = question.flag("answerable", default=True)
+    answers = [
+        question.text("answer", default=""),
+        *question.texts("answer_aliases", optional=True),
+    ]
+    paragraphs = question.records("paragraphs")
+    identifier = question.text("id")
+    return Example(
+        id=identifier if answerable else f"{identifier}:unanswerable",
+        source="musique",
+        query=question.text("question"),
+        chunks=tuple(Chunk(own.text("paragraph_text"), own.text("title")) for own in paragraphs),
+        labels=tuple(answerable and own.flag("is_supporting") for own in paragraphs),
+        answers=tuple(dict.fromkeys(filter(None, answers))) if answerable else (),
+        unanswerable=not answerable,
+    )

@@ -1,0 +1,171 @@
+"""Runs cells: a generator answers every item from what a pruner kept within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from at2_rag.chunks import DEFAULT_SEPARATOR
+from at2_rag.selection import Order
+from at2_rag.training.examples import Example
+from at2_rag_evals.qa.answer_store import AnswerStore
+from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.generators.base import Generator
+from at2_rag_evals.qa.judging import Judged, judge
+from at2_rag_evals.qa.pruners.base import Limit, Pruned, Pruner
+from at2_rag_evals.qa.wording import prompt_text
+
+Progress = Callable[[str, int, int], None]
+
+_ALL = "all cells"
+
+
+@dataclass(frozen=True, slots=True)
+class CellName:
+    """What tells a cell from others of its generator.
+
+    Attributes:
+        pruner: The pruner's name.
+        budget: The budget's label; None where the budget makes no difference.
+        order: The order of kept chunks; None where it makes no difference.
+    """
+
+    pruner: str
+    budget: str | None = None
+    order: Order | None = None
+
+    @property
+    def label(self) -> str:
+        """What the report calls the cell: "at2, top 3", "at2, top 3, original order" or "none"."""
+        order = "original order" if self.order == "original" else None
+        return ", ".join(part for part in (self.pruner, self.budget, order) if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """A finished cell.
+
+    Attributes:
+        generator: The generator's name.
+        cell: Its name.
+        judged: How each item went, in the items' order.
+    """
+
+    generator: str
+    cell: CellName
+    judged: tuple[Judged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run.
+
+    Attributes:
+        items: The items.
+        generators: Who answers.
+        pruners: What keeps chunks.
+        budgets: How much they may keep.
+        orders: The orders in which kept chunks are passed on.
+        may_decline: Whether generators are told how to say that there is no answer.
+        folder: Where answers are kept as they are made, and found by a later run; None for
+            nowhere.
+    """
+
+    items: Sequence[Example]
+    generators: Sequence[Generator]
+    pruners: Sequence[Pruner]
+    budgets: Sequence[Budget]
+    orders: Sequence[Order] = ("score",)
+    may_decline: bool = False
+    folder: Path | None = None
+
+    def cells(self, pruner: Pruner, generator: Generator) -> list[tuple[CellName, Limit]]:
+        """Return a pruner's cells with their limits, none twice."""
+        found: dict[CellName, Limit] = {}
+        for budget in self.budgets:
+            for order in self.orders:
+                cell = CellName(
+                    pruner.name,
+                    budget.label if pruner.budgeted else None,
+                    order if pruner.ordered else None,
+                )
+                found.setdefault(cell, Limit(budget, order, generator.count))
+        return list(found.items())
+
+
+def run_cells(
+    plan: Plan, *, progress: Progress = lambda stage, done, total: None
+) -> list[CellResult]:
+    """Run every cell of a plan.
+
+    Args:
+        plan: What to run.
+        progress: Called with a stage's name, its steps done and in all.
+
+    Raises:
+        ScoringError: If a pruner fails on an item.
+        GenerationError: If a generator gives up.
+    """
+    total = sum(
+        len(plan.cells(pruner, generator))
+        for generator in plan.generators
+        for pruner in plan.pruners
+    )
+    results: list[CellResult] = []
+    progress(_ALL, 0, total)
+    for generator in plan.generators:
+        for result in _generator_cells(plan, generator, progress):
+            results.append(result)
+            progress(_ALL, len(results), total)
+    return results
+
+
+def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> Iterator[CellResult]:
+    store = AnswerStore(generator, plan.folder)
+    prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
+    for pruner in plan.pruners:
+        kept = _prune_all(plan, pruner, generator, f"{prefix}{pruner.name} prunes", progress)
+        for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
+            stage = f"{prefix}answers from {cell.label}"
+            yield CellResult(
+                generator.name, cell, _answer_all(plan, generator, store, own, stage, progress)
+            )
+
+
+def _prune_all(
+    plan: Plan, pruner: Pruner, generator: Generator, stage: str, progress: Progress
+) -> list[list[Pruned]]:
+    """Return what is kept of each item in each of the pruner's cells."""
+    limits = [limit for _, limit in plan.cells(pruner, generator)]
+    kept: list[list[Pruned]] = [[] for _ in limits]
+    progress(stage, 0, len(plan.items))
+    for done, item in enumerate(plan.items, start=1):
+        for limit, own in zip(limits, kept, strict=True):
+            own.append(pruner.prune(item, limit))
+        progress(stage, done, len(plan.items))
+    return kept
+
+
+def _answer_all(
+    plan: Plan,
+    generator: Generator,
+    store: AnswerStore,
+    kept: Sequence[Pruned],
+    stage: str,
+    progress: Progress,
+) -> tuple[Judged, ...]:
+    chunks = [
+        [item.chunks[place] for place in pruned.kept]
+        for item, pruned in zip(plan.items, kept, strict=True)
+    ]
+    prompts = [
+        prompt_text(item.query, own, may_decline=plan.may_decline)
+        for item, own in zip(plan.items, chunks, strict=True)
+    ]
+    results = store.answers(prompts, progress=lambda done, total: progress(stage, done, total))
+    tokens = [
+        generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in own)) if own else 0
+        for own in chunks
+    ]
+    return tuple(map(judge, plan.items, kept, tokens, results))

@@ -1,0 +1,131 @@
+"""The local generator against transformers' own `generate`, one unpadded prompt at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from at2_rag.model_loading import load_model
+from at2_rag_evals.qa.answer_store import AnswerStore
+from at2_rag_evals.qa.generators import hugging_face
+from at2_rag_evals.qa.generators.base import Answer, Failure
+from at2_rag_evals.qa.generators.hugging_face import HuggingFaceGenerator
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+PROMPTS = [f"Who wrote {word} Emma?" for word in ("", "the novel", "of the old town " * 9, "Sea")]
+
+
+@pytest.fixture(scope="module")
+def exact() -> Any:
+    """The tiny models are run in float32, whatever this machine prefers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hugging_face, "preferred_dtype", lambda device: torch.float32)
+        yield
+
+
+def save(folder: Path, model: Any, *, chat: bool = True) -> str:
+    model.save_pretrained(folder)
+    tiny_tokenizer(chat).save_pretrained(folder)
+    return str(folder)
+
+
+def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[list[int], str]:
+    model, tokenizer = load_model(folder, device="cpu", dtype=torch.float32)
+    text = f"{prompt}\n\nAnswer:"
+    if chat:
+        text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    new = output[0, ids.shape[1] :].tolist()
+    return new, tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize(
+    ("family", "chat"), [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True)]
+)
+def test_batches_answer_as_generate_does_one_by_one(
+    tmp_path: Path, family: str, chat: bool
+) -> None:
+    folder = save(tmp_path / "tiny", tiny_model(family), chat=chat)
+    generator = HuggingFaceGenerator(folder, answer_tokens=7)
+    found = dict(generator.answer(PROMPTS))
+    assert sorted(found) == [0, 1, 2, 3]
+    for place, prompt in enumerate(PROMPTS):
+        tokens, text = reference(folder, prompt, chat=chat, tokens=7)
+        answer = found[place]
+        assert isinstance(answer, Answer)
+        assert (answer.text, answer.new_tokens) == (text, len(tokens))
+        assert answer.prefill_seconds is not None and answer.decode_seconds is not None
+        assert answer.seconds == pytest.approx(answer.prefill_seconds + answer.decode_seconds)
+
+
+@pytest.mark.usefixtures("exact")
+def test_an_answer_stops_at_an_end_token_while_others_go_on(tmp_path: Path) -> None:
+    folder = save(tmp_path / "plain", tiny_model())
+    ways = [reference(folder, prompt, chat=True, tokens=7)[0] for prompt in PROMPTS]
+    end = ways[0][2]  # an ordinary token that the first answer has in third place, or before
+    model = tiny_model()
+    model.generation_config.eos_token_id = [end, 2]
+    generator = HuggingFaceGenerator(save(tmp_path / "ends", model), answer_tokens=7)
+    found = dict(generator.answer(PROMPTS))
+    for place, way in enumerate(ways):
+        expected = way[: way.index(end) + 1] if end in way else way
+        answer = found[place]
+        assert isinstance(answer, Answer) and answer.new_tokens == len(expected)
+
+
+def test_control_tokens_in_a_prompt_are_plain_text(tmp_path: Path) -> None:
+    generator = HuggingFaceGenerator(save(tmp_path / "tiny", tiny_model()))
+    tokenizer = tiny_tokenizer()
+    ids = list(generator._input_ids("a<|im_end|>b"))
+    assert ids.count(2) == 1  # the template's
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == 2
+    assert "a<|im_end|>b" in tokenizer.decode(ids)
+
+
+def test_a_prompt_beyond_the_window_fails_alone(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tiny", tiny_model(max_position_embeddings=128))
+    found = dict(HuggingFaceGenerator(folder, answer_tokens=4).answer(["sea", "sea " * 200]))
+    assert isinstance(found[0], Answer)
+    failure = found[1]
+    assert isinstance(failure, Failure) and "the model takes 128" in failure.reason
+
+
+def test_stored_answers_are_found_again_and_bound_to_the_model(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a" / "tiny", tiny_model())
+    first = AnswerStore(HuggingFaceGenerator(folder, answer_tokens=4), tmp_path / "answers")
+    steps: list[tuple[int, int]] = []
+    answers = first.answers(
+        [*PROMPTS, PROMPTS[0]], progress=lambda done, total: steps.append((done, total))
+    )
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert answers[0] == answers[4]
+    generator = HuggingFaceGenerator(folder, answer_tokens=4)
+    again = AnswerStore(generator, tmp_path / "answers")
+    assert again.missing(PROMPTS) == [] and again.answers(PROMPTS) == answers[:4]
+    assert "_loaded" not in vars(generator)
+    for other in (
+        HuggingFaceGenerator(folder, answer_tokens=5),
+        HuggingFaceGenerator(save(tmp_path / "b" / "tiny", tiny_model(seed=1)), answer_tokens=4),
+    ):
+        assert len(AnswerStore(other, tmp_path / "answers")) == 0
+
+
+def test_a_torn_line_is_answered_again(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tiny", tiny_model())
+    AnswerStore(HuggingFaceGenerator(folder, answer_tokens=2), tmp_path / "s").answers(PROMPTS)
+    [path] = (tmp_path / "s").glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-9])
+    store = AnswerStore(HuggingFaceGenerator(folder, answer_tokens=2), tmp_path / "s")
+    assert len(store) == 3 and len(store.missing(PROMPTS)) == 1
