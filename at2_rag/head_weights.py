@@ -30,6 +30,7 @@ from at2_rag.errors import (
     HeadWeightsNotFoundError,
 )
 from at2_rag.features import FeatureSpec, Reading
+from at2_rag.whole_files import write_whole
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "head_weights.safetensors"
@@ -186,8 +187,8 @@ class HeadWeights:
             "sha256": hashlib.sha256(weights).hexdigest(),
             "provenance": dict(self.provenance),
         }
-        _write(folder / WEIGHTS_FILE, weights)
-        _write(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        write_whole(folder / WEIGHTS_FILE, weights)
+        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> HeadWeights:
@@ -336,9 +337,3 @@ def _score_scale(description: Mapping[str, Any]) -> Any:
     pearson = isinstance(figures, Mapping) and figures.get("objective") == "pearson"
     additive = pearson or description["fingerprint"] is None
     return "additive" if additive else "logit"
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

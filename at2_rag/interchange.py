@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
 from at2_rag.features import FeatureSpec
 from at2_rag.head_weights import HeadWeights
+from at2_rag.whole_files import write_whole
 
 ESTIMATOR = "LinearScoreEstimator"
 FEATURES = "AttentionFeatureExtractor"
@@ -171,13 +173,9 @@ def write_score_estimator(
         },
         "extras": {},
     }
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        torch.save(saved, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = BytesIO()
+    torch.save(saved, data)
+    write_whole(Path(path), data.getvalue())
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

@@ -34,7 +34,9 @@ class Layer:
 
 
 LAYERS: Mapping[str, Layer] = {
-    "values": Layer((("errors", "sentences", "stopwatch"), ("chunks",), ("citations",))),
+    "values": Layer(
+        (("errors", "sentences", "stopwatch"), ("chunks", "whole_files"), ("citations",))
+    ),
     "leaves": Layer((("fingerprint", "selection", "token_counting"),), ("values",)),
     "model": Layer(
         (
@@ -67,7 +69,6 @@ LAYERS: Mapping[str, Layer] = {
                 "training",
                 "training.answers",
                 "training.losses",
-                "training.whole_files",
                 "training.learning_curve",
                 "training.store_size",
             ),

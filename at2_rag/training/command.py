@@ -18,7 +18,7 @@ from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE, TargetRule
+from at2_rag.head_weights import DESCRIPTION_FILE, TargetRule
 from at2_rag.model_hub import resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.report.training_page import training_page
@@ -53,7 +53,7 @@ from at2_rag.training.store_size import (
     missing_bytes,
 )
 from at2_rag.training.trainer import Training, check_training, train
-from at2_rag.training.whole_files import check_writable, remove_leftovers, write_whole
+from at2_rag.whole_files import check_writable, remove_leftovers, write_whole
 
 _DEPTH_SHARE = 0.6
 _CHARACTERS_A_TOKEN = 4
@@ -379,8 +379,6 @@ def _write(
         write_whole(folder / RECORD_FILE, text.encode())
         write_whole(folder / PAGE_FILE, training_page(record).encode())
     except OSError as error:
-        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
-            (folder / f"{name}.part").unlink(missing_ok=True)
         raise StorageError(
             f"{folder} can't be written ({error}); make room or choose another folder: what was "
             f"read is kept in {request.place}, and a rerun with --collected goes on from there"

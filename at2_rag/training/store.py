@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from at2_rag.errors import DataError, StorageError
-from at2_rag.training.whole_files import remove_leftovers, write_whole
+from at2_rag.whole_files import remove_leftovers, write_whole
 
 SETTINGS_FILE = "collection.json"
 

@@ -8,6 +8,14 @@ import click
 
 from at2_rag.command_line import verbose_option
 from at2_rag_evals.named_weights import NamedWeights, weights_option
+from at2_rag_evals.options import (
+    embedding_model_option,
+    files_argument,
+    json_option,
+    limit_option,
+    seed_option,
+    train_option,
+)
 from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
@@ -42,12 +50,7 @@ eval_group.add_command(compare)
 
 
 @eval_group.command()
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@files_argument
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -60,20 +63,12 @@ eval_group.add_command(compare)
     metavar="N",
     help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Judge only the first N items of each source.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@limit_option
+@seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Folder with the head weights of the system at2.")
 @weights_option(_TAKEN)
-@click.option(
-    "--embedding-model",
-    help="sentence-transformers model of the system minilm: a folder or a hub id.",
-)
+@embedding_model_option
 @click.option(
     "--system",
     "systems",
@@ -81,7 +76,7 @@ eval_group.add_command(compare)
     type=click.Choice(DEFAULT_SYSTEMS + MORE_SYSTEMS),
     help="Judge this system. May be repeated.  [default: all but bm25_unstemmed and at2_joint]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @verbose_option
 def ranking(
     files: tuple[Path, ...],
@@ -120,40 +115,22 @@ def ranking(
 
 
 @eval_group.command()
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@files_argument
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for fidelity.json, fidelity.md and items.jsonl; a killed run goes on from it.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Judge only the first N items of each source.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@limit_option
+@seed_option
 @click.option("--model", help="Model that answers and scores: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Folder with the head weights of the system at2.")
 @weights_option(_TAKEN)
 @click.option(
     "--answer-weights", help="Folder with the head weights of the system at2_answer, or uniform."
 )
-@click.option(
-    "--embedding-model",
-    help="sentence-transformers model of the system minilm: a folder or a hub id.",
-)
-@click.option(
-    "--train",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Training file on which best_head, heads_8 and heads_16 are chosen. May be repeated.",
-)
+@embedding_model_option
+@train_option
 @click.option(
     "--unit",
     type=click.Choice(["chunk", "sentence"]),
@@ -197,7 +174,7 @@ def ranking(
     help="Judge this system. May be repeated.  [default: all but first_k, bm25_unstemmed and "
     "at2_joint; those of chosen heads only with --train]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @verbose_option
 def fidelity(
     files: tuple[Path, ...],

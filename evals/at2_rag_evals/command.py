@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from at2_rag.errors import DataError
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
+from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.extras import import_extra
@@ -166,17 +166,9 @@ def _write(
     rated_sets: list[RatedSet],
 ) -> None:
     lines = (line for rated in rated_sets for line in item_lines(rated))
-    write_whole(folder / "items.jsonl", lines)
-    write_whole(folder / "ranking.md", [report_markdown(report, summaries)])
-    write_whole(folder / "ranking.json", [json.dumps(report, indent=2), "\n"])
-
-
-def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write a file so that it is there in full or as it was."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(parts)
-    os.replace(partial, path)
+    write_whole(folder / "items.jsonl", "".join(lines).encode())
+    write_whole(folder / "ranking.md", report_markdown(report, summaries).encode())
+    write_whole(folder / "ranking.json", (json.dumps(report, indent=2) + "\n").encode())
 
 
 def _print(report: dict[str, Any], summaries: list[SetSummary], *, as_json: bool) -> None:

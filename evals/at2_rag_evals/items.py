@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from at2_rag.chunks import Chunk
@@ -42,9 +43,29 @@ def rankable_items(examples: Iterable[Example], *, limit: int | None = None) -> 
     Raises:
         DataError: If two examples of a source have the same id.
     """
+    items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
+    return ItemSet("natural size", items, left_out)
+
+
+def usable_examples(
+    examples: Iterable[Example],
+    reason_to_leave_out: Callable[[Example], str | None],
+    *,
+    limit: int | None,
+) -> tuple[tuple[Example, ...], dict[str, dict[str, int]]]:
+    """Return the examples that can be used, and source -> reason -> number of those left out.
+
+    Args:
+        examples: The files' examples.
+        reason_to_leave_out: Why an example can't be used; None if it can.
+        limit: Keep at most this many of each source, the first ones; None for all.
+
+    Raises:
+        DataError: If two examples of a source have the same id.
+    """
     seen: set[tuple[str, str]] = set()
-    kept: dict[str, int] = {}
-    items: list[Example] = []
+    kept: Counter[str] = Counter()
+    usable: list[Example] = []
     left_out: dict[str, dict[str, int]] = {}
     for example in examples:
         if (example.source, example.id) in seen:
@@ -53,15 +74,15 @@ def rankable_items(examples: Iterable[Example], *, limit: int | None = None) -> 
                 "pass each file once and give each item its own id"
             )
         seen.add((example.source, example.id))
-        reason = _reason_to_leave_out(example)
-        if reason is None and limit is not None and kept.get(example.source, 0) >= limit:
+        reason = reason_to_leave_out(example)
+        if reason is None and limit is not None and kept[example.source] >= limit:
             reason = f"beyond the first {limit}"
         if reason is None:
-            kept[example.source] = kept.get(example.source, 0) + 1
-            items.append(example)
+            kept[example.source] += 1
+            usable.append(example)
         else:
             count(left_out, example.source, reason)
-    return ItemSet("natural size", tuple(items), left_out)
+    return tuple(usable), left_out
 
 
 def count(counts: dict[str, dict[str, int]], source: str, reason: str) -> None:

@@ -50,20 +50,31 @@ def summary_tables(summary: SetSummary) -> Iterator[Table]:
     yield _systems_table(summary)
 
 
-def report_markdown(report: Mapping[str, Any], summaries: Sequence[SetSummary]) -> str:
-    """Write the report as Markdown."""
-    git = report["git"]
+def report_head(title: str, report: Mapping[str, Any], *, more: str = "") -> list[str]:
+    """Return the first lines of a report in Markdown: title, command, and what it ran from.
+
+    Args:
+        title: The title.
+        report: The report as JSON-ready values.
+        more: Added to the sentence on versions and seed.
+    """
+    git, settings = report["git"], report["settings"]
     commit = "" if git is None else f" at commit {git['sha'][:12]}"
     modified = " with changes" if git is not None and git["modified"] else ""
-    lines = [
-        "# Ranking eval",
+    return [
+        f"# {title}",
         "",
         f"    {report['command']}",
         "",
-        f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, "
-        f"seed {report['settings']['seed']}, {report['settings']['resamples']} resamples.",
+        f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
+        f"{settings['resamples']} resamples{more}.",
         "",
     ]
+
+
+def report_markdown(report: Mapping[str, Any], summaries: Sequence[SetSummary]) -> str:
+    """Write the report as Markdown."""
+    lines = report_head("Ranking eval", report)
     for summary in summaries:
         lines += [f"## {summary.name[:1].upper()}{summary.name[1:]}", ""]
         for table in summary_tables(summary):

@@ -241,6 +241,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "model_cache",
         "model_folder",
         "model_hub",
+        "whole_files",
         "model_wheel",
         "selection",
         "stage_progress",

@@ -14,9 +14,9 @@ from rich.console import Console
 from at2_rag.errors import DataError, InputError
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
+from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
-from at2_rag_evals.command import write_whole
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.answering import answering_model, answering_settings
 from at2_rag_evals.fidelity.judging import judge
@@ -178,9 +178,9 @@ def _run(
     summary = summarise_fidelity(judged, clusters, names, seed=request.seed, resamples=RESAMPLES)
     report = _report(request, reader, systems, summary, [*NOTES, shares_note(systems), *notes])
     if request.output is not None:
-        write_whole(request.output / "items.jsonl", judged_lines(judged))
-        write_whole(request.output / "fidelity.md", [fidelity_markdown(report, summary)])
-        write_whole(request.output / "fidelity.json", [json.dumps(report, indent=2), "\n"])
+        write_whole(request.output / "items.jsonl", "".join(judged_lines(judged)).encode())
+        write_whole(request.output / "fidelity.md", fidelity_markdown(report, summary).encode())
+        write_whole(request.output / "fidelity.json", (json.dumps(report) + "\n").encode())
     _print(report, summary, as_json=as_json)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
-from at2_rag_evals.report import figures, grid, items_table
+from at2_rag_evals.report import figures, grid, items_table, report_head
 from at2_rag_evals.tables import Cell, Table, to_markdown
 
 NOTES = (
@@ -66,21 +66,13 @@ def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
 
 def fidelity_markdown(report: Mapping[str, Any], summary: FidelitySummary) -> str:
     """Write the report as Markdown."""
-    git = report["git"]
-    commit = "" if git is None else f" at commit {git['sha'][:12]}"
-    modified = " with changes" if git is not None and git["modified"] else ""
     settings = report["settings"]
-    lines = [
-        "# Fidelity eval",
-        "",
-        f"    {report['command']}",
-        "",
-        f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
-        f"{settings['resamples']} resamples; {settings['answers']} answers, read by "
-        f"{settings['reading']['model']}, {settings['masks']} held masks a keep rate; "
-        f"sources are {settings['unit']}s.",
-        "",
-    ]
+    lines = report_head(
+        "Fidelity eval",
+        report,
+        more=f"; {settings['answers']} answers, read by {settings['reading']['model']}, "
+        f"{settings['masks']} held masks a keep rate; sources are {settings['unit']}s",
+    )
     for table in fidelity_tables(summary):
         lines += [to_markdown(table), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in report["notes"])]

@@ -42,8 +42,8 @@ class FidelitySummary:
         counts: Source -> number of items.
         left_out: Source -> reason -> number of examples left out.
         by_source: Metric -> source or "macro" -> system -> estimate.
-        differences: Compared system -> metric -> source or "macro" -> other system -> estimate
-            of the compared one minus its.
+        differences: Compared system -> metric -> "macro" -> other system -> estimate of the
+            compared one minus its.
         costs: System -> what it costs.
     """
 
@@ -92,7 +92,8 @@ def summarise_fidelity(
             samples[MACRO] = macro_sample(list(samples.values()))
         by_source[metric] = estimates(samples, systems)
         for system, found in compared.items():
-            found[metric] = differences(samples, systems, ours=system)
+            macro = {name: sample for name, sample in samples.items() if name == MACRO}
+            found[metric] = differences(macro, systems, ours=system)
     removal = statistics.mean(own.removal_seconds for own in judged.items)
     return FidelitySummary(
         counts=Counter(sources),

@@ -10,6 +10,13 @@ import click
 
 from at2_rag.command_line import verbose_option
 from at2_rag_evals.named_weights import NamedWeights, weights_option
+from at2_rag_evals.options import (
+    embedding_model_option,
+    json_option,
+    limit_option,
+    seed_option,
+    train_option,
+)
 
 DEFAULT_PRUNERS = (
     "none",
@@ -112,13 +119,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Who answers: a local model (name, folder or hub id), openai:MODEL, "
     "langchain:module:object or llama_index:module:object. May be repeated.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Judge only the first N items of each source.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@limit_option
+@seed_option
 @click.option(
     "--order",
     "orders",
@@ -146,16 +148,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 )
 @click.option("--model", help="Scoring model of the pruners: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Folder with the head weights of the pruner at2.")
-@click.option(
-    "--embedding-model",
-    help="sentence-transformers model of the pruner minilm: a folder or a hub id.",
-)
-@click.option(
-    "--train",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Training file on which heads_8 and heads_16 are chosen. May be repeated.",
-)
+@embedding_model_option
+@train_option
 @click.option("--endpoint", metavar="URL", help="Address of the endpoint of openai: generators.")
 @click.option(
     "--key-variable",
@@ -196,7 +190,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="PROMPT ANSWER",
     help="What a million tokens of prompts and of answers cost.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @verbose_option
 def qa(
     files: tuple[Path, ...],
@@ -275,7 +269,7 @@ def qa(
 @click.argument(
     "second", metavar="B", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @verbose_option
 def compare(first: Path, second: Path, seed: int, as_json: bool) -> None:

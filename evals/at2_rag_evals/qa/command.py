@@ -18,9 +18,9 @@ from at2_rag.selection import Order
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
 from at2_rag.training.record import peak_memory_mb
+from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
-from at2_rag_evals.command import write_whole
 from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.provenance import (
@@ -137,7 +137,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         findings = _run_positions if request.gold_position else _run_natural
         found = findings(request, plan)
         report = _report(request, plan, items, found)
-        write_whole(request.output / "items.jsonl", found.lines)
+        write_whole(request.output / "items.jsonl", "".join(found.lines).encode())
         page = qa_page(
             report,
             found.sections,
@@ -145,9 +145,9 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
             browsed=found.browsed,
             ours=tuple(name for name in request.judged if name not in _BASELINES),
         )
-        write_whole(request.output / "report.html", [page])
-        write_whole(request.output / "qa.md", [qa_markdown(report, items, found.sections)])
-        write_whole(request.output / SUMMARY_FILE, [json.dumps(report, indent=2), "\n"])
+        write_whole(request.output / "report.html", page.encode())
+        write_whole(request.output / "qa.md", qa_markdown(report, items, found.sections).encode())
+        write_whole(request.output / SUMMARY_FILE, (json.dumps(report, indent=2) + "\n").encode())
     _print(report, items, found, as_json=as_json)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from at2_rag.errors import DataError
 from at2_rag.training.answers import normalise
 from at2_rag.training.examples import Example
-from at2_rag_evals.items import count
+from at2_rag_evals.items import count, usable_examples
 
 Kind = Literal["short", "long_form", "unanswerable"]
 
@@ -44,29 +43,12 @@ def answerable_items(examples: Iterable[Example], *, limit: int | None = None) -
     Raises:
         DataError: If two examples of a source have the same id.
     """
-    seen: set[tuple[str, str]] = set()
-    kept: dict[str, int] = {}
-    items: list[Example] = []
-    left_out: dict[str, dict[str, int]] = {}
+    items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
     remarks: dict[str, dict[str, int]] = {}
-    for example in examples:
-        if (example.source, example.id) in seen:
-            raise DataError(
-                f"the id {example.id!r} of source {example.source!r} appears twice; "
-                "pass each file once and give each item its own id"
-            )
-        seen.add((example.source, example.id))
-        reason = _reason_to_leave_out(example)
-        if reason is None and limit is not None and kept.get(example.source, 0) >= limit:
-            reason = f"beyond the first {limit}"
-        if reason is not None:
-            count(left_out, example.source, reason)
-            continue
-        kept[example.source] = kept.get(example.source, 0) + 1
-        items.append(example)
-        for remark in _remarks(example):
-            count(remarks, example.source, remark)
-    return QASet(tuple(items), left_out, remarks)
+    for item in items:
+        for remark in _remarks(item):
+            count(remarks, item.source, remark)
+    return QASet(items, left_out, remarks)
 
 
 def kind_of(example: Example) -> Kind:

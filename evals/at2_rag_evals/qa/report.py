@@ -15,7 +15,13 @@ from at2_rag_evals.qa.items import QASet, kind_of
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
 from at2_rag_evals.qa.run import CellResult
 from at2_rag_evals.qa.summary import BASELINE, CellTotals, GeneratorSummary
-from at2_rag_evals.report import difference_cell, estimate_cell, figures, items_table
+from at2_rag_evals.report import (
+    difference_cell,
+    estimate_cell,
+    figures,
+    items_table,
+    report_head,
+)
 from at2_rag_evals.summary import MACRO
 from at2_rag_evals.tables import Cell, Table, to_markdown
 
@@ -99,18 +105,7 @@ def cell_table(
 
 def qa_markdown(report: Mapping[str, Any], items: QASet, sections: Sequence[Section]) -> str:
     """Write the report as Markdown."""
-    git = report["git"]
-    commit = "" if git is None else f" at commit {git['sha'][:12]}"
-    modified = " with changes" if git is not None and git["modified"] else ""
-    lines = [
-        "# QA eval",
-        "",
-        f"    {report['command']}",
-        "",
-        f"at2-rag {report['packages']['at2-rag']}{commit}{modified}, "
-        f"seed {report['settings']['seed']}, {report['settings']['resamples']} resamples.",
-        "",
-    ]
+    lines = report_head("QA eval", report)
     for section in sections:
         lines += [f"## {section.title}", ""]
         for remark in section.remarks:

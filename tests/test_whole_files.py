@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from at2_rag.errors import StorageError
-from at2_rag.training.whole_files import check_writable, remove_leftovers, write_whole
+from at2_rag.whole_files import check_writable, remove_leftovers, write_whole
 
 ROOT = Path(__file__).parents[2]
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from at2_rag.training.whole_files import write_whole
+from at2_rag.whole_files import write_whole
 def kill(event, arguments):
     if event == "os.rename":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -29,7 +29,7 @@ write_whole(Path(sys.argv[1]), b"torn")
 RACING = """
 import sys
 from pathlib import Path
-from at2_rag.training.whole_files import write_whole
+from at2_rag.whole_files import write_whole
 for number in range(300):
     write_whole(Path(sys.argv[1]), sys.argv[2].encode() * 5000)
 """
