@@ -4,7 +4,8 @@ What is measured: the highest resident memory during one call, minus the residen
 before it. Before the call the process has loaded the whole model and touched every parameter, built
 what is called, called it with one short chunk (lazy imports, thread pools, the prefix's state) and
 given free memory back to the system. glibc is told to take blocks of 64 kB and more from the system
-and to give them back when freed, so that what counts is in use and not held on to by the allocator.
+and to give them back when freed, so that what counts is in use and not held on to by the allocator;
+that takes time, so no time is taken here.
 The call's result is still alive at the end, the caller's chunks count as before.
 """
 
@@ -14,7 +15,6 @@ import ctypes
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,12 +50,10 @@ class CallPeak:
 
     Attributes:
         peak: Bytes at the peak, above the loaded model.
-        seconds: Wall clock of the call.
         exact: As in `PeakMemory`.
     """
 
     peak: int
-    seconds: float
     exact: bool
 
 
@@ -69,7 +67,6 @@ class PeakMemory:
         tokens: Tokens of those.
         peak: Bytes at the peak, above the loaded model.
         states: Bytes of the chunk states, where a store keeps them; 0 in joint reading.
-        seconds: Wall clock of the call.
         exact: False where the system can't reset its record of the peak, so that `peak` leaves
             out what loading the model had taken already.
     """
@@ -79,7 +76,6 @@ class PeakMemory:
     tokens: int
     peak: int
     states: int
-    seconds: float
     exact: bool
 
 
@@ -153,12 +149,10 @@ def peak_of_call(
     left = held()
     give_back_free_memory()
     exact = _reset_peak()
-    start = time.perf_counter()
     result = call()
-    seconds = time.perf_counter() - start
     peak = (_status("VmHWM") if exact else _peak_of_process()) - before
     del left, result
-    return CallPeak(peak, seconds, exact)
+    return CallPeak(peak, exact)
 
 
 def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
@@ -172,7 +166,6 @@ def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) ->
         tokens=sum(map(len, sources)),
         peak=found.peak,
         states=states,
-        seconds=found.seconds,
         exact=found.exact,
     )
 

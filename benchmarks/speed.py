@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -167,11 +168,16 @@ def _parts(
             ("one chunk of 1 MB", prompts.of_one_chunk(LONG_BYTES)),
             (f"{MANY_CHUNKS:,} chunks", prompts.of_size(MANY_CHUNKS)),
         ]
-        extremes = {
-            name: measure_peak(subject, TOGETHER_APART, prompt)
-            for name, prompt in progress.track(inputs, description="extremes")
+        pruner = measured.pruner(TOGETHER_APART)
+        extremes: dict[str, tuple[float, PeakMemory]] = {}
+        for name, prompt in progress.track(inputs, description="extremes"):
+            start = time.perf_counter()
+            pruner.prune(prompt.query, prompt.chunks, top_k=3)
+            seconds = time.perf_counter() - start
+            extremes[name] = seconds, measure_peak(subject, TOGETHER_APART, prompt)
+        figures_of = {
+            name: {"seconds": seconds, **asdict(peak)} for name, (seconds, peak) in extremes.items()
         }
-        figures_of = {name: asdict(peak) for name, peak in extremes.items()}
         yield "extremes", figures_of, [extremes_table(extremes)]
 
 
