@@ -138,9 +138,7 @@ def test_figures_are_medians_within_and_over_rounds(monkeypatch: pytest.MonkeyPa
         "reference AT2, answer given": 280,
         "collecting ablations": 1001,
     }
-    checks = figures.memory_checks(
-        {name: peak(mb * 10**6, 1.0, True) for name, mb in sizes.items()}
-    )
+    checks = figures.memory_checks({name: peak(mb * 10**6, True) for name, mb in sizes.items()})
     assert [(check.value, check.met) for check in checks] == [
         (0.2, True),
         (0.25, False),
