@@ -11,10 +11,7 @@ The call's result is still alive at the end, the caller's chunks count as before
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TypeVar
 
 from measured_model import JOINT, MeasuredModel, Subject, load
@@ -33,10 +29,14 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import AT2Error
 from at2_rag.features import Pass
 from at2_rag.pruner import AT2Pruner
+from at2_rag_evals.resident_memory import (
+    give_back_free_memory,
+    peak_of_process,
+    reset_peak,
+    resident,
+    resident_peak,
+)
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc's name, with its underscore
 WARM_UP = Prompt("Who wrote Emma?", (Chunk("Emma is a novel by Jane Austen."),))
 
@@ -145,12 +145,12 @@ def peak_of_call(
             doesn't.
     """
     give_back_free_memory()
-    before = _status("VmRSS") if _reset_peak() else _peak_of_process()
+    before = resident() if reset_peak() else peak_of_process()
     left = held()
     give_back_free_memory()
-    exact = _reset_peak()
+    exact = reset_peak()
     result = call()
-    peak = (_status("VmHWM") if exact else _peak_of_process()) - before
+    peak = (resident_peak() if exact else peak_of_process()) - before
     del left, result
     return CallPeak(peak, exact)
 
@@ -181,37 +181,3 @@ def _states(
     sources = list(dict.fromkeys(layout.source_ids))
     prefix = encode_prefix(model)  # a state's size is proportional to its tokens
     return sources, sum(map(len, sources)) * prefix.nbytes // prefix.tokens
-
-
-def give_back_free_memory() -> None:
-    """Return freed memory to the system, so that its reuse counts as use."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
-
-
-def _reset_peak() -> bool:
-    """Make the system forget the process's peak so far (Linux); False where it can't."""
-    try:
-        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _status(field: str) -> int:
-    """Return a memory figure of this process in bytes (Linux)."""
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    raise OSError(f"{_STATUS} has no {field}")
-
-
-def _peak_of_process() -> int:
-    """Return the highest resident memory since the process started, in bytes."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,55 @@
+"""How much memory this process holds and has held, as the operating system counts it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+def give_back_free_memory() -> None:
+    """Return freed memory to the system, so that its reuse counts as use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
+def reset_peak() -> bool:
+    """Make the system forget the process's peak so far (Linux); False where it can't."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def resident() -> int:
+    """Return the bytes the process holds in memory (Linux)."""
+    return _status("VmRSS")
+
+
+def resident_peak() -> int:
+    """Return the most bytes the process has held since the last reset (Linux)."""
+    return _status("VmHWM")
+
+
+def peak_of_process() -> int:
+    """Return the most bytes the process has held since it started, in spite of any reset."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status(field: str) -> int:
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise OSError(f"{_STATUS} has no {field}")
