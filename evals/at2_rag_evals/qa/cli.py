@@ -150,6 +150,13 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option("--head-weights", help="Folder with the head weights of the pruner at2.")
 @embedding_model_option
 @train_option
+@click.option(
+    "--chosen-on",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Output folder of a run over training items: for each generator and pruner the report "
+    "tells how the budget with the highest accuracy there does here.",
+)
 @click.option("--endpoint", metavar="URL", help="Address of the endpoint of openai: generators.")
 @click.option(
     "--key-variable",
@@ -211,6 +218,7 @@ def qa(
     head_weights: str | None,
     embedding_model: str | None,
     train: tuple[Path, ...],
+    chosen_on: Path | None,
     endpoint: str | None,
     key_variable: str,
     token_counter: str | None,
@@ -251,6 +259,7 @@ def qa(
         weights=weights,
         embedding_model=embedding_model,
         train=train,
+        chosen_on=chosen_on,
         generator=GeneratorOptions(
             answer_tokens=answer_tokens,
             endpoint=endpoint,

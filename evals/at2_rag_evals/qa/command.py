@@ -32,6 +32,7 @@ from at2_rag_evals.provenance import (
 )
 from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
 from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.chosen import Choice, choices_table, choose_budgets
 from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
 from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
@@ -51,7 +52,8 @@ from at2_rag_evals.qa.report import (
     summary_record,
 )
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
-from at2_rag_evals.qa.summary import Prices, Summariser
+from at2_rag_evals.qa.stage_peaks import StagePeaks
+from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
@@ -81,6 +83,7 @@ class QARequest:
     weights: tuple[NamedWeights, ...] = ()
     embedding_model: str | None = None
     train: tuple[Path, ...] = ()
+    chosen_on: Path | None = None
     generator: GeneratorOptions = field(default_factory=GeneratorOptions)
     prices: Prices | None = None
 
@@ -117,6 +120,7 @@ class QARequest:
             ("--head-weights", self.head_weights),
             ("--embedding-model", self.embedding_model),
             ("--token-counter", self.generator.token_counter),
+            ("--chosen-on", None if self.chosen_on is None else str(self.chosen_on)),
             ("--output", str(self.output)),
         ):
             parts += [] if value is None else [f"{option} {without_folder(value)}"]
@@ -134,8 +138,9 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         claim_folder(request.output)
         items = _items(request)
         plan = _plan(request, items)
+        choices = _choices(request, plan)
         findings = _run_positions if request.gold_position else _run_natural
-        found = findings(request, plan)
+        found = findings(request, plan, choices)
         report = _report(request, plan, items, found)
         write_whole(request.output / "items.jsonl", "".join(found.lines).encode())
         page = qa_page(
@@ -168,7 +173,20 @@ class _Findings:
     browsed: Mapping[str, Sequence[BrowsedItem]] = field(default_factory=dict)
 
 
-def _run_natural(request: QARequest, plan: Plan) -> _Findings:
+def _choices(request: QARequest, plan: Plan) -> list[Choice]:
+    """Return the budgets that were chosen on another run, if one was named."""
+    if request.chosen_on is None:
+        return []
+    judged = [
+        (generator.name, cell)
+        for generator in plan.generators
+        for pruner in plan.pruners
+        for cell, _ in plan.cells(pruner, generator)
+    ]
+    return choose_budgets(request.chosen_on, judged=judged, items=plan.items)
+
+
+def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Findings:
     clusters = item_clusters(plan.items)
     with StepProgress() as progress:
         results = run_cells(plan, progress=progress)
@@ -182,14 +200,18 @@ def _run_natural(request: QARequest, plan: Plan) -> _Findings:
     )
     summaries = [summariser.summarise(own) for own in _by_generator(results).values()]
     return _Findings(
-        {"generators": [summary_record(summary) for summary in summaries], "gold_position": []},
-        [generator_section(summary) for summary in summaries],
+        {
+            "generators": [summary_record(summary) for summary in summaries],
+            "gold_position": [],
+            "chosen": [choice.to_dict() for choice in choices],
+        },
+        [_section(request, summary, choices) for summary in summaries],
         list(item_lines(plan.items, results, clusters)),
         browsed_items(plan.items, results),
     )
 
 
-def _run_positions(request: QARequest, plan: Plan) -> _Findings:
+def _run_positions(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Findings:
     by_place: dict[str, dict[str, list[CellResult]]] = {}
     lines: list[str] = []
     clusters = item_clusters(plan.items)
@@ -215,10 +237,25 @@ def _run_positions(request: QARequest, plan: Plan) -> _Findings:
         for generator in plan.generators
     ]
     return _Findings(
-        {"generators": [], "gold_position": [summary.to_dict() for summary in summaries]},
+        {
+            "generators": [],
+            "gold_position": [summary.to_dict() for summary in summaries],
+            "chosen": [],
+        },
         [Section(f"Generator {own.name}", (), tuple(own.tables())) for own in summaries],
         lines,
     )
+
+
+def _section(request: QARequest, summary: GeneratorSummary, choices: Sequence[Choice]) -> Section:
+    """Return a generator's part of the report, with the budgets chosen for it second."""
+    section = generator_section(summary)
+    own = [choice for choice in choices if choice.generator == summary.name]
+    if not own or request.chosen_on is None:
+        return section
+    overview, *others = section.tables
+    table = choices_table(summary, own, request.chosen_on)
+    return replace(section, tables=(overview, table, *others))
 
 
 def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
@@ -271,6 +308,7 @@ def _plan(request: QARequest, items: QASet) -> Plan:
         orders=request.orders,
         may_decline=request.may_decline,
         folder=request.output / "answers",
+        peaks=StagePeaks(request.output / "peaks.jsonl"),
     )
 
 

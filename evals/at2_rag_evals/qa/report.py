@@ -32,6 +32,11 @@ NOTES = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
     "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
     "from by itself. Differences are paired: * marks those whose interval excludes zero.",
+    "At equal tokens another pruner gets, in each source, the mean context tokens of the cell it "
+    "is compared with: by its own cell within 2 % of them, or by a mixture of its two cells next "
+    "to them, closed_book and none included, whose expected accuracy is taken.",
+    "Peak MB is what the process took, at its highest, above what it held before the cell was "
+    "pruned or answered; a model counts in the cell that first needs it.",
     "Oracle keeps the gold chunks and closed_book none, whatever the budget. Tokens are "
     "counted by the generator's tokenizer. All seconds are wall clock of the run that made the "
     "answer, models loaded; an answer's share of its batch.",
@@ -77,6 +82,13 @@ def summary_tables(summary: GeneratorSummary) -> Iterator[Table]:
                 [label for label in labels if label != compared],
                 difference=True,
             )
+    for compared, groups in summary.equal_tokens.items():
+        yield cell_table(
+            f"Accuracy at equal tokens: {compared} minus each other pruner",
+            groups,
+            list(groups[MACRO]),
+            difference=True,
+        )
     for title, own in (
         ("by place of the gold chunk", summary.by_position),
         ("by number of distractors", summary.by_distractors),
@@ -147,6 +159,7 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
         "cells": [{"label": cell.label, **asdict(cell)} for cell in summary.cells],
         "by_source": figures(summary.by_source),
         "differences": figures(summary.differences),
+        "equal_tokens": figures(summary.equal_tokens),
         "by_position": pooled["position"],
         "by_distractors": pooled["distractors"],
         "context_tokens": {group: dict(own) for group, own in summary.context_tokens.items()},
@@ -252,14 +265,19 @@ def _costs(totals: CellTotals) -> list[Cell]:
 
 def _effort(totals: Mapping[str, CellTotals | None]) -> Table:
     header = ["cell", "answer tokens", "asked again", "empty answers", "no answer", "cost"]
+    header += ["peak MB, pruning", "peak MB, answering"]
     rows = []
     for label, own in totals.items():
         if own is None:
-            rows.append([Cell(label), *[_NONE] * 5])
+            rows.append([Cell(label), *[_NONE] * 7])
             continue
         numbers = (own.asked_again, own.empty, own.failed)
         cost = _NONE if own.cost is None else Cell(f"{own.cost:.4f}")
+        peaks = (own.prune_peak, own.answer_peak)
         rows.append(
-            [Cell(label), Cell(f"{own.new_tokens:.1f}"), *(Cell(str(n)) for n in numbers), cost]
+            [
+                *(Cell(label), Cell(f"{own.new_tokens:.1f}"), *(Cell(str(n)) for n in numbers)),
+                *(cost, *(_NONE if peak is None else Cell(f"{peak / 1e6:,.0f}") for peak in peaks)),
+            ]
         )
     return Table("Answers", [Cell(text) for text in header], rows)

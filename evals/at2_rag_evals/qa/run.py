@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from at2_rag.chunks import DEFAULT_SEPARATOR
@@ -14,6 +16,7 @@ from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.generators.base import Generator
 from at2_rag_evals.qa.judging import Judged, judge
 from at2_rag_evals.qa.pruners.base import Limit, Pruned, Pruner
+from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.wording import prompt_text
 
 Progress = Callable[[str, int, int], None]
@@ -50,11 +53,16 @@ class CellResult:
         generator: The generator's name.
         cell: Its name.
         judged: How each item went, in the items' order.
+        prune_peak: Most bytes that pruning took above what the process held before; None where it
+            isn't known.
+        answer_peak: The same of answering.
     """
 
     generator: str
     cell: CellName
     judged: tuple[Judged, ...]
+    prune_peak: int | None = None
+    answer_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ class Plan:
         may_decline: Whether generators are told how to say that there is no answer.
         folder: Where answers are kept as they are made, and found by a later run; None for
             nowhere.
+        peaks: How much memory pruning and answering took.
     """
 
     items: Sequence[Example]
@@ -79,6 +88,7 @@ class Plan:
     orders: Sequence[Order] = ("score",)
     may_decline: bool = False
     folder: Path | None = None
+    peaks: StagePeaks = field(default_factory=StagePeaks)
 
     def cells(self, pruner: Pruner, generator: Generator) -> list[tuple[CellName, Limit]]:
         """Return a pruner's cells with their limits, none twice."""
@@ -125,12 +135,24 @@ def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> It
     store = AnswerStore(generator, plan.folder)
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
     for pruner in plan.pruners:
-        kept = _prune_all(plan, pruner, generator, f"{prefix}{pruner.name} prunes", progress)
+        pruning = _stage("prune", pruner)
+        with plan.peaks.measure(pruning):
+            kept = _prune_all(plan, pruner, generator, f"{prefix}{pruner.name} prunes", progress)
         for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
             stage = f"{prefix}answers from {cell.label}"
+            answering = _stage(f"answer from {cell.label}", pruner, generator)
+            with plan.peaks.measure(answering):
+                judged = _answer_all(plan, generator, store, own, stage, progress)
             yield CellResult(
-                generator.name, cell, _answer_all(plan, generator, store, own, stage, progress)
+                generator.name, cell, judged, plan.peaks.of(pruning), plan.peaks.of(answering)
             )
+
+
+def _stage(what: str, *parts: Pruner | Generator) -> str:
+    """Return a stage's name, with a hash of all settings of those that take part in it."""
+    settings = json.dumps([[part.name, dict(part.settings)] for part in parts], sort_keys=True)
+    names = ", ".join(part.name for part in parts)
+    return f"{what}: {names} {hashlib.sha256(settings.encode('ascii')).hexdigest()[:16]}"
 
 
 def _prune_all(

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from at2_rag.training.examples import Example
 from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample
+from at2_rag_evals.qa.equal_tokens import matched
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.groups import distractor_group, position_group
-from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY, Judged
+from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
 from at2_rag_evals.qa.run import CellName, CellResult
 from at2_rag_evals.summary import MACRO, Figures, Strata, differences, estimates
 
@@ -36,6 +37,8 @@ class CellTotals:
         empty: Answers without a word.
         failed: Items without an answer.
         cost: What all prompts and answers cost at the prices given; None without prices.
+        prune_peak: Most bytes that pruning took; None where it isn't known.
+        answer_peak: Most bytes that answering took; None where it isn't known.
     """
 
     context_tokens: float
@@ -49,6 +52,8 @@ class CellTotals:
     empty: int
     failed: int
     cost: float | None
+    prune_peak: int | None
+    answer_peak: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class GeneratorSummary:
         differences: Compared cell -> source or "macro" -> other cell -> estimate of the other's
             accuracy subtracted from the compared cell's; `none` and every cell that isn't a
             baseline are compared, see `compared_cells`.
+        equal_tokens: Cell of ours -> source or "macro" -> other pruner -> estimate of its accuracy,
+            at the tokens of our cell, subtracted from ours; see `equal_tokens.py`.
         by_position: Place of the gold chunk -> cell -> estimate of accuracy, sources pooled.
         by_distractors: Number of distractors -> cell -> estimate of accuracy, sources pooled.
         context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks.
@@ -87,6 +94,7 @@ class GeneratorSummary:
     cells: tuple[CellName, ...]
     by_source: Figures
     differences: Figures
+    equal_tokens: Figures
     by_position: Mapping[str, Mapping[str, Estimate]]
     by_distractors: Mapping[str, Mapping[str, Estimate]]
     context_tokens: Mapping[str, Mapping[str, float]]
@@ -141,14 +149,42 @@ class Summariser:
                 label: differences(primary, labels, ours=label)
                 for label in compared_cells([result.cell for result in results], self.baselines)
             },
+            equal_tokens=self._equal_tokens(results, strata),
             by_position=pooled(position_group),
             by_distractors=pooled(distractor_group),
             context_tokens=_context_tokens(results, sources),
-            totals={result.cell.label: self._totals(result.judged) for result in results},
+            totals={result.cell.label: self._totals(result) for result in results},
             unanswered=_unanswered(results),
         )
 
-    def _totals(self, judged: Sequence[Judged]) -> CellTotals | None:
+    def _equal_tokens(self, results: Sequence[CellResult], strata: Strata) -> Figures:
+        cells = [result.cell for result in results]
+        labels = [cell.label for cell in cells]
+        values = _values(results, PRIMARY)
+        rows = [row for row in range(len(values)) if not np.isnan(values[row]).any()]
+        sources = [item.source for item in self.items]
+        judged = [sources[row] for row in rows]
+        tokens = _tokens_by_source(results, rows, judged)
+        found: dict[str, dict[str, dict[str, Estimate]]] = {}
+        for ours in cells:
+            if ours.budget is None or ours.pruner in self.baselines:
+                continue
+            others = matched(ours, cells, tokens)
+            matrix = np.full((len(values), 1 + len(others)), np.nan)
+            matrix[rows, 0] = values[rows, labels.index(ours.label)]
+            for column, by_source in enumerate(others.values(), start=1):
+                for source, mixture in by_source.items():
+                    own = [row for row in rows if sources[row] == source]
+                    matrix[own, column] = mixture.values(values[own], labels)
+            samples = strata.sample(matrix, sources, metric=PRIMARY)
+            if samples and others:
+                samples[MACRO] = macro_sample(list(samples.values()))
+                names = [ours.label, *others]
+                found[ours.label] = differences(samples, names, ours=ours.label)
+        return found
+
+    def _totals(self, result: CellResult) -> CellTotals | None:
+        judged = result.judged
         answered = [own for own in judged if isinstance(own.result, Answer)]
         answers = [own.result for own in answered if isinstance(own.result, Answer)]
         if not answers:
@@ -170,6 +206,8 @@ class Summariser:
             empty=sum(not answer.text for answer in answers),
             failed=len(judged) - len(answers),
             cost=cost,
+            prune_peak=result.prune_peak,
+            answer_peak=result.answer_peak,
         )
 
 
@@ -199,16 +237,24 @@ def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float6
 def _context_tokens(
     results: Sequence[CellResult], sources: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for source in dict.fromkeys(sources):
-        rows = [row for row, own in enumerate(sources) if own == source]
-        found[source] = {
-            result.cell.label: _mean(result.judged[row].context_tokens for row in rows)
-            for result in results
-        }
+    found = _tokens_by_source(results, range(len(sources)), sources)
     labels = [result.cell.label for result in results]
     macro = {label: _mean(own[label] for own in found.values()) for label in labels}
     return {**found, MACRO: macro}
+
+
+def _tokens_by_source(
+    results: Sequence[CellResult], rows: Sequence[int], sources: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return source -> cell -> mean context tokens of the items in these rows of these sources."""
+    found: dict[str, dict[str, float]] = {}
+    for source in dict.fromkeys(sources):
+        own = [row for row, of in zip(rows, sources, strict=True) if of == source]
+        found[source] = {
+            result.cell.label: _mean(result.judged[row].context_tokens for row in own)
+            for result in results
+        }
+    return found
 
 
 def _unanswered(results: Sequence[CellResult]) -> dict[str, int]:

@@ -312,3 +312,27 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
     assert page.loads == []
     verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "none"}
     assert verdicts == {"did not decline", "F1 0.00", "wrong"}
+
+
+def test_a_budget_chosen_on_one_run_is_told_in_the_next(
+    files: list[str], tmp_path: Path, scoring_folder: Path
+) -> None:
+    options = ("--generator", scoring_folder, "--pruner", "none", "--pruner", "first_k")
+    options += ("--top-k", 1, "--top-k", 2, "--answer-tokens", 3, "--json")
+    there = tmp_path / "there"
+    report = json.loads(run(files[1], *options, "--output", there).stdout)
+    assert report["chosen"] == []
+    here = (files[0], *options, "--output", tmp_path / "here")
+    report = json.loads(run(*here, "--chosen-on", there).stdout)
+    [choice] = report["chosen"]
+    # Both budgets are wrong throughout with a random model, so the smaller one is chosen.
+    assert (choice["pruner"], choice["budget"], choice["accuracy"]["mean"]) == (
+        "first_k",
+        "top 1",
+        0,
+    )
+    assert "--chosen-on there" in report["command"]
+    tables = (tmp_path / "here" / "qa.md").read_text()
+    assert "Budgets chosen on there, tiny" in tables
+    with pytest.raises(InputError, match="3 of 3 items were in the run there, too"):
+        run(files[1], *options, "--output", tmp_path / "same", "--chosen-on", there)

@@ -1,0 +1,106 @@
+"""Accuracy at equal tokens: what another pruner would get with the very tokens that ours spends.
+
+Two pruners' "top 3" are contexts of different length. Here every other pruner gets, in each source
+by itself, the same mean context tokens as the cell it is compared with: by the cell of its own that
+is within `TOLERANCE` of them, or else by a mixture of the two cells of its own that are next below
+and above. A mixture gives a share of the items, drawn at random, the one and the rest the other
+budget; its expected tokens and accuracy are those cells' weighted means, which is what is reported.
+A pruner's cells are taken to begin with `closed_book` and to end with `none`, where those were run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag_evals.qa.run import CellName
+
+TOLERANCE = 0.02
+"""Largest difference of mean tokens, as a share of ours, at which a cell is taken as it is."""
+
+NOTHING, EVERYTHING = "closed_book", "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A pruner with the tokens of another's cell, in one source.
+
+    Attributes:
+        low: Label of the cell that a share 1 - `share` of the items gets.
+        high: Label of the cell that the others get; the same as `low` where one cell is close.
+        share: From 0 to 1.
+        tokens: Mean context tokens of the mixture.
+    """
+
+    low: str
+    high: str
+    share: float
+    tokens: float
+
+    def values(
+        self, values: npt.NDArray[np.float64], labels: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Return the mixture's expected value of each item, [N].
+
+        Args:
+            values: One row an item, one column a cell, [N, K].
+            labels: The columns' cells, [K].
+        """
+        low, high = (values[:, labels.index(label)] for label in (self.low, self.high))
+        return (1 - self.share) * low + self.share * high
+
+
+def matched(
+    ours: CellName, cells: Sequence[CellName], tokens: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, Mixture]]:
+    """Return other pruner -> source -> its mixture with the tokens of our cell.
+
+    Left out are pruners that the budget makes no difference to, and those whose cells don't reach
+    our tokens from both sides in every source.
+
+    Args:
+        ours: The cell to compare with.
+        cells: All cells of a generator.
+        tokens: Source -> label -> mean context tokens.
+    """
+    found: dict[str, dict[str, Mixture]] = {}
+    for pruner in dict.fromkeys(cell.pruner for cell in cells if cell.budget is not None):
+        curve = [cell.label for cell in cells if _on_curve(cell, pruner, ours)]
+        if pruner == ours.pruner or not curve:
+            continue
+        ends = [cell.label for cell in cells if cell.pruner in (NOTHING, EVERYTHING)]
+        mixtures = {
+            source: _mixture(own[ours.label], curve, ends, own) for source, own in tokens.items()
+        }
+        reached = {source: own for source, own in mixtures.items() if own is not None}
+        if len(reached) == len(mixtures):
+            found[pruner] = reached
+    return found
+
+
+def _on_curve(cell: CellName, pruner: str, ours: CellName) -> bool:
+    """Whether a cell is one of the pruner's, in our order where it has several."""
+    return (
+        cell.pruner == pruner
+        and cell.budget is not None
+        and (None in (cell.order, ours.order) or cell.order == ours.order)
+    )
+
+
+def _mixture(
+    wanted: float, curve: Sequence[str], ends: Sequence[str], tokens: Mapping[str, float]
+) -> Mixture | None:
+    nearest = min(curve, key=lambda label: abs(tokens[label] - wanted))
+    if abs(tokens[nearest] - wanted) <= TOLERANCE * wanted:
+        return Mixture(nearest, nearest, 0.0, tokens[nearest])
+    below = [label for label in (*curve, *ends) if tokens[label] <= wanted]
+    above = [label for label in (*curve, *ends) if tokens[label] > wanted]
+    if not below or not above:
+        return None
+    low = max(below, key=lambda label: tokens[label])
+    high = min(above, key=lambda label: tokens[label])
+    share = (wanted - tokens[low]) / (tokens[high] - tokens[low])
+    return Mixture(low, high, share, wanted)
