@@ -66,6 +66,7 @@ def test_every_file_of_the_packages_is_in_it_and_nothing_else(names: list[str]) 
     assert {f"{package}/py.typed" for package in PACKAGES} <= expected
     shipped = {path.parent.name for path in (ROOT / "at2_rag/weights").glob("*/*.safetensors")}
     assert shipped and "at2_rag/weights/README.md" in names
+    assert "at2_rag_evals/qa/shipped_set/items.jsonl" in names
     for name in shipped:
         for file in ("head_weights.safetensors", "head_weights.json"):
             assert f"at2_rag/weights/{name}/{file}" in names
