@@ -230,19 +230,19 @@ def qa(
 ) -> None:
     """Let a generator answer the questions of FILES from what pruners keep.
 
-    Each line of FILES (.jsonl or .jsonl.gz) is an object with id, question, answers and chunks, as
-    for `ranking`. Reports accuracy, tokens and seconds, with paired bootstrap intervals.
+    Without FILES the questions are those of a small set that comes with the evals. Each line of
+    FILES (.jsonl or .jsonl.gz) is an object with id, question, answers and chunks, as for
+    `ranking`. Reports accuracy, tokens and seconds, with paired bootstrap intervals.
     """
-    if not (files or datasets):
-        raise click.UsageError("no data was given; pass FILES or --dataset, or either in --config")
     from at2_rag_evals.qa.command import QARequest, run_qa
     from at2_rag_evals.qa.generators.registry import GeneratorOptions
     from at2_rag_evals.qa.generators.retrying import Patience
     from at2_rag_evals.qa.readers.registry import parse_dataset
+    from at2_rag_evals.qa.shipped_set import ITEMS
     from at2_rag_evals.qa.summary import Prices
 
     request = QARequest(
-        files=files,
+        files=files if files or datasets else (ITEMS,),
         datasets=tuple(map(parse_dataset, datasets)),
         output=output,
         pruners=tuple(dict.fromkeys(pruners)) or DEFAULT_PRUNERS,

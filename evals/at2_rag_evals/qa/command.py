@@ -52,6 +52,7 @@ from at2_rag_evals.qa.report import (
     summary_record,
 )
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
+from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
 from at2_rag_evals.qa.wording import prompt_text
@@ -102,7 +103,7 @@ class QARequest:
     @property
     def command(self) -> str:
         """The command line, with the names of files and folders but not where they are."""
-        parts = ["at2-rag eval qa", *(path.name for path in self.files)]
+        parts = ["at2-rag eval qa", *(path.name for path in self.files if path != ITEMS)]
         parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
         parts += [f"--pruner {name}" for name in self.pruners]
         parts += weights_arguments(self.weights)

@@ -317,8 +317,10 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
 def test_a_budget_chosen_on_one_run_is_told_in_the_next(
     files: list[str], tmp_path: Path, scoring_folder: Path
 ) -> None:
-    options = ("--generator", scoring_folder, "--pruner", "none", "--pruner", "first_k")
-    options += ("--top-k", 1, "--top-k", 2, "--answer-tokens", 3, "--json")
+    options = (
+        *("--generator", scoring_folder, "--pruner", "none", "--pruner", "first_k"),
+        *("--top-k", 1, "--top-k", 2, "--answer-tokens", 3, "--json"),
+    )
     there = tmp_path / "there"
     report = json.loads(run(files[1], *options, "--output", there).stdout)
     assert report["chosen"] == []
@@ -336,3 +338,13 @@ def test_a_budget_chosen_on_one_run_is_told_in_the_next(
     assert "Budgets chosen on there, tiny" in tables
     with pytest.raises(InputError, match="3 of 3 items were in the run there, too"):
         run(files[1], *options, "--output", tmp_path / "same", "--chosen-on", there)
+
+
+def test_without_files_the_shipped_set_is_judged(tmp_path: Path, scoring_folder: Path) -> None:
+    options = ("--generator", scoring_folder, "--pruner", "closed_book", "--answer-tokens", 1)
+    report = json.loads(run(*options, "--output", tmp_path / "out", "--json").stdout)
+    assert report["items"] == {"judged": 72, "left_out": {}, "remarks": report["items"]["remarks"]}
+    assert report["command"].startswith("at2-rag eval qa --pruner closed_book --top-k 1")
+    assert [file["name"] for file in report["settings"]["files"]] == ["items.jsonl"]
+    accuracy = report["generators"][0]["by_source"]["accuracy"]
+    assert set(accuracy) == {"shipped_single", "shipped_multi_hop", "macro"}
