@@ -55,6 +55,7 @@ from at2_rag_evals.qa.run import CellResult, Plan, run_cells
 from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
+from at2_rag_evals.qa.transfer import transfer_section
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
@@ -206,7 +207,10 @@ def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _
             "gold_position": [],
             "chosen": [choice.to_dict() for choice in choices],
         },
-        [_section(request, summary, choices) for summary in summaries],
+        [
+            *(_section(request, summary, choices) for summary in summaries),
+            *([transfer_section(summaries)] if len(summaries) > 1 else []),
+        ],
         list(item_lines(plan.items, results, clusters)),
         browsed_items(plan.items, results),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from at2_rag.report.page import render_page
@@ -24,7 +25,7 @@ def qa_page(
 
     Args:
         report: What `summary.json` holds.
-        sections: The report's sections, one a generator, in the order of its figures.
+        sections: The report's sections: one a generator, in the order of its figures, and others.
         item_tables: How many items were judged and left out.
         browsed: Items to read, by source; may be empty.
         ours: Names of the pruners that the plots are about.
@@ -37,7 +38,7 @@ def qa_page(
         "qa.html.jinja",
         package="at2_rag_evals.qa",
         facts=_facts(report),
-        parts=list(zip(sections, plots, strict=True)),
+        parts=list(zip_longest(sections, plots, fillvalue=())),
         positions=bool(report["gold_position"]),
         item_tables=item_tables,
         browsed=browsed,
