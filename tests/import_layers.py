@@ -131,6 +131,10 @@ FRAMEWORKS = {
     "langchain_at2_rag": ("langchain", "langchain_core", "langchain_classic"),
     "llama_index_at2_rag": ("llama_index",),
 }
+FRAMEWORK_PEERS = {  # baselines of the evals that are a framework's own
+    "at2_rag_evals.qa.pruners.langchain_filter": "langchain_at2_rag",
+    "at2_rag_evals.qa.pruners.llama_index_optimizer": "llama_index_at2_rag",
+}
 HEAVY = ("torch", "transformers", "tokenizers", "tiktoken")
 LIGHT_MODULES = (
     "at2_rag",
@@ -285,7 +289,8 @@ def _against_outside(found: Import, package: str) -> str | None:
     if is_in(found.name, network) and not harmless and found.importer not in NETWORK_USERS:
         return "only model_hub, and the evals' endpoint, touch a network"
     for adapter, names in FRAMEWORKS.items():
-        if package != adapter and is_in(found.name, names):
+        knows = adapter in (package, FRAMEWORK_PEERS.get(found.importer))
+        if not knows and is_in(found.name, names):
             return f"only {adapter} knows this framework"
     if package == CORE and is_in(found.name, ("scipy",)) and ".training" not in found.importer:
         return "scipy is for training"

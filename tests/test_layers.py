@@ -72,6 +72,7 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / folder / "__init__.py").write_text("")
     (tmp_path / "evals/at2_rag_evals/cli.py").write_text("")
     (tmp_path / "evals/at2_rag_evals/command.py").write_text("")
+    (tmp_path / "evals/at2_rag_evals/qa/pruners").mkdir(parents=True)
     (tmp_path / "integrations/langchain_at2_rag/compressor.py").write_text("")
     assert violations(tmp_path) == []
     return tmp_path
@@ -132,6 +133,12 @@ def tree(tmp_path: Path) -> Path:
         ("evals/at2_rag_evals/command.py", "import langchain_at2_rag", "don't know of each other"),
         ("evals/at2_rag_evals/command.py", "from at2_rag import attention", "not for the evals"),
         ("evals/at2_rag_evals/command.py", "import requests", "only model_hub"),
+        ("evals/at2_rag_evals/command.py", "import langchain_core", "only langchain_at2_rag knows"),
+        (
+            "evals/at2_rag_evals/qa/pruners/langchain_filter.py",
+            "import llama_index.core",
+            "only llama_index_at2_rag knows",
+        ),
         ("evals/at2_rag_evals/cli.py", "import at2_rag_evals.command", "at2_rag_evals.cli loads"),
     ],
 )
@@ -160,6 +167,7 @@ def test_the_test_of_layers_can_fail(tree: Path, path: str, code: str, part: str
         ("at2_rag/training/cli.py", "def f():\n import torch, at2_rag.pruner"),
         ("evals/at2_rag_evals/command.py", "import subprocess, at2_rag.pruner, at2_rag"),
         ("integrations/langchain_at2_rag/compressor.py", "import langchain_core, at2_rag.pruner"),
+        ("evals/at2_rag_evals/qa/pruners/langchain_filter.py", "import langchain_core"),
     ],
 )
 def test_what_is_allowed_passes(tree: Path, path: str, code: str) -> None:

@@ -20,7 +20,7 @@ PACKAGES = {
     "llama_index_at2_rag": "integrations/llama_index_at2_rag",
     "at2_rag_evals": "evals/at2_rag_evals",
 }
-EXTRAS = {"langchain", "llama-index", "evals", "train", "all", "dev"}
+EXTRAS = {"langchain", "llama-index", "evals", "train", "peers", "all", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,11 @@ def test_extras_bring_in_what_they_are_for(metadata: email.message.Message) -> N
     assert required["llama-index"] == {"llama-index-core"}
     assert required["train"] == {"matplotlib", "scipy"}
     assert {"bm25s", "ir-measures", "pystemmer", "sentence-transformers"} <= required["evals"]
-    own = [required[extra] for extra in EXTRAS - {"all", "dev"}]
-    assert required["all"] == set().union(*own) < required["dev"]
+    frameworks = {"langchain-classic", "langchain-community", "langchain-core", "llama-index-core"}
+    assert required["peers"] == required["evals"] | frameworks | {"llmlingua"}
+    own = [required[extra] for extra in EXTRAS - {"peers", "all", "dev"}]
+    assert required["all"] == set().union(*own)
+    assert required["all"] | required["peers"] < required["dev"]
     assert required[""].isdisjoint(required["dev"])
 
 

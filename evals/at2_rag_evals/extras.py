@@ -1,4 +1,4 @@
-"""Packages that come with the `evals` extra."""
+"""Packages that come with an extra of at2-rag."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import importlib
 from typing import Any
 
 
-def import_extra(module: str) -> Any:
-    """Import a module of a package that the `evals` extra installs.
+def import_extra(module: str, *, extra: str = "evals") -> Any:
+    """Import a module of a package that an extra installs.
+
+    Args:
+        module: The module.
+        extra: The extra of at2-rag that has its package.
 
     Raises:
         ImportError: If it isn't installed; the message gives the pip line.
@@ -16,5 +20,5 @@ def import_extra(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'the evals need {module} ({error}); run: pip install "at2-rag[evals]"'
+            f'the evals need {module} ({error}); run: pip install "at2-rag[{extra}]"'
         ) from error

@@ -30,12 +30,26 @@ def model_record(model: str, modules: Iterable[str]) -> dict[str, object]:
     device = eval_device()
     package = Path(at2_rag.__file__).parent
     return {
-        "model": without_folder(model),
-        "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
+        **model_files_record(model),
         "device": device.type,
         "dtype": str(preferred_dtype(device)).removeprefix("torch."),
         **{name: version(name) for name in _LIBRARIES},
         "code_sha256": files_sha256(package, [f"{module}.py" for module in modules]),
+    }
+
+
+def model_files_record(model: str) -> dict[str, object]:
+    """Return which model is meant, by what it is called and by its files.
+
+    Args:
+        model: A known name, a folder or a hub id.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
+    """
+    return {
+        "model": without_folder(model),
+        "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
     }
 
 

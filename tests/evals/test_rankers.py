@@ -195,7 +195,8 @@ def test_at2_gives_the_pruners_scores(scoring_folder: Path) -> None:
         AllHeadsMeanRanker(str(scoring_folder)),
     ):
         ranker.prepare()
-        assert ranker.score("who wrote emma", given).scores == expected
+        # Equal but for rounding, which depends on where the system puts the numbers in memory.
+        assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
 
 
 def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
@@ -204,7 +205,7 @@ def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
     ranker = AT2Ranker(folder, head_weights="uniform", reading="joint")
     ranker.prepare()
     expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
-    assert ranker.score("who wrote emma", given).scores == expected
+    assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
     alone = AT2Ranker(folder, head_weights="uniform")
     assert settings_key(ranker) != settings_key(alone)
     joint = AT2JointRanker(folder)

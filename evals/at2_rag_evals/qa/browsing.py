@@ -23,12 +23,14 @@ class BrowsedCell:
         answer: The answer, or why there is none.
         verdict: "right", "wrong", or another metric's value in words.
         kept: Numbers of the kept chunks, from 1, in the order passed on.
+        texts: What was passed on of them; None for the chunks as they are.
     """
 
     label: str
     answer: str
     verdict: str
     kept: tuple[int, ...]
+    texts: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,9 @@ def _cell(result: CellResult, place: int, *, several: bool) -> BrowsedCell:
     label = f"{result.generator}: {result.cell.label}" if several else result.cell.label
     kept = tuple(own + 1 for own in judged.pruned.kept)
     if isinstance(judged.result, Failure):
-        return BrowsedCell(label, judged.result.reason, "no answer", kept)
-    return BrowsedCell(label, judged.result.text, _verdict(judged.metrics), kept)
+        return BrowsedCell(label, judged.result.reason, "no answer", kept, judged.pruned.texts)
+    verdict = _verdict(judged.metrics)
+    return BrowsedCell(label, judged.result.text, verdict, kept, judged.pruned.texts)
 
 
 def _verdict(metrics: Mapping[str, float | None]) -> str:

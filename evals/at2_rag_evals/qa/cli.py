@@ -30,7 +30,15 @@ DEFAULT_PRUNERS = (
     "all_heads_mean",
     "at2",
 )
-MORE_PRUNERS = ("bm25_unstemmed", "at2_joint", "heads_8", "heads_16")
+MORE_PRUNERS = (
+    "bm25_unstemmed",
+    "at2_joint",
+    "heads_8",
+    "heads_16",
+    "langchain_filter",
+    "llama_index_optimizer",
+    "long_llm_lingua",
+)
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:

@@ -202,6 +202,7 @@ def item_lines(
                 "chunks": len(item.chunks),
                 "gold": [place for place, label in enumerate(item.labels) if label],
                 "kept": list(judged.pruned.kept),
+                "texts": judged.pruned.texts,
                 "context_tokens": judged.context_tokens,
                 "prune_seconds": judged.pruned.seconds,
                 "answer": None if answer is None else asdict(answer),

@@ -177,10 +177,7 @@ def _answer_all(
     stage: str,
     progress: Progress,
 ) -> tuple[Judged, ...]:
-    chunks = [
-        [item.chunks[place] for place in pruned.kept]
-        for item, pruned in zip(plan.items, kept, strict=True)
-    ]
+    chunks = [pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)]
     prompts = [
         prompt_text(item.query, own, may_decline=plan.may_decline)
         for item, own in zip(plan.items, chunks, strict=True)

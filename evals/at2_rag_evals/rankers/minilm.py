@@ -82,6 +82,14 @@ class MiniLMRanker:
             truncated=sum(self._known[text][1] for text in texts),
         )
 
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the embeddings of one text or more, [texts, dimensions], each of length 1."""
+        read = [readable(text) for text in texts]
+        if not self._remember:
+            self._known.clear()
+        self._embed(read)
+        return np.stack([self._known[text][0] for text in read])
+
     def _embed(self, texts: Iterable[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if not new:

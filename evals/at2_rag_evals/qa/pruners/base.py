@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from at2_rag.chunks import Chunk
 from at2_rag.selection import Order
 from at2_rag.training.examples import Example
 from at2_rag_evals.qa.budgets import Budget
@@ -33,10 +34,23 @@ class Pruned:
     Attributes:
         kept: Places of the kept chunks, in the order the generator sees them.
         seconds: What pruning a new item costs, models loaded.
+        texts: What the generator sees of the kept chunks, title and text, in the same order; None
+            for the chunks as they are.
     """
 
     kept: tuple[int, ...]
     seconds: float
+    texts: tuple[str, ...] | None = None
+
+    def passed_on(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Return what the generator sees.
+
+        Args:
+            chunks: The item's chunks.
+        """
+        if self.texts is not None:
+            return [Chunk(text) for text in self.texts]
+        return [chunks[place] for place in self.kept]
 
 
 class Pruner(Protocol):

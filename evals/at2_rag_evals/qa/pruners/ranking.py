@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,21 +54,22 @@ class RankingPruner:
         Raises:
             ScoringError: If the ranker fails on the item.
         """
-        scored = self._scored(item)
-        texts = [chunk.rendered for chunk in item.chunks]
+        scored = self.scored(item)
         start = time.perf_counter()
-        selection = select(
+        kept = best_within(
+            limit,
             scored.result.scores,
-            tokens_of=lambda places: limit.count(
-                DEFAULT_SEPARATOR.join(texts[place] for place in places)
-            ),
-            top_k=limit.budget.top_k,
-            max_tokens=limit.budget.max_tokens,
-            order=self._order or limit.order,
+            lambda place: item.chunks[place].rendered,
+            order=self._order,
         )
-        return Pruned(selection.kept, scored.seconds + time.perf_counter() - start)
+        return Pruned(kept, scored.seconds + time.perf_counter() - start)
 
-    def _scored(self, item: Example) -> ScoredItem:
+    def scored(self, item: Example) -> ScoredItem:
+        """Return the item's scores and what they took; stored ones where there are any.
+
+        Raises:
+            ScoringError: If the ranker fails on the item.
+        """
         key = content_hash(item.query, item.chunks)
         if key not in self._store:
             self._prepare()
@@ -95,3 +96,27 @@ class RankingPruner:
                 f"{place}: {len(result.scores)} scores for {len(item.chunks)} chunks"
             )
         return ScoredItem(result, seconds)
+
+
+def best_within(
+    limit: Limit,
+    scores: Sequence[float],
+    text_of: Callable[[int], str],
+    *,
+    order: Order | None = None,
+) -> tuple[int, ...]:
+    """Return the places of the best chunks that a limit allows, in the order they are passed on.
+
+    Args:
+        limit: The limit.
+        scores: The chunks' scores.
+        text_of: What is passed on of the chunk at a place.
+        order: The order, whatever the limit asks for; None for that.
+    """
+    return select(
+        scores,
+        tokens_of=lambda places: limit.count(DEFAULT_SEPARATOR.join(map(text_of, places))),
+        top_k=limit.budget.top_k,
+        max_tokens=limit.budget.max_tokens,
+        order=order or limit.order,
+    ).kept

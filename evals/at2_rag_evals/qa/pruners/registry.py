@@ -14,6 +14,7 @@ from at2_rag_evals.qa.pruners.closed_book import ClosedBookPruner
 from at2_rag_evals.qa.pruners.keep_all import KeepAllPruner
 from at2_rag_evals.qa.pruners.last_k import LastKRanker
 from at2_rag_evals.qa.pruners.oracle import OraclePruner
+from at2_rag_evals.qa.pruners.peers import PEERS
 from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
@@ -44,6 +45,7 @@ def make_pruners(names: Sequence[str], options: PrunerOptions) -> list[Pruner]:
     Raises:
         InputError: If a name is unknown or appears twice, or heads are to be chosen without
             training files.
+        ImportError: If a package that a pruner needs isn't installed.
     """
     heads: dict[str, EvidenceHeads] = {}
 
@@ -71,12 +73,14 @@ def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
     """Return the names of all pruners, those of named head weights included."""
     named = tuple(own.name for own in options.ranker.weights)
     rankers = tuple(name for name in SYSTEMS if name not in ("first_k", "random"))
-    return (*_OTHERS, *rankers, *HEAD_COUNTS, *named)
+    return (*_OTHERS, *rankers, *HEAD_COUNTS, *PEERS, *named)
 
 
 def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], EvidenceHeads]) -> Pruner:
     if name in _OTHERS:
         return _OTHERS[name](options)
+    if name in PEERS:
+        return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
         ranker = QueryHeadsRanker(name, shared_heads(), HEAD_COUNTS[name])
         return RankingPruner(ranker, folder=options.folder)

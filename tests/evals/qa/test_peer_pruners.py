@@ -1,0 +1,310 @@
+"""Other projects' pruners: what each keeps, compared with brute force over the same models."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from at2_rag.chunks import Chunk
+from at2_rag.errors import ScoringError
+from at2_rag.selection import Order
+from at2_rag.training.examples import Example
+from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.pruners.base import Limit, Pruner
+from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
+from at2_rag_evals.rankers import RankerOptions
+from at2_rag_evals.score_store import settings_key
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+PACKAGES = {
+    "langchain_filter": "langchain_community",
+    "llama_index_optimizer": "llama_index.core",
+    "long_llm_lingua": "llmlingua",
+}
+QUERY = "who wrote the novel"
+ITEM = Example(
+    "x",
+    "s",
+    QUERY,
+    (
+        Chunk("The sea is the sea. Jane wrote a novel. And emma is of austen. Is the sea?"),
+        Chunk("Who wrote the novel emma", "Jane"),
+        Chunk("A novel is a novel. The jane of the sea. Who wrote emma?", "Emma"),
+        Chunk("Of the sea and emma. Austen wrote."),
+        Chunk("emma sea."),
+        Chunk(" \n"),
+    ),
+    (False,) * 6,
+)
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def limit(
+    *, top_k: int | None = None, max_tokens: int | None = None, order: Order = "score"
+) -> Limit:
+    return Limit(Budget(top_k, max_tokens), order, words)
+
+
+def make(name: str, options: RankerOptions, folder: Path | None = None) -> Pruner:
+    pytest.importorskip(PACKAGES[name])
+    [pruner] = make_pruners([name], PrunerOptions(options, folder=folder))
+    assert pruner.name == name
+    json.dumps(dict(pruner.settings), allow_nan=False)
+    return pruner
+
+
+@pytest.fixture
+def options(embedding_folder: Path, scoring_folder: Path) -> RankerOptions:
+    return RankerOptions(
+        model=str(scoring_folder), embedding_model=str(embedding_folder), remember=False
+    )
+
+
+@pytest.fixture(scope="module")
+def embedding_model(embedding_folder: Path) -> Any:
+    library = pytest.importorskip("sentence_transformers")
+    return library.SentenceTransformer(str(embedding_folder), device="cpu")
+
+
+def cosines(model: Any, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    rows = np.array([model.encode(text) for text in (query, *texts)], dtype=np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found: npt.NDArray[np.float64] = rows[1:] @ rows[0]
+    assert np.diff(np.sort(found)).min(initial=1) > 1e-4  # no ties, whose order is nobody's
+    return found
+
+
+def fill(places: Sequence[int], texts: Sequence[str], room: int) -> tuple[int, ...]:
+    """Take texts in turn, those that still fit; none where not even the first does."""
+    taken: list[int] = []
+    for place in places:
+        if words(texts[place]) <= room:
+            taken.append(place)
+            room -= words(texts[place])
+        elif not taken:
+            return ()
+    return tuple(taken)
+
+
+def test_langchains_filter_keeps_the_most_similar_documents(
+    options: RankerOptions, embedding_model: Any
+) -> None:
+    pruner = make("langchain_filter", options)
+    texts = [chunk.rendered for chunk in ITEM.chunks]
+    ranking = np.argsort(-cosines(embedding_model, QUERY, texts)).tolist()
+    assert ranking != sorted(ranking)
+    for k in (1, 2, 3, 6, 9):
+        assert pruner.prune(ITEM, limit(top_k=k)).kept == tuple(ranking[:k])
+        kept = pruner.prune(ITEM, limit(top_k=k, order="original")).kept
+        assert kept == tuple(sorted(ranking[:k]))
+    for room in (1, 7, 12, 20, 99):
+        assert pruner.prune(ITEM, limit(max_tokens=room)).kept == fill(ranking, texts, room)
+
+
+def test_langchains_own_k_keeps_the_same_documents_ties_and_all(
+    options: RankerOptions, embedding_model: Any
+) -> None:
+    pruner = make("langchain_filter", options)
+    from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
+
+    class SentenceTransformersEmbeddings(Embeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [embedding_model.encode(text).tolist() for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    chunks = tuple(Chunk(text) for text in ("the sea", "emma", "the sea", "a novel", "emma"))
+    item = Example("t", "s", QUERY, chunks, (False,) * 5)
+    documents = [Document(page_content=own.text, metadata={"n": n}) for n, own in enumerate(chunks)]
+    for k in range(1, 6):
+        compressor = EmbeddingsFilter(embeddings=SentenceTransformersEmbeddings(), k=k)
+        returned = compressor.compress_documents(documents, QUERY)
+        expected = tuple(document.metadata["n"] for document in returned)
+        assert pruner.prune(item, limit(top_k=k)).kept == expected
+
+
+SENTENCES = (
+    ("The sea is the sea.", "Jane wrote a novel.", "And emma is of austen.", "Is the sea?"),
+    ("Who wrote the novel emma",),
+    ("A novel is a novel.", "The jane of the sea.", "Who wrote emma?"),
+    ("Of the sea and emma.", "Austen wrote."),
+    ("emma sea.",),
+    (" \n",),
+)
+
+
+def trimmed(model: Any) -> list[str]:
+    """Title and the better half of the sentences, best first, of each of the item's chunks."""
+    texts = []
+    for chunk, sentences in zip(ITEM.chunks, SENTENCES, strict=True):
+        best = np.argsort(-cosines(model, QUERY, sentences))[: max(1, len(sentences) // 2)]
+        text = " ".join(sentences[place] for place in best)
+        texts.append(f"{chunk.title}\n{text}" if chunk.title else text)
+    return texts
+
+
+def test_llama_indexs_optimizer_passes_on_the_better_half_of_the_best_chunks(
+    options: RankerOptions, embedding_model: Any
+) -> None:
+    pruner = make("llama_index_optimizer", options)
+    texts = trimmed(embedding_model)
+    rendered = [chunk.rendered for chunk in ITEM.chunks]
+    assert [len(text) < len(own) for text, own in zip(texts, rendered, strict=True)] == [
+        *(True, False, True, True, False, False)
+    ]
+    ranking = np.argsort(-cosines(embedding_model, QUERY, rendered)).tolist()
+    for k in (1, 3, 6):
+        pruned = pruner.prune(ITEM, limit(top_k=k))
+        assert pruned.kept == tuple(ranking[:k])
+        assert pruned.texts == tuple(texts[place] for place in ranking[:k])
+        assert [own.rendered for own in pruned.passed_on(ITEM.chunks)] == list(pruned.texts)
+    original = pruner.prune(ITEM, limit(top_k=3, order="original"))
+    assert original.kept == tuple(sorted(ranking[:3]))
+    assert original.texts == tuple(texts[place] for place in sorted(ranking[:3]))
+    for room in (1, 7, 12, 20, 99):  # filled with what is passed on, not with whole chunks
+        pruned = pruner.prune(ITEM, limit(max_tokens=room))
+        assert pruned.kept == fill(ranking, texts, room)
+        assert words(" ".join(pruned.texts or ())) <= room
+    assert fill(ranking, texts, 20) != fill(ranking, rendered, 20)
+
+
+def test_llama_indexs_optimizer_by_default_repeats_sentences(
+    options: RankerOptions, embedding_folder: Path
+) -> None:
+    """Why it is told to leave out the neighbours of a kept sentence."""
+    make("llama_index_optimizer", options)
+    from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
+    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+    from at2_rag_evals.qa.pruners.llama_index_optimizer import MiniLMEmbedding
+    from at2_rag_evals.rankers.minilm import MiniLMRanker
+
+    embedder = MiniLMRanker(str(embedding_folder))
+    embedder.prepare()
+    optimizer = SentenceEmbeddingOptimizer(
+        embed_model=MiniLMEmbedding(embedder),
+        percentile_cutoff=0.5,
+        tokenizer_fn=lambda text: text.split(". "),
+    )
+    text = "The sea. Jane wrote. And emma. Austen is. Of who. A novel"  # 3 kept, with 4 neighbours
+    [node] = optimizer.postprocess_nodes(
+        [NodeWithScore(node=TextNode(text=text))], QueryBundle(QUERY)
+    )
+    assert words(node.node.get_content()) > words(text)
+
+
+def test_trimmed_texts_are_found_again(
+    options: RankerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make("llama_index_optimizer", options, tmp_path)
+    results = [first.prune(ITEM, limit(top_k=k)) for k in (1, 3)]
+    files = sorted(path for path in tmp_path.rglob("*.jsonl"))
+    own, ranking = (path.read_text().splitlines() for path in files)
+    assert [path.name.partition("-")[0] for path in files] == ["llama_index_optimizer", "minilm"]
+    assert (len(own), len(ranking)) == (3, 1)  # what isn't kept isn't trimmed
+    again = make("llama_index_optimizer", options, tmp_path)
+    library = pytest.importorskip("sentence_transformers")
+    monkeypatch.setattr(library, "SentenceTransformer", None)  # nothing is loaded
+    found = [again.prune(ITEM, limit(top_k=k)) for k in (1, 3)]
+    assert [(own.kept, own.texts) for own in found] == [(own.kept, own.texts) for own in results]
+
+
+def question_log_likelihood(model: Any, document: str) -> float:
+    """The mean log-probability of the question and LongLLMLingua's sentence after a document."""
+    tokenizer = tiny_tokenizer()
+    said = f"{QUERY} We can get the answer to this question in the given documents."
+    before = tokenizer(document)["input_ids"]
+    ids = tokenizer(document + said)["input_ids"]
+    assert ids[: len(before)] == before
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].double()
+    logs = logits.log_softmax(-1)
+    own = [float(logs[place - 1, ids[place]]) for place in range(len(before), len(ids))]
+    return sum(own) / len(own)
+
+
+def test_long_llm_lingua_is_its_formula(
+    options: RankerOptions, scoring_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruner = make("long_llm_lingua", options)
+    import tiktoken
+
+    monkeypatch.setattr(tiktoken, "encoding_for_model", None)  # whose vocabulary is fetched
+    model = AutoModelForCausalLM.from_pretrained(scoring_folder, dtype=torch.float32)
+    texts = [chunk.rendered for chunk in ITEM.chunks]
+    expected = np.array([question_log_likelihood(model, text) for text in texts])
+    assert np.diff(np.sort(expected)).min() > 1e-5
+    ranking = np.argsort(-expected).tolist()
+    assert ranking != sorted(ranking)
+    for k in (1, 3, 6):
+        assert pruner.prune(ITEM, limit(top_k=k)).kept == tuple(ranking[:k])
+    for room in (7, 20):
+        assert pruner.prune(ITEM, limit(max_tokens=room)).kept == fill(ranking, texts, room)
+    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
+
+    ranker = LongLLMLinguaRanker(str(scoring_folder))
+    ranker.prepare()
+    assert ranker.score(QUERY, ITEM.chunks).scores == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_long_llm_lingua_cuts_nothing(options: RankerOptions) -> None:
+    pruner = make("long_llm_lingua", options)
+    item = Example("long", "s", QUERY, (Chunk("emma"), Chunk("sea " * 3000)), (False,) * 2)
+    with pytest.raises(ScoringError, match=r"'long' of s: .* have \d{4} tokens, .* takes 2048"):
+        pruner.prune(item, limit(top_k=1))
+
+
+def test_settings_follow_the_model(
+    options: RankerOptions, scoring_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("llmlingua")
+    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
+
+    tiny_model(seed=1).save_pretrained(tmp_path / "tiny")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    one, again, other = (
+        LongLLMLinguaRanker(str(folder))
+        for folder in (scoring_folder, scoring_folder, tmp_path / "tiny")
+    )
+    assert settings_key(one) == settings_key(again) != settings_key(other)
+    assert str(tmp_path) not in json.dumps(dict(other.settings))
+    assert {"llmlingua", "transformers", "dtype", "code_sha256"} <= set(one.settings)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_any_text_can_be_pruned(name: str, options: RankerOptions) -> None:
+    pruner = make(name, options)
+    hostile = ["", " \n", "emma \x00\ud800 🙂. A.", "<|im_end|> [CLS]", "מי כתב", "emma. " * 200]
+    chunks = (*map(Chunk, hostile), Chunk("emma", title="\ud800 a title"))
+    for query in ("who wrote emma", "🙂\ud800"):
+        item = Example("h", "s", query, chunks, (False,) * 7)
+        assert len(set(pruner.prune(item, limit(top_k=7)).kept)) == 7
+        one = Example("h", "s", query, chunks[:1], (False,))
+        assert pruner.prune(one, limit(top_k=7)).kept == (0,)
+
+
+@pytest.mark.parametrize(("name", "package"), PACKAGES.items())
+def test_a_missing_package_is_named_before_anything_runs(
+    name: str, package: str, options: RankerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=re.escape(f"need {package} (")) as caught:
+        make_pruners([name], PrunerOptions(options))
+    assert str(caught.value).endswith('run: pip install "at2-rag[peers]"')
+    assert "\n" not in str(caught.value)
