@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,3 +349,28 @@ def test_without_files_the_shipped_set_is_judged(tmp_path: Path, scoring_folder:
     assert [file["name"] for file in report["settings"]["files"]] == ["items.jsonl"]
     accuracy = report["generators"][0]["by_source"]["accuracy"]
     assert set(accuracy) == {"shipped_single", "shipped_multi_hop", "macro"}
+
+
+def test_several_generators_stand_side_by_side(
+    files: list[str], tmp_path: Path, scoring_folder: Path
+) -> None:
+    other = shutil.copytree(scoring_folder, tmp_path / "second")
+    options = (
+        *("--generator", scoring_folder, "--generator", other, "--pruner", "none"),
+        *("--pruner", "first_k", "--top-k", 1, "--answer-tokens", 2, "--json"),
+    )
+    report = json.loads(run(*files, *options, "--output", tmp_path / "out").stdout)
+    assert [own["name"] for own in report["generators"]] == ["tiny", "second"]
+    tables = (tmp_path / "out" / "qa.md").read_text()
+    start = tables.index("## Reader transfer")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in tables[start:].splitlines()
+        if line.startswith("|") and "---" not in line
+    ]
+    # Accuracy of two cells, then the difference of one to the other; the same model twice.
+    heads, labels = ["cell", "tiny", "second"], ["none", "first_k, top 1"]
+    assert [row[0] for row in rows[:5]] == ["cell", *labels, "cell", labels[1]]
+    assert rows[0] == rows[3] == heads
+    assert all(row[1] == row[2] for row in rows if row[0] in labels)
+    assert "Reader transfer" in (tmp_path / "out" / "report.html").read_text()
