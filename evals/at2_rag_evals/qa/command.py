@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -352,7 +353,11 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
         **found.records,
         "run": {
             "peak_memory_mb": peak_memory_mb(),
-            "machine": {"system": platform.system(), "processor": platform.machine()},
+            "machine": {
+                "system": platform.system(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+            },
         },
         "notes": [*NOTES, *_shared_weights(plan)],
     }

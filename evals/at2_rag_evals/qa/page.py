@@ -9,7 +9,7 @@ from typing import Any
 from at2_rag.report.page import render_page
 from at2_rag_evals.qa.browsing import SHOWN, BrowsedItem
 from at2_rag_evals.qa.curves import position_curves, token_curves
-from at2_rag_evals.qa.report import Section
+from at2_rag_evals.qa.report import Section, machine_class
 from at2_rag_evals.tables import Table
 
 
@@ -60,6 +60,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Prompt", settings["prompt"]),
         ("Seed", f"{settings['seed']}, {settings['resamples']:,} bootstrap draws"),
         ("Commit", commit),
+        ("Machine", machine_class(report)),
         ("Peak memory", "not known on this system" if peak is None else f"{peak:,} MB"),
         ("Versions", versions),
     ]

@@ -117,7 +117,7 @@ def cell_table(
 
 def qa_markdown(report: Mapping[str, Any], items: QASet, sections: Sequence[Section]) -> str:
     """Write the report as Markdown."""
-    lines = report_head("QA eval", report)
+    lines = report_head("QA eval", report, more=f", on {machine_class(report)}")
     for section in sections:
         lines += [f"## {section.title}", ""]
         for remark in section.remarks:
@@ -129,6 +129,14 @@ def qa_markdown(report: Mapping[str, Any], items: QASet, sections: Sequence[Sect
         lines += [to_markdown(table), ""]
     lines += ["## Notes", "", *(f"- {note}" for note in report["notes"])]
     return "\n".join(lines) + "\n"
+
+
+def machine_class(report: Mapping[str, Any]) -> str:
+    """Say what kind of machine the run's generators ran on: "Linux x86_64, 2 cores, float32"."""
+    machine = report["run"]["machine"]
+    types = {own["dtype"] for own in report["settings"]["generators"].values() if "dtype" in own}
+    kind = f"{machine['system']} {machine['processor']}, {machine['cores']} cores"
+    return ", ".join([kind, *sorted(types)])
 
 
 def _unanswered_note(summary: GeneratorSummary) -> str:
