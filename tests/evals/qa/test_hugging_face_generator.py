@@ -51,12 +51,14 @@ def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[lis
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("most", [hugging_face.BATCH_TOKENS, 120, 1])
 @pytest.mark.parametrize(
     ("family", "chat"), [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True)]
 )
 def test_batches_answer_as_generate_does_one_by_one(
-    tmp_path: Path, family: str, chat: bool
+    tmp_path: Path, family: str, chat: bool, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hugging_face, "BATCH_TOKENS", most)
     folder = save(tmp_path / "tiny", tiny_model(family), chat=chat)
     generator = HuggingFaceGenerator(folder, answer_tokens=7)
     found = dict(generator.answer(PROMPTS))
