@@ -1,4 +1,7 @@
-"""How much memory this process holds and has held, as the operating system counts it."""
+"""How much memory this process holds and has held, as the operating system counts it.
+
+On Linux a reset of the peak also resets what `getrusage` and with it `peak_of_process` tell.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _RESET_PEAK = "5"
 def give_back_free_memory() -> None:
     """Return freed memory to the system, so that its reuse counts as use."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    trim = getattr(_c_library(), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 
@@ -40,11 +43,22 @@ def resident_peak() -> int:
 
 
 def peak_of_process() -> int:
-    """Return the most bytes the process has held since it started, in spite of any reset."""
+    """Return the most bytes the process has held since its start, or since a reset.
+
+    Raises:
+        ImportError: On Windows.
+    """
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has no library without a name
+        return None
 
 
 def _status(field: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ from at2_rag_evals.qa.summary import BASELINE, GeneratorSummary
 from at2_rag_evals.report import difference_cell, estimate_cell
 from at2_rag_evals.summary import MACRO
 from at2_rag_evals.tables import Cell, Table
+
+_DIGITS = 12
+"""Digits that count when accuracies are compared; those behind are rounding."""
+
+_MEANT = ("model_files_sha256", "files_sha256", "head_weights_sha256", "reading", "answer_tokens")
+"""Settings of generators and pruners that say what is run rather than by which version or where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +48,54 @@ class Choice:
 
 
 def choose_budgets(
-    folder: Path, *, judged: Iterable[tuple[str, CellName]], items: Sequence[Example]
+    folder: Path,
+    *,
+    judged: Mapping[str, Sequence[CellName]],
+    items: Sequence[Example],
+    settings: Mapping[str, Any],
 ) -> list[Choice]:
     """Choose for each generator, pruner and order the budget with the highest macro accuracy.
 
-    Of equal ones the one with fewer tokens is chosen.
+    Of equal ones the one with fewer tokens is chosen. Pruners that weren't run there have none.
 
     Args:
         folder: The output folder of a finished `at2-rag eval qa` over training items.
-        judged: Generator's name and cell, of all cells that are to be judged here.
+        judged: Generator's name -> the cells that are to be judged here.
         items: The items that are to be judged here.
+        settings: The settings of this run, as in `summary.json`.
 
     Raises:
         InputError: If the folder holds no such run, has an item that is judged here, has no cell
-            of a pruner and generator that are judged here, or the chosen budget isn't judged here.
+            of a pruner and generator that are judged here, was run with other models, head weights
+            or words, or if chosen budgets aren't judged here.
     """
+    summary = read_summary(folder)
+    if summary["settings"]["gold_position"]:
+        raise InputError(
+            f"{folder.name} is a run with --gold-position, which has no budgets to choose from; "
+            "pass a run without it"
+        )
     _refuse_shared_items(folder, items)
-    wanted = {(generator, cell) for generator, cell in judged if cell.budget is not None}
-    pruners = {(generator, cell.pruner, cell.order) for generator, cell in wanted}
-    found = [
-        choice
-        for figures in read_summary(folder)["generators"]
-        for choice in _choices(figures)
-        if (choice.generator, choice.cell.pruner, choice.cell.order) in pruners
-    ]
+    found = []
+    for figures in summary["generators"]:
+        pruners = {(cell.pruner, cell.order) for cell in judged.get(figures["name"], ())}
+        found += [
+            choice
+            for choice in _choices(figures)
+            if (choice.cell.pruner, choice.cell.order) in pruners
+        ]
     if not found:
         raise InputError(
             f"{folder.name} has no budget of a pruner and generator that are judged here; run "
             "`at2-rag eval qa` on training items with the same pruners and generators first"
         )
-    for choice in found:
-        if (choice.generator, choice.cell) not in wanted:
-            raise InputError(
-                f"the best budget of {choice.cell.pruner} for {choice.generator} in {folder.name} "
-                f"is {choice.cell.budget}, which isn't judged here; add it to the budgets"
-            )
+    _refuse_other_settings(folder, found, summary["settings"], settings)
+    missing = [choice for choice in found if choice.cell not in judged[choice.generator]]
+    if missing:
+        named = "; ".join(f"{own.cell.label} for {own.generator}" for own in missing)
+        raise InputError(
+            f"the best budgets in {folder.name} aren't all judged here; add these: {named}"
+        )
     return found
 
 
@@ -115,7 +134,7 @@ def _choices(figures: dict[str, Any]) -> list[Choice]:
         if record["budget"] is None or label not in accuracy:
             continue
         cell = CellName(record["pruner"], record["budget"], record["order"])
-        rank = (accuracy[label]["mean"], -tokens[label])
+        rank = (round(accuracy[label]["mean"], _DIGITS), -tokens[label])
         key = (cell.pruner, cell.order)
         if key not in best or rank > best[key][0]:
             choice = Choice(figures["name"], cell, Estimate(**accuracy[label]))
@@ -127,12 +146,37 @@ def _refuse_shared_items(folder: Path, items: Sequence[Example]) -> None:
     path = folder / "items.jsonl"
     try:
         with path.open(encoding="utf-8") as lines:
-            seen = {json.loads(line)["content"] for line in lines}
+            records = [json.loads(line) for line in lines]
+        names = {(record["source"], record["id"]) for record in records}
+        contents = {record["content"] for record in records}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} can't be read ({error}); run that eval again") from error
-    shared = sum(content_hash(item.query, item.chunks) in seen for item in items)
+    shared = sum(
+        (item.source, item.id) in names or content_hash(item.query, item.chunks) in contents
+        for item in items
+    )
     if shared:
         raise InputError(
             f"{shared} of {len(items)} items were in the run {folder.name}, too; budgets have to "
             "be chosen on other items than those judged"
+        )
+
+
+def _refuse_other_settings(
+    folder: Path, choices: Sequence[Choice], there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    """Refuse choices of other models, weights or words; versions and number types may differ."""
+    other = [] if there["prompt"] == here["prompt"] else ["the prompt"]
+    for kind, names in (
+        ("generators", [choice.generator for choice in choices]),
+        ("pruners", [choice.cell.pruner for choice in choices]),
+    ):
+        for name in dict.fromkeys(names):
+            one, two = (run[kind].get(name, {}) for run in (there, here))
+            keys = [key for key in _MEANT if one.get(key) != two.get(key)]
+            other += [f"{key} of {name}" for key in keys]
+    if other:
+        raise InputError(
+            f"{folder.name} was run with something else than is judged here: {', '.join(other)}; "
+            "choose budgets on a run with the same"
         )

@@ -18,7 +18,6 @@ from at2_rag.errors import DataError, InputError
 from at2_rag.selection import Order
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
-from at2_rag.training.record import peak_memory_mb
 from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
@@ -54,9 +53,9 @@ from at2_rag_evals.qa.report import (
 )
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
 from at2_rag_evals.qa.shipped_set import ITEMS
+from at2_rag_evals.qa.side_by_side import side_by_side
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
-from at2_rag_evals.qa.transfer import transfer_section
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
@@ -105,7 +104,8 @@ class QARequest:
     @property
     def command(self) -> str:
         """The command line, with the names of files and folders but not where they are."""
-        parts = ["at2-rag eval qa", *(path.name for path in self.files if path != ITEMS)]
+        shipped = self.files == (ITEMS,) and not self.datasets
+        parts = ["at2-rag eval qa", *([] if shipped else [path.name for path in self.files])]
         parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
         parts += [f"--pruner {name}" for name in self.pruners]
         parts += weights_arguments(self.weights)
@@ -142,8 +142,10 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         items = _items(request)
         plan = _plan(request, items)
         choices = _choices(request, plan)
-        findings = _run_positions if request.gold_position else _run_natural
-        found = findings(request, plan, choices)
+        if request.gold_position:
+            found = _run_positions(request, plan)
+        else:
+            found = _run_natural(request, plan, choices)
         report = _report(request, plan, items, found)
         write_whole(request.output / "items.jsonl", "".join(found.lines).encode())
         page = qa_page(
@@ -180,13 +182,20 @@ def _choices(request: QARequest, plan: Plan) -> list[Choice]:
     """Return the budgets that were chosen on another run, if one was named."""
     if request.chosen_on is None:
         return []
-    judged = [
-        (generator.name, cell)
+    if request.gold_position:
+        raise InputError(
+            "--chosen-on was given with --gold-position, which reports no chosen budgets; leave "
+            "one of them off"
+        )
+    judged = {
+        generator.name: [
+            cell for pruner in plan.pruners for cell, _ in plan.cells(pruner, generator)
+        ]
         for generator in plan.generators
-        for pruner in plan.pruners
-        for cell, _ in plan.cells(pruner, generator)
-    ]
-    return choose_budgets(request.chosen_on, judged=judged, items=plan.items)
+    }
+    return choose_budgets(
+        request.chosen_on, judged=judged, items=plan.items, settings=_settings(request, plan)
+    )
 
 
 def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Findings:
@@ -210,14 +219,14 @@ def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _
         },
         [
             *(_section(request, summary, choices) for summary in summaries),
-            *([transfer_section(summaries)] if len(summaries) > 1 else []),
+            *([side_by_side(summaries)] if len(summaries) > 1 else []),
         ],
         list(item_lines(plan.items, results, clusters)),
         browsed_items(plan.items, results),
     )
 
 
-def _run_positions(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Findings:
+def _run_positions(request: QARequest, plan: Plan) -> _Findings:
     by_place: dict[str, dict[str, list[CellResult]]] = {}
     lines: list[str] = []
     clusters = item_clusters(plan.items)
@@ -319,30 +328,12 @@ def _plan(request: QARequest, items: QASet) -> Plan:
 
 
 def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> dict[str, Any]:
+    peak = plan.peaks.of_process()
     return {
         "eval": "qa",
         "format": FORMAT,
         "command": request.command,
-        "settings": {
-            "files": [
-                *(file_record(path) for path in request.files),
-                *(dataset.record() for dataset in request.datasets),
-            ],
-            "seed": request.seed,
-            "limit": request.limit,
-            "orders": list(request.orders),
-            "gold_position": request.gold_position,
-            "prompt": prompt_text(
-                "{question}", (Chunk("{passages}"),), may_decline=request.may_decline
-            ),
-            "budgets": [budget.label for budget in request.budgets],
-            "resamples": RESAMPLES,
-            "level": LEVEL,
-            "interval": "percentile bootstrap over clusters, stratified by source",
-            "prices": None if request.prices is None else asdict(request.prices),
-            "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
-            "generators": {own.name: dict(own.settings) for own in plan.generators},
-        },
+        "settings": _settings(request, plan),
         "git": git_state(),
         "packages": package_versions(),
         "items": {
@@ -352,7 +343,7 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
         },
         **found.records,
         "run": {
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": None if peak is None else round(peak / 1e6),
             "machine": {
                 "system": platform.system(),
                 "processor": platform.machine(),
@@ -360,6 +351,29 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
             },
         },
         "notes": [*NOTES, *_shared_weights(plan)],
+    }
+
+
+def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
+    return {
+        "files": [
+            *(file_record(path) for path in request.files),
+            *(dataset.record() for dataset in request.datasets),
+        ],
+        "seed": request.seed,
+        "limit": request.limit,
+        "orders": list(request.orders),
+        "gold_position": request.gold_position,
+        "prompt": prompt_text(
+            "{question}", (Chunk("{passages}"),), may_decline=request.may_decline
+        ),
+        "budgets": [budget.label for budget in request.budgets],
+        "resamples": RESAMPLES,
+        "level": LEVEL,
+        "interval": "percentile bootstrap over clusters, stratified by source",
+        "prices": None if request.prices is None else asdict(request.prices),
+        "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
+        "generators": {own.name: dict(own.settings) for own in plan.generators},
     }
 
 

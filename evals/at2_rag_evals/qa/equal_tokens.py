@@ -5,13 +5,18 @@ by itself, the same mean context tokens as the cell it is compared with: by the 
 is within `TOLERANCE` of them, or else by a mixture of the two cells of its own that are next below
 and above. A mixture gives a share of the items, drawn at random, the one and the rest the other
 budget; its expected tokens and accuracy are those cells' weighted means, which is what is reported.
-A pruner's cells are taken to begin with `closed_book` and to end with `none`, where those were run.
+A pruner's cells are taken to begin with `closed_book` and, unless it changes texts, to end with
+`none`, where those were run. Cells of both kinds of budget are on one line.
+
+A mixture is on a straight line between two cells. Where accuracy rises ever less with tokens, more
+budgets near ours would do better by the other pruner; run some where a mixture decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,9 +57,17 @@ class Mixture:
         low, high = (values[:, labels.index(label)] for label in (self.low, self.high))
         return (1 - self.share) * low + self.share * high
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return asdict(self)
+
 
 def matched(
-    ours: CellName, cells: Sequence[CellName], tokens: Mapping[str, Mapping[str, float]]
+    ours: CellName,
+    cells: Sequence[CellName],
+    tokens: Mapping[str, Mapping[str, float]],
+    *,
+    changing: Collection[str] = (),
 ) -> dict[str, dict[str, Mixture]]:
     """Return other pruner -> source -> its mixture with the tokens of our cell.
 
@@ -65,13 +78,15 @@ def matched(
         ours: The cell to compare with.
         cells: All cells of a generator.
         tokens: Source -> label -> mean context tokens.
+        changing: Names of the pruners that change texts, which `none` isn't the end of.
     """
     found: dict[str, dict[str, Mixture]] = {}
     for pruner in dict.fromkeys(cell.pruner for cell in cells if cell.budget is not None):
         curve = [cell.label for cell in cells if _on_curve(cell, pruner, ours)]
         if pruner == ours.pruner or not curve:
             continue
-        ends = [cell.label for cell in cells if cell.pruner in (NOTHING, EVERYTHING)]
+        outer = (NOTHING,) if pruner in changing else (NOTHING, EVERYTHING)
+        ends = [cell.label for cell in cells if cell.pruner in outer]
         mixtures = {
             source: _mixture(own[ours.label], curve, ends, own) for source, own in tokens.items()
         }

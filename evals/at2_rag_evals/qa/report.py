@@ -34,9 +34,12 @@ NOTES = (
     "from by itself. Differences are paired: * marks those whose interval excludes zero.",
     "At equal tokens another pruner gets, in each source, the mean context tokens of the cell it "
     "is compared with: by its own cell within 2 % of them, or by a mixture of its two cells next "
-    "to them, closed_book and none included, whose expected accuracy is taken.",
-    "Peak MB is what the process took, at its highest, above what it held before the cell was "
-    "pruned or answered; a model counts in the cell that first needs it.",
+    "to them, closed_book and none included, whose expected accuracy is taken (which cells, and in "
+    "what shares, is in summary.json). More budgets near it would do better by a pruner whose "
+    "accuracy rises ever less with tokens.",
+    "Peak MB is the main memory that the process took, at its highest, above what it held before a "
+    "pruner's cells were pruned, or a cell answered; a model counts where it is first needed. What "
+    "was stored before takes none.",
     "Oracle keeps the gold chunks and closed_book none, whatever the budget. Tokens are "
     "counted by the generator's tokenizer. All seconds are wall clock of the run that made the "
     "answer, models loaded; an answer's share of its batch.",
@@ -63,8 +66,9 @@ class Section:
 
 def generator_section(summary: GeneratorSummary) -> Section:
     """Return a generator's part of the report."""
-    remarks = (_unanswered_note(summary),) if summary.unanswered else ()
-    return Section(f"Generator {summary.name}", remarks, tuple(summary_tables(summary)))
+    remarks = [_unanswered_note(summary)] if summary.unanswered else []
+    remarks += _unmatched_notes(summary)
+    return Section(f"Generator {summary.name}", tuple(remarks), tuple(summary_tables(summary)))
 
 
 def summary_tables(summary: GeneratorSummary) -> Iterator[Table]:
@@ -132,9 +136,13 @@ def qa_markdown(report: Mapping[str, Any], items: QASet, sections: Sequence[Sect
 
 
 def machine_class(report: Mapping[str, Any]) -> str:
-    """Say what kind of machine the run's generators ran on: "Linux x86_64, 2 cores, float32"."""
+    """Say what the run's generators ran on: "Linux x86_64, 2 cores, float32 on cpu"."""
     machine = report["run"]["machine"]
-    types = {own["dtype"] for own in report["settings"]["generators"].values() if "dtype" in own}
+    types = {
+        f"{own['dtype']} on {own['device']}"
+        for own in report["settings"]["generators"].values()
+        if "dtype" in own
+    }
     kind = f"{machine['system']} {machine['processor']}, {machine['cores']} cores"
     return ", ".join([kind, *sorted(types)])
 
@@ -142,6 +150,20 @@ def machine_class(report: Mapping[str, Any]) -> str:
 def _unanswered_note(summary: GeneratorSummary) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in summary.unanswered.items())
     return f"Left out of all metrics of answers by {summary.name}: {reasons}."
+
+
+def _unmatched_notes(summary: GeneratorSummary) -> Iterator[str]:
+    """Say which pruners can't be compared at equal tokens."""
+    pruners = dict.fromkeys(cell.pruner for cell in summary.cells if cell.budget is not None)
+    for ours, others in summary.mixtures.items():
+        own = next(cell.pruner for cell in summary.cells if cell.label == ours)
+        missing = [name for name in pruners if name not in (own, *others)]
+        if missing:
+            yield (
+                f"Not compared with {ours} at equal tokens: {', '.join(missing)}, whose cells "
+                "don't reach its tokens from both sides in every source; closed_book and none are "
+                "ends where they are run."
+            )
 
 
 def item_tables(items: QASet) -> list[Table]:
@@ -168,6 +190,13 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
         "by_source": figures(summary.by_source),
         "differences": figures(summary.differences),
         "equal_tokens": figures(summary.equal_tokens),
+        "mixtures": {
+            ours: {
+                pruner: {source: own.to_dict() for source, own in by_source.items()}
+                for pruner, by_source in others.items()
+            }
+            for ours, others in summary.mixtures.items()
+        },
         "by_position": pooled["position"],
         "by_distractors": pooled["distractors"],
         "context_tokens": {group: dict(own) for group, own in summary.context_tokens.items()},
@@ -223,7 +252,7 @@ def item_lines(
 def _overview(summary: GeneratorSummary, labels: Sequence[str]) -> Table:
     header = [
         *(Cell("cell"), Cell("accuracy", "macro"), Cell(f"minus {BASELINE}"), Cell("F1")),
-        *(Cell("gold recall"), Cell("context tokens"), Cell("prompt tokens")),
+        *(Cell("gold recall"), Cell("context tokens", "macro"), Cell("prompt tokens")),
         *(Cell("prune s"), Cell("prefill s"), Cell("decode s"), Cell("answer s")),
     ]
     to_none = _minus_baseline(summary)
@@ -237,7 +266,8 @@ def _overview(summary: GeneratorSummary, labels: Sequence[str]) -> Table:
                 to_none.get(label, _NONE),
                 _macro(summary, "f1", label, interval=False),
                 _macro(summary, "gold_recall", label, interval=False),
-                *([_NONE] * 6 if totals is None else _costs(totals)),
+                Cell(f"{summary.context_tokens[MACRO][label]:,.0f}"),
+                *([_NONE] * 5 if totals is None else _costs(totals)),
             ]
         )
     return Table(f"Summary, {summary.name}", header, rows)
@@ -259,7 +289,7 @@ def _minus_baseline(summary: GeneratorSummary) -> dict[str, Cell]:
 
 def _costs(totals: CellTotals) -> list[Cell]:
     return [
-        *(Cell(f"{value:,.0f}") for value in (totals.context_tokens, totals.prompt_tokens)),
+        Cell(f"{totals.prompt_tokens:,.0f}"),
         *(
             _NONE if value is None else Cell(f"{value:.3f}")
             for value in (

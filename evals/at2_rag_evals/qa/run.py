@@ -136,16 +136,27 @@ def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> It
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
     for pruner in plan.pruners:
         pruning = _stage("prune", pruner)
-        with plan.peaks.measure(pruning):
-            kept = _prune_all(plan, pruner, generator, f"{prefix}{pruner.name} prunes", progress)
+        with plan.peaks.measure(pruning) as note:
+            stage = f"{prefix}{pruner.name} prunes"
+            kept = _prune_all(plan, pruner, generator, stage, _noting(note, progress))
         for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
             stage = f"{prefix}answers from {cell.label}"
             answering = _stage(f"answer from {cell.label}", pruner, generator)
-            with plan.peaks.measure(answering):
-                judged = _answer_all(plan, generator, store, own, stage, progress)
+            with plan.peaks.measure(answering) as note:
+                judged = _answer_all(plan, generator, store, own, stage, _noting(note, progress))
             yield CellResult(
                 generator.name, cell, judged, plan.peaks.of(pruning), plan.peaks.of(answering)
             )
+
+
+def _noting(note: Callable[[], None], progress: Progress) -> Progress:
+    """Return a progress that also notes the memory taken so far."""
+
+    def noted(stage: str, done: int, total: int) -> None:
+        note()
+        progress(stage, done, total)
+
+    return noted
 
 
 def _stage(what: str, *parts: Pruner | Generator) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from at2_rag_evals.line_log import append_line, read_lines
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,
+    peak_of_process,
     reset_peak,
     resident,
     resident_peak,
@@ -20,7 +21,8 @@ class StagePeaks:
     """The most memory each stage took above what the process held when it began.
 
     A model counts in the stage that loads it. Over several runs the highest figure stands: a run
-    that finds everything stored takes next to nothing.
+    that finds everything stored takes next to nothing, and one that goes on where another was
+    killed only what the rest takes. Known on Linux alone.
 
     Args:
         path: File that the figures are kept in; None for this run only.
@@ -29,22 +31,44 @@ class StagePeaks:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._peaks: dict[str, int] = {}
+        self._highest = 0
         if path is not None:
             read_lines(path, self._take)
 
     @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Measure what is done within, where the system can tell (Linux)."""
+    def measure(self, stage: str) -> Iterator[Callable[[], None]]:
+        """Measure what is done within.
+
+        Yields:
+            What to call now and then, so that a killed run leaves what it took until then.
+        """
         give_back_free_memory()
-        exact = reset_peak()
-        before = resident() if exact else 0
-        yield
-        if exact:
+        self._note_highest()
+        if not reset_peak():
+            yield lambda: None
+            return
+        before = resident()
+
+        def note() -> None:
             self._add(stage, resident_peak() - before)
+
+        yield note
+        note()
+        self._note_highest()
 
     def of(self, stage: str) -> int | None:
         """Return a stage's peak in bytes; None where it isn't known."""
         return self._peaks.get(stage)
+
+    def of_process(self) -> int | None:
+        """Return the most bytes this process has held so far; None where it isn't known."""
+        self._note_highest()
+        return self._highest or None
+
+    def _note_highest(self) -> None:
+        """Keep the peak so far, which the next reset makes the system forget."""
+        with suppress(ImportError):  # Windows
+            self._highest = max(self._highest, peak_of_process())
 
     def _add(self, stage: str, peak: int) -> None:
         if peak > self._peaks.get(stage, -1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from at2_rag.training.examples import Example
 from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample
-from at2_rag_evals.qa.equal_tokens import matched
+from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.groups import distractor_group, position_group
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
@@ -82,9 +82,11 @@ class GeneratorSummary:
             baseline are compared, see `compared_cells`.
         equal_tokens: Cell of ours -> source or "macro" -> other pruner -> estimate of its accuracy,
             at the tokens of our cell, subtracted from ours; see `equal_tokens.py`.
+        mixtures: Cell of ours -> other pruner -> source -> which of its cells that is.
         by_position: Place of the gold chunk -> cell -> estimate of accuracy, sources pooled.
         by_distractors: Number of distractors -> cell -> estimate of accuracy, sources pooled.
-        context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks.
+        context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks; macro over the
+            sources that accuracy is defined for.
         totals: Cell -> what it took; None where no item was answered.
         unanswered: Reason -> number of items that some cell has no answer to, left out of every
             cell's metrics of answers.
@@ -95,6 +97,7 @@ class GeneratorSummary:
     by_source: Figures
     differences: Figures
     equal_tokens: Figures
+    mixtures: Mapping[str, Mapping[str, Mapping[str, Mixture]]]
     by_position: Mapping[str, Mapping[str, Estimate]]
     by_distractors: Mapping[str, Mapping[str, Estimate]]
     context_tokens: Mapping[str, Mapping[str, float]]
@@ -136,6 +139,8 @@ class Summariser:
             by_source[metric] = estimates(samples, labels)
             primary = samples if metric == PRIMARY else primary
         values = _values(results, PRIMARY)
+        rows = [row for row in range(len(values)) if not np.isnan(values[row]).any()]
+        mixtures = self._mixtures(results, rows)
 
         def pooled(group: Callable[[Example], str]) -> dict[str, dict[str, Estimate]]:
             groups = [group(item) for item in self.items]
@@ -149,29 +154,46 @@ class Summariser:
                 label: differences(primary, labels, ours=label)
                 for label in compared_cells([result.cell for result in results], self.baselines)
             },
-            equal_tokens=self._equal_tokens(results, strata),
+            equal_tokens=self._equal_tokens(results, mixtures, rows, strata),
+            mixtures=mixtures,
             by_position=pooled(position_group),
             by_distractors=pooled(distractor_group),
-            context_tokens=_context_tokens(results, sources),
+            context_tokens=_context_tokens(results, sources, set(primary) & set(sources)),
             totals={result.cell.label: self._totals(result) for result in results},
             unanswered=_unanswered(results),
         )
 
-    def _equal_tokens(self, results: Sequence[CellResult], strata: Strata) -> Figures:
+    def _mixtures(
+        self, results: Sequence[CellResult], rows: Sequence[int]
+    ) -> dict[str, dict[str, dict[str, Mixture]]]:
+        """Return for each cell of ours what other pruners' cells have its tokens."""
         cells = [result.cell for result in results]
-        labels = [cell.label for cell in cells]
+        tokens = _tokens_by_source(results, rows, [self.items[row].source for row in rows])
+        changing = {
+            result.cell.pruner
+            for result in results
+            if any(own.pruned.texts is not None for own in result.judged)
+        }
+        return {
+            ours.label: matched(ours, cells, tokens, changing=changing)
+            for ours in cells
+            if tokens and ours.budget is not None and ours.pruner not in self.baselines
+        }
+
+    def _equal_tokens(
+        self,
+        results: Sequence[CellResult],
+        mixtures: Mapping[str, Mapping[str, Mapping[str, Mixture]]],
+        rows: Sequence[int],
+        strata: Strata,
+    ) -> Figures:
+        labels = [result.cell.label for result in results]
         values = _values(results, PRIMARY)
-        rows = [row for row in range(len(values)) if not np.isnan(values[row]).any()]
         sources = [item.source for item in self.items]
-        judged = [sources[row] for row in rows]
-        tokens = _tokens_by_source(results, rows, judged)
         found: dict[str, dict[str, dict[str, Estimate]]] = {}
-        for ours in cells:
-            if ours.budget is None or ours.pruner in self.baselines:
-                continue
-            others = matched(ours, cells, tokens)
+        for ours, others in mixtures.items():
             matrix = np.full((len(values), 1 + len(others)), np.nan)
-            matrix[rows, 0] = values[rows, labels.index(ours.label)]
+            matrix[rows, 0] = values[rows, labels.index(ours)]
             for column, by_source in enumerate(others.values(), start=1):
                 for source, mixture in by_source.items():
                     own = [row for row in rows if sources[row] == source]
@@ -179,8 +201,7 @@ class Summariser:
             samples = strata.sample(matrix, sources, metric=PRIMARY)
             if samples and others:
                 samples[MACRO] = macro_sample(list(samples.values()))
-                names = [ours.label, *others]
-                found[ours.label] = differences(samples, names, ours=ours.label)
+                found[ours] = differences(samples, [ours, *others], ours=ours)
         return found
 
     def _totals(self, result: CellResult) -> CellTotals | None:
@@ -235,11 +256,13 @@ def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float6
 
 
 def _context_tokens(
-    results: Sequence[CellResult], sources: Sequence[str]
+    results: Sequence[CellResult], sources: Sequence[str], in_macro: Collection[str]
 ) -> dict[str, dict[str, float]]:
+    """Return mean tokens by source; macro over the sources that have accuracy, or else over all."""
     found = _tokens_by_source(results, range(len(sources)), sources)
     labels = [result.cell.label for result in results]
-    macro = {label: _mean(own[label] for own in found.values()) for label in labels}
+    meant = [own for source, own in found.items() if source in in_macro] or list(found.values())
+    macro = {label: _mean(own[label] for own in meant) for label in labels}
     return {**found, MACRO: macro}
 
 

@@ -55,11 +55,13 @@ class MiniLMRanker:
         }
 
     def prepare(self) -> None:
-        """Load the model.
+        """Load the model, unless it is loaded.
 
         Raises:
             ModelNotFoundError: If the folder can't be read as one.
         """
+        if self._model is not None:
+            return
         try:
             self._model = self._library.SentenceTransformer(
                 str(self._folder), device="cpu", local_files_only=True

@@ -9,6 +9,7 @@ import pytest
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.judging import judge
 from at2_rag_evals.qa.pruners.base import Pruned
+from at2_rag_evals.qa.report import generator_section
 from at2_rag_evals.qa.run import CellName, CellResult
 from at2_rag_evals.qa.summary import Summariser
 from tests.evals.labelled_items import make_item
@@ -59,6 +60,13 @@ def test_a_pruner_out_of_reach_in_one_source_is_left_out() -> None:
     assert matched(OURS, cells, {"a": within, "b": beyond}) == {}
 
 
+def test_what_changes_texts_does_not_end_at_every_chunk_as_it_is() -> None:
+    spent = tokens(none=1000, closed=0, ours=100, bm25_1=40, bm25_3=90)
+    cells = [NONE, CLOSED, *BM25, OURS]
+    assert set(matched(OURS, cells, spent)) == {"bm25"}
+    assert matched(OURS, cells, spent, changing={"bm25"}) == {}
+
+
 def test_orders_are_compared_with_the_same_order_and_with_none() -> None:
     original = [CellName("bm25", f"top {k}", "original") for k in (1, 3)]
     cells = [*BM25, *original, *BY_INPUT, OURS, CellName("at2", "top 1", "original")]
@@ -89,11 +97,21 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
         cell(OURS, [1, 1, 1, 0, 1, 1, 1, 1], [100] * 8),
     ]
     summariser = Summariser(
-        items=items, clusters=range(8), baselines=BASELINES, seed=0, resamples=2000
+        items=items,
+        clusters=range(8),
+        baselines=BASELINES | {"first_k"},
+        seed=0,
+        resamples=2000,
     )
-    found = summariser.summarise(results).equal_tokens[OURS.label]
+    summary = summariser.summarise(results)
+    found = summary.equal_tokens[OURS.label]
     # a: 3/4 of .25 and 1/4 of .75 are .375, ours .75; b: within 2 %, .5 and ours 1.
     assert found["a"]["bm25"].mean == pytest.approx(0.375)
     assert found["b"]["bm25"].mean == pytest.approx(0.5)
     assert found["macro"]["bm25"].mean == pytest.approx(0.4375)
     assert found["b"]["bm25"].low is not None and found["b"]["bm25"].low >= 0  # paired
+    mixture = summary.mixtures[OURS.label]["bm25"]["a"]
+    assert (mixture.low, mixture.high, mixture.share) == (BM25[0].label, BM25[1].label, 0.25)
+    first = cell(BY_INPUT[1], [1] * 8, [300] * 8)  # out of reach, with nothing below
+    [remark] = generator_section(summariser.summarise([*results, first])).remarks
+    assert remark.startswith("Not compared with at2, top 1 at equal tokens: first_k, whose")

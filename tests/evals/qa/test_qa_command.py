@@ -266,13 +266,12 @@ def test_options_come_from_a_file_and_the_command_line_wins(
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--pruner", "bm26"), ("--top-k", 0), ("--prices", 1), ("--config", "missing.toml")],
+    [("--pruner", "bm26"), ("--top-k", 0), ("--prices", 1), ("--config", "missing.toml")],
 )
 def test_unusable_arguments_are_refused(
     files: list[str], tmp_path: Path, arguments: tuple[object, ...]
 ) -> None:
-    named = (*files, *arguments) if arguments else ()
-    assert run(*named, "--output", tmp_path / "out").exit_code == 2
+    assert run(*files, *arguments, "--output", tmp_path / "out").exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -362,7 +361,7 @@ def test_several_generators_stand_side_by_side(
     report = json.loads(run(*files, *options, "--output", tmp_path / "out").stdout)
     assert [own["name"] for own in report["generators"]] == ["tiny", "second"]
     tables = (tmp_path / "out" / "qa.md").read_text()
-    start = tables.index("## Reader transfer")
+    start = tables.index("## Generators side by side")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in tables[start:].splitlines()
@@ -373,4 +372,4 @@ def test_several_generators_stand_side_by_side(
     assert [row[0] for row in rows[:5]] == ["cell", *labels, "cell", labels[1]]
     assert rows[0] == rows[3] == heads
     assert all(row[1] == row[2] for row in rows if row[0] in labels)
-    assert "Reader transfer" in (tmp_path / "out" / "report.html").read_text()
+    assert "Generators side by side" in (tmp_path / "out" / "report.html").read_text()

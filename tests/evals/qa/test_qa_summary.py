@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,25 @@ def test_means_macro_and_differences_by_hand() -> None:
     assert totals.cost == pytest.approx((600 * 3 + 60 * 15) / 1e6)
     assert found.by_position["first"]["none"].n == 6
     assert found.by_distractors["1-4"]["none"].mean == pytest.approx(1 / 6)
+
+
+def test_macro_tokens_are_of_the_sources_that_accuracy_is_of() -> None:
+    items = [
+        *(make_item(str(n), "g---", source="a", answers=("sea",)) for n in range(2)),
+        replace(make_item("u", "----", source="b"), unanswerable=True),
+    ]
+    judged = [
+        judge(own, Pruned((0,), 0.5), size, answer("x"))
+        for own, size in zip(items, (10, 30, 500), strict=True)
+    ]
+    found = summarise(items, [CellResult("g", CellName("none"), tuple(judged))])
+    assert {source: own["none"] for source, own in found.context_tokens.items()} == {
+        "a": 20,
+        "b": 500,
+        "macro": 20,
+    }
+    alone = summarise(items[2:], [CellResult("g", CellName("none"), tuple(judged[2:]))])
+    assert alone.context_tokens["macro"]["none"] == 500
 
 
 def test_an_interval_of_a_difference_agrees_with_the_normal_formula() -> None:

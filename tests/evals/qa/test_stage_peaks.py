@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from at2_rag_evals.qa import stage_peaks
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 
 LARGE, SMALL = 200_000_000, 40_000_000
@@ -24,9 +26,11 @@ def test_a_stages_peak_is_what_it_held_at_most_and_the_highest_of_all_runs(tmp_p
     peaks = StagePeaks(path)
     with peaks.measure("small"):
         hold(SMALL)
-    with peaks.measure("large"):
+    with pytest.raises(KeyboardInterrupt), peaks.measure("large") as note:
         hold(LARGE)
+        note()
         hold(SMALL)
+        raise KeyboardInterrupt  # a killed run
     with peaks.measure("large"):
         pass  # a run that finds everything stored
     del kept
@@ -35,5 +39,21 @@ def test_a_stages_peak_is_what_it_held_at_most_and_the_highest_of_all_runs(tmp_p
     assert small == pytest.approx(SMALL, abs=15_000_000)
     assert large == pytest.approx(LARGE, abs=15_000_000)
     assert peaks.of("never run") is None
+    whole = peaks.of_process()  # what the stages' resets make the system forget
+    assert whole is not None and whole >= 2 * LARGE
     again = StagePeaks(path)
     assert (again.of("small"), again.of("large")) == (small, large)
+
+
+def test_where_the_system_can_not_tell_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(name: object) -> None:
+        raise TypeError("argument of type 'NoneType' is not iterable")  # what Windows says
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setattr(stage_peaks, "reset_peak", lambda: False)
+    peaks = StagePeaks()
+    with peaks.measure("stage") as note:
+        note()
+    assert peaks.of("stage") is None

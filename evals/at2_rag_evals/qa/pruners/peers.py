@@ -25,7 +25,8 @@ def _llama_index_optimizer(options: RankerOptions, folder: Path | None) -> Prune
     _import("llama_index.core")
     from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexOptimizer
 
-    return TrimmingPruner(_minilm(options), LlamaIndexOptimizer(_minilm(options)), folder=folder)
+    embedder = _minilm(options)
+    return TrimmingPruner(embedder, LlamaIndexOptimizer(embedder), folder=folder)
 
 
 def _long_llm_lingua(options: RankerOptions, folder: Path | None) -> Pruner:

@@ -1,4 +1,4 @@
-"""Reader transfer: does what helps one generator help others?"""
+"""Generators side by side: does what helps one help others?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from at2_rag_evals.tables import Cell, Table
 _NONE = Cell("-")
 
 
-def transfer_section(summaries: Sequence[GeneratorSummary]) -> Section:
+def side_by_side(summaries: Sequence[GeneratorSummary]) -> Section:
     """Lay out several generators side by side: macro accuracy of each cell, and less `none`.
 
     Args:
@@ -35,7 +35,7 @@ def transfer_section(summaries: Sequence[GeneratorSummary]) -> Section:
         others = [label for label in labels if label != BASELINE]
         title = f"Macro accuracy minus {BASELINE}, by generator"
         tables.append(_table(title, summaries, others, difference))
-    return Section("Reader transfer", (), tuple(tables))
+    return Section("Generators side by side", (), tuple(tables))
 
 
 def _table(
