@@ -53,7 +53,8 @@ def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[lis
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("most", [hugging_face.BATCH_TOKENS, 120, 1])
 @pytest.mark.parametrize(
-    ("family", "chat"), [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True)]
+    ("family", "chat"),
+    [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True), ("gemma3_text", False)],
 )
 def test_batches_answer_as_generate_does_one_by_one(
     tmp_path: Path, family: str, chat: bool, most: int, monkeypatch: pytest.MonkeyPatch
