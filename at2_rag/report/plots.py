@@ -104,8 +104,14 @@ def interval_plot(
     """
     figure = Figure(figsize=(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9), layout="constrained")
     axes = figure.subplots()
+    points = [point for own in series for point in own.points]
+    highest = max((point[1] if point[3] is None else point[3] for point in points), default=0.0)
+    axes.set_ylim(0, max(_LEAST_SPAN, 1.06 * highest))
+    above = [point[0] for point in points if point[0] > 0] or [1.0]
     if not x_names:
         axes.set_xscale("log")
+        # Before anything is drawn: limits of its own would have no width where all is zero.
+        axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
     for number, own in enumerate(series):
         colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
         look: dict[str, Any] = {"color": colour, "label": own.label}
@@ -130,17 +136,13 @@ def interval_plot(
             capsize=2,
             **look,
         )
-    points = [point for own in series for point in own.points]
     if x_names:
         axes.set_xticks(range(len(x_names)), x_names)
     else:
-        above = [point[0] for point in points if point[0] > 0] or [1.0]
         ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(above), max(above))
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
         axes.minorticks_off()
-    highest = max((point[1] if point[3] is None else point[3] for point in points), default=0.0)
-    axes.set_ylim(0, max(_LEAST_SPAN, 1.06 * highest))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=_GRID, linewidth=0.6)

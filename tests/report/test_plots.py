@@ -96,3 +96,11 @@ def test_intervals_of_nothing_but_zeros_can_be_drawn(names: tuple[str, ...]) -> 
         series = [Series("a", [(x, 0.0, 0.0, 0.0)]), Series("b", [(x, 0.0, None, None)])]
         svg = interval_plot(series, title="Z", x_label="x", y_label="y", x_names=names)
         assert set(names) <= set(texts(svg))
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_zeros_far_apart_can_be_drawn_beside_a_line() -> None:
+    points = [(994.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), (106.0, 0.0, 0.0, 0.0)]
+    series = [Series(str(place), [own]) for place, own in enumerate(points)]
+    svg = interval_plot(series, title="Z", x_label="x", y_label="y")
+    assert {"200", "500"} <= set(texts(svg))
