@@ -242,10 +242,11 @@ def qa(
     FILES (.jsonl or .jsonl.gz) is an object with id, question, answers and chunks, as for
     `ranking`. Reports accuracy, tokens and seconds, with paired bootstrap intervals.
     """
-    from at2_rag_evals.qa.command import QARequest, run_qa
+    from at2_rag_evals.qa.command import run_qa
     from at2_rag_evals.qa.generators.registry import GeneratorOptions
     from at2_rag_evals.qa.generators.retrying import Patience
     from at2_rag_evals.qa.readers.registry import parse_dataset
+    from at2_rag_evals.qa.request import QARequest
     from at2_rag_evals.qa.shipped_set import ITEMS
     from at2_rag_evals.qa.summary import Prices
 

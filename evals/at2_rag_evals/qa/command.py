@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,33 +14,27 @@ from rich.console import Console
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import DataError, InputError
-from at2_rag.selection import Order
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.examples import read_examples
 from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.folder_lock import only_writer
-from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.provenance import (
     file_record,
     git_state,
     package_versions,
-    weights_arguments,
-    without_folder,
 )
 from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
-from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.chosen import Choice, choices_table, choose_budgets
 from at2_rag_evals.qa.cli import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.qa.folder_format import FORMAT, SUMMARY_FILE, claim_folder
-from at2_rag_evals.qa.generators.registry import GeneratorOptions, make_generator
+from at2_rag_evals.qa.generators.registry import make_generator
 from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
 from at2_rag_evals.qa.items import QASet, answerable_items
 from at2_rag_evals.qa.page import qa_page
 from at2_rag_evals.qa.position_summary import summarise_positions
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
-from at2_rag_evals.qa.readers.registry import Dataset
 from at2_rag_evals.qa.report import (
     NOTES,
     Section,
@@ -51,83 +44,17 @@ from at2_rag_evals.qa.report import (
     qa_markdown,
     summary_record,
 )
+from at2_rag_evals.qa.request import QARequest
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
-from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.qa.side_by_side import side_by_side
 from at2_rag_evals.qa.stage_peaks import StagePeaks
-from at2_rag_evals.qa.summary import GeneratorSummary, Prices, Summariser
+from at2_rag_evals.qa.summary import GeneratorSummary, Summariser
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
 _BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {"at2", "at2_joint"}
 _PLAIN_WIDTH = 160
-
-
-@dataclass(frozen=True, slots=True)
-class QARequest:
-    """What was asked for; the fields are the command's arguments."""
-
-    files: tuple[Path, ...]
-    output: Path
-    pruners: tuple[str, ...]
-    datasets: tuple[Dataset, ...] = ()
-    top_k: tuple[int, ...] = ()
-    max_tokens: tuple[int, ...] = ()
-    generators: tuple[str, ...] = ("default",)
-    limit: int | None = None
-    seed: int = 0
-    orders: tuple[Order, ...] = ("score",)
-    gold_position: bool = False
-    may_decline: bool = False
-    model: str | None = None
-    head_weights: str | None = None
-    weights: tuple[NamedWeights, ...] = ()
-    embedding_model: str | None = None
-    train: tuple[Path, ...] = ()
-    chosen_on: Path | None = None
-    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
-    prices: Prices | None = None
-
-    @property
-    def judged(self) -> tuple[str, ...]:
-        """All pruners' names, in the report's order."""
-        return with_named(self.pruners, self.weights)
-
-    @property
-    def budgets(self) -> tuple[Budget, ...]:
-        """All budgets; top 1 and top 3 where none was asked for."""
-        found = [Budget(top_k=number) for number in self.top_k]
-        found += [Budget(max_tokens=number) for number in self.max_tokens]
-        return tuple(dict.fromkeys(found)) or (Budget(top_k=1), Budget(top_k=3))
-
-    @property
-    def command(self) -> str:
-        """The command line, with the names of files and folders but not where they are."""
-        shipped = self.files == (ITEMS,) and not self.datasets
-        parts = ["at2-rag eval qa", *([] if shipped else [path.name for path in self.files])]
-        parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
-        parts += [f"--pruner {name}" for name in self.pruners]
-        parts += weights_arguments(self.weights)
-        for budget in self.budgets:
-            limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
-            parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
-        parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
-        parts += [] if self.limit is None else [f"--limit {self.limit}"]
-        parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]
-        parts += ["--gold-position"] if self.gold_position else []
-        parts += ["--may-decline"] if self.may_decline else []
-        parts += [f"--answer-tokens {self.generator.answer_tokens}"]
-        for option, value in (
-            ("--model", self.model),
-            ("--head-weights", self.head_weights),
-            ("--embedding-model", self.embedding_model),
-            ("--token-counter", self.generator.token_counter),
-            ("--chosen-on", None if self.chosen_on is None else str(self.chosen_on)),
-            ("--output", str(self.output)),
-        ):
-            parts += [] if value is None else [f"{option} {without_folder(value)}"]
-        return " ".join([*parts, *(f"--train {path.name}" for path in self.train)])
 
 
 def run_qa(request: QARequest, *, as_json: bool) -> None:
