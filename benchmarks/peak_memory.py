@@ -29,9 +29,9 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import AT2Error
 from at2_rag.features import Pass
 from at2_rag.pruner import AT2Pruner
+from at2_rag.training.record import peak_memory_mb
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,
-    peak_of_process,
     reset_peak,
     resident,
     resident_peak,
@@ -145,12 +145,12 @@ def peak_of_call(
             doesn't.
     """
     give_back_free_memory()
-    before = resident() if reset_peak() else peak_of_process()
+    before = resident() if reset_peak() else _peak_of_process()
     left = held()
     give_back_free_memory()
     exact = reset_peak()
     result = call()
-    peak = (resident_peak() if exact else peak_of_process()) - before
+    peak = (resident_peak() if exact else _peak_of_process()) - before
     del left, result
     return CallPeak(peak, exact)
 
@@ -181,3 +181,8 @@ def _states(
     sources = list(dict.fromkeys(layout.source_ids))
     prefix = encode_prefix(model)  # a state's size is proportional to its tokens
     return sources, sum(map(len, sources)) * prefix.nbytes // prefix.tokens
+
+
+def _peak_of_process() -> int:
+    """Return the highest resident memory since the process started, in bytes."""
+    return (peak_memory_mb() or 0) * 10**6

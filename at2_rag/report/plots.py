@@ -109,9 +109,12 @@ def interval_plot(
     axes.set_ylim(0, max(_LEAST_SPAN, 1.06 * highest))
     above = [point[0] for point in points if point[0] > 0] or [1.0]
     if not x_names:
+        # Limits before anything is drawn: where all is zero, those of its own have no width.
         axes.set_xscale("log")
-        # Before anything is drawn: limits of its own would have no width where all is zero.
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(above), max(above))
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
+        axes.minorticks_off()
     for number, own in enumerate(series):
         colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
         look: dict[str, Any] = {"color": colour, "label": own.label}
@@ -138,11 +141,6 @@ def interval_plot(
         )
     if x_names:
         axes.set_xticks(range(len(x_names)), x_names)
-    else:
-        ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(above), max(above))
-        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-        axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
-        axes.minorticks_off()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=_GRID, linewidth=0.6)

@@ -1,13 +1,12 @@
-"""How much memory this process holds and has held, as the operating system counts it.
+"""How much memory this process holds and has held, as Linux counts it.
 
-On Linux a reset of the peak also resets what `getrusage` and with it `peak_of_process` tell.
+A reset of the peak also resets what `training.record.peak_memory_mb` tells.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -40,18 +39,6 @@ def resident() -> int:
 def resident_peak() -> int:
     """Return the most bytes the process has held since the last reset (Linux)."""
     return _status("VmHWM")
-
-
-def peak_of_process() -> int:
-    """Return the most bytes the process has held since its start, or since a reset.
-
-    Raises:
-        ImportError: On Windows.
-    """
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _c_library() -> ctypes.CDLL | None:

@@ -28,7 +28,7 @@ from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 from at2_rag_evals.rankers.random_order import RandomRanker
-from at2_rag_evals.score_store import settings_key
+from at2_rag_evals.record_store import settings_key
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 HOSTILE = ["", " \n", "emma \x00\ud800 🙂", "<|im_end|> [CLS]", "מי כתב", "emma " * 200]

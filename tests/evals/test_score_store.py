@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from at2_rag_evals.rankers import ChunkScores
-from at2_rag_evals.score_store import ScoredItem, ScoreStore, settings_key
+from at2_rag_evals.record_store import settings_key
+from at2_rag_evals.score_store import ScoredItem, ScoreStore
 from tests.evals.labelled_items import CountingRanker
 
 ITEMS = {

@@ -7,7 +7,6 @@ Prompts that are word for word the same, from whatever pruner and item, are answ
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import Any
 
 from at2_rag_evals.line_log import append_line, read_lines
 from at2_rag_evals.qa.generators.base import Answer, Failure, Generator
+from at2_rag_evals.record_store import settings_key
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -35,7 +35,7 @@ class AnswerStore:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             name = _UNSAFE.sub("_", generator.name)[:60]
-            self._path = folder / f"{name}-{_settings_key(generator)[:16]}.jsonl"
+            self._path = folder / f"{name}-{settings_key(generator)[:16]}.jsonl"
             read_lines(self._path, self._take)
 
     def __len__(self) -> int:
@@ -89,8 +89,3 @@ class AnswerStore:
 def prompt_key(prompt: str) -> str:
     """Return a SHA-256 over a prompt."""
     return hashlib.sha256(prompt.encode("utf-8")).hexdigest()
-
-
-def _settings_key(generator: Generator) -> str:
-    settings = json.dumps([generator.name, dict(generator.settings)], sort_keys=True)
-    return hashlib.sha256(settings.encode("ascii")).hexdigest()

@@ -103,21 +103,17 @@ def choices_table(summary: GeneratorSummary, choices: Sequence[Choice], folder: 
     """Lay out a generator's chosen cells: accuracy there, accuracy here, and less `none` here."""
     against = summary.differences.get(BASELINE, {})
     header = [
-        *(Cell("pruner"), Cell("budget"), Cell("accuracy there"), Cell("accuracy", "macro")),
+        *(Cell("cell"), Cell("accuracy there"), Cell("accuracy", "macro")),
         *(Cell(f"minus {BASELINE}", group) for group in against),
     ]
     rows = []
     for choice in choices:
         label = choice.cell.label
-        order = ", original order" if choice.cell.order == "original" else ""
         here = summary.by_source[PRIMARY].get(MACRO, {}).get(label)
         rows.append(
             [
-                *(Cell(choice.cell.pruner + order), Cell(str(choice.cell.budget))),
-                *(
-                    estimate_cell(choice.accuracy),
-                    Cell("-") if here is None else estimate_cell(here),
-                ),
+                *(Cell(label), estimate_cell(choice.accuracy)),
+                Cell("-") if here is None else estimate_cell(here),
                 *(difference_cell(own[label].negated) for own in against.values()),
             ]
         )

@@ -255,7 +255,6 @@ def _plan(request: QARequest, items: QASet) -> Plan:
 
 
 def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> dict[str, Any]:
-    peak = plan.peaks.of_process()
     return {
         "eval": "qa",
         "format": FORMAT,
@@ -270,7 +269,7 @@ def _report(request: QARequest, plan: Plan, items: QASet, found: _Findings) -> d
         },
         **found.records,
         "run": {
-            "peak_memory_mb": None if peak is None else round(peak / 1e6),
+            "peak_memory_mb": plan.peaks.of_process_mb(),
             "machine": {
                 "system": platform.system(),
                 "processor": platform.machine(),

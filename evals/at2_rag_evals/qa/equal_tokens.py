@@ -15,8 +15,7 @@ budgets near ours would do better by the other pruner; run some where a mixture 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -56,10 +55,6 @@ class Mixture:
         """
         low, high = (values[:, labels.index(label)] for label in (self.low, self.high))
         return (1 - self.share) * low + self.share * high
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return asdict(self)
 
 
 def matched(

@@ -192,7 +192,7 @@ def summary_record(summary: GeneratorSummary) -> dict[str, Any]:
         "equal_tokens": figures(summary.equal_tokens),
         "mixtures": {
             ours: {
-                pruner: {source: own.to_dict() for source, own in by_source.items()}
+                pruner: {source: asdict(own) for source, own in by_source.items()}
                 for pruner, by_source in others.items()
             }
             for ours, others in summary.mixtures.items()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from at2_rag_evals.qa.judging import Judged, judge
 from at2_rag_evals.qa.pruners.base import Limit, Pruned, Pruner
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.wording import prompt_text
+from at2_rag_evals.record_store import settings_key
 
 Progress = Callable[[str, int, int], None]
 
@@ -160,10 +159,8 @@ def _noting(note: Callable[[], None], progress: Progress) -> Progress:
 
 
 def _stage(what: str, *parts: Pruner | Generator) -> str:
-    """Return a stage's name, with a hash of all settings of those that take part in it."""
-    settings = json.dumps([[part.name, dict(part.settings)] for part in parts], sort_keys=True)
-    names = ", ".join(part.name for part in parts)
-    return f"{what}: {names} {hashlib.sha256(settings.encode('ascii')).hexdigest()[:16]}"
+    """Return a stage's name, with a hash of the settings of each that takes part in it."""
+    return ", ".join([what, *(f"{part.name} {settings_key(part)[:16]}" for part in parts)])
 
 
 def _prune_all(

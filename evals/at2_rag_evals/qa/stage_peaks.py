@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from at2_rag.training.record import peak_memory_mb
 from at2_rag_evals.line_log import append_line, read_lines
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,
-    peak_of_process,
     reset_peak,
     resident,
     resident_peak,
@@ -31,7 +31,7 @@ class StagePeaks:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._peaks: dict[str, int] = {}
-        self._highest = 0
+        self._highest_mb = 0
         if path is not None:
             read_lines(path, self._take)
 
@@ -60,15 +60,14 @@ class StagePeaks:
         """Return a stage's peak in bytes; None where it isn't known."""
         return self._peaks.get(stage)
 
-    def of_process(self) -> int | None:
-        """Return the most bytes this process has held so far; None where it isn't known."""
+    def of_process_mb(self) -> int | None:
+        """Return the most MB this process has held so far; None where it isn't known."""
         self._note_highest()
-        return self._highest or None
+        return self._highest_mb or None
 
     def _note_highest(self) -> None:
         """Keep the peak so far, which the next reset makes the system forget."""
-        with suppress(ImportError):  # Windows
-            self._highest = max(self._highest, peak_of_process())
+        self._highest_mb = max(self._highest_mb, peak_memory_mb() or 0)
 
     def _add(self, stage: str, peak: int) -> None:
         if peak > self._peaks.get(stage, -1):

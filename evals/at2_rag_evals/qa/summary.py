@@ -158,7 +158,7 @@ class Summariser:
             mixtures=mixtures,
             by_position=pooled(position_group),
             by_distractors=pooled(distractor_group),
-            context_tokens=_context_tokens(results, sources, set(primary) & set(sources)),
+            context_tokens=_context_tokens(results, sources, primary),
             totals={result.cell.label: self._totals(result) for result in results},
             unanswered=_unanswered(results),
         )

@@ -1,13 +1,13 @@
-"""Trimmed texts kept on disk as they are made, so that a killed run goes on where it stopped."""
+"""Trimmed texts, kept on disk as they are made."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from at2_rag_evals.line_log import append_line, read_lines
-from at2_rag_evals.score_store import Scorer, settings_key
+from at2_rag_evals.record_store import RecordStore, System
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class TrimmedText:
     seconds: float
 
 
-class TextStore:
+class TextStore(RecordStore[TrimmedText]):
     """The texts of one system under one set of settings, by hash of question and chunk.
 
     Args:
@@ -31,26 +31,14 @@ class TextStore:
         folder: Where the file is; None to remember for this run only.
     """
 
-    def __init__(self, system: Scorer, folder: Path | None) -> None:
-        self._texts: dict[str, TrimmedText] = {}
-        self._path = None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._path = folder / f"{system.name}-{settings_key(system)[:16]}.jsonl"
-            read_lines(self._path, self._take)
+    def __init__(self, system: System, folder: Path | None) -> None:
+        super().__init__(system, folder, to_record=_to_record, from_record=_from_record)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._texts
 
-    def __getitem__(self, key: str) -> TrimmedText:
-        return self._texts[key]
+def _to_record(key: str, text: TrimmedText) -> Mapping[str, object]:
+    return {"chunk": key, **asdict(text)}
 
-    def add(self, key: str, text: TrimmedText) -> None:
-        """Keep a text; on disk before this returns."""
-        self._texts[key] = text
-        if self._path is not None:
-            append_line(self._path, {"chunk": key, **asdict(text)})
 
-    def _take(self, record: Any) -> None:
-        text = TrimmedText(str(record["text"]), float(record["seconds"]))
-        self._texts[str(record["chunk"])] = text
+def _from_record(record: Any) -> tuple[str, TrimmedText]:
+    text = TrimmedText(str(record["text"]), float(record["seconds"]))
+    return str(record["chunk"]), text
