@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model_loading import load_model, preferred_dtype
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def saved(folder: Path, model: Any = None) -> Path:
@@ -60,6 +64,16 @@ def test_the_tokenizer_and_the_preferred_dtype(tmp_path: Path) -> None:
     model, tokenizer = load_model(saved(tmp_path), device="cpu")
     assert tokenizer("who wrote Emma?").input_ids == tiny_tokenizer()("who wrote Emma?").input_ids
     assert model.dtype == preferred_dtype(torch.device("cpu"))
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not CPU_INFO.exists(), reason="asks Linux about an x86 CPU"
+)
+def test_bfloat16_is_preferred_only_where_the_cpu_has_instructions_for_it() -> None:
+    flags = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith("flags"))
+    native = {"avx512_bf16", "amx_bf16"} & set(flags.split())
+    expected = torch.bfloat16 if native else torch.float32
+    assert preferred_dtype(torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("tied", [True, False])
