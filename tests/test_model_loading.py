@@ -17,7 +17,6 @@ from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model_loading import load_model, preferred_dtype
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
-
 CPU_INFO = Path("/proc/cpuinfo")
 
 

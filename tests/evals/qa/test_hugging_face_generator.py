@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from at2_rag.errors import UnsupportedModelError
 from at2_rag.model_loading import load_model
+from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag_evals.qa.answer_store import AnswerStore
-from at2_rag_evals.qa.generators import hugging_face
+from at2_rag_evals.qa.generators import hugging_face, packed_generation
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.generators.hugging_face import HuggingFaceGenerator
+from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
+from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 PROMPTS = [f"Who wrote {word} Emma?" for word in ("", "the novel", "of the old town " * 9, "Sea")]
@@ -51,18 +55,35 @@ def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[lis
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize("most", [hugging_face.BATCH_TOKENS, 120, 1])
+@pytest.mark.parametrize("most", [4096, 120, 1])
+@pytest.mark.parametrize("way", [PackedGeneration, PaddedGeneration])
 @pytest.mark.parametrize(
     ("family", "chat"),
-    [("llama", True), ("llama", False), ("gpt2", True), ("qwen3", True), ("gemma3_text", False)],
+    [
+        ("llama", True),
+        ("llama", False),
+        ("gpt2", True),
+        ("qwen2", True),
+        ("qwen3", True),
+        ("olmo2", False),
+        ("granite", False),
+        ("gemma3_text", False),
+        ("phi3", True),
+    ],
 )
 def test_batches_answer_as_generate_does_one_by_one(
-    tmp_path: Path, family: str, chat: bool, most: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, family: str, chat: bool, way: Any, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hugging_face, "BATCH_TOKENS", most)
+    monkeypatch.setattr(way, "batch_tokens", most)
+    monkeypatch.setattr(packed_generation, "PACK_TOKENS", min(most, 200))
+    if way is PaddedGeneration:
+        monkeypatch.setattr(hugging_face, "PackedGeneration", refused)
+    elif family not in INDEPENDENT_FAMILIES:
+        pytest.skip("the family is read in padded batches only")
     folder = save(tmp_path / "tiny", tiny_model(family), chat=chat)
     generator = HuggingFaceGenerator(folder, answer_tokens=7)
     found = dict(generator.answer(PROMPTS))
+    assert isinstance(generator._generation, way)
     assert sorted(found) == [0, 1, 2, 3]
     for place, prompt in enumerate(PROMPTS):
         tokens, text = reference(folder, prompt, chat=chat, tokens=7)
@@ -73,8 +94,17 @@ def test_batches_answer_as_generate_does_one_by_one(
         assert answer.seconds == pytest.approx(answer.prefill_seconds + answer.decode_seconds)
 
 
+def refused(*_: Any) -> Any:
+    raise UnsupportedModelError("as of a family that can't be packed")
+
+
 @pytest.mark.usefixtures("exact")
-def test_an_answer_stops_at_an_end_token_while_others_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [PackedGeneration, PaddedGeneration])
+def test_an_answer_stops_at_an_end_token_while_others_go_on(
+    tmp_path: Path, way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way is PaddedGeneration:
+        monkeypatch.setattr(hugging_face, "PackedGeneration", refused)
     folder = save(tmp_path / "plain", tiny_model())
     ways = [reference(folder, prompt, chat=True, tokens=7)[0] for prompt in PROMPTS]
     end = ways[0][2]  # an ordinary token that the first answer has in third place, or before

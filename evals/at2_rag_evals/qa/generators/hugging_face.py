@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model_loading import load_model, preferred_dtype
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.qa.generators.base import Answer, Failure
-
-BATCH_TOKENS = 4096
-"""Most tokens (padding included) of one batch; a longer prompt has one of its own."""
+from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
+from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
 
 BATCH_ROWS = 16
 """Most prompts of one batch."""
 
+_READERS = (
+    "attention",
+    "model_loading",
+    "scoring_model",
+    "training/answer_model",
+)
+_FILES = ("greedy.py", "hugging_face.py", "packed_generation.py", "padded_generation.py")
 _MARK = "\ue000at2-rag\ue000"
 _PLAIN_ANSWER = "\n\nAnswer:"
 
@@ -34,8 +36,8 @@ class HuggingFaceGenerator:
     """Answers greedily, by the chat template where the model has one, batches of like length.
 
     The model is loaded when the first prompt is to be answered or counted. Control tokens in a
-    prompt are the plain text they are. Prompts of a batch are padded on the left; which prompts
-    share one can change an answer by rounding alone.
+    prompt are the plain text they are. Which prompts share a batch can change an answer by
+    rounding alone.
 
     Args:
         model: A known name, a folder or a hub id; None for the default model.
@@ -50,8 +52,8 @@ class HuggingFaceGenerator:
         self._answer_tokens = answer_tokens
         self.name = without_folder(self._model_name)
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name, ["model_loading"]),
-            "generator_sha256": files_sha256(Path(__file__).parent, [Path(__file__).name]),
+            **model_record(self._model_name, _READERS),
+            "generator_sha256": files_sha256(Path(__file__).parent, _FILES),
             "answer_tokens": answer_tokens,
             "decoding": "greedy",
         }
@@ -76,7 +78,7 @@ class HuggingFaceGenerator:
                 )
             else:
                 fitting.append(place)
-        for batch in _batches(fitting, [len(row) for row in rows]):
+        for batch in _batches(fitting, [len(row) for row in rows], self._generation.batch_tokens):
             yield from zip(batch, self._answer_batch([rows[place] for place in batch]), strict=True)
 
     @cached_property
@@ -102,10 +104,13 @@ class HuggingFaceGenerator:
         return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
     @cached_property
-    def _cache_name(self) -> str:
-        """What this version of transformers calls the keys and values of the tokens before."""
-        parameters = inspect.signature(self._loaded[0].forward).parameters
-        return "cache" if "cache" in parameters else "past_key_values"
+    def _generation(self) -> PackedGeneration | PaddedGeneration:
+        """How the model's family can be read."""
+        model, tokenizer = self._loaded
+        try:
+            return PackedGeneration(model, tokenizer, self._end_ids)
+        except UnsupportedModelError:
+            return PaddedGeneration(model, self._end_ids)
 
     @cached_property
     def _end_ids(self) -> frozenset[int]:
@@ -150,7 +155,7 @@ class HuggingFaceGenerator:
 
     def _answer_batch(self, rows: Sequence[Sequence[int]]) -> Iterator[Answer]:
         start = time.perf_counter()
-        made, prefill = self._generate(rows)
+        made, prefill = self._generation.generate(rows, self._answer_tokens)
         seconds = time.perf_counter() - start
         tokenizer, size = self._loaded[1], len(rows)
         for row, tokens in zip(rows, made, strict=True):
@@ -164,63 +169,13 @@ class HuggingFaceGenerator:
                 decode_seconds=(seconds - prefill) / size,
             )
 
-    def _generate(self, rows: Sequence[Sequence[int]]) -> tuple[list[list[int]], float]:
-        """Return each row's new tokens, its end token included, and the seconds of the prefill."""
-        model = self._loaded[0]
-        start = time.perf_counter()
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
-        pads = torch.tensor([width - len(row) for row in rows])
-        places = torch.arange(width)
-        # Without padding there is nothing to mask but the future, which models do by themselves
-        # and quicker: attention computes no more than it needs, and copies no keys and values.
-        mask = (places >= pads[:, None]).long().to(model.device) if pads.any() else None
-        positions = (places - pads[:, None]).clamp(min=0).to(model.device)
-        made: list[list[int]] = [[] for _ in rows]
-        with torch.inference_mode():
-            output = model(
-                input_ids=ids.to(model.device),
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            token = self._take(output.logits, made)
-            prefill = time.perf_counter() - start
-            for _ in range(self._answer_tokens - 1):
-                if all(self._ended(row) for row in made):
-                    break
-                if mask is not None:
-                    mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-                positions = positions[:, -1:] + 1
-                output = model(
-                    input_ids=token[:, None],
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=True,
-                    **{self._cache_name: output[self._cache_name]},
-                )
-                token = self._take(output.logits, made)
-        return made, prefill
 
-    def _take(self, logits: Tensor, made: list[list[int]]) -> Tensor:
-        """Add the likeliest next token to each row that hasn't ended; return them all, [B]."""
-        token = logits[:, -1].argmax(dim=-1)
-        for row, new in zip(made, token.tolist(), strict=True):
-            if not self._ended(row):
-                row.append(new)
-        return token
-
-    def _ended(self, tokens: Sequence[int]) -> bool:
-        return bool(tokens) and tokens[-1] in self._end_ids
-
-
-def _batches(places: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+def _batches(places: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Group places by length, longest first, within the bounds of a batch."""
     batch: list[int] = []
     for place in sorted(places, key=lambda place: -lengths[place]):
         longest = lengths[batch[0]] if batch else 0
-        if batch and (len(batch) == BATCH_ROWS or longest * (len(batch) + 1) > BATCH_TOKENS):
+        if batch and (len(batch) == BATCH_ROWS or longest * (len(batch) + 1) > most):
             yield batch
             batch = []
         batch.append(place)
