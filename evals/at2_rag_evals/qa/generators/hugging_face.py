@@ -18,9 +18,6 @@ from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
 from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
 
-BATCH_ROWS = 16
-"""Most prompts of one batch."""
-
 _READERS = (
     "attention",
     "model_loading",
@@ -78,7 +75,7 @@ class HuggingFaceGenerator:
                 )
             else:
                 fitting.append(place)
-        for batch in _batches(fitting, [len(row) for row in rows], self._generation.batch_tokens):
+        for batch in self._batches(fitting, [len(row) for row in rows]):
             yield from zip(batch, self._answer_batch([rows[place] for place in batch]), strict=True)
 
     @cached_property
@@ -169,15 +166,14 @@ class HuggingFaceGenerator:
                 decode_seconds=(seconds - prefill) / size,
             )
 
-
-def _batches(places: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Group places by length, longest first, within the bounds of a batch."""
-    batch: list[int] = []
-    for place in sorted(places, key=lambda place: -lengths[place]):
-        longest = lengths[batch[0]] if batch else 0
-        if batch and (len(batch) == BATCH_ROWS or longest * (len(batch) + 1) > most):
+    def _batches(self, places: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Group places by length, longest first, within the bounds of a batch."""
+        way, batch = self._generation, list[int]()
+        for place in sorted(places, key=lambda place: -lengths[place]):
+            full = len(batch) == way.batch_rows
+            if batch and (full or lengths[batch[0]] * (len(batch) + 1) > way.batch_tokens):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
             yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

@@ -22,6 +22,9 @@ from at2_rag_evals.qa.generators.greedy import GreedyAnswers
 BATCH_TOKENS = 16384
 """Most tokens of prompts that are answered together; a longer prompt is by itself."""
 
+BATCH_ROWS = 64
+"""Most prompts that are answered together."""
+
 PACK_TOKENS = 2048
 """Most tokens of prompts that are read in one row; a longer prompt has one of its own."""
 
@@ -39,6 +42,7 @@ class PackedGeneration:
     """
 
     batch_tokens = BATCH_TOKENS
+    batch_rows = BATCH_ROWS
 
     def __init__(self, model: Any, tokenizer: Any, end_ids: Collection[int]) -> None:
         self._model = AnswerModel(model, tokenizer)

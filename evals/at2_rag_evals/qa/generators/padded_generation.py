@@ -14,6 +14,9 @@ from at2_rag_evals.qa.generators.greedy import GreedyAnswers
 BATCH_TOKENS = 4096
 """Most tokens (padding included) of one batch; a longer prompt has one of its own."""
 
+BATCH_ROWS = 16
+"""Most prompts of one batch."""
+
 
 class PaddedGeneration:
     """Answers prompts padded on the left.
@@ -24,6 +27,7 @@ class PaddedGeneration:
     """
 
     batch_tokens = BATCH_TOKENS
+    batch_rows = BATCH_ROWS
 
     def __init__(self, model: Any, end_ids: Collection[int]) -> None:
         self._model = model
