@@ -5,7 +5,7 @@
     >>> result = pruner.prune("Who wrote Emma?", passages, top_k=3)
 
 Importing this package loads neither torch nor transformers; they come in with the first use of
-`AT2Pruner` or `AT2Attributor`.
+`AT2Pruner`, `AT2Attributor` or `StateStore`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from at2_rag.attribution import AT2Attributor
     from at2_rag.head_weights import HeadWeights
     from at2_rag.pruner import AT2Pruner
+    from at2_rag.state_store import StateStore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "HeadWeights",
     "PruneResult",
     "ScoredChunk",
+    "StateStore",
     "__version__",
 ]
 
@@ -39,6 +41,7 @@ _LAZY = {
     "AT2Attributor": "at2_rag.attribution",
     "AT2Pruner": "at2_rag.pruner",
     "HeadWeights": "at2_rag.head_weights",
+    "StateStore": "at2_rag.state_store",
 }
 
 

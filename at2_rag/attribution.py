@@ -17,15 +17,15 @@ import torch
 
 from at2_rag.answer_pass import read_answer
 from at2_rag.attention import Span
+from at2_rag.chunk_arguments import checked_chunks, scored_chunks
 from at2_rag.chunks import ChunkLike
 from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
-from at2_rag.model_loading import load_model
+from at2_rag.model_loading import load_model, torch_dtype_of
 from at2_rag.prompt import AnswerLayout
-from at2_rag.pruner import checked_chunks, scored_chunks, torch_dtype_of
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.sentence_tokens import (
     prompt_spans,

@@ -96,16 +96,27 @@ def encode_sources(
     missing = sorted((ids for ids in sources if ids), key=canonical)
     if store is not None:
         keys = {ids: _store_key(scope, ids) for ids in missing}
-        states = {ids: state for ids, key in keys.items() if (state := store.get(key)) is not None}
+        for ids, key in keys.items():
+            state = store.get(key)
+            if state is not None and _fits(state, prefix, len(ids)):
+                states[ids] = state
         missing = [ids for ids in missing if ids not in states]
     if () in sources:
         states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     for pack in packs(missing):
-        states.update(zip(pack, _encode_pack(model, prefix, pack), strict=True))
-    if store is not None:
-        for ids in missing:
-            store[keys[ids]] = states[ids]
+        for ids, state in zip(pack, _encode_pack(model, prefix, pack), strict=True):
+            states[ids] = state
+            if store is not None:
+                store[keys[ids]] = state
     return states
+
+
+def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
+    """Tell whether a state from a store has the shapes of one that is made now."""
+    return all(
+        own.shape == (*like.shape[:2], tokens, like.shape[3])
+        for own, like in ((state.keys, prefix.keys), (state.values, prefix.values))
+    )
 
 
 def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:

@@ -18,13 +18,18 @@ from at2_rag.chunks import DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, parse_passages, read_passages
+from at2_rag.pruner_options import (
+    default_states_folder,
+    load_pruner,
+    model_options,
+    states_option,
+)
 from at2_rag.result_table import print_result
 from at2_rag.selection import Order, check_limits
-from at2_rag.token_counting import resolve_token_counter
 
 if TYPE_CHECKING:
     from at2_rag.chunks import ChunkLike
-    from at2_rag.pruner import AT2Pruner
+    from at2_rag.state_store import StateStore
 
 _COMMANDS = {
     "models": LazyCommand("List, fetch and find scoring models.", "at2_rag.model_commands:models"),
@@ -32,6 +37,10 @@ _COMMANDS = {
         "Fit head weights to questions with their chunks, labelled or not.",
         "at2_rag.training.cli:train_command",
         extra="train",
+    ),
+    "index": LazyCommand("Read chunks ahead of any question.", "at2_rag.state_commands:index"),
+    "cache": LazyCommand(
+        "Show or remove the chunk states that are kept.", "at2_rag.state_commands:cache"
     ),
     "eval": LazyCommand("Measure rankings, fidelity of scores and answers.", extra="evals"),
 }
@@ -80,34 +89,16 @@ def main() -> None:
     type=click.Choice(get_args(Format)),
     help="Format of the input.  [default: by the file's ending, then by its content]",
 )
-@click.option(
-    "--model",
-    help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
-)
-@click.option("--revision", help="Revision of a model from the hub.")
-@click.option(
-    "--head-weights",
-    help="'together-apart', 'together' or 'joint', which come with at2-rag for its default model; "
-    "'uniform', the mean of all heads, for any model; or a folder that at2-rag train wrote.  "
-    "[default: those that come with at2-rag]",
-)
-@click.option(
-    "--reading",
-    type=click.Choice(["independent", "joint"]),
-    help="Read each chunk by itself, or all in one prompt.  "
-    "[default: what the head weights are for]",
-)
+@model_options
 @click.option(
     "--token-counter",
     help="Count tokens as this OpenAI model or tiktoken encoding does.  "
     "[default: the scoring model's tokenizer]",
 )
+@states_option
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
+    "--no-states", is_flag=True, help="Read every chunk anew, whatever at2-rag index has kept."
 )
-@click.option("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]")
 @click.option(
     "--separator",
     metavar="TEXT",
@@ -130,6 +121,8 @@ def prune(
     max_tokens: int | None,
     min_score: float | None,
     keep_mass: float | None,
+    states: Path | None,
+    no_states: bool,
     **loading: Any,
 ) -> None:
     """Keep the chunks of INPUT that matter for a question.
@@ -141,6 +134,9 @@ def prune(
 
     At least one of --top-k, --max-tokens, --min-score and --keep-mass must be given; of several,
     all hold.
+
+    Where `at2-rag index` has kept chunk states, or with --states, they are reused, and those of
+    new chunks are kept as well.
     """
     limits: dict[str, Any] = {
         "top_k": top_k,
@@ -162,7 +158,9 @@ def prune(
     if not query.strip():
         raise click.UsageError("The question given with --query is blank.")
     chunks = _read(source, form)
-    pruner = _load_pruner(**loading)
+    if (store := _state_store(states, no_states)) is not None:
+        loading["chunk_states"] = store
+    pruner = load_pruner(**loading)
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
         result = pruner.prune(query, chunks, order=order, **limits)
@@ -184,14 +182,11 @@ def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
     return read_passages(Path(source), format=form)
 
 
-def _load_pruner(*, model: str | None, token_counter: str | None, **options: Any) -> AT2Pruner:
-    # A counter that can't be had is known at once, before torch is imported.
-    counter = None if token_counter is None else resolve_token_counter(token_counter)
+def _state_store(folder: Path | None, without: bool) -> StateStore | None:
+    """Return the store that was asked for, or the one that `at2-rag index` filled."""
+    if without or not (folder or default_states_folder().is_dir()):
+        return None
 
-    from transformers.utils.logging import disable_progress_bar
+    from at2_rag.state_store import StateStore
 
-    from at2_rag.pruner import AT2Pruner
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
-    name = () if model is None else (model,)
-    return AT2Pruner.from_pretrained(*name, token_counter=counter, **options)
+    return StateStore(folder or default_states_folder(), max_memory_bytes=0)

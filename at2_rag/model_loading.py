@@ -67,6 +67,20 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the torch dtype of a name; None for None.
+
+    Raises:
+        InputError: If it isn't one that scoring models run in.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+    found: torch.dtype = getattr(torch, dtype)
+    return found
+
+
 def _reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return (

@@ -225,14 +225,30 @@ class PromptBuilder:
             PromptTooLongError: If the question alone leaves no room for chunks.
         """
         question = self._question(query)
-        window = min(WINDOW_TOKENS, self.max_tokens - len(self._prefix_ids) - len(question))
+        sources, owners = self.windows(chunks, room=len(question))
+        return self._layout(sources, owners, question)
+
+    def windows(
+        self, chunks: Sequence[Chunk], *, room: int = 2 * WINDOW_OVERLAP
+    ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+        """Return chunks as sources that are read independently.
+
+        Args:
+            chunks: The chunks.
+            room: Tokens that are to be left for the question. They make a difference only where
+                the model's window is hardly larger than `WINDOW_TOKENS`.
+
+        Returns:
+            Ids of each source, and the chunk that it is of.
+        """
+        window = min(WINDOW_TOKENS, self.max_tokens - len(self._prefix_ids) - room)
         sources: list[tuple[int, ...]] = []
         owners: list[int] = []
         for index, ids in enumerate(self._sources(chunks)):
             starts = window_starts(len(ids), window)
             sources.extend(ids[start : start + window] for start in starts)
             owners.extend([index] * len(starts))
-        return self._layout(tuple(sources), tuple(owners), question)
+        return tuple(sources), tuple(owners)
 
     def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
         if not isinstance(answer, str) or not answer.strip():

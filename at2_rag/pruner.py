@@ -9,30 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import (
-    DEFAULT_SEPARATOR,
-    Chunk,
-    ChunkLike,
-    PruneResult,
-    ScoredChunk,
-    as_chunk,
-)
+from at2_rag.chunks import DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
-from at2_rag.model_loading import load_model
+from at2_rag.model_loading import load_model, torch_dtype_of
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order, check_limits, select
 from at2_rag.source_scorer import SourceScorer
@@ -46,6 +39,9 @@ _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
 )
+
+_INDEX_BATCH = 64
+"""Chunks whose states are in memory at a time while many are read ahead of a question."""
 
 OnError = Literal["raise", "keep_all"]
 
@@ -71,8 +67,8 @@ class AT2Pruner:
         separator: What stands between two chunks in the generator's prompt; counted too.
         on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
             in the result. Unusable arguments raise in either case.
-        chunk_states: Where states of chunks read independently are kept between calls, any
-            mutable mapping; None for nowhere.
+        chunk_states: Where states of chunks read independently are kept between calls: a
+            `StateStore`, or any other mutable mapping; None for nowhere.
         fingerprint: The model's fingerprint, where it is known; computed if None.
 
     Raises:
@@ -244,6 +240,30 @@ class AT2Pruner:
         _, views = checked_chunks(query, chunks)
         return self._scorer.sentences(query, views)
 
+    def index(
+        self,
+        chunks: Iterable[ChunkLike],
+        *,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Read chunks ahead of any question and keep their states in the store.
+
+        What the store has already is not read again, so that an interrupted run goes on where it
+        was.
+
+        Args:
+            chunks: As in `prune`; taken in as they are needed.
+            progress: Called with the number of chunks done so far.
+
+        Raises:
+            InputError: If the pruner has no store or reads chunks jointly, or a chunk isn't text.
+        """
+        done = 0
+        for batch in chunk_batches(chunks, _INDEX_BATCH):
+            self._scorer.keep_states(batch)
+            done += len(batch)
+            progress(done)
+
     def prune(
         self,
         query: str,
@@ -337,39 +357,3 @@ class AT2Pruner:
         """Do as `prune` for each pair of query and chunks; the limits hold for each."""
         check_limits(**limits)
         return [self.prune(query, chunks, **limits) for query, chunks in requests]
-
-
-def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
-    """Return the caller's objects and their normalised views; check the arguments' kinds."""
-    if not isinstance(query, str):
-        raise InputError(f"query is a {type(query).__name__}; pass the question as text")
-    if not query.strip():
-        raise InputError(f"query is blank ({query!r}); pass the question as text")
-    if isinstance(chunks, (str, bytes, Mapping)) or not isinstance(chunks, Iterable):
-        raise InputError(f"chunks is a {type(chunks).__name__}; pass a list of chunks")
-    given = list(chunks)
-    return given, [as_chunk(chunk, index) for index, chunk in enumerate(given)]
-
-
-def scored_chunks(
-    given: Sequence[Any], views: Sequence[Chunk], scores: npt.NDArray[np.float64]
-) -> tuple[ScoredChunk, ...]:
-    """Return the caller's objects with their scores [S], in order."""
-    return tuple(
-        ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
-        for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
-    )
-
-
-def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Return the torch dtype of a name; None for None.
-
-    Raises:
-        InputError: If it isn't one that scoring models run in.
-    """
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
-    found: torch.dtype = getattr(torch, dtype)
-    return found

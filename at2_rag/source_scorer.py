@@ -13,7 +13,7 @@ from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
-from at2_rag.errors import ScoringError
+from at2_rag.errors import InputError, ScoringError
 from at2_rag.features import Pass
 from at2_rag.head_weights import HeadWeights
 from at2_rag.layerwise import read_layerwise
@@ -82,6 +82,26 @@ class SourceScorer:
         else:
             attention = self._read_independent(layout, None, watch)
         return self._scores(attention, layout.owners, len(chunks))
+
+    def keep_states(self, chunks: Sequence[Chunk]) -> None:
+        """Read chunks that the store has no states of, and leave them there.
+
+        Raises:
+            InputError: If there is no store, or the chunks are to be read jointly.
+        """
+        if self._states is None:
+            raise InputError(
+                "there is no store to keep states in; pass chunk_states=StateStore(...)"
+            )
+        if self._weights.reading == "joint":
+            raise InputError(
+                "chunks that are read jointly have no states of their own; use head weights for "
+                'reading "independent"'
+            )
+        sources = list(dict.fromkeys(self._model.prompts.windows(chunks)[0]))
+        with torch.inference_mode():
+            prefix = self._prefix_state()
+            encode_sources(self._model, prefix, sources, store=self._states, scope=self._scope)
 
     def sentences(self, query: str, chunks: Sequence[Chunk]) -> tuple[ScoredSentence, ...]:
         """Return the chunks' sentences with finite scores, in order.

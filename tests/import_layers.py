@@ -35,7 +35,11 @@ class Layer:
 
 LAYERS: Mapping[str, Layer] = {
     "values": Layer(
-        (("errors", "sentences", "stopwatch"), ("chunks", "whole_files"), ("citations",))
+        (
+            ("errors", "sentences", "stopwatch"),
+            ("chunks", "whole_files"),
+            ("chunk_arguments", "citations"),
+        )
     ),
     "leaves": Layer((("fingerprint", "selection", "token_counting"),), ("values",)),
     "model": Layer(
@@ -53,7 +57,8 @@ LAYERS: Mapping[str, Layer] = {
             ("prompt",),
             ("scoring_model",),
             ("chunk_states", "features"),
-            ("state_groups",),
+            ("state_files", "state_groups"),
+            ("state_store",),
             ("question_pass", "answer_pass", "head_weights", "sentence_tokens"),
             ("interchange", "layerwise", "weight_lookup"),
         ),
@@ -70,6 +75,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.answers",
                 "training.losses",
                 "training.learning_curve",
+                "training.logit_probabilities",
                 "training.store_size",
             ),
             (
@@ -77,6 +83,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.examples",
                 "training.fit",
                 "training.head_importance",
+                "training.packed_decoding",
                 "training.store",
             ),
             (
@@ -101,7 +108,8 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "commands": Layer(
         (
-            ("model_commands", "training.record", "training.results_table"),
+            ("pruner_options",),
+            ("model_commands", "state_commands", "training.record", "training.results_table"),
             ("training.command",),
             ("training.cli",),
             ("cli",),
@@ -110,7 +118,7 @@ LAYERS: Mapping[str, Layer] = {
         ("values", "leaves", "model", "reading", "composition", "training", "report", "console"),
     ),
 }
-ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner"}
+ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner", "state_store"}
 ROOT_USERS = {"at2_rag.cli"}
 
 ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "pruner", "selection"}

@@ -22,6 +22,7 @@ PUBLIC = {
         "HeadWeights",
         "PruneResult",
         "ScoredChunk",
+        "StateStore",
         "__version__",
     ],
     "langchain_at2_rag": ["AT2DocumentCompressor", "pruning_runnable"],

@@ -19,7 +19,8 @@ from at2_rag.chunk_states import ChunkState
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.prompt import PromptLayout
-from at2_rag.training.answer_model import AnswerModel, log_probability, logit_probability
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.logit_probabilities import log_probability, logit_probability
 from at2_rag.training.shared_reading import read_shared
 
 Bools = npt.NDArray[np.bool_]

@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 import torch
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import AttentionCall
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt import PromptLayout
 from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.packed_decoding import PackedDecoding
 
 LEAST_TOKENS = 8
 """Tokens before which no answer ends: small models like to stop after "The answer is:"."""
@@ -91,7 +89,7 @@ def _greedy(
         for prompt, row in zip(prompts, rows, strict=True)
     ]
     going = list(range(len(prompts)))
-    reading = _Decoding([keys for keys, _ in pasts], [values for _, values in pasts])
+    reading = PackedDecoding([keys for keys, _ in pasts], [values for _, values in pasts])
     filled = [
         keys.shape[2] - len(row) - max_new_tokens
         for (keys, _), row in zip(pasts, rows, strict=True)
@@ -127,48 +125,3 @@ def _greedy(
         going = still
         if not going:
             return
-
-
-class _Decoding:
-    """Packed new tokens of several questions, each over its own past and causally itself.
-
-    Args:
-        keys: For each question [L, Hkv, W, D]: the states of prefix and sources, then room for
-            its own tokens, which are filled in as they are read.
-        values: The same shapes.
-    """
-
-    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        self._keys, self._values = keys, values
-        self._parts: list[tuple[int, int, int]] = []
-
-    def begin(self, going: Sequence[int], filled: Sequence[int], lengths: Sequence[int]) -> None:
-        """Say which questions the next row holds, how full their pasts are, how many tokens."""
-        self._parts = list(zip(going, filled, lengths, strict=True))
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        heads, _, dim = call.query.shape[1:]
-        key_heads = call.key.shape[1]
-        shared = heads // key_heads
-        read, start = [], 0
-        for place, filled, length in self._parts:
-            own, end = slice(start, start + length), filled + length
-            keys, values = self._keys[place][call.layer], self._values[place][call.layer]
-            keys[:, filled:end] = call.key[0, :, own]
-            values[:, filled:end] = call.value[0, :, own]
-            mask = None
-            if length > 1:
-                mask = torch.ones(length, end, dtype=torch.bool, device=keys.device).tril(filled)
-                mask = mask.repeat(shared, 1)
-            # Query heads that share a key head become rows of it.
-            query = call.query[0, :, own].reshape(1, key_heads, shared * length, dim)
-            output = scaled_dot_product_attention(
-                query,
-                keys[None, :, :end],
-                values[None, :, :end],
-                attn_mask=mask,
-                scale=call.scaling,
-            )
-            read.append(output.reshape(heads, length, dim))
-            start += length
-        return torch.cat(read, dim=1).transpose(0, 1)[None]

@@ -5,9 +5,7 @@ again without the chunk and read in full, which is what a generator meets after 
 states*: every chunk is read once, independently, and an ablation hides states from question and
 answer, so that many ablations cost little more than one reading.
 
-Likelihoods are logit-probabilities (B. Cohen-Wang et al., "ContextCite: Attributing Model
-Generation to Context", NeurIPS 2024, section 3): log p - log(1 - p), additive where
-probabilities saturate.
+Likelihoods are logit-probabilities, see `logit_probabilities`.
 """
 
 from __future__ import annotations
@@ -26,14 +24,13 @@ from at2_rag.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt import AnswerLayout, PromptLayout
 from at2_rag.scoring_model import ScoringModel, shared_view
+from at2_rag.training.logit_probabilities import token_logit_probabilities
 
 BATCH_TOKENS = 4096
 """Most tokens (padding included) of one forward pass; a longer prompt has a pass of its own."""
 
 LOGIT_ROWS = 1024
 """Most rows of next-token logits held at a time."""
-
-_LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
 
 
 class AnswerModel:
@@ -231,6 +228,14 @@ class AnswerModel:
         values = torch.cat([*(state.values for state in ordered), *free], dim=2)
         return keys, values
 
+    def empty_past(self, room: int) -> tuple[Tensor, Tensor]:
+        """Return places (undefined) for keys and values of so many tokens, each [L, Hkv, W, D]."""
+        like = self._prefix_state()
+        keys, values = (
+            own.new_empty(*own.shape[:2], room, own.shape[3]) for own in (like.keys, like.values)
+        )
+        return keys, values
+
     def run_packed(
         self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader, *, rows: Tensor
     ) -> Tensor:
@@ -336,43 +341,6 @@ class _MaskedReading:
             )
             read.append(output.reshape(heads, length, dim))
         return torch.cat(read, dim=1).transpose(0, 1)[None]
-
-
-def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return log p - log(1 - p) of each token, exact where p is next to 0 or 1.
-
-    Args:
-        logits: [..., A, V] next-token logits.
-        tokens: [..., A] int64.
-
-    Returns:
-        [..., A] float32: a token's logit minus the log-sum-exp of all others'.
-    """
-    logits, index = logits.float(), tokens[..., None]
-    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
-    return logits.gather(-1, index).squeeze(-1) - others
-
-
-def log_probability(token_logits: Tensor) -> Tensor:
-    """Return the log-probability of an answer, [...] float64.
-
-    Args:
-        token_logits: [..., A], logit-probabilities of its tokens.
-    """
-    return torch.nn.functional.logsigmoid(token_logits.double()).sum(-1)
-
-
-def logit_probability(token_logits: Tensor) -> Tensor:
-    """Return the logit-probability of an answer as a whole, [...] float64.
-
-    Args:
-        token_logits: [..., A], logit-probabilities of its tokens.
-    """
-    log_p = log_probability(token_logits)
-    # Next to 0, where log p is lost or vanishes, 1 - p is the sum of the tokens' exp(-logit).
-    near = -(-token_logits.double()).logsumexp(-1)
-    sure = log_p > -_LEAST_LOSS
-    return torch.where(sure, near, log_p - (-torch.expm1(log_p.masked_fill(sure, -1))).log())
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -25,7 +25,8 @@ from at2_rag.attention import AttentionCall, PassComplete
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.prompt import AnswerLayout
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.answer_model import AnswerModel, token_logit_probabilities
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.logit_probabilities import token_logit_probabilities
 
 PASS_TOKENS = 512
 """Most tokens of one forward pass over branches (one longer branch has a pass of its own)."""

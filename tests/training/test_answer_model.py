@@ -16,8 +16,8 @@ from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt import AnswerLayout
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
-from at2_rag.training.answer_model import (
-    AnswerModel,
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.logit_probabilities import (
     log_probability,
     logit_probability,
     token_logit_probabilities,

@@ -21,6 +21,7 @@ _MODULES = (
     "text_encoder",
     "training/ablation",
     "training/answer_model",
+    "training/logit_probabilities",
     "training/shared_reading",
 )
 

@@ -19,7 +19,7 @@ from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores
-from at2_rag_evals.rankers.state_cache import shared_states
+from at2_rag_evals.rankers.shared_states import shared_states
 
 SCORING_MODULES = (
     "attention",

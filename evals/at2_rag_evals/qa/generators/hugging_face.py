@@ -23,6 +23,7 @@ _READERS = (
     "model_loading",
     "scoring_model",
     "training/answer_model",
+    "training/packed_decoding",
 )
 _FILES = ("greedy.py", "hugging_face.py", "packed_generation.py", "padded_generation.py")
 _MARK = "\ue000at2-rag\ue000"

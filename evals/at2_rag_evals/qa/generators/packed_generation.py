@@ -1,8 +1,7 @@
 """Answers without padding: prompts, then their newest tokens, packed into one row.
 
-The attention keeps prompts apart, as in independent reading (see `chunk_states`). Nothing is
-padded, masked or copied: keys and values stay where they were first written, query heads that share
-them are read as rows of one product, and an answer that has ended costs nothing more.
+Only the attention keeps prompts apart (see `at2_rag.training.packed_decoding`), and an answer that
+has ended costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from at2_rag.attention import AttentionCall
 from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.packed_decoding import PackedDecoding
 from at2_rag_evals.qa.generators.greedy import GreedyAnswers
 
 BATCH_TOKENS = 16384
@@ -55,95 +53,53 @@ class PackedGeneration:
         """Return each row's new tokens, its end token included, and the seconds of the prefill."""
         start = time.perf_counter()
         answers = GreedyAnswers(len(rows), self._end_ids)
-        reading = _PackedReading(len(row) + answer_tokens - 1 for row in rows)
+        pasts = [self._model.empty_past(len(row) + answer_tokens - 1) for row in rows]
+        reading = PackedDecoding([keys for keys, _ in pasts], [values for _, values in pasts])
+        filled = [0] * len(rows)
+
+        def read_on(places: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+            logits = self._read(reading, places, texts, [filled[place] for place in places])
+            for place, text in zip(places, texts, strict=True):
+                filled[place] += len(text)
+            answers.take(logits, places)
+
         for pack in _packs(rows):
-            answers.take(self._read(reading, pack, [rows[place] for place in pack]), pack)
+            read_on(pack, [rows[place] for place in pack])
         prefill = time.perf_counter() - start
         for _ in range(answer_tokens - 1):
             going = answers.going
             if not going:
                 break
-            newest = [answers.tokens[place][-1:] for place in going]
-            answers.take(self._read(reading, going, newest), going)
+            read_on(going, [answers.tokens[place][-1:] for place in going])
         return answers.tokens, prefill
 
     def _read(
-        self, reading: _PackedReading, places: Sequence[int], texts: Sequence[Sequence[int]]
+        self,
+        reading: PackedDecoding,
+        places: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        filled: Sequence[int],
     ) -> Tensor:
-        """Read what comes next of some prompts; return the logits of what follows, [B, V]."""
+        """Read what comes next of some prompts; return the logits of what follows, [B, V].
+
+        Args:
+            reading: Keeps the prompts apart.
+            places: The prompts.
+            texts: Their next tokens.
+            filled: How many of their tokens were read before.
+        """
         lengths = [len(text) for text in texts]
-        positions = reading.begin(places, lengths)
+        reading.begin(places, filled, lengths)
+        positions = [
+            torch.arange(before, before + length)
+            for before, length in zip(filled, lengths, strict=True)
+        ]
         return self._model.run_packed(
             torch.tensor([token for text in texts for token in text]),
-            positions,
+            torch.cat(positions),
             reading,
             rows=torch.tensor(lengths).cumsum(0) - 1,
         )
-
-
-class _PackedReading:
-    """Keys and values of several texts, and the attention of what comes next in some of them.
-
-    Args:
-        rooms: For each text the tokens that it will have at most.
-    """
-
-    def __init__(self, rooms: Iterator[int]) -> None:
-        self._rooms = list(rooms)
-        self._read = [0] * len(self._rooms)
-        self._states: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._pieces: list[tuple[int, slice, int]] = []
-
-    def begin(self, places: Sequence[int], lengths: Sequence[int]) -> Tensor:
-        """Set which texts are read on in the next pass, and by how many tokens.
-
-        A text is read from its start at once, and then token by token.
-
-        Returns:
-            [N] int64, the tokens' positions in their texts.
-        """
-        self._pieces, positions, end = [], [], 0
-        for place, length in zip(places, lengths, strict=True):
-            before = self._read[place]
-            self._pieces.append((place, slice(end, end + length), before))
-            positions.append(torch.arange(before, before + length))
-            self._read[place] += length
-            end += length
-        return torch.cat(positions)
-
-    def attend(self, call: AttentionCall) -> Tensor:
-        """Return what each text's tokens read in their own text, [1, N, H, D]."""
-        read = [self._attend_text(call, *piece) for piece in self._pieces]
-        return torch.cat(read, dim=1).transpose(0, 1)[None]
-
-    def _attend_text(self, call: AttentionCall, place: int, own: slice, before: int) -> Tensor:
-        """Keep a text's new keys and values; return what its queries read, [H, Q, D]."""
-        query, key, value = (part[:, :, own] for part in (call.query, call.key, call.value))
-        keys, values = self._states_of(call, place)
-        after = before + query.shape[2]
-        keys[:, :, before:after], values[:, :, before:after] = key, value
-        if not before:
-            return scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=call.scaling, enable_gqa=True
-            )[0]
-        # One token: query heads that share a key head are rows of it.
-        folded = query.reshape(1, key.shape[1], -1, query.shape[3])
-        output = scaled_dot_product_attention(
-            folded, keys[:, :, :after], values[:, :, :after], scale=call.scaling
-        )
-        return output.reshape(query.shape[1], 1, -1)
-
-    def _states_of(self, call: AttentionCall, place: int) -> tuple[Tensor, Tensor]:
-        """Return where a text's keys and values of a layer are, each [1, Hkv, room, D]."""
-        states = self._states.get((call.layer, place))
-        if states is None:
-            room = self._rooms[place]
-            keys, values = (
-                part.new_empty(1, part.shape[1], room, part.shape[3])
-                for part in (call.key, call.value)
-            )
-            states = self._states[call.layer, place] = keys, values
-        return states
 
 
 def _packs(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""The chunk states that a run keeps stay within their bound, also in a container."""
+"""How much memory the chunk states of a run may take, also in a container."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from at2_rag.chunk_states import ChunkState
-from at2_rag_evals.rankers.state_cache import StateCache, default_bytes
+from at2_rag_evals.rankers.shared_states import default_bytes
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -40,20 +38,3 @@ def test_the_default_is_a_share_of_what_the_process_may_use(
     for name, text in files.items():
         limit(tmp_path, name, text)
     assert default_bytes(tmp_path) == int(0.6 * expected)
-
-
-def state(numbers: int) -> ChunkState:
-    return ChunkState(torch.zeros(1, 1, numbers, 1), torch.zeros(0, 1, numbers, 1))
-
-
-def test_states_beyond_the_bound_are_forgotten_the_oldest_first() -> None:
-    cache = StateCache(max_bytes=100)
-    for key in "abc":
-        cache[key] = state(8)  # 32 bytes
-    assert cache["a"].nbytes == 32
-    cache["d"] = state(8)
-    assert set(cache) == {"a", "c", "d"}
-    cache["e"] = state(26)
-    assert set(cache) == {"a", "c", "d"}, "larger than all there is room for"
-    cache["f"] = state(25)
-    assert set(cache) == {"f"}

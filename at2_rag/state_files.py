@@ -1,0 +1,243 @@
+"""Chunk states on disk: a file each, bounded in bytes, shared by any number of processes.
+
+The folder is its own index, so that no index can disagree with it: a file's name is the state's
+key, its size and the time of its last use are the file system's. A file is written whole or not at
+all, and begins with a checksum over key and content, so that a torn, damaged or misplaced one is
+found out when it is read. It is no error: what can't be read is read by the model again, and what
+can't be written isn't kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from at2_rag.chunk_states import ChunkState
+from at2_rag.errors import InputError, StorageError
+from at2_rag.whole_files import check_writable, remove_leftovers, write_whole
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_BYTES = 20 * 2**30
+
+_MAGIC = b"at2rag01"
+_DIGEST_BYTES = 16
+_ENDING = ".state"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_LIMIT_FILE = "limit.json"
+_SLACK = 16
+"""The part of the bound, one in so many, that is written before the folder is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSize:
+    """What a folder of states holds.
+
+    Attributes:
+        states: Number of states.
+        nbytes: Their bytes on disk.
+    """
+
+    states: int
+    nbytes: int
+
+
+class StateFiles:
+    """States in a folder, the ones used least recently removed where they exceed a bound.
+
+    Thread-safe. Other processes may read, write and clear the folder at any time.
+
+    Args:
+        folder: The folder; made if it isn't there, for this user alone, since states tell of the
+            texts they were made from.
+        max_bytes: Most bytes of all files, noted in the folder for whoever opens it without a
+            bound. None for what is noted there, else `DEFAULT_MAX_BYTES`. Processes that write at
+            the same time may exceed it by a sixteenth each before they notice.
+
+    Attributes:
+        max_bytes: The bound.
+        damaged: Files found damaged so far, each dropped.
+        unwritten: States so far that couldn't be written, for want of room among others.
+
+    Raises:
+        InputError: If the bound isn't positive.
+        StorageError: If the folder can't be made or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, max_bytes: int | None = None) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise InputError(f"max_bytes is {max_bytes}; pass a positive number of bytes")
+        self.folder = Path(folder)
+        self.damaged = self.unwritten = 0
+        self._lock = threading.Lock()
+        self._allowance = 0  # bytes that may be written before the folder is looked at again
+        _make_private(self.folder)
+        remove_leftovers(self.folder)
+        self.max_bytes = max_bytes or _noted_limit(self.folder) or DEFAULT_MAX_BYTES
+        if max_bytes is not None:
+            _note_limit(self.folder, max_bytes)
+            self._make_room(0)
+
+    def get(self, key: str) -> ChunkState | None:
+        """Return the state kept under a key; None if there is none, or none that is whole."""
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("%s can't be read: %s", path, error)
+            return None
+        state = _decoded(key, data)
+        if state is None:
+            logger.warning("%s is damaged and was dropped", path)
+            self.drop(key)
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return state
+
+    def put(self, key: str, state: ChunkState) -> None:
+        """Keep a state, unless it can't be written or is larger than the bound."""
+        data = _encoded(key, state)
+        if len(data) > self.max_bytes:
+            self._note_unwritten(f"it has {len(data)} bytes, max_bytes is {self.max_bytes}")
+            return
+        self._make_room(len(data))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
+            write_whole(self._path(key), data)
+        except OSError as error:
+            self._note_unwritten(error.strerror or str(error))
+
+    def drop(self, key: str) -> None:
+        """Remove a state that proved damaged."""
+        with self._lock:
+            self.damaged += 1
+        with suppress(OSError):
+            self._path(key).unlink()
+
+    def size(self) -> FolderSize:
+        """Return what the folder holds."""
+        files = self._files()
+        return FolderSize(len(files), sum(size for _, size, _ in files))
+
+    def keys(self) -> list[str]:
+        """Return the keys of all states, in no order."""
+        return [path.name.removesuffix(_ENDING) for _, _, path in self._files()]
+
+    def has(self, key: str) -> bool:
+        """Tell whether a state is there, whole or not."""
+        return self._path(key).exists()
+
+    def remove(self, key: str) -> bool:
+        """Remove a state; return whether it was there."""
+        try:
+            self._path(key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise InputError(f"{key!r} is no key of a chunk state; keys are SHA-256 in hex")
+        return self.folder / f"{key}{_ENDING}"
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Return time of last use in ns, size and path of each file."""
+        found = []
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if _KEY.fullmatch(entry.name.removesuffix(_ENDING)):
+                    with suppress(OSError):  # gone meanwhile
+                        status = entry.stat()
+                        found.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+        return found
+
+    def _make_room(self, needed: int) -> None:
+        """Remove the files used least recently, where one of so many bytes wouldn't fit."""
+        with self._lock:
+            if 0 < needed <= self._allowance:
+                self._allowance -= needed
+                return
+            files = sorted(self._files())
+            total = sum(size for _, size, _ in files)
+            slack = self.max_bytes // _SLACK
+            if total + needed > self.max_bytes:
+                # More than is needed goes, so that not every state has to look at all files.
+                most = self.max_bytes - needed - slack
+                for _, size, path in files:
+                    if total <= most:
+                        break
+                    with suppress(OSError):
+                        path.unlink()
+                    total -= size
+            self._allowance = max(0, min(slack, self.max_bytes - total - needed))
+
+    def _note_unwritten(self, reason: str) -> None:
+        with self._lock:
+            self.unwritten += 1
+            first = self.unwritten == 1
+        if first:
+            logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
+
+
+def _make_private(folder: Path) -> None:
+    missing = not folder.exists()
+    check_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if missing:
+            folder.chmod(0o700)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} can't be made ({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def _note_limit(folder: Path, max_bytes: int) -> None:
+    with suppress(OSError):  # on a full disk the bound still holds for this process
+        write_whole(folder / _LIMIT_FILE, json.dumps({"max_bytes": max_bytes}).encode())
+
+
+def _noted_limit(folder: Path) -> int | None:
+    try:
+        noted = json.loads((folder / _LIMIT_FILE).read_bytes())["max_bytes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return noted if isinstance(noted, int) and noted > 0 else None
+
+
+def _encoded(key: str, state: ChunkState) -> bytes:
+    tensors = {"keys": state.keys, "values": state.values}
+    body = save({name: own.detach().cpu().contiguous() for name, own in tensors.items()})
+    return _MAGIC + _digest(key, memoryview(body)) + body
+
+
+def _decoded(key: str, data: bytes) -> ChunkState | None:
+    """Return the state that a file of this key holds; None if the file isn't as it was written."""
+    start = len(_MAGIC) + _DIGEST_BYTES
+    body = memoryview(data)[start:]
+    if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : start] != _digest(key, body):
+        return None
+    try:
+        tensors = load(bytes(body))
+        return ChunkState(tensors["keys"], tensors["values"])
+    except (SafetensorError, KeyError, ValueError, RuntimeError):
+        return None  # whoever wrote it knew how to make a checksum
+
+
+def _digest(key: str, body: memoryview) -> bytes:
+    found = hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES)
+    found.update(body)
+    return found.digest()

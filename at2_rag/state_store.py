@@ -1,0 +1,140 @@
+"""The store of chunk states: in memory, and on disk where a folder is given."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from at2_rag.chunk_states import ChunkState
+from at2_rag.errors import InputError
+from at2_rag.state_files import FolderSize, StateFiles
+
+DEFAULT_MEMORY_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class StateCounts:
+    """What a store was asked for so far, and what it holds.
+
+    Attributes:
+        memory_hits: States that were in memory.
+        disk_hits: States that were on disk alone.
+        misses: States that were nowhere, or not whole, so that the model had to read the source.
+        damaged: Files that were found damaged, and dropped.
+        unwritten: States that couldn't be written to disk.
+        memory_bytes: Bytes of the states in memory.
+    """
+
+    memory_hits: int
+    disk_hits: int
+    misses: int
+    damaged: int
+    unwritten: int
+    memory_bytes: int
+
+
+class StateStore(MutableMapping[str, ChunkState]):
+    """Keeps chunk states for later queries, the most recently used in memory.
+
+    A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.
+    Thread-safe; a folder may be shared by many stores and processes.
+
+    Args:
+        folder: Where states outlive the process; None for in memory only.
+        max_memory_bytes: Most bytes of states in memory; 0 for none.
+        max_disk_bytes: Most bytes of the folder's files, see `StateFiles`; None for the bound that
+            is noted in the folder, else 20 GiB.
+
+    Raises:
+        InputError: If a bound is negative, or that of the folder 0.
+        StorageError: If the folder can't be made or written to.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        max_disk_bytes: int | None = None,
+    ) -> None:
+        if max_memory_bytes < 0:
+            raise InputError(
+                f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
+            )
+        self._memory: LRUCache[str, ChunkState] = LRUCache(
+            max_memory_bytes, getsizeof=lambda state: state.nbytes
+        )
+        self._files = None if folder is None else StateFiles(folder, max_bytes=max_disk_bytes)
+        self._lock = threading.Lock()
+        self._memory_hits = self._disk_hits = self._misses = 0
+
+    @property
+    def counts(self) -> StateCounts:
+        """What was asked for so far, and what is held."""
+        files = self._files
+        with self._lock:
+            return StateCounts(
+                memory_hits=self._memory_hits,
+                disk_hits=self._disk_hits,
+                misses=self._misses,
+                damaged=0 if files is None else files.damaged,
+                unwritten=0 if files is None else files.unwritten,
+                memory_bytes=int(self._memory.currsize),
+            )
+
+    @property
+    def disk_size(self) -> FolderSize:
+        """What the folder holds; nothing without one."""
+        return FolderSize(0, 0) if self._files is None else self._files.size()
+
+    def __getitem__(self, key: str) -> ChunkState:
+        with self._lock:
+            state = self._memory.get(key)
+            if state is not None:
+                self._memory_hits += 1
+                return state
+        state = None if self._files is None else self._files.get(key)
+        with self._lock:
+            if state is None:
+                self._misses += 1
+                raise KeyError(key)
+            self._disk_hits += 1
+            self._remember(key, state)
+        return state
+
+    def __setitem__(self, key: str, state: ChunkState) -> None:
+        with self._lock:
+            self._remember(key, state)
+        if self._files is not None:
+            self._files.put(key, state)
+
+    def __delitem__(self, key: str) -> None:
+        with self._lock:
+            known = self._memory.pop(key, None) is not None
+        known |= self._files is not None and self._files.remove(key)
+        if not known:
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            if key in self._memory:
+                return True
+        return self._files is not None and isinstance(key, str) and self._files.has(key)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            keys = dict.fromkeys(self._memory)
+        if self._files is not None:
+            keys.update(dict.fromkeys(self._files.keys()))
+        return iter(keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _remember(self, key: str, state: ChunkState) -> None:
+        if state.nbytes <= self._memory.maxsize:
+            self._memory[key] = state
