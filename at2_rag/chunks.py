@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from at2_rag.errors import ChunkTypeError
+from at2_rag.break_even import BreakEven
+from at2_rag.errors import ChunkTypeError, InputError
 
 DEFAULT_SEPARATOR = "\n\n"
 
@@ -105,7 +106,7 @@ class ScoredChunk:
             the scores of one call is the estimated share of each chunk; but not with head weights
             whose `score_scale` is "additive", as that of "uniform" is, whose scores are shares of
             attention. NaN only where scoring failed and the caller asked for
-            `on_error="keep_all"`.
+            `on_error="keep_all"`, or where the context was small and not scored at all.
         index: Place in the caller's list, from 0.
         text: The chunk's text, as given.
         title: The chunk's title, as given, or None.
@@ -160,6 +161,8 @@ class PruneResult:
             their place `joint`), `select`; and the `total`. A stage that didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
         error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
+        skipped: Whether the context was so small that it was kept as it is, see `min_tokens` of
+            `AT2Pruner.prune`.
     """
 
     query: str
@@ -171,6 +174,7 @@ class PruneResult:
     timings: Mapping[str, float] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
     error: str | None = None
+    skipped: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timings", dict(self.timings))
@@ -185,6 +189,44 @@ class PruneResult:
         """The kept chunks with their titles as one string, ready for a prompt."""
         return self.separator.join(scored.rendered for scored in self.kept)
 
+    @property
+    def scored(self) -> bool:
+        """Whether the chunks were scored; else all were kept, and their scores are NaN."""
+        return self.error is None and not self.skipped
+
+    def break_even(
+        self,
+        *,
+        tokens_per_second: float | None = None,
+        price_per_million: float | None = None,
+        machine_price_per_hour: float | None = None,
+    ) -> BreakEven:
+        """Say what pruning cost, and what it saved at the generator.
+
+        Args:
+            tokens_per_second: How fast the generator reads a prompt; None if it isn't known.
+            price_per_million: What the generator charges for a million prompt tokens, as the
+                pruner counts them; None if it isn't known.
+            machine_price_per_hour: What the machine that scores costs; None for nothing.
+
+        Raises:
+            InputError: If a rate isn't a finite number, the speed isn't above 0, or a price is
+                below.
+        """
+        _check_rate("tokens_per_second", tokens_per_second, positive=True)
+        _check_rate("price_per_million", price_per_million)
+        _check_rate("machine_price_per_hour", machine_price_per_hour)
+        saved, spent = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
+        return BreakEven(
+            tokens_saved=saved,
+            seconds_spent=spent,
+            seconds_saved=None if tokens_per_second is None else saved / tokens_per_second,
+            money_spent=None
+            if machine_price_per_hour is None
+            else spent / 3600 * machine_price_per_hour,
+            money_saved=None if price_per_million is None else saved / 1e6 * price_per_million,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values; metadata is passed through as it is."""
         return {
@@ -198,6 +240,7 @@ class PruneResult:
             "timings": dict(self.timings),
             "notes": list(self.notes),
             "error": self.error,
+            "skipped": self.skipped,
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -207,6 +250,15 @@ class PruneResult:
         """
         values = _json_ready(self.to_dict())
         return json.dumps(values, indent=indent, default=str, allow_nan=False)
+
+
+def _check_rate(name: str, rate: float | None, *, positive: bool = False) -> None:
+    if rate is None:
+        return
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate)
+    if not number or rate < 0 or (positive and rate == 0):
+        least = "above 0" if positive else "of at least 0"
+        raise InputError(f"{name} is {rate!r}; pass a finite number {least}, or None")
 
 
 def _json_ready(value: Any) -> Any:

@@ -77,6 +77,11 @@ def main() -> None:
     help="Keep the fewest chunks that hold this share of the relevance.",
 )
 @click.option(
+    "--min-tokens",
+    type=click.IntRange(min=1),
+    help="Keep a context of at most so many tokens as it is, without scoring.",
+)
+@click.option(
     "--order",
     type=click.Choice(get_args(Order)),
     default="score",
@@ -105,6 +110,16 @@ def main() -> None:
     default=DEFAULT_SEPARATOR,
     help="What stands between two chunks of the context.  [default: an empty line]",
 )
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How fast the generator reads; the output then tells the time it was spared.",
+)
+@click.option(
+    "--price",
+    type=click.FloatRange(min=0),
+    help="What the generator charges for a million tokens; the output then tells what was saved.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option(
     "--context", "as_context", is_flag=True, help="Print the kept context alone, for a prompt."
@@ -121,6 +136,9 @@ def prune(
     max_tokens: int | None,
     min_score: float | None,
     keep_mass: float | None,
+    min_tokens: int | None,
+    tokens_per_second: float | None,
+    price: float | None,
     states: Path | None,
     no_states: bool,
     **loading: Any,
@@ -163,7 +181,7 @@ def prune(
     pruner = load_pruner(**loading)
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
-        result = pruner.prune(query, chunks, order=order, **limits)
+        result = pruner.prune(query, chunks, order=order, min_tokens=min_tokens, **limits)
     if as_json:
         click.echo(result.to_json())
     elif as_context:
@@ -171,7 +189,14 @@ def prune(
             click.echo(note, err=True)
         click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:
-        print_result(result, Console(), original_order=order == "original")
+        rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
+        stated = any(rate is not None for rate in rates.values())
+        print_result(
+            result,
+            Console(),
+            original_order=order == "original",
+            break_even=result.break_even(**rates) if stated else None,
+        )
 
 
 def _read(source: str | None, form: Format | None) -> list[ChunkLike]:

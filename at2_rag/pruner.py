@@ -18,7 +18,7 @@ import torch
 
 from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
+from at2_rag.chunks import DEFAULT_SEPARATOR, Chunk, ChunkLike, PruneResult, ScoredChunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
@@ -273,6 +273,7 @@ class AT2Pruner:
         max_tokens: int | None = None,
         min_score: float | None = None,
         keep_mass: float | None = None,
+        min_tokens: int | None = None,
         order: Order = "score",
     ) -> PruneResult:
         """Keep the chunks that matter for the query; at least one limit has to be given.
@@ -286,7 +287,9 @@ class AT2Pruner:
             keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
                 this, in (0, 1]. Means little where `head_weights.score_scale` is "additive", as
                 with "uniform": such scores are not logits. The result's notes say so.
-            order: "score" (best first) or "original".
+            min_tokens: Keep a context of at most so many tokens as it is, without scoring: there
+                is little to save. `max_tokens` holds all the same. None to score in any case.
+            order: "score" (best first) or "original"; what wasn't scored stays in its own order.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -299,7 +302,7 @@ class AT2Pruner:
             "keep_mass": keep_mass,
             "order": order,
         }
-        check_limits(**limits)
+        check_limits(**limits, min_tokens=min_tokens)
         given, views = checked_chunks(query, chunks)
         watch = Stopwatch()
         if not views:
@@ -312,26 +315,21 @@ class AT2Pruner:
 
         with watch.stage("count"):
             tokens_before = tokens_of(range(len(views)))
+        if tokens_before <= min(min_tokens or 0, max_tokens or tokens_before):
+            note = (
+                f"The context has {tokens_before:,} tokens, at most min_tokens={min_tokens:,}, and "
+                "was kept as it is, without scoring."
+            )
+            return self._all_kept(query, given, views, tokens_before, watch, note, skipped=True)
         try:
             scored = scored_chunks(given, views, self._scorer.chunks(query, views, watch))
         except Exception as error:
             if self.on_error == "raise":
                 raise
             logger.exception("scoring failed, all %d chunks are kept", len(views))
-            kept = scored_chunks(given, views, np.full(len(views), np.nan))
-            reason = f"{type(error).__name__}: {error}"
             note = f"Scoring failed, so that all {len(views)} chunks were kept, unranked."
-            return PruneResult(
-                query,
-                kept,
-                (),
-                tokens_before,
-                tokens_before,
-                self.separator,
-                watch.timings(),
-                (note,),
-                reason,
-            )
+            reason = f"{type(error).__name__}: {error}"
+            return self._all_kept(query, given, views, tokens_before, watch, note, error=reason)
         with watch.stage("select"):
             chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
             tokens_after = tokens_of(chosen.kept)
@@ -345,6 +343,29 @@ class AT2Pruner:
             separator=self.separator,
             timings=watch.timings(),
             notes=(*chosen.notes, _KEEP_MASS_NOTE) if additive else chosen.notes,
+        )
+
+    def _all_kept(
+        self,
+        query: str,
+        given: Sequence[Any],
+        views: Sequence[Chunk],
+        tokens: int,
+        watch: Stopwatch,
+        note: str,
+        **why: Any,
+    ) -> PruneResult:
+        """Return a result that keeps every chunk, without scores."""
+        return PruneResult(
+            query=query,
+            kept=scored_chunks(given, views, np.full(len(views), np.nan)),
+            dropped=(),
+            tokens_before=tokens,
+            tokens_after=tokens,
+            separator=self.separator,
+            timings=watch.timings(),
+            notes=(note,),
+            **why,
         )
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:

@@ -11,23 +11,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from at2_rag.break_even import BreakEven
 from at2_rag.chunks import PruneResult, ScoredChunk, as_chunk
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20
 
 
-def print_result(result: PruneResult, console: Console, *, original_order: bool = False) -> None:
+def print_result(
+    result: PruneResult,
+    console: Console,
+    *,
+    original_order: bool = False,
+    break_even: BreakEven | None = None,
+) -> None:
     """Print a result to a console.
 
     Args:
         result: The result.
         console: Where to; its width and encoding are kept to.
-        original_order: Whether rows stand as in the input; else the best comes first.
+        original_order: Whether rows stand as in the input; else the best comes first, where
+            there are scores.
+        break_even: What was gained, if that is to be told.
     """
     if result.kept or result.dropped:
-        console.print(_table(result, console.encoding, original_order=original_order))
-    for line in (_summary(result), *result.notes):
+        by_index = original_order or not result.scored
+        console.print(_table(result, console.encoding, original_order=by_index))
+    gains = [] if break_even is None else [_gain(break_even)]
+    for line in (_summary(result), *gains, *result.notes):
         console.print(Text(line))
 
 
@@ -65,7 +76,8 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
     table.add_column("Text", no_wrap=True, overflow=overflow, ratio=1)
     for chunk in sorted(ranked, key=lambda chunk: chunk.index) if original_order else ranked:
         is_kept = chunk.index in kept
-        cells = [str(ranks[chunk.index]), f"{chunk.score:.3f}", "yes" if is_kept else "no"]
+        cells = [str(ranks[chunk.index]), f"{chunk.score:.3f}"] if result.scored else ["-", "-"]
+        cells += ["yes" if is_kept else "no"]
         cells += [titles[chunk.index]] if titled else []
         cells += [shown(chunk.text, encoding)]
         table.add_row(*(Text(cell) for cell in cells), style=None if is_kept else "dim")
@@ -83,3 +95,12 @@ def _summary(result: PruneResult) -> str:
         f"Kept {len(result.kept):,} of {count:,} chunks, {result.tokens_after:,} of "
         f"{result.tokens_before:,} tokens, in {result.timings.get('total', 0.0):.2f} s."
     )
+
+
+def _gain(found: BreakEven) -> str:
+    parts = [f"{found.tokens_saved:,} tokens"]
+    if found.seconds_saved is not None:
+        parts.append(f"{found.seconds_saved:.2f} s (less {found.seconds_spent:.2f} s for pruning)")
+    if found.money_saved is not None:
+        parts.append(f"{found.money_saved:.3g} of the price's currency")
+    return f"Saved the generator {', '.join(parts)}."

@@ -59,9 +59,12 @@ def check_limits(
     max_tokens: int | None = None,
     min_score: float | None = None,
     keep_mass: float | None = None,
+    min_tokens: int | None = None,
     order: str = "score",
 ) -> None:
-    """Check the arguments of a selection before any model has run.
+    """Check the arguments of a pruning before any model has run.
+
+    `min_tokens` is no limit: it tells which contexts need none.
 
     Raises:
         InputError: If no limit is given, a limit is not of its kind, or `order` is unknown.
@@ -70,7 +73,8 @@ def check_limits(
         raise InputError(
             "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass"
         )
-    for name, count in (("top_k", top_k), ("max_tokens", max_tokens)):
+    counts = {"top_k": top_k, "max_tokens": max_tokens, "min_tokens": min_tokens}
+    for name, count in counts.items():
         if count is not None and not (_is(count, Integral) and count >= 1):
             raise InputError(
                 f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"

@@ -36,7 +36,7 @@ class Layer:
 LAYERS: Mapping[str, Layer] = {
     "values": Layer(
         (
-            ("errors", "sentences", "stopwatch"),
+            ("break_even", "errors", "sentences", "stopwatch"),
             ("chunks", "whole_files"),
             ("chunk_arguments", "citations"),
         )

@@ -50,7 +50,7 @@ def test_names_that_are_not_there() -> None:
 
 
 LOADING = ["head_weights", "reading", "token_counter", "separator", "on_error", "chunk_states"]
-LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
+LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
         ("AT2Pruner.score", ["self", "query", "chunks"], []),
         ("AT2Pruner.score_sentences", ["self", "query", "chunks"], []),
         ("AT2Pruner.prune", ["self", "query", "chunks"], LIMITS),
+        ("AT2Pruner.index", ["self", "chunks"], ["progress"]),
         ("AT2Pruner.aprune", ["self", "query", "chunks"], ["limits"]),
         ("AT2Pruner.prune_batch", ["self", "requests"], ["limits"]),
         (
@@ -84,6 +85,12 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "order"]
             ["max_sources", "min_share"],
         ),
         ("Chunk", ["text", "title", "id", "metadata"], []),
+        ("StateStore", ["folder"], ["max_memory_bytes", "max_disk_bytes"]),
+        (
+            "PruneResult.break_even",
+            ["self"],
+            ["tokens_per_second", "price_per_million", "machine_price_per_hour"],
+        ),
     ],
 )
 def test_arguments(call: str, positional: list[str], by_name: list[str]) -> None:

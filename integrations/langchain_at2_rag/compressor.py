@@ -23,7 +23,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
     The documents returned are copies, with ids, metadata and text as they came; the caller's
     own are never written to. Where scoring failed and the pruner was built with
-    `on_error="keep_all"`, all documents come back and none gets a score.
+    `on_error="keep_all"`, or wasn't needed (`min_tokens`), all documents come back and none gets a
+    score.
 
     Several limits must all hold. Without any, the best three documents are kept.
 
@@ -35,6 +36,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             pruner's token counter.
         min_score: Keep documents scored at least this high.
         keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        min_tokens: Pass on documents of at most this many tokens in all as they are, unscored.
         order: `"score"` for best first, `"original"` for the retriever's order.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
@@ -47,6 +49,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     max_tokens: int | None = None
     min_score: float | None = None
     keep_mass: float | None = None
+    min_tokens: int | None = None
     order: Order = "score"
     title_key: str | None = "title"
 
@@ -94,6 +97,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             "max_tokens": self.max_tokens,
             "min_score": self.min_score,
             "keep_mass": self.keep_mass,
+            "min_tokens": self.min_tokens,
             "order": self.order,
         }
 
@@ -109,7 +113,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
 
 def _kept_documents(documents: Sequence[Document], result: PruneResult) -> list[Document]:
-    if result.error is not None:
+    if not result.scored:
         return [_copy(documents[scored.index]) for scored in result.kept]
     return [_copy(documents[scored.index], relevance_score=scored.score) for scored in result.kept]
 

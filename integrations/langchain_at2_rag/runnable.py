@@ -21,6 +21,7 @@ def pruning_runnable(
     max_tokens: int | None = None,
     min_score: float | None = None,
     keep_mass: float | None = None,
+    min_tokens: int | None = None,
     order: Order = "score",
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
@@ -40,6 +41,7 @@ def pruning_runnable(
         max_tokens=max_tokens,
         min_score=min_score,
         keep_mass=keep_mass,
+        min_tokens=min_tokens,
         order=order,
         title_key=title_key,
     )

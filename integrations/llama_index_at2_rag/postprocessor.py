@@ -25,7 +25,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
 
     The nodes returned are copies, with ids, metadata and content as they came; the caller's
     own are never written to. Where scoring failed and the pruner was built with
-    `on_error="keep_all"`, all nodes come back with the scores they had.
+    `on_error="keep_all"`, or wasn't needed (`min_tokens`), all nodes come back with the scores they
+    had.
 
     A node is scored on what the generator will see of it, its content with the metadata meant
     for the LLM. Where that metadata holds the title, the title heads the text once, in place
@@ -42,6 +43,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             pruner's token counter.
         min_score: Keep nodes scored at least this high.
         keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored.
         order: `"score"` for best first, `"original"` for the retriever's order.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
@@ -55,6 +57,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     max_tokens: int | None = None
     min_score: float | None = None
     keep_mass: float | None = None
+    min_tokens: int | None = None
     order: Order = "score"
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
@@ -103,6 +106,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             "max_tokens": self.max_tokens,
             "min_score": self.min_score,
             "keep_mass": self.keep_mass,
+            "min_tokens": self.min_tokens,
             "order": self.order,
         }
 
@@ -113,7 +117,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         return [
             copy_of(
                 nodes[kept.index],
-                None if result.error is not None else kept.score,
+                kept.score if result.scored else None,
                 keep_retrieval_score=self.keep_retrieval_score,
             )
             for kept in result.kept

@@ -307,3 +307,14 @@ def test_keep_all_passes_everything_on_as_it_came(
     kept = framework.prune(framework.adapter(pruner=broken, top_n=2), QUERY, items)
     assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
     assert all(now is not then for now, then in zip(kept, items, strict=True))
+
+
+def test_a_small_context_passes_on_as_it_came(
+    framework: Framework, items: list[Any], pruner: AT2Pruner
+) -> None:
+    adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=9999)
+    kept = framework.prune(adapter, QUERY, items)
+    assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
+    assert all(now is not then for now, then in zip(kept, items, strict=True))
+    adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=1)
+    assert len(framework.prune(adapter, QUERY, items)) == 1

@@ -1,0 +1,109 @@
+"""What pruning cost and saved, by hand, and contexts that are too small to prune."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from at2_rag import AT2Pruner, PruneResult
+from at2_rag.break_even import BreakEven
+from at2_rag.errors import InputError
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+QUERY = "Who wrote Emma?"
+CHUNKS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge spans the harbour."]
+
+
+@pytest.fixture(scope="module")
+def pruner() -> AT2Pruner:
+    return AT2Pruner(
+        model=tiny_model(),
+        tokenizer=tiny_tokenizer(),
+        head_weights="uniform",
+        token_counter=lambda text: len(text.split()),
+    )
+
+
+def result(before: int, after: int, seconds: float) -> PruneResult:
+    return PruneResult(QUERY, (), (), before, after, timings={"count": 0.1, "total": seconds})
+
+
+def test_rates_by_hand() -> None:
+    found = result(2500, 500, 0.9).break_even(
+        tokens_per_second=1000, price_per_million=3, machine_price_per_hour=2
+    )
+    assert found == BreakEven(
+        tokens_saved=2000,
+        seconds_spent=0.9,
+        seconds_saved=2.0,
+        money_spent=pytest.approx(0.0005),  # type: ignore[arg-type]
+        money_saved=pytest.approx(0.006),  # type: ignore[arg-type]
+    )
+    assert found.seconds_gained == pytest.approx(1.1)
+    assert found.money_gained == pytest.approx(0.0055)
+
+
+def test_without_rates_only_tokens_and_time_are_known() -> None:
+    found = result(300, 200, 0.5).break_even()
+    assert found == BreakEven(100, 0.5, None, None, None)
+    assert found.seconds_gained is None and found.money_gained is None
+    assert result(300, 200, 0.5).break_even(price_per_million=1).money_gained == 1e-4
+    assert result(300, 200, 0.5).break_even(tokens_per_second=1e3).seconds_gained == -0.4
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"tokens_per_second": 0}, "tokens_per_second is 0; pass a finite number above 0, or None"),
+        ({"tokens_per_second": math.nan}, "tokens_per_second is nan"),
+        ({"price_per_million": -1}, "price_per_million is -1; pass a finite number of at least 0"),
+        ({"price_per_million": "2"}, "price_per_million is '2'"),
+        ({"machine_price_per_hour": math.inf}, "machine_price_per_hour is inf"),
+        ({"price_per_million": True}, "price_per_million is True"),
+    ],
+)
+def test_rates_that_are_none(rates: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        result(2, 1, 0.5).break_even(**rates)
+
+
+def test_a_small_context_is_kept_as_it_is(pruner: AT2Pruner) -> None:
+    total = 15  # words
+    for limit in (total, total + 1):
+        found = pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=limit)
+        assert [own.chunk for own in found.kept] == CHUNKS and found.dropped == ()
+        assert all(math.isnan(own.score) for own in found.kept)
+        assert found.skipped and not found.scored and found.error is None
+        assert found.tokens_before == found.tokens_after == total
+        assert set(found.timings) == {"count", "total"}
+        assert found.notes == (
+            f"The context has 15 tokens, at most min_tokens={limit}, and was kept as it is, "
+            "without scoring.",
+        )
+        assert json.loads(found.to_json())["skipped"] is True
+
+
+def test_a_larger_one_is_pruned(pruner: AT2Pruner) -> None:
+    expected = pruner.prune(QUERY, CHUNKS, top_k=1)
+    found = pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=14)
+    assert found.kept == expected.kept and found.scored and found.notes == ()
+
+
+def test_max_tokens_holds_all_the_same(pruner: AT2Pruner) -> None:
+    found = pruner.prune(QUERY, CHUNKS, max_tokens=12, min_tokens=100)
+    assert found.scored and found.tokens_after <= 12
+    assert pruner.prune(QUERY, CHUNKS, max_tokens=15, min_tokens=100).skipped
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "9", True])
+def test_min_tokens_that_is_none(pruner: AT2Pruner, limit: Any) -> None:
+    with pytest.raises(InputError, match="min_tokens is .*; pass an integer of at least 1"):
+        pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=limit)
+
+
+def test_min_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
+    with pytest.raises(InputError, match="no limit was given"):
+        pruner.prune(QUERY, CHUNKS, min_tokens=5)
