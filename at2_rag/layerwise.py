@@ -8,6 +8,7 @@ the next layer's take their place. The memory is that of one layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,53 +18,68 @@ from at2_rag.chunk_states import ChunkState, canonical, packs, read_pack
 from at2_rag.features import Pass
 from at2_rag.lockstep import run_in_lockstep
 from at2_rag.prompt import PromptLayout
-from at2_rag.question_pass import QuestionPasses
+from at2_rag.question_pass import QuestionReading, question_calls
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import SourcePart, SourceRoom, make_room
 from at2_rag.stopwatch import Stopwatch
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LayoutPasses:
+    """A layout, and what its question reads.
+
+    Attributes:
+        layout: An independent layout with at least one source.
+        passes: The passes wanted, "together" or "apart", each with what it reads in place of the
+            layout's sources, see `state_groups.make_room`.
+    """
+
+    layout: PromptLayout
+    passes: Mapping[Pass, tuple[SourcePart, ...] | None]
+
+
 def read_layerwise(
-    model: ScoringModel,
-    prefix: ChunkState,
-    layout: PromptLayout,
-    passes: Mapping[Pass, tuple[SourcePart, ...] | None],
-    watch: Stopwatch,
-) -> dict[Pass, SpanAttention]:
-    """Read a layout's sources and its question.
+    model: ScoringModel, prefix: ChunkState, wanted: Sequence[LayoutPasses], watch: Stopwatch
+) -> list[dict[Pass, SpanAttention]]:
+    """Read layouts' sources and their questions.
 
     Args:
         model: The scoring model.
         prefix: The prefix's state.
-        layout: An independent layout with at least one source.
-        passes: The passes wanted, "together" or "apart", each with what it reads in place of the
-            layout's sources, see `state_groups.make_room`.
-        watch: Takes the time of "encode" and of each pass.
+        wanted: The layouts; what they have in common is read once.
+        watch: Takes the time of "encode" and "question".
 
     Returns:
-        For each pass the attention over the layers in use, sources (or parts) in order.
+        For each layout and pass the attention over the layers in use, sources (or parts) in order.
 
     Raises:
         UnsupportedModelError: If the model can't read sources independently; among others where
             its prompts take turns, which passes that wait for each other can't.
     """
     model.check_independent()
-    grouped = {
-        parts: make_room(prefix, layout, parts, one_layer=True)
-        for parts in dict.fromkeys(passes.values())
-    }
-    rooms = [own for _, own in grouped.values()]
+    rooms: list[Mapping[tuple[int, ...], Sequence[SourceRoom]]] = []
+    questions: list[dict[Pass, QuestionReading]] = []
+    for own in wanted:
+        grouped = {
+            parts: make_room(prefix, own.layout, parts, one_layer=True)
+            for parts in dict.fromkeys(own.passes.values())
+        }
+        rooms.extend(places for _, places in grouped.values())
+        questions.append(
+            {
+                name: QuestionReading(
+                    model, grouped[parts][0], own.layout, together=name == "together"
+                )
+                for name, parts in own.passes.items()
+            }
+        )
     runs: list[tuple[str, Callable[[], None]]] = []
-    for pack in packs(sorted(set(layout.source_ids) - {()}, key=canonical)):
-        keep = _Keeper(pack, rooms).keep
-        runs.append(("encode", partial(read_pack, model, prefix, pack, keep)))
-    questions = {}
-    for name, parts in passes.items():
-        states, _ = grouped[parts]
-        questions[name] = QuestionPasses(model, states, layout, together=name == "together")
-        runs.extend((name, run) for run in questions[name].runs)
-    run_in_lockstep(runs, watch)
-    return {name: question.attention() for name, question in questions.items()}
+    sources = {ids for own in wanted for ids in own.layout.source_ids}
+    for pack in packs(sorted(sources - {()}, key=canonical)):
+        runs.append(("encode", partial(read_pack, model, prefix, pack, _Keeper(pack, rooms).keep)))
+    calls = question_calls(model, [reading for own in questions for reading in own.values()])
+    run_in_lockstep([*runs, *(("question", call) for call in calls)], watch)
+    return [{name: own.attention() for name, own in found.items()} for found in questions]
 
 
 class _Keeper:

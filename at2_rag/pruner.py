@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import DEFAULT_SEPARATOR, Chunk, ChunkLike, PruneResult, ScoredChunk
+from at2_rag.chunks import DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
@@ -26,8 +25,9 @@ from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model, torch_dtype_of
+from at2_rag.prune_request import Limits, PruneRequest, request_groups
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.selection import Order, check_limits, select
+from at2_rag.selection import Order
 from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
@@ -35,10 +35,8 @@ from at2_rag.weight_lookup import resolve_head_weights
 
 logger = logging.getLogger(__name__)
 
-_KEEP_MASS_NOTE = (
-    "keep_mass means little with these head weights: their scores add up, as shares of attention "
-    "do, and are not logits, which the softmax over them takes them for."
-)
+BATCH_TOKENS = 16384
+"""Most tokens of chunks that `prune_batch` has in memory at a time, but for a larger request."""
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""
@@ -295,78 +293,16 @@ class AT2Pruner:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
             ScoringError: As in `score`, unless `on_error="keep_all"`.
         """
-        limits: dict[str, Any] = {
-            "top_k": top_k,
-            "max_tokens": max_tokens,
-            "min_score": min_score,
-            "keep_mass": keep_mass,
-            "order": order,
-        }
-        check_limits(**limits, min_tokens=min_tokens)
-        given, views = checked_chunks(query, chunks)
-        watch = Stopwatch()
-        if not views:
-            empty = self._count("")
-            return PruneResult(query, (), (), empty, empty, self.separator, watch.timings())
-        rendered = [view.rendered for view in views]
-
-        def tokens_of(indices: Sequence[int]) -> int:
-            return self._count(self.separator.join(rendered[i] for i in indices))
-
-        with watch.stage("count"):
-            tokens_before = tokens_of(range(len(views)))
-        if tokens_before <= min(min_tokens or 0, max_tokens or tokens_before):
-            note = (
-                f"The context has {tokens_before:,} tokens, at most min_tokens={min_tokens:,}, and "
-                "was kept as it is, without scoring."
-            )
-            return self._all_kept(query, given, views, tokens_before, watch, note, skipped=True)
-        try:
-            scored = scored_chunks(given, views, self._scorer.chunks(query, views, watch))
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            logger.exception("scoring failed, all %d chunks are kept", len(views))
-            note = f"Scoring failed, so that all {len(views)} chunks were kept, unranked."
-            reason = f"{type(error).__name__}: {error}"
-            return self._all_kept(query, given, views, tokens_before, watch, note, error=reason)
-        with watch.stage("select"):
-            chosen = select([s.score for s in scored], tokens_of=tokens_of, **limits)
-            tokens_after = tokens_of(chosen.kept)
-        additive = keep_mass is not None and self.head_weights.score_scale == "additive"
-        return PruneResult(
-            query=query,
-            kept=tuple(scored[index] for index in chosen.kept),
-            dropped=tuple(scored[index] for index in chosen.dropped),
-            tokens_before=tokens_before,
-            tokens_after=tokens_after,
-            separator=self.separator,
-            timings=watch.timings(),
-            notes=(*chosen.notes, _KEEP_MASS_NOTE) if additive else chosen.notes,
+        limits = Limits(
+            top_k=top_k,
+            max_tokens=max_tokens,
+            min_score=min_score,
+            keep_mass=keep_mass,
+            min_tokens=min_tokens,
+            order=order,
         )
-
-    def _all_kept(
-        self,
-        query: str,
-        given: Sequence[Any],
-        views: Sequence[Chunk],
-        tokens: int,
-        watch: Stopwatch,
-        note: str,
-        **why: Any,
-    ) -> PruneResult:
-        """Return a result that keeps every chunk, without scores."""
-        return PruneResult(
-            query=query,
-            kept=scored_chunks(given, views, np.full(len(views), np.nan)),
-            dropped=(),
-            tokens_before=tokens,
-            tokens_after=tokens,
-            separator=self.separator,
-            timings=watch.timings(),
-            notes=(note,),
-            **why,
-        )
+        request = self._request(query, chunks, limits)
+        return request.without_scores() or self._scored([request])[0]
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:
         """Do as `prune` in a worker thread, so that the event loop goes on."""
@@ -375,6 +311,43 @@ class AT2Pruner:
     def prune_batch(
         self, requests: Iterable[tuple[str, Iterable[ChunkLike]]], **limits: Any
     ) -> list[PruneResult]:
-        """Do as `prune` for each pair of query and chunks; the limits hold for each."""
-        check_limits(**limits)
-        return [self.prune(query, chunks, **limits) for query, chunks in requests]
+        """Do as `prune` for each pair of query and chunks; the limits hold for each.
+
+        Several are read in the same passes of the model, chunks that they share once, which
+        changes scores by rounding alone. Of the time of such a pass each result has an equal part.
+        """
+        own = Limits(**limits)
+        asked = [self._request(query, chunks, own) for query, chunks in requests]
+        results = [request.without_scores() for request in asked]
+        open_requests = [
+            request for request, result in zip(asked, results, strict=True) if result is None
+        ]
+        scored = iter(
+            result
+            for group in request_groups(open_requests, most_tokens=BATCH_TOKENS)
+            for result in self._scored(group)
+        )
+        return [result or next(scored) for result in results]
+
+    def _request(self, query: str, chunks: Iterable[ChunkLike], limits: Limits) -> PruneRequest:
+        return PruneRequest(query, chunks, limits, count=self._count, separator=self.separator)
+
+    def _scored(self, requests: Sequence[PruneRequest]) -> list[PruneResult]:
+        """Return the results of requests that are scored in the same passes."""
+        alone = len(requests) == 1
+        watch = requests[0].watch if alone else Stopwatch()
+        try:
+            scores = self._scorer.many([request.pair for request in requests], watch)
+        except Exception as error:
+            if not alone:  # one by one, so that only those fail that have to
+                return [result for request in requests for result in self._scored([request])]
+            if self.on_error == "raise":
+                raise
+            logger.exception("scoring failed, all %d chunks are kept", len(requests[0].views))
+            return [requests[0].after_failure(error)]
+        shared = None if alone else watch.part(len(requests))
+        additive = self.head_weights.score_scale == "additive"
+        return [
+            request.with_scores(own, shared=shared, additive=additive)
+            for request, own in zip(requests, scores, strict=True)
+        ]

@@ -1,12 +1,16 @@
-"""The question over ready chunk states: only its own tokens run.
+"""Questions over ready chunk states: only their own tokens run.
 
 *Together*, over all states at once, so that sources compete, as they do in one prompt. *Apart*,
 over each state by itself, so that a source's features don't know how many others there are.
+
+Both, and any number of questions, share forward passes: their tokens are packed into one row, and
+only the attention keeps them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,8 +22,8 @@ from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import ReadyStates, StateGroup
 
-APART_TOKENS = 4096
-"""Most question tokens of one forward pass when sources are read apart."""
+CALL_TOKENS = 4096
+"""Most question tokens of one forward pass (one longer question has a pass of its own)."""
 
 QUESTION_ROWS = 32
 """Most rows of the question whose logits over all sources together are held at a time."""
@@ -36,7 +40,7 @@ def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout
     Returns:
         Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
-    return _read(QuestionPasses(model, states, layout, together=True))
+    return _read(model, QuestionReading(model, states, layout, together=True))
 
 
 def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
@@ -48,53 +52,124 @@ def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -
     Returns:
         Attention over the layers in use, sources (or parts) in the order they were gathered in.
     """
-    return _read(QuestionPasses(model, states, layout, together=False))
+    return _read(model, QuestionReading(model, states, layout, together=False))
 
 
-def _read(passes: QuestionPasses) -> SpanAttention:
-    for run in passes.runs:
-        run()
-    return passes.attention()
+def _read(model: ScoringModel, reading: QuestionReading) -> SpanAttention:
+    for call in question_calls(model, [reading]):
+        call()
+    return reading.attention()
 
 
-class QuestionPasses:
-    """The forward passes of the question over the states of one layout.
+def question_calls(
+    model: ScoringModel, readings: Sequence[QuestionReading]
+) -> list[Callable[[], None]]:
+    """Return the forward passes that readings need, each to be called once.
+
+    Args:
+        model: The scoring model.
+        readings: The readings, of one question or of several; what they share a pass with makes no
+            difference but in rounding.
+    """
+    calls: list[list[_Piece]] = []
+    size = 0
+    for piece in (piece for reading in readings for piece in reading.pieces):
+        if not calls or size + len(piece.input_ids) > CALL_TOKENS:
+            calls.append([])
+            size = 0
+        calls[-1].append(piece)
+        size += len(piece.input_ids)
+    return [partial(_run, model, pieces) for pieces in calls]
+
+
+class QuestionReading:
+    """A question over the states of one layout, in one of the two ways.
 
     Args:
         model: The scoring model.
         states: The states.
         layout: The layout.
-        together: Read the question over all sources at once, in one pass; or over each by itself,
-            in passes of at most `APART_TOKENS`.
+        together: Read the question over all sources at once, or over each by itself.
 
     Attributes:
-        runs: The passes, each to be called once.
+        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`.
     """
 
     def __init__(
         self, model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, together: bool
     ) -> None:
-        self.runs: list[Callable[[], None]] = []
-        self._readings: list[_QuestionReading] = []
+        self.pieces: list[_Piece] = []
         self._groups: list[StateGroup] = []
         self._firsts = states.firsts
         past = states.prefix.tokens
-        most = max(1, APART_TOKENS // len(layout.question_ids))
+        question = torch.tensor(layout.question_ids, device=model.device)
+        places = torch.arange(len(question), device=model.device)
+        most = max(1, CALL_TOKENS // len(question))
         batches = [states.groups] if together else _batches(states.groups, most)
         for groups in batches:
-            reading = _QuestionReading(states.prefix, groups, model, layout, together=together)
             if together:
                 starts = torch.tensor([past + states.longest], device=model.device)
             else:
                 starts = past + torch.cat([group.lengths for group in groups])
-            self.runs.append(partial(_run_question, model, reading, layout, starts))
-            self._readings.append(reading)
+            attention = _QuestionAttention(states.prefix, groups, model, layout, together=together)
+            positions = (starts[:, None] + places).flatten()
+            self.pieces.append(_Piece(question.repeat(len(starts)), positions, attention))
             self._groups.extend(groups)
 
     def attention(self) -> SpanAttention:
-        """Return what the passes read, sources (or parts) in the order they were gathered in."""
-        parts = [part for reading in self._readings for part in reading.parts]
+        """Return what was read, sources (or parts) in the order they were gathered in."""
+        parts = [part for piece in self.pieces for part in piece.attention.parts]
         return _collect(parts, [group.members for group in self._groups], self._firsts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Copies of a question that go through the model in one pass.
+
+    Attributes:
+        input_ids: [N] int64, the copies one after another.
+        position_ids: [N] int64.
+        attention: Keeps them apart.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention: _QuestionAttention
+
+
+def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
+    """Run pieces in one forward pass."""
+    model.run_packed(
+        torch.cat([piece.input_ids for piece in pieces]),
+        torch.cat([piece.position_ids for piece in pieces]),
+        _SideBySide(pieces),
+    )
+
+
+class _SideBySide:
+    """The attention of several pieces that share a pass, each by itself."""
+
+    def __init__(self, pieces: Sequence[_Piece]) -> None:
+        self._pieces = pieces
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        read, start, complete = [], 0, False
+        for piece in self._pieces:
+            own = slice(start, start + len(piece.input_ids))
+            start = own.stop
+            part = replace(
+                call,
+                query=call.query[:, :, own],
+                key=call.key[:, :, own],
+                value=call.value[:, :, own],
+            )
+            try:
+                read.append(piece.attention.attend(part))
+            except PassComplete:  # in the last layer all say so
+                complete = True
+        if complete:
+            raise PassComplete
+        return torch.cat(read, dim=1)
 
 
 def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
@@ -123,15 +198,6 @@ def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
     )
 
 
-def _run_question(
-    model: ScoringModel, reading: _QuestionReading, layout: PromptLayout, starts: Tensor
-) -> None:
-    """Run one copy of the question from each of the given positions, packed."""
-    question = torch.tensor(layout.question_ids, device=model.device)
-    positions = starts[:, None] + torch.arange(len(question), device=model.device)
-    model.run_packed(question.repeat(len(starts)), positions.flatten(), reading)
-
-
 def _collect(
     parts: Sequence[Sequence[tuple[Tensor, Tensor]]],
     members: Sequence[Tensor],
@@ -147,7 +213,7 @@ def _collect(
     return SpanAttention(mass[..., place], ratio[..., place])
 
 
-class _QuestionReading:
+class _QuestionAttention:
     """Copies of the question over ready states: one over all of them, or one for each source.
 
     Logits, softmax and the weighted sum of values are float32. `parts` collects for each group

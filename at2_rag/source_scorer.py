@@ -16,9 +16,9 @@ from at2_rag.citations import ScoredSentence
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.features import Pass
 from at2_rag.head_weights import HeadWeights
-from at2_rag.layerwise import read_layerwise
+from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
-from at2_rag.question_pass import read_apart, read_together
+from at2_rag.question_pass import QuestionReading, question_calls
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.sentence_tokens import (
     SentenceParts,
@@ -71,17 +71,39 @@ class SourceScorer:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        if not chunks:
-            return np.zeros(0)
-        layout = self._layout(query, chunks, watch)
-        if self._weights.reading == "joint":
+        return self.many([(query, chunks)], watch)[0]
+
+    def many(
+        self, requests: Sequence[tuple[str, Sequence[Chunk]]], watch: Stopwatch
+    ) -> list[Floats]:
+        """Return the scores of several questions with their chunks, read in the same passes.
+
+        Chunks that several have in common are read once. All their states (in joint reading: all
+        prompts) are in memory at a time.
+
+        Args:
+            requests: Questions with their chunks.
+            watch: Takes the time of each stage, all requests together.
+
+        Raises:
+            PromptTooLongError: As in `chunks`, like `ScoringError`.
+        """
+        asked = [(query, chunks) for query, chunks in requests if chunks]
+        layouts = [self._layout(query, chunks, watch) for query, chunks in asked]
+        attention: list[dict[Pass, SpanAttention]] = []
+        if layouts and self._weights.reading == "joint":
             with watch.stage("joint"):
-                attention: dict[Pass, SpanAttention] = {
-                    "joint": self._model.read_joint([layout])[0]
-                }
-        else:
-            attention = self._read_independent(layout, None, watch)
-        return self._scores(attention, layout.owners, len(chunks))
+                attention = [{"joint": own} for own in self._model.read_joint(layouts)]
+        elif layouts:
+            passes = self._passes
+            attention = self._read_independent(
+                [LayoutPasses(layout, passes) for layout in layouts], watch
+            )
+        found = iter(
+            self._scores(own, layout.owners, len(chunks))
+            for own, layout, (_, chunks) in zip(attention, layouts, asked, strict=True)
+        )
+        return [next(found) if chunks else np.zeros(0) for _, chunks in requests]
 
     def keep_states(self, chunks: Sequence[Chunk]) -> None:
         """Read chunks that the store has no states of, and leave them there.
@@ -123,10 +145,14 @@ class SourceScorer:
             read = self._model.read_joint([layout], spans=[spans])
             scores = self._scores({"joint": read[0]}, range(len(places)), len(places))
         else:
-            parts = sentence_parts(prompts, layout, chunks, places)
-            attention = self._read_independent(layout, parts, Stopwatch())
-            scores = self._scores(attention, parts.owners, len(places))
+            found = sentence_parts(prompts, layout, chunks, places)
+            scores = self._scores(self._read_sentences(layout, found), found.owners, len(places))
         return scored_sentences(chunks, places, scores)
+
+    @property
+    def _passes(self) -> dict[Pass, tuple[SourcePart, ...] | None]:
+        """The passes of the head weights, each over whole sources."""
+        return dict.fromkeys(self._weights.spec.passes)
 
     def _layout(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
         prompts = self._model.prompts
@@ -134,51 +160,62 @@ class SourceScorer:
             lay_out = prompts.joint if self._weights.reading == "joint" else prompts.independent
             return lay_out(query, chunks)
 
-    def _read_independent(
-        self, layout: PromptLayout, sentences: SentenceParts | None, watch: Stopwatch
+    def _read_sentences(
+        self, layout: PromptLayout, sentences: SentenceParts
     ) -> dict[Pass, SpanAttention]:
-        """Read a layout in the passes of the head weights: its sources, or parts of sentences."""
-        passes: dict[Pass, tuple[SourcePart, ...] | None] = dict.fromkeys(self._weights.spec.passes)
-        if sentences is not None:
-            # Together, tokens of no sentence compete too; apart, nothing is asked of them.
-            parts = {"together": (*sentences.parts, *sentences.rest), "apart": sentences.parts}
-            passes = {name: parts[name] for name in passes}
-        with torch.inference_mode():
-            with watch.stage("encode"):
-                prefix = self._prefix_state()
-            if self._states is None:
-                attention = read_layerwise(self._model, prefix, layout, passes, watch)
-            else:
-                attention = self._read_stored(prefix, layout, passes, self._states, watch)
-        if sentences is not None and "together" in attention:
+        """Read the sentences of a layout in the passes of the head weights."""
+        # Together, tokens of no sentence compete too; apart, nothing is asked of them.
+        parts = {"together": (*sentences.parts, *sentences.rest), "apart": sentences.parts}
+        wanted = LayoutPasses(layout, {name: parts[name] for name in self._passes})
+        [attention] = self._read_independent([wanted], Stopwatch())
+        if "together" in attention:
             count, found = len(sentences.parts), attention["together"]
             attention["together"] = SpanAttention(
                 found.mass[..., :count], found.log_ratio[..., :count]
             )
         return attention
 
-    def _read_stored(
+    def _read_independent(
+        self, wanted: Sequence[LayoutPasses], watch: Stopwatch
+    ) -> list[dict[Pass, SpanAttention]]:
+        """Read layouts, with states from the store where there is one, and left there."""
+        with torch.inference_mode():
+            with watch.stage("encode"):
+                prefix = self._prefix_state()
+            if self._states is None:
+                return read_layerwise(self._model, prefix, wanted, watch)
+            with watch.stage("encode"):
+                sources = list(
+                    dict.fromkeys(ids for own in wanted for ids in own.layout.source_ids)
+                )
+                states = encode_sources(
+                    self._model, prefix, sources, store=self._states, scope=self._scope
+                )
+                questions = [self._questions(prefix, states, own) for own in wanted]
+            with watch.stage("question"):
+                for call in question_calls(
+                    self._model, [reading for own in questions for reading in own.values()]
+                ):
+                    call()
+                return [{name: own.attention() for name, own in read.items()} for read in questions]
+
+    def _questions(
         self,
         prefix: ChunkState,
-        layout: PromptLayout,
-        passes: Mapping[Pass, tuple[SourcePart, ...] | None],
-        store: ChunkStateStore,
-        watch: Stopwatch,
-    ) -> dict[Pass, SpanAttention]:
-        """Read as `layerwise.read_layerwise` does, with states from a store, or for it."""
-        read = {"together": read_together, "apart": read_apart}
-        with watch.stage("encode"):
-            sources = list(dict.fromkeys(layout.source_ids))
-            encoded = encode_sources(self._model, prefix, sources, store=store, scope=self._scope)
-            ready = {
-                parts: gather_states(prefix, encoded, layout, parts=parts)
-                for parts in dict.fromkeys(passes.values())
-            }
-        attention: dict[Pass, SpanAttention] = {}
-        for name, parts in passes.items():
-            with watch.stage(name):
-                attention[name] = read[name](self._model, ready[parts], layout)
-        return attention
+        states: Mapping[tuple[int, ...], ChunkState],
+        wanted: LayoutPasses,
+    ) -> dict[Pass, QuestionReading]:
+        """Return the readings of a layout over states that are there."""
+        ready = {
+            parts: gather_states(prefix, states, wanted.layout, parts=parts)
+            for parts in dict.fromkeys(wanted.passes.values())
+        }
+        return {
+            name: QuestionReading(
+                self._model, ready[parts], wanted.layout, together=name == "together"
+            )
+            for name, parts in wanted.passes.items()
+        }
 
     def _scores(
         self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int

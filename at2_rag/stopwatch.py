@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -23,6 +23,18 @@ class Stopwatch:
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 
-    def timings(self) -> dict[str, float]:
-        """Return the stages so far and the `total`."""
-        return {**self._stages, "total": time.perf_counter() - self._start}
+    def timings(self, shared: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Return the stages so far and the `total`.
+
+        Args:
+            shared: Seconds of further stages that were done for several at once, this one's part;
+                the total is then the sum of all stages, since others were waited for too.
+        """
+        if shared is None:
+            return {**self._stages, "total": time.perf_counter() - self._start}
+        stages = {**shared, **self._stages}
+        return {**stages, "total": sum(stages.values())}
+
+    def part(self, number: int) -> dict[str, float]:
+        """Return the stages so far, divided among so many."""
+        return {name: seconds / number for name, seconds in self._stages.items()}

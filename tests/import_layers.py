@@ -65,7 +65,7 @@ LAYERS: Mapping[str, Layer] = {
         ("values",),
     ),
     "composition": Layer(
-        (("source_scorer",), ("pruner",), ("attribution", "default_pruner")),
+        (("prune_request", "source_scorer"), ("pruner",), ("attribution", "default_pruner")),
         ("values", "leaves", "model", "reading"),
     ),
     "training": Layer(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from at2_rag.attention import AttentionReader, SpanAttention
 from at2_rag.chunk_states import ChunkStateStore, encode_prefix
-from at2_rag.layerwise import read_layerwise
+from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
@@ -68,7 +68,6 @@ def read_by_layers(
     """Return the same, read layer by layer; of parts, where they are given."""
     with torch.inference_mode():
         prefix = encode_prefix(model)
-        found = read_layerwise(
-            model, prefix, layout, {"together": parts, "apart": parts}, Stopwatch()
-        )
+        wanted = LayoutPasses(layout, {"together": parts, "apart": parts})
+        [found] = read_layerwise(model, prefix, [wanted], Stopwatch())
     return found["together"], found["apart"]

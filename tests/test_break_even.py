@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from at2_rag import AT2Pruner, PruneResult
 from at2_rag.break_even import BreakEven
+from at2_rag.cli import main
 from at2_rag.errors import InputError
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -107,3 +111,32 @@ def test_min_tokens_that_is_none(pruner: AT2Pruner, limit: Any) -> None:
 def test_min_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
     with pytest.raises(InputError, match="no limit was given"):
         pruner.prune(QUERY, CHUNKS, min_tokens=5)
+
+
+def test_the_command_tells_both(tmp_path: Path) -> None:
+    folder, corpus = tmp_path / "tiny", tmp_path / "corpus.json"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    corpus.write_text(json.dumps(CHUNKS))
+
+    def told(*arguments: str) -> str:
+        loading = ["--model", str(folder), "--head-weights", "uniform", "--no-states"]
+        command = ["prune", "-q", QUERY, "--top-k", "1", str(corpus), *loading, *arguments]
+        ran = CliRunner().invoke(main, command)
+        assert ran.exit_code == 0, ran.stderr
+        return " ".join(ran.stdout.split())
+
+    small = told("--min-tokens", "9999")
+    assert "Kept 3 of 3 chunks" in small and "nan" not in small
+    assert "was kept as it is, without scoring." in small
+    assert "Saved" not in small
+    rates = told("--tokens-per-second", "10", "--price", "2")
+    found = re.search(
+        r"Saved the generator (\d+) tokens, ([\d.]+) s \(less [\d.]+ s for pruning\), "
+        r"([\d.e-]+) of the price's currency\.",
+        rates,
+    )
+    assert found is not None
+    tokens, seconds, money = map(float, found.groups())
+    assert seconds == pytest.approx(tokens / 10, abs=0.01)
+    assert money == pytest.approx(tokens * 2e-6, rel=0.01)

@@ -12,7 +12,7 @@ import torch
 from at2_rag.chunk_states import PACK_TOKENS, encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.prompt import PromptLayout
-from at2_rag.question_pass import APART_TOKENS, read_apart, read_together
+from at2_rag.question_pass import CALL_TOKENS, read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.state_groups import ready_states
 from tests import brute_force
@@ -187,7 +187,7 @@ def test_many_sources_equal_brute_force() -> None:
     assert counting.passes == [25]
     counting.passes.clear()
     apart = read_apart(counting, states, layout)
-    assert sum(counting.passes) == 230 * 25 > APART_TOKENS >= max(counting.passes)
+    assert sum(counting.passes) == 230 * 25 > CALL_TOKENS >= max(counting.passes)
     assert len(counting.passes) > 1
     brute_force.assert_equal(together, brute_force.together_cached(model, layout))
     brute_force.assert_equal(apart, brute_force.apart(model, layout))
@@ -215,7 +215,7 @@ def test_groups_of_any_cut_give_the_same(limit: int, monkeypatch: pytest.MonkeyP
     for name in (
         "chunk_states.PACK_TOKENS",
         "chunk_states.GROUP_TOKENS",
-        "question_pass.APART_TOKENS",
+        "question_pass.CALL_TOKENS",
     ):
         monkeypatch.setattr(f"at2_rag.{name}", limit)
     model = tiny_model()

@@ -251,22 +251,6 @@ def test_table_in_original_order(passages: Path, model_options: list[str]) -> No
     assert sorted(row.split()[0] for row in rows(ran.stdout)) == ["1", "2", "3", "4", "5"]
 
 
-def test_a_small_context_and_what_was_saved(passages: Path, model_options: list[str]) -> None:
-    small = prune(passages, "--top-k", "1", "--min-tokens", "9999", *model_options)
-    assert small.exit_code == 0, small.stderr
-    assert "Kept 5 of 5 chunks" in small.stdout and "nan" not in small.stdout
-    assert "was kept as it is, without scoring." in " ".join(small.stdout.split())
-    rates = ["--tokens-per-second", "10", "--price", "2"]
-    told = " ".join(prune(passages, "--top-k", "1", *rates, *model_options).stdout.split())
-    tokens, seconds, money = re.search(  # type: ignore[union-attr]
-        r"Saved the generator (\d+) tokens, ([\d.]+) s \(less [\d.]+ s for pruning\), "
-        r"([\d.e-]+) of the price's currency\.",
-        told,
-    ).groups()
-    assert float(seconds) == pytest.approx(int(tokens) / 10, abs=0.01)
-    assert float(money) == pytest.approx(int(tokens) * 2e-6, rel=0.01)
-
-
 def test_table_has_no_title_column_without_titles(model_options: list[str]) -> None:
     ran = prune(*model_options, "--top-k", "1", input="One.\n\nTwo.")
     assert ran.stdout.splitlines()[0].split() == ["Rank", "Score", "Kept", "Text"]

@@ -11,9 +11,9 @@ import torch
 
 from at2_rag.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
 from at2_rag.errors import UnsupportedModelError
-from at2_rag.features import Pass
-from at2_rag.layerwise import read_layerwise
-from at2_rag.question_pass import APART_TOKENS, QUESTION_ROWS, read_apart, read_together
+from at2_rag.layerwise import LayoutPasses, read_layerwise
+from at2_rag.prompt import PromptLayout
+from at2_rag.question_pass import CALL_TOKENS, QUESTION_ROWS, read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.state_groups import SourcePart, gather_states, make_room, ready_states
 from at2_rag.stopwatch import Stopwatch
@@ -29,7 +29,10 @@ from tests.largest_tensor import LargestTensor
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 LENGTHS = [12, 3, 40, 1, 12, 25, 9]
-BOTH: dict[Pass, tuple[SourcePart, ...] | None] = {"together": None, "apart": None}
+
+
+def both(layout: PromptLayout) -> LayoutPasses:
+    return LayoutPasses(layout, {"together": None, "apart": None})
 
 
 def test_many_sources_take_as_many_passes_as_over_states() -> None:
@@ -41,7 +44,7 @@ def test_many_sources_take_as_many_passes_as_over_states() -> None:
     prefix, *passes = counting.passes
     assert prefix == len(layout.prefix_ids)
     assert sum(passes) == sum(map(len, layout.source_ids)) + 25 + 230 * 25
-    assert max(passes) <= max(PACK_TOKENS, APART_TOKENS)
+    assert max(passes) <= max(PACK_TOKENS, CALL_TOKENS)
     brute_force.assert_equal(together, brute_force.together_cached(model, layout))
     brute_force.assert_equal(apart, brute_force.apart(model, layout))
 
@@ -130,8 +133,8 @@ def test_modes_of_the_thread_are_as_before(grad: bool) -> None:
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, LENGTHS)
     with torch.set_grad_enabled(grad):
-        found = read_layerwise(
-            scoring_model, encode_prefix(scoring_model), layout, BOTH, Stopwatch()
+        [found] = read_layerwise(
+            scoring_model, encode_prefix(scoring_model), [both(layout)], Stopwatch()
         )
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled() is grad
@@ -149,11 +152,11 @@ def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None
     right, weight.data = weight.data, torch.zeros(3, 3)
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="shape"):
-            read_layerwise(scoring_model, prefix, layout, BOTH, Stopwatch())
+            read_layerwise(scoring_model, prefix, [both(layout)], Stopwatch())
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_grad_enabled()
         weight.data = right
-        found = read_layerwise(scoring_model, prefix, layout, BOTH, Stopwatch())
+        [found] = read_layerwise(scoring_model, prefix, [both(layout)], Stopwatch())
     brute_force.assert_equal(found["together"], brute_force.together(model, layout))
     brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
 
@@ -163,4 +166,4 @@ def test_a_model_whose_prompts_take_turns_is_refused() -> None:
     model = ScoringModel(tiny_model(rope_parameters=rope), tiny_tokenizer())
     layout = layout_of(model, LENGTHS)
     with pytest.raises(UnsupportedModelError, match="'dynamic' depends on length"):
-        read_layerwise(model, encode_prefix(model), layout, BOTH, Stopwatch())
+        read_layerwise(model, encode_prefix(model), [both(layout)], Stopwatch())

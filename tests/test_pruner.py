@@ -331,7 +331,7 @@ def test_chunks_may_come_from_a_generator(pruner: AT2Pruner) -> None:
 
 def test_timings_are_seconds_of_the_stages(pruner: AT2Pruner, model: Any) -> None:
     timings = pruner.prune(QUERY, CHUNKS, top_k=2).timings
-    stages = {"count", "layout", "encode", "together", "apart", "select"}
+    stages = {"count", "layout", "encode", "question", "select"}
     assert set(timings) == stages | {"total"}
     assert all(timings[stage] > 0 for stage in stages)
     assert sum(timings[stage] for stage in stages) <= timings["total"]
