@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from command_line import add_shared_options, command_of, positive
@@ -142,11 +144,12 @@ def _parts(
     progress: Progress,
 ) -> Iterator[tuple[str, dict[str, Any], list[Table]]]:
     """Measure part by part; yield each part's name, figures and tables."""
-    cases = speed_cases(measured, prompts.prompts)
     count = len(prompts.prompts)
-    runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
-    total = count * options.repeats * len(cases)
-    samples = list(progress.track(runs, total=total, description="speed"))
+    with TemporaryDirectory() as folder:
+        cases = speed_cases(measured, prompts.prompts, Path(folder))
+        runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
+        total = count * options.repeats * len(cases)
+        samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
     share = core_share(samples, UNIT, threads=options.threads)
     tables = [speed_table(figures), stage_table(stages)]
