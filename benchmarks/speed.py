@@ -18,13 +18,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from command_line import add_shared_options, command_of, positive
+from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
 from peak_memory import PeakMemory, measure_peak
+from peers import peer_cases
 from report_files import show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
+from scaling import scaling_record, scaling_table, time_sizes
 from speed_cases import PASSES_OF_CASES, UNIT, speed_cases
 from speed_figures import (
     memory_checks,
@@ -49,6 +52,8 @@ from at2_rag_evals.tables import Table
 FORMAT = 1
 SEED = 0
 LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
+SCALING_ROUNDS = 3
+CALLS = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--items", type=positive, default=8, help="prompts that are timed")
     add("--repeats", type=positive, default=5, help="rounds on each of them")
     add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
+    add("--peers", action="store_true", help="also MiniLM, and LongLLMLingua if it is installed")
+    add("--scaling", type=positive, nargs="+", metavar="N", help="also times with N chunks")
+    add("--callers", type=positive, nargs="+", metavar="N", help="also N threads at once")
     add("--extremes", action="store_true", help="also a chunk of 1 MB, and 1,000 chunks")
     return parser
 
@@ -147,6 +155,8 @@ def _parts(
     count = len(prompts.prompts)
     with TemporaryDirectory() as folder:
         cases = speed_cases(measured, prompts.prompts, Path(folder))
+        if options.peers:
+            cases |= peer_cases(prompts.prompts, model=options.model)
         runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
         total = count * options.repeats * len(cases)
         samples = list(progress.track(runs, total=total, description="speed"))
@@ -165,6 +175,17 @@ def _parts(
     checks = memory_checks(peaks)
     record = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
     yield "memory", {**record, "checks": checks}, [memory_table(peaks), check_table(checks)]
+
+    if options.scaling:
+        sizes = time_sizes(measured, prompts, options.scaling, repeats=SCALING_ROUNDS, seed=SEED)
+        grown = scaling_record(list(sizes))
+        yield "scaling", grown, [scaling_table(grown)]
+
+    if options.callers:
+        times = time_callers(measured, prompts.prompts, options.callers, calls=CALLS)
+        wait = longest_wait(measured, prompts.prompts, calls=CALLS)
+        shared = concurrency_record(times, wait)
+        yield "concurrency", shared, [concurrency_table(shared)]
 
     if options.extremes:
         inputs = [

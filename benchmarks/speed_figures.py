@@ -39,9 +39,11 @@ class SpeedFigures:
 
 
 def summarise(samples: Sequence[Sample]) -> list[SpeedFigures]:
-    """Summarise the samples as the table's rows."""
+    """Summarise the samples as the table's rows; peers' come last."""
+    names = dict.fromkeys(sample.case for sample in samples)
+    known = {row.case for row in ROWS}
     figures = []
-    for row in ROWS:
+    for row in (*ROWS, *(Row(name, name) for name in names if name not in known)):
         seconds = [sample.part(row.stages) for sample in samples if sample.case == row.case]
         ratio = Spread.of(ratios(samples, row.case, reference=UNIT, stages=row.stages))
         figures.append(SpeedFigures(row, ratio, Spread.of(seconds)))

