@@ -19,6 +19,7 @@ from typing import Any
 
 from command_line import add_shared_options, command_of, positive
 from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
+from floor import floor_cases, floor_record, floor_table
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
@@ -28,7 +29,7 @@ from report_files import show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
 from scaling import scaling_record, scaling_table, time_sizes
-from speed_cases import PASSES_OF_CASES, UNIT, speed_cases
+from speed_cases import COLD_CASES, PASSES_OF_CASES, UNIT, speed_cases
 from speed_figures import (
     memory_checks,
     speed_record,
@@ -155,6 +156,7 @@ def _parts(
     count = len(prompts.prompts)
     with TemporaryDirectory() as folder:
         cases = speed_cases(measured, prompts.prompts, Path(folder))
+        cases |= floor_cases(measured, prompts.prompts, COLD_CASES)
         if options.peers:
             cases |= peer_cases(prompts.prompts, model=options.model)
         runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
@@ -162,8 +164,10 @@ def _parts(
         samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
     share = core_share(samples, UNIT, threads=options.threads)
+    floors = floor_record(samples, list(COLD_CASES))
     tables = [speed_table(figures), stage_table(stages)]
-    yield "speed", speed_record(figures, stages, share), tables
+    tables += [floor_table(floors)] if floors else []
+    yield "speed", {**speed_record(figures, stages, share), "floors": floors}, tables
 
     layouts = measured.pruner(JOINT).scoring_model.prompts
     peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": []}

@@ -60,6 +60,8 @@ PASSES_OF_CASES = {
     "from disk, together + apart": TOGETHER_APART,
 }
 
+COLD_CASES = {name: passes for name, passes in PASSES_OF_CASES.items() if name.startswith("cold")}
+
 
 def speed_cases(
     measured: MeasuredModel, prompts: Sequence[Prompt], folder: Path

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from floor import floor_name
 from interleaved import Sample, Spread, ratios
 from peak_memory import PeakMemory
 from report_files import MB
-from speed_cases import PASSES_OF_CASES, ROWS, UNIT, Row
+from speed_cases import COLD_CASES, PASSES_OF_CASES, ROWS, UNIT, Row
 from speed_prompts import CHUNKS
 
 PEAK_LIMIT_MB = 250
@@ -41,7 +42,7 @@ class SpeedFigures:
 def summarise(samples: Sequence[Sample]) -> list[SpeedFigures]:
     """Summarise the samples as the table's rows; peers' come last."""
     names = dict.fromkeys(sample.case for sample in samples)
-    known = {row.case for row in ROWS}
+    known = {row.case for row in ROWS} | set(map(floor_name, COLD_CASES))
     figures = []
     for row in (*ROWS, *(Row(name, name) for name in names if name not in known)):
         seconds = [sample.part(row.stages) for sample in samples if sample.case == row.case]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner
+from at2_rag import AT2Pruner, Chunk
 from at2_rag.model_cache import CACHE_VARIABLE
+from at2_rag.prompt import PromptBuilder
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -98,6 +100,24 @@ def test_memory_of_calls_and_of_states_that_are_kept(report: dict[str, Any]) -> 
     *_, growth = memory["checks"]
     assert growth["value"] == pytest.approx(math.log(many / few, 20), abs=0.005)
     assert {check["limit"] for check in memory["checks"]} == {250, 1.0}
+
+
+def test_the_floor_by_hand(report: dict[str, Any]) -> None:
+    """Of the tiny model: 2 of 3 layers in use, of 32 in 4 heads (2 of keys) and 48 hidden units."""
+    hidden, keys, inner = 32, 16, 48
+    builder = PromptBuilder(tiny_tokenizer(), max_tokens=2048)
+    texts = [
+        [f"Bridge {item} {place} was opened in 1932." for place in range(10)] for item in (1, 2)
+    ]
+    layouts = [builder.independent("What was opened?", list(map(Chunk, own))) for own in texts]
+    question = len(layouts[0].question_ids)
+    chunks = statistics.mean(sum(map(len, own.source_ids)) for own in layouts)
+    layer = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner
+    for own, copies in zip(report["speed"]["floors"], (1, 1 + 10), strict=True):
+        rows = question * copies
+        last = hidden * keys * (chunks + rows) + hidden * hidden * rows
+        assert own["gflop"] == pytest.approx(2 * (layer * (chunks + rows) + last) / 1e9)
+        assert own["met"] == (own["ratio"] <= own["limit"] == 1.3)
 
 
 def test_growth_of_the_time(report: dict[str, Any]) -> None:
