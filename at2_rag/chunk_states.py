@@ -112,9 +112,9 @@ def encode_sources(
 
 
 def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
-    """Tell whether a state from a store has the shapes of one that is made now."""
+    """Tell whether a state from a store has the shapes and numbers of one that is made now."""
     return all(
-        own.shape == (*like.shape[:2], tokens, like.shape[3])
+        own.shape == (*like.shape[:2], tokens, like.shape[3]) and own.dtype == like.dtype
         for own, like in ((state.keys, prefix.keys), (state.values, prefix.values))
     )
 

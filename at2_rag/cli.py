@@ -79,7 +79,8 @@ def main() -> None:
 @click.option(
     "--min-tokens",
     type=click.IntRange(min=1),
-    help="Keep a context of at most so many tokens as it is, without scoring.",
+    help="Keep a context of at most so many tokens as it is, without scoring; of the limits only "
+    "--max-tokens holds then.",
 )
 @click.option(
     "--order",
@@ -113,12 +114,13 @@ def main() -> None:
 @click.option(
     "--tokens-per-second",
     type=click.FloatRange(min=0, min_open=True),
-    help="How fast the generator reads; the output then tells the time it was spared.",
+    help="How fast the generator reads; below the table it then says what time it was spared.",
 )
 @click.option(
     "--price",
     type=click.FloatRange(min=0),
-    help="What the generator charges for a million tokens; the output then tells what was saved.",
+    help="What the generator charges for a million tokens; below the table it then says what was "
+    "saved.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option(
@@ -162,19 +164,16 @@ def prune(
         "min_score": min_score,
         "keep_mass": keep_mass,
     }
-    if all(limit is None for limit in limits.values()):
-        raise click.UsageError(
-            "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
-            "--keep-mass."
-        )
-    try:
-        check_limits(**limits)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
-    if as_json and as_context:
-        raise click.UsageError("--json and --context exclude each other; pass one of them.")
-    if not query.strip():
-        raise click.UsageError("The question given with --query is blank.")
+    rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
+    told = any(rate is not None for rate in rates.values())
+    _check_usage(limits, query)
+    for first, second, names in (
+        (as_json, as_context, "--json and --context"),
+        (told, as_json or as_context, "--tokens-per-second or --price and --json or --context"),
+        (states is not None, no_states, "--states and --no-states"),
+    ):
+        if first and second:
+            raise click.UsageError(f"{names} exclude each other; pass one of them.")
     chunks = _read(source, form)
     if (store := _state_store(states, no_states)) is not None:
         loading["chunk_states"] = store
@@ -189,14 +188,26 @@ def prune(
             click.echo(note, err=True)
         click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:
-        rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
-        stated = any(rate is not None for rate in rates.values())
         print_result(
             result,
             Console(),
             original_order=order == "original",
-            break_even=result.break_even(**rates) if stated else None,
+            break_even=result.break_even(**rates) if told else None,
         )
+
+
+def _check_usage(limits: dict[str, Any], query: str) -> None:
+    if all(limit is None for limit in limits.values()):
+        raise click.UsageError(
+            "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
+            "--keep-mass."
+        )
+    try:
+        check_limits(**limits)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if not query.strip():
+        raise click.UsageError("The question given with --query is blank.")
 
 
 def _read(source: str | None, form: Format | None) -> list[ChunkLike]:

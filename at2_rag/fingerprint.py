@@ -23,6 +23,9 @@ from torch import Tensor
 FORMAT_VERSION = 1
 """Goes up when a model's fingerprint changes by a change of this module."""
 
+STATES_VERSION = 1
+"""Goes up when chunks have other states by a change of this project."""
+
 _ARCHITECTURE = (
     "model_type",
     "hidden_size",
@@ -30,6 +33,14 @@ _ARCHITECTURE = (
     "num_attention_heads",
     "num_key_value_heads",
     "rope_parameters",
+)
+_NOT_NUMERIC = (  # configuration that changes no number, or is in the scope by itself
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
 )
 _PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
 
@@ -92,6 +103,38 @@ def cached_fingerprint(
     except OSError:
         pass
     return fingerprint
+
+
+def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int) -> str:
+    """Return what decides the states of chunks beside their own tokens, 64 hexadecimal digits.
+
+    More than the fingerprint, which is for head weights: these bear with weights that are equal
+    after rounding to bfloat16, and with another version of transformers.
+
+    Args:
+        base: The transformers base model, all of its layers.
+        fingerprint: Its fingerprint.
+        template_hash: Hash of the prompt's template.
+        depth: Layers in use.
+    """
+    config = {
+        name: value
+        for name, value in base.config.to_dict().items()
+        if name not in _NOT_NUMERIC and not name.startswith("_attn_implementation")
+    }
+    known = [STATES_VERSION, version("transformers"), fingerprint, template_hash, depth, config]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+    for parameter in base.parameters():
+        digest.update(str(parameter.dtype).encode())
+        values = parameter.detach()
+        if values.is_floating_point() and not _is_bfloat16(values):
+            digest.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_bfloat16(values: Tensor) -> bool:
+    """Tell whether bfloat16 holds all values as they are."""
+    return torch.equal(values.to(torch.bfloat16).to(values.dtype), values)
 
 
 def _tensor_digest(parameter: Tensor) -> bytes:

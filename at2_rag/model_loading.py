@@ -56,15 +56,23 @@ def load_model(
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 where the device computes it natively, else float32."""
-    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if platform.machine().lower() in _X86:
-        # There torch counts what has AVX-512 alone as supported: emulated, a third of float32's
-        # speed. What has AMX for bfloat16 has these instructions, too.
-        native = native and torch.cpu._is_avx512_bf16_supported()
+    native = device.type == "cpu" and _cpu_has_bfloat16()
     if device.type == "cuda" and torch.cuda.is_available():
         with torch.cuda.device(device):
             native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not built_in or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if platform.machine().lower() not in _X86:
+        return True
+    # There torch counts what has AVX-512 alone as supported: emulated, a third of float32's speed.
+    # What has AMX for bfloat16 has these instructions, too.
+    tells = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return tells is not None and bool(tells())
 
 
 def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -30,6 +30,9 @@ ANSWER_START = "\n\nAnswer:"
 WINDOW_TOKENS = 1024
 """Longest piece of a chunk that independent reading encodes at once."""
 
+QUESTION_ROOM = 64
+"""Tokens that are left for a question where the model's window is short."""
+
 WINDOW_OVERLAP = 128
 """Tokens that two neighbouring windows of a long chunk share."""
 
@@ -225,23 +228,36 @@ class PromptBuilder:
             PromptTooLongError: If the question alone leaves no room for chunks.
         """
         question = self._question(query)
-        sources, owners = self.windows(chunks, room=len(question))
+        sources, owners = self.windows(chunks, question_tokens=len(question))
         return self._layout(sources, owners, question)
 
     def windows(
-        self, chunks: Sequence[Chunk], *, room: int = 2 * WINDOW_OVERLAP
+        self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
     ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
         """Return chunks as sources that are read independently.
 
+        Where the model's window is hardly larger than `WINDOW_TOKENS`, questions of up to
+        `QUESTION_ROOM` tokens find the same sources; longer ones have others.
+
         Args:
             chunks: The chunks.
-            room: Tokens that are to be left for the question. They make a difference only where
-                the model's window is hardly larger than `WINDOW_TOKENS`.
+            question_tokens: Tokens of the question.
 
         Returns:
             Ids of each source, and the chunk that it is of.
+
+        Raises:
+            PromptTooLongError: If the model's window leaves no room for chunks.
         """
-        window = min(WINDOW_TOKENS, self.max_tokens - len(self._prefix_ids) - room)
+        room = self.max_tokens - len(self._prefix_ids)
+        # Short windows are cut so that a question can still be asked, however long it may be.
+        kept_free = max(question_tokens, min(QUESTION_ROOM, room // 2))
+        window = min(WINDOW_TOKENS, room - kept_free)
+        if window < 1:
+            raise PromptTooLongError(
+                f"the prompt around the chunks has {len(self._prefix_ids) + question_tokens} "
+                f"tokens, the scoring model takes {self.max_tokens}; use another model"
+            )
         sources: list[tuple[int, ...]] = []
         owners: list[int] = []
         for index, ids in enumerate(self._sources(chunks)):

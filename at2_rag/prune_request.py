@@ -60,6 +60,7 @@ class PruneRequest:
         limits: How much is kept.
         count: Counts tokens.
         separator: What stands between two chunks of the context.
+        alone: Whether nothing else is done meanwhile, so that all time that passes is its own.
 
     Attributes:
         query: The question.
@@ -79,11 +80,13 @@ class PruneRequest:
         *,
         count: TokenCounter,
         separator: str,
+        alone: bool = True,
     ) -> None:
         self.query = query
         self._given, self.views = checked_chunks(query, chunks)
         self.watch = Stopwatch()
         self._limits, self._count, self._separator = limits, count, separator
+        self._alone = alone
         self._rendered = [view.rendered for view in self.views]
         if self.views:
             with self.watch.stage("count"):
@@ -101,7 +104,8 @@ class PruneRequest:
         limits = self._limits
         if not self.views:
             return self._result((), ())
-        if self.tokens > min(limits.min_tokens or 0, limits.max_tokens or self.tokens):
+        small = limits.min_tokens is not None and self.tokens <= limits.min_tokens
+        if not small or (limits.max_tokens is not None and self.tokens > limits.max_tokens):
             return None
         note = (
             f"The context has {self.tokens:,} tokens, at most min_tokens={limits.min_tokens:,}, "
@@ -109,23 +113,24 @@ class PruneRequest:
         )
         return self._all_kept(note, skipped=True)
 
-    def after_failure(self, error: Exception) -> PruneResult:
-        """Return the result that keeps every chunk because scoring failed."""
+    def after_failure(self, error: Exception, *, shared: Mapping[str, float]) -> PruneResult:
+        """Return the result that keeps every chunk because scoring failed; `shared` as below."""
         note = f"Scoring failed, so that all {len(self.views)} chunks were kept, unranked."
-        return self._all_kept(note, error=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        return self._all_kept(note, error=reason, timings=self._timings(shared))
 
     def with_scores(
         self,
         scores: npt.NDArray[np.float64],
         *,
-        shared: Mapping[str, float] | None = None,
+        shared: Mapping[str, float],
         additive: bool,
     ) -> PruneResult:
         """Return what is kept by scores [S].
 
         Args:
             scores: One a chunk.
-            shared: Seconds a stage of this request's part in what was done for several.
+            shared: Seconds a stage of this request's part in what was done for one or several.
             additive: Whether scores add up and are no logits.
         """
         scored = scored_chunks(self._given, self.views, scores)
@@ -142,7 +147,7 @@ class PruneRequest:
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
             notes=(*chosen.notes, _KEEP_MASS_NOTE) if odd else chosen.notes,
-            timings=self.watch.timings(shared),
+            timings=self._timings(shared),
         )
 
     def _all_kept(self, note: str, **why: Any) -> PruneResult:
@@ -155,25 +160,13 @@ class PruneRequest:
             "tokens_before": self.tokens,
             "tokens_after": self.tokens,
             "separator": self._separator,
-            "timings": self.watch.timings(),
+            "timings": self._timings({}),
             **fields,
         }
         return PruneResult(self.query, kept, dropped, **found)
 
+    def _timings(self, shared: Mapping[str, float]) -> dict[str, float]:
+        return self.watch.timings(shared, elapsed=self._alone)
+
     def _tokens_of(self, indices: Sequence[int]) -> int:
         return self._count(self._separator.join(self._rendered[index] for index in indices))
-
-
-def request_groups(
-    requests: Sequence[PruneRequest], *, most_tokens: int
-) -> list[list[PruneRequest]]:
-    """Group requests in their order, so that each group has few tokens or a single request."""
-    groups: list[list[PruneRequest]] = []
-    size = 0
-    for request in requests:
-        if not groups or size + request.tokens > most_tokens:
-            groups.append([])
-            size = 0
-        groups[-1].append(request)
-        size += request.tokens
-    return groups

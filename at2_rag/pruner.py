@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,11 +21,12 @@ from at2_rag.chunks import DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChun
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
-from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.fingerprint import cached_fingerprint, model_fingerprint, states_scope
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model, torch_dtype_of
-from at2_rag.prune_request import Limits, PruneRequest, request_groups
+from at2_rag.prompt import PromptLayout
+from at2_rag.prune_request import Limits, PruneRequest
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.selection import Order
 from at2_rag.source_scorer import SourceScorer
@@ -34,9 +35,6 @@ from at2_rag.token_counting import TokenCounter, resolve_token_counter
 from at2_rag.weight_lookup import resolve_head_weights
 
 logger = logging.getLogger(__name__)
-
-BATCH_TOKENS = 16384
-"""Most tokens of chunks that `prune_batch` has in memory at a time, but for a larger request."""
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""
@@ -130,12 +128,16 @@ class AT2Pruner:
         self._count: TokenCounter = resolve_token_counter(
             tokenizer if token_counter is None else token_counter
         )
-        dtype, depth = self.scoring_model.dtype, self.scoring_model.depth
+        scope = ""
+        if chunk_states is not None:
+            scope = states_scope(
+                base,
+                fingerprint=fingerprint or "",
+                template_hash=template_hash,
+                depth=self.scoring_model.depth,
+            )
         self._scorer = SourceScorer(
-            self.scoring_model,
-            self.head_weights,
-            states=chunk_states,
-            scope=f"{fingerprint}/{template_hash}/{depth}/{dtype}",
+            self.scoring_model, self.head_weights, states=chunk_states, scope=scope
         )
 
     @classmethod
@@ -286,7 +288,8 @@ class AT2Pruner:
                 this, in (0, 1]. Means little where `head_weights.score_scale` is "additive", as
                 with "uniform": such scores are not logits. The result's notes say so.
             min_tokens: Keep a context of at most so many tokens as it is, without scoring: there
-                is little to save. `max_tokens` holds all the same. None to score in any case.
+                is little to save. Of the limits only `max_tokens` holds then. None to score in any
+                case.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
 
         Raises:
@@ -317,37 +320,66 @@ class AT2Pruner:
         changes scores by rounding alone. Of the time of such a pass each result has an equal part.
         """
         own = Limits(**limits)
-        asked = [self._request(query, chunks, own) for query, chunks in requests]
+        asked = [self._request(query, chunks, own, alone=False) for query, chunks in requests]
         results = [request.without_scores() for request in asked]
-        open_requests = [
-            request for request, result in zip(asked, results, strict=True) if result is None
-        ]
-        scored = iter(
-            result
-            for group in request_groups(open_requests, most_tokens=BATCH_TOKENS)
-            for result in self._scored(group)
-        )
+        waiting = [own for own, result in zip(asked, results, strict=True) if result is None]
+        scored = iter(self._scored(waiting))
         return [result or next(scored) for result in results]
 
-    def _request(self, query: str, chunks: Iterable[ChunkLike], limits: Limits) -> PruneRequest:
-        return PruneRequest(query, chunks, limits, count=self._count, separator=self.separator)
+    def _request(
+        self, query: str, chunks: Iterable[ChunkLike], limits: Limits, *, alone: bool = True
+    ) -> PruneRequest:
+        return PruneRequest(
+            query, chunks, limits, count=self._count, separator=self.separator, alone=alone
+        )
 
     def _scored(self, requests: Sequence[PruneRequest]) -> list[PruneResult]:
-        """Return the results of requests that are scored in the same passes."""
-        alone = len(requests) == 1
-        watch = requests[0].watch if alone else Stopwatch()
+        """Score requests, several in the same passes."""
+        found: dict[int, PruneResult] = {}
+        layouts: dict[int, PromptLayout] = {}
+        for place, request in enumerate(requests):
+            try:
+                layouts[place] = self._scorer.lay_out(*request.pair, request.watch)
+            except Exception as error:
+                found[place] = self._after_failure(request, error)
+        for group in self._scorer.groups(layouts):
+            found |= self._scored_together({place: requests[place] for place in group}, layouts)
+        return [found[place] for place in range(len(requests))]
+
+    def _scored_together(
+        self, requests: Mapping[int, PruneRequest], layouts: Mapping[int, PromptLayout]
+    ) -> dict[int, PruneResult]:
+        """Score the requests of a group in the same passes; one by one where that fails."""
+        watch = Stopwatch()
         try:
-            scores = self._scorer.many([request.pair for request in requests], watch)
+            scores = self._scorer.read([layouts[place] for place in requests], watch)
         except Exception as error:
-            if not alone:  # one by one, so that only those fail that have to
-                return [result for request in requests for result in self._scored([request])]
-            if self.on_error == "raise":
-                raise
-            logger.exception("scoring failed, all %d chunks are kept", len(requests[0].views))
-            return [requests[0].after_failure(error)]
-        shared = None if alone else watch.part(len(requests))
+            if len(requests) == 1:
+                return {
+                    place: self._after_failure(own, error, watch) for place, own in requests.items()
+                }
+            logger.warning("%d requests failed together, each is tried alone", len(requests))
+            return {
+                place: result
+                for place, own in requests.items()
+                for result in self._scored_together({place: own}, layouts).values()
+            }
         additive = self.head_weights.score_scale == "additive"
-        return [
-            request.with_scores(own, shared=shared, additive=additive)
-            for request, own in zip(requests, scores, strict=True)
-        ]
+        shared = watch.part(len(requests))
+        return {
+            place: own.with_scores(found, shared=shared, additive=additive)
+            for (place, own), found in zip(requests.items(), scores, strict=True)
+        }
+
+    def _after_failure(
+        self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None
+    ) -> PruneResult:
+        """Return the result of a request that can't be scored.
+
+        Raises:
+            Exception: The error, unless the pruner keeps all then.
+        """
+        if self.on_error == "raise":
+            raise error
+        logger.error("scoring failed, all %d chunks are kept", len(request.views), exc_info=error)
+        return request.after_failure(error, shared={} if watch is None else watch.part(1))

@@ -30,6 +30,9 @@ from at2_rag.sentence_tokens import (
 from at2_rag.state_groups import SourcePart, gather_states
 from at2_rag.stopwatch import Stopwatch
 
+BATCH_TOKENS = 16384
+"""Most tokens that layouts of one group have; a larger layout is by itself."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -71,39 +74,71 @@ class SourceScorer:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        return self.many([(query, chunks)], watch)[0]
+        return self.read([self.lay_out(query, chunks, watch)], watch)[0] if chunks else np.zeros(0)
 
-    def many(
-        self, requests: Sequence[tuple[str, Sequence[Chunk]]], watch: Stopwatch
-    ) -> list[Floats]:
-        """Return the scores of several questions with their chunks, read in the same passes.
-
-        Chunks that several have in common are read once. All their states (in joint reading: all
-        prompts) are in memory at a time.
-
-        Args:
-            requests: Questions with their chunks.
-            watch: Takes the time of each stage, all requests together.
+    def lay_out(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
+        """Lay out a question with its chunks.
 
         Raises:
-            PromptTooLongError: As in `chunks`, like `ScoringError`.
+            PromptTooLongError: As in `chunks`.
         """
-        asked = [(query, chunks) for query, chunks in requests if chunks]
-        layouts = [self._layout(query, chunks, watch) for query, chunks in asked]
-        attention: list[dict[Pass, SpanAttention]] = []
-        if layouts and self._weights.reading == "joint":
+        prompts = self._model.prompts
+        with watch.stage("layout"):
+            lay_out = prompts.joint if self._weights.reading == "joint" else prompts.independent
+            return lay_out(query, chunks)
+
+    def groups(self, layouts: Mapping[int, PromptLayout]) -> list[list[int]]:
+        """Group layouts, by their keys, so that each group has few tokens or one layout.
+
+        What counts is what the model reads and has in memory: in joint reading the prompts, padded
+        to the longest; else the sources and all copies of the question.
+        """
+        joint = self._weights.reading == "joint"
+        sizes = {
+            key: len(own.input_ids) if joint else self._tokens_read(own)
+            for key, own in layouts.items()
+        }
+        found: list[list[int]] = []
+        size = 0
+        for key in sorted(layouts, key=sizes.__getitem__):
+            size = sizes[key] * (len(found[-1]) + 1) if joint and found else size + sizes[key]
+            if not found or size > BATCH_TOKENS:
+                found.append([])
+                size = sizes[key]
+            found[-1].append(key)
+        return found
+
+    def read(self, layouts: Sequence[PromptLayout], watch: Stopwatch) -> list[Floats]:
+        """Return the scores of the chunks of several layouts, read in the same passes.
+
+        Chunks that several have in common are read once. All their states (in joint reading: all
+        prompts, padded) are in memory at a time.
+
+        Args:
+            layouts: Layouts with at least one chunk each.
+            watch: Takes the time of each stage, all layouts together.
+
+        Raises:
+            ScoringError: As in `chunks`.
+        """
+        attention: list[dict[Pass, SpanAttention]]
+        if self._weights.reading == "joint":
             with watch.stage("joint"):
                 attention = [{"joint": own} for own in self._model.read_joint(layouts)]
-        elif layouts:
+        else:
             passes = self._passes
-            attention = self._read_independent(
-                [LayoutPasses(layout, passes) for layout in layouts], watch
-            )
-        found = iter(
-            self._scores(own, layout.owners, len(chunks))
-            for own, layout, (_, chunks) in zip(attention, layouts, asked, strict=True)
-        )
-        return [next(found) if chunks else np.zeros(0) for _, chunks in requests]
+            wanted = [LayoutPasses(layout, passes) for layout in layouts]
+            attention = self._read_independent(wanted, watch)
+        return [
+            self._scores(own, layout.owners, max(layout.owners) + 1)
+            for own, layout in zip(attention, layouts, strict=True)
+        ]
+
+    def _tokens_read(self, layout: PromptLayout) -> int:
+        """Return how many tokens an independent reading runs through the model."""
+        sources = set(layout.source_ids)
+        copies = sum(1 if name == "together" else len(sources) for name in self._passes)
+        return sum(map(len, sources)) + copies * len(layout.question_ids)
 
     def keep_states(self, chunks: Sequence[Chunk]) -> None:
         """Read chunks that the store has no states of, and leave them there.
@@ -139,7 +174,7 @@ class SourceScorer:
         places = sentence_places(chunks)
         if not places:
             return ()
-        layout, prompts = self._layout(query, chunks, Stopwatch()), self._model.prompts
+        layout, prompts = self.lay_out(query, chunks, Stopwatch()), self._model.prompts
         if self._weights.reading == "joint":
             spans = prompt_spans(prompts, layout, chunks, places)
             read = self._model.read_joint([layout], spans=[spans])
@@ -153,12 +188,6 @@ class SourceScorer:
     def _passes(self) -> dict[Pass, tuple[SourcePart, ...] | None]:
         """The passes of the head weights, each over whole sources."""
         return dict.fromkeys(self._weights.spec.passes)
-
-    def _layout(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
-        prompts = self._model.prompts
-        with watch.stage("layout"):
-            lay_out = prompts.joint if self._weights.reading == "joint" else prompts.independent
-            return lay_out(query, chunks)
 
     def _read_sentences(
         self, layout: PromptLayout, sentences: SentenceParts

@@ -74,7 +74,7 @@ def index(
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))
     counts, size = store.counts, store.disk_size
     click.echo(
-        f"{len(chunks):,} chunks: {counts.misses:,} read now, {counts.disk_hits:,} known; "
+        f"{len(chunks):,} chunks: {counts.misses:,} states made now, {counts.disk_hits:,} known; "
         f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} GB in {folder}"
     )
     if counts.unwritten:
@@ -82,9 +82,12 @@ def index(
             f"{counts.unwritten:,} states could not be written; free some space or pass another "
             "--states"
         )
-    if size.states < counts.misses + counts.disk_hits and counts.misses:
+    if counts.evicted or counts.too_large:
         Console(stderr=True).print(
-            "Not all of them fit; pass --max-gb to keep more.", style="yellow", highlight=False
+            f"Not all states fit ({counts.evicted:,} were removed to keep the bound, "
+            f"{counts.too_large:,} exceed it by themselves); pass --max-gb to keep more.",
+            style="yellow",
+            highlight=False,
         )
 
 
@@ -117,12 +120,14 @@ def info(states: Path | None) -> None:
 @click.confirmation_option("--yes", prompt="Remove all chunk states that are kept?")
 @verbose_option
 def clear(states: Path | None) -> None:
-    """Remove all chunk states that are kept; nothing else in the folder is touched."""
+    """Remove all chunk states that are kept; nothing else in the folder is touched.
+
+    `at2-rag prune` then keeps none any more, until `at2-rag index` or --states asks for it.
+    """
     from at2_rag.state_files import StateFiles
 
     folder = states or default_states_folder()
     removed = 0
     if folder.is_dir():
-        files = StateFiles(folder)
-        removed = sum(files.remove(key) for key in files.keys())
+        removed = StateFiles(folder).clear()
     click.echo(f"{removed:,} states removed from {folder}")

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError, StorageError
-from at2_rag.whole_files import check_writable, remove_leftovers, write_whole
+from at2_rag.whole_files import remove_leftovers, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _MAGIC = b"at2rag01"
 _DIGEST_BYTES = 16
 _ENDING = ".state"
 _KEY = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(_KEY.pattern + re.escape(_ENDING))
 _LIMIT_FILE = "limit.json"
 _SLACK = 16
 """The part of the bound, one in so many, that is written before the folder is looked at again."""
@@ -66,27 +67,35 @@ class StateFiles:
 
     Attributes:
         max_bytes: The bound.
-        damaged: Files found damaged so far, each dropped.
-        unwritten: States so far that couldn't be written, for want of room among others.
+        damaged: Files so far that were found damaged, and dropped, or couldn't be read.
+        unwritten: States so far that couldn't be written, for want of room on the disk, say.
+        too_large: States so far that were not written because they exceed the bound by themselves.
+        evicted: Files that were removed so far to keep the bound.
 
     Raises:
         InputError: If the bound isn't positive.
-        StorageError: If the folder can't be made or written to.
+        StorageError: If the folder isn't there and can't be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, max_bytes: int | None = None) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise InputError(f"max_bytes is {max_bytes}; pass a positive number of bytes")
         self.folder = Path(folder)
-        self.damaged = self.unwritten = 0
+        self.damaged = self.unwritten = self.too_large = self.evicted = 0
         self._lock = threading.Lock()
         self._allowance = 0  # bytes that may be written before the folder is looked at again
-        _make_private(self.folder)
+        try:
+            self._make_folder()
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder} can't be made ({error.strerror or error}); choose another folder"
+            ) from error
         remove_leftovers(self.folder)
         self.max_bytes = max_bytes or _noted_limit(self.folder) or DEFAULT_MAX_BYTES
         if max_bytes is not None:
-            _note_limit(self.folder, max_bytes)
-            self._make_room(0)
+            with suppress(OSError):  # where nothing can be written the bound still holds for this
+                _note_limit(self.folder, max_bytes)
+                self._make_room(0)
 
     def get(self, key: str) -> ChunkState | None:
         """Return the state kept under a key; None if there is none, or none that is whole."""
@@ -96,36 +105,36 @@ class StateFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            logger.warning("%s can't be read: %s", path, error)
+            self._note_damage("%s can't be read: %s", path, error.strerror or error)
             return None
         state = _decoded(key, data)
         if state is None:
-            logger.warning("%s is damaged and was dropped", path)
-            self.drop(key)
+            self._note_damage("%s is damaged and was dropped", path)
+            with suppress(OSError):
+                path.unlink()
             return None
-        with suppress(OSError):
-            os.utime(path)
+        self.touch(key)
         return state
+
+    def touch(self, key: str) -> None:
+        """Note that a state was used now."""
+        with suppress(OSError):
+            os.utime(self._path(key))
 
     def put(self, key: str, state: ChunkState) -> None:
         """Keep a state, unless it can't be written or is larger than the bound."""
-        data = _encoded(key, state)
+        path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
-            self._note_unwritten(f"it has {len(data)} bytes, max_bytes is {self.max_bytes}")
+            with self._lock:
+                self.too_large += 1
             return
-        self._make_room(len(data))
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
-            write_whole(self._path(key), data)
+            self._make_room(len(data))
+            self._make_folder()  # it may have been removed meanwhile
+            write_whole(path, data, private=True)
         except OSError as error:
-            self._note_unwritten(error.strerror or str(error))
-
-    def drop(self, key: str) -> None:
-        """Remove a state that proved damaged."""
-        with self._lock:
-            self.damaged += 1
-        with suppress(OSError):
-            self._path(key).unlink()
+            if not self.has(key):  # else another process was quicker, and holds it open
+                self._note_unwritten(error.strerror or str(error))
 
     def size(self) -> FolderSize:
         """Return what the folder holds."""
@@ -138,15 +147,38 @@ class StateFiles:
 
     def has(self, key: str) -> bool:
         """Tell whether a state is there, whole or not."""
-        return self._path(key).exists()
+        return os.path.isfile(self._path(key))
 
     def remove(self, key: str) -> bool:
-        """Remove a state; return whether it was there."""
+        """Remove a state; return whether it was there.
+
+        Raises:
+            StorageError: If it is there and can't be removed.
+        """
+        path = self._path(key)
         try:
-            self._path(key).unlink()
+            path.unlink()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise StorageError(
+                f"{path} can't be removed ({error.strerror or error}); close what uses it, or "
+                "check who owns it"
+            ) from error
         return True
+
+    def clear(self) -> int:
+        """Remove all states, and the folder if nothing else is in it; return how many there were.
+
+        Raises:
+            StorageError: If one can't be removed.
+        """
+        removed = sum(self.remove(key) for key in self.keys())
+        with suppress(OSError):
+            (self.folder / _LIMIT_FILE).unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+        return removed
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -156,9 +188,9 @@ class StateFiles:
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return time of last use in ns, size and path of each file."""
         found = []
-        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as entries:
             for entry in entries:
-                if _KEY.fullmatch(entry.name.removesuffix(_ENDING)):
+                if _FILE.fullmatch(entry.name):
                     with suppress(OSError):  # gone meanwhile
                         status = entry.stat()
                         found.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
@@ -179,10 +211,25 @@ class StateFiles:
                 for _, size, path in files:
                     if total <= most:
                         break
-                    with suppress(OSError):
+                    try:
                         path.unlink()
+                    except FileNotFoundError:
+                        pass
+                    except OSError:  # another's, or in use
+                        continue
                     total -= size
+                    self.evicted += 1
+                if total + needed > self.max_bytes:
+                    raise OSError("max_bytes is reached, and files can't be removed")
             self._allowance = max(0, min(slack, self.max_bytes - total - needed))
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _note_damage(self, message: str, *values: object) -> None:
+        with self._lock:
+            self.damaged += 1
+        logger.warning(message, *values)
 
     def _note_unwritten(self, reason: str) -> None:
         with self._lock:
@@ -192,22 +239,9 @@ class StateFiles:
             logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
 
 
-def _make_private(folder: Path) -> None:
-    missing = not folder.exists()
-    check_writable(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if missing:
-            folder.chmod(0o700)
-    except OSError as error:
-        raise StorageError(
-            f"{folder} can't be made ({error.strerror or error}); choose another folder"
-        ) from error
-
-
 def _note_limit(folder: Path, max_bytes: int) -> None:
-    with suppress(OSError):  # on a full disk the bound still holds for this process
-        write_whole(folder / _LIMIT_FILE, json.dumps({"max_bytes": max_bytes}).encode())
+    data = json.dumps({"max_bytes": max_bytes}).encode()
+    write_whole(folder / _LIMIT_FILE, data, private=True)
 
 
 def _noted_limit(folder: Path) -> int | None:
@@ -215,7 +249,7 @@ def _noted_limit(folder: Path) -> int | None:
         noted = json.loads((folder / _LIMIT_FILE).read_bytes())["max_bytes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return noted if isinstance(noted, int) and noted > 0 else None
+    return noted if type(noted) is int and noted > 0 else None
 
 
 def _encoded(key: str, state: ChunkState) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from at2_rag.state_files import FolderSize, StateFiles
 
 DEFAULT_MEMORY_BYTES = 2**30
 
+_TOUCH_SECONDS = 60.0
+"""How long a file may look unused while its state is used from memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class StateCounts:
@@ -24,8 +28,10 @@ class StateCounts:
         memory_hits: States that were in memory.
         disk_hits: States that were on disk alone.
         misses: States that were nowhere, or not whole, so that the model had to read the source.
-        damaged: Files that were found damaged, and dropped.
+        damaged: Files that were found damaged, and dropped, or couldn't be read.
         unwritten: States that couldn't be written to disk.
+        too_large: States that are larger than the folder's bound by themselves.
+        evicted: Files that were removed to keep the folder's bound.
         memory_bytes: Bytes of the states in memory.
     """
 
@@ -34,14 +40,25 @@ class StateCounts:
     misses: int
     damaged: int
     unwritten: int
+    too_large: int
+    evicted: int
     memory_bytes: int
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """A state in memory, and when its file was last noted as used, by `time.monotonic`."""
+
+    state: ChunkState
+    touched: float
 
 
 class StateStore(MutableMapping[str, ChunkState]):
     """Keeps chunk states for later queries, the most recently used in memory.
 
     A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.
-    Thread-safe; a folder may be shared by many stores and processes.
+    Thread-safe; a folder may be shared by many stores and processes, which may remove at any time
+    what iteration has just told of.
 
     Args:
         folder: Where states outlive the process; None for in memory only.
@@ -65,8 +82,8 @@ class StateStore(MutableMapping[str, ChunkState]):
             raise InputError(
                 f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
             )
-        self._memory: LRUCache[str, ChunkState] = LRUCache(
-            max_memory_bytes, getsizeof=lambda state: state.nbytes
+        self._memory: LRUCache[str, _Remembered] = LRUCache(
+            max_memory_bytes, getsizeof=lambda own: own.state.nbytes
         )
         self._files = None if folder is None else StateFiles(folder, max_bytes=max_disk_bytes)
         self._lock = threading.Lock()
@@ -83,6 +100,8 @@ class StateStore(MutableMapping[str, ChunkState]):
                 misses=self._misses,
                 damaged=0 if files is None else files.damaged,
                 unwritten=0 if files is None else files.unwritten,
+                too_large=0 if files is None else files.too_large,
+                evicted=0 if files is None else files.evicted,
                 memory_bytes=int(self._memory.currsize),
             )
 
@@ -92,11 +111,18 @@ class StateStore(MutableMapping[str, ChunkState]):
         return FolderSize(0, 0) if self._files is None else self._files.size()
 
     def __getitem__(self, key: str) -> ChunkState:
+        now = time.monotonic()
         with self._lock:
-            state = self._memory.get(key)
-            if state is not None:
+            known = self._memory.get(key)
+            if known is not None:
                 self._memory_hits += 1
-                return state
+                stale = now - known.touched > _TOUCH_SECONDS
+                if stale:
+                    known.touched = now
+        if known is not None:
+            if stale and self._files is not None:
+                self._files.touch(key)
+            return known.state
         state = None if self._files is None else self._files.get(key)
         with self._lock:
             if state is None:
@@ -135,6 +161,17 @@ class StateStore(MutableMapping[str, ChunkState]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def clear(self) -> None:
+        """Remove all states, in memory and on disk.
+
+        Raises:
+            StorageError: If a file can't be removed.
+        """
+        with self._lock:
+            self._memory.clear()
+        if self._files is not None:
+            self._files.clear()
+
     def _remember(self, key: str, state: ChunkState) -> None:
         if state.nbytes <= self._memory.maxsize:
-            self._memory[key] = state
+            self._memory[key] = _Remembered(state, time.monotonic())

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds per stage, and in all since it was made."""
+    """Seconds per stage, and since it was made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -23,17 +23,19 @@ class Stopwatch:
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 
-    def timings(self, shared: Mapping[str, float] | None = None) -> dict[str, float]:
+    def timings(
+        self, shared: Mapping[str, float] | None = None, *, elapsed: bool = True
+    ) -> dict[str, float]:
         """Return the stages so far and the `total`.
 
         Args:
-            shared: Seconds of further stages that were done for several at once, this one's part;
-                the total is then the sum of all stages, since others were waited for too.
+            shared: Seconds of further stages that another watch took, this one's part.
+            elapsed: Whether the total is the time since the watch was made, or the sum of all
+                stages, where others were waited for meanwhile.
         """
-        if shared is None:
-            return {**self._stages, "total": time.perf_counter() - self._start}
-        stages = {**shared, **self._stages}
-        return {**stages, "total": sum(stages.values())}
+        stages = {**(shared or {}), **self._stages}
+        total = time.perf_counter() - self._start if elapsed else sum(stages.values())
+        return {**stages, "total": total}
 
     def part(self, number: int) -> dict[str, float]:
         """Return the stages so far, divided among so many."""

@@ -16,20 +16,30 @@ _PART = re.compile(rf"\.{re.escape(_HOST)}-(\d+)-\d+\.part$")
 _numbers = count()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file under a name of this process's own, then give it its name.
+
+    Args:
+        path: The file.
+        data: What it is to hold.
+        private: Whether only this user may read it.
 
     Raises:
         OSError: If it can't be written; nothing of it is left then.
     """
     part = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}-{next(_numbers)}.part")
     try:
-        part.write_bytes(data)
+        with open(part, "xb", opener=_private_opener if private else None) as file:
+            file.write(data)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,7 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from at2_rag.fingerprint import FORMAT_VERSION, cached_fingerprint, model_fingerprint
+from at2_rag.fingerprint import (
+    FORMAT_VERSION,
+    cached_fingerprint,
+    model_fingerprint,
+    states_scope,
+)
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -244,3 +249,32 @@ def test_a_load_in_another_dtype_is_a_model_of_its_own(source: Source, tmp_path:
     for _ in range(2):
         half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
         assert (half, cached(source.folder, cache, source)) == (f"{1:064x}", f"{2:064x}")
+
+
+# --- what chunk states are bound to -------------------------------------------------------------
+
+
+def scope(model: Any, **changed: Any) -> str:
+    known = {"fingerprint": "f", "template_hash": "t", "depth": 2, **changed}
+    return states_scope(model.base_model, **known)
+
+
+def test_states_of_the_same_model_are_found_from_a_folder_and_an_object(tmp_path: Path) -> None:
+    model = halved()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert scope(loaded) == scope(model) == scope(copy.deepcopy(model).train())
+
+
+def test_states_are_bound_to_more_than_the_fingerprint() -> None:
+    model = halved()
+    others = [scope(model, fingerprint="g"), scope(model, template_hash="u"), scope(model, depth=1)]
+    others += [scope(copy.deepcopy(model).to(torch.bfloat16)), scope(halved(rms_norm_eps=1e-3))]
+    finer = copy.deepcopy(model)
+    with torch.no_grad():
+        next(finer.base_model.parameters()).mul_(1 + 1e-6)
+    assert fingerprint(finer) == fingerprint(model), "head weights bear with it"
+    others.append(scope(finer))
+    granite = halved(model_type="granite")
+    others += [scope(granite), scope(halved(model_type="granite", residual_multiplier=0.5))]
+    assert len({scope(model), *others}) == 1 + len(others)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner, StateStore
-from at2_rag import pruner as pruner_module
+from at2_rag import AT2Pruner, StateStore, source_scorer
 from at2_rag.chunks import as_chunk
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.head_weights import HeadWeights
@@ -18,6 +18,7 @@ from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
 TEXTS = [f"The river {number} flows to the sea. " * (1 + number % 4) for number in range(12)]
+QUERY = "where does the river flow?"
 REQUESTS: list[tuple[str, list[Any]]] = [
     ("who wrote the novel Emma?", TEXTS[:5]),
     ("where does the river flow?", TEXTS[3:9]),
@@ -116,7 +117,7 @@ def test_joint_prompts_take_one_call() -> None:
 def test_large_requests_are_not_in_memory_together(
     weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruner_module, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
     pruner = make(weights, chunk_states=StateStore())
     assert_like_one_by_one(pruner, top_k=2)
     passes = counted(pruner)
@@ -124,14 +125,76 @@ def test_large_requests_are_not_in_memory_together(
     assert len(passes) == 4
 
 
+def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> None:
+    """Not by what the caller's counter says, and with the copies of a long question."""
+    pruner = make(weights, token_counter=lambda text: 1)
+    long = " and ".join(["where does the river flow"] * 25) + "?"
+    passes = counted(pruner)
+    pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
+    question = len(pruner.scoring_model.prompts.independent(long, []).question_ids)
+    rows = question * (1 + len(TEXTS))
+    assert 20 * rows > 2 * source_scorer.BATCH_TOKENS, "too many for one group"
+    assert sum(passes) >= 20 * rows
+    chunk_passes = [size for size in passes if size % question]
+    assert len(chunk_passes) - 1 == math.ceil(20 / (source_scorer.BATCH_TOKENS // rows))
+
+
+def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 700)
+    pruner = make(reading="joint")
+    requests = [(QUERY, TEXTS[:1])] * 5 + [(QUERY, TEXTS)] + [(QUERY, TEXTS[:1])] * 5
+    passes = counted(pruner)
+    found = pruner.prune_batch(requests, top_k=1)
+    longest = len(
+        pruner.scoring_model.prompts.joint(QUERY, [as_chunk(t, 0) for t in TEXTS]).input_ids
+    )
+    short = len(pruner.scoring_model.prompts.joint(QUERY, views[:1]).input_ids)
+    assert 10 * short < 700 < 11 * longest
+    assert sorted(passes) == [longest, 10 * short], "nothing short is padded to the long one"
+    assert [len(own.kept) + len(own.dropped) for own in found] == [1] * 5 + [12] + [1] * 5
+
+
 def test_each_has_its_part_of_the_time(weights: HeadWeights) -> None:
+    start = time.perf_counter()
     found = make(weights).prune_batch(REQUESTS, top_k=2)
+    elapsed = time.perf_counter() - start
     stages = {"count", "layout", "encode", "question", "select"}
     for result in found[:4]:
         assert set(result.timings) == stages | {"total"}
         total = sum(result.timings[stage] for stage in stages)
         assert result.timings["total"] == pytest.approx(total)
         assert result.timings["question"] == found[0].timings["question"]
+    assert sum(own.timings["total"] for own in found) <= elapsed
+
+
+def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of contexts that aren't scored, requests by themselves, and those that fail."""
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
+
+    def slow(text: str) -> int:
+        time.sleep(0.01)
+        return len(text.split())
+
+    for options in ({}, {"min_tokens": 9999}):
+        pruner = make(token_counter=slow, on_error="keep_all")
+        if options:
+            pruner.scoring_model.run = None  # type: ignore[method-assign,assignment]
+        start = time.perf_counter()
+        found = pruner.prune_batch([*REQUESTS, ("where? " * 3000, TEXTS)], top_k=1, **options)
+        assert sum(own.timings["total"] for own in found) <= time.perf_counter() - start
+        assert all(own.timings["total"] > 0.01 for own in found[:4])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "keep_all"])
+def test_a_context_without_a_token(on_error: Any) -> None:
+    pruner = make(token_counter=lambda text: 0, on_error=on_error)
+    every: list[dict[str, Any]] = [{"top_k": 1}, {"max_tokens": 5}]
+    for limits in every:
+        for texts in ([""], ["", "   "], TEXTS[:2]):
+            found = pruner.prune(QUERY, texts, **limits)
+            assert found.scored and len(found.kept) >= 1
+            assert pruner.prune_batch([(QUERY, texts)], **limits)[0].kept == found.kept
+    assert make().prune(QUERY, [""], top_k=1).scored
 
 
 def test_small_contexts_in_a_batch() -> None:

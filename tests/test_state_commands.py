@@ -61,12 +61,12 @@ def test_a_corpus_is_read_once(corpus: Path, loading: list[str], cache: Path) ->
     assert not cache.joinpath("chunk_states").exists(), "nothing is kept unasked"
     first = run("index", corpus, *loading)
     assert first.exit_code == 0, first.stderr
-    assert first.stdout.startswith("4 chunks: 3 read now, 0 known; 3 states, ")
+    assert first.stdout.startswith("4 chunks: 3 states made now, 0 known; 3 states, ")
     assert first.stdout.endswith(f" GB in {cache / 'chunk_states'}\n")
     assert "chunks: 4/4" in first.stderr
     assert len(states(cache / "chunk_states")) == 3
     again = run("index", corpus, *loading)
-    assert again.stdout.startswith("4 chunks: 0 read now, 3 known; 3 states, ")
+    assert again.stdout.startswith("4 chunks: 0 states made now, 3 known; 3 states, ")
     assert prune(corpus, *loading) == pytest.approx(fresh)
 
 
@@ -76,8 +76,6 @@ def test_prune_reads_and_keeps_states(corpus: Path, loading: list[str], tmp_path
     assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
     assert len(states(kept)) == 3
     times = [path.stat().st_mtime_ns for path in states(kept)]
-    assert prune(corpus, *loading, "--states", kept, "--no-states") == pytest.approx(fresh)
-    assert [path.stat().st_mtime_ns for path in states(kept)] == times, "not read"
     assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
     assert all(
         path.stat().st_mtime_ns > time for path, time in zip(states(kept), times, strict=True)
@@ -96,7 +94,11 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     assert run("cache", "clear", input="n\n").exit_code == 1
     assert len(states(folder)) == 3
     assert run("cache", "clear", "--yes").stdout == f"3 states removed from {folder}\n"
-    assert states(folder) == [] and folder.joinpath("mine.txt").exists()
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    folder.joinpath("mine.txt").unlink()
+    run("cache", "clear", "--yes")
+    prune(corpus, *loading)
+    assert not folder.exists(), "nothing is kept until it is asked for again"
 
 
 def test_a_bound_too_small_for_all_is_told(
@@ -106,10 +108,32 @@ def test_a_bound_too_small_for_all_is_told(
     largest = max(path.stat().st_size for path in states(tmp_path / "all"))
     ran = run("index", corpus, *loading, "--max-gb", str(1.5 * largest / 1e9))
     assert ran.exit_code == 0, ran.stderr
-    assert "Not all of them fit; pass --max-gb to keep more." in ran.stderr
+    assert "Not all states fit (2 were removed to keep the bound, 0 exceed" in ran.stderr
     ran = run("index", corpus, *loading, "--max-gb", "0.000001")
+    assert ran.exit_code == 0, ran.stderr
+    told = " ".join(ran.stderr.split())
+    assert "3 exceed it by themselves); pass --max-gb to keep more." in told
+
+
+def test_a_disk_that_takes_nothing_is_told(corpus: Path, loading: list[str], cache: Path) -> None:
+    folder = cache / "chunk_states"
+    run("index", corpus, *loading)
+    for path in states(folder):
+        path.unlink()
+        path.mkdir()
+    ran = run("index", corpus, *loading)
     assert ran.exit_code == 1
-    assert "3 states could not be written; free some space" in ran.stderr
+    assert "3 states could not be written; free some space or pass another" in ran.stderr
+
+
+def test_options_that_exclude_each_other(corpus: Path, loading: list[str], tmp_path: Path) -> None:
+    for options in (
+        ["--states", tmp_path, "--no-states"],
+        ["--json", "--price", "1"],
+        ["--context", "--tokens-per-second", "1"],
+    ):
+        ran = run("prune", "-q", QUERY, "--top-k", "1", corpus, *loading, *options)
+        assert ran.exit_code == 2 and "exclude each other; pass one of them." in ran.stderr
 
 
 def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) -> None:
@@ -174,6 +198,21 @@ def test_a_long_chunk_is_kept_in_windows() -> None:
     misses = store.counts.misses
     assert misses > 1
     pruner.score(QUERY, [long])
+    assert store.counts.misses == misses
+
+
+def test_windows_of_a_short_model_are_those_of_any_usual_question() -> None:
+    store = StateStore()
+    model = tiny_model("gpt2", n_positions=512)
+    pruner = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_states=store
+    )
+    long = "The river flows through the old town to the sea. " * 60
+    pruner.index([long])
+    misses = store.counts.misses
+    assert misses > 1
+    for query in ("where?", "where does the river flow, and through which town?"):
+        pruner.score(query, [long])
     assert store.counts.misses == misses
 
 

@@ -6,8 +6,11 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +162,42 @@ def test_the_folder_vanishes_under_a_running_store(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "s")
     assert scores(own) == pytest.approx(expected, abs=1e-6)
     assert store.disk_size.states == 9
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+
+
+def test_the_folder_becomes_something_else_under_a_running_store(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s", max_memory_bytes=0)
+    own = pruner(store)
+    expected = scores(own)
+    shutil.rmtree(tmp_path / "s")
+    (tmp_path / "s").write_text("a file now")
+    assert scores(own) == pytest.approx(expected, abs=1e-6)
+    assert store.counts.unwritten == 9 and store.disk_size.states == 0
+
+
+READ_ONLY = """
+import os, sys
+from at2_rag import StateStore
+from tests.test_state_store import key_of, same, state
+os.setuid(65534)
+store = StateStore(sys.argv[1])
+assert same(store[key_of("a")], state(3))
+store[key_of("b")] = state(1)
+print(store.counts.disk_hits, store.counts.unwritten, len(store))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user")
+def test_a_folder_that_can_only_be_read_serves_what_it_has() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "s"
+        StateStore(kept)[key_of("a")] = state(3)
+        for path in (Path(folder), kept):
+            path.chmod(0o755)
+        paths(kept)[0].chmod(0o644)
+        run = _run(READ_ONLY, str(kept))
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.split() == ["1", "1", "2"]
 
 
 # --- disks without room -------------------------------------------------------------------------
@@ -275,6 +314,24 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert files.damaged == 0
     left = [path for path in (tmp_path / "s").iterdir() if path.suffix not in (".state", ".json")]
     assert left == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_stores_that_are_opened_at_once(tmp_path: Path, there: bool) -> None:
+    barrier = threading.Barrier(4)
+
+    def open_and_use(folder: Path, number: int) -> bool:
+        barrier.wait()
+        files = StateFiles(folder, max_bytes=10**6)
+        files.put(key_of(number), state(1))
+        return files.get(key_of(number)) is not None
+
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in range(60):
+            folder = tmp_path / str(attempt) / "s"
+            if there:
+                StateFiles(folder)
+            assert all(pool.map(open_and_use, [folder] * 4, range(4)))
 
 
 def test_threads_that_share_a_pruner_and_a_small_store(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from at2_rag import StateStore
+from at2_rag import StateStore, state_store
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError, StorageError
 from at2_rag.state_files import DEFAULT_MAX_BYTES, StateFiles
@@ -59,7 +59,7 @@ def test_what_was_asked_for_is_counted() -> None:
     store["a"] = state(2)
     assert "a" in store and list(store) == ["a"]
     assert store.get("a") is not None
-    assert store.counts == StateCounts(1, 0, 1, 0, 0, 320)
+    assert store.counts == StateCounts(1, 0, 1, 0, 0, 0, 0, 320)
     del store["a"]
     assert "a" not in store
     with pytest.raises(KeyError):
@@ -89,7 +89,7 @@ def test_without_room_in_memory_every_hit_is_one_of_the_disk(tmp_path: Path) -> 
     store[key_of("a")] = state(2)
     for _ in range(3):
         assert same(store[key_of("a")], state(2))
-    assert store.counts == StateCounts(0, 3, 0, 0, 0, 0)
+    assert store.counts == StateCounts(0, 3, 0, 0, 0, 0, 0, 0)
 
 
 def test_a_view_is_written_by_its_own_numbers_alone(tmp_path: Path) -> None:
@@ -103,6 +103,9 @@ def test_a_view_is_written_by_its_own_numbers_alone(tmp_path: Path) -> None:
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     StateFiles(tmp_path / "new" / "states")
     assert stat.S_IMODE((tmp_path / "new" / "states").stat().st_mode) == 0o700
+    StateStore(tmp_path / "new" / "states")[key_of("a")] = state(1)
+    [file] = paths(tmp_path / "new" / "states")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     (tmp_path / "old").mkdir(mode=0o755)
     StateFiles(tmp_path / "old")
     assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o755, "not ours to change"
@@ -144,7 +147,8 @@ def test_other_processes_files_count(tmp_path: Path) -> None:
 def test_a_state_larger_than_the_bound_is_not_written(tmp_path: Path) -> None:
     store = StateStore(tmp_path, max_disk_bytes=1000)
     store[key_of("large")] = state(50)
-    assert store.counts.unwritten == 1 and store.disk_size.states == 0
+    assert store.counts.too_large == 1 and store.disk_size.states == 0
+    assert store.counts.unwritten == 0
     assert same(store[key_of("large")], state(50)), "memory has it"
 
 
@@ -181,8 +185,46 @@ def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, int], message: s
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="can't be written .*; choose another folder"):
+    with pytest.raises(StorageError, match="can't be made .*; choose another folder"):
         StateStore(tmp_path / "file" / "states")
+
+
+def test_a_state_used_from_memory_is_not_removed_from_disk_as_unused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = _file_size(tmp_path / "probe")
+    store = StateStore(tmp_path / "s", max_disk_bytes=20 * size)
+    monkeypatch.setattr(state_store, "_TOUCH_SECONDS", -1.0)
+    for number in range(60):
+        store[key_of(number)] = state(50, seed=number)
+        _make_older(tmp_path / "s")
+        assert store.get(key_of(0)) is not None
+    assert store.counts.memory_hits == 60 and store.counts.evicted >= 40
+    assert StateFiles(tmp_path / "s").get(key_of(0)) is not None
+
+
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.state"]
+    for path in foreign:
+        path.write_bytes(b"theirs" * 1000)
+    files = StateFiles(tmp_path, max_bytes=3000)
+    files.put(key_of("a"), state(2))
+    assert files.keys() == [key_of("a")] and files.size().states == 1
+    StateStore(tmp_path).clear()
+    assert sorted(tmp_path.iterdir()) == sorted(foreign)
+    assert all(path.read_bytes() == b"theirs" * 1000 for path in foreign)
+
+
+def test_clearing_takes_damaged_files_and_the_folder_along(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s", max_disk_bytes=10**6)
+    for number in range(5):
+        store[key_of(number)] = state(2)
+    paths(tmp_path / "s")[2].write_bytes(b"damaged")
+    store.clear()
+    assert len(store) == 0 and store.counts.memory_bytes == 0
+    assert not (tmp_path / "s").exists()
+    store[key_of("a")] = state(2)
+    assert same(store[key_of("a")], state(2))
 
 
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 63, "A" * 64, "é" * 64, "a" * 65])

@@ -36,7 +36,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             pruner's token counter.
         min_score: Keep documents scored at least this high.
         keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
-        min_tokens: Pass on documents of at most this many tokens in all as they are, unscored.
+        min_tokens: Pass on documents of at most this many tokens in all as they are, unscored; of
+            the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.

@@ -43,7 +43,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             pruner's token counter.
         min_score: Keep nodes scored at least this high.
         keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
-        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored.
+        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
+            limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under

