@@ -48,6 +48,7 @@ from speed_tables import (
 
 from at2_rag.errors import AT2Error
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.resident_memory import resident
 from at2_rag_evals.tables import Table
 
 FORMAT = 1
@@ -61,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.callers:
+            resident()  # before hours of measuring
         _run(options)
-    except AT2Error as error:
+    except (AT2Error, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

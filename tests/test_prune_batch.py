@@ -145,9 +145,8 @@ def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.Monk
     requests = [(QUERY, TEXTS[:1])] * 5 + [(QUERY, TEXTS)] + [(QUERY, TEXTS[:1])] * 5
     passes = counted(pruner)
     found = pruner.prune_batch(requests, top_k=1)
-    longest = len(
-        pruner.scoring_model.prompts.joint(QUERY, [as_chunk(t, 0) for t in TEXTS]).input_ids
-    )
+    views = [as_chunk(text, 0) for text in TEXTS]
+    longest = len(pruner.scoring_model.prompts.joint(QUERY, views).input_ids)
     short = len(pruner.scoring_model.prompts.joint(QUERY, views[:1]).input_ids)
     assert 10 * short < 700 < 11 * longest
     assert sorted(passes) == [longest, 10 * short], "nothing short is padded to the long one"
