@@ -358,7 +358,9 @@ class AT2Pruner:
                 return {
                     place: self._after_failure(own, error, watch) for place, own in requests.items()
                 }
-            logger.warning("%d requests failed together, each is tried alone", len(requests))
+            logger.warning(
+                "%d requests failed together, each is tried alone", len(requests), exc_info=error
+            )
             return {
                 place: result
                 for place, own in requests.items()
