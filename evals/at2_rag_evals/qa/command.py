@@ -290,9 +290,8 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
         "limit": request.limit,
         "orders": list(request.orders),
         "gold_position": request.gold_position,
-        "prompt": prompt_text(
-            "{question}", (Chunk("{passages}"),), may_decline=request.may_decline
-        ),
+        "prompt": _prompt("{question}", request),
+        "prompt_of_yes_or_no": _prompt("Is {question}", request),
         "budgets": [budget.label for budget in request.budgets],
         "resamples": RESAMPLES,
         "level": LEVEL,
@@ -301,6 +300,10 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
         "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
         "generators": {own.name: dict(own.settings) for own in plan.generators},
     }
+
+
+def _prompt(query: str, request: QARequest) -> str:
+    return prompt_text(query, (Chunk("{passages}"),), may_decline=request.may_decline)
 
 
 def _shared_weights(plan: Plan) -> list[str]:
