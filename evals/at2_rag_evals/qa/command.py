@@ -290,8 +290,10 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
         "limit": request.limit,
         "orders": list(request.orders),
         "gold_position": request.gold_position,
-        "prompt": _prompt("{question}", request),
-        "prompt_of_yes_or_no": _prompt("Is {question}", request),
+        "prompt": {
+            "yes or no": _prompt("Is {question}", request),
+            "other questions": _prompt("{question}", request),
+        },
         "budgets": [budget.label for budget in request.budgets],
         "resamples": RESAMPLES,
         "level": LEVEL,

@@ -57,7 +57,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data", ", ".join(file["name"] for file in settings["files"])),
         ("Items", f"{report['items']['judged']:,}"),
         ("Generators", ", ".join(settings["generators"])),
-        ("Prompt", settings["prompt"]),
+        *((f"Prompt, {kind}", prompt) for kind, prompt in settings["prompt"].items()),
         ("Seed", f"{settings['seed']}, {settings['resamples']:,} bootstrap draws"),
         ("Commit", commit),
         ("Machine", machine_class(report)),

@@ -23,8 +23,8 @@ _YES_OR_NO_QUESTION = re.compile(
 def prompt_text(query: str, chunks: Sequence[Chunk], *, may_decline: bool) -> str:
     """Return what the user says to the generator.
 
-    Where the question's own words ask for yes or no, the generator is told to begin with that, since
-    such an answer is judged by its first word.
+    Where the question's own words ask for yes or no, the generator is told to begin with that,
+    since such an answer is judged by its first word.
 
     Args:
         query: The question.

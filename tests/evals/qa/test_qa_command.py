@@ -307,7 +307,7 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
         "abstention": 1,
         "false_abstention": 2,
     }
-    assert "I don't know" in report["settings"]["prompt"]
+    assert all("I don't know" in prompt for prompt in report["settings"]["prompt"].values())
     page = Reader((tmp_path / "o" / "report.html").read_text())
     assert page.loads == []
     verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "none"}
