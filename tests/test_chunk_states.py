@@ -11,7 +11,7 @@ import torch
 
 from at2_rag.chunk_states import PACK_TOKENS, encode_prefix
 from at2_rag.chunks import Chunk
-from at2_rag.prompt import PromptLayout
+from at2_rag.prompt import QUESTION_ROOM, PromptLayout
 from at2_rag.question_pass import CALL_TOKENS, read_apart, read_together
 from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.state_groups import ready_states
@@ -119,9 +119,9 @@ def test_windows_of_a_long_chunk_equal_brute_force(family: str) -> None:
     model = tiny_model(family, **{limit: 400})
     chunks = [Chunk("short"), Chunk("qxzjk" * 160), Chunk("Jane Austen wrote Emma.")]
     layout = scorer(model).prompts.independent("Who wrote Emma?", chunks)
-    assert layout.owners == (0, 1, 1, 1, 2)
+    assert layout.owners == (0, 1, 1, 1, 1, 2)
     longest = max(map(len, layout.source_ids))
-    assert len(layout.prefix_ids) + longest + len(layout.question_ids) == 400
+    assert len(layout.prefix_ids) + longest + QUESTION_ROOM == 400
     assert_brute_force(model, layout)
 
 

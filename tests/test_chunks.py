@@ -164,6 +164,7 @@ def test_json_holds_all_of_the_result() -> None:
         "timings": {"total": 0.25},
         "notes": ["A note."],
         "error": "why",
+        "skipped": False,
     }
     assert made.to_dict() == expected
     assert strictly(made.to_json()) == expected

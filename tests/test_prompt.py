@@ -14,7 +14,7 @@ from at2_rag import prompt
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.prompt import PromptBuilder, PromptLayout
+from at2_rag.prompt import QUESTION_ROOM, PromptBuilder, PromptLayout
 from at2_rag.text_encoder import TextEncoder
 from tests.tiny_models import CHAT_TEMPLATE, tiny_tokenizer
 
@@ -328,7 +328,7 @@ def test_windows_shrink_with_the_models_window() -> None:
     limit = 400
     layout = builder(max_tokens=limit).independent(QUERY, [Chunk(letters(1000))])
     (whole,) = builder().joint(QUERY, [Chunk(letters(1000))]).source_ids
-    size = limit - len(layout.prefix_ids) - len(layout.question_ids)
+    size = limit - len(layout.prefix_ids) - max(len(layout.question_ids), QUESTION_ROOM)
     assert [len(ids) for ids in layout.source_ids[:-1]] == [size] * (len(layout.source_ids) - 1)
     joined = layout.source_ids[0]
     for ids in layout.source_ids[1:]:

@@ -23,6 +23,8 @@ from at2_rag_evals.rankers.shared_states import shared_states
 
 SCORING_MODULES = (
     "attention",
+    "break_even",
+    "chunk_arguments",
     "chunk_states",
     "chunks",
     "features",
@@ -31,6 +33,7 @@ SCORING_MODULES = (
     "lockstep",
     "model_loading",
     "prompt",
+    "prune_request",
     "pruner",
     "question_pass",
     "scoring_model",
