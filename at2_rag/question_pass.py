@@ -92,7 +92,8 @@ class QuestionReading:
         together: Read the question over all sources at once, or over each by itself.
 
     Attributes:
-        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`.
+        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`, or one copy
+            of a longer question.
     """
 
     def __init__(

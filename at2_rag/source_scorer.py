@@ -152,8 +152,8 @@ class SourceScorer:
             )
         if self._weights.reading == "joint":
             raise InputError(
-                "chunks that are read jointly have no states of their own; use head weights for "
-                'reading "independent"'
+                "chunks that are read jointly have no states of their own; leave the joint reading "
+                "out, or use head weights for independent reading"
             )
         sources = list(dict.fromkeys(self._model.prompts.windows(chunks)[0]))
         with torch.inference_mode():

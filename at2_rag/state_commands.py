@@ -10,7 +10,6 @@ import click
 from rich.console import Console
 
 from at2_rag.command_line import verbose_option
-from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, read_passages
 from at2_rag.pruner_options import (
     default_states_folder,
@@ -64,11 +63,6 @@ def index(
         max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
     )
     pruner = load_pruner(chunk_states=store, **loading)
-    if pruner.reading == "joint":
-        raise InputError(
-            "chunks that are read jointly have no states to keep; leave --reading joint out, or "
-            "pass --head-weights for independent reading"
-        )
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))

@@ -104,8 +104,8 @@ def ready_states(
         prefix: The prefix's state, see `encode_prefix`.
         layout: An independent layout with at least one source.
         store: Where states are looked up and left; None for nowhere.
-        scope: Goes into the store's keys: everything besides the ids that decides a state (model
-            fingerprint, template hash, depth, dtype).
+        scope: Goes into the store's keys: everything besides the ids that decides a state, see
+            `fingerprint.states_scope`.
     """
     sources = list(dict.fromkeys(layout.source_ids))
     states = encode_sources(model, prefix, sources, store=store, scope=scope)

@@ -68,7 +68,7 @@ class StateStore(MutableMapping[str, ChunkState]):
 
     Raises:
         InputError: If a bound is negative, or that of the folder 0.
-        StorageError: If the folder can't be made or written to.
+        StorageError: If the folder isn't there and can't be made.
     """
 
     def __init__(

@@ -8,11 +8,12 @@ normalisation, activations and all bookkeeping are left out, so that no call can
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
-from interleaved import Case, Sample, Spread, by_round, ratios
+from interleaved import Case, Sample, Spread, ratios
 from measured_model import MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt
@@ -116,50 +117,66 @@ def _gflop(products: Sequence[_Product], chunks: int, question: int) -> float:
     return sum(sizes) / 1e9
 
 
-def floor_record(samples: Sequence[Sample], cold: Sequence[str]) -> list[dict[str, object]]:
-    """Return for each cold case how far it is from its floor, as JSON-ready values."""
-    found: list[dict[str, object]] = []
+@dataclass(frozen=True, slots=True)
+class FloorFigures:
+    """How far a cold case is from its floor, all medians.
+
+    Attributes:
+        case: The case.
+        gflop: What its matrix products compute.
+        gflop_per_second: How fast they ran.
+        seconds: The floor.
+        ratio: The case's time by the floor's, by round.
+        limit: What the ratio's median may be at most.
+        met: Whether it is.
+    """
+
+    case: str
+    gflop: float
+    gflop_per_second: float
+    seconds: float
+    ratio: Spread
+    limit: float
+    met: bool
+
+
+def summarise_floors(samples: Sequence[Sample], cold: Iterable[str]) -> list[FloorFigures]:
+    """Summarise the cold cases that have a floor among the samples."""
+    found = []
     for case in cold:
         floor = floor_name(case)
         own = [sample for sample in samples if sample.case == floor]
-        if not own:
-            continue
-        spread = Spread.of(ratios(samples, case, reference=floor))
-        rates = [sample.stages["gflop"] / sample.seconds for sample in own]
-        found.append(
-            {
-                "case": case,
-                "gflop": Spread.of([sample.stages["gflop"] for sample in own]).median,
-                "gflop_per_second": Spread.of(rates).median,
-                "seconds": Spread.of(list(by_round(samples, floor).values())).median,
-                "ratio": spread.median,
-                "low": spread.low,
-                "high": spread.high,
-                "limit": LIMIT,
-                "met": spread.median <= LIMIT,
-            }
-        )
+        if own:
+            ratio = Spread.of(ratios(samples, case, reference=floor))
+            found.append(
+                FloorFigures(
+                    case,
+                    median(sample.stages["gflop"] for sample in own),
+                    median(sample.stages["gflop"] / sample.seconds for sample in own),
+                    median(sample.seconds for sample in own),
+                    ratio,
+                    LIMIT,
+                    ratio.median <= LIMIT,
+                )
+            )
     return found
 
 
-def floor_table(record: Sequence[Mapping[str, object]]) -> Table:
+def floor_table(figures: Sequence[FloorFigures]) -> Table:
     """Lay out floors and the distance from them."""
     header = [
         Cell(text)
         for text in ("case", "GFLOP", "GFLOP/s", "floor ms", "times the floor", "quartiles")
     ]
-    rows = list(_table_rows(record))
-    return Table("Cold calls against the matrix products they need", header, rows)
-
-
-def _table_rows(record: Sequence[Mapping[str, object]]) -> Iterator[list[Cell]]:
-    for own in record:
-        numbers = {name: float(str(own[name])) for name in own if name not in ("case", "met")}
-        yield [
-            Cell(str(own["case"])),
-            Cell(f"{numbers['gflop']:.0f}"),
-            Cell(f"{numbers['gflop_per_second']:.0f}"),
-            Cell(in_milliseconds(numbers["seconds"])),
-            Cell(f"{numbers['ratio']:.2f} ({LIMIT} {verdict(bool(own['met']))})"),
-            Cell(f"{numbers['low']:.2f}-{numbers['high']:.2f}"),
+    rows = [
+        [
+            Cell(own.case),
+            Cell(f"{own.gflop:.0f}"),
+            Cell(f"{own.gflop_per_second:.0f}"),
+            Cell(in_milliseconds(own.seconds)),
+            Cell(f"{own.ratio.median:.2f} ({own.limit} {verdict(own.met)})"),
+            Cell(f"{own.ratio.low:.2f}-{own.ratio.high:.2f}"),
         ]
+        for own in figures
+    ]
+    return Table("Cold calls against the matrix products they need", header, rows)

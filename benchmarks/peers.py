@@ -34,8 +34,8 @@ def peer_cases(prompts: Sequence[Prompt], *, model: str) -> dict[str, Case]:
     kept = [ranker.embed(own) for own in texts]
 
     def cold(number: int) -> Mapping[str, float]:
-        *chunks, query = ranker.embed([*texts[number], prompts[number].query])
-        sorted(range(len(chunks)), key=lambda place: -float(chunks[place] @ query))
+        found = ranker.embed([*texts[number], prompts[number].query])
+        (found[:-1] @ found[-1]).argsort()
         return {}
 
     def warm(number: int) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from command_line import add_shared_options, command_of, positive
 from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
-from floor import floor_cases, floor_record, floor_table
+from floor import floor_cases, floor_table, summarise_floors
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
@@ -167,10 +167,14 @@ def _parts(
         samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
     share = core_share(samples, UNIT, threads=options.threads)
-    floors = floor_record(samples, list(COLD_CASES))
+    floors = summarise_floors(samples, COLD_CASES)
     tables = [speed_table(figures), stage_table(stages)]
     tables += [floor_table(floors)] if floors else []
-    yield "speed", {**speed_record(figures, stages, share), "floors": floors}, tables
+    yield (
+        "speed",
+        {**speed_record(figures, stages, share), "floors": list(map(asdict, floors))},
+        tables,
+    )
 
     layouts = measured.pruner(JOINT).scoring_model.prompts
     peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": []}
@@ -180,8 +184,8 @@ def _parts(
         if joint_tokens(layouts, prompt) is not None:
             peaks["joint"].append(measure_peak(subject, JOINT, prompt))
     checks = memory_checks(peaks)
-    record = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
-    yield "memory", {**record, "checks": checks}, [memory_table(peaks), check_table(checks)]
+    taken = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
+    yield "memory", {**taken, "checks": checks}, [memory_table(peaks), check_table(checks)]
 
     if options.scaling:
         sizes = time_sizes(measured, prompts, options.scaling, repeats=SCALING_ROUNDS, seed=SEED)

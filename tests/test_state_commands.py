@@ -140,7 +140,7 @@ def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) ->
     ran = run("index", *loading)
     assert ran.exit_code == 2 and "Missing argument 'FILES...'" in ran.stderr
     ran = run("index", corpus, *loading, "--reading", "joint")
-    assert ran.exit_code == 1 and "read jointly have no states to keep" in ran.stderr
+    assert ran.exit_code == 1 and "read jointly have no states of their own" in ran.stderr
     ran = run("index", corpus, *loading, "--states", corpus)
     assert ran.exit_code == 2 and "is a file" in ran.stderr
     damaged = tmp_path / "damaged.jsonl"
