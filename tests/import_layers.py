@@ -95,7 +95,7 @@ LAYERS: Mapping[str, Layer] = {
             ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
             ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
-            ("training.trainer",),
+            ("training.gathered_ablations", "training.trainer"),
             ("training.ablation_trainer",),
         ),
         ("values", "reading"),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,42 +16,37 @@ from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.head_weights import HeadWeights, TargetRule
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation_collection import (
-    SHARD_TOKENS,
     AblationPlan,
     ablation_settings,
-    collect_ablations,
     count_left_out,
-    drawn_samples,
 )
 from at2_rag.training.ablation_validation import (
     AblationCandidate,
     AblationResult,
-    AblationSamples,
     Objective,
     cross_validate_ablations,
 )
 from at2_rag.training.answer_features import (
     ANSWERS_FOLDER,
     answer_settings,
-    with_answer_features,
 )
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.examples import Example, gold_groups, linked_groups, passage_keys
+from at2_rag.training.examples import Example
+from at2_rag.training.gathered_ablations import (
+    Progress,
+    Signal,
+    ablations_identity,
+    gather_ablations,
+)
 from at2_rag.training.head_importance import head_importance
 from at2_rag.training.learning_curve import LearningPoint, Part, learning_curve
-from at2_rag.training.shards import Sample, plan_shards, unlabelled_chunks
 from at2_rag.training.store import check_collection
 from at2_rag.training.trainer import check_gold_groups, labelled_groups
 from at2_rag.training.validation import (
     RIDGES,
-    assign_folds,
     feature_matrix,
     feature_specs,
-    source_weights,
 )
-
-Signal = Literal["ablation", "both"]
-Progress = Callable[[str, int, int], None]
 
 OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
     "ablation": ("contributions", "drops", "pearson"),
@@ -109,7 +102,7 @@ def train_on_ablations(
     Weights for the target "question" are for independent reading, those for "answer" for
     attributing finished answers, which are read jointly.
 
-    First every feature set is cross-validated at the model's depth, with every objective of the
+    First every feature set is cross-validated at the largest depth, with every objective of the
     signal and every ridge; then the best of them at each of the other depths. With the signal
     "ablation" no label is looked at, neither in the fit nor in the choice, and folds keep examples
     together whose most important chunk is the same passage. With "both", gold labels are among
@@ -127,7 +120,7 @@ def train_on_ablations(
         plan: What to ablate; None for `AblationPlan()`.
         specs: Feature sets to try; None for all of the target's reading.
         objectives: Objectives to try; none for all of the signal.
-        depths: Further, smaller depths to try.
+        depths: Depths to try, up to the model's; none for that alone.
         folds: Number of folds.
         seed: Of added chunks, masks and folds.
         workers: Reading threads, see `collect_ablations`.
@@ -154,42 +147,27 @@ def train_on_ablations(
         folds=folds,
         **identity,
     )
-    collected = collect_ablations(
+    gathered = gather_ablations(
         model,
         answer_model,
         examples,
         folder,
         **identity,
+        signal=signal,
+        target=target,
+        folds=folds,
         workers=workers,
-        progress=lambda done, total: progress("reading", done, total),
+        progress=progress,
     )
-    drawn = _drawn(examples, seed)
-    if target == "answer":
-        collected = with_answer_features(
-            model,
-            examples,
-            collected,
-            [drawn[int(index)] for index in collected.examples],
-            Path(folder) / ANSWERS_FOLDER,
-            identity=_identity(model, examples, **identity),
-            workers=workers,
-            progress=lambda done, total: progress("reading answers", done, total),
-        )
-    sources = [examples[index].source for index in collected.examples]
-    chunks = [drawn[int(index)] for index in collected.examples]
-    labels, unlabelled = _labels(examples, chunks) if signal == "both" else (None, None)
-    samples = AblationSamples.of(
-        collected, sources, labels, unlabelled=unlabelled, question=target == "question"
+    samples, groups, fold_of, weights = (
+        gathered.samples,
+        gathered.groups,
+        gathered.fold_of,
+        gathered.weights,
     )
-    groups = _groups(examples, samples, chunks, labelled=signal == "both")
-    if len(set(groups)) < folds:
-        raise InputError(
-            f"the data has {len(set(groups))} groups of examples that share passages, "
-            f"cross-validation needs {folds}; pass more data or fewer folds"
-        )
-    fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
-    weights = source_weights(sources)
-    total = len(specs) * len(RIDGES) * len(objectives) + len(set(depths) - {model.depth})
+    collected, sources = samples.collected, samples.sources
+    deepest = max(depths, default=model.depth)
+    total = len(specs) * len(RIDGES) * len(objectives) + len(set(depths) - {deepest})
     results: list[AblationResult] = []
     progress("cross-validation", 0, total)
 
@@ -201,7 +179,7 @@ def train_on_ablations(
 
     best = judge(
         [
-            AblationCandidate(spec, model.depth, ridge, objective)
+            AblationCandidate(spec, deepest, ridge, objective)
             for spec in specs
             for objective in objectives
             for ridge in RIDGES
@@ -210,7 +188,7 @@ def train_on_ablations(
     chosen = judge(
         [
             AblationCandidate(best.spec, depth, best.ridge, best.objective)
-            for depth in sorted(set(depths) - {model.depth}, reverse=True)
+            for depth in sorted(set(depths) - {deepest}, reverse=True)
         ]
     )
     design = chosen.candidate
@@ -291,25 +269,12 @@ def check_ablation_training(
     }
     check_collection(folder, ablation_settings(model, examples, **identity))
     if target == "answer":
-        settings = answer_settings(model, _identity(model, examples, **identity))
+        settings = answer_settings(model, ablations_identity(model, examples, **identity))
         check_collection(Path(folder) / ANSWERS_FOLDER, settings)
 
 
 def _reading(target: TargetRule) -> Reading:
     return "joint" if target == "answer" else "independent"
-
-
-def _identity(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    *,
-    fingerprint: str,
-    seed: int,
-    plan: AblationPlan,
-) -> str:
-    """Return a hash of all that decides collected ablations."""
-    settings = ablation_settings(model, examples, fingerprint=fingerprint, seed=seed, plan=plan)
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
 def _check_designs(
@@ -336,44 +301,3 @@ def _check_designs(
                 f"the signal {signal!r} has no objective {objective!r}; pass "
                 f"{', '.join(OBJECTIVES[signal])}"
             )
-
-
-def _drawn(examples: Sequence[Example], seed: int) -> dict[int, Sample]:
-    """Return the samples that were collected, by example."""
-    return {
-        sample.example: sample
-        for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
-        for sample in drawn_samples(examples, shard, seed=seed)
-    }
-
-
-def _labels(
-    examples: Sequence[Example], drawn: Sequence[Sample]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return for every chunk whether it is gold, and whether that is a guess."""
-    guesses = [
-        guess for sample in drawn for guess in unlabelled_chunks(examples[sample.example], sample)
-    ]
-    labels = [label for sample in drawn for label in sample.labels]
-    return np.array(labels), np.array(guesses)
-
-
-def _groups(
-    examples: Sequence[Example],
-    samples: AblationSamples,
-    drawn: Sequence[Sample],
-    *,
-    labelled: bool,
-) -> list[int]:
-    """Return each sample's group: those that share gold passages, or else their top passage."""
-    if labelled:
-        gold = gold_groups(examples)
-        return [gold[sample.example] for sample in drawn]
-    ends = np.cumsum(samples.collected.counts)
-    top: list[int] = [
-        int(np.argmax(samples.contributions[end - len(sample.chunks) : end]))
-        for sample, end in zip(drawn, ends, strict=True)
-    ]
-    return linked_groups(
-        [passage_keys([sample.chunks[place]]) for sample, place in zip(drawn, top, strict=True)]
-    )

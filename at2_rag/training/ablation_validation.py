@@ -12,7 +12,7 @@ scores, or of their *shares*, the softmax over the item's scores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class AblationResult:
             has three that say something.
         faithfulness_by_source: The same for each source.
         share_faithfulness: Mean correlation over random masks, of shares.
+        quality: [I] float64, nDCG@10 of each sample; NaN where it isn't judged.
     """
 
     candidate: AblationCandidate
@@ -76,6 +77,7 @@ class AblationResult:
     faithfulness: float
     faithfulness_by_source: Mapping[str, float]
     share_faithfulness: float
+    quality: npt.NDArray[np.float64] = field(repr=False, compare=False)
 
     def figures(self) -> dict[str, Any]:
         """Return objective and figures as JSON-ready values, rounded."""
@@ -324,6 +326,7 @@ def cross_validate_ablations(
             float(np.mean(list(faithful.values()))) if faithful else float("nan"),
             faithful,
             float(np.mean(list(of_shares.values()))) if of_shares else float("nan"),
+            quality,
         )
 
 

@@ -77,7 +77,8 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
 @click.option(
     "--collected",
     type=click.Path(file_okay=False),
-    help="Folder for collected features, to share between runs. [default: OUTPUT/features]",
+    help="Folder for collected features, to share between runs; those of more layers serve "
+    "a smaller --depth too. [default: OUTPUT/features]",
 )
 @click.option(
     "--masks",

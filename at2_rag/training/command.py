@@ -45,6 +45,7 @@ from at2_rag.training.record import (
 )
 from at2_rag.training.results_table import results_table
 from at2_rag.training.shards import Sample, plan_shards
+from at2_rag.training.store import collected_depth
 from at2_rag.training.store_size import (
     ablation_bytes,
     check_room,
@@ -188,8 +189,10 @@ class _Run:
         dtype = getattr(torch, request.dtype) if request.dtype else None
         self._loaded, self._tokenizer = load_model(folder, dtype=dtype)
         layers, _ = layers_and_heads(self._loaded.base_model.config)
-        depth = max(request.depths) if request.depths else round(_DEPTH_SHARE * layers)
-        self._model = ScoringModel(self._loaded, self._tokenizer, depth=depth)
+        self._depths = request.depths or (round(_DEPTH_SHARE * layers),)
+        # What was collected deeper serves every smaller depth.
+        deepest = max(*self._depths, min(collected_depth(request.place) or 0, layers))
+        self._model = ScoringModel(self._loaded, self._tokenizer, depth=deepest)
         self._fingerprint = model_fingerprint(self._loaded.base_model, self._tokenizer)
         progress("loading the model", 1, 1)
         chosen, left_out = (
@@ -252,7 +255,7 @@ class _Run:
         return {
             "fingerprint": self._fingerprint,
             "specs": self._specs,
-            "depths": request.depths,
+            "depths": self._depths,
             "folds": request.folds,
             "seed": request.seed,
         }

@@ -349,6 +349,19 @@ def check_collection(folder: str | Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
+def collected_depth(folder: str | Path) -> int | None:
+    """Return the layers that a folder's collection has features of; None without a collection.
+
+    Raises:
+        DataError: If its settings can't be read.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    depth = _read_settings(path).get("depth")
+    return depth if isinstance(depth, int) else None
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

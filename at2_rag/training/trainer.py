@@ -74,7 +74,7 @@ def train(
 ) -> Training:
     """Fit head weights on evidence labels.
 
-    First every feature set is cross-validated at the model's depth, each with every ridge; then
+    First every feature set is cross-validated at the largest depth, each with every ridge; then
     the best of them at each of the other depths. The best of all is fitted on growing parts of the
     data, for the learning curve, and then on everything. Folds keep examples that share a gold
     passage together. Deterministic for given arguments and thread count.
@@ -87,7 +87,7 @@ def train(
         fingerprint: The model's.
         reading: The reading mode to fit for.
         specs: Feature sets to try; None for all of the reading's.
-        depths: Further, smaller depths to try.
+        depths: Depths to try, up to the model's; none for that alone.
         folds: Number of folds.
         seed: Of the added distractors and the folds.
         workers: Reading threads, see `collect`.
@@ -126,7 +126,8 @@ def train(
     groups = [group_of[index] for index in collected.examples]
     check_gold_groups(set(groups), folds)
     fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
-    others = sorted(set(depths) - {model.depth}, reverse=True)
+    deepest = max(depths, default=model.depth)
+    others = sorted(set(depths) - {deepest}, reverse=True)
     total = len(specs) * len(RIDGES) + len(others)
     results: list[CandidateResult] = []
     progress("cross-validation", 0, total)
@@ -136,7 +137,7 @@ def train(
 
     def candidates() -> Iterator[Candidate]:
         for spec in specs:
-            yield from (Candidate(spec, model.depth, ridge) for ridge in RIDGES)
+            yield from (Candidate(spec, deepest, ridge) for ridge in RIDGES)
         design = best().candidate
         yield from (Candidate(design.spec, depth, design.ridge) for depth in others)
 

@@ -63,7 +63,7 @@ def test_every_design_is_tried_and_the_best_is_fitted(tmp_path: Path) -> None:
     training = train(
         tmp_path,
         make_examples("ab", each=6),
-        depths=[1],
+        depths=[1, 2],
         progress=lambda stage, *numbers: stages.setdefault(stage, []).append(numbers),
     )
     tried = [result.candidate for result in training.results]

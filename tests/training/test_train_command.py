@@ -222,6 +222,20 @@ def test_features_collected_before_are_used_again(
     assert lasting(tmp_path / "again") == expected
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_features_collected_deeper_give_the_weights_of_a_smaller_depth(
+    place: Path, trained: Path, tmp_path: Path, depth: int
+) -> None:
+    options = (*MASS, "--depth", depth)
+    shared = (*options, "--collected", trained / "features")  # of three layers
+    assert train(place, *shared, output=tmp_path / "shared").exit_code == 0
+    assert train(place, *options, output=tmp_path / "own").exit_code == 0
+    assert {row["depth"] for row in results(tmp_path / "shared")} == {depth}
+    assert results(tmp_path / "shared") == results(tmp_path / "own")
+    weights, own = (HeadWeights.load(tmp_path / name) for name in ("shared", "own"))
+    assert weights.layers == depth and (weights.weight == own.weight).all()
+
+
 def test_limit_is_heeded_for_each_source(place: Path, tmp_path: Path) -> None:
     options = (*MASS, "--limit", 3, "--folds", 2)
     assert train(place, *options, output=tmp_path).exit_code == 0
