@@ -236,37 +236,46 @@ class _PackReading:
         self._keep = keep
         past = prefix.tokens if prefix else 0
         self._blocks = []
-        starts = torch.tensor([0, *lengths]).cumsum(0)
+        start = 0
         for run in length_runs(lengths):
-            width = max(lengths[i] for i in run)
-            places = starts[run.start : run.stop, None] + torch.arange(width)
-            real = torch.arange(width) < torch.tensor(lengths[run.start : run.stop])[:, None]
-            places = places.clamp(max=int(starts[-1]) - 1).to(model.device)
+            own = torch.tensor(lengths[run.start : run.stop])
+            width = int(own.max())
+            starts = start + own.cumsum(0) - own
+            start += int(own.sum())
+            places = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
+            real = (torch.arange(width) < own[:, None]).flatten().nonzero().flatten()
             mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
-            self._blocks.append((places, real.to(model.device), mask.to(model.device)))
+            self._blocks.append(
+                (places.to(model.device), real.to(model.device), mask.to(model.device))
+            )
 
     def attend(self, call: AttentionCall) -> Tensor:
         last = call.layer == self._depth - 1
         self._keep(call)
         if last:
             raise PassComplete
-        repeats = call.query.shape[1] // call.key.shape[1]
-        query = call.query[0].transpose(0, 1)  # [N, H, D]
-        key, value = call.key[0].transpose(0, 1), call.value[0].transpose(0, 1)
-        output = torch.empty_like(query)
+        query, key, value = (own[0].transpose(0, 1) for own in (call.query, call.key, call.value))
+        output = torch.empty_like(query)  # [N, H, D]
         for places, real, mask in self._blocks:
-            keys, values = key[places].transpose(1, 2), value[places].transpose(1, 2)
+            keys, values = (_side_by_side(own, places).transpose(1, 2) for own in (key, value))
             if self._prefix is not None:
                 shape = (len(places), -1, -1, -1)
                 past = self._prefix.keys[call.layer], self._prefix.values[call.layer]
                 keys = torch.cat([past[0].expand(shape), keys], dim=2)
                 values = torch.cat([past[1].expand(shape), values], dim=2)
             read = scaled_dot_product_attention(
-                query[places].transpose(1, 2),
-                keys.repeat_interleave(repeats, dim=1),
-                values.repeat_interleave(repeats, dim=1),
+                _side_by_side(query, places).transpose(1, 2),
+                keys,
+                values,
                 attn_mask=mask,
                 scale=call.scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
             )
-            output[places[real]] = read.transpose(1, 2)[real]
+            read = read.transpose(1, 2).flatten(0, 1).index_select(0, real)
+            output.index_copy_(0, places.flatten()[real], read)
         return output[None]
+
+
+def _side_by_side(tokens: Tensor, places: Tensor) -> Tensor:
+    """Return the tokens [N, H, D] at the places [G, W], as [G, W, H, D]."""
+    return tokens.index_select(0, places.flatten()).view(*places.shape, *tokens.shape[1:])
