@@ -80,11 +80,13 @@ def speed_cases(
             store = StateStore()
         elif name.startswith("from disk"):
             store = StateStore(folder / "-".join(passes), max_memory_bytes=0)
-        cases[name] = _prune(measured.pruner(passes, chunk_states=store), prompts)
-    return {UNIT: _forward(measured, prompts), **cases}
+        cases[name] = prune_case(measured.pruner(passes, chunk_states=store), prompts)
+    return {UNIT: forward_case(measured, prompts), **cases}
 
 
-def _prune(pruner: AT2Pruner, prompts: Sequence[Prompt]) -> Case:
+def prune_case(pruner: AT2Pruner, prompts: Sequence[Prompt]) -> Case:
+    """Return whole `prune` calls, which tell the seconds of their stages."""
+
     def run(number: int) -> Mapping[str, float]:
         prompt = prompts[number]
         return pruner.prune(prompt.query, prompt.chunks, top_k=3).timings
@@ -92,7 +94,8 @@ def _prune(pruner: AT2Pruner, prompts: Sequence[Prompt]) -> Case:
     return run
 
 
-def _forward(measured: MeasuredModel, prompts: Sequence[Prompt]) -> Case:
+def forward_case(measured: MeasuredModel, prompts: Sequence[Prompt]) -> Case:
+    """Return the unit: a full forward pass over each prompt."""
     layouts = measured.pruner(JOINT).scoring_model.prompts
     inputs = [
         torch.tensor([layouts.joint(prompt.query, prompt.chunks).input_ids]) for prompt in prompts
