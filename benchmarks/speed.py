@@ -20,6 +20,7 @@ from typing import Any
 from command_line import add_shared_options, command_of, positive
 from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
 from floor import floor_cases, floor_table, summarise_floors
+from generation import generation_record, generation_table, time_generation
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
@@ -55,6 +56,7 @@ FORMAT = 1
 SEED = 0
 LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
 SCALING_ROUNDS = 3
+GENERATION_ROUNDS = 2
 CALLS = 200
 
 
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", action="store_true", help="also MiniLM, and LongLLMLingua if it is installed")
     add("--scaling", type=positive, nargs="+", metavar="N", help="also times with N chunks")
     add("--callers", type=positive, nargs="+", metavar="N", help="also N threads at once")
+    add("--generate", type=positive, metavar="N", help="also prune and generate N tokens")
     add("--extremes", action="store_true", help="also a chunk of 1 MB, and 1,000 chunks")
     return parser
 
@@ -197,6 +200,13 @@ def _parts(
         wait = longest_wait(measured, prompts.prompts, calls=CALLS)
         shared = concurrency_record(times, wait)
         yield "concurrency", shared, [concurrency_table(shared)]
+
+    if options.generate:
+        answers = time_generation(
+            measured, prompts, tokens=options.generate, repeats=GENERATION_ROUNDS, seed=SEED
+        )
+        answered = generation_record(answers, tokens=options.generate)
+        yield "generation", answered, [generation_table(answered)]
 
     if options.extremes:
         inputs = [

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
     sizes = ["--chunks", "10", "200", "--prompt-tokens", "100", "2000"]
-    sizes += ["--scaling", "10", "40", "--callers", "1", "3"]
+    sizes += ["--scaling", "10", "40", "--callers", "1", "3", "--generate", "4"]
     run = _run(folder, *sizes, "--output", str(folder / "out"))
     assert run.returncode == 0, run.stderr
     assert max(map(len, run.stdout.splitlines())) <= 80
@@ -73,6 +73,22 @@ def report(folder: Path) -> dict[str, Any]:
     assert "a call by its chunks" in tables and "Callers of one pruner" in tables
     found: dict[str, Any] = json.loads((folder / "out" / "speed.json").read_text(encoding="utf-8"))
     return found
+
+
+def test_answers_from_pruned_contexts_are_held_against_those_from_full_ones(
+    report: dict[str, Any],
+) -> None:
+    generation = report["generation"]
+    assert generation["new_tokens"] == 4
+    cases = ["full context", "pruned, cold", "pruned, warm"]
+    assert [(row["chunks"], row["case"]) for row in generation["rows"]] == [
+        (chunks, case) for chunks in (10, 20) for case in cases
+    ]
+    for row in generation["rows"]:
+        assert row["ratio"]["n"] == row["seconds"]["n"] == 4  # two prompts, two rounds
+        full = row["case"] == "full context"
+        assert row["met"] is (None if full else row["ratio"]["median"] < 1)
+        assert not full or row["ratio"]["median"] == 1
 
 
 def test_ratios_are_to_the_unit_and_held_against_the_limits(report: dict[str, Any]) -> None:
