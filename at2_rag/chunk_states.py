@@ -50,6 +50,19 @@ class ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
+    def in_main_memory(self) -> ChunkState:
+        """Return the state in main memory, where it outlives its use on an accelerator.
+
+        What comes from CUDA is page-locked, so that it can be copied back without waiting.
+        """
+        device = self.keys.device.type
+        if device == "cpu":
+            return self
+        keys, values = self.keys.cpu(), self.values.cpu()
+        if device == "cuda":
+            keys, values = keys.pin_memory(), values.pin_memory()
+        return ChunkState(keys, values)
+
     @property
     def tokens(self) -> int:
         """Number of tokens of the source."""

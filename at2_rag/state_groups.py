@@ -130,9 +130,10 @@ def gather_states(
     ready, rooms = make_room(prefix, layout, parts)
     for ids, places in rooms.items():
         for room in places:
-            # A store may hand out states that are elsewhere than the model.
-            room.keys.copy_(states[ids].keys[:, :, room.start : room.end])
-            room.values.copy_(states[ids].values[:, :, room.start : room.end])
+            # A store may hand out states that are elsewhere than the model, perhaps page-locked.
+            part = slice(room.start, room.end)
+            room.keys.copy_(states[ids].keys[:, :, part], non_blocking=True)
+            room.values.copy_(states[ids].values[:, :, part], non_blocking=True)
     return ready
 
 

@@ -54,7 +54,7 @@ class _Remembered:
 
 
 class StateStore(MutableMapping[str, ChunkState]):
-    """Keeps chunk states for later queries, the most recently used in memory.
+    """Keeps chunk states for later queries, the most recently used in main memory.
 
     A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.
     Thread-safe; a folder may be shared by many stores and processes, which may remove at any time
@@ -133,6 +133,7 @@ class StateStore(MutableMapping[str, ChunkState]):
         return state
 
     def __setitem__(self, key: str, state: ChunkState) -> None:
+        state = state.in_main_memory()
         with self._lock:
             self._remember(key, state)
         if self._files is not None:
