@@ -165,9 +165,9 @@ def _head(
     layouts = measured.pruner(JOINT).scoring_model.prompts
     layers = measured.model.config.num_hidden_layers
     readouts = {}
-    for passes in dict.fromkeys(OURS.values()):
-        name, weights = measured.head_weights(passes)
-        readouts[" + ".join(passes)] = f"{name}, {weights.layers} of {layers} layers"
+    for readout in dict.fromkeys(OURS.values()):
+        name, weights = measured.head_weights(readout)
+        readouts[readout] = f"{name}, {weights.layers} of {layers} layers"
     own = answer_attributor(measured).head_weights
     shipped = "shipped" if own.fingerprint else UNIFORM
     readouts["answers"] = f"{shipped}, {own.layers} of {layers} layers"

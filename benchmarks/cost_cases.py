@@ -37,7 +37,7 @@ OURS = {
     READY_TOGETHER: TOGETHER,
     JOINT_READING: JOINT,
 }
-"""Scoring by the pruner, no answer needed, and the passes read."""
+"""Scoring by the pruner, no answer needed, and the head weights used."""
 
 REMOVAL = "32 removals"
 MASKING = "masked-state regression"

@@ -35,7 +35,7 @@ from depth_tables import (
 from depth_times import DesignCases, DesignTime
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
-from measured_model import JOINT, TOGETHER, TOGETHER_APART, MeasuredModel, Subject, load
+from measured_model import JOINT, MeasuredModel, Subject, load
 from report_files import busy_remark, show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
@@ -43,6 +43,7 @@ from speed_cases import UNIT
 from speed_prompts import read_prompts
 
 from at2_rag.errors import AT2Error, InputError
+from at2_rag.features import Pass
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation_collection import AblationPlan
 from at2_rag.training.answer_model import AnswerModel
@@ -54,6 +55,7 @@ from at2_rag_evals.provenance import file_record, git_state, package_versions, w
 FORMAT = 1
 SEED = 0
 ITEMS, REPEATS = 4, 3
+PASSES: tuple[tuple[Pass, ...], ...] = (("together",), ("together", "apart"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,11 +92,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError("pass --train FILE ..., and --collected with the folder of what is read")
     busy = busy_share()
     measured = load(Subject(options.model, options.dtype, options.threads))
-    designs = [
-        Design(passes, depth)
-        for depth in sorted(set(options.depths))
-        for passes in (TOGETHER, TOGETHER_APART)
-    ]
+    designs = [Design(passes, depth) for depth in sorted(set(options.depths)) for passes in PASSES]
     with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
         gathered, dev = _gather(options, measured, progress)
         results = list(

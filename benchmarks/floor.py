@@ -19,7 +19,6 @@ from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt
 from torch import Tensor, nn
 
-from at2_rag.features import Pass
 from at2_rag_evals.tables import Cell, Table
 
 LIMIT = 1.3
@@ -41,25 +40,25 @@ def floor_name(case: str) -> str:
 
 
 def floor_cases(
-    measured: MeasuredModel, prompts: Sequence[Prompt], passes_of: Mapping[str, tuple[Pass, ...]]
+    measured: MeasuredModel, prompts: Sequence[Prompt], readouts: Mapping[str, str]
 ) -> dict[str, Case]:
     """Return a floor for each cold case; none for models whose projections aren't told apart.
 
     Args:
         measured: The model.
         prompts: The prompts.
-        passes_of: The cold cases with the passes that they read.
+        readouts: The cold cases with the names of their head weights.
     """
     cases = {}
-    for case, passes in passes_of.items():
-        products = _products(measured, passes)
+    for case, readout in readouts.items():
+        products = _products(measured, readout)
         if products:
-            cases[floor_name(case)] = _case(measured, prompts, passes, products)
+            cases[floor_name(case)] = _case(measured, prompts, readout, products)
     return cases
 
 
-def _products(measured: MeasuredModel, passes: tuple[Pass, ...]) -> list[_Product]:
-    depth = measured.head_weights(passes)[1].layers
+def _products(measured: MeasuredModel, readout: str) -> list[_Product]:
+    depth = measured.head_weights(readout)[1].layers
     total = measured.model.config.num_hidden_layers
     stacks = (
         own
@@ -82,10 +81,10 @@ def _products(measured: MeasuredModel, passes: tuple[Pass, ...]) -> list[_Produc
 def _case(
     measured: MeasuredModel,
     prompts: Sequence[Prompt],
-    passes: tuple[Pass, ...],
+    readout: str,
     products: Sequence[_Product],
 ) -> Case:
-    rows = [_rows(measured, prompt, passes) for prompt in prompts]
+    rows = [_rows(measured, prompt, readout) for prompt in prompts]
     most = max(chunks + question for chunks, question in rows)
     widths = {product.weight.shape[1] for product in products}
     inputs = {width: torch.randn(most, width).to(products[0].weight.dtype) for width in widths}
@@ -102,9 +101,10 @@ def _case(
     return run
 
 
-def _rows(measured: MeasuredModel, prompt: Prompt, passes: tuple[Pass, ...]) -> tuple[int, int]:
+def _rows(measured: MeasuredModel, prompt: Prompt, readout: str) -> tuple[int, int]:
     """Return how many tokens of chunks and of the question a call runs."""
-    layout = measured.pruner(passes).scoring_model.prompts.independent(prompt.query, prompt.chunks)
+    passes = measured.head_weights(readout)[1].spec.passes
+    layout = measured.pruner(readout).scoring_model.prompts.independent(prompt.query, prompt.chunks)
     sources = list(layout.source_ids)
     copies = sum(1 if own == "together" else len(sources) for own in passes)
     return sum(map(len, set(sources))), copies * len(layout.question_ids)

@@ -1,7 +1,8 @@
-"""The model under measurement and the pruners over it, one for each way to read."""
+"""The model under measurement and the pruners over it, one for each name of head weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,18 @@ from at2_rag.model_hub import cache_dir, resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.pruner import AT2Pruner
 
-JOINT: tuple[Pass, ...] = ("joint",)
-TOGETHER: tuple[Pass, ...] = ("together",)
-TOGETHER_APART: tuple[Pass, ...] = ("together", "apart")
+JOINT, TOGETHER, TOGETHER_APART = "joint", "together", "together-apart"
+FAST, BALANCED = "fast", "balanced"
 
 STAND_IN = "stand-in"
-_STAND_IN_SHARE = 0.6
+_STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
+    JOINT: (("joint",), 0.6),
+    TOGETHER: (("together",), 0.6),
+    TOGETHER_APART: (("together", "apart"), 0.6),
+    FAST: (("together",), 0.2),
+    BALANCED: (("together",), 0.4),
+}
+"""Names of shipped head weights, with the passes and the share of the layers that they use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +56,30 @@ class MeasuredModel:
     tokenizer: Any
     fingerprint: str
 
-    def pruner(
-        self, passes: tuple[Pass, ...], *, chunk_states: ChunkStateStore | None = None
-    ) -> AT2Pruner:
-        """Return a pruner that reads with these passes."""
+    def pruner(self, readout: str, *, chunk_states: ChunkStateStore | None = None) -> AT2Pruner:
+        """Return a pruner with the head weights of this name."""
         return AT2Pruner(
             model=self.model,
             tokenizer=self.tokenizer,
-            head_weights=self.head_weights(passes)[1],
+            head_weights=self.head_weights(readout)[1],
             chunk_states=chunk_states,
             fingerprint=self.fingerprint,
         )
 
-    def head_weights(self, passes: tuple[Pass, ...]) -> tuple[str, HeadWeights]:
-        """Return head weights for these passes with their name.
+    def head_weights(self, readout: str) -> tuple[str, HeadWeights]:
+        """Return the head weights of a name, with that name.
 
         Those shipped for this model, where there are any. Otherwise a stand-in: zeros over as
-        many layers as the shipped ones of another reading use, or 60 % of the model's. Time and
-        memory depend on the passes and the layers, not on the numbers.
+        large a share of the layers. Time and memory depend on the passes and the layers, not on
+        the numbers.
         """
-        fitting = {}
-        for name in shipped_names():
-            weights = HeadWeights.shipped(name)
-            if (weights.fingerprint, weights.target_rule) == (self.fingerprint, "question"):
-                fitting[weights.spec.passes] = (name, weights)
-        if passes in fitting:
-            return fitting[passes]
+        if readout in shipped_names():
+            weights = HeadWeights.shipped(readout)
+            if weights.fingerprint == self.fingerprint:
+                return readout, weights
         config = self.model.config
-        layers = round(_STAND_IN_SHARE * config.num_hidden_layers)
-        for _, weights in fitting.values():
-            layers = weights.layers
+        passes, share = _STAND_INS[readout]
+        layers = max(1, round(share * config.num_hidden_layers))
         zeros = np.zeros((len(passes), layers, config.num_attention_heads), dtype=np.float32)
         return STAND_IN, HeadWeights(zeros, 0.0, FeatureSpec("log_ratio", passes))
 

@@ -27,7 +27,6 @@ from speed_prompts import Prompt
 from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.errors import AT2Error
-from at2_rag.features import Pass
 from at2_rag.pruner import AT2Pruner
 from at2_rag.training.record import peak_memory_mb
 from at2_rag_evals.resident_memory import (
@@ -79,14 +78,14 @@ class PeakMemory:
     exact: bool
 
 
-def measure_peak(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
+def measure_peak(subject: Subject, readout: str, prompt: Prompt) -> PeakMemory:
     """Measure one `prune` call in a fresh process.
 
     Raises:
         AT2Error: If the process was killed.
     """
     return in_fresh_process(
-        partial(_measure_here, subject, passes, prompt), f"pruned {len(prompt.chunks)} chunks"
+        partial(_measure_here, subject, readout, prompt), f"pruned {len(prompt.chunks)} chunks"
     )
 
 
@@ -155,11 +154,11 @@ def peak_of_call(
     return CallPeak(peak, exact)
 
 
-def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) -> PeakMemory:
-    pruner = load_touched(subject).pruner(passes)
+def _measure_here(subject: Subject, readout: str, prompt: Prompt) -> PeakMemory:
+    pruner = load_touched(subject).pruner(readout)
     pruner.prune(WARM_UP.query, WARM_UP.chunks, top_k=1)
     found = peak_of_call(lambda: pruner.prune(prompt.query, prompt.chunks, top_k=3))
-    sources, states = _states(pruner, passes, prompt)
+    sources, states = _states(pruner, readout, prompt)
     return PeakMemory(
         chunks=len(prompt.chunks),
         sources=len(sources),
@@ -171,11 +170,11 @@ def _measure_here(subject: Subject, passes: tuple[Pass, ...], prompt: Prompt) ->
 
 
 def _states(
-    pruner: AT2Pruner, passes: tuple[Pass, ...], prompt: Prompt
+    pruner: AT2Pruner, readout: str, prompt: Prompt
 ) -> tuple[Sequence[tuple[int, ...]], int]:
     """Return the sources that were read, equal ones once, and what their states would take."""
     model = pruner.scoring_model
-    if passes == JOINT:
+    if readout == JOINT:
         return model.prompts.joint(prompt.query, prompt.chunks).source_ids, 0
     layout = model.prompts.independent(prompt.query, prompt.chunks)
     sources = list(dict.fromkeys(layout.source_ids))

@@ -30,7 +30,7 @@ from report_files import show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
 from scaling import scaling_record, scaling_table, time_sizes
-from speed_cases import COLD_CASES, PASSES_OF_CASES, UNIT, speed_cases
+from speed_cases import COLD_CASES, READOUTS_OF_CASES, UNIT, speed_cases
 from speed_figures import (
     memory_checks,
     speed_record,
@@ -127,9 +127,13 @@ def _head(
     """Return the settings of a run and what it ran on."""
     layouts = measured.pruner(JOINT).scoring_model.prompts
     readouts = {}
-    for passes in dict.fromkeys(PASSES_OF_CASES.values()):
-        name, weights = measured.head_weights(passes)
-        readouts[" + ".join(passes)] = {"head_weights": name, "layers": weights.layers}
+    for readout in dict.fromkeys(READOUTS_OF_CASES.values()):
+        name, weights = measured.head_weights(readout)
+        readouts[readout] = {
+            "head_weights": name,
+            "passes": " + ".join(weights.spec.passes),
+            "layers": weights.layers,
+        }
     return {
         "format": FORMAT,
         "command": command_of("benchmarks/speed.py", _parser(), options),

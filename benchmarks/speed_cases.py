@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 from interleaved import Case
-from measured_model import JOINT, TOGETHER, TOGETHER_APART, MeasuredModel
+from measured_model import (
+    BALANCED,
+    FAST,
+    JOINT,
+    TOGETHER,
+    TOGETHER_APART,
+    MeasuredModel,
+)
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
@@ -46,11 +53,14 @@ ROWS = (
     Row("question pass, together + apart", "warm, together + apart", QUESTION, limit=0.15),
     Row("from disk, together", "from disk, together", limit=0.13),
     Row("from disk, together + apart", "from disk, together + apart", limit=0.23),
+    Row("cold, balanced", "cold, balanced", limit=0.45),
+    Row("cold, fast", "cold, fast", limit=0.30),
+    Row("warm, fast", "warm, fast", limit=0.03),
 )
 """Independent reading is `cold` where every chunk is read in the call, `warm` where the chunks'
 states are in a store's memory already, `from disk` where they are in its folder alone."""
 
-PASSES_OF_CASES = {
+READOUTS_OF_CASES = {
     "joint": JOINT,
     "cold, together": TOGETHER,
     "cold, together + apart": TOGETHER_APART,
@@ -58,9 +68,14 @@ PASSES_OF_CASES = {
     "warm, together + apart": TOGETHER_APART,
     "from disk, together": TOGETHER,
     "from disk, together + apart": TOGETHER_APART,
+    "cold, balanced": BALANCED,
+    "cold, fast": FAST,
+    "warm, fast": FAST,
 }
 
-COLD_CASES = {name: passes for name, passes in PASSES_OF_CASES.items() if name.startswith("cold")}
+COLD_CASES = {
+    name: readout for name, readout in READOUTS_OF_CASES.items() if name.startswith("cold")
+}
 
 
 def speed_cases(
@@ -74,13 +89,13 @@ def speed_cases(
         folder: Where states are kept on disk.
     """
     cases: dict[str, Case] = {}
-    for name, passes in PASSES_OF_CASES.items():
+    for name, readout in READOUTS_OF_CASES.items():
         store = None
         if name.startswith("warm"):
             store = StateStore()
         elif name.startswith("from disk"):
-            store = StateStore(folder / "-".join(passes), max_memory_bytes=0)
-        cases[name] = prune_case(measured.pruner(passes, chunk_states=store), prompts)
+            store = StateStore(folder / readout, max_memory_bytes=0)
+        cases[name] = prune_case(measured.pruner(readout, chunk_states=store), prompts)
     return {UNIT: forward_case(measured, prompts), **cases}
 
 

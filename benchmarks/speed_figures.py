@@ -12,7 +12,7 @@ from floor import floor_name
 from interleaved import Sample, Spread, ratios
 from peak_memory import PeakMemory
 from report_files import MB
-from speed_cases import COLD_CASES, PASSES_OF_CASES, ROWS, UNIT, Row
+from speed_cases import COLD_CASES, READOUTS_OF_CASES, ROWS, UNIT, Row
 from speed_prompts import CHUNKS
 
 PEAK_LIMIT_MB = 250
@@ -54,7 +54,7 @@ def summarise(samples: Sequence[Sample]) -> list[SpeedFigures]:
 def stage_medians(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     """Return the median seconds of each stage of each case."""
     medians = {}
-    for case in PASSES_OF_CASES:
+    for case in READOUTS_OF_CASES:
         stages = [sample.stages for sample in samples if sample.case == case]
         medians[case] = {name: statistics.median(s[name] for s in stages) for name in stages[0]}
     return medians

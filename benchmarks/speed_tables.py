@@ -114,8 +114,9 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
         f"{machine['cores']} cores, {machine['ram_gb']} GB."
     )
     readouts = "; ".join(
-        f"{passes}: {own['head_weights']}, {own['layers']} of {settings['layers']} layers"
-        for passes, own in settings["readouts"].items()
+        f"{readout} ({own['head_weights']}; {own['passes']}): {own['layers']} of "
+        f"{settings['layers']} layers"
+        for readout, own in settings["readouts"].items()
     )
     yield f"Head weights: {readouts}."
     yield busy_remark("The unit", speed["core_share"])

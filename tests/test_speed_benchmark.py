@@ -94,7 +94,8 @@ def test_answers_from_pruned_contexts_are_held_against_those_from_full_ones(
 def test_ratios_are_to_the_unit_and_held_against_the_limits(report: dict[str, Any]) -> None:
     unit, *rows = report["speed"]["rows"]
     assert unit["ratio"] == {"median": 1, "low": 1, "high": 1, "n": 4}
-    assert [row["limit"] for row in rows] == [0.7, 0.6, 0.7, 0.05, 0.05, 0.15, 0.15, 0.13, 0.23]
+    limits = [0.7, 0.6, 0.7, 0.05, 0.05, 0.15, 0.15, 0.13, 0.23, 0.45, 0.3, 0.03]
+    assert [row["limit"] for row in rows] == limits
     for row in rows:
         assert row["ratio"]["n"] == 4
         assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
@@ -119,7 +120,10 @@ def test_memory_of_calls_and_of_states_that_are_kept(report: dict[str, Any]) -> 
 
 
 def test_the_floor_by_hand(report: dict[str, Any]) -> None:
-    """Of the tiny model: 2 of 3 layers in use, of 32 in 4 heads (2 of keys) and 48 hidden units."""
+    """Of the tiny model, whose layers have a width of 32, 2 heads of keys and 48 hidden units.
+
+    The default weights use 2 layers, "balanced" and "fast" one; in the last one chunks need keys.
+    """
     hidden, keys, inner = 32, 16, 48
     builder = PromptBuilder(tiny_tokenizer(), max_tokens=2048)
     texts = [
@@ -129,10 +133,11 @@ def test_the_floor_by_hand(report: dict[str, Any]) -> None:
     question = len(layouts[0].question_ids)
     chunks = statistics.mean(sum(map(len, own.source_ids)) for own in layouts)
     layer = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner
-    for own, copies in zip(report["speed"]["floors"], (1, 1 + 10), strict=True):
+    read = [(1, 1), (1, 1 + 10), (0, 1), (0, 1)]
+    for own, (layers, copies) in zip(report["speed"]["floors"], read, strict=True):
         rows = question * copies
         last = hidden * keys * (chunks + rows) + hidden * hidden * rows
-        assert own["gflop"] == pytest.approx(2 * (layer * (chunks + rows) + last) / 1e9)
+        assert own["gflop"] == pytest.approx(2 * (layers * layer * (chunks + rows) + last) / 1e9)
         assert own["met"] == (own["ratio"]["median"] <= own["limit"] == 1.3)
 
 
