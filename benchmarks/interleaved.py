@@ -66,6 +66,7 @@ def time_cases(
     seed: int,
     times: Mapping[str, int] | None = None,
     warm: Collection[str] = (),
+    between: Mapping[str, int] | None = None,
 ) -> Iterator[Sample]:
     """Run every case on every prompt in `repeats` rounds and yield the samples as they come.
 
@@ -78,13 +79,15 @@ def time_cases(
         seed: Of the order within the rounds.
         times: How often a case runs in a round, at least once; once for those not named.
         warm: Cases that need no untimed runs.
+        between: Cases that run in the first of every so many rounds; the others run in each.
     """
     for name, case in cases.items():
         for prompt in range(0 if name in warm else prompts):
             case(prompt)
     order = random.Random(seed)
     for number in range(prompts * repeats):
-        names = [name for name in cases for _ in range((times or {}).get(name, 1))]
+        due = [name for name in cases if number % (between or {}).get(name, 1) == 0]
+        names = [name for name in due for _ in range((times or {}).get(name, 1))]
         order.shuffle(names)
         for name in names:
             cpu, start = time.process_time(), time.perf_counter()

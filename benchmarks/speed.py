@@ -9,6 +9,7 @@ README.md beside this file says what is measured and how.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ablation_cases import (
+    ROUNDS_BETWEEN,
+    ablation_cases,
+    ablations_record,
+    ablations_table,
+    summarise_ablations,
+)
 from command_line import add_shared_options, command_of, positive
 from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
 from floor import floor_cases, floor_table, summarise_floors
@@ -84,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=positive, default=5, help="rounds on each of them")
     add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
     add("--peers", action="store_true", help="also MiniLM, and LongLLMLingua if it is installed")
+    add("--ablations", action="store_true", help="also 32 ablations by removal; takes minutes")
+    add(
+        "--reference", type=Path, nargs="+", metavar="PATH", help="also at2 0.0.1, in these folders"
+    )
     add("--scaling", type=positive, nargs="+", metavar="N", help="also times with N chunks")
     add("--callers", type=positive, nargs="+", metavar="N", help="also N threads at once")
     add("--generate", type=positive, metavar="N", help="also prune and generate N tokens")
@@ -169,17 +181,38 @@ def _parts(
         cases |= floor_cases(measured, prompts.prompts, COLD_CASES)
         if options.peers:
             cases |= peer_cases(prompts.prompts, model=options.model)
-        runs = time_cases(cases, prompts=count, repeats=options.repeats, seed=SEED)
-        total = count * options.repeats * len(cases)
+        slow = ablation_cases(
+            measured,
+            prompts.prompts,
+            removals=options.ablations,
+            reference=options.reference or (),
+            seed=SEED,
+        )
+        rounds = count * options.repeats
+        runs = time_cases(
+            cases | slow,
+            prompts=count,
+            repeats=options.repeats,
+            seed=SEED,
+            warm=slow.keys(),
+            between=dict.fromkeys(slow, ROUNDS_BETWEEN),
+        )
+        total = rounds * len(cases) + math.ceil(rounds / ROUNDS_BETWEEN) * len(slow)
         samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
     share = core_share(samples, UNIT, threads=options.threads)
     floors = summarise_floors(samples, COLD_CASES)
     tables = [speed_table(figures), stage_table(stages)]
     tables += [floor_table(floors)] if floors else []
+    beside = summarise_ablations(samples)
+    tables += [ablations_table(beside)] if beside else []
     yield (
         "speed",
-        {**speed_record(figures, stages, share), "floors": list(map(asdict, floors))},
+        {
+            **speed_record(figures, stages, share),
+            "floors": list(map(asdict, floors)),
+            "beside": ablations_record(beside),
+        },
         tables,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cost_cases import REFERENCE, REMOVAL
 from floor import floor_name
 from interleaved import Sample, Spread, ratios
 from peak_memory import PeakMemory
@@ -42,7 +43,7 @@ class SpeedFigures:
 def summarise(samples: Sequence[Sample]) -> list[SpeedFigures]:
     """Summarise the samples as the table's rows; peers' come last."""
     names = dict.fromkeys(sample.case for sample in samples)
-    known = {row.case for row in ROWS} | set(map(floor_name, COLD_CASES))
+    known = {row.case for row in ROWS} | set(map(floor_name, COLD_CASES)) | {REMOVAL, REFERENCE}
     figures = []
     for row in (*ROWS, *(Row(name, name) for name in names if name not in known)):
         seconds = [sample.part(row.stages) for sample in samples if sample.case == row.case]

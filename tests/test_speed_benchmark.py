@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
     sizes = ["--chunks", "10", "200", "--prompt-tokens", "100", "2000"]
-    sizes += ["--scaling", "10", "40", "--callers", "1", "3", "--generate", "4"]
+    sizes += ["--scaling", "10", "40", "--callers", "1", "3", "--generate", "4", "--ablations"]
     run = _run(folder, *sizes, "--output", str(folder / "out"))
     assert run.returncode == 0, run.stderr
     assert max(map(len, run.stdout.splitlines())) <= 80
@@ -89,6 +89,22 @@ def test_answers_from_pruned_contexts_are_held_against_those_from_full_ones(
         full = row["case"] == "full context"
         assert row["met"] is (None if full else row["ratio"]["median"] < 1)
         assert not full or row["ratio"]["median"] == 1
+
+
+def test_ablations_run_in_one_of_seven_rounds_and_are_held_against_our_time(
+    report: dict[str, Any],
+) -> None:
+    rows = report["speed"]["beside"]["rows"]
+    assert [(row["case"], row["limit"]) for row in rows] == [
+        ("cold, together + apart", 40),
+        ("warm, together + apart", 150),
+        ("cold, fast", 60),
+        ("warm, fast", 600),
+    ]
+    for row in rows:
+        assert row["other"] == "32 removals" and row["ratio"]["n"] == 1  # of four rounds
+        assert row["ratio"]["median"] > 1
+        assert row["met"] == (row["ratio"]["median"] >= row["limit"])
 
 
 def test_ratios_are_to_the_unit_and_held_against_the_limits(report: dict[str, Any]) -> None:
