@@ -16,14 +16,16 @@ import os
 import re
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError, StorageError
+from at2_rag.int8_states import Int8State, Precision
 from at2_rag.whole_files import remove_leftovers, write_whole
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ _DIGEST_BYTES = 16
 _ENDING = ".state"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(_KEY.pattern + re.escape(_ENDING))
-_LIMIT_FILE = "limit.json"
+_NOTES_FILE = "folder.json"
 _SLACK = 16
 """The part of the bound, one in so many, that is written before the folder is looked at again."""
 
@@ -64,22 +66,33 @@ class StateFiles:
         max_bytes: Most bytes of all files, noted in the folder for whoever opens it without a
             bound. None for what is noted there, else `DEFAULT_MAX_BYTES`. Processes that write at
             the same time may exceed it by a sixteenth each before they notice.
+        precision: How states are to be kept there, noted likewise. None for what is noted, else
+            "model".
 
     Attributes:
         max_bytes: The bound.
+        precision: How states are to be kept; what is kept in another way is taken, or left, by
+            whoever reads it.
         damaged: Files so far that were found damaged, and dropped, or couldn't be read.
         unwritten: States so far that couldn't be written, for want of room on the disk, say.
         too_large: States so far that were not written because they exceed the bound by themselves.
         evicted: Files that were removed so far to keep the bound.
 
     Raises:
-        InputError: If the bound isn't positive.
+        InputError: If the bound isn't positive, or the precision unknown.
         StorageError: If the folder isn't there and can't be made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise InputError(f"max_bytes is {max_bytes}; pass a positive number of bytes")
+        check_precision(precision)
         self.folder = Path(folder)
         self.damaged = self.unwritten = self.too_large = self.evicted = 0
         self._lock = threading.Lock()
@@ -91,13 +104,15 @@ class StateFiles:
                 f"{self.folder} can't be made ({error.strerror or error}); choose another folder"
             ) from error
         remove_leftovers(self.folder)
-        self.max_bytes = max_bytes or _noted_limit(self.folder) or DEFAULT_MAX_BYTES
-        if max_bytes is not None:
-            with suppress(OSError):  # where nothing can be written the bound still holds for this
-                _note_limit(self.folder, max_bytes)
+        noted_bytes, noted_precision = _noted(self.folder)
+        self.max_bytes = max_bytes or noted_bytes or DEFAULT_MAX_BYTES
+        self.precision: Precision = precision or noted_precision or "model"
+        if max_bytes is not None or precision is not None:
+            with suppress(OSError):  # where nothing can be written they still hold for this
+                _note(self.folder, max_bytes or noted_bytes, self.precision)
                 self._make_room(0)
 
-    def get(self, key: str) -> ChunkState | None:
+    def get(self, key: str) -> ChunkState | Int8State | None:
         """Return the state kept under a key; None if there is none, or none that is whole."""
         path = self._path(key)
         try:
@@ -121,7 +136,7 @@ class StateFiles:
         with suppress(OSError):
             os.utime(self._path(key))
 
-    def put(self, key: str, state: ChunkState) -> None:
+    def put(self, key: str, state: ChunkState | Int8State) -> None:
         """Keep a state, unless it can't be written or is larger than the bound."""
         path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
@@ -175,7 +190,7 @@ class StateFiles:
         """
         removed = sum(self.remove(key) for key in self.keys())
         with suppress(OSError):
-            (self.folder / _LIMIT_FILE).unlink()
+            (self.folder / _NOTES_FILE).unlink()
         with suppress(OSError):
             self.folder.rmdir()
         return removed
@@ -239,26 +254,42 @@ class StateFiles:
             logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
 
 
-def _note_limit(folder: Path, max_bytes: int) -> None:
-    data = json.dumps({"max_bytes": max_bytes}).encode()
-    write_whole(folder / _LIMIT_FILE, data, private=True)
+def check_precision(precision: str | None) -> None:
+    """Check a precision that a caller named; None is none.
+
+    Raises:
+        InputError: If there is no such one.
+    """
+    known = get_args(Precision)
+    if precision is not None and precision not in known:
+        raise InputError(f"precision is {precision!r}; pass {' or '.join(map(repr, known))}")
 
 
-def _noted_limit(folder: Path) -> int | None:
+def _note(folder: Path, max_bytes: int | None, precision: Precision) -> None:
+    notes = {"precision": precision, **({} if max_bytes is None else {"max_bytes": max_bytes})}
+    write_whole(folder / _NOTES_FILE, json.dumps(notes).encode(), private=True)
+
+
+def _noted(folder: Path) -> tuple[int | None, Precision | None]:
+    """Return bound and precision as far as they are noted, and fit to be taken."""
     try:
-        noted = json.loads((folder / _LIMIT_FILE).read_bytes())["max_bytes"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return noted if type(noted) is int and noted > 0 else None
+        notes = json.loads((folder / _NOTES_FILE).read_bytes())
+        limit, precision = notes.get("max_bytes"), notes.get("precision")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None, None
+    return (
+        limit if type(limit) is int and limit > 0 else None,
+        precision if precision in get_args(Precision) else None,
+    )
 
 
-def _encoded(key: str, state: ChunkState) -> bytes:
-    tensors = {"keys": state.keys, "values": state.values}
+def _encoded(key: str, state: ChunkState | Int8State) -> bytes:
+    tensors = {own.name: getattr(state, own.name) for own in fields(state)}
     body = save({name: own.detach().cpu().contiguous() for name, own in tensors.items()})
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
-def _decoded(key: str, data: bytes) -> ChunkState | None:
+def _decoded(key: str, data: bytes) -> ChunkState | Int8State | None:
     """Return the state that a file of this key holds; None if the file isn't as it was written."""
     start = len(_MAGIC) + _DIGEST_BYTES
     body = memoryview(data)[start:]
@@ -266,8 +297,8 @@ def _decoded(key: str, data: bytes) -> ChunkState | None:
         return None
     try:
         tensors = load(bytes(body))
-        return ChunkState(tensors["keys"], tensors["values"])
-    except (SafetensorError, KeyError, ValueError, RuntimeError):
+        return Int8State(**tensors) if "like" in tensors else ChunkState(**tensors)
+    except (SafetensorError, TypeError, ValueError, RuntimeError):
         return None  # whoever wrote it knew how to make a checksum
 
 

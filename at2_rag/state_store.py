@@ -12,7 +12,8 @@ from cachetools import LRUCache
 
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError
-from at2_rag.state_files import FolderSize, StateFiles
+from at2_rag.int8_states import Int8State, Precision
+from at2_rag.state_files import FolderSize, StateFiles, check_precision
 
 DEFAULT_MEMORY_BYTES = 2**30
 
@@ -49,7 +50,7 @@ class StateCounts:
 class _Remembered:
     """A state in memory, and when its file was last noted as used, by `time.monotonic`."""
 
-    state: ChunkState
+    state: ChunkState | Int8State
     touched: float
 
 
@@ -62,12 +63,15 @@ class StateStore(MutableMapping[str, ChunkState]):
 
     Args:
         folder: Where states outlive the process; None for in memory only.
+        precision: "int8" keeps states in eight bits, half the bytes of bfloat16, which moves scores
+            a little (docs/experiments.md); "model" as they are, and takes no others. None for what
+            is noted in the folder, else "model".
         max_memory_bytes: Most bytes of states in memory; 0 for none.
         max_disk_bytes: Most bytes of the folder's files, see `StateFiles`; None for the bound that
             is noted in the folder, else 20 GiB.
 
     Raises:
-        InputError: If a bound is negative, or that of the folder 0.
+        InputError: If a bound is negative, or that of the folder 0, or the precision unknown.
         StorageError: If the folder isn't there and can't be made.
     """
 
@@ -75,6 +79,7 @@ class StateStore(MutableMapping[str, ChunkState]):
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
+        precision: Precision | None = None,
         max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
         max_disk_bytes: int | None = None,
     ) -> None:
@@ -85,7 +90,12 @@ class StateStore(MutableMapping[str, ChunkState]):
         self._memory: LRUCache[str, _Remembered] = LRUCache(
             max_memory_bytes, getsizeof=lambda own: own.state.nbytes
         )
-        self._files = None if folder is None else StateFiles(folder, max_bytes=max_disk_bytes)
+        check_precision(precision)
+        self._files = None
+        if folder is not None:
+            self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
+            precision = self._files.precision
+        self._int8 = precision == "int8"
         self._lock = threading.Lock()
         self._memory_hits = self._disk_hits = self._misses = 0
 
@@ -122,22 +132,23 @@ class StateStore(MutableMapping[str, ChunkState]):
         if known is not None:
             if stale and self._files is not None:
                 self._files.touch(key)
-            return known.state
+            return _restored(known.state)
         state = None if self._files is None else self._files.get(key)
         with self._lock:
-            if state is None:
+            if state is None or (isinstance(state, Int8State) and not self._int8):
                 self._misses += 1
                 raise KeyError(key)
             self._disk_hits += 1
             self._remember(key, state)
-        return state
+        return _restored(state)
 
     def __setitem__(self, key: str, state: ChunkState) -> None:
         state = state.in_main_memory()
+        kept = Int8State.of(state) if self._int8 else state
         with self._lock:
-            self._remember(key, state)
+            self._remember(key, kept)
         if self._files is not None:
-            self._files.put(key, state)
+            self._files.put(key, kept)
 
     def __delitem__(self, key: str) -> None:
         with self._lock:
@@ -173,6 +184,10 @@ class StateStore(MutableMapping[str, ChunkState]):
         if self._files is not None:
             self._files.clear()
 
-    def _remember(self, key: str, state: ChunkState) -> None:
+    def _remember(self, key: str, state: ChunkState | Int8State) -> None:
         if state.nbytes <= self._memory.maxsize:
             self._memory[key] = _Remembered(state, time.monotonic())
+
+
+def _restored(state: ChunkState | Int8State) -> ChunkState:
+    return state.restored() if isinstance(state, Int8State) else state

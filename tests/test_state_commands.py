@@ -89,7 +89,10 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     assert not folder.exists()
     run("index", corpus, *loading, "--max-gb", "0.5")
     told = run("cache", "info").stdout
-    assert told.startswith("3 states, ") and told.endswith(f" of at most 0.5 GB in {folder}\n")
+    assert told.startswith("3 states, ")
+    assert told.endswith(
+        f" of at most 0.5 GB in {folder}; new ones are kept as the model makes them\n"
+    )
     folder.joinpath("mine.txt").write_text("kept")
     assert run("cache", "clear", input="n\n").exit_code == 1
     assert len(states(folder)) == 3
@@ -99,6 +102,17 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     run("cache", "clear", "--yes")
     prune(corpus, *loading)
     assert not folder.exists(), "nothing is kept until it is asked for again"
+
+
+def test_states_in_eight_bits(corpus: Path, loading: list[str], cache: Path) -> None:
+    folder = cache / "chunk_states"
+    run("index", corpus, *loading)
+    exact = sum(path.stat().st_size for path in states(folder))
+    run("cache", "clear", "--yes")
+    run("index", corpus, *loading, "--precision", "int8")
+    assert sum(path.stat().st_size for path in states(folder)) < exact
+    assert run("cache", "info").stdout.endswith("; new ones are kept as int8\n")
+    assert "0 states made now, 3 known" in run("index", corpus, *loading).stdout
 
 
 def test_a_bound_too_small_for_all_is_told(

@@ -166,7 +166,7 @@ def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
     StateFiles(tmp_path, max_bytes=12345)
     assert StateFiles(tmp_path).max_bytes == 12345
     for damage in ("", "[", "[]", "{}", '{"max_bytes": "9"}', '{"max_bytes": -1}', "[" * 10**5):
-        (tmp_path / "limit.json").write_text(damage)
+        (tmp_path / "folder.json").write_text(damage)
         assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
 
 

@@ -19,7 +19,7 @@ from at2_rag_evals.options import (
 from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
-MORE_SYSTEMS = ("bm25_unstemmed", "at2_joint")
+MORE_SYSTEMS = ("bm25_unstemmed", "at2_int8", "at2_joint")
 DEFAULT_FIDELITY_SYSTEMS = (
     "random",
     "bm25",
@@ -36,7 +36,7 @@ DEFAULT_FIDELITY_SYSTEMS = (
     "regression_32",
     "masked_regression",
 )
-MORE_FIDELITY_SYSTEMS = ("first_k", *MORE_SYSTEMS)
+MORE_FIDELITY_SYSTEMS = ("first_k", "bm25_unstemmed", "at2_joint")
 _TAKEN = tuple(dict.fromkeys(DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS))
 
 
@@ -74,7 +74,8 @@ eval_group.add_command(compare)
     "systems",
     multiple=True,
     type=click.Choice(DEFAULT_SYSTEMS + MORE_SYSTEMS),
-    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed and at2_joint]",
+    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed, at2_int8 and "
+    "at2_joint]",
 )
 @json_option
 @verbose_option

@@ -16,13 +16,14 @@ import tokenizers
 import torch
 import transformers
 
-from at2_rag import AT2Pruner, Chunk
+from at2_rag import AT2Pruner, Chunk, StateStore
 from at2_rag.errors import ModelNotFoundError
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
+from at2_rag_evals.rankers.at2_int8 import AT2Int8Ranker
 from at2_rag_evals.rankers.at2_joint import AT2JointRanker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
@@ -47,7 +48,7 @@ def test_the_command_knows_the_systems_there_are() -> None:
     assert set(SYSTEMS) == {*DEFAULT_SYSTEMS, *MORE_SYSTEMS}
 
 
-@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"at2", "at2_joint"}))
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"at2", "at2_int8", "at2_joint"}))
 def test_every_system_scores_any_text(
     name: str, embedding_folder: Path, scoring_folder: Path
 ) -> None:
@@ -210,6 +211,21 @@ def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
     assert settings_key(ranker) != settings_key(alone)
     joint = AT2JointRanker(folder)
     assert (joint.name, joint.settings["reading"]) == ("at2_joint", "joint")
+
+
+def test_at2_int8_scores_from_rounded_states(scoring_folder: Path) -> None:
+    folder, given = str(scoring_folder), [Chunk("jane austen", "Emma"), Chunk("the sea")]
+    store = StateStore(precision="int8")
+    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", chunk_states=store)
+    pruner.index(given)
+    expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
+    ranker = AT2Int8Ranker(folder, head_weights="uniform")
+    ranker.prepare()
+    assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
+    exact = AT2Ranker(folder, head_weights="uniform")
+    exact.prepare()
+    assert exact.score("who wrote emma", given).scores != pytest.approx(expected, rel=1e-6)
+    assert settings_key(ranker) != settings_key(exact)
 
 
 def test_at2_settings_follow_model_and_weights(scoring_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import at2_rag
+from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.chunks import Chunk
 from at2_rag.features import Reading
 from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
@@ -105,7 +106,7 @@ class AT2Ranker:
             reading=self._reading,
             device=device,
             dtype=preferred_dtype(device),
-            chunk_states=shared_states() if self._remember else None,
+            chunk_states=self._states(),
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
@@ -116,6 +117,10 @@ class AT2Ranker:
         """Score the sentences of the chunks within their chunks, one score a sentence."""
         found = self._pruner.score_sentences(query, chunks)
         return ChunkScores(tuple(scored.score for scored in found))
+
+    def _states(self) -> ChunkStateStore | None:
+        """Return where chunk states are kept; None for nowhere."""
+        return shared_states() if self._remember else None
 
 
 def _scores_are_logits(head_weights: str | None) -> bool:

@@ -20,8 +20,8 @@ class RankerOptions:
 
     Attributes:
         seed: Seed of the random order.
-        model: The scoring model of `at2`, `at2_joint` and `all_heads_mean`; None for the default
-            model.
+        model: The scoring model of `at2`, `at2_int8`, `at2_joint` and `all_heads_mean`; None for
+            the default model.
         head_weights: The head weights of `at2`; None for those shipped for the model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
@@ -41,6 +41,14 @@ def _all_heads_mean(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker  # imports torch
 
     return AllHeadsMeanRanker(options.model, remember=options.remember)
+
+
+def _at2_int8(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2_int8 import AT2Int8Ranker  # imports torch
+
+    return AT2Int8Ranker(
+        options.model, head_weights=options.head_weights, remember=options.remember
+    )
 
 
 def _at2_joint(options: RankerOptions) -> Ranker:
@@ -64,6 +72,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "minilm": lambda options: MiniLMRanker(options.embedding_model, remember=options.remember),
         "all_heads_mean": _all_heads_mean,
         "at2": _at2,
+        "at2_int8": _at2_int8,
         "at2_joint": _at2_joint,
     }
 )

@@ -24,6 +24,10 @@ from at2_rag_evals.rankers.registry import SYSTEMS
 HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16})
 
 
+_NO_PRUNERS = frozenset({"first_k", "random", "at2_int8"})
+"""Systems of the ranking eval that have a pruner of another name here, or none."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrunerOptions:
     """What pruners can be told.
@@ -72,7 +76,7 @@ def make_pruners(names: Sequence[str], options: PrunerOptions) -> list[Pruner]:
 def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
     """Return the names of all pruners, those of named head weights included."""
     named = tuple(own.name for own in options.ranker.weights)
-    rankers = tuple(name for name in SYSTEMS if name not in ("first_k", "random"))
+    rankers = tuple(name for name in SYSTEMS if name not in _NO_PRUNERS)
     return (*_OTHERS, *rankers, *HEAD_COUNTS, *PEERS, *named)
 
 

@@ -1,0 +1,130 @@
+"""States in eight bits: near what they were made from, half the bytes, never taken for exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from at2_rag import AT2Pruner, StateStore
+from at2_rag.chunk_states import ChunkState
+from at2_rag.errors import InputError, ScoringError
+from at2_rag.int8_states import Int8State
+from at2_rag.state_files import StateFiles
+from tests.test_state_store import paths, same, state
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+CHUNKS = [f"Emma {number} was written in Chawton." * (1 + number % 3) for number in range(9)]
+QUERY = "Who wrote Emma 4?"
+
+
+def pruner(store: StateStore | None = None) -> AT2Pruner:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    weights = random_weights(model, tokenizer, "together", "apart")
+    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights, chunk_states=store)
+
+
+def scores(own: AT2Pruner) -> list[float]:
+    return [chunk.score for chunk in own.score(QUERY, CHUNKS)]
+
+
+def test_a_row_by_hand() -> None:
+    row = torch.tensor([0.0, 127.0, -63.4, 1.6]) / 64
+    kept = Int8State.of(ChunkState(row.view(1, 1, 1, 4), torch.zeros(0, 1, 1, 4)))
+    assert kept.keys.flatten().tolist() == [0, 127, -63, 2]
+    assert kept.key_scales.item() == 1 / 64
+    assert kept.restored().keys.flatten().tolist() == [0, 127 / 64, -63 / 64, 2 / 64]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens", [0, 1, 70])
+def test_no_number_moves_by_more_than_half_a_step(dtype: torch.dtype, tokens: int) -> None:
+    before = state(tokens, dtype=dtype)
+    after = Int8State.of(before).restored()
+    for was, now in ((before.keys, after.keys), (before.values, after.values)):
+        assert now.dtype == dtype and now.shape == was.shape
+        was, now = was.float(), now.float()
+        step = was.abs().amax(-1, keepdim=True) / 127
+        rounding = torch.finfo(dtype).eps * was.abs()
+        assert ((now - was).abs() <= step / 2 + rounding).all()
+
+
+def test_rows_of_zeros_and_rows_that_overflowed() -> None:
+    zeros = ChunkState(torch.zeros(2, 1, 3, 4), torch.zeros(1, 1, 3, 4))
+    assert same(Int8State.of(zeros).restored(), zeros)
+    broken = ChunkState(torch.full((1, 1, 1, 4), torch.inf), torch.full((1, 1, 1, 4), torch.nan))
+    restored = Int8State.of(broken).restored()
+    assert not restored.keys.isfinite().any() and not restored.values.isfinite().any()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
+    tmp_path: Path, in_memory: bool
+) -> None:
+    exact, store = StateStore(), StateStore(tmp_path, precision="int8")
+    exact["a" * 64] = store["a" * 64] = state(70)  # rows of four numbers: a scale as large
+    assert exact.counts.memory_bytes == 2 * store.counts.memory_bytes
+    expected = Int8State.of(state(70)).restored()
+    found = (store if in_memory else StateStore(tmp_path))["a" * 64]
+    assert same(found, expected)
+    [path] = paths(tmp_path)
+    assert load(path.read_bytes()[24:])["keys"].dtype == torch.int8
+
+
+def test_scores_move_a_little_and_not_again(tmp_path: Path) -> None:
+    fresh = scores(pruner())
+    own = pruner(StateStore(tmp_path, precision="int8"))
+    assert scores(own) == fresh, "what is read in the call is as exact as ever"
+    warm = scores(own)
+    assert warm != fresh and np.abs(np.subtract(warm, fresh)).max() < 0.1
+    disk = StateStore(tmp_path, max_memory_bytes=0)
+    assert scores(pruner(disk)) == warm, "the folder knows"
+    assert disk.counts.disk_hits == len(CHUNKS) and disk.counts.misses == 0
+
+
+def test_an_exact_store_takes_no_rounded_states_and_a_rounding_one_takes_exact_ones(
+    tmp_path: Path,
+) -> None:
+    scores(pruner(StateStore(tmp_path, precision="int8")))
+    exact = StateStore(tmp_path, precision="model")
+    fresh = scores(pruner(exact))
+    assert exact.counts.misses == len(CHUNKS) and exact.counts.damaged == 0
+    again = StateStore(tmp_path, precision="int8")
+    assert scores(pruner(again)) == fresh and again.counts.misses == 0
+
+
+def test_the_precision_is_noted_beside_the_bound(tmp_path: Path) -> None:
+    assert StateFiles(tmp_path).precision == "model"
+    assert not (tmp_path / "folder.json").exists()
+    StateFiles(tmp_path, precision="int8")
+    StateFiles(tmp_path, max_bytes=10**6)
+    assert (StateFiles(tmp_path).precision, StateFiles(tmp_path).max_bytes) == ("int8", 10**6)
+    StateFiles(tmp_path, precision="model")
+    assert json.loads((tmp_path / "folder.json").read_text()) == {
+        "precision": "model",
+        "max_bytes": 10**6,
+    }
+    (tmp_path / "folder.json").write_text('{"precision": "int2", "max_bytes": 5000}')
+    files = StateFiles(tmp_path)
+    assert (files.precision, files.max_bytes) == ("model", 5000)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_precision_that_is_none(tmp_path: Path, folder: bool) -> None:
+    with pytest.raises(InputError, match="precision is 'int4'; pass 'model' or 'int8'"):
+        StateStore(tmp_path if folder else None, precision="int4")  # type: ignore[arg-type]
+
+
+def test_numbers_that_overflowed_are_told_from_the_store_too() -> None:
+    own = pruner(StateStore(precision="int8"))
+    with torch.no_grad():
+        for layer in own.scoring_model._view.layers:
+            layer.self_attn.k_proj.weight.fill_(torch.inf)
+    for _ in range(2):
+        with pytest.raises(ScoringError, match="not finite"):
+            scores(own)
