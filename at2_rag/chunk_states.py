@@ -51,17 +51,12 @@ class ChunkState:
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
     def in_main_memory(self) -> ChunkState:
-        """Return the state in main memory, where it outlives its use on an accelerator.
+        """Return the state in main memory, where it outlives its use on an accelerator."""
+        return ChunkState(self.keys.cpu(), self.values.cpu())
 
-        What comes from CUDA is page-locked, so that it can be copied back without waiting.
-        """
-        device = self.keys.device.type
-        if device == "cpu":
-            return self
-        keys, values = self.keys.cpu(), self.values.cpu()
-        if device == "cuda":
-            keys, values = keys.pin_memory(), values.pin_memory()
-        return ChunkState(keys, values)
+    def page_locked(self) -> ChunkState:
+        """Return a state in main memory from where CUDA copies it without waiting."""
+        return ChunkState(self.keys.pin_memory(), self.values.pin_memory())
 
     @property
     def tokens(self) -> int:
@@ -118,9 +113,8 @@ def encode_sources(
         states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     for pack in packs(missing):
         for ids, state in zip(pack, _encode_pack(model, prefix, pack), strict=True):
-            states[ids] = state
-            if store is not None:
-                store[keys[ids]] = state
+            # A store that rounds what it keeps gives the same from the first call on.
+            states[ids] = state if store is None else store.setdefault(keys[ids], state)
     return states
 
 
@@ -267,6 +261,7 @@ class _PackReading:
         self._keep(call)
         if last:
             raise PassComplete
+        repeats = call.query.shape[1] // call.key.shape[1]
         query, key, value = (own[0].transpose(0, 1) for own in (call.query, call.key, call.value))
         output = torch.empty_like(query)  # [N, H, D]
         for places, real, mask in self._blocks:
@@ -278,11 +273,10 @@ class _PackReading:
                 values = torch.cat([past[1].expand(shape), values], dim=2)
             read = scaled_dot_product_attention(
                 _side_by_side(query, places).transpose(1, 2),
-                keys,
-                values,
+                keys.repeat_interleave(repeats, dim=1),
+                values.repeat_interleave(repeats, dim=1),
                 attn_mask=mask,
                 scale=call.scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
             )
             read = read.transpose(1, 2).flatten(0, 1).index_select(0, real)
             output.index_copy_(0, places.flatten()[real], read)

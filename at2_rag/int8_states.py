@@ -7,7 +7,7 @@ docs/experiments.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -52,6 +52,10 @@ class Int8State:
         return ChunkState(
             (self.keys * self.key_scales).to(dtype), (self.values * self.value_scales).to(dtype)
         )
+
+    def in_main_memory(self) -> Int8State:
+        """Return the state in main memory."""
+        return Int8State(*(getattr(self, own.name).cpu() for own in fields(self)))
 
     @property
     def nbytes(self) -> int:

@@ -15,10 +15,11 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -34,9 +35,9 @@ DEFAULT_MAX_BYTES = 20 * 2**30
 
 _MAGIC = b"at2rag01"
 _DIGEST_BYTES = 16
-_ENDING = ".state"
+_ENDINGS: Mapping[Precision, str] = {"model": ".state", "int8": ".int8"}
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FILE = re.compile(_KEY.pattern + re.escape(_ENDING))
+_FILE = re.compile(f"({_KEY.pattern})({'|'.join(map(re.escape, _ENDINGS.values()))})")
 _NOTES_FILE = "folder.json"
 _SLACK = 16
 """The part of the bound, one in so many, that is written before the folder is looked at again."""
@@ -66,13 +67,12 @@ class StateFiles:
         max_bytes: Most bytes of all files, noted in the folder for whoever opens it without a
             bound. None for what is noted there, else `DEFAULT_MAX_BYTES`. Processes that write at
             the same time may exceed it by a sixteenth each before they notice.
-        precision: How states are to be kept there, noted likewise. None for what is noted, else
-            "model".
+        precision: How states are kept there, noted likewise. None for what is noted, else "model".
+            States that are kept in another way count for the bound and are otherwise not seen.
 
     Attributes:
         max_bytes: The bound.
-        precision: How states are to be kept; what is kept in another way is taken, or left, by
-            whoever reads it.
+        precision: How states are kept.
         damaged: Files so far that were found damaged, and dropped, or couldn't be read.
         unwritten: States so far that couldn't be written, for want of room on the disk, say.
         too_large: States so far that were not written because they exceed the bound by themselves.
@@ -104,12 +104,14 @@ class StateFiles:
                 f"{self.folder} can't be made ({error.strerror or error}); choose another folder"
             ) from error
         remove_leftovers(self.folder)
-        noted_bytes, noted_precision = _noted(self.folder)
-        self.max_bytes = max_bytes or noted_bytes or DEFAULT_MAX_BYTES
-        self.precision: Precision = precision or noted_precision or "model"
-        if max_bytes is not None or precision is not None:
+        asked = {"max_bytes": max_bytes, "precision": precision}
+        named = {name: value for name, value in asked.items() if value is not None}
+        self._notes = _noted(self.folder) | named
+        self.max_bytes: int = self._notes.get("max_bytes", DEFAULT_MAX_BYTES)
+        self.precision: Precision = self._notes.get("precision", "model")
+        if named:
             with suppress(OSError):  # where nothing can be written they still hold for this
-                _note(self.folder, max_bytes or noted_bytes, self.precision)
+                _note(self.folder, named)
                 self._make_room(0)
 
     def get(self, key: str) -> ChunkState | Int8State | None:
@@ -123,6 +125,8 @@ class StateFiles:
             self._note_damage("%s can't be read: %s", path, error.strerror or error)
             return None
         state = _decoded(key, data)
+        if isinstance(state, Int8State) is not (self.precision == "int8"):
+            state = None  # the name says one thing and the content another
         if state is None:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
@@ -145,7 +149,9 @@ class StateFiles:
             return
         try:
             self._make_room(len(data))
-            self._make_folder()  # it may have been removed meanwhile
+            self._make_folder()  # it may have been removed meanwhile, with what was noted in it
+            if self._notes and not os.path.exists(self.folder / _NOTES_FILE):
+                _note(self.folder, self._notes)
             write_whole(path, data, private=True)
         except OSError as error:
             if not self.has(key):  # else another process was quicker, and holds it open
@@ -157,8 +163,9 @@ class StateFiles:
         return FolderSize(len(files), sum(size for _, size, _ in files))
 
     def keys(self) -> list[str]:
-        """Return the keys of all states, in no order."""
-        return [path.name.removesuffix(_ENDING) for _, _, path in self._files()]
+        """Return the keys of all states that are kept in the precision of this, in no order."""
+        ending = _ENDINGS[self.precision]
+        return [path.stem for _, _, path in self._files() if path.suffix == ending]
 
     def has(self, key: str) -> bool:
         """Tell whether a state is there, whole or not."""
@@ -170,25 +177,18 @@ class StateFiles:
         Raises:
             StorageError: If it is there and can't be removed.
         """
-        path = self._path(key)
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise StorageError(
-                f"{path} can't be removed ({error.strerror or error}); close what uses it, or "
-                "check who owns it"
-            ) from error
-        return True
+        return _removed(self._path(key))
 
     def clear(self) -> int:
-        """Remove all states, and the folder if nothing else is in it; return how many there were.
+        """Remove all states, however they are kept, and the folder if nothing else is in it.
+
+        Returns:
+            How many there were.
 
         Raises:
             StorageError: If one can't be removed.
         """
-        removed = sum(self.remove(key) for key in self.keys())
+        removed = sum(_removed(path) for _, _, path in self._files())
         with suppress(OSError):
             (self.folder / _NOTES_FILE).unlink()
         with suppress(OSError):
@@ -198,7 +198,7 @@ class StateFiles:
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise InputError(f"{key!r} is no key of a chunk state; keys are SHA-256 in hex")
-        return self.folder / f"{key}{_ENDING}"
+        return self.folder / f"{key}{_ENDINGS[self.precision]}"
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return time of last use in ns, size and path of each file."""
@@ -265,22 +265,43 @@ def check_precision(precision: str | None) -> None:
         raise InputError(f"precision is {precision!r}; pass {' or '.join(map(repr, known))}")
 
 
-def _note(folder: Path, max_bytes: int | None, precision: Precision) -> None:
-    notes = {"precision": precision, **({} if max_bytes is None else {"max_bytes": max_bytes})}
-    write_whole(folder / _NOTES_FILE, json.dumps(notes).encode(), private=True)
+def _removed(path: Path) -> bool:
+    """Remove a file; return whether it was there.
+
+    Raises:
+        StorageError: If it is there and can't be removed.
+    """
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(
+            f"{path} can't be removed ({error.strerror or error}); close what uses it, or check "
+            "who owns it"
+        ) from error
+    return True
 
 
-def _noted(folder: Path) -> tuple[int | None, Precision | None]:
-    """Return bound and precision as far as they are noted, and fit to be taken."""
+def _note(folder: Path, notes: Mapping[str, Any]) -> None:
+    """Note values in a folder; others that are noted there stay."""
+    text = json.dumps(_noted(folder) | dict(notes))
+    write_whole(folder / _NOTES_FILE, text.encode(), private=True)
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """Return `max_bytes` and `precision` as far as they are noted, and fit to be taken."""
     try:
         notes = json.loads((folder / _NOTES_FILE).read_bytes())
         limit, precision = notes.get("max_bytes"), notes.get("precision")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return None, None
-    return (
-        limit if type(limit) is int and limit > 0 else None,
-        precision if precision in get_args(Precision) else None,
-    )
+        return {}
+    found: dict[str, Any] = {}
+    if type(limit) is int and limit > 0:
+        found["max_bytes"] = limit
+    if precision in get_args(Precision):
+        found["precision"] = precision
+    return found
 
 
 def _encoded(key: str, state: ChunkState | Int8State) -> bytes:

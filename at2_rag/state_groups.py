@@ -131,9 +131,8 @@ def gather_states(
     for ids, places in rooms.items():
         for room in places:
             # A store may hand out states that are elsewhere than the model, perhaps page-locked.
-            part = slice(room.start, room.end)
-            room.keys.copy_(states[ids].keys[:, :, part], non_blocking=True)
-            room.values.copy_(states[ids].values[:, :, part], non_blocking=True)
+            for place, own in ((room.keys, states[ids].keys), (room.values, states[ids].values)):
+                place.copy_(own[:, :, room.start : room.end], non_blocking=own.is_pinned())
     return ready
 
 

@@ -63,10 +63,12 @@ class StateStore(MutableMapping[str, ChunkState]):
 
     Args:
         folder: Where states outlive the process; None for in memory only.
-        precision: "int8" keeps states in eight bits, half the bytes of bfloat16, which moves scores
-            a little (docs/experiments.md); "model" as they are, and takes no others. None for what
-            is noted in the folder, else "model".
-        max_memory_bytes: Most bytes of states in memory; 0 for none.
+        precision: "int8" keeps states in eight bits, half the bytes of bfloat16, and scores from
+            them are the same from the first call on, but not those of "model", which keeps states
+            as they are (docs/experiments.md says what it moves). Neither sees what the other has
+            kept in the folder. None for what is noted there, else "model".
+        max_memory_bytes: Most bytes of states in memory; 0 for none. Those of a model on CUDA are
+            page-locked unless they are in eight bits, for which torch takes up to twice as much.
         max_disk_bytes: Most bytes of the folder's files, see `StateFiles`; None for the bound that
             is noted in the folder, else 20 GiB.
 
@@ -135,7 +137,7 @@ class StateStore(MutableMapping[str, ChunkState]):
             return _restored(known.state)
         state = None if self._files is None else self._files.get(key)
         with self._lock:
-            if state is None or (isinstance(state, Int8State) and not self._int8):
+            if state is None:
                 self._misses += 1
                 raise KeyError(key)
             self._disk_hits += 1
@@ -143,12 +145,23 @@ class StateStore(MutableMapping[str, ChunkState]):
         return _restored(state)
 
     def __setitem__(self, key: str, state: ChunkState) -> None:
-        state = state.in_main_memory()
-        kept = Int8State.of(state) if self._int8 else state
+        self.setdefault(key, state)
+
+    def setdefault(self, key: str, default: ChunkState) -> ChunkState:
+        """Keep a state, and return it as it is going to be found.
+
+        What is there already is not looked at: a key says all that decides a state.
+        """
+        kept = Int8State.of(default) if self._int8 else default
+        on_cuda = default.keys.is_cuda
+        kept = kept.in_main_memory()
+        if on_cuda and isinstance(kept, ChunkState) and kept.nbytes <= self._memory.maxsize:
+            kept = kept.page_locked()
         with self._lock:
             self._remember(key, kept)
         if self._files is not None:
             self._files.put(key, kept)
+        return kept.restored() if isinstance(kept, Int8State) else default
 
     def __delitem__(self, key: str) -> None:
         with self._lock:

@@ -47,9 +47,16 @@ from at2_rag.features import Pass
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation_collection import AblationPlan
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.dev_figures import DevSet, choose_dev, collect_dev
+from at2_rag.training.dev_figures import (
+    DEV_FOLDER,
+    DevSet,
+    choose_dev,
+    collect_dev,
+    count_shared,
+)
 from at2_rag.training.examples import draw_per_source, read_files
 from at2_rag.training.gathered_ablations import GatheredAblations, gather_ablations
+from at2_rag.training.store import reading_depth
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
 
 FORMAT = 1
@@ -114,13 +121,16 @@ def _gather(
     examples = [own for file in read_files(list(map(str, options.train))) for own in file]
     if options.limit is not None:
         examples = draw_per_source(examples, options.limit, seed=SEED)
-    model = ScoringModel(measured.model, measured.tokenizer, depth=max(options.depths))
+    places = (options.collected, options.collected / DEV_FOLDER)
+    layers = measured.model.config.num_hidden_layers
+    depth = reading_depth(max(options.depths), places, layers=layers)
+    model = ScoringModel(measured.model, measured.tokenizer, depth=depth)
     workers = os.cpu_count() or 1
     shared: dict[str, Any] = {"fingerprint": measured.fingerprint, "workers": workers}
     bars = {stage: progress.add_task(stage, total=None) for stage in ("reading", "reading dev")}
 
     def tell(stage: str, done: int, total: int) -> None:
-        progress.update(bars[stage], completed=done, total=total)
+        progress.update(bars[stage], completed=done, total=total, refresh=True)
 
     torch.set_num_threads(1)  # as at2-rag train reads
     try:
@@ -140,10 +150,11 @@ def _gather(
             return gathered, None
         own = [example for file in read_files(list(map(str, options.dev))) for example in file]
         chosen, left_out = choose_dev(model, own, reading="independent")
+        count_shared(chosen, examples)  # warns
         dev = collect_dev(
             model,
             chosen,
-            options.collected / "dev",
+            options.collected / DEV_FOLDER,
             left_out=left_out,
             reading="independent",
             progress=lambda done, total: tell("reading dev", done, total),
@@ -185,7 +196,10 @@ def _report(
     chosen = cheapest_not_inferior(rows, by_design)
     best = max(rows, key=lambda row: row.ndcg.mean).design
     tables = [depth_table(rows, by_design), source_table(rows)]
-    told = [*remarks(chosen, best, judged=rows[0].ndcg.n), busy_remark("The unit", share)]
+    told = [
+        *remarks(chosen, best, judged=rows[0].ndcg.n, folds=options.folds),
+        busy_remark("The unit", share),
+    ]
     if options.output is not None:
         files = {name: list(map(file_record, getattr(options, name))) for name in ("train", "dev")}
         report = {
@@ -198,6 +212,11 @@ def _report(
                 "quantity": QUANTITY,
                 "objective": OBJECTIVE,
                 "seed": SEED,
+                "depths": sorted(set(options.depths)),
+                "limit": options.limit,
+                "masks": options.masks,
+                "answer_tokens": options.answer_tokens,
+                "folds": options.folds,
                 **files,
             },
             "machine": {**machine_class(), "busy_before": busy, "core_share": share},

@@ -98,13 +98,13 @@ def depth_plot(rows: Sequence[DesignQuality]) -> str:
     )
 
 
-def remarks(chosen: Design, best: Design, *, judged: int) -> list[str]:
+def remarks(chosen: Design, best: Design, *, judged: int, folds: int) -> list[str]:
     """Return what the tables say in words."""
     return [
         f"Best out of fold: {best.name}. Cheapest that isn't inferior to it (lower limit of the "
         f"paired 95 % interval of the difference above -{MARGIN}): {chosen.name}.",
-        f"Out of fold: five folds grouped by gold passage, {judged:,} examples; intervals by the "
-        "bootstrap over groups, each source drawn from by itself. Dev: fitted on all examples.",
+        f"Out of fold: {folds} folds grouped by gold passage, {judged:,} examples; intervals by "
+        "the bootstrap over groups, each source drawn from by itself. Dev: fitted on all examples.",
     ]
 
 

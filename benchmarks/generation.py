@@ -122,7 +122,8 @@ def _answer(
         if pruner is not None:
             result = pruner.prune(query, chunks, top_k=TOP_K)
             chunks = tuple(scored.chunk for scored in result.kept)
-        ids = torch.tensor([layouts.joint(query, chunks).input_ids])
+        layout = layouts.joint(query, chunks)
+        ids = torch.tensor([[*layout.input_ids, *layouts.bridge_ids]])
         with torch.inference_mode():
             measured.model.generate(
                 input_ids=ids,

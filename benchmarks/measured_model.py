@@ -30,7 +30,8 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
     FAST: (("together",), 0.2),
     BALANCED: (("together",), 0.4),
 }
-"""Names of shipped head weights, with the passes and the share of the layers that they use."""
+"""Names of head weights, with what stands in where none of that name are shipped for the model: the
+passes, and the share of the layers in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class MeasuredModel:
         )
 
     def head_weights(self, readout: str) -> tuple[str, HeadWeights]:
-        """Return the head weights of a name, with that name.
+        """Return the head weights of a name, with the name or "stand-in".
 
         Those shipped for this model, where there are any. Otherwise a stand-in: zeros over as
         large a share of the layers. Time and memory depend on the passes and the layers, not on

@@ -7,13 +7,13 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from measured_model import MeasuredModel
-from speed_prompts import Prompt
+from speed_prompts import Prompt, PromptSet
 
 from at2_rag.errors import InputError
 from at2_rag.interchange import MODEL_TYPES
@@ -80,6 +80,20 @@ class ReferenceAT2:
         except (IndexError, RuntimeError):
             return False
         return True
+
+    def readable(self, prompts: PromptSet) -> PromptSet:
+        """Return the prompts without those that `reads` refuses.
+
+        Raises:
+            InputError: If none is left.
+        """
+        fitting = tuple(filter(self.reads, prompts.prompts))
+        if not fitting:
+            raise InputError(
+                f"the reference fails on all {len(prompts.prompts)} prompts: its own answers "
+                "change when tokenised again; pass another --data"
+            )
+        return replace(prompts, prompts=fitting)
 
 
 def load_reference(measured: MeasuredModel, folders: Sequence[Path]) -> ReferenceAT2:

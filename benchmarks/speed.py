@@ -19,10 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ablation_cases import (
-    ROUNDS_BETWEEN,
     ablation_cases,
     ablations_record,
     ablations_table,
+    rounds_between,
     summarise_ablations,
 )
 from command_line import add_shared_options, command_of, positive
@@ -31,9 +31,10 @@ from floor import floor_cases, floor_table, summarise_floors
 from generation import generation_record, generation_table, time_generation
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
-from measured_model import JOINT, TOGETHER_APART, MeasuredModel, Subject, load
+from measured_model import JOINT, STAND_IN, TOGETHER_APART, MeasuredModel, Subject, load
 from peak_memory import PeakMemory, measure_peak
 from peers import peer_cases
+from reference_at2 import ReferenceAT2, load_reference
 from report_files import show_report, write_report
 from rich.console import Console
 from rich.progress import Progress
@@ -60,7 +61,7 @@ from at2_rag_evals.provenance import file_record, git_state, package_versions, w
 from at2_rag_evals.resident_memory import resident
 from at2_rag_evals.tables import Table
 
-FORMAT = 1
+FORMAT = 2
 SEED = 0
 LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
 SCALING_ROUNDS = 3
@@ -113,12 +114,19 @@ def _run(options: argparse.Namespace) -> None:
         count=options.items,
         lengths=tuple(options.prompt_tokens),
     )
+    reference = load_reference(measured, options.reference) if options.reference else None
+    given = len(prompts.prompts)
+    if reference is not None:
+        prompts = reference.readable(prompts)
     report = _head(options, measured, prompts)
+    report["settings"]["unreadable_by_reference"] = given - len(prompts.prompts)
     report["machine"]["busy_before"] = None if busy is None else round(busy, 2)
     tables: list[Table] = []
     try:
         with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
-            for name, record, drawn in _parts(options, subject, measured, prompts, progress):
+            for name, record, drawn in _parts(
+                options, subject, measured, prompts, reference, progress
+            ):
                 report[name] = record
                 tables += drawn
                 if options.output is not None:
@@ -172,6 +180,7 @@ def _parts(
     subject: Subject,
     measured: MeasuredModel,
     prompts: PromptSet,
+    reference: ReferenceAT2 | None,
     progress: Progress,
 ) -> Iterator[tuple[str, dict[str, Any], list[Table]]]:
     """Measure part by part; yield each part's name, figures and tables."""
@@ -185,24 +194,30 @@ def _parts(
             measured,
             prompts.prompts,
             removals=options.ablations,
-            reference=options.reference or (),
+            reference=reference,
             seed=SEED,
         )
-        rounds = count * options.repeats
+        between = rounds_between(count)
         runs = time_cases(
             cases | slow,
             prompts=count,
             repeats=options.repeats,
             seed=SEED,
             warm=slow.keys(),
-            between=dict.fromkeys(slow, ROUNDS_BETWEEN),
+            between=dict.fromkeys(slow, between),
         )
-        total = rounds * len(cases) + math.ceil(rounds / ROUNDS_BETWEEN) * len(slow)
+        rounds = count * options.repeats
+        total = rounds * len(cases) + math.ceil(rounds / between) * len(slow)
         samples = list(progress.track(runs, total=total, description="speed"))
     figures, stages = summarise(samples), stage_medians(samples)
     share = core_share(samples, UNIT, threads=options.threads)
     floors = summarise_floors(samples, COLD_CASES)
-    tables = [speed_table(figures), stage_table(stages)]
+    stand_ins = {
+        case
+        for case, readout in READOUTS_OF_CASES.items()
+        if measured.head_weights(readout)[0] == STAND_IN
+    }
+    tables = [speed_table(figures, stand_ins), stage_table(stages)]
     tables += [floor_table(floors)] if floors else []
     beside = summarise_ablations(samples)
     tables += [ablations_table(beside)] if beside else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from peak_memory import PeakMemory
@@ -13,12 +13,17 @@ from speed_figures import SpeedFigures
 from at2_rag_evals.tables import Cell, Table
 
 
-def speed_table(figures: Sequence[SpeedFigures]) -> Table:
-    """Lay out the speed table."""
+def speed_table(figures: Sequence[SpeedFigures], stand_ins: Collection[str]) -> Table:
+    """Lay out the speed table.
+
+    Args:
+        figures: Its rows.
+        stand_ins: Cases whose head weights are stand-ins, which their rows say.
+    """
     header = [Cell(text) for text in ("case", "ratio", "quartiles", "limit", "ms")]
     rows = [
         [
-            Cell(own.row.title),
+            Cell(own.row.title, "(stand-in)" if own.row.case in stand_ins else ""),
             Cell(f"{own.ratio.median:.3f}"),
             Cell(f"{own.ratio.low:.3f}-{own.ratio.high:.3f}" if own.row.case != UNIT else ""),
             Cell("" if own.row.limit is None else f"{own.row.limit:.2f} {verdict(own.met)}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from safetensors.torch import load
 from at2_rag import AT2Pruner, StateStore
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.int8_states import Int8State
+from at2_rag.int8_states import Int8State, Precision
 from at2_rag.state_files import StateFiles
-from tests.test_state_store import paths, same, state
+from tests.test_state_store import same, state
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -72,37 +73,77 @@ def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
     expected = Int8State.of(state(70)).restored()
     found = (store if in_memory else StateStore(tmp_path))["a" * 64]
     assert same(found, expected)
-    [path] = paths(tmp_path)
+    [path] = tmp_path.glob("*.int8")
     assert load(path.read_bytes()[24:])["keys"].dtype == torch.int8
 
 
-def test_scores_move_a_little_and_not_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_keeping_a_state_returns_it_as_it_is_found(precision: Precision) -> None:
+    store = StateStore(precision=precision)
+    given = state(3)
+    returned = store.setdefault("a" * 64, given)
+    assert same(returned, store["a" * 64]) and same(returned, given) is (precision == "model")
+    assert (store.counts.memory_hits, store.counts.misses) == (1, 0)
+
+
+def test_scores_move_a_little_and_are_the_same_cold_and_warm(tmp_path: Path) -> None:
     fresh = scores(pruner())
     own = pruner(StateStore(tmp_path, precision="int8"))
-    assert scores(own) == fresh, "what is read in the call is as exact as ever"
-    warm = scores(own)
-    assert warm != fresh and np.abs(np.subtract(warm, fresh)).max() < 0.1
+    cold = scores(own)
+    assert cold != fresh and np.abs(np.subtract(cold, fresh)).max() < 0.1
+    assert scores(own) == cold
     disk = StateStore(tmp_path, max_memory_bytes=0)
-    assert scores(pruner(disk)) == warm, "the folder knows"
+    assert scores(pruner(disk)) == cold, "the folder knows"
     assert disk.counts.disk_hits == len(CHUNKS) and disk.counts.misses == 0
 
 
-def test_an_exact_store_takes_no_rounded_states_and_a_rounding_one_takes_exact_ones(
-    tmp_path: Path,
-) -> None:
-    scores(pruner(StateStore(tmp_path, precision="int8")))
+def test_neither_precision_sees_what_the_other_has_kept(tmp_path: Path) -> None:
+    fresh = scores(pruner())
+    rounded = scores(pruner(StateStore(tmp_path, precision="int8")))
     exact = StateStore(tmp_path, precision="model")
-    fresh = scores(pruner(exact))
+    assert list(exact) == [] and exact.disk_size.states == len(CHUNKS)
+    assert scores(pruner(exact)) == fresh
     assert exact.counts.misses == len(CHUNKS) and exact.counts.damaged == 0
     again = StateStore(tmp_path, precision="int8")
-    assert scores(pruner(again)) == fresh and again.counts.misses == 0
+    assert scores(pruner(again)) == rounded and again.counts.misses == 0
+    assert len(dict(again)) == len(CHUNKS) and again.disk_size.states == 2 * len(CHUNKS)
+    again.clear()
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_file_under_the_ending_of_another_precision_is_damage(tmp_path: Path) -> None:
+    StateFiles(tmp_path, precision="int8").put("a" * 64, Int8State.of(state(1)))
+    (tmp_path / f"{'a' * 64}.int8").rename(tmp_path / f"{'a' * 64}.state")
+    files = StateFiles(tmp_path, precision="model")
+    assert files.get("a" * 64) is None and files.damaged == 1
+
+
+def test_both_precisions_count_for_the_bound(tmp_path: Path) -> None:
+    StateFiles(tmp_path).put("a" * 64, state(50))
+    size = StateFiles(tmp_path).size().nbytes
+    files = StateFiles(tmp_path, precision="int8", max_bytes=size)
+    files.put("b" * 64, Int8State.of(state(50)))
+    assert [path.suffix for path in tmp_path.glob("*.*8")] == [".int8"]
+    assert files.evicted == 1 and not list(tmp_path.glob("*.state"))
+
+
+def test_what_was_noted_outlives_a_cleared_or_lost_folder(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s", precision="int8", max_disk_bytes=10**6)
+    store["a" * 64] = state(1)
+    store.clear()
+    assert not (tmp_path / "s").exists()
+    store["b" * 64] = state(1)
+    files = StateFiles(tmp_path / "s")
+    assert (files.precision, files.max_bytes) == ("int8", 10**6)
+    assert files.get("b" * 64) is not None
 
 
 def test_the_precision_is_noted_beside_the_bound(tmp_path: Path) -> None:
     assert StateFiles(tmp_path).precision == "model"
     assert not (tmp_path / "folder.json").exists()
-    StateFiles(tmp_path, precision="int8")
     StateFiles(tmp_path, max_bytes=10**6)
+    assert json.loads((tmp_path / "folder.json").read_text()) == {"max_bytes": 10**6}
+    StateFiles(tmp_path, precision="int8")
     assert (StateFiles(tmp_path).precision, StateFiles(tmp_path).max_bytes) == ("int8", 10**6)
     StateFiles(tmp_path, precision="model")
     assert json.loads((tmp_path / "folder.json").read_text()) == {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,34 @@ def test_the_floor_by_hand(report: dict[str, Any]) -> None:
         last = hidden * keys * (chunks + rows) + hidden * hidden * rows
         assert own["gflop"] == pytest.approx(2 * (layers * layer * (chunks + rows) + last) / 1e9)
         assert own["met"] == (own["ratio"]["median"] <= own["limit"] == 1.3)
+
+
+@pytest.mark.parametrize(("prompts", "between"), [(1, 7), (2, 7), (7, 8), (8, 7), (14, 9)])
+def test_slow_cases_come_by_every_prompt(
+    monkeypatch: pytest.MonkeyPatch, prompts: int, between: int
+) -> None:
+    monkeypatch.syspath_prepend(str(SPEED.parent))
+    ablations, interleaved = map(importlib.import_module, ("ablation_cases", "interleaved"))
+    assert ablations.rounds_between(prompts) == between
+    seen: dict[str, list[int]] = {"fast": [], "slow": []}
+
+    def case(name: str) -> Callable[[int], dict[str, float]]:
+        def run(prompt: int) -> dict[str, float]:
+            seen[name].append(prompt)
+            return {}
+
+        return run
+
+    cases = {name: case(name) for name in seen}
+    runs = interleaved.time_cases(
+        cases, prompts=prompts, repeats=between, seed=0, warm=cases, between={"slow": between}
+    )
+    rounds = [(sample.case, sample.round) for sample in runs]
+    assert [number for case, number in rounds if case == "fast"] == list(range(prompts * between))
+    assert [number for case, number in rounds if case == "slow"] == [
+        between * number for number in range(prompts)
+    ]
+    assert sorted(seen["slow"]) == list(range(prompts))
 
 
 def test_growth_of_the_time(report: dict[str, Any]) -> None:

@@ -34,7 +34,14 @@ from at2_rag.training.ablation_validation import Objective
 from at2_rag.training.answer_features import ANSWERS_FOLDER
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.collection import plan_samples
-from at2_rag.training.dev_figures import DevSet, check_dev, choose_dev, collect_dev, count_shared
+from at2_rag.training.dev_figures import (
+    DEV_FOLDER,
+    DevSet,
+    check_dev,
+    choose_dev,
+    collect_dev,
+    count_shared,
+)
 from at2_rag.training.examples import Example, draw_per_source, read_files
 from at2_rag.training.record import (
     PAGE_FILE,
@@ -45,7 +52,7 @@ from at2_rag.training.record import (
 )
 from at2_rag.training.results_table import results_table
 from at2_rag.training.shards import Sample, plan_shards
-from at2_rag.training.store import collected_depth
+from at2_rag.training.store import reading_depth
 from at2_rag.training.store_size import (
     ablation_bytes,
     check_room,
@@ -191,7 +198,8 @@ class _Run:
         layers, _ = layers_and_heads(self._loaded.base_model.config)
         self._depths = request.depths or (round(_DEPTH_SHARE * layers),)
         # What was collected deeper serves every smaller depth.
-        deepest = max(*self._depths, min(collected_depth(request.place) or 0, layers))
+        places = (request.place, self._dev_place)
+        deepest = reading_depth(max(self._depths), places, layers=layers)
         self._model = ScoringModel(self._loaded, self._tokenizer, depth=deepest)
         self._fingerprint = model_fingerprint(self._loaded.base_model, self._tokenizer)
         progress("loading the model", 1, 1)
@@ -280,7 +288,7 @@ class _Run:
 
     @property
     def _dev_place(self) -> Path:
-        return self._request.place / "dev"
+        return self._request.place / DEV_FOLDER
 
     def _collect_dev(self, examples: Sequence[Example], left_out: dict[str, int]) -> DevSet:
         return collect_dev(

@@ -24,6 +24,9 @@ from at2_rag.training.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_1
 
 _logger = logging.getLogger(__name__)
 
+DEV_FOLDER = "dev"
+"""Folder of collected dev examples, in that of what is trained on."""
+
 _SEED = 0  # decides nothing: no chunk is added
 
 

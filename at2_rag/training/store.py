@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -349,17 +350,21 @@ def check_collection(folder: str | Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def collected_depth(folder: str | Path) -> int | None:
-    """Return the layers that a folder's collection has features of; None without a collection.
+def reading_depth(wanted: int, folders: Iterable[str | Path], *, layers: int) -> int:
+    """Return how many layers to read so that what was collected deeper can be gone on with.
 
-    Raises:
-        DataError: If its settings can't be read.
+    Args:
+        wanted: Layers wanted.
+        folders: Of collections; those that aren't there, or can't be read, are none.
+        layers: The model's layers.
     """
-    path = Path(folder) / SETTINGS_FILE
-    if not path.is_file():
-        return None
-    depth = _read_settings(path).get("depth")
-    return depth if isinstance(depth, int) else None
+    depths = [wanted]
+    for folder in folders:
+        with suppress(OSError, DataError):  # `check_collection` tells what is wrong
+            depth = _read_settings(Path(folder) / SETTINGS_FILE).get("depth")
+            if isinstance(depth, int) and depth <= layers:
+                depths.append(depth)
+    return max(depths)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -37,7 +37,9 @@ DEFAULT_FIDELITY_SYSTEMS = (
     "masked_regression",
 )
 MORE_FIDELITY_SYSTEMS = ("first_k", "bm25_unstemmed", "at2_joint")
-_TAKEN = tuple(dict.fromkeys(DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS))
+_TAKEN = tuple(
+    dict.fromkeys(DEFAULT_SYSTEMS + MORE_SYSTEMS + DEFAULT_FIDELITY_SYSTEMS + MORE_FIDELITY_SYSTEMS)
+)
 
 
 @click.group()
@@ -66,7 +68,7 @@ eval_group.add_command(compare)
 @limit_option
 @seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
-@click.option("--head-weights", help="Folder with the head weights of the system at2.")
+@click.option("--head-weights", help="Folder with the head weights of at2 and at2_int8.")
 @weights_option(_TAKEN)
 @embedding_model_option
 @click.option(

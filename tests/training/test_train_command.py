@@ -236,6 +236,18 @@ def test_features_collected_deeper_give_the_weights_of_a_smaller_depth(
     assert weights.layers == depth and (weights.weight == own.weight).all()
 
 
+def test_dev_examples_collected_deeper_by_a_killed_run_serve_too(
+    place: Path, tmp_path: Path
+) -> None:
+    options = (*MASS, "--dev", place / "seas.jsonl.gz", "--collected", tmp_path / "shared")
+    assert train(place, *options, "--depth", 3, output=tmp_path / "deep").exit_code == 0
+    for path in (tmp_path / "shared").glob("*.*"):  # as if killed before it came to these
+        path.unlink()
+    done = train(place, *options, "--depth", 1, output=tmp_path / "flat")
+    assert done.exit_code == 0 and HeadWeights.load(tmp_path / "flat").layers == 1, done.stderr
+    assert '"depth": 3' in (tmp_path / "shared" / "collection.json").read_text()
+
+
 def test_limit_is_heeded_for_each_source(place: Path, tmp_path: Path) -> None:
     options = (*MASS, "--limit", 3, "--folds", 2)
     assert train(place, *options, output=tmp_path).exit_code == 0

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import Chunk
 from at2_rag.state_store import StateStore
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
-from at2_rag_evals.rankers.base import ChunkScores
 
 
 class AT2Int8Ranker(AT2Ranker):
-    """The same pruner with a store in eight bits that holds every chunk before it is asked.
+    """The same pruner with a store in eight bits.
 
     Args:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
@@ -29,11 +25,6 @@ class AT2Int8Ranker(AT2Ranker):
         super().__init__(model, head_weights=head_weights, remember=remember)
         modules = (*SCORING_MODULES, "int8_states", "state_store")
         self.settings = {**self.settings, **model_record(self._model, modules), "states": "int8"}
-
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
-        """Score the chunks with the pruner, from states that were kept."""
-        self._pruner.index(chunks)
-        return super().score(query, chunks)
 
     def _states(self) -> ChunkStateStore:
         return StateStore(precision="int8")

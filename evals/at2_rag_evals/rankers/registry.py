@@ -22,7 +22,8 @@ class RankerOptions:
         seed: Seed of the random order.
         model: The scoring model of `at2`, `at2_int8`, `at2_joint` and `all_heads_mean`; None for
             the default model.
-        head_weights: The head weights of `at2`; None for those shipped for the model.
+        head_weights: The head weights of `at2` and `at2_int8`; None for those shipped for the
+            model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
         remember: Whether systems keep what they made of a text for other items that have it, so
