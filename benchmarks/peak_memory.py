@@ -28,6 +28,7 @@ from at2_rag.chunk_states import encode_prefix
 from at2_rag.chunks import Chunk
 from at2_rag.errors import AT2Error
 from at2_rag.pruner import AT2Pruner
+from at2_rag.state_store import StateStore
 from at2_rag.training.record import peak_memory_mb
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,
@@ -78,14 +79,23 @@ class PeakMemory:
     exact: bool
 
 
-def measure_peak(subject: Subject, readout: str, prompt: Prompt) -> PeakMemory:
+def measure_peak(
+    subject: Subject, readout: str, prompt: Prompt, *, kept: bool = False
+) -> PeakMemory:
     """Measure one `prune` call in a fresh process.
+
+    Args:
+        subject: The model.
+        readout: The head weights' name.
+        prompt: What is pruned.
+        kept: Whether a store in memory keeps the states, which then count.
 
     Raises:
         AT2Error: If the process was killed.
     """
     return in_fresh_process(
-        partial(_measure_here, subject, readout, prompt), f"pruned {len(prompt.chunks)} chunks"
+        partial(_measure_here, subject, readout, prompt, kept=kept),
+        f"pruned {len(prompt.chunks)} chunks",
     )
 
 
@@ -154,8 +164,9 @@ def peak_of_call(
     return CallPeak(peak, exact)
 
 
-def _measure_here(subject: Subject, readout: str, prompt: Prompt) -> PeakMemory:
-    pruner = load_touched(subject).pruner(readout)
+def _measure_here(subject: Subject, readout: str, prompt: Prompt, *, kept: bool) -> PeakMemory:
+    store = StateStore(max_memory_bytes=2**40) if kept else None
+    pruner = load_touched(subject).pruner(readout, chunk_states=store)
     pruner.prune(WARM_UP.query, WARM_UP.chunks, top_k=1)
     found = peak_of_call(lambda: pruner.prune(prompt.query, prompt.chunks, top_k=3))
     sources, states = _states(pruner, readout, prompt)

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--items", type=positive, default=8, help="prompts that are timed")
     add("--repeats", type=positive, default=5, help="rounds on each of them")
-    add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200], metavar="N")
+    add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200, 500], metavar="N")
     add("--peers", action="store_true", help="also MiniLM, and LongLLMLingua if it is installed")
     add("--ablations", action="store_true", help="also 32 ablations by removal; takes minutes")
     add(
@@ -232,10 +232,11 @@ def _parts(
     )
 
     layouts = measured.pruner(JOINT).scoring_model.prompts
-    peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": []}
+    peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": [], "kept": []}
     for size in progress.track(sorted(set(options.chunks)), description="memory"):
         prompt = prompts.of_size(size)
         peaks["independent"].append(measure_peak(subject, TOGETHER_APART, prompt))
+        peaks["kept"].append(measure_peak(subject, TOGETHER_APART, prompt, kept=True))
         if joint_tokens(layouts, prompt) is not None:
             peaks["joint"].append(measure_peak(subject, JOINT, prompt))
     checks = memory_checks(peaks)

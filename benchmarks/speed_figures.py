@@ -17,6 +17,9 @@ from speed_cases import COLD_CASES, READOUTS_OF_CASES, ROWS, UNIT, Row
 from speed_prompts import CHUNKS
 
 PEAK_LIMIT_MB = 250
+MANY_CHUNKS = 500
+MANY_LIMIT_MB = 400
+BEYOND_STATES_LIMIT_MB = 250
 GROWTH_LIMIT = 1.0
 
 
@@ -79,11 +82,20 @@ def growth(peaks: Sequence[PeakMemory]) -> float | None:
 def memory_checks(peaks: Mapping[str, Sequence[PeakMemory]]) -> list[dict[str, Any]]:
     """Hold the peaks, by reading, against their limits: what, value, limit, met."""
     checks: list[dict[str, Any]] = []
-    for reading, own in peaks.items():
-        for peak in own:
+    for reading in ("joint", "independent"):
+        for peak in peaks[reading]:
             if peak.chunks == CHUNKS:
                 what = f"peak in MB at {CHUNKS} chunks, {reading}"
                 checks.append(_check(what, round(peak.peak / MB, 1), PEAK_LIMIT_MB))
+    for peak in peaks["independent"]:
+        if peak.chunks == MANY_CHUNKS:
+            what = f"peak in MB at {MANY_CHUNKS} chunks, independent"
+            checks.append(_check(what, round(peak.peak / MB, 1), MANY_LIMIT_MB))
+    for peak in peaks["kept"]:
+        if peak.chunks == MANY_CHUNKS:
+            what = f"peak in MB beyond the states at {MANY_CHUNKS} chunks, states kept"
+            beyond = round((peak.peak - peak.states) / MB, 1)
+            checks.append(_check(what, beyond, BEYOND_STATES_LIMIT_MB))
     exponent = growth(peaks["independent"])
     if exponent is not None:
         sizes = [peak.chunks for peak in peaks["independent"]]

@@ -53,8 +53,12 @@ def memory_table(peaks: Mapping[str, Sequence[PeakMemory]]) -> Table:
     """Lay out peaks by number of chunks."""
     header = [
         Cell(text)
-        for text in ("chunks", "tokens", "joint", "independent", "a chunk", "states, if kept")
+        for text in (
+            *("chunks", "tokens", "joint", "independent", "a chunk"),
+            *("states kept", "of that states"),
+        )
     ]
+    kept = {peak.chunks: peak for peak in peaks["kept"]}
     joint = {peak.chunks: peak for peak in peaks["joint"]}
     rows = [
         [
@@ -63,6 +67,7 @@ def memory_table(peaks: Mapping[str, Sequence[PeakMemory]]) -> Table:
             Cell(in_megabytes(joint[peak.chunks].peak) if peak.chunks in joint else "too long"),
             Cell(in_megabytes(peak.peak)),
             Cell(in_megabytes(peak.peak / peak.chunks)),
+            Cell(in_megabytes(kept[peak.chunks].peak)),
             Cell(in_megabytes(peak.states)),
         ]
         for peak in peaks["independent"]

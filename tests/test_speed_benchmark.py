@@ -127,6 +127,9 @@ def test_memory_of_calls_and_of_states_that_are_kept(report: dict[str, Any]) -> 
     memory = report["memory"]
     assert [peak["chunks"] for peak in memory["independent"]] == [10, 200]
     assert [peak["chunks"] for peak in memory["joint"]] == [10]  # 200 are past the window
+    assert [peak["states"] for peak in memory["kept"]] == [
+        peak["states"] for peak in memory["independent"]
+    ]
     for peak in memory["independent"]:
         assert peak["sources"] == peak["chunks"]  # so no two of them are the same text
         keys_and_values = 2 + 1  # two layers' keys, the first one's values
@@ -135,6 +138,23 @@ def test_memory_of_calls_and_of_states_that_are_kept(report: dict[str, Any]) -> 
     *_, growth = memory["checks"]
     assert growth["value"] == pytest.approx(math.log(many / few, 20), abs=0.005)
     assert {check["limit"] for check in memory["checks"]} == {250, 1.0}
+
+
+def test_limits_of_memory_at_500_chunks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SPEED.parent))
+    figures, memory = map(importlib.import_module, ("speed_figures", "peak_memory"))
+
+    def peak(chunks: int, megabytes: int) -> Any:
+        return memory.PeakMemory(chunks, chunks, 1, megabytes * 10**6, chunks * 2 * 10**6, True)
+
+    checks = figures.memory_checks(
+        {"joint": [], "independent": [peak(10, 30), peak(500, 401)], "kept": [peak(500, 1249)]}
+    )
+    assert [(check["value"], check["limit"], check["met"]) for check in checks[:3]] == [
+        (30, 250, True),
+        (401, 400, False),
+        (249, 250, True),
+    ]
 
 
 def test_the_floor_by_hand(report: dict[str, Any]) -> None:
