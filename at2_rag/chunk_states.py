@@ -18,6 +18,7 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,6 +73,14 @@ class ChunkState:
 ChunkStateStore = MutableMapping[str, ChunkState]
 
 
+@runtime_checkable
+class RoundingStore(Protocol):
+    """A store that may give back other numbers than it was given."""
+
+    def as_kept(self, state: ChunkState) -> ChunkState:
+        """Return a state as the store would give it back."""
+
+
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
     """Read the prefix.
 
@@ -113,8 +122,11 @@ def encode_sources(
         states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     for pack in packs(missing):
         for ids, state in zip(pack, _encode_pack(model, prefix, pack), strict=True):
-            # A store that rounds what it keeps gives the same from the first call on.
-            states[ids] = state if store is None else store.setdefault(keys[ids], state)
+            if store is not None:
+                store[keys[ids]] = state
+                if isinstance(store, RoundingStore):  # the same from the first call on
+                    state = store.as_kept(state)
+            states[ids] = state
     return states
 
 

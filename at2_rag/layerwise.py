@@ -1,8 +1,9 @@
-"""Sources and question read layer by layer, where no chunk state is to be kept.
+"""Sources and question read layer by layer.
 
 The result is that of `chunk_states` and `question_pass`: the same passes run, but in lockstep, so
 that the question reads a layer's keys and values as soon as the sources have left them there, and
-the next layer's take their place. The memory is that of one layer.
+the next layer's take their place. The memory is that of one layer. Sources that have states already
+leave a layer of them there instead of being read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from at2_rag.attention import AttentionCall, SpanAttention
 from at2_rag.chunk_states import ChunkState, canonical, packs, read_pack
 from at2_rag.features import Pass
-from at2_rag.lockstep import run_in_lockstep
+from at2_rag.lockstep import between_layers, run_in_lockstep
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import QuestionReading, question_calls
 from at2_rag.scoring_model import ScoringModel
@@ -39,7 +40,12 @@ class LayoutPasses:
 
 
 def read_layerwise(
-    model: ScoringModel, prefix: ChunkState, wanted: Sequence[LayoutPasses], watch: Stopwatch
+    model: ScoringModel,
+    prefix: ChunkState,
+    wanted: Sequence[LayoutPasses],
+    watch: Stopwatch,
+    *,
+    states: Mapping[tuple[int, ...], ChunkState] | None = None,
 ) -> list[dict[Pass, SpanAttention]]:
     """Read layouts' sources and their questions.
 
@@ -48,6 +54,7 @@ def read_layerwise(
         prefix: The prefix's state.
         wanted: The layouts; what they have in common is read once.
         watch: Takes the time of "encode" and "question".
+        states: States of sources, by their token ids, that are not to be read again.
 
     Returns:
         For each layout and pass the attention over the layers in use, sources (or parts) in order.
@@ -74,12 +81,37 @@ def read_layerwise(
             }
         )
     runs: list[tuple[str, Callable[[], None]]] = []
-    sources = {ids for own in wanted for ids in own.layout.source_ids}
-    for pack in packs(sorted(sources - {()}, key=canonical)):
+    sources = {ids for own in wanted for ids in own.layout.source_ids} - {()}
+    ready = {ids: states[ids] for ids in sources if ids in states} if states else {}
+    if ready:
+        runs.append(("encode", partial(_leave, ready, rooms, model.depth)))
+    for pack in packs(sorted(sources - ready.keys(), key=canonical)):
         runs.append(("encode", partial(read_pack, model, prefix, pack, _Keeper(pack, rooms).keep)))
     calls = question_calls(model, [reading for own in questions for reading in own.values()])
     run_in_lockstep([*runs, *(("question", call) for call in calls)], watch)
     return [{name: own.attention() for name, own in found.items()} for found in questions]
+
+
+def _leave(
+    states: Mapping[tuple[int, ...], ChunkState],
+    rooms: Sequence[Mapping[tuple[int, ...], Sequence[SourceRoom]]],
+    depth: int,
+) -> None:
+    """Copy ready states to where the question reads them, a layer whenever its turn comes."""
+    copies = [
+        # A store may hand out states that are elsewhere than the model, perhaps page-locked.
+        (place[0], kept[:, :, room.start : room.end].unbind(), kept.is_pinned())
+        for ids, state in states.items()
+        for own in rooms
+        for room in own.get(ids, ())
+        for place, kept in ((room.keys, state.keys), (room.values, state.values))
+        if len(kept)
+    ]
+    for layer in range(depth):
+        between_layers()
+        for place, layers, pinned in copies:
+            if layer < len(layers):
+                place.copy_(layers[layer], non_blocking=pinned)
 
 
 class _Keeper:

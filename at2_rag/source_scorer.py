@@ -18,7 +18,6 @@ from at2_rag.features import Pass
 from at2_rag.head_weights import HeadWeights
 from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
-from at2_rag.question_pass import QuestionReading, question_calls
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.sentence_tokens import (
     SentenceParts,
@@ -27,7 +26,7 @@ from at2_rag.sentence_tokens import (
     sentence_parts,
     sentence_places,
 )
-from at2_rag.state_groups import SourcePart, gather_states
+from at2_rag.state_groups import SourcePart
 from at2_rag.stopwatch import Stopwatch
 
 BATCH_TOKENS = 16384
@@ -210,41 +209,17 @@ class SourceScorer:
         """Read layouts, with states from the store where there is one, and left there."""
         with torch.inference_mode():
             with watch.stage("encode"):
-                prefix = self._prefix_state()
-            if self._states is None:
-                return read_layerwise(self._model, prefix, wanted, watch)
-            with watch.stage("encode"):
-                sources = list(
-                    dict.fromkeys(ids for own in wanted for ids in own.layout.source_ids)
-                )
-                states = encode_sources(
-                    self._model, prefix, sources, store=self._states, scope=self._scope
-                )
-                questions = [self._questions(prefix, states, own) for own in wanted]
-            with watch.stage("question"):
-                for call in question_calls(
-                    self._model, [reading for own in questions for reading in own.values()]
-                ):
-                    call()
-                return [{name: own.attention() for name, own in read.items()} for read in questions]
-
-    def _questions(
-        self,
-        prefix: ChunkState,
-        states: Mapping[tuple[int, ...], ChunkState],
-        wanted: LayoutPasses,
-    ) -> dict[Pass, QuestionReading]:
-        """Return the readings of a layout over states that are there."""
-        ready = {
-            parts: gather_states(prefix, states, wanted.layout, parts=parts)
-            for parts in dict.fromkeys(wanted.passes.values())
-        }
-        return {
-            name: QuestionReading(
-                self._model, ready[parts], wanted.layout, together=name == "together"
-            )
-            for name, parts in wanted.passes.items()
-        }
+                prefix, states = self._prefix_state(), None
+                if self._states is not None:
+                    sources = [ids for own in wanted for ids in own.layout.source_ids]
+                    states = encode_sources(
+                        self._model,
+                        prefix,
+                        list(dict.fromkeys(sources)),
+                        store=self._states,
+                        scope=self._scope,
+                    )
+            return read_layerwise(self._model, prefix, wanted, watch, states=states)
 
     def _scores(
         self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int

@@ -194,4 +194,8 @@ def make_room(
 def _zeros(like: Tensor, sources: int, width: int, one_layer: bool) -> Tensor:
     """Return room for so many sources, [L, G, Hkv, W, D] for a prefix's [L, Hkv, P, D]."""
     layers, heads, _, dim = like.shape
-    return like.new_zeros(min(1, layers) if one_layer else layers, sources, heads, width, dim)
+    if (
+        one_layer
+    ):  # in the type that the question reads them in, so that nothing converts them again
+        return like.new_zeros(min(1, layers), sources, heads, width, dim, dtype=torch.float32)
+    return like.new_zeros(layers, sources, heads, width, dim)

@@ -145,23 +145,18 @@ class StateStore(MutableMapping[str, ChunkState]):
         return _restored(state)
 
     def __setitem__(self, key: str, state: ChunkState) -> None:
-        self.setdefault(key, state)
-
-    def setdefault(self, key: str, default: ChunkState) -> ChunkState:
-        """Keep a state, and return it as it is going to be found.
-
-        What is there already is not looked at: a key says all that decides a state.
-        """
-        kept = Int8State.of(default) if self._int8 else default
-        on_cuda = default.keys.is_cuda
-        kept = kept.in_main_memory()
+        on_cuda = state.keys.is_cuda
+        kept = (Int8State.of(state) if self._int8 else state).in_main_memory()
         if on_cuda and isinstance(kept, ChunkState) and kept.nbytes <= self._memory.maxsize:
             kept = kept.page_locked()
         with self._lock:
             self._remember(key, kept)
         if self._files is not None:
             self._files.put(key, kept)
-        return kept.restored() if isinstance(kept, Int8State) else default
+
+    def as_kept(self, state: ChunkState) -> ChunkState:
+        """Return a state as it is going to be found: in eight bits rounded, else as it is."""
+        return Int8State.of(state).restored() if self._int8 else state
 
     def __delitem__(self, key: str) -> None:
         with self._lock:

@@ -78,12 +78,11 @@ def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
-def test_keeping_a_state_returns_it_as_it_is_found(precision: Precision) -> None:
+def test_it_is_known_how_a_state_is_going_to_be_found(precision: Precision) -> None:
     store = StateStore(precision=precision)
-    given = state(3)
-    returned = store.setdefault("a" * 64, given)
-    assert same(returned, store["a" * 64]) and same(returned, given) is (precision == "model")
-    assert (store.counts.memory_hits, store.counts.misses) == (1, 0)
+    given = store["a" * 64] = state(3)
+    expected = store.as_kept(given)
+    assert same(expected, store["a" * 64]) and same(expected, given) is (precision == "model")
 
 
 def test_scores_move_a_little_and_are_the_same_cold_and_warm(tmp_path: Path) -> None:
