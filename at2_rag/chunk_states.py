@@ -8,8 +8,9 @@ Sources are read in an order of their own (by length, then by content), never th
 caller's order can't change a score. Many sources share one forward pass without padding: they are
 packed one after another, and only the attention keeps them apart.
 
-A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. Where nothing is
-to be kept, `layerwise` reads the same with one layer's keys and values in memory at a time.
+A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. A pruner's
+question reads one layer of them at a time, and where nothing is to be kept the sources are read
+so, too: see `layerwise`.
 """
 
 from __future__ import annotations

@@ -150,7 +150,8 @@ def make_room(
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
-        one_layer: Make room for one layer only; the groups show it in place of every layer.
+        one_layer: Make room for one layer only, in float32; the groups show it in place of every
+            layer.
 
     Returns:
         The groups, all zero, and for each source's token ids where its state goes, once for each
