@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from at2_rag import StateStore, state_store
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import InputError, StorageError
+from at2_rag.int8_states import Int8State
 from at2_rag.state_files import DEFAULT_MAX_BYTES, StateFiles
 from at2_rag.state_store import StateCounts
 
@@ -28,8 +30,8 @@ def state(tokens: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
     return ChunkState(keys, torch.randn(2, 2, tokens, 4, generator=generator).to(dtype))
 
 
-def same(one: ChunkState, other: ChunkState) -> bool:
-    return all(
+def same(one: ChunkState | Int8State, other: ChunkState | Int8State) -> bool:
+    return type(one) is type(other) and all(
         ours.dtype == theirs.dtype and torch.equal(ours, theirs)
         for ours, theirs in ((one.keys, other.keys), (one.values, other.values))
     )
@@ -178,7 +180,7 @@ def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
         ({"max_disk_bytes": -5}, "max_bytes is -5; pass a positive number of bytes"),
     ],
 )
-def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, int], message: str) -> None:
+def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         StateStore(tmp_path, **bounds)
 
