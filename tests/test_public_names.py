@@ -85,7 +85,7 @@ LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order"
             ["max_sources", "min_share"],
         ),
         ("Chunk", ["text", "title", "id", "metadata"], []),
-        ("StateStore", ["folder"], ["max_memory_bytes", "max_disk_bytes"]),
+        ("StateStore", ["folder"], ["precision", "max_memory_bytes", "max_disk_bytes"]),
         (
             "PruneResult.break_even",
             ["self"],
