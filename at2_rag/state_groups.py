@@ -116,8 +116,6 @@ def gather_states(
     prefix: ChunkState,
     states: Mapping[tuple[int, ...], ChunkState],
     layout: PromptLayout,
-    *,
-    parts: Sequence[SourcePart] | None = None,
 ) -> ReadyStates:
     """Bring a layout's states together for questions.
 
@@ -125,14 +123,12 @@ def gather_states(
         prefix: The prefix's state.
         states: The state of each of the layout's sources.
         layout: An independent layout with at least one source.
-        parts: As in `make_room`.
     """
-    ready, rooms = make_room(prefix, layout, parts)
+    ready, rooms = make_room(prefix, layout)
     for ids, places in rooms.items():
         for room in places:
-            # A store may hand out states that are elsewhere than the model, perhaps page-locked.
-            for place, own in ((room.keys, states[ids].keys), (room.values, states[ids].values)):
-                place.copy_(own[:, :, room.start : room.end], non_blocking=own.is_pinned())
+            room.keys.copy_(states[ids].keys)
+            room.values.copy_(states[ids].values)
     return ready
 
 

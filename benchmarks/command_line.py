@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from at2_rag.errors import AT2Error
 from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag_evals.provenance import without_folder
 
@@ -35,6 +38,16 @@ def add_shared_options(parser: argparse.ArgumentParser, *, report: str) -> None:
     add("--threads", type=positive, default=2, help="threads of torch")
     add("--model", default=DEFAULT_MODEL, help="a known name, a folder or a hub id")
     add("--dtype", choices=["float32", "bfloat16"], help="None: what the pruner chooses")
+
+
+def exit_code(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    """Run a benchmark; what a user can mend is told in one line, and the code is 1."""
+    try:
+        run(options)
+    except (AT2Error, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def command_of(script: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:

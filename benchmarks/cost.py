@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from command_line import add_shared_options, command_of, positive
+from command_line import add_shared_options, command_of, exit_code, positive
 from cost_cases import (
     ATTRIBUTION,
     BATCH_SIZES,
@@ -40,7 +40,7 @@ from rich.console import Console
 from rich.progress import Progress
 from speed_prompts import CHUNKS, PromptSet, joint_tokens, read_prompts
 
-from at2_rag.errors import AT2Error, InputError
+from at2_rag.errors import InputError
 from at2_rag.head_weights import UNIFORM
 from at2_rag.training.answer_model import BATCH_TOKENS
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
@@ -53,13 +53,7 @@ _SLOW_RUNS = 2  # of the reference and of answer attribution in a round, at most
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except AT2Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(_run, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import add_shared_options, command_of, positive
+from command_line import add_shared_options, command_of, exit_code, positive
 from depth_quality import (
     OBJECTIVE,
     QUANTITY,
@@ -42,7 +42,7 @@ from rich.progress import Progress
 from speed_cases import UNIT
 from speed_prompts import read_prompts
 
-from at2_rag.errors import AT2Error, InputError
+from at2_rag.errors import InputError
 from at2_rag.features import Pass
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.ablation_collection import AblationPlan
@@ -67,13 +67,7 @@ PASSES: tuple[tuple[Pass, ...], ...] = (("together",), ("together", "apart"))
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (AT2Error, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(_run, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,20 +18,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ablation_cases import (
-    ablation_cases,
-    ablations_record,
-    ablations_table,
-    rounds_between,
-    summarise_ablations,
-)
-from command_line import add_shared_options, command_of, positive
+from command_line import add_shared_options, command_of, exit_code, positive
 from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
 from floor import floor_cases, floor_table, summarise_floors
 from generation import generation_record, generation_table, time_generation
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
 from measured_model import JOINT, STAND_IN, TOGETHER_APART, MeasuredModel, Subject, load
+from other_ways import (
+    ablation_cases,
+    ablations_record,
+    ablations_table,
+    rounds_between,
+    summarise_ablations,
+)
 from peak_memory import PeakMemory, measure_peak
 from peers import peer_cases
 from reference_at2 import ReferenceAT2, load_reference
@@ -56,7 +56,6 @@ from speed_tables import (
     stage_table,
 )
 
-from at2_rag.errors import AT2Error
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
 from at2_rag_evals.resident_memory import resident
 from at2_rag_evals.tables import Table
@@ -71,15 +70,7 @@ CALLS = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.callers:
-            resident()  # before hours of measuring
-        _run(options)
-    except (AT2Error, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(_run, _parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.callers:
+        resident()  # before hours of measuring
     busy = busy_share()
     subject = Subject(options.model, options.dtype, options.threads)
     measured = load(subject)

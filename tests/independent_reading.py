@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from at2_rag.attention import AttentionReader, SpanAttention
-from at2_rag.chunk_states import ChunkStateStore, encode_prefix
+from at2_rag.chunk_states import ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.state_groups import SourcePart, ready_states
+from at2_rag.state_groups import ReadyStates, SourcePart, make_room, ready_states
 from at2_rag.stopwatch import Stopwatch
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer
@@ -71,3 +72,17 @@ def read_by_layers(
         wanted = LayoutPasses(layout, {"together": parts, "apart": parts})
         [found] = read_layerwise(model, prefix, [wanted], Stopwatch())
     return found["together"], found["apart"]
+
+
+def states_of(
+    model: ScoringModel, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
+) -> ReadyStates:
+    """Return the states of a layout's sources, or of parts of them, in all layers at once."""
+    prefix = encode_prefix(model)
+    encoded = encode_sources(model, prefix, list(dict.fromkeys(layout.source_ids)))
+    ready, rooms = make_room(prefix, layout, parts)
+    for ids, places in rooms.items():
+        for room in places:
+            room.keys.copy_(encoded[ids].keys[:, :, room.start : room.end])
+            room.values.copy_(encoded[ids].values[:, :, room.start : room.end])
+    return ready

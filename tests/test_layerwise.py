@@ -15,7 +15,7 @@ from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
 from at2_rag.question_pass import CALL_TOKENS, QUESTION_ROWS, read_apart, read_together
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.state_groups import SourcePart, gather_states, make_room, ready_states
+from at2_rag.state_groups import SourcePart, make_room, ready_states
 from at2_rag.stopwatch import Stopwatch
 from tests import brute_force
 from tests.independent_reading import (
@@ -24,6 +24,7 @@ from tests.independent_reading import (
     many_sources,
     read_by_layers,
     scorer,
+    states_of,
 )
 from tests.largest_tensor import LargestTensor
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -55,12 +56,29 @@ def test_parts_are_read_as_over_states() -> None:
     parts = (SourcePart(2, 0, 7), SourcePart(2, 7, 40), SourcePart(0, 3, 3), SourcePart(5, 1, 20))
     found = read_by_layers(model, layout, parts)
     with torch.inference_mode():
-        prefix = encode_prefix(model)
-        encoded = encode_sources(model, prefix, list(dict.fromkeys(layout.source_ids)))
-        states = gather_states(prefix, encoded, layout, parts=parts)
+        states = states_of(model, layout, parts)
         expected = (read_together(model, states, layout), read_apart(model, states, layout))
     for ours, theirs in zip(found, expected, strict=True):
         brute_force.assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("known", [0, 1, 3, len(LENGTHS)])
+def test_sources_that_have_states_are_not_read_and_give_the_same(known: int) -> None:
+    counting = CountingModel(tiny_model())
+    layout = layout_of(counting, LENGTHS)
+    parts = (SourcePart(2, 7, 40), SourcePart(0, 3, 3), SourcePart(5, 1, 20), SourcePart(2, 0, 7))
+    wanted = LayoutPasses(layout, {"together": None, "apart": parts})
+    with torch.inference_mode():
+        prefix = encode_prefix(counting)
+        states = encode_sources(counting, prefix, list(layout.source_ids[:known]))
+        [fresh] = read_layerwise(counting, prefix, [wanted], Stopwatch())
+        counting.passes.clear()
+        [found] = read_layerwise(counting, prefix, [wanted], Stopwatch(), states=states)
+    for name in ("together", "apart"):
+        brute_force.assert_equal(found[name], fresh[name])
+    brute_force.assert_equal(found["together"], brute_force.together_cached(tiny_model(), layout))
+    questions = len(layout.question_ids) * (1 + len(parts))
+    assert sum(counting.passes) == sum(LENGTHS[known:]) + questions
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk
-from at2_rag.chunk_states import encode_prefix, encode_sources
 from at2_rag.chunks import as_chunk
 from at2_rag.errors import InputError
 from at2_rag.features import Pass, Quantity
 from at2_rag.prompt import CHUNK_END, PromptLayout
 from at2_rag.question_pass import read_apart, read_together
-from at2_rag.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
+from at2_rag.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.sentence_tokens import sentence_parts, sentence_places
-from at2_rag.state_groups import ReadyStates, SourcePart, gather_states
+from at2_rag.state_groups import SourcePart
 from tests import brute_force
+from tests.independent_reading import states_of
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -51,14 +51,6 @@ def model() -> Any:
 def make(model: Any, *passes: Pass, quantity: Quantity = "log_mass", **options: Any) -> AT2Pruner:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
     return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
-
-
-def states_of(
-    scorer: ScoringModel, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
-) -> ReadyStates:
-    prefix = encode_prefix(scorer)
-    encoded = encode_sources(scorer, prefix, list(dict.fromkeys(layout.source_ids)))
-    return gather_states(prefix, encoded, layout, parts=parts)
 
 
 def offsets_of(chunk: Chunk) -> list[tuple[int, int]]:

@@ -184,7 +184,7 @@ def test_slow_cases_come_by_every_prompt(
     monkeypatch: pytest.MonkeyPatch, prompts: int, between: int
 ) -> None:
     monkeypatch.syspath_prepend(str(SPEED.parent))
-    ablations, interleaved = map(importlib.import_module, ("ablation_cases", "interleaved"))
+    ablations, interleaved = map(importlib.import_module, ("other_ways", "interleaved"))
     assert ablations.rounds_between(prompts) == between
     seen: dict[str, list[int]] = {"fast": [], "slow": []}
 

@@ -1,4 +1,4 @@
-"""What scoring by ablations or by the reference AT2 costs, in the same rounds as our own calls."""
+"""How many times as long other ways take as our own calls, in the same rounds."""
 
 from __future__ import annotations
 
