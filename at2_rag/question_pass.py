@@ -20,15 +20,14 @@ from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ra
 from at2_rag.chunk_states import ChunkState
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
+from at2_rag.span_reading import Span
 from at2_rag.state_groups import ReadyStates, StateGroup
 
-CALL_TOKENS = 4096
+CALL_TOKENS = 2048
 """Most question tokens of one forward pass (one longer question has a pass of its own)."""
 
 QUESTION_ROWS = 32
-"""Most rows of the question whose logits over all sources together are held at a time."""
-
-_LEAST_PEAK = -1e30
+"""Most rows of the question whose logits over a group of sources are held at a time."""
 
 
 def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
@@ -193,9 +192,9 @@ def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
     return StateGroup(
         group.members[start:stop],
         group.lengths[start:stop],
-        group.keys[:, start:stop],
-        group.values[:, start:stop],
-        group.padding[start:stop],
+        group.keys[:, :, start:stop],
+        group.values[:, :, start:stop],
+        None if group.padding is None else group.padding[start:stop],
     )
 
 
@@ -220,8 +219,8 @@ class _QuestionAttention:
     Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
     of states, layer by layer, mass and log ratio, both [H, G].
 
-    Shapes in here: C copies of the question, Q tokens of one, R = H / Hkv query heads that share
-    a key head; rows of one key head are [R * Q].
+    Shapes in here: C copies of the question, Q tokens of one, q of them in a block, R = H / Hkv
+    query heads that share a key head.
     """
 
     def __init__(
@@ -234,86 +233,82 @@ class _QuestionAttention:
         together: bool,
     ) -> None:
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix, self._groups = prefix, groups
+        self._prefix = Span(prefix.keys[:, :, None], prefix.values[:, :, None])
+        self._groups = [_span_of(group, together=together) for group in groups]
+        self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
         self._together = together
         length = len(layout.question_ids)
-        self._future = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
-        self._sizes = [len(group.members) for group in groups]
+        self._rows = QUESTION_ROWS if together else length
+        self._future = torch.full((length, length), -torch.inf, device=model.device).triu(1)
 
     def attend(self, call: AttentionCall) -> Tensor:
         copies = 1 if self._together else sum(self._sizes)
         heads, rows, dim = call.query.shape[1:]
         key_heads, length = call.key.shape[1], rows // copies
-        shared = heads // key_heads
-        query = call.query[0].float().mul(call.scaling).view(key_heads, shared, copies, length, dim)
-        query = query.permute(2, 0, 1, 3, 4)
-        keys, values = (
-            own[0].view(key_heads, copies, length, dim).transpose(0, 1)
-            for own in (call.key, call.value)
+        query = call.query[0].float().mul(call.scaling)
+        query = query.view(key_heads, heads // key_heads, copies, length, dim).transpose(1, 2)
+        own_keys, own_values = (
+            own.view(1, key_heads, copies, length, dim) for own in (call.key, call.value)
         )
-        size = QUESTION_ROWS if self._together else length
         blocks = [
-            self._attend_rows(call.layer, part, (keys, values), future)
+            self._attend_rows(call.layer, part, Span(own_keys, own_values, future))
             for part, future in zip(
-                torch.split(query, size, dim=3), torch.split(self._future, size), strict=True
+                torch.split(query, self._rows, dim=3),
+                torch.split(self._future, self._rows),
+                strict=True,
             )
         ]
-        mass, ratio, read = (torch.cat(parts, dim=3) for parts in zip(*blocks, strict=True))
-        self._collect(mass, ratio)
+        mass, ratio, read = zip(*blocks, strict=True)
+        self._collect(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
         if call.layer == self._depth - 1:
             raise PassComplete
-        return read.permute(0, 3, 1, 2, 4).reshape(1, rows, heads, dim).to(call.query.dtype)
+        output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)
+        return output.reshape(1, rows, heads, dim).to(call.query.dtype)
 
-    def _attend_rows(
-        self, layer: int, query: Tensor, own_states: tuple[Tensor, Tensor], future: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _attend_rows(self, layer: int, query: Tensor, own: Span) -> tuple[Tensor, Tensor, Tensor]:
         """Read some rows of the question; each has a softmax of its own.
 
         Args:
             layer: The layer.
-            query: [C, Hkv, R, q, D] float32, scaled.
-            own_states: The question's own keys and values, [C, Hkv, Q, D].
-            future: [q, Q], which of its own tokens a row may not see.
+            query: [Hkv, C, R, q, D] float32, scaled.
+            own: The question's own tokens, in this layer alone.
 
         Returns:
-            Mass and log ratio of the sources, [S, Hkv, R, q], and the attention's output,
-            [C, Hkv, R, q, D]; in the last layer that is empty.
+            Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
+            [Hkv, C, R, q, D]; in the last layer that is empty.
         """
-        shape = query.shape
-        query = query.reshape(*shape[:2], -1, shape[-1])
-        prefix = _Span(query, self._prefix.keys[layer])
-        own = _Span(query, own_states[0], future.repeat(shape[2], 1))
-        queries = [query] * len(self._groups) if self._together else torch.split(query, self._sizes)
+        last = layer == self._depth - 1
+        copies, axis = query.shape[1], 4 if self._together else 1
+        prefix = self._prefix.read(layer, query.flatten(1, 2)[:, None], keys_only=last)
+        prefix = prefix.divided(copies)
+        question = own.read(0, query, keys_only=last)
         sources = [
-            _Span(part, group.keys[layer], group.padding)
-            for part, group in zip(queries, self._groups, strict=True)
+            group.read(layer, rows, keys_only=last)
+            for rows, group in zip(self._by_group(query), self._groups, strict=True)
         ]
-
-        source_lse = torch.cat([source.lse for source in sources])
-        if self._together:
-            total = torch.cat([prefix.lse, own.lse, source_lse]).logsumexp(0, keepdim=True)
-        else:
-            total = prefix.lse.logaddexp(own.lse).logaddexp(source_lse)
-        mass = (source_lse - total).exp().view(-1, *shape[1:4])
-        ratio = log_ratio(source_lse, prefix.lse).view(-1, *shape[1:4])
-        if layer == self._depth - 1:
-            return mass, ratio, query.new_empty(*shape[:4], 0)
-
-        read = prefix.read(self._prefix.values[layer], total) + own.read(own_states[1], total)
-        totals = [total] * len(self._groups) if self._together else torch.split(total, self._sizes)
-        from_sources = [
-            source.read(group.values[layer], part)
-            for source, part, group in zip(sources, totals, self._groups, strict=True)
+        source_lse = torch.cat([source.lse for source in sources], dim=axis)
+        total = torch.cat([prefix.lse, question.lse, source_lse], dim=4).logsumexp(4, keepdim=True)
+        mass, ratio = (
+            values.permute(0, 2, 3, 1, 4).flatten(3)
+            for values in ((source_lse - total).exp(), log_ratio(source_lse, prefix.lse))
+        )
+        if last:
+            return mass, ratio, query[..., :0]
+        read = prefix.output(total) + question.output(total)
+        parts = [
+            source.output(rows) for source, rows in zip(sources, self._by_group(total), strict=True)
         ]
+        return mass, ratio, sum(parts, read) if self._together else read + torch.cat(parts, dim=1)
+
+    def _by_group(self, rows: Tensor) -> Sequence[Tensor]:
+        """Return what belongs to each group of [Hkv, C, ...]: its copies, or the only one."""
         if self._together:
-            read = read + sum(part.sum(0, keepdim=True) for part in from_sources)
-        else:
-            read = read + torch.cat(from_sources)
-        return mass, ratio, read.view(shape)
+            return [rows] * len(self._groups)
+        return torch.split(rows, self._sizes, dim=1)
 
     def _collect(self, mass: Tensor, ratio: Tensor) -> None:
-        mass, ratio = (values[..., self._target].mean(-1).flatten(1).T for values in (mass, ratio))
+        mass, ratio = (own[:, :, self._target].mean(2).flatten(0, 1) for own in (mass, ratio))
         for part, *features in zip(
             self.parts,
             torch.split(mass, self._sizes, 1),
@@ -323,29 +318,11 @@ class _QuestionAttention:
             part.append((features[0], features[1]))
 
 
-class _Span:
-    """Attention to a span of keys, before it is known what else there is to attend to.
-
-    Args:
-        query: [C, Hkv, R * Q, D] float32, scaled.
-        keys: [Hkv, W, D] or [G, Hkv, W, D].
-        hidden: Bool, broadcast against the logits, True where a row may not look.
-    """
-
-    def __init__(self, query: Tensor, keys: Tensor, hidden: Tensor | None = None) -> None:
-        logits = query @ keys.float().transpose(-1, -2)
-        if hidden is not None:
-            logits.masked_fill_(hidden, -torch.inf)
-        # The bound keeps a source without tokens from giving NaN; no logit comes near it.
-        self._peak = logits.amax(-1, keepdim=True).clamp(min=_LEAST_PEAK)
-        self._weights = logits.sub_(self._peak).exp_()
-        self.lse = (self._weights.sum(-1, keepdim=True).log() + self._peak).squeeze(-1)
-
-    def read(self, values: Tensor, total: Tensor) -> Tensor:
-        """Return the span's part of the attention output, [C or G, Hkv, R * Q, D] float32.
-
-        Args:
-            values: As the keys.
-            total: Log-sum-exp over everything attended to, broadcast against `lse`.
-        """
-        return (self._weights @ values.float()) * (self._peak - total[..., None]).exp()
+def _span_of(group: StateGroup, *, together: bool) -> Span:
+    """Return what the question reads of a group: one copy all of it, or each copy one source."""
+    keys, values, padding = group.keys, group.values, group.padding
+    if not together:
+        return Span(keys, values, None if padding is None else padding[:, None, None])
+    keys, values = (own.flatten(2, 3)[:, :, None] for own in (keys, values))
+    padding = None if padding is None else padding.flatten()
+    return Span(keys, values, padding, sources=len(group.members))

@@ -27,7 +27,7 @@ from at2_rag.attention import (
     SpanAttention,
 )
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.lockstep import between_layers
+from at2_rag.lockstep import between_layers, reuse_input
 from at2_rag.prompt import PromptBuilder, PromptLayout
 
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
@@ -345,6 +345,7 @@ def _truncated_view(base: nn.Module, depth: int) -> Any:
     layers = getattr(parent, name)[:depth]
     for layer in layers:
         layer.register_forward_pre_hook(between_layers)
+        layer.register_forward_hook(reuse_input)
         if view.config.model_type in INDEPENDENT_FAMILIES:
             layer.mlp = _RowBlocks(layer.mlp)
     setattr(parent, name, layers)

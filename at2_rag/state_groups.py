@@ -16,6 +16,10 @@ from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_sources, le
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
 
+FLOAT32_TOKENS = 8192
+"""Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
+nothing converts it again; one with more is in the model's type and takes half the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
@@ -60,16 +64,17 @@ class StateGroup:
         members: [G] int64, place of each source in its layout.
         lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
             which the question stands.
-        keys: [L, G, Hkv, W, D].
-        values: [L - 1, G, Hkv, W, D], or [L, ...] as in `ChunkState`.
-        padding: [G, 1, 1, W] bool, True on padding.
+        keys: [L, Hkv, G, W, D].
+        values: [L - 1, Hkv, G, W, D], or [L, ...] as in `ChunkState`.
+        padding: [G, W] float32, what is added to logits: minus infinity on padding, 0 elsewhere.
+            None where all sources are equally long.
     """
 
     members: Tensor
     lengths: Tensor
     keys: Tensor
     values: Tensor
-    padding: Tensor
+    padding: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,8 +151,8 @@ def make_room(
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
-        one_layer: Make room for one layer only, in float32; the groups show it in place of every
-            layer.
+        one_layer: Make room for one layer only; the groups show it in place of every layer. It is
+            in float32 where the layout is small, see `FLOAT32_TOKENS`.
 
     Returns:
         The groups, all zero, and for each source's token ids where its state goes, once for each
@@ -159,6 +164,8 @@ def make_room(
     sorting = [(part.end - part.start, sources[part.source], part.start) for part in parts]
     order = sorted(range(len(parts)), key=sorting.__getitem__)
     device = prefix.keys.device
+    small = sum(own[0] for own in sorting) <= FLOAT32_TOKENS
+    dtype = torch.float32 if one_layer and small else prefix.keys.dtype
     groups = []
     rooms: dict[tuple[int, ...], list[SourceRoom]] = {}
     for run in length_runs([sorting[index][0] for index in order]):
@@ -166,33 +173,32 @@ def make_room(
         widths = [sorting[index][0] for index in members]
         width = max(1, *widths)
         keys, values = (
-            _zeros(own, len(members), width, one_layer) for own in (prefix.keys, prefix.values)
+            own.new_zeros(
+                min(1, len(own)) if one_layer else len(own),
+                *(own.shape[1], len(members), width, own.shape[3]),
+                dtype=dtype,
+            )
+            for own in (prefix.keys, prefix.values)
         )
         for row, index in enumerate(members):
-            part, place = parts[index], (slice(None), row, slice(None), slice(widths[row]))
+            part, place = parts[index], (slice(None), slice(None), row, slice(widths[row]))
             room = SourceRoom(part.start, part.end, keys[place], values[place])
             rooms.setdefault(sources[part.source], []).append(room)
         lengths = torch.tensor([len(sources[parts[i].source]) for i in members], device=device)
-        padding = torch.arange(width) >= torch.tensor(widths)[:, None]
+        padding = None
+        if widths[0] < width:
+            padding = torch.zeros(len(members), width)
+            padding[torch.arange(width) >= torch.tensor(widths)[:, None]] = -torch.inf
+            padding = padding.to(device)
         groups.append(
             StateGroup(
                 torch.tensor(members, device=device),
                 lengths,
                 keys.expand(len(prefix.keys), -1, -1, -1, -1),
                 values.expand(len(prefix.values), -1, -1, -1, -1),
-                padding[:, None, None].to(device),
+                padding,
             )
         )
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
     firsts = tuple(first.setdefault(key, index) for index, key in enumerate(sorting))
     return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms
-
-
-def _zeros(like: Tensor, sources: int, width: int, one_layer: bool) -> Tensor:
-    """Return room for so many sources, [L, G, Hkv, W, D] for a prefix's [L, Hkv, P, D]."""
-    layers, heads, _, dim = like.shape
-    if (
-        one_layer
-    ):  # in the type that the question reads them in, so that nothing converts them again
-        return like.new_zeros(min(1, layers), sources, heads, width, dim, dtype=torch.float32)
-    return like.new_zeros(layers, sources, heads, width, dim)

@@ -53,7 +53,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "lockstep", "model_loading", "text_encoder"),
+            ("attention", "lockstep", "model_loading", "span_reading", "text_encoder"),
             ("prompt",),
             ("scoring_model",),
             ("chunk_states", "features"),

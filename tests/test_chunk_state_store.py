@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -121,10 +122,13 @@ def test_groups_hold_each_source_once() -> None:
         assert len(group.members) == 1 or len(group.members) * widest <= GROUP_TOKENS
         for row, member in enumerate(group.members.tolist()):
             ids = layout.source_ids[member]
-            padding = group.padding[row].flatten()
-            assert padding.tolist() == [place >= len(ids) for place in range(widest)]
-            torch.testing.assert_close(group.keys[:, row, :, ~padding], alone[ids].keys)
-            torch.testing.assert_close(group.values[:, row, :, ~padding], alone[ids].values)
+            if group.padding is None:
+                assert len(ids) == widest
+            else:
+                expected = [0.0 if place < len(ids) else -math.inf for place in range(widest)]
+                assert group.padding[row].tolist() == expected
+            torch.testing.assert_close(group.keys[:, :, row, : len(ids)], alone[ids].keys)
+            torch.testing.assert_close(group.values[:, :, row, : len(ids)], alone[ids].values)
     assert max(len(group.members) for group in states.groups) * 36 > GROUP_TOKENS * 0.8
 
 

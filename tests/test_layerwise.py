@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from greenlet import getcurrent
+from torch import nn
 
 from at2_rag.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
 from at2_rag.errors import UnsupportedModelError
@@ -116,6 +118,25 @@ def test_room_for_one_layer_has_the_memory_of_one() -> None:
         assert one.values.shape == every.values.shape
         for tensor, layers in ((one.keys, 1), (one.values, 1), (every.keys, 3), (every.values, 2)):
             assert tensor.untyped_storage().nbytes() == layers * tensor[0].nbytes
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
+    model = scorer(tiny_model(family))
+    places: dict[int, set[int]] = {}
+
+    def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        places.setdefault(id(getcurrent()), set()).add(inputs[0].data_ptr())
+
+    layers = [module for module in model._view.modules() if hasattr(module, "mlp")]
+    for layer in layers:
+        layer.register_forward_pre_hook(note)
+    read_by_layers(model, layout_of(model, [PACK_TOKENS // 2] * 3))
+    del places[id(getcurrent())]  # the prefix is not read in lockstep
+    passes = 2 + 1  # two packs, the question
+    assert len(layers) == model.depth == 3
+    assert [len(own) for own in places.values()] == [1] * passes
+    assert len(set.union(*places.values())) == passes
 
 
 def test_order_does_not_matter() -> None:

@@ -1,0 +1,90 @@
+"""Attention of a question's rows to a span of keys, before it is known what else they attend to.
+
+Spans are read one at a time and then weighed against each other by their log-sum-exps, so that only
+one span's logits are in memory.
+
+Shapes in here: C copies of a question that attend to different keys, R = H / Hkv query heads that
+share a key head, q rows of the question, W tokens, D numbers a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_LEAST_PEAK = -1e30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """Keys and values of a span of tokens, for each copy its own.
+
+    Attributes:
+        keys: [L, Hkv, C, n * W, D].
+        values: The same; perhaps without the last layer.
+        hidden: Added to the logits, [C, R, q, n * W] or what broadcasts to it: minus infinity
+            where a row may not look, 0 elsewhere. None to hide nothing.
+        sources: n, whose keys these are, one after another.
+    """
+
+    keys: Tensor
+    values: Tensor
+    hidden: Tensor | None = None
+    sources: int = 1
+
+    def read(self, layer: int, query: Tensor, *, keys_only: bool) -> SpanReading:
+        """Read the span in a layer; logits, softmax and the sum of values are float32.
+
+        Of several sources, one that is more than about 87 below the strongest counts as not
+        attended to.
+
+        Args:
+            layer: The layer.
+            query: [Hkv, C, R, q, D] float32, scaled.
+            keys_only: Leave the values out.
+        """
+        shape = query.shape[:4]
+        logits = query.flatten(2, 3) @ self.keys[layer].float().transpose(-1, -2)
+        if self.hidden is not None:
+            logits.view(*shape, -1).add_(self.hidden)
+        # The bound keeps sources without tokens from giving NaN; no logit comes near it.
+        peak = logits.amax(-1, keepdim=True).clamp(min=_LEAST_PEAK)
+        weights = logits.sub_(peak).exp_()
+        lse = weights.view(*weights.shape[:3], self.sources, -1).sum(-1).log() + peak
+        if keys_only:
+            weighted = query.new_empty(*shape, 0)
+        else:
+            weighted = (weights @ self.values[layer].float()).view(*shape, -1)
+        return SpanReading(lse.view(*shape, -1), peak.view(*shape, 1), weighted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanReading:
+    """What a question's rows read in a span.
+
+    Attributes:
+        lse: [Hkv, C, R, q, n], log-sum-exp of the logits over each source.
+        peak: [Hkv, C, R, q, 1], the greatest logit.
+        weighted: [Hkv, C, R, q, D], sum of the values, each times the exponential of its logit
+            less the peak; D is 0 where only keys were read.
+    """
+
+    lse: Tensor
+    peak: Tensor
+    weighted: Tensor
+
+    def divided(self, copies: int) -> SpanReading:
+        """Return the reading of one copy with C * R heads a key head as that of C copies."""
+        heads, _, rows, *_ = self.lse.shape
+        shape = heads, copies, rows // copies, self.lse.shape[3]
+        parts = (self.lse, self.peak, self.weighted)
+        return SpanReading(*(own.view(*shape, own.shape[-1]) for own in parts))
+
+    def output(self, total: Tensor) -> Tensor:
+        """Return the span's part of the attention output, [Hkv, C, R, q, D] float32.
+
+        Args:
+            total: Log-sum-exp over everything attended to, [Hkv, C, R, q, 1].
+        """
+        return self.weighted * (self.peak - total).exp()
