@@ -26,6 +26,7 @@ from depth_quality import (
     summarise_designs,
 )
 from depth_tables import (
+    PLOT,
     cheapest_not_inferior,
     depth_plot,
     depth_table,
@@ -228,8 +229,8 @@ def _report(
             title="Depth against quality",
             remarks=told,
             tables=tables,
+            plots={PLOT: depth_plot(rows)},
         )
-        (options.output / "depth.svg").write_text(depth_plot(rows), encoding="utf-8")
     show_report(told, tables)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from depth_quality import MARGIN, Design, DesignQuality
 from depth_times import DesignTime
 
-from at2_rag.report.plots import line_plot
+from at2_rag.report.plots import Series, interval_plot
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.tables import Cell, Table
+
+PLOT = "Quality by layers in use"
 
 
 def cheapest_not_inferior(
@@ -83,18 +86,25 @@ def source_table(rows: Sequence[DesignQuality]) -> Table:
 
 
 def depth_plot(rows: Sequence[DesignQuality]) -> str:
-    """Return an SVG of quality out of fold by layers, for the designs with the most passes."""
-    most = max(len(row.design.passes) for row in rows)
-    shown = sorted(
-        (row.design.depth, row.ndcg.mean) for row in rows if len(row.design.passes) == most
-    )
-    passes = next(row.design.passes for row in rows if len(row.design.passes) == most)
-    return line_plot(
-        [depth for depth, _ in shown],
-        [value for _, value in shown],
-        title=f"Quality by layers, {' + '.join(passes)}",
+    """Return an SVG of quality by layers, a line for each choice of passes, and on dev."""
+    series = []
+    for passes in dict.fromkeys(row.design.passes for row in rows):
+        own = sorted(
+            (row for row in rows if row.design.passes == passes), key=lambda row: row.design.depth
+        )
+        name = " + ".join(passes)
+        most = len(passes) == max(len(row.design.passes) for row in rows)
+        points = [(row.design.depth, row.ndcg.mean, row.ndcg.low, row.ndcg.high) for row in own]
+        series.append(Series(f"{name}, out of fold", points, emphasis=most))
+        dev = [(row.design.depth, row.dev.ndcg, None, None) for row in own if row.dev is not None]
+        series += [Series(f"{name}, dev", dev)] if dev else []
+    least = min(y if low is None else low for own in series for _, y, low, _ in own.points)
+    return interval_plot(
+        series,
+        title=PLOT,
         x_label="layers in use",
-        y_label="macro nDCG@10, out of fold",
+        y_label="macro nDCG@10",
+        lowest=math.floor(20 * least) / 20,
     )
 
 

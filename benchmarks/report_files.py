@@ -34,18 +34,25 @@ def write_report(
     title: str,
     remarks: Iterable[str],
     tables: Sequence[Table],
+    plots: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a report as `.json` and `.md`.
+    """Write a report as `.json` and `.md`, and its plots as `.svg`.
 
     Args:
-        path: The two files, without their endings; the folder is made.
+        path: The files, without their endings; the folder is made.
         report: JSON-ready values; "command" is shown at the top of the Markdown.
         title: Heading of the Markdown.
         remarks: Paragraphs below it.
         tables: Tables below them.
+        plots: SVGs below the remarks, by what they show.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {title}", f"    {report['command']}", *remarks, *map(to_markdown, tables)]
+    parts = [f"# {title}", f"    {report['command']}", *remarks]
+    for number, (shown, svg) in enumerate((plots or {}).items(), start=1):
+        file = path.with_name(f"{path.name}-{number}.svg")
+        file.write_text(svg + "\n", encoding="utf-8")
+        parts.append(f"![{shown}]({file.name})")
+    parts += map(to_markdown, tables)
     text = json.dumps(report, indent=2) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

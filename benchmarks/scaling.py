@@ -17,6 +17,9 @@ from speed_prompts import Prompt, PromptSet
 from at2_rag.state_store import StateStore
 from at2_rag_evals.tables import Cell, Table
 
+FIT_FROM = 50
+"""Sizes below this don't count to the exponent, if there are two others."""
+
 LIMIT = 1.05
 """The exponent of the time in the number of chunks that must not be exceeded."""
 
@@ -74,6 +77,8 @@ def time_sizes(
 def scaling_record(times: Sequence[SizeTime]) -> dict[str, Any]:
     """Return times and exponents as JSON-ready values; no exponents for fewer than two sizes."""
     record: dict[str, Any] = {"times": [asdict(own) for own in times]}
+    large = [own for own in times if own.chunks >= FIT_FROM]
+    times = large if len(large) > 1 else times
     if len(times) > 1:
         exponents = {kind: exponent(times, kind) for kind in ("cold", "warm")}
         record["exponents"] = {

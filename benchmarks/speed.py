@@ -12,8 +12,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,10 +48,12 @@ from speed_figures import (
 )
 from speed_prompts import PromptSet, joint_tokens, read_prompts
 from speed_tables import (
+    PLOT,
     check_table,
     extremes_table,
     memory_table,
     remarks,
+    speed_plot,
     speed_table,
     stage_table,
 )
@@ -66,6 +68,16 @@ LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
 SCALING_ROUNDS = 3
 GENERATION_ROUNDS = 2
 CALLS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the report: JSON-ready figures, and how they are shown."""
+
+    name: str
+    record: dict[str, Any]
+    tables: list[Table]
+    plots: Mapping[str, str] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,13 +127,13 @@ def _run(options: argparse.Namespace) -> None:
     report["settings"]["unreadable_by_reference"] = given - len(prompts.prompts)
     report["machine"]["busy_before"] = None if busy is None else round(busy, 2)
     tables: list[Table] = []
+    plots: dict[str, str] = {}
     try:
         with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
-            for name, record, drawn in _parts(
-                options, subject, measured, prompts, reference, progress
-            ):
-                report[name] = record
-                tables += drawn
+            for part in _parts(options, subject, measured, prompts, reference, progress):
+                report[part.name] = part.record
+                tables += part.tables
+                plots |= part.plots
                 if options.output is not None:
                     write_report(
                         options.output / "speed",
@@ -129,6 +141,7 @@ def _run(options: argparse.Namespace) -> None:
                         title="Speed and memory",
                         remarks=remarks(report),
                         tables=tables,
+                        plots=plots,
                     )
     finally:  # what was measured is shown even if a later part fails
         show_report(remarks(report) if tables else (), tables)
@@ -175,8 +188,8 @@ def _parts(
     prompts: PromptSet,
     reference: ReferenceAT2 | None,
     progress: Progress,
-) -> Iterator[tuple[str, dict[str, Any], list[Table]]]:
-    """Measure part by part; yield each part's name, figures and tables."""
+) -> Iterator[_Part]:
+    """Measure part by part."""
     count = len(prompts.prompts)
     with TemporaryDirectory() as folder:
         cases = speed_cases(measured, prompts.prompts, Path(folder))
@@ -214,7 +227,7 @@ def _parts(
     tables += [floor_table(floors)] if floors else []
     beside = summarise_ablations(samples)
     tables += [ablations_table(beside)] if beside else []
-    yield (
+    yield _Part(
         "speed",
         {
             **speed_record(figures, stages, share),
@@ -222,6 +235,7 @@ def _parts(
             "beside": ablations_record(beside),
         },
         tables,
+        {PLOT: speed_plot(figures)},
     )
 
     layouts = measured.pruner(JOINT).scoring_model.prompts
@@ -234,25 +248,26 @@ def _parts(
             peaks["joint"].append(measure_peak(subject, JOINT, prompt))
     checks = memory_checks(peaks)
     taken = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
-    yield "memory", {**taken, "checks": checks}, [memory_table(peaks), check_table(checks)]
+    drawn = [memory_table(peaks), check_table(checks)]
+    yield _Part("memory", {**taken, "checks": checks}, drawn)
 
     if options.scaling:
         sizes = time_sizes(measured, prompts, options.scaling, repeats=SCALING_ROUNDS, seed=SEED)
         grown = scaling_record(list(sizes))
-        yield "scaling", grown, [scaling_table(grown)]
+        yield _Part("scaling", grown, [scaling_table(grown)])
 
     if options.callers:
         times = time_callers(measured, prompts.prompts, options.callers, calls=CALLS)
         wait = longest_wait(measured, prompts.prompts, calls=CALLS)
         shared = concurrency_record(times, wait)
-        yield "concurrency", shared, [concurrency_table(shared)]
+        yield _Part("concurrency", shared, [concurrency_table(shared)])
 
     if options.generate:
         answers = time_generation(
             measured, prompts, tokens=options.generate, repeats=GENERATION_ROUNDS, seed=SEED
         )
         answered = generation_record(answers, tokens=options.generate)
-        yield "generation", answered, [generation_table(answered)]
+        yield _Part("generation", answered, [generation_table(answered)])
 
     if options.extremes:
         inputs = [
@@ -269,7 +284,7 @@ def _parts(
         figures_of = {
             name: {"seconds": seconds, **asdict(peak)} for name, (seconds, peak) in extremes.items()
         }
-        yield "extremes", figures_of, [extremes_table(extremes)]
+        yield _Part("extremes", figures_of, [extremes_table(extremes)])
 
 
 if __name__ == "__main__":

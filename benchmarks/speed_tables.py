@@ -7,10 +7,13 @@ from typing import Any
 
 from peak_memory import PeakMemory
 from report_files import busy_remark, in_megabytes, in_milliseconds, verdict
-from speed_cases import UNIT
+from speed_cases import READOUTS_OF_CASES, UNIT
 from speed_figures import SpeedFigures
 
+from at2_rag.report.plots import Bar, bar_plot
 from at2_rag_evals.tables import Cell, Table
+
+PLOT = "Whole calls over ten chunks, by one full forward pass"
 
 
 def speed_table(figures: Sequence[SpeedFigures], stand_ins: Collection[str]) -> Table:
@@ -32,6 +35,23 @@ def speed_table(figures: Sequence[SpeedFigures], stand_ins: Collection[str]) -> 
         for own in figures
     ]
     return Table("Speed, ratio to one full forward pass", header, rows)
+
+
+def speed_plot(figures: Sequence[SpeedFigures]) -> str:
+    """Return an SVG of the speed table's whole calls."""
+    bars = [
+        Bar(
+            own.row.title,
+            own.ratio.median,
+            own.ratio.low,
+            own.ratio.high,
+            limit=own.row.limit,
+            emphasis=own.row.case in READOUTS_OF_CASES,
+        )
+        for own in figures
+        if not own.row.stages
+    ]
+    return bar_plot(bars, title=PLOT, x_label="ratio to one full forward pass")
 
 
 def stage_table(medians: Mapping[str, Mapping[str, float]]) -> Table:

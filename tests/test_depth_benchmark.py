@@ -65,7 +65,8 @@ def report(folder: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     text = (folder / "out" / "depth.json").read_text(encoding="utf-8")
     assert str(folder) not in text + (folder / "out" / "depth.md").read_text(encoding="utf-8")
-    assert (folder / "out" / "depth.svg").read_text(encoding="utf-8").startswith("<svg ")
+    assert (folder / "out" / "depth-1.svg").read_text(encoding="utf-8").startswith("<svg ")
+    assert "](depth-1.svg)" in (folder / "out" / "depth.md").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

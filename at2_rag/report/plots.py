@@ -86,6 +86,7 @@ def interval_plot(
     x_label: str,
     y_label: str,
     x_names: Sequence[str] = (),
+    lowest: float = 0.0,
     legend: bool = True,
 ) -> str:
     """Return an SVG of series of points, those of one series joined by a line.
@@ -100,13 +101,14 @@ def interval_plot(
         x_label: What x is.
         y_label: What y is.
         x_names: Names of the places 0, 1, ... of x, if it has such.
+        lowest: Where the axis of values begins.
         legend: Whether to say what is what.
     """
     figure = Figure(figsize=(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9), layout="constrained")
     axes = figure.subplots()
     points = [point for own in series for point in own.points]
     highest = max((point[1] if point[3] is None else point[3] for point in points), default=0.0)
-    axes.set_ylim(0, max(_LEAST_SPAN, 1.06 * highest))
+    axes.set_ylim(lowest, lowest + max(_LEAST_SPAN, 1.06 * (highest - lowest)))
     above = [point[0] for point in points if point[0] > 0] or [1.0]
     if not x_names:
         # Limits before anything is drawn: where all is zero, those of its own have no width.
@@ -147,6 +149,56 @@ def interval_plot(
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _svg(figure, title)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A value with its spread.
+
+    Attributes:
+        label: What stands beside it.
+        value: Above 0.
+        low: Where its spread begins.
+        high: Where it ends.
+        limit: What it is held against, if anything.
+        emphasis: Whether it is what the plot is about.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    limit: float | None = None
+    emphasis: bool = False
+
+
+def bar_plot(bars: Sequence[Bar], *, title: str, x_label: str) -> str:
+    """Return an SVG of bars from the left on a logarithmic axis, the first at the top.
+
+    A limit is a line across its bar.
+
+    Args:
+        bars: What is drawn, at least one.
+        title: Read aloud in place of the picture.
+        x_label: What the values are.
+    """
+    figure = Figure(figsize=(_WIDTH + 1.6, 0.8 + 0.27 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for place, bar in enumerate(bars):
+        spread = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
+        colour = _LINE if bar.emphasis else _SERIES_COLOURS[1]
+        axes.barh(place, bar.value, color=colour, height=0.7, zorder=2)
+        axes.errorbar(bar.value, place, xerr=spread, color=_SERIES_COLOURS[0], capsize=2, zorder=3)
+        if bar.limit is not None:
+            axes.vlines(bar.limit, place - 0.45, place + 0.45, color=_SERIES_COLOURS[5], zorder=4)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(x_label)
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure, title)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from at2_rag.report.plots import Series, heat_map, interval_plot, line_plot
+from at2_rag.report.plots import Bar, Series, bar_plot, heat_map, interval_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,6 +24,16 @@ def _root(svg: str) -> ElementTree.Element:
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg" and root.get("role") == "img"
     return root
+
+
+def placed(svg: str) -> list[tuple[float, str]]:
+    """Texts with where they stand from the left."""
+    found = []
+    for element in _root(svg).iter(f"{SVG}text"):
+        moved = re.search(r"translate\((\S+) ", element.get("transform") or "")
+        place = element.get("x") or (moved.group(1) if moved else "nan")
+        found.append((float(place), "".join(element.itertext()).strip()))
+    return found
 
 
 def cells(svg: str) -> list[str]:
@@ -104,3 +115,28 @@ def test_intervals_of_zeros_far_apart_can_be_drawn_beside_a_line() -> None:
     series = [Series(str(place), [own]) for place, own in enumerate(points)]
     svg = interval_plot(series, title="Z", x_label="x", y_label="y")
     assert {"200", "500"} <= set(texts(svg))
+
+
+def test_bars_stand_in_order_with_their_names_and_lengths() -> None:
+    bars = [Bar("one", 0.1, 0.09, 0.2, limit=0.3, emphasis=True), Bar("two", 10.0, 9.0, 12.0)]
+    svg = bar_plot(bars, title="Bars", x_label="times & more")
+    found = texts(svg)
+    assert found.index("one") < found.index("two")
+    assert {"times & more", "0.1", "1", "10"} <= set(found)
+    ends = {}
+    for group in _root(svg).iter(f"{SVG}g"):
+        if group.get("id") in ("patch_3", "patch_4"):  # after the page and the axes
+            ends[group.get("id")] = max(
+                map(float, re.findall("[ML] (\\S+)", group[0].get("d", "")))
+            )
+    one, two = ends["patch_3"], ends["patch_4"]
+    [tick_one] = [x for x, text in placed(svg) if text == "1"]
+    [tick_ten] = [x for x, text in placed(svg) if text == "10"]
+    assert two - one == pytest.approx(2 * (tick_ten - tick_one), rel=1e-3)
+
+
+def test_an_axis_of_values_begins_where_it_is_told() -> None:
+    series = [Series("ours", [(1, 0.91, 0.9, 0.92), (2, 0.95, None, None)])]
+    svg = interval_plot(series, title="t", x_label="x", y_label="y", lowest=0.85)
+    values = [float(text) for text in texts(svg) if text.startswith("0.")]
+    assert min(values) >= 0.85 and max(values) < 1
