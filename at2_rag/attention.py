@@ -94,6 +94,10 @@ class SpanAttention:
     mass: Tensor
     log_ratio: Tensor
 
+    def part(self, start: int, end: int) -> SpanAttention:
+        """Return what was paid to the sources from `start` to `end`, exclusive."""
+        return SpanAttention(self.mass[..., start:end], self.log_ratio[..., start:end])
+
 
 class JointCapture:
     """Reads sources that stand in causal prompts: captures, and leaves the output as it is.

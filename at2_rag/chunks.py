@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,6 +18,9 @@ from at2_rag.break_even import BreakEven
 from at2_rag.errors import ChunkTypeError, InputError
 
 DEFAULT_SEPARATOR = "\n\n"
+DEFAULT_ELLIPSIS = "…"
+
+_LINE_BREAK = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,22 @@ def replace_surrogates(text: str) -> str:
     return text
 
 
+def join_spans(text: str, spans: Sequence[tuple[int, int]], ellipsis: str) -> str:
+    """Return ranges of a text to the letter, with the ellipsis between two.
+
+    White space stands around it, a line break where one was left out.
+    """
+    parts: list[str] = []
+    place = 0
+    for number, (start, end) in enumerate(spans):
+        if number:
+            space = "\n" if _LINE_BREAK.search(text, place, start) else " "
+            parts.append(f"{space}{ellipsis}{space}" if ellipsis else space)
+        parts.append(text[start:end])
+        place = end
+    return "".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
     """A chunk with its score.
@@ -110,6 +130,9 @@ class ScoredChunk:
         index: Place in the caller's list, from 0.
         text: The chunk's text, as given.
         title: The chunk's title, as given, or None.
+        spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
+            `text` that are kept, ascending; None where all of it is.
+        ellipsis: What stands for what is left out between two of them.
     """
 
     chunk: Any = field(hash=False)
@@ -117,17 +140,26 @@ class ScoredChunk:
     index: int
     text: str
     title: str | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+    ellipsis: str = DEFAULT_ELLIPSIS
+
+    @property
+    def kept_text(self) -> str:
+        """The text, or what is kept of it: to the letter, joined by the ellipsis."""
+        if self.spans is None:
+            return self.text
+        return join_spans(self.text, self.spans, self.ellipsis)
 
     @property
     def rendered(self) -> str:
-        """The chunk as models see it: the title on a line of its own, then the text."""
-        return Chunk(self.text, self.title).rendered
+        """The chunk as models see it: the title on a line of its own, then what is kept."""
+        return Chunk(self.kept_text, self.title).rendered
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
 
-        Where a mapping has an `index` or a `score` of its own (a retriever's, say), it is under
-        `given`, by its name.
+        Of a trimmed chunk `spans` and `kept_text` are there, too. Where a mapping has an `index`
+        or a `score` of its own (a retriever's, say), it is under `given`, by its name.
         """
         fields: dict[str, Any] = {
             "index": self.index,
@@ -135,9 +167,12 @@ class ScoredChunk:
             "title": self.title,
             "text": self.text,
         }
+        if self.spans is not None:
+            fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
         if isinstance(self.chunk, Mapping):
             given = {str(key): value for key, value in self.chunk.items()}
-            hidden = {name: given[name] for name in ("index", "score") if name in given}
+            own = ("index", "score", *(("spans", "kept_text") if self.spans is not None else ()))
+            hidden = {name: given[name] for name in own if name in given}
             rest = {name: value for name, value in given.items() if name not in fields}
             return {**fields, **rest, **({"given": hidden} if hidden else {})}
         if isinstance(self.chunk, Chunk):
@@ -181,8 +216,8 @@ class PruneResult:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The kept chunks' texts, as given."""
-        return tuple(scored.text for scored in self.kept)
+        """The kept chunks' texts, as given; of trimmed ones what is kept."""
+        return tuple(scored.kept_text for scored in self.kept)
 
     @property
     def context(self) -> str:

@@ -18,6 +18,7 @@ from at2_rag.chunks import DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, parse_passages, read_passages
+from at2_rag.protection import pattern_of
 from at2_rag.pruner_options import (
     default_states_folder,
     load_pruner,
@@ -25,7 +26,7 @@ from at2_rag.pruner_options import (
     states_option,
 )
 from at2_rag.result_table import print_result
-from at2_rag.selection import Order, check_limits
+from at2_rag.selection import Order, Unit, check_limits
 
 if TYPE_CHECKING:
     from at2_rag.chunks import ChunkLike
@@ -90,6 +91,18 @@ def main() -> None:
     help="Order of the output: best first, or as in the input.",
 )
 @click.option(
+    "--unit",
+    type=click.Choice(get_args(Unit)),
+    default="chunk",
+    show_default=True,
+    help="What the limits choose: chunks, or their sentences (tables, lists and code as a whole).",
+)
+@click.option(
+    "--protect",
+    metavar="REGEX",
+    help="Keep every chunk (or sentence) that this matches in any case.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -132,6 +145,8 @@ def prune(
     query: str,
     form: Format | None,
     order: Order,
+    unit: Unit,
+    protect: str | None,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
@@ -166,7 +181,7 @@ def prune(
     }
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     told = any(rate is not None for rate in rates.values())
-    _check_usage(limits, query)
+    _check_usage(limits, query, protect)
     for first, second, names in (
         (as_json, as_context, "--json and --context"),
         (told, as_json or as_context, "--tokens-per-second or --price and --json or --context"),
@@ -180,7 +195,15 @@ def prune(
     pruner = load_pruner(**loading)
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
-        result = pruner.prune(query, chunks, order=order, min_tokens=min_tokens, **limits)
+        result = pruner.prune(
+            query,
+            chunks,
+            order=order,
+            min_tokens=min_tokens,
+            unit=unit,
+            protect=protect,
+            **limits,
+        )
     if as_json:
         click.echo(result.to_json())
     elif as_context:
@@ -196,7 +219,7 @@ def prune(
         )
 
 
-def _check_usage(limits: dict[str, Any], query: str) -> None:
+def _check_usage(limits: dict[str, Any], query: str, protect: str | None) -> None:
     if all(limit is None for limit in limits.values()):
         raise click.UsageError(
             "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
@@ -204,6 +227,8 @@ def _check_usage(limits: dict[str, Any], query: str) -> None:
         )
     try:
         check_limits(**limits)
+        if protect is not None:
+            pattern_of(protect)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     if not query.strip():

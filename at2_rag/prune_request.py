@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.chunk_arguments import checked_chunks, scored_chunks
-from at2_rag.chunks import Chunk, ChunkLike, PruneResult
-from at2_rag.selection import Order, check_limits, select
+from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
+from at2_rag.protection import Protect, protected_spans
+from at2_rag.selection import Order, Selection, Unit, check_limits, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
+from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_places
 
 _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
@@ -35,9 +37,11 @@ class Limits:
     keep_mass: float | None = None
     min_tokens: int | None = None
     order: Order = "score"
+    unit: Unit = "chunk"
+    protect: Protect | None = None
 
     def __post_init__(self) -> None:
-        check_limits(min_tokens=self.min_tokens, **self.of_selection)
+        check_limits(min_tokens=self.min_tokens, unit=self.unit, **self.of_selection)
 
     @property
     def of_selection(self) -> dict[str, Any]:
@@ -60,16 +64,19 @@ class PruneRequest:
         limits: How much is kept.
         count: Counts tokens.
         separator: What stands between two chunks of the context.
+        ellipsis: What stands for what is left out of a chunk.
         alone: Whether nothing else is done meanwhile, so that all time that passes is its own.
 
     Attributes:
         query: The question.
         views: The chunks as they are read.
+        places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
         tokens: Tokens of all chunks as one context.
         watch: Takes the time of each stage.
 
     Raises:
-        InputError: If the query is blank or not a string, or a chunk isn't text.
+        InputError: If the query is blank or not a string, a chunk isn't text, or what is to be
+            protected isn't there.
     """
 
     def __init__(
@@ -80,13 +87,16 @@ class PruneRequest:
         *,
         count: TokenCounter,
         separator: str,
+        ellipsis: str = DEFAULT_ELLIPSIS,
         alone: bool = True,
     ) -> None:
         self.query = query
         self._given, self.views = checked_chunks(query, chunks)
         self.watch = Stopwatch()
         self._limits, self._count, self._separator = limits, count, separator
-        self._alone = alone
+        self._alone, self._ellipsis = alone, ellipsis
+        self._protected = protected_spans(self.views, limits.protect)
+        self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._rendered = [view.rendered for view in self.views]
         if self.views:
             with self.watch.stage("count"):
@@ -98,6 +108,11 @@ class PruneRequest:
     def pair(self) -> tuple[str, Sequence[Chunk]]:
         """The question and the chunks as they are read."""
         return self.query, self.views
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether the limits choose among units of the texts."""
+        return self._limits.unit == "sentence"
 
     def without_scores(self) -> PruneResult | None:
         """Return the result where there is nothing to score, or too little to be worth it."""
@@ -138,17 +153,77 @@ class PruneRequest:
             chosen = select(
                 [own.score for own in scored],
                 tokens_of=self._tokens_of,
+                always=[index for index, own in enumerate(self._protected) if own],
                 **self._limits.of_selection,
             )
             tokens_after = self._tokens_of(chosen.kept)
-        odd = additive and self._limits.keep_mass is not None
         return self._result(
             tuple(scored[index] for index in chosen.kept),
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
-            notes=(*chosen.notes, _KEEP_MASS_NOTE) if odd else chosen.notes,
+            notes=self._notes(chosen, additive),
             timings=self._timings(shared),
         )
+
+    def with_unit_scores(
+        self,
+        scores: npt.NDArray[np.float64],
+        unit_scores: npt.NDArray[np.float64],
+        *,
+        shared: Mapping[str, float],
+        additive: bool,
+    ) -> PruneResult:
+        """Return what is kept of the chunks by scores of their units [U].
+
+        Args:
+            scores: As in `with_scores`.
+            unit_scores: One for each of `places`, by the same head weights.
+            shared: As in `with_scores`.
+            additive: As in `with_scores`.
+        """
+        scored = scored_chunks(self._given, self.views, scores)
+        with self.watch.stage("select"):
+            divided = divide_scores(scores, unit_scores, self.places, additive=additive)
+            chosen = select(
+                divided,
+                tokens_of=self._tokens_of_units,
+                always=protected_units(self.places, self._protected),
+                **self._limits.of_selection,
+            )
+            tokens_after = self._tokens_of_units(chosen.kept)
+        spans = kept_spans(self.views, self.places, chosen.kept)
+        kept = list(dict.fromkeys(self.places[number][0] for number in chosen.kept))
+        others: Sequence[int] = range(len(scored))
+        if self._limits.order == "score":
+            others = np.argsort(-scores, kind="stable").tolist()
+        return self._result(
+            tuple(
+                replace(scored[index], spans=spans[index], ellipsis=self._ellipsis)
+                for index in kept
+            ),
+            tuple(scored[index] for index in others if index not in spans),
+            tokens_after=tokens_after,
+            notes=self._notes(chosen, additive),
+            timings=self._timings(shared),
+        )
+
+    def _notes(self, chosen: Selection, additive: bool) -> tuple[str, ...]:
+        odd = additive and self._limits.keep_mass is not None
+        return (*chosen.notes, _KEEP_MASS_NOTE) if odd else chosen.notes
+
+    def _tokens_of_units(self, numbers: Sequence[int]) -> int:
+        spans = kept_spans(self.views, self.places, numbers)
+        return self._count(
+            self._separator.join(
+                self._rendered[index] if own is None else self._trimmed(index, own)
+                for index in dict.fromkeys(self.places[number][0] for number in numbers)
+                for own in (spans[index],)
+            )
+        )
+
+    def _trimmed(self, index: int, spans: Sequence[tuple[int, int]]) -> str:
+        view = self.views[index]
+        return Chunk(join_spans(view.text, spans, self._ellipsis), view.title).rendered
 
     def _all_kept(self, note: str, **why: Any) -> PruneResult:
         unknown = np.full(len(self.views), np.nan)

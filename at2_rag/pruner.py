@@ -7,9 +7,8 @@ selection.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +16,13 @@ import torch
 
 from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
+from at2_rag.chunks import (
+    DEFAULT_ELLIPSIS,
+    DEFAULT_SEPARATOR,
+    ChunkLike,
+    PruneResult,
+    ScoredChunk,
+)
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
@@ -25,16 +30,15 @@ from at2_rag.fingerprint import cached_fingerprint, model_fingerprint, states_sc
 from at2_rag.head_weights import UNIFORM, HeadWeights
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model, torch_dtype_of
-from at2_rag.prompt import PromptLayout
+from at2_rag.protection import Protect
 from at2_rag.prune_request import Limits, PruneRequest
+from at2_rag.request_scoring import RequestScoring
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.selection import Order
+from at2_rag.selection import Order, Unit
 from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
 from at2_rag.weight_lookup import resolve_head_weights
-
-logger = logging.getLogger(__name__)
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""
@@ -61,6 +65,8 @@ class AT2Pruner:
             or tiktoken encoding, a Hugging Face tokenizer or a callable; None for the scoring
             model's tokenizer.
         separator: What stands between two chunks in the generator's prompt; counted too.
+        ellipsis: What stands for what is left out of a chunk (`unit="sentence"`), with white space
+            around it; "" for nothing but the white space.
         on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
             in the result. Unusable arguments raise in either case.
         chunk_states: Where states of chunks read independently are kept between calls: a
@@ -82,6 +88,7 @@ class AT2Pruner:
         reading: Reading | None = None,
         token_counter: Any = None,
         separator: str = DEFAULT_SEPARATOR,
+        ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
         chunk_states: ChunkStateStore | None = None,
         fingerprint: str | None = None,
@@ -123,7 +130,7 @@ class AT2Pruner:
         self.model_name = str(
             self.head_weights.provenance.get("model") or base.config.name_or_path or "model"
         )
-        self.separator = separator
+        self.separator, self.ellipsis = separator, ellipsis
         self.on_error = on_error
         self._count: TokenCounter = resolve_token_counter(
             tokenizer if token_counter is None else token_counter
@@ -139,6 +146,11 @@ class AT2Pruner:
         self._scorer = SourceScorer(
             self.scoring_model, self.head_weights, states=chunk_states, scope=scope
         )
+        self._scoring = RequestScoring(
+            self._scorer,
+            additive=self.head_weights.score_scale == "additive",
+            keep_all=on_error == "keep_all",
+        )
 
     @classmethod
     def from_pretrained(
@@ -152,6 +164,7 @@ class AT2Pruner:
         dtype: str | torch.dtype | None = None,
         token_counter: Any = None,
         separator: str = DEFAULT_SEPARATOR,
+        ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
         chunk_states: ChunkStateStore | None = None,
     ) -> AT2Pruner:
@@ -168,6 +181,7 @@ class AT2Pruner:
                 device computes it natively, else float32.
             token_counter: As in the constructor.
             separator: As in the constructor.
+            ellipsis: As in the constructor.
             on_error: As in the constructor.
             chunk_states: As in the constructor.
 
@@ -187,6 +201,7 @@ class AT2Pruner:
             reading=reading,
             token_counter=token_counter,
             separator=separator,
+            ellipsis=ellipsis,
             on_error=on_error,
             chunk_states=chunk_states,
             fingerprint=cached_fingerprint(
@@ -275,8 +290,16 @@ class AT2Pruner:
         keep_mass: float | None = None,
         min_tokens: int | None = None,
         order: Order = "score",
+        unit: Unit = "chunk",
+        protect: Protect | None = None,
     ) -> PruneResult:
         """Keep the chunks that matter for the query; at least one limit has to be given.
+
+        With `unit="sentence"` the limits choose among units of the chunks' texts: sentences,
+        and tables, lists, blocks of code and headings with what they are over, which are kept whole
+        or not at all. Of a chunk with a kept unit the rest is left out (`ScoredChunk.spans`), a
+        chunk without one is dropped. A unit's score is such that a softmax over all units divides
+        each chunk's share among its own. The question is read over the units besides the chunks.
 
         Args:
             query: The question.
@@ -291,6 +314,10 @@ class AT2Pruner:
                 is little to save. Of the limits only `max_tokens` holds then. None to score in any
                 case.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
+            unit: What the limits choose and count, "chunk" or "sentence".
+            protect: What must be kept whatever the limits say: a regular expression over the
+                chunks' texts, or ranges of characters by a chunk's index. Each chunk (or unit) with
+                a match is kept; it counts to `max_tokens`, but takes up no `top_k` place.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -303,9 +330,11 @@ class AT2Pruner:
             keep_mass=keep_mass,
             min_tokens=min_tokens,
             order=order,
+            unit=unit,
+            protect=protect,
         )
         request = self._request(query, chunks, limits)
-        return request.without_scores() or self._scored([request])[0]
+        return request.without_scores() or self._scoring.results([request])[0]
 
     async def aprune(self, query: str, chunks: Iterable[ChunkLike], **limits: Any) -> PruneResult:
         """Do as `prune` in a worker thread, so that the event loop goes on."""
@@ -323,65 +352,18 @@ class AT2Pruner:
         asked = [self._request(query, chunks, own, alone=False) for query, chunks in requests]
         results = [request.without_scores() for request in asked]
         waiting = [own for own, result in zip(asked, results, strict=True) if result is None]
-        scored = iter(self._scored(waiting))
+        scored = iter(self._scoring.results(waiting))
         return [result or next(scored) for result in results]
 
     def _request(
         self, query: str, chunks: Iterable[ChunkLike], limits: Limits, *, alone: bool = True
     ) -> PruneRequest:
         return PruneRequest(
-            query, chunks, limits, count=self._count, separator=self.separator, alone=alone
+            query,
+            chunks,
+            limits,
+            count=self._count,
+            separator=self.separator,
+            ellipsis=self.ellipsis,
+            alone=alone,
         )
-
-    def _scored(self, requests: Sequence[PruneRequest]) -> list[PruneResult]:
-        """Score requests, several in the same passes."""
-        found: dict[int, PruneResult] = {}
-        layouts: dict[int, PromptLayout] = {}
-        for place, request in enumerate(requests):
-            try:
-                layouts[place] = self._scorer.lay_out(*request.pair, request.watch)
-            except Exception as error:
-                found[place] = self._after_failure(request, error)
-        for group in self._scorer.groups(layouts):
-            found |= self._scored_together({place: requests[place] for place in group}, layouts)
-        return [found[place] for place in range(len(requests))]
-
-    def _scored_together(
-        self, requests: Mapping[int, PruneRequest], layouts: Mapping[int, PromptLayout]
-    ) -> dict[int, PruneResult]:
-        """Score the requests of a group in the same passes; one by one where that fails."""
-        watch = Stopwatch()
-        try:
-            scores = self._scorer.read([layouts[place] for place in requests], watch)
-        except Exception as error:
-            if len(requests) == 1:
-                return {
-                    place: self._after_failure(own, error, watch) for place, own in requests.items()
-                }
-            logger.warning(
-                "%d requests failed together, each is tried alone", len(requests), exc_info=error
-            )
-            return {
-                place: result
-                for place, own in requests.items()
-                for result in self._scored_together({place: own}, layouts).values()
-            }
-        additive = self.head_weights.score_scale == "additive"
-        shared = watch.part(len(requests))
-        return {
-            place: own.with_scores(found, shared=shared, additive=additive)
-            for (place, own), found in zip(requests.items(), scores, strict=True)
-        }
-
-    def _after_failure(
-        self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None
-    ) -> PruneResult:
-        """Return the result of a request that can't be scored.
-
-        Raises:
-            Exception: The error, unless the pruner keeps all then.
-        """
-        if self.on_error == "raise":
-            raise error
-        logger.error("scoring failed, all %d chunks are kept", len(request.views), exc_info=error)
-        return request.after_failure(error, shared={} if watch is None else watch.part(1))

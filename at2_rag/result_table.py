@@ -79,7 +79,7 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
         cells = [str(ranks[chunk.index]), f"{chunk.score:.3f}"] if result.scored else ["-", "-"]
         cells += ["yes" if is_kept else "no"]
         cells += [titles[chunk.index]] if titled else []
-        cells += [shown(chunk.text, encoding)]
+        cells += [shown(chunk.kept_text, encoding)]
         table.add_row(*(Text(cell) for cell in cells), style=None if is_kept else "dim")
     return table
 

@@ -17,7 +17,7 @@ chunks in its place would look like an answer to what was asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
@@ -29,6 +29,10 @@ import numpy.typing as npt
 from at2_rag.errors import InputError, ScoringError
 
 Order: TypeAlias = Literal["score", "original"]
+Unit: TypeAlias = Literal["chunk", "sentence"]
+"""What the limits choose and count: whole chunks, or units of their texts."""
+
+_NOTHING, _ONLY_HELD = "Nothing", "Only what is protected"
 
 # Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
@@ -61,13 +65,14 @@ def check_limits(
     keep_mass: float | None = None,
     min_tokens: int | None = None,
     order: str = "score",
+    unit: str = "chunk",
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
     `min_tokens` is no limit: it tells which contexts need none.
 
     Raises:
-        InputError: If no limit is given, a limit is not of its kind, or `order` is unknown.
+        InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
     """
     if top_k is None and max_tokens is None and min_score is None and keep_mass is None:
         raise InputError(
@@ -90,6 +95,8 @@ def check_limits(
         )
     if order not in get_args(Order):
         raise InputError(f"order is {order!r}; pass 'score' or 'original'")
+    if unit not in get_args(Unit):
+        raise InputError(f"unit is {unit!r}; pass 'chunk' or 'sentence'")
 
 
 def select(
@@ -101,6 +108,7 @@ def select(
     min_score: float | None = None,
     keep_mass: float | None = None,
     order: Order = "score",
+    always: Collection[int] = (),
 ) -> Selection:
     """Choose which chunks to keep.
 
@@ -116,6 +124,8 @@ def select(
         keep_mass: Keep only the smallest set of best-scored chunks whose softmax mass reaches
             this share, in (0, 1]; 1 keeps all.
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
+        always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
+            up no `top_k` place.
 
     Returns:
         The indices kept and dropped, each index in exactly one of them.
@@ -130,33 +140,42 @@ def select(
     values = np.asarray(scores, dtype=np.float64)
     _check_scores(values)
     ranking = np.argsort(-values, kind="stable")
-    candidates: list[int] = ranking[: _eligible(values[ranking], min_score, keep_mass)].tolist()
+    listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
+    held = [index for index in listing if index in always]
+    eligible = ranking[: _eligible(values[ranking], min_score, keep_mass)].tolist()
+    candidates: list[int] = [index for index in eligible if index not in always]
     kept = candidates[:top_k]
-    notes: tuple[str, ...] = ()
-    if not candidates and values.size:
-        notes = (
-            f"Nothing was kept: the best score is {values[ranking[0]]}, min_score is {min_score}.",
-        )
+    why: str | None = None
+    if not eligible and values.size:
+        why = f"the best score is {values[ranking[0]]}, min_score is {min_score}"
     elif candidates and max_tokens is not None:
         if tokens_of is None:
             raise InputError(
                 "max_tokens was given without tokens_of; pass the function that counts"
             )
+        if held:
+            tokens_of = _with_held(tokens_of, held, listing)
         if (best := tokens_of(candidates[:1])) > max_tokens:
             kept = []
-            notes = (
-                f"Nothing was kept: the best chunk alone has {best} tokens, "
-                f"max_tokens is {max_tokens}.",
-            )
+            beside = " and what is protected have" if held else " alone has"
+            why = f"the best chunk{beside} {best} tokens, max_tokens is {max_tokens}"
         else:
             kept = _fill(candidates, tokens_of, max_tokens=max_tokens, top_k=top_k, order=order)
-    chosen = set(kept)
-    listing = range(len(values)) if order == "original" else ranking.tolist()
+    notes = () if why is None else (f"{_NOTHING if not held else _ONLY_HELD} was kept: {why}.",)
+    chosen = {*kept, *held}
     return Selection(
         kept=tuple(index for index in listing if index in chosen),
         dropped=tuple(index for index in listing if index not in chosen),
         notes=notes,
     )
+
+
+def _with_held(
+    tokens_of: Callable[[Sequence[int]], int], held: Sequence[int], listing: Sequence[int]
+) -> Callable[[Sequence[int]], int]:
+    """Return the count of a context that has some chunks in any case."""
+    place = {index: number for number, index in enumerate(listing)}
+    return lambda indices: tokens_of(sorted({*indices, *held}, key=place.__getitem__))
 
 
 def _is(value: object, kind: type) -> bool:

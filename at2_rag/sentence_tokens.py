@@ -22,10 +22,9 @@ from at2_rag.citations import ScoredSentence
 from at2_rag.prompt import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.sentences import sentence_spans
 from at2_rag.state_groups import SourcePart
+from at2_rag.text_units import Place
 
 Span = tuple[int, int]
-Place = tuple[int, int, int]
-"""A sentence's chunk, and its half-open range of characters in that chunk's text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from at2_rag.sentence_tokens import (
 )
 from at2_rag.state_groups import SourcePart
 from at2_rag.stopwatch import Stopwatch
+from at2_rag.text_units import Place
 
 BATCH_TOKENS = 16384
 """Most tokens that layouts of one group have; a larger layout is by itself."""
@@ -173,35 +174,61 @@ class SourceScorer:
         places = sentence_places(chunks)
         if not places:
             return ()
-        layout, prompts = self.lay_out(query, chunks, Stopwatch()), self._model.prompts
-        if self._weights.reading == "joint":
-            spans = prompt_spans(prompts, layout, chunks, places)
-            read = self._model.read_joint([layout], spans=[spans])
-            scores = self._scores({"joint": read[0]}, range(len(places)), len(places))
-        else:
-            found = sentence_parts(prompts, layout, chunks, places)
-            scores = self._scores(self._read_sentences(layout, found), found.owners, len(places))
+        watch = Stopwatch()
+        _, scores = self.read_units(self.lay_out(query, chunks, watch), chunks, places, watch)
         return scored_sentences(chunks, places, scores)
+
+    def read_units(
+        self,
+        layout: PromptLayout,
+        chunks: Sequence[Chunk],
+        places: Sequence[Place],
+        watch: Stopwatch,
+    ) -> tuple[Floats, Floats]:
+        """Return the scores of a layout's chunks, and of units of their texts, from one reading.
+
+        Args:
+            layout: A layout with at least one chunk.
+            chunks: Its chunks.
+            places: Where the units are, in order, none overlapping another.
+            watch: Takes the time of each stage.
+
+        Raises:
+            ScoringError: As in `chunks`.
+        """
+        prompts, sources = self._model.prompts, len(layout.source_ids)
+        owners: Sequence[int] = range(len(places))
+        cut: dict[Pass, SpanAttention]
+        if self._weights.reading == "joint":
+            spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
+            with watch.stage("joint"):
+                [read] = self._model.read_joint([layout], spans=[spans])
+            whole: dict[Pass, SpanAttention] = {"joint": read.part(0, sources)}
+            cut = {"joint": read.part(sources, len(spans))}
+        else:
+            parts = sentence_parts(prompts, layout, chunks, places)
+            wanted = [LayoutPasses(layout, self._passes)]
+            if places:
+                wanted.append(LayoutPasses(layout, self._cut_passes(parts)))
+            whole, *found = self._read_independent(wanted, watch)
+            cut, owners = found[0] if found else {}, parts.owners
+            if "together" in cut:
+                cut["together"] = cut["together"].part(0, len(parts.parts))
+        scores = self._scores(whole, layout.owners, len(chunks))
+        if not places:
+            return scores, np.zeros(0)
+        return scores, self._scores(cut, owners, len(places))
 
     @property
     def _passes(self) -> dict[Pass, tuple[SourcePart, ...] | None]:
         """The passes of the head weights, each over whole sources."""
         return dict.fromkeys(self._weights.spec.passes)
 
-    def _read_sentences(
-        self, layout: PromptLayout, sentences: SentenceParts
-    ) -> dict[Pass, SpanAttention]:
-        """Read the sentences of a layout in the passes of the head weights."""
+    def _cut_passes(self, cut: SentenceParts) -> dict[Pass, tuple[SourcePart, ...] | None]:
+        """The passes of the head weights, each over parts of sources."""
         # Together, tokens of no sentence compete too; apart, nothing is asked of them.
-        parts = {"together": (*sentences.parts, *sentences.rest), "apart": sentences.parts}
-        wanted = LayoutPasses(layout, {name: parts[name] for name in self._passes})
-        [attention] = self._read_independent([wanted], Stopwatch())
-        if "together" in attention:
-            count, found = len(sentences.parts), attention["together"]
-            attention["together"] = SpanAttention(
-                found.mass[..., :count], found.log_ratio[..., :count]
-            )
-        return attention
+        parts = {"together": (*cut.parts, *cut.rest), "apart": cut.parts}
+        return {name: parts[name] for name in self._passes}
 
     def _read_independent(
         self, wanted: Sequence[LayoutPasses], watch: Stopwatch

@@ -37,8 +37,9 @@ LAYERS: Mapping[str, Layer] = {
     "values": Layer(
         (
             ("break_even", "errors", "sentences", "stopwatch"),
-            ("chunks", "whole_files"),
-            ("chunk_arguments", "citations"),
+            ("chunks", "text_units", "whole_files"),
+            ("chunk_arguments", "citations", "protection"),
+            ("trimming",),
         )
     ),
     "leaves": Layer((("fingerprint", "selection", "token_counting"),), ("values",)),
@@ -66,7 +67,12 @@ LAYERS: Mapping[str, Layer] = {
         ("values",),
     ),
     "composition": Layer(
-        (("prune_request", "source_scorer"), ("pruner",), ("attribution", "default_pruner")),
+        (
+            ("prune_request", "source_scorer"),
+            ("request_scoring",),
+            ("pruner",),
+            ("attribution", "default_pruner"),
+        ),
         ("values", "leaves", "model", "reading"),
     ),
     "training": Layer(
@@ -122,7 +128,7 @@ LAYERS: Mapping[str, Layer] = {
 ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner", "state_store"}
 ROOT_USERS = {"at2_rag.cli"}
 
-ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "pruner", "selection"}
+ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "protection", "pruner", "selection"}
 EVALS_NEVER_USE = {"attention", "prompt", "cli"}
 
 ATTENTION_INTERNALS = (

@@ -137,6 +137,7 @@ def test_json_output_is_the_pruners_own_result(
         (["--min-score", "0"], {"min_score": 0.0}),
         (["--keep-mass", "0.5", "--top-k", "4"], {"keep_mass": 0.5, "top_k": 4}),
         (["--top-k", "3", "--order", "original"], {"top_k": 3, "order": "original"}),
+        (["--unit=sentence", "--keep-mass=.4"], {"unit": "sentence", "keep_mass": 0.4}),
     ):
         shown = prune_json(passages, *model_options, *options)
         assert without_times(shown) == without_times(pruner.prune(QUERY, PASSAGES, **limits))
@@ -319,6 +320,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--keep-mass", "nan"], "keep_mass is nan"),
         (["prune", "-q", "x", "--top-k", "1", "--order", "best"], "'best' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
+        (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "missing.txt"], "'missing.txt' does not exist"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["nothing"], "No such command 'nothing'"),

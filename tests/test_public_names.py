@@ -49,8 +49,9 @@ def test_names_that_are_not_there() -> None:
     assert dir(at2_rag) == sorted(PUBLIC["at2_rag"])
 
 
-LOADING = ["head_weights", "reading", "token_counter", "separator", "on_error", "chunk_states"]
-LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order"]
+LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", "on_error"]
+LOADING += ["chunk_states"]
+LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order", "unit", "protect"]
 
 
 @pytest.mark.parametrize(

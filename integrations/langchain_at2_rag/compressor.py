@@ -10,10 +10,11 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, model_validator
 
-from at2_rag.chunks import Chunk, PruneResult
+from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.default_pruner import default_pruner
+from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order, check_limits
+from at2_rag.selection import Order, Unit, check_limits
 
 DEFAULT_TOP_N = 3
 
@@ -21,10 +22,10 @@ DEFAULT_TOP_N = 3
 class AT2DocumentCompressor(BaseDocumentCompressor):
     """Keeps the documents that matter for the query, with `metadata["relevance_score"]` set.
 
-    The documents returned are copies, with ids, metadata and text as they came; the caller's
-    own are never written to. Where scoring failed and the pruner was built with
-    `on_error="keep_all"`, or wasn't needed (`min_tokens`), all documents come back and none gets a
-    score.
+    The documents returned are copies, with ids, metadata and text as they came (of the text, with
+    `unit="sentence"`, what is kept); the caller's own are never written to. Where scoring failed
+    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all
+    documents come back and none gets a score.
 
     Several limits must all hold. Without any, the best three documents are kept.
 
@@ -39,6 +40,10 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         min_tokens: Pass on documents of at most this many tokens in all as they are, unscored; of
             the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
+        unit: `"chunk"`, or `"sentence"` to keep only those sentences of a document that matter; its
+            text is then what is kept, and `metadata["kept_spans"]` says where in the document's own
+            text that stands: a list of `[start, end]`.
+        protect: A regular expression; each document (or sentence) with a match is kept in any case.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -52,13 +57,18 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     keep_mass: float | None = None
     min_tokens: int | None = None
     order: Order = "score"
+    unit: Unit = "chunk"
+    protect: str | None = None
     title_key: str | None = "title"
 
     @model_validator(mode="after")
     def _settle_limits(self) -> Self:
         if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
             self.top_n = DEFAULT_TOP_N
-        check_limits(**self._limits())
+        limits = self._limits()
+        if (protect := limits.pop("protect")) is not None:
+            pattern_of(protect)
+        check_limits(**limits)
         return self
 
     def compress_documents(
@@ -100,6 +110,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             "keep_mass": self.keep_mass,
             "min_tokens": self.min_tokens,
             "order": self.order,
+            "unit": self.unit,
+            "protect": self.protect,
         }
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
@@ -114,10 +126,14 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
 
 def _kept_documents(documents: Sequence[Document], result: PruneResult) -> list[Document]:
-    if not result.scored:
-        return [_copy(documents[scored.index]) for scored in result.kept]
-    return [_copy(documents[scored.index], relevance_score=scored.score) for scored in result.kept]
+    return [_copy(documents[own.index], own, scored=result.scored) for own in result.kept]
 
 
-def _copy(document: Document, **added: float) -> Document:
-    return document.model_copy(update={"metadata": {**document.metadata, **added}})
+def _copy(document: Document, kept: ScoredChunk, *, scored: bool) -> Document:
+    update: dict[str, Any] = {"metadata": dict(document.metadata)}
+    if scored:
+        update["metadata"]["relevance_score"] = kept.score
+    if kept.spans is not None:
+        update["metadata"]["kept_spans"] = list(map(list, kept.spans))
+        update["page_content"] = kept.kept_text
+    return document.model_copy(update=update)

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.errors import InputError
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order
+from at2_rag.selection import Order, Unit
 from langchain_at2_rag.compressor import AT2DocumentCompressor
 
 
@@ -23,6 +23,8 @@ def pruning_runnable(
     keep_mass: float | None = None,
     min_tokens: int | None = None,
     order: Order = "score",
+    unit: Unit = "chunk",
+    protect: str | None = None,
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -43,6 +45,8 @@ def pruning_runnable(
         keep_mass=keep_mass,
         min_tokens=min_tokens,
         order=order,
+        unit=unit,
+        protect=protect,
         title_key=title_key,
     )
 

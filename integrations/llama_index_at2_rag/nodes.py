@@ -6,9 +6,10 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from at2_rag.chunks import Chunk
+from at2_rag.chunks import Chunk, ScoredChunk, join_spans
 
 RETRIEVAL_SCORE = "retrieval_score"
+KEPT_SPANS = "kept_spans"
 
 
 def as_chunk(node: BaseNode, title_key: str | None) -> Chunk:
@@ -25,29 +26,49 @@ def as_chunk(node: BaseNode, title_key: str | None) -> Chunk:
 
 
 def copy_of(
-    scored: NodeWithScore, score: float | None, *, keep_retrieval_score: bool
+    given: NodeWithScore, kept: ScoredChunk, *, scored: bool, keep_retrieval_score: bool
 ) -> NodeWithScore:
-    """Return a copy with this score, or the one it came with if None.
+    """Return a copy of a node that is kept.
 
     Args:
-        scored: The caller's node, which is left alone.
-        score: The pruner's score, or None where scoring failed.
+        given: The caller's node, which is left alone.
+        kept: What is kept of it.
+        scored: Whether its score is the pruner's; else the copy has the one it came with.
         keep_retrieval_score: Note the score it came with in the copy's metadata, hidden from
             the LLM and from embeddings: metadata is part of what both are shown.
     """
-    node = scored.node
-    update: dict[str, Any] = {"metadata": dict(node.metadata)}
-    if keep_retrieval_score:
-        update["metadata"][RETRIEVAL_SCORE] = scored.score
-        update["excluded_llm_metadata_keys"] = [
-            *node.excluded_llm_metadata_keys,
-            RETRIEVAL_SCORE,
-        ]
-        update["excluded_embed_metadata_keys"] = [
-            *node.excluded_embed_metadata_keys,
-            RETRIEVAL_SCORE,
-        ]
-    copied = node.model_copy(update=update)
-    return scored.model_copy(
-        update={"node": copied, "score": scored.score if score is None else score}
+    node = given.node
+    added: dict[str, Any] = {RETRIEVAL_SCORE: given.score} if keep_retrieval_score else {}
+    spans = _own_spans(node, kept)
+    if spans is not None:
+        added[KEPT_SPANS] = list(map(list, spans))
+    copied = node.model_copy(
+        update={
+            "metadata": {**node.metadata, **added},
+            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *added],
+            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *added],
+        }
     )
+    if spans is not None:
+        own = node.get_content(metadata_mode=MetadataMode.NONE)
+        copied.set_content(join_spans(own, spans, kept.ellipsis))
+    score = kept.score if scored else given.score
+    return given.model_copy(update={"node": copied, "score": score})
+
+
+def _own_spans(node: BaseNode, kept: ScoredChunk) -> tuple[tuple[int, int], ...] | None:
+    """Return what is kept of a node's own text, None for all of it.
+
+    What was read has the metadata before it, or whatever the node's template puts there; where the
+    own text isn't in it to the letter, the node is kept whole.
+    """
+    own = node.get_content(metadata_mode=MetadataMode.NONE)
+    offset = kept.text.rfind(own)
+    if kept.spans is None or not own or offset < 0:
+        return None
+    spans = []
+    for start, end in kept.spans:
+        first, last = max(0, start - offset), min(len(own), end - offset)
+        if own[first:last].strip():
+            spans.append((first + len(own[first:last]) - len(own[first:last].lstrip()), last))
+    return tuple(spans)

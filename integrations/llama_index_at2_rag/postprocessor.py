@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field, model_validator
 from at2_rag.chunks import Chunk, PruneResult
 from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
+from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order, check_limits
+from at2_rag.selection import Order, Unit, check_limits
 from llama_index_at2_rag.nodes import as_chunk, copy_of
 from llama_index_at2_rag.rerank_events import rerank_events
 
@@ -46,6 +47,10 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
             limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
+        unit: `"chunk"`, or `"sentence"` to keep only those sentences of a node that matter; its
+            text is then what is kept, and `metadata["kept_spans"]` (hidden from the LLM and from
+            embeddings) says where in the node's own text that stands: a list of `[start, end]`.
+        protect: A regular expression; each node (or sentence) with a match is kept in any case.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
             `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.
@@ -60,6 +65,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     keep_mass: float | None = None
     min_tokens: int | None = None
     order: Order = "score"
+    unit: Unit = "chunk"
+    protect: str | None = None
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 
@@ -67,7 +74,10 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     def _settle_limits(self) -> Self:
         if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
             self.top_n = DEFAULT_TOP_N
-        check_limits(**self._limits())
+        limits = self._limits()
+        if (protect := limits.pop("protect")) is not None:
+            pattern_of(protect)
+        check_limits(**limits)
         return self
 
     @classmethod
@@ -109,6 +119,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             "keep_mass": self.keep_mass,
             "min_tokens": self.min_tokens,
             "order": self.order,
+            "unit": self.unit,
+            "protect": self.protect,
         }
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
@@ -118,7 +130,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         return [
             copy_of(
                 nodes[kept.index],
-                kept.score if result.scored else None,
+                kept,
+                scored=result.scored,
                 keep_retrieval_score=self.keep_retrieval_score,
             )
             for kept in result.kept

@@ -45,6 +45,7 @@ class Framework(Protocol):
     def metadata(self, item: Any) -> dict[str, Any]: ...
     def score(self, item: Any) -> float | None: ...
     def snapshot(self, item: Any) -> Any: ...
+    def text(self, item: Any) -> str: ...
 
 
 class LangChainCompressor:
@@ -71,6 +72,9 @@ class LangChainCompressor:
 
     def snapshot(self, item: Document) -> Any:
         return copy.deepcopy(item.model_dump())
+
+    def text(self, item: Document) -> str:
+        return item.page_content
 
 
 class LangChainRunnable(LangChainCompressor):
@@ -114,6 +118,9 @@ class LlamaIndexPostprocessor:
 
     def snapshot(self, item: NodeWithScore) -> Any:
         return copy.deepcopy(item.model_dump())
+
+    def text(self, item: NodeWithScore) -> str:
+        return item.node.get_content()
 
 
 FRAMEWORKS: dict[str, Framework] = {

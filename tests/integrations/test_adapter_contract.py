@@ -318,3 +318,43 @@ def test_a_small_context_passes_on_as_it_came(
     assert all(now is not then for now, then in zip(kept, items, strict=True))
     adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=1)
     assert len(framework.prune(adapter, QUERY, items)) == 1
+
+
+def test_sentences_are_kept_to_the_letter_with_their_places(
+    framework: Framework, pruner: AT2Pruner
+) -> None:
+    texts = [
+        f"{name} sailed at dawn. The letter was lost. {name} wrote again from the island."
+        for name in ("Ada", "Bela", "Cleo", "Dora")
+    ]
+    passages = [
+        Passage(text=text, id=str(number), title=f"T{number}" if number % 2 else None)
+        for number, text in enumerate(texts)
+    ]
+    items = [framework.item(passage) for passage in passages]
+    before = [framework.snapshot(item) for item in items]
+    settings = {"pruner": pruner, "top_n": 4, "unit": "sentence", "protect": "Bela wrote"}
+    kept = framework.prune(framework.adapter(**settings), QUERY, items)
+    assert [framework.snapshot(item) for item in items] == before
+    expected = pruner.prune(
+        QUERY,
+        [passage.chunk for passage in passages],
+        top_k=4,
+        unit="sentence",
+        protect="Bela wrote",
+    )
+    assert [framework.text(item) for item in kept] == list(expected.texts)
+    assert any(own.spans for own in expected.kept)
+    for item, own in zip(kept, expected.kept, strict=True):
+        spans = framework.metadata(item).get("kept_spans")
+        assert spans == (None if own.spans is None else list(map(list, own.spans)))
+        for start, end in spans or ():
+            assert texts[own.index][start:end] in framework.text(item)
+
+
+@pytest.mark.parametrize("settings", [{"unit": "word"}, {"protect": "("}], ids=["unit", "protect"])
+def test_settings_that_cannot_hold_are_refused(
+    framework: Framework, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        framework.adapter(**settings)

@@ -1,0 +1,98 @@
+"""Requests to their results: scored together where they can be, each by itself where that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from at2_rag.chunks import PruneResult
+from at2_rag.prompt import PromptLayout
+from at2_rag.prune_request import PruneRequest
+from at2_rag.source_scorer import SourceScorer
+from at2_rag.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+
+class RequestScoring:
+    """Scores requests and lets them choose.
+
+    Args:
+        scorer: Scores chunks, and units of their texts.
+        additive: Whether its scores add up and are no logits.
+        keep_all: Whether a request that can't be scored keeps all its chunks; else it raises.
+    """
+
+    def __init__(self, scorer: SourceScorer, *, additive: bool, keep_all: bool) -> None:
+        self._scorer, self._additive, self._keep_all = scorer, additive, keep_all
+
+    def results(self, requests: Sequence[PruneRequest]) -> list[PruneResult]:
+        """Return the requests' results, in order; several are scored in the same passes.
+
+        A request that chooses among units of its texts is scored by itself.
+
+        Raises:
+            Exception: What scoring a request raises, unless all is kept then.
+        """
+        found: dict[int, PruneResult] = {}
+        layouts: dict[int, PromptLayout] = {}
+        for place, request in enumerate(requests):
+            try:
+                layouts[place] = self._scorer.lay_out(*request.pair, request.watch)
+            except Exception as error:
+                found[place] = self._after_failure(request, error)
+        whole = {place: own for place, own in layouts.items() if not requests[place].by_unit}
+        for group in self._scorer.groups(whole):
+            found |= self._scored_together({place: requests[place] for place in group}, whole)
+        for place in layouts.keys() - whole.keys():
+            found[place] = self._scored_by_unit(requests[place], layouts[place])
+        return [found[place] for place in range(len(requests))]
+
+    def _scored_together(
+        self, requests: Mapping[int, PruneRequest], layouts: Mapping[int, PromptLayout]
+    ) -> dict[int, PruneResult]:
+        """Score the requests of a group in the same passes; one by one where that fails."""
+        watch = Stopwatch()
+        try:
+            scores = self._scorer.read([layouts[place] for place in requests], watch)
+        except Exception as error:
+            if len(requests) == 1:
+                return {
+                    place: self._after_failure(own, error, watch) for place, own in requests.items()
+                }
+            logger.warning(
+                "%d requests failed together, each is tried alone", len(requests), exc_info=error
+            )
+            return {
+                place: result
+                for place, own in requests.items()
+                for result in self._scored_together({place: own}, layouts).values()
+            }
+        shared = watch.part(len(requests))
+        return {
+            place: own.with_scores(found, shared=shared, additive=self._additive)
+            for (place, own), found in zip(requests.items(), scores, strict=True)
+        }
+
+    def _scored_by_unit(self, request: PruneRequest, layout: PromptLayout) -> PruneResult:
+        watch = Stopwatch()
+        try:
+            scores, of_units = self._scorer.read_units(layout, request.views, request.places, watch)
+        except Exception as error:
+            return self._after_failure(request, error, watch)
+        return request.with_unit_scores(
+            scores, of_units, shared=watch.part(1), additive=self._additive
+        )
+
+    def _after_failure(
+        self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None
+    ) -> PruneResult:
+        """Return the result of a request that can't be scored.
+
+        Raises:
+            Exception: The error, unless all is kept then.
+        """
+        if not self._keep_all:
+            raise error
+        logger.error("scoring failed, all %d chunks are kept", len(request.views), exc_info=error)
+        return request.after_failure(error, shared={} if watch is None else watch.part(1))

@@ -1,0 +1,74 @@
+"""Pruning inside chunks: which units of their texts are kept, and what must not be dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.chunks import Chunk
+from at2_rag.protection import Span
+from at2_rag.text_units import Place, text_units
+
+Floats = npt.NDArray[np.float64]
+
+
+def unit_places(chunks: Sequence[Chunk]) -> list[Place]:
+    """Return where the units of chunks' texts are, in order; a blank text has none."""
+    return [(i, *span) for i, chunk in enumerate(chunks) for span in text_units(chunk.text)]
+
+
+def divide_scores(
+    chunk_scores: Floats, unit_scores: Floats, places: Sequence[Place], *, additive: bool
+) -> Floats:
+    """Return units' scores by which a chunk's share of the softmax is divided among its units.
+
+    Args:
+        chunk_scores: [S].
+        unit_scores: [U], each unit's own by the same head weights.
+        places: The U units.
+        additive: Whether scores add up and are no logits: they are as they should be then.
+    """
+    if additive or not places:
+        return unit_scores
+    owners = np.array([index for index, _, _ in places])
+    total = np.full(len(chunk_scores), -np.inf)
+    np.logaddexp.at(total, owners, unit_scores)
+    divided: Floats = unit_scores + (chunk_scores - total)[owners]
+    return divided
+
+
+def protected_units(places: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:
+    """Return which units hold something protected, ascending."""
+    return [
+        number
+        for number, (index, start, end) in enumerate(places)
+        if any(first < end and start < last for first, last in protected[index])
+    ]
+
+
+def kept_spans(
+    chunks: Sequence[Chunk], places: Sequence[Place], kept: Iterable[int]
+) -> dict[int, tuple[Span, ...] | None]:
+    """Return what is kept of each chunk that has a kept unit, None for all of it.
+
+    Neighbours are joined, with the white space between them.
+    """
+    count: dict[int, int] = {}
+    for index, _, _ in places:
+        count[index] = count.get(index, 0) + 1
+    runs: dict[int, list[Span]] = {}
+    chosen: dict[int, int] = {}
+    before = None
+    for number in sorted(kept):
+        index, start, end = places[number]
+        own = runs.setdefault(index, [])
+        chosen[index] = chosen.get(index, 0) + 1
+        if own and before == number - 1:
+            start = own.pop()[0]
+        own.append((start, end))
+        before = number
+    return {
+        index: None if chosen[index] == count[index] else tuple(own) for index, own in runs.items()
+    }

@@ -1,0 +1,208 @@
+"""`prune(unit="sentence")`: chunks trimmed to the units that matter, to the letter."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.errors import InputError
+from at2_rag.text_units import text_units
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS: list[Any] = [
+    Chunk("Jane Austen wrote Emma in 1815. It is a novel. It has three volumes.", title="Emma"),
+    " \n",
+    "The river flows to the sea.  Dr. Who crossed it.\n\nThe bridge fell 😀.",
+    {"text": "It spans the harbour.", "id": "h"},
+    "Rates:\na | b\n1 | 2\nThe rates fell. They rose.",
+]
+READINGS = [("together", "apart"), ("together",), ("apart",), ("joint",)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+def make(model: Any, *passes: Any, **options: Any) -> AT2Pruner:
+    weights = random_weights(model, tiny_tokenizer(), *(passes or ("together", "apart")))
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+def expected_scores(pruner: AT2Pruner, chunks: list[Any]) -> list[tuple[float, int, str]]:
+    """Score, chunk and text of every sentence, best first, from what is scored by itself."""
+    whole = [own.score for own in pruner.score(QUERY, chunks)]
+    sentences = pruner.score_sentences(QUERY, chunks)
+    found = []
+    for index, score in enumerate(whole):
+        own = [one for one in sentences if one.chunk_index == index]
+        total = np.log(sum(np.exp(one.score) for one in own)) if own else 0.0
+        found += [(score + one.score - total, index, one.text) for one in own]
+    return sorted(found, reverse=True)
+
+
+def pieces(result: PruneResult) -> set[tuple[int, str]]:
+    return {
+        (own.index, own.text[start:end])
+        for own in result.kept
+        for start, end in text_units(own.text)
+        if own.spans is None or any(first <= start and end <= last for first, last in own.spans)
+    }
+
+
+@pytest.mark.parametrize("passes", READINGS, ids=str)
+@pytest.mark.parametrize("count", [1, 2, 4, 50])
+def test_the_best_sentences_are_kept(model: Any, passes: tuple[str, ...], count: int) -> None:
+    pruner = make(model, *passes)
+    chunks = CHUNKS[:4]
+    best = expected_scores(pruner, chunks)[:count]
+    result = pruner.prune(QUERY, chunks, top_k=count, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in best}
+    assert [own.index for own in result.kept] == list(dict.fromkeys(index for _, index, _ in best))
+    scores = [own.score for own in pruner.score(QUERY, chunks)]
+    for own in (*result.kept, *result.dropped):
+        assert own.chunk is chunks[own.index]
+        assert own.score == pytest.approx(scores[own.index], abs=1e-5)
+    assert {own.index for own in (*result.kept, *result.dropped)} == set(range(4))
+    assert result.tokens_after == len(tiny_tokenizer()(result.context)["input_ids"])
+
+
+def test_every_kept_character_is_the_sources_own(model: Any) -> None:
+    pruner = make(model, ellipsis="[cut]")
+    for count in range(1, 10):
+        result = pruner.prune(QUERY, CHUNKS, top_k=count, unit="sentence", order="original")
+        assert [own.index for own in result.kept] == sorted(own.index for own in result.kept)
+        for own in result.kept:
+            parts = re.split(r"\s\[cut\]\s", own.kept_text)
+            spans = own.spans or ((0, len(own.text)),)
+            assert parts == [own.text[start:end] for start, end in spans]
+            assert own.rendered.endswith(own.kept_text)
+            assert own.rendered in result.context
+        assert result.texts == tuple(own.kept_text for own in result.kept)
+
+
+def test_a_table_is_kept_whole_or_not_at_all(model: Any) -> None:
+    pruner = make(model)
+    for count in range(1, 12):
+        result = pruner.prune(QUERY, CHUNKS, top_k=count, unit="sentence")
+        [text] = [own.kept_text for own in result.kept if own.index == 4] or [""]
+        assert ("a | b" in text) == ("1 | 2" in text) == ("Rates:" in text)
+
+
+def test_limits_hold_for_units(model: Any) -> None:
+    pruner = make(model)
+    chunks = CHUNKS[:4]
+    everything = pruner.prune(QUERY, chunks, keep_mass=1, unit="sentence")
+    assert all(own.spans is None for own in everything.kept)
+    assert [own.index for own in everything.dropped] == [1]  # blank, nothing of it to keep
+    ranked = expected_scores(pruner, chunks)
+    least = ranked[2][0] - 1e-4
+    result = pruner.prune(QUERY, chunks, min_score=least, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in ranked[:3]}
+    shares = np.exp([score for score, _, _ in ranked])
+    mass = shares[:2].sum() / shares.sum()
+    result = pruner.prune(QUERY, chunks, keep_mass=mass - 1e-4, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in ranked[:2]}
+    for most in (1, 5, 9, 14, 20, 30, 1000):
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
+        count = len(tiny_tokenizer()(result.context)["input_ids"])
+        assert result.tokens_after == count <= most
+        assert bool(result.kept) != bool(result.notes)
+
+
+def test_a_budget_smaller_than_one_sentence_keeps_nothing_and_says_so(model: Any) -> None:
+    result = make(model).prune(QUERY, CHUNKS, max_tokens=1, unit="sentence")
+    assert result.kept == () and len(result.dropped) == len(CHUNKS)
+    assert "Nothing was kept" in result.notes[0]
+
+
+def test_what_is_protected_is_kept(model: Any) -> None:
+    pruner = make(model)
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence", protect="volumes|1 \\| 2")
+    kept = {text for _, text in pieces(result)}
+    assert {"It has three volumes.", "Rates:\na | b\n1 | 2"} <= kept
+    assert len(kept) == 3  # and the best of the others
+    result = pruner.prune(QUERY, CHUNKS, max_tokens=1, unit="sentence", protect={3: [(0, 2)]})
+    assert [own.index for own in result.kept] == [3]
+    assert result.notes[0].startswith("Only what is protected was kept: ")
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, protect="harbour")
+    assert {own.index for own in result.kept} > {3} and len(result.kept) == 2
+    best = pruner.prune(QUERY, CHUNKS, top_k=2)
+    assert pruner.prune(QUERY, CHUNKS, top_k=2, protect="no such text").kept == best.kept
+
+
+def test_chunks_without_anything_to_keep(model: Any) -> None:
+    pruner = make(model)
+    result = pruner.prune(QUERY, [" ", "", Chunk("", title="T")], top_k=3, unit="sentence")
+    assert result.kept == () and len(result.dropped) == 3
+    assert pruner.prune(QUERY, [], top_k=1, unit="sentence").kept == ()
+    one = pruner.prune(QUERY, ["One sentence."], top_k=1, unit="sentence")
+    assert one.texts == ("One sentence.",) and one.kept[0].spans is None
+
+
+def test_many_at_once_are_as_one_by_one(model: Any) -> None:
+    pruner = make(model)
+    requests = [(QUERY, CHUNKS), ("what fell?", CHUNKS[2:]), (QUERY, [])]
+    together = pruner.prune_batch(requests, top_k=3, unit="sentence")
+    for (query, chunks), found in zip(requests, together, strict=True):
+        alone = pruner.prune(query, chunks, top_k=3, unit="sentence")
+        assert found.texts == alone.texts
+        assert [own.spans for own in found.kept] == [own.spans for own in alone.kept]
+
+
+def test_states_that_are_kept_serve_sentences(model: Any) -> None:
+    store: dict[str, Any] = {}
+    pruner = make(model, chunk_states=store)
+    pruner.index(CHUNKS)
+    before = set(store)
+    found = pruner.prune(QUERY, CHUNKS, top_k=3, unit="sentence")
+    assert set(store) == before
+    assert found.texts == make(model).prune(QUERY, CHUNKS, top_k=3, unit="sentence").texts
+
+
+def test_uniform_weights_add_up_and_are_taken_as_they_are(model: Any) -> None:
+    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    sentences = sorted(pruner.score_sentences(QUERY, CHUNKS[:4]), key=lambda own: -own.score)
+    result = pruner.prune(QUERY, CHUNKS[:4], top_k=2, unit="sentence")
+    assert pieces(result) == {(own.chunk_index, own.text) for own in sentences[:2]}
+
+
+def test_a_failure_keeps_all_whole() -> None:
+    model = tiny_model()
+    pruner = make(model, on_error="keep_all")
+    model.model.layers[0].mlp.down_proj.weight.data.fill_(torch.nan)
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence")
+    assert len(result.kept) == len(CHUNKS) and "ScoringError" in (result.error or "")
+    assert all(own.spans is None for own in result.kept)
+
+
+def test_json_has_what_was_kept(model: Any) -> None:
+    chunks: list[Any] = [{"text": "One. Two. Three.", "spans": "mine"}, "Four."]
+    result = make(model).prune(QUERY, chunks, top_k=1, unit="sentence", protect={0: [(5, 6)]})
+    own = next(kept for kept in json.loads(result.to_json())["kept"] if kept["index"] == 0)
+    assert own["text"] == "One. Two. Three."
+    assert own["given"] == {"spans": "mine"}
+    assert "Two." in own["kept_text"]
+    assert [own["text"][start:end] for start, end in own["spans"]] == own["kept_text"].split(" … ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unit": "word"}, "unit is 'word'; pass 'chunk' or 'sentence'"),
+        ({"protect": "("}, "protect is no regular expression"),
+        ({"protect": {9: [(0, 1)]}}, "protect has the key 9; pass an index of the 5 chunks"),
+    ],
+    ids=str,
+)
+def test_unusable_arguments(model: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(model).prune(QUERY, CHUNKS, top_k=1, **arguments)

@@ -1,0 +1,69 @@
+"""Units of chunks: how scores are divided among them, and what is kept of a text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from at2_rag import Chunk, ScoredChunk
+from at2_rag.chunks import join_spans
+from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_places
+
+CHUNKS = [
+    Chunk("Four. Five.\nThree. Eight."),
+    Chunk(" "),
+    Chunk("Five.", title="T"),
+    Chunk("S. T."),
+]
+PLACES = [(0, 0, 5), (0, 6, 11), (0, 12, 18), (0, 19, 25), (2, 0, 5), (3, 0, 5)]
+
+
+def test_units_are_found_in_order() -> None:
+    assert unit_places(CHUNKS) == PLACES
+
+
+def test_a_chunks_share_is_divided_among_its_units() -> None:
+    rng = np.random.default_rng(0)
+    chunks, units = rng.normal(size=4) * 3, rng.normal(size=6) * 3
+    divided = np.exp(divide_scores(chunks, units, PLACES, additive=False))
+    assert divided[:4].sum() == pytest.approx(np.exp(chunks[0]))
+    assert divided[:4] / divided[0] == pytest.approx(np.exp(units[:4] - units[0]))
+    assert divided[4:] == pytest.approx(np.exp(chunks[[2, 3]]))
+    assert divide_scores(chunks, units, PLACES, additive=True) is units
+
+
+@pytest.mark.parametrize(
+    ("kept", "spans", "text"),
+    [
+        ([0, 1, 2, 3], {0: None}, "Four. Five.\nThree. Eight."),
+        ([3, 0], {0: ((0, 5), (19, 25))}, "Four.\n…\nEight."),
+        ([0, 1], {0: ((0, 11),)}, "Four. Five."),
+        ([2, 1], {0: ((6, 18),)}, "Five.\nThree."),
+        ([4], {2: None}, "Five."),
+        ([3, 4, 0, 2], {0: ((0, 5), (12, 25)), 2: None}, "Four.\n…\nThree. Eight."),
+        ([], {}, None),
+    ],
+)
+def test_kept_units_are_joined_where_they_are_neighbours(
+    kept: list[int], spans: dict[int, tuple[tuple[int, int], ...] | None], text: str | None
+) -> None:
+    found = kept_spans(CHUNKS, PLACES, kept)
+    assert found == spans
+    if text is not None:
+        index = next(iter(found))
+        own = ScoredChunk(None, 0.0, index, CHUNKS[index].text, spans=found[index])
+        assert own.kept_text == text
+
+
+def test_an_ellipsis_stands_between_what_is_kept_and_nowhere_else() -> None:
+    text = "a b c\nd e"
+    assert join_spans(text, [(2, 3), (4, 5)], "...") == "b ... c"
+    assert join_spans(text, [(4, 5), (6, 7)], "[…]") == "c\n[…]\nd"
+    assert join_spans(text, [(0, 1), (4, 5), (8, 9)], "") == "a c\ne"
+    assert join_spans(text, [(2, 7)], "…") == "b c\nd"
+    assert join_spans(text, [], "…") == ""
+
+
+def test_a_unit_is_protected_where_it_overlaps() -> None:
+    protected = [[(4, 7), (25, 25)], [], [(0, 1)], []]
+    assert protected_units(PLACES, protected) == [0, 1, 4]
