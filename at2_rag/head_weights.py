@@ -46,7 +46,7 @@ ScoreScale = Literal["logit", "additive"]
 numbers that add up, as shares of attention do and effects whose sum was fitted."""
 
 _SHIPPED = files("at2_rag") / "weights"
-_DEFAULT_NAME: Mapping[Reading, str] = {"independent": "together-apart", "joint": "joint"}
+_DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
 _DEFAULT_ANSWER_NAME = "answer"
 _RULE_FIX: Mapping[TargetRule, str] = {
     "question": "pass weights that `at2-rag train` fitted, or name shipped ones",

@@ -23,9 +23,9 @@ _MODEL_OPTIONS = (
     click.option("--revision", help="Revision of a model from the hub."),
     click.option(
         "--head-weights",
-        help="'together-apart', 'together' or 'joint', which come with at2-rag for its default "
-        "model; 'uniform', the mean of all heads, for any model; or a folder that at2-rag train "
-        "wrote.  [default: those that come with at2-rag]",
+        help="'best', 'balanced' or 'fast' (fewer layers, lower quality) or 'joint', which come "
+        "with at2-rag for its default model; 'uniform', the mean of all heads, for any model; or a "
+        "folder that at2-rag train wrote.  [default: 'best', or 'joint' for joint reading]",
     ),
     click.option(
         "--reading",

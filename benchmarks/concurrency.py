@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from measured_model import TOGETHER_APART, MeasuredModel
+from measured_model import DEFAULT, MeasuredModel
 from report_files import MB, in_milliseconds, verdict
 from speed_prompts import Prompt
 
@@ -61,7 +61,7 @@ def time_callers(
         callers: Numbers of threads.
         calls: Calls for each number of threads.
     """
-    pruner = measured.pruner(TOGETHER_APART, chunk_states=StateStore())
+    pruner = measured.pruner(DEFAULT, chunk_states=StateStore())
     expected = [_scores(pruner, prompt) for prompt in prompts]
     return [_time_callers(pruner, prompts, expected, number, calls) for number in callers]
 
@@ -95,7 +95,7 @@ def longest_wait(measured: MeasuredModel, prompts: Sequence[Prompt], *, calls: i
 
     A task that only sleeps for a millisecond at a time runs beside them.
     """
-    pruner = measured.pruner(TOGETHER_APART, chunk_states=StateStore())
+    pruner = measured.pruner(DEFAULT, chunk_states=StateStore())
     for prompt in prompts:
         _scores(pruner, prompt)
 

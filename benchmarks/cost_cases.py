@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from interleaved import Case
-from measured_model import JOINT, TOGETHER, TOGETHER_APART, MeasuredModel
+from measured_model import DEFAULT, JOINT, TOGETHER, MeasuredModel
 from reference_at2 import ReferenceAT2
 from speed_prompts import Prompt
 
@@ -31,8 +31,8 @@ COLD, READY = "cold", "ready states"
 COLD_TOGETHER, READY_TOGETHER = "cold (together)", "ready states (together)"
 JOINT_READING = "joint"
 OURS = {
-    COLD: TOGETHER_APART,
-    READY: TOGETHER_APART,
+    COLD: DEFAULT,
+    READY: DEFAULT,
     COLD_TOGETHER: TOGETHER,
     READY_TOGETHER: TOGETHER,
     JOINT_READING: JOINT,

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from cost_cases import READY, READY_TOGETHER, REFERENCES, CostCases, Question
-from measured_model import TOGETHER_APART, Subject
+from measured_model import DEFAULT, Subject
 from peak_memory import WARM_UP, CallPeak, in_fresh_process, load_touched, peak_of_call
 from reference_at2 import load_reference
 from speed_prompts import Prompt
@@ -77,7 +77,7 @@ def _case_here(
 
 def _collection_here(subject: Subject, prompt: Prompt) -> CallPeak:
     measured = load_touched(subject)
-    depth = measured.head_weights(TOGETHER_APART)[1].layers
+    depth = measured.head_weights(DEFAULT)[1].layers
     scoring_model = ScoringModel(measured.model, measured.tokenizer, depth=depth)
     answer_model = AnswerModel(measured.model, measured.tokenizer)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from interleaved import Case, Sample, Spread, ratios, time_cases
-from measured_model import TOGETHER_APART, MeasuredModel
+from measured_model import DEFAULT, MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
@@ -59,10 +59,10 @@ def time_generation(
     for size in SIZES:
         asked = list(_of_size(prompts, size))
         store = StateStore(max_memory_bytes=2**40)
-        warm = measured.pruner(TOGETHER_APART, chunk_states=store)
+        warm = measured.pruner(DEFAULT, chunk_states=store)
         for prompt in asked:
             warm.index(prompt.chunks)
-        pruners = {FULL: None, COLD: measured.pruner(TOGETHER_APART), WARM: warm}
+        pruners = {FULL: None, COLD: measured.pruner(DEFAULT), WARM: warm}
         cases = {
             name: _answer(measured, pruner, asked, tokens=tokens)
             for name, pruner in pruners.items()
@@ -115,7 +115,7 @@ def _of_size(prompts: PromptSet, size: int) -> Iterator[Prompt]:
 def _answer(
     measured: MeasuredModel, pruner: AT2Pruner | None, prompts: Sequence[Prompt], *, tokens: int
 ) -> Case:
-    layouts = measured.pruner(TOGETHER_APART).scoring_model.prompts
+    layouts = measured.pruner(DEFAULT).scoring_model.prompts
 
     def run(number: int) -> Mapping[str, float]:
         query, chunks = prompts[number].query, prompts[number].chunks

@@ -19,16 +19,16 @@ from at2_rag.model_hub import cache_dir, resolve_model
 from at2_rag.model_loading import load_model
 from at2_rag.pruner import AT2Pruner
 
-JOINT, TOGETHER, TOGETHER_APART = "joint", "together", "together-apart"
+JOINT, TOGETHER, DEFAULT = "joint", "together", "best"
 FAST, BALANCED = "fast", "balanced"
 
 STAND_IN = "stand-in"
 _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
     JOINT: (("joint",), 0.6),
-    TOGETHER: (("together",), 0.6),
-    TOGETHER_APART: (("together", "apart"), 0.6),
-    FAST: (("together",), 0.2),
-    BALANCED: (("together",), 0.4),
+    TOGETHER: (("together",), 0.73),
+    DEFAULT: (("together", "apart"), 0.73),
+    FAST: (("together",), 0.33),
+    BALANCED: (("together", "apart"), 0.47),
 }
 """Names of head weights, with what stands in where none of that name are shipped for the model: the
 passes, and the share of the layers in use."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from measured_model import TOGETHER_APART, MeasuredModel
+from measured_model import DEFAULT, MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
@@ -55,7 +55,7 @@ def time_sizes(
     """
     asked = {size: prompts.of_size(size) for size in sorted(set(sizes))}
     store = StateStore(max_memory_bytes=2**40)
-    cold, warm = (measured.pruner(TOGETHER_APART, chunk_states=own) for own in (None, store))
+    cold, warm = (measured.pruner(DEFAULT, chunk_states=own) for own in (None, store))
     warm.index(asked[max(asked)].chunks)  # the smaller ones have some of the same
     tokens = {}
     for size, prompt in asked.items():

@@ -24,7 +24,7 @@ from floor import floor_cases, floor_table, summarise_floors
 from generation import generation_record, generation_table, time_generation
 from interleaved import core_share, time_cases
 from machine import busy_share, machine_class
-from measured_model import JOINT, STAND_IN, TOGETHER_APART, MeasuredModel, Subject, load
+from measured_model import DEFAULT, JOINT, STAND_IN, MeasuredModel, Subject, load
 from other_ways import (
     ablation_cases,
     ablations_record,
@@ -242,8 +242,8 @@ def _parts(
     peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": [], "kept": []}
     for size in progress.track(sorted(set(options.chunks)), description="memory"):
         prompt = prompts.of_size(size)
-        peaks["independent"].append(measure_peak(subject, TOGETHER_APART, prompt))
-        peaks["kept"].append(measure_peak(subject, TOGETHER_APART, prompt, kept=True))
+        peaks["independent"].append(measure_peak(subject, DEFAULT, prompt))
+        peaks["kept"].append(measure_peak(subject, DEFAULT, prompt, kept=True))
         if joint_tokens(layouts, prompt) is not None:
             peaks["joint"].append(measure_peak(subject, JOINT, prompt))
     checks = memory_checks(peaks)
@@ -274,13 +274,13 @@ def _parts(
             ("one chunk of 1 MB", prompts.of_one_chunk(LONG_BYTES)),
             (f"{MANY_CHUNKS:,} chunks", prompts.of_size(MANY_CHUNKS)),
         ]
-        pruner = measured.pruner(TOGETHER_APART)
+        pruner = measured.pruner(DEFAULT)
         extremes: dict[str, tuple[float, PeakMemory]] = {}
         for name, prompt in progress.track(inputs, description="extremes"):
             start = time.perf_counter()
             pruner.prune(prompt.query, prompt.chunks, top_k=3)
             seconds = time.perf_counter() - start
-            extremes[name] = seconds, measure_peak(subject, TOGETHER_APART, prompt)
+            extremes[name] = seconds, measure_peak(subject, DEFAULT, prompt)
         figures_of = {
             name: {"seconds": seconds, **asdict(peak)} for name, (seconds, peak) in extremes.items()
         }

@@ -10,10 +10,10 @@ import torch
 from interleaved import Case
 from measured_model import (
     BALANCED,
+    DEFAULT,
     FAST,
     JOINT,
     TOGETHER,
-    TOGETHER_APART,
     MeasuredModel,
 )
 from speed_prompts import Prompt
@@ -54,6 +54,7 @@ ROWS = (
     Row("from disk, together", "from disk, together", limit=0.13),
     Row("from disk, together + apart", "from disk, together + apart", limit=0.23),
     Row("cold, balanced", "cold, balanced", limit=0.45),
+    Row("warm, balanced", "warm, balanced"),
     Row("cold, fast", "cold, fast", limit=0.30),
     Row("warm, fast", "warm, fast", limit=0.03),
 )
@@ -63,12 +64,13 @@ states are in a store's memory already, `from disk` where they are in its folder
 READOUTS_OF_CASES = {
     "joint": JOINT,
     "cold, together": TOGETHER,
-    "cold, together + apart": TOGETHER_APART,
+    "cold, together + apart": DEFAULT,
     "warm, together": TOGETHER,
-    "warm, together + apart": TOGETHER_APART,
+    "warm, together + apart": DEFAULT,
     "from disk, together": TOGETHER,
-    "from disk, together + apart": TOGETHER_APART,
+    "from disk, together + apart": DEFAULT,
     "cold, balanced": BALANCED,
+    "warm, balanced": BALANCED,
     "cold, fast": FAST,
     "warm, fast": FAST,
 }

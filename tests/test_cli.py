@@ -365,7 +365,7 @@ def test_unusable_files_are_one_line_naming_file_and_line(
         (["--model", "{model}"], 'head_weights="uniform"'),
         (["--model", "{model}", "--revision", "main"], "revision='main'"),
         (["--model", "{model}", "--head-weights", "{tmp}"], "{tmp}"),
-        (["--model", "{model}", "--head-weights", "together-appart"], "together-apart, or"),
+        (["--model", "{model}", "--head-weights", "blanced"], "joint, or"),
         (["--token-counter", "gpt-0"], "'gpt-0'"),
         (["--model", "{model}", "--head-weights", "uniform", "--device", "toaster"], "toaster"),
     ],
