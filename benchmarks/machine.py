@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+_INSTRUCTIONS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 with bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
+_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 def machine_class() -> dict[str, Any]:
     """Return cores, kind of processor, memory and system, as JSON-ready values."""
     return {
         "cores": os.cpu_count(),
-        "cpu": cpu_class(_cpu_name()),
+        "cpu": cpu_class(_cpu_field("model name") or platform.processor()),
+        "instructions": instruction_set(_cpu_field("flags").split(), os.environ),
         "architecture": platform.machine(),
         "ram_gb": _ram_gb(),
         "system": platform.system(),
@@ -26,6 +36,18 @@ def cpu_class(name: str) -> str:
     return " ".join(word for word in plain.split() if not word[0].isdigit())
 
 
+def instruction_set(flags: Collection[str], environment: Mapping[str, str]) -> str:
+    """Return the fastest instructions for matrix products that a processor has; "" if unknown.
+
+    Args:
+        flags: The processor's features, as Linux names them.
+        environment: Where oneDNN, which computes them for torch, may have been held back.
+    """
+    known = next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
+    limit = environment.get(_LIMIT)
+    return f"{known}, {_LIMIT}={limit}" if limit else known
+
+
 def busy_share() -> float | None:
     """Return how busy all cores were in the last minute, 1 for fully; None where unknown."""
     try:
@@ -34,13 +56,12 @@ def busy_share() -> float | None:
         return None
 
 
-def _cpu_name() -> str:
+def _cpu_field(name: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _ram_gb() -> int | None:

@@ -242,3 +242,21 @@ def test_prompts_of_no_such_length_are_one_line(folder: Path) -> None:
     message = run.stderr.strip().splitlines()[-1]
     assert message.startswith("error: data.jsonl: none of 3 questions with 10 chunks")
     assert "1900 to 2000 tokens" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "expected"),
+    [
+        ("sse avx2 avx512f avx512_bf16 amx_bf16", {}, "AMX"),
+        ("avx2 avx512f avx512_bf16", {"HOME": "x"}, "AVX-512 with bfloat16"),
+        ("avx2 avx512f", {}, "AVX-512"),
+        ("avx2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "AVX2, ONEDNN_MAX_CPU_ISA=AVX2"),
+        ("asimd", {}, ""),
+    ],
+)
+def test_instructions_are_named_by_the_fastest_for_products(
+    flags: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SPEED.parent))
+    instruction_set = importlib.import_module("machine").instruction_set
+    assert instruction_set(flags.split(), environment) == expected
