@@ -112,12 +112,14 @@ def test_ablations_run_in_one_of_seven_rounds_and_are_held_against_our_time(
 def test_ratios_are_to_the_unit_and_held_against_the_limits(report: dict[str, Any]) -> None:
     unit, *rows = report["speed"]["rows"]
     assert unit["ratio"] == {"median": 1, "low": 1, "high": 1, "n": 4}
-    limits = [0.7, 0.6, 0.7, 0.05, 0.05, 0.15, 0.15, 0.13, 0.23, 0.45, 0.3, 0.03]
+    limits: list[float | None] = [0.7, 0.6, 0.7, 0.05, 0.05, 0.15, 0.15, 0.13, 0.23]
+    limits += [0.45, None, 0.3, 0.03]
     assert [row["limit"] for row in rows] == limits
     for row in rows:
         assert row["ratio"]["n"] == 4
         assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
-        assert row["met"] == (row["ratio"]["median"] <= row["limit"])
+        if row["limit"] is not None:
+            assert row["met"] == (row["ratio"]["median"] <= row["limit"])
     call, passes = rows[5], rows[6]
     assert passes["seconds"]["median"] < call["seconds"]["median"]
     assert set(report["speed"]["stages"]["warm, together + apart"]) >= {"encode", "question"}
@@ -171,7 +173,7 @@ def test_the_floor_by_hand(report: dict[str, Any]) -> None:
     question = len(layouts[0].question_ids)
     chunks = statistics.mean(sum(map(len, own.source_ids)) for own in layouts)
     layer = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner
-    read = [(1, 1), (1, 1 + 10), (0, 1), (0, 1)]
+    read = [(1, 1), (1, 1 + 10), (0, 1 + 10), (0, 1)]
     for own, (layers, copies) in zip(report["speed"]["floors"], read, strict=True):
         rows = question * copies
         last = hidden * keys * (chunks + rows) + hidden * hidden * rows
