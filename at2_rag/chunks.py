@@ -19,6 +19,12 @@ from at2_rag.errors import ChunkTypeError, InputError
 
 DEFAULT_SEPARATOR = "\n\n"
 DEFAULT_ELLIPSIS = "…"
+_OWN_FIELDS = (
+    "index",
+    "score",
+    "spans",
+    "kept_text",
+)  # of results; a caller's own may be there too
 
 _LINE_BREAK = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -158,8 +164,8 @@ class ScoredChunk:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
 
-        Of a trimmed chunk `spans` and `kept_text` are there, too. Where a mapping has an `index`
-        or a `score` of its own (a retriever's, say), it is under `given`, by its name.
+        Of a trimmed chunk `spans` and `kept_text` are there, too. Where a mapping has one of these
+        (but title and text) of its own, a retriever's score, say, it is under `given`, by its name.
         """
         fields: dict[str, Any] = {
             "index": self.index,
@@ -171,9 +177,12 @@ class ScoredChunk:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
         if isinstance(self.chunk, Mapping):
             given = {str(key): value for key, value in self.chunk.items()}
-            own = ("index", "score", *(("spans", "kept_text") if self.spans is not None else ()))
-            hidden = {name: given[name] for name in own if name in given}
-            rest = {name: value for name, value in given.items() if name not in fields}
+            hidden = {name: given[name] for name in _OWN_FIELDS if name in given}
+            rest = {
+                name: value
+                for name, value in given.items()
+                if name not in fields and name not in hidden
+            }
             return {**fields, **rest, **({"given": hidden} if hidden else {})}
         if isinstance(self.chunk, Chunk):
             return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
@@ -186,7 +195,8 @@ class PruneResult:
 
     Attributes:
         query: The question.
-        kept: Chunks to pass on, in the order asked for (by score, or as in the input).
+        kept: Chunks to pass on, in the order asked for (by score, or as in the input); with
+            `unit="sentence"` by the score of the best unit that is kept of each.
         dropped: All others, in the same kind of order.
         tokens_before: Tokens of all chunks as one context (titles and separators included), by
             the pruner's token counter.

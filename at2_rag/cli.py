@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from at2_rag import __version__
-from at2_rag.chunks import DEFAULT_SEPARATOR, replace_surrogates
+from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
 from at2_rag.passage_files import Format, parse_passages, read_passages
@@ -67,15 +67,19 @@ def main() -> None:
     type=click.Path(exists=True, allow_dash=True),
 )
 @click.option("-q", "--query", required=True, help="The question that the chunks may answer.")
-@click.option("--top-k", type=click.IntRange(min=1), help="Keep at most so many chunks.")
+@click.option(
+    "--top-k", type=click.IntRange(min=1), help="Keep at most so many chunks (or sentences)."
+)
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), help="Keep what fits into so many tokens."
 )
-@click.option("--min-score", type=float, help="Keep chunks with at least this score.")
+@click.option(
+    "--min-score", type=float, help="Keep chunks (or sentences) with at least this score."
+)
 @click.option(
     "--keep-mass",
     type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Keep the fewest chunks that hold this share of the relevance.",
+    help="Keep the fewest chunks (or sentences) that hold this share of the relevance.",
 )
 @click.option(
     "--min-tokens",
@@ -123,6 +127,13 @@ def main() -> None:
     metavar="TEXT",
     default=DEFAULT_SEPARATOR,
     help="What stands between two chunks of the context.  [default: an empty line]",
+)
+@click.option(
+    "--ellipsis",
+    metavar="TEXT",
+    default=DEFAULT_ELLIPSIS,
+    show_default=True,
+    help="What stands for what is left out between two sentences of a chunk.",
 )
 @click.option(
     "--tokens-per-second",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TypeAlias
 
 from at2_rag.chunks import Chunk
@@ -14,7 +15,7 @@ Protect: TypeAlias = str | re.Pattern[str] | Mapping[int, Iterable[Span]]
 
 
 def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[list[Span]]:
-    """Return for each chunk the ranges of its text that must be kept.
+    """Return for each chunk the ranges of its text that must be kept, ascending, none overlapping.
 
     Args:
         chunks: The chunks.
@@ -29,12 +30,17 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
         return found
     if isinstance(protect, Mapping):
         for index, spans in protect.items():
-            if not isinstance(index, int) or not 0 <= index < len(chunks):
+            if not _is_whole(index) or not 0 <= index < len(chunks):
                 raise InputError(
                     f"protect has the key {index!r}; pass an index of the {len(chunks)} chunks, "
                     "from 0"
                 )
-            found[index] = [_checked(span, index, chunks[index].text) for span in spans]
+            if not isinstance(spans, Iterable):
+                raise InputError(
+                    f"protect has {spans!r} for chunk {index}; pass a list of (start, end)"
+                )
+            own = sorted(_checked(span, index, chunks[index].text) for span in spans)
+            found[index] = _joined(own)
         return found
     pattern = pattern_of(protect)
     for own, chunk in zip(found, chunks, strict=True):
@@ -66,11 +72,26 @@ def pattern_of(protect: object) -> re.Pattern[str]:
 
 def _checked(span: object, index: int, text: str) -> Span:
     pair = tuple(span) if isinstance(span, Iterable) else ()
-    if len(pair) == 2 and all(isinstance(place, int) for place in pair):
-        start, end = pair
+    if len(pair) == 2 and all(map(_is_whole, pair)):
+        start, end = map(int, pair)
         if 0 <= start < end <= len(text):
             return start, end
     raise InputError(
         f"protect has the range {span!r} for chunk {index}, whose text has {len(text)} "
         f"characters; pass (start, end) with 0 <= start < end <= {len(text)}"
     )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Return ascending ranges with those that overlap made one."""
+    joined: list[Span] = []
+    for start, end in spans:
+        if joined and start < joined[-1][1]:
+            first, last = joined.pop()
+            start, end = first, max(last, end)
+        joined.append((start, end))
+    return joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,9 @@ from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_pl
 _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
+)
+_NO_TEXT_NOTE = (
+    "Nothing was kept: no chunk has any text, and of a chunk without there are no sentences."
 )
 
 
@@ -97,6 +101,7 @@ class PruneRequest:
         self._alone, self._ellipsis = alone, ellipsis
         self._protected = protected_spans(self.views, limits.protect)
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
+        self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
         if self.views:
             with self.watch.stage("count"):
@@ -188,10 +193,12 @@ class PruneRequest:
                 divided,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
+                spared=self._spared(),
+                what="sentence",
                 **self._limits.of_selection,
             )
             tokens_after = self._tokens_of_units(chosen.kept)
-        spans = kept_spans(self.views, self.places, chosen.kept)
+        spans = kept_spans(self.places, chosen.kept, self._units)
         kept = list(dict.fromkeys(self.places[number][0] for number in chosen.kept))
         others: Sequence[int] = range(len(scored))
         if self._limits.order == "score":
@@ -203,8 +210,17 @@ class PruneRequest:
             ),
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
-            notes=self._notes(chosen, additive),
+            notes=self._notes(chosen, additive) if self.places else (_NO_TEXT_NOTE,),
             timings=self._timings(shared),
+        )
+
+    def _spared(self) -> int:
+        """Return how many tokens a unit spares at most in a context that has its chunk already."""
+        if self._limits.max_tokens is None:
+            return 0
+        titles = {view.title or "" for view in self.views}
+        return max(map(self._count, titles), default=0) + self._count(
+            f"{self._separator} {self._ellipsis} "
         )
 
     def _notes(self, chosen: Selection, additive: bool) -> tuple[str, ...]:
@@ -212,7 +228,7 @@ class PruneRequest:
         return (*chosen.notes, _KEEP_MASS_NOTE) if odd else chosen.notes
 
     def _tokens_of_units(self, numbers: Sequence[int]) -> int:
-        spans = kept_spans(self.views, self.places, numbers)
+        spans = kept_spans(self.places, numbers, self._units)
         return self._count(
             self._separator.join(
                 self._rendered[index] if own is None else self._trimmed(index, own)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -347,7 +347,17 @@ class AT2Pruner:
 
         Several are read in the same passes of the model, chunks that they share once, which
         changes scores by rounding alone. Of the time of such a pass each result has an equal part.
+        With `unit="sentence"` each is read by itself.
+
+        Raises:
+            InputError: As in `prune`; and if `protect` names ranges, which are of one request's
+                chunks.
         """
+        if isinstance(limits.get("protect"), Mapping):
+            raise InputError(
+                "protect names ranges of characters, which belong to one request's chunks; pass a "
+                "regular expression, or prune one by one"
+            )
         own = Limits(**limits)
         asked = [self._request(query, chunks, own, alone=False) for query, chunks in requests]
         results = [request.without_scores() for request in asked]

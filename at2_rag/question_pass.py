@@ -20,7 +20,7 @@ from at2_rag.attention import AttentionCall, PassComplete, SpanAttention, log_ra
 from at2_rag.chunk_states import ChunkState
 from at2_rag.prompt import PromptLayout
 from at2_rag.scoring_model import ScoringModel
-from at2_rag.span_reading import Span
+from at2_rag.span_reading import KeySpan
 from at2_rag.state_groups import ReadyStates, StateGroup
 
 CALL_TOKENS = 2048
@@ -233,7 +233,7 @@ class _QuestionAttention:
         together: bool,
     ) -> None:
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix = Span(prefix.keys[:, :, None], prefix.values[:, :, None])
+        self._prefix = KeySpan(prefix.keys[:, :, None], prefix.values[:, :, None])
         self._groups = [_span_of(group, together=together) for group in groups]
         self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
@@ -252,7 +252,7 @@ class _QuestionAttention:
             own.view(1, key_heads, copies, length, dim) for own in (call.key, call.value)
         )
         blocks = [
-            self._attend_rows(call.layer, part, Span(own_keys, own_values, future))
+            self._attend_rows(call.layer, part, KeySpan(own_keys, own_values, future))
             for part, future in zip(
                 torch.split(query, self._rows, dim=3),
                 torch.split(self._future, self._rows),
@@ -260,13 +260,15 @@ class _QuestionAttention:
             )
         ]
         mass, ratio, read = zip(*blocks, strict=True)
-        self._collect(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
+        self._keep_features(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
         if call.layer == self._depth - 1:
             raise PassComplete
         output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)
         return output.reshape(1, rows, heads, dim).to(call.query.dtype)
 
-    def _attend_rows(self, layer: int, query: Tensor, own: Span) -> tuple[Tensor, Tensor, Tensor]:
+    def _attend_rows(
+        self, layer: int, query: Tensor, own: KeySpan
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read some rows of the question; each has a softmax of its own.
 
         Args:
@@ -307,7 +309,7 @@ class _QuestionAttention:
             return [rows] * len(self._groups)
         return torch.split(rows, self._sizes, dim=1)
 
-    def _collect(self, mass: Tensor, ratio: Tensor) -> None:
+    def _keep_features(self, mass: Tensor, ratio: Tensor) -> None:
         mass, ratio = (own[:, :, self._target].mean(2).flatten(0, 1) for own in (mass, ratio))
         for part, *features in zip(
             self.parts,
@@ -318,11 +320,11 @@ class _QuestionAttention:
             part.append((features[0], features[1]))
 
 
-def _span_of(group: StateGroup, *, together: bool) -> Span:
+def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
     """Return what the question reads of a group: one copy all of it, or each copy one source."""
     keys, values, padding = group.keys, group.values, group.padding
     if not together:
-        return Span(keys, values, None if padding is None else padding[:, None, None])
+        return KeySpan(keys, values, None if padding is None else padding[:, None, None])
     keys, values = (own.flatten(2, 3)[:, :, None] for own in (keys, values))
     padding = None if padding is None else padding.flatten()
-    return Span(keys, values, padding, sources=len(group.members))
+    return KeySpan(keys, values, padding, sources=len(group.members))

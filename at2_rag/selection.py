@@ -32,8 +32,6 @@ Order: TypeAlias = Literal["score", "original"]
 Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
-_NOTHING, _ONLY_HELD = "Nothing", "Only what is protected"
-
 # Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
 
@@ -109,6 +107,8 @@ def select(
     keep_mass: float | None = None,
     order: Order = "score",
     always: Collection[int] = (),
+    spared: int = 0,
+    what: str = "chunk",
 ) -> Selection:
     """Choose which chunks to keep.
 
@@ -126,6 +126,9 @@ def select(
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
+        spared: Tokens that joining one chunk to a context may save beyond what joining another
+            does, besides merges at the seams: a heading that several share, for one.
+        what: What is chosen, for the notes.
 
     Returns:
         The indices kept and dropped, each index in exactly one of them.
@@ -148,34 +151,35 @@ def select(
     why: str | None = None
     if not eligible and values.size:
         why = f"the best score is {values[ranking[0]]}, min_score is {min_score}"
-    elif candidates and max_tokens is not None:
+    if max_tokens is not None and (held or candidates):
         if tokens_of is None:
             raise InputError(
                 "max_tokens was given without tokens_of; pass the function that counts"
             )
-        if held:
-            tokens_of = _with_held(tokens_of, held, listing)
-        if (best := tokens_of(candidates[:1])) > max_tokens:
-            kept = []
+        count = _in_order(tokens_of, listing)
+        if held and (own := count(held)) > max_tokens:
+            kept, why = [], f"it has {own} tokens, max_tokens is {max_tokens}"
+        elif candidates and (best := count([*held, candidates[0]])) > max_tokens:
             beside = " and what is protected have" if held else " alone has"
-            why = f"the best chunk{beside} {best} tokens, max_tokens is {max_tokens}"
-        else:
-            kept = _fill(candidates, tokens_of, max_tokens=max_tokens, top_k=top_k, order=order)
-    notes = () if why is None else (f"{_NOTHING if not held else _ONLY_HELD} was kept: {why}.",)
+            kept, why = [], f"the best {what}{beside} {best} tokens, max_tokens is {max_tokens}"
+        elif candidates:
+            slack = _SEAM + spared
+            kept = _fill(candidates, count, held, max_tokens=max_tokens, top_k=top_k, slack=slack)
+    kept_any = "Only what is protected" if held else "Nothing"
     chosen = {*kept, *held}
     return Selection(
         kept=tuple(index for index in listing if index in chosen),
         dropped=tuple(index for index in listing if index not in chosen),
-        notes=notes,
+        notes=() if why is None else (f"{kept_any} was kept: {why}.",),
     )
 
 
-def _with_held(
-    tokens_of: Callable[[Sequence[int]], int], held: Sequence[int], listing: Sequence[int]
+def _in_order(
+    tokens_of: Callable[[Sequence[int]], int], listing: Sequence[int]
 ) -> Callable[[Sequence[int]], int]:
-    """Return the count of a context that has some chunks in any case."""
+    """Return the count of a context whose chunks stand as in the list, whatever their order."""
     place = {index: number for number, index in enumerate(listing)}
-    return lambda indices: tokens_of(sorted({*indices, *held}, key=place.__getitem__))
+    return lambda indices: tokens_of(sorted(indices, key=place.__getitem__))
 
 
 def _is(value: object, kind: type) -> bool:
@@ -212,11 +216,12 @@ def _eligible(
 
 def _fill(
     candidates: Sequence[int],
-    tokens_of: Callable[[Sequence[int]], int],
+    count: Callable[[Sequence[int]], int],
+    held: Sequence[int],
     *,
     max_tokens: int,
     top_k: int | None,
-    order: Order,
+    slack: int,
 ) -> list[int]:
     """Take candidates in turn, passing over those that do not fit with what was taken before.
 
@@ -224,15 +229,15 @@ def _fill(
     fits is taken whole and the next one is twice as long, one that does not is halved. As adding
     a chunk never lowers the count, the outcome is that of trying them one by one. A candidate
     that exceeds the room left by more than joining it could save (what it saved before, and
-    `_SEAM` more) is passed over without counting it together with the rest.
+    `slack` more) is passed over without counting it together with the rest.
     """
-    kept: list[int] = []
+    kept = list(held)
     places = len(candidates) if top_k is None else top_k
-    unseen = ((index, tokens_of([index])) for index in candidates)
+    unseen = ((index, count([index])) for index in candidates)
     waiting: list[tuple[int, int]] = []
     size = len(candidates)
-    used, saving = 0, max_tokens
-    while wanted := min(size, places - len(kept)):
+    used, saving = count(held) if held else 0, max_tokens
+    while wanted := min(size, places + len(held) - len(kept)):
         room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
         waiting = [entry for entry in waiting if entry[1] <= room]
         missing = max(0, wanted - len(waiting))
@@ -241,11 +246,11 @@ def _fill(
         if not block:
             break
         trial = kept + [index for index, _ in block]
-        count = tokens_of(sorted(trial) if order == "original" else trial)
+        tokens = count(trial)
         if joints := len(block) - (not kept):
-            saving = (used + sum(alone for _, alone in block) - count) // joints + _SEAM
-        if count <= max_tokens:
-            kept, used = trial, count
+            saving = (used + sum(alone for _, alone in block) - tokens) // joints + slack
+        if tokens <= max_tokens:
+            kept, used = trial, tokens
             size = 2 * len(block)
         elif len(block) > 1:
             size = len(block) // 2

@@ -17,7 +17,7 @@ _LEAST_PEAK = -1e30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Span:
+class KeySpan:
     """Keys and values of a span of tokens, for each copy its own.
 
     Attributes:

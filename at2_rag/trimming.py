@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,35 +42,44 @@ def divide_scores(
 
 
 def protected_units(places: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:
-    """Return which units hold something protected, ascending."""
-    return [
-        number
-        for number, (index, start, end) in enumerate(places)
-        if any(first < end and start < last for first, last in protected[index])
-    ]
+    """Return which units hold something protected, ascending.
+
+    Args:
+        places: The units, in order.
+        protected: For each chunk ranges of its text, ascending and apart from one another.
+    """
+    ends = [[last for _, last in own] for own in protected]
+    found = []
+    for number, (index, start, end) in enumerate(places):
+        next_one = bisect_right(ends[index], start)
+        if next_one < len(ends[index]) and protected[index][next_one][0] < end:
+            found.append(number)
+    return found
 
 
 def kept_spans(
-    chunks: Sequence[Chunk], places: Sequence[Place], kept: Iterable[int]
+    places: Sequence[Place], kept: Iterable[int], units: Mapping[int, int]
 ) -> dict[int, tuple[Span, ...] | None]:
     """Return what is kept of each chunk that has a kept unit, None for all of it.
 
     Neighbours are joined, with the white space between them.
+
+    Args:
+        places: The units, in order.
+        kept: Which of them are kept.
+        units: How many units each chunk has.
     """
-    count: dict[int, int] = {}
-    for index, _, _ in places:
-        count[index] = count.get(index, 0) + 1
     runs: dict[int, list[Span]] = {}
-    chosen: dict[int, int] = {}
+    chosen: Counter[int] = Counter()
     before = None
     for number in sorted(kept):
         index, start, end = places[number]
         own = runs.setdefault(index, [])
-        chosen[index] = chosen.get(index, 0) + 1
+        chosen[index] += 1
         if own and before == number - 1:
             start = own.pop()[0]
         own.append((start, end))
         before = number
     return {
-        index: None if chosen[index] == count[index] else tuple(own) for index, own in runs.items()
+        index: None if chosen[index] == units[index] else tuple(own) for index, own in runs.items()
     }

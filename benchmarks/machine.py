@@ -44,8 +44,8 @@ def instruction_set(flags: Collection[str], environment: Mapping[str, str]) -> s
         environment: Where oneDNN, which computes them for torch, may have been held back.
     """
     known = next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
-    limit = environment.get(_LIMIT)
-    return f"{known}, {_LIMIT}={limit}" if limit else known
+    limit = f"{_LIMIT}={environment[_LIMIT]}" if environment.get(_LIMIT) else ""
+    return ", ".join(filter(None, (known, limit)))
 
 
 def busy_share() -> float | None:

@@ -141,8 +141,8 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"{settings['dtype']}, {settings['threads']} threads; {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['ram_gb']} GB, {machine['instructions'] or 'unknown'} "
-        "instructions."
+        f"{machine['cores']} cores, {machine['ram_gb']} GB; instructions for matrix products: "
+        f"{machine['instructions'] or 'unknown'}."
     )
     readouts = "; ".join(
         f"{readout} ({own['head_weights']}; {own['passes']}): {own['layers']} of "

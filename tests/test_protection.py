@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from at2_rag import Chunk
@@ -30,6 +31,8 @@ def test_ranges_protect_what_they_name() -> None:
         [(0, 1)],
     ]
     assert protected_spans([], {}) == []
+    overlapping = {0: [(4, 9), (0, 3), (8, 10), (5, 6)], np.int64(3): [(np.int64(0), 1)]}
+    assert protected_spans(CHUNKS, overlapping)[0] == [(0, 3), (4, 10)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ def test_ranges_protect_what_they_name() -> None:
         ({0: [(3, 3)]}, r"range \(3, 3\)"),
         ({0: [(0, 1.5)]}, r"range \(0, 1.5\)"),
         ({0: [7]}, "range 7 for chunk 0"),
+        ({0: 7}, r"protect has 7 for chunk 0; pass a list of \(start, end\)"),
+        ({True: [(0, 1)]}, "key True"),
         ({0: ["ab"]}, "range 'ab'"),
         ({1: [(0, 1)]}, "whose text has 0 characters"),
         ({4: [(0, 1)]}, "key 4; pass an index of the 4 chunks, from 0"),

@@ -292,3 +292,64 @@ def test_max_tokens_needs_a_count() -> None:
 def test_scores_that_are_not_finite_are_counted_and_the_first_named(bad: float) -> None:
     with pytest.raises(ScoringError, match=rf"2 of 4 scores .* first is {bad} at index 1"):
         select([1.0, bad, 2.0, bad], top_k=1)
+
+
+# --- what is kept in any case ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_held_is_kept_and_the_rest_chosen_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 9))
+    scores = rng.normal(size=count)
+    sizes = rng.integers(1, 20, count).tolist()
+    always = np.flatnonzero(rng.random(count) < 0.3).tolist()
+    top_k = int(rng.integers(1, 5))
+    budget = int(rng.integers(1, 60))
+    order: Order = "original" if seed % 2 else "score"
+    tokens_of = counter(sizes, separator=2)
+    ranking = [int(index) for index in np.argsort(-scores)]
+    kept = [index for index in ranking if index in always]
+    others = [index for index in ranking if index not in always]
+    if others and tokens_of([*kept, others[0]]) <= budget:
+        for index in others:
+            room = len(kept) - len(always) < top_k
+            if room and tokens_of([*kept, index]) <= budget:
+                kept.append(index)
+    found = select(
+        scores,
+        tokens_of=tokens_of,
+        max_tokens=budget,
+        top_k=top_k,
+        order=order,
+        always=always,
+    )
+    assert sorted(found.kept) == sorted(kept)
+    listing = range(count) if order == "original" else ranking
+    assert list(found.kept) == [index for index in listing if index in kept]
+    over = bool(always) and tokens_of(always) > budget
+    assert bool(found.notes) == (over or set(kept) == set(always) and bool(others))
+
+
+def test_what_is_held_does_not_count_to_top_k_and_needs_no_score() -> None:
+    assert select(SCORES, top_k=1, always={2}).kept == (1, 2)
+    assert select(SCORES, top_k=1, always={1}).kept == (1, 3)
+    found = select(SCORES, min_score=9.0, always={2, 0})
+    assert found.kept == (0, 2)
+    assert found.notes == (
+        "Only what is protected was kept: the best score is 3.0, min_score is 9.0.",
+    )
+    assert select(SCORES, keep_mass=0.01, always={4}, order="original").kept == (1, 4)
+
+
+def test_notes_say_what_was_too_large() -> None:
+    sizes = counter([5, 5, 5, 5, 5])
+    found = select(SCORES, max_tokens=4, tokens_of=sizes, always={0}, what="sentence")
+    assert found.kept == (0,)
+    assert found.notes == ("Only what is protected was kept: it has 5 tokens, max_tokens is 4.",)
+    found = select(SCORES, max_tokens=9, tokens_of=sizes, always={0}, what="sentence")
+    assert found.notes[0].endswith(
+        "the best sentence and what is protected have 10 tokens, max_tokens is 9."
+    )
+    every = select(SCORES, max_tokens=9, tokens_of=sizes, always=range(5))
+    assert len(every.kept) == 5 and "it has 25 tokens" in every.notes[0]

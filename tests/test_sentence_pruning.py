@@ -133,6 +133,13 @@ def test_what_is_protected_is_kept(model: Any) -> None:
     result = pruner.prune(QUERY, CHUNKS, max_tokens=1, unit="sentence", protect={3: [(0, 2)]})
     assert [own.index for own in result.kept] == [3]
     assert result.notes[0].startswith("Only what is protected was kept: ")
+    result = pruner.prune(
+        QUERY, CHUNKS, max_tokens=30, unit="sentence", protect="novel", order="original"
+    )
+    assert "It is a novel." in result.texts[0] and result.tokens_after <= 30
+    result = pruner.prune(QUERY, CHUNKS, min_score=1e9, unit="sentence", protect="novel")
+    assert result.texts == ("It is a novel.",)
+    assert result.notes[0].startswith("Only what is protected was kept: the best score is ")
     result = pruner.prune(QUERY, CHUNKS, top_k=1, protect="harbour")
     assert {own.index for own in result.kept} > {3} and len(result.kept) == 2
     best = pruner.prune(QUERY, CHUNKS, top_k=2)
@@ -143,6 +150,7 @@ def test_chunks_without_anything_to_keep(model: Any) -> None:
     pruner = make(model)
     result = pruner.prune(QUERY, [" ", "", Chunk("", title="T")], top_k=3, unit="sentence")
     assert result.kept == () and len(result.dropped) == 3
+    assert result.notes[0].startswith("Nothing was kept: no chunk has any text")
     assert pruner.prune(QUERY, [], top_k=1, unit="sentence").kept == ()
     one = pruner.prune(QUERY, ["One sentence."], top_k=1, unit="sentence")
     assert one.texts == ("One sentence.",) and one.kept[0].spans is None
@@ -156,6 +164,81 @@ def test_many_at_once_are_as_one_by_one(model: Any) -> None:
         alone = pruner.prune(query, chunks, top_k=3, unit="sentence")
         assert found.texts == alone.texts
         assert [own.spans for own in found.kept] == [own.spans for own in alone.kept]
+
+
+def test_ranges_of_one_request_are_refused_for_many(model: Any) -> None:
+    with pytest.raises(InputError, match="belong to one request's chunks; pass a regular"):
+        make(model).prune_batch([(QUERY, CHUNKS)], top_k=1, protect={0: [(0, 1)]})
+
+
+@pytest.mark.parametrize("ellipsis", ["", "…", "[...] and so on [...]"])
+def test_texts_of_other_scripts_and_line_ends(model: Any, ellipsis: str) -> None:
+    texts = [
+        "它于1815年出版！你知道吗？是的。",
+        "ประโยคหนึ่ง\r\nOne. Two words!\r\nLast one?",
+        "x" * 50,
+    ]
+    pruner = make(model, ellipsis=ellipsis)
+    for most in range(1, 80, 4):
+        result = pruner.prune(QUERY, texts, max_tokens=most, unit="sentence")
+        assert len(tiny_tokenizer()(result.context)["input_ids"]) == result.tokens_after <= most
+        for own in result.kept:
+            spans = own.spans or ((0, len(own.text)),)
+            kept = "".join(own.text[start:end] for start, end in spans)
+            assert "".join(own.kept_text.replace(ellipsis, "").split()) == "".join(kept.split())
+
+
+def test_a_small_context_is_kept_whole(model: Any) -> None:
+    result = make(model).prune(QUERY, CHUNKS, top_k=1, min_tokens=9999, unit="sentence")
+    assert result.skipped and len(result.kept) == len(CHUNKS)
+
+
+def test_a_chunk_of_several_windows_is_trimmed() -> None:
+    model = tiny_model(max_position_embeddings=400)
+    text = "Jane Austen wrote Emma in 1815. " + "Qxzjk " * 170 + "q. It is a novel. The end."
+    pruner = make(model)
+    expected = expected_scores(pruner, [text, "The sea."])
+    result = pruner.prune(QUERY, [text, "The sea."], top_k=2, unit="sentence")
+    assert pieces(result) == {(index, own) for _, index, own in expected[:2]}
+
+
+def test_long_titles_shared_by_sentences_keep_none_of_them_out(model: Any) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        chunks = [
+            Chunk(
+                " ".join(f"{rng.choice(['Sea', 'Emma', 'Moon'])} number {i}." for i in range(4)),
+                title="a very long title indeed " * int(rng.integers(8)),
+            )
+            for _ in range(4)
+        ]
+        pruner = make(model)
+        ranked = expected_scores(pruner, chunks)
+        most = int(rng.integers(20, 300))
+        kept: list[tuple[int, str]] = []
+        for _, index, text in ranked:  # one by one
+            trial = pruner.prune(
+                QUERY,
+                chunks,
+                top_k=1,
+                unit="sentence",
+                protect=_ranges([*kept, (index, text)], chunks),
+                min_score=1e9,
+            )
+            if trial.tokens_after <= most:
+                kept.append((index, text))
+            elif not kept:
+                break
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
+        assert pieces(result) == set(kept)
+
+
+def _ranges(wanted: list[tuple[int, str]], chunks: list[Chunk]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for index, text in wanted:
+        start = chunks[index].text.index(text)
+        found.setdefault(index, []).append((start, start + len(text)))
+    return found
 
 
 def test_states_that_are_kept_serve_sentences(model: Any) -> None:
@@ -185,9 +268,12 @@ def test_a_failure_keeps_all_whole() -> None:
 
 
 def test_json_has_what_was_kept(model: Any) -> None:
-    chunks: list[Any] = [{"text": "One. Two. Three.", "spans": "mine"}, "Four."]
+    chunks: list[Any] = [{"text": "One. Two. Three.", "spans": "mine"}, {"text": "A.", "spans": 1}]
     result = make(model).prune(QUERY, chunks, top_k=1, unit="sentence", protect={0: [(5, 6)]})
-    own = next(kept for kept in json.loads(result.to_json())["kept"] if kept["index"] == 0)
+    shown = json.loads(result.to_json())
+    own = next(kept for kept in shown["kept"] if kept["index"] == 0)
+    [other] = [one for one in (*shown["kept"], *shown["dropped"]) if one["index"] == 1]
+    assert other["given"] == {"spans": 1} and "spans" not in other
     assert own["text"] == "One. Two. Three."
     assert own["given"] == {"spans": "mine"}
     assert "Two." in own["kept_text"]

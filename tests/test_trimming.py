@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_a_chunks_share_is_divided_among_its_units() -> None:
 def test_kept_units_are_joined_where_they_are_neighbours(
     kept: list[int], spans: dict[int, tuple[tuple[int, int], ...] | None], text: str | None
 ) -> None:
-    found = kept_spans(CHUNKS, PLACES, kept)
+    found = kept_spans(PLACES, kept, Counter(index for index, _, _ in PLACES))
     assert found == spans
     if text is not None:
         index = next(iter(found))
@@ -65,5 +67,16 @@ def test_an_ellipsis_stands_between_what_is_kept_and_nowhere_else() -> None:
 
 
 def test_a_unit_is_protected_where_it_overlaps() -> None:
-    protected = [[(4, 7), (25, 25)], [], [(0, 1)], []]
+    protected = [[(4, 7)], [], [(0, 1)], []]
     assert protected_units(PLACES, protected) == [0, 1, 4]
+    assert protected_units(PLACES, [[(5, 6), (18, 19)], [], [], [(4, 5)]]) == [5]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        cuts = np.sort(rng.choice(26, size=6, replace=False)).tolist()
+        spans = [(cuts[0], cuts[1]), (cuts[2], cuts[3]), (cuts[4], cuts[5])]
+        expected = [
+            number
+            for number, (index, start, end) in enumerate(PLACES)
+            if index == 0 and any(first < end and start < last for first, last in spans)
+        ]
+        assert protected_units(PLACES, [spans, [], [], []]) == expected

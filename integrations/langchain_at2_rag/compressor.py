@@ -27,12 +27,13 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all
     documents come back and none gets a score.
 
-    Several limits must all hold. Without any, the best three documents are kept.
+    Several limits must all hold. Without any, the best three documents are kept (with
+    `unit="sentence"` the best three sentences of all documents).
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared
             by the process. Not part of the serialised settings.
-        top_n: Keep at most this many documents.
+        top_n: Keep at most this many documents, or sentences.
         max_tokens: Keep at most this many tokens, titles and separators included, by the
             pruner's token counter.
         min_score: Keep documents scored at least this high.
@@ -40,9 +41,10 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         min_tokens: Pass on documents of at most this many tokens in all as they are, unscored; of
             the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
-        unit: `"chunk"`, or `"sentence"` to keep only those sentences of a document that matter; its
-            text is then what is kept, and `metadata["kept_spans"]` says where in the document's own
-            text that stands: a list of `[start, end]`.
+        unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all documents, and
+            only those that matter are kept of a document. Its text is then what is kept, and
+            `metadata["kept_spans"]` says where in the document's own text that stands: a list of
+            `[start, end]`.
         protect: A regular expression; each document (or sentence) with a match is kept in any case.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.

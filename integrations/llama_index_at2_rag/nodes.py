@@ -6,23 +6,34 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from at2_rag.chunks import Chunk, ScoredChunk, join_spans
+from at2_rag.chunks import Chunk, ScoredChunk
 
 RETRIEVAL_SCORE = "retrieval_score"
 KEPT_SPANS = "kept_spans"
 
 
-def as_chunk(node: BaseNode, title_key: str | None) -> Chunk:
-    """Return what the generator will see of the node, with its title on top and only there."""
-    shown = node.get_content(metadata_mode=MetadataMode.LLM)
+def as_chunk(node: BaseNode, title_key: str | None, *, apart: bool = False) -> Chunk:
+    """Return what the generator will see of the node, with its title on top and only there.
+
+    Args:
+        node: The node.
+        title_key: Metadata key of the title; None for none.
+        apart: Whether the node's own text is to be the chunk's text, to the letter, and whatever
+            is shown before it part of the title, so that the text alone can be cut.
+    """
+    text = node.get_content(metadata_mode=MetadataMode.LLM)
     title = None if title_key is None else node.metadata.get(title_key)
-    if isinstance(title, str) and title.strip():
+    title = title if isinstance(title, str) and title.strip() else None
+    if title is not None:
         hidden = [*node.excluded_llm_metadata_keys, title_key]
         untitled = node.model_copy(update={"excluded_llm_metadata_keys": hidden})
-        text = untitled.get_content(metadata_mode=MetadataMode.LLM)
-        if text != shown:
-            return Chunk(text=text, title=title, id=node.node_id)
-    return Chunk(text=shown, id=node.node_id)
+        shown, text = text, untitled.get_content(metadata_mode=MetadataMode.LLM)
+        title = None if text == shown else title
+    if apart:
+        own = node.get_content(metadata_mode=MetadataMode.NONE)
+        before = text[: max(0, text.rfind(own.strip()))].strip()
+        text, title = own, "\n".join(filter(None, (title, before))) or None
+    return Chunk(text=text, title=title, id=node.node_id)
 
 
 def copy_of(
@@ -39,9 +50,8 @@ def copy_of(
     """
     node = given.node
     added: dict[str, Any] = {RETRIEVAL_SCORE: given.score} if keep_retrieval_score else {}
-    spans = _own_spans(node, kept)
-    if spans is not None:
-        added[KEPT_SPANS] = list(map(list, spans))
+    if kept.spans is not None:
+        added[KEPT_SPANS] = list(map(list, kept.spans))
     copied = node.model_copy(
         update={
             "metadata": {**node.metadata, **added},
@@ -49,26 +59,7 @@ def copy_of(
             "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *added],
         }
     )
-    if spans is not None:
-        own = node.get_content(metadata_mode=MetadataMode.NONE)
-        copied.set_content(join_spans(own, spans, kept.ellipsis))
+    if kept.spans is not None:
+        copied.set_content(kept.kept_text)
     score = kept.score if scored else given.score
     return given.model_copy(update={"node": copied, "score": score})
-
-
-def _own_spans(node: BaseNode, kept: ScoredChunk) -> tuple[tuple[int, int], ...] | None:
-    """Return what is kept of a node's own text, None for all of it.
-
-    What was read has the metadata before it, or whatever the node's template puts there; where the
-    own text isn't in it to the letter, the node is kept whole.
-    """
-    own = node.get_content(metadata_mode=MetadataMode.NONE)
-    offset = kept.text.rfind(own)
-    if kept.spans is None or not own or offset < 0:
-        return None
-    spans = []
-    for start, end in kept.spans:
-        first, last = max(0, start - offset), min(len(own), end - offset)
-        if own[first:last].strip():
-            spans.append((first + len(own[first:last]) - len(own[first:last].lstrip()), last))
-    return tuple(spans)

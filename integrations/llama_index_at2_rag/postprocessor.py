@@ -24,22 +24,23 @@ DEFAULT_TOP_N = 3
 class AT2NodePostprocessor(BaseNodePostprocessor):
     """Keeps the nodes that matter for the query, with `NodeWithScore.score` set.
 
-    The nodes returned are copies, with ids, metadata and content as they came; the caller's
-    own are never written to. Where scoring failed and the pruner was built with
-    `on_error="keep_all"`, or wasn't needed (`min_tokens`), all nodes come back with the scores they
-    had.
+    The nodes returned are copies, with ids, metadata and content as they came (of the content, with
+    `unit="sentence"`, what is kept); the caller's own are never written to. Where scoring failed
+    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all nodes
+    come back with the scores they had.
 
     A node is scored on what the generator will see of it, its content with the metadata meant
     for the LLM. Where that metadata holds the title, the title heads the text once, in place
     of its `title: ...` line: the form the head weights were fitted on, and the form in which
     `max_tokens` counts. With `title_key=None` content is scored and counted exactly as it is.
 
-    Several limits must all hold. Without any, the best three nodes are kept.
+    Several limits must all hold. Without any, the best three nodes are kept (with
+    `unit="sentence"` the best three sentences of all nodes).
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared
             by the process. Not part of the serialised settings.
-        top_n: Keep at most this many nodes.
+        top_n: Keep at most this many nodes, or sentences.
         max_tokens: Keep at most this many tokens, titles and separators included, by the
             pruner's token counter.
         min_score: Keep nodes scored at least this high.
@@ -47,9 +48,10 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
             limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
-        unit: `"chunk"`, or `"sentence"` to keep only those sentences of a node that matter; its
-            text is then what is kept, and `metadata["kept_spans"]` (hidden from the LLM and from
-            embeddings) says where in the node's own text that stands: a list of `[start, end]`.
+        unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all nodes, and only
+            those that matter are kept of a node. Its text is then what is kept, and
+            `metadata["kept_spans"]` (hidden from the LLM and from embeddings) says where in the
+            node's own text that stands: a list of `[start, end]`. Metadata is never cut.
         protect: A regular expression; each node (or sentence) with a match is kept in any case.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
@@ -124,7 +126,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         }
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
-        return [as_chunk(scored.node, self.title_key) for scored in nodes]
+        apart = self.unit == "sentence"
+        return [as_chunk(scored.node, self.title_key, apart=apart) for scored in nodes]
 
     def _kept_nodes(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
         return [

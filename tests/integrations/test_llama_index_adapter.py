@@ -238,3 +238,43 @@ def test_a_given_pruner_is_left_out_of_the_dump(pruner: AT2Pruner) -> None:
     assert "pruner" not in postprocessor.to_dict()
     again = AT2NodePostprocessor.from_dict(postprocessor.to_dict(), pruner=pruner)
     assert again.pruner is pruner
+
+
+@pytest.mark.parametrize("kind", [TextNode, Document, Node], ids=lambda kind: kind.__name__)
+def test_sentences_are_cut_out_of_the_text_and_never_out_of_metadata(
+    pruner: AT2Pruner, kind: Any
+) -> None:
+    metadata = {"title": "Log", "page": 4, "ship": "Ann. Bell.", "b": 1, "c": 2, "d": 3}
+    texts = [
+        f"Log {n}: she saw a {thing}. Then rain. It\nended.\n\n" for n, thing in enumerate("ab")
+    ]
+    resource = "text_resource" if kind is Node else "text"
+    nodes = [
+        NodeWithScore(
+            node=kind(
+                id_=str(n),
+                metadata=metadata,
+                **{resource: MediaResource(text=text) if kind is Node else text},
+            ),
+            score=0.5,
+        )
+        for n, text in enumerate(texts)
+    ]
+    for most in range(20, 400, 20):
+        adapter = AT2NodePostprocessor(
+            pruner=pruner, max_tokens=most, unit="sentence", protect=r"\d+ never|page"
+        )
+        kept = adapter.postprocess_nodes(nodes, query_str=QUERY)
+        for own in kept:
+            spans = own.node.metadata.get("kept_spans")
+            given = texts[int(own.node.node_id)]
+            whole = given.strip()
+            assert own.node.get_content().strip()
+            parts = [given[start:end] for start, end in spans] if spans else [whole]
+            shown = own.node.get_content(metadata_mode=MetadataMode.LLM)
+            assert all(part in shown for part in parts)
+            assert all(f"{key}: {value}" in shown for key, value in metadata.items())
+            assert "kept_spans" not in shown
+        views = [own.node.get_content(metadata_mode=MetadataMode.LLM) for own in kept]
+        count = sum(len(tiny_tokenizer()(view)["input_ids"]) for view in views)
+        assert count <= most + 4 * len(kept)  # the title is counted without its key, once
