@@ -31,7 +31,10 @@ def test_ranges_protect_what_they_name() -> None:
         [(0, 1)],
     ]
     assert protected_spans([], {}) == []
-    overlapping = {0: [(4, 9), (0, 3), (8, 10), (5, 6)], np.int64(3): [(np.int64(0), 1)]}
+    overlapping: dict[Any, Any] = {
+        0: [(4, 9), (0, 3), (8, 10), (5, 6)],
+        np.int64(3): [(np.int64(0), 1)],
+    }
     assert protected_spans(CHUNKS, overlapping)[0] == [(0, 3), (4, 10)]
 
 
