@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from at2_rag.break_even import BreakEven
 from at2_rag.errors import ChunkTypeError, InputError
+from at2_rag.sentences import LINE_BREAK
 
 DEFAULT_SEPARATOR = "\n\n"
 DEFAULT_ELLIPSIS = "…"
-_OWN_FIELDS = (
-    "index",
-    "score",
-    "spans",
-    "kept_text",
-)  # of results; a caller's own may be there too
 
-_LINE_BREAK = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
+_OWN_FIELDS = ("index", "score", "spans", "kept_text")
+"""Names of a result's fields that a caller's mapping may have, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ def join_spans(text: str, spans: Sequence[tuple[int, int]], ellipsis: str) -> st
     place = 0
     for number, (start, end) in enumerate(spans):
         if number:
-            space = "\n" if _LINE_BREAK.search(text, place, start) else " "
+            space = "\n" if LINE_BREAK.search(text, place, start) else " "
             parts.append(f"{space}{ellipsis}{space}" if ellipsis else space)
         parts.append(text[start:end])
         place = end

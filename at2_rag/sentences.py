@@ -14,7 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_LINE = re.compile(r"[^\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_BREAKS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
+LINE_BREAK = re.compile(f"[{_BREAKS}]")
+"""A character that ends a line, as `str.splitlines` has it."""
+
+_LINE = re.compile(f"[^{_BREAKS}]+")
 _WORD = re.compile(r"[^\W_]")
 _WIDE = "。！？｡"
 _CLOSERS = r"[\"'”’»›)\]}」』》〉】〕）］｝]*"

@@ -175,7 +175,13 @@ class SourceScorer:
         if not places:
             return ()
         watch = Stopwatch()
-        _, scores = self.read_units(self.lay_out(query, chunks, watch), chunks, places, watch)
+        layout = self.lay_out(query, chunks, watch)
+        if self._weights.reading == "joint":
+            _, scores = self.read_units(layout, chunks, places, watch)
+        else:
+            cut = sentence_parts(self._model.prompts, layout, chunks, places)
+            [read] = self._read_independent([self._cut_passes(layout, cut)], watch)
+            scores = self._cut_scores(read, cut, len(places))
         return scored_sentences(chunks, places, scores)
 
     def read_units(
@@ -196,39 +202,38 @@ class SourceScorer:
         Raises:
             ScoringError: As in `chunks`.
         """
+        if not places:
+            return self.read([layout], watch)[0], np.zeros(0)
         prompts, sources = self._model.prompts, len(layout.source_ids)
-        owners: Sequence[int] = range(len(places))
-        cut: dict[Pass, SpanAttention]
         if self._weights.reading == "joint":
             spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
             with watch.stage("joint"):
                 [read] = self._model.read_joint([layout], spans=[spans])
-            whole: dict[Pass, SpanAttention] = {"joint": read.part(0, sources)}
-            cut = {"joint": read.part(sources, len(spans))}
-        else:
-            parts = sentence_parts(prompts, layout, chunks, places)
-            wanted = [LayoutPasses(layout, self._passes)]
-            if places:
-                wanted.append(LayoutPasses(layout, self._cut_passes(parts)))
-            whole, *found = self._read_independent(wanted, watch)
-            cut, owners = found[0] if found else {}, parts.owners
-            if "together" in cut:
-                cut["together"] = cut["together"].part(0, len(parts.parts))
+            scores = self._scores({"joint": read.part(0, sources)}, layout.owners, len(chunks))
+            units: dict[Pass, SpanAttention] = {"joint": read.part(sources, len(spans))}
+            return scores, self._scores(units, range(len(places)), len(places))
+        cut = sentence_parts(prompts, layout, chunks, places)
+        wanted = [LayoutPasses(layout, self._passes), self._cut_passes(layout, cut)]
+        whole, parts = self._read_independent(wanted, watch)
         scores = self._scores(whole, layout.owners, len(chunks))
-        if not places:
-            return scores, np.zeros(0)
-        return scores, self._scores(cut, owners, len(places))
+        return scores, self._cut_scores(parts, cut, len(places))
 
     @property
     def _passes(self) -> dict[Pass, tuple[SourcePart, ...] | None]:
         """The passes of the head weights, each over whole sources."""
         return dict.fromkeys(self._weights.spec.passes)
 
-    def _cut_passes(self, cut: SentenceParts) -> dict[Pass, tuple[SourcePart, ...] | None]:
+    def _cut_passes(self, layout: PromptLayout, cut: SentenceParts) -> LayoutPasses:
         """The passes of the head weights, each over parts of sources."""
         # Together, tokens of no sentence compete too; apart, nothing is asked of them.
         parts = {"together": (*cut.parts, *cut.rest), "apart": cut.parts}
-        return {name: parts[name] for name in self._passes}
+        return LayoutPasses(layout, {name: parts[name] for name in self._passes})
+
+    def _cut_scores(
+        self, read: Mapping[Pass, SpanAttention], cut: SentenceParts, count: int
+    ) -> Floats:
+        parts = {name: own.part(0, len(cut.parts)) for name, own in read.items()}
+        return self._scores(parts, cut.owners, count)
 
     def _read_independent(
         self, wanted: Sequence[LayoutPasses], watch: Stopwatch

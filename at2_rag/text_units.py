@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from at2_rag.sentences import sentence_spans
+from at2_rag.sentences import LINE_BREAK, sentence_spans
 
 Span = tuple[int, int]
 Place = tuple[int, int, int]
@@ -21,10 +21,6 @@ _END = 20  # characters in which a sentence's end mark is looked for
 OPEN_LINES = 3
 """Most lines without an end mark that go with what comes after them."""
 
-_LINE = re.compile(
-    r"[^\r\n\v\f\x1c-\x1e\x85\u2028\u2029]*(?:\r\n|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]|\Z)"
-)
-_BREAK = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪·–—]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
 _INDENTED = re.compile(r"(?: {2}|\t)\s*\S")
@@ -68,7 +64,7 @@ def _joined(text: str, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[Span
             and not ends
             and waiting < OPEN_LINES
             and _CLOSED.search(text, max(first, last - _END), last) is None
-            and _BREAK.search(text, last, pieces[number + 1][0]) is not None
+            and LINE_BREAK.search(text, last, pieces[number + 1][0]) is not None
         )
         if open_line:
             waiting += 1
@@ -79,13 +75,21 @@ def _joined(text: str, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[Span
 
 def _blocks(text: str) -> Iterator[Span]:
     """Yield where tables, code and lists are, whole lines of text."""
-    lines = [match.span() for match in _LINE.finditer(text) if match[0]]
+    lines = list(_lines(text))
     number = 0
     while number < len(lines):
         stop = max(own(text, lines, number) for own in (_fenced, _table, _list, _code))
         if stop > number:
             yield lines[number][0], lines[stop - 1][1]
         number = max(stop, number + 1)
+
+
+def _lines(text: str) -> Iterator[Span]:
+    """Yield where the lines are, each with its end."""
+    start = 0
+    for line in text.splitlines(keepends=True):
+        yield start, start + len(line)
+        start += len(line)
 
 
 def _fenced(text: str, lines: Sequence[Span], number: int) -> int:
