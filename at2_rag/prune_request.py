@@ -229,15 +229,13 @@ class PruneRequest:
 
     def _tokens_of_units(self, numbers: Sequence[int]) -> int:
         spans = kept_spans(self.places, numbers, self._units)
-        return self._count(
-            self._separator.join(
-                self._rendered[index] if own is None else self._trimmed(index, own)
-                for index in dict.fromkeys(self.places[number][0] for number in numbers)
-                for own in (spans[index],)
-            )
-        )
+        indices = dict.fromkeys(self.places[number][0] for number in numbers)
+        shown = (self._shown(index, spans[index]) for index in indices)
+        return self._count(self._separator.join(shown))
 
-    def _trimmed(self, index: int, spans: Sequence[tuple[int, int]]) -> str:
+    def _shown(self, index: int, spans: Sequence[tuple[int, int]] | None) -> str:
+        if spans is None:
+            return self._rendered[index]
         view = self.views[index]
         return Chunk(join_spans(view.text, spans, self._ellipsis), view.title).rendered
 
