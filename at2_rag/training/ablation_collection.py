@@ -18,7 +18,6 @@ import torch
 
 from at2_rag.attention import SpanAttention
 from at2_rag.chunk_states import ChunkState, canonical, encode_prefix, packs
-from at2_rag.chunks import replace_surrogates
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.features import PASSES, Pass
 from at2_rag.prompt import PromptLayout
@@ -230,7 +229,7 @@ class _AblationReader:
             layout = self._model.prompts.independent(example.query, sample.chunks)
         except PromptTooLongError:
             return None
-        if self._plan.reference and (answer := _reference_answer(example)):
+        if self._plan.reference and (answer := example.reference_answer):
             return layout if self._holds(layout, answer) else None
         return layout if question_end(self._answer_model, layout) <= room else None
 
@@ -250,7 +249,7 @@ class _AblationReader:
         workers: Executor,
     ) -> list[str]:
         if self._plan.reference:
-            return [_reference_answer(examples[sample.example]) for sample, _ in samples]
+            return [examples[sample.example].reference_answer for sample, _ in samples]
         return answer_over_states(
             self._answer_model,
             [layout for _, layout in samples],
@@ -265,12 +264,6 @@ class _AblationReader:
         nothing = np.zeros((1, chunks), dtype=bool)
         random = draw_masks(chunks, self._plan.masks, rng)
         return np.concatenate([leave_one_out(chunks), nothing, random])
-
-
-def _reference_answer(example: Example) -> str:
-    """Return the first reference answer not blank, lone surrogates replaced; "" for none."""
-    answers = (replace_surrogates(text).strip() for text in example.answers)
-    return next(filter(None, answers), "")
 
 
 def _to_shard(

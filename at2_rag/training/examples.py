@@ -66,6 +66,12 @@ class Example:
         """The gold chunks, in the file's order."""
         return tuple(chunk for chunk, label in zip(self.chunks, self.labels, strict=True) if label)
 
+    @property
+    def reference_answer(self) -> str:
+        """The first reference answer not blank, lone surrogates replaced; "" for none."""
+        texts = (replace_surrogates(text).strip() for text in self.answers)
+        return next(filter(None, texts), "")
+
 
 @dataclass(frozen=True, slots=True)
 class _BadLine:
