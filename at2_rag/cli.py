@@ -26,7 +26,7 @@ from at2_rag.pruner_options import (
     states_option,
 )
 from at2_rag.result_table import print_result
-from at2_rag.selection import Order, Unit, check_limits
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 
 if TYPE_CHECKING:
     from at2_rag.chunks import ChunkLike
@@ -107,6 +107,14 @@ def main() -> None:
     help="Keep every chunk (or sentence) that this matches in any case.",
 )
 @click.option(
+    "--max-overlap",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=DEFAULT_MAX_OVERLAP,
+    show_default=True,
+    help="Drop chunks (or sentences) of which this share stands in better ones that are kept, "
+    "unless a number, a name or a negation is new; 1 for nothing but what stands there entirely.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -158,6 +166,7 @@ def prune(
     order: Order,
     unit: Unit,
     protect: str | None,
+    max_overlap: float,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
@@ -213,6 +222,7 @@ def prune(
             min_tokens=min_tokens,
             unit=unit,
             protect=protect,
+            max_overlap=max_overlap,
             **limits,
         )
     if as_json:

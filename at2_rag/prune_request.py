@@ -13,7 +13,8 @@ import numpy.typing as npt
 from at2_rag.chunk_arguments import checked_chunks, scored_chunks
 from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
 from at2_rag.protection import Protect, protected_spans
-from at2_rag.selection import Order, Selection, Unit, check_limits, select
+from at2_rag.redundancy import TextNovelty
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Selection, Unit, check_limits, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
 from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_places
@@ -43,9 +44,15 @@ class Limits:
     order: Order = "score"
     unit: Unit = "chunk"
     protect: Protect | None = None
+    max_overlap: float | None = DEFAULT_MAX_OVERLAP
 
     def __post_init__(self) -> None:
-        check_limits(min_tokens=self.min_tokens, unit=self.unit, **self.of_selection)
+        check_limits(
+            min_tokens=self.min_tokens,
+            unit=self.unit,
+            max_overlap=self.max_overlap,
+            **self.of_selection,
+        )
 
     @property
     def of_selection(self) -> dict[str, Any]:
@@ -159,6 +166,7 @@ class PruneRequest:
                 [own.score for own in scored],
                 tokens_of=self._tokens_of,
                 always=[index for index, own in enumerate(self._protected) if own],
+                novelty=self._novelty([(view.text, view.title) for view in self.views]),
                 **self._limits.of_selection,
             )
             tokens_after = self._tokens_of(chosen.kept)
@@ -193,6 +201,12 @@ class PruneRequest:
                 divided,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
+                novelty=self._novelty(
+                    [
+                        (self.views[index].text[start:end], self.views[index].title)
+                        for index, start, end in self.places
+                    ]
+                ),
                 spared=self._spared(),
                 what="sentence",
                 **self._limits.of_selection,
@@ -213,6 +227,13 @@ class PruneRequest:
             notes=self._notes(chosen, additive) if self.places else (_NO_TEXT_NOTE,),
             timings=self._timings(shared),
         )
+
+    def _novelty(self, texts: Sequence[tuple[str, str | None]]) -> TextNovelty | None:
+        """Return what tells which texts, each with its title, say something new."""
+        overlap = self._limits.max_overlap
+        if overlap is None:
+            return None
+        return TextNovelty([text for text, _ in texts], [title for _, title in texts], overlap)
 
     def _spared(self) -> int:
         """Return how many tokens a unit spares at most in a context that has its chunk already."""

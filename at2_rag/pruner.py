@@ -34,7 +34,7 @@ from at2_rag.protection import Protect
 from at2_rag.prune_request import Limits, PruneRequest
 from at2_rag.request_scoring import RequestScoring
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.selection import Order, Unit
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit
 from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
@@ -292,6 +292,7 @@ class AT2Pruner:
         order: Order = "score",
         unit: Unit = "chunk",
         protect: Protect | None = None,
+        max_overlap: float | None = DEFAULT_MAX_OVERLAP,
     ) -> PruneResult:
         """Keep the chunks that matter for the query; at least one limit has to be given.
 
@@ -318,6 +319,10 @@ class AT2Pruner:
             protect: What must be kept whatever the limits say: a regular expression over the
                 chunks' texts, or ranges of characters by a chunk's index. Each chunk (or unit) with
                 a match is kept; it counts to `max_tokens`, but takes up no `top_k` place.
+            max_overlap: Drop a chunk (or unit) of which at least this share, in (0, 1], stands in
+                better ones that are kept, unless a number, a name or a negation is new in it; it
+                takes up no place. What is compared are titles and texts, three words in a row at
+                a time. None to keep duplicates.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -332,6 +337,7 @@ class AT2Pruner:
             order=order,
             unit=unit,
             protect=protect,
+            max_overlap=max_overlap,
         )
         request = self._request(query, chunks, limits)
         return request.without_scores() or self._scoring.results([request])[0]

@@ -12,6 +12,9 @@ Four limits, of which at least one must be given; where several are given, all h
 `max_tokens` a candidate that does not fit is passed over, takes up no `top_k` place, and the next
 one is tried; but where the best candidate does not fit even alone, nothing is kept, since lesser
 chunks in its place would look like an answer to what was asked.
+
+Of candidates that say the same only the best is kept: one that is redundant beside what was taken
+before is passed over likewise, see `redundancy`.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from numbers import Integral, Real
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +32,9 @@ import numpy.typing as npt
 from at2_rag.errors import InputError, ScoringError
 
 Order: TypeAlias = Literal["score", "original"]
+DEFAULT_MAX_OVERLAP = 0.9
+"""Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
+
 Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
@@ -38,6 +44,32 @@ _ROUNDING = 1e-9
 # How much more joining one chunk to a context may save than joining another, in tokens: what is
 # saved is the same for all (what a counter adds around any text), but for merges at the seams.
 _SEAM = 16
+
+
+class Novelty(Protocol):
+    """Tells which chunks, by their indices, say something new beside those taken so far."""
+
+    def is_new(self, index: int) -> bool:
+        """Tell whether a chunk says something new."""
+
+    def take(self, index: int) -> None:
+        """Add a chunk to those taken."""
+
+    def give_back(self, count: int) -> None:
+        """Take back the last so many."""
+
+
+class _AllNew:
+    """Every chunk counts as new."""
+
+    def is_new(self, index: int) -> bool:
+        return True
+
+    def take(self, index: int) -> None:
+        pass
+
+    def give_back(self, count: int) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +96,12 @@ def check_limits(
     min_tokens: int | None = None,
     order: str = "score",
     unit: str = "chunk",
+    max_overlap: float | None = None,
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
-    `min_tokens` is no limit: it tells which contexts need none.
+    `min_tokens` and `max_overlap` are no limits: what they tell is which contexts need none, and
+    which chunks are redundant.
 
     Raises:
         InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
@@ -86,11 +120,12 @@ def check_limits(
         raise InputError(
             f"min_score is {min_score!r}; pass a finite number, or None for no such limit"
         )
-    if keep_mass is not None and not (_is(keep_mass, Real) and 0 < keep_mass <= 1):
-        raise InputError(
-            f"keep_mass is {keep_mass!r}; pass a number above 0 and at most 1, "
-            "or None for no such limit"
-        )
+    for name, share in (("keep_mass", keep_mass), ("max_overlap", max_overlap)):
+        if share is not None and not (_is(share, Real) and 0 < share <= 1):
+            raise InputError(
+                f"{name} is {share!r}; pass a number above 0 and at most 1, "
+                "or None for no such limit"
+            )
     if order not in get_args(Order):
         raise InputError(f"order is {order!r}; pass 'score' or 'original'")
     if unit not in get_args(Unit):
@@ -107,6 +142,7 @@ def select(
     keep_mass: float | None = None,
     order: Order = "score",
     always: Collection[int] = (),
+    novelty: Novelty | None = None,
     spared: int = 0,
     what: str = "chunk",
 ) -> Selection:
@@ -126,6 +162,8 @@ def select(
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
+        novelty: Tells which chunks say something new, none taken yet; others are passed over and
+            take up no place. None if all do.
         spared: Tokens that joining one chunk to a context may save beyond what joining another
             does, besides merges at the seams: a heading that several share, for one.
         what: What is chosen, for the notes.
@@ -147,7 +185,10 @@ def select(
     held = [index for index in listing if index in always]
     eligible = ranking[: _eligible(values[ranking], min_score, keep_mass)].tolist()
     candidates: list[int] = [index for index in eligible if index not in always]
-    kept = candidates[:top_k]
+    novelty = novelty or _AllNew()
+    for index in held:
+        novelty.take(index)
+    kept, passed_over = _distinct(candidates, novelty, top_k)
     why: str | None = None
     if not eligible and values.size:
         why = f"the best score is {values[ranking[0]]}, min_score is {min_score}"
@@ -159,19 +200,49 @@ def select(
         count = _in_order(tokens_of, listing)
         if held and (own := count(held)) > max_tokens:
             kept, why = [], f"it has {own} tokens, max_tokens is {max_tokens}"
-        elif candidates and (best := count([*held, candidates[0]])) > max_tokens:
+        elif kept and (best := count([*held, kept[0]])) > max_tokens:
             beside = " and what is protected have" if held else " alone has"
             kept, why = [], f"the best {what}{beside} {best} tokens, max_tokens is {max_tokens}"
-        elif candidates:
-            slack = _SEAM + spared
-            kept = _fill(candidates, count, held, max_tokens=max_tokens, top_k=top_k, slack=slack)
-    kept_any = "Only what is protected" if held else "Nothing"
+        elif kept:
+            novelty.give_back(len(kept))
+            kept, passed_over = _fill(
+                candidates,
+                count,
+                held,
+                novelty,
+                max_tokens=max_tokens,
+                top_k=top_k,
+                slack=_SEAM + spared,
+            )
+    notes = []
+    if why is not None:
+        notes.append(f"{'Only what is protected' if held else 'Nothing'} was kept: {why}.")
+    elif passed_over:
+        some = f"1 {what} was" if passed_over == 1 else f"{passed_over} {what}s were"
+        notes.append(f"{some} passed over: better ones that are kept say the same.")
     chosen = {*kept, *held}
     return Selection(
         kept=tuple(index for index in listing if index in chosen),
         dropped=tuple(index for index in listing if index not in chosen),
-        notes=() if why is None else (f"{kept_any} was kept: {why}.",),
+        notes=tuple(notes),
     )
+
+
+def _distinct(
+    candidates: Sequence[int], novelty: Novelty, top_k: int | None
+) -> tuple[list[int], int]:
+    """Take candidates in turn; return them, and how many were passed over for saying the same."""
+    kept: list[int] = []
+    passed_over = 0
+    for index in candidates:
+        if len(kept) == top_k:
+            break
+        if novelty.is_new(index):
+            novelty.take(index)
+            kept.append(index)
+        else:
+            passed_over += 1
+    return kept, passed_over
 
 
 def _in_order(
@@ -218,12 +289,13 @@ def _fill(
     candidates: Sequence[int],
     count: Callable[[Sequence[int]], int],
     held: Sequence[int],
+    novelty: Novelty,
     *,
     max_tokens: int,
     top_k: int | None,
     slack: int,
-) -> list[int]:
-    """Take candidates in turn, passing over those that do not fit with what was taken before.
+) -> tuple[list[int], int]:
+    """Do as `_distinct`, passing over those that do not fit with what was taken before, too.
 
     Counting a context costs time in its length, so candidates are tried in blocks: a block that
     fits is taken whole and the next one is twice as long, one that does not is halved. As adding
@@ -232,6 +304,7 @@ def _fill(
     `slack` more) is passed over without counting it together with the rest.
     """
     kept = list(held)
+    passed_over = 0
     places = len(candidates) if top_k is None else top_k
     unseen = ((index, count([index])) for index in candidates)
     waiting: list[tuple[int, int]] = []
@@ -240,11 +313,19 @@ def _fill(
     while wanted := min(size, places + len(held) - len(kept)):
         room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
         waiting = [entry for entry in waiting if entry[1] <= room]
-        missing = max(0, wanted - len(waiting))
-        waiting += islice((entry for entry in unseen if entry[1] <= room), missing)
-        block = waiting[:wanted]
+        fitting = chain(waiting, (entry for entry in unseen if entry[1] <= room))
+        block: list[tuple[int, int]] = []
+        looked_at = end = 0
+        while len(block) < wanted and (entry := next(fitting, None)) is not None:
+            if looked_at == len(waiting):
+                waiting.append(entry)
+            looked_at += 1
+            if novelty.is_new(entry[0]):
+                novelty.take(entry[0])
+                block.append(entry)
+                end = looked_at
         if not block:
-            break
+            return kept, passed_over + looked_at
         trial = kept + [index for index, _ in block]
         tokens = count(trial)
         if joints := len(block) - (not kept):
@@ -252,8 +333,11 @@ def _fill(
         if tokens <= max_tokens:
             kept, used = trial, tokens
             size = 2 * len(block)
-        elif len(block) > 1:
-            size = len(block) // 2
-            continue
-        waiting = waiting[len(block) :]
-    return kept
+        else:
+            novelty.give_back(len(block))
+            if len(block) > 1:
+                size = len(block) // 2
+                continue
+        passed_over += end - len(block)
+        waiting = waiting[end:]
+    return kept, passed_over

@@ -42,7 +42,7 @@ LAYERS: Mapping[str, Layer] = {
             ("trimming",),
         )
     ),
-    "leaves": Layer((("fingerprint", "selection", "token_counting"),), ("values",)),
+    "leaves": Layer((("fingerprint", "redundancy", "selection", "token_counting"),), ("values",)),
     "model": Layer(
         (
             ("stage_progress", "model_folder", "gguf_conversion"),
@@ -97,11 +97,17 @@ LAYERS: Mapping[str, Layer] = {
                 "training.answer_decoding",
                 "training.shared_reading",
                 "training.shards",
+                "training.twins",
                 "training.validation",
             ),
             ("training.ablation",),
             ("training.ablation_validation", "training.collection"),
-            ("training.ablation_collection", "training.answer_features", "training.dev_figures"),
+            (
+                "training.ablation_collection",
+                "training.answer_features",
+                "training.dev_figures",
+                "training.removal_drops",
+            ),
             ("training.gathered_ablations", "training.trainer"),
             ("training.ablation_trainer",),
         ),

@@ -205,9 +205,14 @@ def test_original_order(pruner: AT2Pruner) -> None:
 
 
 def test_equal_chunks_stay_in_input_order(pruner: AT2Pruner) -> None:
-    result = pruner.prune(QUERY, ["same", "other", "same", "same"], top_k=4)
+    given = ["same", "other", "same", "same"]
+    result = pruner.prune(QUERY, given, top_k=4, max_overlap=None)
     assert [s.index for s in result.kept if s.text == "same"] == [0, 2, 3]
     assert len({s.score for s in result.kept if s.text == "same"}) == 1
+    distinct = pruner.prune(QUERY, given, top_k=4)
+    assert sorted(s.index for s in distinct.kept) == [0, 1]
+    assert [s.index for s in distinct.dropped] == [2, 3]
+    assert distinct.notes == ("2 chunks were passed over: better ones that are kept say the same.",)
 
 
 def test_min_score_takes_its_own_value(pruner: AT2Pruner) -> None:

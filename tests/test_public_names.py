@@ -52,6 +52,7 @@ def test_names_that_are_not_there() -> None:
 LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", "on_error"]
 LOADING += ["chunk_states"]
 LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order", "unit", "protect"]
+LIMITS += ["max_overlap"]
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_long_titles_shared_by_sentences_keep_none_of_them_out(model: Any) -> No
                 kept.append((index, text))
             elif not kept:
                 break
-        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence", max_overlap=None)
         assert pieces(result) == set(kept)
 
 
@@ -292,3 +292,15 @@ def test_json_has_what_was_kept(model: Any) -> None:
 def test_unusable_arguments(model: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(model).prune(QUERY, CHUNKS, top_k=1, **arguments)
+
+
+def test_a_sentence_that_two_chunks_share_is_kept_once(model: Any) -> None:
+    shared = "The bridge over the river was built in the year of the great flood."
+    chunks = [f"{shared} Emma came later.", f"Nobody saw the moon. {shared}"]
+    pruner = make(model)
+    found = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence")
+    assert sum(shared in text for text in found.texts) == 1
+    assert "".join(found.texts).count("Emma came later.") == 1
+    assert "".join(found.texts).count("Nobody saw the moon.") == 1
+    every = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence", max_overlap=None)
+    assert sum(shared in text for text in every.texts) == 2

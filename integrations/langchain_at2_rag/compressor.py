@@ -14,7 +14,7 @@ from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.default_pruner import default_pruner
 from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order, Unit, check_limits
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 
 DEFAULT_TOP_N = 3
 
@@ -46,6 +46,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             `metadata["kept_spans"]` says where in the document's own text that stands: a list of
             `[start, end]`.
         protect: A regular expression; each document (or sentence) with a match is kept in any case.
+        max_overlap: Drop documents (or sentences) of which this share stands in better ones that
+            are kept, unless a number, a name or a negation is new; None to keep duplicates.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -61,6 +63,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
+    max_overlap: float | None = DEFAULT_MAX_OVERLAP
     title_key: str | None = "title"
 
     @model_validator(mode="after")
@@ -114,6 +117,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             "order": self.order,
             "unit": self.unit,
             "protect": self.protect,
+            "max_overlap": self.max_overlap,
         }
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:

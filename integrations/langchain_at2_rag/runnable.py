@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.errors import InputError
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order, Unit
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit
 from langchain_at2_rag.compressor import AT2DocumentCompressor
 
 
@@ -25,6 +25,7 @@ def pruning_runnable(
     order: Order = "score",
     unit: Unit = "chunk",
     protect: str | None = None,
+    max_overlap: float | None = DEFAULT_MAX_OVERLAP,
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -47,6 +48,7 @@ def pruning_runnable(
         order=order,
         unit=unit,
         protect=protect,
+        max_overlap=max_overlap,
         title_key=title_key,
     )
 

@@ -14,7 +14,7 @@ from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
 from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order, Unit, check_limits
+from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 from llama_index_at2_rag.nodes import as_chunk, copy_of
 from llama_index_at2_rag.rerank_events import rerank_events
 
@@ -41,18 +41,18 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         pruner: The pruner; None for that of the default model, loaded on first use and shared
             by the process. Not part of the serialised settings.
         top_n: Keep at most this many nodes, or sentences.
-        max_tokens: Keep at most this many tokens, titles and separators included, by the
-            pruner's token counter.
+        max_tokens: Keep at most this many tokens, titles and separators included.
         min_score: Keep nodes scored at least this high.
         keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
-        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
-            limits only `max_tokens` holds then.
+        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored.
         order: `"score"` for best first, `"original"` for the retriever's order.
         unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all nodes, and only
             those that matter are kept of a node. Its text is then what is kept, and
             `metadata["kept_spans"]` (hidden from the LLM and from embeddings) says where in the
             node's own text that stands: a list of `[start, end]`. Metadata is never cut.
         protect: A regular expression; each node (or sentence) with a match is kept in any case.
+        max_overlap: Drop nodes (or sentences) of which this share stands in better ones
+            that are kept, unless a number, a name or a negation is new; None to keep duplicates.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
             `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.
@@ -69,6 +69,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
+    max_overlap: float | None = DEFAULT_MAX_OVERLAP
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 
@@ -123,6 +124,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             "order": self.order,
             "unit": self.unit,
             "protect": self.protect,
+            "max_overlap": self.max_overlap,
         }
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:

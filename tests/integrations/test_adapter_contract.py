@@ -154,14 +154,17 @@ def test_a_blank_query_is_refused(
         asyncio.run(framework.aprune(adapter, query, items))
 
 
-def test_duplicates_are_all_kept_in_the_order_they_came(
+def test_duplicates_are_kept_in_the_order_they_came_where_that_is_asked_for(
     framework: Framework, pruner: AT2Pruner
 ) -> None:
     items = [framework.item(Passage("The same words.", id=str(n))) for n in range(4)]
     items.append(items[1])
-    kept = framework.prune(framework.adapter(pruner=pruner, top_n=99), QUERY, items)
+    adapter = framework.adapter(pruner=pruner, top_n=99, max_overlap=None)
+    kept = framework.prune(adapter, QUERY, items)
     assert [framework.id(item) for item in kept] == ["0", "1", "2", "3", "1"]
     assert len({framework.score(item) for item in kept}) == 1
+    kept = framework.prune(framework.adapter(pruner=pruner, top_n=99), QUERY, items)
+    assert [framework.id(item) for item in kept] == ["0"]
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -187,7 +190,7 @@ def test_the_title_is_read_with_the_text(framework: Framework, pruner: AT2Pruner
     items = [framework.item(passage) for passage in passages]
 
     def scores(**settings: Any) -> dict[str | None, float | None]:
-        adapter = framework.adapter(pruner=pruner, top_n=9, **settings)
+        adapter = framework.adapter(pruner=pruner, top_n=9, max_overlap=None, **settings)
         return {framework.id(i): framework.score(i) for i in framework.prune(adapter, QUERY, items)}
 
     titled = scores()
