@@ -197,8 +197,9 @@ class PruneResult:
             the pruner's token counter.
         tokens_after: The same for the kept chunks; equals the count of `context`.
         separator: What stands between two chunks of the context.
-        timings: Seconds per stage: `count`, `layout`, `encode` and `question` (or in their place
-            `joint`), `select`; and the `total`. A stage that didn't run is not there.
+        timings: Seconds per stage: `count`, `layout`, `wait` (for other threads that read),
+            `encode` and `question` (or in their place `joint`), `select`; and the `total`. A stage
+            that didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
         error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
         skipped: Whether the context was so small that it was kept as it is, see `min_tokens` of

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +41,9 @@ Floats = npt.NDArray[np.float64]
 class SourceScorer:
     """Scores chunks, or their sentences, by the attention that a question's tokens pay to them.
 
-    Thread-safe: the prefix is read once, under a lock, and nothing else changes.
+    Thread-safe: the prefix is read once, under a lock, and nothing else changes. Of many threads
+    only so many read at a time as keep the cores busy; the others wait for their turn, so that
+    memory doesn't grow with their number.
 
     Args:
         model: The scoring model, cut to the layers of the head weights.
@@ -60,6 +64,8 @@ class SourceScorer:
         self._states, self._scope = states, scope
         self._prefix: ChunkState | None = None
         self._prefix_lock = threading.Lock()
+        # One more than have cores to themselves: while it is in Python, another multiplies.
+        self._turns = threading.Semaphore(1 + _cores() // torch.get_num_threads())
 
     def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> Floats:
         """Return one finite score a chunk; that of its best window where it has several.
@@ -123,7 +129,7 @@ class SourceScorer:
         """
         attention: list[dict[Pass, SpanAttention]]
         if self._weights.reading == "joint":
-            with watch.stage("joint"):
+            with self._turn(watch), watch.stage("joint"):
                 attention = [{"joint": own} for own in self._model.read_joint(layouts)]
         else:
             passes = self._passes
@@ -156,7 +162,7 @@ class SourceScorer:
                 "out, or use head weights for independent reading"
             )
         sources = list(dict.fromkeys(self._model.prompts.windows(chunks)[0]))
-        with torch.inference_mode():
+        with self._turn(Stopwatch()), torch.inference_mode():
             prefix = self._prefix_state()
             encode_sources(self._model, prefix, sources, store=self._states, scope=self._scope)
 
@@ -207,7 +213,7 @@ class SourceScorer:
         prompts, sources = self._model.prompts, len(layout.source_ids)
         if self._weights.reading == "joint":
             spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
-            with watch.stage("joint"):
+            with self._turn(watch), watch.stage("joint"):
                 [read] = self._model.read_joint([layout], spans=[spans])
             scores = self._scores({"joint": read.part(0, sources)}, layout.owners, len(chunks))
             units: dict[Pass, SpanAttention] = {"joint": read.part(sources, len(spans))}
@@ -239,7 +245,7 @@ class SourceScorer:
         self, wanted: Sequence[LayoutPasses], watch: Stopwatch
     ) -> list[dict[Pass, SpanAttention]]:
         """Read layouts, with states from the store where there is one, and left there."""
-        with torch.inference_mode():
+        with self._turn(watch), torch.inference_mode():
             with watch.stage("encode"):
                 prefix, states = self._prefix_state(), None
                 if self._states is not None:
@@ -269,8 +275,26 @@ class SourceScorer:
         np.maximum.at(scores, np.array(owners), by_source)
         return scores
 
+    @contextmanager
+    def _turn(self, watch: Stopwatch) -> Iterator[None]:
+        """Wait until few enough threads are reading."""
+        if not self._turns.acquire(blocking=False):
+            with watch.stage("wait"):
+                self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
+
     def _prefix_state(self) -> ChunkState:
         with self._prefix_lock:
             if self._prefix is None:
                 self._prefix = encode_prefix(self._model)
             return self._prefix
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

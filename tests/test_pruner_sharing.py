@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from at2_rag import AT2Pruner
 from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import ScoringError
 from at2_rag.head_weights import HeadWeights
+from at2_rag.scoring_model import ScoringModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -147,6 +152,39 @@ def test_eight_threads_get_what_one_gets(model: Any, reading: Any) -> None:
     alone = make(model, pruner.head_weights)
     for request, found in zip(requests, together, strict=True):
         assert found == pytest.approx(scores(alone, *request), abs=1e-5)
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
+    model: Any, reading: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.source_scorer._cores", lambda: 2 * torch.get_num_threads())
+    pruner = make(model, reading=reading)
+    inside: Counter[int] = Counter()  # by thread: one may have several passes under way
+    most = 0
+    lock, entered = threading.Lock(), threading.Barrier(3)
+    original = ScoringModel.run
+
+    def run(self: ScoringModel, *args: Any, **kwargs: Any) -> None:
+        nonlocal most
+        with lock:
+            inside[threading.get_ident()] += 1
+            most = max(most, len(+inside))
+        with suppress(threading.BrokenBarrierError):
+            entered.wait(0.2)  # three come together; a fourth would be seen, too
+        time.sleep(0.02)
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            with lock:
+                inside[threading.get_ident()] -= 1
+
+    monkeypatch.setattr(ScoringModel, "run", run)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: pruner.prune(QUERY, CHUNKS, top_k=1), range(8)))
+    assert most == 3
+    waits = [own.timings["wait"] for own in found if "wait" in own.timings]
+    assert waits and all(wait > 0 for wait in waits)
 
 
 def test_the_number_of_torch_threads_is_the_callers(model: Any) -> None:
