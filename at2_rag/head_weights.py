@@ -23,6 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from at2_rag.calibration import Calibration
 from at2_rag.errors import (
     AT2Error,
     HeadWeightsError,
@@ -70,6 +71,7 @@ class HeadWeights:
         provenance: For people: model id and revision, data, command, seed, figures.
         target_rule: Whose attention they are for, see `TargetRule`.
         score_scale: What the scores are, see `ScoreScale`.
+        calibration: Makes probabilities of the scores; None if they weren't calibrated.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
@@ -84,6 +86,7 @@ class HeadWeights:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     target_rule: TargetRule = "question"
     score_scale: ScoreScale = "logit"
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -187,6 +190,8 @@ class HeadWeights:
             "sha256": hashlib.sha256(weights).hexdigest(),
             "provenance": dict(self.provenance),
         }
+        if self.calibration is not None:
+            description["calibration"] = self.calibration.to_dict()
         write_whole(folder / WEIGHTS_FILE, weights)
         write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
@@ -234,6 +239,9 @@ class HeadWeights:
                 provenance=dict(description["provenance"]),
                 target_rule=description["target_rule"],
                 score_scale=_score_scale(description),
+                calibration=Calibration.from_dict(description["calibration"])
+                if "calibration" in description
+                else None,
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(

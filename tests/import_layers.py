@@ -54,7 +54,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "lockstep", "model_loading", "span_reading", "text_encoder"),
+            ("attention", "calibration", "lockstep", "model_loading", "span_reading", "text_encoder"),
             ("prompt",),
             ("scoring_model",),
             ("chunk_states", "features"),
@@ -100,7 +100,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.twins",
                 "training.validation",
             ),
-            ("training.ablation",),
+            ("training.ablation", "training.calibration_fit"),
             ("training.ablation_validation", "training.collection"),
             (
                 "training.ablation_collection",
