@@ -67,7 +67,8 @@ class Calibration:
         Args:
             scores: [S], the scores of all of the call's chunks.
         """
-        return _logistic(chunk_terms(scores) @ np.array(self.chunk[:-1]) + self.chunk[-1])
+        logits: Floats = chunk_terms(scores) @ np.array(self.chunk[:-1]) + self.chunk[-1]
+        return np.exp(-np.logaddexp(0.0, -logits))
 
     def supported(self, scores: npt.ArrayLike) -> float:
         """Return the probability that the answer stands in any chunk of a call; 0 without chunks.
@@ -77,7 +78,8 @@ class Calibration:
         """
         if not np.size(scores):
             return 0.0
-        return float(_logistic(call_terms(scores) @ np.array(self.call[:-1]) + self.call[-1]))
+        logit = call_terms(scores) @ np.array(self.call[:-1]) + self.call[-1]
+        return float(np.exp(-np.logaddexp(0.0, -logit)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -122,7 +124,3 @@ def call_terms(scores: npt.ArrayLike) -> Floats:
 def _log_sum(values: Floats) -> float:
     """Return the log-sum-exp of all values; of none that of nothing."""
     return float(np.logaddexp.reduce(values)) if values.size else -math.inf
-
-
-def _logistic(values: Any) -> Any:
-    return np.exp(-np.logaddexp(0.0, -values))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.calibration import Calibration
 from at2_rag.chunks import Chunk, ChunkLike, ScoredChunk, as_chunk
 from at2_rag.errors import InputError
 
@@ -41,10 +42,25 @@ def chunk_batches(chunks: Iterable[ChunkLike], size: int) -> Iterator[list[Chunk
 
 
 def scored_chunks(
-    given: Sequence[Any], views: Sequence[Chunk], scores: npt.NDArray[np.float64]
+    given: Sequence[Any],
+    views: Sequence[Chunk],
+    scores: npt.NDArray[np.float64],
+    calibration: Calibration | None = None,
 ) -> tuple[ScoredChunk, ...]:
-    """Return the caller's objects with their scores [S], in order."""
+    """Return the caller's objects with their scores [S], and probabilities if they have any."""
+    probabilities: Sequence[float | None] = [None] * len(given)
+    if calibration is not None:
+        probabilities = calibration.probabilities(scores).tolist()
     return tuple(
-        ScoredChunk(chunk=chunk, score=float(score), index=index, text=view.text, title=view.title)
-        for index, (chunk, view, score) in enumerate(zip(given, views, scores, strict=True))
+        ScoredChunk(
+            chunk=chunk,
+            score=float(score),
+            index=index,
+            text=view.text,
+            title=view.title,
+            probability=probability,
+        )
+        for index, (chunk, view, score, probability) in enumerate(
+            zip(given, views, scores, probabilities, strict=True)
+        )
     )

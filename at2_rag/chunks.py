@@ -20,7 +20,7 @@ from at2_rag.sentences import LINE_BREAK
 DEFAULT_SEPARATOR = "\n\n"
 DEFAULT_ELLIPSIS = "…"
 
-_OWN_FIELDS = ("index", "score", "spans", "kept_text")
+_OWN_FIELDS = ("index", "score", "probability", "spans", "kept_text")
 """Names of a result's fields that a caller's mapping may have, too."""
 
 
@@ -134,6 +134,8 @@ class ScoredChunk:
         spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
             `text` that are kept, ascending; None where all of it is.
         ellipsis: What stands for what is left out between two of them.
+        probability: How likely it is that the answer suffers without the chunk, in [0, 1]; None
+            where the head weights aren't calibrated, or nothing was scored.
     """
 
     chunk: Any = field(hash=False)
@@ -143,6 +145,12 @@ class ScoredChunk:
     title: str | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     ellipsis: str = DEFAULT_ELLIPSIS
+    probability: float | None = None
+
+    @property
+    def relevance(self) -> float:
+        """The probability where there is one, else the score: what `min_score` is held against."""
+        return self.score if self.probability is None else self.probability
 
     @property
     def kept_text(self) -> str:
@@ -159,8 +167,9 @@ class ScoredChunk:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
 
-        Of a trimmed chunk `spans` and `kept_text` are there, too. Where a mapping has one of these
-        (but title and text) of its own, a retriever's score, say, it is under `given`, by its name.
+        Where there is one `probability` is there, too, and of a trimmed chunk `spans` and
+        `kept_text`. Where a mapping has one of these (but title and text) of its own, a retriever's
+        score, say, it is under `given`, by its name.
         """
         fields: dict[str, Any] = {
             "index": self.index,
@@ -168,6 +177,8 @@ class ScoredChunk:
             "title": self.title,
             "text": self.text,
         }
+        if self.probability is not None:
+            fields["probability"] = self.probability
         if self.spans is not None:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
         if isinstance(self.chunk, Mapping):
@@ -204,6 +215,8 @@ class PruneResult:
         error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
         skipped: Whether the context was so small that it was kept as it is, see `min_tokens` of
             `AT2Pruner.prune`.
+        supported: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
+            where the head weights aren't calibrated, or nothing was scored.
     """
 
     query: str
@@ -216,6 +229,7 @@ class PruneResult:
     notes: tuple[str, ...] = ()
     error: str | None = None
     skipped: bool = False
+    supported: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timings", dict(self.timings))
@@ -282,6 +296,7 @@ class PruneResult:
             "notes": list(self.notes),
             "error": self.error,
             "skipped": self.skipped,
+            "supported": self.supported,
         }
 
     def to_json(self, *, indent: int | None = None) -> str:

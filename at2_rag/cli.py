@@ -17,6 +17,7 @@ from at2_rag import __version__
 from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
 from at2_rag.passage_files import Format, parse_passages, read_passages
 from at2_rag.protection import pattern_of
 from at2_rag.pruner_options import (
@@ -26,7 +27,6 @@ from at2_rag.pruner_options import (
     states_option,
 )
 from at2_rag.result_table import print_result
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 
 if TYPE_CHECKING:
     from at2_rag.chunks import ChunkLike
@@ -82,6 +82,12 @@ def main() -> None:
     help="Keep the fewest chunks (or sentences) that hold this share of the relevance.",
 )
 @click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="Keep the fewest chunks (or sentences) beside which no more than so many that matter are "
+    "to be expected; with calibrated head weights.",
+)
+@click.option(
     "--min-tokens",
     type=click.IntRange(min=1),
     help="Keep a context of at most so many tokens as it is, without scoring; of the limits only "
@@ -113,6 +119,14 @@ def main() -> None:
     show_default=True,
     help="Drop chunks (or sentences) of which this share stands in better ones that are kept, "
     "unless a number, a name or a negation is new; 1 for nothing but what stands there entirely.",
+)
+@click.option(
+    "--on-unsupported",
+    type=click.Choice(get_args(OnUnsupported)),
+    default="flag",
+    show_default=True,
+    help="Where most likely no chunk holds the answer: say so, keep one at most, or none; the last "
+    "two with calibrated head weights.",
 )
 @click.option(
     "--format",
@@ -167,12 +181,14 @@ def prune(
     unit: Unit,
     protect: str | None,
     max_overlap: float,
+    on_unsupported: OnUnsupported,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
     max_tokens: int | None,
     min_score: float | None,
     keep_mass: float | None,
+    tolerance: float | None,
     min_tokens: int | None,
     tokens_per_second: float | None,
     price: float | None,
@@ -187,8 +203,8 @@ def prune(
     a folder of text files (one chunk a file), or - for standard input, the default. Files may be
     gzipped.
 
-    At least one of --top-k, --max-tokens, --min-score and --keep-mass must be given; of several,
-    all hold.
+    At least one of --top-k, --max-tokens, --min-score, --keep-mass and --tolerance must be given;
+    of several, all hold.
 
     Where `at2-rag index` has kept chunk states, or with --states, they are reused, and those of
     new chunks are kept as well.
@@ -198,6 +214,7 @@ def prune(
         "max_tokens": max_tokens,
         "min_score": min_score,
         "keep_mass": keep_mass,
+        "tolerance": tolerance,
     }
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     told = any(rate is not None for rate in rates.values())
@@ -223,6 +240,7 @@ def prune(
             unit=unit,
             protect=protect,
             max_overlap=max_overlap,
+            on_unsupported=on_unsupported,
             **limits,
         )
     if as_json:
@@ -244,7 +262,7 @@ def _check_usage(limits: dict[str, Any], query: str, protect: str | None) -> Non
     if all(limit is None for limit in limits.values()):
         raise click.UsageError(
             "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
-            "--keep-mass."
+            "--keep-mass, --tolerance."
         )
     try:
         check_limits(**limits)

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.calibration import Calibration
 from at2_rag.chunk_arguments import checked_chunks, scored_chunks
 from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
-from at2_rag.protection import Protect, protected_spans
+from at2_rag.limits import UNSUPPORTED_BELOW, Limits
+from at2_rag.protection import protected_spans
 from at2_rag.redundancy import TextNovelty
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Selection, Unit, check_limits, select
+from at2_rag.selection import Selection, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
-from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_places
+from at2_rag.trimming import (
+    divide_probabilities,
+    divide_scores,
+    kept_spans,
+    protected_units,
+    unit_places,
+)
+
+Floats = npt.NDArray[np.float64]
+
+_LEAST = 1e-300
+"""Least probability that has a logarithm."""
 
 _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
@@ -26,44 +40,6 @@ _KEEP_MASS_NOTE = (
 _NO_TEXT_NOTE = (
     "Nothing was kept: no chunk has any text, and of a chunk without there are no sentences."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept; see `AT2Pruner.prune`.
-
-    Raises:
-        InputError: As `selection.check_limits`.
-    """
-
-    top_k: int | None = None
-    max_tokens: int | None = None
-    min_score: float | None = None
-    keep_mass: float | None = None
-    min_tokens: int | None = None
-    order: Order = "score"
-    unit: Unit = "chunk"
-    protect: Protect | None = None
-    max_overlap: float | None = DEFAULT_MAX_OVERLAP
-
-    def __post_init__(self) -> None:
-        check_limits(
-            min_tokens=self.min_tokens,
-            unit=self.unit,
-            max_overlap=self.max_overlap,
-            **self.of_selection,
-        )
-
-    @property
-    def of_selection(self) -> dict[str, Any]:
-        """The arguments of `selection.select`."""
-        return {
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "min_score": self.min_score,
-            "keep_mass": self.keep_mass,
-            "order": self.order,
-        }
 
 
 class PruneRequest:
@@ -76,6 +52,8 @@ class PruneRequest:
         count: Counts tokens.
         separator: What stands between two chunks of the context.
         ellipsis: What stands for what is left out of a chunk.
+        additive: Whether scores add up and are no logits.
+        calibration: Makes probabilities of scores; None if they aren't calibrated.
         alone: Whether nothing else is done meanwhile, so that all time that passes is its own.
 
     Attributes:
@@ -99,6 +77,8 @@ class PruneRequest:
         count: TokenCounter,
         separator: str,
         ellipsis: str = DEFAULT_ELLIPSIS,
+        additive: bool = False,
+        calibration: Calibration | None = None,
         alone: bool = True,
     ) -> None:
         self.query = query
@@ -106,6 +86,7 @@ class PruneRequest:
         self.watch = Stopwatch()
         self._limits, self._count, self._separator = limits, count, separator
         self._alone, self._ellipsis = alone, ellipsis
+        self._additive, self._calibration = additive, calibration
         self._protected = protected_spans(self.views, limits.protect)
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
@@ -146,45 +127,35 @@ class PruneRequest:
         reason = f"{type(error).__name__}: {error}"
         return self._all_kept(note, error=reason, timings=self._timings(shared))
 
-    def with_scores(
-        self,
-        scores: npt.NDArray[np.float64],
-        *,
-        shared: Mapping[str, float],
-        additive: bool,
-    ) -> PruneResult:
+    def with_scores(self, scores: Floats, *, shared: Mapping[str, float]) -> PruneResult:
         """Return what is kept by scores [S].
 
         Args:
             scores: One a chunk.
             shared: Seconds a stage of this request's part in what was done for one or several.
-            additive: Whether scores add up and are no logits.
         """
-        scored = scored_chunks(self._given, self.views, scores)
+        scored = scored_chunks(self._given, self.views, scores, self._calibration)
         with self.watch.stage("select"):
-            chosen = select(
-                [own.score for own in scored],
+            chosen = self._select(
+                scores,
+                None if self._calibration is None else self._calibration.probabilities(scores),
+                self._supported(scores),
                 tokens_of=self._tokens_of,
                 always=[index for index, own in enumerate(self._protected) if own],
                 novelty=self._novelty([(view.text, view.title) for view in self.views]),
-                **self._limits.of_selection,
             )
             tokens_after = self._tokens_of(chosen.kept)
         return self._result(
             tuple(scored[index] for index in chosen.kept),
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
-            notes=self._notes(chosen, additive),
+            notes=chosen.notes,
+            supported=self._supported(scores),
             timings=self._timings(shared),
         )
 
     def with_unit_scores(
-        self,
-        scores: npt.NDArray[np.float64],
-        unit_scores: npt.NDArray[np.float64],
-        *,
-        shared: Mapping[str, float],
-        additive: bool,
+        self, scores: Floats, unit_scores: Floats, *, shared: Mapping[str, float]
     ) -> PruneResult:
         """Return what is kept of the chunks by scores of their units [U].
 
@@ -192,13 +163,20 @@ class PruneRequest:
             scores: As in `with_scores`.
             unit_scores: One for each of `places`, by the same head weights.
             shared: As in `with_scores`.
-            additive: As in `with_scores`.
         """
-        scored = scored_chunks(self._given, self.views, scores)
+        scored = scored_chunks(self._given, self.views, scores, self._calibration)
         with self.watch.stage("select"):
-            divided = divide_scores(scores, unit_scores, self.places, additive=additive)
-            chosen = select(
+            likely = None
+            divided = divide_scores(scores, unit_scores, self.places, additive=self._additive)
+            if self._calibration is not None:
+                likely = divide_probabilities(
+                    self._calibration.probabilities(scores), unit_scores, self.places
+                )
+                divided = np.log(np.maximum(likely, _LEAST))
+            chosen = self._select(
                 divided,
+                likely,
+                self._supported(scores),
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
                 novelty=self._novelty(
@@ -209,7 +187,6 @@ class PruneRequest:
                 ),
                 spared=self._spared(),
                 what="sentence",
-                **self._limits.of_selection,
             )
             tokens_after = self._tokens_of_units(chosen.kept)
         spans = kept_spans(self.places, chosen.kept, self._units)
@@ -224,9 +201,37 @@ class PruneRequest:
             ),
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
-            notes=self._notes(chosen, additive) if self.places else (_NO_TEXT_NOTE,),
+            notes=chosen.notes if self.places else (_NO_TEXT_NOTE,),
+            supported=self._supported(scores),
             timings=self._timings(shared),
         )
+
+    def _supported(self, scores: Floats) -> float | None:
+        return None if self._calibration is None else self._calibration.supported(scores)
+
+    def _select(
+        self, scores: Floats, likely: Floats | None, supported: float | None, **given: Any
+    ) -> Selection:
+        """Choose by the limits, and by what is to be done where nothing seems to help.
+
+        Args:
+            scores: Of chunks or units.
+            likely: Their probabilities; None if there are none.
+            supported: How likely it is that anything helps; None if that isn't known.
+            given: Further arguments of `select`.
+        """
+        limits, notes = self._limits.of_selection, []
+        if supported is not None and supported < UNSUPPORTED_BELOW:
+            notes.append(f"Most likely no chunk holds the answer: supported is {supported:.2f}.")
+            if self._limits.on_unsupported == "keep_best":
+                limits["top_k"] = 1
+            elif self._limits.on_unsupported == "keep_none":
+                limits["min_score"], likely = math.nextafter(float(scores.max()), math.inf), None
+                limits["tolerance"] = limits["keep_mass"] = None
+        if self._additive and likely is None and limits["keep_mass"] is not None:
+            notes.append(_KEEP_MASS_NOTE)
+        chosen = select(scores, probabilities=likely, **given, **limits)
+        return replace(chosen, notes=(*chosen.notes, *notes))
 
     def _novelty(self, texts: Sequence[tuple[str, str | None]]) -> TextNovelty | None:
         """Return what tells which texts, each with its title, say something new."""
@@ -243,10 +248,6 @@ class PruneRequest:
         return max(map(self._count, titles), default=0) + self._count(
             f"{self._separator} {self._ellipsis} "
         )
-
-    def _notes(self, chosen: Selection, additive: bool) -> tuple[str, ...]:
-        odd = additive and self._limits.keep_mass is not None
-        return (*chosen.notes, _KEEP_MASS_NOTE) if odd else chosen.notes
 
     def _tokens_of_units(self, numbers: Sequence[int]) -> int:
         spans = kept_spans(self.places, numbers, self._units)

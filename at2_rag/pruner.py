@@ -16,25 +16,19 @@ import torch
 
 from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import (
-    DEFAULT_ELLIPSIS,
-    DEFAULT_SEPARATOR,
-    ChunkLike,
-    PruneResult,
-    ScoredChunk,
-)
+from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
 from at2_rag.citations import ScoredSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint, states_scope
 from at2_rag.head_weights import UNIFORM, HeadWeights
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, Limits, OnUnsupported, Order, Unit
 from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model_loading import load_model, torch_dtype_of
 from at2_rag.protection import Protect
-from at2_rag.prune_request import Limits, PruneRequest
+from at2_rag.prune_request import PruneRequest
 from at2_rag.request_scoring import RequestScoring
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit
 from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
@@ -146,11 +140,7 @@ class AT2Pruner:
         self._scorer = SourceScorer(
             self.scoring_model, self.head_weights, states=chunk_states, scope=scope
         )
-        self._scoring = RequestScoring(
-            self._scorer,
-            additive=self.head_weights.score_scale == "additive",
-            keep_all=on_error == "keep_all",
-        )
+        self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
 
     @classmethod
     def from_pretrained(
@@ -180,10 +170,10 @@ class AT2Pruner:
             dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
                 device computes it natively, else float32.
             token_counter: As in the constructor.
-            separator: As in the constructor.
-            ellipsis: As in the constructor.
-            on_error: As in the constructor.
-            chunk_states: As in the constructor.
+            separator: As in the constructor, like all that follow.
+            ellipsis: See there.
+            on_error: See there.
+            chunk_states: See there.
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
@@ -228,7 +218,8 @@ class AT2Pruner:
             ScoringError: If the model's numbers overflowed.
         """
         given, views = checked_chunks(query, chunks)
-        return scored_chunks(given, views, self._scorer.chunks(query, views, Stopwatch()))
+        scores = self._scorer.chunks(query, views, Stopwatch())
+        return scored_chunks(given, views, scores, self.head_weights.calibration)
 
     def score_sentences(
         self, query: str, chunks: Iterable[ChunkLike]
@@ -288,13 +279,18 @@ class AT2Pruner:
         max_tokens: int | None = None,
         min_score: float | None = None,
         keep_mass: float | None = None,
+        tolerance: float | None = None,
         min_tokens: int | None = None,
         order: Order = "score",
         unit: Unit = "chunk",
         protect: Protect | None = None,
         max_overlap: float | None = DEFAULT_MAX_OVERLAP,
+        on_unsupported: OnUnsupported = "flag",
     ) -> PruneResult:
-        """Keep the chunks that matter for the query; at least one limit has to be given.
+        """Keep the chunks that matter for the query.
+
+        At least one limit has to be given, unless the head weights are calibrated: then
+        `tolerance` is the limit, at `limits.DEFAULT_TOLERANCE`.
 
         With `unit="sentence"` the limits choose among units of the chunks' texts: sentences,
         and tables, lists, blocks of code and headings with what they are over, which are kept whole
@@ -307,10 +303,15 @@ class AT2Pruner:
             chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
             top_k: Keep at most so many.
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
-            min_score: Keep only chunks with at least this score.
-            keep_mass: Keep the smallest set whose share of the softmax over the scores reaches
-                this, in (0, 1]. Means little where `head_weights.score_scale` is "additive", as
-                with "uniform": such scores are not logits. The result's notes say so.
+            min_score: Keep only chunks with at least this probability, or score where the head
+                weights aren't calibrated.
+            keep_mass: Keep the smallest set whose share reaches this, in (0, 1]: of the sum of all
+                probabilities, or of the softmax over the scores where the head weights aren't
+                calibrated. That means little where `head_weights.score_scale` is "additive",
+                as with "uniform": such scores are not logits. The result's notes say so.
+            tolerance: Keep the smallest set, at least one, such that no more than so many chunks
+                that matter are to be expected among the rest: the sum of their probabilities.
+                Only with calibrated head weights.
             min_tokens: Keep a context of at most so many tokens as it is, without scoring: there
                 is little to save. Of the limits only `max_tokens` holds then. None to score in any
                 case.
@@ -323,6 +324,10 @@ class AT2Pruner:
                 better ones that are kept, unless a number, a name or a negation is new in it; it
                 takes up no place. What is compared are titles and texts, three words in a row at
                 a time. None to keep duplicates.
+            on_unsupported: What is kept where `PruneResult.supported` is below .5, so that most
+                likely no chunk holds the answer: "flag" (what the limits say; a note tells),
+                "keep_best" (one at most) or "keep_none" (nothing but what is protected). The last
+                two only with calibrated head weights.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -333,11 +338,14 @@ class AT2Pruner:
             max_tokens=max_tokens,
             min_score=min_score,
             keep_mass=keep_mass,
+            tolerance=tolerance,
             min_tokens=min_tokens,
             order=order,
             unit=unit,
             protect=protect,
             max_overlap=max_overlap,
+            on_unsupported=on_unsupported,
+            calibrated=self.head_weights.calibration is not None,
         )
         request = self._request(query, chunks, limits)
         return request.without_scores() or self._scoring.results([request])[0]
@@ -364,7 +372,7 @@ class AT2Pruner:
                 "protect names ranges of characters, which belong to one request's chunks; pass a "
                 "regular expression, or prune one by one"
             )
-        own = Limits(**limits)
+        own = Limits(**limits, calibrated=self.head_weights.calibration is not None)
         asked = [self._request(query, chunks, own, alone=False) for query, chunks in requests]
         results = [request.without_scores() for request in asked]
         waiting = [own for own, result in zip(asked, results, strict=True) if result is None]
@@ -381,5 +389,7 @@ class AT2Pruner:
             count=self._count,
             separator=self.separator,
             ellipsis=self.ellipsis,
+            additive=self.head_weights.score_scale == "additive",
+            calibration=self.head_weights.calibration,
             alone=alone,
         )

@@ -19,12 +19,11 @@ class RequestScoring:
 
     Args:
         scorer: Scores chunks, and units of their texts.
-        additive: Whether its scores add up and are no logits.
         keep_all: Whether a request that can't be scored keeps all its chunks; else it raises.
     """
 
-    def __init__(self, scorer: SourceScorer, *, additive: bool, keep_all: bool) -> None:
-        self._scorer, self._additive, self._keep_all = scorer, additive, keep_all
+    def __init__(self, scorer: SourceScorer, *, keep_all: bool) -> None:
+        self._scorer, self._keep_all = scorer, keep_all
 
     def results(self, requests: Sequence[PruneRequest]) -> list[PruneResult]:
         """Return the requests' results, in order; several are scored in the same passes.
@@ -70,7 +69,7 @@ class RequestScoring:
             }
         shared = watch.part(len(requests))
         return {
-            place: own.with_scores(found, shared=shared, additive=self._additive)
+            place: own.with_scores(found, shared=shared)
             for (place, own), found in zip(requests.items(), scores, strict=True)
         }
 
@@ -80,9 +79,7 @@ class RequestScoring:
             scores, of_units = self._scorer.read_units(layout, request.views, request.places, watch)
         except Exception as error:
             return self._after_failure(request, error, watch)
-        return request.with_unit_scores(
-            scores, of_units, shared=watch.part(1), additive=self._additive
-        )
+        return request.with_unit_scores(scores, of_units, shared=watch.part(1))
 
     def _after_failure(
         self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None

@@ -67,7 +67,8 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
     titles = {chunk.index: shown(_title(chunk), encoding) for chunk in ranked}
     titled = any(titles.values())
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, expand=True)
-    for name in ("Rank", "Score", "Kept"):
+    calibrated = any(chunk.probability is not None for chunk in ranked)
+    for name in ("Rank", "Score", *(["Matters"] * calibrated), "Kept"):
         table.add_column(name, justify="right", no_wrap=True)
     # The ellipsis is no character of most encodings but the UTFs.
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if encoding.startswith("utf") else "crop"
@@ -77,6 +78,7 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
     for chunk in sorted(ranked, key=lambda chunk: chunk.index) if original_order else ranked:
         is_kept = chunk.index in kept
         cells = [str(ranks[chunk.index]), f"{chunk.score:.3f}"] if result.scored else ["-", "-"]
+        cells += [f"{chunk.probability:.2f}"] if chunk.probability is not None else []
         cells += ["yes" if is_kept else "no"]
         cells += [titles[chunk.index]] if titled else []
         cells += [shown(chunk.kept_text, encoding)]

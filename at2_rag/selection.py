@@ -1,14 +1,18 @@
 """From scores to what is kept: pure arithmetic over indices, no model and no text.
 
-Four limits, of which at least one must be given; where several are given, all hold:
+Five limits, of which at least one must be given; where several are given, all hold:
 
 - `top_k`: at most so many chunks;
 - `min_score`: no chunk that scores less;
 - `keep_mass`: only the smallest set of best-scored chunks whose share of the softmax over all
   scores reaches it;
+- `tolerance`: only the smallest set of best-scored chunks that leaves no more than so many that
+  matter to be expected among the others;
 - `max_tokens`: the kept chunks, joined to one context, count no more tokens.
 
-`min_score` and `keep_mass` choose the candidates, which are then taken from the best down. Under
+Where scores are calibrated, `min_score` and `keep_mass` mean probabilities, and their sum; without
+probabilities there is no `tolerance`. These three choose the candidates, which are then taken from
+the best down. Under
 `max_tokens` a candidate that does not fit is passed over, takes up no `top_k` place, and the next
 one is tried; but where the best candidate does not fit even alone, nothing is kept, since lesser
 chunks in its place would look like an answer to what was asked.
@@ -19,24 +23,16 @@ before is passed over likewise, see `redundancy`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from numbers import Integral, Real
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import InputError, ScoringError
-
-Order: TypeAlias = Literal["score", "original"]
-DEFAULT_MAX_OVERLAP = 0.9
-"""Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
-
-Unit: TypeAlias = Literal["chunk", "sentence"]
-"""What the limits choose and count: whole chunks, or units of their texts."""
+from at2_rag.limits import Order, check_limits
 
 # Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
@@ -87,51 +83,6 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def check_limits(
-    *,
-    top_k: int | None = None,
-    max_tokens: int | None = None,
-    min_score: float | None = None,
-    keep_mass: float | None = None,
-    min_tokens: int | None = None,
-    order: str = "score",
-    unit: str = "chunk",
-    max_overlap: float | None = None,
-) -> None:
-    """Check the arguments of a pruning before any model has run.
-
-    `min_tokens` and `max_overlap` are no limits: what they tell is which contexts need none, and
-    which chunks are redundant.
-
-    Raises:
-        InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
-    """
-    if top_k is None and max_tokens is None and min_score is None and keep_mass is None:
-        raise InputError(
-            "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass"
-        )
-    counts = {"top_k": top_k, "max_tokens": max_tokens, "min_tokens": min_tokens}
-    for name, count in counts.items():
-        if count is not None and not (_is(count, Integral) and count >= 1):
-            raise InputError(
-                f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"
-            )
-    if min_score is not None and not (_is(min_score, Real) and math.isfinite(min_score)):
-        raise InputError(
-            f"min_score is {min_score!r}; pass a finite number, or None for no such limit"
-        )
-    for name, share in (("keep_mass", keep_mass), ("max_overlap", max_overlap)):
-        if share is not None and not (_is(share, Real) and 0 < share <= 1):
-            raise InputError(
-                f"{name} is {share!r}; pass a number above 0 and at most 1, "
-                "or None for no such limit"
-            )
-    if order not in get_args(Order):
-        raise InputError(f"order is {order!r}; pass 'score' or 'original'")
-    if unit not in get_args(Unit):
-        raise InputError(f"unit is {unit!r}; pass 'chunk' or 'sentence'")
-
-
 def select(
     scores: Sequence[float] | npt.NDArray[np.floating[Any]],
     *,
@@ -140,7 +91,9 @@ def select(
     max_tokens: int | None = None,
     min_score: float | None = None,
     keep_mass: float | None = None,
+    tolerance: float | None = None,
     order: Order = "score",
+    probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
     always: Collection[int] = (),
     novelty: Novelty | None = None,
     spared: int = 0,
@@ -159,7 +112,11 @@ def select(
         min_score: Keep only chunks with at least this score.
         keep_mass: Keep only the smallest set of best-scored chunks whose softmax mass reaches
             this share, in (0, 1]; 1 keeps all.
+        tolerance: Keep only the smallest set of best-scored chunks, at least one, for which the
+            probabilities of the others add up to no more than this.
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
+        probabilities: For each chunk that it matters, rising with the scores. Where they are given
+            `min_score` is held against them, and `keep_mass` is a share of their sum.
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
         novelty: Tells which chunks say something new, none taken yet; others are passed over and
@@ -172,18 +129,26 @@ def select(
         The indices kept and dropped, each index in exactly one of them.
 
     Raises:
-        InputError: If no limit is given or an argument is not of its kind.
+        InputError: If no limit is given or an argument is not of its kind, or there are no
+            probabilities for a tolerance.
         ScoringError: If a score is NaN or infinite.
     """
     check_limits(
-        top_k=top_k, max_tokens=max_tokens, min_score=min_score, keep_mass=keep_mass, order=order
+        top_k=top_k,
+        max_tokens=max_tokens,
+        min_score=min_score,
+        keep_mass=keep_mass,
+        tolerance=tolerance,
+        order=order,
     )
     values = np.asarray(scores, dtype=np.float64)
     _check_scores(values)
     ranking = np.argsort(-values, kind="stable")
+    likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
     listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
     held = [index for index in listing if index in always]
-    eligible = ranking[: _eligible(values[ranking], min_score, keep_mass)].tolist()
+    count_of = _eligible(values[ranking], likely, min_score, keep_mass, tolerance)
+    eligible = ranking[:count_of].tolist()
     candidates: list[int] = [index for index in eligible if index not in always]
     novelty = novelty or _AllNew()
     for index in held:
@@ -191,7 +156,8 @@ def select(
     kept, passed_over = _distinct(candidates, novelty, top_k)
     why: str | None = None
     if not eligible and values.size:
-        why = f"the best score is {values[ranking[0]]}, min_score is {min_score}"
+        best = values[ranking[0]] if likely is None else likely[0]
+        why = f"the best score is {best}, min_score is {min_score}"
     if max_tokens is not None and (held or candidates):
         if tokens_of is None:
             raise InputError(
@@ -200,9 +166,9 @@ def select(
         count = _in_order(tokens_of, listing)
         if held and (own := count(held)) > max_tokens:
             kept, why = [], f"it has {own} tokens, max_tokens is {max_tokens}"
-        elif kept and (best := count([*held, kept[0]])) > max_tokens:
+        elif kept and (own := count([*held, kept[0]])) > max_tokens:
             beside = " and what is protected have" if held else " alone has"
-            kept, why = [], f"the best {what}{beside} {best} tokens, max_tokens is {max_tokens}"
+            kept, why = [], f"the best {what}{beside} {own} tokens, max_tokens is {max_tokens}"
         elif kept:
             novelty.give_back(len(kept))
             kept, passed_over = _fill(
@@ -253,11 +219,6 @@ def _in_order(
     return lambda indices: tokens_of(sorted(indices, key=place.__getitem__))
 
 
-def _is(value: object, kind: type) -> bool:
-    """Whether `value` is a number of this kind; True and False are not numbers here."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
 def _check_scores(values: npt.NDArray[np.float64]) -> None:
     """Raise unless every score is a finite number."""
     unusable = np.flatnonzero(~np.isfinite(values))
@@ -271,17 +232,42 @@ def _check_scores(values: npt.NDArray[np.float64]) -> None:
 
 
 def _eligible(
-    ranked: npt.NDArray[np.float64], min_score: float | None, keep_mass: float | None
+    ranked: npt.NDArray[np.float64],
+    likely: npt.NDArray[np.float64] | None,
+    min_score: float | None,
+    keep_mass: float | None,
+    tolerance: float | None,
 ) -> int:
-    """Return how many of the best, in ranked order, pass `min_score` and `keep_mass`."""
+    """Return how many of the best pass `min_score`, `keep_mass` and `tolerance`.
+
+    Args:
+        ranked: The scores, best first.
+        likely: The probabilities in the same order, if there are any.
+        min_score: As in `select`, like the others.
+        keep_mass: See there.
+        tolerance: See there.
+
+    Raises:
+        InputError: If there are no probabilities for a tolerance.
+    """
+    if tolerance is not None and likely is None:
+        raise InputError(
+            f"tolerance is {tolerance}, but there are no probabilities to hold against it; pass "
+            "them, or another limit"
+        )
     count = len(ranked)
+    if not count:
+        return 0
     if min_score is not None:
-        count = int(np.count_nonzero(ranked >= min_score))
+        count = int(np.count_nonzero((ranked if likely is None else likely) >= min_score))
     # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
-    if keep_mass is not None and keep_mass < 1 and len(ranked):
-        mass = np.cumsum(np.exp(ranked - ranked[0]))
-        reached = mass / mass[-1] >= keep_mass - _ROUNDING
+    if keep_mass is not None and keep_mass < 1:
+        mass = np.cumsum(np.exp(ranked - ranked[0]) if likely is None else likely)
+        reached = mass >= (keep_mass - _ROUNDING) * mass[-1]
         count = min(count, int(np.argmax(reached)) + 1)
+    if tolerance is not None and likely is not None:
+        left = np.cumsum(likely[::-1])[::-1]  # what is to be expected from each one on
+        count = min(count, 1 + int(np.count_nonzero(left[1:] > tolerance)))
     return count
 
 

@@ -41,6 +41,23 @@ def divide_scores(
     return divided
 
 
+def divide_probabilities(
+    probabilities: Floats, unit_scores: Floats, places: Sequence[Place]
+) -> Floats:
+    """Return each unit's part of its chunk's probability, by the softmax over the chunk's units.
+
+    Args:
+        probabilities: [S], of the chunks.
+        unit_scores: [U], each unit's own by the same head weights.
+        places: The U units.
+    """
+    owners = np.array([index for index, _, _ in places], dtype=np.int64)
+    total = np.full(len(probabilities), -np.inf)
+    np.logaddexp.at(total, owners, unit_scores)
+    divided: Floats = probabilities[owners] * np.exp(unit_scores - total[owners])
+    return divided
+
+
 def protected_units(places: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:
     """Return which units hold something protected, ascending.
 

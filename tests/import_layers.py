@@ -37,12 +37,14 @@ LAYERS: Mapping[str, Layer] = {
     "values": Layer(
         (
             ("break_even", "errors", "sentences", "stopwatch"),
-            ("chunks", "text_units", "whole_files"),
+            ("calibration", "chunks", "text_units", "whole_files"),
             ("chunk_arguments", "citations", "protection"),
             ("trimming",),
         )
     ),
-    "leaves": Layer((("fingerprint", "redundancy", "selection", "token_counting"),), ("values",)),
+    "leaves": Layer(
+        (("fingerprint", "limits", "redundancy", "token_counting"), ("selection",)), ("values",)
+    ),
     "model": Layer(
         (
             ("stage_progress", "model_folder", "gguf_conversion"),
@@ -54,7 +56,13 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "reading": Layer(
         (
-            ("attention", "calibration", "lockstep", "model_loading", "span_reading", "text_encoder"),
+            (
+                "attention",
+                "lockstep",
+                "model_loading",
+                "span_reading",
+                "text_encoder",
+            ),
             ("prompt",),
             ("scoring_model",),
             ("chunk_states", "features"),
@@ -134,7 +142,7 @@ LAYERS: Mapping[str, Layer] = {
 ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner", "state_store"}
 ROOT_USERS = {"at2_rag.cli"}
 
-ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "protection", "pruner", "selection"}
+ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "limits", "protection", "pruner"}
 EVALS_NEVER_USE = {"attention", "prompt", "cli"}
 
 ATTENTION_INTERNALS = (
@@ -164,6 +172,7 @@ LIGHT_MODULES = (
     "at2_rag.errors",
     "at2_rag.model_commands",
     "at2_rag.model_hub",
+    "at2_rag.limits",
     "at2_rag.selection",
     "at2_rag.token_counting",
     "at2_rag.training.cli",

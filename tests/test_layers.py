@@ -90,7 +90,7 @@ def tree(tmp_path: Path) -> Path:
         ("at2_rag/features.py", "import at2_rag.head_weights", "reading is not below reading"),
         ("at2_rag/features.py", "import at2_rag.chunk_states", "reading is not below reading"),
         ("at2_rag/chunks.py", "import at2_rag.selection", "leaves is not below values"),
-        ("at2_rag/selection.py", "import at2_rag.token_counting", "leaves is not below leaves"),
+        ("at2_rag/limits.py", "import at2_rag.token_counting", "leaves is not below leaves"),
         ("at2_rag/model_hub.py", "import at2_rag.scoring_model", "reading is not below model"),
         ("at2_rag/pruner.py", "import at2_rag.training.fit", "training is not below composition"),
         ("at2_rag/pruner.py", "def f():\n import at2_rag.cli", "commands is not below composition"),

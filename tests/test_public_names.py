@@ -51,8 +51,9 @@ def test_names_that_are_not_there() -> None:
 
 LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", "on_error"]
 LOADING += ["chunk_states"]
-LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "min_tokens", "order", "unit", "protect"]
-LIMITS += ["max_overlap"]
+LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order"]
+LIMITS += ["unit", "protect"]
+LIMITS += ["max_overlap", "on_unsupported"]
 
 
 @pytest.mark.parametrize(

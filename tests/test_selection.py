@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.selection import Order, Selection, check_limits, select
+from at2_rag.limits import Order, check_limits
+from at2_rag.selection import Selection, select
 
 SEEDS = range(300)
 SCORES = [0.5, 3.0, -1.0, 3.0, 2.0]

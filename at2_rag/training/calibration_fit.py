@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 
 from at2_rag.calibration import Calibration, call_terms, chunk_terms
 from at2_rag.errors import InputError
@@ -18,6 +18,9 @@ MATTERS = 0.1
 
 BINS = 15
 """Bins of the calibration error, each of as many probabilities."""
+
+_PENALTY = 1e-4
+"""Ridge penalty on the slopes of standardised terms, which keeps those of separable data finite."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -50,15 +53,11 @@ def fit_calibration(chunks: Sequence[ScoredCall], calls: Sequence[ScoredCall]) -
     """
     terms = np.concatenate([chunk_terms(own.scores) for own in chunks] or [np.zeros((0, 2))])
     outcomes, weights = _flat(chunks, "chunk")
-    slopes = _fit(terms, outcomes, weights)
-    if min(slopes[:-1]) < 0:  # what is left of the other term is above 0, or means nothing
-        use = int(np.argmax(slopes[:-1]))
-        slope, constant = _fit(terms[:, [use]], outcomes, weights)
-        slopes = [0.0, 0.0, constant]
-        slopes[use] = max(slope, 0.0)
-    of_calls, call_weights = _flat(calls, "call")
-    fitted = _fit(np.stack([call_terms(own.scores) for own in calls]), of_calls, call_weights)
-    return Calibration(chunk=tuple(slopes), call=tuple(fitted))
+    of_chunks = _fit(terms, outcomes, weights, least_slope=0.0)
+    call_outcomes, call_weights = _flat(calls, "call")
+    call_values = np.stack([call_terms(own.scores) for own in calls])
+    of_calls = _fit(call_values, call_outcomes, call_weights, least_slope=None)
+    return Calibration(chunk=of_chunks, call=of_calls)
 
 
 def _flat(calls: Sequence[ScoredCall], what: str) -> tuple[Bools, Floats]:
@@ -71,16 +70,37 @@ def _flat(calls: Sequence[ScoredCall], what: str) -> tuple[Bools, Floats]:
         )
     of_call = source_weights([own.source for own in calls])
     sizes = np.array([len(own.outcomes) for own in calls])
-    weights: Floats = np.repeat(of_call / sizes, sizes) * len(outcomes)
+    weights: Floats = np.repeat(of_call / sizes, sizes)
     return outcomes, weights
 
 
-def _fit(terms: Floats, outcomes: Bools, weights: Floats) -> list[float]:
-    """Return slopes and constant; a penalty too small to matter keeps them finite."""
-    scale = terms.std(axis=0) + 1e-9
-    model = LogisticRegression(C=100.0, max_iter=1_000)
-    model.fit(terms / scale, outcomes, sample_weight=weights)
-    return [*(model.coef_[0] / scale).tolist(), float(model.intercept_[0])]
+def _fit(
+    terms: Floats, outcomes: Bools, weights: Floats, *, least_slope: float | None
+) -> tuple[float, ...]:
+    """Return the slopes and the constant that make outcomes likeliest.
+
+    Args:
+        terms: [N, T].
+        outcomes: [N].
+        weights: [N], adding up to 1.
+        least_slope: What no slope may be below; None for nothing.
+    """
+    mean, scale = terms.mean(axis=0), terms.std(axis=0) + 1e-9
+    values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])
+    signs = np.where(outcomes, 1.0, -1.0)
+
+    def loss(vector: Floats) -> tuple[float, Floats]:
+        margins = signs * (values @ vector)
+        slope = -weights * signs * np.exp(-np.logaddexp(0.0, margins))
+        penalty = _PENALTY * vector
+        penalty[-1] = 0.0
+        total = float(weights @ np.logaddexp(0.0, -margins)) + float(penalty @ vector) / 2
+        return total, values.T @ slope + penalty
+
+    bounds = [(least_slope, None)] * terms.shape[1] + [(None, None)]
+    found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    slopes = found.x[:-1] / scale
+    return (*map(float, slopes), float(found.x[-1] - slopes @ mean))
 
 
 def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BINS) -> float:

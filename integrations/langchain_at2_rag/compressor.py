@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, model_validator
 
 from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.default_pruner import default_pruner
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
 from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 
 DEFAULT_TOP_N = 3
 
@@ -36,8 +36,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         top_n: Keep at most this many documents, or sentences.
         max_tokens: Keep at most this many tokens, titles and separators included, by the
             pruner's token counter.
-        min_score: Keep documents scored at least this high.
-        keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        min_score: Keep documents with at least this probability (score, where not calibrated).
+        keep_mass: Keep the smallest set that holds this share of the probabilities (likewise).
+        tolerance: Keep the smallest set beside which no more documents that matter are expected.
         min_tokens: Pass on documents of at most this many tokens in all as they are, unscored; of
             the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
@@ -48,6 +49,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         protect: A regular expression; each document (or sentence) with a match is kept in any case.
         max_overlap: Drop documents (or sentences) of which this share stands in better ones that
             are kept, unless a number, a name or a negation is new; None to keep duplicates.
+        on_unsupported: `"keep_best"` for one document at most, `"keep_none"` for none, where most
+            likely none holds the answer (needs calibrated head weights, like `tolerance`).
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -59,16 +62,19 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     max_tokens: int | None = None
     min_score: float | None = None
     keep_mass: float | None = None
+    tolerance: float | None = None
     min_tokens: int | None = None
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
+    on_unsupported: OnUnsupported = "flag"
     title_key: str | None = "title"
 
     @model_validator(mode="after")
     def _settle_limits(self) -> Self:
-        if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
+        given = (self.top_n, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
+        if set(given) == {None}:
             self.top_n = DEFAULT_TOP_N
         limits = self._limits()
         if (protect := limits.pop("protect")) is not None:
@@ -108,17 +114,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         return _kept_documents(documents, result)
 
     def _limits(self) -> dict[str, Any]:
-        return {
-            "top_k": self.top_n,
-            "max_tokens": self.max_tokens,
-            "min_score": self.min_score,
-            "keep_mass": self.keep_mass,
-            "min_tokens": self.min_tokens,
-            "order": self.order,
-            "unit": self.unit,
-            "protect": self.protect,
-            "max_overlap": self.max_overlap,
-        }
+        own = ("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit")
+        more = ("protect", "max_overlap", "on_unsupported")
+        return {"top_k": self.top_n, **{name: getattr(self, name) for name in (*own, *more)}}
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
         return [
@@ -138,7 +136,7 @@ def _kept_documents(documents: Sequence[Document], result: PruneResult) -> list[
 def _copy(document: Document, kept: ScoredChunk, *, scored: bool) -> Document:
     update: dict[str, Any] = {"metadata": dict(document.metadata)}
     if scored:
-        update["metadata"]["relevance_score"] = kept.score
+        update["metadata"]["relevance_score"] = kept.relevance
     if kept.spans is not None:
         update["metadata"]["kept_spans"] = list(map(list, kept.spans))
         update["page_content"] = kept.kept_text

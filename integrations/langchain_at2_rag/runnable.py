@@ -9,8 +9,8 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.errors import InputError
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit
 from langchain_at2_rag.compressor import AT2DocumentCompressor
 
 
@@ -21,11 +21,13 @@ def pruning_runnable(
     max_tokens: int | None = None,
     min_score: float | None = None,
     keep_mass: float | None = None,
+    tolerance: float | None = None,
     min_tokens: int | None = None,
     order: Order = "score",
     unit: Unit = "chunk",
     protect: str | None = None,
     max_overlap: float | None = DEFAULT_MAX_OVERLAP,
+    on_unsupported: OnUnsupported = "flag",
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -44,11 +46,13 @@ def pruning_runnable(
         max_tokens=max_tokens,
         min_score=min_score,
         keep_mass=keep_mass,
+        tolerance=tolerance,
         min_tokens=min_tokens,
         order=order,
         unit=unit,
         protect=protect,
         max_overlap=max_overlap,
+        on_unsupported=on_unsupported,
         title_key=title_key,
     )
 

@@ -61,5 +61,5 @@ def copy_of(
     )
     if kept.spans is not None:
         copied.set_content(kept.kept_text)
-    score = kept.score if scored else given.score
+    score = kept.relevance if scored else given.score
     return given.model_copy(update={"node": copied, "score": score})

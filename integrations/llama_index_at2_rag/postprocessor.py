@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, model_validator
 from at2_rag.chunks import Chunk, PruneResult
 from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
 from at2_rag.protection import pattern_of
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import DEFAULT_MAX_OVERLAP, Order, Unit, check_limits
 from llama_index_at2_rag.nodes import as_chunk, copy_of
 from llama_index_at2_rag.rerank_events import rerank_events
 
@@ -42,8 +42,9 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             by the process. Not part of the serialised settings.
         top_n: Keep at most this many nodes, or sentences.
         max_tokens: Keep at most this many tokens, titles and separators included.
-        min_score: Keep nodes scored at least this high.
-        keep_mass: Keep the smallest set that holds this share of the softmax over the scores.
+        min_score: Keep nodes with at least this probability (score, where not calibrated).
+        keep_mass: Keep the smallest set that holds this share of the probabilities (likewise).
+        tolerance: Keep the smallest set beside which no more nodes that matter are expected.
         min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored.
         order: `"score"` for best first, `"original"` for the retriever's order.
         unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all nodes, and only
@@ -53,6 +54,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         protect: A regular expression; each node (or sentence) with a match is kept in any case.
         max_overlap: Drop nodes (or sentences) of which this share stands in better ones
             that are kept, unless a number, a name or a negation is new; None to keep duplicates.
+        on_unsupported: `"keep_best"` for one node at most, `"keep_none"` for none, where most
+            likely none holds the answer (needs calibrated head weights, like `tolerance`).
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
             `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.
@@ -65,17 +68,20 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     max_tokens: int | None = None
     min_score: float | None = None
     keep_mass: float | None = None
+    tolerance: float | None = None
     min_tokens: int | None = None
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
+    on_unsupported: OnUnsupported = "flag"
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 
     @model_validator(mode="after")
     def _settle_limits(self) -> Self:
-        if {self.top_n, self.max_tokens, self.min_score, self.keep_mass} == {None}:
+        given = (self.top_n, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
+        if set(given) == {None}:
             self.top_n = DEFAULT_TOP_N
         limits = self._limits()
         if (protect := limits.pop("protect")) is not None:
@@ -115,17 +121,9 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         return kept
 
     def _limits(self) -> dict[str, Any]:
-        return {
-            "top_k": self.top_n,
-            "max_tokens": self.max_tokens,
-            "min_score": self.min_score,
-            "keep_mass": self.keep_mass,
-            "min_tokens": self.min_tokens,
-            "order": self.order,
-            "unit": self.unit,
-            "protect": self.protect,
-            "max_overlap": self.max_overlap,
-        }
+        own = ("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit")
+        more = ("protect", "max_overlap", "on_unsupported")
+        return {"top_k": self.top_n, **{name: getattr(self, name) for name in (*own, *more)}}
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
         apart = self.unit == "sentence"

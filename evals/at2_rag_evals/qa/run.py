@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from at2_rag.chunks import DEFAULT_SEPARATOR
-from at2_rag.selection import Order
+from at2_rag.limits import Order
 from at2_rag.training.examples import Example
 from at2_rag_evals.qa.answer_store import AnswerStore
 from at2_rag_evals.qa.budgets import Budget

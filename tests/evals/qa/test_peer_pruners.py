@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import ScoringError
-from at2_rag.selection import Order
+from at2_rag.limits import Order
 from at2_rag.training.examples import Example
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner

@@ -11,8 +11,8 @@ import torch
 
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
+from at2_rag.limits import Order
 from at2_rag.pruner import AT2Pruner
-from at2_rag.selection import Order
 from at2_rag.training.examples import Example
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.qa.budgets import Budget

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from at2_rag.chunks import Chunk
-from at2_rag.selection import Order
+from at2_rag.limits import Order
 from at2_rag.training.examples import Example
 from at2_rag_evals.qa.budgets import Budget
 

@@ -10,7 +10,8 @@ import torch
 
 from at2_rag.chunks import DEFAULT_SEPARATOR
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.selection import Order, select
+from at2_rag.limits import Order
+from at2_rag.selection import select
 from at2_rag.training.examples import Example
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.pruners.base import Limit, Pruned

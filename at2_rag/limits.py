@@ -1,0 +1,148 @@
+"""How much is kept: the limits of a pruning, and what they may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, get_args
+
+from at2_rag.errors import InputError
+from at2_rag.protection import Protect
+
+Order: TypeAlias = Literal["score", "original"]
+DEFAULT_MAX_OVERLAP = 0.9
+"""Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
+
+DEFAULT_TOLERANCE = 0.5
+"""What calibrated scores are held against where no limit is given, see `select`."""
+
+UNSUPPORTED_BELOW = 0.5
+"""Probability that anything helps below which nothing seems to."""
+
+OnUnsupported: TypeAlias = Literal["flag", "keep_best", "keep_none"]
+"""What is kept where no chunk seems to help: as ever, the best one, or nothing."""
+
+Unit: TypeAlias = Literal["chunk", "sentence"]
+"""What the limits choose and count: whole chunks, or units of their texts."""
+
+
+def check_limits(
+    *,
+    top_k: int | None = None,
+    max_tokens: int | None = None,
+    min_score: float | None = None,
+    keep_mass: float | None = None,
+    tolerance: float | None = None,
+    min_tokens: int | None = None,
+    order: str = "score",
+    unit: str = "chunk",
+    max_overlap: float | None = None,
+    on_unsupported: str = "flag",
+) -> None:
+    """Check the arguments of a pruning before any model has run.
+
+    `min_tokens` and `max_overlap` are no limits: what they tell is which contexts need none, and
+    which chunks are redundant.
+
+    Raises:
+        InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
+    """
+    if (top_k, max_tokens, min_score, keep_mass, tolerance) == (None,) * 5:
+        raise InputError(
+            "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass, "
+            "or use calibrated head weights"
+        )
+    counts = {"top_k": top_k, "max_tokens": max_tokens, "min_tokens": min_tokens}
+    for name, count in counts.items():
+        if count is not None and not (_is(count, Integral) and count >= 1):
+            raise InputError(
+                f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"
+            )
+    _check_number("min_score", min_score, least=-math.inf, what="a finite number")
+    _check_number("tolerance", tolerance, least=0, what="a finite number of at least 0")
+    for name, share in (("keep_mass", keep_mass), ("max_overlap", max_overlap)):
+        if share is not None and not (_is(share, Real) and 0 < share <= 1):
+            raise InputError(
+                f"{name} is {share!r}; pass a number above 0 and at most 1, "
+                "or None for no such limit"
+            )
+    _check_choice("order", order, get_args(Order))
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
+
+
+def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
+    finite = _is(number, Real) and number is not None and math.isfinite(number)
+    if number is not None and not (finite and number >= least):
+        raise InputError(f"{name} is {number!r}; pass {what}, or None for no such limit")
+
+
+def _check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
+    if choice not in choices:
+        *others, last = map(repr, choices)
+        raise InputError(f"{name} is {choice!r}; pass {', '.join(others)} or {last}")
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether `value` is a number of this kind; True and False are not numbers here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept; see `AT2Pruner.prune`.
+
+    Attributes:
+        calibrated: Whether scores will be: without a limit they are held against a tolerance of
+            `DEFAULT_TOLERANCE`.
+
+    Raises:
+        InputError: As `check_limits`; or if something was asked for that needs calibrated scores.
+    """
+
+    top_k: int | None = None
+    max_tokens: int | None = None
+    min_score: float | None = None
+    keep_mass: float | None = None
+    tolerance: float | None = None
+    min_tokens: int | None = None
+    order: Order = "score"
+    unit: Unit = "chunk"
+    protect: Protect | None = None
+    max_overlap: float | None = DEFAULT_MAX_OVERLAP
+    on_unsupported: OnUnsupported = "flag"
+    calibrated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.calibrated and set(self.of_selection.values()) == {None, self.order}:
+            object.__setattr__(self, "tolerance", DEFAULT_TOLERANCE)
+        for name, needed in (
+            ("tolerance", self.tolerance is not None),
+            ("on_unsupported", self.on_unsupported in ("keep_best", "keep_none")),
+        ):
+            if needed and not self.calibrated:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, but the head weights aren't calibrated; "
+                    "leave it out, or use weights that `at2-rag calibrate` wrote"
+                )
+        check_limits(
+            min_tokens=self.min_tokens,
+            unit=self.unit,
+            max_overlap=self.max_overlap,
+            on_unsupported=self.on_unsupported,
+            **self.of_selection,
+        )
+
+    @property
+    def of_selection(self) -> dict[str, Any]:
+        """The arguments of `selection.select`."""
+        return {
+            "top_k": self.top_k,
+            "max_tokens": self.max_tokens,
+            "min_score": self.min_score,
+            "keep_mass": self.keep_mass,
+            "tolerance": self.tolerance,
+            "order": self.order,
+        }

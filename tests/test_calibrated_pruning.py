@@ -1,0 +1,199 @@
+"""Pruning by probabilities: what limits mean, what is kept without one, and where nothing helps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, Chunk
+from at2_rag.calibration import Calibration
+from at2_rag.errors import HeadWeightsError, InputError
+from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.limits import DEFAULT_TOLERANCE
+from at2_rag.trimming import unit_places
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS = [
+    "Jane Austen wrote Emma. She was born in Steventon. The river is long.",
+    "The river flows through the old town.",
+    "It spans the harbour. Boats pass below it.",
+    "Nobody knows when the mill was built.",
+    "A lamp stood in the tower.",
+]
+CALIBRATION = Calibration(chunk=(0.3, 0.9, 1.0), call=(0.5, 0.2, 1.5))
+HELPLESS = Calibration(chunk=(0.3, 0.9, 1.0), call=(0.0, 0.0, -2.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+def make(model: Any, calibration: Calibration | None, **options: Any) -> AT2Pruner:
+    weights = random_weights(model, tiny_tokenizer(), "together", "apart")
+    weights = dataclasses.replace(weights, calibration=calibration)
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+@pytest.fixture(scope="module")
+def pruner(model: Any) -> AT2Pruner:
+    return make(model, CALIBRATION)
+
+
+def by_hand(pruner: AT2Pruner) -> list[float]:
+    """Return each chunk's probability from its raw score."""
+    scores = [own.score for own in pruner.score(QUERY, CHUNKS)]
+    total = math.log(math.fsum(map(math.exp, scores)))
+    slope, share, constant = CALIBRATION.chunk
+    logits = [slope * own + share * (own - total) + constant for own in scores]
+    return [1 / (1 + math.exp(-logit)) for logit in logits]
+
+
+def test_chunks_and_call_have_their_probabilities(pruner: AT2Pruner, model: Any) -> None:
+    expected = by_hand(pruner)
+    scored = pruner.score(QUERY, CHUNKS)
+    assert [own.probability for own in scored] == pytest.approx(expected)
+    assert [own.relevance for own in scored] == [own.probability for own in scored]
+    result = pruner.prune(QUERY, CHUNKS, top_k=2)
+    found = {own.index: own.probability for own in (*result.kept, *result.dropped)}
+    assert [found[index] for index in range(5)] == pytest.approx(expected)
+    assert result.supported == pytest.approx(CALIBRATION.supported([own.score for own in scored]))
+    values = json.loads(result.to_json())
+    assert values["supported"] == result.supported
+    assert values["kept"][0]["probability"] == result.kept[0].probability
+    plain = make(model, None).prune(QUERY, CHUNKS, top_k=2)
+    assert plain.supported is None and plain.kept[0].probability is None
+    assert "probability" not in plain.to_dict()["kept"][0]
+    assert [own.index for own in plain.kept] == [own.index for own in result.kept]
+    assert plain.kept[0].relevance == plain.kept[0].score
+
+
+def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
+    likely = by_hand(pruner)
+    ranked = sorted(range(5), key=lambda index: -likely[index])
+    for count in range(1, 6):
+        least = likely[ranked[count - 1]]
+        kept = pruner.prune(QUERY, CHUNKS, min_score=least - 1e-6).kept
+        assert [own.index for own in kept] == ranked[:count]
+        share = math.fsum(likely[index] for index in ranked[:count]) / math.fsum(likely)
+        kept = pruner.prune(QUERY, CHUNKS, keep_mass=share - 1e-6).kept
+        assert [own.index for own in kept] == ranked[:count]
+        rest = math.fsum(likely[index] for index in ranked[count:])
+        kept = pruner.prune(QUERY, CHUNKS, tolerance=rest + 1e-6).kept
+        assert [own.index for own in kept] == ranked[:count]
+    assert len(pruner.prune(QUERY, CHUNKS, tolerance=99.0).kept) == 1
+    none = pruner.prune(QUERY, CHUNKS, min_score=0.999)
+    assert not none.kept and f"the best score is {max(likely)}"[:26] in none.notes[0]
+
+
+def test_without_a_limit_the_tolerance_decides(pruner: AT2Pruner, model: Any) -> None:
+    expected = pruner.prune(QUERY, CHUNKS, tolerance=DEFAULT_TOLERANCE)
+    found = pruner.prune(QUERY, CHUNKS)
+    assert [own.index for own in found.kept] == [own.index for own in expected.kept]
+    assert 1 <= len(found.kept) < 5
+    [batched] = pruner.prune_batch([(QUERY, CHUNKS)])
+    assert [own.index for own in batched.kept] == [own.index for own in found.kept]
+    with pytest.raises(InputError, match="no limit was given; .* or use calibrated head weights"):
+        make(model, None).prune(QUERY, CHUNKS)
+
+
+def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
+    likely = by_hand(pruner)
+    for mass in (0.2, 0.5, 0.8, 1.0):
+        result = pruner.prune(QUERY, CHUNKS, keep_mass=mass, unit="sentence")
+        assert result.supported is not None
+        for own in (*result.kept, *result.dropped):
+            assert own.probability == pytest.approx(likely[own.index])
+    every = pruner.prune(QUERY, CHUNKS, tolerance=0.0, unit="sentence")
+    assert len(every.kept) == 5 and all(own.spans is None for own in every.kept)
+    places = unit_places(list(map(Chunk, CHUNKS)))
+    least = pruner.prune(QUERY, CHUNKS, min_score=max(likely) + 1e-6, unit="sentence")
+    assert not least.kept and len(places) == 8
+
+
+def test_where_nothing_seems_to_help_the_caller_decides(model: Any) -> None:
+    pruner = make(model, HELPLESS)
+    usual = [own.index for own in pruner.prune(QUERY, CHUNKS, top_k=3).kept]
+    kept = {
+        what: pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported=what)
+        for what in ("flag", "keep_best", "keep_none")
+    }
+    assert [own.index for own in kept["flag"].kept] == usual
+    assert [own.index for own in kept["keep_best"].kept] == usual[:1]
+    assert not kept["keep_none"].kept and len(kept["keep_none"].dropped) == 5
+    for result in kept.values():
+        assert result.supported == pytest.approx(1 / (1 + math.exp(2.0)))
+        assert "Most likely no chunk holds the answer: supported is 0.12." in result.notes
+    for unit in ("chunk", "sentence"):
+        held = pruner.prune(
+            QUERY,
+            CHUNKS,
+            keep_mass=1.0,
+            on_unsupported="keep_none",
+            protect="river flows",
+            unit=unit,
+        )
+        assert [own.index for own in held.kept] == [1]
+    found = pruner.prune(QUERY, CHUNKS, unit="sentence", on_unsupported="keep_best")
+    assert len(found.kept) == 1
+
+
+def test_where_something_helps_on_unsupported_changes_nothing(pruner: AT2Pruner) -> None:
+    result = pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported="keep_none")
+    assert len(result.kept) == 3
+    assert not any("Most likely" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"tolerance": 0.5}, "tolerance is 0.5, but the head weights aren't calibrated"),
+        ({"top_k": 1, "on_unsupported": "keep_none"}, "on_unsupported is 'keep_none', but"),
+        ({"top_k": 1, "on_unsupported": "raise"}, "pass 'flag', 'keep_best' or 'keep_none'"),
+        ({"tolerance": -1.0, "calibrated": True}, "tolerance is -1.0; pass a finite number of at"),
+        ({"tolerance": math.nan, "calibrated": True}, "tolerance is nan"),
+    ],
+)
+def test_what_can_not_be_asked_for(model: Any, limits: dict[str, Any], told: str) -> None:
+    calibrated = limits.pop("calibrated", False)
+    pruner = make(model, CALIBRATION if calibrated else None)
+    with pytest.raises(InputError, match=told):
+        pruner.prune(QUERY, CHUNKS, **limits)
+
+
+def test_no_chunks_and_failures_have_no_probabilities(model: Any, pruner: AT2Pruner) -> None:
+    assert pruner.prune(QUERY, []).supported is None
+    skipped = pruner.prune(QUERY, CHUNKS, min_tokens=10_000)
+    assert skipped.skipped and skipped.supported is None and len(skipped.kept) == 5
+    assert skipped.kept[0].probability is None
+
+
+def test_a_calibration_is_saved_with_its_weights(model: Any, tmp_path: Path) -> None:
+    weights = make(model, CALIBRATION).head_weights
+    weights.save(tmp_path)
+    assert HeadWeights.load(tmp_path).calibration == CALIBRATION
+    path = tmp_path / DESCRIPTION_FILE
+    description = json.loads(path.read_text())
+    del description["calibration"]
+    path.write_text(json.dumps(description))
+    assert HeadWeights.load(tmp_path).calibration is None
+    unreadable: list[Any] = [None, {"chunk": {}}, {**CALIBRATION.to_dict(), "call": {"x": "y"}}]
+    for damaged in unreadable:
+        path.write_text(json.dumps({**description, "calibration": damaged}))
+        with pytest.raises(HeadWeightsError, match="the calibration is"):
+            HeadWeights.load(tmp_path)
+
+
+def test_the_loudest_chunk_of_many_alike(pruner: AT2Pruner) -> None:
+    alike = pruner.prune(QUERY, ["The same words."] * 6)
+    assert len(alike.kept) == 1
+    probabilities = {own.probability for own in (*alike.kept, *alike.dropped)}
+    assert len(probabilities) == 1 and np.isfinite(probabilities.pop())  # type: ignore[arg-type]
