@@ -3,10 +3,13 @@
 *That a chunk matters*: that leaving it out makes the right answer less likely, see
 `training.removal_drops`. *That anything helps*: that the answer stands in any of the chunks.
 
-Both are logistic functions of what the scores say (Platt scaling; J. Platt, "Probabilistic Outputs
-for Support Vector Machines", 1999): for a chunk its score and the logarithm of its share of the
-softmax, for a call its best score and how far that stands out. So within a call a chunk that scores
-higher is never less likely to matter.
+Scores rank the chunks of one call; they say little of whether the best is any good. So a second
+readout of the same features is fitted to tell evidence from everything else, over all calls, those
+without any evidence included: its *evidence logits*. Both probabilities are logistic functions
+(Platt scaling; J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999): for a chunk of
+its score, the logarithm of its share of the softmax, and the call's greatest evidence logit; for a
+call of that and of the greatest share. So within a call a chunk that scores higher is never less
+likely to matter.
 """
 
 from __future__ import annotations
@@ -21,28 +24,50 @@ import numpy.typing as npt
 
 from at2_rag.errors import HeadWeightsError
 
-CHUNK_TERMS = ("score", "log_share")
+CHUNK_TERMS = ("score", "log_share", "best_evidence")
 """What decides a chunk's probability, besides a constant."""
 
-CALL_TERMS = ("best_score", "best_log_share")
+CALL_TERMS = ("best_evidence", "best_log_share")
 """What decides a call's probability, besides a constant."""
+
+RISING = 2
+"""How many of the `CHUNK_TERMS`, from the first, differ within a call: no slope of theirs may be
+below 0."""
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Logistic functions of the scores of given head weights.
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkScores:
+    """What a reading says of the chunks of one layout.
 
     Attributes:
-        chunk: Slopes for `CHUNK_TERMS`, none below 0, and the constant.
+        scores: [S] float64, finite; of a chunk in several windows that of its best one.
+        best_evidence: The greatest evidence logit of all; None where the head weights aren't
+            calibrated.
+    """
+
+    scores: Floats
+    best_evidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What makes probabilities of the scores of given head weights.
+
+    Attributes:
+        evidence_weight: [P, L, H] float32, the second readout, shaped like the head weights.
+        evidence_bias: Added to every evidence logit.
+        chunk: Slopes for `CHUNK_TERMS`, and the constant.
         call: Slopes for `CALL_TERMS`, and the constant.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, or a slope for a chunk
-            is below 0.
+        HeadWeightsError: If there are not as many numbers, one isn't finite, or a slope that has
+            to be at least 0 is below.
     """
 
+    evidence_weight: npt.NDArray[np.float32]
+    evidence_bias: float
     chunk: tuple[float, ...]
     call: tuple[float, ...]
 
@@ -55,70 +80,83 @@ class Calibration:
                     f"the calibration's numbers for a {name} are {numbers}; expected "
                     f"{len(terms) + 1} finite ones, for {', '.join(terms)} and a constant"
                 )
-        if min(self.chunk[:-1]) < 0:
+        if min(self.chunk[:RISING]) < 0:
             raise HeadWeightsError(
-                f"the calibration's slopes for a chunk are {self.chunk[:-1]}; none may be below 0, "
-                "else a chunk that scores higher would count as less likely to matter"
+                f"the calibration's slopes for score and share are {self.chunk[:RISING]}; none may "
+                "be below 0, else a chunk that scores higher would count as less likely to matter"
+            )
+        if not (np.isfinite(self.evidence_weight).all() and math.isfinite(self.evidence_bias)):
+            raise HeadWeightsError(
+                "the calibration's evidence weights hold NaN or infinity; calibrate again"
             )
 
-    def probabilities(self, scores: npt.ArrayLike) -> Floats:
-        """Return for each chunk of a call the probability that it matters, [S] in (0, 1).
+    def evidence(self, features: npt.ArrayLike) -> Floats:
+        """Return the evidence logits [S] of sources with the given features [S, F]."""
+        weighted = np.asarray(features, np.float64) * self.evidence_weight.astype(float).ravel()
+        logits: Floats = weighted.sum(axis=1)
+        return logits + self.evidence_bias
+
+    def probabilities(self, scores: npt.ArrayLike, best_evidence: float) -> Floats:
+        """Return for each chunk of a call the probability that it matters, [S] in [0, 1].
 
         Args:
             scores: [S], the scores of all of the call's chunks.
+            best_evidence: The greatest of their evidence logits.
         """
-        logits: Floats = chunk_terms(scores) @ np.array(self.chunk[:-1]) + self.chunk[-1]
+        logits: Floats = (
+            chunk_terms(scores, best_evidence) @ np.array(self.chunk[:-1]) + self.chunk[-1]
+        )
         return np.exp(-np.logaddexp(0.0, -logits))
 
-    def supported(self, scores: npt.ArrayLike) -> float:
-        """Return the probability that the answer stands in any chunk of a call; 0 without chunks.
+    def supported(self, scores: npt.ArrayLike, best_evidence: float) -> float:
+        """Return the probability that the answer stands in any chunk of a call.
 
         Args:
-            scores: As in `probabilities`.
+            scores: As in `probabilities`, at least one.
+            best_evidence: See there.
         """
-        if not np.size(scores):
-            return 0.0
-        logit = call_terms(scores) @ np.array(self.call[:-1]) + self.call[-1]
+        logit = call_terms(scores, best_evidence) @ np.array(self.call[:-1]) + self.call[-1]
         return float(np.exp(-np.logaddexp(0.0, -logit)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
+    def numbers(self) -> dict[str, Any]:
+        """Return slopes and constants by their names, JSON-ready."""
         return {
             "chunk": dict(zip((*CHUNK_TERMS, "constant"), self.chunk, strict=True)),
             "call": dict(zip((*CALL_TERMS, "constant"), self.call, strict=True)),
         }
 
     @classmethod
-    def from_dict(cls, values: Any) -> Calibration:
-        """Return what `to_dict` gave.
+    def from_parts(
+        cls, numbers: Any, evidence_weight: npt.NDArray[np.float32], evidence_bias: float
+    ) -> Calibration:
+        """Return a calibration of what `numbers` gave and of the second readout.
 
         Raises:
-            HeadWeightsError: If the values are of another form.
+            HeadWeightsError: If the numbers are of another form.
         """
         try:
-            return cls(
-                chunk=tuple(float(values["chunk"][name]) for name in (*CHUNK_TERMS, "constant")),
-                call=tuple(float(values["call"][name]) for name in (*CALL_TERMS, "constant")),
-            )
+            chunk = tuple(float(numbers["chunk"][name]) for name in (*CHUNK_TERMS, "constant"))
+            call = tuple(float(numbers["call"][name]) for name in (*CALL_TERMS, "constant"))
         except (KeyError, TypeError, ValueError) as error:
-            kind = "an object" if isinstance(values, Mapping) else f"{values!r}"
+            kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
             raise HeadWeightsError(
                 f"the calibration is {kind} that can't be read ({error!r}); calibrate the weights "
                 "again with `at2-rag calibrate`"
             ) from error
+        return cls(evidence_weight, evidence_bias, chunk, call)
 
 
-def chunk_terms(scores: npt.ArrayLike) -> Floats:
-    """Return the `CHUNK_TERMS` of a call's chunks, [S, 2]."""
+def chunk_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
+    """Return the `CHUNK_TERMS` of a call's chunks, [S, 3]."""
     values = np.asarray(scores, dtype=np.float64)
-    return np.stack([values, values - _log_sum(values)], axis=1)
+    shares = values - _log_sum(values)
+    return np.stack([values, shares, np.full(len(values), best_evidence)], axis=1)
 
 
-def call_terms(scores: npt.ArrayLike) -> Floats:
+def call_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
     """Return the `CALL_TERMS` of a call with at least one chunk, [2]."""
     values = np.asarray(scores, dtype=np.float64)
-    best = values.max()
-    return np.array([best, best - _log_sum(values)])
+    return np.array([best_evidence, values.max() - _log_sum(values)])
 
 
 def _log_sum(values: Floats) -> float:

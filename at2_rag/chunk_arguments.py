@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.calibration import Calibration
 from at2_rag.chunks import Chunk, ChunkLike, ScoredChunk, as_chunk
 from at2_rag.errors import InputError
 
@@ -45,12 +44,10 @@ def scored_chunks(
     given: Sequence[Any],
     views: Sequence[Chunk],
     scores: npt.NDArray[np.float64],
-    calibration: Calibration | None = None,
+    probabilities: npt.NDArray[np.float64] | None = None,
 ) -> tuple[ScoredChunk, ...]:
-    """Return the caller's objects with their scores [S], and probabilities if they have any."""
-    probabilities: Sequence[float | None] = [None] * len(given)
-    if calibration is not None:
-        probabilities = calibration.probabilities(scores).tolist()
+    """Return the caller's objects with their scores [S], and probabilities [S] if there are any."""
+    likely = [None] * len(given) if probabilities is None else probabilities.tolist()
     return tuple(
         ScoredChunk(
             chunk=chunk,
@@ -61,6 +58,6 @@ def scored_chunks(
             probability=probability,
         )
         for index, (chunk, view, score, probability) in enumerate(
-            zip(given, views, scores, probabilities, strict=True)
+            zip(given, views, scores, likely, strict=True)
         )
     )

@@ -37,6 +37,8 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE = "head_weights.safetensors"
 DESCRIPTION_FILE = "head_weights.json"
 UNIFORM = "uniform"
+EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
+"""Names of a calibration's tensors, beside "weight" and "bias"."""
 
 TargetRule = Literal["question", "answer"]
 """Whose attention the weights are for: the question's tokens', or that of the places that predict
@@ -115,6 +117,12 @@ class HeadWeights:
                 f"head weights have the shape {self.weight.shape}; expected [passes, layers, "
                 f"heads] with {passes} passes ({', '.join(self.spec.passes)})"
             )
+        own = self.calibration
+        if own is not None and own.evidence_weight.shape != self.weight.shape:
+            raise HeadWeightsError(
+                f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
+                f"the head weights {self.weight.shape}; calibrate these very weights"
+            )
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
             raise HeadWeightsError("head weights hold NaN or infinity; train them again")
 
@@ -175,7 +183,12 @@ class HeadWeights:
         """Write the two files; the folder is created if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = save({"weight": self.weight, "bias": np.array([self.bias], dtype=np.float64)})
+        tensors: dict[str, npt.NDArray[Any]]
+        tensors = {"weight": self.weight, "bias": np.array([self.bias], dtype=np.float64)}
+        if self.calibration is not None:
+            bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
+            tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
+        weights = save(tensors)
         description = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
@@ -191,7 +204,7 @@ class HeadWeights:
             "provenance": dict(self.provenance),
         }
         if self.calibration is not None:
-            description["calibration"] = self.calibration.to_dict()
+            description["calibration"] = self.calibration.numbers()
         write_whole(folder / WEIGHTS_FILE, weights)
         write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
@@ -239,7 +252,11 @@ class HeadWeights:
                 provenance=dict(description["provenance"]),
                 target_rule=description["target_rule"],
                 score_scale=_score_scale(description),
-                calibration=Calibration.from_dict(description["calibration"])
+                calibration=Calibration.from_parts(
+                    description["calibration"],
+                    tensors[EVIDENCE].astype(np.float32),
+                    float(tensors[EVIDENCE_BIAS][0]),
+                )
                 if "calibration" in description
                 else None,
             )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.calibration import Calibration
+from at2_rag.calibration import Calibration, ChunkScores
 from at2_rag.chunk_arguments import checked_chunks, scored_chunks
 from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
 from at2_rag.limits import UNSUPPORTED_BELOW, Limits
@@ -127,19 +127,20 @@ class PruneRequest:
         reason = f"{type(error).__name__}: {error}"
         return self._all_kept(note, error=reason, timings=self._timings(shared))
 
-    def with_scores(self, scores: Floats, *, shared: Mapping[str, float]) -> PruneResult:
-        """Return what is kept by scores [S].
+    def with_scores(self, read: ChunkScores, *, shared: Mapping[str, float]) -> PruneResult:
+        """Return what is kept by what a reading says of the chunks.
 
         Args:
-            scores: One a chunk.
+            read: Their scores.
             shared: Seconds a stage of this request's part in what was done for one or several.
         """
-        scored = scored_chunks(self._given, self.views, scores, self._calibration)
+        likely, supported = self._calibrated(read)
+        scored = scored_chunks(self._given, self.views, read.scores, likely)
         with self.watch.stage("select"):
             chosen = self._select(
-                scores,
-                None if self._calibration is None else self._calibration.probabilities(scores),
-                self._supported(scores),
+                read.scores,
+                likely,
+                supported,
                 tokens_of=self._tokens_of,
                 always=[index for index, own in enumerate(self._protected) if own],
                 novelty=self._novelty([(view.text, view.title) for view in self.views]),
@@ -150,33 +151,33 @@ class PruneRequest:
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
             notes=chosen.notes,
-            supported=self._supported(scores),
+            supported=supported,
             timings=self._timings(shared),
         )
 
     def with_unit_scores(
-        self, scores: Floats, unit_scores: Floats, *, shared: Mapping[str, float]
+        self, read: ChunkScores, unit_scores: Floats, *, shared: Mapping[str, float]
     ) -> PruneResult:
         """Return what is kept of the chunks by scores of their units [U].
 
         Args:
-            scores: As in `with_scores`.
+            read: As in `with_scores`.
             unit_scores: One for each of `places`, by the same head weights.
             shared: As in `with_scores`.
         """
-        scored = scored_chunks(self._given, self.views, scores, self._calibration)
+        likely, supported = self._calibrated(read)
+        scored = scored_chunks(self._given, self.views, read.scores, likely)
         with self.watch.stage("select"):
-            likely = None
-            divided = divide_scores(scores, unit_scores, self.places, additive=self._additive)
-            if self._calibration is not None:
-                likely = divide_probabilities(
-                    self._calibration.probabilities(scores), unit_scores, self.places
-                )
-                divided = np.log(np.maximum(likely, _LEAST))
+            if likely is None:
+                of_units, additive = None, self._additive
+                divided = divide_scores(read.scores, unit_scores, self.places, additive=additive)
+            else:
+                of_units = divide_probabilities(likely, unit_scores, self.places)
+                divided = np.log(np.maximum(of_units, _LEAST))
             chosen = self._select(
                 divided,
-                likely,
-                self._supported(scores),
+                of_units,
+                supported,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
                 novelty=self._novelty(
@@ -193,7 +194,7 @@ class PruneRequest:
         kept = list(dict.fromkeys(self.places[number][0] for number in chosen.kept))
         others: Sequence[int] = range(len(scored))
         if self._limits.order == "score":
-            others = np.argsort(-scores, kind="stable").tolist()
+            others = np.argsort(-read.scores, kind="stable").tolist()
         return self._result(
             tuple(
                 replace(scored[index], spans=spans[index], ellipsis=self._ellipsis)
@@ -202,12 +203,16 @@ class PruneRequest:
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
             notes=chosen.notes if self.places else (_NO_TEXT_NOTE,),
-            supported=self._supported(scores),
+            supported=supported,
             timings=self._timings(shared),
         )
 
-    def _supported(self, scores: Floats) -> float | None:
-        return None if self._calibration is None else self._calibration.supported(scores)
+    def _calibrated(self, read: ChunkScores) -> tuple[Floats | None, float | None]:
+        """Return the chunks' probabilities, and that anything helps; None for what isn't known."""
+        if self._calibration is None or read.best_evidence is None:
+            return None, None
+        given = read.scores, read.best_evidence
+        return self._calibration.probabilities(*given), self._calibration.supported(*given)
 
     def _select(
         self, scores: Floats, likely: Floats | None, supported: float | None, **given: Any

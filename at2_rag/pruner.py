@@ -218,8 +218,11 @@ class AT2Pruner:
             ScoringError: If the model's numbers overflowed.
         """
         given, views = checked_chunks(query, chunks)
-        scores = self._scorer.chunks(query, views, Stopwatch())
-        return scored_chunks(given, views, scores, self.head_weights.calibration)
+        read, own = self._scorer.chunks(query, views, Stopwatch()), self.head_weights.calibration
+        likely = None
+        if own is not None and read.best_evidence is not None:
+            likely = own.probabilities(read.scores, read.best_evidence)
+        return scored_chunks(given, views, read.scores, likely)
 
     def score_sentences(
         self, query: str, chunks: Iterable[ChunkLike]

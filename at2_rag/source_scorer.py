@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from at2_rag.attention import SpanAttention
+from at2_rag.calibration import ChunkScores
 from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
@@ -67,8 +68,8 @@ class SourceScorer:
         # One more than have cores to themselves: while it is in Python, another multiplies.
         self._turns = threading.Semaphore(1 + _cores() // torch.get_num_threads())
 
-    def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> Floats:
-        """Return one finite score a chunk; that of its best window where it has several.
+    def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> ChunkScores:
+        """Return what a reading says of chunks; without any there is none.
 
         Args:
             query: The question.
@@ -80,7 +81,9 @@ class SourceScorer:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        return self.read([self.lay_out(query, chunks, watch)], watch)[0] if chunks else np.zeros(0)
+        if not chunks:
+            return ChunkScores(np.zeros(0))
+        return self.read([self.lay_out(query, chunks, watch)], watch)[0]
 
     def lay_out(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
         """Lay out a question with its chunks.
@@ -114,8 +117,8 @@ class SourceScorer:
             found[-1].append(key)
         return found
 
-    def read(self, layouts: Sequence[PromptLayout], watch: Stopwatch) -> list[Floats]:
-        """Return the scores of the chunks of several layouts, read in the same passes.
+    def read(self, layouts: Sequence[PromptLayout], watch: Stopwatch) -> list[ChunkScores]:
+        """Return what reading several layouts in the same passes says of their chunks.
 
         Chunks that several have in common are read once. All their states (in joint reading: all
         prompts, padded) are in memory at a time.
@@ -136,7 +139,7 @@ class SourceScorer:
             wanted = [LayoutPasses(layout, passes) for layout in layouts]
             attention = self._read_independent(wanted, watch)
         return [
-            self._scores(own, layout.owners, max(layout.owners) + 1)
+            self._judged(own, layout.owners, max(layout.owners) + 1)
             for own, layout in zip(attention, layouts, strict=True)
         ]
 
@@ -196,8 +199,8 @@ class SourceScorer:
         chunks: Sequence[Chunk],
         places: Sequence[Place],
         watch: Stopwatch,
-    ) -> tuple[Floats, Floats]:
-        """Return the scores of a layout's chunks, and of units of their texts, from one reading.
+    ) -> tuple[ChunkScores, Floats]:
+        """Return what one reading says of a layout's chunks, and scores of units of their texts.
 
         Args:
             layout: A layout with at least one chunk.
@@ -215,13 +218,13 @@ class SourceScorer:
             spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
             with self._turn(watch), watch.stage("joint"):
                 [read] = self._model.read_joint([layout], spans=[spans])
-            scores = self._scores({"joint": read.part(0, sources)}, layout.owners, len(chunks))
+            scores = self._judged({"joint": read.part(0, sources)}, layout.owners, len(chunks))
             units: dict[Pass, SpanAttention] = {"joint": read.part(sources, len(spans))}
             return scores, self._scores(units, range(len(places)), len(places))
         cut = sentence_parts(prompts, layout, chunks, places)
         wanted = [LayoutPasses(layout, self._passes), self._cut_passes(layout, cut)]
         whole, parts = self._read_independent(wanted, watch)
-        scores = self._scores(whole, layout.owners, len(chunks))
+        scores = self._judged(whole, layout.owners, len(chunks))
         return scores, self._cut_scores(parts, cut, len(places))
 
     @property
@@ -258,6 +261,16 @@ class SourceScorer:
                         scope=self._scope,
                     )
             return read_layerwise(self._model, prefix, wanted, watch, states=states)
+
+    def _judged(
+        self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int
+    ) -> ChunkScores:
+        """Return what attention says of chunks, and of all together."""
+        scores, calibration = self._scores(attention, owners, count), self._weights.calibration
+        if calibration is None:
+            return ChunkScores(scores)
+        features = self._weights.spec.extract(attention)
+        return ChunkScores(scores, float(calibration.evidence(features.cpu().numpy()).max()))
 
     def _scores(
         self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int

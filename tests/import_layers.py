@@ -91,6 +91,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.losses",
                 "training.learning_curve",
                 "training.logit_probabilities",
+                "training.probability_metrics",
                 "training.store_size",
             ),
             (

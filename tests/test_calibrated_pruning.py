@@ -28,8 +28,8 @@ CHUNKS = [
     "Nobody knows when the mill was built.",
     "A lamp stood in the tower.",
 ]
-CALIBRATION = Calibration(chunk=(0.3, 0.9, 1.0), call=(0.5, 0.2, 1.5))
-HELPLESS = Calibration(chunk=(0.3, 0.9, 1.0), call=(0.0, 0.0, -2.0))
+CHUNK, CALL = (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)
+HELPLESS = (0.0, 0.0, -2.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,35 +37,40 @@ def model() -> Any:
     return tiny_model()
 
 
-def make(model: Any, calibration: Calibration | None, **options: Any) -> AT2Pruner:
+def make(model: Any, call: tuple[float, ...] | None, **options: Any) -> AT2Pruner:
+    """Make a pruner whose second readout is its head weights turned around."""
     weights = random_weights(model, tiny_tokenizer(), "together", "apart")
-    weights = dataclasses.replace(weights, calibration=calibration)
+    if call is not None:
+        calibration = Calibration(-weights.weight, 0.25, CHUNK, call)
+        weights = dataclasses.replace(weights, calibration=calibration)
     return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
 
 
 @pytest.fixture(scope="module")
 def pruner(model: Any) -> AT2Pruner:
-    return make(model, CALIBRATION)
+    return make(model, CALL)
 
 
-def by_hand(pruner: AT2Pruner) -> list[float]:
-    """Return each chunk's probability from its raw score."""
+def by_hand(pruner: AT2Pruner) -> tuple[list[float], float]:
+    """Return each chunk's probability, and the call's, from the raw scores."""
     scores = [own.score for own in pruner.score(QUERY, CHUNKS)]
     total = math.log(math.fsum(map(math.exp, scores)))
-    slope, share, constant = CALIBRATION.chunk
-    logits = [slope * own + share * (own - total) + constant for own in scores]
-    return [1 / (1 + math.exp(-logit)) for logit in logits]
+    best = max(0.25 + pruner.head_weights.bias - own for own in scores)
+    slope, share, evidence, constant = CHUNK
+    logits = [slope * own + share * (own - total) + evidence * best + constant for own in scores]
+    call = CALL[0] * best + CALL[1] * (max(scores) - total) + CALL[2]
+    return [1 / (1 + math.exp(-logit)) for logit in logits], 1 / (1 + math.exp(-call))
 
 
 def test_chunks_and_call_have_their_probabilities(pruner: AT2Pruner, model: Any) -> None:
-    expected = by_hand(pruner)
+    expected, supported = by_hand(pruner)
     scored = pruner.score(QUERY, CHUNKS)
     assert [own.probability for own in scored] == pytest.approx(expected)
     assert [own.relevance for own in scored] == [own.probability for own in scored]
     result = pruner.prune(QUERY, CHUNKS, top_k=2)
     found = {own.index: own.probability for own in (*result.kept, *result.dropped)}
     assert [found[index] for index in range(5)] == pytest.approx(expected)
-    assert result.supported == pytest.approx(CALIBRATION.supported([own.score for own in scored]))
+    assert result.supported == pytest.approx(supported)
     values = json.loads(result.to_json())
     assert values["supported"] == result.supported
     assert values["kept"][0]["probability"] == result.kept[0].probability
@@ -77,7 +82,7 @@ def test_chunks_and_call_have_their_probabilities(pruner: AT2Pruner, model: Any)
 
 
 def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
-    likely = by_hand(pruner)
+    likely, _ = by_hand(pruner)
     ranked = sorted(range(5), key=lambda index: -likely[index])
     for count in range(1, 6):
         least = likely[ranked[count - 1]]
@@ -106,7 +111,7 @@ def test_without_a_limit_the_tolerance_decides(pruner: AT2Pruner, model: Any) ->
 
 
 def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
-    likely = by_hand(pruner)
+    likely, _ = by_hand(pruner)
     for mass in (0.2, 0.5, 0.8, 1.0):
         result = pruner.prune(QUERY, CHUNKS, keep_mass=mass, unit="sentence")
         assert result.supported is not None
@@ -164,7 +169,7 @@ def test_where_something_helps_on_unsupported_changes_nothing(pruner: AT2Pruner)
 )
 def test_what_can_not_be_asked_for(model: Any, limits: dict[str, Any], told: str) -> None:
     calibrated = limits.pop("calibrated", False)
-    pruner = make(model, CALIBRATION if calibrated else None)
+    pruner = make(model, CALL if calibrated else None)
     with pytest.raises(InputError, match=told):
         pruner.prune(QUERY, CHUNKS, **limits)
 
@@ -177,15 +182,20 @@ def test_no_chunks_and_failures_have_no_probabilities(model: Any, pruner: AT2Pru
 
 
 def test_a_calibration_is_saved_with_its_weights(model: Any, tmp_path: Path) -> None:
-    weights = make(model, CALIBRATION).head_weights
+    weights = make(model, CALL).head_weights
+    own = weights.calibration
+    assert own is not None
     weights.save(tmp_path)
-    assert HeadWeights.load(tmp_path).calibration == CALIBRATION
+    loaded = HeadWeights.load(tmp_path).calibration
+    assert loaded is not None
+    assert (loaded.chunk, loaded.call, loaded.evidence_bias) == (CHUNK, CALL, 0.25)
+    assert np.array_equal(loaded.evidence_weight, own.evidence_weight)
     path = tmp_path / DESCRIPTION_FILE
     description = json.loads(path.read_text())
     del description["calibration"]
     path.write_text(json.dumps(description))
     assert HeadWeights.load(tmp_path).calibration is None
-    unreadable: list[Any] = [None, {"chunk": {}}, {**CALIBRATION.to_dict(), "call": {"x": "y"}}]
+    unreadable: list[Any] = [None, {"chunk": {}}, {**own.numbers(), "call": {"x": "y"}}]
     for damaged in unreadable:
         path.write_text(json.dumps({**description, "calibration": damaged}))
         with pytest.raises(HeadWeightsError, match="the calibration is"):

@@ -1,81 +1,143 @@
-"""Fits a calibration, and tells how good probabilities are. Pure numbers, no model."""
+"""Fits a calibration. Pure numbers, no model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from at2_rag.calibration import Calibration, call_terms, chunk_terms
+from at2_rag.calibration import RISING, Calibration, call_terms, chunk_terms
 from at2_rag.errors import InputError
 from at2_rag.training.validation import source_weights
 
 MATTERS = 0.1
 """Drop from which on a chunk matters, in nats a token of the answer."""
 
-BINS = 15
-"""Bins of the calibration error, each of as many probabilities."""
+EVIDENCE_RIDGE = 0.1
+"""Ridge penalty of the second readout, on the weights of standardised features."""
 
-_PENALTY = 1e-4
-"""Ridge penalty on the slopes of standardised terms, which keeps those of separable data finite."""
+_PENALTY = 1e-4  # keeps slopes finite where outcomes can be told apart without error
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Readout = Callable[[npt.NDArray[np.float32]], Floats]
+"""Features [S, F] to scores [S]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredCall:
-    """The scores of one call, and what is to be predicted from them.
+class LabelledCall:
+    """The features of one call, and what is to be predicted from them.
 
     Attributes:
         source: The data set it is from; each counts the same in a fit.
-        scores: [S] float64, at least one.
-        outcomes: [S] bool, whether each chunk matters, or [1], whether the call is supported.
+        fold: Calls of one fold are judged by a second readout that was fitted without them.
+        features: [S, F] float32, of its chunks, at least one.
+        gold: [S] bool, whether each chunk is evidence.
+        matters: [S] bool, whether leaving it out makes the answer less likely; None where that
+            isn't known.
+        supported: Whether the call's chunks hold the answer; None for calls that don't serve to
+            predict it.
     """
 
     source: str
-    scores: Floats
-    outcomes: Bools
+    fold: int
+    features: npt.NDArray[np.float32]
+    gold: Bools
+    matters: Bools | None = None
+    supported: bool | None = None
 
 
-def fit_calibration(chunks: Sequence[ScoredCall], calls: Sequence[ScoredCall]) -> Calibration:
-    """Return the calibration under which the outcomes are likeliest, every source alike.
+def fit_calibration(
+    calls: Sequence[LabelledCall], readout: Readout, shape: tuple[int, int, int]
+) -> Calibration:
+    """Return the calibration of a readout under which the outcomes are likeliest.
 
     Args:
-        chunks: Calls with an outcome for each chunk.
-        calls: Calls with one outcome each.
+        calls: The calls; some have chunks that matter, some are supported, and some of each kind
+            are not.
+        readout: The head weights' scores.
+        shape: The head weights', [P, L, H].
 
     Raises:
         InputError: If all outcomes of one kind are the same, or there are none.
     """
-    terms = np.concatenate([chunk_terms(own.scores) for own in chunks] or [np.zeros((0, 2))])
-    outcomes, weights = _flat(chunks, "chunk")
-    of_chunks = _fit(terms, outcomes, weights, least_slope=0.0)
-    call_outcomes, call_weights = _flat(calls, "call")
-    call_values = np.stack([call_terms(own.scores) for own in calls])
-    of_calls = _fit(call_values, call_outcomes, call_weights, least_slope=None)
-    return Calibration(chunk=of_chunks, call=of_calls)
+    best = out_of_fold_evidence(calls)
+    ruled = [own for own in range(len(calls)) if calls[own].matters is not None]
+    judged = [own for own in range(len(calls)) if calls[own].supported is not None]
+    chunk_outcomes, chunk_weights = _outcomes(calls, ruled, "chunk")
+    call_outcomes, call_weights = _outcomes(calls, judged, "call")
+    of_chunks = [chunk_terms(readout(calls[own].features), best[own]) for own in ruled]
+    of_calls = [call_terms(readout(calls[own].features), best[own]) for own in judged]
+    weight, bias = fit_evidence(calls)
+    return Calibration(
+        evidence_weight=weight.reshape(shape).astype(np.float32),
+        evidence_bias=bias,
+        chunk=_logistic_fit(
+            np.concatenate(of_chunks), chunk_outcomes, chunk_weights, _PENALTY, rising=RISING
+        ),
+        call=_logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
+    )
 
 
-def _flat(calls: Sequence[ScoredCall], what: str) -> tuple[Bools, Floats]:
-    """Return all outcomes and their weights; raise where they are all the same."""
-    outcomes = np.concatenate([own.outcomes for own in calls] or [np.zeros(0, dtype=bool)])
+def out_of_fold_evidence(calls: Sequence[LabelledCall]) -> Floats:
+    """Return each call's greatest evidence logit, [I], by a readout fitted without its fold."""
+    best = np.zeros(len(calls))
+    for fold in sorted({own.fold for own in calls}):
+        weight, bias = fit_evidence([own for own in calls if own.fold != fold])
+        for place, own in enumerate(calls):
+            if own.fold == fold:
+                best[place] = float((own.features @ weight).max()) + bias
+    return best
+
+
+def fit_evidence(calls: Sequence[LabelledCall]) -> tuple[Floats, float]:
+    """Return weights [F] and bias of a logistic readout that tells gold chunks from all others.
+
+    Raises:
+        InputError: If all chunks are gold, or none is.
+    """
+    features = np.concatenate([own.features for own in calls] or [np.zeros((0, 1), np.float32)])
+    gold = np.concatenate([own.gold for own in calls] or [np.zeros(0, dtype=bool)])
+    _check(gold, "chunk's gold label")
+    sizes = [len(own.gold) for own in calls]
+    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
+    *slopes, constant = _logistic_fit(features, gold, weights, EVIDENCE_RIDGE)
+    return np.array(slopes), constant
+
+
+def _outcomes(
+    calls: Sequence[LabelledCall], places: Sequence[int], what: str
+) -> tuple[Bools, Floats]:
+    """Return outcomes of chunks or calls, and weights by which every source counts the same."""
+    own = [
+        calls[place].matters if what == "chunk" else np.array([calls[place].supported])
+        for place in places
+    ]
+    outcomes = np.concatenate([np.asarray(one, dtype=bool) for one in own] or [np.zeros(0, bool)])
+    _check(outcomes, f"{what}'s outcome")
+    sizes = [len(np.asarray(one)) for one in own]
+    of_call = source_weights([calls[place].source for place in places])
+    return outcomes, np.repeat(of_call / sizes, sizes)
+
+
+def _check(outcomes: Bools, what: str) -> None:
     if len(set(outcomes.tolist())) < 2:
         raise InputError(
-            f"calibration has {int(outcomes.sum())} of {len(outcomes)} outcomes of a {what} true; "
-            "pass examples of both kinds"
+            f"calibration needs both kinds of each outcome, but {int(outcomes.sum())} of "
+            f"{len(outcomes)} times a {what} is true; pass more examples"
         )
-    of_call = source_weights([own.source for own in calls])
-    sizes = np.array([len(own.outcomes) for own in calls])
-    weights: Floats = np.repeat(of_call / sizes, sizes)
-    return outcomes, weights
 
 
-def _fit(
-    terms: Floats, outcomes: Bools, weights: Floats, *, least_slope: float | None
+def _logistic_fit(
+    terms: npt.NDArray[np.floating],
+    outcomes: Bools,
+    weights: Floats,
+    ridge: float,
+    *,
+    rising: int = 0,
 ) -> tuple[float, ...]:
     """Return the slopes and the constant that make outcomes likeliest.
 
@@ -83,48 +145,23 @@ def _fit(
         terms: [N, T].
         outcomes: [N].
         weights: [N], adding up to 1.
-        least_slope: What no slope may be below; None for nothing.
+        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
+        rising: How many slopes, from the first, may not be below 0.
     """
-    mean, scale = terms.mean(axis=0), terms.std(axis=0) + 1e-9
+    mean, scale = terms.mean(axis=0, dtype=float), terms.std(axis=0, dtype=float) + 1e-9
     values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])
     signs = np.where(outcomes, 1.0, -1.0)
 
     def loss(vector: Floats) -> tuple[float, Floats]:
         margins = signs * (values @ vector)
-        slope = -weights * signs * np.exp(-np.logaddexp(0.0, margins))
-        penalty = _PENALTY * vector
+        penalty = ridge * vector
         penalty[-1] = 0.0
+        slope = values.T @ (-weights * signs * np.exp(-np.logaddexp(0.0, margins)))
         total = float(weights @ np.logaddexp(0.0, -margins)) + float(penalty @ vector) / 2
-        return total, values.T @ slope + penalty
+        return total, slope + penalty
 
-    bounds = [(least_slope, None)] * terms.shape[1] + [(None, None)]
-    found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    count = terms.shape[1]
+    bounds = [(0.0, None)] * rising + [(None, None)] * (count + 1 - rising)
+    found = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
     slopes = found.x[:-1] / scale
     return (*map(float, slopes), float(found.x[-1] - slopes @ mean))
-
-
-def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BINS) -> float:
-    """Return the expected calibration error over bins of equal mass, in [0, 1].
-
-    The mean over probabilities of how far the mean of their bin is from the share of outcomes that
-    are true there (M. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", AAAI 2015, with bins of equal mass).
-    """
-    total = 0.0
-    for own in np.array_split(np.argsort(probabilities, kind="stable"), bins):
-        if own.size:
-            total += own.size * abs(float(probabilities[own].mean() - outcomes[own].mean()))
-    return total / len(probabilities)
-
-
-def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
-    """Return by how much of it the squared error is below that of the base rate, at most 1.
-
-    G. Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950. NaN where all
-    outcomes are the same.
-    """
-    base = float(outcomes.mean())
-    variance = base * (1 - base)
-    if variance == 0:
-        return float("nan")
-    return 1 - float(np.mean((probabilities - outcomes) ** 2)) / variance

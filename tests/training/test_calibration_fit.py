@@ -1,89 +1,131 @@
-"""Fitting probabilities, and how good they are."""
+"""Fitting probabilities to outcomes that follow known ones."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from sklearn.metrics import brier_score_loss
+from sklearn.linear_model import LogisticRegression
 
 from at2_rag.calibration import Calibration
 from at2_rag.errors import InputError
 from at2_rag.training.calibration_fit import (
-    ScoredCall,
-    brier_skill,
-    calibration_error,
+    EVIDENCE_RIDGE,
+    LabelledCall,
     fit_calibration,
+    fit_evidence,
+    out_of_fold_evidence,
+)
+from at2_rag.training.probability_metrics import brier_skill, calibration_error
+
+SHAPE = (1, 2, 2)
+SCORE = np.array([1.5, -0.5, 0.0, 0.0])
+EVIDENCE = np.array([0.0, 0.0, 1.2, -0.8])
+TRUE = Calibration(
+    EVIDENCE.reshape(SHAPE).astype(np.float32), -1.0, (0.3, 0.8, 0.5, 0.4), (0.9, 0.5, 0.6)
 )
 
-TRUE = Calibration(chunk=(0.4, 1.2, 0.5), call=(0.9, 0.6, -0.5))
+
+def readout(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return features @ SCORE
 
 
-def drawn(count: int, seed: int, source: str = "a") -> tuple[list[ScoredCall], list[ScoredCall]]:
+def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:
     """Draw calls whose outcomes have the probabilities of `TRUE`."""
     rng = np.random.default_rng(seed)
-    chunks, calls = [], []
-    for _ in range(count):
-        scores = rng.normal(0, 2, int(rng.integers(2, 12)))
-        matters = rng.random(len(scores)) < TRUE.probabilities(scores)
-        chunks.append(ScoredCall(source, scores, matters))
-        calls.append(ScoredCall(source, scores, rng.random(1) < TRUE.supported(scores)))
-    return chunks, calls
+    calls = []
+    for number in range(count):
+        features = rng.normal(0, 1.5, (int(rng.integers(2, 12)), 4)).astype(np.float32)
+        logits = TRUE.evidence(features)
+        best, scores = float(logits.max()), readout(features)
+        calls.append(
+            LabelledCall(
+                source,
+                number % 3,
+                features,
+                gold=rng.random(len(features)) < 1 / (1 + np.exp(-logits)),
+                matters=rng.random(len(features)) < TRUE.probabilities(scores, best),
+                supported=bool(rng.random() < TRUE.supported(scores, best)),
+            )
+        )
+    return calls
 
 
-def test_the_calibration_that_outcomes_follow_is_found_again() -> None:
-    fitted = fit_calibration(*drawn(6000, 0))
-    assert fitted.chunk == pytest.approx(TRUE.chunk, abs=0.12)
-    assert fitted.call == pytest.approx(TRUE.call, abs=0.25)
-    chunks, _ = drawn(3000, 1)
-    p = np.concatenate([fitted.probabilities(own.scores) for own in chunks])
-    y = np.concatenate([own.outcomes for own in chunks])
-    assert calibration_error(p, y) < 0.02
-    assert brier_skill(p, y) > 0.2
+def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
+    fitted = fit_calibration(drawn(2500, 0), readout, SHAPE)
+    found, expected, happened = [], [], []
+    for own in drawn(1000, 1):
+        scores = readout(own.features)
+        assert own.matters is not None
+        found.append(fitted.probabilities(scores, float(fitted.evidence(own.features).max())))
+        expected.append(TRUE.probabilities(scores, float(TRUE.evidence(own.features).max())))
+        happened.append(own.matters)
+    p, truth, y = np.concatenate(found), np.concatenate(expected), np.concatenate(happened)
+    assert np.abs(p - truth).mean() < 0.03
+    assert calibration_error(p, y) < 0.03
+    assert brier_skill(p, y) > 0.9 * brier_skill(truth, y)
+    supported = np.array(
+        [
+            (
+                fitted.supported(readout(own.features), float(fitted.evidence(own.features).max())),
+                TRUE.supported(readout(own.features), float(TRUE.evidence(own.features).max())),
+            )
+            for own in drawn(500, 2)
+        ]
+    )
+    assert np.abs(supported[:, 0] - supported[:, 1]).mean() < 0.06
+
+
+def test_the_second_readout_is_a_ridge_logistic_regression() -> None:
+    calls = drawn(300, 3)
+    weight, bias = fit_evidence(calls)
+    features = np.concatenate([own.features for own in calls]).astype(float)
+    mean, scale = features.mean(0), features.std(0)
+    gold = np.concatenate([own.gold for own in calls])
+    sizes = np.array([len(own.gold) for own in calls])
+    weights = np.repeat(1 / (len(calls) * sizes), sizes)
+    peer = LogisticRegression(C=1 / EVIDENCE_RIDGE, tol=1e-8)
+    peer.fit((features - mean) / scale, gold, sample_weight=weights)
+    assert weight == pytest.approx(peer.coef_[0] / scale, abs=2e-3)
+    assert bias == pytest.approx(peer.intercept_[0] - mean @ (peer.coef_[0] / scale), abs=5e-3)
 
 
 def test_every_source_counts_the_same() -> None:
-    few, few_calls = drawn(300, 2)
-    many, many_calls = drawn(900, 3, "b")
-    mirrored = [ScoredCall(own.source, own.scores, ~own.outcomes) for own in many]
-    flipped = [ScoredCall(own.source, own.scores, ~own.outcomes) for own in many_calls]
-    one = fit_calibration([*few, *mirrored], [*few_calls, *flipped])
-    other = fit_calibration([*few, *mirrored * 3], [*few_calls, *flipped * 3])
-    assert one.chunk == pytest.approx(other.chunk, abs=1e-3)
-    assert one.call == pytest.approx(other.call, abs=1e-3)
+    few, many = drawn(150, 4), drawn(300, 5, "b")
+    mirrored = [dataclasses.replace(own, gold=~own.gold) for own in many]
+    one, other = fit_evidence([*few, *mirrored]), fit_evidence([*few, *mirrored * 3])
+    assert one[0] == pytest.approx(other[0], abs=5e-3)
+    alone = fit_evidence(few)
+    assert np.abs(alone[0] - one[0]).max() > 0.05
+
+
+def test_evidence_of_a_call_is_by_a_readout_that_never_saw_its_fold() -> None:
+    calls = drawn(60, 6)
+    best = out_of_fold_evidence(calls)
+    for fold in range(3):
+        weight, bias = fit_evidence([own for own in calls if own.fold != fold])
+        for place, own in enumerate(calls):
+            if own.fold == fold:
+                assert best[place] == pytest.approx(max(own.features @ weight) + bias, abs=1e-6)
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
-    chunks, calls = drawn(400, 4)
-    upside_down = [ScoredCall(own.source, -own.scores, own.outcomes) for own in chunks]
-    assert min(fit_calibration(upside_down, calls).chunk[:-1]) >= 0
+    fitted = fit_calibration(drawn(300, 7), lambda features: -readout(features), SHAPE)
+    assert min(fitted.chunk[:2]) >= 0
 
 
 def test_outcomes_of_one_kind_are_refused() -> None:
-    chunks, calls = drawn(5, 5)
-    same = [ScoredCall("a", own.scores, np.zeros(1, dtype=bool)) for own in calls]
-    with pytest.raises(InputError, match="has 0 of 5 outcomes of a call true"):
-        fit_calibration(chunks, same)
-    with pytest.raises(InputError, match="has 0 of 0 outcomes of a chunk true"):
-        fit_calibration([], calls)
-
-
-def test_calibration_error_by_hand() -> None:
-    p = np.array([0.1, 0.3, 0.6, 0.8])
-    y = np.array([False, True, True, True])
-    assert calibration_error(p, y, bins=2) == pytest.approx((abs(0.2 - 0.5) + abs(0.7 - 1)) / 2)
-    assert calibration_error(p, y, bins=1) == pytest.approx(abs(0.45 - 0.75))
-    assert calibration_error(p, y, bins=9) == pytest.approx((0.1 + 0.7 + 0.4 + 0.2) / 4)
-
-
-def test_brier_skill_is_that_of_another_implementation() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.random(200)
-    y = rng.random(200) < p
-    base = np.full(200, y.mean())
-    expected = 1 - brier_score_loss(y, p) / brier_score_loss(y, base)
-    assert brier_skill(p, y) == pytest.approx(expected)
-    assert brier_skill(y.astype(float), y) == 1
-    assert brier_skill(base, y) == pytest.approx(0)
-    assert math.isnan(brier_skill(p, np.ones(200, dtype=bool)))
+    calls = drawn(9, 8)
+    for what, changes in (
+        ("chunk's outcome", {"matters": None}),
+        ("call's outcome", {"supported": True}),
+        ("call's outcome", {"supported": None}),
+    ):
+        told = f"needs both kinds of each outcome, but .* a {what} is true; pass more"
+        with pytest.raises(InputError, match=told):
+            changed = [dataclasses.replace(own, **changes) for own in calls]
+            fit_calibration(changed, readout, SHAPE)
+    with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
+        fit_evidence([])
