@@ -39,6 +39,11 @@ _COMMANDS = {
         "at2_rag.training.cli:train_command",
         extra="train",
     ),
+    "calibrate": LazyCommand(
+        "Make probabilities of the scores of head weights.",
+        "at2_rag.training.cli:calibrate_command",
+        extra="train",
+    ),
     "index": LazyCommand("Read chunks ahead of any question.", "at2_rag.state_commands:index"),
     "cache": LazyCommand(
         "Show or remove the chunk states that are kept.", "at2_rag.state_commands:cache"

@@ -110,7 +110,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.validation",
             ),
             ("training.ablation", "training.calibration_fit"),
-            ("training.ablation_validation", "training.collection"),
+            ("training.ablation_validation", "training.calibration_study", "training.collection"),
             (
                 "training.ablation_collection",
                 "training.answer_features",
@@ -118,7 +118,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.removal_drops",
             ),
             ("training.gathered_ablations", "training.trainer"),
-            ("training.ablation_trainer",),
+            ("training.ablation_trainer", "training.calibration_data"),
         ),
         ("values", "reading"),
     ),
@@ -132,7 +132,7 @@ LAYERS: Mapping[str, Layer] = {
         (
             ("pruner_options",),
             ("model_commands", "state_commands", "training.record", "training.results_table"),
-            ("training.command",),
+            ("training.calibration_command", "training.command"),
             ("training.cli",),
             ("cli",),
             ("__main__",),

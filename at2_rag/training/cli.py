@@ -10,6 +10,8 @@ from click.core import ParameterSource
 from at2_rag.command_line import CommandError, command_without_places, verbose_option
 from at2_rag.model_hub import DEFAULT_MODEL
 
+DEFAULT_WEIGHTS = "best"
+
 _ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _REMEDY = 'run: pip install "at2-rag[train]"'
 
@@ -131,3 +133,47 @@ def train_command(context: click.Context, /, **options: Any) -> None:
                 "nothing; leave it out, or pass --signal ablation or both"
             )
     run_training(TrainRequest(**options), command=command_without_places(context))
+
+
+@click.command("calibrate")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--output", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+@click.option(
+    "--head-weights",
+    default=DEFAULT_WEIGHTS,
+    show_default=True,
+    help="Shipped weights by name, or a folder that `at2-rag train` wrote.",
+)
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
+@click.option("--revision", help="Revision of a hub id.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the examples that --limit draws, exchanged chunks and folds.",
+)
+@click.option(
+    "--collected",
+    type=click.Path(file_okay=False),
+    help="Folder for what is read, to share between runs. [default: OUTPUT/features]",
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
+@verbose_option
+@click.pass_context
+def calibrate_command(context: click.Context, /, **options: Any) -> None:
+    """Make probabilities of scores, fitted to questions with labelled chunks and answers.
+
+    Pass questions that the weights weren't fitted on. Learned is how likely it is that the right
+    answer suffers without a chunk (each is left out in turn), and that any chunk holds the answer
+    (gold chunks are exchanged for others). Figures are of sources left out of all fits. OUTPUT gets
+    the weights with their calibration, and everything known about the run (calibration.json).
+    """
+    try:
+        from at2_rag.training.calibration_command import CalibrateRequest, run_calibration
+    except ImportError as error:
+        remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
+        raise CommandError(f"calibrating is not possible: {error}{remedy}") from error
+    run_calibration(CalibrateRequest(**options), command=command_without_places(context))

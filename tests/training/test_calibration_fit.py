@@ -29,7 +29,8 @@ TRUE = Calibration(
 
 
 def readout(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return features @ SCORE
+    scores: npt.NDArray[np.float64] = features.astype(float) @ SCORE
+    return scores
 
 
 def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:

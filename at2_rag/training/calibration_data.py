@@ -1,0 +1,162 @@
+"""What a calibration is fitted to, collected with the model: features, drops and twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.errors import InputError
+from at2_rag.features import FeatureSpec
+from at2_rag.scoring_model import ScoringModel
+from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.calibration_fit import MATTERS, LabelledCall
+from at2_rag.training.collection import collect
+from at2_rag.training.examples import Example, draw_per_source, gold_groups
+from at2_rag.training.removal_drops import collect_drops
+from at2_rag.training.twins import TwinMaker
+from at2_rag.training.validation import FEWEST_CHUNKS, assign_folds, feature_matrix
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationExamples:
+    """Examples that a calibration can be fitted to.
+
+    Attributes:
+        chosen: Examples with enough chunks, some of them gold and some not.
+        twins: For each of them that has twins, the answerable and the unanswerable one in turn.
+        twins_of: For each twin the place of its example in `chosen`.
+        left_out: How many examples can't be used.
+    """
+
+    chosen: tuple[Example, ...]
+    twins: tuple[Example, ...]
+    twins_of: tuple[int, ...]
+    left_out: int
+
+
+def choose_examples(
+    examples: Sequence[Example], *, limit: int | None, seed: int
+) -> CalibrationExamples:
+    """Return what of the examples a calibration can be fitted to, with their twins.
+
+    Args:
+        examples: Labelled examples; the chunks of all of them may stand for others in twins.
+        limit: Most examples of a source; None for all.
+        seed: Of the examples that the limit draws, and of the twins.
+
+    Raises:
+        InputError: If none can be used.
+    """
+    chosen = [
+        own
+        for own in examples
+        if len(own.chunks) >= FEWEST_CHUNKS and any(own.labels) and not all(own.labels)
+    ]
+    if not chosen:
+        raise InputError(
+            f"none of the {len(examples)} examples can be calibrated with; pass examples with "
+            f"{FEWEST_CHUNKS} chunks or more, gold and not gold"
+        )
+    left_out = len(examples) - len(chosen)
+    if limit is not None:
+        chosen = draw_per_source(chosen, limit, seed=seed)
+    maker = TwinMaker(examples)
+    twins: list[Example] = []
+    twins_of: list[int] = []
+    for place, example in enumerate(chosen):
+        pair = maker.twins(example, seed=seed)
+        if pair is not None:
+            twins += [pair.answerable, pair.unanswerable]
+            twins_of += [place, place]
+    return CalibrationExamples(tuple(chosen), tuple(twins), tuple(twins_of), left_out)
+
+
+def collect_calls(
+    model: ScoringModel,
+    answer_model: AnswerModel,
+    examples: CalibrationExamples,
+    folder: Path,
+    spec: FeatureSpec,
+    *,
+    fingerprint: str,
+    folds: int,
+    seed: int,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[LabelledCall]:
+    """Read what `folder` doesn't hold yet, and return the examples and their twins as calls.
+
+    Examples that share a gold passage are in one fold, and twins in that of their example.
+
+    Args:
+        model: The scoring model, cut to the layers of the head weights.
+        answer_model: The same model in full.
+        examples: What to read.
+        folder: Where what was read is kept.
+        spec: The head weights' features.
+        fingerprint: The model's.
+        folds: Number of folds.
+        seed: Of the folds.
+        workers: Threads that each read examples of their own, with one torch thread each.
+        progress: Called with the stage's name, the steps done and in all.
+
+    Raises:
+        InputError: As `collect` and `collect_drops`.
+        DataError: If the folder holds something else.
+    """
+
+    def read(name: str, own: Sequence[Example]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        collected = collect(
+            model,
+            own,
+            folder / name,
+            reading=spec.reading,
+            fingerprint=fingerprint,
+            seed=seed,
+            padded=False,
+            workers=workers,
+            progress=lambda done, total: progress(f"reading {name}", done, total),
+        )
+        ends = np.cumsum(collected.counts)[:-1]
+        matrix = feature_matrix(collected, spec, model.depth)
+        yield from zip(collected.examples.tolist(), np.split(matrix, ends), strict=True)
+
+    chosen, twins = examples.chosen, examples.twins
+    fold_of = assign_folds(gold_groups(chosen), folds, np.random.default_rng(seed))
+    features = dict(read("examples", chosen))
+    of_twins = dict(read("twins", twins)) if twins else {}
+    drops = collect_drops(
+        answer_model,
+        chosen,
+        folder / "drops",
+        fingerprint=fingerprint,
+        workers=workers,
+        progress=lambda done, total: progress("leaving chunks out", done, total),
+    ).by_example()
+    calls = [
+        LabelledCall(
+            chosen[place].source,
+            int(fold_of[place]),
+            own,
+            np.array(chosen[place].labels),
+            matters=drops[place] > MATTERS if place in drops else None,
+        )
+        for place, own in features.items()
+    ]
+    calls += [
+        LabelledCall(
+            twins[place].source,
+            int(fold_of[examples.twins_of[place]]),
+            own,
+            np.array(twins[place].labels),
+            supported=not twins[place].unanswerable,
+        )
+        for place, own in of_twins.items()
+    ]
+    return calls

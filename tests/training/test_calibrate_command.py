@@ -1,0 +1,110 @@
+"""`at2-rag calibrate`, end to end over a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from at2_rag import AT2Pruner, Chunk
+from at2_rag.cli import main
+from at2_rag.errors import InputError
+from at2_rag.head_weights import HeadWeights
+from at2_rag.training.calibration_data import choose_examples
+from at2_rag.training.examples import Example
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+from tests.training.planted_examples import planted_examples, write_examples
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, head weights for it and two files of examples."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    tiny_model().save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    random_weights(tiny_model(), tiny_tokenizer(), "together", "apart").save(folder / "weights")
+    for source in ("novels", "seas"):
+        write_examples(folder / f"{source}.jsonl.gz", examples_of_equal_chunks(source, 14))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def any_drop_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model's answers hardly depend on the chunks."""
+    monkeypatch.setattr("at2_rag.training.calibration_data.MATTERS", 0.0)
+
+
+def examples_of_equal_chunks(source: str, count: int) -> list[Example]:
+    """Make examples whose other chunks are as long as the gold one."""
+    rng = random.Random(source)
+    made = []
+    for own in planted_examples([source], count, chunks=6):
+        texts = [" ".join(rng.choices("abcdefgh", k=17)) for _ in own.chunks]
+        chunks = [own.chunks[n] if own.labels[n] else Chunk(text) for n, text in enumerate(texts)]
+        made.append(dataclasses.replace(own, chunks=tuple(chunks)))
+    return made
+
+
+def run(place: Path, output: Path, *more: str) -> Any:
+    command = ["calibrate", *(str(place / f"{name}.jsonl.gz") for name in ("novels", "seas"))]
+    command += ["--output", str(output), "--head-weights", str(place / "weights")]
+    command += ["--model", str(place / "model"), "--dtype", "float32", *more]
+    return CliRunner().invoke(main, command)
+
+
+def test_weights_are_calibrated_and_serve_a_pruner(place: Path, tmp_path: Path) -> None:
+    ran = run(place, tmp_path / "out")
+    assert ran.exit_code == 0, ran.output
+    assert "left-out sources" in ran.output and "novels" in ran.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert record["examples"] == {"novels": 14, "seas": 14}
+    assert {own["source"] for own in record["left_out_sources"]} == {"novels", "seas"}
+    assert all(0 <= own["error"] <= 1 for own in record["left_out_sources"])
+    assert str(place) not in json.dumps(record)
+    given, found = HeadWeights.load(place / "weights"), HeadWeights.load(tmp_path / "out")
+    assert np.array_equal(found.weight, given.weight)
+    assert found.calibration is not None
+    assert found.calibration.numbers() == record["calibration"]
+    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    own = examples_of_equal_chunks("novels", 1)[0]
+    result = pruner.prune(own.query, own.chunks)
+    assert result.supported is not None and 0 < result.supported < 1
+    assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
+
+
+def test_what_was_read_is_not_read_again(place: Path, tmp_path: Path) -> None:
+    first = run(place, tmp_path / "one", "--limit", "12", "--collected", str(tmp_path / "read"))
+    assert first.exit_code == 0, first.output
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "read").rglob("*.safetensors")}
+    assert {path.parent.name for path in shards} == {"examples", "twins", "drops"}
+    again = run(place, tmp_path / "two", "--limit", "12", "--collected", str(tmp_path / "read"))
+    assert again.exit_code == 0, again.output
+    assert shards == {path: path.stat().st_mtime_ns for path in shards}
+    for name in ("head_weights.safetensors", "head_weights.json"):
+        one, two = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
+        assert one == two
+
+
+def test_weights_of_another_model_are_refused(place: Path, tmp_path: Path) -> None:
+    ran = run(place, tmp_path / "out", "--head-weights", "fast")
+    assert ran.exit_code == 1
+    assert "were fitted on" in ran.output and "another scoring model" in ran.output
+
+
+def test_examples_that_can_not_be_used_are_counted() -> None:
+    examples = examples_of_equal_chunks("novels", 6)
+    short = planted_examples(["seas"], 3, chunks=3)
+    chosen = choose_examples([*examples, *short], limit=4, seed=0)
+    assert len(chosen.chosen) == 4 and chosen.left_out == 3
+    assert len(chosen.twins) == 8
+    for place, twin in zip(chosen.twins_of, chosen.twins, strict=True):
+        assert twin.query == chosen.chosen[place].query
+    with pytest.raises(InputError, match="none of the 3 examples can be calibrated with"):
+        choose_examples(short, limit=None, seed=0)
