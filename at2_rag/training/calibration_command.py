@@ -160,7 +160,17 @@ def _table(figures: Sequence[CalibrationFigures]) -> Table:
     """Return the figures on sources that weights and calibration were fitted without."""
     table = Table(title="left-out sources", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("source", no_wrap=True)
-    for heading in ("chunks", "matter", "ECE", "best's", "skill", "gold's", "calls", "AUROC"):
+    for heading in (
+        "chunks",
+        "matter",
+        "ECE",
+        "best's",
+        "skill",
+        "gold's",
+        "calls",
+        "AUROC",
+        "by length",
+    ):
         table.add_column(heading, justify="right")
     for own in figures:
         numbers = (own.matter, own.error, own.error_of_best, own.skill, own.skill_of_gold)
@@ -170,5 +180,6 @@ def _table(figures: Sequence[CalibrationFigures]) -> Table:
             *(f"{number:.3f}" for number in numbers),
             f"{own.calls:,}",
             f"{own.auroc:.3f}",
+            f"{own.auroc_of_lengths:.3f}",
         )
     return table

@@ -146,6 +146,7 @@ def collect_calls(
             own,
             np.array(chosen[place].labels),
             matters=drops[place] > MATTERS if place in drops else None,
+            words=_words(chosen[place]),
         )
         for place, own in features.items()
     ]
@@ -156,7 +157,12 @@ def collect_calls(
             own,
             np.array(twins[place].labels),
             supported=not twins[place].unanswerable,
+            words=_words(twins[place]),
         )
         for place, own in of_twins.items()
     ]
     return calls
+
+
+def _words(example: Example) -> npt.NDArray[np.int64]:
+    return np.array([len(chunk.rendered.split()) for chunk in example.chunks], dtype=np.int64)

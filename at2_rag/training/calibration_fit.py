@@ -40,6 +40,7 @@ class LabelledCall:
             isn't known.
         supported: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
+        words: [S] int64, the chunks' lengths; nothing but a check looks at them.
     """
 
     source: str
@@ -48,6 +49,7 @@ class LabelledCall:
     gold: Bools
     matters: Bools | None = None
     supported: bool | None = None
+    words: npt.NDArray[np.int64] | None = None
 
 
 def fit_calibration(
@@ -75,10 +77,10 @@ def fit_calibration(
     return Calibration(
         evidence_weight=weight.reshape(shape).astype(np.float32),
         evidence_bias=bias,
-        chunk=_logistic_fit(
+        chunk=logistic_fit(
             np.concatenate(of_chunks), chunk_outcomes, chunk_weights, _PENALTY, rising=RISING
         ),
-        call=_logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
+        call=logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
     )
 
 
@@ -104,7 +106,7 @@ def fit_evidence(calls: Sequence[LabelledCall]) -> tuple[Floats, float]:
     _check(gold, "chunk's gold label")
     sizes = [len(own.gold) for own in calls]
     weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
-    *slopes, constant = _logistic_fit(features, gold, weights, EVIDENCE_RIDGE)
+    *slopes, constant = logistic_fit(features, gold, weights, EVIDENCE_RIDGE)
     return np.array(slopes), constant
 
 
@@ -131,7 +133,7 @@ def _check(outcomes: Bools, what: str) -> None:
         )
 
 
-def _logistic_fit(
+def logistic_fit(
     terms: npt.NDArray[np.floating],
     outcomes: Bools,
     weights: Floats,

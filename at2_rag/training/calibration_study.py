@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from at2_rag.calibration import Calibration
 from at2_rag.errors import InputError
-from at2_rag.training.calibration_fit import LabelledCall, Readout, fit_calibration
+from at2_rag.training.calibration_fit import LabelledCall, Readout, fit_calibration, logistic_fit
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import ListwiseData
 from at2_rag.training.probability_metrics import BINS, auroc, brier_skill, calibration_error
@@ -19,6 +20,8 @@ from at2_rag.training.validation import source_weights
 
 RIDGE = 1e-2
 """Ridge penalty of the head weights that are fitted without a source."""
+
+_LENGTH_RIDGE = 1e-3
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -39,6 +42,8 @@ class CalibrationFigures:
         calls: Calls judged for whether anything helps.
         auroc: Area under the curve of their probabilities.
         error_of_calls: Expected calibration error of those.
+        auroc_of_lengths: Area under the curve of what can be told from the number of chunks and
+            their lengths alone: well above one half, twins differ in more than the evidence.
         reliability: For each bin of chunks its mean probability and the share that matter.
     """
 
@@ -52,11 +57,16 @@ class CalibrationFigures:
     calls: int
     auroc: float
     error_of_calls: float
+    auroc_of_lengths: float
     reliability: tuple[tuple[float, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON-ready values."""
-        return asdict(self)
+        """Return the figures as JSON-ready values; None for what isn't defined."""
+        values = asdict(self)
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in values.items()
+        }
 
 
 def judge_left_out_sources(
@@ -67,6 +77,8 @@ def judge_left_out_sources(
 ) -> Iterator[CalibrationFigures]:
     """Yield for each source the figures of head weights and calibration fitted without it.
 
+    Sources without outcomes of both chunks and calls are fitted on but not judged.
+
     Args:
         calls: Calls of at least two sources.
         shape: [P, L, H] of the head weights.
@@ -75,19 +87,27 @@ def judge_left_out_sources(
     Raises:
         InputError: If there is one source only, or what is left of the others can't be fitted to.
     """
-    names = sorted({own.source for own in calls})
-    if len(names) < 2:
+    if len({own.source for own in calls}) < 2:
         raise InputError(
-            f"all calls are of the source {names[0]!r}; pass examples of two sources or more, so "
-            "that one can be left out"
+            f"all calls are of the source {calls[0].source!r}; pass examples of two sources or "
+            "more, so that one can be left out"
         )
+    names = sorted(
+        {own.source for own in calls if own.matters is not None}
+        & {own.source for own in calls if own.supported is not None}
+    )
     for done, name in enumerate(names):
         progress(done, len(names))
         others = [own for own in calls if own.source != name]
         readout = fit_readout(others)
         calibration = fit_calibration(others, readout, shape)
+        judged = [own for own in calls if own.source == name]
         yield judge_calibration(
-            [own for own in calls if own.source == name], readout, calibration, source=name
+            judged,
+            readout,
+            calibration,
+            source=name,
+            by_lengths=auroc_of_lengths(judged, others),
         )
     progress(len(names), len(names))
 
@@ -108,7 +128,12 @@ def fit_readout(calls: Sequence[LabelledCall]) -> Readout:
 
 
 def judge_calibration(
-    calls: Sequence[LabelledCall], readout: Readout, calibration: Calibration, *, source: str
+    calls: Sequence[LabelledCall],
+    readout: Readout,
+    calibration: Calibration,
+    *,
+    source: str,
+    by_lengths: float,
 ) -> CalibrationFigures:
     """Return how good the probabilities of a calibration are.
 
@@ -117,6 +142,7 @@ def judge_calibration(
         readout: The head weights' scores.
         calibration: Fitted to them.
         source: The data set's name.
+        by_lengths: What `auroc_of_lengths` gave.
     """
     likely, best, matters, gold = [], [], [], []
     supported: list[tuple[float, bool]] = []
@@ -147,10 +173,33 @@ def judge_calibration(
         calls=len(call_p),
         auroc=auroc(call_p, call_y),
         error_of_calls=calibration_error(call_p, call_y),
+        auroc_of_lengths=by_lengths,
         reliability=tuple(
             (float(p[own].mean()), float(y[own].mean())) for own in order if own.size
         ),
     )
+
+
+def auroc_of_lengths(judged: Sequence[LabelledCall], others: Sequence[LabelledCall]) -> float:
+    """Return how well the number of chunks and their lengths alone tell supported calls.
+
+    Args:
+        judged: Calls to tell apart.
+        others: Calls that a logistic function of them is fitted to.
+    """
+
+    def terms(calls: Sequence[LabelledCall]) -> tuple[Floats, Bools]:
+        known = [own for own in calls if own.supported is not None and own.words is not None]
+        sizes = [own.words.astype(float) for own in known if own.words is not None]
+        values = [[len(own), own.sum(), own.max(), own.min(), own.std()] for own in sizes]
+        return np.array(values), np.array([bool(own.supported) for own in known])
+
+    values, outcomes = terms(others)
+    *slopes, constant = logistic_fit(
+        values, outcomes, np.full(len(values), 1 / len(values)), _LENGTH_RIDGE
+    )
+    values, outcomes = terms(judged)
+    return auroc(values @ np.array(slopes) + constant, outcomes)
 
 
 def _columns(pairs: Sequence[tuple[float, bool]]) -> tuple[Floats, Bools]:
