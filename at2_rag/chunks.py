@@ -149,7 +149,7 @@ class ScoredChunk:
 
     @property
     def relevance(self) -> float:
-        """The probability where there is one, else the score: what `min_score` is held against."""
+        """The probability where there is one, else the score."""
         return self.score if self.probability is None else self.probability
 
     @property

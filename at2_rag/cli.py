@@ -79,7 +79,10 @@ def main() -> None:
     "--max-tokens", type=click.IntRange(min=1), help="Keep what fits into so many tokens."
 )
 @click.option(
-    "--min-score", type=float, help="Keep chunks (or sentences) with at least this score."
+    "--min-score",
+    type=float,
+    help="Keep chunks (or sentences) with at least this probability, or score where the head weights "
+    "aren't calibrated.",
 )
 @click.option(
     "--keep-mass",
@@ -125,6 +128,7 @@ def main() -> None:
     help="Drop chunks (or sentences) of which this share stands in better ones that are kept, "
     "unless a number, a name or a negation is new; 1 for nothing but what stands there entirely.",
 )
+@click.option("--keep-duplicates", is_flag=True, help="Drop nothing for saying the same.")
 @click.option(
     "--on-unsupported",
     type=click.Choice(get_args(OnUnsupported)),
@@ -186,6 +190,7 @@ def prune(
     unit: Unit,
     protect: str | None,
     max_overlap: float,
+    keep_duplicates: bool,
     on_unsupported: OnUnsupported,
     as_json: bool,
     as_context: bool,
@@ -223,7 +228,7 @@ def prune(
     }
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     told = any(rate is not None for rate in rates.values())
-    _check_usage(limits, query, protect)
+    _check_usage(limits, query, protect, max_overlap)
     for first, second, names in (
         (as_json, as_context, "--json and --context"),
         (told, as_json or as_context, "--tokens-per-second or --price and --json or --context"),
@@ -244,7 +249,7 @@ def prune(
             min_tokens=min_tokens,
             unit=unit,
             protect=protect,
-            max_overlap=max_overlap,
+            max_overlap=None if keep_duplicates else max_overlap,
             on_unsupported=on_unsupported,
             **limits,
         )
@@ -263,14 +268,16 @@ def prune(
         )
 
 
-def _check_usage(limits: dict[str, Any], query: str, protect: str | None) -> None:
+def _check_usage(
+    limits: dict[str, Any], query: str, protect: str | None, max_overlap: float
+) -> None:
     if all(limit is None for limit in limits.values()):
         raise click.UsageError(
             "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
             "--keep-mass, --tolerance."
         )
     try:
-        check_limits(**limits)
+        check_limits(**limits, max_overlap=max_overlap)
         if protect is not None:
             pattern_of(protect)
     except InputError as error:

@@ -118,6 +118,11 @@ class HeadWeights:
                 f"heads] with {passes} passes ({', '.join(self.spec.passes)})"
             )
         own = self.calibration
+        if own is not None and self.score_scale == "additive":
+            raise HeadWeightsError(
+                "the head weights are calibrated, but their score scale is 'additive'; only scores "
+                "that are logits can be, as those of weights fitted to evidence labels"
+            )
         if own is not None and own.evidence_weight.shape != self.weight.shape:
             raise HeadWeightsError(
                 f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "

@@ -49,7 +49,7 @@ def check_limits(
     Raises:
         InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
     """
-    if (top_k, max_tokens, min_score, keep_mass, tolerance) == (None,) * 5:
+    if all(own is None for own in (top_k, max_tokens, min_score, keep_mass, tolerance)):
         raise InputError(
             "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass, "
             "or use calibrated head weights"
@@ -74,9 +74,16 @@ def check_limits(
 
 
 def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
-    finite = _is(number, Real) and number is not None and math.isfinite(number)
-    if number is not None and not (finite and number >= least):
+    if number is not None and not (_is_finite(number) and number >= least):
         raise InputError(f"{name} is {number!r}; pass {what}, or None for no such limit")
+
+
+def _is_finite(number: float) -> bool:
+    """Whether it is a real number that a float can hold."""
+    try:
+        return _is(number, Real) and math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
@@ -116,7 +123,8 @@ class Limits:
     calibrated: bool = False
 
     def __post_init__(self) -> None:
-        if self.calibrated and set(self.of_selection.values()) == {None, self.order}:
+        limits = (self.top_k, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
+        if self.calibrated and all(limit is None for limit in limits):
             object.__setattr__(self, "tolerance", DEFAULT_TOLERANCE)
         for name, needed in (
             ("tolerance", self.tolerance is not None),

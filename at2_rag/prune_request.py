@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join
 from at2_rag.limits import UNSUPPORTED_BELOW, Limits
 from at2_rag.protection import protected_spans
 from at2_rag.redundancy import TextNovelty
-from at2_rag.selection import Selection, select
+from at2_rag.selection import Selection, hold_only, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
 from at2_rag.trimming import (
@@ -29,6 +28,9 @@ from at2_rag.trimming import (
 )
 
 Floats = npt.NDArray[np.float64]
+
+_LEAST_WORDS = 8
+"""Words from which on a sentence may be redundant: "It was founded in 1899." may mean anything."""
 
 _LEAST = 1e-300
 """Least probability that has a logarithm."""
@@ -184,7 +186,8 @@ class PruneRequest:
                     [
                         (self.views[index].text[start:end], self.views[index].title)
                         for index, start, end in self.places
-                    ]
+                    ],
+                    least_words=_LEAST_WORDS,
                 ),
                 spared=self._spared(),
                 what="sentence",
@@ -202,7 +205,7 @@ class PruneRequest:
             ),
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
-            notes=chosen.notes if self.places else (_NO_TEXT_NOTE,),
+            notes=chosen.notes if self.places else (*chosen.notes, _NO_TEXT_NOTE),
             supported=supported,
             timings=self._timings(shared),
         )
@@ -227,23 +230,28 @@ class PruneRequest:
         """
         limits, notes = self._limits.of_selection, []
         if supported is not None and supported < UNSUPPORTED_BELOW:
+            what = self._limits.on_unsupported
             notes.append(f"Most likely no chunk holds the answer: supported is {supported:.2f}.")
-            if self._limits.on_unsupported == "keep_best":
+            best_is_held = bool(scores.size) and int(np.argmax(scores)) in given["always"]
+            if what == "keep_none" or (what == "keep_best" and best_is_held):
+                held = hold_only(scores, given["always"], order=self._limits.order)
+                return replace(held, notes=tuple(notes))
+            if what == "keep_best":
                 limits["top_k"] = 1
-            elif self._limits.on_unsupported == "keep_none":
-                limits["min_score"], likely = math.nextafter(float(scores.max()), math.inf), None
-                limits["tolerance"] = limits["keep_mass"] = None
-        if self._additive and likely is None and limits["keep_mass"] is not None:
+        if self._additive and limits["keep_mass"] is not None:
             notes.append(_KEEP_MASS_NOTE)
         chosen = select(scores, probabilities=likely, **given, **limits)
         return replace(chosen, notes=(*chosen.notes, *notes))
 
-    def _novelty(self, texts: Sequence[tuple[str, str | None]]) -> TextNovelty | None:
+    def _novelty(
+        self, texts: Sequence[tuple[str, str | None]], *, least_words: int = 1
+    ) -> TextNovelty | None:
         """Return what tells which texts, each with its title, say something new."""
         overlap = self._limits.max_overlap
         if overlap is None:
             return None
-        return TextNovelty([text for text, _ in texts], [title for _, title in texts], overlap)
+        only, titles = [text for text, _ in texts], [title for _, title in texts]
+        return TextNovelty(only, titles, overlap, least_words=least_words)
 
     def _spared(self) -> int:
         """Return how many tokens a unit spares at most in a context that has its chunk already."""

@@ -323,14 +323,14 @@ class AT2Pruner:
             protect: What must be kept whatever the limits say: a regular expression over the
                 chunks' texts, or ranges of characters by a chunk's index. Each chunk (or unit) with
                 a match is kept; it counts to `max_tokens`, but takes up no `top_k` place.
-            max_overlap: Drop a chunk (or unit) of which at least this share, in (0, 1], stands in
-                better ones that are kept, unless a number, a name or a negation is new in it; it
-                takes up no place. What is compared are titles and texts, three words in a row at
-                a time. None to keep duplicates.
+            max_overlap: Drop a chunk (or unit of eight words or more) of which at least this share,
+                in (0, 1], stands in others that are kept, unless a number, a name or a negation is
+                new in it, or its title; it takes up no place. What is compared are three words in a
+                row at a time. None to keep duplicates.
             on_unsupported: What is kept where `PruneResult.supported` is below .5, so that most
                 likely no chunk holds the answer: "flag" (what the limits say; a note tells),
-                "keep_best" (one at most) or "keep_none" (nothing but what is protected). The last
-                two only with calibrated head weights.
+                "keep_best" (one at most, besides what is protected) or "keep_none" (nothing but
+                that). The last two only with calibrated head weights.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.

@@ -2,14 +2,15 @@
 
 A text is compared by its *runs*, every `RUN_WORDS` words in a row without case and punctuation
 (w-shingling; A. Broder, "On the Resemblance and Containment of Documents", SEQUENCES 1997). It is
-redundant beside others if they contain at least a given share of its runs between them, and if no
-word of it that they lack is a number, a name or a negation: "revenue in 2019" beside "revenue in
-2020" is no duplicate, however long both are. Nor is a text under a title that says what they don't.
+redundant beside others if they contain at least a given share of its runs between them, and every
+run with a number, a name, a sign or a negation in it: "revenue in 2019" beside "revenue in 2020" is
+no duplicate, however long both are. A text with a title is held against those alone whose titles
+hold all words of its own.
 """
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from dataclasses import dataclass
 RUN_WORDS = 3
 """Words of a run; a text of fewer is one run."""
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_AROUND = ".,;:!?…\"'“”„‘’«»‹›()[]{}*_`|/\\–—·•¿¡。，、；：！？「」『』（）"
+"""What is taken off both ends of a word; signs before numbers and as in "C++" are left."""
+
 _NEGATIONS = frozenset(["never", "no", "nobody", "none", "nor", "not", "nothing", "without"])
 
 Run = tuple[str, ...]
+Title = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +32,16 @@ class _Words:
     """What is compared of a text.
 
     Attributes:
+        title: The different words of its title.
+        words: How many words it has.
         runs: Its runs; empty for a text without words.
-        words: The different words of text and title.
-        telling: Those of them that matter even alone: all of the title's, and some of the text's.
+        telling: Those of them that have to be known, every one.
     """
 
+    title: Title
+    words: int
     runs: frozenset[Run]
-    words: frozenset[str]
-    telling: frozenset[str]
+    telling: frozenset[Run]
 
 
 class TextNovelty:
@@ -46,36 +52,43 @@ class TextNovelty:
         titles: Their titles; None for a text without.
         overlap: Share of a text's runs, in (0, 1], from which on it says nothing new if those taken
             contain them.
+        least_words: Words that a text has to have to be redundant.
     """
 
-    def __init__(self, texts: Sequence[str], titles: Sequence[str | None], overlap: float) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str | None],
+        overlap: float,
+        *,
+        least_words: int = 1,
+    ) -> None:
         self._texts, self._titles, self._overlap = texts, titles, overlap
+        self._least = max(1, least_words)
         self._known: dict[int, _Words] = {}
         self._taken: list[int] = []
-        self._runs: Counter[Run] = Counter()
-        self._words: Counter[str] = Counter()
+        self._runs: dict[Title, Counter[Run]] = {}
 
     def is_new(self, index: int) -> bool:
-        """Tell whether a text says something new; one without words counts as new."""
+        """Tell whether a text says something new; one of too few words counts as new."""
         own = self._of(index)
-        shared = sum(self._runs[run] > 0 for run in own.runs)
-        if not own.runs or shared < self._overlap * len(own.runs):
+        if own.words < self._least:
             return True
-        return any(not self._words[word] for word in own.telling)
+        held = [runs for title, runs in self._runs.items() if own.title <= title]
+        known = {run for run in own.runs if any(runs[run] > 0 for runs in held)}
+        return len(known) < self._overlap * len(own.runs) or not own.telling <= known
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
         own = self._of(index)
-        self._runs.update(own.runs)
-        self._words.update(own.words)
+        self._runs.setdefault(own.title, Counter()).update(own.runs)
         self._taken.append(index)
 
     def give_back(self, count: int) -> None:
         """Take back the last so many."""
         for _ in range(count):
             own = self._of(self._taken.pop())
-            self._runs.subtract(own.runs)
-            self._words.subtract(own.words)
+            self._runs[own.title].subtract(own.runs)
 
     def _of(self, index: int) -> _Words:
         if index not in self._known:
@@ -84,24 +97,32 @@ class TextNovelty:
 
 
 def _words_of(text: str, title: str) -> _Words:
-    titled = frozenset(word.casefold() for word in _WORD.findall(title))
-    given = _WORD.findall(text)
+    given = _split(text)
     folded = [word.casefold() for word in given]
+    telling = [_is_telling(word) for word in given]
     starts = range(max(1, len(folded) - RUN_WORDS + 1)) if folded else ()
+    runs = [slice(start, start + RUN_WORDS) for start in starts]
     return _Words(
-        runs=frozenset(tuple(folded[start : start + RUN_WORDS]) for start in starts),
-        words=titled.union(folded),
-        telling=titled.union(
-            fold for word, fold in zip(given, folded, strict=True) if _is_telling(word, fold)
-        ),
+        title=frozenset(word.casefold() for word in _split(title)),
+        words=len(folded),
+        runs=frozenset(tuple(folded[own]) for own in runs),
+        telling=frozenset(tuple(folded[own]) for own in runs if any(telling[own])),
     )
 
 
-def _is_telling(word: str, folded: str) -> bool:
-    """Tell whether a word is a number, a name, in a script without small letters, or a negation."""
-    return (
-        folded in _NEGATIONS
-        or folded.endswith(("n't", "n’t"))
-        or not word.islower()
-        or any(map(str.isdigit, word))
+def _split(text: str) -> list[str]:
+    """Return the words of a text, without what is around them."""
+    stripped = (word.strip(_AROUND) for word in unicodedata.normalize("NFC", text).split())
+    return [word for word in stripped if word.strip("-")]
+
+
+def _is_telling(word: str) -> bool:
+    """Tell whether a word is a number, a name, a negation, or not of small letters alone."""
+    folded = word.casefold()
+    return folded in _NEGATIONS or folded.endswith(("n't", "n’t")) or not _is_small(word)
+
+
+def _is_small(word: str) -> bool:
+    return word.islower() and all(
+        letter.isalpha() or letter in "-'’" or unicodedata.combining(letter) for letter in word
     )

@@ -185,8 +185,21 @@ def select(
         notes.append(f"{'Only what is protected' if held else 'Nothing'} was kept: {why}.")
     elif passed_over:
         some = f"1 {what} was" if passed_over == 1 else f"{passed_over} {what}s were"
-        notes.append(f"{some} passed over: better ones that are kept say the same.")
-    chosen = {*kept, *held}
+        notes.append(f"{some} passed over: others that are kept say the same.")
+    return _selection(listing, {*kept, *held}, notes)
+
+
+def hold_only(
+    scores: npt.NDArray[np.float64], always: Collection[int], *, order: Order
+) -> Selection:
+    """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
+    listing = range(len(scores))
+    if order == "score":
+        return _selection(np.argsort(-scores, kind="stable").tolist(), always, ())
+    return _selection(listing, always, ())
+
+
+def _selection(listing: Sequence[int], chosen: Collection[int], notes: Sequence[str]) -> Selection:
     return Selection(
         kept=tuple(index for index in listing if index in chosen),
         dropped=tuple(index for index in listing if index not in chosen),
@@ -267,7 +280,7 @@ def _eligible(
         count = min(count, int(np.argmax(reached)) + 1)
     if tolerance is not None and likely is not None:
         left = np.cumsum(likely[::-1])[::-1]  # what is to be expected from each one on
-        count = min(count, 1 + int(np.count_nonzero(left[1:] > tolerance)))
+        count = min(count, 1 + int(np.count_nonzero(left[1:] > tolerance + _ROUNDING)))
     return count
 
 

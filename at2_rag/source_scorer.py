@@ -65,8 +65,7 @@ class SourceScorer:
         self._states, self._scope = states, scope
         self._prefix: ChunkState | None = None
         self._prefix_lock = threading.Lock()
-        # One more than have cores to themselves: while it is in Python, another multiplies.
-        self._turns = threading.Semaphore(1 + _cores() // torch.get_num_threads())
+        self._turns, self._reading = threading.Condition(), 0
 
     def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> ChunkScores:
         """Return what a reading says of chunks; without any there is none.
@@ -291,13 +290,19 @@ class SourceScorer:
     @contextmanager
     def _turn(self, watch: Stopwatch) -> Iterator[None]:
         """Wait until few enough threads are reading."""
-        if not self._turns.acquire(blocking=False):
-            with watch.stage("wait"):
-                self._turns.acquire()
+        # One more than have cores to themselves: while it is in Python, another multiplies.
+        most = 1 + _cores() // torch.get_num_threads()
+        with self._turns:
+            if self._reading >= most:
+                with watch.stage("wait"):
+                    self._turns.wait_for(lambda: self._reading < most)
+            self._reading += 1
         try:
             yield
         finally:
-            self._turns.release()
+            with self._turns:
+                self._reading -= 1
+                self._turns.notify()
 
     def _prefix_state(self) -> ChunkState:
         with self._prefix_lock:

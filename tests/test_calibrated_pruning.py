@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from at2_rag import AT2Pruner, Chunk
 from at2_rag.calibration import Calibration
 from at2_rag.errors import HeadWeightsError, InputError
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.limits import DEFAULT_TOLERANCE
+from at2_rag.limits import DEFAULT_TOLERANCE, OnUnsupported
 from at2_rag.trimming import unit_places
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -133,6 +134,14 @@ def test_where_nothing_seems_to_help_the_caller_decides(model: Any) -> None:
     }
     assert [own.index for own in kept["flag"].kept] == usual
     assert [own.index for own in kept["keep_best"].kept] == usual[:1]
+    assert kept["keep_none"].notes == ("Most likely no chunk holds the answer: supported is 0.12.",)
+    whats: tuple[OnUnsupported, ...] = ("keep_best", "keep_none")
+    text = CHUNKS[usual[0]]
+    for what in whats:
+        held = pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported=what, protect=re.escape(text))
+        assert [own.index for own in held.kept] == usual[:1]
+    blank = pruner.prune(QUERY, ["", " "], unit="sentence", on_unsupported="keep_none")
+    assert not blank.kept and len(blank.notes) == 2
     assert not kept["keep_none"].kept and len(kept["keep_none"].dropped) == 5
     for result in kept.values():
         assert result.supported == pytest.approx(1 / (1 + math.exp(2.0)))
@@ -164,6 +173,8 @@ def test_where_something_helps_on_unsupported_changes_nothing(pruner: AT2Pruner)
         ({"top_k": 1, "on_unsupported": "keep_none"}, "on_unsupported is 'keep_none', but"),
         ({"top_k": 1, "on_unsupported": "raise"}, "pass 'flag', 'keep_best' or 'keep_none'"),
         ({"tolerance": -1.0, "calibrated": True}, "tolerance is -1.0; pass a finite number of at"),
+        ({"top_k": [3], "calibrated": True}, r"top_k is \[3\]; pass an integer"),
+        ({"min_score": 10**400}, "min_score is 1000.*; pass a finite number"),
         ({"tolerance": math.nan, "calibrated": True}, "tolerance is nan"),
     ],
 )
@@ -176,6 +187,10 @@ def test_what_can_not_be_asked_for(model: Any, limits: dict[str, Any], told: str
 
 def test_no_chunks_and_failures_have_no_probabilities(model: Any, pruner: AT2Pruner) -> None:
     assert pruner.prune(QUERY, []).supported is None
+    failing = make(model, CALL, on_error="keep_all")
+    failed = failing.prune("word " * 9000, CHUNKS)
+    assert failed.error is not None and failed.supported is None
+    assert all(own.probability is None for own in failed.kept) and len(failed.kept) == 5
     skipped = pruner.prune(QUERY, CHUNKS, min_tokens=10_000)
     assert skipped.skipped and skipped.supported is None and len(skipped.kept) == 5
     assert skipped.kept[0].probability is None
@@ -196,13 +211,15 @@ def test_a_calibration_is_saved_with_its_weights(model: Any, tmp_path: Path) -> 
     path.write_text(json.dumps(description))
     assert HeadWeights.load(tmp_path).calibration is None
     unreadable: list[Any] = [None, {"chunk": {}}, {**own.numbers(), "call": {"x": "y"}}]
+    with pytest.raises(HeadWeightsError, match="score scale is 'additive'; only scores that are"):
+        dataclasses.replace(weights, score_scale="additive")
     for damaged in unreadable:
         path.write_text(json.dumps({**description, "calibration": damaged}))
         with pytest.raises(HeadWeightsError, match="the calibration is"):
             HeadWeights.load(tmp_path)
 
 
-def test_the_loudest_chunk_of_many_alike(pruner: AT2Pruner) -> None:
+def test_of_many_alike_one_is_kept_and_all_are_as_likely(pruner: AT2Pruner) -> None:
     alike = pruner.prune(QUERY, ["The same words."] * 6)
     assert len(alike.kept) == 1
     probabilities = {own.probability for own in (*alike.kept, *alike.dropped)}

@@ -212,7 +212,7 @@ def test_equal_chunks_stay_in_input_order(pruner: AT2Pruner) -> None:
     distinct = pruner.prune(QUERY, given, top_k=4)
     assert sorted(s.index for s in distinct.kept) == [0, 1]
     assert [s.index for s in distinct.dropped] == [2, 3]
-    assert distinct.notes == ("2 chunks were passed over: better ones that are kept say the same.",)
+    assert distinct.notes == ("2 chunks were passed over: others that are kept say the same.",)
 
 
 def test_min_score_takes_its_own_value(pruner: AT2Pruner) -> None:

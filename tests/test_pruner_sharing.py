@@ -160,6 +160,7 @@ def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
 ) -> None:
     monkeypatch.setattr("at2_rag.source_scorer._cores", lambda: 2 * torch.get_num_threads())
     pruner = make(model, reading=reading)
+    pruner.prune(QUERY, CHUNKS, top_k=1)  # reads the prefix, alone
     inside: Counter[int] = Counter()  # by thread: one may have several passes under way
     most = 0
     lock, entered = threading.Lock(), threading.Barrier(3)
@@ -171,7 +172,7 @@ def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
             inside[threading.get_ident()] += 1
             most = max(most, len(+inside))
         with suppress(threading.BrokenBarrierError):
-            entered.wait(0.2)  # three come together; a fourth would be seen, too
+            entered.wait(2)  # three come together; a fourth would be seen, too
         time.sleep(0.02)
         try:
             original(self, *args, **kwargs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from fractions import Fraction
 
 import pytest
@@ -101,31 +100,65 @@ def test_texts_in_chinese_and_thai_are_told_apart() -> None:
         assert not is_new(one, other, one)
 
 
+def test_another_text_that_is_kept_does_not_make_a_number_known() -> None:
+    words = "in the year {} the great games of the north were held in the old town by the river"
+    for kept, changed in (
+        (words.format(2019), words.format(2020)),
+        (LONG + " so it is safe", LONG + " so it is not safe"),
+    ):
+        assert is_new(changed, kept, "the games of 2020 were put off and not held", overlap=0.7)
+        assert not is_new(changed, kept, changed)
+
+
+def test_marks_and_signs_make_other_words() -> None:
+    for one, other in (
+        ("राम और सीता था", "राम और सीता थी"),
+        ("ไม่", "ไม้"),
+        ("the balance at the end was -500 euros", "the balance at the end was 500 euros"),
+        ("growth was +5 percent", "growth was -5 percent"),
+        ("the pressure is > 5 bar", "the pressure is < 5 bar"),
+        ("it is written in C++ by hand", "it is written in C# by hand"),
+        ("it costs 5 % more", "it costs 5 more"),
+    ):
+        assert is_new(one, other) and is_new(other, one)
+        assert not is_new(one, one) and not is_new(f"({one}).", one)
+
+
+def test_short_texts_may_be_spared() -> None:
+    novelty = TextNovelty(["It was founded then."] * 2 + [LONG] * 2, [None] * 4, 0.9, least_words=8)
+    novelty.take(0)
+    novelty.take(2)
+    assert [novelty.is_new(index) for index in range(4)] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_agrees_with_counting_runs_one_by_one(seed: int) -> None:
     rng = random.Random(seed)
     texts = [" ".join(rng.choices("abcde", k=rng.randint(0, 9))) for _ in range(12)]
     texts += [f"{texts[0]} NOT", f"{texts[1]} {texts[2]} 7"]
+    titles = [rng.choice([None, None, "north", "south", "north south"]) for _ in texts]
     overlap = rng.choice([0.3, 0.5, 0.75, 1.0])
-    novelty = TextNovelty(texts, [None] * len(texts), overlap)
+    novelty = TextNovelty(texts, titles, overlap)
     taken: list[int] = []
 
     def runs(text: str) -> set[tuple[str, ...]]:
-        words = re.findall(r"\w+", text.lower())
-        if not words:
-            return set()
-        return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+        words = text.split()
+        return (
+            {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
+        )
 
     for _ in range(80):
         index = rng.randrange(len(texts))
-        held = set().union(*(runs(texts[own]) for own in taken))
-        said = set(" ".join(texts[own] for own in taken).lower().split())
-        own_runs = runs(texts[index])
-        telling = [w for w in texts[index].split() if not w.islower()]
+        title = set((titles[index] or "").split())
+        beside = [own for own in taken if title <= set((titles[own] or "").split())]
+        held = {tuple(map(str.lower, run)) for own in beside for run in runs(texts[own])}
+        own_runs = {tuple(map(str.lower, run)): run for run in runs(texts[index])}
+        known = own_runs.keys() & held
+        telling = {low for low, run in own_runs.items() if not all(map(str.islower, run))}
         new = (
             not own_runs
-            or Fraction(len(own_runs & held), len(own_runs)) < Fraction(overlap)
-            or any(word.lower() not in said for word in telling)
+            or Fraction(len(known), len(own_runs)) < Fraction(overlap)
+            or not telling <= known
         )
         assert novelty.is_new(index) is new
         if rng.random() < 0.5:

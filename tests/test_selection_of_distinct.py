@@ -72,8 +72,8 @@ def test_of_those_that_say_the_same_the_best_that_fits_is_kept(seed: int) -> Non
 def test_notes_say_how_many_said_the_same() -> None:
     found = select(SCORES, top_k=2, novelty=Groups([0, 1, 2, 1, 0]))
     assert found == Selection(
-        (1, 4), (3, 0, 2), ("1 chunk was passed over: better ones that are kept say the same.",)
+        (1, 4), (3, 0, 2), ("1 chunk was passed over: others that are kept say the same.",)
     )
     found = select(SCORES, top_k=2, novelty=Groups([0, 0, 0, 0, 0]), what="sentence")
     assert found.kept == (1,)
-    assert found.notes == ("4 sentences were passed over: better ones that are kept say the same.",)
+    assert found.notes == ("4 sentences were passed over: others that are kept say the same.",)

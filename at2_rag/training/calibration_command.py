@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from rich import box
 from rich.table import Table
@@ -81,6 +83,11 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             f"--head-weights {without_place(name)} are for the target rule "
             f"{weights.target_rule!r}; what is calibrated are weights for questions"
         )
+    if weights.score_scale != "logit":
+        raise InputError(
+            f"the scores of --head-weights {without_place(name)} are {weights.score_scale}; only "
+            "logits can be calibrated, as those of weights fitted to evidence labels are"
+        )
     by_file = read_files(request.files)
     data = [
         file_record(Path(path), examples=len(own))
@@ -116,8 +123,11 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             progress=progress,
         )
         progress("fit", 0, 1)
-        calibration = fit_calibration(calls, weights.score, (shape[0], shape[1], shape[2]))
+        scores = [weights.score(own.features) for own in calls]
+        calibration = fit_calibration(calls, scores, (shape[0], shape[1], shape[2]))
         progress("fit", 1, 1)
+        calibrated = replace(weights, calibration=calibration).describe(calibrated_on=data)
+        calibrated.save(output)
         figures = _judge(calls, weights, progress)
     record = {
         "command": command,
@@ -126,18 +136,33 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "data": data,
         "examples": dict(sorted(Counter(own.source for own in examples.chosen).items())),
         "twins": dict(sorted(Counter(own.source for own in examples.twins).items())),
-        "left_out": examples.left_out,
+        "unusable": examples.unusable,
+        "chunks_that_matter": _counted(
+            (own.source, bool(one)) for own in calls for one in _known(own.matters)
+        ),
         "matters_from": MATTERS,
         "calibration": calibration.numbers(),
         "left_out_sources": [own.to_dict() for own in figures],
     }
-    calibrated = replace(weights, calibration=calibration)
-    calibrated.describe(calibrated_on=record["data"]).save(output)
     write_whole(output / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
     if figures:
         progress.console.print(_table(figures))
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
+
+
+def _known(matters: npt.NDArray[np.bool_] | None) -> Iterable[np.bool_]:
+    return () if matters is None else matters
+
+
+def _counted(outcomes: Iterable[tuple[str, bool]]) -> dict[str, dict[str, int]]:
+    """Return how many outcomes of each source are known, and how many of them are true."""
+    known: Counter[str] = Counter()
+    true: Counter[str] = Counter()
+    for source, outcome in outcomes:
+        known[source] += 1
+        true[source] += outcome
+    return {name: {"known": known[name], "true": true[name]} for name in sorted(known)}
 
 
 def _judge(

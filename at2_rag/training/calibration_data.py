@@ -31,13 +31,13 @@ class CalibrationExamples:
         chosen: Examples with enough chunks, some of them gold and some not.
         twins: For each of them that has twins, the answerable and the unanswerable one in turn.
         twins_of: For each twin the place of its example in `chosen`.
-        left_out: How many examples can't be used.
+        unusable: Examples without enough chunks, or without gold ones or others.
     """
 
     chosen: tuple[Example, ...]
     twins: tuple[Example, ...]
     twins_of: tuple[int, ...]
-    left_out: int
+    unusable: int
 
 
 def choose_examples(
@@ -63,7 +63,7 @@ def choose_examples(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
             f"{FEWEST_CHUNKS} chunks or more, gold and not gold"
         )
-    left_out = len(examples) - len(chosen)
+    unusable = len(examples) - len(chosen)
     if limit is not None:
         chosen = draw_per_source(chosen, limit, seed=seed)
     maker = TwinMaker(examples)
@@ -74,7 +74,7 @@ def choose_examples(
         if pair is not None:
             twins += [pair.answerable, pair.unanswerable]
             twins_of += [place, place]
-    return CalibrationExamples(tuple(chosen), tuple(twins), tuple(twins_of), left_out)
+    return CalibrationExamples(tuple(chosen), tuple(twins), tuple(twins_of), unusable)
 
 
 def collect_calls(

@@ -53,14 +53,14 @@ class LabelledCall:
 
 
 def fit_calibration(
-    calls: Sequence[LabelledCall], readout: Readout, shape: tuple[int, int, int]
+    calls: Sequence[LabelledCall], scores: Sequence[Floats], shape: tuple[int, int, int]
 ) -> Calibration:
-    """Return the calibration of a readout under which the outcomes are likeliest.
+    """Return the calibration of head weights under which the outcomes are likeliest.
 
     Args:
         calls: The calls; some have chunks that matter, some are supported, and some of each kind
             are not.
-        readout: The head weights' scores.
+        scores: For each call its chunks' scores, [S], by weights that were fitted without it.
         shape: The head weights', [P, L, H].
 
     Raises:
@@ -71,8 +71,8 @@ def fit_calibration(
     judged = [own for own in range(len(calls)) if calls[own].supported is not None]
     chunk_outcomes, chunk_weights = _outcomes(calls, ruled, "chunk")
     call_outcomes, call_weights = _outcomes(calls, judged, "call")
-    of_chunks = [chunk_terms(readout(calls[own].features), best[own]) for own in ruled]
-    of_calls = [call_terms(readout(calls[own].features), best[own]) for own in judged]
+    of_chunks = [chunk_terms(scores[own], best[own]) for own in ruled]
+    of_calls = [call_terms(scores[own], best[own]) for own in judged]
     weight, bias = fit_evidence(calls)
     return Calibration(
         evidence_weight=weight.reshape(shape).astype(np.float32),

@@ -100,7 +100,7 @@ def judge_left_out_sources(
         progress(done, len(names))
         others = [own for own in calls if own.source != name]
         readout = fit_readout(others)
-        calibration = fit_calibration(others, readout, shape)
+        calibration = fit_calibration(others, out_of_fold_scores(others), shape)
         judged = [own for own in calls if own.source == name]
         yield judge_calibration(
             judged,
@@ -112,9 +112,26 @@ def judge_left_out_sources(
     progress(len(names), len(names))
 
 
+def out_of_fold_scores(calls: Sequence[LabelledCall]) -> list[Floats]:
+    """Return each call's scores by head weights that were fitted without its fold."""
+    readouts = {
+        fold: fit_readout([own for own in calls if own.fold != fold])
+        for fold in {own.fold for own in calls}
+    }
+    return [readouts[own.fold](own.features) for own in calls]
+
+
 def fit_readout(calls: Sequence[LabelledCall]) -> Readout:
-    """Return head weights fitted to rank the gold chunks of calls that have both kinds."""
-    ranked = [own for own in calls if own.gold.any() and not own.gold.all()]
+    """Return head weights fitted to rank the gold chunks of calls that have both kinds.
+
+    Twins are left out: of an unanswerable one nothing can be ranked, and to have seen the other
+    would tell them apart.
+    """
+    ranked = [
+        own for own in calls if own.supported is None and own.gold.any() and not own.gold.all()
+    ]
+    if not ranked:
+        raise InputError("there is no call with gold and other chunks left to fit weights to")
     fit = fit_listwise(
         ListwiseData(
             np.concatenate([own.features for own in ranked]),
@@ -195,10 +212,14 @@ def auroc_of_lengths(judged: Sequence[LabelledCall], others: Sequence[LabelledCa
         return np.array(values), np.array([bool(own.supported) for own in known])
 
     values, outcomes = terms(others)
+    if not len(values):
+        return math.nan
     *slopes, constant = logistic_fit(
         values, outcomes, np.full(len(values), 1 / len(values)), _LENGTH_RIDGE
     )
     values, outcomes = terms(judged)
+    if not len(values):
+        return math.nan
     return auroc(values @ np.array(slopes) + constant, outcomes)
 
 

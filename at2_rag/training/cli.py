@@ -158,7 +158,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @click.option(
     "--collected",
     type=click.Path(file_okay=False),
-    help="Folder for what is read, to share between runs. [default: OUTPUT/features]",
+    help="Folder for what is read, to share between runs with weights over as many layers. "
+    "[default: OUTPUT/features]",
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
 @verbose_option

@@ -49,8 +49,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         protect: A regular expression; each document (or sentence) with a match is kept in any case.
         max_overlap: Drop documents (or sentences) of which this share stands in better ones that
             are kept, unless a number, a name or a negation is new; None to keep duplicates.
-        on_unsupported: `"keep_best"` for one document at most, `"keep_none"` for none, where most
-            likely none holds the answer (needs calibrated head weights, like `tolerance`).
+        on_unsupported: `"keep_best"` for one document at most, `"keep_none"` for none (but what is
+            protected), where most likely none holds the answer; like `tolerance` it needs
+            calibrated head weights. `"flag"` changes nothing here.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """

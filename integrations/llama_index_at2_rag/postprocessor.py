@@ -54,8 +54,9 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         protect: A regular expression; each node (or sentence) with a match is kept in any case.
         max_overlap: Drop nodes (or sentences) of which this share stands in better ones
             that are kept, unless a number, a name or a negation is new; None to keep duplicates.
-        on_unsupported: `"keep_best"` for one node at most, `"keep_none"` for none, where most
-            likely none holds the answer (needs calibrated head weights, like `tolerance`).
+        on_unsupported: `"keep_best"` for one node at most, `"keep_none"` for none (but what is
+            protected), where most likely none holds the answer; like `tolerance` it needs
+            calibrated head weights. `"flag"` changes nothing here.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put the score a node came with under
             `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.

@@ -102,7 +102,7 @@ def test_examples_that_can_not_be_used_are_counted() -> None:
     examples = examples_of_equal_chunks("novels", 6)
     short = planted_examples(["seas"], 3, chunks=3)
     chosen = choose_examples([*examples, *short], limit=4, seed=0)
-    assert len(chosen.chosen) == 4 and chosen.left_out == 3
+    assert len(chosen.chosen) == 4 and chosen.unusable == 3
     assert len(chosen.twins) == 8
     for place, twin in zip(chosen.twins_of, chosen.twins, strict=True):
         assert twin.query == chosen.chosen[place].query

@@ -33,6 +33,10 @@ def readout(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return scores
 
 
+def calibrate(calls: list[LabelledCall]) -> Calibration:
+    return fit_calibration(calls, [readout(own.features) for own in calls], SHAPE)
+
+
 def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:
     """Draw calls whose outcomes have the probabilities of `TRUE`."""
     rng = np.random.default_rng(seed)
@@ -55,7 +59,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:
 
 
 def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
-    fitted = fit_calibration(drawn(2500, 0), readout, SHAPE)
+    fitted = calibrate(drawn(2500, 0))
     found, expected, happened = [], [], []
     for own in drawn(1000, 1):
         scores = readout(own.features)
@@ -113,7 +117,8 @@ def test_evidence_of_a_call_is_by_a_readout_that_never_saw_its_fold() -> None:
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
-    fitted = fit_calibration(drawn(300, 7), lambda features: -readout(features), SHAPE)
+    calls = drawn(300, 7)
+    fitted = fit_calibration(calls, [-readout(own.features) for own in calls], SHAPE)
     assert min(fitted.chunk[:2]) >= 0
 
 
@@ -127,6 +132,6 @@ def test_outcomes_of_one_kind_are_refused() -> None:
         told = f"needs both kinds of each outcome, but .* a {what} is true; pass more"
         with pytest.raises(InputError, match=told):
             changed = [dataclasses.replace(own, **changes) for own in calls]
-            fit_calibration(changed, readout, SHAPE)
+            calibrate(changed)
     with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
         fit_evidence([])

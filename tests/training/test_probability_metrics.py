@@ -18,6 +18,9 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(p, y, bins=1) == pytest.approx(abs(0.45 - 0.75))
     assert calibration_error(p, y, bins=9) == pytest.approx((0.1 + 0.7 + 0.4 + 0.2) / 4)
     assert calibration_error(p[::-1], y[::-1], bins=2) == calibration_error(p, y, bins=2)
+    half = np.array([True] * 15 + [False] * 15)
+    assert calibration_error(np.full(30, 0.5), half) == 0  # whatever their order
+    assert calibration_error(np.full(30, 0.5), half[::-1]) == 0
 
 
 def test_brier_skill_is_that_of_another_implementation() -> None:

@@ -96,6 +96,14 @@ def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
     assert TwinMaker([own, double]).twins(own, seed=0) is None
 
 
+def test_an_example_whose_other_chunks_hold_the_answer_has_no_twins() -> None:
+    own = EXAMPLES[0]
+    for text in ("jane AUSTEN, it is said", own.gold[0].text.upper()):
+        chunks = (Chunk(text, "Another"), *own.chunks[1:])
+        telling = dataclasses.replace(own, chunks=chunks)
+        assert TwinMaker(EXAMPLES).twins(telling, seed=0) is None
+
+
 def test_twins_depend_on_seed_and_example_alone() -> None:
     example = EXAMPLES[1]
     assert made(example, EXAMPLES) == made(example, EXAMPLES)
