@@ -81,8 +81,8 @@ def main() -> None:
 @click.option(
     "--min-score",
     type=float,
-    help="Keep chunks (or sentences) with at least this probability, or score where the head weights "
-    "aren't calibrated.",
+    help="Keep chunks (or sentences) with at least this probability, or score where the head "
+    "weights aren't calibrated.",
 )
 @click.option(
     "--keep-mass",

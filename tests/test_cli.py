@@ -96,7 +96,7 @@ def test_help_lists_every_command(flag: str) -> None:
     ran = run(flag)
     assert ran.exit_code == 0
     for line in (
-        "eval    Measure",
+        "eval       Measure",
         "models  List",
         "prune   Keep the chunks that matter for a question.",
         "train   Fit",
