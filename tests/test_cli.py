@@ -97,9 +97,9 @@ def test_help_lists_every_command(flag: str) -> None:
     assert ran.exit_code == 0
     for line in (
         "eval       Measure",
-        "models  List",
-        "prune   Keep the chunks that matter for a question.",
-        "train   Fit",
+        "models     List",
+        "prune      Keep the chunks that matter for a question.",
+        "train      Fit",
     ):
         assert line in ran.output
 
