@@ -43,12 +43,13 @@ class ChunkScores:
 
     Attributes:
         scores: [S] float64, finite; of a chunk in several windows that of its best one.
-        best_evidence: The greatest evidence logit of all; None where the head weights aren't
-            calibrated.
+        probabilities: [S], that each chunk matters; None where the head weights aren't calibrated.
+        supported: The probability that anything helps; None likewise.
     """
 
     scores: Floats
-    best_evidence: float | None = None
+    probabilities: Floats | None = None
+    supported: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,9 +17,8 @@ from at2_rag import __version__
 from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
+from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits, has_limit
 from at2_rag.passage_files import Format, parse_passages, read_passages
-from at2_rag.protection import pattern_of
 from at2_rag.pruner_options import (
     default_states_folder,
     load_pruner,
@@ -271,15 +270,13 @@ def prune(
 def _check_usage(
     limits: dict[str, Any], query: str, protect: str | None, max_overlap: float
 ) -> None:
-    if all(limit is None for limit in limits.values()):
+    if not has_limit(limits):
         raise click.UsageError(
             "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
             "--keep-mass, --tolerance."
         )
     try:
-        check_limits(**limits, max_overlap=max_overlap)
-        if protect is not None:
-            pattern_of(protect)
+        check_limits(**limits, protect=protect, max_overlap=max_overlap)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     if not query.strip():

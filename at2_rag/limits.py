@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
 from at2_rag.errors import InputError
-from at2_rag.protection import Protect
+from at2_rag.protection import Protect, pattern_of
 
 Order: TypeAlias = Literal["score", "original"]
 DEFAULT_MAX_OVERLAP = 0.9
@@ -28,6 +28,21 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
 
+LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
+"""Names of what bounds how much is kept; without any of them nothing says what matters enough."""
+
+OPTIONS = (
+    *("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit"),
+    *("protect", "max_overlap", "on_unsupported"),
+)
+"""Names of what `AT2Pruner.prune` takes besides `top_k`, which adapters call `top_n`."""
+
+
+def has_limit(options: Mapping[str, Any]) -> bool:
+    """Tell whether options of a pruning, by their names, hold a limit."""
+    return any(options.get(name) is not None for name in LIMITS)
+
+
 def check_limits(
     *,
     top_k: int | None = None,
@@ -38,18 +53,19 @@ def check_limits(
     min_tokens: int | None = None,
     order: str = "score",
     unit: str = "chunk",
+    protect: Protect | None = None,
     max_overlap: float | None = None,
     on_unsupported: str = "flag",
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
-    `min_tokens` and `max_overlap` are no limits: what they tell is which contexts need none, and
-    which chunks are redundant.
+    Arguments as in `AT2Pruner.prune`. Whether ranges to protect are there is seen with the chunks.
 
     Raises:
-        InputError: If no limit is given, a limit is not of its kind, or `order` or `unit` unknown.
+        InputError: If no limit is given, or an argument is not of its kind.
     """
-    if all(own is None for own in (top_k, max_tokens, min_score, keep_mass, tolerance)):
+    given = dict(zip(LIMITS, (top_k, max_tokens, min_score, keep_mass, tolerance), strict=True))
+    if not has_limit(given):
         raise InputError(
             "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass, "
             "or use calibrated head weights"
@@ -68,6 +84,8 @@ def check_limits(
                 f"{name} is {share!r}; pass a number above 0 and at most 1, "
                 "or None for no such limit"
             )
+    if isinstance(protect, str):
+        pattern_of(protect)
     _check_choice("order", order, get_args(Order))
     _check_choice("unit", unit, get_args(Unit))
     _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
@@ -123,8 +141,7 @@ class Limits:
     calibrated: bool = False
 
     def __post_init__(self) -> None:
-        limits = (self.top_k, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
-        if self.calibrated and all(limit is None for limit in limits):
+        if self.calibrated and not has_limit(self.of_selection):
             object.__setattr__(self, "tolerance", DEFAULT_TOLERANCE)
         for name, needed in (
             ("tolerance", self.tolerance is not None),
@@ -138,6 +155,7 @@ class Limits:
         check_limits(
             min_tokens=self.min_tokens,
             unit=self.unit,
+            protect=self.protect,
             max_overlap=self.max_overlap,
             on_unsupported=self.on_unsupported,
             **self.of_selection,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.calibration import Calibration, ChunkScores
+from at2_rag.calibration import ChunkScores
 from at2_rag.chunk_arguments import checked_chunks, scored_chunks
 from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
 from at2_rag.limits import UNSUPPORTED_BELOW, Limits
@@ -55,7 +55,6 @@ class PruneRequest:
         separator: What stands between two chunks of the context.
         ellipsis: What stands for what is left out of a chunk.
         additive: Whether scores add up and are no logits.
-        calibration: Makes probabilities of scores; None if they aren't calibrated.
         alone: Whether nothing else is done meanwhile, so that all time that passes is its own.
 
     Attributes:
@@ -80,7 +79,6 @@ class PruneRequest:
         separator: str,
         ellipsis: str = DEFAULT_ELLIPSIS,
         additive: bool = False,
-        calibration: Calibration | None = None,
         alone: bool = True,
     ) -> None:
         self.query = query
@@ -88,7 +86,7 @@ class PruneRequest:
         self.watch = Stopwatch()
         self._limits, self._count, self._separator = limits, count, separator
         self._alone, self._ellipsis = alone, ellipsis
-        self._additive, self._calibration = additive, calibration
+        self._additive = additive
         self._protected = protected_spans(self.views, limits.protect)
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
@@ -136,13 +134,12 @@ class PruneRequest:
             read: Their scores.
             shared: Seconds a stage of this request's part in what was done for one or several.
         """
-        likely, supported = self._calibrated(read)
-        scored = scored_chunks(self._given, self.views, read.scores, likely)
+        scored = scored_chunks(self._given, self.views, read.scores, read.probabilities)
         with self.watch.stage("select"):
             chosen = self._select(
                 read.scores,
-                likely,
-                supported,
+                read.probabilities,
+                read.supported,
                 tokens_of=self._tokens_of,
                 always=[index for index, own in enumerate(self._protected) if own],
                 novelty=self._novelty([(view.text, view.title) for view in self.views]),
@@ -153,7 +150,7 @@ class PruneRequest:
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
             notes=chosen.notes,
-            supported=supported,
+            supported=read.supported,
             timings=self._timings(shared),
         )
 
@@ -167,19 +164,18 @@ class PruneRequest:
             unit_scores: One for each of `places`, by the same head weights.
             shared: As in `with_scores`.
         """
-        likely, supported = self._calibrated(read)
-        scored = scored_chunks(self._given, self.views, read.scores, likely)
+        scored = scored_chunks(self._given, self.views, read.scores, read.probabilities)
         with self.watch.stage("select"):
-            if likely is None:
+            if read.probabilities is None:
                 of_units, additive = None, self._additive
                 divided = divide_scores(read.scores, unit_scores, self.places, additive=additive)
             else:
-                of_units = divide_probabilities(likely, unit_scores, self.places)
+                of_units = divide_probabilities(read.probabilities, unit_scores, self.places)
                 divided = np.log(np.maximum(of_units, _LEAST))
             chosen = self._select(
                 divided,
                 of_units,
-                supported,
+                read.supported,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
                 novelty=self._novelty(
@@ -206,16 +202,9 @@ class PruneRequest:
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
             notes=chosen.notes if self.places else (*chosen.notes, _NO_TEXT_NOTE),
-            supported=supported,
+            supported=read.supported,
             timings=self._timings(shared),
         )
-
-    def _calibrated(self, read: ChunkScores) -> tuple[Floats | None, float | None]:
-        """Return the chunks' probabilities, and that anything helps; None for what isn't known."""
-        if self._calibration is None or read.best_evidence is None:
-            return None, None
-        given = read.scores, read.best_evidence
-        return self._calibration.probabilities(*given), self._calibration.supported(*given)
 
     def _select(
         self, scores: Floats, likely: Floats | None, supported: float | None, **given: Any

@@ -218,11 +218,8 @@ class AT2Pruner:
             ScoringError: If the model's numbers overflowed.
         """
         given, views = checked_chunks(query, chunks)
-        read, own = self._scorer.chunks(query, views, Stopwatch()), self.head_weights.calibration
-        likely = None
-        if own is not None and read.best_evidence is not None:
-            likely = own.probabilities(read.scores, read.best_evidence)
-        return scored_chunks(given, views, read.scores, likely)
+        read = self._scorer.chunks(query, views, Stopwatch())
+        return scored_chunks(given, views, read.scores, read.probabilities)
 
     def score_sentences(
         self, query: str, chunks: Iterable[ChunkLike]
@@ -393,6 +390,5 @@ class AT2Pruner:
             separator=self.separator,
             ellipsis=self.ellipsis,
             additive=self.head_weights.score_scale == "additive",
-            calibration=self.head_weights.calibration,
             alone=alone,
         )

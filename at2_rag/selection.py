@@ -12,10 +12,9 @@ Five limits, of which at least one must be given; where several are given, all h
 
 Where scores are calibrated, `min_score` and `keep_mass` mean probabilities, and their sum; without
 probabilities there is no `tolerance`. These three choose the candidates, which are then taken from
-the best down. Under
-`max_tokens` a candidate that does not fit is passed over, takes up no `top_k` place, and the next
-one is tried; but where the best candidate does not fit even alone, nothing is kept, since lesser
-chunks in its place would look like an answer to what was asked.
+the best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
+place, and the next one is tried; but where the best candidate does not fit even alone, nothing is
+kept, since lesser chunks in its place would look like an answer to what was asked.
 
 Of candidates that say the same only the best is kept: one that is redundant beside what was taken
 before is passed over likewise, see `redundancy`.

@@ -219,7 +219,7 @@ class SourceScorer:
                 [read] = self._model.read_joint([layout], spans=[spans])
             scores = self._judged({"joint": read.part(0, sources)}, layout.owners, len(chunks))
             units: dict[Pass, SpanAttention] = {"joint": read.part(sources, len(spans))}
-            return scores, self._scores(units, range(len(places)), len(places))
+            return scores, self._best(self._features(units), range(len(places)), len(places))
         cut = sentence_parts(prompts, layout, chunks, places)
         wanted = [LayoutPasses(layout, self._passes), self._cut_passes(layout, cut)]
         whole, parts = self._read_independent(wanted, watch)
@@ -241,7 +241,7 @@ class SourceScorer:
         self, read: Mapping[Pass, SpanAttention], cut: SentenceParts, count: int
     ) -> Floats:
         parts = {name: own.part(0, len(cut.parts)) for name, own in read.items()}
-        return self._scores(parts, cut.owners, count)
+        return self._best(self._features(parts), cut.owners, count)
 
     def _read_independent(
         self, wanted: Sequence[LayoutPasses], watch: Stopwatch
@@ -265,18 +265,21 @@ class SourceScorer:
         self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int
     ) -> ChunkScores:
         """Return what attention says of chunks, and of all together."""
-        scores, calibration = self._scores(attention, owners, count), self._weights.calibration
+        features = self._features(attention)
+        scores, calibration = self._best(features, owners, count), self._weights.calibration
         if calibration is None:
             return ChunkScores(scores)
-        features = self._weights.spec.extract(attention)
-        return ChunkScores(scores, float(calibration.evidence(features.cpu().numpy()).max()))
+        evidence = float(calibration.evidence(features).max())
+        likely = calibration.probabilities(scores, evidence)
+        return ChunkScores(scores, likely, calibration.supported(scores, evidence))
 
-    def _scores(
-        self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int
-    ) -> Floats:
+    def _features(self, attention: dict[Pass, SpanAttention]) -> Floats:
+        features: Floats = self._weights.spec.extract(attention).cpu().numpy()
+        return features
+
+    def _best(self, features: Floats, owners: Sequence[int], count: int) -> Floats:
         """Return the best score of each owner's sources, [count]; every owner has one."""
-        features = self._weights.spec.extract(attention)
-        by_source = self._weights.score(features.cpu().numpy())
+        by_source = self._weights.score(features)
         unusable = np.count_nonzero(~np.isfinite(by_source))
         if unusable:
             raise ScoringError(

@@ -34,10 +34,8 @@ def divide_scores(
     """
     if additive or not places:
         return unit_scores
-    owners = np.array([index for index, _, _ in places])
-    total = np.full(len(chunk_scores), -np.inf)
-    np.logaddexp.at(total, owners, unit_scores)
-    divided: Floats = unit_scores + (chunk_scores - total)[owners]
+    owners, log_shares = _log_shares(unit_scores, places)
+    divided: Floats = chunk_scores[owners] + log_shares
     return divided
 
 
@@ -51,11 +49,19 @@ def divide_probabilities(
         unit_scores: [U], each unit's own by the same head weights.
         places: The U units.
     """
-    owners = np.array([index for index, _, _ in places], dtype=np.int64)
-    total = np.full(len(probabilities), -np.inf)
-    np.logaddexp.at(total, owners, unit_scores)
-    divided: Floats = probabilities[owners] * np.exp(unit_scores - total[owners])
+    owners, log_shares = _log_shares(unit_scores, places)
+    divided: Floats = probabilities[owners] * np.exp(log_shares)
     return divided
+
+
+def _log_shares(
+    unit_scores: Floats, places: Sequence[Place]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Return each unit's chunk, and the logarithm of its share of the softmax over it, [U]."""
+    owners = np.array([index for index, _, _ in places], dtype=np.int64)
+    total = np.full(owners.max(initial=-1) + 1, -np.inf)
+    np.logaddexp.at(total, owners, unit_scores)
+    return owners, unit_scores - total[owners]
 
 
 def protected_units(places: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:

@@ -131,7 +131,13 @@ LAYERS: Mapping[str, Layer] = {
     "commands": Layer(
         (
             ("pruner_options",),
-            ("model_commands", "state_commands", "training.record", "training.results_table"),
+            (
+                "model_commands",
+                "state_commands",
+                "training.loading",
+                "training.record",
+                "training.results_table",
+            ),
             ("training.calibration_command", "training.command"),
             ("training.cli",),
             ("cli",),
@@ -143,7 +149,7 @@ LAYERS: Mapping[str, Layer] = {
 ROOT_IMPORTS = {"attribution", "chunks", "errors", "head_weights", "pruner", "state_store"}
 ROOT_USERS = {"at2_rag.cli"}
 
-ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "limits", "protection", "pruner"}
+ADAPTERS_USE = {"", "chunks", "default_pruner", "errors", "limits", "pruner"}
 EVALS_NEVER_USE = {"attention", "prompt", "cli"}
 
 ATTENTION_INTERNALS = (

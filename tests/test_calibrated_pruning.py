@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag import AT2Pruner, Chunk
+from at2_rag import AT2Pruner
 from at2_rag.calibration import Calibration
 from at2_rag.errors import HeadWeightsError, InputError
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.limits import DEFAULT_TOLERANCE, OnUnsupported
-from at2_rag.trimming import unit_places
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -113,16 +112,18 @@ def test_without_a_limit_the_tolerance_decides(pruner: AT2Pruner, model: Any) ->
 
 def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
     likely, _ = by_hand(pruner)
-    for mass in (0.2, 0.5, 0.8, 1.0):
-        result = pruner.prune(QUERY, CHUNKS, keep_mass=mass, unit="sentence")
-        assert result.supported is not None
-        for own in (*result.kept, *result.dropped):
-            assert own.probability == pytest.approx(likely[own.index])
+    alone = [index for index, text in enumerate(CHUNKS) if text.count(".") == 1]
+    for index in alone:  # one sentence has all of its chunk's probability
+        for least, kept in ((likely[index] - 1e-6, True), (likely[index] + 1e-6, False)):
+            result = pruner.prune(QUERY, CHUNKS, min_score=least, unit="sentence")
+            assert (index in [own.index for own in result.kept]) is kept
+    shared = [index for index in range(5) if index not in alone]
+    result = pruner.prune(QUERY, CHUNKS, min_score=max(likely) - 1e-6, unit="sentence")
+    assert not {own.index for own in result.kept} & set(shared)  # of several none has all
+    for own in (*result.kept, *result.dropped):
+        assert own.probability == pytest.approx(likely[own.index])
     every = pruner.prune(QUERY, CHUNKS, tolerance=0.0, unit="sentence")
     assert len(every.kept) == 5 and all(own.spans is None for own in every.kept)
-    places = unit_places(list(map(Chunk, CHUNKS)))
-    least = pruner.prune(QUERY, CHUNKS, min_score=max(likely) + 1e-6, unit="sentence")
-    assert not least.kept and len(places) == 8
 
 
 def test_where_nothing_seems_to_help_the_caller_decides(model: Any) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from at2_rag import Chunk, ScoredChunk
 from at2_rag.chunks import join_spans
-from at2_rag.trimming import divide_scores, kept_spans, protected_units, unit_places
+from at2_rag.trimming import (
+    divide_probabilities,
+    divide_scores,
+    kept_spans,
+    protected_units,
+    unit_places,
+)
 
 CHUNKS = [
     Chunk("Four. Five.\nThree. Eight."),
@@ -32,6 +38,13 @@ def test_a_chunks_share_is_divided_among_its_units() -> None:
     assert divided[:4] / divided[0] == pytest.approx(np.exp(units[:4] - units[0]))
     assert divided[4:] == pytest.approx(np.exp(chunks[[2, 3]]))
     assert divide_scores(chunks, units, PLACES, additive=True) is units
+
+
+def test_a_chunks_probability_is_divided_among_its_units() -> None:
+    units = np.log([1.0, 3.0, 4.0, 2.0, 5.0, 7.0])
+    divided = divide_probabilities(np.array([0.5, 0.9, 0.25, 0.8]), units, PLACES)
+    assert divided == pytest.approx([0.05, 0.15, 0.2, 0.1, 0.25, 0.8])
+    assert divide_probabilities(np.array([0.5]), np.zeros(0), []).shape == (0,)
 
 
 @pytest.mark.parametrize(

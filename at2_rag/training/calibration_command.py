@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.command_line import without_place
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, StorageError
 from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights, shipped_names
-from at2_rag.model_hub import resolve_model
-from at2_rag.model_loading import load_model
+from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
@@ -32,7 +26,9 @@ from at2_rag.training.calibration_data import choose_examples, collect_calls
 from at2_rag.training.calibration_fit import MATTERS, LabelledCall, fit_calibration
 from at2_rag.training.calibration_study import CalibrationFigures, judge_left_out_sources
 from at2_rag.training.examples import read_files
-from at2_rag.training.record import file_record
+from at2_rag.training.loading import load_for_workers
+from at2_rag.training.record import file_records
+from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag.whole_files import check_writable, write_whole
 
 RECORD_FILE = "calibration.json"
@@ -44,7 +40,7 @@ class CalibrateRequest:
 
     files: tuple[str, ...]
     output: str
-    head_weights: str
+    head_weights: str | None
     model: str
     revision: str | None
     limit: int | None
@@ -62,7 +58,7 @@ class CalibrateRequest:
         return {
             **values,
             "model": without_place(self.model),
-            "head_weights": without_place(self.head_weights),
+            "head_weights": self.head_weights and without_place(self.head_weights),
         }
 
 
@@ -76,42 +72,24 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     Raises:
         AT2Error: If an argument, a file, the model or the disk can't be used.
     """
-    name = request.head_weights
-    weights = HeadWeights.shipped(name) if name in shipped_names() else HeadWeights.load(name)
-    if weights.target_rule != "question":
-        raise InputError(
-            f"--head-weights {without_place(name)} are for the target rule "
-            f"{weights.target_rule!r}; what is calibrated are weights for questions"
-        )
-    if weights.score_scale != "logit":
-        raise InputError(
-            f"the scores of --head-weights {without_place(name)} are {weights.score_scale}; only "
-            "logits can be calibrated, as those of weights fitted to evidence labels are"
-        )
     by_file = read_files(request.files)
-    data = [
-        file_record(Path(path), examples=len(own))
-        for path, own in zip(request.files, by_file, strict=True)
-    ]
+    data = file_records(request.files, by_file)
     every = [example for own in by_file for example in own]
     examples = choose_examples(every, limit=request.limit, seed=request.seed)
     output = Path(request.output)
     check_writable(output)
-    shape = weights.weight.shape
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
-        torch.set_num_threads(1)  # many workers of one thread read faster
-        folder = resolve_model(request.model, revision=request.revision)
-        dtype = getattr(torch, request.dtype) if request.dtype else None
-        model, tokenizer = load_model(folder, dtype=dtype)
+        model, tokenizer = load_for_workers(
+            request.model, revision=request.revision, dtype=request.dtype
+        )
         answering = AnswerModel(model, tokenizer)
         fingerprint = model_fingerprint(model.base_model, tokenizer)
-        weights.check(fingerprint=fingerprint, template_hash=answering.prompts.template_hash)
-        scoring = ScoringModel(model, tokenizer, depth=weights.layers)
+        weights = _weights(request, answering, fingerprint)
+        passes, layers, heads = weights.weight.shape
         progress("loading the model", 1, 1)
         calls = collect_calls(
-            scoring,
+            ScoringModel(model, tokenizer, depth=layers),
             answering,
             examples,
             Path(request.collected or output / "features"),
@@ -124,11 +102,17 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         )
         progress("fit", 0, 1)
         scores = [weights.score(own.features) for own in calls]
-        calibration = fit_calibration(calls, scores, (shape[0], shape[1], shape[2]))
+        calibration = fit_calibration(calls, scores, (passes, layers, heads))
         progress("fit", 1, 1)
         calibrated = replace(weights, calibration=calibration).describe(calibrated_on=data)
-        calibrated.save(output)
-        figures = _judge(calls, weights, progress)
+        _written(output, lambda: calibrated.save(output))
+        figures: list[CalibrationFigures] = []
+        if len({own.source for own in calls}) > 1:
+            figures += judge_left_out_sources(
+                calls,
+                (passes, layers, heads),
+                progress=lambda done, total: progress("left-out sources", done, total),
+            )
     record = {
         "command": command,
         "settings": request.settings,
@@ -137,48 +121,58 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "examples": dict(sorted(Counter(own.source for own in examples.chosen).items())),
         "twins": dict(sorted(Counter(own.source for own in examples.twins).items())),
         "unusable": examples.unusable,
-        "chunks_that_matter": _counted(
-            (own.source, bool(one)) for own in calls for one in _known(own.matters)
-        ),
+        "chunks_that_matter": _that_matter(calls),
         "matters_from": MATTERS,
         "calibration": calibration.numbers(),
         "left_out_sources": [own.to_dict() for own in figures],
     }
-    write_whole(output / RECORD_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    _written(output, lambda: write_whole(output / RECORD_FILE, text.encode()))
     if figures:
         progress.console.print(_table(figures))
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
 
-def _known(matters: npt.NDArray[np.bool_] | None) -> Iterable[np.bool_]:
-    return () if matters is None else matters
+def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) -> HeadWeights:
+    """Return the head weights asked for, which belong to the model and whose scores are logits."""
+    own = model.scoring_model
+    weights = resolve_head_weights(
+        request.head_weights,
+        layers=own.layers,
+        heads=own.heads,
+        reading=None,
+        fingerprint=fingerprint,
+        model_name=without_place(request.model),
+    )
+    weights.check(fingerprint=fingerprint, template_hash=own.prompts.template_hash)
+    if weights.score_scale != "logit":
+        raise InputError(
+            f"the head weights' scores are {weights.score_scale}; only logits can be calibrated, "
+            "as those of weights fitted to evidence labels are"
+        )
+    return weights
 
 
-def _counted(outcomes: Iterable[tuple[str, bool]]) -> dict[str, dict[str, int]]:
-    """Return how many outcomes of each source are known, and how many of them are true."""
+def _written(folder: Path, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} can't be written ({error}); make room or choose another folder: a rerun "
+            "with the same --collected reads nothing again"
+        ) from error
+
+
+def _that_matter(calls: Sequence[LabelledCall]) -> dict[str, dict[str, int]]:
+    """Return of how many chunks of each source it is known whether they matter, and do."""
     known: Counter[str] = Counter()
     true: Counter[str] = Counter()
-    for source, outcome in outcomes:
-        known[source] += 1
-        true[source] += outcome
+    for own in calls:
+        if own.matters is not None:
+            known[own.source] += len(own.matters)
+            true[own.source] += int(own.matters.sum())
     return {name: {"known": known[name], "true": true[name]} for name in sorted(known)}
-
-
-def _judge(
-    calls: Sequence[LabelledCall], weights: HeadWeights, progress: StepProgress
-) -> list[CalibrationFigures]:
-    """Return the figures on left-out sources; none where there is one source only."""
-    if len({own.source for own in calls}) < 2:
-        return []
-    passes, layers, heads = weights.weight.shape
-    return list(
-        judge_left_out_sources(
-            calls,
-            (passes, layers, heads),
-            progress=lambda done, total: progress("left-out sources", done, total),
-        )
-    )
 
 
 def _table(figures: Sequence[CalibrationFigures]) -> Table:

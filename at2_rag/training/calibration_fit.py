@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,6 @@ _PENALTY = 1e-4  # keeps slopes finite where outcomes can be told apart without 
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-Readout = Callable[[npt.NDArray[np.float32]], Floats]
-"""Features [S, F] to scores [S]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

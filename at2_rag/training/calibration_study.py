@@ -12,16 +12,24 @@ import numpy.typing as npt
 
 from at2_rag.calibration import Calibration
 from at2_rag.errors import InputError
-from at2_rag.training.calibration_fit import LabelledCall, Readout, fit_calibration, logistic_fit
+from at2_rag.training.calibration_fit import LabelledCall, fit_calibration, logistic_fit
 from at2_rag.training.fit import fit_listwise
 from at2_rag.training.losses import ListwiseData
-from at2_rag.training.probability_metrics import BINS, auroc, brier_skill, calibration_error
+from at2_rag.training.probability_metrics import (
+    auroc,
+    brier_skill,
+    calibration_error,
+    equal_bins,
+)
 from at2_rag.training.validation import source_weights
 
 RIDGE = 1e-2
 """Ridge penalty of the head weights that are fitted without a source."""
 
-_LENGTH_RIDGE = 1e-3
+_LENGTH_RIDGE = 1e-3  # keeps slopes finite
+
+Readout = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+"""Features [S, F] to scores [S]."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -178,7 +186,6 @@ def judge_calibration(
     p, y, g = np.concatenate(likely), np.concatenate(matters), np.concatenate(gold)
     best_p, best_y = _columns(best)
     call_p, call_y = _columns(supported)
-    order = np.array_split(np.argsort(p, kind="stable"), BINS)
     return CalibrationFigures(
         source=source,
         chunks=len(p),
@@ -191,9 +198,7 @@ def judge_calibration(
         auroc=auroc(call_p, call_y),
         error_of_calls=calibration_error(call_p, call_y),
         auroc_of_lengths=by_lengths,
-        reliability=tuple(
-            (float(p[own].mean()), float(y[own].mean())) for own in order if own.size
-        ),
+        reliability=tuple((float(p[own].mean()), float(y[own].mean())) for own in equal_bins(p)),
     )
 
 

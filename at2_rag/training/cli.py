@@ -10,8 +10,6 @@ from click.core import ParameterSource
 from at2_rag.command_line import CommandError, command_without_places, verbose_option
 from at2_rag.model_hub import DEFAULT_MODEL
 
-DEFAULT_WEIGHTS = "best"
-
 _ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _REMEDY = 'run: pip install "at2-rag[train]"'
 
@@ -140,9 +138,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @click.option("--output", required=True, type=click.Path(file_okay=False), help="Folder to write.")
 @click.option(
     "--head-weights",
-    default=DEFAULT_WEIGHTS,
-    show_default=True,
-    help="Shipped weights by name, or a folder that `at2-rag train` wrote.",
+    help="Shipped weights by name, or a folder that `at2-rag train` wrote. [default: those that "
+    "are shipped for the model]",
 )
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
 @click.option("--revision", help="Revision of a hub id.")

@@ -10,17 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.text import Text
-from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.features import PASSES, FeatureSpec, Reading
 from at2_rag.fingerprint import model_fingerprint
 from at2_rag.head_weights import DESCRIPTION_FILE, TargetRule
-from at2_rag.model_hub import resolve_model
-from at2_rag.model_loading import load_model
 from at2_rag.report.training_page import training_page
 from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.step_progress import StepProgress
@@ -43,11 +39,12 @@ from at2_rag.training.dev_figures import (
     count_shared,
 )
 from at2_rag.training.examples import Example, draw_per_source, read_files
+from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import (
     PAGE_FILE,
     RECORD_FILE,
     dev_record,
-    file_record,
+    file_records,
     training_record,
 )
 from at2_rag.training.results_table import results_table
@@ -138,8 +135,8 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     specs = [_parse_features(text) for text in request.features] or None
     by_file = read_files(request.files, labelled=request.signal != "ablation")
     dev_by_file = read_files(request.dev)
-    data = _file_records(request.files, by_file)
-    dev_data = _file_records(request.dev, dev_by_file)
+    data = file_records(request.files, by_file)
+    dev_data = file_records(request.dev, dev_by_file)
     examples = [example for own in by_file for example in own]
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
@@ -189,12 +186,10 @@ class _Run:
         self._request, self._examples, self._progress = request, examples, progress
         self._specs = specs
         progress("loading the model", 0, 1)
-        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
-        torch.set_num_threads(1)  # see `collect`: many workers of one thread read faster
         self._workers = os.cpu_count() or 1
-        folder = resolve_model(request.model, revision=request.revision)
-        dtype = getattr(torch, request.dtype) if request.dtype else None
-        self._loaded, self._tokenizer = load_model(folder, dtype=dtype)
+        self._loaded, self._tokenizer = load_for_workers(
+            request.model, revision=request.revision, dtype=request.dtype
+        )
         layers, _ = layers_and_heads(self._loaded.base_model.config)
         self._depths = request.depths or (round(_DEPTH_SHARE * layers),)
         # What was collected deeper serves every smaller depth.
@@ -342,15 +337,6 @@ class _Run:
 
 def _chunk_counts(shards: Iterable[Sequence[Sample]]) -> list[list[int]]:
     return [[len(sample.chunks) for sample in shard] for shard in shards]
-
-
-def _file_records(
-    paths: Sequence[str], examples: Sequence[Sequence[Example]]
-) -> list[dict[str, Any]]:
-    return [
-        file_record(Path(path), examples=len(own))
-        for path, own in zip(paths, examples, strict=True)
-    ]
 
 
 def _parse_features(text: str) -> FeatureSpec:

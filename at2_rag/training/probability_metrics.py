@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 BINS = 15
 """Bins of the calibration error, each of as many probabilities."""
@@ -23,11 +23,17 @@ def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BIN
     """
     _, place = np.unique(probabilities, return_inverse=True)
     shares = (np.bincount(place, weights=outcomes) / np.bincount(place))[place]
-    total = 0.0
-    for own in np.array_split(np.argsort(probabilities, kind="stable"), bins):
-        if own.size:
-            total += own.size * abs(float(probabilities[own].mean() - shares[own].mean()))
-    return total / len(probabilities)
+    off = [
+        own.size * abs(float(probabilities[own].mean() - shares[own].mean()))
+        for own in equal_bins(probabilities, bins)
+    ]
+    return sum(off) / len(probabilities)
+
+
+def equal_bins(probabilities: Floats, bins: int = BINS) -> list[npt.NDArray[np.intp]]:
+    """Return the places of the probabilities of bins of equal mass, lowest first, none empty."""
+    split = np.array_split(np.argsort(probabilities, kind="stable"), bins)
+    return [own for own in split if own.size]
 
 
 def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
@@ -49,9 +55,7 @@ def auroc(probabilities: Floats, outcomes: Bools) -> float:
     J. Hanley and B. McNeil, "The Meaning and Use of the Area under a Receiver Operating
     Characteristic (ROC) Curve", 1982. NaN where all outcomes are the same.
     """
-    true = int(outcomes.sum())
-    false = len(outcomes) - true
-    if not true or not false:
+    true, false = probabilities[outcomes], probabilities[~outcomes]
+    if not true.size or not false.size:
         return float("nan")
-    ranks = rankdata(probabilities)[outcomes].sum()
-    return float(ranks - true * (true + 1) / 2) / (true * false)
+    return float(mannwhitneyu(true, false).statistic) / (true.size * false.size)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from at2_rag.chunks import replace_surrogates
 from at2_rag.training import ablation_validation
+from at2_rag.training.examples import Example
 from at2_rag.training.validation import rounded
 
 if TYPE_CHECKING:
@@ -100,6 +101,16 @@ def file_record(path: Path, *, examples: int) -> dict[str, Any]:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"name": replace_surrogates(path.name), "sha256": digest, "examples": examples}
+
+
+def file_records(
+    paths: Sequence[str], examples: Sequence[Sequence[Example]]
+) -> list[dict[str, Any]]:
+    """Return the records of files and of the examples read from each."""
+    return [
+        file_record(Path(path), examples=len(own))
+        for path, own in zip(paths, examples, strict=True)
+    ]
 
 
 def dev_record(

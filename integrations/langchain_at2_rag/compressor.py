@@ -12,8 +12,15 @@ from pydantic import ConfigDict, Field, model_validator
 
 from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.default_pruner import default_pruner
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
-from at2_rag.protection import pattern_of
+from at2_rag.limits import (
+    DEFAULT_MAX_OVERLAP,
+    OPTIONS,
+    OnUnsupported,
+    Order,
+    Unit,
+    check_limits,
+    has_limit,
+)
 from at2_rag.pruner import AT2Pruner
 
 DEFAULT_TOP_N = 3
@@ -74,13 +81,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _settle_limits(self) -> Self:
-        given = (self.top_n, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
-        if set(given) == {None}:
+        if not has_limit(self._limits()):
             self.top_n = DEFAULT_TOP_N
-        limits = self._limits()
-        if (protect := limits.pop("protect")) is not None:
-            pattern_of(protect)
-        check_limits(**limits)
+        check_limits(**self._limits())
         return self
 
     def compress_documents(
@@ -115,9 +118,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         return _kept_documents(documents, result)
 
     def _limits(self) -> dict[str, Any]:
-        own = ("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit")
-        more = ("protect", "max_overlap", "on_unsupported")
-        return {"top_k": self.top_n, **{name: getattr(self, name) for name in (*own, *more)}}
+        return {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
         return [

@@ -12,8 +12,15 @@ from pydantic import ConfigDict, Field, model_validator
 from at2_rag.chunks import Chunk, PruneResult
 from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits
-from at2_rag.protection import pattern_of
+from at2_rag.limits import (
+    DEFAULT_MAX_OVERLAP,
+    OPTIONS,
+    OnUnsupported,
+    Order,
+    Unit,
+    check_limits,
+    has_limit,
+)
 from at2_rag.pruner import AT2Pruner
 from llama_index_at2_rag.nodes import as_chunk, copy_of
 from llama_index_at2_rag.rerank_events import rerank_events
@@ -45,7 +52,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         min_score: Keep nodes with at least this probability (score, where not calibrated).
         keep_mass: Keep the smallest set that holds this share of the probabilities (likewise).
         tolerance: Keep the smallest set beside which no more nodes that matter are expected.
-        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored.
+        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
+            limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
         unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all nodes, and only
             those that matter are kept of a node. Its text is then what is kept, and
@@ -58,8 +66,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             protected), where most likely none holds the answer; like `tolerance` it needs
             calibrated head weights. `"flag"` changes nothing here.
         title_key: Metadata key of the title, see above; None for none.
-        keep_retrieval_score: Put the score a node came with under
-            `metadata["retrieval_score"]`, hidden from the LLM and from embeddings.
+        keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -81,13 +88,9 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
 
     @model_validator(mode="after")
     def _settle_limits(self) -> Self:
-        given = (self.top_n, self.max_tokens, self.min_score, self.keep_mass, self.tolerance)
-        if set(given) == {None}:
+        if not has_limit(self._limits()):
             self.top_n = DEFAULT_TOP_N
-        limits = self._limits()
-        if (protect := limits.pop("protect")) is not None:
-            pattern_of(protect)
-        check_limits(**limits)
+        check_limits(**self._limits())
         return self
 
     @classmethod
@@ -122,9 +125,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         return kept
 
     def _limits(self) -> dict[str, Any]:
-        own = ("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit")
-        more = ("protect", "max_overlap", "on_unsupported")
-        return {"top_k": self.top_n, **{name: getattr(self, name) for name in (*own, *more)}}
+        return {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
         apart = self.unit == "sentence"
