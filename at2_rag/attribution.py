@@ -34,7 +34,7 @@ from at2_rag.sentence_tokens import (
     tokens_over,
 )
 from at2_rag.sentences import sentence_spans
-from at2_rag.weight_lookup import resolve_head_weights
+from at2_rag.weight_lookup import check_fit, resolve_head_weights
 
 Unit = Literal["chunk", "sentence"]
 
@@ -89,11 +89,7 @@ class AT2Attributor:
                 f"the head weights are for reading {weights.reading!r}, answers are read jointly; "
                 "pass weights fitted with the passes ('joint',)"
             )
-        if weights.layers > layers or weights.heads != heads:
-            raise HeadWeightsMismatchError(
-                f"the head weights are for {weights.layers} layers of {weights.heads} heads, the "
-                f"model has {layers} of {heads}; pass weights fitted on this model"
-            )
+        check_fit(weights, layers=layers, heads=heads, reading=None)
         self.head_weights = weights
         self.scoring_model = ScoringModel(model, tokenizer, depth=weights.layers)
         weights.check(

@@ -11,7 +11,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from numbers import Real
+from typing import Any, Literal, TypeAlias
 
 from at2_rag.break_even import BreakEven
 from at2_rag.errors import ChunkTypeError, InputError
@@ -33,12 +34,15 @@ class Chunk:
         title: Heading shown to the models above the text; None or blank for none.
         id: The caller's identifier; never interpreted.
         metadata: Anything the caller wants to find again; never interpreted.
+        retrieval_score: What the retriever gave it, on any scale, larger is better (turn the sign
+            of distances); None or NaN where that isn't known. Read with `prior="score"` only.
     """
 
     text: str
     title: str | None = None
     id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    retrieval_score: float | None = None
 
     @property
     def rendered(self) -> str:
@@ -48,16 +52,21 @@ class Chunk:
 
 ChunkLike: TypeAlias = str | Mapping[str, Any] | Chunk
 
+Prior: TypeAlias = Literal["score", "order"]
+"""Where the retriever's ranks come from: the chunks' `retrieval_score`, or their order."""
+
 
 def as_chunk(value: ChunkLike, index: int) -> Chunk:
     """Return the normalised view of the caller's chunk.
 
     Args:
-        value: A string, a mapping with at least `text`, or a `Chunk`.
+        value: A string, a mapping with at least `text`, or a `Chunk`; a mapping's other keys are
+            a chunk's other attributes.
         index: The chunk's place in the caller's list, for the error message.
 
     Raises:
-        ChunkTypeError: If `value` is something else, or its text or title isn't a string.
+        ChunkTypeError: If `value` is something else, its text or title isn't a string, or its
+            retrieval score no number.
     """
     if isinstance(value, str):
         return Chunk(text=value)
@@ -75,6 +84,7 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
             title=value.get("title"),
             id=None if chunk_id is None else str(chunk_id),
             metadata=metadata if isinstance(metadata, Mapping) else {},
+            retrieval_score=value.get("retrieval_score"),
         )
     if not isinstance(value, Chunk):
         raise ChunkTypeError(
@@ -88,6 +98,12 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
     if value.title is not None and not isinstance(value.title, str):
         raise ChunkTypeError(
             f"chunk {index} has a title of type {type(value.title).__name__}; pass a string or None"
+        )
+    score = value.retrieval_score
+    if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
+        raise ChunkTypeError(
+            f"chunk {index} has a retrieval_score of type {type(score).__name__} ({score!r:.40}); "
+            "pass a number, larger is better, or None"
         )
     return value
 

@@ -14,10 +14,18 @@ import click
 from rich.console import Console
 
 from at2_rag import __version__
-from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
+from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Prior, replace_surrogates
 from at2_rag.command_line import LazyCommand, LazyGroup, verbose_option
 from at2_rag.errors import InputError
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit, check_limits, has_limit
+from at2_rag.limits import (
+    DEFAULT_MAX_OVERLAP,
+    DEFAULT_TOLERANCE,
+    OnUnsupported,
+    Order,
+    Unit,
+    check_limits,
+    has_limit,
+)
 from at2_rag.passage_files import Format, parse_passages, read_passages
 from at2_rag.pruner_options import (
     default_states_folder,
@@ -137,6 +145,11 @@ def main() -> None:
     "two with calibrated head weights.",
 )
 @click.option(
+    "--prior",
+    type=click.Choice(get_args(Prior)),
+    help="Let the retriever's ranks weigh in: by the chunks' retrieval_score, or by their order.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -191,6 +204,7 @@ def prune(
     max_overlap: float,
     keep_duplicates: bool,
     on_unsupported: OnUnsupported,
+    prior: Prior | None,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
@@ -208,12 +222,13 @@ def prune(
     """Keep the chunks of INPUT that matter for a question.
 
     INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and if wanted
-    title, id and metadata), a JSON file (a list of those), a text file (one chunk a paragraph),
-    a folder of text files (one chunk a file), or - for standard input, the default. Files may be
-    gzipped.
+    title, id, metadata and retrieval_score), a JSON file (a list of those), a text file (one chunk
+    a paragraph), a folder of text files (one chunk a file), or - for standard input, the default.
+    Files may be gzipped.
 
-    At least one of --top-k, --max-tokens, --min-score, --keep-mass and --tolerance must be given;
-    of several, all hold.
+    Of --top-k, --max-tokens, --min-score, --keep-mass and --tolerance all that are given hold.
+    Without any, calibrated head weights (as the default ones are) keep what is likely to matter;
+    others need one.
 
     Where `at2-rag index` has kept chunk states, or with --states, they are reused, and those of
     new chunks are kept as well.
@@ -250,6 +265,7 @@ def prune(
             protect=protect,
             max_overlap=None if keep_duplicates else max_overlap,
             on_unsupported=on_unsupported,
+            prior=prior,
             **limits,
         )
     if as_json:
@@ -271,10 +287,7 @@ def _check_usage(
     limits: dict[str, Any], query: str, protect: str | None, max_overlap: float
 ) -> None:
     if not has_limit(limits):
-        raise click.UsageError(
-            "No limit was given; pass at least one of --top-k, --max-tokens, --min-score, "
-            "--keep-mass, --tolerance."
-        )
+        limits = {"tolerance": DEFAULT_TOLERANCE}  # what calibrated weights make of it
     try:
         check_limits(**limits, protect=protect, max_overlap=max_overlap)
     except InputError as error:

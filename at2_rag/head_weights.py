@@ -74,10 +74,13 @@ class HeadWeights:
         target_rule: Whose attention they are for, see `TargetRule`.
         score_scale: What the scores are, see `ScoreScale`.
         calibration: Makes probabilities of the scores; None if they weren't calibrated.
+        prior_weight: What a chunk's prior term counts, see `retrieval_prior`, at least 0; None if
+            it wasn't learned.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
-            no text, or the target rule or the score scale is unknown.
+            no text, the prior's weight is below 0, or the target rule or the score scale is
+            unknown.
     """
 
     weight: npt.NDArray[np.float32]
@@ -89,6 +92,7 @@ class HeadWeights:
     target_rule: TargetRule = "question"
     score_scale: ScoreScale = "logit"
     calibration: Calibration | None = None
+    prior_weight: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -130,6 +134,11 @@ class HeadWeights:
             )
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
             raise HeadWeightsError("head weights hold NaN or infinity; train them again")
+        if self.prior_weight is not None and not 0 <= self.prior_weight < np.inf:
+            raise HeadWeightsError(
+                f"the weight of the retriever's ranks is {self.prior_weight}; expected a finite "
+                "number of at least 0"
+            )
 
     @property
     def layers(self) -> int:
@@ -194,7 +203,7 @@ class HeadWeights:
             bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
             tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
         weights = save(tensors)
-        description = {
+        description: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "template_hash": self.template_hash,
@@ -210,6 +219,8 @@ class HeadWeights:
         }
         if self.calibration is not None:
             description["calibration"] = self.calibration.numbers()
+        if self.prior_weight is not None:
+            description["prior_weight"] = self.prior_weight
         write_whole(folder / WEIGHTS_FILE, weights)
         write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
@@ -264,6 +275,9 @@ class HeadWeights:
                 )
                 if "calibration" in description
                 else None,
+                prior_weight=None
+                if description.get("prior_weight") is None
+                else float(description["prior_weight"]),
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(

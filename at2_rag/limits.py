@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
+from at2_rag.chunks import Prior
 from at2_rag.errors import InputError
 from at2_rag.protection import Protect, pattern_of
 
@@ -33,7 +34,7 @@ LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
 
 OPTIONS = (
     *("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit"),
-    *("protect", "max_overlap", "on_unsupported"),
+    *("protect", "max_overlap", "on_unsupported", "prior"),
 )
 """Names of what `AT2Pruner.prune` takes besides `top_k`, which adapters call `top_n`."""
 
@@ -56,6 +57,7 @@ def check_limits(
     protect: Protect | None = None,
     max_overlap: float | None = None,
     on_unsupported: str = "flag",
+    prior: str | None = None,
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
@@ -89,6 +91,8 @@ def check_limits(
     _check_choice("order", order, get_args(Order))
     _check_choice("unit", unit, get_args(Unit))
     _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
+    if prior is not None:
+        _check_choice("prior", prior, get_args(Prior))
 
 
 def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
@@ -122,9 +126,10 @@ class Limits:
     Attributes:
         calibrated: Whether scores will be: without a limit they are held against a tolerance of
             `DEFAULT_TOLERANCE`.
+        prior_known: Whether the head weights have a weight for the retriever's ranks.
 
     Raises:
-        InputError: As `check_limits`; or if something was asked for that needs calibrated scores.
+        InputError: As `check_limits`; or if something was asked for that the head weights lack.
     """
 
     top_k: int | None = None
@@ -138,7 +143,9 @@ class Limits:
     protect: Protect | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
+    prior: Prior | None = None
     calibrated: bool = False
+    prior_known: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and not has_limit(self.of_selection):
@@ -152,12 +159,19 @@ class Limits:
                     f"{name} is {getattr(self, name)!r}, but the head weights aren't calibrated; "
                     "leave it out, or use weights that `at2-rag calibrate` wrote"
                 )
+        if self.prior is not None and not self.prior_known:
+            raise InputError(
+                f"prior is {self.prior!r}, but the head weights have no weight for it; leave it "
+                "out, or use weights that `at2-rag calibrate` wrote from examples whose chunks "
+                "have a retrieval_score"
+            )
         check_limits(
             min_tokens=self.min_tokens,
             unit=self.unit,
             protect=self.protect,
             max_overlap=self.max_overlap,
             on_unsupported=self.on_unsupported,
+            prior=self.prior,
             **self.of_selection,
         )
 

@@ -16,6 +16,7 @@ from at2_rag.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join
 from at2_rag.limits import UNSUPPORTED_BELOW, Limits
 from at2_rag.protection import protected_spans
 from at2_rag.redundancy import TextNovelty
+from at2_rag.retrieval_prior import prior_terms
 from at2_rag.selection import Selection, hold_only, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
@@ -39,6 +40,7 @@ _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
 )
+_NO_PRIOR_NOTE = "prior='score' changed nothing: no chunk has a retrieval_score."
 _NO_TEXT_NOTE = (
     "Nothing was kept: no chunk has any text, and of a chunk without there are no sentences."
 )
@@ -61,6 +63,7 @@ class PruneRequest:
         query: The question.
         views: The chunks as they are read.
         places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
+        prior: The chunks' prior terms, [S]; None for none.
         tokens: Tokens of all chunks as one context.
         watch: Takes the time of each stage.
 
@@ -91,6 +94,7 @@ class PruneRequest:
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
+        self.prior = None if limits.prior is None else prior_terms(self.views, limits.prior)
         if self.views:
             with self.watch.stage("count"):
                 self.tokens = self._tokens_of(range(len(self.views)))
@@ -229,6 +233,8 @@ class PruneRequest:
                 limits["top_k"] = 1
         if self._additive and limits["keep_mass"] is not None:
             notes.append(_KEEP_MASS_NOTE)
+        if self._limits.prior == "score" and self.prior is None:
+            notes.append(_NO_PRIOR_NOTE)
         chosen = select(scores, probabilities=likely, **given, **limits)
         return replace(chosen, notes=(*chosen.notes, *notes))
 

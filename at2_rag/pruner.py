@@ -16,9 +16,16 @@ import torch
 
 from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
 from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, ChunkLike, PruneResult, ScoredChunk
+from at2_rag.chunks import (
+    DEFAULT_ELLIPSIS,
+    DEFAULT_SEPARATOR,
+    ChunkLike,
+    Prior,
+    PruneResult,
+    ScoredChunk,
+)
 from at2_rag.citations import ScoredSentence
-from at2_rag.errors import HeadWeightsMismatchError, InputError
+from at2_rag.errors import InputError
 from at2_rag.features import Reading
 from at2_rag.fingerprint import cached_fingerprint, model_fingerprint, states_scope
 from at2_rag.head_weights import UNIFORM, HeadWeights
@@ -32,7 +39,7 @@ from at2_rag.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.source_scorer import SourceScorer
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter, resolve_token_counter
-from at2_rag.weight_lookup import resolve_head_weights
+from at2_rag.weight_lookup import check_fit, resolve_head_weights
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""
@@ -104,18 +111,8 @@ class AT2Pruner:
             fingerprint=fingerprint or "",
             model_name=base.config.name_or_path or None,
         )
+        check_fit(self.head_weights, layers=layers, heads=heads, reading=reading)
         self.reading: Reading = self.head_weights.reading
-        if reading not in (None, self.reading):
-            raise HeadWeightsMismatchError(
-                f"the head weights are for reading {self.reading!r}, asked for was {reading!r}; "
-                "leave reading out, or pass weights fitted for it"
-            )
-        if self.head_weights.layers > layers or self.head_weights.heads != heads:
-            raise HeadWeightsMismatchError(
-                f"the head weights are for {self.head_weights.layers} layers of "
-                f"{self.head_weights.heads} heads, the model has {layers} of {heads}; fit weights "
-                "for it with `at2-rag train`"
-            )
         self.scoring_model = ScoringModel(model, tokenizer, depth=self.head_weights.layers)
         if self.reading == "independent":
             self.scoring_model.check_independent()
@@ -140,6 +137,8 @@ class AT2Pruner:
         self._scorer = SourceScorer(
             self.scoring_model, self.head_weights, states=chunk_states, scope=scope
         )
+        prior_known = self.head_weights.prior_weight is not None
+        self._learned: dict[str, Any] = {"calibrated": self.calibrated, "prior_known": prior_known}
         self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
 
     @classmethod
@@ -202,6 +201,11 @@ class AT2Pruner:
             ),
         )
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores become probabilities, which can do without a limit."""
+        return self.head_weights.calibration is not None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
         return self
 
@@ -237,8 +241,7 @@ class AT2Pruner:
             chunks: As in `prune`.
 
         Returns:
-            The sentences in the order of the chunks; a blank chunk has none. Without a sentence
-            no model call.
+            The sentences in the order of the chunks; a blank chunk has none.
 
         Raises:
             InputError: As in `score`, like `PromptTooLongError` and `ScoringError`.
@@ -254,8 +257,7 @@ class AT2Pruner:
     ) -> None:
         """Read chunks ahead of any question and keep their states in the store.
 
-        What the store has already is not read again, so that an interrupted run goes on where it
-        was.
+        What the store has is not read again: an interrupted run goes on where it was.
 
         Args:
             chunks: As in `prune`; taken in as they are needed.
@@ -286,6 +288,7 @@ class AT2Pruner:
         protect: Protect | None = None,
         max_overlap: float | None = DEFAULT_MAX_OVERLAP,
         on_unsupported: OnUnsupported = "flag",
+        prior: Prior | None = None,
     ) -> PruneResult:
         """Keep the chunks that matter for the query.
 
@@ -309,12 +312,10 @@ class AT2Pruner:
                 probabilities, or of the softmax over the scores where the head weights aren't
                 calibrated. That means little where `head_weights.score_scale` is "additive",
                 as with "uniform": such scores are not logits. The result's notes say so.
-            tolerance: Keep the smallest set, at least one, such that no more than so many chunks
-                that matter are to be expected among the rest: the sum of their probabilities.
-                Only with calibrated head weights.
-            min_tokens: Keep a context of at most so many tokens as it is, without scoring: there
-                is little to save. Of the limits only `max_tokens` holds then. None to score in any
-                case.
+            tolerance: Keep the smallest set, at least one, such that no more than so many that
+                matter are to be expected among the rest (the sum of their probabilities).
+            min_tokens: Keep a context of at most so many tokens as it is, without scoring. Of the
+                limits only `max_tokens` holds then. None to score in any case.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
             unit: What the limits choose and count, "chunk" or "sentence".
             protect: What must be kept whatever the limits say: a regular expression over the
@@ -324,10 +325,11 @@ class AT2Pruner:
                 in (0, 1], stands in others that are kept, unless a number, a name or a negation is
                 new in it, or its title; it takes up no place. What is compared are three words in a
                 row at a time. None to keep duplicates.
-            on_unsupported: What is kept where `PruneResult.supported` is below .5, so that most
-                likely no chunk holds the answer: "flag" (what the limits say; a note tells),
-                "keep_best" (one at most, besides what is protected) or "keep_none" (nothing but
-                that). The last two only with calibrated head weights.
+            on_unsupported: What is kept where most likely no chunk holds the answer, see
+                `PruneResult.supported`: "flag" (what the limits say; a note tells), "keep_best"
+                (one at most) or "keep_none", both besides what is protected and if calibrated.
+            prior: Let the retriever's ranks weigh in, as the head weights learned to: by
+                `retrieval_score` ("score"), or as chunks stand, best first ("order").
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -345,7 +347,8 @@ class AT2Pruner:
             protect=protect,
             max_overlap=max_overlap,
             on_unsupported=on_unsupported,
-            calibrated=self.head_weights.calibration is not None,
+            prior=prior,
+            **self._learned,
         )
         request = self._request(query, chunks, limits)
         return request.without_scores() or self._scoring.results([request])[0]
@@ -360,8 +363,8 @@ class AT2Pruner:
         """Do as `prune` for each pair of query and chunks; the limits hold for each.
 
         Several are read in the same passes of the model, chunks that they share once, which
-        changes scores by rounding alone. Of the time of such a pass each result has an equal part.
-        With `unit="sentence"` each is read by itself.
+        changes scores by rounding alone; results have equal parts of a pass's time. With
+        `unit="sentence"` each is read by itself.
 
         Raises:
             InputError: As in `prune`; and if `protect` names ranges, which are of one request's
@@ -372,7 +375,7 @@ class AT2Pruner:
                 "protect names ranges of characters, which belong to one request's chunks; pass a "
                 "regular expression, or prune one by one"
             )
-        own = Limits(**limits, calibrated=self.head_weights.calibration is not None)
+        own = Limits(**limits, **self._learned)
         asked = [self._request(query, chunks, own, alone=False) for query, chunks in requests]
         results = [request.without_scores() for request in asked]
         waiting = [own for own, result in zip(asked, results, strict=True) if result is None]

@@ -53,7 +53,11 @@ class RequestScoring:
         """Score the requests of a group in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
-            scores = self._scorer.read([layouts[place] for place in requests], watch)
+            scores = self._scorer.read(
+                [layouts[place] for place in requests],
+                watch,
+                priors=[own.prior for own in requests.values()],
+            )
         except Exception as error:
             if len(requests) == 1:
                 return {
@@ -76,7 +80,9 @@ class RequestScoring:
     def _scored_by_unit(self, request: PruneRequest, layout: PromptLayout) -> PruneResult:
         watch = Stopwatch()
         try:
-            scores, of_units = self._scorer.read_units(layout, request.views, request.places, watch)
+            scores, of_units = self._scorer.read_units(
+                layout, request.views, request.places, watch, prior=request.prior
+            )
         except Exception as error:
             return self._after_failure(request, error, watch)
         return request.with_unit_scores(scores, of_units, shared=watch.part(1))

@@ -67,13 +67,21 @@ class SourceScorer:
         self._prefix_lock = threading.Lock()
         self._turns, self._reading = threading.Condition(), 0
 
-    def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> ChunkScores:
+    def chunks(
+        self,
+        query: str,
+        chunks: Sequence[Chunk],
+        watch: Stopwatch,
+        *,
+        prior: Floats | None = None,
+    ) -> ChunkScores:
         """Return what a reading says of chunks; without any there is none.
 
         Args:
             query: The question.
             chunks: The chunks.
             watch: Takes the time of each stage.
+            prior: Their prior terms, [S]; None for none.
 
         Raises:
             PromptTooLongError: If the question (in joint reading: the prompt) exceeds the model's
@@ -82,7 +90,7 @@ class SourceScorer:
         """
         if not chunks:
             return ChunkScores(np.zeros(0))
-        return self.read([self.lay_out(query, chunks, watch)], watch)[0]
+        return self.read([self.lay_out(query, chunks, watch)], watch, priors=[prior])[0]
 
     def lay_out(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
         """Lay out a question with its chunks.
@@ -116,7 +124,13 @@ class SourceScorer:
             found[-1].append(key)
         return found
 
-    def read(self, layouts: Sequence[PromptLayout], watch: Stopwatch) -> list[ChunkScores]:
+    def read(
+        self,
+        layouts: Sequence[PromptLayout],
+        watch: Stopwatch,
+        *,
+        priors: Sequence[Floats | None],
+    ) -> list[ChunkScores]:
         """Return what reading several layouts in the same passes says of their chunks.
 
         Chunks that several have in common are read once. All their states (in joint reading: all
@@ -125,6 +139,7 @@ class SourceScorer:
         Args:
             layouts: Layouts with at least one chunk each.
             watch: Takes the time of each stage, all layouts together.
+            priors: For each layout its chunks' prior terms, or None.
 
         Raises:
             ScoringError: As in `chunks`.
@@ -138,8 +153,8 @@ class SourceScorer:
             wanted = [LayoutPasses(layout, passes) for layout in layouts]
             attention = self._read_independent(wanted, watch)
         return [
-            self._judged(own, layout.owners, max(layout.owners) + 1)
-            for own, layout in zip(attention, layouts, strict=True)
+            self._judged(own, layout.owners, max(layout.owners) + 1, prior)
+            for own, layout, prior in zip(attention, layouts, priors, strict=True)
         ]
 
     def _tokens_read(self, layout: PromptLayout) -> int:
@@ -198,6 +213,8 @@ class SourceScorer:
         chunks: Sequence[Chunk],
         places: Sequence[Place],
         watch: Stopwatch,
+        *,
+        prior: Floats | None = None,
     ) -> tuple[ChunkScores, Floats]:
         """Return what one reading says of a layout's chunks, and scores of units of their texts.
 
@@ -206,24 +223,26 @@ class SourceScorer:
             chunks: Its chunks.
             places: Where the units are, in order, none overlapping another.
             watch: Takes the time of each stage.
+            prior: The chunks' prior terms, [S]; None for none.
 
         Raises:
             ScoringError: As in `chunks`.
         """
         if not places:
-            return self.read([layout], watch)[0], np.zeros(0)
+            return self.read([layout], watch, priors=[prior])[0], np.zeros(0)
         prompts, sources = self._model.prompts, len(layout.source_ids)
         if self._weights.reading == "joint":
             spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
             with self._turn(watch), watch.stage("joint"):
                 [read] = self._model.read_joint([layout], spans=[spans])
-            scores = self._judged({"joint": read.part(0, sources)}, layout.owners, len(chunks))
+            whole: dict[Pass, SpanAttention] = {"joint": read.part(0, sources)}
+            scores = self._judged(whole, layout.owners, len(chunks), prior)
             units: dict[Pass, SpanAttention] = {"joint": read.part(sources, len(spans))}
             return scores, self._best(self._features(units), range(len(places)), len(places))
         cut = sentence_parts(prompts, layout, chunks, places)
         wanted = [LayoutPasses(layout, self._passes), self._cut_passes(layout, cut)]
         whole, parts = self._read_independent(wanted, watch)
-        scores = self._judged(whole, layout.owners, len(chunks))
+        scores = self._judged(whole, layout.owners, len(chunks), prior)
         return scores, self._cut_scores(parts, cut, len(places))
 
     @property
@@ -262,18 +281,24 @@ class SourceScorer:
             return read_layerwise(self._model, prefix, wanted, watch, states=states)
 
     def _judged(
-        self, attention: dict[Pass, SpanAttention], owners: Sequence[int], count: int
+        self,
+        attention: Mapping[Pass, SpanAttention],
+        owners: Sequence[int],
+        count: int,
+        prior: Floats | None,
     ) -> ChunkScores:
         """Return what attention says of chunks, and of all together."""
         features = self._features(attention)
         scores, calibration = self._best(features, owners, count), self._weights.calibration
+        if prior is not None and self._weights.prior_weight is not None:
+            scores = scores + self._weights.prior_weight * prior
         if calibration is None:
             return ChunkScores(scores)
         evidence = float(calibration.evidence(features).max())
         likely = calibration.probabilities(scores, evidence)
         return ChunkScores(scores, likely, calibration.supported(scores, evidence))
 
-    def _features(self, attention: dict[Pass, SpanAttention]) -> Floats:
+    def _features(self, attention: Mapping[Pass, SpanAttention]) -> Floats:
         features: Floats = self._weights.spec.extract(attention).cpu().numpy()
         return features
 

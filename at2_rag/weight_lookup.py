@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from at2_rag.errors import HeadWeightsMismatchError
 from at2_rag.features import Reading
 from at2_rag.head_weights import UNIFORM, HeadWeights, TargetRule, shipped_names
 
@@ -49,6 +50,24 @@ def resolve_head_weights(
     if isinstance(spec, str) and _is_name(spec):
         return HeadWeights.shipped(spec)
     return HeadWeights.load(spec)
+
+
+def check_fit(weights: HeadWeights, *, layers: int, heads: int, reading: Reading | None) -> None:
+    """Check that weights are for a reading, None for any, and a model of this size.
+
+    Raises:
+        HeadWeightsMismatchError: If they aren't.
+    """
+    if reading not in (None, weights.reading):
+        raise HeadWeightsMismatchError(
+            f"the head weights are for reading {weights.reading!r}, asked for was {reading!r}; "
+            "leave reading out, or pass weights fitted for it"
+        )
+    if weights.layers > layers or weights.heads != heads:
+        raise HeadWeightsMismatchError(
+            f"the head weights are for {weights.layers} layers of {weights.heads} heads, the model "
+            f"has {layers} of {heads}; fit weights for it with `at2-rag train`"
+        )
 
 
 def _is_name(text: str) -> bool:

@@ -38,7 +38,7 @@ LAYERS: Mapping[str, Layer] = {
         (
             ("break_even", "errors", "sentences", "stopwatch"),
             ("calibration", "chunks", "text_units", "whole_files"),
-            ("chunk_arguments", "citations", "protection"),
+            ("chunk_arguments", "citations", "protection", "retrieval_prior"),
             ("trimming",),
         )
     ),

@@ -311,7 +311,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
     [
         (["prune", "--top-k", "1"], "Missing option '-q' / '--query'"),
         (["prune", "-q", " ", "--top-k", "1"], "--query is blank"),
-        (["prune", "-q", "x"], "--top-k, --max-tokens, --min-score, --keep-mass"),
+        (["prune", "-q", "x", "--top-k", "1", "--prior", "rank"], "'rank' is not one of"),
         (["prune", "-q", "x", "--top-k", "0"], "0 is not in the range x>=1"),
         (["prune", "-q", "x", "--top-k", "1.5"], "'1.5' is not a valid integer range"),
         (["prune", "-q", "x", "--max-tokens", "0"], "0 is not in the range x>=1"),

@@ -53,7 +53,7 @@ LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", 
 LOADING += ["chunk_states"]
 LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order"]
 LIMITS += ["unit", "protect"]
-LIMITS += ["max_overlap", "on_unsupported"]
+LIMITS += ["max_overlap", "on_unsupported", "prior"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ LIMITS += ["max_overlap", "on_unsupported"]
             ["self", "query", "chunks", "answer"],
             ["max_sources", "min_share"],
         ),
-        ("Chunk", ["text", "title", "id", "metadata"], []),
+        ("Chunk", ["text", "title", "id", "metadata", "retrieval_score"], []),
         ("StateStore", ["folder"], ["precision", "max_memory_bytes", "max_disk_bytes"]),
         (
             "PruneResult.break_even",

@@ -23,7 +23,12 @@ from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.calibration_data import choose_examples, collect_calls
-from at2_rag.training.calibration_fit import MATTERS, LabelledCall, fit_calibration
+from at2_rag.training.calibration_fit import (
+    MATTERS,
+    LabelledCall,
+    fit_calibration,
+    fit_prior_weight,
+)
 from at2_rag.training.calibration_study import CalibrationFigures, judge_left_out_sources
 from at2_rag.training.examples import read_files
 from at2_rag.training.loading import load_for_workers
@@ -103,8 +108,11 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress("fit", 0, 1)
         scores = [weights.score(own.features) for own in calls]
         calibration = fit_calibration(calls, scores, (passes, layers, heads))
+        learned = fit_prior_weight(calls, scores)
+        prior_weight = weights.prior_weight if learned is None else learned
         progress("fit", 1, 1)
-        calibrated = replace(weights, calibration=calibration).describe(calibrated_on=data)
+        calibrated = replace(weights, calibration=calibration, prior_weight=prior_weight)
+        calibrated = calibrated.describe(calibrated_on=data)
         _written(output, lambda: calibrated.save(output))
         figures: list[CalibrationFigures] = []
         if len({own.source for own in calls}) > 1:
@@ -124,6 +132,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "chunks_that_matter": _that_matter(calls),
         "matters_from": MATTERS,
         "calibration": calibration.numbers(),
+        "prior_weight": learned,
         "left_out_sources": [own.to_dict() for own in figures],
     }
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
+from at2_rag.retrieval_prior import prior_terms
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.calibration_fit import MATTERS, LabelledCall
@@ -147,6 +148,7 @@ def collect_calls(
             np.array(chosen[place].labels),
             matters=drops[place] > MATTERS if place in drops else None,
             words=_words(chosen[place]),
+            prior=prior_terms(chosen[place].chunks, "score"),
         )
         for place, own in features.items()
     ]

@@ -19,6 +19,8 @@ MATTERS = 0.1
 EVIDENCE_RIDGE = 0.1
 """Ridge penalty of the second readout, on the weights of standardised features."""
 
+_LEAST_SCALE = 0.1  # of scores that say nothing
+
 _PENALTY = 1e-4  # keeps slopes finite where outcomes can be told apart without error
 
 Bools = npt.NDArray[np.bool_]
@@ -39,6 +41,7 @@ class LabelledCall:
         supported: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
         words: [S] int64, the chunks' lengths; nothing but a check looks at them.
+        prior: [S], the chunks' prior terms; None where no rank is known.
     """
 
     source: str
@@ -48,6 +51,7 @@ class LabelledCall:
     matters: Bools | None = None
     supported: bool | None = None
     words: npt.NDArray[np.int64] | None = None
+    prior: Floats | None = None
 
 
 def fit_calibration(
@@ -80,6 +84,42 @@ def fit_calibration(
         ),
         call=logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
     )
+
+
+def fit_prior_weight(calls: Sequence[LabelledCall], scores: Sequence[Floats]) -> float | None:
+    """Return the weight of prior terms beside scores under which gold chunks are likeliest.
+
+    Scores and terms are scaled so that they minimise the listwise loss, see `training.fit`; the
+    weight is the ratio of both scales. Without a scale for scores, terms would be weighed for what
+    scores that are too timid or too sure lack.
+
+    Args:
+        calls: The calls; twins, and calls without a prior or without gold and other chunks, don't
+            count.
+        scores: As in `fit_calibration`.
+
+    Returns:
+        The weight, at least 0; None if no call counts.
+    """
+    known = [
+        (own.prior, values, own.gold / own.gold.sum(), own.source)
+        for own, values in zip(calls, scores, strict=True)
+        if own.prior is not None and own.supported is None and 0 < own.gold.mean() < 1
+    ]
+    if not known:
+        return None
+    weights = source_weights([source for *_, source in known])
+
+    def loss(scales: Floats) -> float:
+        losses = []
+        for prior, values, share, _ in known:
+            fused = scales[0] * values + scales[1] * prior
+            losses.append(float(np.logaddexp.reduce(fused)) - float(fused @ share))
+        return float(weights @ np.array(losses))
+
+    bounds = ((_LEAST_SCALE, None), (0.0, None))
+    scales = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=bounds).x
+    return float(scales[1] / scales[0])
 
 
 def out_of_fold_evidence(calls: Sequence[LabelledCall]) -> Floats:

@@ -19,7 +19,7 @@ from at2_rag_evals.options import (
 from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
-MORE_SYSTEMS = ("bm25_unstemmed", "at2_int8", "at2_joint")
+MORE_SYSTEMS = ("bm25_unstemmed", "bm25_minilm", "at2_int8", "at2_joint", "at2_prior")
 DEFAULT_FIDELITY_SYSTEMS = (
     "random",
     "bm25",
@@ -68,7 +68,7 @@ eval_group.add_command(compare)
 @limit_option
 @seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
-@click.option("--head-weights", help="Folder with the head weights of at2 and at2_int8.")
+@click.option("--head-weights", help="Folder with the head weights of at2, at2_int8 and at2_prior.")
 @weights_option(_TAKEN)
 @embedding_model_option
 @click.option(
@@ -76,8 +76,7 @@ eval_group.add_command(compare)
     "systems",
     multiple=True,
     type=click.Choice(DEFAULT_SYSTEMS + MORE_SYSTEMS),
-    help="Judge this system. May be repeated.  [default: all but bm25_unstemmed, at2_int8 and "
-    "at2_joint]",
+    help=f"Judge this system. May be repeated.  [default: all but {', '.join(MORE_SYSTEMS)}]",
 )
 @json_option
 @verbose_option

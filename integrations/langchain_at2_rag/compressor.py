@@ -10,7 +10,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, model_validator
 
-from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.chunks import Chunk, Prior
 from at2_rag.default_pruner import default_pruner
 from at2_rag.limits import (
     DEFAULT_MAX_OVERLAP,
@@ -22,6 +22,7 @@ from at2_rag.limits import (
     has_limit,
 )
 from at2_rag.pruner import AT2Pruner
+from langchain_at2_rag.documents import as_chunk, kept_documents
 
 DEFAULT_TOP_N = 3
 
@@ -34,7 +35,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all
     documents come back and none gets a score.
 
-    Several limits must all hold. Without any, the best three documents are kept (with
+    Several limits must all hold. Without any, calibrated head weights (as the default ones are)
+    keep the documents that are likely to matter; with others the best three are kept (with
     `unit="sentence"` the best three sentences of all documents).
 
     Attributes:
@@ -58,7 +60,11 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             are kept, unless a number, a name or a negation is new; None to keep duplicates.
         on_unsupported: `"keep_best"` for one document at most, `"keep_none"` for none (but what is
             protected), where most likely none holds the answer; like `tolerance` it needs
-            calibrated head weights. `"flag"` changes nothing here.
+            calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
+            `metadata["supported"]` tells how likely it is that any document helps.
+        prior: Let the retriever's ranks weigh in: `"order"` if the documents stand in its order,
+            best first, `"score"` to rank them by the number in `metadata[score_key]`.
+        score_key: Metadata key of the retriever's score, larger is better.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -77,13 +83,13 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
+    prior: Prior | None = None
+    score_key: str = "score"
     title_key: str | None = "title"
 
     @model_validator(mode="after")
-    def _settle_limits(self) -> Self:
-        if not has_limit(self._limits()):
-            self.top_n = DEFAULT_TOP_N
-        check_limits(**self._limits())
+    def _check_limits(self) -> Self:
+        check_limits(**self._limits(calibrated=False))
         return self
 
     def compress_documents(
@@ -102,8 +108,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         if not documents:
             return []
         pruner = self.pruner or default_pruner()
-        result = pruner.prune(query, self._chunks(documents), **self._limits())
-        return _kept_documents(documents, result)
+        limits = self._limits(calibrated=pruner.calibrated)
+        result = pruner.prune(query, self._chunks(documents), **limits)
+        return kept_documents(documents, result)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -114,32 +121,16 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         pruner = self.pruner
         if pruner is None:
             pruner = await asyncio.to_thread(default_pruner)
-        result = await pruner.aprune(query, self._chunks(documents), **self._limits())
-        return _kept_documents(documents, result)
+        limits = self._limits(calibrated=pruner.calibrated)
+        result = await pruner.aprune(query, self._chunks(documents), **limits)
+        return kept_documents(documents, result)
 
-    def _limits(self) -> dict[str, Any]:
-        return {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
+    def _limits(self, *, calibrated: bool) -> dict[str, Any]:
+        options = {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
+        if not (calibrated or has_limit(options)):
+            options["top_k"] = DEFAULT_TOP_N
+        return options
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
-        return [
-            Chunk(text=document.page_content, title=self._title(document), id=document.id)
-            for document in documents
-        ]
-
-    def _title(self, document: Document) -> str | None:
-        title = None if self.title_key is None else document.metadata.get(self.title_key)
-        return title if isinstance(title, str) and title.strip() else None
-
-
-def _kept_documents(documents: Sequence[Document], result: PruneResult) -> list[Document]:
-    return [_copy(documents[own.index], own, scored=result.scored) for own in result.kept]
-
-
-def _copy(document: Document, kept: ScoredChunk, *, scored: bool) -> Document:
-    update: dict[str, Any] = {"metadata": dict(document.metadata)}
-    if scored:
-        update["metadata"]["relevance_score"] = kept.relevance
-    if kept.spans is not None:
-        update["metadata"]["kept_spans"] = list(map(list, kept.spans))
-        update["page_content"] = kept.kept_text
-    return document.model_copy(update=update)
+        score_key = self.score_key if self.prior == "score" else None
+        return [as_chunk(document, self.title_key, score_key) for document in documents]

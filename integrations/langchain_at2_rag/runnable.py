@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from at2_rag.chunks import Prior
 from at2_rag.errors import InputError
 from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit
 from at2_rag.pruner import AT2Pruner
@@ -28,6 +29,8 @@ def pruning_runnable(
     protect: str | None = None,
     max_overlap: float | None = DEFAULT_MAX_OVERLAP,
     on_unsupported: OnUnsupported = "flag",
+    prior: Prior | None = None,
+    score_key: str = "score",
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -53,6 +56,8 @@ def pruning_runnable(
         protect=protect,
         max_overlap=max_overlap,
         on_unsupported=on_unsupported,
+        prior=prior,
+        score_key=score_key,
         title_key=title_key,
     )
 

@@ -9,7 +9,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, model_validator
 
-from at2_rag.chunks import Chunk, PruneResult
+from at2_rag.chunks import Chunk, Prior, PruneResult
 from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
 from at2_rag.limits import (
@@ -22,7 +22,7 @@ from at2_rag.limits import (
     has_limit,
 )
 from at2_rag.pruner import AT2Pruner
-from llama_index_at2_rag.nodes import as_chunk, copy_of
+from llama_index_at2_rag.nodes import as_chunk, kept_nodes
 from llama_index_at2_rag.rerank_events import rerank_events
 
 DEFAULT_TOP_N = 3
@@ -41,8 +41,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     of its `title: ...` line: the form the head weights were fitted on, and the form in which
     `max_tokens` counts. With `title_key=None` content is scored and counted exactly as it is.
 
-    Several limits must all hold. Without any, the best three nodes are kept (with
-    `unit="sentence"` the best three sentences of all nodes).
+    Several limits must all hold. Without any, calibrated head weights (as the default ones are)
+    keep the nodes that are likely to matter; with others the best three nodes (or sentences).
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared
@@ -64,7 +64,10 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             that are kept, unless a number, a name or a negation is new; None to keep duplicates.
         on_unsupported: `"keep_best"` for one node at most, `"keep_none"` for none (but what is
             protected), where most likely none holds the answer; like `tolerance` it needs
-            calibrated head weights. `"flag"` changes nothing here.
+            calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
+            `metadata["supported"]` (hidden) tells how likely it is that any node helps.
+        prior: Let the retriever's ranks weigh in: `"score"` by the nodes' scores (larger is
+            better), `"order"` as they stand, best first.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.
     """
@@ -83,14 +86,13 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
+    prior: Prior | None = None
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 
     @model_validator(mode="after")
-    def _settle_limits(self) -> Self:
-        if not has_limit(self._limits()):
-            self.top_n = DEFAULT_TOP_N
-        check_limits(**self._limits())
+    def _check_limits(self) -> Self:
+        check_limits(**self._limits(calibrated=False))
         return self
 
     @classmethod
@@ -106,8 +108,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             return []
         pruner = self.pruner or default_pruner()
         with rerank_events(query, nodes, top_n=self.top_n, pruner=pruner) as kept:
-            result = pruner.prune(query, self._chunks(nodes), **self._limits())
-            kept += self._kept_nodes(nodes, result)
+            limits = self._limits(calibrated=pruner.calibrated)
+            kept += self._kept(nodes, pruner.prune(query, self._chunks(nodes), **limits))
         return kept
 
     async def _apostprocess_nodes(
@@ -120,27 +122,21 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         if pruner is None:
             pruner = await asyncio.to_thread(default_pruner)
         with rerank_events(query, nodes, top_n=self.top_n, pruner=pruner) as kept:
-            result = await pruner.aprune(query, self._chunks(nodes), **self._limits())
-            kept += self._kept_nodes(nodes, result)
+            limits = self._limits(calibrated=pruner.calibrated)
+            kept += self._kept(nodes, await pruner.aprune(query, self._chunks(nodes), **limits))
         return kept
 
-    def _limits(self) -> dict[str, Any]:
-        return {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
+    def _limits(self, *, calibrated: bool) -> dict[str, Any]:
+        options = {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
+        if not (calibrated or has_limit(options)):
+            options["top_k"] = DEFAULT_TOP_N
+        return options
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
-        apart = self.unit == "sentence"
-        return [as_chunk(scored.node, self.title_key, apart=apart) for scored in nodes]
+        return [as_chunk(own, self.title_key, apart=self.unit == "sentence") for own in nodes]
 
-    def _kept_nodes(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
-        return [
-            copy_of(
-                nodes[kept.index],
-                kept,
-                scored=result.scored,
-                keep_retrieval_score=self.keep_retrieval_score,
-            )
-            for kept in result.kept
-        ]
+    def _kept(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
+        return kept_nodes(nodes, result, keep_retrieval_score=self.keep_retrieval_score)
 
 
 def _query_of(query_bundle: QueryBundle | None) -> str:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from scipy.stats import rankdata
 
 from at2_rag import AT2Pruner, Chunk, StateStore
 from at2_rag.errors import ModelNotFoundError
@@ -25,6 +27,7 @@ from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 from at2_rag_evals.rankers.at2_int8 import AT2Int8Ranker
 from at2_rag_evals.rankers.at2_joint import AT2JointRanker
+from at2_rag_evals.rankers.at2_prior import AT2PriorRanker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
@@ -48,7 +51,9 @@ def test_the_command_knows_the_systems_there_are() -> None:
     assert set(SYSTEMS) == {*DEFAULT_SYSTEMS, *MORE_SYSTEMS}
 
 
-@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"at2", "at2_int8", "at2_joint"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(SYSTEMS) - {"at2", "at2_int8", "at2_joint", "at2_prior"})
+)
 def test_every_system_scores_any_text(
     name: str, embedding_folder: Path, scoring_folder: Path
 ) -> None:
@@ -228,6 +233,36 @@ def test_at2_int8_scores_from_rounded_states(scoring_folder: Path) -> None:
     assert settings_key(ranker) != settings_key(exact)
 
 
+def test_at2_prior_scores_with_the_ranks_of_minilm(
+    scoring_folder: Path, embedding_folder: Path, tmp_path: Path
+) -> None:
+    folder, given = str(scoring_folder), [Chunk("the sea"), Chunk("jane austen", "Emma"), Chunk("")]
+    plain = AT2Pruner.from_pretrained(folder, head_weights="uniform")
+    replace(plain.head_weights, prior_weight=0.5).save(tmp_path)
+    ranker = AT2PriorRanker(
+        folder, head_weights=str(tmp_path), embedding_model=str(embedding_folder)
+    )
+    ranker.prepare()
+    retriever = MiniLMRanker(str(embedding_folder))
+    retriever.prepare()
+    ranks = rankdata([-own for own in retriever.score("who wrote emma", given).scores])
+    terms = 1 / ranks - (1 / ranks).mean()
+    scores = [own.score for own in plain.score("who wrote emma", given)]
+    expected = [own + 0.5 * term for own, term in zip(scores, terms, strict=True)]
+    assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
+
+
+def test_rank_fusion_adds_reciprocal_ranks(embedding_folder: Path) -> None:
+    given = [*chunks(["the sea and the sea", "emma by jane austen", "emma"]), Chunk("", "Emma")]
+    words, embeddings = BM25Ranker(), MiniLMRanker(str(embedding_folder))
+    embeddings.prepare()
+    ranks = [rankdata([-x for x in own.score("emma", given).scores]) for own in (words, embeddings)]
+    expected = sum(1 / (60 + own) for own in ranks)
+    fused = make_ranker("bm25_minilm", RankerOptions(embedding_model=str(embedding_folder)))
+    fused.prepare()
+    assert fused.score("emma", given).scores == pytest.approx(expected.tolist(), rel=1e-12)
+
+
 def test_at2_settings_follow_model_and_weights(scoring_folder: Path, tmp_path: Path) -> None:
     ranker = AT2Ranker(str(scoring_folder), head_weights="uniform")
     assert ranker.settings["model"] == "tiny"
@@ -264,6 +299,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "model_wheel",
         "protection",
         "redundancy",
+        "retrieval_prior",
         "selection",
         "stage_progress",
         "stopwatch",

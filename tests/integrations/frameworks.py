@@ -39,6 +39,7 @@ class Framework(Protocol):
 
     def adapter(self, **settings: Any) -> Any: ...
     def item(self, passage: Passage) -> Any: ...
+    def with_score(self, item: Any, score: float) -> Any: ...
     def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
     async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
     def id(self, item: Any) -> str | None: ...
@@ -54,6 +55,9 @@ class LangChainCompressor:
 
     def item(self, passage: Passage) -> Document:
         return Document(id=passage.id, page_content=passage.text, metadata=passage.all_metadata)
+
+    def with_score(self, item: Document, score: float) -> Document:
+        return item.model_copy(update={"metadata": {**item.metadata, "score": score}})
 
     def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
         return list(adapter.compress_documents(items, query))
@@ -100,6 +104,9 @@ class LlamaIndexPostprocessor:
             excluded_llm_metadata_keys=list(passage.metadata),
         )
         return NodeWithScore(node=node, score=0.5)
+
+    def with_score(self, item: NodeWithScore, score: float) -> NodeWithScore:
+        return item.model_copy(update={"score": score})
 
     def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
         return list(adapter.postprocess_nodes(items, query_str=query))

@@ -16,9 +16,12 @@ from at2_rag.training.calibration_fit import (
     LabelledCall,
     fit_calibration,
     fit_evidence,
+    fit_prior_weight,
     out_of_fold_evidence,
 )
 from at2_rag.training.probability_metrics import brier_skill, calibration_error
+
+Floats = npt.NDArray[np.float64]
 
 SHAPE = (1, 2, 2)
 SCORE = np.array([1.5, -0.5, 0.0, 0.0])
@@ -135,3 +138,37 @@ def test_outcomes_of_one_kind_are_refused() -> None:
             calibrate(changed)
     with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
         fit_evidence([])
+
+
+def ranked(count: int, seed: int, weight: float) -> tuple[list[LabelledCall], list[Floats]]:
+    """Draw calls with one gold chunk each, chosen by twice the score and weighted prior."""
+    rng = np.random.default_rng(seed)
+    calls, scores = [], []
+    for _ in range(count):
+        size = int(rng.integers(3, 12))
+        own, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
+        logits = 2 * (own + weight * (prior - prior.mean()))
+        gold = np.zeros(size, dtype=bool)
+        gold[int(np.argmax(logits + rng.gumbel(size=size)))] = True
+        calls.append(
+            LabelledCall("a", 0, np.zeros((size, 4), np.float32), gold, prior=prior - prior.mean())
+        )
+        scores.append(own)
+    return calls, scores
+
+
+def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
+    assert fit_prior_weight(*ranked(3000, 0, 1.5)) == pytest.approx(1.5, abs=0.2)
+    assert fit_prior_weight(*ranked(3000, 1, 0.0)) == pytest.approx(0.0, abs=0.15)
+    assert fit_prior_weight(*ranked(3000, 2, -3.0)) == 0.0  # never against the retriever
+
+
+def test_without_ranks_no_weight_is_learned() -> None:
+    calls, scores = ranked(20, 0, 1.0)
+    unknown = [dataclasses.replace(own, prior=None) for own in calls]
+    assert fit_prior_weight(unknown, scores) is None
+    twins = [dataclasses.replace(own, supported=True) for own in calls]
+    assert fit_prior_weight(twins, scores) is None
+    assert fit_prior_weight([*calls, *twins], [*scores, *scores]) == pytest.approx(
+        fit_prior_weight(calls, scores)
+    )

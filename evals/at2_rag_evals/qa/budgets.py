@@ -35,3 +35,8 @@ class Budget:
     def label(self) -> str:
         """What the report calls it: "top 3" or "256 tokens"."""
         return f"top {self.top_k}" if self.top_k is not None else f"{self.max_tokens} tokens"
+
+
+def adaptive_name(tolerance: float | None) -> str:
+    """Return the name of at2_rag without a budget, with a tolerance or None for the default."""
+    return "at2_adaptive" if tolerance is None else f"at2_adaptive_{tolerance:g}"

@@ -32,6 +32,8 @@ DEFAULT_PRUNERS = (
 )
 MORE_PRUNERS = (
     "bm25_unstemmed",
+    "bm25_minilm",
+    "at2_adaptive",
     "at2_joint",
     "heads_8",
     "heads_16",
@@ -118,6 +120,15 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Keep a context of at most N tokens of the generator's. May be repeated.",
 )
 @click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Also judge at2_rag without a budget but this tolerance, as the pruner at2_adaptive_X. "
+    "May be repeated.",
+)
+@click.option(
     "--generator",
     "generators",
     multiple=True,
@@ -155,7 +166,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Most tokens of an answer.",
 )
 @click.option("--model", help="Scoring model of the pruners: a known name, a folder or a hub id.")
-@click.option("--head-weights", help="Folder with the head weights of the pruner at2.")
+@click.option("--head-weights", help="Folder with the head weights of at2 and at2_adaptive.")
 @embedding_model_option
 @train_option
 @click.option(
@@ -215,6 +226,7 @@ def qa(
     weights: tuple[NamedWeights, ...],
     top_k: tuple[int, ...],
     max_tokens: tuple[int, ...],
+    tolerances: tuple[float, ...],
     generators: tuple[str, ...],
     limit: int | None,
     seed: int,
@@ -257,6 +269,7 @@ def qa(
         pruners=tuple(dict.fromkeys(pruners)) or DEFAULT_PRUNERS,
         top_k=top_k,
         max_tokens=max_tokens,
+        tolerances=tuple(dict.fromkeys(tolerances)),
         generators=tuple(dict.fromkeys(generators)),
         limit=limit,
         seed=seed,

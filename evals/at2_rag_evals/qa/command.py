@@ -53,7 +53,7 @@ from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
-_BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {"at2", "at2_joint"}
+_BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {"at2", "at2_adaptive", "at2_joint"}
 _PLAIN_WIDTH = 160
 
 
@@ -234,6 +234,7 @@ def _plan(request: QARequest, items: QASet) -> Plan:
         ),
         train=request.train,
         folder=request.output / "scores",
+        tolerances=request.tolerances,
     )
     generators = [make_generator(spec, request.generator) for spec in request.generators]
     names = [generator.name for generator in generators]

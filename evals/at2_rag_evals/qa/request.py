@@ -8,7 +8,7 @@ from pathlib import Path
 from at2_rag.limits import Order
 from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.provenance import weights_arguments, without_folder
-from at2_rag_evals.qa.budgets import Budget
+from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.generators.registry import GeneratorOptions
 from at2_rag_evals.qa.readers.registry import Dataset
 from at2_rag_evals.qa.shipped_set import ITEMS
@@ -25,6 +25,7 @@ class QARequest:
     datasets: tuple[Dataset, ...] = ()
     top_k: tuple[int, ...] = ()
     max_tokens: tuple[int, ...] = ()
+    tolerances: tuple[float, ...] = ()
     generators: tuple[str, ...] = ("default",)
     limit: int | None = None
     seed: int = 0
@@ -43,7 +44,8 @@ class QARequest:
     @property
     def judged(self) -> tuple[str, ...]:
         """All pruners' names, in the report's order."""
-        return with_named(self.pruners, self.weights)
+        adaptive = map(adaptive_name, self.tolerances)
+        return (*with_named(self.pruners, self.weights), *adaptive)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -63,6 +65,7 @@ class QARequest:
         for budget in self.budgets:
             limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
             parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
+        parts += [f"--tolerance {tolerance:g}" for tolerance in self.tolerances]
         parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]

@@ -12,6 +12,7 @@ from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 from at2_rag_evals.rankers.random_order import RandomRanker
+from at2_rag_evals.rankers.rank_fusion import RankFusionRanker
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,12 @@ class RankerOptions:
 
     Attributes:
         seed: Seed of the random order.
-        model: The scoring model of `at2`, `at2_int8`, `at2_joint` and `all_heads_mean`; None for
+        model: The scoring model of `all_heads_mean` and of `at2` in all its forms; None for
             the default model.
-        head_weights: The head weights of `at2` and `at2_int8`; None for those shipped for the
-            model.
+        head_weights: The head weights of `at2`, `at2_int8` and `at2_prior`; None for those shipped
+            for the model.
         weights: Head weights that are systems of their own.
-        embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
+        embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
         remember: Whether systems keep what they made of a text for other items that have it, so
             that an item's seconds depend on those before it.
     """
@@ -58,6 +59,17 @@ def _at2_joint(options: RankerOptions) -> Ranker:
     return AT2JointRanker(options.model, remember=options.remember)
 
 
+def _at2_prior(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2_prior import AT2PriorRanker  # imports torch
+
+    return AT2PriorRanker(
+        options.model,
+        head_weights=options.head_weights,
+        embedding_model=options.embedding_model,
+        remember=options.remember,
+    )
+
+
 def _at2(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.at2 import AT2Ranker  # imports torch
 
@@ -71,10 +83,14 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "bm25": lambda options: BM25Ranker(),
         "bm25_unstemmed": lambda options: BM25Ranker(stemming=False),
         "minilm": lambda options: MiniLMRanker(options.embedding_model, remember=options.remember),
+        "bm25_minilm": lambda options: RankFusionRanker(
+            options.embedding_model, remember=options.remember
+        ),
         "all_heads_mean": _all_heads_mean,
         "at2": _at2,
         "at2_int8": _at2_int8,
         "at2_joint": _at2_joint,
+        "at2_prior": _at2_prior,
     }
 )
 

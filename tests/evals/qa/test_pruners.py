@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 
+from at2_rag.calibration import Calibration
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.limits import Order
@@ -172,3 +174,32 @@ def test_a_budget_is_one_limit(limits: tuple[int | None, int | None]) -> None:
     with pytest.raises(InputError, match="exactly one of them"):
         Budget(*limits)
     assert Budget(top_k=3).label == "top 3" and Budget(max_tokens=256).label == "256 tokens"
+
+
+def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_path: Path) -> None:
+    folder = str(scoring_folder)
+    plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
+    spread = Calibration(plain.weight, 0.0, (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 1.0))
+    calibrated = replace(plain, calibration=spread, score_scale="logit")
+    calibrated.save(tmp_path / "weights")
+    ours = AT2Pruner.from_pretrained(folder, head_weights=calibrated)
+    item = make_item("a", "-g--g")
+    options = PrunerOptions(
+        RankerOptions(model=folder, head_weights=str(tmp_path / "weights"), remember=False),
+        folder=tmp_path / "scores",
+        tolerances=(1.5,),
+    )
+    names = ["at2_adaptive", "at2_adaptive_1.5"]
+    for pruner, tolerance in zip(make_pruners(names, options), (None, 1.5), strict=True):
+        expected = ours.prune(item.query, item.chunks, tolerance=tolerance).kept
+        assert 0 < len(expected) < 5
+        one = pruner.prune(item, limit(top_k=1))
+        assert one.kept == tuple(own.index for own in expected)
+        in_order = pruner.prune(item, limit(top_k=1, order="original"))
+        assert in_order.kept == tuple(sorted(one.kept))
+        assert not pruner.budgeted and pruner.ordered
+    before = {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
+    assert len(before) == 2
+    for pruner in make_pruners(names, options):
+        pruner.prune(item, limit(top_k=1))
+    assert before == {path: path.read_bytes() for path in before}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from at2_rag.errors import InputError
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
+from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.closed_book import ClosedBookPruner
 from at2_rag_evals.qa.pruners.keep_all import KeepAllPruner
@@ -24,7 +25,7 @@ from at2_rag_evals.rankers.registry import SYSTEMS
 HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16})
 
 
-_NO_PRUNERS = frozenset({"first_k", "random", "at2_int8"})
+_NO_PRUNERS = frozenset({"first_k", "random", "at2_int8", "at2_prior"})
 """Systems of the ranking eval that have a pruner of another name here, or none."""
 
 
@@ -36,11 +37,13 @@ class PrunerOptions:
         ranker: What rankers can be told.
         train: Training files that `heads_8` and `heads_16` are chosen on.
         folder: Where scores are stored; None for nowhere.
+        tolerances: Tolerances with each of which at2_rag is a pruner without a budget.
     """
 
     ranker: RankerOptions = field(default_factory=lambda: RankerOptions(remember=False))
     train: Sequence[Path] = ()
     folder: Path | None = None
+    tolerances: Sequence[float] = ()
 
 
 def make_pruners(names: Sequence[str], options: PrunerOptions) -> list[Pruner]:
@@ -77,18 +80,34 @@ def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
     """Return the names of all pruners, those of named head weights included."""
     named = tuple(own.name for own in options.ranker.weights)
     rankers = tuple(name for name in SYSTEMS if name not in _NO_PRUNERS)
-    return (*_OTHERS, *rankers, *HEAD_COUNTS, *PEERS, *named)
+    adaptive = map(adaptive_name, (None, *options.tolerances))
+    return (*_OTHERS, *rankers, *adaptive, *HEAD_COUNTS, *PEERS, *named)
 
 
 def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], EvidenceHeads]) -> Pruner:
     if name in _OTHERS:
         return _OTHERS[name](options)
+    for tolerance in (None, *options.tolerances):
+        if name == adaptive_name(tolerance):
+            return _adaptive(tolerance, options)
     if name in PEERS:
         return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
         ranker = QueryHeadsRanker(name, shared_heads(), HEAD_COUNTS[name])
         return RankingPruner(ranker, folder=options.folder)
     return RankingPruner(make_ranker(name, options.ranker), folder=options.folder)
+
+
+def _adaptive(tolerance: float | None, options: PrunerOptions) -> Pruner:
+    from at2_rag_evals.qa.pruners.at2_adaptive import AT2AdaptivePruner  # imports transformers
+
+    return AT2AdaptivePruner(
+        options.ranker.model,
+        head_weights=options.ranker.head_weights,
+        name=adaptive_name(tolerance),
+        tolerance=tolerance,
+        folder=options.folder,
+    )
 
 
 def _by_place(ranker: Ranker, options: PrunerOptions) -> Pruner:
