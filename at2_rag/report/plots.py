@@ -202,6 +202,40 @@ def bar_plot(bars: Sequence[Bar], *, title: str, x_label: str) -> str:
     return _svg(figure, title)
 
 
+def reliability_plot(series: Sequence[Series], *, title: str) -> str:
+    """Return an SVG of how often what was foretold came true, beside the line of perfection.
+
+    Args:
+        series: What is drawn: probabilities and shares, both in [0, 1].
+        title: Read aloud in place of the picture.
+    """
+    figure = Figure(figsize=(_WIDTH, _WIDTH + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
+    for number, own in enumerate(series):
+        colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
+        x, y, *_ = zip(*own.points, strict=True)
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            label=own.label,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=4.5,
+            linewidth=2.4 if own.emphasis else 1.0,
+            zorder=3 if own.emphasis else 2,
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("mean probability of a bin")
+    axes.set_ylabel("share that came true")
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _svg(figure, title)
+
+
 def heat_map(
     values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float | None = None
 ) -> str:

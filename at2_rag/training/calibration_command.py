@@ -19,6 +19,7 @@ from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.fingerprint import model_fingerprint
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.report.plots import Series, reliability_plot
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
@@ -29,7 +30,11 @@ from at2_rag.training.calibration_fit import (
     fit_calibration,
     fit_prior_weight,
 )
-from at2_rag.training.calibration_study import CalibrationFigures, judge_left_out_sources
+from at2_rag.training.calibration_study import (
+    EVERY,
+    CalibrationFigures,
+    judge_left_out_sources,
+)
 from at2_rag.training.examples import read_files
 from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import file_records
@@ -37,6 +42,7 @@ from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag.whole_files import check_writable, write_whole
 
 RECORD_FILE = "calibration.json"
+PLOT_FILE = "reliability.svg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     _written(output, lambda: write_whole(output / RECORD_FILE, text.encode()))
     if figures:
+        _written(output, lambda: write_whole(output / PLOT_FILE, _plot(figures).encode()))
         progress.console.print(_table(figures))
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
@@ -211,3 +218,23 @@ def _table(figures: Sequence[CalibrationFigures]) -> Table:
             f"{own.auroc_of_lengths:.3f}",
         )
     return table
+
+
+def _plot(figures: Sequence[CalibrationFigures]) -> str:
+    """Draw how often what was foretold of left-out sources came true."""
+    every = [own for own in figures if own.source == EVERY]
+    series = [
+        Series(f"{what}, {own.source}", [(*point, None, None) for point in points], emphasis=True)
+        for own in every
+        for what, points in (
+            ("all chunks", own.reliability),
+            ("best chunks", own.reliability_of_best),
+            ("supported", own.reliability_of_calls),
+        )
+    ]
+    series += [
+        Series(own.source, [(*point, None, None) for point in own.reliability])
+        for own in figures
+        if own.source != EVERY
+    ]
+    return reliability_plot(series, title="Reliability on left-out sources")

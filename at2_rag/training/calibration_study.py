@@ -19,7 +19,8 @@ from at2_rag.training.probability_metrics import (
     auroc,
     brier_skill,
     calibration_error,
-    equal_bins,
+    error_by_chance,
+    reliability,
 )
 from at2_rag.training.validation import source_weights
 
@@ -34,17 +35,48 @@ Readout = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+_NONE: Bools = np.zeros(0, dtype=bool)
+
+
+EVERY = "every source"
+"""What the figures of all data sets taken together are called."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """Probabilities with their outcomes, of calls that had no part in what they were fitted to.
+
+    Attributes:
+        likely: [N], that each chunk matters.
+        matters: [N] bool, whether it does.
+        gold: [N] bool, whether it is gold.
+        best: [C] places of each call's best chunk.
+        supported: [K], that anything helps in each call that is judged for that.
+        helped: [K] bool, whether anything does.
+    """
+
+    likely: Floats
+    matters: Bools
+    gold: Bools
+    best: npt.NDArray[np.intp]
+    supported: Floats
+    helped: Bools
+
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFigures:
     """How good probabilities are on one data set.
 
     Attributes:
-        source: The data set.
+        source: The data set, or `EVERY`.
         chunks: Chunks judged.
         matter: Share of them that matter.
         error: Expected calibration error over all chunks.
         error_of_best: The same over each call's best chunk.
+        error_by_chance: What the expected calibration error of perfect probabilities would be, for
+            it is never zero; `error_of_best_by_chance` likewise.
+        error_of_best_by_chance: See there.
+        error_of_gold: The error with gold labels as outcomes.
         skill: Brier skill over the base rate.
         skill_of_gold: The same with gold labels as outcomes.
         calls: Calls judged for whether anything helps.
@@ -53,6 +85,8 @@ class CalibrationFigures:
         auroc_of_lengths: Area under the curve of what can be told from the number of chunks and
             their lengths alone: well above one half, twins differ in more than the evidence.
         reliability: For each bin of chunks its mean probability and the share that matter.
+        reliability_of_best: The same for the best chunks.
+        reliability_of_calls: The same for calls, whether anything helps.
     """
 
     source: str
@@ -60,6 +94,9 @@ class CalibrationFigures:
     matter: float
     error: float
     error_of_best: float
+    error_by_chance: float
+    error_of_best_by_chance: float
+    error_of_gold: float
     skill: float
     skill_of_gold: float
     calls: int
@@ -67,6 +104,8 @@ class CalibrationFigures:
     error_of_calls: float
     auroc_of_lengths: float
     reliability: tuple[tuple[float, float], ...]
+    reliability_of_best: tuple[tuple[float, float], ...]
+    reliability_of_calls: tuple[tuple[float, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values; None for what isn't defined."""
@@ -85,7 +124,9 @@ def judge_left_out_sources(
 ) -> Iterator[CalibrationFigures]:
     """Yield for each source the figures of head weights and calibration fitted without it.
 
-    Sources without outcomes of both chunks and calls are fitted on but not judged.
+    Sources without outcomes of both chunks and calls are fitted on but not judged. Of two sources
+    or more the figures of all of them follow, each chunk and call judged by what was fitted without
+    its source.
 
     Args:
         calls: Calls of at least two sources.
@@ -104,19 +145,18 @@ def judge_left_out_sources(
         {own.source for own in calls if own.matters is not None}
         & {own.source for own in calls if own.supported is not None}
     )
+    every: list[_Predicted] = []
+    lengths: list[tuple[Floats, Bools]] = []
     for done, name in enumerate(names):
         progress(done, len(names))
         others = [own for own in calls if own.source != name]
-        readout = fit_readout(others)
-        calibration = fit_calibration(others, out_of_fold_scores(others), shape)
         judged = [own for own in calls if own.source == name]
-        yield judge_calibration(
-            judged,
-            readout,
-            calibration,
-            source=name,
-            by_lengths=auroc_of_lengths(judged, others),
-        )
+        calibration = fit_calibration(others, out_of_fold_scores(others), shape)
+        every.append(_predict(judged, fit_readout(others), calibration))
+        lengths.append(told_by_lengths(judged, others))
+        yield _figures(name, every[-1], lengths[-1])
+    if len(every) > 1:
+        yield _figures(EVERY, _joined(every), _columns_joined(lengths))
     progress(len(names), len(names))
 
 
@@ -152,81 +192,98 @@ def fit_readout(calls: Sequence[LabelledCall]) -> Readout:
     return lambda features: features @ fit.weight + fit.bias
 
 
-def judge_calibration(
-    calls: Sequence[LabelledCall],
-    readout: Readout,
-    calibration: Calibration,
-    *,
-    source: str,
-    by_lengths: float,
-) -> CalibrationFigures:
-    """Return how good the probabilities of a calibration are.
-
-    Args:
-        calls: Calls that had no part in the fit.
-        readout: The head weights' scores.
-        calibration: Fitted to them.
-        source: The data set's name.
-        by_lengths: What `auroc_of_lengths` gave.
-    """
-    likely, best, matters, gold = [], [], [], []
+def _predict(
+    calls: Sequence[LabelledCall], readout: Readout, calibration: Calibration
+) -> _Predicted:
+    likely, matters, gold, best = [np.zeros(0)], [_NONE], [_NONE], []
     supported: list[tuple[float, bool]] = []
+    chunks = 0
     for own in calls:
         scores = readout(own.features)
         evidence = float(calibration.evidence(own.features).max())
         if own.matters is not None:
-            probabilities = calibration.probabilities(scores, evidence)
-            place = int(np.argmax(scores))
-            likely.append(probabilities)
-            best.append((float(probabilities[place]), bool(own.matters[place])))
+            likely.append(calibration.probabilities(scores, evidence))
             matters.append(own.matters)
             gold.append(own.gold)
+            best.append(chunks + int(np.argmax(scores)))
+            chunks += len(scores)
         if own.supported is not None:
             supported.append((calibration.supported(scores, evidence), own.supported))
-    p, y, g = np.concatenate(likely), np.concatenate(matters), np.concatenate(gold)
-    best_p, best_y = _columns(best)
-    call_p, call_y = _columns(supported)
-    return CalibrationFigures(
-        source=source,
-        chunks=len(p),
-        matter=float(y.mean()),
-        error=calibration_error(p, y),
-        error_of_best=calibration_error(best_p, best_y),
-        skill=brier_skill(p, y),
-        skill_of_gold=brier_skill(p, g),
-        calls=len(call_p),
-        auroc=auroc(call_p, call_y),
-        error_of_calls=calibration_error(call_p, call_y),
-        auroc_of_lengths=by_lengths,
-        reliability=tuple((float(p[own].mean()), float(y[own].mean())) for own in equal_bins(p)),
+    return _Predicted(
+        np.concatenate(likely),
+        np.concatenate(matters),
+        np.concatenate(gold),
+        np.array(best, dtype=np.intp),
+        np.array([p for p, _ in supported]),
+        np.array([y for _, y in supported], dtype=bool),
     )
 
 
-def auroc_of_lengths(judged: Sequence[LabelledCall], others: Sequence[LabelledCall]) -> float:
-    """Return how well the number of chunks and their lengths alone tell supported calls.
+def _joined(parts: Sequence[_Predicted]) -> _Predicted:
+    """Return the predictions of several data sets as those of one."""
+    starts = np.cumsum([0, *(len(own.likely) for own in parts)])
+    return _Predicted(
+        np.concatenate([own.likely for own in parts]),
+        np.concatenate([own.matters for own in parts]),
+        np.concatenate([own.gold for own in parts]),
+        np.concatenate([own.best + start for own, start in zip(parts, starts, strict=False)]),
+        np.concatenate([own.supported for own in parts]),
+        np.concatenate([own.helped for own in parts]),
+    )
+
+
+def _figures(source: str, own: _Predicted, by_lengths: tuple[Floats, Bools]) -> CalibrationFigures:
+    best_p, best_y = own.likely[own.best], own.matters[own.best]
+    return CalibrationFigures(
+        source=source,
+        chunks=len(own.likely),
+        matter=float(own.matters.mean()),
+        error=calibration_error(own.likely, own.matters),
+        error_of_best=calibration_error(best_p, best_y),
+        error_by_chance=error_by_chance(own.likely),
+        error_of_best_by_chance=error_by_chance(best_p),
+        error_of_gold=calibration_error(own.likely, own.gold),
+        skill=brier_skill(own.likely, own.matters),
+        skill_of_gold=brier_skill(own.likely, own.gold),
+        calls=len(own.supported),
+        auroc=auroc(own.supported, own.helped),
+        error_of_calls=calibration_error(own.supported, own.helped),
+        auroc_of_lengths=auroc(*by_lengths),
+        reliability=reliability(own.likely, own.matters),
+        reliability_of_best=reliability(best_p, best_y),
+        reliability_of_calls=reliability(own.supported, own.helped),
+    )
+
+
+def told_by_lengths(
+    judged: Sequence[LabelledCall], others: Sequence[LabelledCall]
+) -> tuple[Floats, Bools]:
+    """Return how likely it is from the number of chunks and their lengths alone that calls help.
 
     Args:
         judged: Calls to tell apart.
         others: Calls that a logistic function of them is fitted to.
+
+    Returns:
+        Logits [K], and whether anything helps; none where lengths aren't known.
     """
 
     def terms(calls: Sequence[LabelledCall]) -> tuple[Floats, Bools]:
         known = [own for own in calls if own.supported is not None and own.words is not None]
         sizes = [own.words.astype(float) for own in known if own.words is not None]
         values = [[len(own), own.sum(), own.max(), own.min(), own.std()] for own in sizes]
-        return np.array(values), np.array([bool(own.supported) for own in known])
+        return np.array(values), np.array([bool(own.supported) for own in known], dtype=bool)
 
     values, outcomes = terms(others)
-    if not len(values):
-        return math.nan
+    judged_values, judged_outcomes = terms(judged)
+    if not len(values) or not len(judged_values):
+        return np.zeros(0), _NONE
     *slopes, constant = logistic_fit(
         values, outcomes, np.full(len(values), 1 / len(values)), _LENGTH_RIDGE
     )
-    values, outcomes = terms(judged)
-    if not len(values):
-        return math.nan
-    return auroc(values @ np.array(slopes) + constant, outcomes)
+    return judged_values @ np.array(slopes) + constant, judged_outcomes
 
 
-def _columns(pairs: Sequence[tuple[float, bool]]) -> tuple[Floats, Bools]:
-    return np.array([p for p, _ in pairs]), np.array([y for _, y in pairs], dtype=bool)
+def _columns_joined(parts: Sequence[tuple[Floats, Bools]]) -> tuple[Floats, Bools]:
+    logits, outcomes = zip(*parts, strict=True)
+    return np.concatenate(logits), np.concatenate(outcomes)

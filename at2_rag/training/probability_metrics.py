@@ -9,6 +9,8 @@ from scipy.stats import mannwhitneyu
 BINS = 15
 """Bins of the calibration error, each of as many probabilities."""
 
+_DRAWS = 200
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +30,27 @@ def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BIN
         for own in equal_bins(probabilities, bins)
     ]
     return sum(off) / len(probabilities)
+
+
+def error_by_chance(probabilities: Floats, *, bins: int = BINS) -> float:
+    """Return the mean calibration error that these probabilities have if they are the true ones.
+
+    Over 200 draws of outcomes, with a fixed seed. NaN without any.
+    """
+    if not len(probabilities):
+        return float("nan")
+    rng = np.random.default_rng(0)
+    draws = rng.random((_DRAWS, len(probabilities))) < probabilities
+    errors = [calibration_error(probabilities, own, bins=bins) for own in draws]
+    return float(np.mean(errors))
+
+
+def reliability(probabilities: Floats, outcomes: Bools) -> tuple[tuple[float, float], ...]:
+    """Return for each bin of equal mass the mean probability and the share of true outcomes."""
+    return tuple(
+        (float(probabilities[own].mean()), float(outcomes[own].mean()))
+        for own in equal_bins(probabilities)
+    )
 
 
 def equal_bins(probabilities: Floats, bins: int = BINS) -> list[npt.NDArray[np.intp]]:

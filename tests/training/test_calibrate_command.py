@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,10 @@ def test_weights_are_calibrated_and_serve_a_pruner(place: Path, tmp_path: Path) 
     assert "left-out sources" in ran.output and "novels" in ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert record["examples"] == {"novels": 14, "seas": 14}
-    assert {own["source"] for own in record["left_out_sources"]} == {"novels", "seas"}
+    judged = {own["source"] for own in record["left_out_sources"]}
+    assert judged == {"novels", "seas", "every source"}
+    assert (tmp_path / "out" / "reliability.svg").read_text().startswith("<svg ")
+    assert record["prior_weight"] is None
     assert all(0 <= own["error"] <= 1 for own in record["left_out_sources"])
     assert str(place) not in json.dumps(record)
     given, found = HeadWeights.load(place / "weights"), HeadWeights.load(tmp_path / "out")
@@ -77,6 +82,26 @@ def test_weights_are_calibrated_and_serve_a_pruner(place: Path, tmp_path: Path) 
     result = pruner.prune(own.query, own.chunks)
     assert result.supported is not None and 0 < result.supported < 1
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
+
+
+def test_the_weight_of_retrievers_ranks_is_learned(place: Path, tmp_path: Path) -> None:
+    ranked = tmp_path / "ranked"
+    shutil.copytree(place, ranked)
+    for path in ranked.glob("*.jsonl.gz"):
+        rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        for row in rows:
+            for chunk in row["chunks"]:
+                chunk["retrieval_score"] = float(chunk["is_gold"]) - 1e-3 * len(chunk["text"])
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_bytes(gzip.compress(lines.encode()))
+    ran = run(ranked, tmp_path / "out", "--limit", "12")
+    assert ran.exit_code == 0, ran.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    found = HeadWeights.load(tmp_path / "out")
+    assert found.prior_weight == record["prior_weight"] > 0
+    again = run(place, tmp_path / "two", "--limit", "12", "--head-weights", str(tmp_path / "out"))
+    assert again.exit_code == 0, again.output
+    assert HeadWeights.load(tmp_path / "two").prior_weight == found.prior_weight  # kept
 
 
 def test_what_was_read_is_not_read_again(place: Path, tmp_path: Path) -> None:

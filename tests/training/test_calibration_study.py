@@ -10,7 +10,7 @@ import pytest
 
 from at2_rag.errors import InputError
 from at2_rag.training.calibration_fit import LabelledCall
-from at2_rag.training.calibration_study import auroc_of_lengths, judge_left_out_sources
+from at2_rag.training.calibration_study import EVERY, judge_left_out_sources, told_by_lengths
 from at2_rag.training.probability_metrics import auroc
 from tests.training.test_calibration_fit import SHAPE, drawn
 
@@ -36,7 +36,7 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
         for own in with_words(drawn(500, 2, "c"))
     ]
     found = {own.source: own for own in judge_left_out_sources([*calls, *turned], SHAPE)}
-    assert set(found) == {"a", "b", "c", "d"}
+    assert set(found) == {"a", "b", "c", "d", EVERY}
     assert found["c"].skill < min(0, found["a"].skill)  # the others say the opposite of it
     assert found["c"].error > 0.2
     of_c = [own for own in turned if own.matters is not None]
@@ -45,6 +45,13 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
     assert len(found["a"].reliability) == 15
     shares = [share for _, share in found["c"].reliability]
     assert np.mean(shares) == pytest.approx(found["c"].matter, abs=0.01)
+    every = found.pop(EVERY)
+    assert every.chunks == sum(own.chunks for own in found.values())
+    assert every.calls == sum(own.calls for own in found.values())
+    mean = sum(own.matter * own.chunks for own in found.values()) / every.chunks
+    assert every.matter == pytest.approx(mean)
+    assert len(every.reliability_of_best) == len(every.reliability_of_calls) == 15
+    assert 0 < every.error_by_chance < found["a"].error_by_chance < 0.1
     json.loads(json.dumps([own.to_dict() for own in found.values()], allow_nan=False))
 
 
@@ -55,10 +62,10 @@ def test_sources_without_outcomes_are_not_judged() -> None:
         for own in with_words(drawn(50, 5, "c"))
     ]
     judged = [own.source for own in judge_left_out_sources([*calls, *silent], SHAPE)]
-    assert judged == ["a", "b"]
+    assert judged == ["a", "b", EVERY]
     no_words = [dataclasses.replace(own, words=None) for own in calls]
     figures = list(judge_left_out_sources(no_words, SHAPE))
-    assert [own.to_dict()["auroc_of_lengths"] for own in figures] == [None, None]
+    assert [own.to_dict()["auroc_of_lengths"] for own in figures] == [None, None, None]
     with pytest.raises(InputError, match="all calls are of the source 'a'; pass examples of two"):
         list(judge_left_out_sources(drawn(9, 6, "a"), SHAPE))
 
@@ -69,6 +76,6 @@ def test_lengths_that_tell_are_seen() -> None:
         [dataclasses.replace(own, supported=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
         for seed in (7, 8)
     )
-    assert abs(auroc_of_lengths(with_words(one), with_words(other)) - 0.5) < 0.08
-    assert auroc_of_lengths(with_words(one, 30), with_words(other, 30)) > 0.8
+    assert abs(auroc(*told_by_lengths(with_words(one), with_words(other))) - 0.5) < 0.08
+    assert auroc(*told_by_lengths(with_words(one, 30), with_words(other, 30))) > 0.8
     assert auroc(np.array([1.0, 0.0]), np.array([True, False])) == 1

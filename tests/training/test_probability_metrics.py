@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from at2_rag.training.probability_metrics import auroc, brier_skill, calibration_error
+from at2_rag.training.probability_metrics import (
+    auroc,
+    brier_skill,
+    calibration_error,
+    error_by_chance,
+    reliability,
+)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -43,3 +49,21 @@ def test_auroc_is_that_of_another_implementation() -> None:
     assert auroc(np.array([0.2, 0.9, 0.4]), np.array([False, True, False])) == 1
     assert auroc(np.full(4, 0.5), np.array([True, False, True, False])) == 0.5
     assert math.isnan(auroc(p, np.zeros(300, dtype=bool)))
+
+
+def test_the_error_by_chance_is_that_of_true_probabilities() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.random(300)
+    errors = [calibration_error(p, rng.random(300) < p) for _ in range(400)]
+    assert error_by_chance(p) == pytest.approx(np.mean(errors), rel=0.05)
+    assert error_by_chance(rng.random(30_000)) < error_by_chance(p) / 5
+    assert error_by_chance(np.ones(50)) == 0
+    assert math.isnan(error_by_chance(np.zeros(0)))
+
+
+def test_reliability_holds_each_bins_means() -> None:
+    p, y = np.linspace(0, 1, 30), np.arange(30) >= 15
+    found = reliability(p, y)
+    assert len(found) == 15
+    assert found[0] == pytest.approx(((p[0] + p[1]) / 2, 0.0))
+    assert found[7] == pytest.approx(((p[14] + p[15]) / 2, 0.5))
