@@ -1,7 +1,7 @@
 """From the scores of one call to probabilities.
 
-*That a chunk matters*: that leaving it out makes the right answer less likely, see
-`training.removal_drops`. *That anything helps*: that the answer stands in any of the chunks.
+*That a chunk matters*: that it is evidence for the answer, or that leaving it out makes the right
+answer less likely (`Outcome`). *That anything helps*: that the answer stands in any of the chunks.
 
 Scores rank the chunks of one call; they say little of whether the best is any good. So a second
 readout of the same features is fitted to tell evidence from everything else, over all calls, those
@@ -17,12 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import HeadWeightsError
+
+Outcome: TypeAlias = Literal["evidence", "removal"]
+"""What it is for a chunk to matter: to be labelled as evidence, or that the right answer is less
+likely without it, see `training.removal_drops`."""
 
 CHUNK_TERMS = ("score", "log_share", "best_evidence")
 """What decides a chunk's probability, besides a constant."""
@@ -61,16 +65,18 @@ class Calibration:
         evidence_bias: Added to every evidence logit.
         chunk: Slopes for `CHUNK_TERMS`, and the constant.
         call: Slopes for `CALL_TERMS`, and the constant.
+        outcome: What a chunk's probability is of.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, or a slope that has
-            to be at least 0 is below.
+        HeadWeightsError: If there are not as many numbers, one isn't finite, a slope that has to be
+            at least 0 is below, or the outcome is unknown.
     """
 
     evidence_weight: npt.NDArray[np.float32]
     evidence_bias: float
     chunk: tuple[float, ...]
     call: tuple[float, ...]
+    outcome: Outcome = "evidence"
 
     def __post_init__(self) -> None:
         for name, terms in (("chunk", CHUNK_TERMS), ("call", CALL_TERMS)):
@@ -85,6 +91,11 @@ class Calibration:
             raise HeadWeightsError(
                 f"the calibration's slopes for score and share are {self.chunk[:RISING]}; none may "
                 "be below 0, else a chunk that scores higher would count as less likely to matter"
+            )
+        if self.outcome not in get_args(Outcome):
+            raise HeadWeightsError(
+                f"the calibration's outcome is {self.outcome!r}; this version of at2_rag reads "
+                "'evidence' and 'removal'"
             )
         if not (np.isfinite(self.evidence_weight).all() and math.isfinite(self.evidence_bias)):
             raise HeadWeightsError(
@@ -120,8 +131,9 @@ class Calibration:
         return float(np.exp(-np.logaddexp(0.0, -logit)))
 
     def numbers(self) -> dict[str, Any]:
-        """Return slopes and constants by their names, JSON-ready."""
+        """Return the outcome, and slopes and constants by their names, JSON-ready."""
         return {
+            "outcome": self.outcome,
             "chunk": dict(zip((*CHUNK_TERMS, "constant"), self.chunk, strict=True)),
             "call": dict(zip((*CALL_TERMS, "constant"), self.call, strict=True)),
         }
@@ -144,7 +156,7 @@ class Calibration:
                 f"the calibration is {kind} that can't be read ({error!r}); calibrate the weights "
                 "again with `at2-rag calibrate`"
             ) from error
-        return cls(evidence_weight, evidence_bias, chunk, call)
+        return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
 
 
 def chunk_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:

@@ -150,8 +150,9 @@ class ScoredChunk:
         spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
             `text` that are kept, ascending; None where all of it is.
         ellipsis: What stands for what is left out between two of them.
-        probability: How likely it is that the answer suffers without the chunk, in [0, 1]; None
-            where the head weights aren't calibrated, or nothing was scored.
+        probability: How likely it is that the chunk matters for the answer, in [0, 1]: that it is
+            evidence for it (or, if `Calibration.outcome` is "removal", that the answer suffers
+            without it); None where the head weights aren't calibrated, or nothing was scored.
     """
 
     chunk: Any = field(hash=False)

@@ -90,3 +90,15 @@ def test_unusable_numbers_are_refused(numbers: dict[str, Any], told: str) -> Non
 def test_other_forms_are_refused_with_the_fix(values: Any) -> None:
     with pytest.raises(HeadWeightsError, match="can't be read .* `at2-rag calibrate`"):
         Calibration.from_parts(values, WEIGHT, 0.5)
+
+
+def test_the_outcome_is_kept_and_checked() -> None:
+    assert make().outcome == "evidence"
+    for outcome in ("evidence", "removal"):
+        numbers = make(outcome=outcome).numbers()
+        assert numbers["outcome"] == outcome
+        assert Calibration.from_parts(numbers, WEIGHT, 0.5).outcome == outcome
+        del numbers["outcome"]
+        assert Calibration.from_parts(numbers, WEIGHT, 0.5).outcome == "removal"  # all there was
+    with pytest.raises(HeadWeightsError, match="the calibration's outcome is 'luck'"):
+        make(outcome="luck")

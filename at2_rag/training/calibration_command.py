@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from at2_rag.calibration import Outcome
 from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.fingerprint import model_fingerprint
@@ -58,6 +59,7 @@ class CalibrateRequest:
     folds: int
     seed: int
     collected: str | None
+    outcome: Outcome
     dtype: str | None
 
     @property
@@ -105,6 +107,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             examples,
             Path(request.collected or output / "features"),
             weights.spec,
+            outcome=request.outcome,
             fingerprint=fingerprint,
             folds=request.folds,
             seed=request.seed,
@@ -113,7 +116,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         )
         progress("fit", 0, 1)
         scores = [weights.score(own.features) for own in calls]
-        calibration = fit_calibration(calls, scores, (passes, layers, heads))
+        shape = (passes, layers, heads)
+        calibration = fit_calibration(calls, scores, shape, outcome=request.outcome)
         learned = fit_prior_weight(calls, scores)
         prior_weight = weights.prior_weight if learned is None else learned
         progress("fit", 1, 1)
@@ -124,7 +128,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         if len({own.source for own in calls}) > 1:
             figures += judge_left_out_sources(
                 calls,
-                (passes, layers, heads),
+                shape,
                 progress=lambda done, total: progress("left-out sources", done, total),
             )
     record = {
@@ -136,7 +140,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "twins": dict(sorted(Counter(own.source for own in examples.twins).items())),
         "unusable": examples.unusable,
         "chunks_that_matter": _that_matter(calls),
-        "matters_from": MATTERS,
+        "matters_from": MATTERS if request.outcome == "removal" else None,
         "calibration": calibration.numbers(),
         "prior_weight": learned,
         "left_out_sources": [own.to_dict() for own in figures],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.calibration import Outcome
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec
 from at2_rag.retrieval_prior import prior_terms
@@ -85,6 +86,7 @@ def collect_calls(
     folder: Path,
     spec: FeatureSpec,
     *,
+    outcome: Outcome,
     fingerprint: str,
     folds: int,
     seed: int,
@@ -101,6 +103,7 @@ def collect_calls(
         examples: What to read.
         folder: Where what was read is kept.
         spec: The head weights' features.
+        outcome: By what it is known that chunks matter; only "removal" reads answers.
         fingerprint: The model's.
         folds: Number of folds.
         seed: Of the folds.
@@ -132,21 +135,24 @@ def collect_calls(
     fold_of = assign_folds(gold_groups(chosen), folds, np.random.default_rng(seed))
     features = dict(read("examples", chosen))
     of_twins = dict(read("twins", twins)) if twins else {}
-    drops = collect_drops(
-        answer_model,
-        chosen,
-        folder / "drops",
-        fingerprint=fingerprint,
-        workers=workers,
-        progress=lambda done, total: progress("leaving chunks out", done, total),
-    ).by_example()
+    matters = {place: np.array(own.labels) for place, own in enumerate(chosen)}
+    if outcome == "removal":
+        drops = collect_drops(
+            answer_model,
+            chosen,
+            folder / "drops",
+            fingerprint=fingerprint,
+            workers=workers,
+            progress=lambda done, total: progress("leaving chunks out", done, total),
+        ).by_example()
+        matters = {place: own > MATTERS for place, own in drops.items()}
     calls = [
         LabelledCall(
             chosen[place].source,
             int(fold_of[place]),
             own,
             np.array(chosen[place].labels),
-            matters=drops[place] > MATTERS if place in drops else None,
+            matters=matters.get(place),
             words=_words(chosen[place]),
             prior=prior_terms(chosen[place].chunks, "score"),
         )

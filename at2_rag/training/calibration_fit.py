@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from at2_rag.calibration import RISING, Calibration, call_terms, chunk_terms
+from at2_rag.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
 from at2_rag.errors import InputError
 from at2_rag.training.validation import source_weights
 
@@ -36,8 +36,8 @@ class LabelledCall:
         fold: Calls of one fold are judged by a second readout that was fitted without them.
         features: [S, F] float32, of its chunks, at least one.
         gold: [S] bool, whether each chunk is evidence.
-        matters: [S] bool, whether leaving it out makes the answer less likely; None where that
-            isn't known.
+        matters: [S] bool, whether each chunk does, by the outcome asked for; None where that isn't
+            known.
         supported: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
         words: [S] int64, the chunks' lengths; nothing but a check looks at them.
@@ -55,7 +55,11 @@ class LabelledCall:
 
 
 def fit_calibration(
-    calls: Sequence[LabelledCall], scores: Sequence[Floats], shape: tuple[int, int, int]
+    calls: Sequence[LabelledCall],
+    scores: Sequence[Floats],
+    shape: tuple[int, int, int],
+    *,
+    outcome: Outcome = "evidence",
 ) -> Calibration:
     """Return the calibration of head weights under which the outcomes are likeliest.
 
@@ -64,6 +68,7 @@ def fit_calibration(
             are not.
         scores: For each call its chunks' scores, [S], by weights that were fitted without it.
         shape: The head weights', [P, L, H].
+        outcome: By what it is known that chunks matter.
 
     Raises:
         InputError: If all outcomes of one kind are the same, or there are none.
@@ -83,6 +88,7 @@ def fit_calibration(
             np.concatenate(of_chunks), chunk_outcomes, chunk_weights, _PENALTY, rising=RISING
         ),
         call=logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
+        outcome=outcome,
     )
 
 

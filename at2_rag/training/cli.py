@@ -153,6 +153,14 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     help="Of the examples that --limit draws, exchanged chunks and folds.",
 )
 @click.option(
+    "--outcome",
+    type=click.Choice(["evidence", "removal"]),
+    default="evidence",
+    show_default=True,
+    help="What probabilities of chunks are of: that one is gold, or that the right answer is less "
+    "likely without it, for which each is left out in turn.",
+)
+@click.option(
     "--collected",
     type=click.Path(file_okay=False),
     help="Folder for what is read, to share between runs with weights over as many layers. "
@@ -164,10 +172,11 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 def calibrate_command(context: click.Context, /, **options: Any) -> None:
     """Make probabilities of scores, fitted to questions with labelled chunks and answers.
 
-    Pass questions that the weights weren't fitted on. Learned is how likely it is that the right
-    answer suffers without a chunk (each is left out in turn), and that any chunk holds the answer
-    (gold chunks are exchanged for others). Figures are of sources left out of all fits. OUTPUT gets
-    the weights with their calibration, and everything known about the run (calibration.json).
+    Pass questions that the weights weren't fitted on. Learned is how likely it is that a chunk
+    matters, and that any chunk holds the answer (gold chunks are exchanged for others); where
+    chunks have a retrieval_score also what to make of the retriever's ranks. Figures are of sources
+    left out of all fits. OUTPUT gets the weights with their calibration, a plot (reliability.svg)
+    and everything known about the run (calibration.json).
     """
     try:
         from at2_rag.training.calibration_command import CalibrateRequest, run_calibration

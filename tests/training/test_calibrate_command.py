@@ -61,8 +61,11 @@ def run(place: Path, output: Path, *more: str) -> Any:
     return CliRunner().invoke(main, command)
 
 
-def test_weights_are_calibrated_and_serve_a_pruner(place: Path, tmp_path: Path) -> None:
-    ran = run(place, tmp_path / "out")
+@pytest.mark.parametrize("outcome", ["evidence", "removal"])
+def test_weights_are_calibrated_and_serve_a_pruner(
+    place: Path, tmp_path: Path, outcome: str
+) -> None:
+    ran = run(place, tmp_path / "out", "--outcome", outcome)
     assert ran.exit_code == 0, ran.output
     assert "left-out sources" in ran.output and "novels" in ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
@@ -71,6 +74,10 @@ def test_weights_are_calibrated_and_serve_a_pruner(place: Path, tmp_path: Path) 
     assert judged == {"novels", "seas", "every source"}
     assert (tmp_path / "out" / "reliability.svg").read_text().startswith("<svg ")
     assert record["prior_weight"] is None
+    assert record["calibration"]["outcome"] == outcome
+    evidence = {name: {"known": 84, "true": 14} for name in ("novels", "seas")}
+    assert (record["chunks_that_matter"] == evidence) is (outcome == "evidence")
+    assert (tmp_path / "out" / "features" / "drops").is_dir() is (outcome == "removal")
     assert all(0 <= own["error"] <= 1 for own in record["left_out_sources"])
     assert str(place) not in json.dumps(record)
     given, found = HeadWeights.load(place / "weights"), HeadWeights.load(tmp_path / "out")
@@ -105,11 +112,12 @@ def test_the_weight_of_retrievers_ranks_is_learned(place: Path, tmp_path: Path) 
 
 
 def test_what_was_read_is_not_read_again(place: Path, tmp_path: Path) -> None:
-    first = run(place, tmp_path / "one", "--limit", "12", "--collected", str(tmp_path / "read"))
+    own = ("--limit", "12", "--collected", str(tmp_path / "read"), "--outcome", "removal")
+    first = run(place, tmp_path / "one", *own)
     assert first.exit_code == 0, first.output
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "read").rglob("*.safetensors")}
     assert {path.parent.name for path in shards} == {"examples", "twins", "drops"}
-    again = run(place, tmp_path / "two", "--limit", "12", "--collected", str(tmp_path / "read"))
+    again = run(place, tmp_path / "two", *own)
     assert again.exit_code == 0, again.output
     assert shards == {path: path.stat().st_mtime_ns for path in shards}
     for name in ("head_weights.safetensors", "head_weights.json"):
