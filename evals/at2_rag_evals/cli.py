@@ -223,3 +223,63 @@ def fidelity(
         systems=tuple(dict.fromkeys(systems)) or DEFAULT_FIDELITY_SYSTEMS,
     )
     run_fidelity(request, as_json=as_json)
+
+
+@eval_group.command()
+@files_argument
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for trimming.json, trimming.md and items.jsonl.",
+)
+@click.option(
+    "--top-k",
+    multiple=True,
+    default=(1, 3),
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Compare with the best K chunks. May be repeated.",
+)
+@click.option(
+    "--share",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Most tokens of the sentences, as a share of those of the chunks.",
+)
+@limit_option
+@seed_option
+@click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
+@click.option("--head-weights", help="Folder with the head weights.")
+@json_option
+@verbose_option
+def trimming(
+    files: tuple[Path, ...],
+    output: Path | None,
+    top_k: tuple[int, ...],
+    share: float,
+    limit: int | None,
+    seed: int,
+    model: str | None,
+    head_weights: str | None,
+    as_json: bool,
+) -> None:
+    """Tell whether sentences keep the answers of FILES in fewer tokens than whole chunks.
+
+    Counts the items whose reference answer stands in the best chunks, and in the sentences that are
+    kept of all chunks under a share of the tokens, and checks that every kept character is theirs.
+    """
+    from at2_rag_evals.trimming.command import TrimmingRequest, run_trimming
+
+    request = TrimmingRequest(
+        files=files,
+        output=output,
+        top_k=tuple(dict.fromkeys(top_k)),
+        share=share,
+        limit=limit,
+        seed=seed,
+        model=model,
+        head_weights=head_weights,
+    )
+    run_trimming(request, as_json=as_json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -13,13 +12,10 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner
-from at2_rag.calibration import Calibration
-from at2_rag.chunks import Prior
 from at2_rag.default_pruner import _load, default_pruner
 from at2_rag.errors import ScoringError
 from tests.integrations.frameworks import FRAMEWORKS, Framework, Passage
-from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_models import tiny_tokenizer
 
 QUERY = "Who wrote the letter from the island?"
 PASSAGES = [
@@ -50,18 +46,6 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 @pytest.fixture
 def items(framework: Framework) -> list[Any]:
     return [framework.item(passage) for passage in PASSAGES]
-
-
-@pytest.fixture(scope="module")
-def calibrated() -> AT2Pruner:
-    model, tokenizer = tiny_model(), tiny_tokenizer()
-    weights = random_weights(model, tokenizer, "together", "apart")
-    weights = dataclasses.replace(
-        weights,
-        calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
-        prior_weight=0.8,
-    )
-    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights)
 
 
 @pytest.fixture
@@ -337,34 +321,6 @@ def test_a_small_context_passes_on_as_it_came(
     assert all(now is not then for now, then in zip(kept, items, strict=True))
     adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=1)
     assert len(framework.prune(adapter, QUERY, items)) == 1
-
-
-@pytest.mark.parametrize("prior", ["score", "order"])
-def test_the_retrievers_ranks_weigh_in(
-    framework: Framework, items: list[Any], calibrated: AT2Pruner, prior: Prior
-) -> None:
-    scores = [float(len(passage.title or "")) - place for place, passage in enumerate(PASSAGES)]
-    given = [framework.with_score(own, score) for own, score in zip(items, scores, strict=True)]
-    chunks = [
-        dataclasses.replace(passage.chunk, retrieval_score=score)
-        for passage, score in zip(PASSAGES, scores, strict=True)
-    ]
-    expected = calibrated.prune(QUERY, chunks, top_k=4, prior=prior).kept
-    adapter = framework.adapter(pruner=calibrated, top_n=4, prior=prior)
-    kept = framework.prune(adapter, QUERY, given)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
-    found = [framework.score(own) for own in kept]
-    assert found == pytest.approx([own.relevance for own in expected])
-
-
-def test_without_a_limit_calibrated_weights_decide(
-    framework: Framework, items: list[Any], calibrated: AT2Pruner
-) -> None:
-    expected = calibrated.prune(QUERY, [passage.chunk for passage in PASSAGES])
-    assert len(expected.kept) != 3
-    kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected.kept]
-    assert all(framework.metadata(own)["supported"] == expected.supported for own in kept)
 
 
 def test_sentences_are_kept_to_the_letter_with_their_places(

@@ -1,0 +1,246 @@
+"""What `at2-rag eval trimming` does: read, prune, look for answers, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+from at2_rag.chunk_states import ChunkStateStore
+from at2_rag.errors import DataError
+from at2_rag.model_hub import DEFAULT_MODEL
+from at2_rag.model_loading import preferred_dtype
+from at2_rag.pruner import AT2Pruner
+from at2_rag.step_progress import StepProgress
+from at2_rag.training.examples import Example, read_examples
+from at2_rag.whole_files import write_whole
+from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate, macro_sample
+from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.items import ItemSet
+from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
+from at2_rag_evals.rankers.shared_states import shared_states
+from at2_rag_evals.report import difference_cell, estimate_cell, items_table, report_head
+from at2_rag_evals.summary import MACRO, Strata
+from at2_rag_evals.tables import Cell, Table, to_markdown, to_rich
+from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
+
+_WIDTH = 120
+NOTE = (
+    "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
+    "passage, a page or their chunks; macro is the mean of the sources' means. An answer is held "
+    "where its normalised words stand in the kept text one after another."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmingRequest:
+    """What was asked for; the fields are the command's arguments."""
+
+    files: tuple[Path, ...]
+    output: Path | None = None
+    top_k: tuple[int, ...] = (1, 3)
+    share: float = 0.5
+    limit: int | None = None
+    seed: int = 0
+    model: str | None = None
+    head_weights: str | None = None
+
+    @property
+    def command(self) -> str:
+        """The command line, with the names of files and folders but not where they are."""
+        parts = ["at2-rag eval trimming", *(path.name for path in self.files)]
+        parts += [f"--top-k {count}" for count in self.top_k]
+        parts += [f"--share {self.share:g}"]
+        parts += [] if self.limit is None else [f"--limit {self.limit}"]
+        parts += [f"--seed {self.seed}"]
+        for option, value in (
+            ("--model", self.model),
+            ("--head-weights", self.head_weights),
+            ("--output", None if self.output is None else str(self.output)),
+        ):
+            parts += [] if value is None else [f"{option} {without_folder(value)}"]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmingFigures:
+    """How both ways of pruning did with one number of chunks, by source and `MACRO`.
+
+    Attributes:
+        top_k: The number of chunks.
+        in_chunks: Share of items whose best chunks hold the answer.
+        in_sentences: Share of items whose kept sentences do.
+        difference: The latter less the former.
+        chunk_tokens: Mean tokens of the best chunks.
+        sentence_tokens: Mean tokens of the kept sentences.
+        changed: Items in which something kept is not the chunks' own text.
+    """
+
+    top_k: int
+    in_chunks: Mapping[str, Estimate]
+    in_sentences: Mapping[str, Estimate]
+    difference: Mapping[str, Estimate]
+    chunk_tokens: Mapping[str, float]
+    sentence_tokens: Mapping[str, float]
+    changed: int
+
+
+def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
+    """Run the trimming eval, print its report and write it where asked to.
+
+    Raises:
+        AT2Error: If a file, the model or the head weights can't be used.
+    """
+    if request.output is not None:
+        request.output.mkdir(parents=True, exist_ok=True)
+    examples = read_examples(request.files, labelled=False)
+    items = trimmable_items(examples, limit=request.limit)
+    if not items.items:
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(items.left_out)}); an item needs an answer that stands in a chunk"
+        )
+    with StepProgress() as progress:
+        progress("loading the model", 0, 1)
+        pruner = _pruner(request, shared_states())
+        progress("loading the model", 1, 1)
+        trimmed = judge_trimming(
+            pruner,
+            items.items,
+            top_k=request.top_k,
+            share=request.share,
+            progress=lambda done, total: progress("pruning", done, total),
+        )
+    found = [_figures(request, items.items, count, own) for count, own in trimmed.items()]
+    report = _report(request, items, found)
+    tables = [*map(_table, found), _items(items)]
+    if request.output is not None:
+        _write(request.output, report, tables, items, trimmed)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    for table in tables:
+        console.print(to_rich(table))
+    console.print(NOTE, style="dim", markup=False, highlight=False)
+
+
+def _pruner(request: TrimmingRequest, states: ChunkStateStore) -> AT2Pruner:
+    device = eval_device()
+    return AT2Pruner.from_pretrained(
+        request.model or DEFAULT_MODEL,
+        head_weights=request.head_weights,
+        device=device,
+        dtype=preferred_dtype(device),
+        chunk_states=states,
+    )
+
+
+def _figures(
+    request: TrimmingRequest, items: Sequence[Example], count: int, trimmed: Sequence[Trimmed]
+) -> TrimmingFigures:
+    sources = [item.source for item in items]
+    values = np.array([[own.in_chunks, own.in_sentences] for own in trimmed], dtype=np.float64)
+    strata = Strata(item_clusters(items), f"top {count}", request.seed, RESAMPLES)
+    samples = strata.sample(values, sources, metric="containment")
+    samples[MACRO] = macro_sample(list(samples.values()))
+    tokens = np.array([[own.chunk_tokens, own.sentence_tokens] for own in trimmed], dtype=float)
+    means = {
+        source: tokens[[own == source for own in sources]].mean(axis=0)
+        for source in dict.fromkeys(sources)
+    }
+    means[MACRO] = np.mean(list(means.values()), axis=0)
+    return TrimmingFigures(
+        top_k=count,
+        in_chunks={name: own.estimate(0) for name, own in samples.items()},
+        in_sentences={name: own.estimate(1) for name, own in samples.items()},
+        difference={name: own.estimate(1, minus=0) for name, own in samples.items()},
+        chunk_tokens={name: float(own[0]) for name, own in means.items()},
+        sentence_tokens={name: float(own[1]) for name, own in means.items()},
+        changed=sum(not own.verbatim for own in trimmed),
+    )
+
+
+def _table(figures: TrimmingFigures) -> Table:
+    header = [
+        *(Cell("items"), Cell("n/clusters"), Cell("chunks hold it"), Cell("tokens")),
+        *(Cell("sentences hold it"), Cell("tokens"), Cell("difference")),
+    ]
+    rows = [
+        [
+            Cell(name),
+            Cell(f"{own.n}/{own.clusters}"),
+            estimate_cell(own),
+            Cell(f"{figures.chunk_tokens[name]:,.0f}"),
+            estimate_cell(figures.in_sentences[name]),
+            Cell(f"{figures.sentence_tokens[name]:,.0f}"),
+            difference_cell(figures.difference[name]),
+        ]
+        for name, own in figures.in_chunks.items()
+    ]
+    best = "the best chunk" if figures.top_k == 1 else f"the best {figures.top_k} chunks"
+    changed = "all kept text verbatim" if not figures.changed else f"{figures.changed} changed"
+    return Table(f"Answer kept, {best} against sentences of all, {changed}", header, rows)
+
+
+def _items(items: ItemSet) -> Table:
+    counts: dict[str, int] = {}
+    for item in items.items:
+        counts[item.source] = counts.get(item.source, 0) + 1
+    return items_table(items.name, counts, items.left_out)
+
+
+def _report(
+    request: TrimmingRequest, items: ItemSet, found: Sequence[TrimmingFigures]
+) -> dict[str, Any]:
+    return {
+        "eval": "trimming",
+        "command": request.command,
+        "settings": {
+            "files": [file_record(path) for path in request.files],
+            "seed": request.seed,
+            "limit": request.limit,
+            "top_k": list(request.top_k),
+            "share": request.share,
+            "resamples": RESAMPLES,
+            "level": LEVEL,
+            **model_record(request.model or DEFAULT_MODEL, SCORING_MODULES),
+            **head_weights_record(request.head_weights),
+        },
+        "git": git_state(),
+        "packages": package_versions(),
+        "left_out": {source: dict(own) for source, own in items.left_out.items()},
+        "figures": [asdict(own) for own in found],
+        "notes": [NOTE],
+    }
+
+
+def _write(
+    folder: Path,
+    report: dict[str, Any],
+    tables: Sequence[Table],
+    items: ItemSet,
+    trimmed: Mapping[int, Sequence[Trimmed]],
+) -> None:
+    lines = [
+        json.dumps({"source": item.source, "id": item.id, "top_k": count, **asdict(own)}) + "\n"
+        for count, every in trimmed.items()
+        for item, own in zip(items.items, every, strict=True)
+    ]
+    text = [*report_head("Trimming eval", report)]
+    for table in tables:
+        text += [to_markdown(table), ""]
+    text += ["## Notes", "", f"- {NOTE}"]
+    write_whole(folder / "items.jsonl", "".join(lines).encode())
+    write_whole(folder / "trimming.md", ("\n".join(text) + "\n").encode())
+    write_whole(folder / "trimming.json", (json.dumps(report, indent=2) + "\n").encode())
