@@ -49,11 +49,13 @@ class ChunkScores:
         scores: [S] float64, finite; of a chunk in several windows that of its best one.
         probabilities: [S], that each chunk matters; None where the head weights aren't calibrated.
         supported: The probability that anything helps; None likewise.
+        evidence: The greatest evidence logit of the call's sources; None likewise.
     """
 
     scores: Floats
     probabilities: Floats | None = None
     supported: float | None = None
+    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,10 +117,7 @@ class Calibration:
             scores: [S], the scores of all of the call's chunks.
             best_evidence: The greatest of their evidence logits.
         """
-        logits: Floats = (
-            chunk_terms(scores, best_evidence) @ np.array(self.chunk[:-1]) + self.chunk[-1]
-        )
-        return np.exp(-np.logaddexp(0.0, -logits))
+        return logistic(chunk_terms(scores, best_evidence), self.chunk)
 
     def supported(self, scores: npt.ArrayLike, best_evidence: float) -> float:
         """Return the probability that the answer stands in any chunk of a call.
@@ -127,8 +126,7 @@ class Calibration:
             scores: As in `probabilities`, at least one.
             best_evidence: See there.
         """
-        logit = call_terms(scores, best_evidence) @ np.array(self.call[:-1]) + self.call[-1]
-        return float(np.exp(-np.logaddexp(0.0, -logit)))
+        return float(logistic(call_terms(scores, best_evidence), self.call))
 
     def numbers(self) -> dict[str, Any]:
         """Return the outcome, and slopes and constants by their names, JSON-ready."""
@@ -157,6 +155,12 @@ class Calibration:
                 "again with `at2-rag calibrate`"
             ) from error
         return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
+
+
+def logistic(terms: Floats, numbers: tuple[float, ...]) -> Floats:
+    """Return the logistic function of terms [..., T] by T slopes and a constant."""
+    logits: Floats = terms @ np.array(numbers[:-1]) + numbers[-1]
+    return np.exp(-np.logaddexp(0.0, -logits))
 
 
 def chunk_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -31,6 +30,7 @@ from at2_rag.errors import (
     HeadWeightsNotFoundError,
 )
 from at2_rag.features import FeatureSpec, Reading
+from at2_rag.follow_up import FollowUp
 from at2_rag.whole_files import write_whole
 
 FORMAT_VERSION = 1
@@ -39,6 +39,9 @@ DESCRIPTION_FILE = "head_weights.json"
 UNIFORM = "uniform"
 EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
 """Names of a calibration's tensors, beside "weight" and "bias"."""
+
+FOLLOW_UP = "follow_up_weight"
+"""Name of the follow-up weights' tensor."""
 
 TargetRule = Literal["question", "answer"]
 """Whose attention the weights are for: the question's tokens', or that of the places that predict
@@ -49,13 +52,12 @@ ScoreScale = Literal["logit", "additive"]
 numbers that add up, as shares of attention do and effects whose sum was fitted."""
 
 _SHIPPED = files("at2_rag") / "weights"
-_DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
-_DEFAULT_ANSWER_NAME = "answer"
-_RULE_FIX: Mapping[TargetRule, str] = {
+RULE_FIX: Mapping[TargetRule, str] = {
     "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
     "answer": "pass weights that `at2-rag train --signal ablation --target answer` fitted, or of "
     "AT2's own form with `at2_rag.interchange.read_score_estimator`",
 }
+"""What to do for want of weights for a target rule."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +78,7 @@ class HeadWeights:
         calibration: Makes probabilities of the scores; None if they weren't calibrated.
         prior_weight: What a chunk's prior term counts, see `retrieval_prior`, at least 0; None if
             it wasn't learned.
+        follow_up: Weights for asking again beside the best chunk; None if they weren't learned.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
@@ -93,6 +96,7 @@ class HeadWeights:
     score_scale: ScoreScale = "logit"
     calibration: Calibration | None = None
     prior_weight: float | None = None
+    follow_up: FollowUp | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -121,6 +125,12 @@ class HeadWeights:
                 f"head weights have the shape {self.weight.shape}; expected [passes, layers, "
                 f"heads] with {passes} passes ({', '.join(self.spec.passes)})"
             )
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
+            raise HeadWeightsError("head weights hold NaN or infinity; train them again")
+        self._check_learned()
+
+    def _check_learned(self) -> None:
+        """Check what was learned beside the weights."""
         own = self.calibration
         if own is not None and self.score_scale == "additive":
             raise HeadWeightsError(
@@ -132,8 +142,14 @@ class HeadWeights:
                 f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
                 f"the head weights {self.weight.shape}; calibrate these very weights"
             )
-        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
-            raise HeadWeightsError("head weights hold NaN or infinity; train them again")
+        if self.follow_up is not None and (
+            self.reading == "joint" or self.follow_up.weight.shape != self.weight.shape[1:]
+        ):
+            raise HeadWeightsError(
+                f"the follow-up weights have the shape {self.follow_up.weight.shape}, the head "
+                f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
+                "for independent reading over as many layers and heads"
+            )
         if self.prior_weight is not None and not 0 <= self.prior_weight < np.inf:
             raise HeadWeightsError(
                 f"the weight of the retriever's ranks is {self.prior_weight}; expected a finite "
@@ -176,7 +192,7 @@ class HeadWeights:
             raise HeadWeightsMismatchError(
                 f"the head weights are for the target rule {self.target_rule!r}, "
                 f"{user[target_rule]} reads {target_rule!r}; use them with "
-                f"{user[self.target_rule]}, {_RULE_FIX[target_rule]}, or pass "
+                f"{user[self.target_rule]}, {RULE_FIX[target_rule]}, or pass "
                 f'head_weights="{UNIFORM}"'
             )
         if self.fingerprint is None:
@@ -202,6 +218,8 @@ class HeadWeights:
         if self.calibration is not None:
             bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
             tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
+        if self.follow_up is not None:
+            tensors[FOLLOW_UP] = self.follow_up.weight
         weights = save(tensors)
         description: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -219,6 +237,8 @@ class HeadWeights:
         }
         if self.calibration is not None:
             description["calibration"] = self.calibration.numbers()
+        if self.follow_up is not None:
+            description["follow_up"] = self.follow_up.numbers()
         if self.prior_weight is not None:
             description["prior_weight"] = self.prior_weight
         write_whole(folder / WEIGHTS_FILE, weights)
@@ -275,9 +295,12 @@ class HeadWeights:
                 )
                 if "calibration" in description
                 else None,
-                prior_weight=None
-                if description.get("prior_weight") is None
-                else float(description["prior_weight"]),
+                follow_up=FollowUp.from_parts(
+                    description["follow_up"], tensors[FOLLOW_UP].astype(np.float32)
+                )
+                if "follow_up" in description
+                else None,
+                prior_weight=_number(description.get("prior_weight")),
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
@@ -322,46 +345,6 @@ class HeadWeights:
             )
         return cls.load(Path(str(_SHIPPED / name)))
 
-    @classmethod
-    def for_model(
-        cls,
-        *,
-        fingerprint: str,
-        reading: Reading,
-        model_name: str | None,
-        target_rule: TargetRule = "question",
-    ) -> HeadWeights:
-        """Return the shipped weights fitted on a scoring model, by its fingerprint.
-
-        Args:
-            fingerprint: The model's.
-            reading: How chunks are to be read.
-            model_name: The model's name or folder, for the message; may be None.
-            target_rule: Whose attention is read.
-
-        Raises:
-            HeadWeightsNotFoundError: If none were.
-        """
-        answers = target_rule == "answer"
-        name = _DEFAULT_ANSWER_NAME if answers else _DEFAULT_NAME[reading]
-        weights = cls.shipped(name) if name in shipped_names() else None
-        if answers and (weights is None or weights.fingerprint != fingerprint):
-            raise HeadWeightsNotFoundError(
-                f"no head weights for the target rule 'answer' are known for "
-                f"{model_name or 'this model'} (fingerprint {fingerprint[:12]}); "
-                f"{_RULE_FIX[target_rule]}, or pass "
-                f'head_weights="{UNIFORM}" for the plain mean over all heads'
-            )
-        if weights is None or weights.fingerprint != fingerprint:
-            raise HeadWeightsNotFoundError(
-                f"no head weights are known for {model_name or 'this model'} (fingerprint "
-                f"{fingerprint[:12]}, reading {reading!r}); fit them with `at2-rag train DATA "
-                f"--model {shlex.quote(model_name or 'MODEL')} --reading {reading} "
-                f"--output FOLDER` and pass head_weights=FOLDER, or pass "
-                f'head_weights="{UNIFORM}" for the plain mean over all heads'
-            )
-        return weights
-
     def describe(self, **facts: Any) -> HeadWeights:
         """Return the same weights with facts added to their provenance."""
         return replace(self, provenance={**self.provenance, **facts})
@@ -381,3 +364,7 @@ def _score_scale(description: Mapping[str, Any]) -> Any:
     pearson = isinstance(figures, Mapping) and figures.get("objective") == "pearson"
     additive = pearson or description["fingerprint"] is None
     return "additive" if additive else "logit"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

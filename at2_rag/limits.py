@@ -34,7 +34,7 @@ LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
 
 OPTIONS = (
     *("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit"),
-    *("protect", "max_overlap", "on_unsupported", "prior"),
+    *("protect", "max_overlap", "on_unsupported", "prior", "follow_up"),
 )
 """Names of what `AT2Pruner.prune` takes besides `top_k`, which adapters call `top_n`."""
 
@@ -58,6 +58,7 @@ def check_limits(
     max_overlap: float | None = None,
     on_unsupported: str = "flag",
     prior: str | None = None,
+    follow_up: bool = False,
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
@@ -93,6 +94,8 @@ def check_limits(
     _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
     if prior is not None:
         _check_choice("prior", prior, get_args(Prior))
+    if not isinstance(follow_up, bool):
+        raise InputError(f"follow_up is {follow_up!r}; pass True or False")
 
 
 def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
@@ -127,6 +130,7 @@ class Limits:
         calibrated: Whether scores will be: without a limit they are held against a tolerance of
             `DEFAULT_TOLERANCE`.
         prior_known: Whether the head weights have a weight for the retriever's ranks.
+        follow_up_known: Whether they have follow-up weights.
 
     Raises:
         InputError: As `check_limits`; or if something was asked for that the head weights lack.
@@ -144,8 +148,10 @@ class Limits:
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
+    follow_up: bool = False
     calibrated: bool = False
     prior_known: bool = False
+    follow_up_known: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and not has_limit(self.of_selection):
@@ -165,6 +171,11 @@ class Limits:
                 "out, or use weights that `at2-rag calibrate` wrote from examples whose chunks "
                 "have a retrieval_score"
             )
+        if self.follow_up and not self.follow_up_known:
+            raise InputError(
+                "follow_up was asked for, but the head weights have no weights for it; leave it "
+                "out, or use weights that `at2-rag calibrate --follow-up` wrote"
+            )
         check_limits(
             min_tokens=self.min_tokens,
             unit=self.unit,
@@ -172,6 +183,7 @@ class Limits:
             max_overlap=self.max_overlap,
             on_unsupported=self.on_unsupported,
             prior=self.prior,
+            follow_up=self.follow_up,
             **self.of_selection,
         )
 

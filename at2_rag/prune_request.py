@@ -63,6 +63,7 @@ class PruneRequest:
         query: The question.
         views: The chunks as they are read.
         places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
+        follow_up: Whether the question is asked again beside the best chunk.
         prior: The chunks' prior terms, [S]; None for none.
         tokens: Tokens of all chunks as one context.
         watch: Takes the time of each stage.
@@ -94,6 +95,7 @@ class PruneRequest:
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
+        self.follow_up = limits.follow_up and len(self.views) > 1
         self.prior = None if limits.prior is None else prior_terms(self.views, limits.prior)
         if self.views:
             with self.watch.stage("count"):

@@ -137,8 +137,11 @@ class AT2Pruner:
         self._scorer = SourceScorer(
             self.scoring_model, self.head_weights, states=chunk_states, scope=scope
         )
-        prior_known = self.head_weights.prior_weight is not None
-        self._learned: dict[str, Any] = {"calibrated": self.calibrated, "prior_known": prior_known}
+        self._learned: dict[str, Any] = {
+            "calibrated": self.calibrated,
+            "prior_known": self.head_weights.prior_weight is not None,
+            "follow_up_known": self.head_weights.follow_up is not None,
+        }
         self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
 
     @classmethod
@@ -289,6 +292,7 @@ class AT2Pruner:
         max_overlap: float | None = DEFAULT_MAX_OVERLAP,
         on_unsupported: OnUnsupported = "flag",
         prior: Prior | None = None,
+        follow_up: bool = False,
     ) -> PruneResult:
         """Keep the chunks that matter for the query.
 
@@ -306,30 +310,28 @@ class AT2Pruner:
             chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
             top_k: Keep at most so many.
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
-            min_score: Keep only chunks with at least this probability, or score where the head
-                weights aren't calibrated.
+            min_score: Keep only chunks with at least this probability (score, if not calibrated).
             keep_mass: Keep the smallest set whose share reaches this, in (0, 1]: of the sum of all
-                probabilities, or of the softmax over the scores where the head weights aren't
-                calibrated. That means little where `head_weights.score_scale` is "additive",
-                as with "uniform": such scores are not logits. The result's notes say so.
+                probabilities, or of the softmax over scores that aren't calibrated. That means
+                little where `head_weights.score_scale` is "additive"; the result's notes say so.
             tolerance: Keep the smallest set, at least one, such that no more than so many that
                 matter are to be expected among the rest (the sum of their probabilities).
-            min_tokens: Keep a context of at most so many tokens as it is, without scoring. Of the
-                limits only `max_tokens` holds then. None to score in any case.
+            min_tokens: Keep a context of at most so many tokens as it is, unscored; of the limits
+                only `max_tokens` holds then.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
             unit: What the limits choose and count, "chunk" or "sentence".
             protect: What must be kept whatever the limits say: a regular expression over the
                 chunks' texts, or ranges of characters by a chunk's index. Each chunk (or unit) with
                 a match is kept; it counts to `max_tokens`, but takes up no `top_k` place.
-            max_overlap: Drop a chunk (or unit of eight words or more) of which at least this share,
-                in (0, 1], stands in others that are kept, unless a number, a name or a negation is
-                new in it, or its title; it takes up no place. What is compared are three words in a
-                row at a time. None to keep duplicates.
+            max_overlap: Drop a chunk (or unit of eight words or more) of whose runs of three words
+                at least this share, in (0, 1], stands in others that are kept, unless a number, a
+                name or a negation is new in it, or its title. None to keep duplicates.
             on_unsupported: What is kept where most likely no chunk holds the answer, see
                 `PruneResult.supported`: "flag" (what the limits say; a note tells), "keep_best"
                 (one at most) or "keep_none", both besides what is protected and if calibrated.
             prior: Let the retriever's ranks weigh in, as the head weights learned to: by
                 `retrieval_score` ("score"), or as chunks stand, best first ("order").
+            follow_up: Ask again beside the best chunk, see `follow_up`: for answers that take two.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -348,6 +350,7 @@ class AT2Pruner:
             max_overlap=max_overlap,
             on_unsupported=on_unsupported,
             prior=prior,
+            follow_up=follow_up,
             **self._learned,
         )
         request = self._request(query, chunks, limits)

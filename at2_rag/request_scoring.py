@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.chunks import PruneResult
 from at2_rag.prompt import PromptLayout
 from at2_rag.prune_request import PruneRequest
@@ -53,11 +54,19 @@ class RequestScoring:
         """Score the requests of a group in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
+            states = self._states_for(requests.values())
             scores = self._scorer.read(
                 [layouts[place] for place in requests],
                 watch,
                 priors=[own.prior for own in requests.values()],
+                states=states,
             )
+            scores = [
+                self._scorer.follow_up(*own.pair, found, watch, states=states)
+                if own.follow_up
+                else found
+                for own, found in zip(requests.values(), scores, strict=True)
+            ]
         except Exception as error:
             if len(requests) == 1:
                 return {
@@ -80,12 +89,20 @@ class RequestScoring:
     def _scored_by_unit(self, request: PruneRequest, layout: PromptLayout) -> PruneResult:
         watch = Stopwatch()
         try:
+            states = self._states_for([request])
             scores, of_units = self._scorer.read_units(
-                layout, request.views, request.places, watch, prior=request.prior
+                layout, request.views, request.places, watch, prior=request.prior, states=states
             )
+            if request.follow_up:
+                scores = self._scorer.follow_up(*request.pair, scores, watch, states=states)
         except Exception as error:
             return self._after_failure(request, error, watch)
         return request.with_unit_scores(scores, of_units, shared=watch.part(1))
+
+    def _states_for(self, requests: Iterable[PruneRequest]) -> ChunkStateStore | None:
+        """Return where states are kept meanwhile; None for the scorer's own store, or nowhere."""
+        again = any(request.follow_up for request in requests)
+        return {} if again and self._scorer.states is None else None
 
     def _after_failure(
         self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +14,9 @@ from at2_rag.calibration import ChunkScores
 from at2_rag.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.chunks import Chunk
 from at2_rag.citations import ScoredSentence
-from at2_rag.errors import InputError, ScoringError
-from at2_rag.features import Pass
+from at2_rag.errors import InputError, PromptTooLongError, ScoringError
+from at2_rag.features import FeatureSpec, Pass
+from at2_rag.follow_up import after_follow_up, follow_up_question
 from at2_rag.head_weights import HeadWeights
 from at2_rag.layerwise import LayoutPasses, read_layerwise
 from at2_rag.prompt import PromptLayout
@@ -32,6 +31,7 @@ from at2_rag.sentence_tokens import (
 from at2_rag.state_groups import SourcePart
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.text_units import Place
+from at2_rag.turns import Turns
 
 BATCH_TOKENS = 16384
 """Most tokens that layouts of one group have; a larger layout is by itself."""
@@ -62,10 +62,10 @@ class SourceScorer:
         scope: str = "",
     ) -> None:
         self._model, self._weights = model, head_weights
-        self._states, self._scope = states, scope
+        self.states, self._scope = states, scope
         self._prefix: ChunkState | None = None
         self._prefix_lock = threading.Lock()
-        self._turns, self._reading = threading.Condition(), 0
+        self._turns = Turns()
 
     def chunks(
         self,
@@ -130,6 +130,7 @@ class SourceScorer:
         watch: Stopwatch,
         *,
         priors: Sequence[Floats | None],
+        states: ChunkStateStore | None = None,
     ) -> list[ChunkScores]:
         """Return what reading several layouts in the same passes says of their chunks.
 
@@ -140,18 +141,19 @@ class SourceScorer:
             layouts: Layouts with at least one chunk each.
             watch: Takes the time of each stage, all layouts together.
             priors: For each layout its chunks' prior terms, or None.
+            states: Where states are looked for and left, in place of the scorer's own store.
 
         Raises:
             ScoringError: As in `chunks`.
         """
         attention: list[dict[Pass, SpanAttention]]
         if self._weights.reading == "joint":
-            with self._turn(watch), watch.stage("joint"):
+            with self._turns.take(watch), watch.stage("joint"):
                 attention = [{"joint": own} for own in self._model.read_joint(layouts)]
         else:
             passes = self._passes
             wanted = [LayoutPasses(layout, passes) for layout in layouts]
-            attention = self._read_independent(wanted, watch)
+            attention = self._read_independent(wanted, watch, states=states)
         return [
             self._judged(own, layout.owners, max(layout.owners) + 1, prior)
             for own, layout, prior in zip(attention, layouts, priors, strict=True)
@@ -163,13 +165,51 @@ class SourceScorer:
         copies = sum(1 if name == "together" else len(sources) for name in self._passes)
         return sum(map(len, sources)) + copies * len(layout.question_ids)
 
+    def follow_up(
+        self,
+        query: str,
+        chunks: Sequence[Chunk],
+        read: ChunkScores,
+        watch: Stopwatch,
+        *,
+        states: ChunkStateStore | None = None,
+    ) -> ChunkScores:
+        """Return what is said of chunks once the question was asked again beside the best of them.
+
+        A question that is too long with it isn't asked again.
+
+        Args:
+            query: The question.
+            chunks: The chunks.
+            read: What a first reading said of them.
+            watch: Takes the time of each stage.
+            states: As in `read`; where the first left its states nothing is read twice.
+
+        Raises:
+            ScoringError: As in `chunks`.
+        """
+        own, best = self._weights.follow_up, int(np.argmax(read.scores))
+        others = [chunk for place, chunk in enumerate(chunks) if place != best]
+        if own is None or not others:
+            return read
+        try:
+            layout = self.lay_out(follow_up_question(query, chunks[best]), others, watch)
+        except PromptTooLongError:
+            return read
+        wanted = [LayoutPasses(layout, {"together": None})]
+        [attention] = self._read_independent(wanted, watch, states=states)
+        spec = FeatureSpec(self._weights.spec.quantity, ("together",))
+        first = np.delete(read.scores, best)
+        by_source = own.scores(first[list(layout.owners)], spec.extract(attention).cpu().numpy())
+        return after_follow_up(read, best, _best_of(by_source, layout.owners, len(others)), own)
+
     def keep_states(self, chunks: Sequence[Chunk]) -> None:
         """Read chunks that the store has no states of, and leave them there.
 
         Raises:
             InputError: If there is no store, or the chunks are to be read jointly.
         """
-        if self._states is None:
+        if self.states is None:
             raise InputError(
                 "there is no store to keep states in; pass chunk_states=StateStore(...)"
             )
@@ -179,9 +219,9 @@ class SourceScorer:
                 "out, or use head weights for independent reading"
             )
         sources = list(dict.fromkeys(self._model.prompts.windows(chunks)[0]))
-        with self._turn(Stopwatch()), torch.inference_mode():
+        with self._turns.take(Stopwatch()), torch.inference_mode():
             prefix = self._prefix_state()
-            encode_sources(self._model, prefix, sources, store=self._states, scope=self._scope)
+            encode_sources(self._model, prefix, sources, store=self.states, scope=self._scope)
 
     def sentences(self, query: str, chunks: Sequence[Chunk]) -> tuple[ScoredSentence, ...]:
         """Return the chunks' sentences with finite scores, in order.
@@ -215,6 +255,7 @@ class SourceScorer:
         watch: Stopwatch,
         *,
         prior: Floats | None = None,
+        states: ChunkStateStore | None = None,
     ) -> tuple[ChunkScores, Floats]:
         """Return what one reading says of a layout's chunks, and scores of units of their texts.
 
@@ -224,16 +265,17 @@ class SourceScorer:
             places: Where the units are, in order, none overlapping another.
             watch: Takes the time of each stage.
             prior: The chunks' prior terms, [S]; None for none.
+            states: As in `read`.
 
         Raises:
             ScoringError: As in `chunks`.
         """
         if not places:
-            return self.read([layout], watch, priors=[prior])[0], np.zeros(0)
+            return self.read([layout], watch, priors=[prior], states=states)[0], np.zeros(0)
         prompts, sources = self._model.prompts, len(layout.source_ids)
         if self._weights.reading == "joint":
             spans = [*layout.source_spans, *prompt_spans(prompts, layout, chunks, places)]
-            with self._turn(watch), watch.stage("joint"):
+            with self._turns.take(watch), watch.stage("joint"):
                 [read] = self._model.read_joint([layout], spans=[spans])
             whole: dict[Pass, SpanAttention] = {"joint": read.part(0, sources)}
             scores = self._judged(whole, layout.owners, len(chunks), prior)
@@ -241,7 +283,7 @@ class SourceScorer:
             return scores, self._best(self._features(units), range(len(places)), len(places))
         cut = sentence_parts(prompts, layout, chunks, places)
         wanted = [LayoutPasses(layout, self._passes), self._cut_passes(layout, cut)]
-        whole, parts = self._read_independent(wanted, watch)
+        whole, parts = self._read_independent(wanted, watch, states=states)
         scores = self._judged(whole, layout.owners, len(chunks), prior)
         return scores, self._cut_scores(parts, cut, len(places))
 
@@ -263,22 +305,27 @@ class SourceScorer:
         return self._best(self._features(parts), cut.owners, count)
 
     def _read_independent(
-        self, wanted: Sequence[LayoutPasses], watch: Stopwatch
+        self,
+        wanted: Sequence[LayoutPasses],
+        watch: Stopwatch,
+        *,
+        states: ChunkStateStore | None = None,
     ) -> list[dict[Pass, SpanAttention]]:
-        """Read layouts, with states from the store where there is one, and left there."""
-        with self._turn(watch), torch.inference_mode():
+        """Read layouts, with states from a store where there is one, and left there."""
+        store = self.states if states is None else states
+        with self._turns.take(watch), torch.inference_mode():
             with watch.stage("encode"):
-                prefix, states = self._prefix_state(), None
-                if self._states is not None:
+                prefix, ready = self._prefix_state(), None
+                if store is not None:
                     sources = [ids for own in wanted for ids in own.layout.source_ids]
-                    states = encode_sources(
+                    ready = encode_sources(
                         self._model,
                         prefix,
                         list(dict.fromkeys(sources)),
-                        store=self._states,
+                        store=store,
                         scope=self._scope,
                     )
-            return read_layerwise(self._model, prefix, wanted, watch, states=states)
+            return read_layerwise(self._model, prefix, wanted, watch, states=ready)
 
     def _judged(
         self,
@@ -296,7 +343,7 @@ class SourceScorer:
             return ChunkScores(scores)
         evidence = float(calibration.evidence(features).max())
         likely = calibration.probabilities(scores, evidence)
-        return ChunkScores(scores, likely, calibration.supported(scores, evidence))
+        return ChunkScores(scores, likely, calibration.supported(scores, evidence), evidence)
 
     def _features(self, attention: Mapping[Pass, SpanAttention]) -> Floats:
         features: Floats = self._weights.spec.extract(attention).cpu().numpy()
@@ -304,33 +351,7 @@ class SourceScorer:
 
     def _best(self, features: Floats, owners: Sequence[int], count: int) -> Floats:
         """Return the best score of each owner's sources, [count]; every owner has one."""
-        by_source = self._weights.score(features)
-        unusable = np.count_nonzero(~np.isfinite(by_source))
-        if unusable:
-            raise ScoringError(
-                f"{unusable} of {len(by_source)} scores are not finite numbers; the scoring "
-                'model\'s numbers overflowed, try dtype="float32"'
-            )
-        scores = np.full(count, -np.inf)
-        np.maximum.at(scores, np.array(owners), by_source)
-        return scores
-
-    @contextmanager
-    def _turn(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait until few enough threads are reading."""
-        # One more than have cores to themselves: while it is in Python, another multiplies.
-        most = 1 + _cores() // torch.get_num_threads()
-        with self._turns:
-            if self._reading >= most:
-                with watch.stage("wait"):
-                    self._turns.wait_for(lambda: self._reading < most)
-            self._reading += 1
-        try:
-            yield
-        finally:
-            with self._turns:
-                self._reading -= 1
-                self._turns.notify()
+        return _best_of(self._weights.score(features), owners, count)
 
     def _prefix_state(self) -> ChunkState:
         with self._prefix_lock:
@@ -339,8 +360,18 @@ class SourceScorer:
             return self._prefix
 
 
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _best_of(by_source: Floats, owners: Sequence[int], count: int) -> Floats:
+    """Return the best score of each owner's sources, [count].
+
+    Raises:
+        ScoringError: If a score isn't finite.
+    """
+    unusable = np.count_nonzero(~np.isfinite(by_source))
+    if unusable:
+        raise ScoringError(
+            f"{unusable} of {len(by_source)} scores are not finite numbers; the scoring "
+            'model\'s numbers overflowed, try dtype="float32"'
+        )
+    scores = np.full(count, -np.inf)
+    np.maximum.at(scores, np.array(owners), by_source)
+    return scores

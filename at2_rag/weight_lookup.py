@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Mapping
 
-from at2_rag.errors import HeadWeightsMismatchError
+from at2_rag.errors import HeadWeightsMismatchError, HeadWeightsNotFoundError
 from at2_rag.features import Reading
-from at2_rag.head_weights import UNIFORM, HeadWeights, TargetRule, shipped_names
+from at2_rag.head_weights import RULE_FIX, UNIFORM, HeadWeights, TargetRule, shipped_names
+
+_DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
+_DEFAULT_ANSWER_NAME = "answer"
 
 
 def resolve_head_weights(
@@ -37,7 +42,7 @@ def resolve_head_weights(
     if isinstance(spec, HeadWeights):
         return spec
     if spec is None:
-        return HeadWeights.for_model(
+        return _for_model(
             fingerprint=fingerprint,
             reading=reading or "independent",
             model_name=model_name,
@@ -68,6 +73,45 @@ def check_fit(weights: HeadWeights, *, layers: int, heads: int, reading: Reading
             f"the head weights are for {weights.layers} layers of {weights.heads} heads, the model "
             f"has {layers} of {heads}; fit weights for it with `at2-rag train`"
         )
+
+
+def _for_model(
+    *,
+    fingerprint: str,
+    reading: Reading,
+    model_name: str | None,
+    target_rule: TargetRule = "question",
+) -> HeadWeights:
+    """Return the shipped weights fitted on a scoring model, by its fingerprint.
+
+    Args:
+        fingerprint: The model's.
+        reading: How chunks are to be read.
+        model_name: The model's name or folder, for the message; may be None.
+        target_rule: Whose attention is read.
+
+    Raises:
+        HeadWeightsNotFoundError: If none were.
+    """
+    answers = target_rule == "answer"
+    name = _DEFAULT_ANSWER_NAME if answers else _DEFAULT_NAME[reading]
+    weights = HeadWeights.shipped(name) if name in shipped_names() else None
+    if answers and (weights is None or weights.fingerprint != fingerprint):
+        raise HeadWeightsNotFoundError(
+            f"no head weights for the target rule 'answer' are known for "
+            f"{model_name or 'this model'} (fingerprint {fingerprint[:12]}); "
+            f"{RULE_FIX[target_rule]}, or pass "
+            f'head_weights="{UNIFORM}" for the plain mean over all heads'
+        )
+    if weights is None or weights.fingerprint != fingerprint:
+        raise HeadWeightsNotFoundError(
+            f"no head weights are known for {model_name or 'this model'} (fingerprint "
+            f"{fingerprint[:12]}, reading {reading!r}); fit them with `at2-rag train DATA "
+            f"--model {shlex.quote(model_name or 'MODEL')} --reading {reading} "
+            f"--output FOLDER` and pass head_weights=FOLDER, or pass "
+            f'head_weights="{UNIFORM}" for the plain mean over all heads'
+        )
+    return weights
 
 
 def _is_name(text: str) -> bool:

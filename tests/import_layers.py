@@ -38,7 +38,7 @@ LAYERS: Mapping[str, Layer] = {
         (
             ("break_even", "errors", "sentences", "stopwatch"),
             ("calibration", "chunks", "text_units", "whole_files"),
-            ("chunk_arguments", "citations", "protection", "retrieval_prior"),
+            ("chunk_arguments", "citations", "follow_up", "protection", "retrieval_prior"),
             ("trimming",),
         )
     ),
@@ -76,7 +76,8 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "composition": Layer(
         (
-            ("prune_request", "source_scorer"),
+            ("prune_request", "turns"),
+            ("source_scorer",),
             ("request_scoring",),
             ("pruner",),
             ("attribution", "default_pruner"),
@@ -110,7 +111,10 @@ LAYERS: Mapping[str, Layer] = {
                 "training.validation",
             ),
             ("training.ablation", "training.calibration_fit"),
-            ("training.ablation_validation", "training.calibration_study", "training.collection"),
+            (
+                *("training.ablation_validation", "training.calibration_study"),
+                *("training.collection", "training.follow_up_fit"),
+            ),
             (
                 "training.ablation_collection",
                 "training.answer_features",

@@ -158,7 +158,7 @@ def test_eight_threads_get_what_one_gets(model: Any, reading: Any) -> None:
 def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
     model: Any, reading: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("at2_rag.source_scorer._cores", lambda: 2 * torch.get_num_threads())
+    monkeypatch.setattr("at2_rag.turns._cores", lambda: 2 * torch.get_num_threads())
     pruner = make(model, reading=reading)
     pruner.prune(QUERY, CHUNKS, top_k=1)  # reads the prefix, alone
     inside: Counter[int] = Counter()  # by thread: one may have several passes under way

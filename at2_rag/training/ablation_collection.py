@@ -26,7 +26,7 @@ from at2_rag.state_groups import gather_states
 from at2_rag.training.ablation import Ablations, draw_masks, leave_one_out, read_states
 from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.collection import content_hash, read_both, stacked_features
+from at2_rag.training.collection import content_hash, read_passes, stacked_features
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import Sample, draw_samples, plan_shards
 from at2_rag.training.store import LEFT_OUT, ShardAblations, ShardStore, join_shards
@@ -198,7 +198,7 @@ class _AblationReader:
         def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
             with torch.inference_mode():
                 ready = gather_states(self._prefix, lower, layout)
-                return read_both(self._model, ready, layout, chunks=len(sample.chunks))
+                return read_passes(self._model, ready, layout, chunks=len(sample.chunks))
 
         def ablations(sample: Sample, layout: PromptLayout, answer: str) -> Ablations:
             masks = self._masks(sample)

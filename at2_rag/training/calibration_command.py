@@ -24,12 +24,17 @@ from at2_rag.report.plots import Series, reliability_plot
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.calibration_data import choose_examples, collect_calls
+from at2_rag.training.calibration_data import (
+    choose_examples,
+    collect_calls,
+    collect_follow_ups,
+)
 from at2_rag.training.calibration_fit import (
     MATTERS,
     LabelledCall,
     fit_calibration,
     fit_prior_weight,
+    out_of_fold_evidence,
 )
 from at2_rag.training.calibration_study import (
     EVERY,
@@ -37,6 +42,12 @@ from at2_rag.training.calibration_study import (
     judge_left_out_sources,
 )
 from at2_rag.training.examples import read_files
+from at2_rag.training.follow_up_fit import (
+    FollowedCall,
+    FollowUpFigures,
+    fit_follow_up,
+    judge_follow_up,
+)
 from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import file_records
 from at2_rag.weight_lookup import resolve_head_weights
@@ -60,6 +71,7 @@ class CalibrateRequest:
     seed: int
     collected: str | None
     outcome: Outcome
+    follow_up: bool
     dtype: str | None
 
     @property
@@ -101,11 +113,13 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         weights = _weights(request, answering, fingerprint)
         passes, layers, heads = weights.weight.shape
         progress("loading the model", 1, 1)
+        scoring = ScoringModel(model, tokenizer, depth=layers)
+        folder = Path(request.collected or output / "features")
         calls = collect_calls(
-            ScoringModel(model, tokenizer, depth=layers),
+            scoring,
             answering,
             examples,
-            Path(request.collected or output / "features"),
+            folder,
             weights.spec,
             outcome=request.outcome,
             fingerprint=fingerprint,
@@ -121,7 +135,25 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         learned = fit_prior_weight(calls, scores)
         prior_weight = weights.prior_weight if learned is None else learned
         progress("fit", 1, 1)
-        calibrated = replace(weights, calibration=calibration, prior_weight=prior_weight)
+        followed: list[FollowedCall] = []
+        if request.follow_up:
+            followed = collect_follow_ups(
+                scoring,
+                examples,
+                calls,
+                scores,
+                out_of_fold_evidence(calls).tolist(),
+                folder,
+                weights.spec,
+                fingerprint=fingerprint,
+                seed=request.seed,
+                workers=os.cpu_count() or 1,
+                progress=progress,
+            )
+        follow_up = fit_follow_up(followed, (layers, heads)) if followed else weights.follow_up
+        calibrated = replace(
+            weights, calibration=calibration, prior_weight=prior_weight, follow_up=follow_up
+        )
         calibrated = calibrated.describe(calibrated_on=data)
         _written(output, lambda: calibrated.save(output))
         figures: list[CalibrationFigures] = []
@@ -131,6 +163,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
                 shape,
                 progress=lambda done, total: progress("left-out sources", done, total),
             )
+    asked_again = judge_follow_up(followed) if followed else []
     record = {
         "command": command,
         "settings": request.settings,
@@ -144,12 +177,18 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "calibration": calibration.numbers(),
         "prior_weight": learned,
         "left_out_sources": [own.to_dict() for own in figures],
+        "follow_up": {
+            "numbers": follow_up and follow_up.numbers(),
+            "all_gold_in_top_3": [asdict(own) for own in asked_again],
+        },
     }
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     _written(output, lambda: write_whole(output / RECORD_FILE, text.encode()))
     if figures:
         _written(output, lambda: write_whole(output / PLOT_FILE, _plot(figures).encode()))
         progress.console.print(_table(figures))
+    if asked_again:
+        progress.console.print(_follow_up_table(asked_again))
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
@@ -166,6 +205,11 @@ def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) ->
         model_name=without_place(request.model),
     )
     weights.check(fingerprint=fingerprint, template_hash=own.prompts.template_hash)
+    if request.follow_up and weights.reading == "joint":
+        raise InputError(
+            "--follow-up was given, but the head weights are for joint reading, which keeps no "
+            "states to ask again over; leave it off, or use weights for independent reading"
+        )
     if weights.score_scale != "logit":
         raise InputError(
             f"the head weights' scores are {weights.score_scale}; only logits can be calibrated, "
@@ -220,6 +264,25 @@ def _table(figures: Sequence[CalibrationFigures]) -> Table:
             f"{own.calls:,}",
             f"{own.auroc:.3f}",
             f"{own.auroc_of_lengths:.3f}",
+        )
+    return table
+
+
+def _follow_up_table(figures: Sequence[FollowUpFigures]) -> Table:
+    """Return how often the best three chunks hold all gold ones, with and without a follow-up."""
+    title = "all gold in the best 3, weights fitted without the fold"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("source", no_wrap=True)
+    for heading in ("calls", "without", "with follow-up", "difference"):
+        table.add_column(heading, justify="right")
+    for own in figures:
+        gain = own.with_it - own.without
+        table.add_row(
+            Text(own.source),
+            f"{own.calls:,}",
+            f"{own.without:.3f}",
+            f"{own.with_it:.3f}",
+            Text(f"{gain:+.3f} [{own.low:+.3f}, {own.high:+.3f}]"),
         )
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from at2_rag.calibration import Outcome
 from at2_rag.errors import InputError
-from at2_rag.features import FeatureSpec
+from at2_rag.features import FeatureSpec, Pass
+from at2_rag.follow_up import follow_up_question
 from at2_rag.retrieval_prior import prior_terms
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.calibration_fit import MATTERS, LabelledCall
-from at2_rag.training.collection import collect
+from at2_rag.training.collection import collect, content_hash
 from at2_rag.training.examples import Example, draw_per_source, gold_groups
+from at2_rag.training.follow_up_fit import FollowedCall
 from at2_rag.training.removal_drops import collect_drops
 from at2_rag.training.twins import TwinMaker
 from at2_rag.training.validation import FEWEST_CHUNKS, assign_folds, feature_matrix
@@ -153,6 +155,7 @@ def collect_calls(
             own,
             np.array(chosen[place].labels),
             matters=matters.get(place),
+            example=place,
             words=_words(chosen[place]),
             prior=prior_terms(chosen[place].chunks, "score"),
         )
@@ -165,11 +168,87 @@ def collect_calls(
             own,
             np.array(twins[place].labels),
             supported=not twins[place].unanswerable,
+            example=examples.twins_of[place],
             words=_words(twins[place]),
         )
         for place, own in of_twins.items()
     ]
     return calls
+
+
+def collect_follow_ups(
+    model: ScoringModel,
+    examples: CalibrationExamples,
+    calls: Sequence[LabelledCall],
+    scores: Sequence[npt.NDArray[np.float64]],
+    evidence: Sequence[float],
+    folder: Path,
+    spec: FeatureSpec,
+    *,
+    fingerprint: str,
+    seed: int,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[FollowedCall]:
+    """Ask the examples' questions again beside their best chunks, and return what was seen.
+
+    Args:
+        model: As in `collect_calls`.
+        examples: As there.
+        calls: What it returned, the examples first.
+        scores: Each call's scores.
+        evidence: Each call's greatest evidence logit, by a readout fitted without its fold.
+        folder: Where what was read is kept.
+        spec: The head weights' features.
+        fingerprint: The model's.
+        seed: As in `collect`.
+        workers: As in `collect_calls`.
+        progress: As there.
+
+    Raises:
+        InputError: As `collect`.
+        DataError: As `collect_calls`.
+    """
+    own = [place for place, call in enumerate(calls) if call.supported is None]
+    asked = []
+    for place in own:
+        example, best = examples.chosen[calls[place].example], int(np.argmax(scores[place]))
+        others = [index for index in range(len(example.chunks)) if index != best]
+        asked.append(
+            replace(
+                example,
+                query=follow_up_question(example.query, example.chunks[best]),
+                chunks=tuple(example.chunks[index] for index in others),
+                labels=tuple(example.labels[index] for index in others),
+                gold_sentences=(),
+            )
+        )
+    passes: tuple[Pass, ...] = ("together",)
+    collected = collect(
+        model,
+        asked,
+        folder / f"follow_up-{content_hash(asked)[:8]}",  # the best chunks are the weights'
+        reading=spec.reading,
+        fingerprint=fingerprint,
+        seed=seed,
+        padded=False,
+        passes=passes,
+        workers=workers,
+        progress=lambda done, total: progress("asking again", done, total),
+    )
+    matrix = feature_matrix(collected, FeatureSpec(spec.quantity, passes), model.depth)
+    parts = np.split(matrix, np.cumsum(collected.counts)[:-1])
+    return [
+        FollowedCall(
+            calls[own[index]].source,
+            calls[own[index]].fold,
+            scores[own[index]],
+            calls[own[index]].gold,
+            evidence[own[index]],
+            features,
+        )
+        for index, features in zip(collected.examples.tolist(), parts, strict=True)
+    ]
 
 
 def _words(example: Example) -> npt.NDArray[np.int64]:

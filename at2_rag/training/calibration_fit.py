@@ -21,7 +21,8 @@ EVIDENCE_RIDGE = 0.1
 
 _LEAST_SCALE = 0.1  # of scores that say nothing
 
-_PENALTY = 1e-4  # keeps slopes finite where outcomes can be told apart without error
+PENALTY = 1e-4
+"""Ridge penalty that keeps slopes finite where outcomes can be told apart without error."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ class LabelledCall:
             predict it.
         words: [S] int64, the chunks' lengths; nothing but a check looks at them.
         prior: [S], the chunks' prior terms; None where no rank is known.
+        example: The place among all examples of the one that it is, or is a twin of.
     """
 
     source: str
@@ -52,6 +54,7 @@ class LabelledCall:
     supported: bool | None = None
     words: npt.NDArray[np.int64] | None = None
     prior: Floats | None = None
+    example: int = 0
 
 
 def fit_calibration(
@@ -85,9 +88,9 @@ def fit_calibration(
         evidence_weight=weight.reshape(shape).astype(np.float32),
         evidence_bias=bias,
         chunk=logistic_fit(
-            np.concatenate(of_chunks), chunk_outcomes, chunk_weights, _PENALTY, rising=RISING
+            np.concatenate(of_chunks), chunk_outcomes, chunk_weights, PENALTY, rising=RISING
         ),
-        call=logistic_fit(np.stack(of_calls), call_outcomes, call_weights, _PENALTY),
+        call=logistic_fit(np.stack(of_calls), call_outcomes, call_weights, PENALTY),
         outcome=outcome,
     )
 

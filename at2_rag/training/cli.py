@@ -161,6 +161,11 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     "likely without it, for which each is left out in turn.",
 )
 @click.option(
+    "--follow-up",
+    is_flag=True,
+    help="Also learn to ask again beside the best chunk, for answers that take two chunks.",
+)
+@click.option(
     "--collected",
     type=click.Path(file_okay=False),
     help="Folder for what is read, to share between runs with weights over as many layers. "

@@ -45,6 +45,7 @@ def collect(
     fingerprint: str,
     seed: int,
     padded: bool = True,
+    passes: tuple[Pass, ...] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ShardFeatures:
@@ -58,6 +59,7 @@ def collect(
         examples: What to read; see `plan_shards` and `draw_samples`.
         folder: Where shards are kept.
         reading: Decides the passes; all quantities of all its passes are collected.
+        passes: The first passes of the reading if not all are wanted.
         fingerprint: The model's, so that features of different models are never mixed.
         seed: Of the added distractors.
         padded: Whether examples get distractors of others, see `draw_samples`; without, each is
@@ -74,8 +76,15 @@ def collect(
         StorageError: If a shard can't be written.
     """
     settings = feature_settings(
-        model, examples, reading=reading, fingerprint=fingerprint, seed=seed, padded=padded
+        model,
+        examples,
+        reading=reading,
+        fingerprint=fingerprint,
+        seed=seed,
+        padded=padded,
+        passes=passes,
     )
+    wanted = PASSES[reading] if passes is None else passes
     store = ShardStore(folder, ShardFeatures, settings=settings)
     shards = plan_samples(examples, reading=reading, seed=seed, padded=padded)
     if not shards:
@@ -97,7 +106,11 @@ def collect(
     total = sum(map(len, shards))
     done = sum(len(features.examples) for features in found if features is not None)
     progress(done, total)
-    reader: _Reader = _IndependentReader(model) if reading == "independent" else _JointReader(model)
+    reader: _Reader
+    if reading == "independent":
+        reader = _IndependentReader(model, wanted)
+    else:
+        reader = _JointReader(model)
     collected = []
     with ThreadPoolExecutor(workers) as executor:
         for index, (samples, features) in enumerate(zip(shards, found, strict=True)):
@@ -106,7 +119,7 @@ def collect(
                 for attention in reader.read(samples, examples, executor):
                     read.append(attention)
                     progress(done + len(read), total)
-                features = _to_shard(samples, read, PASSES[reading])
+                features = _to_shard(samples, read, wanted)
                 store.write(index, features)
                 done += len(samples)
             collected.append(features)
@@ -121,6 +134,7 @@ def feature_settings(
     fingerprint: str,
     seed: int,
     padded: bool = True,
+    passes: tuple[Pass, ...] | None = None,
 ) -> dict[str, object]:
     """Return all that decides collected features, JSON-ready; see `collect`."""
     return {
@@ -133,6 +147,7 @@ def feature_settings(
         "seed": seed,
         "examples": content_hash(examples),
         **({} if padded else {"padded": False}),
+        **({} if passes is None else {"passes": list(passes)}),
     }
 
 
@@ -213,9 +228,9 @@ class _Reader(Protocol):
 class _IndependentReader:
     """Reads every different source of a shard once, then each question over its own."""
 
-    def __init__(self, model: ScoringModel) -> None:
+    def __init__(self, model: ScoringModel, passes: Sequence[Pass]) -> None:
         model.check_independent()
-        self._model = model
+        self._model, self._passes = model, passes
         self._prefix = encode_prefix(model)
 
     def read(
@@ -238,7 +253,7 @@ class _IndependentReader:
     ) -> Mapping[Pass, SpanAttention]:
         with torch.inference_mode():
             states = ready_states(self._model, self._prefix, layout, store=store)
-            return read_both(self._model, states, layout, chunks=len(sample.chunks))
+            return read_passes(self._model, states, layout, self._passes, chunks=len(sample.chunks))
 
 
 class _JointReader:
@@ -259,15 +274,18 @@ class _JointReader:
         yield from workers.map(read_one, samples)
 
 
-def read_both(
-    model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, chunks: int
+def read_passes(
+    model: ScoringModel,
+    states: ReadyStates,
+    layout: PromptLayout,
+    passes: Sequence[Pass] = PASSES["independent"],
+    *,
+    chunks: int,
 ) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of both passes over ready states, by chunk."""
+    """Return the attention of passes over ready states, by chunk."""
     owners = torch.tensor(layout.owners)
-    return {
-        "together": _by_chunk(read_together(model, states, layout), owners, chunks),
-        "apart": _by_chunk(read_apart(model, states, layout), owners, chunks),
-    }
+    read = {"together": read_together, "apart": read_apart}
+    return {name: _by_chunk(read[name](model, states, layout), owners, chunks) for name in passes}
 
 
 def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:

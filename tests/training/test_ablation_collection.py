@@ -32,7 +32,7 @@ from at2_rag.training.ablation_collection import (
 )
 from at2_rag.training.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.collection import read_both, stacked_features
+from at2_rag.training.collection import read_passes, stacked_features
 from at2_rag.training.examples import Example
 from at2_rag.training.shards import draw_samples, plan_shards
 from at2_rag.training.store import ShardAblations
@@ -111,7 +111,7 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         layout = cut.prompts.independent(query, sample.chunks)
         ready = ready_states(cut, encode_prefix(cut), layout)
         features = stacked_features(
-            [read_both(cut, ready, layout, chunks=chunks)], ("together", "apart")
+            [read_passes(cut, ready, layout, chunks=chunks)], ("together", "apart")
         )
         own = slice(row, row + chunks)
         assert collected.log_mass[own] == pytest.approx(features["log_mass"], rel=2e-3, abs=1e-3)

@@ -111,6 +111,41 @@ def test_the_weight_of_retrievers_ranks_is_learned(place: Path, tmp_path: Path) 
     assert HeadWeights.load(tmp_path / "two").prior_weight == found.prior_weight  # kept
 
 
+def test_follow_up_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
+    for source in ("novels", "seas"):
+        two = [two_gold(own) for own in examples_of_equal_chunks(source, 14)]
+        write_examples(tmp_path / f"{source}.jsonl.gz", two)
+    for name in ("model", "weights"):
+        shutil.copytree(place / name, tmp_path / name)
+    ran = run(tmp_path, tmp_path / "out", "--follow-up")
+    assert ran.exit_code == 0, ran.output
+    assert "with follow-up" in ran.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    figures = {own["source"]: own for own in record["follow_up"]["all_gold_in_top_3"]}
+    assert {name: own["calls"] for name, own in figures.items()} == {
+        "novels": 14,
+        "seas": 14,
+        "every source": 28,
+    }
+    found = HeadWeights.load(tmp_path / "out")
+    assert found.follow_up is not None
+    assert found.follow_up.numbers() == record["follow_up"]["numbers"]
+    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    own = examples_of_equal_chunks("novels", 1)[0]
+    plain = pruner.prune(own.query, own.chunks, top_k=3)
+    result = pruner.prune(own.query, own.chunks, top_k=3, follow_up=True)
+    assert result.kept[0].index == plain.kept[0].index
+    scores = [chunk.score for chunk in result.kept]
+    assert scores == sorted(scores, reverse=True)
+
+
+def two_gold(own: Example) -> Example:
+    """Make a second chunk of an example gold, too."""
+    labels = list(own.labels)
+    labels[labels.index(False)] = True
+    return dataclasses.replace(own, labels=tuple(labels))
+
+
 def test_what_was_read_is_not_read_again(place: Path, tmp_path: Path) -> None:
     own = ("--limit", "12", "--collected", str(tmp_path / "read"), "--outcome", "removal")
     first = run(place, tmp_path / "one", *own)
