@@ -53,7 +53,7 @@ LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", 
 LOADING += ["chunk_states"]
 LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order"]
 LIMITS += ["unit", "protect"]
-LIMITS += ["max_overlap", "on_unsupported", "prior"]
+LIMITS += ["max_overlap", "on_unsupported", "prior", "follow_up"]
 
 
 @pytest.mark.parametrize(

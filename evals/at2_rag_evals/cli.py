@@ -19,7 +19,10 @@ from at2_rag_evals.options import (
 from at2_rag_evals.qa.cli import compare, qa
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
-MORE_SYSTEMS = ("bm25_unstemmed", "bm25_minilm", "at2_int8", "at2_joint", "at2_prior")
+MORE_SYSTEMS = (
+    *("bm25_unstemmed", "bm25_minilm"),
+    *("at2_int8", "at2_joint", "at2_prior", "at2_follow_up"),
+)
 DEFAULT_FIDELITY_SYSTEMS = (
     "random",
     "bm25",
@@ -68,7 +71,9 @@ eval_group.add_command(compare)
 @limit_option
 @seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
-@click.option("--head-weights", help="Folder with the head weights of at2, at2_int8 and at2_prior.")
+@click.option(
+    "--head-weights", help="Folder with the head weights of at2 and its forms but at2_joint."
+)
 @weights_option(_TAKEN)
 @embedding_model_option
 @click.option(

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from at2_rag import AT2Pruner, Chunk, StateStore
 from at2_rag.errors import ModelNotFoundError
+from at2_rag.follow_up import FollowUp
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
@@ -52,7 +53,7 @@ def test_the_command_knows_the_systems_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(SYSTEMS) - {"at2", "at2_int8", "at2_joint", "at2_prior"})
+    "name", sorted(set(SYSTEMS) - {"at2", "at2_int8", "at2_joint", "at2_prior", "at2_follow_up"})
 )
 def test_every_system_scores_any_text(
     name: str, embedding_folder: Path, scoring_folder: Path
@@ -252,6 +253,20 @@ def test_at2_prior_scores_with_the_ranks_of_minilm(
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
 
 
+def test_at2_follow_up_asks_again(scoring_folder: Path, tmp_path: Path) -> None:
+    folder, given = str(scoring_folder), chunks(["emma by jane austen", "the sea", "a novel"])
+    plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
+    again = FollowUp(np.ones(plain.weight.shape[1:], np.float32), 0.5, (0.0, 0.0, 0.0, 0.0))
+    weights = replace(plain, follow_up=again)
+    weights.save(tmp_path)
+    pruner = AT2Pruner.from_pretrained(folder, head_weights=weights)
+    kept = pruner.prune("who wrote emma", given, top_k=3, follow_up=True).kept
+    ranker = make_ranker("at2_follow_up", RankerOptions(model=folder, head_weights=str(tmp_path)))
+    ranker.prepare()
+    found = ranker.score("who wrote emma", given).scores
+    assert [found[own.index] for own in kept] == pytest.approx([own.score for own in kept])
+
+
 def test_rank_fusion_adds_reciprocal_ranks(embedding_folder: Path) -> None:
     given = [*chunks(["the sea and the sea", "emma by jane austen", "emma"]), Chunk("", "Emma")]
     words, embeddings = BM25Ranker(), MiniLMRanker(str(embedding_folder))
@@ -298,6 +313,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "whole_files",
         "model_wheel",
         "protection",
+        "follow_up",
         "redundancy",
         "retrieval_prior",
         "selection",
@@ -306,6 +322,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "text_units",
         "token_counting",
         "trimming",
+        "turns",
     }
     code = "import at2_rag.pruner, sys; print(*(m for m in sys.modules if m[:7] == 'at2_rag'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,8 +23,8 @@ class RankerOptions:
         seed: Seed of the random order.
         model: The scoring model of `all_heads_mean` and of `at2` in all its forms; None for
             the default model.
-        head_weights: The head weights of `at2`, `at2_int8` and `at2_prior`; None for those shipped
-            for the model.
+        head_weights: The head weights of `at2`, `at2_int8`, `at2_prior` and `at2_follow_up`; None
+            for those shipped for the model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
         remember: Whether systems keep what they made of a text for other items that have it, so
@@ -59,6 +59,14 @@ def _at2_joint(options: RankerOptions) -> Ranker:
     return AT2JointRanker(options.model, remember=options.remember)
 
 
+def _at2_follow_up(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2_follow_up import AT2FollowUpRanker  # imports torch
+
+    return AT2FollowUpRanker(
+        options.model, head_weights=options.head_weights, remember=options.remember
+    )
+
+
 def _at2_prior(options: RankerOptions) -> Ranker:
     from at2_rag_evals.rankers.at2_prior import AT2PriorRanker  # imports torch
 
@@ -91,6 +99,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "at2_int8": _at2_int8,
         "at2_joint": _at2_joint,
         "at2_prior": _at2_prior,
+        "at2_follow_up": _at2_follow_up,
     }
 )
 

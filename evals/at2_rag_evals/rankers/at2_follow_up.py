@@ -1,0 +1,37 @@
+"""at2_rag asking again beside the best chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from at2_rag.chunks import Chunk
+from at2_rag_evals.model_record import model_record
+from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
+from at2_rag_evals.rankers.base import ChunkScores
+
+
+class AT2FollowUpRanker(AT2Ranker):
+    """The same pruner with `follow_up=True`.
+
+    Args:
+        model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        head_weights: As of `AT2Ranker`; they have to have follow-up weights.
+        remember: As of `AT2Ranker`.
+    """
+
+    name = "at2_follow_up"
+
+    def __init__(
+        self, model: str | None = None, *, head_weights: str | None = None, remember: bool = True
+    ) -> None:
+        super().__init__(model, head_weights=head_weights, remember=remember)
+        modules = (*SCORING_MODULES, "follow_up", "selection")
+        self.settings = {**self.settings, **model_record(self._model, modules)}
+
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+        """Score the chunks with the pruner."""
+        result = self._pruner.prune(
+            query, chunks, follow_up=True, top_k=len(chunks), max_overlap=None
+        )
+        scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
+        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))

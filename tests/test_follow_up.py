@@ -1,0 +1,226 @@
+"""Asking again beside the best chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, Chunk, StateStore
+from at2_rag.calibration import Calibration, ChunkScores
+from at2_rag.errors import HeadWeightsError, InputError
+from at2_rag.features import FeatureSpec
+from at2_rag.follow_up import (
+    MOST_WORDS,
+    FollowUp,
+    after_follow_up,
+    divided_anew,
+    follow_up_question,
+)
+from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "where was the author of Emma born?"
+CHUNKS = [
+    Chunk("Jane Austen wrote Emma.", "Emma"),
+    Chunk("The river flows through the old town."),
+    Chunk("Steventon is where Jane Austen was born. It is small.", "Steventon"),
+    Chunk("Boats pass below it.", "The bridge"),
+    Chunk("A lamp stood in the tower."),
+]
+CHUNK = (0.2, 0.7, 0.1, 0.3)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def weights(model: Any) -> HeadWeights:
+    found = random_weights(model, tiny_tokenizer(), "together", "apart")
+    second = np.random.default_rng(5).normal(size=found.weight.shape[1:]).astype(np.float32)
+    return dataclasses.replace(
+        found,
+        follow_up=FollowUp(second, 0.5, CHUNK),
+        calibration=Calibration(-found.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        prior_weight=0.6,
+    )
+
+
+def make(model: Any, weights: HeadWeights, **options: Any) -> AT2Pruner:
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+@pytest.fixture(scope="module")
+def pruner(model: Any, weights: HeadWeights) -> AT2Pruner:
+    return make(model, weights)
+
+
+def by_hand(model: Any, pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[float]]:
+    """Return the scores and probabilities after a follow-up, by another pruner's reading.
+
+    Its head weights are the follow-up weights, so that it scores the other chunks for the longer
+    question.
+    """
+    own = pruner.head_weights
+    assert own.follow_up is not None and own.calibration is not None
+    second = dataclasses.replace(
+        own,
+        weight=own.follow_up.weight[None],
+        bias=0.0,
+        spec=FeatureSpec(own.spec.quantity, ("together",)),
+        calibration=None,
+        follow_up=None,
+    )
+    reader = make(model, second)
+    best = int(np.argmax(first))
+    others = [place for place in range(len(first)) if place != best]
+    question = f"{QUERY}\n{CHUNKS[best].rendered}".replace("\n", " ").split()
+    assert follow_up_question(QUERY, CHUNKS[best]).split() == question
+    read = reader.score(follow_up_question(QUERY, CHUNKS[best]), [CHUNKS[n] for n in others])
+    raw = [0.5 * first[n] + own.score for n, own in zip(others, read, strict=True)]
+    mass = math.fsum(math.exp(first[n]) for n in others)
+    shift = math.log(mass / math.fsum(map(math.exp, raw)))
+    scores = list(first)
+    for place, value in zip(others, raw, strict=True):
+        scores[place] = value + shift
+    scores[best] = max(scores[best], max(scores[n] for n in others) + 1e-6)
+    evidence = max(0.25 + own.bias - value for value in plain(pruner))
+    slope, share, of_best, constant = CHUNK
+    fixed = of_best * evidence + constant - share * math.log(mass)
+    likely = [1 / (1 + math.exp(-((slope + share) * scores[n] + fixed))) for n in others]
+    first_likely = own.calibration.probabilities(first, evidence)[best]
+    likely.insert(best, max(float(first_likely), *likely))
+    return scores, likely
+
+
+def plain(pruner: AT2Pruner) -> list[float]:
+    return [own.score for own in pruner.score(QUERY, CHUNKS)]
+
+
+def scored(result: Any) -> tuple[list[float], list[float]]:
+    every = sorted((*result.kept, *result.dropped), key=lambda own: int(own.index))
+    return [own.score for own in every], [own.probability for own in every]
+
+
+def test_the_question_is_asked_again_beside_the_best_chunk(model: Any, pruner: AT2Pruner) -> None:
+    scores, likely = by_hand(model, pruner, plain(pruner))
+    result = pruner.prune(QUERY, CHUNKS, top_k=2, follow_up=True)
+    assert scored(result)[0] == pytest.approx(scores, abs=1e-4)
+    assert scored(result)[1] == pytest.approx(likely, abs=1e-4)
+    assert [own.index for own in result.kept] == sorted(range(5), key=lambda n: -scores[n])[:2]
+    assert result.kept[0].index == int(np.argmax(plain(pruner)))
+    assert result.supported == pruner.prune(QUERY, CHUNKS, top_k=2).supported
+    limited = pruner.prune(QUERY, CHUNKS, tolerance=0.5, follow_up=True)
+    rest = [likely[own.index] for own in limited.dropped]
+    assert math.fsum(rest) <= 0.5
+
+
+def test_a_prior_weighs_in_before(model: Any, pruner: AT2Pruner) -> None:
+    terms = np.array([1 / rank for rank in range(1, 6)])
+    first = (np.array(plain(pruner)) + 0.6 * (terms - terms.mean())).tolist()
+    result = pruner.prune(QUERY, CHUNKS, top_k=5, prior="order", follow_up=True)
+    assert scored(result)[0] == pytest.approx(by_hand(model, pruner, first)[0], abs=1e-4)
+
+
+def test_batches_and_sentences_do_the_same(pruner: AT2Pruner) -> None:
+    alone = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    other = "who wrote the novel?"
+    first, second = pruner.prune_batch(
+        [(QUERY, CHUNKS), (other, CHUNKS[:3])], top_k=3, follow_up=True
+    )
+    assert scored(first)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+    apart = pruner.prune(other, CHUNKS[:3], top_k=3, follow_up=True)
+    assert scored(second)[0] == pytest.approx(scored(apart)[0], abs=1e-4)
+    by_unit = pruner.prune(QUERY, CHUNKS, top_k=99, unit="sentence", follow_up=True)
+    assert scored(by_unit)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+
+
+def test_nothing_is_read_twice(model: Any, weights: HeadWeights) -> None:
+    store = StateStore()
+    pruner = make(model, weights, chunk_states=store)
+    with_store = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    counts = store.counts
+    assert (counts.misses, counts.memory_hits) == (5, 4)
+    without = make(model, weights).prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    assert scored(with_store)[0] == pytest.approx(scored(without)[0], abs=1e-4)
+    again = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    assert store.counts.misses == 5
+    assert scored(again)[0] == pytest.approx(scored(without)[0], abs=1e-4)
+
+
+def test_one_chunk_alone_is_not_asked_about_again(pruner: AT2Pruner) -> None:
+    once = pruner.prune(QUERY, CHUNKS[:1], top_k=1)
+    again = pruner.prune(QUERY, CHUNKS[:1], top_k=1, follow_up=True)
+    assert scored(once) == scored(again)
+    assert pruner.prune(QUERY, [], top_k=1, follow_up=True).kept == ()
+
+
+def test_a_long_chunk_is_cut_in_the_question() -> None:
+    long = Chunk(" ".join(map(str, range(MOST_WORDS * 2))), "A title")
+    words = follow_up_question(QUERY, long).removeprefix(f"{QUERY}\n").split()
+    assert words == ["A", "title", *map(str, range(MOST_WORDS - 2))]
+    assert follow_up_question(QUERY, Chunk("")) == f"{QUERY}\n"
+
+
+def test_a_question_too_long_is_not_asked_again(weights: HeadWeights) -> None:
+    small = tiny_model(max_position_embeddings=500)
+    bound = random_weights(small, tiny_tokenizer(), "together", "apart")
+    pruner = make(small, dataclasses.replace(bound, follow_up=weights.follow_up))
+    given = [Chunk(f"{name} wrote Emma. " * 50) for name in ("Jane", "Ada", "Bela")]
+    once = pruner.prune(QUERY, given, top_k=3)
+    again = pruner.prune(QUERY, given, top_k=3, follow_up=True)
+    assert [own.score for own in again.kept] == [own.score for own in once.kept]
+    short = [Chunk("Jane wrote Emma."), Chunk("The sea."), Chunk("The mill.")]
+    once = pruner.prune(QUERY, short, top_k=3)
+    again = pruner.prune(QUERY, short, top_k=3, follow_up=True)
+    assert [own.score for own in again.kept] != [own.score for own in once.kept]
+
+
+def test_the_others_keep_their_share() -> None:
+    first, second = np.array([1.0, -2.0, 0.5]), np.array([10.0, 12.0, 9.0])
+    anew = divided_anew(first, second)
+    assert np.exp(anew).sum() == pytest.approx(np.exp(first).sum())
+    assert np.diff(anew) == pytest.approx(np.diff(second))
+    own = FollowUp(np.zeros((1, 1), np.float32), 1.0, CHUNK)
+    read = ChunkScores(np.array([0.0, 3.0, 2.9, 2.8]))
+    after = after_follow_up(read, 1, np.array([0.0, 0.0, 50.0]), own)
+    assert int(np.argmax(after.scores)) == 1  # the best stays first, whatever the others gain
+    assert after.scores[1] > after.scores[3] > 3.4
+    assert after.probabilities is None
+
+
+def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, dataclasses.replace(weights, follow_up=None))
+    with pytest.raises(InputError, match="follow_up was asked for, but the head weights"):
+        pruner.prune(QUERY, CHUNKS, top_k=1, follow_up=True)
+    with pytest.raises(InputError, match="follow_up is 'yes'; pass True or False"):
+        make(model, weights).prune(QUERY, CHUNKS, top_k=1, follow_up="yes")  # type: ignore[arg-type]
+
+
+def test_the_weights_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> None:
+    weights.save(tmp_path)
+    found = HeadWeights.load(tmp_path).follow_up
+    assert found is not None and weights.follow_up is not None
+    assert found.numbers() == weights.follow_up.numbers()
+    assert np.array_equal(found.weight, weights.follow_up.weight)
+    description = json.loads((tmp_path / DESCRIPTION_FILE).read_text())
+    for bad in ("x", {"first_score": 1.0}, {**description["follow_up"], "first_score": -1.0}):
+        changed = {**description, "follow_up": bad}
+        (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(changed))
+        with pytest.raises(HeadWeightsError):
+            HeadWeights.load(tmp_path)
+    with pytest.raises(HeadWeightsError, match="the follow-up weights have the shape"):
+        wrong = FollowUp(np.zeros((1, 1), np.float32), 1.0, CHUNK)
+        dataclasses.replace(weights, follow_up=wrong)
+    with pytest.raises(HeadWeightsError, match="NaN or infinity"):
+        FollowUp(np.full((1, 1), np.nan, np.float32), 1.0, CHUNK)
+    with pytest.raises(HeadWeightsError, match="expected 5 finite"):
+        FollowUp(np.zeros((1, 1), np.float32), 1.0, (1.0,))
