@@ -1,8 +1,12 @@
-"""Prune and generate, beside generating from the full context: the same model does both."""
+"""Prune and generate, beside generating from the full context: the same model does both.
+
+Pruned without a limit, as the shipped weights come.
+"""
 
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,7 +25,6 @@ from at2_rag_evals.tables import Cell, Table
 SIZES = (10, 20)
 """Chunks of a context."""
 
-TOP_K = 3
 FULL = "full context"
 COLD, WARM = "pruned, cold", "pruned, warm"
 
@@ -35,12 +38,14 @@ class GenerationTime:
         case: `FULL`, `COLD` (every chunk read in the call) or `WARM` (states in memory).
         ratio: To the full context's time, by round.
         seconds: Wall clock, pruning included.
+        kept: Mean number of chunks that the answer is from.
     """
 
     chunks: int
     case: str
     ratio: Spread
     seconds: Spread
+    kept: float
 
 
 def time_generation(
@@ -68,7 +73,8 @@ def time_generation(
             for name, pruner in pruners.items()
         }
         samples = list(time_cases(cases, prompts=len(asked), repeats=repeats, seed=seed))
-        found += [_summary(samples, size, name) for name in cases]
+        kept = statistics.fmean(len(warm.prune(own.query, own.chunks).kept) for own in asked)
+        found += [_summary(samples, size, name, size if name == FULL else kept) for name in cases]
     return found
 
 
@@ -77,7 +83,7 @@ def generation_record(times: Sequence[GenerationTime], *, tokens: int) -> dict[s
     rows = [
         {**asdict(own), "met": None if own.case == FULL else own.ratio.median < 1} for own in times
     ]
-    return {"new_tokens": tokens, "top_k": TOP_K, "rows": rows}
+    return {"new_tokens": tokens, "rows": rows}
 
 
 def generation_table(record: Mapping[str, Any]) -> Table:
@@ -86,6 +92,7 @@ def generation_table(record: Mapping[str, Any]) -> Table:
         [
             Cell(str(own["chunks"])),
             Cell(own["case"]),
+            Cell(f"{own['kept']:.1f}"),
             Cell(in_milliseconds(own["seconds"]["median"])),
             Cell(
                 "1"
@@ -96,8 +103,8 @@ def generation_table(record: Mapping[str, Any]) -> Table:
         ]
         for own in record["rows"]
     ]
-    header = [Cell(text) for text in ("chunks", "context", "ms", "ratio", "quartiles")]
-    title = f"Answers of {record['new_tokens']} tokens, top {record['top_k']} of the chunks"
+    header = [Cell(text) for text in ("chunks", "context", "kept", "ms", "ratio", "quartiles")]
+    title = f"Answers of {record['new_tokens']} tokens"
     return Table(title, header, rows)
 
 
@@ -120,7 +127,7 @@ def _answer(
     def run(number: int) -> Mapping[str, float]:
         query, chunks = prompts[number].query, prompts[number].chunks
         if pruner is not None:
-            result = pruner.prune(query, chunks, top_k=TOP_K)
+            result = pruner.prune(query, chunks)
             chunks = tuple(scored.chunk for scored in result.kept)
         layout = layouts.joint(query, chunks)
         ids = torch.tensor([[*layout.input_ids, *layouts.bridge_ids]])
@@ -138,10 +145,10 @@ def _answer(
     return run
 
 
-def _summary(samples: Sequence[Sample], size: int, case: str) -> GenerationTime:
-    seconds = [sample.seconds for sample in samples if sample.case == case]
+def _summary(samples: Sequence[Sample], size: int, case: str, kept: float) -> GenerationTime:
+    own = [sample for sample in samples if sample.case == case]
     ratio = Spread.of(ratios(samples, case, reference=FULL))
-    return GenerationTime(size, case, ratio, Spread.of(seconds))
+    return GenerationTime(size, case, ratio, Spread.of([one.seconds for one in own]), kept)
 
 
 def _quartiles(spread: Mapping[str, float]) -> str:

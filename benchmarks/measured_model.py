@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from at2_rag.calibration import Calibration
 from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.features import FeatureSpec, Pass
@@ -32,6 +33,7 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
 }
 """Names of head weights, with what stands in where none of that name are shipped for the model: the
 passes, and the share of the layers in use."""
+_STAND_IN_CHUNK, _STAND_IN_CALL = (0.0, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ class MeasuredModel:
         """Return the head weights of a name, with the name or "stand-in".
 
         Those shipped for this model, where there are any. Otherwise a stand-in: zeros over as
-        large a share of the layers. Time and memory depend on the passes and the layers, not on
-        the numbers.
+        large a share of the layers, calibrated so that one chunk is kept of ten. Time and memory
+        depend on the passes and the layers, not on the numbers.
         """
         if readout in shipped_names():
             weights = HeadWeights.shipped(readout)
@@ -82,7 +84,12 @@ class MeasuredModel:
         passes, share = _STAND_INS[readout]
         layers = max(1, round(share * config.num_hidden_layers))
         zeros = np.zeros((len(passes), layers, config.num_attention_heads), dtype=np.float32)
-        return STAND_IN, HeadWeights(zeros, 0.0, FeatureSpec("log_ratio", passes))
+        return STAND_IN, HeadWeights(
+            zeros,
+            0.0,
+            FeatureSpec("log_ratio", passes),
+            calibration=Calibration(zeros, 0.0, _STAND_IN_CHUNK, _STAND_IN_CALL),
+        )
 
 
 def load(subject: Subject) -> MeasuredModel:

@@ -91,6 +91,7 @@ def test_answers_from_pruned_contexts_are_held_against_those_from_full_ones(
         full = row["case"] == "full context"
         assert row["met"] is (None if full else row["ratio"]["median"] < 1)
         assert not full or row["ratio"]["median"] == 1
+        assert row["kept"] == row["chunks"] if full else 1 <= row["kept"] < row["chunks"]
 
 
 def test_ablations_run_in_one_of_seven_rounds_and_are_held_against_our_time(
