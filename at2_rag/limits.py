@@ -16,7 +16,7 @@ Order: TypeAlias = Literal["score", "original"]
 DEFAULT_MAX_OVERLAP = 0.9
 """Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
 
-DEFAULT_TOLERANCE = 0.5
+DEFAULT_TOLERANCE = 0.8
 """What calibrated scores are held against where no limit is given, see `select`."""
 
 UNSUPPORTED_BELOW = 0.5

@@ -37,6 +37,12 @@ class Budget:
         return f"top {self.top_k}" if self.top_k is not None else f"{self.max_tokens} tokens"
 
 
-def adaptive_name(tolerance: float | None) -> str:
-    """Return the name of at2_rag without a budget, with a tolerance or None for the default."""
-    return "at2_adaptive" if tolerance is None else f"at2_adaptive_{tolerance:g}"
+def adaptive_name(tolerance: float | None, *, follow_up: bool = False) -> str:
+    """Return the name of at2_rag without a budget.
+
+    Args:
+        tolerance: Its tolerance; None for the default.
+        follow_up: Whether it asks again beside the best chunk.
+    """
+    name = "at2_adaptive_follow_up" if follow_up else "at2_adaptive"
+    return name if tolerance is None else f"{name}_{tolerance:g}"

@@ -34,6 +34,7 @@ MORE_PRUNERS = (
     "bm25_unstemmed",
     "bm25_minilm",
     "at2_adaptive",
+    "at2_adaptive_follow_up",
     "at2_joint",
     "heads_8",
     "heads_16",
@@ -127,6 +128,9 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="X",
     help="Also judge at2_rag without a budget but this tolerance, as the pruner at2_adaptive_X. "
     "May be repeated.",
+)
+@click.option(
+    "--follow-up", is_flag=True, help="Let those of --tolerance ask again beside the best chunk."
 )
 @click.option(
     "--generator",
@@ -227,6 +231,7 @@ def qa(
     top_k: tuple[int, ...],
     max_tokens: tuple[int, ...],
     tolerances: tuple[float, ...],
+    follow_up: bool,
     generators: tuple[str, ...],
     limit: int | None,
     seed: int,
@@ -270,6 +275,7 @@ def qa(
         top_k=top_k,
         max_tokens=max_tokens,
         tolerances=tuple(dict.fromkeys(tolerances)),
+        follow_up=follow_up,
         generators=tuple(dict.fromkeys(generators)),
         limit=limit,
         seed=seed,

@@ -26,6 +26,7 @@ class QARequest:
     top_k: tuple[int, ...] = ()
     max_tokens: tuple[int, ...] = ()
     tolerances: tuple[float, ...] = ()
+    follow_up: bool = False
     generators: tuple[str, ...] = ("default",)
     limit: int | None = None
     seed: int = 0
@@ -44,7 +45,9 @@ class QARequest:
     @property
     def judged(self) -> tuple[str, ...]:
         """All pruners' names, in the report's order."""
-        adaptive = map(adaptive_name, self.tolerances)
+        adaptive = [
+            adaptive_name(tolerance, follow_up=self.follow_up) for tolerance in self.tolerances
+        ]
         return (*with_named(self.pruners, self.weights), *adaptive)
 
     @property
@@ -66,6 +69,7 @@ class QARequest:
             limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
             parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
         parts += [f"--tolerance {tolerance:g}" for tolerance in self.tolerances]
+        parts += ["--follow-up"] if self.follow_up else []
         parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]

@@ -17,7 +17,14 @@ from at2_rag_evals.qa.pruners.base import Limit, Pruned
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 from at2_rag_evals.record_store import RecordStore
 
-_CHOOSING_MODULES = ("calibration", "limits", "redundancy", "retrieval_prior", "selection")
+_CHOOSING_MODULES = (
+    "calibration",
+    "follow_up",
+    "limits",
+    "redundancy",
+    "retrieval_prior",
+    "selection",
+)
 
 
 class AT2AdaptivePruner(AT2Ranker):
@@ -30,6 +37,7 @@ class AT2AdaptivePruner(AT2Ranker):
         head_weights: As of `AT2Ranker`; they have to be calibrated.
         name: What the report calls the pruner.
         tolerance: The pruner's; None for its default.
+        follow_up: Whether the question is asked again beside the best chunk.
         folder: Where it is stored what is kept; None to remember for this run only.
     """
 
@@ -43,16 +51,18 @@ class AT2AdaptivePruner(AT2Ranker):
         head_weights: str | None = None,
         name: str = "at2_adaptive",
         tolerance: float | None = None,
+        follow_up: bool = False,
         folder: Path | None = None,
     ) -> None:
         super().__init__(model, head_weights=head_weights, remember=False)
         self.name = name
-        self._tolerance = tolerance
+        self._tolerance, self._follow_up = tolerance, follow_up
         modules = (*SCORING_MODULES, *_CHOOSING_MODULES)
         self.settings = {
             **self.settings,
             **model_record(self._model, modules),
             "tolerance": tolerance,
+            "follow_up": follow_up,
         }
         self._store: RecordStore[Pruned] = RecordStore(
             self, folder, to_record=_to_record, from_record=_from_record
@@ -82,7 +92,11 @@ class AT2AdaptivePruner(AT2Ranker):
         start = time.perf_counter()
         try:
             result = self._pruner.prune(
-                item.query, item.chunks, tolerance=self._tolerance, order=limit.order
+                item.query,
+                item.chunks,
+                tolerance=self._tolerance,
+                order=limit.order,
+                follow_up=self._follow_up,
             )
         except AT2Error as error:
             raise ScoringError(

@@ -80,16 +80,16 @@ def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
     """Return the names of all pruners, those of named head weights included."""
     named = tuple(own.name for own in options.ranker.weights)
     rankers = tuple(name for name in SYSTEMS if name not in _NO_PRUNERS)
-    adaptive = map(adaptive_name, (None, *options.tolerances))
+    adaptive = (name for name, _, _ in _adaptive_kinds(options))
     return (*_OTHERS, *rankers, *adaptive, *HEAD_COUNTS, *PEERS, *named)
 
 
 def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], EvidenceHeads]) -> Pruner:
     if name in _OTHERS:
         return _OTHERS[name](options)
-    for tolerance in (None, *options.tolerances):
-        if name == adaptive_name(tolerance):
-            return _adaptive(tolerance, options)
+    for own, tolerance, follow_up in _adaptive_kinds(options):
+        if name == own:
+            return _adaptive(name, tolerance, follow_up, options)
     if name in PEERS:
         return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
@@ -98,14 +98,26 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
     return RankingPruner(make_ranker(name, options.ranker), folder=options.folder)
 
 
-def _adaptive(tolerance: float | None, options: PrunerOptions) -> Pruner:
+def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, bool]]:
+    """Return the names of at2_rag without a budget, each with its tolerance and follow-up."""
+    return [
+        (adaptive_name(tolerance, follow_up=follow_up), tolerance, follow_up)
+        for tolerance in (None, *options.tolerances)
+        for follow_up in (False, True)
+    ]
+
+
+def _adaptive(
+    name: str, tolerance: float | None, follow_up: bool, options: PrunerOptions
+) -> Pruner:
     from at2_rag_evals.qa.pruners.at2_adaptive import AT2AdaptivePruner  # imports transformers
 
     return AT2AdaptivePruner(
         options.ranker.model,
         head_weights=options.ranker.head_weights,
-        name=adaptive_name(tolerance),
+        name=name,
         tolerance=tolerance,
+        follow_up=follow_up,
         folder=options.folder,
     )
 
