@@ -13,6 +13,7 @@ import torch
 from at2_rag.calibration import Calibration
 from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError
+from at2_rag.follow_up import FollowUp
 from at2_rag.limits import Order
 from at2_rag.pruner import AT2Pruner
 from at2_rag.training.examples import Example
@@ -180,7 +181,8 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
     folder = str(scoring_folder)
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
     spread = Calibration(plain.weight, 0.0, (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 1.0))
-    calibrated = replace(plain, calibration=spread, score_scale="logit")
+    again = FollowUp(-plain.weight[0], 0.0, (0.0, 1.0, 0.0, 1.0))
+    calibrated = replace(plain, calibration=spread, score_scale="logit", follow_up=again)
     calibrated.save(tmp_path / "weights")
     ours = AT2Pruner.from_pretrained(folder, head_weights=calibrated)
     item = make_item("a", "-g--g")
@@ -189,9 +191,10 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
         folder=tmp_path / "scores",
         tolerances=(1.5,),
     )
-    names = ["at2_adaptive", "at2_adaptive_1.5"]
-    for pruner, tolerance in zip(make_pruners(names, options), (None, 1.5), strict=True):
-        expected = ours.prune(item.query, item.chunks, tolerance=tolerance).kept
+    names = ["at2_adaptive", "at2_adaptive_1.5", "at2_adaptive_follow_up_1.5"]
+    kinds = [(None, False), (1.5, False), (1.5, True)]
+    for pruner, (tolerance, asks) in zip(make_pruners(names, options), kinds, strict=True):
+        expected = ours.prune(item.query, item.chunks, tolerance=tolerance, follow_up=asks).kept
         assert 0 < len(expected) < 5
         one = pruner.prune(item, limit(top_k=1))
         assert one.kept == tuple(own.index for own in expected)
@@ -199,7 +202,7 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
         assert in_order.kept == tuple(sorted(one.kept))
         assert not pruner.budgeted and pruner.ordered
     before = {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
-    assert len(before) == 2
+    assert len(before) == 3
     for pruner in make_pruners(names, options):
         pruner.prune(item, limit(top_k=1))
     assert before == {path: path.read_bytes() for path in before}
