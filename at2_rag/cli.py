@@ -150,6 +150,11 @@ def main() -> None:
     help="Let the retriever's ranks weigh in: by the chunks' retrieval_score, or by their order.",
 )
 @click.option(
+    "--follow-up",
+    is_flag=True,
+    help="Ask again beside the best chunk, for answers that take two.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -205,6 +210,7 @@ def prune(
     keep_duplicates: bool,
     on_unsupported: OnUnsupported,
     prior: Prior | None,
+    follow_up: bool,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
@@ -266,6 +272,7 @@ def prune(
             max_overlap=None if keep_duplicates else max_overlap,
             on_unsupported=on_unsupported,
             prior=prior,
+            follow_up=follow_up,
             **limits,
         )
     if as_json:

@@ -67,21 +67,13 @@ class SourceScorer:
         self._prefix_lock = threading.Lock()
         self._turns = Turns()
 
-    def chunks(
-        self,
-        query: str,
-        chunks: Sequence[Chunk],
-        watch: Stopwatch,
-        *,
-        prior: Floats | None = None,
-    ) -> ChunkScores:
+    def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> ChunkScores:
         """Return what a reading says of chunks; without any there is none.
 
         Args:
             query: The question.
             chunks: The chunks.
             watch: Takes the time of each stage.
-            prior: Their prior terms, [S]; None for none.
 
         Raises:
             PromptTooLongError: If the question (in joint reading: the prompt) exceeds the model's
@@ -90,7 +82,7 @@ class SourceScorer:
         """
         if not chunks:
             return ChunkScores(np.zeros(0))
-        return self.read([self.lay_out(query, chunks, watch)], watch, priors=[prior])[0]
+        return self.read([self.lay_out(query, chunks, watch)], watch, priors=[None])[0]
 
     def lay_out(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> PromptLayout:
         """Lay out a question with its chunks.

@@ -65,6 +65,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         prior: Let the retriever's ranks weigh in: `"order"` if the documents stand in its order,
             best first, `"score"` to rank them by the number in `metadata[score_key]`.
         score_key: Metadata key of the retriever's score, larger is better.
+        follow_up: Ask again beside the best document, for answers that take two.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -85,6 +86,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
     score_key: str = "score"
+    follow_up: bool = False
     title_key: str | None = "title"
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ def pruning_runnable(
     on_unsupported: OnUnsupported = "flag",
     prior: Prior | None = None,
     score_key: str = "score",
+    follow_up: bool = False,
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -58,6 +59,7 @@ def pruning_runnable(
         on_unsupported=on_unsupported,
         prior=prior,
         score_key=score_key,
+        follow_up=follow_up,
         title_key=title_key,
     )
 

@@ -68,6 +68,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             `metadata["supported"]` (hidden) tells how likely it is that any node helps.
         prior: Let the retriever's ranks weigh in: `"score"` by the nodes' scores (larger is
             better), `"order"` as they stand, best first.
+        follow_up: Ask again beside the best node, for answers that take two.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.
     """
@@ -87,6 +88,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
+    follow_up: bool = False
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 

@@ -10,6 +10,7 @@ import pytest
 from at2_rag import AT2Pruner
 from at2_rag.calibration import Calibration
 from at2_rag.chunks import Prior
+from at2_rag.follow_up import FollowUp
 from tests.integrations.frameworks import FRAMEWORKS, Framework
 from tests.integrations.test_adapter_contract import PASSAGES, QUERY
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -34,6 +35,7 @@ def calibrated() -> AT2Pruner:
         weights,
         calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         prior_weight=0.8,
+        follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
     return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights)
 
@@ -64,3 +66,16 @@ def test_without_a_limit_calibrated_weights_decide(
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
     assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected.kept]
     assert all(framework.metadata(own)["supported"] == expected.supported for own in kept)
+
+
+def test_the_question_is_asked_again(
+    framework: Framework, items: list[Any], calibrated: AT2Pruner
+) -> None:
+    chunks = [passage.chunk for passage in PASSAGES]
+    expected = calibrated.prune(QUERY, chunks, top_k=4, follow_up=True).kept
+    assert expected != calibrated.prune(QUERY, chunks, top_k=4).kept
+    adapter = framework.adapter(pruner=calibrated, top_n=4, follow_up=True)
+    kept = framework.prune(adapter, QUERY, items)
+    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
+    found = [framework.score(own) for own in kept]
+    assert found == pytest.approx([own.relevance for own in expected])
