@@ -132,8 +132,8 @@ class Calibration:
         """Return the outcome, and slopes and constants by their names, JSON-ready."""
         return {
             "outcome": self.outcome,
-            "chunk": dict(zip((*CHUNK_TERMS, "constant"), self.chunk, strict=True)),
-            "call": dict(zip((*CALL_TERMS, "constant"), self.call, strict=True)),
+            "chunk": by_name(self.chunk, CHUNK_TERMS),
+            "call": by_name(self.call, CALL_TERMS),
         }
 
     @classmethod
@@ -146,8 +146,8 @@ class Calibration:
             HeadWeightsError: If the numbers are of another form.
         """
         try:
-            chunk = tuple(float(numbers["chunk"][name]) for name in (*CHUNK_TERMS, "constant"))
-            call = tuple(float(numbers["call"][name]) for name in (*CALL_TERMS, "constant"))
+            chunk = in_order(numbers["chunk"], CHUNK_TERMS)
+            call = in_order(numbers["call"], CALL_TERMS)
         except (KeyError, TypeError, ValueError) as error:
             kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
             raise HeadWeightsError(
@@ -155,6 +155,20 @@ class Calibration:
                 "again with `at2-rag calibrate`"
             ) from error
         return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
+
+
+def by_name(numbers: tuple[float, ...], terms: tuple[str, ...]) -> dict[str, float]:
+    """Return the slopes of terms, and the constant, by their names."""
+    return dict(zip((*terms, "constant"), numbers, strict=True))
+
+
+def in_order(named: Any, terms: tuple[str, ...]) -> tuple[float, ...]:
+    """Return what `by_name` gave in order again.
+
+    Raises:
+        KeyError: If one is missing; TypeError or ValueError if it isn't of that form.
+    """
+    return tuple(float(named[name]) for name in (*terms, "constant"))
 
 
 def logistic(terms: Floats, numbers: tuple[float, ...]) -> Floats:

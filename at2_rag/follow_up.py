@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.calibration import CHUNK_TERMS, RISING, ChunkScores, chunk_terms, logistic
+from at2_rag.calibration import (
+    CHUNK_TERMS,
+    RISING,
+    ChunkScores,
+    by_name,
+    chunk_terms,
+    in_order,
+    logistic,
+)
 from at2_rag.chunks import Chunk
 from at2_rag.errors import HeadWeightsError
 
@@ -77,10 +85,7 @@ class FollowUp:
 
     def numbers(self) -> dict[str, Any]:
         """Return slopes and constant by their names, JSON-ready."""
-        return {
-            "first_score": self.score,
-            "chunk": dict(zip((*CHUNK_TERMS, "constant"), self.chunk, strict=True)),
-        }
+        return {"first_score": self.score, "chunk": by_name(self.chunk, CHUNK_TERMS)}
 
     @classmethod
     def from_parts(cls, numbers: Any, weight: npt.NDArray[np.float32]) -> FollowUp:
@@ -90,7 +95,7 @@ class FollowUp:
             HeadWeightsError: If the numbers are of another form.
         """
         try:
-            chunk = tuple(float(numbers["chunk"][name]) for name in (*CHUNK_TERMS, "constant"))
+            chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             score = float(numbers["first_score"])
         except (KeyError, TypeError, ValueError) as error:
             kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
@@ -105,6 +110,21 @@ def follow_up_question(query: str, best: Chunk) -> str:
     """Return the question with the best chunk after it, cut to `MOST_WORDS`."""
     words = best.rendered.split(maxsplit=MOST_WORDS)[:MOST_WORDS]
     return f"{query}\n{' '.join(words)}"
+
+
+def second_scores(first: Floats, best: int, second: Floats) -> Floats:
+    """Return a call's scores [S] after the second reading.
+
+    Args:
+        first: [S], the first scores.
+        best: The place of the best chunk, which stays first.
+        second: [S - 1], the second scores of the others, in order.
+    """
+    others = np.arange(len(first)) != best
+    scores = first.copy()
+    scores[others] = divided_anew(first[others], second)
+    scores[best] = max(scores[best], scores[others].max() + _BESIDE)
+    return scores
 
 
 def divided_anew(first: Floats, second: Floats) -> Floats:
@@ -122,9 +142,7 @@ def after_follow_up(read: ChunkScores, best: int, second: Floats, own: FollowUp)
         own: What makes probabilities of them.
     """
     others = np.arange(len(read.scores)) != best
-    scores = read.scores.copy()
-    scores[others] = divided_anew(read.scores[others], second)
-    scores[best] = max(scores[best], scores[others].max() + _BESIDE)
+    scores = second_scores(read.scores, best, second)
     if read.probabilities is None or read.evidence is None:
         return ChunkScores(scores, supported=read.supported)
     likely = read.probabilities.copy()

@@ -16,6 +16,9 @@ Order: TypeAlias = Literal["score", "original"]
 DEFAULT_MAX_OVERLAP = 0.9
 """Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
 
+DEFAULT_TOP_K = 3
+"""Chunks that adapters keep where no limit is given and scores aren't calibrated."""
+
 DEFAULT_TOLERANCE = 0.8
 """What calibrated scores are held against where no limit is given, see `select`."""
 
@@ -42,6 +45,17 @@ OPTIONS = (
 def has_limit(options: Mapping[str, Any]) -> bool:
     """Tell whether options of a pruning, by their names, hold a limit."""
     return any(options.get(name) is not None for name in LIMITS)
+
+
+def or_default(options: Mapping[str, Any], *, calibrated: bool) -> dict[str, Any]:
+    """Return options of a pruning with `DEFAULT_TOP_K` where a limit is needed and none is given.
+
+    Args:
+        options: Arguments of `AT2Pruner.prune` by their names.
+        calibrated: Whether scores will be, which can do without a limit.
+    """
+    needed = not (calibrated or has_limit(options))
+    return {**options, "top_k": DEFAULT_TOP_K} if needed else dict(options)
 
 
 def check_limits(

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap
 
-from at2_rag.calibration import RISING, ChunkScores, chunk_terms
+from at2_rag.calibration import RISING, chunk_terms
 from at2_rag.errors import InputError
-from at2_rag.follow_up import FollowUp, after_follow_up, divided_anew
+from at2_rag.follow_up import FollowUp, divided_anew, second_scores
 from at2_rag.training.calibration_fit import PENALTY, logistic_fit
 from at2_rag.training.fit import LinearFit, fit_listwise
 from at2_rag.training.losses import ListwiseData
@@ -128,14 +128,12 @@ def judge_follow_up(calls: Sequence[FollowedCall]) -> list[FollowUpFigures]:
     Args:
         calls: As in `fit_follow_up`.
     """
-    nothing = (0.0,) * 4
     found: dict[str, list[tuple[bool, bool]]] = {}
     for own, second in zip(calls, out_of_fold_second(calls), strict=True):
         if 2 <= own.gold.sum() <= TOP:
-            plain = FollowUp(np.zeros((1, 1), np.float32), 1.0, nothing)
-            after = after_follow_up(ChunkScores(own.scores), own.best, second, plain)
+            after = second_scores(own.scores, own.best, second)
             found.setdefault(own.source, []).append(
-                (_all_gold(own.scores, own.gold), _all_gold(after.scores, own.gold))
+                (_all_gold(own.scores, own.gold), _all_gold(after, own.gold))
             )
     every = [pair for own in found.values() for pair in own]
     groups = {**dict(sorted(found.items())), **({"every source": every} if every else {})}

@@ -19,12 +19,10 @@ from at2_rag.limits import (
     Order,
     Unit,
     check_limits,
-    has_limit,
+    or_default,
 )
 from at2_rag.pruner import AT2Pruner
 from langchain_at2_rag.documents import as_chunk, kept_documents
-
-DEFAULT_TOP_N = 3
 
 
 class AT2DocumentCompressor(BaseDocumentCompressor):
@@ -129,9 +127,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
     def _limits(self, *, calibrated: bool) -> dict[str, Any]:
         options = {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
-        if not (calibrated or has_limit(options)):
-            options["top_k"] = DEFAULT_TOP_N
-        return options
+        return or_default(options, calibrated=calibrated)
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
         score_key = self.score_key if self.prior == "score" else None

@@ -19,13 +19,11 @@ from at2_rag.limits import (
     Order,
     Unit,
     check_limits,
-    has_limit,
+    or_default,
 )
 from at2_rag.pruner import AT2Pruner
 from llama_index_at2_rag.nodes import as_chunk, kept_nodes
 from llama_index_at2_rag.rerank_events import rerank_events
-
-DEFAULT_TOP_N = 3
 
 
 class AT2NodePostprocessor(BaseNodePostprocessor):
@@ -130,9 +128,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
 
     def _limits(self, *, calibrated: bool) -> dict[str, Any]:
         options = {"top_k": self.top_n, **{name: getattr(self, name) for name in OPTIONS}}
-        if not (calibrated or has_limit(options)):
-            options["top_k"] = DEFAULT_TOP_N
-        return options
+        return or_default(options, calibrated=calibrated)
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
         return [as_chunk(own, self.title_key, apart=self.unit == "sentence") for own in nodes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -114,6 +115,12 @@ class AT2Ranker:
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
         """Score the chunks with the pruner."""
         return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+
+    def _scores_of_pruning(self, query: str, chunks: Sequence[Chunk], **how: Any) -> ChunkScores:
+        """Score the chunks as a pruning that drops none does; `how` as of `AT2Pruner.prune`."""
+        result = self._pruner.prune(query, chunks, top_k=len(chunks), max_overlap=None, **how)
+        scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
+        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
 
     def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
         """Score the sentences of the chunks within their chunks, one score a sentence."""

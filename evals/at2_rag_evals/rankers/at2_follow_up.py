@@ -30,8 +30,4 @@ class AT2FollowUpRanker(AT2Ranker):
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
         """Score the chunks with the pruner."""
-        result = self._pruner.prune(
-            query, chunks, follow_up=True, top_k=len(chunks), max_overlap=None
-        )
-        scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
-        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
+        return self._scores_of_pruning(query, chunks, follow_up=True)

@@ -54,6 +54,4 @@ class AT2PriorRanker(AT2Ranker):
             replace(chunk, retrieval_score=score)
             for chunk, score in zip(chunks, known.scores, strict=True)
         ]
-        result = self._pruner.prune(query, given, prior="score", top_k=len(given), max_overlap=None)
-        scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
-        return ChunkScores(tuple(scores[place] for place in range(len(given))))
+        return self._scores_of_pruning(query, given, prior="score")

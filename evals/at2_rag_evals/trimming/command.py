@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import click
 import numpy as np
 from rich.console import Console
 
-from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.errors import DataError
 from at2_rag.model_hub import DEFAULT_MODEL
 from at2_rag.model_loading import preferred_dtype
@@ -110,7 +110,7 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
         )
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        pruner = _pruner(request, shared_states())
+        pruner = _pruner(request)
         progress("loading the model", 1, 1)
         trimmed = judge_trimming(
             pruner,
@@ -135,14 +135,14 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
     console.print(NOTE, style="dim", markup=False, highlight=False)
 
 
-def _pruner(request: TrimmingRequest, states: ChunkStateStore) -> AT2Pruner:
+def _pruner(request: TrimmingRequest) -> AT2Pruner:
     device = eval_device()
     return AT2Pruner.from_pretrained(
         request.model or DEFAULT_MODEL,
         head_weights=request.head_weights,
         device=device,
         dtype=preferred_dtype(device),
-        chunk_states=states,
+        chunk_states=shared_states(),
     )
 
 
@@ -194,9 +194,7 @@ def _table(figures: TrimmingFigures) -> Table:
 
 
 def _items(items: ItemSet) -> Table:
-    counts: dict[str, int] = {}
-    for item in items.items:
-        counts[item.source] = counts.get(item.source, 0) + 1
+    counts = Counter(item.source for item in items.items)
     return items_table(items.name, counts, items.left_out)
 
 

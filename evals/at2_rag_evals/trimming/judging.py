@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from at2_rag.chunks import PruneResult
+from at2_rag.chunks import DEFAULT_ELLIPSIS, PruneResult
 from at2_rag.pruner import AT2Pruner
 from at2_rag.training.answers import contains_answer, findable_answers, normalise
 from at2_rag.training.examples import Example
@@ -90,17 +90,17 @@ def _judged(item: Example, whole: PruneResult, cut: PruneResult) -> Trimmed:
         sentence_tokens=cut.tokens_after,
         in_chunks=contains_answer(normalise(whole.context), answers),
         in_sentences=contains_answer(normalise(cut.context), answers),
-        verbatim=all(_is_verbatim(own.text, own.kept_text, own.spans) for own in cut.kept),
+        verbatim=all(is_verbatim(own.text, own.kept_text, own.spans) for own in cut.kept),
     )
 
 
-def _is_verbatim(text: str, kept: str, spans: Sequence[tuple[int, int]] | None) -> bool:
+def is_verbatim(text: str, kept: str, spans: Sequence[tuple[int, int]] | None) -> bool:
     """Tell whether kept text is the parts of a text in turn, but for what stands between them."""
     place = 0
     for start, end in [(0, len(text))] if spans is None else spans:
         part = text[start:end]
         found = kept.find(part, place)
-        if found < 0 or kept[place:found].strip() not in ("", "…"):
+        if found < 0 or kept[place:found].strip() not in ("", DEFAULT_ELLIPSIS):
             return False
         place = found + len(part)
     return place == len(kept)

@@ -13,7 +13,7 @@ from at2_rag.errors import DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.training.examples import Example
 from at2_rag_evals.cli import eval_group
-from at2_rag_evals.trimming.judging import _is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
 from tests.evals.labelled_items import write_items
 
 TEXTS = [
@@ -59,12 +59,12 @@ def test_both_ways_are_read_for_the_answer(pruner: AT2Pruner) -> None:
 
 def test_what_is_no_longer_the_text_is_seen() -> None:
     text = "One two. Three four. Five."
-    assert _is_verbatim(text, text, None)
-    assert _is_verbatim(text, "One two. … Five.", [(0, 8), (21, 26)])
-    assert not _is_verbatim(text, "One two. … Six.", [(0, 8), (21, 26)])
-    assert not _is_verbatim(text, "One two. and Five.", [(0, 8), (21, 26)])
-    assert not _is_verbatim(text, "One two. … Five. More", [(0, 8), (21, 26)])
-    assert not _is_verbatim(text, "One two.", None)
+    assert is_verbatim(text, text, None)
+    assert is_verbatim(text, "One two. … Five.", [(0, 8), (21, 26)])
+    assert not is_verbatim(text, "One two. … Six.", [(0, 8), (21, 26)])
+    assert not is_verbatim(text, "One two. and Five.", [(0, 8), (21, 26)])
+    assert not is_verbatim(text, "One two. … Five. More", [(0, 8), (21, 26)])
+    assert not is_verbatim(text, "One two.", None)
 
 
 def test_items_without_an_answer_to_find_are_left_out() -> None:

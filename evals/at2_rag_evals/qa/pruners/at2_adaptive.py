@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.training.examples import Example
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
+from at2_rag_evals.qa.pruners.ranking import prepare_for_one
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 from at2_rag_evals.record_store import RecordStore
 
@@ -77,16 +76,11 @@ class AT2AdaptivePruner(AT2Ranker):
         """
         key = f"{content_hash(item.query, item.chunks)} {limit.order}"
         if key not in self._store:
-            self._prepare_once()
+            if not self._ready:
+                prepare_for_one(self)
+                self._ready = True
             self._store.add(key, self._prune(item, limit))
         return self._store[key]
-
-    def _prepare_once(self) -> None:
-        if not self._ready:
-            threads = torch.get_num_threads()
-            self.prepare()
-            torch.set_num_threads(threads)
-            self._ready = True
 
     def _prune(self, item: Example, limit: Limit) -> Pruned:
         start = time.perf_counter()

@@ -79,9 +79,7 @@ class RankingPruner:
 
     def _prepare(self) -> None:
         if not self._ready:
-            threads = torch.get_num_threads()
-            self._ranker.prepare()
-            torch.set_num_threads(threads)  # rankers read many items at a time, one thread each
+            prepare_for_one(self._ranker)
             self._ready = True
 
     def _score(self, item: Example) -> ScoredItem:
@@ -97,6 +95,16 @@ class RankingPruner:
                 f"{place}: {len(result.scores)} scores for {len(item.chunks)} chunks"
             )
         return ScoredItem(result, seconds)
+
+
+def prepare_for_one(ranker: Ranker) -> None:
+    """Load a ranker and leave torch's threads as they are.
+
+    Rankers read many items at a time, with one thread each; here one item is pruned at a time.
+    """
+    threads = torch.get_num_threads()
+    ranker.prepare()
+    torch.set_num_threads(threads)
 
 
 def best_within(
