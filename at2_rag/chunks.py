@@ -35,7 +35,8 @@ class Chunk:
         id: The caller's identifier; never interpreted.
         metadata: Anything the caller wants to find again; never interpreted.
         retrieval_score: What the retriever gave it, on any scale, larger is better (turn the sign
-            of distances); None or NaN where that isn't known. Read with `prior="score"` only.
+            of distances); None or NaN where that isn't known. Read with `prior="score"` and
+            `prior="cosine"` only.
     """
 
     text: str
@@ -52,8 +53,9 @@ class Chunk:
 
 ChunkLike: TypeAlias = str | Mapping[str, Any] | Chunk
 
-Prior: TypeAlias = Literal["score", "order"]
-"""Where the retriever's ranks come from: the chunks' `retrieval_score`, or their order."""
+Prior: TypeAlias = Literal["score", "order", "cosine"]
+"""What of the retriever weighs in: ranks by the chunks' `retrieval_score`, or by their order, or
+the `retrieval_score` itself, a cosine of embeddings."""
 
 
 def as_chunk(value: ChunkLike, index: int) -> Chunk:

@@ -147,7 +147,8 @@ def main() -> None:
 @click.option(
     "--prior",
     type=click.Choice(get_args(Prior)),
-    help="Let the retriever's ranks weigh in: by the chunks' retrieval_score, or by their order.",
+    help="Let the retriever weigh in: ranks by the chunks' retrieval_score, or by their order, or "
+    "retrieval_score as a cosine of embeddings.",
 )
 @click.option(
     "--follow-up",

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from at2_rag.calibration import Calibration
+from at2_rag.chunks import Prior
 from at2_rag.errors import (
     AT2Error,
     HeadWeightsError,
@@ -42,6 +43,8 @@ EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
 
 FOLLOW_UP = "follow_up_weight"
 """Name of the follow-up weights' tensor."""
+
+_PRIORS = ("prior_weight", "cosine_weight")
 
 TargetRule = Literal["question", "answer"]
 """Whose attention the weights are for: the question's tokens', or that of the places that predict
@@ -76,13 +79,14 @@ class HeadWeights:
         target_rule: Whose attention they are for, see `TargetRule`.
         score_scale: What the scores are, see `ScoreScale`.
         calibration: Makes probabilities of the scores; None if they weren't calibrated.
-        prior_weight: What a chunk's prior term counts, see `retrieval_prior`, at least 0; None if
-            it wasn't learned.
+        prior_weight: What the retriever's reciprocal ranks count, see `retrieval_prior`, at least
+            0; None if it wasn't learned.
+        cosine_weight: What its cosines count; likewise.
         follow_up: Weights for asking again beside the best chunk; None if they weren't learned.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
-            no text, the prior's weight is below 0, or the target rule or the score scale is
+            no text, a prior's weight is below 0, or the target rule or the score scale is
             unknown.
     """
 
@@ -96,6 +100,7 @@ class HeadWeights:
     score_scale: ScoreScale = "logit"
     calibration: Calibration | None = None
     prior_weight: float | None = None
+    cosine_weight: float | None = None
     follow_up: FollowUp | None = None
 
     def __post_init__(self) -> None:
@@ -150,11 +155,12 @@ class HeadWeights:
                 f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
                 "for independent reading over as many layers and heads"
             )
-        if self.prior_weight is not None and not 0 <= self.prior_weight < np.inf:
-            raise HeadWeightsError(
-                f"the weight of the retriever's ranks is {self.prior_weight}; expected a finite "
-                "number of at least 0"
-            )
+        for what, weight in (("ranks", self.prior_weight), ("cosines", self.cosine_weight)):
+            if weight is not None and not 0 <= weight < np.inf:
+                raise HeadWeightsError(
+                    f"the weight of the retriever's {what} is {weight}; expected a finite number "
+                    "of at least 0"
+                )
 
     @property
     def layers(self) -> int:
@@ -170,6 +176,16 @@ class HeadWeights:
     def reading(self) -> Reading:
         """The reading mode the weights are for."""
         return self.spec.reading
+
+    @property
+    def prior_weights(self) -> dict[Prior, float]:
+        """What the prior terms of each kind count, as far as that was learned."""
+        learned: dict[Prior, float | None] = {
+            "score": self.prior_weight,
+            "order": self.prior_weight,
+            "cosine": self.cosine_weight,
+        }
+        return {prior: weight for prior, weight in learned.items() if weight is not None}
 
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the scores [S] of sources with the given features [S, F]."""
@@ -239,8 +255,8 @@ class HeadWeights:
             description["calibration"] = self.calibration.numbers()
         if self.follow_up is not None:
             description["follow_up"] = self.follow_up.numbers()
-        if self.prior_weight is not None:
-            description["prior_weight"] = self.prior_weight
+        for name, number in zip(_PRIORS, (self.prior_weight, self.cosine_weight), strict=True):
+            description |= {} if number is None else {name: number}
         write_whole(folder / WEIGHTS_FILE, weights)
         write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
@@ -300,7 +316,7 @@ class HeadWeights:
                 )
                 if "follow_up" in description
                 else None,
-                prior_weight=_number(description.get("prior_weight")),
+                **{name: _number(description.get(name)) for name in _PRIORS},
             )
             if weights.weight.shape != stated:
                 raise HeadWeightsError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -31,6 +31,9 @@ OnUnsupported: TypeAlias = Literal["flag", "keep_best", "keep_none"]
 Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
+
+_LEARNS: Mapping[str, str] = {"cosine": " --prior cosine"}
+"""What to add to the command that learns a prior's weight."""
 
 LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
 """Names of what bounds how much is kept; without any of them nothing says what matters enough."""
@@ -143,7 +146,7 @@ class Limits:
     Attributes:
         calibrated: Whether scores will be: without a limit they are held against a tolerance of
             `DEFAULT_TOLERANCE`.
-        prior_known: Whether the head weights have a weight for the retriever's ranks.
+        prior_weights: What the head weights make of prior terms, by their kind.
         follow_up_known: Whether they have follow-up weights.
 
     Raises:
@@ -164,32 +167,12 @@ class Limits:
     prior: Prior | None = None
     follow_up: bool = False
     calibrated: bool = False
-    prior_known: bool = False
+    prior_weights: Mapping[Prior, float] = field(default_factory=dict)
     follow_up_known: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and not has_limit(self.of_selection):
             object.__setattr__(self, "tolerance", DEFAULT_TOLERANCE)
-        for name, needed in (
-            ("tolerance", self.tolerance is not None),
-            ("on_unsupported", self.on_unsupported in ("keep_best", "keep_none")),
-        ):
-            if needed and not self.calibrated:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}, but the head weights aren't calibrated; "
-                    "leave it out, or use weights that `at2-rag calibrate` wrote"
-                )
-        if self.prior is not None and not self.prior_known:
-            raise InputError(
-                f"prior is {self.prior!r}, but the head weights have no weight for it; leave it "
-                "out, or use weights that `at2-rag calibrate` wrote from examples whose chunks "
-                "have a retrieval_score"
-            )
-        if self.follow_up and not self.follow_up_known:
-            raise InputError(
-                "follow_up was asked for, but the head weights have no weights for it; leave it "
-                "out, or use weights that `at2-rag calibrate --follow-up` wrote"
-            )
         check_limits(
             min_tokens=self.min_tokens,
             unit=self.unit,
@@ -200,6 +183,26 @@ class Limits:
             follow_up=self.follow_up,
             **self.of_selection,
         )
+        for name, needed in (
+            ("tolerance", self.tolerance is not None),
+            ("on_unsupported", self.on_unsupported in ("keep_best", "keep_none")),
+        ):
+            if needed and not self.calibrated:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, but the head weights aren't calibrated; "
+                    "leave it out, or use weights that `at2-rag calibrate` wrote"
+                )
+        if self.prior is not None and self.prior not in self.prior_weights:
+            raise InputError(
+                f"prior is {self.prior!r}, but the head weights have no weight for it; leave it "
+                f"out, or use weights that `at2-rag calibrate{_LEARNS.get(self.prior, '')}` wrote "
+                "from examples whose chunks have a retrieval_score"
+            )
+        if self.follow_up and not self.follow_up_known:
+            raise InputError(
+                "follow_up was asked for, but the head weights have no weights for it; leave it "
+                "out, or use weights that `at2-rag calibrate --follow-up` wrote"
+            )
 
     @property
     def of_selection(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
 )
-_NO_PRIOR_NOTE = "prior='score' changed nothing: no chunk has a retrieval_score."
+_NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
 _NO_TEXT_NOTE = (
     "Nothing was kept: no chunk has any text, and of a chunk without there are no sentences."
 )
@@ -64,7 +64,7 @@ class PruneRequest:
         views: The chunks as they are read.
         places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
         follow_up: Whether the question is asked again beside the best chunk.
-        prior: The chunks' prior terms, [S]; None for none.
+        prior: What the retriever adds to the chunks' scores, [S]; None for nothing.
         tokens: Tokens of all chunks as one context.
         watch: Takes the time of each stage.
 
@@ -96,7 +96,10 @@ class PruneRequest:
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
         self.follow_up = limits.follow_up and len(self.views) > 1
-        self.prior = None if limits.prior is None else prior_terms(self.views, limits.prior)
+        self.prior: Floats | None = None
+        if limits.prior is not None:
+            terms = prior_terms(self.views, limits.prior)
+            self.prior = None if terms is None else limits.prior_weights[limits.prior] * terms
         if self.views:
             with self.watch.stage("count"):
                 self.tokens = self._tokens_of(range(len(self.views)))
@@ -235,8 +238,8 @@ class PruneRequest:
                 limits["top_k"] = 1
         if self._additive and limits["keep_mass"] is not None:
             notes.append(_KEEP_MASS_NOTE)
-        if self._limits.prior == "score" and self.prior is None:
-            notes.append(_NO_PRIOR_NOTE)
+        if self._limits.prior not in (None, "order") and self.prior is None:
+            notes.append(_NO_PRIOR_NOTE.format(self._limits.prior))
         chosen = select(scores, probabilities=likely, **given, **limits)
         return replace(chosen, notes=(*chosen.notes, *notes))
 

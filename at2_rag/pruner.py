@@ -139,7 +139,7 @@ class AT2Pruner:
         )
         self._learned: dict[str, Any] = {
             "calibrated": self.calibrated,
-            "prior_known": self.head_weights.prior_weight is not None,
+            "prior_weights": self.head_weights.prior_weights,
             "follow_up_known": self.head_weights.follow_up is not None,
         }
         self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
@@ -329,8 +329,8 @@ class AT2Pruner:
             on_unsupported: What is kept where most likely no chunk holds the answer, see
                 `PruneResult.supported`: "flag" (what the limits say; a note tells), "keep_best"
                 (one at most) or "keep_none", both besides what is protected and if calibrated.
-            prior: Let the retriever's ranks weigh in, as the head weights learned to: by
-                `retrieval_score` ("score"), or as chunks stand, best first ("order").
+            prior: Let the retriever weigh in, as the head weights learned to: by ranks of
+                `retrieval_score` ("score"), or of the order ("order"), or by "cosine"s in it.
             follow_up: Ask again beside the best chunk, see `follow_up`: for answers that take two.
 
         Raises:

@@ -132,7 +132,7 @@ class SourceScorer:
         Args:
             layouts: Layouts with at least one chunk each.
             watch: Takes the time of each stage, all layouts together.
-            priors: For each layout its chunks' prior terms, or None.
+            priors: For each layout what a prior adds to its chunks' scores, [S], or None.
             states: Where states are looked for and left, in place of the scorer's own store.
 
         Raises:
@@ -256,7 +256,7 @@ class SourceScorer:
             chunks: Its chunks.
             places: Where the units are, in order, none overlapping another.
             watch: Takes the time of each stage.
-            prior: The chunks' prior terms, [S]; None for none.
+            prior: What a prior adds to the chunks' scores, [S]; None for none.
             states: As in `read`.
 
         Raises:
@@ -329,8 +329,8 @@ class SourceScorer:
         """Return what attention says of chunks, and of all together."""
         features = self._features(attention)
         scores, calibration = self._best(features, owners, count), self._weights.calibration
-        if prior is not None and self._weights.prior_weight is not None:
-            scores = scores + self._weights.prior_weight * prior
+        if prior is not None:
+            scores = scores + prior
         if calibration is None:
             return ChunkScores(scores)
         evidence = float(calibration.evidence(features).max())

@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights,
         calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         prior_weight=0.8,
+        cosine_weight=3.0,
         follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
     learned.save(place / "weights")
@@ -63,6 +64,7 @@ def prune(folder: Path, *arguments: str) -> Any:
         (("--tolerance", "0.2"), {"tolerance": 0.2}),
         (("--top-k", "3", "--prior", "score"), {"top_k": 3, "prior": "score"}),
         (("--top-k", "3", "--prior", "order"), {"top_k": 3, "prior": "order"}),
+        (("--top-k", "3", "--prior", "cosine"), {"top_k": 3, "prior": "cosine"}),
         (("--follow-up", "--top-k", "4"), {"top_k": 4, "follow_up": True}),
         (("--on-unsupported", "keep_none"), {"on_unsupported": "keep_none"}),
     ],

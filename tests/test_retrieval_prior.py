@@ -26,7 +26,7 @@ TEXTS = [
     "It spans the harbour. Boats pass below it.",
     "Nobody knows when the mill was built.",
 ]
-WEIGHT = 0.7
+WEIGHT, COSINE_WEIGHT = 0.7, 2.5
 
 
 def chunks(*scores: float | None) -> list[Chunk]:
@@ -41,7 +41,7 @@ def model() -> Any:
 @pytest.fixture(scope="module")
 def weights(model: Any) -> HeadWeights:
     found = random_weights(model, tiny_tokenizer(), "together", "apart")
-    return dataclasses.replace(found, prior_weight=WEIGHT)
+    return dataclasses.replace(found, prior_weight=WEIGHT, cosine_weight=COSINE_WEIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,29 @@ def test_the_order_is_a_ranking_whatever_the_scores() -> None:
     assert falling is not None and by_order.tolist() == falling.tolist()
 
 
-@pytest.mark.parametrize("prior", ["score", "order"])
+def test_cosines_count_as_they_are() -> None:
+    terms = prior_terms(chunks(0.8, None, -0.2, 0.3, math.nan), "cosine")
+    assert terms == pytest.approx([0.5, 0.0, -0.5, 0.0, 0.0])
+    assert prior_terms(chunks(1.003, 1.0), "cosine") == pytest.approx([0.0015, -0.0015])
+    assert prior_terms(chunks(None, math.nan), "cosine") is None
+
+
+@pytest.mark.parametrize("score", [1.5, -12.0, math.inf])
+def test_what_is_no_cosine_is_refused(pruner: AT2Pruner, score: float) -> None:
+    told = f"the retrieval_score of chunk 1 is {score}, .* within -1 and 1; .* prior='score'"
+    with pytest.raises(InputError, match=told):
+        pruner.prune(QUERY, chunks(0.5, score), top_k=1, prior="cosine")
+
+
+@pytest.mark.parametrize("prior", ["score", "order", "cosine"])
 def test_scores_rise_by_the_weighted_terms(pruner: AT2Pruner, prior: Prior) -> None:
     given = chunks(0.2, None, 0.9, 0.4)
     plain = [own.score for own in pruner.score(QUERY, given)]
     terms = prior_terms(given, prior)
     assert terms is not None
     result = pruner.prune(QUERY, given, top_k=4, prior=prior, order="original")
-    expected = np.array(plain) + WEIGHT * terms
+    weight = COSINE_WEIGHT if prior == "cosine" else WEIGHT
+    expected = np.array(plain) + weight * terms
     assert [own.score for own in result.kept] == pytest.approx(expected.tolist())
     assert all(own.chunk is one for own, one in zip(result.kept, given, strict=True))
     best = pruner.prune(QUERY, given, top_k=1, prior=prior).kept[0]
@@ -114,12 +129,13 @@ def test_without_it_retrieval_scores_are_not_read(pruner: AT2Pruner) -> None:
     assert [own.score for own in with_scores.kept] == [own.score for own in without.kept]
 
 
-def test_no_score_at_all_is_said_and_changes_nothing(pruner: AT2Pruner) -> None:
+@pytest.mark.parametrize("prior", ["score", "cosine"])
+def test_no_score_at_all_is_said_and_changes_nothing(pruner: AT2Pruner, prior: Prior) -> None:
     plain = pruner.prune(QUERY, TEXTS, top_k=2)
-    result = pruner.prune(QUERY, TEXTS, top_k=2, prior="score")
+    result = pruner.prune(QUERY, TEXTS, top_k=2, prior=prior)
     assert [own.score for own in result.kept] == [own.score for own in plain.kept]
-    assert result.notes == ("prior='score' changed nothing: no chunk has a retrieval_score.",)
-    assert pruner.prune(QUERY, [], top_k=2, prior="score").kept == ()
+    assert result.notes == (f"prior='{prior}' changed nothing: no chunk has a retrieval_score.",)
+    assert pruner.prune(QUERY, [], top_k=2, prior=prior).kept == ()
 
 
 def test_mappings_have_retrieval_scores_too(pruner: AT2Pruner) -> None:
@@ -148,22 +164,34 @@ def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) 
     pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=plain)
     with pytest.raises(InputError, match="prior is 'order', but the head weights have no weight"):
         pruner.prune(QUERY, TEXTS, top_k=1, prior="order")
+    assert pruner.prune(QUERY, chunks(0.2, 0.4), top_k=1, prior="cosine").kept
+    plain = dataclasses.replace(weights, cosine_weight=None)
+    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=plain)
+    with pytest.raises(InputError, match="`at2-rag calibrate --prior cosine` wrote"):
+        pruner.prune(QUERY, TEXTS, top_k=1, prior="cosine")
 
 
 def test_other_words_are_refused(pruner: AT2Pruner) -> None:
-    with pytest.raises(InputError, match="prior is 'rank'; pass 'score' or 'order'"):
+    with pytest.raises(InputError, match="prior is 'rank'; pass 'score', 'order' or 'cosine'"):
         pruner.prune(QUERY, TEXTS, top_k=1, prior="rank")  # type: ignore[arg-type]
 
 
-def test_the_weight_is_saved_with_the_others(weights: HeadWeights, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["prior_weight", "cosine_weight"])
+def test_the_weight_is_saved_with_the_others(
+    weights: HeadWeights, tmp_path: Path, name: str
+) -> None:
     weights.save(tmp_path)
-    assert HeadWeights.load(tmp_path).prior_weight == WEIGHT
+    assert HeadWeights.load(tmp_path).prior_weights == {
+        "score": WEIGHT,
+        "order": WEIGHT,
+        "cosine": COSINE_WEIGHT,
+    }
     description = json.loads((tmp_path / DESCRIPTION_FILE).read_text())
     for bad in (-1, "much", float("inf")):
-        changed = {**description, "prior_weight": bad}
+        changed = {**description, name: bad}
         (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(changed))
         with pytest.raises(HeadWeightsError):
             HeadWeights.load(tmp_path)
-    del description["prior_weight"]
+    del description[name]
     (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(description))
-    assert HeadWeights.load(tmp_path).prior_weight is None
+    assert getattr(HeadWeights.load(tmp_path), name) is None

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.calibration import Outcome
+from at2_rag.chunks import Prior
 from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.fingerprint import model_fingerprint
@@ -71,6 +72,7 @@ class CalibrateRequest:
     seed: int
     collected: str | None
     outcome: Outcome
+    prior: tuple[Prior, ...]
     follow_up: bool
     dtype: str | None
 
@@ -122,6 +124,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             folder,
             weights.spec,
             outcome=request.outcome,
+            priors=request.prior,
             fingerprint=fingerprint,
             folds=request.folds,
             seed=request.seed,
@@ -132,8 +135,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         scores = [weights.score(own.features) for own in calls]
         shape = (passes, layers, heads)
         calibration = fit_calibration(calls, scores, shape, outcome=request.outcome)
-        learned = fit_prior_weight(calls, scores)
-        prior_weight = weights.prior_weight if learned is None else learned
+        learned = {own: fit_prior_weight(calls, scores, own) for own in request.prior}
         progress("fit", 1, 1)
         followed: list[FollowedCall] = []
         if request.follow_up:
@@ -152,7 +154,11 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             )
         follow_up = fit_follow_up(followed, (layers, heads)) if followed else weights.follow_up
         calibrated = replace(
-            weights, calibration=calibration, prior_weight=prior_weight, follow_up=follow_up
+            weights,
+            calibration=calibration,
+            prior_weight=_latest(learned.get("score"), weights.prior_weight),
+            cosine_weight=_latest(learned.get("cosine"), weights.cosine_weight),
+            follow_up=follow_up,
         )
         calibrated = calibrated.describe(calibrated_on=data)
         _written(output, lambda: calibrated.save(output))
@@ -175,7 +181,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "chunks_that_matter": _that_matter(calls),
         "matters_from": MATTERS if request.outcome == "removal" else None,
         "calibration": calibration.numbers(),
-        "prior_weight": learned,
+        "prior_weight": learned.get("score"),
+        "cosine_weight": learned.get("cosine"),
         "left_out_sources": [own.to_dict() for own in figures],
         "follow_up": {
             "numbers": follow_up and follow_up.numbers(),
@@ -216,6 +223,10 @@ def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) ->
             "as those of weights fitted to evidence labels are"
         )
     return weights
+
+
+def _latest(learned: float | None, before: float | None) -> float | None:
+    return before if learned is None else learned
 
 
 def _written(folder: Path, write: Callable[[], object]) -> None:

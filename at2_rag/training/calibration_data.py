@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.calibration import Outcome
+from at2_rag.chunks import Prior
 from at2_rag.errors import InputError
 from at2_rag.features import FeatureSpec, Pass
 from at2_rag.follow_up import follow_up_question
@@ -89,6 +90,7 @@ def collect_calls(
     spec: FeatureSpec,
     *,
     outcome: Outcome,
+    priors: Sequence[Prior] = (),
     fingerprint: str,
     folds: int,
     seed: int,
@@ -106,6 +108,7 @@ def collect_calls(
         folder: Where what was read is kept.
         spec: The head weights' features.
         outcome: By what it is known that chunks matter; only "removal" reads answers.
+        priors: The kinds of prior terms to have with the calls.
         fingerprint: The model's.
         folds: Number of folds.
         seed: Of the folds.
@@ -113,7 +116,7 @@ def collect_calls(
         progress: Called with the stage's name, the steps done and in all.
 
     Raises:
-        InputError: As `collect` and `collect_drops`.
+        InputError: As `collect`, `collect_drops` and `prior_terms`.
         DataError: If the folder holds something else.
     """
 
@@ -157,7 +160,7 @@ def collect_calls(
             matters=matters.get(place),
             example=place,
             words=_words(chosen[place]),
-            prior=prior_terms(chosen[place].chunks, "score"),
+            priors=_priors(chosen[place], priors),
         )
         for place, own in features.items()
     ]
@@ -249,6 +252,11 @@ def collect_follow_ups(
         )
         for index, features in zip(collected.examples.tolist(), parts, strict=True)
     ]
+
+
+def _priors(example: Example, priors: Sequence[Prior]) -> dict[Prior, npt.NDArray[np.float64]]:
+    terms = {prior: prior_terms(example.chunks, prior) for prior in priors}
+    return {prior: own for prior, own in terms.items() if own is not None}
 
 
 def _words(example: Example) -> npt.NDArray[np.int64]:

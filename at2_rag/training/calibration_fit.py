@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
 from at2_rag.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
+from at2_rag.chunks import Prior
 from at2_rag.errors import InputError
 from at2_rag.training.validation import source_weights
 
@@ -42,7 +43,8 @@ class LabelledCall:
         supported: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
         words: [S] int64, the chunks' lengths; nothing but a check looks at them.
-        prior: [S], the chunks' prior terms; None where no rank is known.
+        priors: [S] of each kind of prior terms that is learned; none of a kind where nothing is
+            known of the chunks.
         example: The place among all examples of the one that it is, or is a twin of.
     """
 
@@ -53,7 +55,7 @@ class LabelledCall:
     matters: Bools | None = None
     supported: bool | None = None
     words: npt.NDArray[np.int64] | None = None
-    prior: Floats | None = None
+    priors: Mapping[Prior, Floats] = field(default_factory=dict)
     example: int = 0
 
 
@@ -95,7 +97,9 @@ def fit_calibration(
     )
 
 
-def fit_prior_weight(calls: Sequence[LabelledCall], scores: Sequence[Floats]) -> float | None:
+def fit_prior_weight(
+    calls: Sequence[LabelledCall], scores: Sequence[Floats], prior: Prior
+) -> float | None:
     """Return the weight of prior terms beside scores under which gold chunks are likeliest.
 
     Scores and terms are scaled so that they minimise the listwise loss, see `training.fit`; the
@@ -103,17 +107,18 @@ def fit_prior_weight(calls: Sequence[LabelledCall], scores: Sequence[Floats]) ->
     scores that are too timid or too sure lack.
 
     Args:
-        calls: The calls; twins, and calls without a prior or without gold and other chunks, don't
-            count.
+        calls: The calls; twins, and calls without these terms or without gold and other chunks,
+            don't count.
         scores: As in `fit_calibration`.
+        prior: Of which kind the terms are.
 
     Returns:
         The weight, at least 0; None if no call counts.
     """
     known = [
-        (own.prior, values, own.gold / own.gold.sum(), own.source)
+        (own.priors[prior], values, own.gold / own.gold.sum(), own.source)
         for own, values in zip(calls, scores, strict=True)
-        if own.prior is not None and own.supported is None and 0 < own.gold.mean() < 1
+        if prior in own.priors and own.supported is None and 0 < own.gold.mean() < 1
     ]
     if not known:
         return None
@@ -121,8 +126,8 @@ def fit_prior_weight(calls: Sequence[LabelledCall], scores: Sequence[Floats]) ->
 
     def loss(scales: Floats) -> float:
         losses = []
-        for prior, values, share, _ in known:
-            fused = scales[0] * values + scales[1] * prior
+        for terms, values, share, _ in known:
+            fused = scales[0] * values + scales[1] * terms
             losses.append(float(np.logaddexp.reduce(fused)) - float(fused @ share))
         return float(weights @ np.array(losses))
 

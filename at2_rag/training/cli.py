@@ -161,6 +161,15 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     "likely without it, for which each is left out in turn.",
 )
 @click.option(
+    "--prior",
+    type=click.Choice(["score", "cosine"]),
+    multiple=True,
+    default=("score",),
+    show_default=True,
+    help="What to learn of the chunks' retrieval_score: what its ranks count, or the score itself "
+    "where it is a cosine of embeddings. May be repeated.",
+)
+@click.option(
     "--follow-up",
     is_flag=True,
     help="Also learn to ask again beside the best chunk, for answers that take two chunks.",
@@ -179,7 +188,7 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
 
     Pass questions that the weights weren't fitted on. Learned is how likely it is that a chunk
     matters, and that any chunk holds the answer (gold chunks are exchanged for others); where
-    chunks have a retrieval_score also what to make of the retriever's ranks. Figures are of sources
+    chunks have a retrieval_score also what to make of that. Figures are of sources
     left out of all fits. OUTPUT gets the weights with their calibration, a plot (reliability.svg)
     and everything known about the run (calibration.json).
     """

@@ -21,7 +21,7 @@ from at2_rag_evals.qa.cli import compare, qa
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = (
     *("bm25_unstemmed", "bm25_minilm"),
-    *("at2_int8", "at2_joint", "at2_prior", "at2_follow_up"),
+    *("at2_int8", "at2_joint", "at2_prior", "at2_cosine", "at2_follow_up"),
 )
 DEFAULT_FIDELITY_SYSTEMS = (
     "random",

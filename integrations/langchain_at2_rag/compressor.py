@@ -60,8 +60,9 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             protected), where most likely none holds the answer; like `tolerance` it needs
             calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
             `metadata["supported"]` tells how likely it is that any document helps.
-        prior: Let the retriever's ranks weigh in: `"order"` if the documents stand in its order,
-            best first, `"score"` to rank them by the number in `metadata[score_key]`.
+        prior: Let the retriever weigh in: `"order"` if the documents stand in its order, best
+            first, `"score"` to rank them by the number in `metadata[score_key]`, `"cosine"` if
+            that number is a cosine of embeddings.
         score_key: Metadata key of the retriever's score, larger is better.
         follow_up: Ask again beside the best document, for answers that take two.
         title_key: Metadata key of the title, which is read with the text where it is a string
@@ -130,5 +131,5 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         return or_default(options, calibrated=calibrated)
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
-        score_key = self.score_key if self.prior == "score" else None
+        score_key = self.score_key if self.prior in ("score", "cosine") else None
         return [as_chunk(document, self.title_key, score_key) for document in documents]

@@ -64,8 +64,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             protected), where most likely none holds the answer; like `tolerance` it needs
             calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
             `metadata["supported"]` (hidden) tells how likely it is that any node helps.
-        prior: Let the retriever's ranks weigh in: `"score"` by the nodes' scores (larger is
-            better), `"order"` as they stand, best first.
+        prior: Let the retriever weigh in: ranks by the nodes' scores (`"score"`, larger is better)
+            or as they stand, best first (`"order"`), or scores that are cosines (`"cosine"`).
         follow_up: Ask again beside the best node, for answers that take two.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.

@@ -35,16 +35,17 @@ def calibrated() -> AT2Pruner:
         weights,
         calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         prior_weight=0.8,
+        cosine_weight=30.0,
         follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
     return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights)
 
 
-@pytest.mark.parametrize("prior", ["score", "order"])
+@pytest.mark.parametrize("prior", ["score", "order", "cosine"])
 def test_the_retrievers_ranks_weigh_in(
     framework: Framework, items: list[Any], calibrated: AT2Pruner, prior: Prior
 ) -> None:
-    scores = [float(len(passage.title or "")) - place for place, passage in enumerate(PASSAGES)]
+    scores = [(len(passage.title or "") - place) / 100 for place, passage in enumerate(PASSAGES)]
     given = [framework.with_score(own, score) for own, score in zip(items, scores, strict=True)]
     chunks = [
         dataclasses.replace(passage.chunk, retrieval_score=score)

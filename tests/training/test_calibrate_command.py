@@ -91,24 +91,37 @@ def test_weights_are_calibrated_and_serve_a_pruner(
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
 
 
-def test_the_weight_of_retrievers_ranks_is_learned(place: Path, tmp_path: Path) -> None:
-    ranked = tmp_path / "ranked"
-    shutil.copytree(place, ranked)
-    for path in ranked.glob("*.jsonl.gz"):
+def scored(place: Path, folder: Path, scale: float) -> Path:
+    """Copy the examples, with retrieval scores that rise by the scale where a chunk is gold."""
+    shutil.copytree(place, folder)
+    for path in folder.glob("*.jsonl.gz"):
         rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
         for row in rows:
             for chunk in row["chunks"]:
-                chunk["retrieval_score"] = float(chunk["is_gold"]) - 1e-3 * len(chunk["text"])
+                gold = float(chunk["is_gold"])
+                chunk["retrieval_score"] = scale * (gold - 1e-3 * len(chunk["text"]))
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         path.write_bytes(gzip.compress(lines.encode()))
-    ran = run(ranked, tmp_path / "out", "--limit", "12")
+    return folder
+
+
+def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -> None:
+    ran = run(scored(place, tmp_path / "ranked", 20.0), tmp_path / "out", "--limit", "12")
     assert ran.exit_code == 0, ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
     found = HeadWeights.load(tmp_path / "out")
     assert found.prior_weight == record["prior_weight"] > 0
-    again = run(place, tmp_path / "two", "--limit", "12", "--head-weights", str(tmp_path / "out"))
-    assert again.exit_code == 0, again.output
-    assert HeadWeights.load(tmp_path / "two").prior_weight == found.prior_weight  # kept
+    assert found.cosine_weight is record["cosine_weight"] is None
+    own = ("--limit", "12", "--prior", "cosine", "--head-weights", str(tmp_path / "out"))
+    cosines = scored(place, tmp_path / "cosines", 0.5)
+    assert run(cosines, tmp_path / "two", *own).exit_code == 0
+    record = json.loads((tmp_path / "two" / "calibration.json").read_text())
+    both = HeadWeights.load(tmp_path / "two")
+    assert both.prior_weight == found.prior_weight  # kept
+    assert both.cosine_weight == record["cosine_weight"] > 0
+    again = run(tmp_path / "ranked", tmp_path / "three", *own)
+    assert again.exit_code == 1
+    assert "with prior='cosine' it has to be within -1 and 1" in again.output
 
 
 def test_follow_up_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:

@@ -151,24 +151,31 @@ def ranked(count: int, seed: int, weight: float) -> tuple[list[LabelledCall], li
         gold = np.zeros(size, dtype=bool)
         gold[int(np.argmax(logits + rng.gumbel(size=size)))] = True
         calls.append(
-            LabelledCall("a", 0, np.zeros((size, 4), np.float32), gold, prior=prior - prior.mean())
+            LabelledCall(
+                "a",
+                0,
+                np.zeros((size, 4), np.float32),
+                gold,
+                priors={"score": prior - prior.mean()},
+            )
         )
         scores.append(own)
     return calls, scores
 
 
 def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
-    assert fit_prior_weight(*ranked(3000, 0, 1.5)) == pytest.approx(1.5, abs=0.2)
-    assert fit_prior_weight(*ranked(3000, 1, 0.0)) == pytest.approx(0.0, abs=0.15)
-    assert fit_prior_weight(*ranked(3000, 2, -3.0)) == 0.0  # never against the retriever
+    assert fit_prior_weight(*ranked(3000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
+    assert fit_prior_weight(*ranked(3000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
+    assert fit_prior_weight(*ranked(3000, 2, -3.0), "score") == 0.0  # never against the retriever
 
 
 def test_without_ranks_no_weight_is_learned() -> None:
     calls, scores = ranked(20, 0, 1.0)
-    unknown = [dataclasses.replace(own, prior=None) for own in calls]
-    assert fit_prior_weight(unknown, scores) is None
+    unknown = [dataclasses.replace(own, priors={}) for own in calls]
+    assert fit_prior_weight(unknown, scores, "score") is None
+    assert fit_prior_weight(calls, scores, "cosine") is None
     twins = [dataclasses.replace(own, supported=True) for own in calls]
-    assert fit_prior_weight(twins, scores) is None
-    assert fit_prior_weight([*calls, *twins], [*scores, *scores]) == pytest.approx(
-        fit_prior_weight(calls, scores)
+    assert fit_prior_weight(twins, scores, "score") is None
+    assert fit_prior_weight([*calls, *twins], [*scores, *scores], "score") == pytest.approx(
+        fit_prior_weight(calls, scores, "score")
     )

@@ -1,11 +1,11 @@
-"""at2_rag with the ranks of a retriever as a prior: MiniLM's."""
+"""at2_rag with what a retriever holds of the chunks as a prior: MiniLM's ranks, or its cosines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from at2_rag.chunks import Chunk
+from at2_rag.chunks import Chunk, Prior
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 from at2_rag_evals.rankers.base import ChunkScores
@@ -17,12 +17,13 @@ class AT2PriorRanker(AT2Ranker):
 
     Args:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
-        head_weights: As of `AT2Ranker`; they have to have learned a weight for retrievers' ranks.
+        head_weights: As of `AT2Ranker`; they have to have learned a weight for the prior.
         embedding_model: As of `MiniLMRanker`, like what is raised.
+        name: What the report calls the ranker.
+        prior: "score" for MiniLM's ranks, "cosine" for its cosines.
         remember: As of both.
     """
 
-    name = "at2_prior"
     workers = 1
 
     def __init__(
@@ -31,10 +32,13 @@ class AT2PriorRanker(AT2Ranker):
         *,
         head_weights: str | None = None,
         embedding_model: str | None = None,
+        name: str = "at2_prior",
+        prior: Prior = "score",
         remember: bool = True,
     ) -> None:
         super().__init__(model, head_weights=head_weights, remember=remember)
         self._retriever = MiniLMRanker(embedding_model, remember=remember)
+        self.name, self._prior = name, prior
         modules = (*SCORING_MODULES, "retrieval_prior", "selection")
         self.settings = {
             **self.settings,
@@ -54,4 +58,4 @@ class AT2PriorRanker(AT2Ranker):
             replace(chunk, retrieval_score=score)
             for chunk, score in zip(chunks, known.scores, strict=True)
         ]
-        return self._scores_of_pruning(query, given, prior="score")
+        return self._scores_of_pruning(query, given, prior=self._prior)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from at2_rag.chunks import Prior
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
@@ -23,7 +24,7 @@ class RankerOptions:
         seed: Seed of the random order.
         model: The scoring model of `all_heads_mean` and of `at2` in all its forms; None for
             the default model.
-        head_weights: The head weights of `at2`, `at2_int8`, `at2_prior` and `at2_follow_up`; None
+        head_weights: The head weights of `at2` and its forms but `at2_joint`; None
             for those shipped for the model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
@@ -67,13 +68,15 @@ def _at2_follow_up(options: RankerOptions) -> Ranker:
     )
 
 
-def _at2_prior(options: RankerOptions) -> Ranker:
+def _at2_prior(options: RankerOptions, name: str = "at2_prior", prior: Prior = "score") -> Ranker:
     from at2_rag_evals.rankers.at2_prior import AT2PriorRanker  # imports torch
 
     return AT2PriorRanker(
         options.model,
         head_weights=options.head_weights,
         embedding_model=options.embedding_model,
+        name=name,
+        prior=prior,
         remember=options.remember,
     )
 
@@ -99,6 +102,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "at2_int8": _at2_int8,
         "at2_joint": _at2_joint,
         "at2_prior": _at2_prior,
+        "at2_cosine": lambda options: _at2_prior(options, "at2_cosine", "cosine"),
         "at2_follow_up": _at2_follow_up,
     }
 )

@@ -25,7 +25,9 @@ from at2_rag_evals.rankers.registry import SYSTEMS
 HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16})
 
 
-_NO_PRUNERS = frozenset({"first_k", "random", "at2_int8", "at2_prior", "at2_follow_up"})
+_NO_PRUNERS = frozenset(
+    {"first_k", "random", "at2_int8", "at2_prior", "at2_cosine", "at2_follow_up"}
+)
 """Systems of the ranking eval that have a pruner of another name here, or none."""
 
 
