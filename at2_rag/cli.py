@@ -151,9 +151,10 @@ def main() -> None:
     "retrieval_score as a cosine of embeddings.",
 )
 @click.option(
-    "--follow-up",
-    is_flag=True,
-    help="Ask again beside the best chunk, for answers that take two.",
+    "--follow-up/--no-follow-up",
+    default=None,
+    help="Ask again beside the best chunk, for answers that take two.  [default: where the best "
+    "alone doesn't meet the tolerance]",
 )
 @click.option(
     "--format",
@@ -211,7 +212,7 @@ def prune(
     keep_duplicates: bool,
     on_unsupported: OnUnsupported,
     prior: Prior | None,
-    follow_up: bool,
+    follow_up: bool | None,
     as_json: bool,
     as_context: bool,
     top_k: int | None,

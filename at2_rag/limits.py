@@ -75,7 +75,7 @@ def check_limits(
     max_overlap: float | None = None,
     on_unsupported: str = "flag",
     prior: str | None = None,
-    follow_up: bool = False,
+    follow_up: bool | None = None,
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
@@ -111,8 +111,10 @@ def check_limits(
     _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
     if prior is not None:
         _check_choice("prior", prior, get_args(Prior))
-    if not isinstance(follow_up, bool):
-        raise InputError(f"follow_up is {follow_up!r}; pass True or False")
+    if not (follow_up is None or isinstance(follow_up, bool)):
+        raise InputError(
+            f"follow_up is {follow_up!r}; pass True or False, or None to leave it to a tolerance"
+        )
 
 
 def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
@@ -165,7 +167,7 @@ class Limits:
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
-    follow_up: bool = False
+    follow_up: bool | None = None
     calibrated: bool = False
     prior_weights: Mapping[Prior, float] = field(default_factory=dict)
     follow_up_known: bool = False

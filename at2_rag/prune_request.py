@@ -63,7 +63,8 @@ class PruneRequest:
         query: The question.
         views: The chunks as they are read.
         places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
-        follow_up: Whether the question is asked again beside the best chunk.
+        follow_up: Whether the question is asked again beside the best chunk; None where that
+            depends on what a first reading says, see `asks_again`.
         prior: What the retriever adds to the chunks' scores, [S]; None for nothing.
         tokens: Tokens of all chunks as one context.
         watch: Takes the time of each stage.
@@ -95,7 +96,9 @@ class PruneRequest:
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
-        self.follow_up = limits.follow_up and len(self.views) > 1
+        self.follow_up = limits.follow_up if len(self.views) > 1 else False
+        if self.follow_up is None and (limits.tolerance is None or not limits.follow_up_known):
+            self.follow_up = False
         self.prior: Floats | None = None
         if limits.prior is not None:
             terms = prior_terms(self.views, limits.prior)
@@ -129,6 +132,20 @@ class PruneRequest:
             "and was kept as it is, without scoring."
         )
         return self._all_kept(note, skipped=True)
+
+    def asks_again(self, read: ChunkScores, *, at_hand: bool) -> bool:
+        """Tell whether the question is asked again, after a first reading.
+
+        Args:
+            read: What that said of the chunks.
+            at_hand: Whether it left the chunks' states, so that none has to be read again.
+        """
+        if self.follow_up is not None:
+            return self.follow_up
+        likely, tolerance = read.probabilities, self._limits.tolerance
+        if likely is None or tolerance is None or not at_hand:
+            return False
+        return float(np.delete(likely, np.argmax(read.scores)).sum()) > tolerance
 
     def after_failure(self, error: Exception, *, shared: Mapping[str, float]) -> PruneResult:
         """Return the result that keeps every chunk because scoring failed; `shared` as below."""

@@ -292,7 +292,7 @@ class AT2Pruner:
         max_overlap: float | None = DEFAULT_MAX_OVERLAP,
         on_unsupported: OnUnsupported = "flag",
         prior: Prior | None = None,
-        follow_up: bool = False,
+        follow_up: bool | None = None,
     ) -> PruneResult:
         """Keep the chunks that matter for the query.
 
@@ -313,11 +313,10 @@ class AT2Pruner:
             min_score: Keep only chunks with at least this probability (score, if not calibrated).
             keep_mass: Keep the smallest set whose share reaches this, in (0, 1]: of the sum of all
                 probabilities, or of the softmax over scores that aren't calibrated. That means
-                little where `head_weights.score_scale` is "additive"; the result's notes say so.
+                little where scores are "additive"; the result's notes say so.
             tolerance: Keep the smallest set, at least one, such that no more than so many that
                 matter are to be expected among the rest (the sum of their probabilities).
-            min_tokens: Keep a context of at most so many tokens as it is, unscored; of the limits
-                only `max_tokens` holds then.
+            min_tokens: Keep a context of so few tokens as it is, unscored, if `max_tokens` allows.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
             unit: What the limits choose and count, "chunk" or "sentence".
             protect: What must be kept whatever the limits say: a regular expression over the
@@ -331,7 +330,8 @@ class AT2Pruner:
                 (one at most) or "keep_none", both besides what is protected and if calibrated.
             prior: Let the retriever weigh in, as the head weights learned to: by ranks of
                 `retrieval_score` ("score"), or of the order ("order"), or by "cosine"s in it.
-            follow_up: Ask again beside the best chunk, see `follow_up`: for answers that take two.
+            follow_up: Ask again beside the best chunk, for answers that take two; None for where
+                that alone doesn't meet a tolerance, see `RequestScoring`.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.

@@ -14,9 +14,17 @@ from at2_rag.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
+MOST_KEPT = 64
+"""Chunks whose states are kept, without a store, for a question that may be asked again: a chunk's
+take megabytes."""
+
 
 class RequestScoring:
     """Scores requests and lets them choose.
+
+    Where a tolerance holds and the best chunk alone doesn't meet it, the question is asked again
+    beside it, if head weights learned to: over states that a store has, or that were kept
+    meanwhile, of `MOST_KEPT` chunks at most.
 
     Args:
         scorer: Scores chunks, and units of their texts.
@@ -63,7 +71,7 @@ class RequestScoring:
             )
             scores = [
                 self._scorer.follow_up(*own.pair, found, watch, states=states)
-                if own.follow_up
+                if own.asks_again(found, at_hand=states is not None)
                 else found
                 for own, found in zip(requests.values(), scores, strict=True)
             ]
@@ -93,16 +101,20 @@ class RequestScoring:
             scores, of_units = self._scorer.read_units(
                 layout, request.views, request.places, watch, prior=request.prior, states=states
             )
-            if request.follow_up:
+            if request.asks_again(scores, at_hand=states is not None):
                 scores = self._scorer.follow_up(*request.pair, scores, watch, states=states)
         except Exception as error:
             return self._after_failure(request, error, watch)
         return request.with_unit_scores(scores, of_units, shared=watch.part(1))
 
     def _states_for(self, requests: Iterable[PruneRequest]) -> ChunkStateStore | None:
-        """Return where states are kept meanwhile; None for the scorer's own store, or nowhere."""
-        again = any(request.follow_up for request in requests)
-        return {} if again and self._scorer.states is None else None
+        """Return where states are kept meanwhile; None for nowhere."""
+        if self._scorer.states is not None:
+            return self._scorer.states
+        asked = [request for request in requests if request.follow_up is not False]
+        sure = any(request.follow_up for request in asked)
+        few = sum(len(request.views) for request in asked) <= MOST_KEPT
+        return {} if asked and (sure or few) else None
 
     def _after_failure(
         self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None

@@ -23,6 +23,7 @@ from at2_rag.follow_up import (
     follow_up_question,
 )
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.request_scoring import MOST_KEPT
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -156,6 +157,47 @@ def test_nothing_is_read_twice(model: Any, weights: HeadWeights) -> None:
     assert scored(again)[0] == pytest.approx(scored(without)[0], abs=1e-4)
 
 
+def test_a_tolerance_asks_again_where_the_best_alone_does_not_meet_it(pruner: AT2Pruner) -> None:
+    once = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=False)
+    again = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(pruner.prune(QUERY, CHUNKS, top_k=5)) == scored(once)
+    rest = math.fsum(own.probability or 0 for own in once.kept[1:])
+    met = pruner.prune(QUERY, CHUNKS, tolerance=rest + 0.01)
+    assert scored(met) == scored(once) and len(met.kept) == 1
+    missed = pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01)
+    assert scored(missed) == scored(again)
+    assert scored(pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01, follow_up=False)) == scored(
+        once
+    )
+    by_unit = pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01, unit="sentence")
+    assert scored(by_unit)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    [batched, other] = pruner.prune_batch(
+        [(QUERY, CHUNKS), (QUERY, CHUNKS[:1])], tolerance=rest - 0.01
+    )
+    assert scored(batched)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert len(other.kept) == 1
+
+
+def test_of_many_chunks_a_tolerance_asks_again_with_a_store_only(
+    model: Any, weights: HeadWeights
+) -> None:
+    many = [Chunk(f"{own.text} {place}", own.title) for place in range(13) for own in CHUNKS]
+    assert len(many) > MOST_KEPT
+    without, store = make(model, weights), make(model, weights, chunk_states=StateStore())
+    once = without.prune(QUERY, many, top_k=99, follow_up=False)
+    again = without.prune(QUERY, many, top_k=99, follow_up=True)
+    assert scored(without.prune(QUERY, many, tolerance=0.0)) == scored(once)
+    kept = store.prune(QUERY, many, tolerance=0.0)
+    assert scored(kept)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert scored(again)[0] != pytest.approx(scored(once)[0], abs=1e-2)
+
+
+def test_weights_without_it_meet_a_tolerance_without(model: Any, weights: HeadWeights) -> None:
+    plain = make(model, dataclasses.replace(weights, follow_up=None))
+    found = plain.prune(QUERY, CHUNKS, tolerance=0.0)
+    assert scored(found) == scored(make(model, weights).prune(QUERY, CHUNKS, top_k=5))
+
+
 def test_one_chunk_alone_is_not_asked_about_again(pruner: AT2Pruner) -> None:
     once = pruner.prune(QUERY, CHUNKS[:1], top_k=1)
     again = pruner.prune(QUERY, CHUNKS[:1], top_k=1, follow_up=True)
@@ -201,7 +243,7 @@ def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) 
     pruner = make(model, dataclasses.replace(weights, follow_up=None))
     with pytest.raises(InputError, match="follow_up was asked for, but the head weights"):
         pruner.prune(QUERY, CHUNKS, top_k=1, follow_up=True)
-    with pytest.raises(InputError, match="follow_up is 'yes'; pass True or False"):
+    with pytest.raises(InputError, match="follow_up is 'yes'; pass True or False, or None"):
         make(model, weights).prune(QUERY, CHUNKS, top_k=1, follow_up="yes")  # type: ignore[arg-type]
 
 

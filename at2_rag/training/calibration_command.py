@@ -7,12 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from at2_rag.calibration import Outcome
@@ -21,12 +20,12 @@ from at2_rag.command_line import without_place
 from at2_rag.errors import InputError, StorageError
 from at2_rag.fingerprint import model_fingerprint
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.report.plots import Series, reliability_plot
 from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.calibration_data import (
     choose_examples,
+    choose_judged,
     collect_calls,
     collect_follow_ups,
 )
@@ -37,20 +36,18 @@ from at2_rag.training.calibration_fit import (
     fit_prior_weight,
     out_of_fold_evidence,
 )
-from at2_rag.training.calibration_study import (
-    EVERY,
-    CalibrationFigures,
-    judge_left_out_sources,
+from at2_rag.training.calibration_study import CalibrationFigures, judge_left_out_sources
+from at2_rag.training.calibration_tables import (
+    figures_table,
+    follow_up_table,
+    reliability_plot_of,
+    transfer_table,
 )
 from at2_rag.training.examples import read_files
-from at2_rag.training.follow_up_fit import (
-    FollowedCall,
-    FollowUpFigures,
-    fit_follow_up,
-    judge_follow_up,
-)
+from at2_rag.training.follow_up_fit import FollowedCall, fit_follow_up, judge_follow_up
 from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import file_records
+from at2_rag.training.transfer import TransferFigures, judge_transfer
 from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag.whole_files import check_writable, write_whole
 
@@ -73,6 +70,7 @@ class CalibrateRequest:
     collected: str | None
     outcome: Outcome
     prior: tuple[Prior, ...]
+    judge: tuple[str, ...]
     follow_up: bool
     dtype: str | None
 
@@ -80,7 +78,7 @@ class CalibrateRequest:
     def settings(self) -> dict[str, Any]:
         """All that was asked for, but no place of a file or folder."""
         values = asdict(self)
-        for name in ("files", "output", "collected"):
+        for name in ("files", "output", "collected", "judge"):
             del values[name]
         return {
             **values,
@@ -103,6 +101,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     data = file_records(request.files, by_file)
     every = [example for own in by_file for example in own]
     examples = choose_examples(every, limit=request.limit, seed=request.seed)
+    to_judge = read_files(request.judge)
+    judged = choose_judged(
+        [example for own in to_judge for example in own], limit=request.limit, seed=request.seed
+    )
     output = Path(request.output)
     check_writable(output)
     with StepProgress() as progress:
@@ -117,20 +119,19 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress("loading the model", 1, 1)
         scoring = ScoringModel(model, tokenizer, depth=layers)
         folder = Path(request.collected or output / "features")
-        calls = collect_calls(
+        collected = partial(
+            collect_calls,
             scoring,
             answering,
-            examples,
-            folder,
-            weights.spec,
-            outcome=request.outcome,
-            priors=request.prior,
+            spec=weights.spec,
             fingerprint=fingerprint,
             folds=request.folds,
             seed=request.seed,
             workers=os.cpu_count() or 1,
             progress=progress,
         )
+        calls = collected(examples, folder, outcome=request.outcome, priors=request.prior)
+        judged_calls = collected(judged, folder / "judged") if judged.chosen else []
         progress("fit", 0, 1)
         scores = [weights.score(own.features) for own in calls]
         shape = (passes, layers, heads)
@@ -163,11 +164,18 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         calibrated = calibrated.describe(calibrated_on=data)
         _written(output, lambda: calibrated.save(output))
         figures: list[CalibrationFigures] = []
+        transfer: list[TransferFigures] = []
         if len({own.source for own in calls}) > 1:
             figures += judge_left_out_sources(
                 calls,
                 shape,
                 progress=lambda done, total: progress("left-out sources", done, total),
+            )
+            transfer += judge_transfer(
+                calls,
+                shape,
+                judged_calls,
+                progress=lambda done, total: progress("one tolerance for all", done, total),
             )
     asked_again = judge_follow_up(followed) if followed else []
     record = {
@@ -175,6 +183,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "settings": request.settings,
         "version": version("at2-rag"),
         "data": data,
+        "judged": file_records(request.judge, to_judge),
         "examples": dict(sorted(Counter(own.source for own in examples.chosen).items())),
         "twins": dict(sorted(Counter(own.source for own in examples.twins).items())),
         "unusable": examples.unusable,
@@ -184,6 +193,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "prior_weight": learned.get("score"),
         "cosine_weight": learned.get("cosine"),
         "left_out_sources": [own.to_dict() for own in figures],
+        "one_tolerance": [asdict(own) for own in transfer],
         "follow_up": {
             "numbers": follow_up and follow_up.numbers(),
             "all_gold_in_top_3": [asdict(own) for own in asked_again],
@@ -192,10 +202,14 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     _written(output, lambda: write_whole(output / RECORD_FILE, text.encode()))
     if figures:
-        _written(output, lambda: write_whole(output / PLOT_FILE, _plot(figures).encode()))
-        progress.console.print(_table(figures))
+        _written(
+            output, lambda: write_whole(output / PLOT_FILE, reliability_plot_of(figures).encode())
+        )
+        progress.console.print(figures_table(figures))
+    if transfer:
+        progress.console.print(transfer_table(transfer))
     if asked_again:
-        progress.console.print(_follow_up_table(asked_again))
+        progress.console.print(follow_up_table(asked_again))
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
@@ -248,71 +262,3 @@ def _that_matter(calls: Sequence[LabelledCall]) -> dict[str, dict[str, int]]:
             known[own.source] += len(own.matters)
             true[own.source] += int(own.matters.sum())
     return {name: {"known": known[name], "true": true[name]} for name in sorted(known)}
-
-
-def _table(figures: Sequence[CalibrationFigures]) -> Table:
-    """Return the figures on sources that weights and calibration were fitted without."""
-    table = Table(title="left-out sources", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("source", no_wrap=True)
-    for heading in (
-        "chunks",
-        "matter",
-        "ECE",
-        "best's",
-        "skill",
-        "gold's",
-        "calls",
-        "AUROC",
-        "by length",
-    ):
-        table.add_column(heading, justify="right")
-    for own in figures:
-        numbers = (own.matter, own.error, own.error_of_best, own.skill, own.skill_of_gold)
-        table.add_row(
-            Text(own.source),
-            f"{own.chunks:,}",
-            *(f"{number:.3f}" for number in numbers),
-            f"{own.calls:,}",
-            f"{own.auroc:.3f}",
-            f"{own.auroc_of_lengths:.3f}",
-        )
-    return table
-
-
-def _follow_up_table(figures: Sequence[FollowUpFigures]) -> Table:
-    """Return how often the best three chunks hold all gold ones, with and without a follow-up."""
-    title = "all gold in the best 3, weights fitted without the fold"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("source", no_wrap=True)
-    for heading in ("calls", "without", "with follow-up", "difference"):
-        table.add_column(heading, justify="right")
-    for own in figures:
-        gain = own.with_it - own.without
-        table.add_row(
-            Text(own.source),
-            f"{own.calls:,}",
-            f"{own.without:.3f}",
-            f"{own.with_it:.3f}",
-            Text(f"{gain:+.3f} [{own.low:+.3f}, {own.high:+.3f}]"),
-        )
-    return table
-
-
-def _plot(figures: Sequence[CalibrationFigures]) -> str:
-    """Draw how often what was foretold of left-out sources came true."""
-    every = [own for own in figures if own.source == EVERY]
-    series = [
-        Series(f"{what}, {own.source}", [(*point, None, None) for point in points], emphasis=True)
-        for own in every
-        for what, points in (
-            ("all chunks", own.reliability),
-            ("best chunks", own.reliability_of_best),
-            ("supported", own.reliability_of_calls),
-        )
-    ]
-    series += [
-        Series(own.source, [(*point, None, None) for point in own.reliability])
-        for own in figures
-        if own.source != EVERY
-    ]
-    return reliability_plot(series, title="Reliability on left-out sources")

@@ -58,11 +58,7 @@ def choose_examples(
     Raises:
         InputError: If none can be used.
     """
-    chosen = [
-        own
-        for own in examples
-        if len(own.chunks) >= FEWEST_CHUNKS and any(own.labels) and not all(own.labels)
-    ]
+    chosen = _fit_for_it(examples)
     if not chosen:
         raise InputError(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
@@ -82,14 +78,39 @@ def choose_examples(
     return CalibrationExamples(tuple(chosen), tuple(twins), tuple(twins_of), unusable)
 
 
+def choose_judged(
+    examples: Sequence[Example], *, limit: int | None, seed: int
+) -> CalibrationExamples:
+    """Return what of further examples a calibration can be judged by, without twins.
+
+    Args:
+        examples: Labelled examples, none for none.
+        limit: As in `choose_examples`.
+        seed: Of the examples that the limit draws.
+    """
+    chosen = _fit_for_it(examples)
+    unusable = len(examples) - len(chosen)
+    if chosen and limit is not None:
+        chosen = draw_per_source(chosen, limit, seed=seed)
+    return CalibrationExamples(tuple(chosen), (), (), unusable)
+
+
+def _fit_for_it(examples: Sequence[Example]) -> list[Example]:
+    return [
+        own
+        for own in examples
+        if len(own.chunks) >= FEWEST_CHUNKS and any(own.labels) and not all(own.labels)
+    ]
+
+
 def collect_calls(
     model: ScoringModel,
     answer_model: AnswerModel,
     examples: CalibrationExamples,
     folder: Path,
-    spec: FeatureSpec,
     *,
-    outcome: Outcome,
+    spec: FeatureSpec,
+    outcome: Outcome = "evidence",
     priors: Sequence[Prior] = (),
     fingerprint: str,
     folds: int,

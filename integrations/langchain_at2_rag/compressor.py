@@ -64,7 +64,8 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
             first, `"score"` to rank them by the number in `metadata[score_key]`, `"cosine"` if
             that number is a cosine of embeddings.
         score_key: Metadata key of the retriever's score, larger is better.
-        follow_up: Ask again beside the best document, for answers that take two.
+        follow_up: Ask again beside the best document, for answers that take two; None to do so
+            where the best alone doesn't meet the tolerance.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -85,7 +86,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
     score_key: str = "score"
-    follow_up: bool = False
+    follow_up: bool | None = None
     title_key: str | None = "title"
 
     @model_validator(mode="after")

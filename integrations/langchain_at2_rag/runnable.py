@@ -31,7 +31,7 @@ def pruning_runnable(
     on_unsupported: OnUnsupported = "flag",
     prior: Prior | None = None,
     score_key: str = "score",
-    follow_up: bool = False,
+    follow_up: bool | None = None,
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.

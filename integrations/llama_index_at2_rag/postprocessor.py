@@ -66,7 +66,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
             `metadata["supported"]` (hidden) tells how likely it is that any node helps.
         prior: Let the retriever weigh in: ranks by the nodes' scores (`"score"`, larger is better)
             or as they stand, best first (`"order"`), or scores that are cosines (`"cosine"`).
-        follow_up: Ask again beside the best node, for answers that take two.
+        follow_up: Ask again beside the best node, for answers that take two; None to do so where
+            the best alone doesn't meet the tolerance.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.
     """
@@ -86,7 +87,7 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
     on_unsupported: OnUnsupported = "flag"
     prior: Prior | None = None
-    follow_up: bool = False
+    follow_up: bool | None = None
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 

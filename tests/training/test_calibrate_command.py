@@ -105,6 +105,28 @@ def scored(place: Path, folder: Path, scale: float) -> Path:
     return folder
 
 
+def test_further_questions_are_judged_and_nothing_else(place: Path, tmp_path: Path) -> None:
+    write_examples(tmp_path / "more.jsonl.gz", examples_of_equal_chunks("seas", 20)[14:])
+    collected = ("--collected", str(tmp_path / "read"))
+    assert run(place, tmp_path / "plain", *collected).exit_code == 0
+    more = str(tmp_path / "more.jsonl.gz")
+    ran = run(place, tmp_path / "out", *collected, "--judge", more)
+    assert ran.exit_code == 0, ran.output
+    assert "one tolerance for 90% of the gold chunks" in ran.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    plain = json.loads((tmp_path / "plain" / "calibration.json").read_text())
+    assert record["calibration"] == plain["calibration"]
+    assert [(own["source"], own["split"], own["calls"]) for own in record["one_tolerance"]] == [
+        ("novels", "fitted", 14),
+        ("seas", "fitted", 14),
+        ("seas", "judged", 6),
+    ]
+    assert [own for own in record["one_tolerance"] if own["split"] == "fitted"] == plain[
+        "one_tolerance"
+    ]
+    assert record["judged"][0]["name"] == "more.jsonl.gz" and plain["judged"] == []
+
+
 def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -> None:
     ran = run(scored(place, tmp_path / "ranked", 20.0), tmp_path / "out", "--limit", "12")
     assert ran.exit_code == 0, ran.output

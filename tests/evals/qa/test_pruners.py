@@ -192,7 +192,7 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
         tolerances=(1.5,),
     )
     names = ["at2_adaptive", "at2_adaptive_1.5", "at2_adaptive_follow_up_1.5"]
-    kinds = [(None, False), (1.5, False), (1.5, True)]
+    kinds = [(None, None), (1.5, None), (1.5, True)]
     for pruner, (tolerance, asks) in zip(make_pruners(names, options), kinds, strict=True):
         expected = ours.prune(item.query, item.chunks, tolerance=tolerance, follow_up=asks).kept
         assert 0 < len(expected) < 5

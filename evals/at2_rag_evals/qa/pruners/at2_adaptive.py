@@ -36,7 +36,8 @@ class AT2AdaptivePruner(AT2Ranker):
         head_weights: As of `AT2Ranker`; they have to be calibrated.
         name: What the report calls the pruner.
         tolerance: The pruner's; None for its default.
-        follow_up: Whether the question is asked again beside the best chunk.
+        follow_up: Whether the question is asked again beside the best chunk; None where the
+            best alone doesn't meet the tolerance.
         folder: Where it is stored what is kept; None to remember for this run only.
     """
 
@@ -50,7 +51,7 @@ class AT2AdaptivePruner(AT2Ranker):
         head_weights: str | None = None,
         name: str = "at2_adaptive",
         tolerance: float | None = None,
-        follow_up: bool = False,
+        follow_up: bool | None = None,
         folder: Path | None = None,
     ) -> None:
         super().__init__(model, head_weights=head_weights, remember=False)

@@ -91,7 +91,7 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
         return _OTHERS[name](options)
     for own, tolerance, follow_up in _adaptive_kinds(options):
         if name == own:
-            return _adaptive(name, tolerance, follow_up, options)
+            return _adaptive(name, tolerance, follow_up or None, options)
     if name in PEERS:
         return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
@@ -110,7 +110,7 @@ def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, boo
 
 
 def _adaptive(
-    name: str, tolerance: float | None, follow_up: bool, options: PrunerOptions
+    name: str, tolerance: float | None, follow_up: bool | None, options: PrunerOptions
 ) -> Pruner:
     from at2_rag_evals.qa.pruners.at2_adaptive import AT2AdaptivePruner  # imports transformers
 
