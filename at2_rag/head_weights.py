@@ -32,6 +32,7 @@ from at2_rag.errors import (
 )
 from at2_rag.features import FeatureSpec, Reading
 from at2_rag.follow_up import FollowUp
+from at2_rag.sentence_weights import SentenceWeights
 from at2_rag.whole_files import write_whole
 
 FORMAT_VERSION = 1
@@ -83,6 +84,7 @@ class HeadWeights:
             0; None if it wasn't learned.
         cosine_weight: What its cosines count; likewise.
         follow_up: Weights for asking again beside the best chunk; None if they weren't learned.
+        sentences: What makes scores of sentences; None likewise.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
@@ -102,6 +104,7 @@ class HeadWeights:
     prior_weight: float | None = None
     cosine_weight: float | None = None
     follow_up: FollowUp | None = None
+    sentences: SentenceWeights | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -255,6 +258,8 @@ class HeadWeights:
             description["calibration"] = self.calibration.numbers()
         if self.follow_up is not None:
             description["follow_up"] = self.follow_up.numbers()
+        if self.sentences is not None:
+            description["sentences"] = self.sentences.numbers()
         for name, number in zip(_PRIORS, (self.prior_weight, self.cosine_weight), strict=True):
             description |= {} if number is None else {name: number}
         write_whole(folder / WEIGHTS_FILE, weights)
@@ -315,6 +320,9 @@ class HeadWeights:
                     description["follow_up"], tensors[FOLLOW_UP].astype(np.float32)
                 )
                 if "follow_up" in description
+                else None,
+                sentences=SentenceWeights.from_numbers(description["sentences"])
+                if "sentences" in description
                 else None,
                 **{name: _number(description.get(name)) for name in _PRIORS},
             )

@@ -20,21 +20,12 @@ from at2_rag.retrieval_prior import prior_terms
 from at2_rag.selection import Selection, hold_only, select
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.token_counting import TokenCounter
-from at2_rag.trimming import (
-    divide_probabilities,
-    divide_scores,
-    kept_spans,
-    protected_units,
-    unit_places,
-)
+from at2_rag.trimming import UnitScores, kept_spans, protected_units, unit_places
 
 Floats = npt.NDArray[np.float64]
 
 _LEAST_WORDS = 8
 """Words from which on a sentence may be redundant: "It was founded in 1899." may mean anything."""
-
-_LEAST = 1e-300
-"""Least probability that has a logarithm."""
 
 _KEEP_MASS_NOTE = (
     "keep_mass means little with these head weights: their scores add up, as shares of attention "
@@ -181,26 +172,20 @@ class PruneRequest:
         )
 
     def with_unit_scores(
-        self, read: ChunkScores, unit_scores: Floats, *, shared: Mapping[str, float]
+        self, read: ChunkScores, units: UnitScores, *, shared: Mapping[str, float]
     ) -> PruneResult:
-        """Return what is kept of the chunks by scores of their units [U].
+        """Return what is kept of the chunks by what is said of their units.
 
         Args:
             read: As in `with_scores`.
-            unit_scores: One for each of `places`, by the same head weights.
+            units: What is said of each of `places`.
             shared: As in `with_scores`.
         """
         scored = scored_chunks(self._given, self.views, read.scores, read.probabilities)
         with self.watch.stage("select"):
-            if read.probabilities is None:
-                of_units, additive = None, self._additive
-                divided = divide_scores(read.scores, unit_scores, self.places, additive=additive)
-            else:
-                of_units = divide_probabilities(read.probabilities, unit_scores, self.places)
-                divided = np.log(np.maximum(of_units, _LEAST))
             chosen = self._select(
-                divided,
-                of_units,
+                units.scores,
+                units.probabilities,
                 read.supported,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),

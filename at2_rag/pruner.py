@@ -302,8 +302,8 @@ class AT2Pruner:
         With `unit="sentence"` the limits choose among units of the chunks' texts: sentences,
         and tables, lists, blocks of code and headings with what they are over, which are kept whole
         or not at all. Of a chunk with a kept unit the rest is left out (`ScoredChunk.spans`), a
-        chunk without one is dropped. A unit's score is such that a softmax over all units divides
-        each chunk's share among its own. The question is read over the units besides the chunks.
+        chunk without one is dropped. Units are scored by `sentence_weights`, else what each chunk
+        has is divided among them, see `trimming`; scores and probabilities meant are theirs then.
 
         Args:
             query: The question.

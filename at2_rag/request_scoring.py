@@ -98,14 +98,16 @@ class RequestScoring:
         watch = Stopwatch()
         try:
             states = self._states_for([request])
-            scores, of_units = self._scorer.read_units(
+            first, own = self._scorer.read_units(
                 layout, request.views, request.places, watch, prior=request.prior, states=states
             )
-            if request.asks_again(scores, at_hand=states is not None):
-                scores = self._scorer.follow_up(*request.pair, scores, watch, states=states)
+            scores = first
+            if request.asks_again(first, at_hand=states is not None):
+                scores = self._scorer.follow_up(*request.pair, first, watch, states=states)
+            units = self._scorer.judge_units(first, scores, own, request.places)
         except Exception as error:
             return self._after_failure(request, error, watch)
-        return request.with_unit_scores(scores, of_units, shared=watch.part(1))
+        return request.with_unit_scores(scores, units, shared=watch.part(1))
 
     def _states_for(self, requests: Iterable[PruneRequest]) -> ChunkStateStore | None:
         """Return where states are kept meanwhile; None for nowhere."""

@@ -31,6 +31,7 @@ from at2_rag.sentence_tokens import (
 from at2_rag.state_groups import SourcePart
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.text_units import Place
+from at2_rag.trimming import UnitScores, divided
 from at2_rag.turns import Turns
 
 BATCH_TOKENS = 16384
@@ -278,6 +279,22 @@ class SourceScorer:
         whole, parts = self._read_independent(wanted, watch, states=states)
         scores = self._judged(whole, layout.owners, len(chunks), prior)
         return scores, self._cut_scores(parts, cut, len(places))
+
+    def judge_units(
+        self, first: ChunkScores, read: ChunkScores, own: Floats, places: Sequence[Place]
+    ) -> UnitScores:
+        """Return what is said of units, by sentence weights if there are any.
+
+        Args:
+            first: What a first reading said of the chunks.
+            read: What is said of them in the end.
+            own: [U], each unit's own score.
+            places: Where the units are.
+        """
+        if self._weights.sentences is None:
+            additive = self._weights.score_scale == "additive"
+            return divided(read, own, places, additive=additive)
+        return self._weights.sentences.judge(first.scores, read, own, places)
 
     @property
     def _passes(self) -> dict[Pass, tuple[SourcePart, ...] | None]:

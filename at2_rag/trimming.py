@@ -5,15 +5,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.calibration import ChunkScores
 from at2_rag.chunks import Chunk
 from at2_rag.protection import Span
 from at2_rag.text_units import Place, text_units
 
 Floats = npt.NDArray[np.float64]
+
+_LEAST = 1e-300
+"""Least probability that has a logarithm."""
 
 
 def unit_places(chunks: Sequence[Chunk]) -> list[Place]:
@@ -21,37 +26,40 @@ def unit_places(chunks: Sequence[Chunk]) -> list[Place]:
     return [(i, *span) for i, chunk in enumerate(chunks) for span in text_units(chunk.text)]
 
 
-def divide_scores(
-    chunk_scores: Floats, unit_scores: Floats, places: Sequence[Place], *, additive: bool
-) -> Floats:
-    """Return units' scores by which a chunk's share of the softmax is divided among its units.
+@dataclass(frozen=True, slots=True, eq=False)
+class UnitScores:
+    """What is said of the units of a call's texts.
+
+    Attributes:
+        scores: [U] float64, finite; larger is better.
+        probabilities: [U], that each holds evidence, rising with the scores; None if unknown.
+    """
+
+    scores: Floats
+    probabilities: Floats | None = None
+
+
+def divided(
+    read: ChunkScores, own: Floats, places: Sequence[Place], *, additive: bool = False
+) -> UnitScores:
+    """Return unit scores by which what each chunk has is divided among its units.
+
+    A unit's part is its share of the softmax over its chunk's units: of the chunk's share of the
+    softmax over all, or of its probability.
 
     Args:
-        chunk_scores: [S].
-        unit_scores: [U], each unit's own by the same head weights.
+        read: What is said of the chunks.
+        own: [U], each unit's own score by the same head weights.
         places: The U units.
         additive: Whether scores add up and are no logits: they are as they should be then.
     """
     if additive or not places:
-        return unit_scores
-    owners, log_shares = _log_shares(unit_scores, places)
-    divided: Floats = chunk_scores[owners] + log_shares
-    return divided
-
-
-def divide_probabilities(
-    probabilities: Floats, unit_scores: Floats, places: Sequence[Place]
-) -> Floats:
-    """Return each unit's part of its chunk's probability, by the softmax over the chunk's units.
-
-    Args:
-        probabilities: [S], of the chunks.
-        unit_scores: [U], each unit's own by the same head weights.
-        places: The U units.
-    """
-    owners, log_shares = _log_shares(unit_scores, places)
-    divided: Floats = probabilities[owners] * np.exp(log_shares)
-    return divided
+        return UnitScores(own, None if read.probabilities is None else np.zeros(len(places)))
+    owners, log_shares = _log_shares(own, places)
+    if read.probabilities is None:
+        return UnitScores(read.scores[owners] + log_shares)
+    parts: Floats = read.probabilities[owners] * np.exp(log_shares)
+    return UnitScores(np.log(np.maximum(parts, _LEAST)), parts)
 
 
 def _log_shares(

@@ -40,6 +40,7 @@ LAYERS: Mapping[str, Layer] = {
             ("calibration", "chunks", "text_units", "whole_files"),
             ("chunk_arguments", "citations", "follow_up", "protection", "retrieval_prior"),
             ("trimming",),
+            ("sentence_weights",),
         )
     ),
     "leaves": Layer(
@@ -111,6 +112,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.validation",
             ),
             ("training.ablation", "training.calibration_fit"),
+            ("training.sentence_fit",),
             (
                 *("training.ablation_validation", "training.calibration_study"),
                 *("training.collection", "training.follow_up_fit"),
@@ -142,6 +144,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.record",
                 "training.results_table",
                 "training.calibration_tables",
+                "training.sentence_reading",
             ),
             ("training.calibration_command", "training.command"),
             ("training.cli",),

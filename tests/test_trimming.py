@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from at2_rag import Chunk, ScoredChunk
+from at2_rag.calibration import ChunkScores
 from at2_rag.chunks import join_spans
-from at2_rag.trimming import (
-    divide_probabilities,
-    divide_scores,
-    kept_spans,
-    protected_units,
-    unit_places,
-)
+from at2_rag.trimming import divided, kept_spans, protected_units, unit_places
 
 CHUNKS = [
     Chunk("Four. Five.\nThree. Eight."),
@@ -33,18 +28,24 @@ def test_units_are_found_in_order() -> None:
 def test_a_chunks_share_is_divided_among_its_units() -> None:
     rng = np.random.default_rng(0)
     chunks, units = rng.normal(size=4) * 3, rng.normal(size=6) * 3
-    divided = np.exp(divide_scores(chunks, units, PLACES, additive=False))
-    assert divided[:4].sum() == pytest.approx(np.exp(chunks[0]))
-    assert divided[:4] / divided[0] == pytest.approx(np.exp(units[:4] - units[0]))
-    assert divided[4:] == pytest.approx(np.exp(chunks[[2, 3]]))
-    assert divide_scores(chunks, units, PLACES, additive=True) is units
+    found = divided(ChunkScores(chunks), units, PLACES)
+    shares = np.exp(found.scores)
+    assert shares[:4].sum() == pytest.approx(np.exp(chunks[0]))
+    assert shares[:4] / shares[0] == pytest.approx(np.exp(units[:4] - units[0]))
+    assert shares[4:] == pytest.approx(np.exp(chunks[[2, 3]]))
+    assert found.probabilities is None
+    assert divided(ChunkScores(chunks), units, PLACES, additive=True).scores is units
 
 
 def test_a_chunks_probability_is_divided_among_its_units() -> None:
     units = np.log([1.0, 3.0, 4.0, 2.0, 5.0, 7.0])
-    divided = divide_probabilities(np.array([0.5, 0.9, 0.25, 0.8]), units, PLACES)
-    assert divided == pytest.approx([0.05, 0.15, 0.2, 0.1, 0.25, 0.8])
-    assert divide_probabilities(np.array([0.5]), np.zeros(0), []).shape == (0,)
+    read = ChunkScores(np.zeros(4), np.array([0.5, 0.9, 0.25, 0.8]))
+    found = divided(read, units, PLACES)
+    assert found.probabilities == pytest.approx([0.05, 0.15, 0.2, 0.1, 0.25, 0.8])
+    assert found.scores == pytest.approx(np.log([0.05, 0.15, 0.2, 0.1, 0.25, 0.8]))
+    none = divided(ChunkScores(np.zeros(1), np.array([0.5])), np.zeros(0), [])
+    assert none.scores.shape == (0,)
+    assert none.probabilities is not None and none.probabilities.shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,16 @@ from at2_rag.training.calibration_tables import (
     transfer_table,
 )
 from at2_rag.training.examples import read_files
-from at2_rag.training.follow_up_fit import FollowedCall, fit_follow_up, judge_follow_up
+from at2_rag.training.follow_up_fit import (
+    FollowedCall,
+    fit_follow_up,
+    judge_follow_up,
+    scores_after,
+)
 from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import file_records
+from at2_rag.training.sentence_fit import fit_sentences
+from at2_rag.training.sentence_reading import collect_sentences, sentence_calls
 from at2_rag.training.transfer import TransferFigures, judge_transfer
 from at2_rag.weight_lookup import resolve_head_weights
 from at2_rag.whole_files import check_writable, write_whole
@@ -72,6 +79,7 @@ class CalibrateRequest:
     prior: tuple[Prior, ...]
     judge: tuple[str, ...]
     follow_up: bool
+    sentences: bool
     dtype: str | None
 
     @property
@@ -154,12 +162,28 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
                 progress=progress,
             )
         follow_up = fit_follow_up(followed, (layers, heads)) if followed else weights.follow_up
+        sentences = weights.sentences
+        if request.sentences:
+            own = collect_sentences(
+                scoring,
+                weights,
+                examples.chosen,
+                folder / "sentences",
+                workers=os.cpu_count() or 1,
+                progress=lambda done, total: progress("reading sentences", done, total),
+            )
+            after = scores_after(followed) if followed else {}
+            evidence = out_of_fold_evidence(calls).tolist()
+            sentences = fit_sentences(
+                sentence_calls(calls, examples.chosen, own, scores, after, evidence)
+            )
         calibrated = replace(
             weights,
             calibration=calibration,
             prior_weight=_latest(learned.get("score"), weights.prior_weight),
             cosine_weight=_latest(learned.get("cosine"), weights.cosine_weight),
             follow_up=follow_up,
+            sentences=sentences,
         )
         calibrated = calibrated.describe(calibrated_on=data)
         _written(output, lambda: calibrated.save(output))
@@ -192,6 +216,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "calibration": calibration.numbers(),
         "prior_weight": learned.get("score"),
         "cosine_weight": learned.get("cosine"),
+        "sentences": sentences and sentences.numbers(),
         "left_out_sources": [own.to_dict() for own in figures],
         "one_tolerance": [asdict(own) for own in transfer],
         "follow_up": {

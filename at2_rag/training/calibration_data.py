@@ -270,6 +270,7 @@ def collect_follow_ups(
             calls[own[index]].gold,
             evidence[own[index]],
             features,
+            place=own[index],
         )
         for index, features in zip(collected.examples.tolist(), parts, strict=True)
     ]

@@ -182,6 +182,12 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     help="Also learn to ask again beside the best chunk, for answers that take two chunks.",
 )
 @click.option(
+    "--sentences",
+    is_flag=True,
+    help="Also learn which sentences hold the evidence: those that gold_sents name, else those of "
+    "gold chunks with the answer. For pruning inside chunks.",
+)
+@click.option(
     "--collected",
     type=click.Path(file_okay=False),
     help="Folder for what is read, to share between runs with weights over as many layers. "

@@ -39,6 +39,7 @@ class FollowedCall:
         gold: [S] bool.
         evidence: The greatest evidence logit of the first reading.
         features: [S - 1, L x H] float32, of all chunks but the one with the greatest score.
+        place: Its place among all calls.
     """
 
     source: str
@@ -47,6 +48,7 @@ class FollowedCall:
     gold: Bools
     evidence: float
     features: npt.NDArray[np.float32]
+    place: int = 0
 
     @property
     def best(self) -> int:
@@ -120,6 +122,14 @@ def out_of_fold_second(calls: Sequence[FollowedCall]) -> list[Floats]:
         fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
     }
     return [_inputs(own) @ fits[own.fold].weight for own in calls]
+
+
+def scores_after(calls: Sequence[FollowedCall]) -> dict[int, Floats]:
+    """Return each call's scores after a follow-up fitted without its fold, [S], by its place."""
+    return {
+        own.place: second_scores(own.scores, own.best, second)
+        for own, second in zip(calls, out_of_fold_second(calls), strict=True)
+    }
 
 
 def judge_follow_up(calls: Sequence[FollowedCall]) -> list[FollowUpFigures]:

@@ -1,0 +1,121 @@
+"""Fits sentence weights. Pure numbers, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.calibration import RISING, chunk_terms
+from at2_rag.errors import InputError
+from at2_rag.sentence_weights import SentenceWeights
+from at2_rag.training.answers import contains_answer, findable_answers, normalise
+from at2_rag.training.calibration_fit import PENALTY, logistic_fit
+from at2_rag.training.examples import Example
+from at2_rag.training.fit import fit_listwise
+from at2_rag.training.losses import ListwiseData
+from at2_rag.training.validation import source_weights
+from at2_rag.trimming import unit_places
+
+RIDGE = 1e-3
+"""Ridge penalty on the three numbers, of standardised terms."""
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentenceCall:
+    """The sentences of one call, at least one.
+
+    Attributes:
+        source: The data set it is from.
+        fold: Its fold.
+        terms: [U, 3], its sentences' `SENTENCE_TERMS`.
+        evidence: The greatest evidence logit of the call's sources.
+        gold: [U] bool, whether each sentence holds evidence.
+    """
+
+    source: str
+    fold: int
+    terms: Floats
+    evidence: float
+    gold: Bools
+
+
+def gold_sentences(example: Example) -> Bools | None:
+    """Return which units of the chunks' texts hold evidence, [U]; None where that isn't known.
+
+    Evidence are the parts of gold chunks that the file names; where it names none, the units of
+    gold chunks that a reference answer stands in.
+    """
+    places = unit_places(example.chunks)
+    if any(example.gold_sentences):
+        found = [
+            any(part in text or text in part for part in example.gold_sentences[index] if part)
+            for index, text in _texts(example, places)
+        ]
+    else:
+        answers = findable_answers(example.answers)
+        found = [
+            example.labels[index] and contains_answer(normalise(text), answers)
+            for index, text in _texts(example, places)
+        ]
+    return np.array(found, dtype=bool) if any(found) else None
+
+
+def fit_sentences(calls: Sequence[SentenceCall]) -> SentenceWeights:
+    """Return the sentence weights under which sentences with evidence are likeliest.
+
+    Scores minimise the listwise loss of `training.fit`; probabilities are fitted to scores by
+    weights that were fitted without the call's fold. Every source counts the same, and of a source
+    every call.
+
+    Args:
+        calls: The calls, of at least two folds.
+
+    Raises:
+        InputError: If no call, or none beside a fold, has sentences with evidence and without.
+    """
+    fits = {
+        fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
+    }
+    scores = [own.terms @ np.array(fits[own.fold]) for own in calls]
+    sizes = [len(own) for own in scores]
+    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
+    likely = logistic_fit(
+        np.concatenate(
+            [chunk_terms(own, call.evidence) for own, call in zip(scores, calls, strict=True)]
+        ),
+        np.concatenate([own.gold for own in calls]),
+        weights,
+        PENALTY,
+        rising=RISING,
+    )
+    return SentenceWeights(_fit(calls), likely)
+
+
+def _fit(calls: Sequence[SentenceCall]) -> tuple[float, ...]:
+    chosen = [own for own in calls if 0 < own.gold.sum() < len(own.gold)]
+    if not chosen:
+        raise InputError(
+            "sentence weights can't be fitted: there is no call with sentences that hold evidence "
+            "and others; pass more examples, or leave --sentences off"
+        )
+    fit = fit_listwise(
+        ListwiseData(
+            np.concatenate([own.terms for own in chosen]).astype(np.float32),
+            np.concatenate([own.gold for own in chosen]),
+            np.array([len(own.gold) for own in chosen]),
+            source_weights([own.source for own in chosen]),
+        ),
+        ridge=RIDGE,
+    )
+    *of_chunk, own_score = fit.weight.tolist()
+    return (*of_chunk, max(0.0, own_score))
+
+
+def _texts(example: Example, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, str]]:
+    return [(index, example.chunks[index].text[start:end]) for index, start, end in places]
