@@ -248,11 +248,27 @@ def fidelity(
 )
 @click.option(
     "--share",
-    default=0.5,
-    show_default=True,
     type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Most tokens of the sentences, as a share of those of the chunks.",
+    help="Most tokens of the sentences of each item, as a share of those of its chunks.  "
+    "[default: 0.5 where no other way is asked for]",
 )
+@click.option(
+    "--min-score",
+    "min_scores",
+    multiple=True,
+    type=float,
+    metavar="P",
+    help="Also choose sentences by this probability. May be repeated.",
+)
+@click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    metavar="T",
+    help="Also choose sentences by this tolerance. May be repeated.",
+)
+@click.option("--follow-up", is_flag=True, help="Ask again beside the best chunk, for sentences.")
 @limit_option
 @seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
@@ -263,7 +279,10 @@ def trimming(
     files: tuple[Path, ...],
     output: Path | None,
     top_k: tuple[int, ...],
-    share: float,
+    share: float | None,
+    min_scores: tuple[float, ...],
+    tolerances: tuple[float, ...],
+    follow_up: bool,
     limit: int | None,
     seed: int,
     model: str | None,
@@ -273,7 +292,8 @@ def trimming(
     """Tell whether sentences keep the answers of FILES in fewer tokens than whole chunks.
 
     Counts the items whose reference answer stands in the best chunks, and in the sentences that are
-    kept of all chunks under a share of the tokens, and checks that every kept character is theirs.
+    kept of all chunks under a share of the tokens, or by their probabilities, and checks that every
+    kept character is theirs.
     """
     from at2_rag_evals.trimming.command import TrimmingRequest, run_trimming
 
@@ -282,6 +302,9 @@ def trimming(
         output=output,
         top_k=tuple(dict.fromkeys(top_k)),
         share=share,
+        min_scores=tuple(dict.fromkeys(min_scores)),
+        tolerances=tuple(dict.fromkeys(tolerances)),
+        follow_up=follow_up or None,
         limit=limit,
         seed=seed,
         model=model,

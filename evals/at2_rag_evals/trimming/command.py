@@ -30,7 +30,10 @@ from at2_rag_evals.rankers.shared_states import shared_states
 from at2_rag_evals.report import difference_cell, estimate_cell, items_table, report_head
 from at2_rag_evals.summary import MACRO, Strata
 from at2_rag_evals.tables import Cell, Table, to_markdown, to_rich
-from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.judging import Cut, Trimmed, judge_trimming, trimmable_items
+
+DEFAULT_SHARE = 0.5
+"""Most tokens of sentences, as a share of those of the best chunks, where nothing else is said."""
 
 _WIDTH = 120
 NOTE = (
@@ -47,18 +50,35 @@ class TrimmingRequest:
     files: tuple[Path, ...]
     output: Path | None = None
     top_k: tuple[int, ...] = (1, 3)
-    share: float = 0.5
+    share: float | None = None
+    min_scores: tuple[float, ...] = ()
+    tolerances: tuple[float, ...] = ()
+    follow_up: bool | None = None
     limit: int | None = None
     seed: int = 0
     model: str | None = None
     head_weights: str | None = None
 
     @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """How sentences are chosen; in half of the tokens where nothing else was asked for."""
+        others = bool(self.min_scores or self.tolerances)
+        share = DEFAULT_SHARE if self.share is None and not others else self.share
+        return (
+            *(Cut(share=own, follow_up=self.follow_up) for own in [share] if own is not None),
+            *(Cut(min_score=own, follow_up=self.follow_up) for own in self.min_scores),
+            *(Cut(tolerance=own, follow_up=self.follow_up) for own in self.tolerances),
+        )
+
+    @property
     def command(self) -> str:
         """The command line, with the names of files and folders but not where they are."""
         parts = ["at2-rag eval trimming", *(path.name for path in self.files)]
         parts += [f"--top-k {count}" for count in self.top_k]
-        parts += [f"--share {self.share:g}"]
+        parts += [] if self.share is None else [f"--share {self.share:g}"]
+        parts += [f"--min-score {own:g}" for own in self.min_scores]
+        parts += [f"--tolerance {own:g}" for own in self.tolerances]
+        parts += ["--follow-up"] if self.follow_up else []
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}"]
         for option, value in (
@@ -76,6 +96,7 @@ class TrimmingFigures:
 
     Attributes:
         top_k: The number of chunks.
+        cut: How sentences were chosen.
         in_chunks: Share of items whose best chunks hold the answer.
         in_sentences: Share of items whose kept sentences do.
         difference: The latter less the former.
@@ -85,6 +106,7 @@ class TrimmingFigures:
     """
 
     top_k: int
+    cut: str
     in_chunks: Mapping[str, Estimate]
     in_sentences: Mapping[str, Estimate]
     difference: Mapping[str, Estimate]
@@ -116,10 +138,12 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
             pruner,
             items.items,
             top_k=request.top_k,
-            share=request.share,
+            cuts=request.cuts,
             progress=lambda done, total: progress("pruning", done, total),
         )
-    found = [_figures(request, items.items, count, own) for count, own in trimmed.items()]
+    found = [
+        _figures(request, items.items, count, cut, own) for (count, cut), own in trimmed.items()
+    ]
     report = _report(request, items, found)
     tables = [*map(_table, found), _items(items)]
     if request.output is not None:
@@ -147,7 +171,11 @@ def _pruner(request: TrimmingRequest) -> AT2Pruner:
 
 
 def _figures(
-    request: TrimmingRequest, items: Sequence[Example], count: int, trimmed: Sequence[Trimmed]
+    request: TrimmingRequest,
+    items: Sequence[Example],
+    count: int,
+    cut: Cut,
+    trimmed: Sequence[Trimmed],
 ) -> TrimmingFigures:
     sources = [item.source for item in items]
     values = np.array([[own.in_chunks, own.in_sentences] for own in trimmed], dtype=np.float64)
@@ -162,6 +190,7 @@ def _figures(
     means[MACRO] = np.mean(list(means.values()), axis=0)
     return TrimmingFigures(
         top_k=count,
+        cut=cut.label,
         in_chunks={name: own.estimate(0) for name, own in samples.items()},
         in_sentences={name: own.estimate(1) for name, own in samples.items()},
         difference={name: own.estimate(1, minus=0) for name, own in samples.items()},
@@ -188,9 +217,10 @@ def _table(figures: TrimmingFigures) -> Table:
         ]
         for name, own in figures.in_chunks.items()
     ]
-    best = "the best chunk" if figures.top_k == 1 else f"the best {figures.top_k} chunks"
+    best = "best chunk" if figures.top_k == 1 else f"best {figures.top_k} chunks"
     changed = "all kept text verbatim" if not figures.changed else f"{figures.changed} changed"
-    return Table(f"Answer kept, {best} against sentences of all, {changed}", header, rows)
+    title = f"Answer kept: {best}, or sentences ({figures.cut}); {changed}"
+    return Table(title, header, rows)
 
 
 def _items(items: ItemSet) -> Table:
@@ -209,7 +239,7 @@ def _report(
             "seed": request.seed,
             "limit": request.limit,
             "top_k": list(request.top_k),
-            "share": request.share,
+            "cuts": [asdict(own) for own in request.cuts],
             "resamples": RESAMPLES,
             "level": LEVEL,
             **model_record(request.model or DEFAULT_MODEL, SCORING_MODULES),
@@ -228,11 +258,11 @@ def _write(
     report: dict[str, Any],
     tables: Sequence[Table],
     items: ItemSet,
-    trimmed: Mapping[int, Sequence[Trimmed]],
+    trimmed: Mapping[tuple[int, Cut], Sequence[Trimmed]],
 ) -> None:
     lines = [
-        json.dumps({"source": item.source, "id": item.id, "top_k": count, **asdict(own)}) + "\n"
-        for count, every in trimmed.items()
+        json.dumps(_record(item, count, cut, own)) + "\n"
+        for (count, cut), every in trimmed.items()
         for item, own in zip(items.items, every, strict=True)
     ]
     text = [*report_head("Trimming eval", report)]
@@ -242,3 +272,8 @@ def _write(
     write_whole(folder / "items.jsonl", "".join(lines).encode())
     write_whole(folder / "trimming.md", ("\n".join(text) + "\n").encode())
     write_whole(folder / "trimming.json", (json.dumps(report, indent=2) + "\n").encode())
+
+
+def _record(item: Example, count: int, cut: Cut, own: Trimmed) -> dict[str, Any]:
+    names = {"source": item.source, "id": item.id, "top_k": count, "cut": cut.label}
+    return {**names, **asdict(own)}

@@ -13,12 +13,57 @@ from at2_rag_evals.items import ItemSet, usable_examples
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """How sentences are chosen: by one of three limits.
+
+    Attributes:
+        share: Most tokens, as a share of those of the best chunks.
+        min_score: The pruner's.
+        tolerance: The pruner's.
+        follow_up: Whether the question is asked again beside the best chunk; None for the
+            pruner's default.
+    """
+
+    share: float | None = None
+    min_score: float | None = None
+    tolerance: float | None = None
+    follow_up: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """What the report calls it."""
+        parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
+        parts += [] if self.min_score is None else [f"min_score {self.min_score:g}"]
+        parts += [] if self.tolerance is None else [f"tolerance {self.tolerance:g}"]
+        return ", ".join([*parts, *(["asked again"] if self.follow_up else [])])
+
+    def prune(self, pruner: AT2Pruner, item: Example, chunk_tokens: int) -> PruneResult:
+        """Return the sentences that are kept of an item.
+
+        Args:
+            pruner: The pruner.
+            item: The item.
+            chunk_tokens: Tokens of its best chunks.
+        """
+        most = None if self.share is None else max(1, int(self.share * chunk_tokens))
+        return pruner.prune(
+            item.query,
+            item.chunks,
+            max_tokens=most,
+            min_score=self.min_score,
+            tolerance=self.tolerance,
+            follow_up=self.follow_up,
+            unit="sentence",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Trimmed:
     """What became of an item with one number of chunks.
 
     Attributes:
         chunk_tokens: Tokens of the best chunks.
-        sentence_tokens: Tokens of what is kept of all chunks under the share of those.
+        sentence_tokens: Tokens of the sentences kept, of all chunks.
         in_chunks: Whether the best chunks hold a reference answer.
         in_sentences: Whether the kept sentences do.
         verbatim: Whether all that is kept is the chunks' own text, to the letter.
@@ -59,26 +104,28 @@ def judge_trimming(
     items: Sequence[Example],
     *,
     top_k: Sequence[int],
-    share: float,
+    cuts: Sequence[Cut],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[int, list[Trimmed]]:
-    """Return for each number of chunks what became of each item, in the items' order.
+) -> dict[tuple[int, Cut], list[Trimmed]]:
+    """Return for each number of chunks and each cut what became of each item, in order.
 
     Args:
         pruner: The pruner.
         items: See `trimmable_items`.
         top_k: Numbers of chunks.
-        share: Most tokens of the sentences, as a share of those of the best chunks.
+        cuts: How sentences are chosen.
         progress: Called with the items done and in all.
     """
-    found: dict[int, list[Trimmed]] = {count: [] for count in top_k}
+    found: dict[tuple[int, Cut], list[Trimmed]] = {
+        (count, cut): [] for count in top_k for cut in cuts
+    }
     progress(0, len(items))
     for done, item in enumerate(items, start=1):
         for count in top_k:
             whole = pruner.prune(item.query, item.chunks, top_k=count)
-            most = max(1, int(share * whole.tokens_after))
-            cut = pruner.prune(item.query, item.chunks, max_tokens=most, unit="sentence")
-            found[count].append(_judged(item, whole, cut))
+            for cut in cuts:
+                sentences = cut.prune(pruner, item, whole.tokens_after)
+                found[count, cut].append(_judged(item, whole, sentences))
         progress(done, len(items))
     return found
 

@@ -13,7 +13,7 @@ from at2_rag.errors import DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.training.examples import Example
 from at2_rag_evals.cli import eval_group
-from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.judging import Cut, is_verbatim, judge_trimming, trimmable_items
 from tests.evals.labelled_items import write_items
 
 TEXTS = [
@@ -43,15 +43,20 @@ def pruner(scoring_folder: Path) -> AT2Pruner:
 
 def test_both_ways_are_read_for_the_answer(pruner: AT2Pruner) -> None:
     items = [example(number) for number in range(6)]
-    found = judge_trimming(pruner, items, top_k=(1, 2), share=0.8)
-    for count, every in found.items():
+    cuts = (Cut(share=0.8), Cut(min_score=0.0))
+    found = judge_trimming(pruner, items, top_k=(1, 2), cuts=cuts)
+    assert list(found) == [(count, cut) for count in (1, 2) for cut in cuts]
+    for (count, way), every in found.items():
         for item, own in zip(items, every, strict=True):
             whole = pruner.prune(item.query, item.chunks, top_k=count)
             assert own.chunk_tokens == whole.tokens_after
             assert own.in_chunks == any("Jane Austen" in kept.text for kept in whole.kept)
-            most = int(0.8 * whole.tokens_after)
-            cut = pruner.prune(item.query, item.chunks, max_tokens=most, unit="sentence")
-            assert own.sentence_tokens == cut.tokens_after <= most
+            most = int(0.8 * whole.tokens_after) if way.share else None
+            cut = pruner.prune(
+                item.query, item.chunks, unit="sentence", max_tokens=most, min_score=way.min_score
+            )
+            assert own.sentence_tokens == cut.tokens_after
+            assert most is None or own.sentence_tokens <= most
             assert own.in_sentences == ("Jane Austen" in cut.context)
             assert own.verbatim
     assert len({own.in_sentences for every in found.values() for own in every}) == 2
@@ -98,7 +103,13 @@ def test_the_command_reports_what_was_judged(scoring_folder: Path, tmp_path: Pat
         assert figures["changed"] == 0
     assert str(tmp_path) not in json.dumps(report)
     markdown = (tmp_path / "out" / "trimming.md").read_text()
-    assert "Answer kept, the best 3 chunks against sentences of all" in markdown
+    assert "Answer kept: best 3 chunks, or sentences (at most 0.5 of the tokens); all" in markdown
+    more = ["--min-score", "-1", "--min-score", "0.5", "--top-k", "1", "--json"]
+    ran = CliRunner().invoke(eval_group, [*command, *more])
+    figures = json.loads(ran.stdout)["figures"]
+    assert [own["cut"] for own in figures] == ["min_score -1", "min_score 0.5"]
+    assert figures[0]["in_sentences"]["macro"]["mean"] == 1
+    assert figures[1]["in_sentences"]["macro"]["mean"] == 0
     write_items(path, [example(1, ())])
     nothing = CliRunner().invoke(eval_group, command)
     assert isinstance(nothing.exception, DataError)
