@@ -37,7 +37,7 @@ same where it wasn't), and its own by the same head weights."""
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class SentenceWeights:
     """What makes scores and probabilities of sentences.
 

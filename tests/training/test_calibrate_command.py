@@ -105,6 +105,37 @@ def scored(place: Path, folder: Path, scale: float) -> Path:
     return folder
 
 
+def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
+    for source in ("novels", "seas"):
+        two = [two_sentences(own) for own in examples_of_equal_chunks(source, 14)]
+        write_examples(tmp_path / f"{source}.jsonl.gz", two)
+    for name in ("model", "weights"):
+        shutil.copytree(place / name, tmp_path / name)
+    ran = run(tmp_path, tmp_path / "out", "--sentences")
+    assert ran.exit_code == 0, ran.output
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    found = HeadWeights.load(tmp_path / "out")
+    assert found.sentences is not None and found.sentences.numbers() == record["sentences"]
+    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    own = two_sentences(examples_of_equal_chunks("novels", 1)[0])
+    assert pruner.prune(own.query, own.chunks, unit="sentence").kept
+    collected = ("--collected", str(tmp_path / "out" / "features"))
+    again = run(tmp_path, tmp_path / "two", "--sentences", *collected)
+    assert again.exit_code == 0, again.output
+    assert HeadWeights.load(tmp_path / "two").sentences == found.sentences
+
+
+def two_sentences(own: Example) -> Example:
+    """Give each chunk a second sentence, in gold ones one with the answer."""
+    chunks = tuple(
+        dataclasses.replace(
+            chunk, text=f"{chunk.text}. {own.answers[0] if gold else 'nothing'} is here."
+        )
+        for chunk, gold in zip(own.chunks, own.labels, strict=True)
+    )
+    return dataclasses.replace(own, chunks=chunks)
+
+
 def test_further_questions_are_judged_and_nothing_else(place: Path, tmp_path: Path) -> None:
     write_examples(tmp_path / "more.jsonl.gz", examples_of_equal_chunks("seas", 20)[14:])
     collected = ("--collected", str(tmp_path / "read"))
