@@ -35,8 +35,8 @@ class Chunk:
         id: The caller's identifier; never interpreted.
         metadata: Anything the caller wants to find again; never interpreted.
         retrieval_score: What the retriever gave it, on any scale, larger is better (turn the sign
-            of distances); None or NaN where that isn't known. Read with `prior="score"` and
-            `prior="cosine"` only.
+            of distances); None or NaN where that isn't known. Read with `prior="score"` only, and
+            with `prior="cosine"`, for which it has to be a cosine.
     """
 
     text: str

@@ -150,6 +150,10 @@ class HeadWeights:
                 f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
                 f"the head weights {self.weight.shape}; calibrate these very weights"
             )
+        if self.sentences is not None and self.score_scale == "additive":
+            raise HeadWeightsError(
+                "there are sentence weights, but the score scale is 'additive'; they are for logits"
+            )
         if self.follow_up is not None and (
             self.reading == "joint" or self.follow_up.weight.shape != self.weight.shape[1:]
         ):

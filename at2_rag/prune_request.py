@@ -133,8 +133,15 @@ class PruneRequest:
         """
         if self.follow_up is not None:
             return self.follow_up
-        likely, tolerance = read.probabilities, self._limits.tolerance
+        limits = self._limits
+        likely, tolerance = read.probabilities, limits.tolerance
         if likely is None or tolerance is None or not at_hand:
+            return False
+        unsupported = read.supported is not None and read.supported < UNSUPPORTED_BELOW
+        only_one = limits.top_k == 1 or (unsupported and limits.on_unsupported == "keep_best")
+        if unsupported and limits.on_unsupported == "keep_none":
+            return False
+        if only_one and not self.by_unit:  # the best chunk stays the best
             return False
         return float(np.delete(likely, np.argmax(read.scores)).sum()) > tolerance
 

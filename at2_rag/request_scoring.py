@@ -14,9 +14,8 @@ from at2_rag.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
-MOST_KEPT = 64
-"""Chunks whose states are kept, without a store, for a question that may be asked again: a chunk's
-take megabytes."""
+MOST_KEPT = 8192
+"""Tokens of chunks whose states are kept, without a store, where a question may be asked again."""
 
 
 class RequestScoring:
@@ -24,7 +23,7 @@ class RequestScoring:
 
     Where a tolerance holds and the best chunk alone doesn't meet it, the question is asked again
     beside it, if head weights learned to: over states that a store has, or that were kept
-    meanwhile, of `MOST_KEPT` chunks at most.
+    meanwhile, of `MOST_KEPT` tokens at most.
 
     Args:
         scorer: Scores chunks, and units of their texts.
@@ -62,19 +61,21 @@ class RequestScoring:
         """Score the requests of a group in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
-            states = self._states_for(requests.values())
-            scores = self._scorer.read(
-                [layouts[place] for place in requests],
-                watch,
-                priors=[own.prior for own in requests.values()],
-                states=states,
-            )
-            scores = [
-                self._scorer.follow_up(*own.pair, found, watch, states=states)
-                if own.asks_again(found, at_hand=states is not None)
-                else found
-                for own, found in zip(requests.values(), scores, strict=True)
-            ]
+            at_hand = [self._at_hand(own, layouts[place]) for place, own in requests.items()]
+            with self._scorer.turn(watch):
+                states = self._states_for(at_hand)
+                scores = self._scorer.read(
+                    [layouts[place] for place in requests],
+                    watch,
+                    priors=[own.prior for own in requests.values()],
+                    states=states,
+                )
+                scores = [
+                    self._scorer.follow_up(*own.pair, found, watch, states=states)
+                    if own.asks_again(found, at_hand=kept)
+                    else found
+                    for own, found, kept in zip(requests.values(), scores, at_hand, strict=True)
+                ]
         except Exception as error:
             if len(requests) == 1:
                 return {
@@ -97,26 +98,29 @@ class RequestScoring:
     def _scored_by_unit(self, request: PruneRequest, layout: PromptLayout) -> PruneResult:
         watch = Stopwatch()
         try:
-            states = self._states_for([request])
-            first, own = self._scorer.read_units(
-                layout, request.views, request.places, watch, prior=request.prior, states=states
-            )
-            scores = first
-            if request.asks_again(first, at_hand=states is not None):
-                scores = self._scorer.follow_up(*request.pair, first, watch, states=states)
+            kept = self._at_hand(request, layout)
+            with self._scorer.turn(watch):
+                states = self._states_for([kept])
+                first, own = self._scorer.read_units(
+                    layout, request.views, request.places, watch, prior=request.prior, states=states
+                )
+                scores = first
+                if request.asks_again(first, at_hand=kept):
+                    scores = self._scorer.follow_up(*request.pair, first, watch, states=states)
             units = self._scorer.judge_units(first, scores, own, request.places)
         except Exception as error:
             return self._after_failure(request, error, watch)
         return request.with_unit_scores(scores, units, shared=watch.part(1))
 
-    def _states_for(self, requests: Iterable[PruneRequest]) -> ChunkStateStore | None:
-        """Return where states are kept meanwhile; None for nowhere."""
-        if self._scorer.states is not None:
-            return self._scorer.states
-        asked = [request for request in requests if request.follow_up is not False]
-        sure = any(request.follow_up for request in asked)
-        few = sum(len(request.views) for request in asked) <= MOST_KEPT
-        return {} if asked and (sure or few) else None
+    def _at_hand(self, request: PruneRequest, layout: PromptLayout) -> bool:
+        """Tell whether a request's states are there, or kept, for a question asked again."""
+        if request.follow_up is not None or self._scorer.states is not None:
+            return request.follow_up is not False
+        return sum(map(len, set(layout.source_ids))) <= MOST_KEPT
+
+    def _states_for(self, at_hand: Iterable[bool]) -> ChunkStateStore | None:
+        """Return where states are kept meanwhile; None for the scorer's own store, or nowhere."""
+        return {} if any(at_hand) and self._scorer.states is None else None
 
     def _after_failure(
         self, request: PruneRequest, error: Exception, watch: Stopwatch | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,14 @@ class SourceScorer:
         self._prefix: ChunkState | None = None
         self._prefix_lock = threading.Lock()
         self._turns = Turns()
+
+    def turn(self, watch: Stopwatch) -> AbstractContextManager[None]:
+        """Wait for a turn, which all readings within share.
+
+        Args:
+            watch: Takes the time of "wait".
+        """
+        return self._turns.take(watch)
 
     def chunks(self, query: str, chunks: Sequence[Chunk], watch: Stopwatch) -> ChunkScores:
         """Return what a reading says of chunks; without any there is none.

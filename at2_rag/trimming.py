@@ -53,8 +53,8 @@ def divided(
         places: The U units.
         additive: Whether scores add up and are no logits: they are as they should be then.
     """
-    if additive or not places:
-        return UnitScores(own, None if read.probabilities is None else np.zeros(len(places)))
+    if additive:
+        return UnitScores(own)
     owners, log_shares = _log_shares(own, places)
     if read.probabilities is None:
         return UnitScores(read.scores[owners] + log_shares)

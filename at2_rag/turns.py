@@ -13,10 +13,15 @@ from at2_rag.stopwatch import Stopwatch
 
 
 class Turns:
-    """Lets only so many threads read at a time as keep the cores busy; the others wait."""
+    """Lets only so many threads read at a time as keep the cores busy; the others wait.
+
+    A thread that has its turn may take it again within: what it holds between two readings no other
+    thread holds meanwhile.
+    """
 
     def __init__(self) -> None:
         self._waiting, self._reading = threading.Condition(), 0
+        self._own = threading.local()
 
     @contextmanager
     def take(self, watch: Stopwatch) -> Iterator[None]:
@@ -25,6 +30,9 @@ class Turns:
         Args:
             watch: Takes the time of "wait".
         """
+        if getattr(self._own, "taken", False):
+            yield
+            return
         # One more than have cores to themselves: while it is in Python, another multiplies.
         most = 1 + _cores() // torch.get_num_threads()
         with self._waiting:
@@ -32,9 +40,11 @@ class Turns:
                 with watch.stage("wait"):
                     self._waiting.wait_for(lambda: self._reading < most)
             self._reading += 1
+        self._own.taken = True
         try:
             yield
         finally:
+            self._own.taken = False
             with self._waiting:
                 self._reading -= 1
                 self._waiting.notify()

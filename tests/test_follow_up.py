@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from at2_rag.follow_up import (
     follow_up_question,
 )
 from at2_rag.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.request_scoring import MOST_KEPT
+from at2_rag.limits import OnUnsupported
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -178,18 +181,78 @@ def test_a_tolerance_asks_again_where_the_best_alone_does_not_meet_it(pruner: AT
     assert len(other.kept) == 1
 
 
-def test_of_many_chunks_a_tolerance_asks_again_with_a_store_only(
-    model: Any, weights: HeadWeights
+def test_of_many_tokens_a_tolerance_asks_again_with_a_store_only(
+    model: Any, weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = [Chunk(f"{own.text} {place}", own.title) for place in range(13) for own in CHUNKS]
-    assert len(many) > MOST_KEPT
+    tokens = sum(len(tiny_tokenizer()(own.rendered)["input_ids"]) for own in CHUNKS)
+    monkeypatch.setattr("at2_rag.request_scoring.MOST_KEPT", tokens // 2)
     without, store = make(model, weights), make(model, weights, chunk_states=StateStore())
-    once = without.prune(QUERY, many, top_k=99, follow_up=False)
-    again = without.prune(QUERY, many, top_k=99, follow_up=True)
-    assert scored(without.prune(QUERY, many, tolerance=0.0)) == scored(once)
-    kept = store.prune(QUERY, many, tolerance=0.0)
+    once = without.prune(QUERY, CHUNKS, top_k=5, follow_up=False)
+    again = without.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(without.prune(QUERY, CHUNKS, tolerance=0.0)) == scored(once)
+    kept = store.prune(QUERY, CHUNKS, tolerance=0.0)
     assert scored(kept)[0] == pytest.approx(scored(again)[0], abs=1e-4)
     assert scored(again)[0] != pytest.approx(scored(once)[0], abs=1e-2)
+
+
+def test_a_batch_asks_again_as_each_alone_does(
+    model: Any, weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = sum(len(tiny_tokenizer()(own.rendered)["input_ids"]) for own in CHUNKS)
+    monkeypatch.setattr("at2_rag.request_scoring.MOST_KEPT", 2 * tokens)
+    pruner = make(model, weights)
+    many = [Chunk(f"{own.text} {place}", own.title) for place in range(4) for own in CHUNKS]
+    asked = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many)]
+    together = pruner.prune_batch(asked, tolerance=0.0)
+    for (query, given), found in zip(asked, together, strict=True):
+        alone = pruner.prune(query, given, tolerance=0.0)
+        assert scored(found)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+
+
+def test_it_is_not_asked_again_where_that_changes_nothing(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights)
+    once = pruner.prune(QUERY, CHUNKS, top_k=5)
+    again = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(pruner.prune(QUERY, CHUNKS, tolerance=0.0, top_k=1)) == scored(once)
+    by_unit = pruner.prune(QUERY, CHUNKS, tolerance=0.0, top_k=1, unit="sentence")
+    assert scored(by_unit)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert weights.calibration is not None
+    doubting = dataclasses.replace(weights.calibration, call=(0.0, 0.0, -9.0))
+    doubter = make(model, dataclasses.replace(weights, calibration=doubting))
+    cases: list[tuple[OnUnsupported, Any]]
+    cases = [("keep_none", once), ("keep_best", once), ("flag", again)]
+    for on_unsupported, expected in cases:
+        found = doubter.prune(QUERY, CHUNKS, tolerance=0.0, on_unsupported=on_unsupported)
+        assert scored(found)[0] == pytest.approx(scored(expected)[0], abs=1e-4)
+
+
+def test_states_between_two_readings_are_held_in_turn(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights)
+    scorer = pruner._scorer
+    held, most, guard = 0, 0, threading.Lock()
+    real_read, real_again = scorer.read, scorer.follow_up
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        nonlocal held, most
+        with guard:
+            held += 1
+            most = max(most, held)
+        return real_read(*arguments, **options)
+
+    def follow_up(*arguments: Any, **options: Any) -> Any:
+        nonlocal held
+        try:
+            return real_again(*arguments, **options)
+        finally:
+            with guard:
+                held -= 1
+
+    scorer.read, scorer.follow_up = read, follow_up  # type: ignore[method-assign]
+    with ThreadPoolExecutor(12) as executor:
+        found = list(executor.map(lambda _: pruner.prune(QUERY, CHUNKS, tolerance=0.0), range(36)))
+    assert held == 0
+    assert most <= 1 + (os.cpu_count() or 1)
+    assert all(scored(own) == scored(found[0]) for own in found)
 
 
 def test_weights_without_it_meet_a_tolerance_without(model: Any, weights: HeadWeights) -> None:

@@ -24,6 +24,7 @@ from at2_rag.scoring_model import ScoringModel
 from at2_rag.step_progress import StepProgress
 from at2_rag.training.answer_model import AnswerModel
 from at2_rag.training.calibration_data import (
+    check_priors,
     choose_examples,
     choose_judged,
     collect_calls,
@@ -52,7 +53,7 @@ from at2_rag.training.follow_up_fit import (
 )
 from at2_rag.training.loading import load_for_workers
 from at2_rag.training.record import file_records
-from at2_rag.training.sentence_fit import fit_sentences
+from at2_rag.training.sentence_fit import fit_sentences, gold_sentences
 from at2_rag.training.sentence_reading import collect_sentences, sentence_calls
 from at2_rag.training.transfer import TransferFigures, judge_transfer
 from at2_rag.weight_lookup import resolve_head_weights
@@ -109,9 +110,18 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     data = file_records(request.files, by_file)
     every = [example for own in by_file for example in own]
     examples = choose_examples(every, limit=request.limit, seed=request.seed)
+    check_priors(examples.chosen, request.prior)
+    if request.sentences and all(gold_sentences(own) is None for own in examples.chosen):
+        raise InputError(
+            "--sentences was given, but of no example is it known which sentences hold evidence; "
+            "pass examples with gold_sents, or with answers that stand in gold chunks"
+        )
     to_judge = read_files(request.judge)
     judged = choose_judged(
-        [example for own in to_judge for example in own], limit=request.limit, seed=request.seed
+        [example for own in to_judge for example in own],
+        sources={own.source for own in examples.chosen},
+        limit=request.limit,
+        seed=request.seed,
     )
     output = Path(request.output)
     check_writable(output)
@@ -127,7 +137,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress("loading the model", 1, 1)
         scoring = ScoringModel(model, tokenizer, depth=layers)
         folder = Path(request.collected or output / "features")
-        collected = partial(
+        read_calls = partial(
             collect_calls,
             scoring,
             answering,
@@ -138,8 +148,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             workers=os.cpu_count() or 1,
             progress=progress,
         )
-        calls = collected(examples, folder, outcome=request.outcome, priors=request.prior)
-        judged_calls = collected(judged, folder / "judged") if judged.chosen else []
+        calls = read_calls(examples, folder, outcome=request.outcome, priors=request.prior)
+        judged_calls = read_calls(judged, folder / "judged") if judged.chosen else []
         progress("fit", 0, 1)
         scores = [weights.score(own.features) for own in calls]
         shape = (passes, layers, heads)
@@ -168,7 +178,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
                 scoring,
                 weights,
                 examples.chosen,
-                folder / "sentences",
+                folder,
                 workers=os.cpu_count() or 1,
                 progress=lambda done, total: progress("reading sentences", done, total),
             )
@@ -208,6 +218,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "version": version("at2-rag"),
         "data": data,
         "judged": file_records(request.judge, to_judge),
+        "examples_judged": dict(sorted(Counter(own.source for own in judged.chosen).items())),
+        "unusable_to_judge": judged.unusable,
         "examples": dict(sorted(Counter(own.source for own in examples.chosen).items())),
         "twins": dict(sorted(Counter(own.source for own in examples.twins).items())),
         "unusable": examples.unusable,
@@ -235,6 +247,20 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress.console.print(transfer_table(transfer))
     if asked_again:
         progress.console.print(follow_up_table(asked_again))
+    stale = [
+        name
+        for name, kept, anew in (
+            ("--follow-up", weights.follow_up, request.follow_up),
+            ("--sentences", weights.sentences, request.sentences),
+        )
+        if kept is not None and not anew
+    ]
+    if stale:
+        note = (
+            "kept is what an earlier calibration learned by "
+            f"{' and '.join(stale)}; its probabilities were fitted beside that one's"
+        )
+        progress.console.print(Text(note), highlight=False, soft_wrap=True)
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
@@ -255,6 +281,11 @@ def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) ->
         raise InputError(
             "--follow-up was given, but the head weights are for joint reading, which keeps no "
             "states to ask again over; leave it off, or use weights for independent reading"
+        )
+    if request.sentences and weights.follow_up is not None and not request.follow_up:
+        raise InputError(
+            "--sentences was given without --follow-up, but the head weights ask again; pass both, "
+            "since sentences are scored after that, too"
         )
     if weights.score_scale != "logit":
         raise InputError(

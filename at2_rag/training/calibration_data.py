@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def choose_examples(
     Raises:
         InputError: If none can be used.
     """
-    chosen = _fit_for_it(examples)
+    chosen = _usable(examples)
     if not chosen:
         raise InputError(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
@@ -79,28 +79,51 @@ def choose_examples(
 
 
 def choose_judged(
-    examples: Sequence[Example], *, limit: int | None, seed: int
+    examples: Sequence[Example], *, sources: Collection[str], limit: int | None, seed: int
 ) -> CalibrationExamples:
     """Return what of further examples a calibration can be judged by, without twins.
 
     Args:
         examples: Labelled examples, none for none.
+        sources: The data sets of what is fitted to, one of which is left out at a time.
         limit: As in `choose_examples`.
         seed: Of the examples that the limit draws.
+
+    Raises:
+        InputError: If none of the examples can be used, or nothing can be left out for them.
     """
-    chosen = _fit_for_it(examples)
+    chosen = [own for own in _usable(examples) if own.source in sources]
     unusable = len(examples) - len(chosen)
+    if examples and (not chosen or len(sources) < 2):
+        raise InputError(
+            f"none of the {len(examples)} examples can be judged: each needs {FEWEST_CHUNKS} "
+            "chunks or more, gold and not gold, and a source that is fitted to beside another one; "
+            f"fitted to are {', '.join(sorted(sources))}"
+        )
     if chosen and limit is not None:
         chosen = draw_per_source(chosen, limit, seed=seed)
     return CalibrationExamples(tuple(chosen), (), (), unusable)
 
 
-def _fit_for_it(examples: Sequence[Example]) -> list[Example]:
+def _usable(examples: Sequence[Example]) -> list[Example]:
     return [
         own
         for own in examples
         if len(own.chunks) >= FEWEST_CHUNKS and any(own.labels) and not all(own.labels)
     ]
+
+
+def check_priors(examples: Sequence[Example], priors: Sequence[Prior]) -> None:
+    """Check that retrieval scores are what is to be learned of them.
+
+    Raises:
+        InputError: If those of an example aren't; the message names it.
+    """
+    for example in examples:
+        try:
+            _priors(example, priors)
+        except InputError as error:
+            raise InputError(f"example {example.id!r} of {example.source}: {error}") from error
 
 
 def collect_calls(

@@ -42,7 +42,7 @@ class LabelledCall:
             known.
         supported: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
-        words: [S] int64, the chunks' lengths; nothing but a check looks at them.
+        words: [S] int64, the chunks' lengths, which no fit looks at.
         priors: [S] of each kind of prior terms that is learned; none of a kind where nothing is
             known of the chunks.
         example: The place among all examples of the one that it is, or is a twin of.

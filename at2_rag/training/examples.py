@@ -66,6 +66,18 @@ class Example:
         """The gold chunks, in the file's order."""
         return tuple(chunk for chunk, label in zip(self.chunks, self.labels, strict=True) if label)
 
+    def gold_places(self, index: int) -> list[tuple[int, int]]:
+        """Return where a chunk's gold sentences are in its text, half-open ranges of characters."""
+        text = self.chunks[index].text
+        found = []
+        for sentence in self.gold_sentences[index]:
+            wanted = sentence.strip()
+            start = text.find(wanted) if wanted else -1
+            while start >= 0:
+                found.append((start, start + len(wanted)))
+                start = text.find(wanted, start + 1)
+        return found
+
     @property
     def reference_answer(self) -> str:
         """The first reference answer not blank, lone surrogates replaced; "" for none."""

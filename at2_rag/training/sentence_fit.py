@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentenceCall:
-    """The sentences of one call, at least one.
+    """The sentences of one call, at least one, after one reading or two.
 
     Attributes:
         source: The data set it is from.
@@ -48,20 +48,22 @@ class SentenceCall:
 def gold_sentences(example: Example) -> Bools | None:
     """Return which units of the chunks' texts hold evidence, [U]; None where that isn't known.
 
-    Evidence are the parts of gold chunks that the file names; where it names none, the units of
-    gold chunks that a reference answer stands in.
+    Evidence is what overlaps a sentence that the file names; where it names none, the units of gold
+    chunks that a reference answer stands in.
     """
     places = unit_places(example.chunks)
     if any(example.gold_sentences):
+        named = [example.gold_places(index) for index in range(len(example.chunks))]
         found = [
-            any(part in text or text in part for part in example.gold_sentences[index] if part)
-            for index, text in _texts(example, places)
+            any(first < end and start < last for first, last in named[index])
+            for index, start, end in places
         ]
     else:
         answers = findable_answers(example.answers)
         found = [
-            example.labels[index] and contains_answer(normalise(text), answers)
-            for index, text in _texts(example, places)
+            example.labels[index]
+            and contains_answer(normalise(example.chunks[index].text[start:end]), answers)
+            for index, start, end in places
         ]
     return np.array(found, dtype=bool) if any(found) else None
 
@@ -79,6 +81,7 @@ def fit_sentences(calls: Sequence[SentenceCall]) -> SentenceWeights:
     Raises:
         InputError: If no call, or none beside a fold, has sentences with evidence and without.
     """
+    weights_of_all = _fit(calls)
     fits = {
         fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
     }
@@ -94,7 +97,7 @@ def fit_sentences(calls: Sequence[SentenceCall]) -> SentenceWeights:
         PENALTY,
         rising=RISING,
     )
-    return SentenceWeights(_fit(calls), likely)
+    return SentenceWeights(weights_of_all, likely)
 
 
 def _fit(calls: Sequence[SentenceCall]) -> tuple[float, ...]:
@@ -115,7 +118,3 @@ def _fit(calls: Sequence[SentenceCall]) -> tuple[float, ...]:
     )
     *of_chunk, own_score = fit.weight.tolist()
     return (*of_chunk, max(0.0, own_score))
-
-
-def _texts(example: Example, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, str]]:
-    return [(index, example.chunks[index].text[start:end]) for index, start, end in places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def collect_sentences(
         model: The scoring model, cut to the layers of the head weights.
         weights: The head weights.
         examples: What to read.
-        folder: Where shards are kept; what it holds isn't read again.
+        folder: Where shards are kept, in a folder of their own; what it holds isn't read again.
         workers: Threads that each read examples of their own, with one torch thread each.
         progress: Called with the number of examples done and in all.
 
@@ -85,16 +86,22 @@ def collect_sentences(
         StorageError: If a shard can't be written.
     """
     scorer = SourceScorer(model, weights)
+    units = [unit_places(example.chunks) for example in examples]
     settings = {
         "format": FORMAT,
         "signal": "sentences",
         "dtype": str(model.dtype).removeprefix("torch."),
-        "weights": hashlib.sha256(weights.weight.tobytes()).hexdigest(),
+        "weights": _hash(weights.weight.tobytes()),
+        "bias": weights.bias,
+        "quantity": weights.spec.quantity,
+        "passes": list(weights.spec.passes),
         "fingerprint": weights.fingerprint,
         "template": weights.template_hash,
         "examples": content_hash(examples),
+        "units": _hash(json.dumps(units).encode()),
     }
-    store = ShardStore(folder, ShardSentences, settings=settings)
+    own_folder = folder / f"sentences-{_hash(json.dumps(settings).encode())[:8]}"
+    store = ShardStore(own_folder, ShardSentences, settings=settings)
     places = range(len(examples))
     found: dict[int, npt.NDArray[np.float32]] = {}
     progress(0, len(examples))
@@ -126,13 +133,15 @@ def sentence_calls(
 ) -> list[SentenceCall]:
     """Return the sentences of calls of which it is known which hold evidence.
 
+    A call whose question was asked again counts twice, with its scores before and after, so that
+    weights and probabilities are of both.
+
     Args:
         calls: All calls; twins don't count.
         examples: What the calls' `example` are places among.
         own: What `collect_sentences` returned for them.
         first: Each call's first scores of chunks.
-        after: Scores of chunks once the question was asked again, by a call's place; the first
-            ones where there are none.
+        after: Scores of chunks once the question was asked again, by a call's place.
         evidence: Each call's greatest evidence logit.
     """
     found = []
@@ -142,10 +151,14 @@ def sentence_calls(
             gold = gold_sentences(example)
             if gold is not None:
                 owners = [index for index, _, _ in unit_places(example.chunks)]
-                scores = first[place], after.get(place, first[place]), own[call.example]
-                terms = sentence_terms(*scores, owners)
-                found.append(SentenceCall(call.source, call.fold, terms, evidence[place], gold))
+                for scores in (first[place], *([after[place]] if place in after else [])):
+                    terms = sentence_terms(first[place], scores, own[call.example], owners)
+                    found.append(SentenceCall(call.source, call.fold, terms, evidence[place], gold))
     return found
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _scores(scorer: SourceScorer, example: Example) -> npt.NDArray[np.float32]:

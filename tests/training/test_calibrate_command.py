@@ -125,6 +125,44 @@ def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: 
     assert HeadWeights.load(tmp_path / "two").sentences == found.sentences
 
 
+def test_sentences_are_weighed_before_and_after_asking_again(tmp_path: Path, place: Path) -> None:
+    for source in ("novels", "seas"):
+        two = [two_gold(two_sentences(own)) for own in examples_of_equal_chunks(source, 14)]
+        write_examples(tmp_path / f"{source}.jsonl.gz", two)
+    for name in ("model", "weights"):
+        shutil.copytree(place / name, tmp_path / name)
+    ran = run(tmp_path, tmp_path / "out", "--follow-up", "--sentences")
+    assert ran.exit_code == 0, ran.output
+    found = HeadWeights.load(tmp_path / "out")
+    assert found.sentences is not None and found.follow_up is not None
+    assert found.sentences.score[0] != found.sentences.score[1]
+    ours = ("--head-weights", str(tmp_path / "out"))
+    refused = run(tmp_path, tmp_path / "two", "--sentences", *ours)
+    assert refused.exit_code == 1 and "pass both" in refused.output
+    kept = run(tmp_path, tmp_path / "two", *ours)
+    assert kept.exit_code == 0, kept.output
+    told = kept.output.replace("\n", " ")
+    assert "kept is what an earlier calibration learned by --follow-up and --sentences" in told
+    assert HeadWeights.load(tmp_path / "two").sentences == found.sentences
+
+
+def test_sentences_that_nobody_knows_are_refused_before_reading(
+    tmp_path: Path, place: Path
+) -> None:
+    for source in ("novels", "seas"):
+        unknown = [
+            dataclasses.replace(own, answers=("nowhere to be found",))
+            for own in examples_of_equal_chunks(source, 14)
+        ]
+        write_examples(tmp_path / f"{source}.jsonl.gz", unknown)
+    for name in ("model", "weights"):
+        shutil.copytree(place / name, tmp_path / name)
+    ran = run(tmp_path, tmp_path / "out", "--sentences")
+    assert ran.exit_code == 1
+    assert "of no example is it known which sentences hold evidence" in ran.output
+    assert not (tmp_path / "out").exists()
+
+
 def two_sentences(own: Example) -> Example:
     """Give each chunk a second sentence, in gold ones one with the answer."""
     chunks = tuple(
@@ -156,6 +194,14 @@ def test_further_questions_are_judged_and_nothing_else(place: Path, tmp_path: Pa
         "one_tolerance"
     ]
     assert record["judged"][0]["name"] == "more.jsonl.gz" and plain["judged"] == []
+    assert record["examples_judged"] == {"seas": 6} and plain["examples_judged"] == {}
+    other = [
+        dataclasses.replace(own, source="mills") for own in examples_of_equal_chunks("seas", 2)
+    ]
+    write_examples(tmp_path / "more.jsonl.gz", other)
+    refused = run(place, tmp_path / "out", *collected, "--judge", more)
+    assert refused.exit_code == 1
+    assert "none of the 2 examples can be judged" in refused.output
 
 
 def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -> None:
@@ -174,7 +220,9 @@ def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -
     assert both.cosine_weight == record["cosine_weight"] > 0
     again = run(tmp_path / "ranked", tmp_path / "three", *own)
     assert again.exit_code == 1
-    assert "with prior='cosine' it has to be within -1 and 1" in again.output
+    told = again.output.replace("\n", " ")
+    assert "with prior='cosine' it has to be within -1 and 1" in told
+    assert "of novels: the retrieval_score of chunk" in told
 
 
 def test_follow_up_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:

@@ -60,6 +60,8 @@ def test_without_both_kinds_nothing_can_be_fitted() -> None:
     none = [dataclasses.replace(own, gold=np.ones(len(own.gold), bool)) for own in drawn(10, 5)]
     with pytest.raises(InputError, match="sentence weights can't be fitted"):
         fit_sentences(none)
+    with pytest.raises(InputError, match="sentence weights can't be fitted"):
+        fit_sentences([])
 
 
 def example(**given: object) -> Example:
@@ -77,6 +79,10 @@ def test_what_the_file_names_is_evidence() -> None:
     found = gold_sentences(named)
     assert found is not None
     assert found.tolist() == [True, False, False, True, False, False]
+    across = example(gold_sentences=((), (" Boats pass. A mill stands ", " "), ()))
+    found = gold_sentences(across)
+    assert found is not None
+    assert found.tolist() == [False, False, False, True, True, False]
 
 
 def test_else_what_has_the_answer_in_a_gold_chunk_is() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -157,7 +157,7 @@ def chunk_sentences(example: Example) -> SourcedItem:
     """
     sources = tuple(Source(*place) for place in sentence_places(example.chunks))
     if any(example.gold_sentences):
-        gold = [set(_gold_places(example, index)) for index in range(len(example.chunks))]
+        gold = [example.gold_places(index) for index in range(len(example.chunks))]
         labels = tuple(
             any(own.start < end and own.end > start for start, end in gold[own.chunk])
             for own in sources
@@ -190,14 +190,3 @@ def sourced_set(item_set: ItemSet, unit: Unit, *, max_sentences: int = MAX_SENTE
         else:
             items.append(item)
     return SourcedSet(tuple(items), left_out)
-
-
-def _gold_places(example: Example, index: int) -> Iterator[tuple[int, int]]:
-    """Yield where the gold sentences of a chunk are in its text."""
-    text = example.chunks[index].text
-    for sentence in example.gold_sentences[index]:
-        wanted = sentence.strip()
-        start = text.find(wanted) if wanted else -1
-        while start >= 0:
-            yield start, start + len(wanted)
-            start = text.find(wanted, start + 1)
