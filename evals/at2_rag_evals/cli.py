@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from at2_rag_evals.options import (
     train_option,
 )
 from at2_rag_evals.qa.cli import compare, qa
+
+if TYPE_CHECKING:
+    from at2_rag_evals.trimming.command import FollowUpFor
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = (
@@ -268,7 +272,12 @@ def fidelity(
     metavar="T",
     help="Also choose sentences by this tolerance. May be repeated.",
 )
-@click.option("--follow-up", is_flag=True, help="Ask again beside the best chunk, for sentences.")
+@click.option(
+    "--follow-up",
+    type=click.Choice(["none", "sentences", "both"]),
+    help="Ask again beside the best chunk: for nothing, for sentences, for them and whole chunks. "
+    " [default: for sentences where a tolerance does]",
+)
 @limit_option
 @seed_option
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
@@ -282,7 +291,7 @@ def trimming(
     share: float | None,
     min_scores: tuple[float, ...],
     tolerances: tuple[float, ...],
-    follow_up: bool,
+    follow_up: FollowUpFor | None,
     limit: int | None,
     seed: int,
     model: str | None,
@@ -304,7 +313,7 @@ def trimming(
         share=share,
         min_scores=tuple(dict.fromkeys(min_scores)),
         tolerances=tuple(dict.fromkeys(tolerances)),
-        follow_up=follow_up or None,
+        follow_up=follow_up,
         limit=limit,
         seed=seed,
         model=model,

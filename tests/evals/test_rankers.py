@@ -320,6 +320,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "redundancy",
         "retrieval_prior",
         "selection",
+        "sentence_weights",
         "stage_progress",
         "stopwatch",
         "text_units",

@@ -37,12 +37,13 @@ class Budget:
         return f"top {self.top_k}" if self.top_k is not None else f"{self.max_tokens} tokens"
 
 
-def adaptive_name(tolerance: float | None, *, follow_up: bool = False) -> str:
+def adaptive_name(tolerance: float | None, *, follow_up: bool | None = None) -> str:
     """Return the name of at2_rag without a budget.
 
     Args:
         tolerance: Its tolerance; None for the default.
-        follow_up: Whether it asks again beside the best chunk.
+        follow_up: Whether it asks again beside the best chunk; None where the tolerance does.
     """
-    name = "at2_adaptive_follow_up" if follow_up else "at2_adaptive"
+    endings = {None: "", True: "_follow_up", False: "_once"}
+    name = f"at2_adaptive{endings[follow_up]}"
     return name if tolerance is None else f"{name}_{tolerance:g}"

@@ -35,6 +35,7 @@ MORE_PRUNERS = (
     "bm25_minilm",
     "at2_adaptive",
     "at2_adaptive_follow_up",
+    "at2_adaptive_once",
     "at2_joint",
     "heads_8",
     "heads_16",
@@ -130,7 +131,10 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     "May be repeated.",
 )
 @click.option(
-    "--follow-up", is_flag=True, help="Let those of --tolerance ask again beside the best chunk."
+    "--follow-up/--no-follow-up",
+    default=None,
+    help="Let those of --tolerance ask again beside the best chunk, or not.  [default: where the "
+    "best alone doesn't meet it]",
 )
 @click.option(
     "--generator",
@@ -231,7 +235,7 @@ def qa(
     top_k: tuple[int, ...],
     max_tokens: tuple[int, ...],
     tolerances: tuple[float, ...],
-    follow_up: bool,
+    follow_up: bool | None,
     generators: tuple[str, ...],
     limit: int | None,
     seed: int,

@@ -26,7 +26,7 @@ class QARequest:
     top_k: tuple[int, ...] = ()
     max_tokens: tuple[int, ...] = ()
     tolerances: tuple[float, ...] = ()
-    follow_up: bool = False
+    follow_up: bool | None = None
     generators: tuple[str, ...] = ("default",)
     limit: int | None = None
     seed: int = 0
@@ -69,7 +69,8 @@ class QARequest:
             limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
             parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
         parts += [f"--tolerance {tolerance:g}" for tolerance in self.tolerances]
-        parts += ["--follow-up"] if self.follow_up else []
+        if self.follow_up is not None:
+            parts.append("--follow-up" if self.follow_up else "--no-follow-up")
         parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]

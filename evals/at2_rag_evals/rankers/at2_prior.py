@@ -42,6 +42,7 @@ class AT2PriorRanker(AT2Ranker):
         modules = (*SCORING_MODULES, "retrieval_prior", "selection")
         self.settings = {
             **self.settings,
+            "prior": prior,
             **model_record(self._model, modules),
             "minilm": self._retriever.settings,
         }

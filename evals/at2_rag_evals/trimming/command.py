@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -35,6 +35,13 @@ from at2_rag_evals.trimming.judging import Cut, Trimmed, judge_trimming, trimmab
 DEFAULT_SHARE = 0.5
 """Most tokens of sentences, as a share of those of the best chunks, where nothing else is said."""
 
+FollowUpFor = Literal["none", "sentences", "both"]
+"""For what the question is asked again beside the best chunk, whole chunks or sentences."""
+
+_CHOOSING_MODULES = (
+    *("calibration", "follow_up", "limits", "redundancy", "selection"),
+    *("sentence_weights", "text_units", "trimming"),
+)
 _WIDTH = 120
 NOTE = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
@@ -53,7 +60,7 @@ class TrimmingRequest:
     share: float | None = None
     min_scores: tuple[float, ...] = ()
     tolerances: tuple[float, ...] = ()
-    follow_up: bool | None = None
+    follow_up: FollowUpFor | None = None
     limit: int | None = None
     seed: int = 0
     model: str | None = None
@@ -64,10 +71,11 @@ class TrimmingRequest:
         """How sentences are chosen; in half of the tokens where nothing else was asked for."""
         others = bool(self.min_scores or self.tolerances)
         share = DEFAULT_SHARE if self.share is None and not others else self.share
+        asks = None if self.follow_up is None else self.follow_up != "none"
         return (
-            *(Cut(share=own, follow_up=self.follow_up) for own in [share] if own is not None),
-            *(Cut(min_score=own, follow_up=self.follow_up) for own in self.min_scores),
-            *(Cut(tolerance=own, follow_up=self.follow_up) for own in self.tolerances),
+            *(Cut(share=own, follow_up=asks) for own in [share] if own is not None),
+            *(Cut(min_score=own, follow_up=asks) for own in self.min_scores),
+            *(Cut(tolerance=own, follow_up=asks) for own in self.tolerances),
         )
 
     @property
@@ -78,7 +86,7 @@ class TrimmingRequest:
         parts += [] if self.share is None else [f"--share {self.share:g}"]
         parts += [f"--min-score {own:g}" for own in self.min_scores]
         parts += [f"--tolerance {own:g}" for own in self.tolerances]
-        parts += ["--follow-up"] if self.follow_up else []
+        parts += [] if self.follow_up is None else [f"--follow-up {self.follow_up}"]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}"]
         for option, value in (
@@ -139,6 +147,7 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
             items.items,
             top_k=request.top_k,
             cuts=request.cuts,
+            follow_up=request.follow_up == "both",
             progress=lambda done, total: progress("pruning", done, total),
         )
     found = [
@@ -240,9 +249,10 @@ def _report(
             "limit": request.limit,
             "top_k": list(request.top_k),
             "cuts": [asdict(own) for own in request.cuts],
+            "follow_up": request.follow_up,
             "resamples": RESAMPLES,
             "level": LEVEL,
-            **model_record(request.model or DEFAULT_MODEL, SCORING_MODULES),
+            **model_record(request.model or DEFAULT_MODEL, (*SCORING_MODULES, *_CHOOSING_MODULES)),
             **head_weights_record(request.head_weights),
         },
         "git": git_state(),

@@ -20,8 +20,8 @@ class Cut:
         share: Most tokens, as a share of those of the best chunks.
         min_score: The pruner's.
         tolerance: The pruner's.
-        follow_up: Whether the question is asked again beside the best chunk; None for the
-            pruner's default.
+        follow_up: Whether the question is asked again beside the best chunk; None for where a
+            tolerance does.
     """
 
     share: float | None = None
@@ -35,7 +35,8 @@ class Cut:
         parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
         parts += [] if self.min_score is None else [f"min_score {self.min_score:g}"]
         parts += [] if self.tolerance is None else [f"tolerance {self.tolerance:g}"]
-        return ", ".join([*parts, *(["asked again"] if self.follow_up else [])])
+        asked = {None: [], True: ["asked again"], False: ["asked once"]}[self.follow_up]
+        return ", ".join([*parts, *asked])
 
     def prune(self, pruner: AT2Pruner, item: Example, chunk_tokens: int) -> PruneResult:
         """Return the sentences that are kept of an item.
@@ -105,6 +106,7 @@ def judge_trimming(
     *,
     top_k: Sequence[int],
     cuts: Sequence[Cut],
+    follow_up: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[tuple[int, Cut], list[Trimmed]]:
     """Return for each number of chunks and each cut what became of each item, in order.
@@ -114,6 +116,7 @@ def judge_trimming(
         items: See `trimmable_items`.
         top_k: Numbers of chunks.
         cuts: How sentences are chosen.
+        follow_up: Whether the question is asked again for whole chunks.
         progress: Called with the items done and in all.
     """
     found: dict[tuple[int, Cut], list[Trimmed]] = {
@@ -121,10 +124,13 @@ def judge_trimming(
     }
     progress(0, len(items))
     for done, item in enumerate(items, start=1):
+        alike: dict[Cut, PruneResult] = {}
         for count in top_k:
-            whole = pruner.prune(item.query, item.chunks, top_k=count)
+            whole = pruner.prune(item.query, item.chunks, top_k=count, follow_up=follow_up)
             for cut in cuts:
-                sentences = cut.prune(pruner, item, whole.tokens_after)
+                sentences = alike.get(cut) or cut.prune(pruner, item, whole.tokens_after)
+                if cut.share is None:  # whatever the chunks take
+                    alike[cut] = sentences
                 found[count, cut].append(_judged(item, whole, sentences))
         progress(done, len(items))
     return found

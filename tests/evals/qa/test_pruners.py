@@ -191,8 +191,8 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
         folder=tmp_path / "scores",
         tolerances=(1.5,),
     )
-    names = ["at2_adaptive", "at2_adaptive_1.5", "at2_adaptive_follow_up_1.5"]
-    kinds = [(None, None), (1.5, None), (1.5, True)]
+    names = ["at2_adaptive", *(f"at2_adaptive{own}_1.5" for own in ("", "_follow_up", "_once"))]
+    kinds = [(None, None), (1.5, None), (1.5, True), (1.5, False)]
     for pruner, (tolerance, asks) in zip(make_pruners(names, options), kinds, strict=True):
         expected = ours.prune(item.query, item.chunks, tolerance=tolerance, follow_up=asks).kept
         assert 0 < len(expected) < 5
@@ -202,7 +202,7 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
         assert in_order.kept == tuple(sorted(one.kept))
         assert not pruner.budgeted and pruner.ordered
     before = {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
-    assert len(before) == 3
+    assert len(before) == 4
     for pruner in make_pruners(names, options):
         pruner.prune(item, limit(top_k=1))
     assert before == {path: path.read_bytes() for path in before}

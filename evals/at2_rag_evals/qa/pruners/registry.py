@@ -91,7 +91,7 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
         return _OTHERS[name](options)
     for own, tolerance, follow_up in _adaptive_kinds(options):
         if name == own:
-            return _adaptive(name, tolerance, follow_up or None, options)
+            return _adaptive(name, tolerance, follow_up, options)
     if name in PEERS:
         return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
@@ -100,12 +100,12 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
     return RankingPruner(make_ranker(name, options.ranker), folder=options.folder)
 
 
-def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, bool]]:
+def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, bool | None]]:
     """Return the names of at2_rag without a budget, each with its tolerance and follow-up."""
     return [
         (adaptive_name(tolerance, follow_up=follow_up), tolerance, follow_up)
         for tolerance in (None, *options.tolerances)
-        for follow_up in (False, True)
+        for follow_up in (None, True, False)
     ]
 
 
