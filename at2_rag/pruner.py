@@ -213,7 +213,7 @@ class AT2Pruner:
         return self
 
     def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
-        """Score every chunk.
+        """Score every chunk, by one reading and without a prior.
 
         Returns:
             One `ScoredChunk` a chunk, in the order given; empty for no chunks.
@@ -316,7 +316,7 @@ class AT2Pruner:
                 little where scores are "additive"; the result's notes say so.
             tolerance: Keep the smallest set, at least one, such that no more than so many that
                 matter are to be expected among the rest (the sum of their probabilities).
-            min_tokens: Keep a context of so few tokens as it is, unscored, if `max_tokens` allows.
+            min_tokens: Keep a context of at most so many tokens as it is, if `max_tokens` allows.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
             unit: What the limits choose and count, "chunk" or "sentence".
             protect: What must be kept whatever the limits say: a regular expression over the
@@ -329,7 +329,7 @@ class AT2Pruner:
                 `PruneResult.supported`: "flag" (what the limits say; a note tells), "keep_best"
                 (one at most) or "keep_none", both besides what is protected and if calibrated.
             prior: Let the retriever weigh in, as the head weights learned to: by ranks of
-                `retrieval_score` ("score"), or of the order ("order"), or by "cosine"s in it.
+                `retrieval_score` ("score") or of the order ("order"), or by cosines ("cosine").
             follow_up: Ask again beside the best chunk, for answers that take two; None for where
                 that alone doesn't meet a tolerance, see `RequestScoring`.
 
