@@ -80,6 +80,9 @@ class Trimmed:
 def trimmable_items(examples: Sequence[Example], *, limit: int | None = None) -> ItemSet:
     """Keep examples with a reference answer that stands in a chunk.
 
+    Long-form answers are left out: one that was copied from a chunk, several sentences long, isn't
+    held by any part of it.
+
     Args:
         examples: The files' examples.
         limit: Keep at most this many of each source, the first ones.
@@ -93,6 +96,8 @@ def trimmable_items(examples: Sequence[Example], *, limit: int | None = None) ->
 
 def _reason_to_leave_out(example: Example) -> str | None:
     answers = findable_answers(example.answers)
+    if example.long_form:
+        return "long-form answer"
     if not answers:
         return "no answer to look for"
     if not any(contains_answer(normalise(chunk.text), answers) for chunk in example.chunks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -74,11 +75,21 @@ def test_what_is_no_longer_the_text_is_seen() -> None:
 
 def test_items_without_an_answer_to_find_are_left_out() -> None:
     items = trimmable_items(
-        [example(1), example(3, ()), example(5, ("yes",)), example(7, ("Charlotte Bronte",))]
+        [
+            example(1),
+            example(3, ()),
+            example(5, ("yes",)),
+            example(7, ("Charlotte Bronte",)),
+            dataclasses.replace(example(9), long_form=True),
+        ]
     )
     assert [item.id for item in items.items] == ["1"]
     assert items.left_out == {
-        "novels": {"no answer to look for": 2, "no chunk holds the answer": 1}
+        "novels": {
+            "no answer to look for": 2,
+            "no chunk holds the answer": 1,
+            "long-form answer": 1,
+        }
     }
 
 
