@@ -62,6 +62,7 @@ def prune(folder: Path, *arguments: str) -> Any:
     [
         ((), {}),
         (("--tolerance", "0.2"), {"tolerance": 0.2}),
+        (("--tolerance", "0.2", "--no-follow-up"), {"tolerance": 0.2, "follow_up": False}),
         (("--top-k", "3", "--prior", "score"), {"top_k": 3, "prior": "score"}),
         (("--top-k", "3", "--prior", "order"), {"top_k": 3, "prior": "order"}),
         (("--top-k", "3", "--prior", "cosine"), {"top_k": 3, "prior": "cosine"}),

@@ -69,6 +69,19 @@ def test_without_a_limit_calibrated_weights_decide(
     assert all(framework.metadata(own)["supported"] == expected.supported for own in kept)
 
 
+@pytest.mark.parametrize("follow_up", [None, False, True])
+def test_a_tolerance_asks_again_as_the_pruner_does(
+    framework: Framework, items: list[Any], calibrated: AT2Pruner, follow_up: bool | None
+) -> None:
+    chunks = [passage.chunk for passage in PASSAGES]
+    expected = calibrated.prune(QUERY, chunks, tolerance=0.0, follow_up=follow_up).kept
+    once = calibrated.prune(QUERY, chunks, tolerance=0.0, follow_up=False).kept
+    assert (expected == once) is (follow_up is False)
+    adapter = framework.adapter(pruner=calibrated, tolerance=0.0, follow_up=follow_up)
+    kept = framework.prune(adapter, QUERY, items)
+    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
+
+
 def test_the_question_is_asked_again(
     framework: Framework, items: list[Any], calibrated: AT2Pruner
 ) -> None:
