@@ -149,12 +149,24 @@ class Calibration:
             chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             call = in_order(numbers["call"], CALL_TERMS)
         except (KeyError, TypeError, ValueError) as error:
-            kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
-            raise HeadWeightsError(
-                f"the calibration is {kind} that can't be read ({error!r}); calibrate the weights "
-                "again with `at2-rag calibrate`"
-            ) from error
+            raise unreadable("calibration", numbers, error) from error
         return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
+
+
+def unreadable(what: str, numbers: Any, error: Exception, option: str = "") -> HeadWeightsError:
+    """Return the error that says that numbers of head weights are of another form.
+
+    Args:
+        what: What they are of.
+        numbers: What was found.
+        error: What reading it gave.
+        option: What to add to `at2-rag calibrate`, which learns them.
+    """
+    kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
+    return HeadWeightsError(
+        f"for the {what} there is {kind} that can't be read ({error!r}); calibrate the weights "
+        f"again with `at2-rag calibrate{option}`"
+    )
 
 
 def by_name(numbers: tuple[float, ...], terms: tuple[str, ...]) -> dict[str, float]:

@@ -10,7 +10,6 @@ of the softmax stays the same and is divided anew among them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from at2_rag.calibration import (
     chunk_terms,
     in_order,
     logistic,
+    unreadable,
 )
 from at2_rag.chunks import Chunk
 from at2_rag.errors import HeadWeightsError
@@ -98,11 +98,7 @@ class FollowUp:
             chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             score = float(numbers["first_score"])
         except (KeyError, TypeError, ValueError) as error:
-            kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
-            raise HeadWeightsError(
-                f"the follow-up is {kind} that can't be read ({error!r}); calibrate the weights "
-                "again with `at2-rag calibrate --follow-up`"
-            ) from error
+            raise unreadable("follow-up", numbers, error, " --follow-up") from error
         return cls(weight, score, chunk)
 
 

@@ -32,9 +32,6 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
 
-_LEARNS: Mapping[str, str] = {"cosine": " --prior cosine"}
-"""What to add to the command that learns a prior's weight."""
-
 LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
 """Names of what bounds how much is kept; without any of them nothing says what matters enough."""
 
@@ -195,10 +192,11 @@ class Limits:
                     "leave it out, or use weights that `at2-rag calibrate` wrote"
                 )
         if self.prior is not None and self.prior not in self.prior_weights:
+            learned = "cosine" if self.prior == "cosine" else "score"
             raise InputError(
                 f"prior is {self.prior!r}, but the head weights have no weight for it; leave it "
-                f"out, or use weights that `at2-rag calibrate{_LEARNS.get(self.prior, '')}` wrote "
-                "from examples whose chunks have a retrieval_score"
+                f"out, or use weights that `at2-rag calibrate --prior {learned}` wrote from "
+                "examples whose chunks have a retrieval_score"
             )
         if self.follow_up and not self.follow_up_known:
             raise InputError(

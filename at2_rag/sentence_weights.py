@@ -10,7 +10,7 @@ logarithm of its share of the softmax over all sentences, and the call's greates
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from at2_rag.calibration import (
     chunk_terms,
     in_order,
     logistic,
+    unreadable,
 )
 from at2_rag.errors import HeadWeightsError
 from at2_rag.text_units import Place
@@ -68,21 +69,6 @@ class SentenceWeights:
                 f"{self.likely[:RISING]} for score and share; none may be below 0"
             )
 
-    def scores(
-        self, first: npt.ArrayLike, after: npt.ArrayLike, own: npt.ArrayLike, owners: npt.ArrayLike
-    ) -> Floats:
-        """Return sentences' scores, [U].
-
-        Args:
-            first: [S], the chunks' first scores.
-            after: [S], the chunks' scores.
-            own: [U], each sentence's own.
-            owners: [U], each sentence's chunk.
-        """
-        terms = sentence_terms(first, after, own, owners)
-        scores: Floats = terms @ np.array(self.score)
-        return scores
-
     def judge(
         self, first: Floats, read: ChunkScores, own: Floats, places: Sequence[Place]
     ) -> UnitScores:
@@ -94,7 +80,8 @@ class SentenceWeights:
             own: [U], each sentence's own score.
             places: Where the U sentences are.
         """
-        scores = self.scores(first, read.scores, own, [index for index, _, _ in places])
+        owners = [index for index, _, _ in places]
+        scores: Floats = sentence_terms(first, read.scores, own, owners) @ np.array(self.score)
         if read.evidence is None:
             return UnitScores(scores)
         return UnitScores(scores, logistic(chunk_terms(scores, read.evidence), self.likely))
@@ -117,18 +104,21 @@ class SentenceWeights:
             score = tuple(float(numbers["score"][name]) for name in SENTENCE_TERMS)
             likely = in_order(numbers["likely"], CHUNK_TERMS)
         except (KeyError, TypeError, ValueError) as error:
-            kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
-            raise HeadWeightsError(
-                f"the sentence weights are {kind} that can't be read ({error!r}); calibrate the "
-                "weights again with `at2-rag calibrate --sentences`"
-            ) from error
+            raise unreadable("sentence weights", numbers, error, " --sentences") from error
         return cls(score, likely)
 
 
 def sentence_terms(
     first: npt.ArrayLike, after: npt.ArrayLike, own: npt.ArrayLike, owners: npt.ArrayLike
 ) -> Floats:
-    """Return the `SENTENCE_TERMS` of a call's sentences, [U, 3]; see `SentenceWeights.scores`."""
+    """Return the `SENTENCE_TERMS` of a call's sentences, [U, 3].
+
+    Args:
+        first: [S], the chunks' first scores.
+        after: [S], the chunks' scores in the end.
+        own: [U], each sentence's own.
+        owners: [U], each sentence's chunk.
+    """
     places = np.asarray(owners, dtype=np.int64)
     return np.stack(
         [

@@ -106,6 +106,7 @@ LAYERS: Mapping[str, Layer] = {
             ),
             (
                 "training.answer_decoding",
+                "training.row_collection",
                 "training.shared_reading",
                 "training.shards",
                 "training.twins",

@@ -193,7 +193,7 @@ def collect_calls(
             fingerprint=fingerprint,
             workers=workers,
             progress=lambda done, total: progress("leaving chunks out", done, total),
-        ).by_example()
+        )
         matters = {place: own > MATTERS for place, own in drops.items()}
     calls = [
         LabelledCall(

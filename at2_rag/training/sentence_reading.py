@@ -1,12 +1,10 @@
-"""What sentence weights are fitted to: scores of sentences, collected shard by shard."""
+"""What sentence weights are fitted to: scores of sentences, by the head weights of chunks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,42 +19,11 @@ from at2_rag.stopwatch import Stopwatch
 from at2_rag.training.calibration_fit import LabelledCall
 from at2_rag.training.collection import content_hash
 from at2_rag.training.examples import Example
+from at2_rag.training.row_collection import Row, collect_rows
 from at2_rag.training.sentence_fit import SentenceCall, gold_sentences
-from at2_rag.training.store import ShardArrays, ShardStore
 from at2_rag.trimming import unit_places
 
-FORMAT = 1
-
-SHARD_EXAMPLES = 20
-"""Examples of a shard."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShardSentences(ShardArrays):
-    """Scores of the sentences of a shard's examples.
-
-    Attributes:
-        examples: [I] int64, index of each example; those that can't be read are missing.
-        counts: [I] int64, sentences of each; their scores follow one another below.
-        scores: [sum of counts] float32.
-    """
-
-    examples: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-
-    def lengths(self) -> dict[str, int]:
-        """Return how long arrays have to be by what others say."""
-        return {"counts": len(self.examples), "scores": int(self.counts.sum())}
-
-    def is_of(self, planned: Sequence[int]) -> bool:
-        """Tell whether it may come from reading these examples, given by index."""
-        return set(self.examples.tolist()) <= set(planned)
-
-    def by_example(self) -> dict[int, npt.NDArray[np.float32]]:
-        """Return each example's scores, by its index."""
-        parts = np.split(self.scores, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
-        return dict(zip(self.examples.tolist(), parts, strict=True))
+FORMAT = 2
 
 
 def collect_sentences(
@@ -67,7 +34,7 @@ def collect_sentences(
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[int, npt.NDArray[np.float32]]:
+) -> dict[int, Row]:
     """Return each example's scores of its sentences, by its index; see `trimming.unit_places`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
@@ -101,32 +68,20 @@ def collect_sentences(
         "units": _hash(json.dumps(units).encode()),
     }
     own_folder = folder / f"sentences-{_hash(json.dumps(settings).encode())[:8]}"
-    store = ShardStore(own_folder, ShardSentences, settings=settings)
-    places = range(len(examples))
-    found: dict[int, npt.NDArray[np.float32]] = {}
-    progress(0, len(examples))
-    with ThreadPoolExecutor(workers) as executor:
-        for index, start in enumerate(places[::SHARD_EXAMPLES]):
-            shard = places[start : start + SHARD_EXAMPLES]
-            arrays = store.read(index, shard)
-            if arrays is None:
-                one_by_one = executor.map(lambda place: _scores(scorer, examples[place]), shard)
-                read = [(n, own) for n, own in zip(shard, one_by_one, strict=True) if len(own)]
-                arrays = ShardSentences(
-                    examples=np.array([place for place, _ in read], dtype=np.int64),
-                    counts=np.array([len(own) for _, own in read], dtype=np.int64),
-                    scores=np.concatenate([np.zeros(0, np.float32), *(own for _, own in read)]),
-                )
-                store.write(index, arrays)
-            found |= arrays.by_example()
-            progress(shard[-1] + 1, len(examples))
-    return found
+    return collect_rows(
+        lambda place: _scores(scorer, examples[place]),
+        len(examples),
+        own_folder,
+        settings=settings,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def sentence_calls(
     calls: Sequence[LabelledCall],
     examples: Sequence[Example],
-    own: Mapping[int, npt.NDArray[np.float32]],
+    own: Mapping[int, Row],
     first: Sequence[npt.NDArray[np.float64]],
     after: Mapping[int, npt.NDArray[np.float64]],
     evidence: Sequence[float],
@@ -161,11 +116,13 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _scores(scorer: SourceScorer, example: Example) -> npt.NDArray[np.float32]:
-    """Return the scores of an example's sentences; none where it can't be read."""
+def _scores(scorer: SourceScorer, example: Example) -> Row | None:
+    """Return the scores of an example's sentences; None where there are none to read."""
     places, watch = unit_places(example.chunks), Stopwatch()
+    if not places:
+        return None
     try:
         layout = scorer.lay_out(example.query, example.chunks, watch)
     except PromptTooLongError:
-        return np.zeros(0, np.float32)
+        return None
     return scorer.read_units(layout, example.chunks, places, watch)[1].astype(np.float32)
