@@ -101,6 +101,7 @@ LAYERS: Mapping[str, Layer] = {
                 "training.examples",
                 "training.fit",
                 "training.head_importance",
+                "training.intervals",
                 "training.packed_decoding",
                 "training.store",
             ),

@@ -151,13 +151,36 @@ def judge_left_out_sources(
         progress(done, len(names))
         others = [own for own in calls if own.source != name]
         judged = [own for own in calls if own.source == name]
-        calibration = fit_calibration(others, out_of_fold_scores(others), shape)
-        every.append(_predict(judged, fit_readout(others), calibration))
+        _, readout, calibration = fit_without(others, shape)
+        every.append(_predict(judged, readout, calibration))
         lengths.append(told_by_lengths(judged, others))
         yield _figures(name, every[-1], lengths[-1])
     if len(every) > 1:
         yield _figures(EVERY, _joined(every), _columns_joined(lengths))
     progress(len(names), len(names))
+
+
+def fit_without(
+    calls: Sequence[LabelledCall], shape: tuple[int, int, int]
+) -> tuple[list[Floats], Readout, Calibration]:
+    """Return out-of-fold scores of calls, and head weights and calibration fitted to all of them.
+
+    Args:
+        calls: Those of all sources but the one that is left out.
+        shape: As in `judge_left_out_sources`, like what is raised.
+    """
+    scores = out_of_fold_scores(calls)
+    return scores, fit_readout(calls), fit_calibration(calls, scores, shape)
+
+
+def said_of(
+    call: LabelledCall, readout: Readout, calibration: Calibration
+) -> tuple[Floats, Floats, float]:
+    """Return a call's scores, its chunks' probabilities and that anything helps."""
+    scores = readout(call.features)
+    evidence = float(calibration.evidence(call.features).max())
+    likely = calibration.probabilities(scores, evidence)
+    return scores, likely, calibration.supported(scores, evidence)
 
 
 def out_of_fold_scores(calls: Sequence[LabelledCall]) -> list[Floats]:
@@ -199,16 +222,15 @@ def _predict(
     supported: list[tuple[float, bool]] = []
     chunks = 0
     for own in calls:
-        scores = readout(own.features)
-        evidence = float(calibration.evidence(own.features).max())
+        scores, of_chunks, of_call = said_of(own, readout, calibration)
         if own.matters is not None:
-            likely.append(calibration.probabilities(scores, evidence))
+            likely.append(of_chunks)
             matters.append(own.matters)
             gold.append(own.gold)
             best.append(chunks + int(np.argmax(scores)))
             chunks += len(scores)
         if own.supported is not None:
-            supported.append((calibration.supported(scores, evidence), own.supported))
+            supported.append((of_call, own.supported))
     return _Predicted(
         np.concatenate(likely),
         np.concatenate(matters),

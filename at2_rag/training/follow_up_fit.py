@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
 
 from at2_rag.calibration import RISING, chunk_terms
 from at2_rag.errors import InputError
 from at2_rag.follow_up import FollowUp, divided_anew, second_scores
 from at2_rag.training.calibration_fit import PENALTY, logistic_fit
 from at2_rag.training.fit import LinearFit, fit_listwise
+from at2_rag.training.intervals import percentile_interval
 from at2_rag.training.losses import ListwiseData
 from at2_rag.training.validation import source_weights
 
@@ -152,12 +152,7 @@ def judge_follow_up(calls: Sequence[FollowedCall]) -> list[FollowUpFigures]:
 
 def _figures(name: str, pairs: npt.NDArray[np.floating[Any]]) -> FollowUpFigures:
     gained = pairs[:, 1] - pairs[:, 0]
-    low = high = float(gained.mean())
-    if np.ptp(gained) > 0:
-        interval = bootstrap(
-            (gained,), np.mean, method="percentile", rng=np.random.default_rng(0)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+    low, high = percentile_interval([gained], np.mean)
     without, with_it = pairs.mean(axis=0).tolist()
     return FollowUpFigures(name, len(pairs), without, with_it, low, high)
 

@@ -13,21 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
 
-from at2_rag.calibration import Calibration
-from at2_rag.training.calibration_fit import (
-    LabelledCall,
-    fit_calibration,
-    out_of_fold_evidence,
-)
-from at2_rag.training.calibration_study import Readout, fit_readout, out_of_fold_scores
+from at2_rag.training.calibration_fit import LabelledCall, out_of_fold_evidence
+from at2_rag.training.calibration_study import fit_without, said_of
+from at2_rag.training.intervals import percentile_interval
 from at2_rag.training.validation import source_weights
 
 TARGET = 0.9
 """Share of gold chunks to keep."""
-
-_RESAMPLES = 5000
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -111,9 +104,7 @@ def judge_transfer(
     for done, name in enumerate(names):
         progress(done, len(names))
         others = [own for own in calls if own.source != name]
-        scores = out_of_fold_scores(others)
-        calibration = fit_calibration(others, scores, shape)
-        readout = fit_readout(others)
+        scores, readout, calibration = fit_without(others, shape)
         evidence = out_of_fold_evidence(others)
         tolerance = tolerance_for(
             target,
@@ -125,7 +116,7 @@ def judge_transfer(
         )
         for split, every in (("fitted", calls), ("judged", judged)):
             found = [
-                _left_out(own, readout, calibration)
+                _keeping(own, *said_of(own, readout, calibration)[:2])
                 for own in every
                 if own.source == name and _usable(own)
             ]
@@ -152,12 +143,6 @@ def tolerance_for(target: float, calls: Sequence[_Keeping]) -> float:
 
 def _usable(own: LabelledCall) -> bool:
     return own.supported is None and own.words is not None and bool(own.gold.any())
-
-
-def _left_out(own: LabelledCall, readout: Readout, calibration: Calibration) -> _Keeping:
-    scores = readout(own.features)
-    evidence = float(calibration.evidence(own.features).max())
-    return _keeping(own, scores, calibration.probabilities(scores, evidence))
 
 
 def _keeping(own: LabelledCall, scores: Floats, likely: Floats) -> _Keeping:
@@ -187,29 +172,13 @@ def _figures(
         calls=len(calls),
         tolerance=tolerance,
         kept_gold=float(gold.mean()),
-        kept_gold_interval=_interval((gold,), lambda own, axis: own.mean(axis)),
+        kept_gold_interval=percentile_interval([gold], np.mean),
         chunks=1 + float(np.mean(counts)),
         words=float(words.mean()),
         tuned_tolerance=tuned,
         tuned_kept_gold=float(np.mean(tuned_gold)),
         words_ratio=float(words.sum() / tuned_words.sum()),
-        words_ratio_interval=_interval(
-            (words, tuned_words), lambda own, other, axis: own.sum(axis) / other.sum(axis)
+        words_ratio_interval=percentile_interval(
+            [words, tuned_words], lambda own, other, axis: own.sum(axis) / other.sum(axis)
         ),
     )
-
-
-def _interval(samples: tuple[Floats, ...], statistic: Callable[..., Floats]) -> Interval:
-    if len(samples[0]) < 2 or all(np.ptp(own) == 0 for own in samples):
-        value = float(statistic(*samples, axis=-1))
-        return value, value
-    found = bootstrap(
-        samples,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)

@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def examples_of_equal_chunks(source: str, count: int) -> list[Example]:
         chunks = [own.chunks[n] if own.labels[n] else Chunk(text) for n, text in enumerate(texts)]
         made.append(dataclasses.replace(own, chunks=tuple(chunks)))
     return made
+
+
+def fill(folder: Path, place: Path, make: Callable[[Example], Example]) -> None:
+    """Fill a folder as `place` is, with examples made anew."""
+    for source in ("novels", "seas"):
+        made = [make(own) for own in examples_of_equal_chunks(source, 14)]
+        write_examples(folder / f"{source}.jsonl.gz", made)
+    for name in ("model", "weights"):
+        shutil.copytree(place / name, folder / name)
 
 
 def run(place: Path, output: Path, *more: str) -> Any:
@@ -106,11 +116,7 @@ def scored(place: Path, folder: Path, scale: float) -> Path:
 
 
 def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
-    for source in ("novels", "seas"):
-        two = [two_sentences(own) for own in examples_of_equal_chunks(source, 14)]
-        write_examples(tmp_path / f"{source}.jsonl.gz", two)
-    for name in ("model", "weights"):
-        shutil.copytree(place / name, tmp_path / name)
+    fill(tmp_path, place, two_sentences)
     ran = run(tmp_path, tmp_path / "out", "--sentences")
     assert ran.exit_code == 0, ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
@@ -126,11 +132,7 @@ def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: 
 
 
 def test_sentences_are_weighed_before_and_after_asking_again(tmp_path: Path, place: Path) -> None:
-    for source in ("novels", "seas"):
-        two = [two_gold(two_sentences(own)) for own in examples_of_equal_chunks(source, 14)]
-        write_examples(tmp_path / f"{source}.jsonl.gz", two)
-    for name in ("model", "weights"):
-        shutil.copytree(place / name, tmp_path / name)
+    fill(tmp_path, place, lambda own: two_gold(two_sentences(own)))
     ran = run(tmp_path, tmp_path / "out", "--follow-up", "--sentences")
     assert ran.exit_code == 0, ran.output
     found = HeadWeights.load(tmp_path / "out")
@@ -149,14 +151,7 @@ def test_sentences_are_weighed_before_and_after_asking_again(tmp_path: Path, pla
 def test_sentences_that_nobody_knows_are_refused_before_reading(
     tmp_path: Path, place: Path
 ) -> None:
-    for source in ("novels", "seas"):
-        unknown = [
-            dataclasses.replace(own, answers=("nowhere to be found",))
-            for own in examples_of_equal_chunks(source, 14)
-        ]
-        write_examples(tmp_path / f"{source}.jsonl.gz", unknown)
-    for name in ("model", "weights"):
-        shutil.copytree(place / name, tmp_path / name)
+    fill(tmp_path, place, lambda own: dataclasses.replace(own, answers=("nowhere to be found",)))
     ran = run(tmp_path, tmp_path / "out", "--sentences")
     assert ran.exit_code == 1
     assert "of no example is it known which sentences hold evidence" in ran.output
@@ -226,11 +221,7 @@ def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -
 
 
 def test_follow_up_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
-    for source in ("novels", "seas"):
-        two = [two_gold(own) for own in examples_of_equal_chunks(source, 14)]
-        write_examples(tmp_path / f"{source}.jsonl.gz", two)
-    for name in ("model", "weights"):
-        shutil.copytree(place / name, tmp_path / name)
+    fill(tmp_path, place, two_gold)
     ran = run(tmp_path, tmp_path / "out", "--follow-up")
     assert ran.exit_code == 0, ran.output
     assert "with follow-up" in ran.output
