@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
 from at2_rag.errors import AT2Error
+from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
 
 if TYPE_CHECKING:
     from at2_rag.attribution import AT2Attributor
-    from at2_rag.head_weights import HeadWeights
     from at2_rag.pruner import AT2Pruner
-    from at2_rag.state_store import StateStore
+    from at2_rag.readout.head_weights import HeadWeights
+    from at2_rag.states.store import StateStore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,8 +40,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _LAZY = {
     "AT2Attributor": "at2_rag.attribution",
     "AT2Pruner": "at2_rag.pruner",
-    "HeadWeights": "at2_rag.head_weights",
-    "StateStore": "at2_rag.state_store",
+    "HeadWeights": "at2_rag.readout.head_weights",
+    "StateStore": "at2_rag.states.store",
 }
 
 

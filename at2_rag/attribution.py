@@ -15,26 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.answer_pass import read_answer
-from at2_rag.attention import Span
-from at2_rag.chunk_arguments import checked_chunks, scored_chunks
-from at2_rag.chunks import ChunkLike
 from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
 from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
-from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.head_weights import UNIFORM, HeadWeights
-from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
-from at2_rag.model_loading import load_model, torch_dtype_of
-from at2_rag.prompt import AnswerLayout
-from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.sentence_tokens import (
+from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.model.hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.model.loading import load_model, torch_dtype_of
+from at2_rag.prompt.layout import AnswerLayout
+from at2_rag.reading.answer_pass import read_answer
+from at2_rag.reading.attention import Span
+from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.reading.sentence_tokens import (
     prompt_spans,
     scored_sentences,
     sentence_places,
     tokens_over,
 )
-from at2_rag.sentences import sentence_spans
-from at2_rag.weight_lookup import check_fit, resolve_head_weights
+from at2_rag.readout.head_weights import UNIFORM, HeadWeights
+from at2_rag.readout.lookup import check_fit, resolve_head_weights
+from at2_rag.text.chunk_arguments import checked_chunks, scored_chunks
+from at2_rag.text.chunks import ChunkLike
+from at2_rag.text.sentences import sentence_spans
 
 Unit = Literal["chunk", "sentence"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from at2_rag.chunks import ScoredChunk
+from at2_rag.text.chunks import ScoredChunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,23 @@ from typing import Any, Literal
 
 import torch
 
-from at2_rag.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
-from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import (
+from at2_rag.citations import ScoredSentence
+from at2_rag.errors import InputError
+from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint, states_scope
+from at2_rag.model.hub import DEFAULT_MODEL, cache_dir, resolve_model
+from at2_rag.model.loading import load_model, torch_dtype_of
+from at2_rag.options import DEFAULT_MAX_OVERLAP, Limits, OnUnsupported, Order, Unit
+from at2_rag.pruning.request import PruneRequest
+from at2_rag.pruning.request_scoring import RequestScoring
+from at2_rag.pruning.scorer import SourceScorer
+from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.reading.features import Reading
+from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.readout.head_weights import UNIFORM, HeadWeights
+from at2_rag.readout.lookup import check_fit, resolve_head_weights
+from at2_rag.stopwatch import Stopwatch
+from at2_rag.text.chunk_arguments import checked_chunks, chunk_batches, scored_chunks
+from at2_rag.text.chunks import (
     DEFAULT_ELLIPSIS,
     DEFAULT_SEPARATOR,
     ChunkLike,
@@ -24,22 +38,8 @@ from at2_rag.chunks import (
     PruneResult,
     ScoredChunk,
 )
-from at2_rag.citations import ScoredSentence
-from at2_rag.errors import InputError
-from at2_rag.features import Reading
-from at2_rag.fingerprint import cached_fingerprint, model_fingerprint, states_scope
-from at2_rag.head_weights import UNIFORM, HeadWeights
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, Limits, OnUnsupported, Order, Unit
-from at2_rag.model_hub import DEFAULT_MODEL, cache_dir, resolve_model
-from at2_rag.model_loading import load_model, torch_dtype_of
-from at2_rag.protection import Protect
-from at2_rag.prune_request import PruneRequest
-from at2_rag.request_scoring import RequestScoring
-from at2_rag.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.source_scorer import SourceScorer
-from at2_rag.stopwatch import Stopwatch
-from at2_rag.token_counting import TokenCounter, resolve_token_counter
-from at2_rag.weight_lookup import check_fit, resolve_head_weights
+from at2_rag.text.protection import Protect
+from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from at2_rag.errors import AT2Error
-from at2_rag.model_hub import DEFAULT_MODEL
+from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag_evals.provenance import without_folder
 
 

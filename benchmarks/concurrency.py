@@ -15,7 +15,7 @@ from report_files import MB, in_milliseconds, verdict
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
 from at2_rag_evals.resident_memory import resident
 from at2_rag_evals.tables import Cell, Table
 

@@ -41,8 +41,8 @@ from rich.progress import Progress
 from speed_prompts import CHUNKS, PromptSet, joint_tokens, read_prompts
 
 from at2_rag.errors import InputError
-from at2_rag.head_weights import UNIFORM
-from at2_rag.training.answer_model import BATCH_TOKENS
+from at2_rag.readout.head_weights import UNIFORM
+from at2_rag.training.answering.answer_model import BATCH_TOKENS
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
 from at2_rag_evals.tables import Table
 

@@ -13,11 +13,11 @@ from reference_at2 import ReferenceAT2
 from speed_prompts import Prompt
 
 from at2_rag.attribution import AT2Attributor
-from at2_rag.chunk_states import ChunkState
 from at2_rag.errors import HeadWeightsNotFoundError
-from at2_rag.head_weights import UNIFORM
-from at2_rag.training.ablation import ablate_by_masking, ablate_by_removal, draw_masks
-from at2_rag.training.answer_model import AnswerModel
+from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.readout.head_weights import UNIFORM
+from at2_rag.training.answering.ablation import ablate_by_masking, ablate_by_removal, draw_masks
+from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS
 from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
 

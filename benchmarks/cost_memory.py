@@ -14,11 +14,11 @@ from peak_memory import WARM_UP, CallPeak, in_fresh_process, load_touched, peak_
 from reference_at2 import load_reference
 from speed_prompts import Prompt
 
-from at2_rag.chunks import Chunk
-from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.ablation_collection import AblationPlan, collect_ablations
-from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.collection.ablations import AblationPlan, collect_ablations
 from at2_rag_evals.fidelity.masks import FIT_MASKS
 
 _WARM_UP = Question(

@@ -43,21 +43,21 @@ from rich.progress import Progress
 from speed_cases import UNIT
 from speed_prompts import read_prompts
 
+from at2_rag.data.examples import draw_per_source, read_files
 from at2_rag.errors import InputError
-from at2_rag.features import Pass
-from at2_rag.scoring_model import ScoringModel
-from at2_rag.training.ablation_collection import AblationPlan
-from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.dev_figures import (
+from at2_rag.reading.features import Pass
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.collection.ablations import AblationPlan
+from at2_rag.training.collection.gathered_ablations import GatheredAblations, gather_ablations
+from at2_rag.training.collection.store import reading_depth
+from at2_rag.training.fitting.dev_figures import (
     DEV_FOLDER,
     DevSet,
     choose_dev,
     collect_dev,
     count_shared,
 )
-from at2_rag.training.examples import draw_per_source, read_files
-from at2_rag.training.gathered_ablations import GatheredAblations, gather_ablations
-from at2_rag.training.store import reading_depth
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
 
 FORMAT = 1

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.features import FeatureSpec, Pass, Quantity
-from at2_rag.head_weights import HeadWeights
-from at2_rag.training.ablation_validation import (
+from at2_rag.reading.features import FeatureSpec, Pass, Quantity
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.training.collection.gathered_ablations import GatheredAblations
+from at2_rag.training.fitting.ablation_validation import (
     AblationCandidate,
     AblationResult,
     Objective,
     cross_validate_ablations,
 )
-from at2_rag.training.dev_figures import DevFigures, DevSet
-from at2_rag.training.gathered_ablations import GatheredAblations
-from at2_rag.training.validation import RIDGES, feature_matrix
+from at2_rag.training.fitting.dev_figures import DevFigures, DevSet
+from at2_rag.training.fitting.validation import RIDGES, feature_matrix
 from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
 
 MARGIN = 0.0075

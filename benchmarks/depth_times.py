@@ -13,7 +13,7 @@ from speed_cases import UNIT, forward_case, prune_case
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
 
 COLD, WARM = "cold", "warm"
 

@@ -17,9 +17,9 @@ from measured_model import DEFAULT, MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
-from at2_rag.chunks import Chunk
 from at2_rag.pruner import AT2Pruner
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.tables import Cell, Table
 
 SIZES = (10, 20)

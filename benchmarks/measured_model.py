@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from at2_rag.calibration import Calibration
-from at2_rag.chunk_states import ChunkStateStore
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.features import FeatureSpec, Pass
-from at2_rag.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.head_weights import HeadWeights, shipped_names
-from at2_rag.model_hub import cache_dir, resolve_model
-from at2_rag.model_loading import load_model
+from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.model.hub import cache_dir, resolve_model
+from at2_rag.model.loading import load_model
 from at2_rag.pruner import AT2Pruner
+from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.reading.features import FeatureSpec, Pass
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.head_weights import HeadWeights, shipped_names
 
 JOINT, TOGETHER, DEFAULT = "joint", "together", "best"
 FAST, BALANCED = "fast", "balanced"

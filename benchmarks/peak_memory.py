@@ -24,12 +24,12 @@ from typing import TypeVar
 from measured_model import JOINT, MeasuredModel, Subject, load
 from speed_prompts import Prompt
 
-from at2_rag.chunk_states import encode_prefix
-from at2_rag.chunks import Chunk
 from at2_rag.errors import AT2Error
 from at2_rag.pruner import AT2Pruner
-from at2_rag.state_store import StateStore
-from at2_rag.training.record import peak_memory_mb
+from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.states.store import StateStore
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.commands.record import peak_memory_mb
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,
     reset_peak,

@@ -16,7 +16,7 @@ from measured_model import MeasuredModel
 from speed_prompts import Prompt, PromptSet
 
 from at2_rag.errors import InputError
-from at2_rag.interchange import MODEL_TYPES
+from at2_rag.readout.score_estimator import MODEL_TYPES
 
 INSTALL = (
     "pip install --target REFERENCE --no-deps at2==0.0.1; "

@@ -14,7 +14,7 @@ from measured_model import DEFAULT, MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
 from at2_rag_evals.tables import Cell, Table
 
 FIT_FROM = 50

@@ -19,7 +19,7 @@ from measured_model import (
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
 
 UNIT = "unit"
 QUESTION = ("question",)

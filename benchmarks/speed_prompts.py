@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import read_examples
 from at2_rag.errors import InputError, PromptTooLongError
-from at2_rag.prompt import PromptBuilder
-from at2_rag.training.examples import read_examples
+from at2_rag.prompt.layout import PromptBuilder
+from at2_rag.text.chunks import Chunk
 
 CHUNKS = 10
 """Chunks of a prompt that is timed."""
@@ -85,7 +85,7 @@ def read_prompts(
 
     Args:
         data: A `.jsonl` or `.jsonl.gz` file of questions with chunks, see
-            `at2_rag.training.examples`; None for the passages of this project's examples.
+            `at2_rag.data.examples`; None for the passages of this project's examples.
         layouts: Lays out prompts for the model.
         count: How many prompts.
         lengths: Least and most tokens of a prompt in joint reading.

@@ -10,7 +10,7 @@ import bm25s
 import torch
 from transformers import pipeline
 
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 
 
 def read_passages() -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from at2_rag.prompt import PromptLayout
+from at2_rag.prompt.layout import PromptLayout
 
 LIMIT = 50.0
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from at2_rag import AT2Attributor, Chunk, HeadWeights
-from at2_rag.attention import SpanAttention
-from at2_rag.chunks import as_chunk
 from at2_rag.errors import InputError, PromptTooLongError, ScoringError
-from at2_rag.features import Quantity
-from at2_rag.prompt import CHUNK_END, AnswerLayout
+from at2_rag.prompt.layout import CHUNK_END, AnswerLayout
+from at2_rag.reading.attention import SpanAttention
+from at2_rag.reading.features import Quantity
+from at2_rag.text.chunks import as_chunk
 from tests.brute_force import eager_weights
 from tests.tiny_models import SPECIAL_TOKENS, tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from at2_rag import AT2Pruner, PruneResult
 from at2_rag.break_even import BreakEven
-from at2_rag.cli import main
+from at2_rag.cli.group import main
 from at2_rag.errors import InputError
 from tests.tiny_models import tiny_model, tiny_tokenizer
 

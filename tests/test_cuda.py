@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk, StateStore
-from at2_rag.features import Pass
-from at2_rag.model_loading import preferred_dtype
+from at2_rag.model.loading import preferred_dtype
+from at2_rag.reading.features import Pass
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 

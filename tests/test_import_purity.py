@@ -13,7 +13,7 @@ def heavy_modules(*arguments: str, prelude: str = "") -> list[str]:
     code = f"""
 import sys
 {prelude}
-from at2_rag.cli import main
+from at2_rag.cli.group import main
 try:
     main(sys.argv[1:], prog_name="at2-rag")
 except SystemExit as end:

@@ -111,7 +111,7 @@ def test_commands(wheel: Path, names: list[str]) -> None:
     with zipfile.ZipFile(wheel) as archive:
         parser.read_string(archive.read(name).decode())
     assert {section: dict(parser[section]) for section in parser.sections()} == {
-        "console_scripts": {"at2-rag": "at2_rag.cli:main"},
+        "console_scripts": {"at2-rag": "at2_rag.cli.group:main"},
         "at2_rag.commands": {"eval": "at2_rag_evals.cli:eval_group"},
     }
 
@@ -122,14 +122,14 @@ def test_it_works_outside_of_the_source_tree(wheel: Path, tmp_path: Path) -> Non
     code = """
 import importlib.metadata, importlib.util, sys
 sys.path.insert(0, sys.argv[1])
-import at2_rag, at2_rag.cli, at2_rag.head_weights
+import at2_rag, at2_rag.cli.group, at2_rag.readout.head_weights
 assert at2_rag.__file__.startswith(sys.argv[1]), at2_rag.__file__
 for name in ("langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals"):
     assert importlib.util.find_spec(name).origin.startswith(sys.argv[1]), name
-for name in at2_rag.head_weights.shipped_names():
+for name in at2_rag.readout.head_weights.shipped_names():
     at2_rag.HeadWeights.shipped(name)
 assert importlib.metadata.version("at2-rag") == at2_rag.__version__
-at2_rag.cli.main(["eval", "--help"])
+at2_rag.cli.group.main(["eval", "--help"])
 """
     installed = str(tmp_path / "installed")
     ran = subprocess.run(

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from at2_rag.step_progress import StepProgress, duration
+from at2_rag.cli.step_progress import StepProgress, duration
 
 
 class Clock:

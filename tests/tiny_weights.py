@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from at2_rag.features import FeatureSpec, Pass, Quantity
-from at2_rag.fingerprint import model_fingerprint
-from at2_rag.head_weights import HeadWeights
-from at2_rag.scoring_model import ScoringModel
+from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.reading.features import FeatureSpec, Pass, Quantity
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
 
 
 def random_weights(

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from at2_rag.model_wheel import WheelSource
+from at2_rag.model.wheel import WheelSource
 from tests.tiny_gguf import write_tiny_gguf
 
 ROOT = Path(__file__).parents[1]
 CHILD = """
 import json, logging, resource, sys
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.model_hub import resolve_wheel
-from at2_rag.model_wheel import WheelSource
+from at2_rag.model.hub import resolve_wheel
+from at2_rag.model.wheel import WheelSource
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 source, limit = WheelSource(**json.loads(sys.argv[1])), int(sys.argv[2])
 if limit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from at2_rag.training.examples import Example, linked_groups, passage_keys
+from at2_rag.data.examples import Example, linked_groups, passage_keys
 
 PAGE_SHARE = 10
 

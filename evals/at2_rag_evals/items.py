@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import Chunk
 
 MIN_CHUNKS = 4
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import at2_rag
-from at2_rag.model_hub import resolve_model
-from at2_rag.model_loading import preferred_dtype
+from at2_rag.model.hub import resolve_model
+from at2_rag.model.loading import preferred_dtype
 from at2_rag_evals.provenance import files_sha256, without_folder
 
 _LIBRARIES = ("tokenizers", "torch", "transformers")
@@ -34,7 +34,7 @@ def model_record(model: str, modules: Iterable[str]) -> dict[str, object]:
         "device": device.type,
         "dtype": str(preferred_dtype(device)).removeprefix("torch."),
         **{name: version(name) for name in _LIBRARIES},
-        "code_sha256": files_sha256(package, [f"{module}.py" for module in modules]),
+        "code_sha256": files_sha256(package, ["**/*.py"]),
     }
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, count
 from at2_rag_evals.seeding import generator
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.training.examples import Example
 from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.items import ItemSet, content_hash
 from at2_rag_evals.metrics import METRICS, gold_ranks, rank_by_score

@@ -10,9 +10,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, model_validator
 
-from at2_rag.chunks import Chunk, Prior
 from at2_rag.default_pruner import default_pruner
-from at2_rag.limits import (
+from at2_rag.options import (
     DEFAULT_MAX_OVERLAP,
     OPTIONS,
     OnUnsupported,
@@ -22,6 +21,7 @@ from at2_rag.limits import (
     or_default,
 )
 from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Chunk, Prior
 from langchain_at2_rag.documents import as_chunk, kept_documents
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
 
 
 def as_chunk(document: Document, title_key: str | None, score_key: str | None) -> Chunk:

@@ -8,10 +8,10 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from at2_rag.chunks import Prior
 from at2_rag.errors import InputError
-from at2_rag.limits import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit
+from at2_rag.options import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit
 from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Prior
 from langchain_at2_rag.compressor import AT2DocumentCompressor
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.schema import MetadataMode, NodeWithScore
 
-from at2_rag.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
 
 RETRIEVAL_SCORE = "retrieval_score"
 KEPT_SPANS = "kept_spans"

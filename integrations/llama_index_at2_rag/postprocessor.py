@@ -9,10 +9,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, model_validator
 
-from at2_rag.chunks import Chunk, Prior, PruneResult
 from at2_rag.default_pruner import default_pruner
 from at2_rag.errors import InputError
-from at2_rag.limits import (
+from at2_rag.options import (
     DEFAULT_MAX_OVERLAP,
     OPTIONS,
     OnUnsupported,
@@ -22,6 +21,7 @@ from at2_rag.limits import (
     or_default,
 )
 from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Chunk, Prior, PruneResult
 from llama_index_at2_rag.nodes import as_chunk, kept_nodes
 from llama_index_at2_rag.rerank_events import rerank_events
 

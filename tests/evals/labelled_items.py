@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.rankers import ChunkScores
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from at2_rag.training.ablation import leave_one_out
-from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.answering.ablation import leave_one_out
+from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale

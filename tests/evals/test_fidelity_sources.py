@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.sources import (
     Source,

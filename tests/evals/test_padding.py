@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import rankable_items
 from at2_rag_evals.padding import DistractorPool, padded_set
 from tests.evals.labelled_items import make_item

@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 
 from at2_rag import AT2Pruner, Chunk, StateStore
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.follow_up import FollowUp
+from at2_rag.readout.multi_hop import FollowUp
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker

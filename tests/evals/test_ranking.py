@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from at2_rag.chunks import Chunk
 from at2_rag.errors import InputError, ScoringError, UnsupportedModelError
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.rankers import ChunkScores, Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker

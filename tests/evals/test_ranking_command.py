@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from at2_rag.errors import DataError
-from at2_rag.head_weights import HeadWeights
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
 from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.provenance import git_state, package_versions

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner
-from at2_rag.calibration import Calibration
-from at2_rag.chunks import Prior
-from at2_rag.follow_up import FollowUp
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.text.chunks import Prior
 from tests.integrations.frameworks import FRAMEWORKS, Framework
 from tests.integrations.test_adapter_contract import PASSAGES, QUERY
 from tests.tiny_models import tiny_model, tiny_tokenizer

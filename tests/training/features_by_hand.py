@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.chunks import Chunk
-from at2_rag.features import FeatureSpec
-from at2_rag.scoring_model import ScoringModel
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.text.chunks import Chunk
 from tests import brute_force
 from tests.independent_reading import read
 from tests.tiny_models import tiny_tokenizer

@@ -8,8 +8,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 
 _WORDS = "river bridge novel harbour town sea mill glass owl lamp tower field".split()
 

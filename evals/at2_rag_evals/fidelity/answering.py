@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model_loading import load_model, preferred_dtype
-from at2_rag.training.answer_model import AnswerModel
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.model_record import eval_device, model_record
 
 _MODULES = (

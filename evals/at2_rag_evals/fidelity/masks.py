@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.training.ablation import draw_masks
+from at2_rag.training.answering.ablation import draw_masks
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.seeding import generator
 

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import AT2Error, PromptTooLongError, ScoringError
-from at2_rag.training.ablation import Ablations, read_choices
-from at2_rag.training.answer_model import AnswerModel
+from at2_rag.training.answering.ablation import Ablations, read_choices
+from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.line_log import append_line, read_lines

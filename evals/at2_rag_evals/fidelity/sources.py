@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.chunks import Chunk
-from at2_rag.sentence_tokens import sentence_places
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.reading.sentence_tokens import sentence_places
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, content_hash, count
 
 Unit = Literal["chunk", "sentence"]

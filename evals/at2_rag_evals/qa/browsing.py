@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.qa.generators.base import Failure
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.run import CellResult

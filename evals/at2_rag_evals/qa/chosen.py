@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
-from at2_rag.training.examples import Example
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.folder_format import read_summary

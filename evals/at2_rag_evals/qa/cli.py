@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from at2_rag.command_line import verbose_option
+from at2_rag.cli.command_line import verbose_option
 from at2_rag_evals.named_weights import NamedWeights, weights_option
 from at2_rag_evals.options import (
     embedding_model_option,

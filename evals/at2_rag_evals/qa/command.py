@@ -12,11 +12,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from at2_rag.chunks import Chunk
+from at2_rag.cli.step_progress import StepProgress
+from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError, InputError
-from at2_rag.step_progress import StepProgress
-from at2_rag.training.examples import read_examples
-from at2_rag.whole_files import write_whole
+from at2_rag.files import write_whole
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.folder_lock import only_writer

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.items import count
 from at2_rag_evals.qa.items import QASet
 

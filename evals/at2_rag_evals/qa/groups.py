@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 
 POSITIONS = ("first", "first half", "second half", "last", "several gold chunks", "no gold chunk")
 DISTRACTORS: Mapping[str, int] = MappingProxyType(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from at2_rag.training.answers import normalise
-from at2_rag.training.examples import Example
+from at2_rag.data.answers import normalise
+from at2_rag.data.examples import Example
 from at2_rag_evals.items import count, usable_examples
 
 Kind = Literal["short", "long_form", "unanswerable"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.items import kind_of
 from at2_rag_evals.qa.metrics import abstains, answer_contained, exact_match, gold_recall, token_f1

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.bootstrap import Estimate, macro_sample
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.report import cell_table

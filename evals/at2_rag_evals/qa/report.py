@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.generators.base import Answer, Failure

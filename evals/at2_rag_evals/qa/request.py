@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from at2_rag.limits import Order
+from at2_rag.options import Order
 from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.provenance import weights_arguments, without_folder
 from at2_rag_evals.qa.budgets import Budget, adaptive_name

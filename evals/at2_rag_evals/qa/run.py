@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from at2_rag.chunks import DEFAULT_SEPARATOR
-from at2_rag.limits import Order
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.options import Order
+from at2_rag.text.chunks import DEFAULT_SEPARATOR
 from at2_rag_evals.qa.answer_store import AnswerStore
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.generators.base import Generator

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from at2_rag.training.record import peak_memory_mb
+from at2_rag.training.commands.record import peak_memory_mb
 from at2_rag_evals.line_log import append_line, read_lines
 from at2_rag_evals.resident_memory import (
     give_back_free_memory,

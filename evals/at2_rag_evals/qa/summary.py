@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.generators.base import Answer, Failure

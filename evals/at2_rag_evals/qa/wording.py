@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from at2_rag.chunks import DEFAULT_SEPARATOR, Chunk, replace_surrogates
+from at2_rag.text.chunks import DEFAULT_SEPARATOR, Chunk, replace_surrogates
 
 WITH_PASSAGES = "Answer the question briefly, using only the passages below."
 ALONE = "Answer the question briefly."

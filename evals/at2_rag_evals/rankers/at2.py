@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 import at2_rag
-from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.chunks import Chunk
-from at2_rag.features import Reading
-from at2_rag.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
-from at2_rag.model_hub import DEFAULT_MODEL
-from at2_rag.model_loading import preferred_dtype
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
-from at2_rag.weight_lookup import resolve_head_weights
+from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.reading.features import Reading
+from at2_rag.readout.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
+from at2_rag.readout.lookup import resolve_head_weights
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ChunkScores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 from at2_rag_evals.rankers.base import ChunkScores

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from at2_rag.chunk_states import ChunkStateStore
-from at2_rag.state_store import StateStore
+from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.states.store import StateStore
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.chunks import Chunk
 from at2_rag.errors import ModelNotFoundError
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ChunkScores, readable

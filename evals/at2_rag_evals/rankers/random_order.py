@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.rankers.base import ChunkScores
 from at2_rag_evals.seeding import generator

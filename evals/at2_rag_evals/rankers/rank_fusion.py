@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.rankers.base import ChunkScores
 from at2_rag_evals.rankers.bm25 import BM25Ranker

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from at2_rag.chunks import Prior
+from at2_rag.text.chunks import Prior
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker

@@ -9,7 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from at2_rag.state_store import StateStore
+from at2_rag.states.store import StateStore
 
 _MEMORY_SHARE = 0.6
 _FALLBACK_BYTES = 4 * 2**30

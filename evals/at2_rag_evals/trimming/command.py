@@ -13,13 +13,13 @@ import click
 import numpy as np
 from rich.console import Console
 
+from at2_rag.cli.step_progress import StepProgress
+from at2_rag.data.examples import Example, read_examples
 from at2_rag.errors import DataError
-from at2_rag.model_hub import DEFAULT_MODEL
-from at2_rag.model_loading import preferred_dtype
+from at2_rag.files import write_whole
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
-from at2_rag.step_progress import StepProgress
-from at2_rag.training.examples import Example, read_examples
-from at2_rag.whole_files import write_whole
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate, macro_sample
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import ItemSet

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from at2_rag.chunks import DEFAULT_ELLIPSIS, PruneResult
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example
 from at2_rag.pruner import AT2Pruner
-from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS, PruneResult
 from at2_rag_evals.items import ItemSet, usable_examples
 
 

@@ -10,8 +10,8 @@ import pytest
 import tiktoken
 from click.testing import CliRunner
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.cli import eval_group
 from tests.evals.labelled_items import write_items
 from tests.evals.qa.served import served

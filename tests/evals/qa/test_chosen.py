@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
-from at2_rag.training.examples import Example
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.folder_format import FORMAT

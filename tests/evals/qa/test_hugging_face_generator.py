@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from at2_rag.errors import UnsupportedModelError
-from at2_rag.model_loading import load_model
-from at2_rag.scoring_model import INDEPENDENT_FAMILIES
+from at2_rag.model.loading import load_model
+from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag_evals.qa.answer_store import AnswerStore
 from at2_rag_evals.qa.generators import hugging_face, packed_generation
 from at2_rag_evals.qa.generators.base import Answer, Failure

@@ -15,10 +15,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import ScoringError
-from at2_rag.limits import Order
-from at2_rag.training.examples import Example
+from at2_rag.options import Order
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners

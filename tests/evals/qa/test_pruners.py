@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from at2_rag.calibration import Calibration
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.follow_up import FollowUp
-from at2_rag.limits import Order
+from at2_rag.options import Order
 from at2_rag.pruner import AT2Pruner
-from at2_rag.training.examples import Example
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit

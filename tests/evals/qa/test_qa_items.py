@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from at2_rag.data.examples import Example, read_examples
 from at2_rag.errors import DataError
-from at2_rag.training.examples import Example, read_examples
 from at2_rag_evals.qa.items import answerable_items, kind_of
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.groups import DISTRACTORS, POSITIONS, distractor_group, position_group
 from at2_rag_evals.qa.judging import Judged, judge

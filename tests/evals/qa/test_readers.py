@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.items import answerable_items
 from at2_rag_evals.qa.readers.registry import READERS, parse_dataset
 from tests.evals.qa.test_qa_command import run

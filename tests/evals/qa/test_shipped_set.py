@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example, read_examples
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example, read_examples
 from at2_rag_evals.items import rankable_items
 from at2_rag_evals.qa.items import answerable_items, kind_of
 from at2_rag_evals.qa.metrics.abstention import abstains

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.wording import asks_yes_or_no, prompt_text
 
 CHUNKS = (Chunk("It was published in 1815.", "Emma"), Chunk("Persuasion came later."))

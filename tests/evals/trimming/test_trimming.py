@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
 from at2_rag.pruner import AT2Pruner
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.cli import eval_group
 from at2_rag_evals.trimming.judging import Cut, is_verbatim, judge_trimming, trimmable_items
 from tests.evals.labelled_items import write_items

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from at2_rag.attribution import AT2Attributor
-from at2_rag.chunks import ScoredChunk
 from at2_rag.citations import ScoredSentence
-from at2_rag.head_weights import UNIFORM
-from at2_rag.model_hub import DEFAULT_MODEL
-from at2_rag.model_loading import preferred_dtype
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import preferred_dtype
+from at2_rag.readout.head_weights import UNIFORM
+from at2_rag.text.chunks import ScoredChunk
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores

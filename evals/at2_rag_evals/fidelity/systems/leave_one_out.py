@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from at2_rag.training.ablation import leave_one_out
+from at2_rag.training.answering.ablation import leave_one_out
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from at2_rag.training.ablation import ablate_by_masking
+from at2_rag.training.answering.ablation import ablate_by_masking
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS, MaskPlan
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.removal import RemovalReader

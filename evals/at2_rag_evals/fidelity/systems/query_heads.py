@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.chunk_states import encode_prefix
-from at2_rag.chunks import ScoredChunk
 from at2_rag.citations import ScoredSentence
+from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError
-from at2_rag.features import FeatureSpec
-from at2_rag.head_weights import HeadWeights
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model_loading import load_model, preferred_dtype
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model.loading import load_model, preferred_dtype
 from at2_rag.pruner import AT2Pruner
-from at2_rag.question_pass import read_together
-from at2_rag.scoring_model import ScoringModel
-from at2_rag.state_groups import ready_states
-from at2_rag.training.examples import draw_per_source, read_examples
+from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.question_pass import read_together
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.reading.state_groups import ready_states
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.text.chunks import ScoredChunk
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import ItemScores

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from at2_rag.head_weights import UNIFORM
+from at2_rag.readout.head_weights import UNIFORM
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.systems.answer_attention import AnswerAttentionSystem

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model_loading import load_model, preferred_dtype
-from at2_rag.token_counting import TokenCounter, resolve_token_counter
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.qa.generators.base import Answer, Failure

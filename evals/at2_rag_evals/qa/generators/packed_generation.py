@@ -1,7 +1,7 @@
 """Answers without padding: prompts, then their newest tokens, packed into one row.
 
-Only the attention keeps prompts apart (see `at2_rag.training.packed_decoding`), and an answer that
-has ended costs nothing more.
+Only the attention keeps prompts apart (see `at2_rag.training.answering.packed_decoding`), and an
+answer that has ended costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from at2_rag.training.answer_model import AnswerModel
-from at2_rag.training.packed_decoding import PackedDecoding
+from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.answering.packed_decoding import PackedDecoding
 from at2_rag_evals.qa.generators.greedy import GreedyAnswers
 
 BATCH_TOKENS = 16384

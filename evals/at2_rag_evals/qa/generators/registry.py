@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from at2_rag.errors import InputError, TokenCounterError
-from at2_rag.token_counting import resolve_token_counter
+from at2_rag.text.tokens import resolve_token_counter
 from at2_rag_evals.qa.generators.base import Generator
 from at2_rag_evals.qa.generators.retrying import Patience
 
@@ -105,7 +105,7 @@ def _counter(name: str | None, spec: str) -> Callable[[str], int]:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # of all kinds, as in at2_rag.model_loading
+        except Exception as error:  # of all kinds, as in at2_rag.model.loading
             raise InputError(f"{name} can't be loaded as a tokenizer: {error}; {fix}") from error
         return resolve_token_counter(tokenizer)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from at2_rag.training.answers import normalise
+from at2_rag.data.answers import normalise
 
 PHRASES = (
     "i dont know",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from at2_rag.training.answers import normalise
+from at2_rag.data.answers import normalise
 
 YES_NO = frozenset({"yes", "no"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from at2_rag.training.answers import normalise
+from at2_rag.data.answers import normalise
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:

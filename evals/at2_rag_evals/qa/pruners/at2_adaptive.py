@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.training.examples import Example
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.qa.pruners.base import Limit, Pruned

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from at2_rag.chunks import Chunk
-from at2_rag.limits import Order
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.options import Order
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.budgets import Budget
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
 
 

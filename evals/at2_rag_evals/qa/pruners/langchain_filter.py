@@ -10,7 +10,7 @@ from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from at2_rag.chunks import Chunk
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ChunkScores, readable
 from at2_rag_evals.rankers.minilm import MiniLMRanker

@@ -13,8 +13,8 @@ from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 import at2_rag
-from at2_rag.chunks import Chunk, replace_surrogates
-from at2_rag.sentences import sentence_spans
+from at2_rag.text.chunks import Chunk, replace_surrogates
+from at2_rag.text.sentences import sentence_spans
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
@@ -55,7 +55,7 @@ class LlamaIndexOptimizer:
     it keeps in the order of their similarity. By default it also puts a sentence's neighbours to
     each of them, which repeats sentences and can make a text longer than it was; here it is told to
     leave that. A node is a chunk's text; its title isn't shortened and stays above it. Sentences
-    are those of `at2_rag.sentences`, for LlamaIndex's own splitter fetches data of NLTK's where
+    are those of `at2_rag.text.sentences`: LlamaIndex's own splitter fetches data of NLTK's where
     none is found.
 
     Args:
@@ -78,7 +78,7 @@ class LlamaIndexOptimizer:
             "llama-index-core": version("llama-index-core"),
             "percentile_cutoff": PERCENTILE_CUTOFF,
             "code_sha256": files_sha256(Path(__file__).parent, [Path(__file__).name]),
-            "sentences_sha256": files_sha256(Path(at2_rag.__file__).parent, ["sentences.py"]),
+            "sentences_sha256": files_sha256(Path(at2_rag.__file__).parent, ["text/sentences.py"]),
         }
 
     def prepare(self) -> None:

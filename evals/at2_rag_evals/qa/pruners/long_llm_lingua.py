@@ -9,9 +9,9 @@ from typing import Any
 
 from llmlingua import PromptCompressor
 
-from at2_rag.chunks import Chunk
 from at2_rag.errors import ScoringError
-from at2_rag.model_hub import DEFAULT_MODEL, resolve_model
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import model_files_record
 from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ChunkScores, readable

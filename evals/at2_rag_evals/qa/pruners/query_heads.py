@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from at2_rag.chunks import Chunk
 from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.rankers.base import ChunkScores
 

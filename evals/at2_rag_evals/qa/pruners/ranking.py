@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from at2_rag.chunks import DEFAULT_SEPARATOR
+from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.limits import Order
-from at2_rag.selection import select
-from at2_rag.training.examples import Example
+from at2_rag.options import Order
+from at2_rag.selection.select import select
+from at2_rag.text.chunks import DEFAULT_SEPARATOR
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
 from at2_rag_evals.rankers.base import Ranker

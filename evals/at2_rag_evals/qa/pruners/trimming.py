@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from at2_rag.chunks import Chunk
-from at2_rag.training.examples import Example
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
 from at2_rag_evals.qa.pruners.ranking import RankingPruner, best_within

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, read_json_lines, read_lines_of
 
 MOST_CHUNKS = 20

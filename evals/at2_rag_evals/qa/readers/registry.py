@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
-from at2_rag.training.examples import Example
 from at2_rag_evals.provenance import file_record, files_sha256
 from at2_rag_evals.qa.readers.beir import FILES as BEIR_FILES
 from at2_rag_evals.qa.readers.beir import read_beir

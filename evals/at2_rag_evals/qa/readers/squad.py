@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from at2_rag.chunks import Chunk
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
-from at2_rag.training.answers import contains_answer, findable_answers, normalise
-from at2_rag.training.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, as_record, read_json
 from at2_rag_evals.seeding import generator
 

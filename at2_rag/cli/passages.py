@@ -1,0 +1,201 @@
+"""Passages from files, folders and standard input, as the command line takes them.
+
+- JSON Lines: one chunk a line, a string or an object with `text` (and `title`, `id`, `metadata`
+  and whatever else rides along); blank lines are skipped.
+- JSON: a list of such strings and objects, or an object that has the list under `chunks`.
+- Text: one chunk a paragraph; paragraphs are set apart by blank lines and kept as they are.
+- A folder: one chunk a file, by name, with the file's name as `id`. Hidden files and folders
+  within the folder are not read.
+
+All are UTF-8 and may be gzipped. A file's ending (before `.gz`) tells its format, else its content
+does.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path, PurePath
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from at2_rag.errors import ChunkTypeError, DataError
+from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
+
+Format: TypeAlias = Literal["jsonl", "json", "text"]
+
+_GZIP = b"\x1f\x8b"
+
+_logger = logging.getLogger(__name__)
+
+_FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".txt": "text",
+    ".md": "text",
+    ".rst": "text",
+}
+
+
+def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike]:
+    """Read the passages of a file or folder.
+
+    Args:
+        path: The file or folder.
+        format: The file's format; None goes by its ending, then by its content. A folder's files
+            are always text.
+
+    Raises:
+        DataError: If something can't be read or isn't of its format; the message names the file
+            and the line.
+    """
+    if path.is_dir():
+        if format not in (None, "text"):
+            raise DataError(f"{path}: is a folder, whose files are read as text, not {format}")
+        return _read_folder(path)
+    return parse_passages(_read_bytes(path), str(path), format=format)
+
+
+def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> list[ChunkLike]:
+    """Read the passages in the bytes of a file.
+
+    Args:
+        data: The bytes, UTF-8 with or without a byte order mark, gzipped or not.
+        name: The file's name; its ending tells the format, and messages begin with it.
+        format: The format; None goes by the name's ending, then by the content.
+
+    Raises:
+        DataError: If the bytes aren't of the format; the message names the file and the line.
+    """
+    text = _decode(data, name)
+    path = PurePath(name)
+    ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    kind = format or _FORMATS.get(ending) or _detect(text)
+    if kind == "text":
+        return list(_paragraphs(text))
+    try:
+        return _read_lines(text, name) if kind == "jsonl" else _read_list(text, name)
+    except DataError as error:
+        if format is not None:
+            raise
+        others = " or ".join(other for other in ("jsonl", "json", "text") if other != kind)
+        raise DataError(
+            f"{error}; it was read as {kind}, pass --format {others} if it is that"
+        ) from error
+
+
+def _read_folder(folder: Path) -> list[ChunkLike]:
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: can't be read: {error.strerror or error}") from error
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    files = [entry for entry in visible if entry.is_file()]
+    if len(files) < len(visible):
+        _logger.warning(
+            "%s: %d of its %d entries are not files and were not read",
+            folder,
+            len(visible) - len(files),
+            len(visible),
+        )
+    return [Chunk(text=_decode(_read_bytes(file), str(file)), id=file.name) for file in files]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _decode(data: bytes, name: str) -> str:
+    if data.startswith(_GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{name}: a damaged gzip file ({error}); make or fetch it again"
+            ) from error
+    body = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        offset = error.start + len(data) - len(body)
+        line = data.count(b"\n", 0, offset) + 1
+        raise DataError(
+            f"{name}, line {line}: not UTF-8, byte 0x{data[offset]:02x} at offset {offset}; "
+            "convert the file to UTF-8"
+        ) from error
+
+
+def _detect(text: str) -> Format:
+    """Tell the format of a file by how it begins."""
+    body = text.lstrip()
+    if not body.startswith(("{", "[", '"')):
+        return "text"
+    try:
+        first = json.loads(body.partition("\n")[0])
+    except (ValueError, RecursionError):
+        first = None
+    if isinstance(first, str) or (isinstance(first, dict) and "chunks" not in first):
+        return "jsonl"
+    # "[1] Smith" and "[[Emma]]" begin plain text; a list of passages begins otherwise.
+    return "json" if re.match(r'\{|\[\s*["{\]]', body) else "text"
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for blank, lines in groupby(text.split("\n"), key=lambda line: not line.strip()):
+        if not blank:
+            yield "\n".join(lines).removesuffix("\r")
+
+
+def _read_lines(text: str, name: str) -> list[ChunkLike]:
+    chunks: list[ChunkLike] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            value = _parse_json(line, name, first_line=number)
+            chunks.append(_checked(value, f"{name}, line {number}", len(chunks)))
+    return chunks
+
+
+def _read_list(text: str, name: str) -> list[ChunkLike]:
+    value = _parse_json(text, name)
+    if isinstance(value, dict) and "chunks" in value:
+        value = value["chunks"]
+    if not isinstance(value, list):
+        raise DataError(
+            f"{name}: holds no list of passages; expected a JSON list, or an object with a list "
+            "under 'chunks'"
+        )
+    return [_checked(item, name, index) for index, item in enumerate(value)]
+
+
+def _parse_json(text: str, name: str, *, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise DataError(
+            f"{name}, line {line}, column {error.colno}: not JSON ({error.msg})"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}, line {first_line}: not usable JSON ({error})") from error
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON value, write null")
+
+
+def _checked(value: Any, place: str, index: int) -> ChunkLike:
+    try:
+        as_chunk(value, index)
+    except ChunkTypeError as error:
+        raise DataError(f"{place}: {error}") from error
+    passage: ChunkLike = value
+    return passage

@@ -1,0 +1,136 @@
+"""`at2-rag index` and `at2-rag cache`: chunk states made ahead of questions, and what is kept."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+from rich.console import Console
+
+from at2_rag.cli.command_line import verbose_option
+from at2_rag.cli.options import (
+    default_states_folder,
+    load_pruner,
+    model_options,
+    states_option,
+)
+from at2_rag.cli.passages import Format, read_passages
+from at2_rag.cli.step_progress import StepProgress
+
+_GIGABYTE = 1e9
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@states_option
+@click.option(
+    "--max-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most gigabytes to keep there, from now on; what was used least recently goes first.  "
+    "[default: as before, at first 21.5]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["model", "int8"]),
+    help="Keep states there as the model makes them, or in eight bits, from now on: half the bytes "
+    "of bfloat16, scores a little different.  [default: as before, at first model]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(Format)),
+    help="Format of the files.  [default: by their endings, then by their content]",
+)
+@model_options
+@verbose_option
+def index(
+    files: tuple[Path, ...],
+    states: Path | None,
+    max_gb: float | None,
+    precision: Literal["model", "int8"] | None,
+    form: Format | None,
+    **loading: Any,
+) -> None:
+    """Read the chunks of FILES ahead of any question, and keep what the model made of them.
+
+    FILES are files or folders of chunks as `at2-rag prune` reads them. A later question about
+    those chunks costs its own tokens alone: `at2-rag prune` finds what is kept, and so does a
+    pruner with chunk_states=StateStore(FOLDER). What is there already is not read again, so that
+    an interrupted run goes on where it was.
+    """
+    from at2_rag.states.store import StateStore
+
+    chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))
+    folder = states or default_states_folder()
+    store = StateStore(
+        folder,
+        precision=precision,
+        max_memory_bytes=0,
+        max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
+    )
+    pruner = load_pruner(chunk_states=store, **loading)
+    with StepProgress() as progress:
+        progress("chunks", 0, len(chunks))
+        pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))
+    counts, size = store.counts, store.disk_size
+    click.echo(
+        f"{len(chunks):,} chunks: {counts.misses:,} states made now, {counts.disk_hits:,} known; "
+        f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} GB in {folder}"
+    )
+    if counts.unwritten:
+        raise click.ClickException(
+            f"{counts.unwritten:,} states could not be written; free some space or pass another "
+            "--states"
+        )
+    if counts.evicted or counts.too_large:
+        Console(stderr=True).print(
+            f"Not all states fit ({counts.evicted:,} were removed to keep the bound, "
+            f"{counts.too_large:,} exceed it by themselves); pass --max-gb to keep more.",
+            style="yellow",
+            highlight=False,
+        )
+
+
+@click.group()
+def cache() -> None:
+    """Show or remove the chunk states that are kept on disk."""
+
+
+@cache.command()
+@states_option
+@verbose_option
+def info(states: Path | None) -> None:
+    """Show how many chunk states are kept, where, and how much room they may take."""
+    from at2_rag.states.files import StateFiles
+
+    folder = states or default_states_folder()
+    if not folder.is_dir():
+        click.echo(f"0 states, 0 GB in {folder}")
+        return
+    files = StateFiles(folder)
+    size = files.size()
+    click.echo(
+        f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} of at most "
+        f"{files.max_bytes / _GIGABYTE:.3g} GB in {folder}; new ones are kept as "
+        + ("int8" if files.precision == "int8" else "the model makes them")
+    )
+
+
+@cache.command()
+@states_option
+@click.confirmation_option("--yes", prompt="Remove all chunk states that are kept?")
+@verbose_option
+def clear(states: Path | None) -> None:
+    """Remove all chunk states that are kept; nothing else in the folder is touched.
+
+    `at2-rag prune` then keeps none any more, until `at2-rag index` or --states asks for it.
+    """
+    from at2_rag.states.files import StateFiles
+
+    folder = states or default_states_folder()
+    removed = 0
+    if folder.is_dir():
+        removed = StateFiles(folder).clear()
+    click.echo(f"{removed:,} states removed from {folder}")

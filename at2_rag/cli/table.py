@@ -1,0 +1,108 @@
+"""A pruning result as people read it: one row a chunk, then what was saved."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from at2_rag.break_even import BreakEven
+from at2_rag.text.chunks import PruneResult, ScoredChunk, as_chunk
+
+_LONGEST_START = 400
+_TITLE_WIDTH = 20
+
+
+def print_result(
+    result: PruneResult,
+    console: Console,
+    *,
+    original_order: bool = False,
+    break_even: BreakEven | None = None,
+) -> None:
+    """Print a result to a console.
+
+    Args:
+        result: The result.
+        console: Where to; its width and encoding are kept to.
+        original_order: Whether rows stand as in the input; else the best comes first, where
+            there are scores.
+        break_even: What was gained, if that is to be told.
+    """
+    if result.kept or result.dropped:
+        by_index = original_order or not result.scored
+        console.print(_table(result, console.encoding, original_order=by_index))
+    gains = [] if break_even is None else [_gain(break_even)]
+    for line in (_summary(result), *gains, *result.notes):
+        console.print(Text(line))
+
+
+def shown(text: str, encoding: str = "utf-8") -> str:
+    """Return the start of a text on one line, safe to print.
+
+    Runs of white space become one space. Characters that would steer the terminal or reorder its
+    line (controls, bidirectional overrides), lone surrogates, and what the encoding lacks are
+    replaced.
+    """
+    start = re.sub(r"\s+", " ", text[:_LONGEST_START]).strip()
+    visible = "".join("\ufffd" if _steers(character) else character for character in start)
+    return visible.encode(encoding, "replace").decode(encoding)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or character in (
+        "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    )
+
+
+def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table:
+    ranked = sorted((*result.kept, *result.dropped), key=lambda chunk: (-chunk.score, chunk.index))
+    ranks = {chunk.index: rank for rank, chunk in enumerate(ranked, start=1)}
+    kept = {chunk.index for chunk in result.kept}
+    titles = {chunk.index: shown(_title(chunk), encoding) for chunk in ranked}
+    titled = any(titles.values())
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, expand=True)
+    calibrated = any(chunk.probability is not None for chunk in ranked)
+    for name in ("Rank", "Score", *(["Matters"] * calibrated), "Kept"):
+        table.add_column(name, justify="right", no_wrap=True)
+    # The ellipsis is no character of most encodings but the UTFs.
+    overflow: Literal["ellipsis", "crop"] = "ellipsis" if encoding.startswith("utf") else "crop"
+    if titled:
+        table.add_column("Title", no_wrap=True, overflow=overflow, max_width=_TITLE_WIDTH)
+    table.add_column("Text", no_wrap=True, overflow=overflow, ratio=1)
+    for chunk in sorted(ranked, key=lambda chunk: chunk.index) if original_order else ranked:
+        is_kept = chunk.index in kept
+        cells = [str(ranks[chunk.index]), f"{chunk.score:.3f}"] if result.scored else ["-", "-"]
+        cells += [f"{chunk.probability:.2f}"] if chunk.probability is not None else []
+        cells += ["yes" if is_kept else "no"]
+        cells += [titles[chunk.index]] if titled else []
+        cells += [shown(chunk.kept_text, encoding)]
+        table.add_row(*(Text(cell) for cell in cells), style=None if is_kept else "dim")
+    return table
+
+
+def _title(chunk: ScoredChunk) -> str:
+    """What to call a chunk: its title, or else its id."""
+    return chunk.title or as_chunk(chunk.chunk, chunk.index).id or ""
+
+
+def _summary(result: PruneResult) -> str:
+    count = len(result.kept) + len(result.dropped)
+    return (
+        f"Kept {len(result.kept):,} of {count:,} chunks, {result.tokens_after:,} of "
+        f"{result.tokens_before:,} tokens, in {result.timings.get('total', 0.0):.2f} s."
+    )
+
+
+def _gain(found: BreakEven) -> str:
+    parts = [f"{found.tokens_saved:,} tokens"]
+    if found.seconds_saved is not None:
+        parts.append(f"{found.seconds_saved:.2f} s (less {found.seconds_spent:.2f} s for pruning)")
+    if found.money_saved is not None:
+        parts.append(f"{found.money_saved:.3g} of the price's currency")
+    return f"Saved the generator {', '.join(parts)}."

@@ -1,0 +1,222 @@
+"""The folder of prepared models: each one is whole or absent, and prepared by one process.
+
+A model is made in a workspace beside its final folder and renamed into place as the last step,
+under a file lock, so a killed process leaves at most a workspace, which the next run clears. A
+manifest lists the sizes and SHA-256 of the files; a folder whose sizes differ from it counts as
+damaged and is made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from at2_rag.errors import ModelNotFoundError
+from at2_rag.progress import StageProgress
+
+CACHE_VARIABLE = "AT2_RAG_CACHE"
+MANIFEST = "at2_rag_manifest.json"
+# Raised whenever the same source would be converted into other bytes.
+FORMAT = 1
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BLOCK = 1 << 20
+
+
+def cache_dir() -> Path:
+    """Return the folder for everything at2_rag keeps, which may not exist yet.
+
+    The environment variable `AT2_RAG_CACHE` names it; without that it is the user's cache
+    folder of the operating system.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(os.path.expanduser(chosen)).absolute()
+    return Path(platformdirs.user_cache_dir("at2_rag", appauthor=False))
+
+
+@dataclass(frozen=True, slots=True)
+class CachedModel:
+    """A model's place in the cache.
+
+    Attributes:
+        root: Folder of all prepared models.
+        name: The model's name, fit for a folder name.
+        source_sha256: SHA-256 of the file it is converted from.
+    """
+
+    root: Path
+    name: str
+    source_sha256: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the model is when it is ready; another source or format is another folder."""
+        return self.root / f"{self.name}-{self.source_sha256[:8]}-v{FORMAT}"
+
+    def is_whole(self) -> bool:
+        """Whether the model is there and every file has the size that the manifest gives."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            if (manifest["format"], manifest["source_sha256"]) != (FORMAT, self.source_sha256):
+                return False
+            files: dict[str, dict[str, Any]] = manifest["files"]
+            return all(
+                (self.folder / name).stat().st_size == file["size"] for name, file in files.items()
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    @contextmanager
+    def workspace(self, progress: StageProgress) -> Iterator[Path]:
+        """Lock the model for this process and give a fresh folder to work in.
+
+        Workspaces that killed processes left are cleared first; no other process can be using
+        one while the lock is held. This one is cleared at the end, whatever happens.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        prefix = f".{self.folder.name}.tmp-"
+        with self._locked(progress):
+            for leftover in self.root.glob(f"{prefix}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            workspace = self.root / f"{prefix}{secrets.token_hex(4)}"
+            workspace.mkdir()
+            try:
+                yield workspace
+            finally:
+                shutil.rmtree(workspace, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, progress: StageProgress) -> Iterator[None]:
+        lock = FileLock(self.root / f"{self.folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with progress.stage(f"Waiting for another process that prepares {self.name}"):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def publish(self, made: Path, workspace: Path) -> None:
+        """Move a finished model into its place, in one step; call within `workspace`.
+
+        Args:
+            made: Folder with the model's files, inside the workspace.
+            workspace: The workspace; takes what stood in the model's place.
+        """
+        files = {
+            path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(made.iterdir())
+        }
+        manifest = {"format": FORMAT, "source_sha256": self.source_sha256, "files": files}
+        (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for path in made.iterdir():
+            _sync(path)
+        _sync(made)
+        if self.folder.exists():
+            self.folder.rename(workspace / "damaged")
+        made.rename(self.folder)
+        _sync(self.root)
+
+    def require_space(self, need: int) -> None:
+        """Check that the disk has room.
+
+        Args:
+            need: Bytes.
+
+        Raises:
+            ModelNotFoundError: If there are fewer.
+        """
+        free = shutil.disk_usage(self.root).free
+        if free < need:
+            raise ModelNotFoundError(
+                f"preparing {self.name} needs about {gigabytes(need)} in {self.root}, "
+                f"{gigabytes(free)} are free; free some space, or set {CACHE_VARIABLE} to a "
+                "folder on another disk"
+            )
+
+    @contextmanager
+    def explaining(self, need: int) -> Iterator[None]:
+        """Turn whatever goes wrong while the model is made into a `ModelNotFoundError`.
+
+        Args:
+            need: Bytes that making it takes, for the message.
+        """
+        try:
+            yield
+        except ModelNotFoundError:
+            raise
+        except Exception as error:  # safetensors and tokenizers raise types of their own
+            reason = f"{type(error).__name__}: {error}"
+            if disk_is_full(error):
+                raise ModelNotFoundError(
+                    f"the disk of {self.root} is full or a size limit was hit while preparing "
+                    f"{self.name}, which needs about {gigabytes(need)} ({reason}); nothing was "
+                    f"kept; free some space, or set {CACHE_VARIABLE} to a folder on another disk"
+                ) from error
+            if isinstance(error, OSError):
+                raise ModelNotFoundError(
+                    f"can't prepare {self.name} in {self.root} ({reason}); check that the folder "
+                    f"can be written, or set {CACHE_VARIABLE} to one that can"
+                ) from error
+            raise ModelNotFoundError(
+                f"can't convert {self.name} in {self.root} ({reason}); nothing was kept; pass "
+                "the name of another local model folder instead"
+            ) from error
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether the error says so, by its number or in the words of a Rust library or of pip."""
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return True
+    numbers = re.findall(r"(?:os error |\[Errno )(\d+)", str(error))
+    return any(int(number) in _FULL_DISK for number in numbers)
+
+
+def sha256_of(path: Path, report: Callable[[float], None] = lambda share: None) -> str:
+    """Return a file's SHA-256 in hexadecimal.
+
+    Args:
+        path: The file.
+        report: Called with the share that is read, from 0 to 1.
+    """
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            report(file.tell() / size)
+    return digest.hexdigest()
+
+
+def gigabytes(size: int) -> str:
+    """Return a size for people, as `0.70 GB`."""
+    return f"{size / 1e9:.2f} GB"
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or, where the system can, a folder's entries to the disk."""
+    if path.is_dir():
+        if os.name != "posix":
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

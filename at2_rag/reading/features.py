@@ -1,0 +1,80 @@
+"""Features of each source: what the head weights are multiplied with.
+
+A reading has one or more *passes* (`joint`; or `together` and `apart` over chunk states). From
+each pass a `FeatureSpec` takes one *quantity* per layer and head, so that a source has
+F = passes x L x H features, index (pass * L + layer) * H + head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from at2_rag.errors import InputError
+from at2_rag.reading.attention import SpanAttention
+
+Reading = Literal["joint", "independent"]
+Pass = Literal["joint", "together", "apart"]
+Quantity = Literal["mass", "log_mass", "log_ratio"]
+
+PASSES: Mapping[Reading, tuple[Pass, ...]] = {
+    "joint": ("joint",),
+    "independent": ("together", "apart"),
+}
+
+_LEAST_MASS = 1e-9
+"""Floor under the mass before its logarithm, about what bfloat16 attention still tells apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """Which features a readout uses.
+
+    Attributes:
+        quantity: `mass` (share of the attention), its logarithm, or `log_ratio` (log-sum-exp
+            against the prefix's); see `SpanAttention`.
+        passes: The passes they come from, in this order.
+
+    Raises:
+        InputError: If a name is unknown or the passes belong to no reading.
+    """
+
+    quantity: Quantity
+    passes: tuple[Pass, ...]
+
+    def __post_init__(self) -> None:
+        if self.quantity not in get_args(Quantity):
+            raise InputError(
+                f"quantity is {self.quantity!r}; it is one of {', '.join(get_args(Quantity))}"
+            )
+        if not self.passes or not any(
+            set(self.passes) <= set(possible) and len(set(self.passes)) == len(self.passes)
+            for possible in PASSES.values()
+        ):
+            raise InputError(
+                f"passes are {self.passes!r}; they are 'joint', or 'together' and/or 'apart'"
+            )
+
+    @property
+    def reading(self) -> Reading:
+        """The reading mode that has these passes."""
+        return "joint" if "joint" in self.passes else "independent"
+
+    def extract(self, attention: Mapping[Pass, SpanAttention]) -> Tensor:
+        """Return the features [S, F], float32, of the sources of one prompt."""
+        parts = [self._quantity_of(attention[name]) for name in self.passes]
+        return torch.cat([part.flatten(0, 1) for part in parts]).T
+
+    def _quantity_of(self, attention: SpanAttention) -> Tensor:
+        if self.quantity == "log_ratio":
+            return attention.log_ratio
+        return attention.mass if self.quantity == "mass" else log_mass(attention.mass)
+
+
+def log_mass(mass: Tensor) -> Tensor:
+    """Return the logarithm of attention mass, with a floor under what is as good as nothing."""
+    return mass.clamp(min=_LEAST_MASS).log()

@@ -1,0 +1,330 @@
+"""Questions over ready chunk states: only their own tokens run.
+
+*Together*, over all states at once, so that sources compete, as they do in one prompt. *Apart*,
+over each state by itself, so that a source's features don't know how many others there are.
+
+Both, and any number of questions, share forward passes: their tokens are packed into one row, and
+only the attention keeps them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from at2_rag.prompt.layout import PromptLayout
+from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
+from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.reading.span_reading import KeySpan
+from at2_rag.reading.state_groups import ReadyStates, StateGroup
+
+CALL_TOKENS = 2048
+"""Most question tokens of one forward pass (one longer question has a pass of its own)."""
+
+QUESTION_ROWS = 32
+"""Most rows of the question whose logits over a group of sources are held at a time."""
+
+
+def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over all sources at once.
+
+    Where the states are parts that hold every token, all but the division of the masses is as
+    over whole sources: those of a source's parts add up to its own.
+
+    Returns:
+        Attention over the layers in use, sources (or parts) in the order they were gathered in.
+    """
+    return _read(model, QuestionReading(model, states, layout, together=True))
+
+
+def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
+    """Read the question over each source by itself, many in one forward pass.
+
+    Where the states are parts, the question sees the prefix and that part alone, and stands where
+    it would after the whole source.
+
+    Returns:
+        Attention over the layers in use, sources (or parts) in the order they were gathered in.
+    """
+    return _read(model, QuestionReading(model, states, layout, together=False))
+
+
+def _read(model: ScoringModel, reading: QuestionReading) -> SpanAttention:
+    for call in question_calls(model, [reading]):
+        call()
+    return reading.attention()
+
+
+def question_calls(
+    model: ScoringModel, readings: Sequence[QuestionReading]
+) -> list[Callable[[], None]]:
+    """Return the forward passes that readings need, each to be called once.
+
+    Args:
+        model: The scoring model.
+        readings: The readings, of one question or of several; what they share a pass with makes no
+            difference but in rounding.
+    """
+    calls: list[list[_Piece]] = []
+    size = 0
+    for piece in (piece for reading in readings for piece in reading.pieces):
+        if not calls or size + len(piece.input_ids) > CALL_TOKENS:
+            calls.append([])
+            size = 0
+        calls[-1].append(piece)
+        size += len(piece.input_ids)
+    return [partial(_run, model, pieces) for pieces in calls]
+
+
+class QuestionReading:
+    """A question over the states of one layout, in one of the two ways.
+
+    Args:
+        model: The scoring model.
+        states: The states.
+        layout: The layout.
+        together: Read the question over all sources at once, or over each by itself.
+
+    Attributes:
+        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`, or one copy
+            of a longer question.
+    """
+
+    def __init__(
+        self, model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, together: bool
+    ) -> None:
+        self.pieces: list[_Piece] = []
+        self._groups: list[StateGroup] = []
+        self._firsts = states.firsts
+        past = states.prefix.tokens
+        question = torch.tensor(layout.question_ids, device=model.device)
+        places = torch.arange(len(question), device=model.device)
+        most = max(1, CALL_TOKENS // len(question))
+        batches = [states.groups] if together else _batches(states.groups, most)
+        for groups in batches:
+            if together:
+                starts = torch.tensor([past + states.longest], device=model.device)
+            else:
+                starts = past + torch.cat([group.lengths for group in groups])
+            attention = _QuestionAttention(states.prefix, groups, model, layout, together=together)
+            positions = (starts[:, None] + places).flatten()
+            self.pieces.append(_Piece(question.repeat(len(starts)), positions, attention))
+            self._groups.extend(groups)
+
+    def attention(self) -> SpanAttention:
+        """Return what was read, sources (or parts) in the order they were gathered in."""
+        parts = [part for piece in self.pieces for part in piece.attention.parts]
+        return _collect(parts, [group.members for group in self._groups], self._firsts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Copies of a question that go through the model in one pass.
+
+    Attributes:
+        input_ids: [N] int64, the copies one after another.
+        position_ids: [N] int64.
+        attention: Keeps them apart.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention: _QuestionAttention
+
+
+def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
+    """Run pieces in one forward pass."""
+    model.run_packed(
+        torch.cat([piece.input_ids for piece in pieces]),
+        torch.cat([piece.position_ids for piece in pieces]),
+        _SideBySide(pieces),
+    )
+
+
+class _SideBySide:
+    """The attention of several pieces that share a pass, each by itself."""
+
+    def __init__(self, pieces: Sequence[_Piece]) -> None:
+        self._pieces = pieces
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        read, start, complete = [], 0, False
+        for piece in self._pieces:
+            own = slice(start, start + len(piece.input_ids))
+            start = own.stop
+            part = replace(
+                call,
+                query=call.query[:, :, own],
+                key=call.key[:, :, own],
+                value=call.value[:, :, own],
+            )
+            try:
+                read.append(piece.attention.attend(part))
+            except PassComplete:  # in the last layer all say so
+                complete = True
+        if complete:
+            raise PassComplete
+        return torch.cat(read, dim=1)
+
+
+def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+    """Split groups into batches of at most `most` sources, cutting groups that are larger."""
+    batch: list[StateGroup] = []
+    size = 0
+    for group in groups:
+        for start in range(0, len(group.members), most):
+            piece = _slice(group, start, start + most)
+            if batch and size + len(piece.members) > most:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += len(piece.members)
+    if batch:
+        yield batch
+
+
+def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
+    return StateGroup(
+        group.members[start:stop],
+        group.lengths[start:stop],
+        group.keys[:, :, start:stop],
+        group.values[:, :, start:stop],
+        None if group.padding is None else group.padding[start:stop],
+    )
+
+
+def _collect(
+    parts: Sequence[Sequence[tuple[Tensor, Tensor]]],
+    members: Sequence[Tensor],
+    firsts: Sequence[int],
+) -> SpanAttention:
+    """Join per-group features and put the sources back into their order."""
+    # Equal sources share the features of the first, so that their scores tie to the last bit.
+    place = torch.cat(list(members)).argsort()[list(firsts)]
+    mass, ratio = (
+        torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
+        for kind in (0, 1)
+    )
+    return SpanAttention(mass[..., place], ratio[..., place])
+
+
+class _QuestionAttention:
+    """Copies of the question over ready states: one over all of them, or one for each source.
+
+    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
+    of states, layer by layer, mass and log ratio, both [H, G].
+
+    Shapes in here: C copies of the question, Q tokens of one, q of them in a block, R = H / Hkv
+    query heads that share a key head.
+    """
+
+    def __init__(
+        self,
+        prefix: ChunkState,
+        groups: Sequence[StateGroup],
+        model: ScoringModel,
+        layout: PromptLayout,
+        *,
+        together: bool,
+    ) -> None:
+        self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
+        self._prefix = KeySpan(prefix.keys[:, :, None], prefix.values[:, :, None])
+        self._groups = [_span_of(group, together=together) for group in groups]
+        self._sizes = [len(group.members) for group in groups]
+        self._depth, self._target = model.depth, slice(*layout.target)
+        self._together = together
+        length = len(layout.question_ids)
+        self._rows = QUESTION_ROWS if together else length
+        self._future = torch.full((length, length), -torch.inf, device=model.device).triu(1)
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        copies = 1 if self._together else sum(self._sizes)
+        heads, rows, dim = call.query.shape[1:]
+        key_heads, length = call.key.shape[1], rows // copies
+        query = call.query[0].float().mul(call.scaling)
+        query = query.view(key_heads, heads // key_heads, copies, length, dim).transpose(1, 2)
+        own_keys, own_values = (
+            own.view(1, key_heads, copies, length, dim) for own in (call.key, call.value)
+        )
+        blocks = [
+            self._attend_rows(call.layer, part, KeySpan(own_keys, own_values, future))
+            for part, future in zip(
+                torch.split(query, self._rows, dim=3),
+                torch.split(self._future, self._rows),
+                strict=True,
+            )
+        ]
+        mass, ratio, read = zip(*blocks, strict=True)
+        self._keep_features(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
+        if call.layer == self._depth - 1:
+            raise PassComplete
+        output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)
+        return output.reshape(1, rows, heads, dim).to(call.query.dtype)
+
+    def _attend_rows(
+        self, layer: int, query: Tensor, own: KeySpan
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read some rows of the question; each has a softmax of its own.
+
+        Args:
+            layer: The layer.
+            query: [Hkv, C, R, q, D] float32, scaled.
+            own: The question's own tokens, in this layer alone.
+
+        Returns:
+            Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
+            [Hkv, C, R, q, D]; in the last layer that is empty.
+        """
+        last = layer == self._depth - 1
+        copies, axis = query.shape[1], 4 if self._together else 1
+        prefix = self._prefix.read(layer, query.flatten(1, 2)[:, None], keys_only=last)
+        prefix = prefix.divided(copies)
+        question = own.read(0, query, keys_only=last)
+        sources = [
+            group.read(layer, rows, keys_only=last)
+            for rows, group in zip(self._by_group(query), self._groups, strict=True)
+        ]
+        source_lse = torch.cat([source.lse for source in sources], dim=axis)
+        total = torch.cat([prefix.lse, question.lse, source_lse], dim=4).logsumexp(4, keepdim=True)
+        mass, ratio = (
+            values.permute(0, 2, 3, 1, 4).flatten(3)
+            for values in ((source_lse - total).exp(), log_ratio(source_lse, prefix.lse))
+        )
+        if last:
+            return mass, ratio, query[..., :0]
+        read = prefix.output(total) + question.output(total)
+        parts = [
+            source.output(rows) for source, rows in zip(sources, self._by_group(total), strict=True)
+        ]
+        return mass, ratio, sum(parts, read) if self._together else read + torch.cat(parts, dim=1)
+
+    def _by_group(self, rows: Tensor) -> Sequence[Tensor]:
+        """Return what belongs to each group of [Hkv, C, ...]: its copies, or the only one."""
+        if self._together:
+            return [rows] * len(self._groups)
+        return torch.split(rows, self._sizes, dim=1)
+
+    def _keep_features(self, mass: Tensor, ratio: Tensor) -> None:
+        mass, ratio = (own[:, :, self._target].mean(2).flatten(0, 1) for own in (mass, ratio))
+        for part, *features in zip(
+            self.parts,
+            torch.split(mass, self._sizes, 1),
+            torch.split(ratio, self._sizes, 1),
+            strict=True,
+        ):
+            part.append((features[0], features[1]))
+
+
+def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
+    """Return what the question reads of a group: one copy all of it, or each copy one source."""
+    keys, values, padding = group.keys, group.values, group.padding
+    if not together:
+        return KeySpan(keys, values, None if padding is None else padding[:, None, None])
+    keys, values = (own.flatten(2, 3)[:, :, None] for own in (keys, values))
+    padding = None if padding is None else padding.flatten()
+    return KeySpan(keys, values, padding, sources=len(group.members))

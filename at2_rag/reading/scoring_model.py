@@ -1,0 +1,373 @@
+"""The scoring model: a causal language model of which only the lower layers run.
+
+The caller's model is never changed: the scorer is a view of it, a copy of its module tree that
+shares every parameter, cut after the last layer in use and switched to our attention function.
+The LM head is not part of it. Buffers are copied, since some families write into theirs.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.prompt.layout import PromptBuilder, PromptLayout
+from at2_rag.reading.attention import (
+    IMPLEMENTATION,
+    READING_KEYWORD,
+    AttentionCall,
+    AttentionReader,
+    JointCapture,
+    PassComplete,
+    Span,
+    SpanAttention,
+)
+from at2_rag.reading.lockstep import between_layers, reuse_input
+
+INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
+"""`model_type`s whose independent reading is held equal to a brute-force forward by a test."""
+
+BLOCK_ROWS = 2048
+"""Most tokens of one prompt whose feed-forward activations are in memory at a time.
+
+On a CPU each product of few rows costs more than its share: it brings the weights into the
+processor's order first.
+"""
+
+_FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+_DEFAULT_WINDOW = 2048
+
+
+class ScoringModel:
+    """A causal language model, cut to the layers in use, that reads prompts for their attention.
+
+    Thread-safe: a call changes nothing on the object, and torch's thread count is left alone.
+
+    Attributes:
+        layers: Layers of the whole model.
+        depth: Layers in use.
+        prompts: Lays out prompts for this model.
+
+    Args:
+        model: A transformers causal LM (or its base model); not changed.
+        tokenizer: Its fast tokenizer; only read.
+        depth: Layers to use, from the first; None for all.
+
+    Raises:
+        UnsupportedModelError: If the family doesn't route its attention through transformers'
+            attention interface, has none, or can't be cut.
+        InputError: If `depth` isn't between 1 and the model's number of layers.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, depth: int | None = None) -> None:
+        base = model.base_model
+        self.layers, _ = layers_and_heads(base.config)
+        if depth is not None and not 1 <= depth <= self.layers:
+            raise InputError(f"depth is {depth}; this model has layers 1 to {self.layers}")
+        self.depth = depth or self.layers
+        self._view = _truncated_view(base, self.depth)
+        # Position embeddings that follow the prompt's length keep state between calls.
+        fixed = _rope_types(base.config) <= _FIXED_ROPE
+        self._turn: AbstractContextManager[Any] = nullcontext() if fixed else threading.Lock()
+        self.prompts = PromptBuilder(tokenizer, max_tokens=_window(base.config, tokenizer))
+        self._check_capture()
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer."""
+        return int(self._view.config.num_attention_heads)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = next(self._view.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating-point type."""
+        dtype: torch.dtype = next(self._view.parameters()).dtype
+        return dtype
+
+    def check_independent(self) -> None:
+        """Check that chunks may be read independently.
+
+        Raises:
+            UnsupportedModelError: If the family has not been verified for it, or uses positions
+                or windows that depend on the prompt's length.
+        """
+        config = self._view.config
+        family = config.model_type
+        reason = None
+        if family not in INDEPENDENT_FAMILIES:
+            known = ", ".join(sorted(INDEPENDENT_FAMILIES))
+            reason = f"the family {family!r} is not verified for it (verified: {known})"
+        elif "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            reason = "its layers use sliding windows"
+        elif moving := sorted(_rope_types(config) - _FIXED_ROPE):
+            reason = f"its position embedding {moving[0]!r} depends on length"
+        if reason:
+            raise UnsupportedModelError(
+                f'the model can\'t read chunks independently: {reason}; use reading="joint"'
+            )
+
+    def run(
+        self,
+        input_ids: Tensor,
+        reading: AttentionReader,
+        *,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> None:
+        """Run the layers in use over `input_ids` [B, N] with `reading` in their attention."""
+        with self._turn, torch.inference_mode():
+            try:
+                self._view(
+                    input_ids=input_ids,
+                    position_ids=position_ids,
+                    attention_mask=attention_mask,
+                    use_cache=False,
+                    **{READING_KEYWORD: reading},
+                )
+            except PassComplete:
+                return
+
+    def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader) -> None:
+        """Run texts packed into one row; it is the reading that keeps them apart.
+
+        Args:
+            input_ids: [N] int64, the texts one after another.
+            position_ids: [N] int64, each token's position in its own text.
+            reading: Serves the attention by itself, whatever mask the call carries.
+        """
+        # A mask of four dimensions is taken as it is, which keeps transformers from building one
+        # for the whole row.
+        unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+        self.run(input_ids[None], reading, position_ids=position_ids[None], attention_mask=unused)
+
+    def read_joint(
+        self,
+        layouts: Sequence[PromptLayout],
+        *,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> list[SpanAttention]:
+        """Read each layout as one causal prompt, all in one model call (left-padded).
+
+        Args:
+            layouts: The prompts.
+            spans: For each layout the half-open ranges in its `input_ids` to read as sources, at
+                least one; they may overlap. None for the layouts' own sources.
+
+        Returns:
+            One `SpanAttention` a layout, over the layers in use.
+        """
+        if spans is None:
+            spans = [layout.source_spans for layout in layouts]
+        lengths = [len(layout.input_ids) for layout in layouts]
+        width = max(lengths)
+        pads = [width - length for length in lengths]
+        ids = [
+            [0] * pad + list(layout.input_ids) for pad, layout in zip(pads, layouts, strict=True)
+        ]
+        input_ids = torch.tensor(ids, device=self.device)
+        offsets = torch.tensor(pads, device=self.device)
+        mask = position_ids = None
+        if any(pads):
+            mask = torch.arange(width, device=self.device) >= offsets[:, None]
+            position_ids = (torch.arange(width, device=self.device) - offsets[:, None]).clamp(min=0)
+            mask = mask.long()
+        rows, shares = _rows_and_shares(
+            [_shifted(layout.target_span, pad) for layout, pad in zip(layouts, pads, strict=True)]
+        )
+        capture = JointCapture(
+            rows=rows.to(self.device),
+            shares=shares.to(self.device),
+            sources=[
+                [_shifted(span, pad) for span in own] for own, pad in zip(spans, pads, strict=True)
+            ],
+            prefixes=[
+                (pad, pad + len(layout.prefix_ids))
+                for layout, pad in zip(layouts, pads, strict=True)
+            ],
+            depth=self.depth,
+        )
+        self.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
+        # Layers of a hybrid model that have no attention capture nothing: their features are 0.
+        most = max(map(len, spans))
+        read = torch.zeros(2, self.depth, len(layouts), self.heads, most, device=self.device)
+        for layer, values in capture.captured.items():
+            read[:, layer] = values[:, :, 0]
+        return [
+            SpanAttention(read[0, :, index, :, : len(own)], read[1, :, index, :, : len(own)])
+            for index, own in enumerate(spans)
+        ]
+
+    def _check_capture(self) -> None:
+        """Run a few tokens and see that every attention layer calls our function."""
+        seen = _SeenLayers()
+        self.run(torch.tensor([self.prompts.prefix_ids[:4]], device=self.device), seen)
+        config = self._view.config
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * self.depth
+        expected = {
+            index
+            for index, kind in enumerate(kinds)
+            if kind.endswith("attention") and not kind.startswith("linear")
+        }
+        missing = sorted(expected - seen.layers)
+        if missing or not expected:
+            reason = (
+                f"doesn't route the attention of layers {missing} through transformers' "
+                "attention interface"
+                if missing
+                else f"has no attention in its first {self.depth} layers"
+            )
+            raise UnsupportedModelError(
+                f"the family {config.model_type!r} {reason}, so it can't be captured; "
+                "use a family that does (llama, qwen, gemma, mistral, gpt2 and many more)"
+            )
+
+
+class _RowBlocks(nn.Module):
+    """A feed-forward block of a layer, run on a part of the tokens at a time.
+
+    What is inside it is several times as wide as what goes in, and would take most of the memory.
+
+    Args:
+        inner: The block, of one of the `INDEPENDENT_FAMILIES`.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self._gated = hasattr(inner, "gate_proj")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Run the block on `hidden` [B, N, E]."""
+        if hidden.shape[1] <= BLOCK_ROWS:
+            return self._run(hidden)
+        output = torch.empty_like(hidden)
+        for start in range(0, hidden.shape[1], BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            output[:, part] = self._run(hidden[:, part])
+        return output
+
+    def _run(self, hidden: Tensor) -> Tensor:
+        inner = self.inner
+        if not self._gated:
+            output: Tensor = inner(hidden)
+            return output
+        # As the families do it, to the bit, but for the product's memory.
+        gate = inner.act_fn(inner.gate_proj(hidden))
+        output = inner.down_proj(gate.mul_(inner.up_proj(hidden)))
+        return output
+
+
+class _SeenLayers:
+    """A reading that only notes which layers call it."""
+
+    def __init__(self) -> None:
+        self.layers: set[int] = set()
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        self.layers.add(call.layer)
+        return call.plain()
+
+
+def layers_and_heads(config: Any) -> tuple[int, int]:
+    """Return how many layers a base model has, and how many query heads a layer.
+
+    Raises:
+        UnsupportedModelError: If its config doesn't say.
+    """
+    names = ("num_hidden_layers", "num_attention_heads")
+    layers, heads = (getattr(config, name, None) for name in names)
+    if isinstance(layers, int) and isinstance(heads, int):
+        return layers, heads
+    raise UnsupportedModelError(
+        f"the family {config.model_type!r} has {layers} layers with {heads} attention heads by "
+        "its config, where two numbers are expected; use a text-only decoder with attention"
+    )
+
+
+def _window(config: Any, tokenizer: Any) -> int:
+    limit = getattr(config, "max_position_embeddings", None)
+    if isinstance(limit, int) and limit > 0:
+        return limit
+    limit = tokenizer.model_max_length
+    return limit if limit < 10**9 else _DEFAULT_WINDOW
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Return the kinds of position embedding that a config names, of all kinds of layers."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_layer = [value for value in rope.values() if isinstance(value, Mapping)]
+    return {kind.get("rope_type", "default") for kind in by_layer or [rope]}
+
+
+def _rows_and_shares(targets: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """Return the places [B, T] of targets, and the equal share [B, 1, T] of each in its mean."""
+    width = max(end - start for start, end in targets)
+    rows = torch.zeros(len(targets), width, dtype=torch.int64)
+    shares = torch.zeros(len(targets), 1, width)
+    for index, (start, end) in enumerate(targets):
+        rows[index] = start  # padding reads a row that sees something, for nothing
+        rows[index, : end - start] = torch.arange(start, end)
+        shares[index, :, : end - start] = 1 / (end - start)
+    return rows, shares
+
+
+def _shifted(span: Span, pad: int) -> Span:
+    return span[0] + pad, span[1] + pad
+
+
+def shared_view(model: nn.Module) -> Any:
+    """Return a copy of a model's module tree that shares all parameters, with our attention.
+
+    Raises:
+        UnsupportedModelError: If the family can't use another attention function.
+    """
+    view: Any = copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
+    try:
+        view.set_attn_implementation(IMPLEMENTATION)
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"the family {view.config.model_type!r} can't use another attention function: "
+            f"{error}; use a family that supports transformers' attention interface"
+        ) from error
+    return view.eval()
+
+
+def _truncated_view(base: nn.Module, depth: int) -> Any:
+    """Return a view of the base model that ends after `depth` layers."""
+    view = shared_view(base)
+    total = view.config.num_hidden_layers
+    stacks = [
+        (parent, name)
+        for parent in view.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == total
+    ]
+    if len(stacks) != 1:
+        raise UnsupportedModelError(
+            f"the family {view.config.model_type!r} has {len(stacks)} stacks of {total} layers "
+            "where one is expected, so it can't be cut; use a text-only decoder"
+        )
+    parent, name = stacks[0]
+    layers = getattr(parent, name)[:depth]
+    for layer in layers:
+        layer.register_forward_pre_hook(between_layers)
+        layer.register_forward_hook(reuse_input)
+        if view.config.model_type in INDEPENDENT_FAMILIES:
+            layer.mlp = _RowBlocks(layer.mlp)
+    setattr(parent, name, layers)
+    view.config.num_hidden_layers = depth
+    kinds = getattr(view.config, "layer_types", None)
+    if kinds and len(kinds) > depth:  # families that derive the list have already cut it
+        view.config.layer_types = kinds[:depth]
+    return view

@@ -1,0 +1,398 @@
+"""Head weights: the linear readout from a source's features to its score.
+
+A folder holds two files: `head_weights.safetensors` with `weight` [P, L, H] float32 (passes,
+layers in use, heads) and `bias` [1] float64, and `head_weights.json`, which says what they were
+fitted on and carries the SHA-256 of the other file. Standardisation is folded into the weights.
+Nothing in them is code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from at2_rag.errors import (
+    AT2Error,
+    HeadWeightsError,
+    HeadWeightsMismatchError,
+    HeadWeightsNotFoundError,
+)
+from at2_rag.files import write_whole
+from at2_rag.reading.features import FeatureSpec, Reading
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.sentence_weights import SentenceWeights
+from at2_rag.text.chunks import Prior
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "head_weights.safetensors"
+DESCRIPTION_FILE = "head_weights.json"
+UNIFORM = "uniform"
+EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
+"""Names of a calibration's tensors, beside "weight" and "bias"."""
+
+FOLLOW_UP = "follow_up_weight"
+"""Name of the follow-up weights' tensor."""
+
+_PRIORS = ("prior_weight", "cosine_weight")
+
+TargetRule = Literal["question", "answer"]
+"""Whose attention the weights are for: the question's tokens', or that of the places that predict
+the answer's tokens (each one token earlier, as in AT2)."""
+
+ScoreScale = Literal["logit", "additive"]
+"""What scores are: logits, whose softmax over one call's chunks is each one's estimated share, or
+numbers that add up, as shares of attention do and effects whose sum was fitted."""
+
+_SHIPPED = files("at2_rag") / "weights"
+RULE_FIX: Mapping[TargetRule, str] = {
+    "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
+    "answer": "pass weights that `at2-rag train --signal ablation --target answer` fitted, or of "
+    "AT2's own form with `at2_rag.readout.score_estimator.read_score_estimator`",
+}
+"""What to do for want of weights for a target rule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadWeights:
+    """Linear weights over a source's features.
+
+    Attributes:
+        weight: [P, L, H] float32, P passes of `spec`, L layers in use, H query heads.
+        bias: Added to every score.
+        spec: Which features the weights are for.
+        fingerprint: Fingerprint of the scoring model they were fitted on, see `fingerprint`;
+            None for weights that belong to no model ("uniform").
+        template_hash: Hash of the prompt's wording, see `PromptBuilder.template_hash`; None as
+            above.
+        provenance: For people: model id and revision, data, command, seed, figures.
+        target_rule: Whose attention they are for, see `TargetRule`.
+        score_scale: What the scores are, see `ScoreScale`.
+        calibration: Makes probabilities of the scores; None if they weren't calibrated.
+        prior_weight: What the retriever's reciprocal ranks count, see `retrieval_prior`, at least
+            0; None if it wasn't learned.
+        cosine_weight: What its cosines count; likewise.
+        follow_up: Weights for asking again beside the best chunk; None if they weren't learned.
+        sentences: What makes scores of sentences; None likewise.
+
+    Raises:
+        HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
+            no text, a prior's weight is below 0, or the target rule or the score scale is
+            unknown.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: float
+    spec: FeatureSpec
+    fingerprint: str | None = None
+    template_hash: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    target_rule: TargetRule = "question"
+    score_scale: ScoreScale = "logit"
+    calibration: Calibration | None = None
+    prior_weight: float | None = None
+    cosine_weight: float | None = None
+    follow_up: FollowUp | None = None
+    sentences: SentenceWeights | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", dict(self.provenance))
+        if self.target_rule not in get_args(TargetRule):
+            raise HeadWeightsError(
+                f"target rule is {self.target_rule!r}; this version of at2_rag reads 'question' "
+                "and 'answer'"
+            )
+        if self.score_scale not in get_args(ScoreScale):
+            raise HeadWeightsError(
+                f"score scale is {self.score_scale!r}; this version of at2_rag reads 'logit' and "
+                "'additive'"
+            )
+        for name, value in (
+            ("fingerprint", self.fingerprint),
+            ("template hash", self.template_hash),
+        ):
+            if not (value is None or isinstance(value, str)):
+                raise HeadWeightsError(
+                    f"the {name} is {value!r}; expected a hash as text, or None for weights that "
+                    "belong to no model"
+                )
+        passes = len(self.spec.passes)
+        if self.weight.ndim != 3 or self.weight.shape[0] != passes:
+            raise HeadWeightsError(
+                f"head weights have the shape {self.weight.shape}; expected [passes, layers, "
+                f"heads] with {passes} passes ({', '.join(self.spec.passes)})"
+            )
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
+            raise HeadWeightsError("head weights hold NaN or infinity; train them again")
+        self._check_learned()
+
+    def _check_learned(self) -> None:
+        """Check what was learned beside the weights."""
+        own = self.calibration
+        if own is not None and self.score_scale == "additive":
+            raise HeadWeightsError(
+                "the head weights are calibrated, but their score scale is 'additive'; only scores "
+                "that are logits can be, as those of weights fitted to evidence labels"
+            )
+        if own is not None and own.evidence_weight.shape != self.weight.shape:
+            raise HeadWeightsError(
+                f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
+                f"the head weights {self.weight.shape}; calibrate these very weights"
+            )
+        if self.sentences is not None and self.score_scale == "additive":
+            raise HeadWeightsError(
+                "there are sentence weights, but the score scale is 'additive'; they are for logits"
+            )
+        if self.follow_up is not None and (
+            self.reading == "joint" or self.follow_up.weight.shape != self.weight.shape[1:]
+        ):
+            raise HeadWeightsError(
+                f"the follow-up weights have the shape {self.follow_up.weight.shape}, the head "
+                f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
+                "for independent reading over as many layers and heads"
+            )
+        for what, weight in (("ranks", self.prior_weight), ("cosines", self.cosine_weight)):
+            if weight is not None and not 0 <= weight < np.inf:
+                raise HeadWeightsError(
+                    f"the weight of the retriever's {what} is {weight}; expected a finite number "
+                    "of at least 0"
+                )
+
+    @property
+    def layers(self) -> int:
+        """Layers in use, from the first; the scoring model stops after them."""
+        return int(self.weight.shape[1])
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer."""
+        return int(self.weight.shape[2])
+
+    @property
+    def reading(self) -> Reading:
+        """The reading mode the weights are for."""
+        return self.spec.reading
+
+    @property
+    def prior_weights(self) -> dict[Prior, float]:
+        """What the prior terms of each kind count, as far as that was learned."""
+        learned: dict[Prior, float | None] = {
+            "score": self.prior_weight,
+            "order": self.prior_weight,
+            "cosine": self.cosine_weight,
+        }
+        return {prior: weight for prior, weight in learned.items() if weight is not None}
+
+    def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the scores [S] of sources with the given features [S, F]."""
+        matrix = np.asarray(features, dtype=np.float64)
+        # Row by row: a matrix product would let a source's place change its score's last bit.
+        weighted = matrix * self.weight.astype(np.float64).ravel()
+        scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
+        return scores + self.bias
+
+    def check(
+        self, *, fingerprint: str, template_hash: str, target_rule: TargetRule = "question"
+    ) -> None:
+        """Check that the weights belong to a scoring model, its prompt and what is read there.
+
+        Raises:
+            HeadWeightsMismatchError: If they were fitted on another model, wording or target rule.
+        """
+        if self.target_rule != target_rule:
+            user = {"question": "AT2Pruner", "answer": "AT2Attributor"}
+            raise HeadWeightsMismatchError(
+                f"the head weights are for the target rule {self.target_rule!r}, "
+                f"{user[target_rule]} reads {target_rule!r}; use them with "
+                f"{user[self.target_rule]}, {RULE_FIX[target_rule]}, or pass "
+                f'head_weights="{UNIFORM}"'
+            )
+        if self.fingerprint is None:
+            return
+        for what, expected, got in (
+            ("scoring model", self.fingerprint, fingerprint),
+            ("prompt template", self.template_hash, template_hash),
+        ):
+            if expected != got:
+                fitted = self.provenance.get("model", "another model")
+                raise HeadWeightsMismatchError(
+                    f"the head weights were fitted on {fitted} with another {what}: expected "
+                    f"{expected}, got {got}; load that model, fit weights for this one with "
+                    f'`at2-rag train`, or pass head_weights="{UNIFORM}"'
+                )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the two files; the folder is created if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, npt.NDArray[Any]]
+        tensors = {"weight": self.weight, "bias": np.array([self.bias], dtype=np.float64)}
+        if self.calibration is not None:
+            bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
+            tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
+        if self.follow_up is not None:
+            tensors[FOLLOW_UP] = self.follow_up.weight
+        weights = save(tensors)
+        description: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "template_hash": self.template_hash,
+            "target_rule": self.target_rule,
+            "score_scale": self.score_scale,
+            "reading": self.reading,
+            "quantity": self.spec.quantity,
+            "passes": list(self.spec.passes),
+            "layers": self.layers,
+            "heads": self.heads,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "provenance": dict(self.provenance),
+        }
+        if self.calibration is not None:
+            description["calibration"] = self.calibration.numbers()
+        if self.follow_up is not None:
+            description["follow_up"] = self.follow_up.numbers()
+        if self.sentences is not None:
+            description["sentences"] = self.sentences.numbers()
+        for name, number in zip(_PRIORS, (self.prior_weight, self.cosine_weight), strict=True):
+            description |= {} if number is None else {name: number}
+        write_whole(folder / WEIGHTS_FILE, weights)
+        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> HeadWeights:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            HeadWeightsNotFoundError: If the folder lacks one of the files.
+            HeadWeightsError: If a file is damaged, or of another format version.
+        """
+        folder = Path(folder)
+        try:
+            raw = (folder / WEIGHTS_FILE).read_bytes()
+            description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+        except OSError as error:
+            raise HeadWeightsNotFoundError(
+                f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
+                f"folder with {WEIGHTS_FILE} and {DESCRIPTION_FILE}, as `at2-rag train` writes it"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise HeadWeightsError(f"{folder / DESCRIPTION_FILE} is not JSON: {error}") from error
+        if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
+            version = description.get("format_version") if isinstance(description, dict) else None
+            raise HeadWeightsError(
+                f"{folder / DESCRIPTION_FILE} has format version {version!r}, this version of "
+                f"at2_rag reads {FORMAT_VERSION}; train the weights again"
+            )
+        found = hashlib.sha256(raw).hexdigest()
+        if found != description.get("sha256"):
+            raise HeadWeightsError(
+                f"{folder / WEIGHTS_FILE} is damaged: expected SHA-256 "
+                f"{description.get('sha256')}, got {found}; restore the file"
+            )
+        try:
+            tensors = load(raw)
+            spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
+            stated = (len(spec.passes), description["layers"], description["heads"])
+            weights = cls(
+                weight=tensors["weight"].astype(np.float32),
+                bias=float(tensors["bias"][0]),
+                spec=spec,
+                fingerprint=description["fingerprint"],
+                template_hash=description["template_hash"],
+                provenance=dict(description["provenance"]),
+                target_rule=description["target_rule"],
+                score_scale=_score_scale(description),
+                calibration=Calibration.from_parts(
+                    description["calibration"],
+                    tensors[EVIDENCE].astype(np.float32),
+                    float(tensors[EVIDENCE_BIAS][0]),
+                )
+                if "calibration" in description
+                else None,
+                follow_up=FollowUp.from_parts(
+                    description["follow_up"], tensors[FOLLOW_UP].astype(np.float32)
+                )
+                if "follow_up" in description
+                else None,
+                sentences=SentenceWeights.from_numbers(description["sentences"])
+                if "sentences" in description
+                else None,
+                **{name: _number(description.get(name)) for name in _PRIORS},
+            )
+            if weights.weight.shape != stated:
+                raise HeadWeightsError(
+                    f"{WEIGHTS_FILE} has the shape {weights.weight.shape}, {DESCRIPTION_FILE} "
+                    f"states {stated} (passes, layers, heads); restore the files"
+                )
+        except AT2Error as error:
+            raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise HeadWeightsError(
+                f"{folder} holds unusable head weights ({error!r}); train them again"
+            ) from error
+        return weights
+
+    @classmethod
+    def uniform(
+        cls, *, layers: int, heads: int, reading: Reading, target_rule: TargetRule = "question"
+    ) -> HeadWeights:
+        """Return weights that average the attention mass over all heads of all layers.
+
+        Such scores rank chunks, but they are shares of attention and not logits: `keep_mass`,
+        which takes the softmax over them, means little.
+        """
+        spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))
+        weight = np.full((1, layers, heads), 1 / (layers * heads), dtype=np.float32)
+        return cls(
+            weight=weight, bias=0.0, spec=spec, target_rule=target_rule, score_scale="additive"
+        )
+
+    @classmethod
+    def shipped(cls, name: str) -> HeadWeights:
+        """Return weights that come with the package, for the default model.
+
+        Raises:
+            HeadWeightsNotFoundError: If there are none of that name; the message lists them.
+        """
+        known = shipped_names()
+        if name not in known:
+            raise HeadWeightsNotFoundError(
+                f"no head weights named {name!r} are shipped; there are {', '.join(known)}, or "
+                f'pass a folder, or head_weights="{UNIFORM}"'
+            )
+        return cls.load(Path(str(_SHIPPED / name)))
+
+    def describe(self, **facts: Any) -> HeadWeights:
+        """Return the same weights with facts added to their provenance."""
+        return replace(self, provenance={**self.provenance, **facts})
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Return the names of the weights that come with the package."""
+    folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
+    return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
+
+
+def _score_scale(description: Mapping[str, Any]) -> Any:
+    """Return what a description says of the scale, or in one that is too old to say it, implies."""
+    if "score_scale" in description:
+        return description["score_scale"]
+    figures = dict(description["provenance"]).get("cross_validation")
+    pearson = isinstance(figures, Mapping) and figures.get("objective") == "pearson"
+    additive = pearson or description["fingerprint"] is None
+    return "additive" if additive else "logit"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,239 @@
+"""AT2's own file form, `score_estimator.pt`, read without trust and written.
+
+The form of the reference package `at2` 0.0.1: a dictionary of `class`, `state_dict` (with
+`linear.weight` [1, L*H], index layer * H + head), `feature_extractor` (`class` and `kwargs`),
+`kwargs` and `extras`. Its features are attention mass in one causal prompt, its targets the places
+that predict the answer's tokens. Held against files and scores of that package on a tiny model and
+on the default model; the files its authors published, for models of 4 to 8 billion parameters,
+were never tried.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
+from at2_rag.files import write_whole
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.readout.head_weights import HeadWeights
+
+ESTIMATOR = "LinearScoreEstimator"
+FEATURES = "AttentionFeatureExtractor"
+MODEL_TYPES = ("gemma3", "llama", "phi3", "qwen2")
+"""Families that the reference package reads."""
+
+MOST_HEADS = 100_000
+"""Most heads of all layers that a file may state; the largest known models have about 16,000."""
+
+_SPEC = FeatureSpec("mass", ("joint",))
+
+
+def read_score_estimator(
+    path: str | os.PathLike[str],
+    *,
+    fingerprint: str | None = None,
+    template_hash: str | None = None,
+) -> HeadWeights:
+    """Read a `score_estimator.pt` as head weights for `AT2Attributor`.
+
+    The file doesn't say which model it was fitted on, nor with which wording of the prompt.
+
+    Args:
+        path: The file.
+        fingerprint: Binds the weights to a model, see `fingerprint.model_fingerprint`; None to
+            leave them free, so that only numbers of layers and heads are checked.
+        template_hash: Binds them to a wording, see `PromptBuilder.template_hash`; given together
+            with `fingerprint` or not at all.
+
+    Raises:
+        InputError: If only one of `fingerprint` and `template_hash` is given.
+        HeadWeightsNotFoundError: If the file can't be opened.
+        HeadWeightsError: If it holds anything but tensors and plain values, an unknown class,
+            another shape than it states, numbers that aren't finite, or a bias other than 0.
+    """
+    if (fingerprint is None) != (template_hash is None):
+        raise InputError(
+            "fingerprint and template_hash bind weights together; pass both or neither"
+        )
+    path = Path(path)
+    saved = _load(path)
+    try:
+        weight, provenance = _content(path, saved)
+    except HeadWeightsError:
+        raise
+    except Exception as error:  # whatever odd tensors and values lead to
+        raise HeadWeightsError(
+            f"{path} holds values that can't be read ({type(error).__name__}); it is no "
+            "score_estimator.pt as the at2 package writes it"
+        ) from error
+    return HeadWeights(
+        weight=weight,
+        bias=0.0,
+        spec=_SPEC,
+        fingerprint=fingerprint,
+        template_hash=template_hash,
+        provenance=provenance,
+        target_rule="answer",
+        score_scale="additive",
+    )
+
+
+def _content(
+    path: Path, saved: Mapping[Any, Any]
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Return the weights [1, L, H] and what else is worth telling."""
+    _expect(path, "class", saved.get("class"), ESTIMATOR)
+    extractor = _mapping(path, "feature_extractor", saved.get("feature_extractor"))
+    _expect(path, "feature_extractor.class", extractor.get("class"), FEATURES)
+    facts = _mapping(path, "feature_extractor.kwargs", extractor.get("kwargs"))
+    layers, heads = (_count(path, name, facts.get(name)) for name in ("num_layers", "num_heads"))
+    if layers * heads > MOST_HEADS:
+        raise HeadWeightsError(
+            f"{path} states {layers} layers of {heads} heads, {layers * heads} in all; at most "
+            f"{MOST_HEADS} are read"
+        )
+    state = _mapping(path, "state_dict", saved.get("state_dict"))
+    unknown = sorted(map(str, set(state) - {"linear.weight", "linear.bias"}))
+    if unknown:
+        raise HeadWeightsError(
+            f"{path} has the unknown parameters {', '.join(unknown)}; a linear estimator has "
+            "linear.weight and linear.bias"
+        )
+    weight = _numbers(path, "linear.weight", state.get("linear.weight"), (1, layers * heads))
+    if "linear.bias" in state and _numbers(path, "linear.bias", state["linear.bias"], (1,)).any():
+        raise HeadWeightsError(
+            f"{path} has the bias {float(state['linear.bias'])}, which AT2 adds once for each "
+            "token of a source; head weights have no place for that, fit with bias=False"
+        )
+    options = saved.get("kwargs")
+    provenance: dict[str, Any] = {"source": path.name, "form": "at2 score estimator"}
+    if isinstance(facts.get("model_type"), str):
+        provenance["model_type"] = facts["model_type"]
+    for name in ("normalize", "non_negative"):
+        if isinstance(options, Mapping) and isinstance(options.get(name), bool):
+            provenance[name] = options[name]
+    return weight.reshape(1, layers, heads), provenance
+
+
+def write_score_estimator(
+    weights: HeadWeights, path: str | os.PathLike[str], *, model_type: str
+) -> None:
+    """Write head weights as a `score_estimator.pt` that the reference package loads.
+
+    Args:
+        weights: For the mass of a joint prompt, the target rule "answer" and all layers of the
+            model (the reference reads all; weights of fewer layers have to be padded with 0).
+        path: The file; replaced if it exists.
+        model_type: The model's family as the reference names it, one of `MODEL_TYPES`.
+
+    Raises:
+        InputError: If the form can't hold these weights, or the reference doesn't know the family.
+    """
+    if model_type not in MODEL_TYPES:
+        raise InputError(
+            f"model_type is {model_type!r}; the reference reads {', '.join(MODEL_TYPES)}"
+        )
+    found = (weights.spec.quantity, weights.spec.passes, weights.target_rule)
+    expected = (_SPEC.quantity, _SPEC.passes, "answer")
+    if found != expected:
+        raise InputError(
+            f"the weights are for {found} (quantity, passes, target rule), a score estimator "
+            f"holds {expected} only; fit such weights"
+        )
+    if weights.bias:
+        raise InputError(
+            f"the weights have the bias {weights.bias}, a score estimator has none for a whole "
+            "source; it changes no ranking, pass dataclasses.replace(weights, bias=0.0)"
+        )
+    flat = torch.from_numpy(weights.weight.reshape(1, -1).astype(np.float32))
+    saved = {
+        "class": ESTIMATOR,
+        "state_dict": {"linear.weight": flat.clone()},
+        "feature_extractor": {
+            "class": FEATURES,
+            "kwargs": {
+                "num_layers": weights.layers,
+                "num_heads": weights.heads,
+                "model_type": model_type,
+            },
+        },
+        "kwargs": {
+            "normalize": bool(abs(flat.double().abs().sum() - 1) < 1e-4),
+            "non_negative": bool((flat >= 0).all()),
+            "bias": False,
+        },
+        "extras": {},
+    }
+    data = BytesIO()
+    torch.save(saved, data)
+    write_whole(Path(path), data.getvalue())
+
+
+def _load(path: Path) -> Mapping[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise HeadWeightsNotFoundError(
+            f"no score estimator at {path}: {error.strerror}; pass a score_estimator.pt"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise HeadWeightsError(
+            f"{path} holds more than tensors and plain values, or isn't a file of torch.save; "
+            "such a file can run code and is not loaded. Have it written again by the at2 package"
+        ) from error
+    except Exception as error:  # torch raises whatever a damaged file leads to
+        raise HeadWeightsError(
+            f"{path} can't be read ({type(error).__name__}); it is damaged or no score_estimator.pt"
+        ) from error
+    return _mapping(path, "the file", saved)
+
+
+def _mapping(path: Path, name: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise HeadWeightsError(
+            f"{path} is no score estimator: {name} is a {type(value).__name__}, expected a mapping"
+        )
+    return value
+
+
+def _expect(path: Path, name: str, value: Any, expected: str) -> None:
+    if value != expected:
+        raise HeadWeightsError(f"{path} has the {name} {value!r}; only {expected!r} can be read")
+
+
+def _count(path: Path, name: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_HEADS:
+        raise HeadWeightsError(
+            f"{path} has {name} {value!r}; expected a whole number from 1 to {MOST_HEADS}"
+        )
+    return value
+
+
+def _numbers(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return a tensor as a float32 array."""
+    if not isinstance(value, torch.Tensor):
+        raise HeadWeightsError(f"{path} has a {type(value).__name__} as {name}, expected a tensor")
+    if value.is_nested or value.is_meta or value.layout != torch.strided:
+        raise HeadWeightsError(f"{path} has {name} as an unusual tensor; expected a dense one")
+    if not value.is_floating_point() or tuple(value.shape) != shape:
+        raise HeadWeightsError(
+            f"{path} has {name} of shape {tuple(value.shape)}, {value.dtype}; expected "
+            f"{shape} of floating point, as num_layers * num_heads says"
+        )
+    if not value.is_contiguous():
+        # A view may show a few stored numbers as many.
+        raise HeadWeightsError(f"{path} has {name} not stored as it is; save it contiguous")
+    array: npt.NDArray[np.float32] = value.detach().float().numpy().copy()
+    if not np.isfinite(array).all():
+        raise HeadWeightsError(f"{path} has NaN or infinity in {name}; fit the estimator again")
+    return array

@@ -1,0 +1,341 @@
+"""From scores to what is kept: pure arithmetic over indices, no model and no text.
+
+Five limits, of which at least one must be given; where several are given, all hold:
+
+- `top_k`: at most so many chunks;
+- `min_score`: no chunk that scores less;
+- `keep_mass`: only the smallest set of best-scored chunks whose share of the softmax over all
+  scores reaches it;
+- `tolerance`: only the smallest set of best-scored chunks that leaves no more than so many that
+  matter to be expected among the others;
+- `max_tokens`: the kept chunks, joined to one context, count no more tokens.
+
+Where scores are calibrated, `min_score` and `keep_mass` mean probabilities, and their sum; without
+probabilities there is no `tolerance`. These three choose the candidates, which are then taken from
+the best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
+place, and the next one is tried; but where the best candidate does not fit even alone, nothing is
+kept, since lesser chunks in its place would look like an answer to what was asked.
+
+Of candidates that say the same only the best is kept: one that is redundant beside what was taken
+before is passed over likewise, see `redundancy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.errors import InputError, ScoringError
+from at2_rag.options import Order, check_limits
+
+# Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
+_ROUNDING = 1e-9
+
+# How much more joining one chunk to a context may save than joining another, in tokens: what is
+# saved is the same for all (what a counter adds around any text), but for merges at the seams.
+_SEAM = 16
+
+
+class Novelty(Protocol):
+    """Tells which chunks, by their indices, say something new beside those taken so far."""
+
+    def is_new(self, index: int) -> bool:
+        """Tell whether a chunk says something new."""
+
+    def take(self, index: int) -> None:
+        """Add a chunk to those taken."""
+
+    def give_back(self, count: int) -> None:
+        """Take back the last so many."""
+
+
+class _AllNew:
+    """Every chunk counts as new."""
+
+    def is_new(self, index: int) -> bool:
+        return True
+
+    def take(self, index: int) -> None:
+        pass
+
+    def give_back(self, count: int) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a selection kept and dropped, as places in the list of scores.
+
+    Attributes:
+        kept: Indices of the kept chunks, in the order asked for.
+        dropped: All other indices, in the same kind of order.
+        notes: Plain sentences saying why nothing was kept, where that is so.
+    """
+
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def select(
+    scores: Sequence[float] | npt.NDArray[np.floating[Any]],
+    *,
+    tokens_of: Callable[[Sequence[int]], int] | None = None,
+    top_k: int | None = None,
+    max_tokens: int | None = None,
+    min_score: float | None = None,
+    keep_mass: float | None = None,
+    tolerance: float | None = None,
+    order: Order = "score",
+    probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
+    always: Collection[int] = (),
+    novelty: Novelty | None = None,
+    spared: int = 0,
+    what: str = "chunk",
+) -> Selection:
+    """Choose which chunks to keep.
+
+    Args:
+        scores: One finite score a chunk, larger is better.
+        tokens_of: Tokens of the context made of the chunks with these indices, in this order;
+            needed with `max_tokens`. Taken to behave as tokenizers do: a chunk added never lowers
+            the count, and raises it by its own tokens, give or take the same number for each and
+            a few at its seams. What is kept is always counted as a whole.
+        top_k: Keep at most so many; more than there are keeps all.
+        max_tokens: Keep only what fits into a context of so many tokens.
+        min_score: Keep only chunks with at least this score.
+        keep_mass: Keep only the smallest set of best-scored chunks whose softmax mass reaches
+            this share, in (0, 1]; 1 keeps all.
+        tolerance: Keep only the smallest set of best-scored chunks, at least one, for which the
+            probabilities of the others add up to no more than this.
+        order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
+        probabilities: For each chunk that it matters, rising with the scores. Where they are given
+            `min_score` is held against them, and `keep_mass` is a share of their sum.
+        always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
+            up no `top_k` place.
+        novelty: Tells which chunks say something new, none taken yet; others are passed over and
+            take up no place. None if all do.
+        spared: Tokens that joining one chunk to a context may save beyond what joining another
+            does, besides merges at the seams: a heading that several share, for one.
+        what: What is chosen, for the notes.
+
+    Returns:
+        The indices kept and dropped, each index in exactly one of them.
+
+    Raises:
+        InputError: If no limit is given or an argument is not of its kind, or there are no
+            probabilities for a tolerance.
+        ScoringError: If a score is NaN or infinite.
+    """
+    check_limits(
+        top_k=top_k,
+        max_tokens=max_tokens,
+        min_score=min_score,
+        keep_mass=keep_mass,
+        tolerance=tolerance,
+        order=order,
+    )
+    values = np.asarray(scores, dtype=np.float64)
+    _check_scores(values)
+    ranking = np.argsort(-values, kind="stable")
+    likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
+    listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
+    held = [index for index in listing if index in always]
+    count_of = _eligible(values[ranking], likely, min_score, keep_mass, tolerance)
+    eligible = ranking[:count_of].tolist()
+    candidates: list[int] = [index for index in eligible if index not in always]
+    novelty = novelty or _AllNew()
+    for index in held:
+        novelty.take(index)
+    kept, passed_over = _distinct(candidates, novelty, top_k)
+    why: str | None = None
+    if not eligible and values.size:
+        best = values[ranking[0]] if likely is None else likely[0]
+        why = f"the best score is {best}, min_score is {min_score}"
+    if max_tokens is not None and (held or candidates):
+        if tokens_of is None:
+            raise InputError(
+                "max_tokens was given without tokens_of; pass the function that counts"
+            )
+        count = _in_order(tokens_of, listing)
+        if held and (own := count(held)) > max_tokens:
+            kept, why = [], f"it has {own} tokens, max_tokens is {max_tokens}"
+        elif kept and (own := count([*held, kept[0]])) > max_tokens:
+            beside = " and what is protected have" if held else " alone has"
+            kept, why = [], f"the best {what}{beside} {own} tokens, max_tokens is {max_tokens}"
+        elif kept:
+            novelty.give_back(len(kept))
+            kept, passed_over = _fill(
+                candidates,
+                count,
+                held,
+                novelty,
+                max_tokens=max_tokens,
+                top_k=top_k,
+                slack=_SEAM + spared,
+            )
+    notes = []
+    if why is not None:
+        notes.append(f"{'Only what is protected' if held else 'Nothing'} was kept: {why}.")
+    elif passed_over:
+        some = f"1 {what} was" if passed_over == 1 else f"{passed_over} {what}s were"
+        notes.append(f"{some} passed over: others that are kept say the same.")
+    return _selection(listing, {*kept, *held}, notes)
+
+
+def hold_only(
+    scores: npt.NDArray[np.float64], always: Collection[int], *, order: Order
+) -> Selection:
+    """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
+    listing = range(len(scores))
+    if order == "score":
+        return _selection(np.argsort(-scores, kind="stable").tolist(), always, ())
+    return _selection(listing, always, ())
+
+
+def _selection(listing: Sequence[int], chosen: Collection[int], notes: Sequence[str]) -> Selection:
+    return Selection(
+        kept=tuple(index for index in listing if index in chosen),
+        dropped=tuple(index for index in listing if index not in chosen),
+        notes=tuple(notes),
+    )
+
+
+def _distinct(
+    candidates: Sequence[int], novelty: Novelty, top_k: int | None
+) -> tuple[list[int], int]:
+    """Take candidates in turn; return them, and how many were passed over for saying the same."""
+    kept: list[int] = []
+    passed_over = 0
+    for index in candidates:
+        if len(kept) == top_k:
+            break
+        if novelty.is_new(index):
+            novelty.take(index)
+            kept.append(index)
+        else:
+            passed_over += 1
+    return kept, passed_over
+
+
+def _in_order(
+    tokens_of: Callable[[Sequence[int]], int], listing: Sequence[int]
+) -> Callable[[Sequence[int]], int]:
+    """Return the count of a context whose chunks stand as in the list, whatever their order."""
+    place = {index: number for number, index in enumerate(listing)}
+    return lambda indices: tokens_of(sorted(indices, key=place.__getitem__))
+
+
+def _check_scores(values: npt.NDArray[np.float64]) -> None:
+    """Raise unless every score is a finite number."""
+    unusable = np.flatnonzero(~np.isfinite(values))
+    if unusable.size:
+        first = int(unusable[0])
+        raise ScoringError(
+            f"{unusable.size} of {values.size} scores are not finite numbers, the first is "
+            f"{values[first]} at index {first}; the scoring model's numbers overflowed, "
+            "try dtype='float32'"
+        )
+
+
+def _eligible(
+    ranked: npt.NDArray[np.float64],
+    likely: npt.NDArray[np.float64] | None,
+    min_score: float | None,
+    keep_mass: float | None,
+    tolerance: float | None,
+) -> int:
+    """Return how many of the best pass `min_score`, `keep_mass` and `tolerance`.
+
+    Args:
+        ranked: The scores, best first.
+        likely: The probabilities in the same order, if there are any.
+        min_score: As in `select`, like the others.
+        keep_mass: See there.
+        tolerance: See there.
+
+    Raises:
+        InputError: If there are no probabilities for a tolerance.
+    """
+    if tolerance is not None and likely is None:
+        raise InputError(
+            f"tolerance is {tolerance}, but there are no probabilities to hold against it; pass "
+            "them, or another limit"
+        )
+    count = len(ranked)
+    if not count:
+        return 0
+    if min_score is not None:
+        count = int(np.count_nonzero((ranked if likely is None else likely) >= min_score))
+    # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
+    if keep_mass is not None and keep_mass < 1:
+        mass = np.cumsum(np.exp(ranked - ranked[0]) if likely is None else likely)
+        reached = mass >= (keep_mass - _ROUNDING) * mass[-1]
+        count = min(count, int(np.argmax(reached)) + 1)
+    if tolerance is not None and likely is not None:
+        left = np.cumsum(likely[::-1])[::-1]  # what is to be expected from each one on
+        count = min(count, 1 + int(np.count_nonzero(left[1:] > tolerance + _ROUNDING)))
+    return count
+
+
+def _fill(
+    candidates: Sequence[int],
+    count: Callable[[Sequence[int]], int],
+    held: Sequence[int],
+    novelty: Novelty,
+    *,
+    max_tokens: int,
+    top_k: int | None,
+    slack: int,
+) -> tuple[list[int], int]:
+    """Do as `_distinct`, passing over those that do not fit with what was taken before, too.
+
+    Counting a context costs time in its length, so candidates are tried in blocks: a block that
+    fits is taken whole and the next one is twice as long, one that does not is halved. As adding
+    a chunk never lowers the count, the outcome is that of trying them one by one. A candidate
+    that exceeds the room left by more than joining it could save (what it saved before, and
+    `slack` more) is passed over without counting it together with the rest.
+    """
+    kept = list(held)
+    passed_over = 0
+    places = len(candidates) if top_k is None else top_k
+    unseen = ((index, count([index])) for index in candidates)
+    waiting: list[tuple[int, int]] = []
+    size = len(candidates)
+    used, saving = count(held) if held else 0, max_tokens
+    while wanted := min(size, places + len(held) - len(kept)):
+        room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
+        waiting = [entry for entry in waiting if entry[1] <= room]
+        fitting = chain(waiting, (entry for entry in unseen if entry[1] <= room))
+        block: list[tuple[int, int]] = []
+        looked_at = end = 0
+        while len(block) < wanted and (entry := next(fitting, None)) is not None:
+            if looked_at == len(waiting):
+                waiting.append(entry)
+            looked_at += 1
+            if novelty.is_new(entry[0]):
+                novelty.take(entry[0])
+                block.append(entry)
+                end = looked_at
+        if not block:
+            return kept, passed_over + looked_at
+        trial = kept + [index for index, _ in block]
+        tokens = count(trial)
+        if joints := len(block) - (not kept):
+            saving = (used + sum(alone for _, alone in block) - tokens) // joints + slack
+        if tokens <= max_tokens:
+            kept, used = trial, tokens
+            size = 2 * len(block)
+        else:
+            novelty.give_back(len(block))
+            if len(block) > 1:
+                size = len(block) // 2
+                continue
+        passed_over += end - len(block)
+        waiting = waiting[end:]
+    return kept, passed_over

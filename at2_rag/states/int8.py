@@ -1,0 +1,72 @@
+"""Chunk states in eight bits: half the bytes of bfloat16, a quarter of float32.
+
+Each row of D numbers (a token's key or value in one head of one layer) is kept as whole numbers in
+[-127, 127] with one scale, the row's largest absolute value by 127. What that costs is in
+docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from at2_rag.reading.chunk_states import ChunkState
+
+Precision = Literal["model", "int8"]
+"""How states are kept: as the model made them, or in eight bits."""
+
+_MOST = 127
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Int8State:
+    """A chunk state in eight bits.
+
+    Attributes:
+        keys: [L, Hkv, W, D] int8.
+        key_scales: [L, Hkv, W, 1] float32.
+        values: [L - 1, Hkv, W, D] int8, or [L, ...] as in `ChunkState`.
+        value_scales: [L - 1, Hkv, W, 1] float32, likewise.
+        like: Empty, of the dtype of the state it was made from.
+    """
+
+    keys: Tensor
+    key_scales: Tensor
+    values: Tensor
+    value_scales: Tensor
+    like: Tensor
+
+    @classmethod
+    def of(cls, state: ChunkState) -> Int8State:
+        """Round a state; a row that isn't finite stays so."""
+        keys, key_scales = _rounded(state.keys)
+        values, value_scales = _rounded(state.values)
+        return cls(keys, key_scales, values, value_scales, state.keys.new_empty(0))
+
+    def restored(self) -> ChunkState:
+        """Return a state of the former dtype, each number within half a scale of what it was."""
+        dtype = self.like.dtype
+        return ChunkState(
+            (self.keys * self.key_scales).to(dtype), (self.values * self.value_scales).to(dtype)
+        )
+
+    def in_main_memory(self) -> Int8State:
+        """Return the state in main memory."""
+        return Int8State(*(getattr(self, own.name).cpu() for own in fields(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the state in memory."""
+        tensors = (self.keys, self.key_scales, self.values, self.value_scales)
+        return sum(own.nbytes for own in tensors)
+
+
+def _rounded(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    numbers = numbers.float()
+    scales = numbers.abs().amax(-1, keepdim=True) / _MOST
+    steps = numbers / scales.clamp(min=torch.finfo(torch.float32).tiny)
+    whole = steps.round().nan_to_num(0.0).clamp(-_MOST, _MOST)
+    return whole.to(torch.int8), scales

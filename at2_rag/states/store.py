@@ -1,0 +1,201 @@
+"""The store of chunk states: in memory, and on disk where a folder is given."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from at2_rag.errors import InputError
+from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.states.files import FolderSize, StateFiles, check_precision
+from at2_rag.states.int8 import Int8State, Precision
+
+DEFAULT_MEMORY_BYTES = 2**30
+
+_TOUCH_SECONDS = 60.0
+"""How long a file may look unused while its state is used from memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateCounts:
+    """What a store was asked for so far, and what it holds.
+
+    Attributes:
+        memory_hits: States that were in memory.
+        disk_hits: States that were on disk alone.
+        misses: States that were nowhere, or not whole, so that the model had to read the source.
+        damaged: Files that were found damaged, and dropped, or couldn't be read.
+        unwritten: States that couldn't be written to disk.
+        too_large: States that are larger than the folder's bound by themselves.
+        evicted: Files that were removed to keep the folder's bound.
+        memory_bytes: Bytes of the states in memory.
+    """
+
+    memory_hits: int
+    disk_hits: int
+    misses: int
+    damaged: int
+    unwritten: int
+    too_large: int
+    evicted: int
+    memory_bytes: int
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """A state in memory, and when its file was last noted as used, by `time.monotonic`."""
+
+    state: ChunkState | Int8State
+    touched: float
+
+
+class StateStore(MutableMapping[str, ChunkState]):
+    """Keeps chunk states for later queries, the most recently used in main memory.
+
+    A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.
+    Thread-safe; a folder may be shared by many stores and processes, which may remove at any time
+    what iteration has just told of.
+
+    Args:
+        folder: Where states outlive the process; None for in memory only.
+        precision: "int8" keeps states in eight bits, half the bytes of bfloat16, and scores from
+            them are the same from the first call on, but not those of "model", which keeps states
+            as they are (docs/experiments.md says what it moves). Neither sees what the other has
+            kept in the folder. None for what is noted there, else "model".
+        max_memory_bytes: Most bytes of states in memory; 0 for none. Those of a model on CUDA are
+            page-locked unless they are in eight bits, for which torch takes up to twice as much.
+        max_disk_bytes: Most bytes of the folder's files, see `StateFiles`; None for the bound that
+            is noted in the folder, else 20 GiB.
+
+    Raises:
+        InputError: If a bound is negative, or that of the folder 0, or the precision unknown.
+        StorageError: If the folder isn't there and can't be made.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        precision: Precision | None = None,
+        max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        max_disk_bytes: int | None = None,
+    ) -> None:
+        if max_memory_bytes < 0:
+            raise InputError(
+                f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
+            )
+        self._memory: LRUCache[str, _Remembered] = LRUCache(
+            max_memory_bytes, getsizeof=lambda own: own.state.nbytes
+        )
+        check_precision(precision)
+        self._files = None
+        if folder is not None:
+            self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
+            precision = self._files.precision
+        self._int8 = precision == "int8"
+        self._lock = threading.Lock()
+        self._memory_hits = self._disk_hits = self._misses = 0
+
+    @property
+    def counts(self) -> StateCounts:
+        """What was asked for so far, and what is held."""
+        files = self._files
+        with self._lock:
+            return StateCounts(
+                memory_hits=self._memory_hits,
+                disk_hits=self._disk_hits,
+                misses=self._misses,
+                damaged=0 if files is None else files.damaged,
+                unwritten=0 if files is None else files.unwritten,
+                too_large=0 if files is None else files.too_large,
+                evicted=0 if files is None else files.evicted,
+                memory_bytes=int(self._memory.currsize),
+            )
+
+    @property
+    def disk_size(self) -> FolderSize:
+        """What the folder holds; nothing without one."""
+        return FolderSize(0, 0) if self._files is None else self._files.size()
+
+    def __getitem__(self, key: str) -> ChunkState:
+        now = time.monotonic()
+        with self._lock:
+            known = self._memory.get(key)
+            if known is not None:
+                self._memory_hits += 1
+                stale = now - known.touched > _TOUCH_SECONDS
+                if stale:
+                    known.touched = now
+        if known is not None:
+            if stale and self._files is not None:
+                self._files.touch(key)
+            return _restored(known.state)
+        state = None if self._files is None else self._files.get(key)
+        with self._lock:
+            if state is None:
+                self._misses += 1
+                raise KeyError(key)
+            self._disk_hits += 1
+            self._remember(key, state)
+        return _restored(state)
+
+    def __setitem__(self, key: str, state: ChunkState) -> None:
+        on_cuda = state.keys.is_cuda
+        kept = (Int8State.of(state) if self._int8 else state).in_main_memory()
+        if on_cuda and isinstance(kept, ChunkState) and kept.nbytes <= self._memory.maxsize:
+            kept = kept.page_locked()
+        with self._lock:
+            self._remember(key, kept)
+        if self._files is not None:
+            self._files.put(key, kept)
+
+    def as_kept(self, state: ChunkState) -> ChunkState:
+        """Return a state as it is going to be found: in eight bits rounded, else as it is."""
+        return Int8State.of(state).restored() if self._int8 else state
+
+    def __delitem__(self, key: str) -> None:
+        with self._lock:
+            known = self._memory.pop(key, None) is not None
+        known |= self._files is not None and self._files.remove(key)
+        if not known:
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            if key in self._memory:
+                return True
+        return self._files is not None and isinstance(key, str) and self._files.has(key)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            keys = dict.fromkeys(self._memory)
+        if self._files is not None:
+            keys.update(dict.fromkeys(self._files.keys()))
+        return iter(keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def clear(self) -> None:
+        """Remove all states, in memory and on disk.
+
+        Raises:
+            StorageError: If a file can't be removed.
+        """
+        with self._lock:
+            self._memory.clear()
+        if self._files is not None:
+            self._files.clear()
+
+    def _remember(self, key: str, state: ChunkState | Int8State) -> None:
+        if state.nbytes <= self._memory.maxsize:
+            self._memory[key] = _Remembered(state, time.monotonic())
+
+
+def _restored(state: ChunkState | Int8State) -> ChunkState:
+    return state.restored() if isinstance(state, Int8State) else state

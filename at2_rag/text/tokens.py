@@ -1,0 +1,150 @@
+"""How many tokens a text has for the generator that will read it.
+
+A counter is any callable from text to a number. `resolve_token_counter` makes one from the name
+of an OpenAI model or tiktoken encoding, from a Hugging Face tokenizer, or from the caller's own
+callable. Counts are exact: nothing here estimates, and nothing falls back to another tokenizer.
+
+Text is counted as part of a prompt: no token is added at its start or end. Lone surrogates, which
+no tokenizer takes, count as the replacement character.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from at2_rag.errors import TokenCounterError
+from at2_rag.text.chunks import replace_surrogates
+
+if TYPE_CHECKING:
+    import tiktoken
+    from transformers import PreTrainedTokenizerBase
+
+TokenCounter: TypeAlias = Callable[[str], int]
+
+_WHAT_TO_PASS = (
+    "pass the name of an OpenAI model ('gpt-4o') or of a tiktoken encoding ({encodings}), "
+    "a Hugging Face tokenizer, or a callable that returns the number of tokens of a text"
+)
+
+
+def resolve_token_counter(
+    spec: str | PreTrainedTokenizerBase | tiktoken.Encoding | Callable[[str], int],
+) -> TokenCounter:
+    """Return a function that counts the tokens of a text.
+
+    Args:
+        spec: One of:
+
+            - the name of an OpenAI model or of a tiktoken encoding, or a `tiktoken.Encoding`:
+              special tokens in the text count as the plain text they are;
+            - a tokenizer of transformers: counts `encode(text, add_special_tokens=False)`, in
+              which a special token's own string is one token, as it is for a generator that
+              is given the whole prompt as text. A fast tokenizer is copied, so that threads
+              share no state and truncation set on the caller's own plays no part;
+            - any callable from text to an integer of at least 0; checked at each call.
+
+    Raises:
+        TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be
+            loaded. The counter returned raises it too, for a text that can't be tokenised or a
+            callable's unusable answer.
+    """
+    if isinstance(spec, str):
+        return _encoding_counter(_load_encoding(spec))
+    # What isn't loaded can't have made the object: no need to import either library to tell.
+    if (tiktoken := sys.modules.get("tiktoken")) and isinstance(spec, tiktoken.Encoding):
+        return _encoding_counter(spec)
+    if (transformers := sys.modules.get("transformers")) and isinstance(
+        spec, transformers.PreTrainedTokenizerBase
+    ):
+        return _tokenizer_counter(spec)
+    if callable(spec):
+        return _checked_counter(spec)
+    raise TokenCounterError(
+        f"no token counter can be made of a {type(spec).__name__}; "
+        + _WHAT_TO_PASS.format(encodings="'o200k_base'")
+    )
+
+
+def _load_encoding(name: str) -> tiktoken.Encoding:
+    """Return the tiktoken encoding of this name, or that of the OpenAI model of this name."""
+    import tiktoken
+
+    encodings = tiktoken.list_encoding_names()
+    encoding = name
+    if name not in encodings:
+        try:
+            encoding = tiktoken.encoding_name_for_model(name)
+        except KeyError:
+            raise TokenCounterError(
+                f"tiktoken knows no model or encoding named {name!r}; "
+                + _WHAT_TO_PASS.format(encodings=", ".join(sorted(encodings)))
+            ) from None
+    try:
+        return tiktoken.get_encoding(encoding)
+    except (OSError, ValueError) as error:
+        raise TokenCounterError(
+            f"the vocabulary of tiktoken's {encoding!r} is not in its cache and can't be "
+            f"fetched ({type(error).__name__}); count once with a network, or set "
+            f"TIKTOKEN_CACHE_DIR to a folder that holds it{_cache_of_llama_index(encoding)}, "
+            "or pass a Hugging Face tokenizer or your own callable instead"
+        ) from error
+
+
+def _cache_of_llama_index(encoding: str) -> str:
+    """Name the vocabularies that LlamaIndex ships, where it is installed and has this one."""
+    try:
+        found = importlib.util.find_spec("llama_index.core")
+    except ModuleNotFoundError:
+        return ""
+    if found is None or encoding not in ("cl100k_base", "o200k_base", "o200k_harmony"):
+        return ""
+    for place in found.submodule_search_locations or ():
+        folder = Path(place, "_static", "tiktoken_cache")
+        if folder.is_dir():
+            return f" (llama-index-core, installed here, has it: TIKTOKEN_CACHE_DIR={folder})"
+    return ""
+
+
+def _encoding_counter(encoding: tiktoken.Encoding) -> TokenCounter:
+    def count(text: str) -> int:
+        try:
+            return len(encoding.encode(replace_surrogates(text), disallowed_special=()))
+        except ValueError as error:
+            raise TokenCounterError(
+                f"tiktoken's {encoding.name!r} can't tokenise a text of {len(text)} characters "
+                f"({error}); shorten its runs of blanks, or count with another tokenizer"
+            ) from error
+
+    return count
+
+
+def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
+    if not tokenizer.is_fast:
+        return lambda text: len(
+            tokenizer.encode(replace_surrogates(text), add_special_tokens=False, verbose=False)
+        )
+    from tokenizers import Tokenizer
+
+    # The tokenizer's own encode() switches truncation and padding of this very object.
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return lambda text: len(backend.encode(replace_surrogates(text), add_special_tokens=False).ids)
+
+
+def _checked_counter(counter: Callable[[str], Any]) -> TokenCounter:
+    def count(text: str) -> int:
+        tokens = counter(replace_surrogates(text))
+        if isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0:
+            raise TokenCounterError(
+                f"the token counter returned {tokens!r} for a text of {len(text)} characters; "
+                "it must return an integer of at least 0"
+            )
+        return int(tokens)
+
+    return count

@@ -1,0 +1,31 @@
+"""The model as the commands that train load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from at2_rag.model.hub import resolve_model
+from at2_rag.model.loading import load_model, torch_dtype_of
+
+
+def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> tuple[Any, Any]:
+    """Load a model and its tokenizer for many threads that each read examples of their own.
+
+    Sets torch's threads to one for the whole process: many workers of one thread read faster than
+    one worker of many, see `collection.collect`.
+
+    Args:
+        name: A known name, a folder or a hub id.
+        revision: Of a hub id.
+        dtype: Name of the number type; None for the device's.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found, fetched or read.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
+    torch.set_num_threads(1)
+    folder = resolve_model(name, revision=revision)
+    return load_model(folder, dtype=torch_dtype_of(dtype))

@@ -1,0 +1,400 @@
+"""The `at2-rag` command from arguments to output, with a tiny real model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from at2_rag import AT2Pruner, PruneResult, __version__
+from at2_rag.cli.group import main
+from at2_rag.readout.head_weights import UNIFORM, HeadWeights, shipped_names
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+QUERY = "Who wrote Emma?"
+PASSAGES: list[dict[str, Any]] = [
+    {"text": "The river flows through the old town to the sea.", "id": "r1", "rank": 1},
+    {"text": "Jane Austen wrote Emma in 1815.", "title": "Emma (novel)", "metadata": {"page": 3}},
+    {"text": "The bridge was opened in 1932\nand spans the harbour."},
+    {"text": "Jane Austen wrote Emma in 1815.", "title": "Copy"},
+    {"text": "Water boils at a hundred degrees."},
+]
+TEXTS = [passage["text"] for passage in PASSAGES]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AT2_RAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_options(model_folder: Path) -> list[str]:
+    return ["--model", str(model_folder), "--head-weights", "uniform", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def pruner(model_folder: Path) -> AT2Pruner:
+    return AT2Pruner.from_pretrained(model_folder, head_weights="uniform", dtype="float32")
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    path = tmp_path / "passages.jsonl"
+    path.write_text("".join(json.dumps(passage) + "\n" for passage in PASSAGES))
+    return path
+
+
+def run(*arguments: str | Path, input: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
+
+
+def prune(*arguments: str | Path, input: str | bytes | None = None) -> Result:
+    return run("prune", "--query", QUERY, *arguments, input=input)
+
+
+def prune_json(*arguments: str | Path, input: str | bytes | None = None) -> dict[str, Any]:
+    ran = prune("--json", *arguments, input=input)
+    assert ran.exit_code == 0, ran.stderr
+    shown: dict[str, Any] = json.loads(ran.stdout)
+    return shown
+
+
+def without_times(result: PruneResult | dict[str, Any]) -> dict[str, Any]:
+    fields = json.loads(result.to_json()) if isinstance(result, PruneResult) else result
+    return {key: value for key, value in fields.items() if key != "timings"}
+
+
+# --- the group -------------------------------------------------------------------------------
+
+
+def test_version() -> None:
+    expected = f"at2-rag, version {__version__}\n"
+    assert run("--version").output == expected
+    module = [sys.executable, "-m", "at2_rag", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True).stdout == expected
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_every_command(flag: str) -> None:
+    ran = run(flag)
+    assert ran.exit_code == 0
+    for line in (
+        "eval       Measure",
+        "models     List",
+        "prune      Keep the chunks that matter for a question.",
+        "train      Fit",
+    ):
+        assert line in ran.output
+
+
+def test_help_names_the_shipped_weights_of_questions() -> None:
+    told = "".join(run("prune", "--help").output.split())  # lines may end at a name's hyphen
+    for name in shipped_names():
+        assert (f"'{name}'" in told) == (HeadWeights.shipped(name).target_rule == "question")
+    assert f"'{UNIFORM}'" in told
+
+
+def test_eval_that_cannot_be_loaded_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "at2_rag-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: at2-rag\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text("[at2_rag.commands]\neval = lost_evals:group\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ran = run("eval", "ranking")
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("Error: the command 'eval' can't be loaded from lost_evals:group")
+    assert ran.stderr.endswith('run: pip install "at2-rag[evals]"\n')
+
+
+# --- prune: what goes in ---------------------------------------------------------------------
+
+
+def test_json_output_is_the_pruners_own_result(
+    passages: Path, model_options: list[str], pruner: AT2Pruner
+) -> None:
+    for options, limits in (
+        (["--top-k", "2"], {"top_k": 2}),
+        (["--max-tokens", "40"], {"max_tokens": 40}),
+        (["--min-score", "0"], {"min_score": 0.0}),
+        (["--keep-mass", "0.5", "--top-k", "4"], {"keep_mass": 0.5, "top_k": 4}),
+        (["--top-k", "3", "--order", "original"], {"top_k": 3, "order": "original"}),
+        (["--unit=sentence", "--keep-mass=.4"], {"unit": "sentence", "keep_mass": 0.4}),
+    ):
+        shown = prune_json(passages, *model_options, *options)
+        assert without_times(shown) == without_times(pruner.prune(QUERY, PASSAGES, **limits))
+        assert shown["timings"]["total"] > 0
+
+
+def test_joint_reading(passages: Path, model_options: list[str], model_folder: Path) -> None:
+    shown = prune_json(passages, *model_options, "--top-k", "2", "--reading", "joint")
+    joint = AT2Pruner.from_pretrained(
+        model_folder, head_weights="uniform", dtype="float32", reading="joint"
+    )
+    assert without_times(shown) == without_times(joint.prune(QUERY, PASSAGES, top_k=2))
+
+
+def test_every_kind_of_input_gives_the_same_scores(
+    tmp_path: Path, model_options: list[str], pruner: AT2Pruner
+) -> None:
+    expected = [chunk.score for chunk in pruner.score(QUERY, TEXTS)]
+    lines = "".join(json.dumps(text) + "\n" for text in TEXTS)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number, text in enumerate(TEXTS):
+        (folder / f"{number}.txt").write_text(text)
+    files = {
+        "a.jsonl": lines,
+        "a.json": json.dumps(TEXTS),
+        "b.json": json.dumps({"chunks": [{"text": text} for text in TEXTS]}),
+        "a.txt": "\n\n".join(TEXTS),
+    }
+    sources: list[tuple[list[str | Path], str | None]] = [([folder], None), (["-"], lines)]
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        sources += [([tmp_path / name], None), ([], content)]
+    (tmp_path / "packed").write_bytes(gzip.compress(lines.encode()))
+    sources += [([tmp_path / "packed"], None)]
+    sources += [(["--format", "text"], "\n\n".join(TEXTS))]
+    for arguments, given in sources:
+        shown = prune_json(*model_options, "--top-k", "2", *arguments, input=given)
+        found = sorted((*shown["kept"], *shown["dropped"]), key=lambda chunk: chunk["index"])
+        assert [chunk["text"] for chunk in found] == TEXTS
+        assert [chunk["score"] for chunk in found] == expected
+
+
+def test_what_rides_along_comes_out(passages: Path, model_options: list[str]) -> None:
+    shown = prune_json(passages, *model_options, "--top-k", "5")
+    by_index = {chunk.pop("index"): chunk for chunk in shown["kept"]}
+    for index, passage in enumerate(PASSAGES):
+        del by_index[index]["score"]
+        assert by_index[index] == {"title": None, **passage}
+
+
+def test_no_passages_are_an_empty_result(model_options: list[str]) -> None:
+    shown = prune_json(*model_options, "--top-k", "1", input="")
+    assert (shown["kept"], shown["dropped"]) == ([], [])
+    ran = prune(*model_options, "--top-k", "1", input="")
+    assert ran.stdout.startswith("Kept 0 of 0 chunks, 0 of 0 tokens")
+
+
+def test_strange_text_goes_through_as_it_is(model_options: list[str]) -> None:
+    strange = [
+        "\0\x1b[2J",
+        "lone \ud800",
+        "<|im_end|> שלום 👩‍👩‍👧",
+        "",
+        " \n",
+        "[bold]x[/bold] :smile:",
+    ]
+    lines = "\n".join(json.dumps(text) for text in strange)
+    shown = prune_json(*model_options, "--top-k", "9", input=lines)
+    assert sorted(chunk["text"] for chunk in shown["kept"]) == sorted(strange)
+    table = prune(*model_options, "--top-k", "9", input=lines)
+    assert table.exit_code == 0
+    assert "\x1b" not in table.stdout
+    assert "[bold]x[/bold] :smile:" in table.stdout
+
+
+# --- prune: what comes out -------------------------------------------------------------------
+
+
+def rows(output: str) -> list[str]:
+    """The table's rows, without head and rule."""
+    return [line for line in output.splitlines()[2:] if re.match(r" +\d+ +-?\d", line)]
+
+
+def test_table_reads_well_at_80_columns(
+    passages: Path, model_options: list[str], pruner: AT2Pruner
+) -> None:
+    result = pruner.prune(QUERY, PASSAGES, top_k=2)
+    ran = prune(passages, *model_options, "--top-k", "2")
+    assert ran.exit_code == 0
+    lines = ran.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].split() == ["Rank", "Score", "Kept", "Title", "Text"]
+    found = rows(ran.stdout)
+    assert [row.split()[2] for row in found] == ["yes", "yes", "no", "no", "no"]
+    for row, chunk in zip(found, (*result.kept, *result.dropped), strict=True):
+        assert row.split()[1] == f"{chunk.score:.3f}"
+        assert " ".join(chunk.text.split())[:20] in row
+        assert (chunk.title or "") in row
+    assert any("r1" in row for row in found)  # a passage without title goes by its id
+    assert re.fullmatch(
+        rf"Kept 2 of 5 chunks, {result.tokens_after} of {result.tokens_before} tokens, "
+        r"in \d+\.\d\d s\.",
+        lines[-1],
+    )
+
+
+def test_table_in_original_order(passages: Path, model_options: list[str]) -> None:
+    ran = prune(passages, *model_options, "--top-k", "2", "--order", "original")
+    starts = [" ".join(text.split())[:20] for text in TEXTS]
+    assert all(start in row for start, row in zip(starts, rows(ran.stdout), strict=True))
+    assert sorted(row.split()[0] for row in rows(ran.stdout)) == ["1", "2", "3", "4", "5"]
+
+
+def test_table_has_no_title_column_without_titles(model_options: list[str]) -> None:
+    ran = prune(*model_options, "--top-k", "1", input="One.\n\nTwo.")
+    assert ran.stdout.splitlines()[0].split() == ["Rank", "Score", "Kept", "Text"]
+
+
+@pytest.mark.parametrize("separator", [None, "\n---\n", ""])
+def test_the_context_alone(
+    passages: Path, model_options: list[str], pruner: AT2Pruner, separator: str | None
+) -> None:
+    result = pruner.prune(QUERY, PASSAGES, top_k=2)
+    between = "\n\n" if separator is None else separator
+    context = between.join(chunk.rendered for chunk in result.kept)
+    options = [] if separator is None else ["--separator", separator]
+    ran = prune(passages, *model_options, "--top-k", "2", *options, "--context")
+    assert (ran.stdout, ran.stderr) == (context + "\n", "")
+    shown = prune_json(passages, *model_options, "--top-k", "2", *options)
+    assert (shown["context"], shown["separator"]) == (context, between)
+
+
+def test_the_context_of_nothing_and_of_odd_text(model_options: list[str]) -> None:
+    ran = prune(*model_options, "--max-tokens", "1", "--context", input="A long passage.")
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr.startswith("Nothing was kept: ")
+    odd = json.dumps("lone \ud800 [bold]x[/bold] 👩‍👩‍👧")
+    ran = prune(*model_options, "--top-k", "1", "--context", "--format", "jsonl", input=odd)
+    assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
+
+
+def test_a_budget_below_the_best_passage_is_told(passages: Path, model_options: list[str]) -> None:
+    ran = prune(passages, *model_options, "--max-tokens", "1")
+    assert ran.exit_code == 0
+    assert "Kept 0 of 5 chunks" in ran.stdout
+    told = " ".join(ran.stdout.splitlines()[-2:])
+    assert re.search(r"the best chunk alone has \d+ tokens, max_tokens is 1\.", told)
+
+
+def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
+    passages: Path, model_options: list[str]
+) -> None:
+    code = "from at2_rag.cli.group import main; main(prog_name='at2-rag')"
+    command = ["prune", "--query", QUERY, "--top-k", "2", "--json", *model_options, str(passages)]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["kept"]) == 2
+    assert ran.stdout.count("\n") == 1
+    assert "Loading weights" not in ran.stderr
+    assert "Scoring" not in ran.stderr
+
+
+# --- prune: what is wrong --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["prune", "--top-k", "1"], "Missing option '-q' / '--query'"),
+        (["prune", "-q", " ", "--top-k", "1"], "--query is blank"),
+        (["prune", "-q", "x", "--top-k", "1", "--prior", "rank"], "'rank' is not one of"),
+        (["prune", "-q", "x", "--top-k", "0"], "0 is not in the range x>=1"),
+        (["prune", "-q", "x", "--top-k", "1.5"], "'1.5' is not a valid integer range"),
+        (["prune", "-q", "x", "--max-tokens", "0"], "0 is not in the range x>=1"),
+        (["prune", "-q", "x", "--min-score", "nan"], "min_score is nan"),
+        (["prune", "-q", "x", "--keep-mass", "0"], "0.0 is not in the range 0<x<=1"),
+        (["prune", "-q", "x", "--keep-mass", "nan"], "keep_mass is nan"),
+        (["prune", "-q", "x", "--top-k", "1", "--order", "best"], "'best' is not one of"),
+        (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
+        (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
+        (["prune", "-q", "x", "--top-k", "1", "missing.txt"], "'missing.txt' does not exist"),
+        (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
+        (["nothing"], "No such command 'nothing'"),
+    ],
+)
+def test_usage_errors(arguments: list[str], part: str) -> None:
+    ran = run(*arguments, input="A passage.")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert part in ran.stderr.splitlines()[-1]
+    assert ran.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "part"),
+    [
+        (b'"a"\n{"body": 1}', "a.jsonl", ", line 2: chunk 1 is a mapping without the key 'text'"),
+        (b'"a"\n{"text": 1}', "a.jsonl", ", line 2: chunk 1 has a text of type int"),
+        (b'["a",]', "a.json", ", line 1, column "),
+        (b"One.\n\nTw\xff", "a.txt", ", line 3: not UTF-8, byte 0xff at offset 8"),
+    ],
+)
+def test_unusable_files_are_one_line_naming_file_and_line(
+    tmp_path: Path, content: bytes, name: str, part: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    ran = prune("--top-k", "1", path)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"Error: {path}{part}")
+    assert len(ran.stderr.splitlines()) == 1
+    verbose = prune("--top-k", "1", path, "-v")
+    assert verbose.exit_code == 1
+    assert verbose.stderr.startswith("Traceback (most recent call last)")
+    assert verbose.stderr.endswith(ran.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--model", "{tmp}"], "{tmp}"),
+        (["--model", "no-such-model"], "'no-such-model'"),
+        (["--model", "{model}"], 'head_weights="uniform"'),
+        (["--model", "{model}", "--revision", "main"], "revision='main'"),
+        (["--model", "{model}", "--head-weights", "{tmp}"], "{tmp}"),
+        (["--model", "{model}", "--head-weights", "blanced"], "joint, or"),
+        (["--token-counter", "gpt-0"], "'gpt-0'"),
+        (["--model", "{model}", "--head-weights", "uniform", "--device", "toaster"], "toaster"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(
+    tmp_path: Path, model_folder: Path, options: list[str], part: str
+) -> None:
+    names = {"tmp": str(tmp_path), "model": str(model_folder)}
+    ran = prune("--top-k", "1", *(o.format(**names) for o in options), input="A passage.")
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("Error: ")
+    assert len(ran.stderr.splitlines()) == 1
+    assert part.format(**names) in ran.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_terminal_as_standard_input_is_not_waited_for() -> None:
+    controller, terminal = os.openpty()
+    code = "from at2_rag.cli.group import main; main(prog_name='at2-rag')"
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", code, "prune", "-q", "x", "--top-k", "1"],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert ran.returncode == 2
+    assert "standard input is a terminal" in ran.stderr

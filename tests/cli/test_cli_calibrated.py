@@ -1,0 +1,93 @@
+"""The `at2-rag prune` command with calibrated head weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from at2_rag import AT2Pruner
+from at2_rag.cli.group import main
+from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.multi_hop import FollowUp
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "Who wrote Emma?"
+PASSAGES: list[dict[str, Any]] = [
+    {"text": "The river flows through the old town.", "retrieval_score": 0.1},
+    {"text": "Jane Austen wrote Emma.", "retrieval_score": 0.7},
+    {"text": "The bridge was opened in 1932.", "retrieval_score": 0.4},
+    {"text": "Water boils at a hundred degrees."},
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AT2_RAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, head weights that learned everything, and passages."""
+    place = tmp_path_factory.mktemp("calibrated")
+    tiny_model().save_pretrained(place / "model")
+    tiny_tokenizer().save_pretrained(place / "model")
+    weights = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+    learned = dataclasses.replace(
+        weights,
+        calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        prior_weight=0.8,
+        cosine_weight=3.0,
+        follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
+    )
+    learned.save(place / "weights")
+    lines = "".join(json.dumps(passage) + "\n" for passage in PASSAGES)
+    (place / "passages.jsonl").write_text(lines)
+    return place
+
+
+def prune(folder: Path, *arguments: str) -> Any:
+    command = ["prune", "--query", QUERY, "--json", str(folder / "passages.jsonl")]
+    command += ["--model", str(folder / "model"), "--dtype", "float32"]
+    return CliRunner().invoke(main, [*command, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), {}),
+        (("--tolerance", "0.2"), {"tolerance": 0.2}),
+        (("--tolerance", "0.2", "--no-follow-up"), {"tolerance": 0.2, "follow_up": False}),
+        (("--top-k", "3", "--prior", "score"), {"top_k": 3, "prior": "score"}),
+        (("--top-k", "3", "--prior", "order"), {"top_k": 3, "prior": "order"}),
+        (("--top-k", "3", "--prior", "cosine"), {"top_k": 3, "prior": "cosine"}),
+        (("--follow-up", "--top-k", "4"), {"top_k": 4, "follow_up": True}),
+        (("--on-unsupported", "keep_none"), {"on_unsupported": "keep_none"}),
+    ],
+    ids=str,
+)
+def test_the_command_does_as_the_pruner(
+    folder: Path, arguments: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    pruner = AT2Pruner.from_pretrained(
+        folder / "model", head_weights=folder / "weights", dtype="float32"
+    )
+    expected = pruner.prune(QUERY, PASSAGES, **options)
+    ran = prune(folder, "--head-weights", str(folder / "weights"), *arguments)
+    assert ran.exit_code == 0, ran.output
+    shown = json.loads(ran.stdout)
+    assert [own["index"] for own in shown["kept"]] == [own.index for own in expected.kept]
+    scores = [own.score for own in expected.kept]
+    assert [own["score"] for own in shown["kept"]] == pytest.approx(scores, abs=1e-5)
+    assert shown["supported"] == pytest.approx(expected.supported)
+
+
+def test_without_a_limit_others_need_one(folder: Path) -> None:
+    ran = prune(folder, "--head-weights", "uniform")
+    assert ran.exit_code == 1
+    assert "no limit was given" in ran.output and "calibrated head weights" in ran.output

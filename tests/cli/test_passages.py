@@ -1,0 +1,322 @@
+"""Reading passages: every format, and every way a file can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from at2_rag.cli.passages import Format, parse_passages, read_passages
+from at2_rag.errors import DataError
+from at2_rag.text.chunks import Chunk
+
+BOM = b"\xef\xbb\xbf"
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def failure(data: bytes, name: str = "<stdin>", format: Format | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        parse_passages(data, name, format=format)
+    message = str(caught.value)
+    assert message.startswith(name)
+    assert "\n" not in message
+    return message
+
+
+# --- JSON Lines ------------------------------------------------------------------------------
+
+
+def test_json_lines_hold_strings_and_objects_whose_other_keys_ride_along(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "a.jsonl",
+        '"one"\n\n{"text": "two", "title": "T", "id": 7, "metadata": {"p": 1}, "url": "u"}\r\n'
+        '  {"text": "", "title": null}  ',
+    )
+    assert read_passages(path) == [
+        "one",
+        {"text": "two", "title": "T", "id": 7, "metadata": {"p": 1}, "url": "u"},
+        {"text": "", "title": None},
+    ]
+
+
+def test_json_lines_end_at_line_feeds_only() -> None:
+    text = "a\u2028b\u0085c\x0bd"
+    data = '{"text": "a\u2028b\u0085c\\u000bd"}\n"e"'.encode()
+    assert parse_passages(data, "x.jsonl") == [{"text": text}, "e"]
+
+
+def test_nul_lone_surrogates_and_control_tokens_pass_through() -> None:
+    assert parse_passages(rb'"\u0000 \ud800 <|im_end|>"', "x.jsonl") == ["\0 \ud800 <|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ('{"text": "a"', ("line 2, column 13: not JSON",)),
+        ("plain words", ("line 2, column 1: not JSON",)),
+        ("42", ("line 2: chunk 1 is a int",)),
+        ("null", ("line 2: chunk 1 is a NoneType",)),
+        ('["a"]', ("line 2: chunk 1 is a list",)),
+        ('{"body": "a"}', ("line 2: chunk 1", "without the key 'text'", "body")),
+        ('{"text": 5}', ("line 2: chunk 1", "type int")),
+        ('{"text": null}', ("line 2: chunk 1", "type NoneType")),
+        ('{"text": "a", "title": ["b"]}', ("line 2: chunk 1", "title of type list")),
+        ('{"text": "a", "score": NaN}', ("line 2: not usable JSON (NaN", "null")),
+        ('{"text": "a", "n": ' + "9" * 5000 + "}", ("line 2: not usable JSON (",)),
+        ("[" * 100_000, ("line 2: not usable JSON (",)),
+    ],
+)
+def test_unusable_lines_are_named(line: str, parts: tuple[str, ...]) -> None:
+    message = failure(f'"fine"\n{line}\n"fine too"'.encode(), "in.jsonl", "jsonl")
+    for part in parts:
+        assert part in message
+    assert "--format" not in message
+
+
+# --- JSON ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", ["%s", '{"query": "q", "chunks": %s}'])
+def test_json_is_a_list_or_an_object_with_chunks(tmp_path: Path, wrap: str) -> None:
+    path = write(tmp_path, "a.JSON", wrap % '["one",\n {"text": "two", "id": "x"}]')
+    assert read_passages(path) == ["one", {"text": "two", "id": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('["a",\n "b"\n "c"]', "a.json, line 3, column 2: not JSON"),
+        ('"a"\n"b"', "a.json, line 2, column 1: not JSON (Extra data); it was read as json"),
+        ('{"text": "a"}', "a.json: holds no list of passages"),
+        ('{"chunks": {"text": "a"}}', "a.json: holds no list of passages"),
+        ("3", "a.json: holds no list of passages"),
+        ('["a", 3]', "a.json: chunk 1 is a int"),
+        ('["a", NaN]', "a.json, line 1: not usable JSON (NaN"),
+        ("", "a.json, line 1, column 1: not JSON"),
+    ],
+)
+def test_unusable_json_is_named_with_its_place(text: str, part: str) -> None:
+    message = failure(text.encode(), "a.json")
+    assert message.startswith(part)
+    assert message.endswith("pass --format jsonl or text if it is that")
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "passages"),
+    [
+        ("", []),
+        (" \n\n\t\n", []),
+        ("one", ["one"]),
+        ("one\ntwo\n", ["one\ntwo"]),
+        ("one\n\ntwo", ["one", "two"]),
+        ("\n\n  one  \n\ttwo \n \t \n\n\nthree\n\n", ["  one  \n\ttwo ", "three"]),
+        ("one\r\ntwo\r\n\r\nthree\r\n", ["one\r\ntwo", "three"]),
+        ("a\u2028b\x0cc", ["a\u2028b\x0cc"]),
+        ("שלום\n\n😀\n\n\0", ["שלום", "😀", "\0"]),
+        ('["not", "JSON"]', ['["not", "JSON"]']),
+    ],
+)
+def test_paragraphs_are_kept_as_they_are(tmp_path: Path, text: str, passages: list[str]) -> None:
+    assert read_passages(write(tmp_path, "a.txt", text)) == passages
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    assert read_passages(write(tmp_path, "a.txt", BOM + b"one")) == ["one"]
+    assert read_passages(write(tmp_path, "a.jsonl", BOM + b'"one"')) == ["one"]
+    assert read_passages(write(tmp_path, "a.json", BOM + b'["one"]')) == ["one"]
+
+
+@pytest.mark.parametrize("start", [b"", BOM])
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.jsonl"])
+def test_bytes_that_are_not_utf8_are_placed(name: str, start: bytes) -> None:
+    message = failure(start + b'"abc"\n"d\xe9f"', name)
+    assert f"{name}, line 2: not UTF-8, byte 0xe9 at offset {8 + len(start)};" in message
+
+
+def test_utf16_is_refused() -> None:
+    assert "byte 0xff at offset 0" in failure("one".encode("utf-16-le").join([b"\xff\xfe", b""]))
+
+
+# --- gzip ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "passages"),
+    [
+        ("a.jsonl.gz", '{"text": "a"}\n"b"', [{"text": "a"}, "b"]),
+        ("a.JSON.GZ", '["a"]', ["a"]),
+        ("a.txt.gz", '["a"]\n\nb', ['["a"]', "b"]),
+        ("a.jsonl", '"a"', ["a"]),
+        ("<stdin>", '"a"', ["a"]),
+        ("a.gz", "a\n\nb", ["a", "b"]),
+        ("a.txt.gz", "", []),
+    ],
+)
+def test_gzipped_files_are_read_as_what_they_hold(
+    tmp_path: Path, name: str, text: str, passages: list[Any]
+) -> None:
+    data = gzip.compress(text.encode())
+    assert parse_passages(data, name) == passages
+    if name != "<stdin>":
+        assert read_passages(write(tmp_path, name, data)) == passages
+    assert parse_passages(data, name, format="text") == (
+        [part for part in text.split("\n\n") if part]
+    )
+
+
+def test_files_of_several_gzip_members_and_files_only_named_so() -> None:
+    assert parse_passages(gzip.compress(b'"a"\n') + gzip.compress(b'"b"'), "<stdin>") == ["a", "b"]
+    assert parse_passages(b'"a"', "a.jsonl.gz") == ["a"]
+
+
+def test_gzipped_files_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt.gz", gzip.compress("erste Ä".encode()))
+    assert read_passages(tmp_path) == [Chunk("erste Ä", id="a.txt.gz")]
+
+
+WHOLE = gzip.compress(b'"a passage"\n' * 50, mtime=0)
+DAMAGED = {
+    "two bytes": WHOLE[:2],
+    "cut in its data": WHOLE[:12],
+    "no checksum": WHOLE[:-9],
+    "cut at the end": WHOLE[:-1],
+    "bytes overwritten": WHOLE[:20] + b"\xff" * 9 + WHOLE[29:],
+    "another checksum": WHOLE[:-8] + b"\0" * 8,
+    "more behind it": WHOLE + b"tail",
+    "another method": b"\x1f\x8b\x07" + WHOLE[3:],
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_gzip_files_are_named(tmp_path: Path, data: bytes) -> None:
+    assert "a damaged gzip file (" in failure(data, "a.jsonl.gz")
+    with pytest.raises(DataError, match=r"b\.gz: a damaged gzip file"):
+        read_passages(write(tmp_path, "b.gz", data))
+
+
+def test_what_is_wrong_in_a_gzipped_file_is_placed_in_what_it_holds() -> None:
+    assert "a.jsonl.gz, line 2: chunk 1 is a int" in failure(gzip.compress(b'"a"\n5'), "a.jsonl.gz")
+    assert "line 2: not UTF-8, byte 0xff at offset 2" in failure(gzip.compress(b"a\n\xff"), "a.gz")
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_one_chunk_a_file_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "b.txt", "second\n\nstill second\n")
+    write(tmp_path, "a.md", BOM + "erste Ä".encode())
+    write(tmp_path, "c.json", '["not parsed"]')
+    write(tmp_path, "d", "")
+    write(tmp_path, ".hidden", b"\xff")
+    with caplog.at_level(logging.WARNING):
+        passages = read_passages(tmp_path)
+    assert passages == [
+        Chunk("erste Ä", id="a.md"),
+        Chunk("second\n\nstill second\n", id="b.txt"),
+        Chunk('["not parsed"]', id="c.json"),
+        Chunk("", id="d"),
+    ]
+    assert caplog.records == []
+
+
+def test_folders_within_a_folder_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "a.txt", "one")
+    (tmp_path / "more").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(read_passages(tmp_path)) == 1
+    assert "1 of its 2 entries are not files" in caplog.text
+
+
+def test_an_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "fine")
+    bad = write(tmp_path, "b.bin", b"one\n\x80")
+    with pytest.raises(DataError) as caught:
+        read_passages(tmp_path)
+    assert str(caught.value).startswith(f"{bad}, line 2: not UTF-8, byte 0x80 at offset 4")
+
+
+def test_a_folder_is_text(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "one")
+    assert read_passages(tmp_path, format="text") == [Chunk("one", id="a.txt")]
+    with pytest.raises(DataError, match="is a folder"):
+        read_passages(tmp_path, format="jsonl")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing\.txt: can't be read: No such file"):
+        read_passages(tmp_path / "missing.txt")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file"
+)
+def test_files_that_may_not_be_read_are_named(tmp_path: Path) -> None:
+    locked = write(tmp_path, "locked.txt", "x")
+    locked.chmod(0)
+    with pytest.raises(DataError, match=r"locked\.txt: can't be read: Permission denied"):
+        read_passages(locked)
+
+
+# --- detection -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "passages"),
+    [
+        ("", []),
+        ("One.\n\nTwo.", ["One.", "Two."]),
+        ('{"text": "a"}', [{"text": "a"}]),
+        ('\n{"text": "a"}\n"b"\n', [{"text": "a"}, "b"]),
+        ('"a"\n"b"', ["a", "b"]),
+        ('["a", "b"]', ["a", "b"]),
+        ('[\n  "a",\n  {"text": "b"}\n]', ["a", {"text": "b"}]),
+        ("[]", []),
+        ('{"chunks": ["a"]}', ["a"]),
+        ('{\n "chunks": ["a"]\n}', ["a"]),
+        ('"Hello," she said.\n\nHe nodded.', ['"Hello," she said.', "He nodded."]),
+        ("[1] Smith 1999\n\n[2] Jones 2001", ["[1] Smith 1999", "[2] Jones 2001"]),
+        ("[[Emma]] is a novel.", ["[[Emma]] is a novel."]),
+    ],
+)
+@pytest.mark.parametrize("name", ["<stdin>", "passages", "passages.dat"])
+def test_content_tells_the_format(text: str, passages: list[Any], name: str) -> None:
+    assert parse_passages(text.encode(), name) == passages
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ('[{"text": "a"}, {"te', "json"),
+        ('{"text": "a"\n{"text": "b"}', "json"),
+        ('{"title": "no text"}', "jsonl"),
+        ('{"text": "a"}\nplain', "jsonl"),
+    ],
+)
+def test_damaged_json_is_not_taken_for_text(text: str, read_as: str) -> None:
+    message = failure(text.encode())
+    assert f"; it was read as {read_as}, pass --format " in message
+    assert "text if it is that" in message
+
+
+def test_a_given_format_overrides_ending_and_content(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", '"one"\n"two"')
+    assert read_passages(path) == ['"one"\n"two"']
+    assert read_passages(path, format="jsonl") == ["one", "two"]
+    assert parse_passages(b'["a"]', "<stdin>", format="text") == ['["a"]']

@@ -1,0 +1,245 @@
+"""`at2-rag index` and `at2-rag cache`, and what `at2-rag prune` does with what they keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from at2_rag import AT2Pruner, StateStore
+from at2_rag.cli.group import main
+from at2_rag.errors import ChunkTypeError, InputError
+from tests.independent_reading import CountingModel
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+QUERY = "Who wrote Emma?"
+TEXTS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge spans the harbour."]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AT2_RAG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return ["--model", str(folder), "--head-weights", "uniform", "--dtype", "float32"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(text) + "\n" for text in [*TEXTS, TEXTS[0]]))
+    return path
+
+
+def run(*arguments: str | Path, input: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(own) for own in arguments], input=input)
+
+
+def prune(corpus: Path, *arguments: str | Path) -> dict[int, float]:
+    """Return the scores of the kept chunks by their place in the corpus."""
+    ran = run("prune", "-q", QUERY, "--top-k", "2", "--json", corpus, *arguments)
+    assert ran.exit_code == 0, ran.stderr
+    return {own["index"]: own["score"] for own in json.loads(ran.stdout)["kept"]}
+
+
+def states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.state"))
+
+
+def test_a_corpus_is_read_once(corpus: Path, loading: list[str], cache: Path) -> None:
+    fresh = prune(corpus, *loading)
+    assert not cache.joinpath("chunk_states").exists(), "nothing is kept unasked"
+    first = run("index", corpus, *loading)
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout.startswith("4 chunks: 3 states made now, 0 known; 3 states, ")
+    assert first.stdout.endswith(f" GB in {cache / 'chunk_states'}\n")
+    assert "chunks: 4/4" in first.stderr
+    assert len(states(cache / "chunk_states")) == 3
+    again = run("index", corpus, *loading)
+    assert again.stdout.startswith("4 chunks: 0 states made now, 3 known; 3 states, ")
+    assert prune(corpus, *loading) == pytest.approx(fresh)
+
+
+def test_prune_reads_and_keeps_states(corpus: Path, loading: list[str], tmp_path: Path) -> None:
+    fresh = prune(corpus, *loading, "--no-states")
+    kept = tmp_path / "kept"
+    assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
+    assert len(states(kept)) == 3
+    times = [path.stat().st_mtime_ns for path in states(kept)]
+    assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
+    assert all(
+        path.stat().st_mtime_ns > time for path, time in zip(states(kept), times, strict=True)
+    )
+
+
+def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path: Path) -> None:
+    folder = cache / "chunk_states"
+    assert run("cache", "info").stdout == f"0 states, 0 GB in {folder}\n"
+    assert run("cache", "clear", "--yes").stdout == f"0 states removed from {folder}\n"
+    assert not folder.exists()
+    run("index", corpus, *loading, "--max-gb", "0.5")
+    told = run("cache", "info").stdout
+    assert told.startswith("3 states, ")
+    assert told.endswith(
+        f" of at most 0.5 GB in {folder}; new ones are kept as the model makes them\n"
+    )
+    folder.joinpath("mine.txt").write_text("kept")
+    assert run("cache", "clear", input="n\n").exit_code == 1
+    assert len(states(folder)) == 3
+    assert run("cache", "clear", "--yes").stdout == f"3 states removed from {folder}\n"
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    folder.joinpath("mine.txt").unlink()
+    run("cache", "clear", "--yes")
+    prune(corpus, *loading)
+    assert not folder.exists(), "nothing is kept until it is asked for again"
+
+
+def test_states_in_eight_bits(corpus: Path, loading: list[str], cache: Path) -> None:
+    folder = cache / "chunk_states"
+    run("index", corpus, *loading)
+    exact = sum(path.stat().st_size for path in states(folder))
+    run("cache", "clear", "--yes")
+    run("index", corpus, *loading, "--precision", "int8")
+    assert 0 < sum(path.stat().st_size for path in folder.glob("*.int8")) < exact
+    assert run("cache", "info").stdout.endswith("; new ones are kept as int8\n")
+    assert "0 states made now, 3 known" in run("index", corpus, *loading).stdout
+
+
+def test_a_bound_too_small_for_all_is_told(
+    corpus: Path, loading: list[str], tmp_path: Path
+) -> None:
+    ran = run("index", corpus, *loading, "--states", tmp_path / "all")
+    largest = max(path.stat().st_size for path in states(tmp_path / "all"))
+    ran = run("index", corpus, *loading, "--max-gb", str(1.5 * largest / 1e9))
+    assert ran.exit_code == 0, ran.stderr
+    assert "Not all states fit (2 were removed to keep the bound, 0 exceed" in ran.stderr
+    ran = run("index", corpus, *loading, "--max-gb", "0.000001")
+    assert ran.exit_code == 0, ran.stderr
+    told = " ".join(ran.stderr.split())
+    assert "3 exceed it by themselves); pass --max-gb to keep more." in told
+
+
+def test_a_disk_that_takes_nothing_is_told(corpus: Path, loading: list[str], cache: Path) -> None:
+    folder = cache / "chunk_states"
+    run("index", corpus, *loading)
+    for path in states(folder):
+        path.unlink()
+        path.mkdir()
+    ran = run("index", corpus, *loading)
+    assert ran.exit_code == 1
+    assert "3 states could not be written; free some space or pass another" in ran.stderr
+
+
+def test_options_that_exclude_each_other(corpus: Path, loading: list[str], tmp_path: Path) -> None:
+    for options in (
+        ["--states", tmp_path, "--no-states"],
+        ["--json", "--price", "1"],
+        ["--context", "--tokens-per-second", "1"],
+    ):
+        ran = run("prune", "-q", QUERY, "--top-k", "1", corpus, *loading, *options)
+        assert ran.exit_code == 2 and "exclude each other; pass one of them." in ran.stderr
+
+
+def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) -> None:
+    ran = run("index", *loading)
+    assert ran.exit_code == 2 and "Missing argument 'FILES...'" in ran.stderr
+    ran = run("index", corpus, *loading, "--reading", "joint")
+    assert ran.exit_code == 1 and "read jointly have no states of their own" in ran.stderr
+    ran = run("index", corpus, *loading, "--states", corpus)
+    assert ran.exit_code == 2 and "is a file" in ran.stderr
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_text('{"txt": 1}\n')
+    ran = run("index", damaged, *loading)
+    assert ran.exit_code == 1 and "damaged.jsonl, line 1" in ran.stderr
+    assert run("cache").exit_code == 2
+
+
+# --- the method ---------------------------------------------------------------------------------
+
+
+def make(**options: Any) -> AT2Pruner:
+    return AT2Pruner(
+        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform", **options
+    )
+
+
+def test_a_warm_query_reads_no_chunk() -> None:
+    store = StateStore()
+    pruner = make(chunk_states=store)
+    expected = [own.score for own in make().score(QUERY, TEXTS)]
+    pruner.index(TEXTS)
+    assert store.counts.misses == 3
+    counted = CountingModel(tiny_model())
+    pruner.scoring_model.run, passes = counted.run, counted.passes  # type: ignore[method-assign]
+    found = [own.score for own in pruner.score(QUERY, TEXTS)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert store.counts.misses == 3 and store.counts.memory_hits == 3
+    question = len(pruner.scoring_model.prompts.independent(QUERY, []).question_ids)
+    assert all(size % question == 0 for size in passes), "question tokens alone"
+
+
+def test_many_chunks_are_taken_in_as_they_are_needed() -> None:
+    store, taken = StateStore(), 0
+    pruner = make(chunk_states=store)
+    steps: list[tuple[int, int]] = []
+
+    def chunks() -> Iterator[str]:
+        nonlocal taken
+        for number in range(150):
+            taken += 1
+            yield f"The river {number} flows to the sea."
+
+    pruner.index(chunks(), progress=lambda done: steps.append((done, taken)))
+    assert steps == [(64, 64), (128, 128), (150, 150)]
+    assert len(store) == 150
+
+
+def test_a_long_chunk_is_kept_in_windows() -> None:
+    store = StateStore()
+    pruner = make(chunk_states=store)
+    long = "The river flows through the old town to the sea. " * 300
+    pruner.index([long])
+    misses = store.counts.misses
+    assert misses > 1
+    pruner.score(QUERY, [long])
+    assert store.counts.misses == misses
+
+
+def test_windows_of_a_short_model_are_those_of_any_usual_question() -> None:
+    store = StateStore()
+    model = tiny_model("gpt2", n_positions=512)
+    pruner = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_states=store
+    )
+    long = "The river flows through the old town to the sea. " * 60
+    pruner.index([long])
+    misses = store.counts.misses
+    assert misses > 1
+    for query in ("where?", "where does the river flow, and through which town?"):
+        pruner.score(query, [long])
+    assert store.counts.misses == misses
+
+
+def test_what_cannot_be_indexed() -> None:
+    with pytest.raises(InputError, match="no store to keep states in"):
+        make().index(TEXTS)
+    with pytest.raises(InputError, match="read jointly have no states"):
+        make(chunk_states={}, reading="joint").index(TEXTS)
+    with pytest.raises(InputError, match="chunks is a str; pass a list of chunks"):
+        make(chunk_states={}).index("text")
+    store = StateStore()
+    with pytest.raises(ChunkTypeError, match="chunk 1 "):
+        make(chunk_states=store).index(["text", 7])  # type: ignore[list-item]
+    assert len(store) == 0
+    make(chunk_states=store).index([])
+    assert len(store) == 0

@@ -1,0 +1,280 @@
+"""The fingerprint: the same for the same weights in any form, another for anything else."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from at2_rag.model.fingerprint import (
+    FORMAT_VERSION,
+    cached_fingerprint,
+    model_fingerprint,
+    states_scope,
+)
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+
+def fingerprint(model: Any, tokenizer: Any = None) -> str:
+    return model_fingerprint(model.base_model, tokenizer or tiny_tokenizer())
+
+
+def halved(**overrides: Any) -> Any:
+    """Return a float32 model whose weights bfloat16 holds exactly, as published weights are."""
+    return tiny_model(**overrides).to(torch.bfloat16).float()
+
+
+def test_it_is_64_hexadecimal_digits() -> None:
+    value = fingerprint(tiny_model())
+    assert len(value) == 64
+    assert set(value) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_the_same_weights_have_the_same_fingerprint(family: str, tmp_path: Path) -> None:
+    model = halved(model_type=family)
+    expected = fingerprint(model)
+    assert fingerprint(copy.deepcopy(model).to(torch.bfloat16)) == expected
+    for dtype in (torch.float32, torch.bfloat16):
+        folder = tmp_path / str(dtype)
+        copy.deepcopy(model).to(dtype).save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for loaded_as in (torch.float32, torch.bfloat16):
+            loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=loaded_as)
+            assert fingerprint(loaded, tokenizer) == expected
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_how_attention_is_computed_does_not_matter(implementation: str) -> None:
+    model = tiny_model()
+    model.set_attn_implementation(implementation)
+    assert fingerprint(model.train()) == fingerprint(tiny_model())
+
+
+def one_weight(model: Any) -> Any:
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] += 0.5
+    return model
+
+
+def a_vector(model: Any) -> Any:
+    with torch.no_grad():
+        model.model.norm.weight[0] = 2.0
+    return model
+
+
+def rope(model: Any) -> Any:
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 5e4}
+    return model
+
+
+def head_split(model: Any) -> Any:
+    model.config.num_attention_heads, model.config.num_key_value_heads = 2, 1
+    return model
+
+
+def fewer_layers(model: Any) -> Any:
+    return tiny_model(num_hidden_layers=2)
+
+
+def other_seed(model: Any) -> Any:
+    return tiny_model(seed=1)
+
+
+def other_shape(model: Any) -> Any:
+    weight = model.model.layers[0].mlp.up_proj.weight
+    weight.data = weight.data.reshape(weight.shape[1], weight.shape[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    "change", [one_weight, a_vector, rope, head_split, fewer_layers, other_seed, other_shape]
+)
+def test_another_model_has_another_fingerprint(change: Callable[[Any], Any]) -> None:
+    assert fingerprint(change(tiny_model())) != fingerprint(tiny_model())
+
+
+def one_more_token(tokenizer: Any) -> None:
+    tokenizer.add_tokens(["Mansfield"])
+
+
+def lower_case(tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+def split_digits(tokenizer: Any) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("e", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+@pytest.mark.parametrize("change", [one_more_token, lower_case, split_digits])
+def test_another_tokenizer_has_another_fingerprint(change: Callable[[Any], None]) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    assert fingerprint(tiny_model(), tokenizer) == fingerprint(tiny_model())
+    change(tokenizer)
+    assert fingerprint(tiny_model(), tokenizer) != fingerprint(tiny_model())
+
+
+class Source:
+    """Computes a fingerprint of a folder's content and counts how often."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        return f"{self.calls:064x}"
+
+
+def cached(folder: Path, cache: Path, compute: Source) -> str:
+    return cached_fingerprint(folder, cache, compute, dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return Source(folder)
+
+
+def test_it_is_computed_once(source: Source, tmp_path: Path) -> None:
+    cache = tmp_path / "not yet" / "there"
+    values = {cached(source.folder, cache, source) for _ in range(3)}
+    assert values == {f"{1:064x}"}
+    assert source.calls == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+def grow(folder: Path) -> None:
+    (folder / "config.json").write_text("{ }")
+
+
+def touch(folder: Path) -> None:
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+
+
+def add(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def remove(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize("change", [grow, touch, add, remove])
+def test_it_is_computed_again_when_a_file_changes(
+    change: Callable[[Path], None], source: Source, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    cached(source.folder, cache, source)
+    change(source.folder)
+    for _ in range(2):
+        assert cached(source.folder, cache, source) == f"{2:064x}"
+    assert source.calls == 2
+
+
+def test_another_folder_is_another_model(source: Source, tmp_path: Path) -> None:
+    other = Source(tmp_path / "other")
+    other.folder.symlink_to(source.folder)
+    cached(source.folder, tmp_path / "cache", source)
+    cached(other.folder, tmp_path / "cache", other)
+    assert other.calls == 0, "a link to the same files is the same model"
+    other.folder.unlink()
+    other.folder.mkdir()
+    cached(other.folder, tmp_path / "cache", other)
+    assert other.calls == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"g" * 64, b"\xff" * 64, b"0" * 65])
+def test_a_damaged_entry_is_computed_again(damage: bytes, source: Source, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cached(source.folder, cache, source)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(damage)
+    for _ in range(2):
+        assert cached(source.folder, cache, source) == f"{2:064x}"
+
+
+def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    for cache in (in_the_way, in_the_way / "cache"):
+        source.calls = 0
+        for call in (1, 2):
+            assert cached(source.folder, cache, source) == f"{call:064x}"
+    assert in_the_way.read_text() == ""
+
+
+@pytest.mark.parametrize("package", ["transformers", "tokenizers"])
+def test_another_version_of_what_reads_the_files_computes_again(
+    package: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(source.folder, tmp_path / "cache", source)
+    metadata = tmp_path / "other" / f"{package}-99.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    for _ in range(2):
+        assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
+    assert source.calls == 2
+
+
+def test_another_format_of_the_fingerprint_computes_again(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(source.folder, tmp_path / "cache", source)
+    monkeypatch.setattr("at2_rag.model.fingerprint.FORMAT_VERSION", FORMAT_VERSION + 1)
+    assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
+
+
+def test_a_load_in_another_dtype_is_a_model_of_its_own(source: Source, tmp_path: Path) -> None:
+    tiny = torch.tensor([1e-30], dtype=torch.bfloat16)
+    assert tiny.half().bfloat16() != tiny, "float16 can't hold what bfloat16 can"
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
+        assert (half, cached(source.folder, cache, source)) == (f"{1:064x}", f"{2:064x}")
+
+
+# --- what chunk states are bound to -------------------------------------------------------------
+
+
+def scope(model: Any, **changed: Any) -> str:
+    known = {"fingerprint": "f", "template_hash": "t", "depth": 2, **changed}
+    return states_scope(model.base_model, **known)
+
+
+def test_states_of_the_same_model_are_found_from_a_folder_and_an_object(tmp_path: Path) -> None:
+    model = halved()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert scope(loaded) == scope(model) == scope(copy.deepcopy(model).train())
+
+
+def test_states_are_bound_to_more_than_the_fingerprint() -> None:
+    model = halved()
+    others = [scope(model, fingerprint="g"), scope(model, template_hash="u"), scope(model, depth=1)]
+    others += [scope(copy.deepcopy(model).to(torch.bfloat16)), scope(halved(rms_norm_eps=1e-3))]
+    finer = copy.deepcopy(model)
+    with torch.no_grad():
+        next(finer.base_model.parameters()).mul_(1 + 1e-6)
+    assert fingerprint(finer) == fingerprint(model), "head weights bear with it"
+    others.append(scope(finer))
+    granite = halved(model_type="granite")
+    others += [scope(granite), scope(halved(model_type="granite", residual_multiplier=0.5))]
+    assert len({scope(model), *others}) == 1 + len(others)

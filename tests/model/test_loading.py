@@ -1,0 +1,184 @@
+"""Loading a scoring model from a folder: whole, as data, on a device that is there."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.model.loading import load_model, preferred_dtype
+from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def saved(folder: Path, model: Any = None) -> Path:
+    (model or tiny_model()).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def configure(folder: Path, name: str = "config.json", **values: Any) -> None:
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**config, **values}))
+
+
+def lose(folder: Path, *parts: str) -> None:
+    """Take tensors out of the weights, by parts of their names."""
+    tensors = load_file(folder / "model.safetensors")
+    left = {k: v for k, v in tensors.items() if not any(part in k for part in parts)}
+    assert len(left) < len(tensors)
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def failure(folder: Path) -> str:
+    with pytest.raises(ModelNotFoundError, match=r"can't be loaded as a model: .*; ") as caught:
+        load_model(folder, device="cpu")
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what is loaded --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_save_pretrained_wrote_is_loaded_whole(family: str, tmp_path: Path) -> None:
+    model = tiny_model(family)
+    loaded, _ = load_model(saved(tmp_path, model), device="cpu", dtype=torch.float32)
+    expected = model.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+
+
+def test_the_tokenizer_and_the_preferred_dtype(tmp_path: Path) -> None:
+    model, tokenizer = load_model(saved(tmp_path), device="cpu")
+    assert tokenizer("who wrote Emma?").input_ids == tiny_tokenizer()("who wrote Emma?").input_ids
+    assert model.dtype == preferred_dtype(torch.device("cpu"))
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not CPU_INFO.exists(), reason="asks Linux about an x86 CPU"
+)
+def test_bfloat16_is_preferred_only_where_the_cpu_has_instructions_for_it() -> None:
+    flags = next(line for line in CPU_INFO.read_text().splitlines() if line.startswith("flags"))
+    native = {"avx512_bf16", "amx_bf16"} & set(flags.split())
+    expected = torch.bfloat16 if native else torch.float32
+    assert preferred_dtype(torch.device("cpu")) == expected
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks about an x86 CPU")
+def test_without_an_answer_about_the_cpu_float32_is_preferred(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert preferred_dtype(torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_head_of_the_language_model_may_be_missing(tied: bool, tmp_path: Path) -> None:
+    model = tiny_model(tie_word_embeddings=tied)
+    saved(tmp_path, model)
+    if not tied:
+        lose(tmp_path, "lm_head")
+    loaded, _ = load_model(tmp_path, device="cpu", dtype=torch.float32)
+    assert torch.equal(loaded.model.norm.weight, model.model.norm.weight)
+    saved(tmp_path / "base", model.model)
+    load_model(tmp_path / "base", device="cpu")
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+def odd_config(folder: Path) -> None:
+    configure(folder, hidden_size="wide")
+
+
+def no_heads(folder: Path) -> None:
+    configure(folder, num_attention_heads=0)
+
+
+def break_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x00" * 64)
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def remove_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [break_config, odd_config, no_heads, break_weights, remove_weights, remove_all]
+)
+def test_a_folder_that_is_not_a_model(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    damage(saved(tmp_path))
+    assert "; pass a folder that transformers' save_pretrained wrote" in failure(tmp_path)
+
+
+def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
+    lose(saved(tmp_path / "layer"), "layers.1.")
+    message = failure(tmp_path / "layer")
+    assert "model.layers.1.input_layernorm.weight is missing (and 8 more)" in message
+    saved(tmp_path / "tied", tiny_model(tie_word_embeddings=True))
+    lose(tmp_path / "tied", "embed_tokens")
+    assert "model.embed_tokens.weight is missing; restore" in failure(tmp_path / "tied")
+
+
+def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
+    configure(saved(tmp_path), intermediate_size=64)
+    message = failure(tmp_path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert f"{name} has the shape [32, 48] instead of [32, 64] (and 8 more)" in message
+
+
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_code_of_a_folder_is_neither_run_nor_asked_for(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "model")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    if part == "model":
+        classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+        configure(folder, model_type="own", auto_map=classes)
+    else:
+        own = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+        configure(folder, "tokenizer_config.json", **own)
+    answers = io.StringIO("y\n" * 9)
+    monkeypatch.setattr("sys.stdin", answers)
+    message = failure(folder)
+    assert "the folder needs custom code, which is never run; use a model whose family" in message
+    assert "trust_remote_code" not in message
+    assert answers.tell() == 0, "a question was answered"
+    assert not (tmp_path / "ran").exists()
+
+
+# --- devices ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "CUDA", "cuda:99", 3.5])
+def test_a_device_that_is_not_there(device: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"device is '{device}', .*; pass 'cpu', or None"):
+        load_model(saved(tmp_path), device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_without_cuda(tmp_path: Path) -> None:
+    assert preferred_dtype(torch.device("cuda")) == torch.float32
+    with pytest.raises(InputError, match="device is 'cuda', which can't be used here"):
+        load_model(saved(tmp_path), device=torch.device("cuda"))

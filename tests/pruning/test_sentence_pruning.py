@@ -1,0 +1,306 @@
+"""`prune(unit="sentence")`: chunks trimmed to the units that matter, to the letter."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.errors import InputError
+from at2_rag.text.units import text_units
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "who wrote the novel Emma?"
+CHUNKS: list[Any] = [
+    Chunk("Jane Austen wrote Emma in 1815. It is a novel. It has three volumes.", title="Emma"),
+    " \n",
+    "The river flows to the sea.  Dr. Who crossed it.\n\nThe bridge fell 😀.",
+    {"text": "It spans the harbour.", "id": "h"},
+    "Rates:\na | b\n1 | 2\nThe rates fell. They rose.",
+]
+READINGS = [("together", "apart"), ("together",), ("apart",), ("joint",)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+def make(model: Any, *passes: Any, **options: Any) -> AT2Pruner:
+    weights = random_weights(model, tiny_tokenizer(), *(passes or ("together", "apart")))
+    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+
+
+def expected_scores(pruner: AT2Pruner, chunks: list[Any]) -> list[tuple[float, int, str]]:
+    """Score, chunk and text of every sentence, best first, from what is scored by itself."""
+    whole = [own.score for own in pruner.score(QUERY, chunks)]
+    sentences = pruner.score_sentences(QUERY, chunks)
+    found = []
+    for index, score in enumerate(whole):
+        own = [one for one in sentences if one.chunk_index == index]
+        total = np.log(sum(np.exp(one.score) for one in own)) if own else 0.0
+        found += [(score + one.score - total, index, one.text) for one in own]
+    return sorted(found, reverse=True)
+
+
+def pieces(result: PruneResult) -> set[tuple[int, str]]:
+    return {
+        (own.index, own.text[start:end])
+        for own in result.kept
+        for start, end in text_units(own.text)
+        if own.spans is None or any(first <= start and end <= last for first, last in own.spans)
+    }
+
+
+@pytest.mark.parametrize("passes", READINGS, ids=str)
+@pytest.mark.parametrize("count", [1, 2, 4, 50])
+def test_the_best_sentences_are_kept(model: Any, passes: tuple[str, ...], count: int) -> None:
+    pruner = make(model, *passes)
+    chunks = CHUNKS[:4]
+    best = expected_scores(pruner, chunks)[:count]
+    result = pruner.prune(QUERY, chunks, top_k=count, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in best}
+    assert [own.index for own in result.kept] == list(dict.fromkeys(index for _, index, _ in best))
+    scores = [own.score for own in pruner.score(QUERY, chunks)]
+    for own in (*result.kept, *result.dropped):
+        assert own.chunk is chunks[own.index]
+        assert own.score == pytest.approx(scores[own.index], abs=1e-5)
+    assert {own.index for own in (*result.kept, *result.dropped)} == set(range(4))
+    assert result.tokens_after == len(tiny_tokenizer()(result.context)["input_ids"])
+
+
+def test_every_kept_character_is_the_sources_own(model: Any) -> None:
+    pruner = make(model, ellipsis="[cut]")
+    for count in range(1, 10):
+        result = pruner.prune(QUERY, CHUNKS, top_k=count, unit="sentence", order="original")
+        assert [own.index for own in result.kept] == sorted(own.index for own in result.kept)
+        for own in result.kept:
+            parts = re.split(r"\s\[cut\]\s", own.kept_text)
+            spans = own.spans or ((0, len(own.text)),)
+            assert parts == [own.text[start:end] for start, end in spans]
+            assert own.rendered.endswith(own.kept_text)
+            assert own.rendered in result.context
+        assert result.texts == tuple(own.kept_text for own in result.kept)
+
+
+def test_a_table_is_kept_whole_or_not_at_all(model: Any) -> None:
+    pruner = make(model)
+    for count in range(1, 12):
+        result = pruner.prune(QUERY, CHUNKS, top_k=count, unit="sentence")
+        [text] = [own.kept_text for own in result.kept if own.index == 4] or [""]
+        assert ("a | b" in text) == ("1 | 2" in text) == ("Rates:" in text)
+
+
+def test_limits_hold_for_units(model: Any) -> None:
+    pruner = make(model)
+    chunks = CHUNKS[:4]
+    everything = pruner.prune(QUERY, chunks, keep_mass=1, unit="sentence")
+    assert all(own.spans is None for own in everything.kept)
+    assert [own.index for own in everything.dropped] == [1]  # blank, nothing of it to keep
+    ranked = expected_scores(pruner, chunks)
+    least = ranked[2][0] - 1e-4
+    result = pruner.prune(QUERY, chunks, min_score=least, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in ranked[:3]}
+    shares = np.exp([score for score, _, _ in ranked])
+    mass = shares[:2].sum() / shares.sum()
+    result = pruner.prune(QUERY, chunks, keep_mass=mass - 1e-4, unit="sentence")
+    assert pieces(result) == {(index, text) for _, index, text in ranked[:2]}
+    for most in (1, 5, 9, 14, 20, 30, 1000):
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
+        count = len(tiny_tokenizer()(result.context)["input_ids"])
+        assert result.tokens_after == count <= most
+        assert bool(result.kept) != bool(result.notes)
+
+
+def test_a_budget_smaller_than_one_sentence_keeps_nothing_and_says_so(model: Any) -> None:
+    result = make(model).prune(QUERY, CHUNKS, max_tokens=1, unit="sentence")
+    assert result.kept == () and len(result.dropped) == len(CHUNKS)
+    assert "Nothing was kept" in result.notes[0]
+
+
+def test_what_is_protected_is_kept(model: Any) -> None:
+    pruner = make(model)
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence", protect="volumes|1 \\| 2")
+    kept = {text for _, text in pieces(result)}
+    assert {"It has three volumes.", "Rates:\na | b\n1 | 2"} <= kept
+    assert len(kept) == 3  # and the best of the others
+    result = pruner.prune(QUERY, CHUNKS, max_tokens=1, unit="sentence", protect={3: [(0, 2)]})
+    assert [own.index for own in result.kept] == [3]
+    assert result.notes[0].startswith("Only what is protected was kept: ")
+    result = pruner.prune(
+        QUERY, CHUNKS, max_tokens=30, unit="sentence", protect="novel", order="original"
+    )
+    assert "It is a novel." in result.texts[0] and result.tokens_after <= 30
+    result = pruner.prune(QUERY, CHUNKS, min_score=1e9, unit="sentence", protect="novel")
+    assert result.texts == ("It is a novel.",)
+    assert result.notes[0].startswith("Only what is protected was kept: the best score is ")
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, protect="harbour")
+    assert {own.index for own in result.kept} > {3} and len(result.kept) == 2
+    best = pruner.prune(QUERY, CHUNKS, top_k=2)
+    assert pruner.prune(QUERY, CHUNKS, top_k=2, protect="no such text").kept == best.kept
+
+
+def test_chunks_without_anything_to_keep(model: Any) -> None:
+    pruner = make(model)
+    result = pruner.prune(QUERY, [" ", "", Chunk("", title="T")], top_k=3, unit="sentence")
+    assert result.kept == () and len(result.dropped) == 3
+    assert result.notes[0].startswith("Nothing was kept: no chunk has any text")
+    assert pruner.prune(QUERY, [], top_k=1, unit="sentence").kept == ()
+    one = pruner.prune(QUERY, ["One sentence."], top_k=1, unit="sentence")
+    assert one.texts == ("One sentence.",) and one.kept[0].spans is None
+
+
+def test_many_at_once_are_as_one_by_one(model: Any) -> None:
+    pruner = make(model)
+    requests = [(QUERY, CHUNKS), ("what fell?", CHUNKS[2:]), (QUERY, [])]
+    together = pruner.prune_batch(requests, top_k=3, unit="sentence")
+    for (query, chunks), found in zip(requests, together, strict=True):
+        alone = pruner.prune(query, chunks, top_k=3, unit="sentence")
+        assert found.texts == alone.texts
+        assert [own.spans for own in found.kept] == [own.spans for own in alone.kept]
+
+
+def test_ranges_of_one_request_are_refused_for_many(model: Any) -> None:
+    with pytest.raises(InputError, match="belong to one request's chunks; pass a regular"):
+        make(model).prune_batch([(QUERY, CHUNKS)], top_k=1, protect={0: [(0, 1)]})
+
+
+@pytest.mark.parametrize("ellipsis", ["", "…", "[...] and so on [...]"])
+def test_texts_of_other_scripts_and_line_ends(model: Any, ellipsis: str) -> None:
+    texts = [
+        "它于1815年出版！你知道吗？是的。",
+        "ประโยคหนึ่ง\r\nOne. Two words!\r\nLast one?",
+        "x" * 50,
+    ]
+    pruner = make(model, ellipsis=ellipsis)
+    for most in range(1, 80, 4):
+        result = pruner.prune(QUERY, texts, max_tokens=most, unit="sentence")
+        assert len(tiny_tokenizer()(result.context)["input_ids"]) == result.tokens_after <= most
+        for own in result.kept:
+            spans = own.spans or ((0, len(own.text)),)
+            kept = "".join(own.text[start:end] for start, end in spans)
+            assert "".join(own.kept_text.replace(ellipsis, "").split()) == "".join(kept.split())
+
+
+def test_a_small_context_is_kept_whole(model: Any) -> None:
+    result = make(model).prune(QUERY, CHUNKS, top_k=1, min_tokens=9999, unit="sentence")
+    assert result.skipped and len(result.kept) == len(CHUNKS)
+
+
+def test_a_chunk_of_several_windows_is_trimmed() -> None:
+    model = tiny_model(max_position_embeddings=400)
+    text = "Jane Austen wrote Emma in 1815. " + "Qxzjk " * 170 + "q. It is a novel. The end."
+    pruner = make(model)
+    expected = expected_scores(pruner, [text, "The sea."])
+    result = pruner.prune(QUERY, [text, "The sea."], top_k=2, unit="sentence")
+    assert pieces(result) == {(index, own) for _, index, own in expected[:2]}
+
+
+def test_long_titles_shared_by_sentences_keep_none_of_them_out(model: Any) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        chunks = [
+            Chunk(
+                " ".join(f"{rng.choice(['Sea', 'Emma', 'Moon'])} number {i}." for i in range(4)),
+                title="a very long title indeed " * int(rng.integers(8)),
+            )
+            for _ in range(4)
+        ]
+        pruner = make(model)
+        ranked = expected_scores(pruner, chunks)
+        most = int(rng.integers(20, 300))
+        kept: list[tuple[int, str]] = []
+        for _, index, text in ranked:  # one by one
+            trial = pruner.prune(
+                QUERY,
+                chunks,
+                top_k=1,
+                unit="sentence",
+                protect=_ranges([*kept, (index, text)], chunks),
+                min_score=1e9,
+            )
+            if trial.tokens_after <= most:
+                kept.append((index, text))
+            elif not kept:
+                break
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence", max_overlap=None)
+        assert pieces(result) == set(kept)
+
+
+def _ranges(wanted: list[tuple[int, str]], chunks: list[Chunk]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for index, text in wanted:
+        start = chunks[index].text.index(text)
+        found.setdefault(index, []).append((start, start + len(text)))
+    return found
+
+
+def test_states_that_are_kept_serve_sentences(model: Any) -> None:
+    store: dict[str, Any] = {}
+    pruner = make(model, chunk_states=store)
+    pruner.index(CHUNKS)
+    before = set(store)
+    found = pruner.prune(QUERY, CHUNKS, top_k=3, unit="sentence")
+    assert set(store) == before
+    assert found.texts == make(model).prune(QUERY, CHUNKS, top_k=3, unit="sentence").texts
+
+
+def test_uniform_weights_add_up_and_are_taken_as_they_are(model: Any) -> None:
+    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    sentences = sorted(pruner.score_sentences(QUERY, CHUNKS[:4]), key=lambda own: -own.score)
+    result = pruner.prune(QUERY, CHUNKS[:4], top_k=2, unit="sentence")
+    assert pieces(result) == {(own.chunk_index, own.text) for own in sentences[:2]}
+
+
+def test_a_failure_keeps_all_whole() -> None:
+    model = tiny_model()
+    pruner = make(model, on_error="keep_all")
+    model.model.layers[0].mlp.down_proj.weight.data.fill_(torch.nan)
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence")
+    assert len(result.kept) == len(CHUNKS) and "ScoringError" in (result.error or "")
+    assert all(own.spans is None for own in result.kept)
+
+
+def test_json_has_what_was_kept(model: Any) -> None:
+    chunks: list[Any] = [{"text": "One. Two. Three.", "spans": "mine"}, {"text": "A.", "spans": 1}]
+    result = make(model).prune(QUERY, chunks, top_k=1, unit="sentence", protect={0: [(5, 6)]})
+    shown = json.loads(result.to_json())
+    own = next(kept for kept in shown["kept"] if kept["index"] == 0)
+    [other] = [one for one in (*shown["kept"], *shown["dropped"]) if one["index"] == 1]
+    assert other["given"] == {"spans": 1} and "spans" not in other
+    assert own["text"] == "One. Two. Three."
+    assert own["given"] == {"spans": "mine"}
+    assert "Two." in own["kept_text"]
+    assert [own["text"][start:end] for start, end in own["spans"]] == own["kept_text"].split(" … ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unit": "word"}, "unit is 'word'; pass 'chunk' or 'sentence'"),
+        ({"protect": "("}, "protect is no regular expression"),
+        ({"protect": {9: [(0, 1)]}}, "protect has the key 9; pass an index of the 5 chunks"),
+    ],
+    ids=str,
+)
+def test_unusable_arguments(model: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(model).prune(QUERY, CHUNKS, top_k=1, **arguments)
+
+
+def test_a_sentence_that_two_chunks_share_is_kept_once(model: Any) -> None:
+    shared = "The bridge over the river was built in the year of the great flood."
+    chunks = [f"{shared} Emma came later.", f"Nobody saw the moon. {shared}"]
+    pruner = make(model)
+    found = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence")
+    assert sum(shared in text for text in found.texts) == 1
+    assert "".join(found.texts).count("Emma came later.") == 1
+    assert "".join(found.texts).count("Nobody saw the moon.") == 1
+    every = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence", max_overlap=None)
+    assert sum(shared in text for text in every.texts) == 2

@@ -1,0 +1,134 @@
+"""Sentence weights: what they make of chunks' scores and sentences' own, by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.errors import HeadWeightsError
+from at2_rag.readout.calibration import Calibration, ChunkScores
+from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.sentence_weights import SentenceWeights
+from at2_rag.readout.trimming import unit_places
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+
+QUERY = "where was the author of Emma born?"
+CHUNKS = [
+    Chunk("Jane Austen wrote Emma. It was sold in three volumes. The owl sleeps.", "Emma"),
+    Chunk("The river flows through the old town."),
+    Chunk("Steventon is where Jane Austen was born. It is small.", "Steventon"),
+    Chunk("Boats pass below it. Nobody counts them.", "The bridge"),
+]
+SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, 1.0))
+
+
+@pytest.fixture(scope="module")
+def weights() -> HeadWeights:
+    found = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+    second = np.random.default_rng(5).normal(size=found.weight.shape[1:]).astype(np.float32)
+    return dataclasses.replace(
+        found,
+        follow_up=FollowUp(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
+        calibration=Calibration(-found.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        sentences=SENTENCES,
+    )
+
+
+def make(weights: HeadWeights) -> AT2Pruner:
+    return AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+
+
+@pytest.fixture(scope="module")
+def pruner(weights: HeadWeights) -> AT2Pruner:
+    return make(weights)
+
+
+def by_hand(pruner: AT2Pruner, weights: HeadWeights, follow_up: bool) -> tuple[Any, Any]:
+    """Return sentences' scores and probabilities, of what is known of chunks and sentences."""
+    plain = make(dataclasses.replace(weights, sentences=None))
+    first = [own.score for own in plain.score(QUERY, CHUNKS)]
+    asked = plain.prune(QUERY, CHUNKS, top_k=9, follow_up=follow_up, order="original")
+    after = [own.score for own in asked.kept]
+    owners = [index for index, _, _ in unit_places(CHUNKS)]
+    own = [sentence.score for sentence in plain.score_sentences(QUERY, CHUNKS)]
+    assert len(own) == len(owners)
+    scores = [
+        1.5 * after[chunk] - 0.5 * first[chunk] + 0.75 * value
+        for chunk, value in zip(owners, own, strict=True)
+    ]
+    total = math.log(math.fsum(map(math.exp, scores)))
+    evidence = max(0.25 + weights.bias - value for value in first)
+    logits = [0.1 * one + 0.8 * (one - total) + 0.3 * evidence + 1.0 for one in scores]
+    return scores, [1 / (1 + math.exp(-logit)) for logit in logits]
+
+
+def kept_sentences(result: PruneResult) -> set[tuple[int, str]]:
+    found = set()
+    for own in result.kept:
+        for index, start, end in unit_places(CHUNKS):
+            spans = own.spans or ((0, len(own.text)),)
+            if index == own.index and any(first <= start and end <= last for first, last in spans):
+                found.add((index, own.text[start:end]))
+    return found
+
+
+@pytest.mark.parametrize("follow_up", [False, True])
+def test_limits_choose_by_scores_and_probabilities(
+    pruner: AT2Pruner, weights: HeadWeights, follow_up: bool
+) -> None:
+    scores, likely = by_hand(pruner, weights, follow_up)
+    names = [(index, CHUNKS[index].text[start:end]) for index, start, end in unit_places(CHUNKS)]
+    ranking = sorted(range(len(scores)), key=lambda place: -scores[place])
+
+    def kept(**limit: Any) -> set[tuple[int, str]]:
+        result = pruner.prune(QUERY, CHUNKS, unit="sentence", follow_up=follow_up, **limit)
+        return kept_sentences(result)
+
+    for count in range(1, len(scores)):
+        best = {names[place] for place in ranking[:count]}
+        assert kept(top_k=count) == best
+        border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
+        assert kept(min_score=border) == best
+        rest = math.fsum(likely[place] for place in ranking[count:])
+        assert kept(tolerance=rest + 1e-4) == best
+        share = math.fsum(likely[place] for place in ranking[:count]) / math.fsum(likely)
+        assert kept(keep_mass=share - 1e-4) == best
+
+
+def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -> None:
+    plain = make(dataclasses.replace(weights, calibration=None, follow_up=None))
+    read = ChunkScores(np.array([1.0, 2.0]))
+    places = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
+    judged = SENTENCES.judge(read.scores, read, np.array([0.0, 4.0, -4.0]), places)
+    assert judged.scores == pytest.approx([1.0, 5.0, -1.0])
+    assert judged.probabilities is None
+    assert len(plain.prune(QUERY, CHUNKS, top_k=1, unit="sentence").kept) == 1
+
+
+def test_they_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> None:
+    weights.save(tmp_path)
+    assert HeadWeights.load(tmp_path).sentences == SENTENCES
+    description = json.loads((tmp_path / DESCRIPTION_FILE).read_text())
+    own = description["sentences"]
+    for bad in (
+        "x",
+        {"score": own["score"]},
+        {**own, "score": {**own["score"], "own": -1.0}},
+        {**own, "likely": {**own["likely"], "log_share": math.nan}},
+    ):
+        changed = {**description, "sentences": bad}
+        (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(changed))
+        with pytest.raises(HeadWeightsError, match="sentence weights"):
+            HeadWeights.load(tmp_path)
+    del description["sentences"]
+    (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(description))
+    assert HeadWeights.load(tmp_path).sentences is None

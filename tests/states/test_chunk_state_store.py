@@ -1,0 +1,160 @@
+"""Chunk states as values: kept in a store, grouped for the question, packed for encoding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from at2_rag.reading.attention import SpanAttention
+from at2_rag.reading.chunk_states import (
+    GROUP_TOKENS,
+    PACK_TOKENS,
+    ChunkState,
+    encode_prefix,
+    encode_sources,
+    packs,
+)
+from at2_rag.reading.question_pass import read_apart, read_together
+from at2_rag.reading.state_groups import ready_states
+from tests import brute_force
+from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
+from tests.tiny_models import tiny_model
+
+LENGTHS = [12, 3, 40, 1, 12, 25, 9]
+
+
+def same(one: SpanAttention, other: SpanAttention) -> bool:
+    return torch.equal(one.mass, other.mass) and torch.equal(one.log_ratio, other.log_ratio)
+
+
+def test_a_store_is_filled_and_used_again() -> None:
+    model = CountingModel(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    prefix = encode_prefix(model)
+    store: dict[str, ChunkState] = {}
+    model.passes.clear()
+    first = ready_states(model, prefix, layout, store=store)
+    assert model.passes == [sum(LENGTHS)]
+    assert len(store) == len(LENGTHS)
+    assert sorted(state.tokens for state in store.values()) == sorted(LENGTHS)
+    again = ready_states(model, prefix, layout, store=store)
+    assert model.passes == [sum(LENGTHS)]
+    without = ready_states(model, prefix, layout)
+    for reader in (read_together, read_apart):
+        assert same(reader(model, first, layout), reader(model, again, layout))
+        assert same(reader(model, first, layout), reader(model, without, layout))
+
+
+def test_only_what_the_store_lacks_is_encoded() -> None:
+    model = CountingModel(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    prefix = encode_prefix(model)
+    store: dict[str, ChunkState] = {}
+    known = replace(layout, source_ids=layout.source_ids[:4], owners=(0, 1, 2, 3))
+    ready_states(model, prefix, known, store=store)
+    model.passes.clear()
+    states = ready_states(model, prefix, layout, store=store)
+    assert model.passes == [sum(LENGTHS[4:])]
+    brute = brute_force.together(tiny_model(), layout)
+    brute_force.assert_equal(read_together(model, states, layout), brute)
+
+
+def test_scopes_do_not_share_states() -> None:
+    model = CountingModel(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    prefix = encode_prefix(model)
+    store: dict[str, ChunkState] = {}
+    model.passes.clear()
+    for scope in ("one", "two", "one"):
+        ready_states(model, prefix, layout, store=store, scope=scope)
+    assert model.passes == [sum(LENGTHS)] * 2
+    assert len(store) == 2 * len(LENGTHS)
+
+
+class Forgetful(dict[str, ChunkState]):
+    """A store with room for two states."""
+
+    def __setitem__(self, key: str, state: ChunkState) -> None:
+        super().__setitem__(key, state)
+        while len(self) > 2:
+            del self[next(iter(self))]
+
+
+def test_a_store_that_forgets_costs_only_time() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    store = Forgetful()
+    for _ in range(2):
+        for ours, expected in zip(read(model, layout, store), read(model, layout), strict=True):
+            brute_force.assert_equal(ours, expected)
+    assert len(store) == 2
+
+
+def test_a_state_owns_its_memory_and_knows_its_size() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    states = encode_sources(model, encode_prefix(model), layout.source_ids)
+    for ids, state in states.items():
+        layers, key_heads, dim = 3, 2, 8
+        assert state.tokens == len(ids)
+        assert state.keys.shape == (layers, key_heads, len(ids), dim)
+        assert state.values.shape == (layers - 1, key_heads, len(ids), dim)
+        assert state.nbytes == (2 * layers - 1) * key_heads * len(ids) * dim * 4
+        for tensor in (state.keys, state.values):
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_groups_hold_each_source_once() -> None:
+    model = scorer(tiny_model(num_hidden_layers=2))
+    layout = many_sources(model)
+    prefix = encode_prefix(model)
+    states = ready_states(model, prefix, layout)
+    alone = encode_sources(model, prefix, layout.source_ids)
+    members = torch.cat([group.members for group in states.groups])
+    assert sorted(members.tolist()) == list(range(len(states.firsts))) == list(range(230))
+    assert states.longest == 300
+    for group in states.groups:
+        widest = int(group.lengths.max())
+        assert group.keys.shape[3] == group.values.shape[3] == widest
+        assert len(group.members) == 1 or len(group.members) * widest <= GROUP_TOKENS
+        for row, member in enumerate(group.members.tolist()):
+            ids = layout.source_ids[member]
+            if group.padding is None:
+                assert len(ids) == widest
+            else:
+                expected = [0.0 if place < len(ids) else -math.inf for place in range(widest)]
+                assert group.padding[row].tolist() == expected
+            torch.testing.assert_close(group.keys[:, :, row, : len(ids)], alone[ids].keys)
+            torch.testing.assert_close(group.values[:, :, row, : len(ids)], alone[ids].values)
+    assert max(len(group.members) for group in states.groups) * 36 > GROUP_TOKENS * 0.8
+
+
+def test_padding_stays_small() -> None:
+    model = scorer(tiny_model(num_hidden_layers=2))
+    layout = many_sources(model)
+    states = ready_states(model, encode_prefix(model), layout)
+    real = sum(map(len, layout.source_ids)) * (2 + 1) * 2 * 8 * 4  # (keys + values) x Hkv x D
+    padded = sum(group.keys.nbytes + group.values.nbytes for group in states.groups)
+    assert real <= padded <= 1.25 * real
+
+
+IDS = tuple(range(PACK_TOKENS + 1))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], []),
+        ([PACK_TOKENS], [[PACK_TOKENS]]),
+        ([PACK_TOKENS - 1, 1, 1], [[PACK_TOKENS - 1, 1], [1]]),
+        ([1, PACK_TOKENS], [[1], [PACK_TOKENS]]),
+        ([1, PACK_TOKENS + 1, 2, 3], [[1], [PACK_TOKENS + 1], [2, 3]]),
+    ],
+    ids=["none", "one full", "exactly full", "too full", "larger than a pass"],
+)
+def test_packs(lengths: list[int], expected: list[list[int]]) -> None:
+    found = list(packs([IDS[:length] for length in lengths]))
+    assert [[len(ids) for ids in pack] for pack in found] == expected

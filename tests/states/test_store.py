@@ -1,0 +1,250 @@
+"""Chunk states in memory and on disk: found again, bounded, counted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from at2_rag import StateStore, state_store
+from at2_rag.errors import InputError, StorageError
+from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
+from at2_rag.states.int8 import Int8State
+from at2_rag.states.store import StateCounts
+
+
+def key_of(name: object) -> str:
+    return hashlib.sha256(str(name).encode()).hexdigest()
+
+
+def state(tokens: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> ChunkState:
+    """A state of 3 layers, 2 key heads of 4 dimensions: 160 bytes a token in float32."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(3, 2, tokens, 4, generator=generator).to(dtype)
+    return ChunkState(keys, torch.randn(2, 2, tokens, 4, generator=generator).to(dtype))
+
+
+def same(one: ChunkState | Int8State, other: ChunkState | Int8State) -> bool:
+    return type(one) is type(other) and all(
+        ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+        for ours, theirs in ((one.keys, other.keys), (one.values, other.values))
+    )
+
+
+def paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.state"))
+
+
+def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> None:
+    store = StateStore(max_memory_bytes=500)
+    for name in "abc":
+        store[name] = state(1)
+    assert store["a"].nbytes == 160
+    store["d"] = state(1)
+    assert set(store) == {"a", "c", "d"}
+    store["e"] = state(4)
+    assert set(store) == {"a", "c", "d"}, "larger than all there is room for"
+    store["f"] = state(3)
+    assert set(store) == {"f"} and len(store) == 1
+    assert store.counts.memory_bytes == 480
+
+
+def test_what_was_asked_for_is_counted() -> None:
+    store = StateStore()
+    assert store.get("a") is None
+    store["a"] = state(2)
+    assert "a" in store and list(store) == ["a"]
+    assert store.get("a") is not None
+    assert store.counts == StateCounts(1, 0, 1, 0, 0, 0, 0, 320)
+    del store["a"]
+    assert "a" not in store
+    with pytest.raises(KeyError):
+        del store["a"]
+    assert store.disk_size.states == store.disk_size.nbytes == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens", [0, 1, 70])
+def test_another_store_finds_what_one_left_on_disk(
+    tmp_path: Path, dtype: torch.dtype, tokens: int
+) -> None:
+    left = state(tokens, dtype=dtype)
+    StateStore(tmp_path / "s")[key_of("a")] = left
+    store = StateStore(tmp_path / "s")
+    assert key_of("a") in store and key_of("b") not in store and "a" not in list(store)
+    for _ in range(2):
+        assert same(store[key_of("a")], left)
+    counts = store.counts
+    assert (counts.disk_hits, counts.memory_hits, counts.misses) == (1, 1, 0)
+    del store[key_of("a")]
+    assert len(store) == 0 and paths(tmp_path / "s") == []
+
+
+def test_without_room_in_memory_every_hit_is_one_of_the_disk(tmp_path: Path) -> None:
+    store = StateStore(tmp_path, max_memory_bytes=0)
+    store[key_of("a")] = state(2)
+    for _ in range(3):
+        assert same(store[key_of("a")], state(2))
+    assert store.counts == StateCounts(0, 3, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_view_is_written_by_its_own_numbers_alone(tmp_path: Path) -> None:
+    whole = state(50)
+    view = ChunkState(whole.keys[:, :, 10:20], whole.values[:, :, 10:20])
+    StateStore(tmp_path)[key_of("view")] = view
+    assert same(StateStore(tmp_path)[key_of("view")], view)
+    assert paths(tmp_path)[0].stat().st_size < 10 * 160 + 400
+
+
+def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+    StateFiles(tmp_path / "new" / "states")
+    assert stat.S_IMODE((tmp_path / "new" / "states").stat().st_mode) == 0o700
+    StateStore(tmp_path / "new" / "states")[key_of("a")] = state(1)
+    [file] = paths(tmp_path / "new" / "states")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (tmp_path / "old").mkdir(mode=0o755)
+    StateFiles(tmp_path / "old")
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o755, "not ours to change"
+
+
+# --- the bound of the folder ------------------------------------------------------------------
+
+
+def test_files_beyond_the_bound_are_removed_the_one_used_least_recently_first(
+    tmp_path: Path,
+) -> None:
+    size = _file_size(tmp_path / "probe")
+    files = StateFiles(tmp_path / "s", max_bytes=20 * size)
+    for number in range(20):
+        files.put(key_of(number), state(50, seed=number))
+        _make_older(tmp_path / "s")
+    assert files.size().states == 20
+    assert files.get(key_of(0)) is not None  # used now
+    files.put(key_of(20), state(50))
+    left = set(files.keys())
+    gone = [number for number in range(21) if key_of(number) not in left]
+    assert gone == list(range(1, 1 + len(gone))) and 1 <= len(gone) <= 3
+    for number in range(21, 200):
+        files.put(key_of(number), state(50))
+        assert files.size().nbytes <= 20 * size
+    assert files.size().states >= 17
+    assert files.unwritten == files.damaged == 0
+
+
+def test_other_processes_files_count(tmp_path: Path) -> None:
+    size = _file_size(tmp_path / "probe")
+    one, other = (StateFiles(tmp_path / "s", max_bytes=32 * size) for _ in range(2))
+    for number in range(300):
+        (one if number % 3 else other).put(key_of(number), state(50))
+        assert one.size().nbytes <= (32 + 2 * 2) * size  # a sixteenth for each
+    assert one.size().states >= 26
+
+
+def test_a_state_larger_than_the_bound_is_not_written(tmp_path: Path) -> None:
+    store = StateStore(tmp_path, max_disk_bytes=1000)
+    store[key_of("large")] = state(50)
+    assert store.counts.too_large == 1 and store.disk_size.states == 0
+    assert store.counts.unwritten == 0
+    assert same(store[key_of("large")], state(50)), "memory has it"
+
+
+def test_a_lower_bound_holds_at_once(tmp_path: Path) -> None:
+    size = _file_size(tmp_path)
+    files = StateFiles(tmp_path, max_bytes=20 * size)
+    for number in range(10):
+        files.put(key_of(number), state(50))
+    assert StateFiles(tmp_path, max_bytes=5 * size).size().states == 4, "and room for one more"
+    assert StateFiles(tmp_path, max_bytes=1).size().states == 0
+
+
+def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
+    assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
+    StateFiles(tmp_path, max_bytes=12345)
+    assert StateFiles(tmp_path).max_bytes == 12345
+    for damage in ("", "[", "[]", "{}", '{"max_bytes": "9"}', '{"max_bytes": -1}', "[" * 10**5):
+        (tmp_path / "folder.json").write_text(damage)
+        assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass 0 or a positive number of bytes"),
+        ({"max_disk_bytes": 0}, "max_bytes is 0; pass a positive number of bytes"),
+        ({"max_disk_bytes": -5}, "max_bytes is -5; pass a positive number of bytes"),
+    ],
+)
+def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StateStore(tmp_path, **bounds)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be made .*; choose another folder"):
+        StateStore(tmp_path / "file" / "states")
+
+
+def test_a_state_used_from_memory_is_not_removed_from_disk_as_unused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = _file_size(tmp_path / "probe")
+    store = StateStore(tmp_path / "s", max_disk_bytes=20 * size)
+    monkeypatch.setattr(state_store, "_TOUCH_SECONDS", -1.0)
+    for number in range(60):
+        store[key_of(number)] = state(50, seed=number)
+        _make_older(tmp_path / "s")
+        assert store.get(key_of(0)) is not None
+    assert store.counts.memory_hits == 60 and store.counts.evicted >= 40
+    assert StateFiles(tmp_path / "s").get(key_of(0)) is not None
+
+
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.state"]
+    for path in foreign:
+        path.write_bytes(b"theirs" * 1000)
+    files = StateFiles(tmp_path, max_bytes=3000)
+    files.put(key_of("a"), state(2))
+    assert files.keys() == [key_of("a")] and files.size().states == 1
+    StateStore(tmp_path).clear()
+    assert sorted(tmp_path.iterdir()) == sorted(foreign)
+    assert all(path.read_bytes() == b"theirs" * 1000 for path in foreign)
+
+
+def test_clearing_takes_damaged_files_and_the_folder_along(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "s", max_disk_bytes=10**6)
+    for number in range(5):
+        store[key_of(number)] = state(2)
+    paths(tmp_path / "s")[2].write_bytes(b"damaged")
+    store.clear()
+    assert len(store) == 0 and store.counts.memory_bytes == 0
+    assert not (tmp_path / "s").exists()
+    store[key_of("a")] = state(2)
+    assert same(store[key_of("a")], state(2))
+
+
+@pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 63, "A" * 64, "é" * 64, "a" * 65])
+def test_a_key_is_no_path(tmp_path: Path, key: str) -> None:
+    files = StateFiles(tmp_path)
+    for use in (files.get, files.has, files.remove, lambda own: files.put(own, state(1))):
+        with pytest.raises(InputError, match="is no key of a chunk state"):
+            use(key)
+
+
+def _file_size(folder: Path) -> int:
+    files = StateFiles(folder)
+    files.put(key_of("probe"), state(50))
+    return files.size().nbytes
+
+
+def _make_older(folder: Path) -> None:
+    """Put all files' last use a second back, so that it differs on any file system."""
+    for path in paths(folder):
+        time = path.stat().st_mtime_ns - 10**9
+        os.utime(path, ns=(time, time))

@@ -1,0 +1,83 @@
+"""Files that are whole or not there, written by several processes at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from at2_rag.errors import StorageError
+from at2_rag.files import check_writable, remove_leftovers, write_whole
+
+ROOT = Path(__file__).parents[1]
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from at2_rag.files import write_whole
+def kill(event, arguments):
+    if event == "os.rename":
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+write_whole(Path(sys.argv[1]), b"torn")
+"""
+
+RACING = """
+import sys
+from pathlib import Path
+from at2_rag.files import write_whole
+for number in range(300):
+    write_whole(Path(sys.argv[1]), sys.argv[2].encode() * 5000)
+"""
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    for data in (b"one", b"another"):
+        write_whole(tmp_path / "file.json", data)
+        assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+        assert (tmp_path / "file.json").read_bytes() == data
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "file", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_processes_that_write_the_same_file_are_not_in_each_others_way(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    running = [
+        subprocess.Popen([sys.executable, "-c", RACING, str(path), letter], cwd=ROOT)
+        for letter in "ab"
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert path.read_bytes() in (b"a" * 5000, b"b" * 5000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")], cwd=ROOT)
+    assert killed.returncode < 0
+    [left] = tmp_path.iterdir()
+    assert left.name.endswith(".part") and left.read_bytes() == b"torn"
+    living = left.with_name(re.sub(r"-\d+(-\d+\.part)$", rf"-{os.getpid()}\1", left.name))
+    elsewhere = left.with_name("file.elsewhere-1-0.part")
+    own = left.with_name("mine.part")
+    for path in (living, elsewhere, own):
+        path.write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {living, elsewhere, own}
+
+
+def test_a_probe_leaves_no_trace(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file/new can't be written \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "new")

@@ -1,0 +1,69 @@
+"""What callers protect: found where it is, refused where it isn't."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import Chunk
+from at2_rag.errors import InputError
+from at2_rag.text.protection import pattern_of, protected_spans
+
+CHUNKS = [Chunk("Pay 20 by May 5."), Chunk(""), Chunk("No figure."), Chunk("7")]
+
+
+def test_a_pattern_protects_its_matches() -> None:
+    expected: list[list[tuple[int, int]]] = [[(4, 6), (14, 15)], [], [], [(0, 1)]]
+    assert protected_spans(CHUNKS, r"\d+") == expected
+    assert protected_spans(CHUNKS, re.compile(r"\d+")) == expected
+    assert protected_spans(CHUNKS, "x*") == [[]] * 4  # empty matches protect nothing
+    assert protected_spans(CHUNKS, None) == [[]] * 4
+
+
+def test_ranges_protect_what_they_name() -> None:
+    assert protected_spans(CHUNKS, {3: [(0, 1)], 0: [(0, 3), (4, 16)]}) == [
+        [(0, 3), (4, 16)],
+        [],
+        [],
+        [(0, 1)],
+    ]
+    assert protected_spans([], {}) == []
+    overlapping: dict[Any, Any] = {
+        0: [(4, 9), (0, 3), (8, 10), (5, 6)],
+        np.int64(3): [(np.int64(0), 1)],
+    }
+    assert protected_spans(CHUNKS, overlapping)[0] == [(0, 3), (4, 10)]
+
+
+@pytest.mark.parametrize(
+    ("protect", "message"),
+    [
+        ({0: [(5, 900)]}, r"range \(5, 900\) for chunk 0, whose text has 16 characters; pass"),
+        ({0: [(-1, 3)]}, r"range \(-1, 3\)"),
+        ({0: [(3, 3)]}, r"range \(3, 3\)"),
+        ({0: [(0, 1.5)]}, r"range \(0, 1.5\)"),
+        ({0: [7]}, "range 7 for chunk 0"),
+        ({0: 7}, r"protect has 7 for chunk 0; pass a list of \(start, end\)"),
+        ({True: [(0, 1)]}, "key True"),
+        ({0: ["ab"]}, "range 'ab'"),
+        ({1: [(0, 1)]}, "whose text has 0 characters"),
+        ({4: [(0, 1)]}, "key 4; pass an index of the 4 chunks, from 0"),
+        ({-1: [(0, 1)]}, "key -1"),
+        ({"0": [(0, 1)]}, "key '0'"),
+        ("(", r"no regular expression: '\('.*re.escape"),
+        (re.compile(b"x"), "protect is a Pattern"),
+        (7, "protect is a int; pass a regular expression over text, or a mapping"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_refused(protect: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        protected_spans(CHUNKS, protect)
+
+
+def test_a_pattern_is_taken_as_it_is() -> None:
+    given = re.compile("a", re.IGNORECASE)
+    assert pattern_of(given) is given

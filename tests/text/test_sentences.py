@@ -1,0 +1,98 @@
+"""Sentences as places: what is cut, and that nothing is lost."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import sentences as sentences_module
+from at2_rag.text.sentences import sentence_spans
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Smith met J. K. Rowling at 5 p.m. on Jan. 5.", "They spoke (e.g. about Emma)."],
+        ["It cost $3.50!", '"Really?" he said.', "Version 3.5.1 is out.", "See www.example.com."],
+        ["He left (at last).", "“Why?”", "Nobody knows…", "No end"],
+        ["A.B. vs. U.S. Army won.", "Yes."],
+        ["كتبت جين أوستن رواية إيما.", "هل تعرف ذلك؟", "نعم."],
+        ["राम घर गया।", "वह सो गया।"],
+        ["Wow 😀!", "Great 👩‍👩‍👧."],
+        ["x \ud800 lone.", "Second \ude00\ud83d."],
+    ],
+)
+def test_sentences_between_spaces(sentences: list[str]) -> None:
+    text = "  " + "  ".join(sentences) + " "
+    assert [text[start:end] for start, end in sentence_spans(text)] == sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("它于1815年出版！你知道《爱玛》吗？", ["它于1815年出版！", "你知道《爱玛》吗？"]),
+        ("これは本です。「本当に？」そう！", ["これは本です。", "「本当に？」", "そう！"]),
+        ("Old.\n\n1. One\r\n2. Two. B.\n- a", ["Old.", "1. One", "2. Two.", "B.", "- a"]),
+        ("---\nHello.\n***\nYou. 😀", ["---\nHello.\n***", "You. 😀"]),
+        ("a\u2028b", ["a", "b"]),
+        ("!!! ???", ["!!! ???"]),
+        ("", []),
+        (" \n\t", []),
+    ],
+)  # fmt: skip
+def test_sentences_of_lists_and_scripts(text: str, sentences: list[str]) -> None:
+    assert [text[start:end] for start, end in sentence_spans(text)] == sentences
+
+
+def test_every_character_is_in_one_sentence() -> None:
+    rng = np.random.default_rng(0)
+    alphabet = list("ab .!?。\n\r\t1😀\ud800\udc00،؟’\"')(-_\u200b\u3000Dr|।\u0300\x00\x1f\x85")
+    for _ in range(3000):
+        text = "".join(rng.choice(alphabet, size=rng.integers(40)))
+        place = 0
+        for start, end in sentence_spans(text):
+            assert place <= start < end <= len(text)
+            assert not text[place:start].strip()
+            assert text[start:end] == text[start:end].strip()
+            place = end
+        assert not text[place:].strip()
+
+
+class CountingPattern:
+    """A pattern that adds up how many characters it was given to look through."""
+
+    def __init__(self, pattern: re.Pattern[str], counts: list[int]) -> None:
+        self._pattern, self._counts = pattern, counts
+
+    def __getattr__(self, name: str) -> Any:
+        def counted(text: str, *bounds: int) -> Any:
+            start, end, *_ = (*bounds, *(0, len(text))[len(bounds) :])
+            self._counts.append(min(end, len(text)) - start)
+            return getattr(self._pattern, name)(text, *bounds)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("-" * 1000 + " A. B." * 200, 1),
+        ("! " * 1000, 1),
+        ("a! " + "! " * 1000, 1),
+        ("\n-" * 1000 + " a", 1),
+        ("1. One. " * 500, 999),
+        ("A. " * 1000, 1),
+    ],
+)
+def test_no_character_is_looked_at_often(
+    monkeypatch: pytest.MonkeyPatch, text: str, count: int
+) -> None:
+    counts: list[int] = []
+    for name, pattern in list(vars(sentences_module).items()):
+        if isinstance(pattern, re.Pattern):
+            monkeypatch.setattr(sentences_module, name, CountingPattern(pattern, counts))
+    assert len(sentence_spans(text)) == count
+    assert 2 * len(text) <= sum(counts) <= 20 * len(text)

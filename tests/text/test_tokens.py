@@ -1,0 +1,325 @@
+"""Token counts against the tokenizers themselves and against counts done by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiktoken
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from at2_rag.errors import TokenCounterError
+from at2_rag.text.chunks import replace_surrogates
+from at2_rag.text.tokens import resolve_token_counter
+
+TEXTS = [
+    "",
+    " ",
+    "\n\n",
+    "Jane Austen wrote Emma.\n\nIt was published in 1815.",
+    "naïve café — עברית العربية 日本語 👩‍👩‍👧 🇫🇷",
+    "a\x00b\x07",
+    "<|endoftext|> and <|im_end|> are text here",
+    "word " * 3000,
+]
+LONE = "a\ud800b\udfff"
+NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Words and punctuation marks are one token each; `<|end|>` is a special one."""
+    words = ["<unk>", "a", "b", "c", "hello", "world", ",", "."]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")  # type: ignore[no-untyped-call]
+    fast.add_special_tokens({"additional_special_tokens": [AddedToken("<|end|>")]})
+    return fast
+
+
+@pytest.fixture
+def byte_encoding() -> Iterator[tiktoken.Encoding]:
+    """A tiktoken encoding made here: every byte is a token, and so are `th` and `the`."""
+    ranks = {bytes([i]): i for i in range(256)} | {b"th": 256, b"the": 257}
+    yield tiktoken.Encoding(
+        "bytes-and-the",
+        pat_str=r"\s+|\S+",
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": 258},
+    )
+
+
+def openai_cache() -> Path | None:
+    """The folder in which llama-index-core ships two of OpenAI's vocabularies."""
+    try:
+        found = importlib.util.find_spec("llama_index.core")
+    except ModuleNotFoundError:
+        return None
+    for place in (found.submodule_search_locations or ()) if found else ():
+        folder = Path(place, "_static", "tiktoken_cache")
+        if folder.is_dir():
+            return folder
+    return None
+
+
+needs_vocabularies = pytest.mark.skipif(
+    openai_cache() is None, reason="OpenAI's vocabularies come from llama-index-core here"
+)
+
+
+# --- tiktoken --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("the", 1), ("then", 2), ("the then", 4), ("é", 2), ("<|endoftext|>", 13)],
+)
+def test_encoding_object_on_counts_done_by_hand(
+    byte_encoding: tiktoken.Encoding, text: str, tokens: int
+) -> None:
+    assert resolve_token_counter(byte_encoding)(text) == tokens
+
+
+@needs_vocabularies
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("gpt-4o", "o200k_base"),
+        ("gpt-4o-mini", "o200k_base"),
+        ("gpt-4", "cl100k_base"),
+        ("cl100k_base", "cl100k_base"),
+        ("o200k_base", "o200k_base"),
+    ],
+)
+def test_openai_names_count_as_tiktoken_does(
+    monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
+    counter = resolve_token_counter(name)
+    direct = tiktoken.get_encoding(encoding)
+    for text in TEXTS:
+        assert counter(text) == len(direct.encode(text, disallowed_special=()))
+    assert counter("hello world") == 2
+    assert counter(LONE) == len(direct.encode("a\ufffdb\ufffd"))
+
+
+def test_text_that_the_encoding_cannot_take_is_an_error_with_its_size() -> None:
+    backtracking = tiktoken.Encoding(
+        "backtracking",
+        pat_str=r"\s+(?!\S)|\s+|\S+",
+        mergeable_ranks={bytes([i]): i for i in range(256)},
+        special_tokens={},
+    )
+    counter = resolve_token_counter(backtracking)
+    assert counter(" " * 1000) == 1000
+    with pytest.raises(TokenCounterError, match="'backtracking' .* 2000000 characters"):
+        counter(" " * 2_000_000)
+
+
+@pytest.mark.parametrize("name", ["gpt-0", "", "meta-llama/Llama-3.2-1B", "O200K_BASE"])
+def test_unknown_names_list_what_to_pass(name: str) -> None:
+    with pytest.raises(TokenCounterError) as caught:
+        resolve_token_counter(name)
+    message = str(caught.value)
+    assert repr(name) in message
+    for choice in ("gpt-4o", "cl100k_base", "o200k_base", "Hugging Face tokenizer", "callable"):
+        assert choice in message
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if k.upper() not in ("NO_PROXY", "ALL_PROXY")}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**inherited, **NO_NETWORK, **environment},
+    )
+
+
+OFFLINE = """
+    import os
+    from at2_rag.errors import TokenCounterError
+    from at2_rag.text.tokens import resolve_token_counter
+    before = dict(os.environ)
+    try:
+        resolve_token_counter("gpt-4o")
+    except TokenCounterError as error:
+        print(error)
+    assert dict(os.environ) == before
+"""
+
+
+def test_offline_without_a_cache_names_the_ways_out(tmp_path: Path) -> None:
+    ran = run_python(OFFLINE, TIKTOKEN_CACHE_DIR=str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    for part in ("'o200k_base'", "TIKTOKEN_CACHE_DIR", "Hugging Face tokenizer", "callable"):
+        assert part in ran.stdout
+    assert len(ran.stdout.splitlines()) == 1
+
+
+@needs_vocabularies
+def test_the_folder_named_when_offline_works(tmp_path: Path) -> None:
+    told = run_python(OFFLINE, TIKTOKEN_CACHE_DIR=str(tmp_path)).stdout
+    folder = told.partition("TIKTOKEN_CACHE_DIR=")[2].partition(")")[0]
+    assert folder == str(openai_cache())
+    for name in ("gpt-4o", "gpt-4", "gpt-oss-20b"):
+        code = f"""
+            from at2_rag.text.tokens import resolve_token_counter
+            print(resolve_token_counter({name!r})("hello world"))
+        """
+        ran = run_python(code, TIKTOKEN_CACHE_DIR=folder)
+        assert (ran.returncode, ran.stdout) == (0, "2\n"), ran.stderr
+
+
+def test_offline_with_a_damaged_cache_is_the_same_error(tmp_path: Path) -> None:
+    url = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
+    (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(b"cut off")
+    ran = run_python(OFFLINE, TIKTOKEN_CACHE_DIR=str(tmp_path))
+    assert "TIKTOKEN_CACHE_DIR" in ran.stdout
+
+
+def test_the_module_loads_no_tokenizer_library() -> None:
+    ran = run_python(
+        """
+        import sys
+        import at2_rag.selection.select, at2_rag.text.tokens
+        print(sorted({"tiktoken", "transformers", "tokenizers", "torch"} & set(sys.modules)))
+        """
+    )
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+# --- tokenizers of transformers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("a", 1), ("hello, world.", 4), ("a b\n\nc", 3), ("a<|end|>b", 3), ("zzz", 1)],
+)
+def test_hugging_face_tokenizer_on_counts_done_by_hand(text: str, tokens: int) -> None:
+    assert resolve_token_counter(word_tokenizer())(text) == tokens
+
+
+def test_hugging_face_counts_equal_its_own_encode_without_special_tokens() -> None:
+    tokenizer = word_tokenizer()
+    counter = resolve_token_counter(tokenizer)
+    for text in TEXTS:
+        assert counter(text) == len(tokenizer.encode(text, add_special_tokens=False))
+    assert counter(LONE) == len(tokenizer.encode("a\ufffdb\ufffd", add_special_tokens=False))
+
+
+def test_tokens_added_around_a_prompt_are_not_counted() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = word_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert isinstance(end, int)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A <|end|>", special_tokens=[("<|end|>", end)]
+    )
+    assert len(tokenizer.encode("a b")) == 4
+    assert resolve_token_counter(tokenizer)("a b") == 2
+
+
+def test_truncation_and_padding_of_the_callers_tokenizer_play_no_part_and_stay() -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    tokenizer.backend_tokenizer.enable_padding(length=7)
+    assert resolve_token_counter(tokenizer)("a b c a b") == 5
+    truncation, padding = (
+        tokenizer.backend_tokenizer.truncation,
+        tokenizer.backend_tokenizer.padding,
+    )
+    assert truncation and truncation["max_length"] == 2
+    assert padding and padding["length"] == 7
+
+
+def test_counting_in_threads_while_the_tokenizer_is_used_with_truncation() -> None:
+    tokenizer = word_tokenizer()
+    counter = resolve_token_counter(tokenizer)
+    text = "a b c " * 50
+
+    def work(i: int) -> int:
+        if i % 2:
+            return len(tokenizer(text, truncation=True, max_length=3)["input_ids"])
+        return counter(text)
+
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(work, range(400)))
+    assert set(counts[::2]) == {150}
+
+
+def test_tokenizer_without_a_fast_backend() -> None:
+    from transformers import PreTrainedTokenizer
+
+    class Letters(PreTrainedTokenizer):
+        """One token a letter, written in Python."""
+
+        vocab_size = 0x110000
+
+        def get_vocab(self) -> dict[str, int]:
+            return {}
+
+        def _tokenize(self, text: str, **_: Any) -> list[str]:
+            return list(text)
+
+        def _convert_token_to_id(self, token: str) -> int:
+            return ord(token)
+
+    counter = resolve_token_counter(Letters())  # type: ignore[no-untyped-call]
+    assert counter("hello") == 5
+    assert counter("\ud800!") == 2
+
+
+# --- callables -------------------------------------------------------------------------------
+
+
+def test_callable_is_used_as_it_is() -> None:
+    assert resolve_token_counter(len)("four") == 4
+
+
+def test_numpy_integers_from_a_callable_become_plain_ones() -> None:
+    def words(text: str) -> Any:
+        return np.int64(len(text.split()))
+
+    tokens = resolve_token_counter(words)("a b c")
+    assert (tokens, type(tokens)) == (3, int)
+
+
+@pytest.mark.parametrize("answer", [-1, 2.0, None, True, "3", [1, 2]])
+def test_unusable_answers_of_a_callable_are_shown(answer: Any) -> None:
+    counter = resolve_token_counter(lambda _: answer)
+    with pytest.raises(TokenCounterError) as caught:
+        counter("abc")
+    assert f"returned {answer!r} for a text of 3 characters" in str(caught.value)
+
+
+def test_callable_never_sees_a_lone_surrogate() -> None:
+    seen: list[str] = []
+    resolve_token_counter(lambda text: seen.append(text) or 0)(LONE)  # type: ignore[func-returns-value]
+    assert seen == ["a\ufffdb\ufffd"]
+
+
+@pytest.mark.parametrize("spec", [None, 5, ["gpt-4o"]])
+def test_other_objects_are_refused(spec: Any) -> None:
+    with pytest.raises(TokenCounterError, match=type(spec).__name__):
+        resolve_token_counter(spec)
+
+
+def test_replace_surrogates_joins_pairs_and_replaces_lone_surrogates() -> None:
+    assert replace_surrogates("\ud83d\ude00") == "\U0001f600"
+    assert replace_surrogates("\ude00\ud83d") == "\ufffd\ufffd"
+    text = "plain \U0001f600 \x00"
+    assert replace_surrogates(text) is text

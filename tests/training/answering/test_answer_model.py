@@ -1,0 +1,269 @@
+"""Likelihoods of answers against the stock model and a brute-force forward under a mask."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal, localcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.prompt.layout import AnswerLayout
+from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
+from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.answering.logit_probabilities import (
+    log_probability,
+    logit_probability,
+    token_logit_probabilities,
+)
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+CHUNKS = (
+    Chunk("Jane Austen wrote Emma in 1815.", title="Emma"),
+    Chunk("The river flows to the sea."),
+    Chunk("The bridge was opened in 1932 and spans the harbour."),
+)
+QUERY, ANSWER = "who wrote the novel Emma?", "Jane Austen, in 1815"
+
+
+def answer_model(family: str = "llama", *, chat_template: bool = True) -> AnswerModel:
+    return AnswerModel(tiny_model(family), tiny_tokenizer(chat_template))
+
+
+def joint(model: AnswerModel, query: str, chunks: Any, answer: str) -> AnswerLayout:
+    return model.prompts.answer(model.prompts.joint(query, chunks), answer)
+
+
+def log_softmax_of(model: Any, layout: AnswerLayout, logits: Tensor) -> Tensor:
+    """Return the answer tokens' log-probabilities from logits [N, V] of the whole prompt."""
+    tokens = torch.tensor(layout.answer_ids)
+    return logits[-len(tokens) - 1 : -1].double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+
+
+def brute_force(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
+    """Return the answer tokens' log-probabilities with some sources hidden."""
+    logits = brute_force_logits(family, layout, kept)
+    return log_softmax_of(tiny_model(family), layout, logits)
+
+
+def brute_force_logits(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
+    """Read one long sequence whose mask keeps sources apart and hides those left out, [N, V]."""
+    model = tiny_model(family, attn_implementation="eager")
+    prompt = layout.prompt
+    prefix, longest = len(prompt.prefix_ids), max(map(len, prompt.source_ids))
+    owner, positions = [-1] * prefix, list(range(prefix))
+    for index, ids in enumerate(prompt.source_ids):
+        owner += [index] * len(ids)
+        positions += range(prefix, prefix + len(ids))
+    owner += [-2] * len(layout.query_ids)
+    positions += range(prefix + longest, prefix + longest + len(layout.query_ids))
+    owners = torch.tensor(owner)
+    hidden = torch.tensor([*[not keep for keep in kept], False, False])[owners]  # -1, -2: the last
+    allowed = (owners[:, None] == owners) | (owners == -1) | (owners[:, None] == -2)
+    allowed &= ~(hidden[None, :] & (owners[:, None] == -2))
+    allowed &= torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
+    mask = torch.zeros(1, 1, *allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    with torch.inference_mode():
+        logits: Tensor = model(
+            torch.tensor([layout.input_ids]),
+            attention_mask=mask,
+            position_ids=torch.tensor([positions]),
+            use_cache=False,
+        ).logits[0]
+    return logits
+
+
+@pytest.mark.parametrize("chat_template", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi3", "gpt_oss"])
+def test_reading_in_full_is_the_stock_models(family: str, chat_template: bool) -> None:
+    """Prompts of many lengths, batched and padded, against one call of the model each."""
+    model = answer_model(family, chat_template=chat_template)
+    layouts = [
+        joint(model, QUERY, CHUNKS[:count], answer)
+        for count, answer in ((3, ANSWER), (0, "no"), (1, "Emma " * 9), (2, ANSWER))
+    ]
+    stock = tiny_model(family)
+    for layout, found in zip(layouts, model.read(layouts), strict=True):
+        with torch.inference_mode():
+            logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0]
+        expected = log_softmax_of(stock, layout, logits)
+        assert torch.nn.functional.logsigmoid(found.double()).allclose(expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
+def test_masked_states_equal_brute_force(family: str) -> None:
+    model = answer_model(family)
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
+    masks = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
+    found = model.read_masked(layout, masks)
+    assert found.shape == (4, len(layout.answer_ids))
+    for mask, row in zip(masks, found, strict=True):
+        expected = brute_force(family, layout, mask.tolist())
+        assert torch.nn.functional.logsigmoid(row.double()).allclose(expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
+def test_the_questions_own_tokens_equal_brute_force(family: str) -> None:
+    model = answer_model(family)
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
+    first, last = layout.prompt.target_span
+    masks = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0]]).bool()
+    found = model.read_masked(layout, masks, question=True)
+    assert found.shape == (3, last - first + len(layout.answer_ids))
+    assert found[:, last - first :].allclose(model.read_masked(layout, masks), atol=1e-4)
+    tokens = torch.tensor(layout.input_ids)[first:last]
+    for mask, row in zip(masks, found, strict=True):
+        logits = brute_force_logits(family, layout, mask.tolist())[first - 1 : last - 1].double()
+        expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        assert torch.nn.functional.logsigmoid(row[: last - first].double()).allclose(
+            expected, atol=1e-5
+        )
+
+
+def test_many_masks_in_many_passes_equal_one_by_one() -> None:
+    model = answer_model()
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), "word " * 30)
+    masks = torch.rand(150, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    alone = torch.cat([model.read_masked(layout, mask[None]) for mask in masks[::10]])
+    assert model.read_masked(layout, masks)[::10].allclose(alone, atol=1e-4)
+
+
+def test_states_that_are_there_are_used_as_they_are() -> None:
+    model = answer_model()
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
+    masks = torch.tensor([[True, False, True]])
+    states = model.encode(layout.prompt.source_ids)
+    fresh = model.read_masked(layout, masks)
+    assert torch.equal(model.read_masked(layout, masks, states=states), fresh)
+    changed = {ids: ChunkState(state.keys, 2 * state.values) for ids, state in states.items()}
+    assert not torch.allclose(model.read_masked(layout, masks, states=changed), fresh)
+
+
+def test_the_lower_layers_of_a_full_state_are_a_cut_models_state() -> None:
+    model = answer_model()
+    layout = model.prompts.independent(QUERY, CHUNKS)
+    cut = ScoringModel(tiny_model(), tiny_tokenizer(), depth=2)
+    expected = encode_sources(cut, encode_prefix(cut), layout.source_ids)
+    for ids, state in model.encode(layout.source_ids).items():
+        assert len(state.values) == len(state.keys) == 3
+        lower = state.first_layers(2)
+        assert torch.equal(lower.keys, expected[ids].keys)
+        assert torch.equal(lower.values, expected[ids].values)
+
+
+def test_families_that_can_not_be_read_independently_are_refused() -> None:
+    model = answer_model("gemma2")
+    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
+    with pytest.raises(UnsupportedModelError, match="gemma2"):
+        model.read_masked(layout, torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_generation_is_greedy_whatever_shares_the_batch() -> None:
+    model, stock, tokenizer = answer_model(), tiny_model(), tiny_tokenizer()
+    prompts = [model.prompts.joint(QUERY, CHUNKS[:count]) for count in (3, 0, 1, 2)]
+    answers = model.generate(prompts, max_new_tokens=6)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = [*prompt.input_ids, *model.prompts.bridge_ids]
+        new: list[int] = []
+        while len(new) < 6 and tokenizer.eos_token_id not in new:
+            with torch.inference_mode():
+                new.append(int(stock(torch.tensor([ids + new])).logits[0, -1].argmax()))
+        assert answer == str(tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def test_answers_do_not_depend_on_how_many_threads_generate() -> None:
+    model = answer_model()
+    # 30 prompts of some 160 tokens are two batches.
+    prompts = [model.prompts.joint(f"{QUERY} {number}", CHUNKS * 4) for number in range(30)]
+    alone = model.generate(prompts, max_new_tokens=6)
+    with ThreadPoolExecutor(3) as workers:
+        assert model.generate(prompts, max_new_tokens=6, workers=workers) == alone
+
+
+def test_too_long_names_both_numbers() -> None:
+    model = answer_model()
+    long = [Chunk("river " * 1500)]
+    prompt = model.prompts.joint(QUERY, CHUNKS)
+    with pytest.raises(PromptTooLongError, match=r"need \d+ tokens.*takes 2048"):
+        model.prompts.answer(prompt, "word " * 2000)
+    many = [Chunk("Jane Austen wrote Emma. " * 40) for _ in range(2)]
+    fits = model.prompts.joint(QUERY, many)
+    with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the model takes 2048"):
+        model.generate([fits], max_new_tokens=2048)
+    with pytest.raises(PromptTooLongError):
+        model.prompts.joint(QUERY, long * 2)
+
+
+@pytest.mark.parametrize("answer", ["", " \n", None, 5])
+def test_a_blank_answer_is_refused(answer: Any) -> None:
+    model = answer_model()
+    with pytest.raises(InputError, match="answer is blank"):
+        model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
+
+
+@pytest.mark.parametrize("chat_template", [True, False])
+@pytest.mark.parametrize(
+    "answer",
+    ["Emma", " Jane\n Austen ", "北京 🙂 Größe", "a <|im_end|> b", "x\ud83d\ude42y\ud800z"],
+)
+def test_spans_are_the_answers_characters(answer: str, chat_template: bool) -> None:
+    model = answer_model(chat_template=chat_template)
+    layout = model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
+    assert len(layout.spans) == len(layout.answer_ids)
+    covered = {place for start, end in layout.spans for place in range(start, end)}
+    assert covered == set(range(len(answer)))
+    assert [start for start, _ in layout.spans] == sorted(start for start, _ in layout.spans)
+    special = set(tiny_tokenizer().all_special_ids)
+    assert special.isdisjoint(layout.answer_ids)
+
+
+def test_logit_probabilities_by_hand() -> None:
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
+    found = token_logit_probabilities(probabilities.log(), torch.tensor([0, 1]))
+    assert found.tolist() == pytest.approx([0.0, math.log(0.8 / 0.2)], abs=1e-6)
+    whole = 0.5 * 0.8
+    assert float(log_probability(found)) == pytest.approx(math.log(whole), abs=1e-6)
+    assert float(logit_probability(found)) == pytest.approx(math.log(whole / (1 - whole)), abs=1e-6)
+
+
+def test_logit_probabilities_near_nought_and_one_stay_finite() -> None:
+    logits = torch.tensor([[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]])
+    sure, hopeless = token_logit_probabilities(logits, torch.tensor([0, 0]))
+    assert float(sure) == pytest.approx(200 - math.log(2), abs=1e-3)
+    assert float(hopeless) == pytest.approx(-200 - math.log(2), abs=1e-3)
+    assert float(logit_probability(sure[None])) == pytest.approx(float(sure), abs=1e-3)
+    assert float(logit_probability(hopeless[None])) == pytest.approx(float(hopeless), abs=1e-3)
+    both = torch.tensor([40.0, 41.0])
+    expected = -math.log(math.exp(-40) + math.exp(-41))
+    assert float(logit_probability(both)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_callers_model_is_left_alone() -> None:
+    stock = tiny_model()
+    before = {name: tensor.clone() for name, tensor in stock.state_dict().items()}
+    implementation = stock.config._attn_implementation
+    model = AnswerModel(stock, tiny_tokenizer())
+    model.read([joint(model, QUERY, CHUNKS, ANSWER)])
+    assert stock.config._attn_implementation == implementation
+    assert all(torch.equal(before[name], tensor) for name, tensor in stock.state_dict().items())
+    shared = {tensor.data_ptr() for tensor in stock.parameters()}
+    assert {tensor.data_ptr() for tensor in model._view.parameters()} == shared
+
+
+@pytest.mark.parametrize(
+    "logits", [[800.0], [760.0, 770.0], [45.0, 46.5, 60.0], [47.0], [30.0, 900.0], [-800.0, 5.0]]
+)
+def test_answers_next_to_certain_have_finite_logit_probabilities(logits: list[float]) -> None:
+    with localcontext() as context:
+        context.prec = 900
+        sure = [1 / (1 + Decimal(-logit).exp()) for logit in logits]
+        whole = Decimal(math.prod(sure))
+        expected = float((whole / (1 - whole)).ln())
+    found = logit_probability(torch.tensor([logits]))
+    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([expected], rel=1e-9)

@@ -1,0 +1,122 @@
+"""Examples with and without their evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.collection.twins import LENGTH_TOLERANCE, TwinMaker, Twins
+
+
+def words(number: int, name: str) -> str:
+    return " ".join(f"{name}{place}" for place in range(number))
+
+
+def make_example(id: str, lengths: str, *, gold: str, source: str = "novels") -> Example:
+    """Make an example; lengths are in tens of words, one digit a chunk."""
+    return Example(
+        id=id,
+        source=source,
+        query=f"What is {id}?",
+        chunks=tuple(
+            Chunk(words(10 * int(length), f"{source}{id}x{place}y"))
+            for place, length in enumerate(lengths)
+        ),
+        labels=tuple(mark == "g" for mark in gold),
+        answers=("Jane Austen",),
+        gold_sentences=((),) * len(lengths),
+    )
+
+
+EXAMPLES = [make_example(f"q{number}", "1234512345", gold="-g--g-----") for number in range(6)]
+
+
+def made(example: Example, examples: list[Example], seed: int = 0) -> Twins:
+    twins = TwinMaker(examples).twins(example, seed=seed)
+    assert twins is not None
+    return twins
+
+
+def changed(example: Example, twin: Example) -> list[int]:
+    pairs = zip(example.chunks, twin.chunks, strict=True)
+    return [place for place, (one, other) in enumerate(pairs) if one is not other]
+
+
+def test_twins_differ_from_the_example_in_as_many_chunks_of_equal_length() -> None:
+    example = EXAMPLES[2]
+    twins = made(example, EXAMPLES)
+    assert changed(example, twins.unanswerable) == [1, 4]
+    exchanged = changed(example, twins.answerable)
+    assert len(exchanged) == 2 and not {1, 4} & set(exchanged)
+    for twin in (twins.answerable, twins.unanswerable):
+        for one, other in zip(example.chunks, twin.chunks, strict=True):
+            length = len(one.text.split())
+            assert abs(len(other.text.split()) - length) <= LENGTH_TOLERANCE * length
+        assert len({chunk.text for chunk in twin.chunks}) == len(twin.chunks)
+    assert twins.answerable.labels == example.labels
+    assert not any(twins.unanswerable.labels) and twins.unanswerable.unanswerable
+    assert twins.answerable.query == twins.unanswerable.query == example.query
+
+
+def test_replacements_are_of_the_source_and_hold_no_answer() -> None:
+    strangers = [make_example(f"s{n}", "1234512345", gold="g---------", source="x") for n in "ab"]
+    telling = make_example("t", "1234512345", gold="g---------")
+    telling = dataclasses.replace(
+        telling,
+        chunks=tuple(
+            Chunk(f"{chunk.text} {'the Jane Austen' * (place % 2)}")
+            for place, chunk in enumerate(telling.chunks)
+        ),
+    )
+    example = EXAMPLES[0]
+    answers = findable_answers(example.answers)
+    seen = set()
+    for seed in range(60):
+        twins = made(example, [*EXAMPLES, *strangers, telling], seed)
+        for twin in (twins.answerable, twins.unanswerable):
+            for place in changed(example, twin):
+                text = twin.chunks[place].text
+                assert text.startswith("novels") and not contains_answer(normalise(text), answers)
+                seen.add(text)
+    assert any(text.startswith("novelst") for text in seen)
+
+
+def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
+    own = EXAMPLES[0]
+    double = dataclasses.replace(
+        own,
+        id="double",
+        chunks=tuple(Chunk(chunk.text.upper(), title="Another") for chunk in own.gold),
+        labels=(False, False),
+    )
+    assert TwinMaker([own, double]).twins(own, seed=0) is None
+
+
+def test_an_example_whose_other_chunks_hold_the_answer_has_no_twins() -> None:
+    own = EXAMPLES[0]
+    for text in ("jane AUSTEN, it is said", own.gold[0].text.upper()):
+        chunks = (Chunk(text, "Another"), *own.chunks[1:])
+        telling = dataclasses.replace(own, chunks=chunks)
+        assert TwinMaker(EXAMPLES).twins(telling, seed=0) is None
+
+
+def test_twins_depend_on_seed_and_example_alone() -> None:
+    example = EXAMPLES[1]
+    assert made(example, EXAMPLES) == made(example, EXAMPLES)
+    one, *others = (made(example, EXAMPLES, seed) for seed in range(8))
+    assert any(other != one for other in others)
+
+
+@pytest.mark.parametrize("gold", ["----------", "gggggg----"])
+def test_without_gold_or_with_little_else_there_are_no_twins(gold: str) -> None:
+    example = make_example("few", "1234512345", gold=gold)
+    assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None
+
+
+def test_where_no_chunk_is_as_long_there_are_no_twins() -> None:
+    example = make_example("long", "1294512345", gold="--g-------")
+    assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None

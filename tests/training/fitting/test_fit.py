@@ -1,0 +1,242 @@
+"""The fit against planted weights and against an objective written down a second time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from at2_rag.errors import InputError
+from at2_rag.training.fitting.fit import LinearFit, fit_listwise
+from at2_rag.training.fitting.losses import ListwiseData
+
+
+def make_data(
+    samples: int = 300,
+    features: int = 20,
+    *,
+    seed: int = 0,
+    planted: np.ndarray[Any, Any] | None = None,
+) -> ListwiseData:
+    """Samples of 3 to 12 chunks; gold is drawn by the softmax over the planted scores."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(3, 13, samples)
+    matrix = (rng.normal(size=(counts.sum(), features)) * 2 + 1).astype(np.float32)
+    labels = np.zeros(counts.sum(), dtype=bool)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    for start, count in zip(starts, counts, strict=True):
+        scores = matrix[start : start + count] @ planted if planted is not None else np.zeros(count)
+        shares = np.exp(scores - scores.max())
+        gold = rng.choice(count, size=int(rng.integers(1, 3)), replace=False, p=_spread(shares))
+        labels[start + gold] = True
+    return ListwiseData(matrix, labels, counts, rng.uniform(0.5, 2.0, samples))
+
+
+def _spread(shares: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    shares = np.maximum(shares / shares.sum(), 1e-6)
+    return np.asarray(shares / shares.sum())
+
+
+def penalised_loss(data: ListwiseData, ridge: float) -> Callable[[Any], float]:
+    """The documented objective over standardised weights, in plain float64 arithmetic."""
+    features = data.features.astype(np.float64)
+    mean, deviation = features.mean(0), features.std(0)
+    matrix = (features - mean) / np.where(deviation > 1e-6, deviation, np.inf)
+
+    def objective(vector: Any) -> float:
+        total, start = 0.0, 0
+        for count, weight in zip(data.counts, data.weights, strict=True):
+            rows = slice(start, start + int(count))
+            scores, gold = matrix[rows] @ vector, data.labels[rows]
+            log_total = math.log(sum(math.exp(score) for score in scores))
+            total += weight * float(np.mean([log_total - score for score in scores[gold]]))
+            start += int(count)
+        return total / float(data.weights.sum()) + ridge / 2 * float(vector @ vector)
+
+    return objective
+
+
+def standardised(fit: LinearFit, data: ListwiseData) -> np.ndarray[Any, Any]:
+    return np.asarray(fit.weight * data.features.std(0, dtype=np.float64))
+
+
+def scores_of(fit: LinearFit, data: ListwiseData) -> np.ndarray[Any, Any]:
+    return np.asarray(data.features.astype(np.float64) @ fit.weight + fit.bias)
+
+
+# --- what is found ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_planted_weights_are_recovered(seed: int) -> None:
+    planted = np.random.default_rng(100 + seed).normal(size=20) / 2
+    fit = fit_listwise(make_data(1200, seed=seed, planted=planted), ridge=1e-3)
+    cosine = fit.weight @ planted / np.linalg.norm(fit.weight) / np.linalg.norm(planted)
+    assert cosine > 0.95
+    noise = fit_listwise(make_data(1200, seed=seed), ridge=1e-3)
+    against = noise.weight @ planted / np.linalg.norm(noise.weight) / np.linalg.norm(planted)
+    assert abs(against) < 0.7
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-1])
+def test_it_ends_where_the_gradient_of_the_objective_is_zero(ridge: float) -> None:
+    data = make_data(120, 6, planted=np.array([1.0, -1.0, 0.5, 0.0, 0.0, 0.2]))
+    found = standardised(fit_listwise(data, ridge=ridge), data)
+    objective = penalised_loss(data, ridge)
+    step = 1e-4
+    for axis in np.eye(6):
+        slope = (objective(found + step * axis) - objective(found - step * axis)) / (2 * step)
+        assert abs(slope) < 2e-4
+    away = objective(found + 0.05)
+    assert objective(found) < away
+    start = np.zeros(6)
+    slopes = [(objective(step * axis) - objective(-step * axis)) / (2 * step) for axis in np.eye(6)]
+    assert max(map(abs, slopes)) > 0.1 and objective(found) < objective(start)
+
+
+def test_another_minimiser_finds_no_better_weights() -> None:
+    data = make_data(80, 4, planted=np.array([1.0, -0.5, 0.0, 0.3]))
+    objective = penalised_loss(data, 1e-2)
+    fit = fit_listwise(data, ridge=1e-2)
+    other = minimize(objective, np.zeros(4), method="Nelder-Mead", options={"xatol": 1e-6})
+    assert objective(standardised(fit, data)) <= other.fun + 1e-6
+    assert standardised(fit, data) == pytest.approx(other.x, abs=5e-3)
+
+
+def test_the_reported_loss_is_without_the_penalty() -> None:
+    data = make_data(60, 5, planted=np.ones(5))
+    fit = fit_listwise(data, ridge=0.1)
+    found = standardised(fit, data)
+    assert fit.loss == pytest.approx(penalised_loss(data, 0.0)(found), abs=1e-5)
+    chance = np.log(data.counts) @ data.weights / data.weights.sum()
+    assert fit.loss < chance
+
+
+# --- standardisation -------------------------------------------------------------------------
+
+
+def test_standardisation_is_folded_in() -> None:
+    data = make_data(planted=np.linspace(-1, 1, 20))
+    scale, shift = np.geomspace(0.01, 100, 20), np.linspace(-5, 5, 20)
+    moved = ListwiseData(
+        (data.features * scale + shift).astype(np.float32), data.labels, data.counts, data.weights
+    )
+    plain, other = fit_listwise(data, ridge=1e-2), fit_listwise(moved, ridge=1e-2)
+    assert scores_of(other, moved) == pytest.approx(scores_of(plain, data), abs=5e-3)
+    assert other.weight * scale == pytest.approx(plain.weight, abs=1e-3)
+
+
+def test_the_mean_score_is_zero() -> None:
+    data = make_data(planted=np.linspace(-1, 1, 20))
+    assert scores_of(fit_listwise(data, ridge=1e-2), data).mean() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "jitter"), [(0.0, 0.0), (7.25, 0.0), (-50.0, 0.0), (1e4, 0.0), (0.0, 1e-8)]
+)
+def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float) -> None:
+    data = make_data(planted=np.linspace(-1, 1, 20))
+    before = fit_listwise(data, ridge=1e-2)
+    noise = np.where(data.labels, jitter, -jitter)[:, None]
+    column = (value + noise).astype(np.float32)
+    wider = ListwiseData(np.hstack([data.features, column]), data.labels, data.counts, data.weights)
+    fit = fit_listwise(wider, ridge=1e-2)
+    assert fit.weight[-1] == 0.0
+    assert fit.weight[:-1] == pytest.approx(before.weight, abs=1e-4)
+    assert np.isfinite(fit.bias)
+
+
+# --- weights of samples ----------------------------------------------------------------------
+
+
+def test_a_sample_of_weight_three_counts_as_three_samples() -> None:
+    data = make_data(50, 4, planted=np.ones(4))
+    factors = np.where(np.arange(50) % 5 == 0, 3, 1)
+    heavy = ListwiseData(data.features, data.labels, data.counts, factors.astype(np.float64))
+    places = np.split(np.arange(len(data.labels)), np.cumsum(data.counts)[:-1])
+    repeated = [place for place, factor in zip(places, factors, strict=True) for _ in range(factor)]
+    chosen = np.concatenate(repeated)
+    thrice = ListwiseData(
+        data.features[chosen],
+        data.labels[chosen],
+        np.array([len(place) for place in repeated]),
+        np.ones(len(repeated)),
+    )
+    one, other = penalised_loss(heavy, 0.0), penalised_loss(thrice, 0.0)
+    assert fit_listwise(heavy, ridge=0.0).loss == pytest.approx(
+        fit_listwise(thrice, ridge=0.0).loss, abs=1e-5
+    )
+    assert one(np.zeros(4)) == pytest.approx(other(np.zeros(4)))
+
+
+def test_only_the_ratio_of_sample_weights_counts() -> None:
+    data = make_data(60, 5, planted=np.ones(5))
+    tenfold = ListwiseData(data.features, data.labels, data.counts, data.weights * 10)
+    one, other = fit_listwise(data, ridge=1e-2), fit_listwise(tenfold, ridge=1e-2)
+    assert other.weight == pytest.approx(one.weight, abs=1e-5)
+
+
+def test_more_ridge_means_smaller_weights() -> None:
+    data = make_data(planted=np.linspace(-1, 1, 20))
+    norms = [
+        np.linalg.norm(standardised(fit_listwise(data, ridge=r), data)) for r in (1e-4, 0.1, 10.0)
+    ]
+    assert norms[0] > norms[1] > norms[2] > 0
+
+
+def test_scores_far_apart_do_not_overflow() -> None:
+    data = make_data(60, 5, planted=np.ones(5))
+    huge = ListwiseData(data.features * 1e4, data.labels, data.counts, data.weights)
+    separable = ListwiseData(
+        np.where(data.labels, 1e3, -1e3)[:, None].astype(np.float32),
+        data.labels,
+        data.counts,
+        data.weights,
+    )
+    for difficult in (huge, separable):
+        fit = fit_listwise(difficult, ridge=1e-6)
+        assert np.isfinite(fit.weight).all() and np.isfinite(fit.loss)
+    assert fit.weight[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.0] * 9, "1 of 5 samples have no label above 0; leave them out"),
+        ([math.nan, 1.0], "labels hold NaN"),
+        ([math.inf, 0.0], "labels hold NaN, infinity"),
+        ([-1.0, 3.0], "values below 0"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(values: list[float], message: str) -> None:
+    data = make_data(5, 2)
+    labels = data.labels.astype(float)
+    own = slice(int(data.counts[0]), int(data.counts[:2].sum()))
+    labels[own] = (values * 13)[: own.stop - own.start]
+    with pytest.raises(InputError, match=message):
+        fit_listwise(dataclasses.replace(data, labels=labels), ridge=1e-2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_no_numbers_are_refused(value: float) -> None:
+    data = make_data(5, 2)
+    data.features[3, 1] = value
+    with pytest.raises(InputError, match="features hold NaN or infinity"):
+        fit_listwise(data, ridge=1e-2)
+
+
+def test_taking_samples_takes_their_rows() -> None:
+    data = make_data(6, 2)
+    chosen = np.array([False, True, False, False, True, True])
+    taken = data.take(chosen)
+    ends = np.cumsum(data.counts)
+    rows = [r for i in (1, 4, 5) for r in range(ends[i] - data.counts[i], ends[i])]
+    assert np.array_equal(taken.features, data.features[rows])
+    assert np.array_equal(taken.labels, data.labels[rows])
+    assert taken.counts.tolist() == data.counts[[1, 4, 5]].tolist()
+    assert taken.weights.tolist() == data.weights[[1, 4, 5]].tolist()
