@@ -5,7 +5,7 @@
     >>> result = pruner.prune("Who wrote Emma?", passages, top_k=3)
 
 Importing this package loads neither torch nor transformers; they come in with the first use of
-`AT2Pruner`, `AT2Attributor` or `StateStore`.
+`AT2Pruner`, `AT2Attributor` or `ChunkCache`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from at2_rag.attribution import AT2Attributor
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.head_weights import HeadWeights
-    from at2_rag.states.store import StateStore
+    from at2_rag.states.store import ChunkCache
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "HeadWeights",
     "PruneResult",
     "ScoredChunk",
-    "StateStore",
+    "ChunkCache",
     "__version__",
 ]
 
@@ -41,7 +41,7 @@ _LAZY = {
     "AT2Attributor": "at2_rag.attribution",
     "AT2Pruner": "at2_rag.pruner",
     "HeadWeights": "at2_rag.readout.head_weights",
-    "StateStore": "at2_rag.states.store",
+    "ChunkCache": "at2_rag.states.store",
 }
 
 

@@ -19,25 +19,25 @@ DEFAULT_MAX_OVERLAP = 0.9
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is given and scores aren't calibrated."""
 
-DEFAULT_TOLERANCE = 0.8
+DEFAULT_MAX_MISSED = 0.8
 """What calibrated scores are held against where no limit is given, see `select`."""
 
-UNSUPPORTED_BELOW = 0.5
+UNANSWERABLE_BELOW = 0.5
 """Probability that anything helps below which nothing seems to."""
 
-OnUnsupported: TypeAlias = Literal["flag", "keep_best", "keep_none"]
+IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
 """What is kept where no chunk seems to help: as ever, the best one, or nothing."""
 
 Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or units of their texts."""
 
 
-LIMITS = ("top_k", "max_tokens", "min_score", "keep_mass", "tolerance")
+LIMITS = ("top_k", "max_tokens", "min_score", "top_p", "max_missed")
 """Names of what bounds how much is kept; without any of them nothing says what matters enough."""
 
 OPTIONS = (
-    *("max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order", "unit"),
-    *("protect", "max_overlap", "on_unsupported", "prior", "follow_up"),
+    *("max_tokens", "min_score", "top_p", "max_missed", "skip_below_tokens", "order", "unit"),
+    *("protect", "max_overlap", "if_unanswerable", "prior", "multi_hop"),
 )
 """Names of what `AT2Pruner.prune` takes besides `top_k`, which adapters call `top_n`."""
 
@@ -63,16 +63,16 @@ def check_limits(
     top_k: int | None = None,
     max_tokens: int | None = None,
     min_score: float | None = None,
-    keep_mass: float | None = None,
-    tolerance: float | None = None,
-    min_tokens: int | None = None,
+    top_p: float | None = None,
+    max_missed: float | None = None,
+    skip_below_tokens: int | None = None,
     order: str = "score",
     unit: str = "chunk",
     protect: Protect | None = None,
     max_overlap: float | None = None,
-    on_unsupported: str = "flag",
+    if_unanswerable: str = "flag",
     prior: str | None = None,
-    follow_up: bool | None = None,
+    multi_hop: bool | None = None,
 ) -> None:
     """Check the arguments of a pruning before any model has run.
 
@@ -81,21 +81,21 @@ def check_limits(
     Raises:
         InputError: If no limit is given, or an argument is not of its kind.
     """
-    given = dict(zip(LIMITS, (top_k, max_tokens, min_score, keep_mass, tolerance), strict=True))
+    given = dict(zip(LIMITS, (top_k, max_tokens, min_score, top_p, max_missed), strict=True))
     if not has_limit(given):
         raise InputError(
-            "no limit was given; pass at least one of top_k, max_tokens, min_score, keep_mass, "
+            "no limit was given; pass at least one of top_k, max_tokens, min_score, top_p, "
             "or use calibrated head weights"
         )
-    counts = {"top_k": top_k, "max_tokens": max_tokens, "min_tokens": min_tokens}
+    counts = {"top_k": top_k, "max_tokens": max_tokens, "skip_below_tokens": skip_below_tokens}
     for name, count in counts.items():
         if count is not None and not (_is(count, Integral) and count >= 1):
             raise InputError(
                 f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"
             )
     _check_number("min_score", min_score, least=-math.inf, what="a finite number")
-    _check_number("tolerance", tolerance, least=0, what="a finite number of at least 0")
-    for name, share in (("keep_mass", keep_mass), ("max_overlap", max_overlap)):
+    _check_number("max_missed", max_missed, least=0, what="a finite number of at least 0")
+    for name, share in (("top_p", top_p), ("max_overlap", max_overlap)):
         if share is not None and not (_is(share, Real) and 0 < share <= 1):
             raise InputError(
                 f"{name} is {share!r}; pass a number above 0 and at most 1, "
@@ -105,12 +105,12 @@ def check_limits(
         pattern_of(protect)
     _check_choice("order", order, get_args(Order))
     _check_choice("unit", unit, get_args(Unit))
-    _check_choice("on_unsupported", on_unsupported, get_args(OnUnsupported))
+    _check_choice("if_unanswerable", if_unanswerable, get_args(IfUnanswerable))
     if prior is not None:
         _check_choice("prior", prior, get_args(Prior))
-    if not (follow_up is None or isinstance(follow_up, bool)):
+    if not (multi_hop is None or isinstance(multi_hop, bool)):
         raise InputError(
-            f"follow_up is {follow_up!r}; pass True or False, or None to leave it to a tolerance"
+            f"multi_hop is {multi_hop!r}; pass True or False, or None to leave it to a max_missed"
         )
 
 
@@ -143,10 +143,10 @@ class Limits:
     """How much is kept; see `AT2Pruner.prune`.
 
     Attributes:
-        calibrated: Whether scores will be: without a limit they are held against a tolerance of
-            `DEFAULT_TOLERANCE`.
+        calibrated: Whether scores will be: without a limit they are held against a max_missed of
+            `DEFAULT_MAX_MISSED`.
         prior_weights: What the head weights make of prior terms, by their kind.
-        follow_up_known: Whether they have follow-up weights.
+        multi_hop_known: Whether they have multi-hop weights.
 
     Raises:
         InputError: As `check_limits`; or if something was asked for that the head weights lack.
@@ -155,36 +155,36 @@ class Limits:
     top_k: int | None = None
     max_tokens: int | None = None
     min_score: float | None = None
-    keep_mass: float | None = None
-    tolerance: float | None = None
-    min_tokens: int | None = None
+    top_p: float | None = None
+    max_missed: float | None = None
+    skip_below_tokens: int | None = None
     order: Order = "score"
     unit: Unit = "chunk"
     protect: Protect | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
-    on_unsupported: OnUnsupported = "flag"
+    if_unanswerable: IfUnanswerable = "flag"
     prior: Prior | None = None
-    follow_up: bool | None = None
+    multi_hop: bool | None = None
     calibrated: bool = False
     prior_weights: Mapping[Prior, float] = field(default_factory=dict)
-    follow_up_known: bool = False
+    multi_hop_known: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and not has_limit(self.of_selection):
-            object.__setattr__(self, "tolerance", DEFAULT_TOLERANCE)
+            object.__setattr__(self, "max_missed", DEFAULT_MAX_MISSED)
         check_limits(
-            min_tokens=self.min_tokens,
+            skip_below_tokens=self.skip_below_tokens,
             unit=self.unit,
             protect=self.protect,
             max_overlap=self.max_overlap,
-            on_unsupported=self.on_unsupported,
+            if_unanswerable=self.if_unanswerable,
             prior=self.prior,
-            follow_up=self.follow_up,
+            multi_hop=self.multi_hop,
             **self.of_selection,
         )
         for name, needed in (
-            ("tolerance", self.tolerance is not None),
-            ("on_unsupported", self.on_unsupported in ("keep_best", "keep_none")),
+            ("max_missed", self.max_missed is not None),
+            ("if_unanswerable", self.if_unanswerable in ("keep_best", "keep_none")),
         ):
             if needed and not self.calibrated:
                 raise InputError(
@@ -198,10 +198,10 @@ class Limits:
                 f"out, or use weights that `at2-rag calibrate --prior {learned}` wrote from "
                 "examples whose chunks have a retrieval_score"
             )
-        if self.follow_up and not self.follow_up_known:
+        if self.multi_hop and not self.multi_hop_known:
             raise InputError(
-                "follow_up was asked for, but the head weights have no weights for it; leave it "
-                "out, or use weights that `at2-rag calibrate --follow-up` wrote"
+                "multi_hop was asked for, but the head weights have no weights for it; leave it "
+                "out, or use weights that `at2-rag calibrate --multi-hop` wrote"
             )
 
     @property
@@ -211,7 +211,7 @@ class Limits:
             "top_k": self.top_k,
             "max_tokens": self.max_tokens,
             "min_score": self.min_score,
-            "keep_mass": self.keep_mass,
-            "tolerance": self.tolerance,
+            "top_p": self.top_p,
+            "max_missed": self.max_missed,
             "order": self.order,
         }

@@ -19,7 +19,7 @@ from at2_rag.errors import InputError
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint, states_scope
 from at2_rag.model.hub import DEFAULT_MODEL, cache_dir, resolve_model
 from at2_rag.model.loading import load_model, torch_dtype_of
-from at2_rag.options import DEFAULT_MAX_OVERLAP, Limits, OnUnsupported, Order, Unit
+from at2_rag.options import DEFAULT_MAX_OVERLAP, IfUnanswerable, Limits, Order, Unit
 from at2_rag.pruning.request import PruneRequest
 from at2_rag.pruning.request_scoring import RequestScoring
 from at2_rag.pruning.scorer import SourceScorer
@@ -70,8 +70,8 @@ class AT2Pruner:
             around it; "" for nothing but the white space.
         on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
             in the result. Unusable arguments raise in either case.
-        chunk_states: Where states of chunks read independently are kept between calls: a
-            `StateStore`, or any other mutable mapping; None for nowhere.
+        chunk_cache: Where states of chunks read independently are kept between calls: a
+            `ChunkCache`, or any other mutable mapping; None for nowhere.
         fingerprint: The model's fingerprint, where it is known; computed if None.
 
     Raises:
@@ -91,7 +91,7 @@ class AT2Pruner:
         separator: str = DEFAULT_SEPARATOR,
         ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
-        chunk_states: ChunkStateStore | None = None,
+        chunk_cache: ChunkStateStore | None = None,
         fingerprint: str | None = None,
     ) -> None:
         if reading not in (None, "independent", "joint"):
@@ -101,7 +101,7 @@ class AT2Pruner:
         base = model.base_model
         layers, heads = layers_and_heads(base.config)
         uniform = isinstance(head_weights, str) and head_weights == UNIFORM
-        if fingerprint is None and (chunk_states is not None or not uniform):
+        if fingerprint is None and (chunk_cache is not None or not uniform):
             fingerprint = model_fingerprint(base, tokenizer)
         self.head_weights = resolve_head_weights(
             head_weights,
@@ -127,7 +127,7 @@ class AT2Pruner:
             tokenizer if token_counter is None else token_counter
         )
         scope = ""
-        if chunk_states is not None:
+        if chunk_cache is not None:
             scope = states_scope(
                 base,
                 fingerprint=fingerprint or "",
@@ -135,12 +135,12 @@ class AT2Pruner:
                 depth=self.scoring_model.depth,
             )
         self._scorer = SourceScorer(
-            self.scoring_model, self.head_weights, states=chunk_states, scope=scope
+            self.scoring_model, self.head_weights, states=chunk_cache, scope=scope
         )
         self._learned: dict[str, Any] = {
             "calibrated": self.calibrated,
             "prior_weights": self.head_weights.prior_weights,
-            "follow_up_known": self.head_weights.follow_up is not None,
+            "multi_hop_known": self.head_weights.multi_hop is not None,
         }
         self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
 
@@ -158,7 +158,7 @@ class AT2Pruner:
         separator: str = DEFAULT_SEPARATOR,
         ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
-        chunk_states: ChunkStateStore | None = None,
+        chunk_cache: ChunkStateStore | None = None,
     ) -> AT2Pruner:
         """Load a scoring model and its head weights.
 
@@ -175,7 +175,7 @@ class AT2Pruner:
             separator: As in the constructor, like all that follow.
             ellipsis: See there.
             on_error: See there.
-            chunk_states: See there.
+            chunk_cache: See there.
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
@@ -195,7 +195,7 @@ class AT2Pruner:
             separator=separator,
             ellipsis=ellipsis,
             on_error=on_error,
-            chunk_states=chunk_states,
+            chunk_cache=chunk_cache,
             fingerprint=cached_fingerprint(
                 folder,
                 cache_dir() / "fingerprints",
@@ -283,21 +283,21 @@ class AT2Pruner:
         top_k: int | None = None,
         max_tokens: int | None = None,
         min_score: float | None = None,
-        keep_mass: float | None = None,
-        tolerance: float | None = None,
-        min_tokens: int | None = None,
+        top_p: float | None = None,
+        max_missed: float | None = None,
+        skip_below_tokens: int | None = None,
         order: Order = "score",
         unit: Unit = "chunk",
         protect: Protect | None = None,
         max_overlap: float | None = DEFAULT_MAX_OVERLAP,
-        on_unsupported: OnUnsupported = "flag",
+        if_unanswerable: IfUnanswerable = "flag",
         prior: Prior | None = None,
-        follow_up: bool | None = None,
+        multi_hop: bool | None = None,
     ) -> PruneResult:
         """Keep the chunks that matter for the query.
 
         At least one limit has to be given, unless the head weights are calibrated: then
-        `tolerance` is the limit, at `limits.DEFAULT_TOLERANCE`.
+        `max_missed` is the limit, at `limits.DEFAULT_MAX_MISSED`.
 
         With `unit="sentence"` the limits choose among units of the chunks' texts: sentences,
         and tables, lists, blocks of code and headings with what they are over, which are kept whole
@@ -311,12 +311,13 @@ class AT2Pruner:
             top_k: Keep at most so many.
             max_tokens: Keep only what fits into so many tokens, titles and separators included.
             min_score: Keep only chunks with at least this probability (score, if not calibrated).
-            keep_mass: Keep the smallest set whose share reaches this, in (0, 1]: of the sum of all
+            top_p: Keep the smallest set whose share reaches this, in (0, 1]: of the sum of all
                 probabilities, or of the softmax over scores that aren't calibrated. That means
                 little where scores are "additive"; the result's notes say so.
-            tolerance: Keep the smallest set, at least one, such that no more than so many that
+            max_missed: Keep the smallest set, at least one, such that no more than so many that
                 matter are to be expected among the rest (the sum of their probabilities).
-            min_tokens: Keep a context of at most so many tokens as it is, if `max_tokens` allows.
+            skip_below_tokens: Keep a context of at most so many tokens as it is, unscored, if
+                `max_tokens` allows.
             order: "score" (best first) or "original"; what wasn't scored stays in its own order.
             unit: What the limits choose and count, "chunk" or "sentence".
             protect: What must be kept whatever the limits say: a regular expression over the
@@ -325,13 +326,13 @@ class AT2Pruner:
             max_overlap: Drop a chunk (or unit of eight words or more) of whose runs of three words
                 at least this share, in (0, 1], stands in others that are kept, unless a number, a
                 name or a negation is new in it, or its title. None to keep duplicates.
-            on_unsupported: What is kept where most likely no chunk holds the answer, see
-                `PruneResult.supported`: "flag" (what the limits say; a note tells), "keep_best"
+            if_unanswerable: What is kept where most likely no chunk holds the answer, see
+                `PruneResult.answerable`: "flag" (what the limits say; a note tells), "keep_best"
                 (one at most) or "keep_none", both besides what is protected and if calibrated.
             prior: Let the retriever weigh in, as the head weights learned to: by ranks of
                 `retrieval_score` ("score") or of the order ("order"), or by cosines ("cosine").
-            follow_up: Ask again beside the best chunk, for answers that take two; None for where
-                that alone doesn't meet a tolerance, see `RequestScoring`.
+            multi_hop: Ask again beside the best chunk, for answers that take two; None for where
+                that alone doesn't meet a max_missed, see `RequestScoring`.
 
         Raises:
             InputError: If no limit is given, or an argument isn't of its kind; as in `score`.
@@ -341,16 +342,16 @@ class AT2Pruner:
             top_k=top_k,
             max_tokens=max_tokens,
             min_score=min_score,
-            keep_mass=keep_mass,
-            tolerance=tolerance,
-            min_tokens=min_tokens,
+            top_p=top_p,
+            max_missed=max_missed,
+            skip_below_tokens=skip_below_tokens,
             order=order,
             unit=unit,
             protect=protect,
             max_overlap=max_overlap,
-            on_unsupported=on_unsupported,
+            if_unanswerable=if_unanswerable,
             prior=prior,
-            follow_up=follow_up,
+            multi_hop=multi_hop,
             **self._learned,
         )
         request = self._request(query, chunks, limits)

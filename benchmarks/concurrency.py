@@ -15,7 +15,7 @@ from report_files import MB, in_milliseconds, verdict
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 from at2_rag_evals.resident_memory import resident
 from at2_rag_evals.tables import Cell, Table
 
@@ -62,7 +62,7 @@ def time_callers(
         callers: Numbers of threads.
         calls: Calls for each number of threads.
     """
-    pruner = measured.pruner(DEFAULT, chunk_states=StateStore())
+    pruner = measured.pruner(DEFAULT, chunk_cache=ChunkCache())
     expected = [_scores(pruner, prompt) for prompt in prompts]
     return [_time_callers(pruner, prompts, expected, number, calls) for number in callers]
 
@@ -98,7 +98,7 @@ def longest_wait(measured: MeasuredModel, prompts: Sequence[Prompt], *, calls: i
 
     A task that only sleeps for a millisecond at a time runs beside them.
     """
-    pruner = measured.pruner(DEFAULT, chunk_states=StateStore())
+    pruner = measured.pruner(DEFAULT, chunk_cache=ChunkCache())
     for prompt in prompts:
         _scores(pruner, prompt)
 

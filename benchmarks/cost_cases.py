@@ -138,7 +138,7 @@ class CostCases:
 
     def _score(self, name: str) -> Case:
         store: dict[str, ChunkState] | None = {} if name in (READY, READY_TOGETHER) else None
-        pruner = self.measured.pruner(OURS[name], chunk_states=store)
+        pruner = self.measured.pruner(OURS[name], chunk_cache=store)
         return self._case(lambda q: pruner.score(q.prompt.query, q.prompt.chunks))
 
     def _attribution(self) -> Callable[[Question], object]:

@@ -13,7 +13,7 @@ from speed_cases import UNIT, forward_case, prune_case
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 
 COLD, WARM = "cold", "warm"
 
@@ -57,12 +57,12 @@ class DesignCases:
         chunks = {chunk.rendered: chunk for own in prompts for chunk in own.chunks}.values()
         for design in designs:
             for kind in (COLD, WARM):
-                store = StateStore(max_memory_bytes=2**40) if kind == WARM else None
+                store = ChunkCache(max_memory_bytes=2**40) if kind == WARM else None
                 pruner = AT2Pruner(
                     model=measured.model,
                     tokenizer=measured.tokenizer,
                     head_weights=stand_in_weights(design, heads=heads),
-                    chunk_states=store,
+                    chunk_cache=store,
                     fingerprint=measured.fingerprint,
                 )
                 if store is not None:

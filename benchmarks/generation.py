@@ -18,7 +18,7 @@ from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.tables import Cell, Table
 
@@ -63,8 +63,8 @@ def time_generation(
     found = []
     for size in SIZES:
         asked = list(_of_size(prompts, size))
-        store = StateStore(max_memory_bytes=2**40)
-        warm = measured.pruner(DEFAULT, chunk_states=store)
+        store = ChunkCache(max_memory_bytes=2**40)
+        warm = measured.pruner(DEFAULT, chunk_cache=store)
         for prompt in asked:
             warm.index(prompt.chunks)
         pruners = {FULL: None, COLD: measured.pruner(DEFAULT), WARM: warm}

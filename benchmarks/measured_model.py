@@ -59,13 +59,13 @@ class MeasuredModel:
     tokenizer: Any
     fingerprint: str
 
-    def pruner(self, readout: str, *, chunk_states: ChunkStateStore | None = None) -> AT2Pruner:
+    def pruner(self, readout: str, *, chunk_cache: ChunkStateStore | None = None) -> AT2Pruner:
         """Return a pruner with the head weights of this name."""
         return AT2Pruner(
             model=self.model,
             tokenizer=self.tokenizer,
             head_weights=self.head_weights(readout)[1],
-            chunk_states=chunk_states,
+            chunk_cache=chunk_cache,
             fingerprint=self.fingerprint,
         )
 

@@ -27,7 +27,7 @@ from speed_prompts import Prompt
 from at2_rag.errors import AT2Error
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import encode_prefix
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.commands.record import peak_memory_mb
 from at2_rag_evals.resident_memory import (
@@ -165,8 +165,8 @@ def peak_of_call(
 
 
 def _measure_here(subject: Subject, readout: str, prompt: Prompt, *, kept: bool) -> PeakMemory:
-    store = StateStore(max_memory_bytes=2**40) if kept else None
-    pruner = load_touched(subject).pruner(readout, chunk_states=store)
+    store = ChunkCache(max_memory_bytes=2**40) if kept else None
+    pruner = load_touched(subject).pruner(readout, chunk_cache=store)
     pruner.prune(WARM_UP.query, WARM_UP.chunks, top_k=1)
     found = peak_of_call(lambda: pruner.prune(prompt.query, prompt.chunks, top_k=3))
     sources, states = _states(pruner, readout, prompt)

@@ -14,7 +14,7 @@ from measured_model import DEFAULT, MeasuredModel
 from report_files import in_milliseconds, verdict
 from speed_prompts import Prompt, PromptSet
 
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 from at2_rag_evals.tables import Cell, Table
 
 FIT_FROM = 50
@@ -54,8 +54,8 @@ def time_sizes(
         seed: Of the orders.
     """
     asked = {size: prompts.of_size(size) for size in sorted(set(sizes))}
-    store = StateStore(max_memory_bytes=2**40)
-    cold, warm = (measured.pruner(DEFAULT, chunk_states=own) for own in (None, store))
+    store = ChunkCache(max_memory_bytes=2**40)
+    cold, warm = (measured.pruner(DEFAULT, chunk_cache=own) for own in (None, store))
     warm.index(asked[max(asked)].chunks)  # the smaller ones have some of the same
     tokens = {}
     for size, prompt in asked.items():

@@ -19,7 +19,7 @@ from measured_model import (
 from speed_prompts import Prompt
 
 from at2_rag.pruner import AT2Pruner
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 
 UNIT = "unit"
 QUESTION = ("question",)
@@ -94,10 +94,10 @@ def speed_cases(
     for name, readout in READOUTS_OF_CASES.items():
         store = None
         if name.startswith("warm"):
-            store = StateStore()
+            store = ChunkCache()
         elif name.startswith("from disk"):
-            store = StateStore(folder / readout, max_memory_bytes=0)
-        cases[name] = prune_case(measured.pruner(readout, chunk_states=store), prompts)
+            store = ChunkCache(folder / readout, max_memory_bytes=0)
+        cases[name] = prune_case(measured.pruner(readout, chunk_cache=store), prompts)
     return {UNIT: forward_case(measured, prompts), **cases}
 
 

@@ -73,7 +73,7 @@ def test_no_chunks(pruner: AT2Pruner) -> None:
 
 @READINGS
 def test_one_chunk(pruner: AT2Pruner) -> None:
-    [only] = pruner.prune(QUERY, ["Emma"], keep_mass=0.5).kept
+    [only] = pruner.prune(QUERY, ["Emma"], top_p=0.5).kept
     assert only.text == "Emma"
 
 
@@ -134,7 +134,7 @@ def test_odd_text_in_chunks_comes_back_as_it_was(pruner: AT2Pruner, text: str) -
     text = text[:300] if pruner.reading == "joint" else text
     chunks: list[Any] = ["Emma", text, {"text": "b", "title": text}, {"text": text, "id": text}]
     before = copy.deepcopy(chunks)
-    limits: list[dict[str, Any]] = [{"top_k": 2}, {"max_tokens": 20}, {"keep_mass": 0.7}]
+    limits: list[dict[str, Any]] = [{"top_k": 2}, {"max_tokens": 20}, {"top_p": 0.7}]
     for limit in limits:
         result = pruner.prune(QUERY, chunks, **limit)
         check_nothing_lost(result, chunks)
@@ -227,10 +227,10 @@ def test_top_k_above_the_number_of_chunks_keeps_all(pruner: AT2Pruner) -> None:
 
 
 def test_no_limit_at_all(pruner: AT2Pruner) -> None:
-    with pytest.raises(InputError, match="top_k, max_tokens, min_score, keep_mass"):
+    with pytest.raises(InputError, match="top_k, max_tokens, min_score, top_p"):
         pruner.prune(QUERY, ["Emma"])
     for requests in ([], [(QUERY, ["Emma"])]):
-        with pytest.raises(InputError, match="top_k, max_tokens, min_score, keep_mass"):
+        with pytest.raises(InputError, match="top_k, max_tokens, min_score, top_p"):
             pruner.prune_batch(requests)
     assert pruner.prune_batch([], top_k=1) == []
 

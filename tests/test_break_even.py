@@ -77,14 +77,14 @@ def test_rates_that_are_none(rates: dict[str, Any], message: str) -> None:
 def test_a_small_context_is_kept_as_it_is(pruner: AT2Pruner) -> None:
     total = 15  # words
     for limit in (total, total + 1):
-        found = pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=limit)
+        found = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=limit)
         assert [own.chunk for own in found.kept] == CHUNKS and found.dropped == ()
         assert all(math.isnan(own.score) for own in found.kept)
         assert found.skipped and not found.scored and found.error is None
         assert found.tokens_before == found.tokens_after == total
         assert set(found.timings) == {"count", "total"}
         assert found.notes == (
-            f"The context has 15 tokens, at most min_tokens={limit}, and was kept as it is, "
+            f"The context has 15 tokens, at most skip_below_tokens={limit}, and was kept as it is, "
             "without scoring.",
         )
         assert json.loads(found.to_json())["skipped"] is True
@@ -92,25 +92,25 @@ def test_a_small_context_is_kept_as_it_is(pruner: AT2Pruner) -> None:
 
 def test_a_larger_one_is_pruned(pruner: AT2Pruner) -> None:
     expected = pruner.prune(QUERY, CHUNKS, top_k=1)
-    found = pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=14)
+    found = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=14)
     assert found.kept == expected.kept and found.scored and found.notes == ()
 
 
 def test_max_tokens_holds_all_the_same(pruner: AT2Pruner) -> None:
-    found = pruner.prune(QUERY, CHUNKS, max_tokens=12, min_tokens=100)
+    found = pruner.prune(QUERY, CHUNKS, max_tokens=12, skip_below_tokens=100)
     assert found.scored and found.tokens_after <= 12
-    assert pruner.prune(QUERY, CHUNKS, max_tokens=15, min_tokens=100).skipped
+    assert pruner.prune(QUERY, CHUNKS, max_tokens=15, skip_below_tokens=100).skipped
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "9", True])
 def test_min_tokens_that_is_none(pruner: AT2Pruner, limit: Any) -> None:
-    with pytest.raises(InputError, match="min_tokens is .*; pass an integer of at least 1"):
-        pruner.prune(QUERY, CHUNKS, top_k=1, min_tokens=limit)
+    with pytest.raises(InputError, match="skip_below_tokens is .*; pass an integer of at least 1"):
+        pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=limit)
 
 
 def test_min_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
     with pytest.raises(InputError, match="no limit was given"):
-        pruner.prune(QUERY, CHUNKS, min_tokens=5)
+        pruner.prune(QUERY, CHUNKS, skip_below_tokens=5)
 
 
 def test_the_command_tells_both(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_command_tells_both(tmp_path: Path) -> None:
         assert ran.exit_code == 0, ran.stderr
         return " ".join(ran.stdout.split())
 
-    small = told("--min-tokens", "9999")
+    small = told("--skip-below-tokens", "9999")
     assert "Kept 3 of 3 chunks" in small and "nan" not in small
     assert "was kept as it is, without scoring." in small
     assert "Saved" not in small

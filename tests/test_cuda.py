@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from at2_rag import AT2Pruner, Chunk, StateStore
+from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.model.loading import preferred_dtype
 from at2_rag.reading.features import Pass
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -25,11 +25,11 @@ QUERY = "who opened the bridge?"
 CHUNKS = [Chunk(f"The bridge {number} was opened. " * (1 + number % 4)) for number in range(12)]
 
 
-def make(device: str, *passes: Pass, store: StateStore | None = None) -> AT2Pruner:
+def make(device: str, *passes: Pass, store: ChunkCache | None = None) -> AT2Pruner:
     model, tokenizer = tiny_model(), tiny_tokenizer()
     weights = random_weights(model, tokenizer, *passes)
     return AT2Pruner(
-        model=model.to(device), tokenizer=tokenizer, head_weights=weights, chunk_states=store
+        model=model.to(device), tokenizer=tokenizer, head_weights=weights, chunk_cache=store
     )
 
 
@@ -43,7 +43,7 @@ def test_scores_are_those_of_the_cpu(passes: tuple[Pass, ...]) -> None:
 
 
 def test_states_are_kept_in_main_memory_page_locked_and_give_the_same_scores() -> None:
-    store = StateStore()
+    store = ChunkCache()
     pruner = make("cuda", "together", "apart", store=store)
     cold = scores(pruner)
     assert store.counts.misses == len(CHUNKS)
@@ -55,8 +55,8 @@ def test_states_are_kept_in_main_memory_page_locked_and_give_the_same_scores() -
 
 
 def test_states_written_on_cuda_are_read_there_from_disk(tmp_path: Path) -> None:
-    cold = scores(make("cuda", "together", store=StateStore(tmp_path)))
-    store = StateStore(tmp_path, max_memory_bytes=0)
+    cold = scores(make("cuda", "together", store=ChunkCache(tmp_path)))
+    store = ChunkCache(tmp_path, max_memory_bytes=0)
     assert scores(make("cuda", "together", store=store)) == pytest.approx(cold, abs=1e-5)
     assert store.counts.disk_hits == len(CHUNKS)
 

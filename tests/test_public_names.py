@@ -22,7 +22,7 @@ PUBLIC = {
         "HeadWeights",
         "PruneResult",
         "ScoredChunk",
-        "StateStore",
+        "ChunkCache",
         "__version__",
     ],
     "langchain_at2_rag": ["AT2DocumentCompressor", "pruning_runnable"],
@@ -50,10 +50,10 @@ def test_names_that_are_not_there() -> None:
 
 
 LOADING = ["head_weights", "reading", "token_counter", "separator", "ellipsis", "on_error"]
-LOADING += ["chunk_states"]
-LIMITS = ["top_k", "max_tokens", "min_score", "keep_mass", "tolerance", "min_tokens", "order"]
+LOADING += ["chunk_cache"]
+LIMITS = ["top_k", "max_tokens", "min_score", "top_p", "max_missed", "skip_below_tokens", "order"]
 LIMITS += ["unit", "protect"]
-LIMITS += ["max_overlap", "on_unsupported", "prior", "follow_up"]
+LIMITS += ["max_overlap", "if_unanswerable", "prior", "multi_hop"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ LIMITS += ["max_overlap", "on_unsupported", "prior", "follow_up"]
             ["max_sources", "min_share"],
         ),
         ("Chunk", ["text", "title", "id", "metadata", "retrieval_score"], []),
-        ("StateStore", ["folder"], ["precision", "max_memory_bytes", "max_disk_bytes"]),
+        ("ChunkCache", ["folder"], ["precision", "max_memory_bytes", "max_disk_bytes"]),
         (
             "PruneResult.break_even",
             ["self"],

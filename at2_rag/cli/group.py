@@ -25,9 +25,9 @@ from at2_rag.cli.passages import Format, parse_passages, read_passages
 from at2_rag.cli.table import print_result
 from at2_rag.errors import InputError
 from at2_rag.options import (
+    DEFAULT_MAX_MISSED,
     DEFAULT_MAX_OVERLAP,
-    DEFAULT_TOLERANCE,
-    OnUnsupported,
+    IfUnanswerable,
     Order,
     Unit,
     check_limits,
@@ -36,7 +36,7 @@ from at2_rag.options import (
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Prior, replace_surrogates
 
 if TYPE_CHECKING:
-    from at2_rag.states.store import StateStore
+    from at2_rag.states.store import ChunkCache
     from at2_rag.text.chunks import ChunkLike
 
 _COMMANDS = {
@@ -92,18 +92,18 @@ def main() -> None:
     "weights aren't calibrated.",
 )
 @click.option(
-    "--keep-mass",
+    "--top-p",
     type=click.FloatRange(min=0, max=1, min_open=True),
     help="Keep the fewest chunks (or sentences) that hold this share of the relevance.",
 )
 @click.option(
-    "--tolerance",
+    "--max-missed",
     type=click.FloatRange(min=0),
     help="Keep the fewest chunks (or sentences) beside which no more than so many that matter are "
     "to be expected; with calibrated head weights.",
 )
 @click.option(
-    "--min-tokens",
+    "--skip-below-tokens",
     type=click.IntRange(min=1),
     help="Keep a context of at most so many tokens as it is, without scoring; of the limits only "
     "--max-tokens holds then.",
@@ -137,8 +137,8 @@ def main() -> None:
 )
 @click.option("--keep-duplicates", is_flag=True, help="Drop nothing for saying the same.")
 @click.option(
-    "--on-unsupported",
-    type=click.Choice(get_args(OnUnsupported)),
+    "--if-unanswerable",
+    type=click.Choice(get_args(IfUnanswerable)),
     default="flag",
     show_default=True,
     help="Where most likely no chunk holds the answer: say so, keep one at most, or none; the last "
@@ -151,10 +151,10 @@ def main() -> None:
     "retrieval_score as a cosine of embeddings.",
 )
 @click.option(
-    "--follow-up/--no-follow-up",
+    "--multi-hop/--no-multi-hop",
     default=None,
     help="Ask again beside the best chunk, for answers that take two.  [default: where the best "
-    "alone doesn't meet the tolerance]",
+    "alone doesn't meet the max_missed]",
 )
 @click.option(
     "--format",
@@ -210,17 +210,17 @@ def prune(
     protect: str | None,
     max_overlap: float,
     keep_duplicates: bool,
-    on_unsupported: OnUnsupported,
+    if_unanswerable: IfUnanswerable,
     prior: Prior | None,
-    follow_up: bool | None,
+    multi_hop: bool | None,
     as_json: bool,
     as_context: bool,
     top_k: int | None,
     max_tokens: int | None,
     min_score: float | None,
-    keep_mass: float | None,
-    tolerance: float | None,
-    min_tokens: int | None,
+    top_p: float | None,
+    max_missed: float | None,
+    skip_below_tokens: int | None,
     tokens_per_second: float | None,
     price: float | None,
     states: Path | None,
@@ -234,7 +234,7 @@ def prune(
     a paragraph), a folder of text files (one chunk a file), or - for standard input, the default.
     Files may be gzipped.
 
-    Of --top-k, --max-tokens, --min-score, --keep-mass and --tolerance all that are given hold.
+    Of --top-k, --max-tokens, --min-score, --top-p and --max-missed all that are given hold.
     Without any, calibrated head weights (as the default ones are) keep what is likely to matter;
     others need one.
 
@@ -245,8 +245,8 @@ def prune(
         "top_k": top_k,
         "max_tokens": max_tokens,
         "min_score": min_score,
-        "keep_mass": keep_mass,
-        "tolerance": tolerance,
+        "top_p": top_p,
+        "max_missed": max_missed,
     }
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     told = any(rate is not None for rate in rates.values())
@@ -260,7 +260,7 @@ def prune(
             raise click.UsageError(f"{names} exclude each other; pass one of them.")
     chunks = _read(source, form)
     if (store := _state_store(states, no_states)) is not None:
-        loading["chunk_states"] = store
+        loading["chunk_cache"] = store
     pruner = load_pruner(**loading)
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
@@ -268,13 +268,13 @@ def prune(
             query,
             chunks,
             order=order,
-            min_tokens=min_tokens,
+            skip_below_tokens=skip_below_tokens,
             unit=unit,
             protect=protect,
             max_overlap=None if keep_duplicates else max_overlap,
-            on_unsupported=on_unsupported,
+            if_unanswerable=if_unanswerable,
             prior=prior,
-            follow_up=follow_up,
+            multi_hop=multi_hop,
             **limits,
         )
     if as_json:
@@ -296,7 +296,7 @@ def _check_usage(
     limits: dict[str, Any], query: str, protect: str | None, max_overlap: float
 ) -> None:
     if not has_limit(limits):
-        limits = {"tolerance": DEFAULT_TOLERANCE}  # what calibrated weights make of it
+        limits = {"max_missed": DEFAULT_MAX_MISSED}  # what calibrated weights make of it
     try:
         check_limits(**limits, protect=protect, max_overlap=max_overlap)
     except InputError as error:
@@ -313,11 +313,11 @@ def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
     return read_passages(Path(source), format=form)
 
 
-def _state_store(folder: Path | None, without: bool) -> StateStore | None:
+def _state_store(folder: Path | None, without: bool) -> ChunkCache | None:
     """Return the store that was asked for, or the one that `at2-rag index` filled."""
     if without or not (folder or default_states_folder().is_dir()):
         return None
 
-    from at2_rag.states.store import StateStore
+    from at2_rag.states.store import ChunkCache
 
-    return StateStore(folder or default_states_folder(), max_memory_bytes=0)
+    return ChunkCache(folder or default_states_folder(), max_memory_bytes=0)

@@ -57,20 +57,20 @@ def index(
 
     FILES are files or folders of chunks as `at2-rag prune` reads them. A later question about
     those chunks costs its own tokens alone: `at2-rag prune` finds what is kept, and so does a
-    pruner with chunk_states=StateStore(FOLDER). What is there already is not read again, so that
+    pruner with chunk_cache=ChunkCache(FOLDER). What is there already is not read again, so that
     an interrupted run goes on where it was.
     """
-    from at2_rag.states.store import StateStore
+    from at2_rag.states.store import ChunkCache
 
     chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))
     folder = states or default_states_folder()
-    store = StateStore(
+    store = ChunkCache(
         folder,
         precision=precision,
         max_memory_bytes=0,
         max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
     )
-    pruner = load_pruner(chunk_states=store, **loading)
+    pruner = load_pruner(chunk_cache=store, **loading)
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))

@@ -174,10 +174,10 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
     help="Further questions of the same sources, which nothing is fitted to: by them it is judged, "
-    "too, what one tolerance keeps on a source left out. May be repeated.",
+    "too, what one max_missed keeps on a source left out. May be repeated.",
 )
 @click.option(
-    "--follow-up",
+    "--multi-hop",
     is_flag=True,
     help="Also learn to ask again beside the best chunk, for answers that take two chunks.",
 )
@@ -202,7 +202,7 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     Pass questions that the weights weren't fitted on. Learned is how likely it is that a chunk
     matters, and that any chunk holds the answer (gold chunks are exchanged for others); where
     chunks have a retrieval_score also what to make of that. Figures are of sources left out of all
-    fits, and tell what one tolerance keeps on each of them. OUTPUT gets the weights with their
+    fits, and tell what one max_missed keeps on each of them. OUTPUT gets the weights with their
     calibration, a plot (reliability.svg) and everything known about the run (calibration.json).
     """
     try:

@@ -69,7 +69,7 @@ def _cpu_has_bfloat16() -> bool:
         return False
     if platform.machine().lower() not in _X86:
         return True
-    # There torch counts what has AVX-512 alone as supported: emulated, a third of float32's speed.
+    # There torch counts what has AVX-512 alone as answerable: emulated, a third of float32's speed.
     # What has AMX for bfloat16 has these instructions, too.
     tells = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return tells is not None and bool(tells())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.options import UNSUPPORTED_BELOW, Limits
+from at2_rag.options import UNANSWERABLE_BELOW, Limits
 from at2_rag.readout.calibration import ChunkScores
 from at2_rag.readout.prior import prior_terms
 from at2_rag.readout.trimming import UnitScores, kept_spans, protected_units, unit_places
@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float64]
 _LEAST_WORDS = 8
 """Words from which on a sentence may be redundant: "It was founded in 1899." may mean anything."""
 
-_KEEP_MASS_NOTE = (
-    "keep_mass means little with these head weights: their scores add up, as shares of attention "
+_TOP_P_NOTE = (
+    "top_p means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
 )
 _NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
@@ -54,7 +54,7 @@ class PruneRequest:
         query: The question.
         views: The chunks as they are read.
         places: Where the units of the chunks' texts are, with `unit="sentence"`; else empty.
-        follow_up: Whether the question is asked again beside the best chunk; None where that
+        multi_hop: Whether the question is asked again beside the best chunk; None where that
             depends on what a first reading says, see `asks_again`.
         prior: What the retriever adds to the chunks' scores, [S]; None for nothing.
         tokens: Tokens of all chunks as one context.
@@ -87,9 +87,9 @@ class PruneRequest:
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
-        self.follow_up = limits.follow_up if len(self.views) > 1 else False
-        if self.follow_up is None and (limits.tolerance is None or not limits.follow_up_known):
-            self.follow_up = False
+        self.multi_hop = limits.multi_hop if len(self.views) > 1 else False
+        if self.multi_hop is None and (limits.max_missed is None or not limits.multi_hop_known):
+            self.multi_hop = False
         self.prior: Floats | None = None
         if limits.prior is not None:
             terms = prior_terms(self.views, limits.prior)
@@ -115,11 +115,12 @@ class PruneRequest:
         limits = self._limits
         if not self.views:
             return self._result((), ())
-        small = limits.min_tokens is not None and self.tokens <= limits.min_tokens
+        small = limits.skip_below_tokens is not None and self.tokens <= limits.skip_below_tokens
         if not small or (limits.max_tokens is not None and self.tokens > limits.max_tokens):
             return None
         note = (
-            f"The context has {self.tokens:,} tokens, at most min_tokens={limits.min_tokens:,}, "
+            f"The context has {self.tokens:,} tokens, at most "
+            f"skip_below_tokens={limits.skip_below_tokens:,}, "
             "and was kept as it is, without scoring."
         )
         return self._all_kept(note, skipped=True)
@@ -131,19 +132,19 @@ class PruneRequest:
             read: What that said of the chunks.
             at_hand: Whether it left the chunks' states, so that none has to be read again.
         """
-        if self.follow_up is not None:
-            return self.follow_up
+        if self.multi_hop is not None:
+            return self.multi_hop
         limits = self._limits
-        likely, tolerance = read.probabilities, limits.tolerance
-        if likely is None or tolerance is None or not at_hand:
+        likely, max_missed = read.probabilities, limits.max_missed
+        if likely is None or max_missed is None or not at_hand:
             return False
-        unsupported = read.supported is not None and read.supported < UNSUPPORTED_BELOW
-        only_one = limits.top_k == 1 or (unsupported and limits.on_unsupported == "keep_best")
-        if unsupported and limits.on_unsupported == "keep_none":
+        unsupported = read.answerable is not None and read.answerable < UNANSWERABLE_BELOW
+        only_one = limits.top_k == 1 or (unsupported and limits.if_unanswerable == "keep_best")
+        if unsupported and limits.if_unanswerable == "keep_none":
             return False
         if only_one and not self.by_unit:  # the best chunk stays the best
             return False
-        return float(np.delete(likely, np.argmax(read.scores)).sum()) > tolerance
+        return float(np.delete(likely, np.argmax(read.scores)).sum()) > max_missed
 
     def after_failure(self, error: Exception, *, shared: Mapping[str, float]) -> PruneResult:
         """Return the result that keeps every chunk because scoring failed; `shared` as below."""
@@ -163,7 +164,7 @@ class PruneRequest:
             chosen = self._select(
                 read.scores,
                 read.probabilities,
-                read.supported,
+                read.answerable,
                 tokens_of=self._tokens_of,
                 always=[index for index, own in enumerate(self._protected) if own],
                 novelty=self._novelty([(view.text, view.title) for view in self.views]),
@@ -174,7 +175,7 @@ class PruneRequest:
             tuple(scored[index] for index in chosen.dropped),
             tokens_after=tokens_after,
             notes=chosen.notes,
-            supported=read.supported,
+            answerable=read.answerable,
             timings=self._timings(shared),
         )
 
@@ -193,7 +194,7 @@ class PruneRequest:
             chosen = self._select(
                 units.scores,
                 units.probabilities,
-                read.supported,
+                read.answerable,
                 tokens_of=self._tokens_of_units,
                 always=protected_units(self.places, self._protected),
                 novelty=self._novelty(
@@ -220,33 +221,33 @@ class PruneRequest:
             tuple(scored[index] for index in others if index not in spans),
             tokens_after=tokens_after,
             notes=chosen.notes if self.places else (*chosen.notes, _NO_TEXT_NOTE),
-            supported=read.supported,
+            answerable=read.answerable,
             timings=self._timings(shared),
         )
 
     def _select(
-        self, scores: Floats, likely: Floats | None, supported: float | None, **given: Any
+        self, scores: Floats, likely: Floats | None, answerable: float | None, **given: Any
     ) -> Selection:
         """Choose by the limits, and by what is to be done where nothing seems to help.
 
         Args:
             scores: Of chunks or units.
             likely: Their probabilities; None if there are none.
-            supported: How likely it is that anything helps; None if that isn't known.
+            answerable: How likely it is that anything helps; None if that isn't known.
             given: Further arguments of `select`.
         """
         limits, notes = self._limits.of_selection, []
-        if supported is not None and supported < UNSUPPORTED_BELOW:
-            what = self._limits.on_unsupported
-            notes.append(f"Most likely no chunk holds the answer: supported is {supported:.2f}.")
+        if answerable is not None and answerable < UNANSWERABLE_BELOW:
+            what = self._limits.if_unanswerable
+            notes.append(f"Most likely no chunk holds the answer: answerable is {answerable:.2f}.")
             best_is_held = bool(scores.size) and int(np.argmax(scores)) in given["always"]
             if what == "keep_none" or (what == "keep_best" and best_is_held):
                 held = hold_only(scores, given["always"], order=self._limits.order)
                 return replace(held, notes=tuple(notes))
             if what == "keep_best":
                 limits["top_k"] = 1
-        if self._additive and limits["keep_mass"] is not None:
-            notes.append(_KEEP_MASS_NOTE)
+        if self._additive and limits["top_p"] is not None:
+            notes.append(_TOP_P_NOTE)
         if self._limits.prior not in (None, "order") and self.prior is None:
             notes.append(_NO_PRIOR_NOTE.format(self._limits.prior))
         chosen = select(scores, probabilities=likely, **given, **limits)

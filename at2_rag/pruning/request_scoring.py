@@ -21,7 +21,7 @@ MOST_KEPT = 8192
 class RequestScoring:
     """Scores requests and lets them choose.
 
-    Where a tolerance holds and the best chunk alone doesn't meet it, the question is asked again
+    Where a max_missed holds and the best chunk alone doesn't meet it, the question is asked again
     beside it, if head weights learned to: over states that a store has, or that were kept
     meanwhile, of `MOST_KEPT` tokens at most.
 
@@ -71,7 +71,7 @@ class RequestScoring:
                     states=states,
                 )
                 scores = [
-                    self._scorer.follow_up(*own.pair, found, watch, states=states)
+                    self._scorer.multi_hop(*own.pair, found, watch, states=states)
                     if own.asks_again(found, at_hand=kept)
                     else found
                     for own, found, kept in zip(requests.values(), scores, at_hand, strict=True)
@@ -106,7 +106,7 @@ class RequestScoring:
                 )
                 scores = first
                 if request.asks_again(first, at_hand=kept):
-                    scores = self._scorer.follow_up(*request.pair, first, watch, states=states)
+                    scores = self._scorer.multi_hop(*request.pair, first, watch, states=states)
             units = self._scorer.judge_units(first, scores, own, request.places)
         except Exception as error:
             return self._after_failure(request, error, watch)
@@ -114,8 +114,8 @@ class RequestScoring:
 
     def _at_hand(self, request: PruneRequest, layout: PromptLayout) -> bool:
         """Tell whether a request's states are there, or kept, for a question asked again."""
-        if request.follow_up is not None or self._scorer.states is not None:
-            return request.follow_up is not False
+        if request.multi_hop is not None or self._scorer.states is not None:
+            return request.multi_hop is not False
         return sum(map(len, set(layout.source_ids))) <= MOST_KEPT
 
     def _states_for(self, at_hand: Iterable[bool]) -> ChunkStateStore | None:

@@ -29,7 +29,7 @@ from at2_rag.reading.sentence_tokens import (
 from at2_rag.reading.state_groups import SourcePart
 from at2_rag.readout.calibration import ChunkScores
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.multi_hop import after_follow_up, follow_up_question
+from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question
 from at2_rag.readout.trimming import UnitScores, divided
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.text.chunks import Chunk
@@ -167,7 +167,7 @@ class SourceScorer:
         copies = sum(1 if name == "together" else len(sources) for name in self._passes)
         return sum(map(len, sources)) + copies * len(layout.question_ids)
 
-    def follow_up(
+    def multi_hop(
         self,
         query: str,
         chunks: Sequence[Chunk],
@@ -190,12 +190,12 @@ class SourceScorer:
         Raises:
             ScoringError: As in `chunks`.
         """
-        own, best = self._weights.follow_up, int(np.argmax(read.scores))
+        own, best = self._weights.multi_hop, int(np.argmax(read.scores))
         others = [chunk for place, chunk in enumerate(chunks) if place != best]
         if own is None or not others:
             return read
         try:
-            layout = self.lay_out(follow_up_question(query, chunks[best]), others, watch)
+            layout = self.lay_out(multi_hop_question(query, chunks[best]), others, watch)
         except PromptTooLongError:
             return read
         wanted = [LayoutPasses(layout, {"together": None})]
@@ -203,7 +203,7 @@ class SourceScorer:
         spec = FeatureSpec(self._weights.spec.quantity, ("together",))
         first = np.delete(read.scores, best)
         by_source = own.scores(first[list(layout.owners)], spec.extract(attention).cpu().numpy())
-        return after_follow_up(read, best, _best_of(by_source, layout.owners, len(others)), own)
+        return after_multi_hop(read, best, _best_of(by_source, layout.owners, len(others)), own)
 
     def keep_states(self, chunks: Sequence[Chunk]) -> None:
         """Read chunks that the store has no states of, and leave them there.
@@ -213,7 +213,7 @@ class SourceScorer:
         """
         if self.states is None:
             raise InputError(
-                "there is no store to keep states in; pass chunk_states=StateStore(...)"
+                "there is no store to keep states in; pass chunk_cache=ChunkCache(...)"
             )
         if self._weights.reading == "joint":
             raise InputError(
@@ -361,7 +361,7 @@ class SourceScorer:
             return ChunkScores(scores)
         evidence = float(calibration.evidence(features).max())
         likely = calibration.probabilities(scores, evidence)
-        return ChunkScores(scores, likely, calibration.supported(scores, evidence), evidence)
+        return ChunkScores(scores, likely, calibration.answerable(scores, evidence), evidence)
 
     def _features(self, attention: Mapping[Pass, SpanAttention]) -> Floats:
         features: Floats = self._weights.spec.extract(attention).cpu().numpy()

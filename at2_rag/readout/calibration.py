@@ -48,13 +48,13 @@ class ChunkScores:
     Attributes:
         scores: [S] float64, finite; of a chunk in several windows that of its best one.
         probabilities: [S], that each chunk matters; None where the head weights aren't calibrated.
-        supported: The probability that anything helps; None likewise.
+        answerable: The probability that anything helps; None likewise.
         evidence: The greatest evidence logit of the call's sources; None likewise.
     """
 
     scores: Floats
     probabilities: Floats | None = None
-    supported: float | None = None
+    answerable: float | None = None
     evidence: float | None = None
 
 
@@ -119,7 +119,7 @@ class Calibration:
         """
         return logistic(chunk_terms(scores, best_evidence), self.chunk)
 
-    def supported(self, scores: npt.ArrayLike, best_evidence: float) -> float:
+    def answerable(self, scores: npt.ArrayLike, best_evidence: float) -> float:
         """Return the probability that the answer stands in any chunk of a call.
 
         Args:

@@ -31,7 +31,7 @@ from at2_rag.errors import (
 from at2_rag.files import write_whole
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.text.chunks import Prior
 
@@ -42,8 +42,8 @@ UNIFORM = "uniform"
 EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
 """Names of a calibration's tensors, beside "weight" and "bias"."""
 
-FOLLOW_UP = "follow_up_weight"
-"""Name of the follow-up weights' tensor."""
+MULTI_HOP = "multi_hop_weight"
+"""Name of the multi-hop weights' tensor."""
 
 _PRIORS = ("prior_weight", "cosine_weight")
 
@@ -83,7 +83,7 @@ class HeadWeights:
         prior_weight: What the retriever's reciprocal ranks count, see `retrieval_prior`, at least
             0; None if it wasn't learned.
         cosine_weight: What its cosines count; likewise.
-        follow_up: Weights for asking again beside the best chunk; None if they weren't learned.
+        multi_hop: Weights for asking again beside the best chunk; None if they weren't learned.
         sentences: What makes scores of sentences; None likewise.
 
     Raises:
@@ -103,7 +103,7 @@ class HeadWeights:
     calibration: Calibration | None = None
     prior_weight: float | None = None
     cosine_weight: float | None = None
-    follow_up: FollowUp | None = None
+    multi_hop: MultiHop | None = None
     sentences: SentenceWeights | None = None
 
     def __post_init__(self) -> None:
@@ -154,11 +154,11 @@ class HeadWeights:
             raise HeadWeightsError(
                 "there are sentence weights, but the score scale is 'additive'; they are for logits"
             )
-        if self.follow_up is not None and (
-            self.reading == "joint" or self.follow_up.weight.shape != self.weight.shape[1:]
+        if self.multi_hop is not None and (
+            self.reading == "joint" or self.multi_hop.weight.shape != self.weight.shape[1:]
         ):
             raise HeadWeightsError(
-                f"the follow-up weights have the shape {self.follow_up.weight.shape}, the head "
+                f"the multi-hop weights have the shape {self.multi_hop.weight.shape}, the head "
                 f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
                 "for independent reading over as many layers and heads"
             )
@@ -241,8 +241,8 @@ class HeadWeights:
         if self.calibration is not None:
             bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
             tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
-        if self.follow_up is not None:
-            tensors[FOLLOW_UP] = self.follow_up.weight
+        if self.multi_hop is not None:
+            tensors[MULTI_HOP] = self.multi_hop.weight
         weights = save(tensors)
         description: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -260,8 +260,8 @@ class HeadWeights:
         }
         if self.calibration is not None:
             description["calibration"] = self.calibration.numbers()
-        if self.follow_up is not None:
-            description["follow_up"] = self.follow_up.numbers()
+        if self.multi_hop is not None:
+            description["multi_hop"] = self.multi_hop.numbers()
         if self.sentences is not None:
             description["sentences"] = self.sentences.numbers()
         for name, number in zip(_PRIORS, (self.prior_weight, self.cosine_weight), strict=True):
@@ -320,10 +320,10 @@ class HeadWeights:
                 )
                 if "calibration" in description
                 else None,
-                follow_up=FollowUp.from_parts(
-                    description["follow_up"], tensors[FOLLOW_UP].astype(np.float32)
+                multi_hop=MultiHop.from_parts(
+                    description["multi_hop"], tensors[MULTI_HOP].astype(np.float32)
                 )
-                if "follow_up" in description
+                if "multi_hop" in description
                 else None,
                 sentences=SentenceWeights.from_numbers(description["sentences"])
                 if "sentences" in description
@@ -349,7 +349,7 @@ class HeadWeights:
     ) -> HeadWeights:
         """Return weights that average the attention mass over all heads of all layers.
 
-        Such scores rank chunks, but they are shares of attention and not logits: `keep_mass`,
+        Such scores rank chunks, but they are shares of attention and not logits: `top_p`,
         which takes the softmax over them, means little.
         """
         spec = FeatureSpec("mass", ("joint",) if reading == "joint" else ("together",))

@@ -2,7 +2,7 @@
 
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
-after it, over the states of the other chunks; *follow-up weights* make scores of the attention that
+after it, over the states of the other chunks; *multi-hop weights* make scores of the attention that
 both pay to each, and of its first score. The best chunk stays first. What all the others have
 of the softmax stays the same and is divided anew among them.
 """
@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FollowUp:
+class MultiHop:
     """Weights for the second reading.
 
     Attributes:
@@ -61,16 +61,16 @@ class FollowUp:
         numbers = (self.score, *self.chunk)
         if len(self.chunk) != len(CHUNK_TERMS) + 1 or not all(map(math.isfinite, numbers)):
             raise HeadWeightsError(
-                f"the follow-up's numbers are {numbers}; expected {len(CHUNK_TERMS) + 2} finite "
+                f"the multi-hop's numbers are {numbers}; expected {len(CHUNK_TERMS) + 2} finite "
                 f"ones, for the score, {', '.join(CHUNK_TERMS)} and a constant"
             )
         if min(self.score, *self.chunk[:RISING]) < 0:
             raise HeadWeightsError(
-                f"the follow-up's slopes for scores and share are {numbers[: RISING + 1]}; none "
+                f"the multi-hop's slopes for scores and share are {numbers[: RISING + 1]}; none "
                 "may be below 0"
             )
         if not np.isfinite(self.weight).all():
-            raise HeadWeightsError("the follow-up weights hold NaN or infinity; calibrate again")
+            raise HeadWeightsError("the multi-hop weights hold NaN or infinity; calibrate again")
 
     def scores(self, first: npt.ArrayLike, features: npt.ArrayLike) -> Floats:
         """Return the second scores [S] of the other chunks, on no scale of their own.
@@ -88,7 +88,7 @@ class FollowUp:
         return {"first_score": self.score, "chunk": by_name(self.chunk, CHUNK_TERMS)}
 
     @classmethod
-    def from_parts(cls, numbers: Any, weight: npt.NDArray[np.float32]) -> FollowUp:
+    def from_parts(cls, numbers: Any, weight: npt.NDArray[np.float32]) -> MultiHop:
         """Return what `numbers` gave, with the weights.
 
         Raises:
@@ -98,11 +98,11 @@ class FollowUp:
             chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             score = float(numbers["first_score"])
         except (KeyError, TypeError, ValueError) as error:
-            raise unreadable("follow-up", numbers, error, " --follow-up") from error
+            raise unreadable("multi-hop", numbers, error, " --multi-hop") from error
         return cls(weight, score, chunk)
 
 
-def follow_up_question(query: str, best: Chunk) -> str:
+def multi_hop_question(query: str, best: Chunk) -> str:
     """Return the question with the best chunk after it, cut to `MOST_WORDS`."""
     words = best.rendered.split(maxsplit=MOST_WORDS)[:MOST_WORDS]
     return f"{query}\n{' '.join(words)}"
@@ -128,7 +128,7 @@ def divided_anew(first: Floats, second: Floats) -> Floats:
     return second + float(np.logaddexp.reduce(first) - np.logaddexp.reduce(second))
 
 
-def after_follow_up(read: ChunkScores, best: int, second: Floats, own: FollowUp) -> ChunkScores:
+def after_multi_hop(read: ChunkScores, best: int, second: Floats, own: MultiHop) -> ChunkScores:
     """Return what is said of a call's chunks after the second reading.
 
     Args:
@@ -140,8 +140,8 @@ def after_follow_up(read: ChunkScores, best: int, second: Floats, own: FollowUp)
     others = np.arange(len(read.scores)) != best
     scores = second_scores(read.scores, best, second)
     if read.probabilities is None or read.evidence is None:
-        return ChunkScores(scores, supported=read.supported)
+        return ChunkScores(scores, answerable=read.answerable)
     likely = read.probabilities.copy()
     likely[others] = logistic(chunk_terms(scores[others], read.evidence), own.chunk)
     likely[best] = max(likely[best], likely[others].max())
-    return ChunkScores(scores, likely, read.supported, read.evidence)
+    return ChunkScores(scores, likely, read.answerable, read.evidence)

@@ -4,14 +4,14 @@ Five limits, of which at least one must be given; where several are given, all h
 
 - `top_k`: at most so many chunks;
 - `min_score`: no chunk that scores less;
-- `keep_mass`: only the smallest set of best-scored chunks whose share of the softmax over all
+- `top_p`: only the smallest set of best-scored chunks whose share of the softmax over all
   scores reaches it;
-- `tolerance`: only the smallest set of best-scored chunks that leaves no more than so many that
+- `max_missed`: only the smallest set of best-scored chunks that leaves no more than so many that
   matter to be expected among the others;
 - `max_tokens`: the kept chunks, joined to one context, count no more tokens.
 
-Where scores are calibrated, `min_score` and `keep_mass` mean probabilities, and their sum; without
-probabilities there is no `tolerance`. These three choose the candidates, which are then taken from
+Where scores are calibrated, `min_score` and `top_p` mean probabilities, and their sum; without
+probabilities there is no `max_missed`. These three choose the candidates, which are then taken from
 the best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
 place, and the next one is tried; but where the best candidate does not fit even alone, nothing is
 kept, since lesser chunks in its place would look like an answer to what was asked.
@@ -33,7 +33,7 @@ import numpy.typing as npt
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.options import Order, check_limits
 
-# Shares this close below `keep_mass` have reached it: .5 + .3 must satisfy .8.
+# Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
 
 # How much more joining one chunk to a context may save than joining another, in tokens: what is
@@ -89,8 +89,8 @@ def select(
     top_k: int | None = None,
     max_tokens: int | None = None,
     min_score: float | None = None,
-    keep_mass: float | None = None,
-    tolerance: float | None = None,
+    top_p: float | None = None,
+    max_missed: float | None = None,
     order: Order = "score",
     probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
     always: Collection[int] = (),
@@ -109,13 +109,13 @@ def select(
         top_k: Keep at most so many; more than there are keeps all.
         max_tokens: Keep only what fits into a context of so many tokens.
         min_score: Keep only chunks with at least this score.
-        keep_mass: Keep only the smallest set of best-scored chunks whose softmax mass reaches
+        top_p: Keep only the smallest set of best-scored chunks whose softmax mass reaches
             this share, in (0, 1]; 1 keeps all.
-        tolerance: Keep only the smallest set of best-scored chunks, at least one, for which the
+        max_missed: Keep only the smallest set of best-scored chunks, at least one, for which the
             probabilities of the others add up to no more than this.
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
         probabilities: For each chunk that it matters, rising with the scores. Where they are given
-            `min_score` is held against them, and `keep_mass` is a share of their sum.
+            `min_score` is held against them, and `top_p` is a share of their sum.
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
         novelty: Tells which chunks say something new, none taken yet; others are passed over and
@@ -129,15 +129,15 @@ def select(
 
     Raises:
         InputError: If no limit is given or an argument is not of its kind, or there are no
-            probabilities for a tolerance.
+            probabilities for a max_missed.
         ScoringError: If a score is NaN or infinite.
     """
     check_limits(
         top_k=top_k,
         max_tokens=max_tokens,
         min_score=min_score,
-        keep_mass=keep_mass,
-        tolerance=tolerance,
+        top_p=top_p,
+        max_missed=max_missed,
         order=order,
     )
     values = np.asarray(scores, dtype=np.float64)
@@ -146,7 +146,7 @@ def select(
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
     listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
     held = [index for index in listing if index in always]
-    count_of = _eligible(values[ranking], likely, min_score, keep_mass, tolerance)
+    count_of = _eligible(values[ranking], likely, min_score, top_p, max_missed)
     eligible = ranking[:count_of].tolist()
     candidates: list[int] = [index for index in eligible if index not in always]
     novelty = novelty or _AllNew()
@@ -247,24 +247,24 @@ def _eligible(
     ranked: npt.NDArray[np.float64],
     likely: npt.NDArray[np.float64] | None,
     min_score: float | None,
-    keep_mass: float | None,
-    tolerance: float | None,
+    top_p: float | None,
+    max_missed: float | None,
 ) -> int:
-    """Return how many of the best pass `min_score`, `keep_mass` and `tolerance`.
+    """Return how many of the best pass `min_score`, `top_p` and `max_missed`.
 
     Args:
         ranked: The scores, best first.
         likely: The probabilities in the same order, if there are any.
         min_score: As in `select`, like the others.
-        keep_mass: See there.
-        tolerance: See there.
+        top_p: See there.
+        max_missed: See there.
 
     Raises:
-        InputError: If there are no probabilities for a tolerance.
+        InputError: If there are no probabilities for a max_missed.
     """
-    if tolerance is not None and likely is None:
+    if max_missed is not None and likely is None:
         raise InputError(
-            f"tolerance is {tolerance}, but there are no probabilities to hold against it; pass "
+            f"max_missed is {max_missed}, but there are no probabilities to hold against it; pass "
             "them, or another limit"
         )
     count = len(ranked)
@@ -273,13 +273,13 @@ def _eligible(
     if min_score is not None:
         count = int(np.count_nonzero((ranked if likely is None else likely) >= min_score))
     # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
-    if keep_mass is not None and keep_mass < 1:
+    if top_p is not None and top_p < 1:
         mass = np.cumsum(np.exp(ranked - ranked[0]) if likely is None else likely)
-        reached = mass >= (keep_mass - _ROUNDING) * mass[-1]
+        reached = mass >= (top_p - _ROUNDING) * mass[-1]
         count = min(count, int(np.argmax(reached)) + 1)
-    if tolerance is not None and likely is not None:
+    if max_missed is not None and likely is not None:
         left = np.cumsum(likely[::-1])[::-1]  # what is to be expected from each one on
-        count = min(count, 1 + int(np.count_nonzero(left[1:] > tolerance + _ROUNDING)))
+        count = min(count, 1 + int(np.count_nonzero(left[1:] > max_missed + _ROUNDING)))
     return count
 
 

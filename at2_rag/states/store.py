@@ -54,7 +54,7 @@ class _Remembered:
     touched: float
 
 
-class StateStore(MutableMapping[str, ChunkState]):
+class ChunkCache(MutableMapping[str, ChunkState]):
     """Keeps chunk states for later queries, the most recently used in main memory.
 
     A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.

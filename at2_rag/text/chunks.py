@@ -232,9 +232,9 @@ class PruneResult:
             that didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
         error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
-        skipped: Whether the context was so small that it was kept as it is, see `min_tokens` of
-            `AT2Pruner.prune`.
-        supported: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
+        skipped: Whether the context was so small that it was kept as it is, see
+            `skip_below_tokens` of `AT2Pruner.prune`.
+        answerable: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
             where the head weights aren't calibrated, or nothing was scored.
     """
 
@@ -248,7 +248,7 @@ class PruneResult:
     notes: tuple[str, ...] = ()
     error: str | None = None
     skipped: bool = False
-    supported: float | None = None
+    answerable: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timings", dict(self.timings))
@@ -315,7 +315,7 @@ class PruneResult:
             "notes": list(self.notes),
             "error": self.error,
             "skipped": self.skipped,
-            "supported": self.supported,
+            "answerable": self.answerable,
         }
 
     def to_json(self, *, indent: int | None = None) -> str:

@@ -20,12 +20,12 @@ from at2_rag_evals.options import (
 from at2_rag_evals.qa.cli import compare, qa
 
 if TYPE_CHECKING:
-    from at2_rag_evals.trimming.command import FollowUpFor
+    from at2_rag_evals.trimming.command import MultiHopFor
 
 DEFAULT_SYSTEMS = ("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
 MORE_SYSTEMS = (
     *("bm25_unstemmed", "bm25_minilm"),
-    *("at2_int8", "at2_joint", "at2_prior", "at2_cosine", "at2_follow_up"),
+    *("at2_int8", "at2_joint", "at2_prior", "at2_cosine", "at2_multi_hop"),
 )
 DEFAULT_FIDELITY_SYSTEMS = (
     "random",
@@ -265,18 +265,18 @@ def fidelity(
     help="Also choose sentences by this probability. May be repeated.",
 )
 @click.option(
-    "--tolerance",
-    "tolerances",
+    "--max-missed",
+    "max_missed",
     multiple=True,
     type=click.FloatRange(min=0),
     metavar="T",
-    help="Also choose sentences by this tolerance. May be repeated.",
+    help="Also choose sentences by this max_missed. May be repeated.",
 )
 @click.option(
-    "--follow-up",
+    "--multi-hop",
     type=click.Choice(["none", "sentences", "both"]),
     help="Ask again beside the best chunk: for nothing, for sentences, for them and whole chunks. "
-    " [default: for sentences where a tolerance does]",
+    " [default: for sentences where a max_missed does]",
 )
 @limit_option
 @seed_option
@@ -290,8 +290,8 @@ def trimming(
     top_k: tuple[int, ...],
     share: float | None,
     min_scores: tuple[float, ...],
-    tolerances: tuple[float, ...],
-    follow_up: FollowUpFor | None,
+    max_missed: tuple[float, ...],
+    multi_hop: MultiHopFor | None,
     limit: int | None,
     seed: int,
     model: str | None,
@@ -312,8 +312,8 @@ def trimming(
         top_k=tuple(dict.fromkeys(top_k)),
         share=share,
         min_scores=tuple(dict.fromkeys(min_scores)),
-        tolerances=tuple(dict.fromkeys(tolerances)),
-        follow_up=follow_up,
+        max_missed=tuple(dict.fromkeys(max_missed)),
+        multi_hop=multi_hop,
         limit=limit,
         seed=seed,
         model=model,

@@ -14,7 +14,7 @@ from at2_rag.default_pruner import default_pruner
 from at2_rag.options import (
     DEFAULT_MAX_OVERLAP,
     OPTIONS,
-    OnUnsupported,
+    IfUnanswerable,
     Order,
     Unit,
     check_limits,
@@ -30,7 +30,7 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
 
     The documents returned are copies, with ids, metadata and text as they came (of the text, with
     `unit="sentence"`, what is kept); the caller's own are never written to. Where scoring failed
-    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all
+    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`skip_below_tokens`), all
     documents come back and none gets a score.
 
     Several limits must all hold. Without any, calibrated head weights (as the default ones are)
@@ -44,10 +44,10 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         max_tokens: Keep at most this many tokens, titles and separators included, by the
             pruner's token counter.
         min_score: Keep documents with at least this probability (score, where not calibrated).
-        keep_mass: Keep the smallest set that holds this share of the probabilities (likewise).
-        tolerance: Keep the smallest set beside which no more documents that matter are expected.
-        min_tokens: Pass on documents of at most this many tokens in all as they are, unscored; of
-            the limits only `max_tokens` holds then.
+        top_p: Keep the smallest set that holds this share of the probabilities (likewise).
+        max_missed: Keep the smallest set beside which no more documents that matter are expected.
+        skip_below_tokens: Pass on documents of at most this many tokens in all as they are,
+            unscored; of the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
         unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all documents, and
             only those that matter are kept of a document. Its text is then what is kept, and
@@ -56,16 +56,16 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
         protect: A regular expression; each document (or sentence) with a match is kept in any case.
         max_overlap: Drop documents (or sentences) of which this share stands in better ones that
             are kept, unless a number, a name or a negation is new; None to keep duplicates.
-        on_unsupported: `"keep_best"` for one document at most, `"keep_none"` for none (but what is
-            protected), where most likely none holds the answer; like `tolerance` it needs
+        if_unanswerable: `"keep_best"` for one document at most, `"keep_none"` for none (but what is
+            protected), where most likely none holds the answer; like `max_missed` it needs
             calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
-            `metadata["supported"]` tells how likely it is that any document helps.
+            `metadata["answerable"]` tells how likely it is that any document helps.
         prior: Let the retriever weigh in: `"order"` if the documents stand in its order, best
             first, `"score"` to rank them by the number in `metadata[score_key]`, `"cosine"` if
             that number is a cosine of embeddings.
         score_key: Metadata key of the retriever's score, larger is better.
-        follow_up: Ask again beside the best document, for answers that take two; None to do so
-            where the best alone doesn't meet the tolerance.
+        multi_hop: Ask again beside the best document, for answers that take two; None to do so
+            where the best alone doesn't meet the max_missed.
         title_key: Metadata key of the title, which is read with the text where it is a string
             that isn't blank; None to leave titles out.
     """
@@ -76,17 +76,17 @@ class AT2DocumentCompressor(BaseDocumentCompressor):
     top_n: int | None = Field(default=None, ge=1)
     max_tokens: int | None = None
     min_score: float | None = None
-    keep_mass: float | None = None
-    tolerance: float | None = None
-    min_tokens: int | None = None
+    top_p: float | None = None
+    max_missed: float | None = None
+    skip_below_tokens: int | None = None
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
-    on_unsupported: OnUnsupported = "flag"
+    if_unanswerable: IfUnanswerable = "flag"
     prior: Prior | None = None
     score_key: str = "score"
-    follow_up: bool | None = None
+    multi_hop: bool | None = None
     title_key: str | None = "title"
 
     @model_validator(mode="after")

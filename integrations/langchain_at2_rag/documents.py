@@ -37,8 +37,8 @@ def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Documen
     update: dict[str, Any] = {"metadata": dict(document.metadata)}
     if result.scored:
         update["metadata"]["relevance_score"] = kept.relevance
-    if result.supported is not None:
-        update["metadata"]["supported"] = result.supported
+    if result.answerable is not None:
+        update["metadata"]["answerable"] = result.answerable
     if kept.spans is not None:
         update["metadata"]["kept_spans"] = list(map(list, kept.spans))
         update["page_content"] = kept.kept_text

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.errors import InputError
-from at2_rag.options import DEFAULT_MAX_OVERLAP, OnUnsupported, Order, Unit
+from at2_rag.options import DEFAULT_MAX_OVERLAP, IfUnanswerable, Order, Unit
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag.compressor import AT2DocumentCompressor
@@ -21,17 +21,17 @@ def pruning_runnable(
     top_n: int | None = None,
     max_tokens: int | None = None,
     min_score: float | None = None,
-    keep_mass: float | None = None,
-    tolerance: float | None = None,
-    min_tokens: int | None = None,
+    top_p: float | None = None,
+    max_missed: float | None = None,
+    skip_below_tokens: int | None = None,
     order: Order = "score",
     unit: Unit = "chunk",
     protect: str | None = None,
     max_overlap: float | None = DEFAULT_MAX_OVERLAP,
-    on_unsupported: OnUnsupported = "flag",
+    if_unanswerable: IfUnanswerable = "flag",
     prior: Prior | None = None,
     score_key: str = "score",
-    follow_up: bool | None = None,
+    multi_hop: bool | None = None,
     title_key: str | None = "title",
 ) -> Runnable[dict[str, Any], list[Document]]:
     """Return a step that prunes a chain's documents, sync and async.
@@ -49,17 +49,17 @@ def pruning_runnable(
         top_n=top_n,
         max_tokens=max_tokens,
         min_score=min_score,
-        keep_mass=keep_mass,
-        tolerance=tolerance,
-        min_tokens=min_tokens,
+        top_p=top_p,
+        max_missed=max_missed,
+        skip_below_tokens=skip_below_tokens,
         order=order,
         unit=unit,
         protect=protect,
         max_overlap=max_overlap,
-        on_unsupported=on_unsupported,
+        if_unanswerable=if_unanswerable,
         prior=prior,
         score_key=score_key,
-        follow_up=follow_up,
+        multi_hop=multi_hop,
         title_key=title_key,
     )
 

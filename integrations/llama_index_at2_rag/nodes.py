@@ -11,7 +11,7 @@ from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
 
 RETRIEVAL_SCORE = "retrieval_score"
 KEPT_SPANS = "kept_spans"
-SUPPORTED = "supported"
+SUPPORTED = "answerable"
 
 
 def as_chunk(given: NodeWithScore, title_key: str | None, *, apart: bool = False) -> Chunk:
@@ -61,8 +61,8 @@ def _copy_of(
 ) -> NodeWithScore:
     node = given.node
     added: dict[str, Any] = {RETRIEVAL_SCORE: given.score} if keep_retrieval_score else {}
-    if result.supported is not None:
-        added[SUPPORTED] = result.supported
+    if result.answerable is not None:
+        added[SUPPORTED] = result.answerable
     if kept.spans is not None:
         added[KEPT_SPANS] = list(map(list, kept.spans))
     copied = node.model_copy(

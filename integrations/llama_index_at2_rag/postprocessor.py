@@ -14,7 +14,7 @@ from at2_rag.errors import InputError
 from at2_rag.options import (
     DEFAULT_MAX_OVERLAP,
     OPTIONS,
-    OnUnsupported,
+    IfUnanswerable,
     Order,
     Unit,
     check_limits,
@@ -31,8 +31,8 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
 
     The nodes returned are copies, with ids, metadata and content as they came (of the content, with
     `unit="sentence"`, what is kept); the caller's own are never written to. Where scoring failed
-    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`min_tokens`), all nodes
-    come back with the scores they had.
+    and the pruner was built with `on_error="keep_all"`, or wasn't needed (`skip_below_tokens`), all
+    nodes come back with the scores they had.
 
     A node is scored on what the generator will see of it, its content with the metadata meant
     for the LLM. Where that metadata holds the title, the title heads the text once, in place
@@ -48,10 +48,10 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         top_n: Keep at most this many nodes, or sentences.
         max_tokens: Keep at most this many tokens, titles and separators included.
         min_score: Keep nodes with at least this probability (score, where not calibrated).
-        keep_mass: Keep the smallest set that holds this share of the probabilities (likewise).
-        tolerance: Keep the smallest set beside which no more nodes that matter are expected.
-        min_tokens: Pass on nodes of at most this many tokens in all as they are, unscored; of the
-            limits only `max_tokens` holds then.
+        top_p: Keep the smallest set that holds this share of the probabilities (likewise).
+        max_missed: Keep the smallest set beside which no more nodes that matter are expected.
+        skip_below_tokens: Pass on nodes of at most this many tokens in all as they are,
+            unscored; of the limits only `max_tokens` holds then.
         order: `"score"` for best first, `"original"` for the retriever's order.
         unit: `"chunk"`, or `"sentence"`: limits choose among the sentences of all nodes, and only
             those that matter are kept of a node. Its text is then what is kept, and
@@ -60,14 +60,14 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
         protect: A regular expression; each node (or sentence) with a match is kept in any case.
         max_overlap: Drop nodes (or sentences) of which this share stands in better ones
             that are kept, unless a number, a name or a negation is new; None to keep duplicates.
-        on_unsupported: `"keep_best"` for one node at most, `"keep_none"` for none (but what is
-            protected), where most likely none holds the answer; like `tolerance` it needs
+        if_unanswerable: `"keep_best"` for one node at most, `"keep_none"` for none (but what is
+            protected), where most likely none holds the answer; like `max_missed` it needs
             calibrated head weights. `"flag"` keeps what the limits say; with calibrated weights
-            `metadata["supported"]` (hidden) tells how likely it is that any node helps.
+            `metadata["answerable"]` (hidden) tells how likely it is that any node helps.
         prior: Let the retriever weigh in: ranks by the nodes' scores (`"score"`, larger is better)
             or as they stand, best first (`"order"`), or scores that are cosines (`"cosine"`).
-        follow_up: Ask again beside the best node, for answers that take two; None to do so where
-            the best alone doesn't meet the tolerance.
+        multi_hop: Ask again beside the best node, for answers that take two; None to do so where
+            the best alone doesn't meet the max_missed.
         title_key: Metadata key of the title, see above; None for none.
         keep_retrieval_score: Put a node's score under `metadata["retrieval_score"]`, hidden, too.
     """
@@ -78,16 +78,16 @@ class AT2NodePostprocessor(BaseNodePostprocessor):
     top_n: int | None = Field(default=None, ge=1)
     max_tokens: int | None = None
     min_score: float | None = None
-    keep_mass: float | None = None
-    tolerance: float | None = None
-    min_tokens: int | None = None
+    top_p: float | None = None
+    max_missed: float | None = None
+    skip_below_tokens: int | None = None
     order: Order = "score"
     unit: Unit = "chunk"
     protect: str | None = None
     max_overlap: float | None = DEFAULT_MAX_OVERLAP
-    on_unsupported: OnUnsupported = "flag"
+    if_unanswerable: IfUnanswerable = "flag"
     prior: Prior | None = None
-    follow_up: bool | None = None
+    multi_hop: bool | None = None
     title_key: str | None = "title"
     keep_retrieval_score: bool = False
 

@@ -135,9 +135,9 @@ def test_json_output_is_the_pruners_own_result(
         (["--top-k", "2"], {"top_k": 2}),
         (["--max-tokens", "40"], {"max_tokens": 40}),
         (["--min-score", "0"], {"min_score": 0.0}),
-        (["--keep-mass", "0.5", "--top-k", "4"], {"keep_mass": 0.5, "top_k": 4}),
+        (["--top-p", "0.5", "--top-k", "4"], {"top_p": 0.5, "top_k": 4}),
         (["--top-k", "3", "--order", "original"], {"top_k": 3, "order": "original"}),
-        (["--unit=sentence", "--keep-mass=.4"], {"unit": "sentence", "keep_mass": 0.4}),
+        (["--unit=sentence", "--top-p=.4"], {"unit": "sentence", "top_p": 0.4}),
     ):
         shown = prune_json(passages, *model_options, *options)
         assert without_times(shown) == without_times(pruner.prune(QUERY, PASSAGES, **limits))
@@ -316,8 +316,8 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "1.5"], "'1.5' is not a valid integer range"),
         (["prune", "-q", "x", "--max-tokens", "0"], "0 is not in the range x>=1"),
         (["prune", "-q", "x", "--min-score", "nan"], "min_score is nan"),
-        (["prune", "-q", "x", "--keep-mass", "0"], "0.0 is not in the range 0<x<=1"),
-        (["prune", "-q", "x", "--keep-mass", "nan"], "keep_mass is nan"),
+        (["prune", "-q", "x", "--top-p", "0"], "0.0 is not in the range 0<x<=1"),
+        (["prune", "-q", "x", "--top-p", "nan"], "top_p is nan"),
         (["prune", "-q", "x", "--top-k", "1", "--order", "best"], "'best' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from at2_rag import AT2Pruner
 from at2_rag.cli.group import main
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         prior_weight=0.8,
         cosine_weight=3.0,
-        follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
+        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
     learned.save(place / "weights")
     lines = "".join(json.dumps(passage) + "\n" for passage in PASSAGES)
@@ -61,13 +61,13 @@ def prune(folder: Path, *arguments: str) -> Any:
     ("arguments", "options"),
     [
         ((), {}),
-        (("--tolerance", "0.2"), {"tolerance": 0.2}),
-        (("--tolerance", "0.2", "--no-follow-up"), {"tolerance": 0.2, "follow_up": False}),
+        (("--max-missed", "0.2"), {"max_missed": 0.2}),
+        (("--max-missed", "0.2", "--no-multi-hop"), {"max_missed": 0.2, "multi_hop": False}),
         (("--top-k", "3", "--prior", "score"), {"top_k": 3, "prior": "score"}),
         (("--top-k", "3", "--prior", "order"), {"top_k": 3, "prior": "order"}),
         (("--top-k", "3", "--prior", "cosine"), {"top_k": 3, "prior": "cosine"}),
-        (("--follow-up", "--top-k", "4"), {"top_k": 4, "follow_up": True}),
-        (("--on-unsupported", "keep_none"), {"on_unsupported": "keep_none"}),
+        (("--multi-hop", "--top-k", "4"), {"top_k": 4, "multi_hop": True}),
+        (("--if-unanswerable", "keep_none"), {"if_unanswerable": "keep_none"}),
     ],
     ids=str,
 )
@@ -84,7 +84,7 @@ def test_the_command_does_as_the_pruner(
     assert [own["index"] for own in shown["kept"]] == [own.index for own in expected.kept]
     scores = [own.score for own in expected.kept]
     assert [own["score"] for own in shown["kept"]] == pytest.approx(scores, abs=1e-5)
-    assert shown["supported"] == pytest.approx(expected.supported)
+    assert shown["answerable"] == pytest.approx(expected.answerable)
 
 
 def test_without_a_limit_others_need_one(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from at2_rag import AT2Pruner, StateStore
+from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.cli.group import main
 from at2_rag.errors import ChunkTypeError, InputError
 from tests.independent_reading import CountingModel
@@ -174,8 +174,8 @@ def make(**options: Any) -> AT2Pruner:
 
 
 def test_a_warm_query_reads_no_chunk() -> None:
-    store = StateStore()
-    pruner = make(chunk_states=store)
+    store = ChunkCache()
+    pruner = make(chunk_cache=store)
     expected = [own.score for own in make().score(QUERY, TEXTS)]
     pruner.index(TEXTS)
     assert store.counts.misses == 3
@@ -189,8 +189,8 @@ def test_a_warm_query_reads_no_chunk() -> None:
 
 
 def test_many_chunks_are_taken_in_as_they_are_needed() -> None:
-    store, taken = StateStore(), 0
-    pruner = make(chunk_states=store)
+    store, taken = ChunkCache(), 0
+    pruner = make(chunk_cache=store)
     steps: list[tuple[int, int]] = []
 
     def chunks() -> Iterator[str]:
@@ -205,8 +205,8 @@ def test_many_chunks_are_taken_in_as_they_are_needed() -> None:
 
 
 def test_a_long_chunk_is_kept_in_windows() -> None:
-    store = StateStore()
-    pruner = make(chunk_states=store)
+    store = ChunkCache()
+    pruner = make(chunk_cache=store)
     long = "The river flows through the old town to the sea. " * 300
     pruner.index([long])
     misses = store.counts.misses
@@ -216,10 +216,10 @@ def test_a_long_chunk_is_kept_in_windows() -> None:
 
 
 def test_windows_of_a_short_model_are_those_of_any_usual_question() -> None:
-    store = StateStore()
+    store = ChunkCache()
     model = tiny_model("gpt2", n_positions=512)
     pruner = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_states=store
+        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_cache=store
     )
     long = "The river flows through the old town to the sea. " * 60
     pruner.index([long])
@@ -234,12 +234,12 @@ def test_what_cannot_be_indexed() -> None:
     with pytest.raises(InputError, match="no store to keep states in"):
         make().index(TEXTS)
     with pytest.raises(InputError, match="read jointly have no states"):
-        make(chunk_states={}, reading="joint").index(TEXTS)
+        make(chunk_cache={}, reading="joint").index(TEXTS)
     with pytest.raises(InputError, match="chunks is a str; pass a list of chunks"):
-        make(chunk_states={}).index("text")
-    store = StateStore()
+        make(chunk_cache={}).index("text")
+    store = ChunkCache()
     with pytest.raises(ChunkTypeError, match="chunk 1 "):
-        make(chunk_states=store).index(["text", 7])  # type: ignore[list-item]
+        make(chunk_cache=store).index(["text", 7])  # type: ignore[list-item]
     assert len(store) == 0
-    make(chunk_states=store).index([])
+    make(chunk_cache=store).index([])
     assert len(store) == 0

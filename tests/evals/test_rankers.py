@@ -18,9 +18,9 @@ import torch
 import transformers
 from scipy.stats import rankdata
 
-from at2_rag import AT2Pruner, Chunk, StateStore
+from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
@@ -220,8 +220,8 @@ def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
 
 def test_at2_int8_scores_from_rounded_states(scoring_folder: Path) -> None:
     folder, given = str(scoring_folder), [Chunk("jane austen", "Emma"), Chunk("the sea")]
-    store = StateStore(precision="int8")
-    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", chunk_states=store)
+    store = ChunkCache(precision="int8")
+    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", chunk_cache=store)
     pruner.index(given)
     expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
     ranker = AT2Int8Ranker(folder, head_weights="uniform")
@@ -256,15 +256,15 @@ def test_at2_scores_with_what_minilm_holds_of_chunks(
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
 
 
-def test_at2_follow_up_asks_again(scoring_folder: Path, tmp_path: Path) -> None:
+def test_at2_multi_hop_asks_again(scoring_folder: Path, tmp_path: Path) -> None:
     folder, given = str(scoring_folder), chunks(["emma by jane austen", "the sea", "a novel"])
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
-    again = FollowUp(np.ones(plain.weight.shape[1:], np.float32), 0.5, (0.0, 0.0, 0.0, 0.0))
-    weights = replace(plain, follow_up=again)
+    again = MultiHop(np.ones(plain.weight.shape[1:], np.float32), 0.5, (0.0, 0.0, 0.0, 0.0))
+    weights = replace(plain, multi_hop=again)
     weights.save(tmp_path)
     pruner = AT2Pruner.from_pretrained(folder, head_weights=weights)
-    kept = pruner.prune("who wrote emma", given, top_k=3, follow_up=True).kept
-    ranker = make_ranker("at2_follow_up", RankerOptions(model=folder, head_weights=str(tmp_path)))
+    kept = pruner.prune("who wrote emma", given, top_k=3, multi_hop=True).kept
+    ranker = make_ranker("at2_multi_hop", RankerOptions(model=folder, head_weights=str(tmp_path)))
     ranker.prepare()
     found = ranker.score("who wrote emma", given).scores
     assert [found[own.index] for own in kept] == pytest.approx([own.score for own in kept])
@@ -316,7 +316,7 @@ def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
         "whole_files",
         "model_wheel",
         "protection",
-        "follow_up",
+        "multi_hop",
         "redundancy",
         "retrieval_prior",
         "selection",

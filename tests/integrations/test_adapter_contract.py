@@ -72,7 +72,7 @@ def loads(pruner: AT2Pruner, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         ({"top_n": 99}, {"top_k": 99}),
         ({"max_tokens": 60}, {"max_tokens": 60}),
         ({"max_tokens": 1}, {"max_tokens": 1}),
-        ({"keep_mass": 0.6}, {"keep_mass": 0.6}),
+        ({"top_p": 0.6}, {"top_p": 0.6}),
         ({"min_score": -1e9}, {"min_score": -1e9}),
         ({"min_score": 1e9}, {"min_score": 1e9}),
         ({"top_n": 4, "max_tokens": 60}, {"top_k": 4, "max_tokens": 60}),
@@ -238,8 +238,8 @@ async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pr
         {"top_n": -1},
         {"max_tokens": 0},
         {"min_score": float("nan")},
-        {"keep_mass": 0.0},
-        {"keep_mass": 1.5},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
         {"order": "random"},
         {"pruner": "smollm2"},
     ],
@@ -315,11 +315,11 @@ def test_keep_all_passes_everything_on_as_it_came(
 def test_a_small_context_passes_on_as_it_came(
     framework: Framework, items: list[Any], pruner: AT2Pruner
 ) -> None:
-    adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=9999)
+    adapter = framework.adapter(pruner=pruner, top_n=1, skip_below_tokens=9999)
     kept = framework.prune(adapter, QUERY, items)
     assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
     assert all(now is not then for now, then in zip(kept, items, strict=True))
-    adapter = framework.adapter(pruner=pruner, top_n=1, min_tokens=1)
+    adapter = framework.adapter(pruner=pruner, top_n=1, skip_below_tokens=1)
     assert len(framework.prune(adapter, QUERY, items)) == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Prior
 from tests.integrations.frameworks import FRAMEWORKS, Framework
 from tests.integrations.test_adapter_contract import PASSAGES, QUERY
@@ -36,7 +36,7 @@ def calibrated() -> AT2Pruner:
         calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         prior_weight=0.8,
         cosine_weight=30.0,
-        follow_up=FollowUp(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
+        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
     return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights)
 
@@ -66,18 +66,18 @@ def test_without_a_limit_calibrated_weights_decide(
     assert len(expected.kept) != 3
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
     assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected.kept]
-    assert all(framework.metadata(own)["supported"] == expected.supported for own in kept)
+    assert all(framework.metadata(own)["answerable"] == expected.answerable for own in kept)
 
 
-@pytest.mark.parametrize("follow_up", [None, False, True])
+@pytest.mark.parametrize("multi_hop", [None, False, True])
 def test_a_tolerance_asks_again_as_the_pruner_does(
-    framework: Framework, items: list[Any], calibrated: AT2Pruner, follow_up: bool | None
+    framework: Framework, items: list[Any], calibrated: AT2Pruner, multi_hop: bool | None
 ) -> None:
     chunks = [passage.chunk for passage in PASSAGES]
-    expected = calibrated.prune(QUERY, chunks, tolerance=0.0, follow_up=follow_up).kept
-    once = calibrated.prune(QUERY, chunks, tolerance=0.0, follow_up=False).kept
-    assert (expected == once) is (follow_up is False)
-    adapter = framework.adapter(pruner=calibrated, tolerance=0.0, follow_up=follow_up)
+    expected = calibrated.prune(QUERY, chunks, max_missed=0.0, multi_hop=multi_hop).kept
+    once = calibrated.prune(QUERY, chunks, max_missed=0.0, multi_hop=False).kept
+    assert (expected == once) is (multi_hop is False)
+    adapter = framework.adapter(pruner=calibrated, max_missed=0.0, multi_hop=multi_hop)
     kept = framework.prune(adapter, QUERY, items)
     assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
 
@@ -86,9 +86,9 @@ def test_the_question_is_asked_again(
     framework: Framework, items: list[Any], calibrated: AT2Pruner
 ) -> None:
     chunks = [passage.chunk for passage in PASSAGES]
-    expected = calibrated.prune(QUERY, chunks, top_k=4, follow_up=True).kept
+    expected = calibrated.prune(QUERY, chunks, top_k=4, multi_hop=True).kept
     assert expected != calibrated.prune(QUERY, chunks, top_k=4).kept
-    adapter = framework.adapter(pruner=calibrated, top_n=4, follow_up=True)
+    adapter = framework.adapter(pruner=calibrated, top_n=4, multi_hop=True)
     kept = framework.prune(adapter, QUERY, items)
     assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
     found = [framework.score(own) for own in kept]

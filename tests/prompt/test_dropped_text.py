@@ -13,7 +13,7 @@ from tests.tiny_models import dropping_tokenizer, tiny_model
 QUERY = "who wrote Emma?"
 FULL = "Jane Austen wrote Emma in 1815."
 EMPTY = ["", " \n", "你好。"]
-READINGS = pytest.mark.parametrize("options", [{}, {"chunk_states": {}}, {"reading": "joint"}])
+READINGS = pytest.mark.parametrize("options", [{}, {"chunk_cache": {}}, {"reading": "joint"}])
 
 
 def pruner(**options: Any) -> AT2Pruner:

@@ -14,7 +14,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import HeadWeightsError, InputError
-from at2_rag.options import DEFAULT_TOLERANCE, OnUnsupported
+from at2_rag.options import DEFAULT_MAX_MISSED, IfUnanswerable
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -63,19 +63,19 @@ def by_hand(pruner: AT2Pruner) -> tuple[list[float], float]:
 
 
 def test_chunks_and_call_have_their_probabilities(pruner: AT2Pruner, model: Any) -> None:
-    expected, supported = by_hand(pruner)
+    expected, answerable = by_hand(pruner)
     scored = pruner.score(QUERY, CHUNKS)
     assert [own.probability for own in scored] == pytest.approx(expected)
     assert [own.relevance for own in scored] == [own.probability for own in scored]
     result = pruner.prune(QUERY, CHUNKS, top_k=2)
     found = {own.index: own.probability for own in (*result.kept, *result.dropped)}
     assert [found[index] for index in range(5)] == pytest.approx(expected)
-    assert result.supported == pytest.approx(supported)
+    assert result.answerable == pytest.approx(answerable)
     values = json.loads(result.to_json())
-    assert values["supported"] == result.supported
+    assert values["answerable"] == result.answerable
     assert values["kept"][0]["probability"] == result.kept[0].probability
     plain = make(model, None).prune(QUERY, CHUNKS, top_k=2)
-    assert plain.supported is None and plain.kept[0].probability is None
+    assert plain.answerable is None and plain.kept[0].probability is None
     assert "probability" not in plain.to_dict()["kept"][0]
     assert [own.index for own in plain.kept] == [own.index for own in result.kept]
     assert plain.kept[0].relevance == plain.kept[0].score
@@ -89,18 +89,18 @@ def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
         kept = pruner.prune(QUERY, CHUNKS, min_score=least - 1e-6).kept
         assert [own.index for own in kept] == ranked[:count]
         share = math.fsum(likely[index] for index in ranked[:count]) / math.fsum(likely)
-        kept = pruner.prune(QUERY, CHUNKS, keep_mass=share - 1e-6).kept
+        kept = pruner.prune(QUERY, CHUNKS, top_p=share - 1e-6).kept
         assert [own.index for own in kept] == ranked[:count]
         rest = math.fsum(likely[index] for index in ranked[count:])
-        kept = pruner.prune(QUERY, CHUNKS, tolerance=rest + 1e-6).kept
+        kept = pruner.prune(QUERY, CHUNKS, max_missed=rest + 1e-6).kept
         assert [own.index for own in kept] == ranked[:count]
-    assert len(pruner.prune(QUERY, CHUNKS, tolerance=99.0).kept) == 1
+    assert len(pruner.prune(QUERY, CHUNKS, max_missed=99.0).kept) == 1
     none = pruner.prune(QUERY, CHUNKS, min_score=0.999)
     assert not none.kept and f"the best score is {max(likely)}"[:26] in none.notes[0]
 
 
 def test_without_a_limit_the_tolerance_decides(pruner: AT2Pruner, model: Any) -> None:
-    expected = pruner.prune(QUERY, CHUNKS, tolerance=DEFAULT_TOLERANCE)
+    expected = pruner.prune(QUERY, CHUNKS, max_missed=DEFAULT_MAX_MISSED)
     found = pruner.prune(QUERY, CHUNKS)
     assert [own.index for own in found.kept] == [own.index for own in expected.kept]
     assert 1 <= len(found.kept) < 5
@@ -122,7 +122,7 @@ def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
     assert not {own.index for own in result.kept} & set(shared)  # of several none has all
     for own in (*result.kept, *result.dropped):
         assert own.probability == pytest.approx(likely[own.index])
-    every = pruner.prune(QUERY, CHUNKS, tolerance=0.0, unit="sentence")
+    every = pruner.prune(QUERY, CHUNKS, max_missed=0.0, unit="sentence")
     assert len(every.kept) == 5 and all(own.spans is None for own in every.kept)
 
 
@@ -130,39 +130,41 @@ def test_where_nothing_seems_to_help_the_caller_decides(model: Any) -> None:
     pruner = make(model, HELPLESS)
     usual = [own.index for own in pruner.prune(QUERY, CHUNKS, top_k=3).kept]
     kept = {
-        what: pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported=what)
+        what: pruner.prune(QUERY, CHUNKS, top_k=3, if_unanswerable=what)
         for what in ("flag", "keep_best", "keep_none")
     }
     assert [own.index for own in kept["flag"].kept] == usual
     assert [own.index for own in kept["keep_best"].kept] == usual[:1]
-    assert kept["keep_none"].notes == ("Most likely no chunk holds the answer: supported is 0.12.",)
-    whats: tuple[OnUnsupported, ...] = ("keep_best", "keep_none")
+    assert kept["keep_none"].notes == (
+        "Most likely no chunk holds the answer: answerable is 0.12.",
+    )
+    whats: tuple[IfUnanswerable, ...] = ("keep_best", "keep_none")
     text = CHUNKS[usual[0]]
     for what in whats:
-        held = pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported=what, protect=re.escape(text))
+        held = pruner.prune(QUERY, CHUNKS, top_k=3, if_unanswerable=what, protect=re.escape(text))
         assert [own.index for own in held.kept] == usual[:1]
-    blank = pruner.prune(QUERY, ["", " "], unit="sentence", on_unsupported="keep_none")
+    blank = pruner.prune(QUERY, ["", " "], unit="sentence", if_unanswerable="keep_none")
     assert not blank.kept and len(blank.notes) == 2
     assert not kept["keep_none"].kept and len(kept["keep_none"].dropped) == 5
     for result in kept.values():
-        assert result.supported == pytest.approx(1 / (1 + math.exp(2.0)))
-        assert "Most likely no chunk holds the answer: supported is 0.12." in result.notes
+        assert result.answerable == pytest.approx(1 / (1 + math.exp(2.0)))
+        assert "Most likely no chunk holds the answer: answerable is 0.12." in result.notes
     for unit in ("chunk", "sentence"):
         held = pruner.prune(
             QUERY,
             CHUNKS,
-            keep_mass=1.0,
-            on_unsupported="keep_none",
+            top_p=1.0,
+            if_unanswerable="keep_none",
             protect="river flows",
             unit=unit,
         )
         assert [own.index for own in held.kept] == [1]
-    found = pruner.prune(QUERY, CHUNKS, unit="sentence", on_unsupported="keep_best")
+    found = pruner.prune(QUERY, CHUNKS, unit="sentence", if_unanswerable="keep_best")
     assert len(found.kept) == 1
 
 
 def test_where_something_helps_on_unsupported_changes_nothing(pruner: AT2Pruner) -> None:
-    result = pruner.prune(QUERY, CHUNKS, top_k=3, on_unsupported="keep_none")
+    result = pruner.prune(QUERY, CHUNKS, top_k=3, if_unanswerable="keep_none")
     assert len(result.kept) == 3
     assert not any("Most likely" in note for note in result.notes)
 
@@ -170,13 +172,16 @@ def test_where_something_helps_on_unsupported_changes_nothing(pruner: AT2Pruner)
 @pytest.mark.parametrize(
     ("limits", "told"),
     [
-        ({"tolerance": 0.5}, "tolerance is 0.5, but the head weights aren't calibrated"),
-        ({"top_k": 1, "on_unsupported": "keep_none"}, "on_unsupported is 'keep_none', but"),
-        ({"top_k": 1, "on_unsupported": "raise"}, "pass 'flag', 'keep_best' or 'keep_none'"),
-        ({"tolerance": -1.0, "calibrated": True}, "tolerance is -1.0; pass a finite number of at"),
+        ({"max_missed": 0.5}, "max_missed is 0.5, but the head weights aren't calibrated"),
+        ({"top_k": 1, "if_unanswerable": "keep_none"}, "if_unanswerable is 'keep_none', but"),
+        ({"top_k": 1, "if_unanswerable": "raise"}, "pass 'flag', 'keep_best' or 'keep_none'"),
+        (
+            {"max_missed": -1.0, "calibrated": True},
+            "max_missed is -1.0; pass a finite number of at",
+        ),
         ({"top_k": [3], "calibrated": True}, r"top_k is \[3\]; pass an integer"),
         ({"min_score": 10**400}, "min_score is 1000.*; pass a finite number"),
-        ({"tolerance": math.nan, "calibrated": True}, "tolerance is nan"),
+        ({"max_missed": math.nan, "calibrated": True}, "max_missed is nan"),
     ],
 )
 def test_what_can_not_be_asked_for(model: Any, limits: dict[str, Any], told: str) -> None:
@@ -187,13 +192,13 @@ def test_what_can_not_be_asked_for(model: Any, limits: dict[str, Any], told: str
 
 
 def test_no_chunks_and_failures_have_no_probabilities(model: Any, pruner: AT2Pruner) -> None:
-    assert pruner.prune(QUERY, []).supported is None
+    assert pruner.prune(QUERY, []).answerable is None
     failing = make(model, CALL, on_error="keep_all")
     failed = failing.prune("word " * 9000, CHUNKS)
-    assert failed.error is not None and failed.supported is None
+    assert failed.error is not None and failed.answerable is None
     assert all(own.probability is None for own in failed.kept) and len(failed.kept) == 5
-    skipped = pruner.prune(QUERY, CHUNKS, min_tokens=10_000)
-    assert skipped.skipped and skipped.supported is None and len(skipped.kept) == 5
+    skipped = pruner.prune(QUERY, CHUNKS, skip_below_tokens=10_000)
+    assert skipped.skipped and skipped.answerable is None and len(skipped.kept) == 5
     assert skipped.kept[0].probability is None
 
 

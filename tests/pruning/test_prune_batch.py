@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner, StateStore, source_scorer
+from at2_rag import AT2Pruner, ChunkCache, source_scorer
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.readout.head_weights import HeadWeights
@@ -75,7 +75,7 @@ def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("limits", [{"top_k": 2}, {"max_tokens": 25, "order": "original"}], ids=str)
 def test_independent(weights: HeadWeights, stored: bool, limits: dict[str, Any]) -> None:
-    assert_like_one_by_one(make(weights, chunk_states=StateStore() if stored else None), **limits)
+    assert_like_one_by_one(make(weights, chunk_cache=ChunkCache() if stored else None), **limits)
 
 
 def test_joint() -> None:
@@ -87,7 +87,7 @@ def test_a_family_with_learned_positions() -> None:
 
 
 def test_all_questions_take_one_call(weights: HeadWeights) -> None:
-    pruner = make(weights, chunk_states=StateStore())
+    pruner = make(weights, chunk_cache=ChunkCache())
     pruner.index(TEXTS)
     pruner.index([""])
     passes = counted(pruner)
@@ -118,7 +118,7 @@ def test_large_requests_are_not_in_memory_together(
     weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
-    pruner = make(weights, chunk_states=StateStore())
+    pruner = make(weights, chunk_cache=ChunkCache())
     assert_like_one_by_one(pruner, top_k=2)
     passes = counted(pruner)
     pruner.prune_batch(REQUESTS, top_k=1)
@@ -174,7 +174,7 @@ def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
         return len(text.split())
 
-    for options in ({}, {"min_tokens": 9999}):
+    for options in ({}, {"skip_below_tokens": 9999}):
         pruner = make(token_counter=slow, on_error="keep_all")
         if options:
             pruner.scoring_model.run = None  # type: ignore[method-assign,assignment]
@@ -197,7 +197,7 @@ def test_a_context_without_a_token(on_error: Any) -> None:
 
 
 def test_small_contexts_in_a_batch() -> None:
-    found = make().prune_batch(REQUESTS, top_k=1, min_tokens=12)
+    found = make().prune_batch(REQUESTS, top_k=1, skip_below_tokens=12)
     assert [own.skipped for own in found] == [False, False, True, False, False]
     assert len(found[1].kept) == 1 and len(found[4].kept) == 0
 

@@ -225,14 +225,14 @@ def test_min_score_takes_its_own_value(pruner: AT2Pruner) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
-def test_keep_mass_is_the_smallest_set_whose_softmax_mass_reaches_it(
+def test_top_p_is_the_smallest_set_whose_softmax_mass_reaches_it(
     pruner: AT2Pruner, share: float
 ) -> None:
     exponents = sorted((math.exp(s.score) for s in pruner.score(QUERY, CHUNKS)), reverse=True)
     wanted = 1
     while sum(exponents[:wanted]) / sum(exponents) < share - 1e-12:
         wanted += 1
-    assert kept(pruner.prune(QUERY, CHUNKS, keep_mass=share)) == ranked(pruner)[:wanted]
+    assert kept(pruner.prune(QUERY, CHUNKS, top_p=share)) == ranked(pruner)[:wanted]
 
 
 def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
@@ -258,7 +258,7 @@ def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
         top_k=3,
         max_tokens=budget,
         min_score=scores[order[4]] - 1.0,
-        keep_mass=float(shares[:4].sum() / shares.sum()) - 1e-6,
+        top_p=float(shares[:4].sum() / shares.sum()) - 1e-6,
     )
     assert kept(result) == expected
     assert result.tokens_after == used <= budget

@@ -122,7 +122,7 @@ def test_after_a_failure_the_next_call_works(narrow: Any) -> None:
         (QUERY, CHUNKS, {}, InputError),
         (QUERY, CHUNKS, {"top_k": 0}, InputError),
         (QUERY, CHUNKS, {"top_k": 1, "order": "random"}, InputError),
-        (QUERY, CHUNKS, {"keep_mass": 2.0}, InputError),
+        (QUERY, CHUNKS, {"top_p": 2.0}, InputError),
         (QUERY, CHUNKS, {"min_score": math.nan}, InputError),
         (" ", CHUNKS, {"top_k": 1}, InputError),
         (None, CHUNKS, {"top_k": 1}, InputError),

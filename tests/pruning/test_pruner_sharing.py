@@ -79,7 +79,7 @@ def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
         tokenizer=tokenizer,
         head_weights="uniform",
         reading=reading,
-        chunk_states={},  # with these the model's fingerprint is taken, too
+        chunk_cache={},  # with these the model's fingerprint is taken, too
     )
     pruner.prune(QUERY, CHUNKS, top_k=2)
 
@@ -120,7 +120,7 @@ def test_the_callers_weights_are_shared_and_not_copied() -> None:
 
 
 def test_a_deep_copy_is_the_pruner_itself(model: Any, weights: HeadWeights) -> None:
-    pruner = make(model, weights, chunk_states={})
+    pruner = make(model, weights, chunk_cache={})
     expected = scores(pruner)
     settings = copy.deepcopy({"pruner": pruner, "limits": {"top_k": 3}})
     assert settings["pruner"] is pruner
@@ -218,7 +218,7 @@ def test_states_are_kept_once_for_each_text_and_used_again(
 ) -> None:
     expected = scores(make(model, weights))
     store: dict[str, ChunkState] = {}
-    pruner = make(model, weights, chunk_states=store)
+    pruner = make(model, weights, chunk_cache=store)
     assert scores(pruner) == pytest.approx(expected, abs=1e-6)
     assert len(store) == 3  # of four chunks two are the same
     kept = dict(store)
@@ -232,8 +232,8 @@ def test_states_are_kept_once_for_each_text_and_used_again(
 
 def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: HeadWeights) -> None:
     store: dict[str, ChunkState] = {}
-    expected = scores(make(model, weights, chunk_states=store))
-    second = make(tiny_model(), weights, chunk_states=store)
+    expected = scores(make(model, weights, chunk_cache=store))
+    second = make(tiny_model(), weights, chunk_cache=store)
     assert scores(second) == pytest.approx(expected, abs=1e-6)
     for key, state in store.items():
         store[key] = ChunkState(state.keys * torch.nan, state.values)
@@ -244,19 +244,19 @@ def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: H
 @pytest.mark.parametrize(
     "other",
     [
-        lambda store: make(tiny_model(seed=1), chunk_states=store),
+        lambda store: make(tiny_model(seed=1), chunk_cache=store),
         lambda store: make(
             tiny_model(),
             random_weights(tiny_model(), tiny_tokenizer(), "apart"),
-            chunk_states=store,
+            chunk_cache=store,
         ),
         lambda store: AT2Pruner(
             model=tiny_model(),
             tokenizer=tiny_tokenizer(chat_template=False),
             head_weights="uniform",
-            chunk_states=store,
+            chunk_cache=store,
         ),
-        lambda store: make(tiny_model().bfloat16(), chunk_states=store),
+        lambda store: make(tiny_model().bfloat16(), chunk_cache=store),
     ],
     ids=["model", "depth", "template", "dtype"],
 )
@@ -264,6 +264,6 @@ def test_states_of_another_model_depth_template_or_dtype_are_never_mixed_up(
     model: Any, other: Any
 ) -> None:
     store: dict[str, ChunkState] = {}
-    scores(make(model, chunk_states=store))
+    scores(make(model, chunk_cache=store))
     assert scores(other(store)) == pytest.approx(scores(other(None)), abs=1e-6)
     assert len(store) == 6

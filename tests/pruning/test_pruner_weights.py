@@ -202,17 +202,17 @@ def test_models_without_heads_are_refused_by_name(reading: Any) -> None:
 
 
 @pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_keep_mass_over_attention_masses_is_noted(model: Any, reading: Any) -> None:
+def test_top_p_over_attention_masses_is_noted(model: Any, reading: Any) -> None:
     uniform = make(model, "uniform", reading=reading)
-    [note] = uniform.prune(QUERY, CHUNKS, keep_mass=0.5).notes
-    assert note.startswith("keep_mass means little") and note.endswith(".")
-    both = uniform.prune(QUERY, CHUNKS, keep_mass=0.5, max_tokens=1)
+    [note] = uniform.prune(QUERY, CHUNKS, top_p=0.5).notes
+    assert note.startswith("top_p means little") and note.endswith(".")
+    both = uniform.prune(QUERY, CHUNKS, top_p=0.5, max_tokens=1)
     assert len(both.notes) == 2 and both.notes[1] == note
     assert uniform.prune(QUERY, CHUNKS, top_k=1).notes == ()
 
 
-def test_keep_mass_over_logits_needs_no_note(model: Any, weights: HeadWeights) -> None:
-    assert make(model, weights).prune(QUERY, CHUNKS, keep_mass=0.5).notes == ()
+def test_top_p_over_logits_needs_no_note(model: Any, weights: HeadWeights) -> None:
+    assert make(model, weights).prune(QUERY, CHUNKS, top_p=0.5).notes == ()
 
 
 def test_a_family_that_cannot_be_read_independently_is_told_to_read_jointly() -> None:

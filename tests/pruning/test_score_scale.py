@@ -86,16 +86,16 @@ def test_shipped_uniform_and_imported_weights() -> None:
     assert read_score_estimator(FIXTURE).score_scale == "additive"
 
 
-def test_keep_mass_over_fitted_scores_that_add_up_is_noted() -> None:
+def test_top_p_over_fitted_scores_that_add_up_is_noted() -> None:
     def prune(scale: str, **limits: Any) -> tuple[str, ...]:
         made = AT2Pruner(
             model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights(score_scale=scale)
         )
         return made.prune("who wrote Emma?", CHUNKS, **limits).notes
 
-    [note] = prune("additive", keep_mass=0.5)
-    assert note.startswith("keep_mass means little") and "uniform" not in note
-    assert prune("additive", top_k=1) == prune("logit", keep_mass=0.5) == ()
+    [note] = prune("additive", top_p=0.5)
+    assert note.startswith("top_p means little") and "uniform" not in note
+    assert prune("additive", top_k=1) == prune("logit", top_p=0.5) == ()
 
 
 def test_evals_take_the_scale_from_the_weights(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_table_is_kept_whole_or_not_at_all(model: Any) -> None:
 def test_limits_hold_for_units(model: Any) -> None:
     pruner = make(model)
     chunks = CHUNKS[:4]
-    everything = pruner.prune(QUERY, chunks, keep_mass=1, unit="sentence")
+    everything = pruner.prune(QUERY, chunks, top_p=1, unit="sentence")
     assert all(own.spans is None for own in everything.kept)
     assert [own.index for own in everything.dropped] == [1]  # blank, nothing of it to keep
     ranked = expected_scores(pruner, chunks)
@@ -109,7 +109,7 @@ def test_limits_hold_for_units(model: Any) -> None:
     assert pieces(result) == {(index, text) for _, index, text in ranked[:3]}
     shares = np.exp([score for score, _, _ in ranked])
     mass = shares[:2].sum() / shares.sum()
-    result = pruner.prune(QUERY, chunks, keep_mass=mass - 1e-4, unit="sentence")
+    result = pruner.prune(QUERY, chunks, top_p=mass - 1e-4, unit="sentence")
     assert pieces(result) == {(index, text) for _, index, text in ranked[:2]}
     for most in (1, 5, 9, 14, 20, 30, 1000):
         result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
@@ -189,7 +189,7 @@ def test_texts_of_other_scripts_and_line_ends(model: Any, ellipsis: str) -> None
 
 
 def test_a_small_context_is_kept_whole(model: Any) -> None:
-    result = make(model).prune(QUERY, CHUNKS, top_k=1, min_tokens=9999, unit="sentence")
+    result = make(model).prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=9999, unit="sentence")
     assert result.skipped and len(result.kept) == len(CHUNKS)
 
 
@@ -243,7 +243,7 @@ def _ranges(wanted: list[tuple[int, str]], chunks: list[Chunk]) -> dict[int, lis
 
 def test_states_that_are_kept_serve_sentences(model: Any) -> None:
     store: dict[str, Any] = {}
-    pruner = make(model, chunk_states=store)
+    pruner = make(model, chunk_cache=store)
     pruner.index(CHUNKS)
     before = set(store)
     found = pruner.prune(QUERY, CHUNKS, top_k=3, unit="sentence")
@@ -298,9 +298,9 @@ def test_a_sentence_that_two_chunks_share_is_kept_once(model: Any) -> None:
     shared = "The bridge over the river was built in the year of the great flood."
     chunks = [f"{shared} Emma came later.", f"Nobody saw the moon. {shared}"]
     pruner = make(model)
-    found = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence")
+    found = pruner.prune(QUERY, chunks, top_p=1.0, unit="sentence")
     assert sum(shared in text for text in found.texts) == 1
     assert "".join(found.texts).count("Emma came later.") == 1
     assert "".join(found.texts).count("Nobody saw the moon.") == 1
-    every = pruner.prune(QUERY, chunks, keep_mass=1.0, unit="sentence", max_overlap=None)
+    every = pruner.prune(QUERY, chunks, top_p=1.0, unit="sentence", max_overlap=None)
     assert sum(shared in text for text in every.texts) == 2

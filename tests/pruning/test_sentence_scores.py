@@ -264,7 +264,7 @@ def test_no_sentence_no_model_call(model: Any) -> None:
 
 def test_sentences_and_chunks_share_stored_states(model: Any) -> None:
     store: dict[str, Any] = {}
-    pruner = make(model, "together", "apart", chunk_states=store)
+    pruner = make(model, "together", "apart", chunk_cache=store)
     pruner.score(QUERY, CHUNKS)
     states = dict(store)
     first = pruner.score_sentences(QUERY, CHUNKS)

@@ -33,7 +33,7 @@ def test_probabilities_by_hand() -> None:
     expected = [logistic(0.5 * own + 1.5 * (own - total) + 0.2 * 3 - 0.25) for own in scores]
     assert make().probabilities(scores, 3.0) == pytest.approx(expected, rel=1e-12)
     expected_call = logistic(0.8 * 3 - 0.3 * (2.0 - total) + 0.1)
-    assert make().supported(scores, 3.0) == pytest.approx(expected_call, rel=1e-12)
+    assert make().answerable(scores, 3.0) == pytest.approx(expected_call, rel=1e-12)
     features = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
     assert make().evidence(features) == pytest.approx([5.5, 2.5])
 
@@ -54,15 +54,15 @@ def test_a_higher_score_is_never_less_likely_and_order_does_not_matter(seed: int
     assert ((found >= 0) & (found <= 1)).all()
     order = rng.permutation(len(scores))
     assert calibration.probabilities(scores[order], best) == pytest.approx(found[order], abs=1e-12)
-    expected = calibration.supported(scores, best)
-    assert calibration.supported(scores[order], best) == pytest.approx(expected)
+    expected = calibration.answerable(scores, best)
+    assert calibration.answerable(scores[order], best) == pytest.approx(expected)
 
 
 def test_extreme_scores_give_no_warning_and_finite_numbers() -> None:
     for scores in ([1e6, -1e6], [-1e9], [0.0] * 5):
         for best in (-1e6, 1e6):
             assert np.isfinite(make().probabilities(scores, best)).all()
-            assert math.isfinite(make().supported(scores, best))
+            assert math.isfinite(make().answerable(scores, best))
 
 
 def test_its_numbers_survive_json() -> None:

@@ -15,7 +15,7 @@ from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
 from at2_rag.readout.calibration import Calibration, ChunkScores
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.readout.trimming import unit_places
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -37,7 +37,7 @@ def weights() -> HeadWeights:
     second = np.random.default_rng(5).normal(size=found.weight.shape[1:]).astype(np.float32)
     return dataclasses.replace(
         found,
-        follow_up=FollowUp(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
+        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
         calibration=Calibration(-found.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         sentences=SENTENCES,
     )
@@ -52,11 +52,11 @@ def pruner(weights: HeadWeights) -> AT2Pruner:
     return make(weights)
 
 
-def by_hand(pruner: AT2Pruner, weights: HeadWeights, follow_up: bool) -> tuple[Any, Any]:
+def by_hand(pruner: AT2Pruner, weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
     """Return sentences' scores and probabilities, of what is known of chunks and sentences."""
     plain = make(dataclasses.replace(weights, sentences=None))
     first = [own.score for own in plain.score(QUERY, CHUNKS)]
-    asked = plain.prune(QUERY, CHUNKS, top_k=9, follow_up=follow_up, order="original")
+    asked = plain.prune(QUERY, CHUNKS, top_k=9, multi_hop=multi_hop, order="original")
     after = [own.score for own in asked.kept]
     owners = [index for index, _, _ in unit_places(CHUNKS)]
     own = [sentence.score for sentence in plain.score_sentences(QUERY, CHUNKS)]
@@ -81,16 +81,16 @@ def kept_sentences(result: PruneResult) -> set[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("follow_up", [False, True])
+@pytest.mark.parametrize("multi_hop", [False, True])
 def test_limits_choose_by_scores_and_probabilities(
-    pruner: AT2Pruner, weights: HeadWeights, follow_up: bool
+    pruner: AT2Pruner, weights: HeadWeights, multi_hop: bool
 ) -> None:
-    scores, likely = by_hand(pruner, weights, follow_up)
+    scores, likely = by_hand(pruner, weights, multi_hop)
     names = [(index, CHUNKS[index].text[start:end]) for index, start, end in unit_places(CHUNKS)]
     ranking = sorted(range(len(scores)), key=lambda place: -scores[place])
 
     def kept(**limit: Any) -> set[tuple[int, str]]:
-        result = pruner.prune(QUERY, CHUNKS, unit="sentence", follow_up=follow_up, **limit)
+        result = pruner.prune(QUERY, CHUNKS, unit="sentence", multi_hop=multi_hop, **limit)
         return kept_sentences(result)
 
     for count in range(1, len(scores)):
@@ -99,13 +99,13 @@ def test_limits_choose_by_scores_and_probabilities(
         border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
         assert kept(min_score=border) == best
         rest = math.fsum(likely[place] for place in ranking[count:])
-        assert kept(tolerance=rest + 1e-4) == best
+        assert kept(max_missed=rest + 1e-4) == best
         share = math.fsum(likely[place] for place in ranking[:count]) / math.fsum(likely)
-        assert kept(keep_mass=share - 1e-4) == best
+        assert kept(top_p=share - 1e-4) == best
 
 
 def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -> None:
-    plain = make(dataclasses.replace(weights, calibration=None, follow_up=None))
+    plain = make(dataclasses.replace(weights, calibration=None, multi_hop=None))
     read = ChunkScores(np.array([1.0, 2.0]))
     places = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
     judged = SENTENCES.judge(read.scores, read, np.array([0.0, 4.0, -4.0]), places)

@@ -28,11 +28,11 @@ def test_near_duplicates_take_one_place(pruner: AT2Pruner) -> None:
         text.replace("bridge", "Bridge of 1894"),
         "",
     ]
-    result = pruner.prune(QUERY, given, keep_mass=1.0)
+    result = pruner.prune(QUERY, given, top_p=1.0)
     kept = {own.index for own in result.kept}
     assert len(kept & {0, 1}) == 1 and kept - {0, 1} == {2, 3, 4}
-    assert len(pruner.prune(QUERY, given, keep_mass=1.0, max_overlap=None).kept) == 5
-    [one, other] = pruner.prune_batch([(QUERY, given), (QUERY, given[1:])], keep_mass=1.0)
+    assert len(pruner.prune(QUERY, given, top_p=1.0, max_overlap=None).kept) == 5
+    [one, other] = pruner.prune_batch([(QUERY, given), (QUERY, given[1:])], top_p=1.0)
     assert {own.index for own in one.kept} == kept and len(other.kept) == 4
     held = pruner.prune(QUERY, given, top_k=1, protect="Another|^The council")
     assert {0, 1, 2, 3} <= {own.index for own in held.kept}

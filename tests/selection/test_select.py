@@ -63,27 +63,27 @@ def test_min_score_above_all_keeps_nothing_and_says_so() -> None:
     ("share", "kept"),
     [(0.01, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.81, 3), (0.95, 3), (0.96, 4), (1.0, 4)],
 )
-def test_keep_mass_on_known_shares(share: float, kept: int) -> None:
+def test_top_p_on_known_shares(share: float, kept: int) -> None:
     scores = [math.log(p) for p in (0.5, 0.3, 0.15, 0.05)]
-    assert select(scores, keep_mass=share).kept == tuple(range(kept))
+    assert select(scores, top_p=share).kept == tuple(range(kept))
 
 
-def test_keep_mass_reaches_exact_shares_of_equal_scores() -> None:
+def test_top_p_reaches_exact_shares_of_equal_scores() -> None:
     for n in (3, 7, 10, 100):
         for k in range(1, n + 1):
-            assert len(select([1.0] * n, keep_mass=k / n).kept) == k
+            assert len(select([1.0] * n, top_p=k / n).kept) == k
 
 
-def test_keep_mass_is_stable_far_from_zero() -> None:
+def test_top_p_is_stable_far_from_zero() -> None:
     shares = [math.log(0.6), math.log(0.3), math.log(0.1)]
     for shift in (-1e6, 0.0, 1e6):
-        assert select([s + shift for s in shares], keep_mass=0.85).kept == (0, 1)
-    assert select([2000.0, -2000.0, 0.0], keep_mass=0.999).kept == (0,)
+        assert select([s + shift for s in shares], top_p=0.85).kept == (0, 1)
+    assert select([2000.0, -2000.0, 0.0], top_p=0.999).kept == (0,)
 
 
-def test_keep_mass_of_one_keeps_chunks_whose_share_underflows() -> None:
-    assert select([2000.0, -2000.0, 0.0], keep_mass=1).kept == (0, 2, 1)
-    assert select([2000.0, -2000.0, 0.0], keep_mass=1.0, top_k=2).kept == (0, 2)
+def test_top_p_of_one_keeps_chunks_whose_share_underflows() -> None:
+    assert select([2000.0, -2000.0, 0.0], top_p=1).kept == (0, 2, 1)
+    assert select([2000.0, -2000.0, 0.0], top_p=1.0, top_k=2).kept == (0, 2)
 
 
 def test_max_tokens_passes_over_what_does_not_fit() -> None:
@@ -140,16 +140,16 @@ def greedy(
     top_k: int | None,
     max_tokens: int | None,
     min_score: float | None,
-    keep_mass: float | None,
+    top_p: float | None,
     order: str,
 ) -> list[int]:
     """The rules taken literally, one chunk at a time, in plain Python."""
     ranking = sorted(range(len(scores)), key=lambda i: -scores[i])
     candidates = ranking
-    if keep_mass is not None:
+    if top_p is not None:
         shares = [math.exp(scores[i] - max(scores)) for i in ranking]
         for count in range(1, len(ranking) + 1):
-            if math.fsum(shares[:count]) / math.fsum(shares) >= keep_mass - 1e-12:
+            if math.fsum(shares[:count]) / math.fsum(shares) >= top_p - 1e-12:
                 candidates = ranking[:count]
                 break
     if min_score is not None:
@@ -178,7 +178,7 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
     limits: dict[str, Any] = {
         "top_k": int(rng.integers(1, n + 2)) if rng.random() < 0.5 else None,
         "min_score": float(rng.normal(-1, 1)) if rng.random() < 0.5 else None,
-        "keep_mass": float(1 - rng.random()) if rng.random() < 0.5 else None,
+        "top_p": float(1 - rng.random()) if rng.random() < 0.5 else None,
         "max_tokens": overhead + int(rng.integers(1, largest * n)) if rng.random() < 0.7 else None,
     }
     if all(limit is None for limit in limits.values()):
@@ -196,12 +196,12 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_keep_mass_is_the_smallest_of_all_subsets(seed: int) -> None:
+def test_top_p_is_the_smallest_of_all_subsets(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.normal(0, 1.5, int(rng.integers(1, 9)))
     share = float(1 - rng.random())
     shares = np.exp(scores) / np.exp(scores).sum()
-    kept = select(scores, keep_mass=share).kept
+    kept = select(scores, top_p=share).kept
     assert shares[list(kept)].sum() >= share - 1e-9
     for smaller in range(1, len(kept)):
         assert all(shares[list(c)].sum() < share for c in combinations(range(len(scores)), smaller))
@@ -233,7 +233,7 @@ def test_costs_little_counting_at_any_budget() -> None:
 
 def test_no_chunks_give_an_empty_selection() -> None:
     assert select([], top_k=1) == Selection((), ())
-    assert select([], keep_mass=0.5, min_score=1.0) == Selection((), ())
+    assert select([], top_p=0.5, min_score=1.0) == Selection((), ())
     assert select([], max_tokens=5, tokens_of=counter([])) == Selection((), ())
 
 
@@ -245,12 +245,12 @@ def test_numpy_scores_and_limits_are_taken_and_plain_ints_given_back() -> None:
 
 def test_scores_are_left_as_they_are() -> None:
     scores = np.array([1.0, 3.0, 2.0])
-    select(scores, keep_mass=0.5, order="original")
+    select(scores, top_p=0.5, order="original")
     assert scores.tolist() == [1.0, 3.0, 2.0]
 
 
 def test_no_limit_is_an_error_that_lists_them() -> None:
-    with pytest.raises(ValueError, match="top_k, max_tokens, min_score, keep_mass"):
+    with pytest.raises(ValueError, match="top_k, max_tokens, min_score, top_p"):
         select(SCORES)
 
 
@@ -269,10 +269,10 @@ def test_no_limit_is_an_error_that_lists_them() -> None:
         ({"min_score": -math.inf}, "min_score is -inf"),
         ({"min_score": True}, "min_score is True"),
         ({"min_score": "0"}, "min_score is '0'"),
-        ({"keep_mass": 0}, "keep_mass is 0; pass a number above 0 and at most 1"),
-        ({"keep_mass": 1.01}, "keep_mass is 1.01"),
-        ({"keep_mass": math.nan}, "keep_mass is nan"),
-        ({"keep_mass": True}, "keep_mass is True"),
+        ({"top_p": 0}, "top_p is 0; pass a number above 0 and at most 1"),
+        ({"top_p": 1.01}, "top_p is 1.01"),
+        ({"top_p": math.nan}, "top_p is nan"),
+        ({"top_p": True}, "top_p is True"),
         ({"top_k": 1, "order": "random"}, "order is 'random'; pass 'score' or 'original'"),
         ({"top_k": 1, "order": None}, "order is None"),
     ],
@@ -340,7 +340,7 @@ def test_what_is_held_does_not_count_to_top_k_and_needs_no_score() -> None:
     assert found.notes == (
         "Only what is protected was kept: the best score is 3.0, min_score is 9.0.",
     )
-    assert select(SCORES, keep_mass=0.01, always={4}, order="original").kept == (1, 4)
+    assert select(SCORES, top_p=0.01, always={4}, order="original").kept == (1, 4)
 
 
 def test_notes_say_what_was_too_large() -> None:

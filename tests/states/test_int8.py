@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from at2_rag import AT2Pruner, StateStore
+from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import StateFiles
@@ -24,10 +24,10 @@ CHUNKS = [f"Emma {number} was written in Chawton." * (1 + number % 3) for number
 QUERY = "Who wrote Emma 4?"
 
 
-def pruner(store: StateStore | None = None) -> AT2Pruner:
+def pruner(store: ChunkCache | None = None) -> AT2Pruner:
     model, tokenizer = tiny_model(), tiny_tokenizer()
     weights = random_weights(model, tokenizer, "together", "apart")
-    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights, chunk_states=store)
+    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights, chunk_cache=store)
 
 
 def scores(own: AT2Pruner) -> list[float]:
@@ -67,11 +67,11 @@ def test_rows_of_zeros_and_rows_that_overflowed() -> None:
 def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
     tmp_path: Path, in_memory: bool
 ) -> None:
-    exact, store = StateStore(), StateStore(tmp_path, precision="int8")
+    exact, store = ChunkCache(), ChunkCache(tmp_path, precision="int8")
     exact["a" * 64] = store["a" * 64] = state(70)  # rows of four numbers: a scale as large
     assert exact.counts.memory_bytes == 2 * store.counts.memory_bytes
     expected = Int8State.of(state(70)).restored()
-    found = (store if in_memory else StateStore(tmp_path))["a" * 64]
+    found = (store if in_memory else ChunkCache(tmp_path))["a" * 64]
     assert same(found, expected)
     [path] = tmp_path.glob("*.int8")
     assert load(path.read_bytes()[24:])["keys"].dtype == torch.int8
@@ -79,7 +79,7 @@ def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
 
 @pytest.mark.parametrize("precision", get_args(Precision))
 def test_it_is_known_how_a_state_is_going_to_be_found(precision: Precision) -> None:
-    store = StateStore(precision=precision)
+    store = ChunkCache(precision=precision)
     given = store["a" * 64] = state(3)
     expected = store.as_kept(given)
     assert same(expected, store["a" * 64]) and same(expected, given) is (precision == "model")
@@ -87,23 +87,23 @@ def test_it_is_known_how_a_state_is_going_to_be_found(precision: Precision) -> N
 
 def test_scores_move_a_little_and_are_the_same_cold_and_warm(tmp_path: Path) -> None:
     fresh = scores(pruner())
-    own = pruner(StateStore(tmp_path, precision="int8"))
+    own = pruner(ChunkCache(tmp_path, precision="int8"))
     cold = scores(own)
     assert cold != fresh and np.abs(np.subtract(cold, fresh)).max() < 0.1
     assert scores(own) == cold
-    disk = StateStore(tmp_path, max_memory_bytes=0)
+    disk = ChunkCache(tmp_path, max_memory_bytes=0)
     assert scores(pruner(disk)) == cold, "the folder knows"
     assert disk.counts.disk_hits == len(CHUNKS) and disk.counts.misses == 0
 
 
 def test_neither_precision_sees_what_the_other_has_kept(tmp_path: Path) -> None:
     fresh = scores(pruner())
-    rounded = scores(pruner(StateStore(tmp_path, precision="int8")))
-    exact = StateStore(tmp_path, precision="model")
+    rounded = scores(pruner(ChunkCache(tmp_path, precision="int8")))
+    exact = ChunkCache(tmp_path, precision="model")
     assert list(exact) == [] and exact.disk_size.states == len(CHUNKS)
     assert scores(pruner(exact)) == fresh
     assert exact.counts.misses == len(CHUNKS) and exact.counts.damaged == 0
-    again = StateStore(tmp_path, precision="int8")
+    again = ChunkCache(tmp_path, precision="int8")
     assert scores(pruner(again)) == rounded and again.counts.misses == 0
     assert len(dict(again)) == len(CHUNKS) and again.disk_size.states == 2 * len(CHUNKS)
     again.clear()
@@ -127,7 +127,7 @@ def test_both_precisions_count_for_the_bound(tmp_path: Path) -> None:
 
 
 def test_what_was_noted_outlives_a_cleared_or_lost_folder(tmp_path: Path) -> None:
-    store = StateStore(tmp_path / "s", precision="int8", max_disk_bytes=10**6)
+    store = ChunkCache(tmp_path / "s", precision="int8", max_disk_bytes=10**6)
     store["a" * 64] = state(1)
     store.clear()
     assert not (tmp_path / "s").exists()
@@ -157,11 +157,11 @@ def test_the_precision_is_noted_beside_the_bound(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", [True, False])
 def test_a_precision_that_is_none(tmp_path: Path, folder: bool) -> None:
     with pytest.raises(InputError, match="precision is 'int4'; pass 'model' or 'int8'"):
-        StateStore(tmp_path if folder else None, precision="int4")  # type: ignore[arg-type]
+        ChunkCache(tmp_path if folder else None, precision="int4")  # type: ignore[arg-type]
 
 
 def test_numbers_that_overflowed_are_told_from_the_store_too() -> None:
-    own = pruner(StateStore(precision="int8"))
+    own = pruner(ChunkCache(precision="int8"))
     with torch.no_grad():
         for layer in own.scoring_model._view.layers:
             layer.self_attn.k_proj.weight.fill_(torch.inf)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from at2_rag import AT2Pruner, StateStore
+from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.state_groups import ready_states
 from at2_rag.states.files import StateFiles, _digest
@@ -37,9 +37,9 @@ QUERY = "Who wrote Emma 4?"
 LENGTHS = [12, 3, 40, 1, 25]
 
 
-def pruner(store: StateStore | None = None) -> AT2Pruner:
+def pruner(store: ChunkCache | None = None) -> AT2Pruner:
     return AT2Pruner(
-        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_states=store
+        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_cache=store
     )
 
 
@@ -100,7 +100,7 @@ def test_a_checksum_alone_makes_no_state(tmp_path: Path, body: bytes) -> None:
 
 
 def test_a_folder_in_the_place_of_a_file_is_a_miss(tmp_path: Path) -> None:
-    store = StateStore(tmp_path)
+    store = ChunkCache(tmp_path)
     (tmp_path / f"{key_of('a')}.state").mkdir()
     assert store.get(key_of("a")) is None
     store[key_of("a")] = state(1)
@@ -110,7 +110,7 @@ def test_a_folder_in_the_place_of_a_file_is_a_miss(tmp_path: Path) -> None:
 def test_a_whole_state_of_other_shapes_is_read_anew() -> None:
     model = CountingModel(tiny_model())
     layout, prefix = layout_of(model, LENGTHS), encode_prefix(model)
-    store = StateStore()
+    store = ChunkCache()
     ready_states(model, prefix, layout, store=store)
     for key, kept in list(store.items()):
         store[key] = type(kept)(kept.keys[:, :, 1:], kept.values)
@@ -142,21 +142,21 @@ def test_damage_costs_a_query_nothing_but_work(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     expected = scores(pruner())
-    assert scores(pruner(StateStore(tmp_path))) == pytest.approx(expected, abs=1e-6)
+    assert scores(pruner(ChunkCache(tmp_path))) == pytest.approx(expected, abs=1e-6)
     for path in paths(tmp_path)[::2]:
         damage(path)
-    store = StateStore(tmp_path)
+    store = ChunkCache(tmp_path)
     assert scores(pruner(store)) == pytest.approx(expected, abs=1e-6)
     counts = store.counts
     assert (counts.disk_hits, counts.misses) == (4, 5)
     assert counts.damaged == (0 if damage is _lose else 5)
-    again = StateStore(tmp_path)
+    again = ChunkCache(tmp_path)
     assert scores(pruner(again)) == pytest.approx(expected, abs=1e-6)
     assert again.counts.disk_hits == 9
 
 
 def test_the_folder_vanishes_under_a_running_store(tmp_path: Path) -> None:
-    store = StateStore(tmp_path / "s", max_memory_bytes=0)
+    store = ChunkCache(tmp_path / "s", max_memory_bytes=0)
     own = pruner(store)
     expected = scores(own)
     shutil.rmtree(tmp_path / "s")
@@ -166,7 +166,7 @@ def test_the_folder_vanishes_under_a_running_store(tmp_path: Path) -> None:
 
 
 def test_the_folder_becomes_something_else_under_a_running_store(tmp_path: Path) -> None:
-    store = StateStore(tmp_path / "s", max_memory_bytes=0)
+    store = ChunkCache(tmp_path / "s", max_memory_bytes=0)
     own = pruner(store)
     expected = scores(own)
     shutil.rmtree(tmp_path / "s")
@@ -177,10 +177,10 @@ def test_the_folder_becomes_something_else_under_a_running_store(tmp_path: Path)
 
 READ_ONLY = """
 import os, sys
-from at2_rag import StateStore
+from at2_rag import ChunkCache
 from tests.states.test_store import key_of, same, state
 os.setuid(65534)
-store = StateStore(sys.argv[1])
+store = ChunkCache(sys.argv[1])
 assert same(store[key_of("a")], state(3))
 store[key_of("b")] = state(1)
 print(store.counts.disk_hits, store.counts.unwritten, len(store))
@@ -191,7 +191,7 @@ print(store.counts.disk_hits, store.counts.unwritten, len(store))
 def test_a_folder_that_can_only_be_read_serves_what_it_has() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "s"
-        StateStore(kept)[key_of("a")] = state(3)
+        ChunkCache(kept)[key_of("a")] = state(3)
         for path in (Path(folder), kept):
             path.chmod(0o755)
         paths(kept)[0].chmod(0o644)
@@ -204,11 +204,11 @@ def test_a_folder_that_can_only_be_read_serves_what_it_has() -> None:
 
 LIMITED = """
 import resource, signal, sys
-from at2_rag import StateStore
+from at2_rag import ChunkCache
 from tests.states.test_state_damage import pruner, scores
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-store = StateStore(sys.argv[1])
+store = ChunkCache(sys.argv[1])
 print(*scores(pruner(store)))
 print(store.counts.unwritten, store.disk_size.states)
 """
@@ -236,13 +236,13 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        store = StateStore(disk / "s")
+        store = ChunkCache(disk / "s")
         expected = scores(pruner())
         for _ in range(2):
             assert scores(pruner(store)) == pytest.approx(expected, abs=1e-6)
         assert store.counts.unwritten > 0 and 0 < store.disk_size.states < 9
         assert [path for path in (disk / "s").iterdir() if path.suffix != ".state"] == []
-        store = StateStore(disk / "s")
+        store = ChunkCache(disk / "s")
         assert scores(pruner(store)) == pytest.approx(expected, abs=1e-6)
         assert store.counts.disk_hits > 0 and store.counts.damaged == 0
     finally:
@@ -335,7 +335,7 @@ def test_stores_that_are_opened_at_once(tmp_path: Path, there: bool) -> None:
 
 
 def test_threads_that_share_a_pruner_and_a_small_store(tmp_path: Path) -> None:
-    store = StateStore(tmp_path, max_memory_bytes=6000, max_disk_bytes=60_000)
+    store = ChunkCache(tmp_path, max_memory_bytes=6000, max_disk_bytes=60_000)
     own, expected = pruner(store), np.array(scores(pruner()))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: scores(own), range(40)))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from at2_rag import StateStore, state_store
+from at2_rag import ChunkCache, state_store
 from at2_rag.errors import InputError, StorageError
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
@@ -42,7 +42,7 @@ def paths(folder: Path) -> list[Path]:
 
 
 def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> None:
-    store = StateStore(max_memory_bytes=500)
+    store = ChunkCache(max_memory_bytes=500)
     for name in "abc":
         store[name] = state(1)
     assert store["a"].nbytes == 160
@@ -56,7 +56,7 @@ def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> N
 
 
 def test_what_was_asked_for_is_counted() -> None:
-    store = StateStore()
+    store = ChunkCache()
     assert store.get("a") is None
     store["a"] = state(2)
     assert "a" in store and list(store) == ["a"]
@@ -75,8 +75,8 @@ def test_another_store_finds_what_one_left_on_disk(
     tmp_path: Path, dtype: torch.dtype, tokens: int
 ) -> None:
     left = state(tokens, dtype=dtype)
-    StateStore(tmp_path / "s")[key_of("a")] = left
-    store = StateStore(tmp_path / "s")
+    ChunkCache(tmp_path / "s")[key_of("a")] = left
+    store = ChunkCache(tmp_path / "s")
     assert key_of("a") in store and key_of("b") not in store and "a" not in list(store)
     for _ in range(2):
         assert same(store[key_of("a")], left)
@@ -87,7 +87,7 @@ def test_another_store_finds_what_one_left_on_disk(
 
 
 def test_without_room_in_memory_every_hit_is_one_of_the_disk(tmp_path: Path) -> None:
-    store = StateStore(tmp_path, max_memory_bytes=0)
+    store = ChunkCache(tmp_path, max_memory_bytes=0)
     store[key_of("a")] = state(2)
     for _ in range(3):
         assert same(store[key_of("a")], state(2))
@@ -97,15 +97,15 @@ def test_without_room_in_memory_every_hit_is_one_of_the_disk(tmp_path: Path) -> 
 def test_a_view_is_written_by_its_own_numbers_alone(tmp_path: Path) -> None:
     whole = state(50)
     view = ChunkState(whole.keys[:, :, 10:20], whole.values[:, :, 10:20])
-    StateStore(tmp_path)[key_of("view")] = view
-    assert same(StateStore(tmp_path)[key_of("view")], view)
+    ChunkCache(tmp_path)[key_of("view")] = view
+    assert same(ChunkCache(tmp_path)[key_of("view")], view)
     assert paths(tmp_path)[0].stat().st_size < 10 * 160 + 400
 
 
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     StateFiles(tmp_path / "new" / "states")
     assert stat.S_IMODE((tmp_path / "new" / "states").stat().st_mode) == 0o700
-    StateStore(tmp_path / "new" / "states")[key_of("a")] = state(1)
+    ChunkCache(tmp_path / "new" / "states")[key_of("a")] = state(1)
     [file] = paths(tmp_path / "new" / "states")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     (tmp_path / "old").mkdir(mode=0o755)
@@ -147,7 +147,7 @@ def test_other_processes_files_count(tmp_path: Path) -> None:
 
 
 def test_a_state_larger_than_the_bound_is_not_written(tmp_path: Path) -> None:
-    store = StateStore(tmp_path, max_disk_bytes=1000)
+    store = ChunkCache(tmp_path, max_disk_bytes=1000)
     store[key_of("large")] = state(50)
     assert store.counts.too_large == 1 and store.disk_size.states == 0
     assert store.counts.unwritten == 0
@@ -182,20 +182,20 @@ def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
 )
 def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        StateStore(tmp_path, **bounds)
+        ChunkCache(tmp_path, **bounds)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="can't be made .*; choose another folder"):
-        StateStore(tmp_path / "file" / "states")
+        ChunkCache(tmp_path / "file" / "states")
 
 
 def test_a_state_used_from_memory_is_not_removed_from_disk_as_unused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = _file_size(tmp_path / "probe")
-    store = StateStore(tmp_path / "s", max_disk_bytes=20 * size)
+    store = ChunkCache(tmp_path / "s", max_disk_bytes=20 * size)
     monkeypatch.setattr(state_store, "_TOUCH_SECONDS", -1.0)
     for number in range(60):
         store[key_of(number)] = state(50, seed=number)
@@ -212,13 +212,13 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     files = StateFiles(tmp_path, max_bytes=3000)
     files.put(key_of("a"), state(2))
     assert files.keys() == [key_of("a")] and files.size().states == 1
-    StateStore(tmp_path).clear()
+    ChunkCache(tmp_path).clear()
     assert sorted(tmp_path.iterdir()) == sorted(foreign)
     assert all(path.read_bytes() == b"theirs" * 1000 for path in foreign)
 
 
 def test_clearing_takes_damaged_files_and_the_folder_along(tmp_path: Path) -> None:
-    store = StateStore(tmp_path / "s", max_disk_bytes=10**6)
+    store = ChunkCache(tmp_path / "s", max_disk_bytes=10**6)
     for number in range(5):
         store[key_of(number)] = state(2)
     paths(tmp_path / "s")[2].write_bytes(b"damaged")

@@ -165,7 +165,7 @@ def test_json_holds_all_of_the_result() -> None:
         "notes": ["A note."],
         "error": "why",
         "skipped": False,
-        "supported": None,
+        "answerable": None,
     }
     assert made.to_dict() == expected
     assert strictly(made.to_json()) == expected

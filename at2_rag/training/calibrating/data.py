@@ -14,7 +14,7 @@ from at2_rag.errors import InputError
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
-from at2_rag.readout.multi_hop import follow_up_question
+from at2_rag.readout.multi_hop import multi_hop_question
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -214,7 +214,7 @@ def collect_calls(
             int(fold_of[examples.twins_of[place]]),
             own,
             np.array(twins[place].labels),
-            supported=not twins[place].unanswerable,
+            answerable=not twins[place].unanswerable,
             example=examples.twins_of[place],
             words=_words(twins[place]),
         )
@@ -223,7 +223,7 @@ def collect_calls(
     return calls
 
 
-def collect_follow_ups(
+def collect_multi_hops(
     model: ScoringModel,
     examples: CalibrationExamples,
     calls: Sequence[LabelledCall],
@@ -256,7 +256,7 @@ def collect_follow_ups(
         InputError: As `collect`.
         DataError: As `collect_calls`.
     """
-    own = [place for place, call in enumerate(calls) if call.supported is None]
+    own = [place for place, call in enumerate(calls) if call.answerable is None]
     asked = []
     for place in own:
         example, best = examples.chosen[calls[place].example], int(np.argmax(scores[place]))
@@ -264,7 +264,7 @@ def collect_follow_ups(
         asked.append(
             replace(
                 example,
-                query=follow_up_question(example.query, example.chunks[best]),
+                query=multi_hop_question(example.query, example.chunks[best]),
                 chunks=tuple(example.chunks[index] for index in others),
                 labels=tuple(example.labels[index] for index in others),
                 gold_sentences=(),
@@ -274,7 +274,7 @@ def collect_follow_ups(
     collected = collect(
         model,
         asked,
-        folder / f"follow_up-{content_hash(asked)[:8]}",  # the best chunks are the weights'
+        folder / f"multi_hop-{content_hash(asked)[:8]}",  # the best chunks are the weights'
         reading=spec.reading,
         fingerprint=fingerprint,
         seed=seed,

@@ -40,7 +40,7 @@ class LabelledCall:
         gold: [S] bool, whether each chunk is evidence.
         matters: [S] bool, whether each chunk does, by the outcome asked for; None where that isn't
             known.
-        supported: Whether the call's chunks hold the answer; None for calls that don't serve to
+        answerable: Whether the call's chunks hold the answer; None for calls that don't serve to
             predict it.
         words: [S] int64, the chunks' lengths, which no fit looks at.
         priors: [S] of each kind of prior terms that is learned; none of a kind where nothing is
@@ -53,7 +53,7 @@ class LabelledCall:
     features: npt.NDArray[np.float32]
     gold: Bools
     matters: Bools | None = None
-    supported: bool | None = None
+    answerable: bool | None = None
     words: npt.NDArray[np.int64] | None = None
     priors: Mapping[Prior, Floats] = field(default_factory=dict)
     example: int = 0
@@ -69,7 +69,7 @@ def fit_calibration(
     """Return the calibration of head weights under which the outcomes are likeliest.
 
     Args:
-        calls: The calls; some have chunks that matter, some are supported, and some of each kind
+        calls: The calls; some have chunks that matter, some are answerable, and some of each kind
             are not.
         scores: For each call its chunks' scores, [S], by weights that were fitted without it.
         shape: The head weights', [P, L, H].
@@ -80,7 +80,7 @@ def fit_calibration(
     """
     best = out_of_fold_evidence(calls)
     ruled = [own for own in range(len(calls)) if calls[own].matters is not None]
-    judged = [own for own in range(len(calls)) if calls[own].supported is not None]
+    judged = [own for own in range(len(calls)) if calls[own].answerable is not None]
     chunk_outcomes, chunk_weights = _outcomes(calls, ruled, "chunk")
     call_outcomes, call_weights = _outcomes(calls, judged, "call")
     of_chunks = [chunk_terms(scores[own], best[own]) for own in ruled]
@@ -118,7 +118,7 @@ def fit_prior_weight(
     known = [
         (own.priors[prior], values, own.gold / own.gold.sum(), own.source)
         for own, values in zip(calls, scores, strict=True)
-        if prior in own.priors and own.supported is None and 0 < own.gold.mean() < 1
+        if prior in own.priors and own.answerable is None and 0 < own.gold.mean() < 1
     ]
     if not known:
         return None
@@ -167,7 +167,7 @@ def _outcomes(
 ) -> tuple[Bools, Floats]:
     """Return outcomes of chunks or calls, and weights by which every source counts the same."""
     own = [
-        calls[place].matters if what == "chunk" else np.array([calls[place].supported])
+        calls[place].matters if what == "chunk" else np.array([calls[place].answerable])
         for place in places
     ]
     outcomes = np.concatenate([np.asarray(one, dtype=bool) for one in own] or [np.zeros(0, bool)])

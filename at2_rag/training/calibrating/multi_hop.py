@@ -1,4 +1,4 @@
-"""Fits follow-up weights. Pure numbers, no model."""
+"""Fits multi-hop weights. Pure numbers, no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
-from at2_rag.readout.multi_hop import FollowUp, divided_anew, second_scores
+from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
 from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.intervals import percentile_interval
@@ -68,14 +68,14 @@ class FollowedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowUpFigures:
+class MultiHopFigures:
     """In how many calls the best three hold all gold chunks, of calls with two or three.
 
     Attributes:
         source: The data set, or "every source".
         calls: Calls judged.
         without: Share of them by first scores.
-        with_it: Share of them after a follow-up that was fitted without the call's fold.
+        with_it: Share of them after a multi-hop that was fitted without the call's fold.
         low: Lower end of the 95 % percentile bootstrap interval of the difference.
         high: Its upper end.
     """
@@ -88,8 +88,8 @@ class FollowUpFigures:
     high: float
 
 
-def fit_follow_up(calls: Sequence[FollowedCall], shape: tuple[int, int]) -> FollowUp:
-    """Return the follow-up under which gold chunks other than the best are likeliest.
+def fit_multi_hop(calls: Sequence[FollowedCall], shape: tuple[int, int]) -> MultiHop:
+    """Return the multi-hop under which gold chunks other than the best are likeliest.
 
     Weights are fitted to calls with gold among the other chunks, each counting the same, by the
     listwise loss of `training.fit`; probabilities to all calls, by weights fitted without their
@@ -113,7 +113,7 @@ def fit_follow_up(calls: Sequence[FollowedCall], shape: tuple[int, int]) -> Foll
     chunk = logistic_fit(np.concatenate(terms), outcomes, weights, PENALTY, rising=RISING)
     fit = _fit(calls)
     weight = fit.weight[1:].reshape(shape).astype(np.float32)
-    return FollowUp(weight, max(0.0, float(fit.weight[0])), chunk)
+    return MultiHop(weight, max(0.0, float(fit.weight[0])), chunk)
 
 
 def out_of_fold_second(calls: Sequence[FollowedCall]) -> list[Floats]:
@@ -125,18 +125,18 @@ def out_of_fold_second(calls: Sequence[FollowedCall]) -> list[Floats]:
 
 
 def scores_after(calls: Sequence[FollowedCall]) -> dict[int, Floats]:
-    """Return each call's scores after a follow-up fitted without its fold, [S], by its place."""
+    """Return each call's scores after a multi-hop fitted without its fold, [S], by its place."""
     return {
         own.place: second_scores(own.scores, own.best, second)
         for own, second in zip(calls, out_of_fold_second(calls), strict=True)
     }
 
 
-def judge_follow_up(calls: Sequence[FollowedCall]) -> list[FollowUpFigures]:
+def judge_multi_hop(calls: Sequence[FollowedCall]) -> list[MultiHopFigures]:
     """Return the figures of each source that has calls with two or three gold chunks, and of all.
 
     Args:
-        calls: As in `fit_follow_up`.
+        calls: As in `fit_multi_hop`.
     """
     found: dict[str, list[tuple[bool, bool]]] = {}
     for own, second in zip(calls, out_of_fold_second(calls), strict=True):
@@ -150,11 +150,11 @@ def judge_follow_up(calls: Sequence[FollowedCall]) -> list[FollowUpFigures]:
     return [_figures(name, np.array(pairs, dtype=float)) for name, pairs in groups.items()]
 
 
-def _figures(name: str, pairs: npt.NDArray[np.floating[Any]]) -> FollowUpFigures:
+def _figures(name: str, pairs: npt.NDArray[np.floating[Any]]) -> MultiHopFigures:
     gained = pairs[:, 1] - pairs[:, 0]
     low, high = percentile_interval([gained], np.mean)
     without, with_it = pairs.mean(axis=0).tolist()
-    return FollowUpFigures(name, len(pairs), without, with_it, low, high)
+    return MultiHopFigures(name, len(pairs), without, with_it, low, high)
 
 
 def _all_gold(scores: Floats, gold: Bools) -> bool:
@@ -165,8 +165,8 @@ def _fit(calls: Sequence[FollowedCall]) -> LinearFit:
     chosen = [own for own in calls if 0 < own.gold[own.others].sum() < own.others.sum()]
     if not chosen:
         raise InputError(
-            "follow-up weights can't be fitted: there is no call whose best chunk leaves gold and "
-            "other chunks; pass more examples with two gold chunks, or leave --follow-up off"
+            "multi-hop weights can't be fitted: there is no call whose best chunk leaves gold and "
+            "other chunks; pass more examples with two gold chunks, or leave --multi-hop off"
         )
     return fit_listwise(
         ListwiseData(

@@ -51,7 +51,7 @@ class _Predicted:
         matters: [N] bool, whether it does.
         gold: [N] bool, whether it is gold.
         best: [C] places of each call's best chunk.
-        supported: [K], that anything helps in each call that is judged for that.
+        answerable: [K], that anything helps in each call that is judged for that.
         helped: [K] bool, whether anything does.
     """
 
@@ -59,7 +59,7 @@ class _Predicted:
     matters: Bools
     gold: Bools
     best: npt.NDArray[np.intp]
-    supported: Floats
+    answerable: Floats
     helped: Bools
 
 
@@ -143,7 +143,7 @@ def judge_left_out_sources(
         )
     names = sorted(
         {own.source for own in calls if own.matters is not None}
-        & {own.source for own in calls if own.supported is not None}
+        & {own.source for own in calls if own.answerable is not None}
     )
     every: list[_Predicted] = []
     lengths: list[tuple[Floats, Bools]] = []
@@ -180,7 +180,7 @@ def said_of(
     scores = readout(call.features)
     evidence = float(calibration.evidence(call.features).max())
     likely = calibration.probabilities(scores, evidence)
-    return scores, likely, calibration.supported(scores, evidence)
+    return scores, likely, calibration.answerable(scores, evidence)
 
 
 def out_of_fold_scores(calls: Sequence[LabelledCall]) -> list[Floats]:
@@ -199,7 +199,7 @@ def fit_readout(calls: Sequence[LabelledCall]) -> Readout:
     would tell them apart.
     """
     ranked = [
-        own for own in calls if own.supported is None and own.gold.any() and not own.gold.all()
+        own for own in calls if own.answerable is None and own.gold.any() and not own.gold.all()
     ]
     if not ranked:
         raise InputError("there is no call with gold and other chunks left to fit weights to")
@@ -219,7 +219,7 @@ def _predict(
     calls: Sequence[LabelledCall], readout: Readout, calibration: Calibration
 ) -> _Predicted:
     likely, matters, gold, best = [np.zeros(0)], [_NONE], [_NONE], []
-    supported: list[tuple[float, bool]] = []
+    answerable: list[tuple[float, bool]] = []
     chunks = 0
     for own in calls:
         scores, of_chunks, of_call = said_of(own, readout, calibration)
@@ -229,15 +229,15 @@ def _predict(
             gold.append(own.gold)
             best.append(chunks + int(np.argmax(scores)))
             chunks += len(scores)
-        if own.supported is not None:
-            supported.append((of_call, own.supported))
+        if own.answerable is not None:
+            answerable.append((of_call, own.answerable))
     return _Predicted(
         np.concatenate(likely),
         np.concatenate(matters),
         np.concatenate(gold),
         np.array(best, dtype=np.intp),
-        np.array([p for p, _ in supported]),
-        np.array([y for _, y in supported], dtype=bool),
+        np.array([p for p, _ in answerable]),
+        np.array([y for _, y in answerable], dtype=bool),
     )
 
 
@@ -249,7 +249,7 @@ def _joined(parts: Sequence[_Predicted]) -> _Predicted:
         np.concatenate([own.matters for own in parts]),
         np.concatenate([own.gold for own in parts]),
         np.concatenate([own.best + start for own, start in zip(parts, starts, strict=False)]),
-        np.concatenate([own.supported for own in parts]),
+        np.concatenate([own.answerable for own in parts]),
         np.concatenate([own.helped for own in parts]),
     )
 
@@ -267,13 +267,13 @@ def _figures(source: str, own: _Predicted, by_lengths: tuple[Floats, Bools]) -> 
         error_of_gold=calibration_error(own.likely, own.gold),
         skill=brier_skill(own.likely, own.matters),
         skill_of_gold=brier_skill(own.likely, own.gold),
-        calls=len(own.supported),
-        auroc=auroc(own.supported, own.helped),
-        error_of_calls=calibration_error(own.supported, own.helped),
+        calls=len(own.answerable),
+        auroc=auroc(own.answerable, own.helped),
+        error_of_calls=calibration_error(own.answerable, own.helped),
         auroc_of_lengths=auroc(*by_lengths),
         reliability=reliability(own.likely, own.matters),
         reliability_of_best=reliability(best_p, best_y),
-        reliability_of_calls=reliability(own.supported, own.helped),
+        reliability_of_calls=reliability(own.answerable, own.helped),
     )
 
 
@@ -291,10 +291,10 @@ def told_by_lengths(
     """
 
     def terms(calls: Sequence[LabelledCall]) -> tuple[Floats, Bools]:
-        known = [own for own in calls if own.supported is not None and own.words is not None]
+        known = [own for own in calls if own.answerable is not None and own.words is not None]
         sizes = [own.words.astype(float) for own in known if own.words is not None]
         values = [[len(own), own.sum(), own.max(), own.min(), own.std()] for own in sizes]
-        return np.array(values), np.array([bool(own.supported) for own in known], dtype=bool)
+        return np.array(values), np.array([bool(own.answerable) for own in known], dtype=bool)
 
     values, outcomes = terms(others)
     judged_values, judged_outcomes = terms(judged)

@@ -1,9 +1,9 @@
-"""Whether one tolerance keeps as much of the evidence on a data set it was chosen without.
+"""Whether one max_missed keeps as much of the evidence on a data set it was chosen without.
 
 For each source in turn, head weights and calibration are fitted to the others, and so is the
-tolerance: the largest under which the mean share of gold chunks kept, over sources, reaches a
+max_missed: the largest under which the mean share of gold chunks kept, over sources, reaches a
 target. On the source left out it is then seen what share is kept, and how long what is kept is
-beside what a tolerance chosen on that very source would keep.
+beside what a max_missed chosen on that very source would keep.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class TransferFigures:
-    """What one tolerance does on a source that it was chosen without.
+    """What one max_missed does on a source that it was chosen without.
 
     Attributes:
         source: The data set.
         split: "fitted" for calls like those that others are fitted to, "judged" for other ones.
         calls: Calls judged.
-        tolerance: The tolerance chosen on the other sources.
+        max_missed: The max_missed chosen on the other sources.
         kept_gold: Mean share of a call's gold chunks kept with it.
         kept_gold_interval: 95 % percentile bootstrap interval, over calls.
         chunks: Mean chunks kept.
@@ -42,13 +42,13 @@ class TransferFigures:
         tuned_tolerance: The one chosen on these very calls.
         tuned_kept_gold: What that keeps.
         words_ratio: Words kept, as a multiple of those kept with the tuned one.
-        words_ratio_interval: 95 % percentile bootstrap interval, the tuned tolerance as it is.
+        words_ratio_interval: 95 % percentile bootstrap interval, the tuned max_missed as it is.
     """
 
     source: str
     split: str
     calls: int
-    tolerance: float
+    max_missed: float
     kept_gold: float
     kept_gold_interval: Interval
     chunks: float
@@ -75,9 +75,9 @@ class _Keeping:
     gold: Floats
     words: Floats
 
-    def count(self, tolerance: float) -> int:
-        """Return how many chunks a tolerance keeps, as `selection.select` does."""
-        return 1 + int(np.count_nonzero(self.rest[:-1] > tolerance))
+    def count(self, max_missed: float) -> int:
+        """Return how many chunks a max_missed keeps, as `selection.select` does."""
+        return 1 + int(np.count_nonzero(self.rest[:-1] > max_missed))
 
 
 def judge_transfer(
@@ -88,7 +88,7 @@ def judge_transfer(
     target: float = TARGET,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[TransferFigures]:
-    """Yield for each source what the tolerance of the others does on it.
+    """Yield for each source what the max_missed of the others does on it.
 
     Args:
         calls: Calls of at least two sources, with words; twins are fitted on and not judged.
@@ -106,7 +106,7 @@ def judge_transfer(
         others = [own for own in calls if own.source != name]
         scores, readout, calibration = fit_without(others, shape)
         evidence = out_of_fold_evidence(others)
-        tolerance = tolerance_for(
+        max_missed = max_missed_for(
             target,
             [
                 _keeping(own, values, calibration.probabilities(values, best))
@@ -121,14 +121,14 @@ def judge_transfer(
                 if own.source == name and _usable(own)
             ]
             if found:
-                yield _figures(name, split, found, tolerance, tolerance_for(target, found))
+                yield _figures(name, split, found, max_missed, max_missed_for(target, found))
     progress(len(names), len(names))
 
 
-def tolerance_for(target: float, calls: Sequence[_Keeping]) -> float:
-    """Return the largest tolerance under which the mean share of gold kept reaches the target.
+def max_missed_for(target: float, calls: Sequence[_Keeping]) -> float:
+    """Return the largest max_missed under which the mean share of gold kept reaches the target.
 
-    Every source counts the same. The share never rises with the tolerance, so that it is found by
+    Every source counts the same. The share never rises with the max_missed, so that it is found by
     bisection among the sums at which what is kept changes.
     """
     weights = source_weights([own.source for own in calls])
@@ -142,7 +142,7 @@ def tolerance_for(target: float, calls: Sequence[_Keeping]) -> float:
 
 
 def _usable(own: LabelledCall) -> bool:
-    return own.supported is None and own.words is not None and bool(own.gold.any())
+    return own.answerable is None and own.words is not None and bool(own.gold.any())
 
 
 def _keeping(own: LabelledCall, scores: Floats, likely: Floats) -> _Keeping:
@@ -158,9 +158,9 @@ def _keeping(own: LabelledCall, scores: Floats, likely: Floats) -> _Keeping:
 
 
 def _figures(
-    source: str, split: str, calls: Sequence[_Keeping], tolerance: float, tuned: float
+    source: str, split: str, calls: Sequence[_Keeping], max_missed: float, tuned: float
 ) -> TransferFigures:
-    counts = [own.count(tolerance) - 1 for own in calls]
+    counts = [own.count(max_missed) - 1 for own in calls]
     tuned_counts = [own.count(tuned) - 1 for own in calls]
     gold = np.array([own.gold[last] for own, last in zip(calls, counts, strict=True)])
     words = np.array([own.words[last] for own, last in zip(calls, counts, strict=True)])
@@ -170,7 +170,7 @@ def _figures(
         source=source,
         split=split,
         calls=len(calls),
-        tolerance=tolerance,
+        max_missed=max_missed,
         kept_gold=float(gold.mean()),
         kept_gold_interval=percentile_interval([gold], np.mean),
         chunks=1 + float(np.mean(counts)),

@@ -101,7 +101,7 @@ def sentence_calls(
     """
     found = []
     for place, call in enumerate(calls):
-        if call.supported is None and call.example in own:
+        if call.answerable is None and call.example in own:
             example = examples[call.example]
             gold = gold_sentences(example)
             if gold is not None:

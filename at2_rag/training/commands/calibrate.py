@@ -31,7 +31,7 @@ from at2_rag.training.calibrating.data import (
     choose_examples,
     choose_judged,
     collect_calls,
-    collect_follow_ups,
+    collect_multi_hops,
 )
 from at2_rag.training.calibrating.fit import (
     MATTERS,
@@ -42,8 +42,8 @@ from at2_rag.training.calibrating.fit import (
 )
 from at2_rag.training.calibrating.multi_hop import (
     FollowedCall,
-    fit_follow_up,
-    judge_follow_up,
+    fit_multi_hop,
+    judge_multi_hop,
     scores_after,
 )
 from at2_rag.training.calibrating.sentences import fit_sentences, gold_sentences
@@ -52,7 +52,7 @@ from at2_rag.training.calibrating.transfer import TransferFigures, judge_transfe
 from at2_rag.training.collection.sentence_reading import collect_sentences, sentence_calls
 from at2_rag.training.commands.calibration_tables import (
     figures_table,
-    follow_up_table,
+    multi_hop_table,
     reliability_plot_of,
     transfer_table,
 )
@@ -79,7 +79,7 @@ class CalibrateRequest:
     outcome: Outcome
     prior: tuple[Prior, ...]
     judge: tuple[str, ...]
-    follow_up: bool
+    multi_hop: bool
     sentences: bool
     dtype: str | None
 
@@ -157,8 +157,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         learned = {own: fit_prior_weight(calls, scores, own) for own in request.prior}
         progress("fit", 1, 1)
         followed: list[FollowedCall] = []
-        if request.follow_up:
-            followed = collect_follow_ups(
+        if request.multi_hop:
+            followed = collect_multi_hops(
                 scoring,
                 examples,
                 calls,
@@ -171,7 +171,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
                 workers=os.cpu_count() or 1,
                 progress=progress,
             )
-        follow_up = fit_follow_up(followed, (layers, heads)) if followed else weights.follow_up
+        multi_hop = fit_multi_hop(followed, (layers, heads)) if followed else weights.multi_hop
         sentences = weights.sentences
         if request.sentences:
             own = collect_sentences(
@@ -192,7 +192,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             calibration=calibration,
             prior_weight=_latest(learned.get("score"), weights.prior_weight),
             cosine_weight=_latest(learned.get("cosine"), weights.cosine_weight),
-            follow_up=follow_up,
+            multi_hop=multi_hop,
             sentences=sentences,
         )
         calibrated = calibrated.describe(calibrated_on=data)
@@ -209,9 +209,9 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
                 calls,
                 shape,
                 judged_calls,
-                progress=lambda done, total: progress("one tolerance for all", done, total),
+                progress=lambda done, total: progress("one max_missed for all", done, total),
             )
-    asked_again = judge_follow_up(followed) if followed else []
+    asked_again = judge_multi_hop(followed) if followed else []
     record = {
         "command": command,
         "settings": request.settings,
@@ -231,8 +231,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "sentences": sentences and sentences.numbers(),
         "left_out_sources": [own.to_dict() for own in figures],
         "one_tolerance": [asdict(own) for own in transfer],
-        "follow_up": {
-            "numbers": follow_up and follow_up.numbers(),
+        "multi_hop": {
+            "numbers": multi_hop and multi_hop.numbers(),
             "all_gold_in_top_3": [asdict(own) for own in asked_again],
         },
     }
@@ -246,11 +246,11 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     if transfer:
         progress.console.print(transfer_table(transfer))
     if asked_again:
-        progress.console.print(follow_up_table(asked_again))
+        progress.console.print(multi_hop_table(asked_again))
     stale = [
         name
         for name, kept, anew in (
-            ("--follow-up", weights.follow_up, request.follow_up),
+            ("--multi-hop", weights.multi_hop, request.multi_hop),
             ("--sentences", weights.sentences, request.sentences),
         )
         if kept is not None and not anew
@@ -277,14 +277,14 @@ def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) ->
         model_name=without_place(request.model),
     )
     weights.check(fingerprint=fingerprint, template_hash=own.prompts.template_hash)
-    if request.follow_up and weights.reading == "joint":
+    if request.multi_hop and weights.reading == "joint":
         raise InputError(
-            "--follow-up was given, but the head weights are for joint reading, which keeps no "
+            "--multi-hop was given, but the head weights are for joint reading, which keeps no "
             "states to ask again over; leave it off, or use weights for independent reading"
         )
-    if request.sentences and weights.follow_up is not None and not request.follow_up:
+    if request.sentences and weights.multi_hop is not None and not request.multi_hop:
         raise InputError(
-            "--sentences was given without --follow-up, but the head weights ask again; pass both, "
+            "--sentences was given without --multi-hop, but the head weights ask again; pass both, "
             "since sentences are scored after that, too"
         )
     if weights.score_scale != "logit":

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.report.plots import Series, reliability_plot
-from at2_rag.training.calibrating.multi_hop import FollowUpFigures
+from at2_rag.training.calibrating.multi_hop import MultiHopFigures
 from at2_rag.training.calibrating.study import EVERY, CalibrationFigures
 from at2_rag.training.calibrating.transfer import TARGET, Interval, TransferFigures
 
@@ -43,12 +43,12 @@ def figures_table(figures: Sequence[CalibrationFigures]) -> Table:
     return table
 
 
-def follow_up_table(figures: Sequence[FollowUpFigures]) -> Table:
-    """Return how often the best three chunks hold all gold ones, with and without a follow-up."""
+def multi_hop_table(figures: Sequence[MultiHopFigures]) -> Table:
+    """Return how often the best three chunks hold all gold ones, with and without a multi-hop."""
     title = "all gold in the best 3, weights fitted without the fold"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("source", no_wrap=True)
-    for heading in ("calls", "without", "with follow-up", "difference"):
+    for heading in ("calls", "without", "with multi-hop", "difference"):
         table.add_column(heading, justify="right")
     for own in figures:
         gain = own.with_it - own.without
@@ -71,7 +71,7 @@ def reliability_plot_of(figures: Sequence[CalibrationFigures]) -> str:
         for what, points in (
             ("all chunks", own.reliability),
             ("best chunks", own.reliability_of_best),
-            ("supported", own.reliability_of_calls),
+            ("answerable", own.reliability_of_calls),
         )
     ]
     series += [
@@ -83,18 +83,18 @@ def reliability_plot_of(figures: Sequence[CalibrationFigures]) -> str:
 
 
 def transfer_table(figures: Sequence[TransferFigures]) -> Table:
-    """Return what one tolerance keeps on sources that it was chosen without."""
-    title = f"one tolerance for {TARGET:.0%} of the gold chunks, chosen on the other sources"
+    """Return what one max_missed keeps on sources that it was chosen without."""
+    title = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("source", no_wrap=True)
-    for heading in ("", "calls", "tolerance", "gold kept", "words", "times the tuned"):
+    for heading in ("", "calls", "max_missed", "gold kept", "words", "times the tuned"):
         table.add_column(heading, justify="right")
     for own in figures:
         table.add_row(
             Text(own.source),
             own.split,
             f"{own.calls:,}",
-            f"{own.tolerance:.2f}",
+            f"{own.max_missed:.2f}",
             Text(_with_interval(own.kept_gold, own.kept_gold_interval)),
             f"{own.words:,.0f}",
             Text(_with_interval(own.words_ratio, own.words_ratio_interval)),

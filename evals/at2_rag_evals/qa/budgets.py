@@ -37,13 +37,13 @@ class Budget:
         return f"top {self.top_k}" if self.top_k is not None else f"{self.max_tokens} tokens"
 
 
-def adaptive_name(tolerance: float | None, *, follow_up: bool | None = None) -> str:
+def adaptive_name(max_missed: float | None, *, multi_hop: bool | None = None) -> str:
     """Return the name of at2_rag without a budget.
 
     Args:
-        tolerance: Its tolerance; None for the default.
-        follow_up: Whether it asks again beside the best chunk; None where the tolerance does.
+        max_missed: Its max_missed; None for the default.
+        multi_hop: Whether it asks again beside the best chunk; None where the max_missed does.
     """
-    endings = {None: "", True: "_follow_up", False: "_once"}
-    name = f"at2_adaptive{endings[follow_up]}"
-    return name if tolerance is None else f"{name}_{tolerance:g}"
+    endings = {None: "", True: "_multi_hop", False: "_once"}
+    name = f"at2_adaptive{endings[multi_hop]}"
+    return name if max_missed is None else f"{name}_{max_missed:g}"

@@ -34,7 +34,7 @@ MORE_PRUNERS = (
     "bm25_unstemmed",
     "bm25_minilm",
     "at2_adaptive",
-    "at2_adaptive_follow_up",
+    "at2_adaptive_multi_hop",
     "at2_adaptive_once",
     "at2_joint",
     "heads_8",
@@ -122,18 +122,18 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Keep a context of at most N tokens of the generator's. May be repeated.",
 )
 @click.option(
-    "--tolerance",
-    "tolerances",
+    "--max-missed",
+    "max_missed",
     multiple=True,
     type=click.FloatRange(min=0),
     metavar="X",
-    help="Also judge at2_rag without a budget but this tolerance, as the pruner at2_adaptive_X. "
+    help="Also judge at2_rag without a budget but this max_missed, as the pruner at2_adaptive_X. "
     "May be repeated.",
 )
 @click.option(
-    "--follow-up/--no-follow-up",
+    "--multi-hop/--no-multi-hop",
     default=None,
-    help="Let those of --tolerance ask again beside the best chunk, or not.  [default: where the "
+    help="Let those of --max-missed ask again beside the best chunk, or not.  [default: where the "
     "best alone doesn't meet it]",
 )
 @click.option(
@@ -234,8 +234,8 @@ def qa(
     weights: tuple[NamedWeights, ...],
     top_k: tuple[int, ...],
     max_tokens: tuple[int, ...],
-    tolerances: tuple[float, ...],
-    follow_up: bool | None,
+    max_missed: tuple[float, ...],
+    multi_hop: bool | None,
     generators: tuple[str, ...],
     limit: int | None,
     seed: int,
@@ -278,8 +278,8 @@ def qa(
         pruners=tuple(dict.fromkeys(pruners)) or DEFAULT_PRUNERS,
         top_k=top_k,
         max_tokens=max_tokens,
-        tolerances=tuple(dict.fromkeys(tolerances)),
-        follow_up=follow_up,
+        max_missed=tuple(dict.fromkeys(max_missed)),
+        multi_hop=multi_hop,
         generators=tuple(dict.fromkeys(generators)),
         limit=limit,
         seed=seed,

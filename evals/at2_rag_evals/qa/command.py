@@ -54,7 +54,7 @@ from at2_rag_evals.rankers import RankerOptions
 from at2_rag_evals.tables import to_rich
 
 _BASELINES = frozenset({*DEFAULT_PRUNERS, *MORE_PRUNERS}) - {
-    *("at2", "at2_adaptive", "at2_adaptive_follow_up", "at2_adaptive_once", "at2_joint")
+    *("at2", "at2_adaptive", "at2_adaptive_multi_hop", "at2_adaptive_once", "at2_joint")
 }
 _PLAIN_WIDTH = 160
 
@@ -236,7 +236,7 @@ def _plan(request: QARequest, items: QASet) -> Plan:
         ),
         train=request.train,
         folder=request.output / "scores",
-        tolerances=request.tolerances,
+        max_missed=request.max_missed,
     )
     generators = [make_generator(spec, request.generator) for spec in request.generators]
     names = [generator.name for generator in generators]

@@ -25,8 +25,8 @@ class QARequest:
     datasets: tuple[Dataset, ...] = ()
     top_k: tuple[int, ...] = ()
     max_tokens: tuple[int, ...] = ()
-    tolerances: tuple[float, ...] = ()
-    follow_up: bool | None = None
+    max_missed: tuple[float, ...] = ()
+    multi_hop: bool | None = None
     generators: tuple[str, ...] = ("default",)
     limit: int | None = None
     seed: int = 0
@@ -46,7 +46,7 @@ class QARequest:
     def judged(self) -> tuple[str, ...]:
         """All pruners' names, in the report's order."""
         adaptive = [
-            adaptive_name(tolerance, follow_up=self.follow_up) for tolerance in self.tolerances
+            adaptive_name(max_missed, multi_hop=self.multi_hop) for max_missed in self.max_missed
         ]
         return (*with_named(self.pruners, self.weights), *adaptive)
 
@@ -68,9 +68,9 @@ class QARequest:
         for budget in self.budgets:
             limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
             parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
-        parts += [f"--tolerance {tolerance:g}" for tolerance in self.tolerances]
-        if self.follow_up is not None:
-            parts.append("--follow-up" if self.follow_up else "--no-follow-up")
+        parts += [f"--max-missed {max_missed:g}" for max_missed in self.max_missed]
+        if self.multi_hop is not None:
+            parts.append("--multi-hop" if self.multi_hop else "--no-multi-hop")
         parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]

@@ -65,7 +65,7 @@ class AT2Ranker:
             by all systems of the process; without, every item takes the time of a new one.
 
     Attributes:
-        scores_are_logits: Whether the softmax over an item's scores is what `keep_mass` adds up;
+        scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up;
             not for "uniform" and other weights whose score scale is "additive".
 
     Raises:
@@ -109,7 +109,7 @@ class AT2Ranker:
             reading=self._reading,
             device=device,
             dtype=preferred_dtype(device),
-            chunk_states=self._states(),
+            chunk_cache=self._states(),
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from at2_rag.reading.chunk_states import ChunkStateStore
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
 
@@ -27,4 +27,4 @@ class AT2Int8Ranker(AT2Ranker):
         self.settings = {**self.settings, **model_record(self._model, modules), "states": "int8"}
 
     def _states(self) -> ChunkStateStore:
-        return StateStore(precision="int8")
+        return ChunkCache(precision="int8")

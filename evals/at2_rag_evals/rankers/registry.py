@@ -60,10 +60,10 @@ def _at2_joint(options: RankerOptions) -> Ranker:
     return AT2JointRanker(options.model, remember=options.remember)
 
 
-def _at2_follow_up(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.at2_follow_up import AT2FollowUpRanker  # imports torch
+def _at2_multi_hop(options: RankerOptions) -> Ranker:
+    from at2_rag_evals.rankers.at2_multi_hop import AT2MultiHopRanker  # imports torch
 
-    return AT2FollowUpRanker(
+    return AT2MultiHopRanker(
         options.model, head_weights=options.head_weights, remember=options.remember
     )
 
@@ -103,7 +103,7 @@ SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
         "at2_joint": _at2_joint,
         "at2_prior": _at2_prior,
         "at2_cosine": lambda options: _at2_prior(options, "at2_cosine", "cosine"),
-        "at2_follow_up": _at2_follow_up,
+        "at2_multi_hop": _at2_multi_hop,
     }
 )
 

@@ -9,7 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from at2_rag.states.store import StateStore
+from at2_rag.states.store import ChunkCache
 
 _MEMORY_SHARE = 0.6
 _FALLBACK_BYTES = 4 * 2**30
@@ -19,9 +19,9 @@ _LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # of version 2 an
 
 
 @cache
-def shared_states() -> StateStore:
+def shared_states() -> ChunkCache:
     """Return the one store of this process, so that its bound holds for all systems together."""
-    return StateStore(max_memory_bytes=default_bytes())
+    return ChunkCache(max_memory_bytes=default_bytes())
 
 
 def default_bytes(cgroups: Path = _CGROUPS) -> int:

@@ -35,11 +35,11 @@ from at2_rag_evals.trimming.judging import Cut, Trimmed, judge_trimming, trimmab
 DEFAULT_SHARE = 0.5
 """Most tokens of sentences, as a share of those of the best chunks, where nothing else is said."""
 
-FollowUpFor = Literal["none", "sentences", "both"]
+MultiHopFor = Literal["none", "sentences", "both"]
 """For what the question is asked again beside the best chunk, whole chunks or sentences."""
 
 _CHOOSING_MODULES = (
-    *("calibration", "follow_up", "limits", "redundancy", "selection"),
+    *("calibration", "multi_hop", "limits", "redundancy", "selection"),
     *("sentence_weights", "text_units", "trimming"),
 )
 _WIDTH = 120
@@ -59,8 +59,8 @@ class TrimmingRequest:
     top_k: tuple[int, ...] = (1, 3)
     share: float | None = None
     min_scores: tuple[float, ...] = ()
-    tolerances: tuple[float, ...] = ()
-    follow_up: FollowUpFor | None = None
+    max_missed: tuple[float, ...] = ()
+    multi_hop: MultiHopFor | None = None
     limit: int | None = None
     seed: int = 0
     model: str | None = None
@@ -69,13 +69,13 @@ class TrimmingRequest:
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """How sentences are chosen; in half of the tokens where nothing else was asked for."""
-        others = bool(self.min_scores or self.tolerances)
+        others = bool(self.min_scores or self.max_missed)
         share = DEFAULT_SHARE if self.share is None and not others else self.share
-        asks = None if self.follow_up is None else self.follow_up != "none"
+        asks = None if self.multi_hop is None else self.multi_hop != "none"
         return (
-            *(Cut(share=own, follow_up=asks) for own in [share] if own is not None),
-            *(Cut(min_score=own, follow_up=asks) for own in self.min_scores),
-            *(Cut(tolerance=own, follow_up=asks) for own in self.tolerances),
+            *(Cut(share=own, multi_hop=asks) for own in [share] if own is not None),
+            *(Cut(min_score=own, multi_hop=asks) for own in self.min_scores),
+            *(Cut(max_missed=own, multi_hop=asks) for own in self.max_missed),
         )
 
     @property
@@ -85,8 +85,8 @@ class TrimmingRequest:
         parts += [f"--top-k {count}" for count in self.top_k]
         parts += [] if self.share is None else [f"--share {self.share:g}"]
         parts += [f"--min-score {own:g}" for own in self.min_scores]
-        parts += [f"--tolerance {own:g}" for own in self.tolerances]
-        parts += [] if self.follow_up is None else [f"--follow-up {self.follow_up}"]
+        parts += [f"--max-missed {own:g}" for own in self.max_missed]
+        parts += [] if self.multi_hop is None else [f"--multi-hop {self.multi_hop}"]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
         parts += [f"--seed {self.seed}"]
         for option, value in (
@@ -147,7 +147,7 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
             items.items,
             top_k=request.top_k,
             cuts=request.cuts,
-            follow_up=request.follow_up == "both",
+            multi_hop=request.multi_hop == "both",
             progress=lambda done, total: progress("pruning", done, total),
         )
     found = [
@@ -175,7 +175,7 @@ def _pruner(request: TrimmingRequest) -> AT2Pruner:
         head_weights=request.head_weights,
         device=device,
         dtype=preferred_dtype(device),
-        chunk_states=shared_states(),
+        chunk_cache=shared_states(),
     )
 
 
@@ -249,7 +249,7 @@ def _report(
             "limit": request.limit,
             "top_k": list(request.top_k),
             "cuts": [asdict(own) for own in request.cuts],
-            "follow_up": request.follow_up,
+            "multi_hop": request.multi_hop,
             "resamples": RESAMPLES,
             "level": LEVEL,
             **model_record(request.model or DEFAULT_MODEL, (*SCORING_MODULES, *_CHOOSING_MODULES)),

@@ -19,23 +19,23 @@ class Cut:
     Attributes:
         share: Most tokens, as a share of those of the best chunks.
         min_score: The pruner's.
-        tolerance: The pruner's.
-        follow_up: Whether the question is asked again beside the best chunk; None for where a
-            tolerance does.
+        max_missed: The pruner's.
+        multi_hop: Whether the question is asked again beside the best chunk; None for where a
+            max_missed does.
     """
 
     share: float | None = None
     min_score: float | None = None
-    tolerance: float | None = None
-    follow_up: bool | None = None
+    max_missed: float | None = None
+    multi_hop: bool | None = None
 
     @property
     def label(self) -> str:
         """What the report calls it."""
         parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
         parts += [] if self.min_score is None else [f"min_score {self.min_score:g}"]
-        parts += [] if self.tolerance is None else [f"tolerance {self.tolerance:g}"]
-        asked = {None: [], True: ["asked again"], False: ["asked once"]}[self.follow_up]
+        parts += [] if self.max_missed is None else [f"max_missed {self.max_missed:g}"]
+        asked = {None: [], True: ["asked again"], False: ["asked once"]}[self.multi_hop]
         return ", ".join([*parts, *asked])
 
     def prune(self, pruner: AT2Pruner, item: Example, chunk_tokens: int) -> PruneResult:
@@ -52,8 +52,8 @@ class Cut:
             item.chunks,
             max_tokens=most,
             min_score=self.min_score,
-            tolerance=self.tolerance,
-            follow_up=self.follow_up,
+            max_missed=self.max_missed,
+            multi_hop=self.multi_hop,
             unit="sentence",
         )
 
@@ -111,7 +111,7 @@ def judge_trimming(
     *,
     top_k: Sequence[int],
     cuts: Sequence[Cut],
-    follow_up: bool = False,
+    multi_hop: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[tuple[int, Cut], list[Trimmed]]:
     """Return for each number of chunks and each cut what became of each item, in order.
@@ -121,7 +121,7 @@ def judge_trimming(
         items: See `trimmable_items`.
         top_k: Numbers of chunks.
         cuts: How sentences are chosen.
-        follow_up: Whether the question is asked again for whole chunks.
+        multi_hop: Whether the question is asked again for whole chunks.
         progress: Called with the items done and in all.
     """
     found: dict[tuple[int, Cut], list[Trimmed]] = {
@@ -131,7 +131,7 @@ def judge_trimming(
     for done, item in enumerate(items, start=1):
         alike: dict[Cut, PruneResult] = {}
         for count in top_k:
-            whole = pruner.prune(item.query, item.chunks, top_k=count, follow_up=follow_up)
+            whole = pruner.prune(item.query, item.chunks, top_k=count, multi_hop=multi_hop)
             for cut in cuts:
                 sentences = alike.get(cut) or cut.prune(pruner, item, whole.tokens_after)
                 if cut.share is None:  # whatever the chunks take

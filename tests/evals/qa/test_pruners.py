@@ -15,7 +15,7 @@ from at2_rag.errors import InputError, ScoringError
 from at2_rag.options import Order
 from at2_rag.pruner import AT2Pruner
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import FollowUp
+from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.qa.budgets import Budget
@@ -181,20 +181,20 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
     folder = str(scoring_folder)
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights
     spread = Calibration(plain.weight, 0.0, (0.0, 2.0, 0.0, 2.0), (0.0, 0.0, 1.0))
-    again = FollowUp(-plain.weight[0], 0.0, (0.0, 1.0, 0.0, 1.0))
-    calibrated = replace(plain, calibration=spread, score_scale="logit", follow_up=again)
+    again = MultiHop(-plain.weight[0], 0.0, (0.0, 1.0, 0.0, 1.0))
+    calibrated = replace(plain, calibration=spread, score_scale="logit", multi_hop=again)
     calibrated.save(tmp_path / "weights")
     ours = AT2Pruner.from_pretrained(folder, head_weights=calibrated)
     item = make_item("a", "-g--g")
     options = PrunerOptions(
         RankerOptions(model=folder, head_weights=str(tmp_path / "weights"), remember=False),
         folder=tmp_path / "scores",
-        tolerances=(1.5,),
+        max_missed=(1.5,),
     )
-    names = ["at2_adaptive", *(f"at2_adaptive{own}_1.5" for own in ("", "_follow_up", "_once"))]
+    names = ["at2_adaptive", *(f"at2_adaptive{own}_1.5" for own in ("", "_multi_hop", "_once"))]
     kinds = [(None, None), (1.5, None), (1.5, True), (1.5, False)]
-    for pruner, (tolerance, asks) in zip(make_pruners(names, options), kinds, strict=True):
-        expected = ours.prune(item.query, item.chunks, tolerance=tolerance, follow_up=asks).kept
+    for pruner, (max_missed, asks) in zip(make_pruners(names, options), kinds, strict=True):
+        expected = ours.prune(item.query, item.chunks, max_missed=max_missed, multi_hop=asks).kept
         assert 0 < len(expected) < 5
         one = pruner.prune(item, limit(top_k=1))
         assert one.kept == tuple(own.index for own in expected)

@@ -115,7 +115,7 @@ def test_the_command_reports_what_was_judged(scoring_folder: Path, tmp_path: Pat
     assert str(tmp_path) not in json.dumps(report)
     markdown = (tmp_path / "out" / "trimming.md").read_text()
     assert "Answer kept: best 3 chunks, or sentences (at most 0.5 of the tokens); all" in markdown
-    never = ["--follow-up", "none", "--json"]
+    never = ["--multi-hop", "none", "--json"]
     assert (
         "0.5 of the tokens, asked once" in CliRunner().invoke(eval_group, [*command, *never]).stdout
     )

@@ -55,7 +55,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:
                 features,
                 gold=rng.random(len(features)) < 1 / (1 + np.exp(-logits)),
                 matters=rng.random(len(features)) < TRUE.probabilities(scores, best),
-                supported=bool(rng.random() < TRUE.supported(scores, best)),
+                answerable=bool(rng.random() < TRUE.answerable(scores, best)),
             )
         )
     return calls
@@ -74,16 +74,18 @@ def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
     assert np.abs(p - truth).mean() < 0.03
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.9 * brier_skill(truth, y)
-    supported = np.array(
+    answerable = np.array(
         [
             (
-                fitted.supported(readout(own.features), float(fitted.evidence(own.features).max())),
-                TRUE.supported(readout(own.features), float(TRUE.evidence(own.features).max())),
+                fitted.answerable(
+                    readout(own.features), float(fitted.evidence(own.features).max())
+                ),
+                TRUE.answerable(readout(own.features), float(TRUE.evidence(own.features).max())),
             )
             for own in drawn(500, 2)
         ]
     )
-    assert np.abs(supported[:, 0] - supported[:, 1]).mean() < 0.06
+    assert np.abs(answerable[:, 0] - answerable[:, 1]).mean() < 0.06
 
 
 def test_the_second_readout_is_a_ridge_logistic_regression() -> None:
@@ -129,8 +131,8 @@ def test_outcomes_of_one_kind_are_refused() -> None:
     calls = drawn(9, 8)
     for what, changes in (
         ("chunk's outcome", {"matters": None}),
-        ("call's outcome", {"supported": True}),
-        ("call's outcome", {"supported": None}),
+        ("call's outcome", {"answerable": True}),
+        ("call's outcome", {"answerable": None}),
     ):
         told = f"needs both kinds of each outcome, but .* a {what} is true; pass more"
         with pytest.raises(InputError, match=told):
@@ -174,7 +176,7 @@ def test_without_ranks_no_weight_is_learned() -> None:
     unknown = [dataclasses.replace(own, priors={}) for own in calls]
     assert fit_prior_weight(unknown, scores, "score") is None
     assert fit_prior_weight(calls, scores, "cosine") is None
-    twins = [dataclasses.replace(own, supported=True) for own in calls]
+    twins = [dataclasses.replace(own, answerable=True) for own in calls]
     assert fit_prior_weight(twins, scores, "score") is None
     assert fit_prior_weight([*calls, *twins], [*scores, *scores], "score") == pytest.approx(
         fit_prior_weight(calls, scores, "score")

@@ -1,4 +1,4 @@
-"""Fitting follow-up weights to calls whose second gold chunk only the second reading shows."""
+"""Fitting multi-hop weights to calls whose second gold chunk only the second reading shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from at2_rag.errors import InputError
 from at2_rag.readout.calibration import chunk_terms, logistic
 from at2_rag.readout.multi_hop import divided_anew
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
-from at2_rag.training.calibrating.multi_hop import FollowedCall, fit_follow_up, judge_follow_up
+from at2_rag.training.calibrating.multi_hop import FollowedCall, fit_multi_hop, judge_multi_hop
 
 SHAPE = (2, 2)
 
@@ -33,7 +33,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[FollowedCall]:
 
 
 def test_it_finds_what_shows_the_second_gold_chunk() -> None:
-    own = fit_follow_up(drawn(600, 0), SHAPE)
+    own = fit_multi_hop(drawn(600, 0), SHAPE)
     weight = own.weight.ravel()
     assert weight.shape == (4,) and own.weight.shape == SHAPE
     assert weight[0] > 5 * np.abs(weight[1:]).max()
@@ -41,7 +41,7 @@ def test_it_finds_what_shows_the_second_gold_chunk() -> None:
 
 
 def test_probabilities_of_the_others_come_true() -> None:
-    own, calls = fit_follow_up(drawn(600, 1), SHAPE), drawn(600, 2)
+    own, calls = fit_multi_hop(drawn(600, 1), SHAPE), drawn(600, 2)
     likely, outcomes = [], []
     for call in calls:
         second = divided_anew(call.first, own.scores(call.first, call.features))
@@ -54,7 +54,7 @@ def test_probabilities_of_the_others_come_true() -> None:
 
 def test_calls_are_judged_by_weights_fitted_without_their_fold() -> None:
     calls = [*drawn(300, 3, "a"), *drawn(150, 4, "b")]
-    found = {own.source: own for own in judge_follow_up(calls)}
+    found = {own.source: own for own in judge_multi_hop(calls)}
     assert set(found) == {"a", "b", "every source"}
     for name, own in found.items():
         judged = [call for call in calls if name in (call.source, "every source")]
@@ -69,13 +69,13 @@ def test_calls_are_judged_by_weights_fitted_without_their_fold() -> None:
         dataclasses.replace(call, features=-call.features) if call.fold == 0 else call
         for call in calls
     ]
-    worse = {own.source: own for own in judge_follow_up(turned)}
+    worse = {own.source: own for own in judge_multi_hop(turned)}
     assert worse["every source"].with_it < found["every source"].with_it - 0.1
 
 
 def test_calls_without_a_second_gold_chunk_do_not_teach() -> None:
     calls = drawn(30, 5)
     alone = [dataclasses.replace(call, gold=np.arange(8) == call.best) for call in calls]
-    assert judge_follow_up([*calls, *alone])[0].calls == 30
-    with pytest.raises(InputError, match="follow-up weights can't be fitted"):
-        fit_follow_up(alone, SHAPE)
+    assert judge_multi_hop([*calls, *alone])[0].calls == 30
+    with pytest.raises(InputError, match="multi-hop weights can't be fitted"):
+        fit_multi_hop(alone, SHAPE)

@@ -16,14 +16,14 @@ from tests.training.calibrating.test_fit import SHAPE, drawn
 
 
 def with_words(calls: list[LabelledCall], longer_by: int = 0) -> list[LabelledCall]:
-    """Give chunks random lengths, longer ones to supported calls; make every other call a twin."""
+    """Give chunks random lengths, longer ones to answerable calls; make every other call a twin."""
     rng = np.random.default_rng(0)
     return [
         dataclasses.replace(
             own,
             matters=None if place % 2 else own.matters,
-            supported=own.supported if place % 2 else None,
-            words=rng.integers(20, 90, len(own.gold)) + longer_by * bool(own.supported),
+            answerable=own.answerable if place % 2 else None,
+            words=rng.integers(20, 90, len(own.gold)) + longer_by * bool(own.answerable),
         )
         for place, own in enumerate(calls)
     ]
@@ -58,7 +58,7 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
 def test_sources_without_outcomes_are_not_judged() -> None:
     calls = with_words([*drawn(200, 3, "a"), *drawn(200, 4, "b")])
     silent = [
-        dataclasses.replace(own, matters=None, supported=None)
+        dataclasses.replace(own, matters=None, answerable=None)
         for own in with_words(drawn(50, 5, "c"))
     ]
     judged = [own.source for own in judge_left_out_sources([*calls, *silent], SHAPE)]
@@ -73,7 +73,7 @@ def test_sources_without_outcomes_are_not_judged() -> None:
 def test_lengths_that_tell_are_seen() -> None:
     rng = np.random.default_rng(1)
     one, other = (
-        [dataclasses.replace(own, supported=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
+        [dataclasses.replace(own, answerable=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
         for seed in (7, 8)
     )
     assert abs(auroc(*told_by_lengths(with_words(one), with_words(other))) - 0.5) < 0.08

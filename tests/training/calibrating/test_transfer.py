@@ -1,4 +1,4 @@
-"""One tolerance on sources that it was chosen without."""
+"""One max_missed on sources that it was chosen without."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def drawn(source: str, count: int, seed: int, *, clear: float = 1.2) -> list[Lab
                 source, place % 3, features, gold, matters=gold, words=words, example=place
             )
         )
-        for supported in (True, False):
+        for answerable in (True, False):
             other = rng.normal(0, 1, (size, 4)).astype(np.float32)
-            other[0, 0] += clear * supported
+            other[0, 0] += clear * answerable
             none = np.zeros(size, dtype=bool)
             calls.append(
-                LabelledCall(source, place % 3, other, none, supported=supported, words=words)
+                LabelledCall(source, place % 3, other, none, answerable=answerable, words=words)
             )
     return calls
 
 
 def kept_by_hand(
-    calls: list[LabelledCall], scores: list[Floats], likely: list[Floats], tolerance: float
+    calls: list[LabelledCall], scores: list[Floats], likely: list[Floats], max_missed: float
 ) -> tuple[list[float], list[float]]:
     """Return what share of gold chunks each call keeps by the selection itself, and the words."""
     gold, words = [], []
     for own, values, chances in zip(calls, scores, likely, strict=True):
-        kept = list(select(values, probabilities=chances, tolerance=tolerance).kept)
+        kept = list(select(values, probabilities=chances, max_missed=max_missed).kept)
         assert own.words is not None
         gold.append(float(own.gold[kept].sum() / own.gold.sum()))
         words.append(float(own.words[kept].sum()))
@@ -71,27 +71,27 @@ def test_the_figures_are_those_of_pruning_with_the_others_tolerance() -> None:
         scores = out_of_fold_scores(others)
         calibration = fit_calibration(others, scores, SHAPE)
         evidence = out_of_fold_evidence(others)
-        natural = [place for place, call in enumerate(others) if call.supported is None]
+        natural = [place for place, call in enumerate(others) if call.answerable is None]
         chosen_on = (
             [others[place] for place in natural],
             [scores[place] for place in natural],
             [calibration.probabilities(scores[place], evidence[place]) for place in natural],
         )
         # Both sources have as many calls, so that the mean over calls is that over sources.
-        kept, length = kept_by_hand(*chosen_on, own.tolerance)
+        kept, length = kept_by_hand(*chosen_on, own.max_missed)
         assert np.mean(kept) >= 0.9
-        for larger in own.tolerance + np.linspace(0, 2, 81):
+        for larger in own.max_missed + np.linspace(0, 2, 81):
             kept, other = kept_by_hand(*chosen_on, larger)
             assert np.mean(kept) < 0.9 or other == length
         every = more if own.split == "judged" else calls
-        judged = [c for c in every if c.source == own.source and c.supported is None]
+        judged = [c for c in every if c.source == own.source and c.answerable is None]
         readout = fit_readout(others)
         values = [readout(call.features) for call in judged]
         chances = [
             calibration.probabilities(score, float(calibration.evidence(call.features).max()))
             for call, score in zip(judged, values, strict=True)
         ]
-        gold, words = kept_by_hand(judged, values, chances, own.tolerance)
+        gold, words = kept_by_hand(judged, values, chances, own.max_missed)
         assert own.calls == len(judged)
         assert own.kept_gold == pytest.approx(np.mean(gold))
         assert own.words == pytest.approx(np.mean(words))
@@ -112,7 +112,7 @@ def test_where_everything_is_told_apart_one_chunk_of_each_call_will_do() -> None
     for source in ("a", "b"):
         for own in drawn(source, 30, len(calls), clear=0.0):
             gold = np.arange(len(own.gold)) == int(rng.integers(len(own.gold)))
-            if own.supported is None:
+            if own.answerable is None:
                 features = own.features.copy()
                 features[:, 0] = 40 * gold
                 own = LabelledCall(source, own.fold, features, gold, matters=gold, words=own.words)

@@ -113,10 +113,10 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
         for sample, (index, place) in zip(samples, rows(collected), strict=True):
             assert collected.labels[place].tolist() == list(sample.labels)
             features = stored[place].astype(np.float64)
-            tolerance = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4
+            max_missed = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4
             scores = [s.score for s in pruner.score(examples[index].query, sample.chunks)]
             found = (features * weights.weight).sum((1, 2, 3)) + 0.5
-            assert (np.abs(found - scores) <= tolerance).all()
+            assert (np.abs(found - scores) <= max_missed).all()
 
 
 def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Path) -> None:

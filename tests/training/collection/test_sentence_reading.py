@@ -80,15 +80,15 @@ def test_other_weights_have_a_folder_of_their_own(weights: HeadWeights, tmp_path
 
 
 def test_a_call_counts_before_and_after_asking_again() -> None:
-    def call(place: int, supported: bool | None = None) -> LabelledCall:
+    def call(place: int, answerable: bool | None = None) -> LabelledCall:
         gold = np.array([True, False, False])
         features = np.zeros((3, 2), np.float32)
-        return LabelledCall("s", place, features, gold, supported=supported, example=place)
+        return LabelledCall("s", place, features, gold, answerable=answerable, example=place)
 
     examples = [example("1"), example("2", gold_sentences=((), (), ("Boats pass.",)))]
     own = {place: np.arange(4, dtype=np.float32) + place for place in (0, 1)}
     first = [np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.zeros(3)]
-    calls = [call(0), call(1), call(0, supported=True)]
+    calls = [call(0), call(1), call(0, answerable=True)]
     found = sentence_calls(
         calls, examples, own, first, {1: np.array([7.0, 8.0, 9.0])}, [0.1, 0.2, 0.3]
     )

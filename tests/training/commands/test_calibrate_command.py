@@ -97,7 +97,7 @@ def test_weights_are_calibrated_and_serve_a_pruner(
     pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
     own = examples_of_equal_chunks("novels", 1)[0]
     result = pruner.prune(own.query, own.chunks)
-    assert result.supported is not None and 0 < result.supported < 1
+    assert result.answerable is not None and 0 < result.answerable < 1
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
 
 
@@ -133,10 +133,10 @@ def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: 
 
 def test_sentences_are_weighed_before_and_after_asking_again(tmp_path: Path, place: Path) -> None:
     fill(tmp_path, place, lambda own: two_gold(two_sentences(own)))
-    ran = run(tmp_path, tmp_path / "out", "--follow-up", "--sentences")
+    ran = run(tmp_path, tmp_path / "out", "--multi-hop", "--sentences")
     assert ran.exit_code == 0, ran.output
     found = HeadWeights.load(tmp_path / "out")
-    assert found.sentences is not None and found.follow_up is not None
+    assert found.sentences is not None and found.multi_hop is not None
     assert found.sentences.score[0] != found.sentences.score[1]
     ours = ("--head-weights", str(tmp_path / "out"))
     refused = run(tmp_path, tmp_path / "two", "--sentences", *ours)
@@ -144,7 +144,7 @@ def test_sentences_are_weighed_before_and_after_asking_again(tmp_path: Path, pla
     kept = run(tmp_path, tmp_path / "two", *ours)
     assert kept.exit_code == 0, kept.output
     told = kept.output.replace("\n", " ")
-    assert "kept is what an earlier calibration learned by --follow-up and --sentences" in told
+    assert "kept is what an earlier calibration learned by --multi-hop and --sentences" in told
     assert HeadWeights.load(tmp_path / "two").sentences == found.sentences
 
 
@@ -176,7 +176,7 @@ def test_further_questions_are_judged_and_nothing_else(place: Path, tmp_path: Pa
     more = str(tmp_path / "more.jsonl.gz")
     ran = run(place, tmp_path / "out", *collected, "--judge", more)
     assert ran.exit_code == 0, ran.output
-    assert "one tolerance for 90% of the gold chunks" in ran.output
+    assert "one max_missed for 90% of the gold chunks" in ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
     plain = json.loads((tmp_path / "plain" / "calibration.json").read_text())
     assert record["calibration"] == plain["calibration"]
@@ -220,25 +220,25 @@ def test_the_weights_of_the_retriever_are_learned(place: Path, tmp_path: Path) -
     assert "of novels: the retrieval_score of chunk" in told
 
 
-def test_follow_up_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
+def test_multi_hop_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: Path) -> None:
     fill(tmp_path, place, two_gold)
-    ran = run(tmp_path, tmp_path / "out", "--follow-up")
+    ran = run(tmp_path, tmp_path / "out", "--multi-hop")
     assert ran.exit_code == 0, ran.output
-    assert "with follow-up" in ran.output
+    assert "with multi-hop" in ran.output
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
-    figures = {own["source"]: own for own in record["follow_up"]["all_gold_in_top_3"]}
+    figures = {own["source"]: own for own in record["multi_hop"]["all_gold_in_top_3"]}
     assert {name: own["calls"] for name, own in figures.items()} == {
         "novels": 14,
         "seas": 14,
         "every source": 28,
     }
     found = HeadWeights.load(tmp_path / "out")
-    assert found.follow_up is not None
-    assert found.follow_up.numbers() == record["follow_up"]["numbers"]
+    assert found.multi_hop is not None
+    assert found.multi_hop.numbers() == record["multi_hop"]["numbers"]
     pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
     own = examples_of_equal_chunks("novels", 1)[0]
     plain = pruner.prune(own.query, own.chunks, top_k=3)
-    result = pruner.prune(own.query, own.chunks, top_k=3, follow_up=True)
+    result = pruner.prune(own.query, own.chunks, top_k=3, multi_hop=True)
     assert result.kept[0].index == plain.kept[0].index
     scores = [chunk.score for chunk in result.kept]
     assert scores == sorted(scores, reverse=True)

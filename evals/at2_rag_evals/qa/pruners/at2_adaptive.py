@@ -18,7 +18,7 @@ from at2_rag_evals.record_store import RecordStore
 
 _CHOOSING_MODULES = (
     "calibration",
-    "follow_up",
+    "multi_hop",
     "limits",
     "redundancy",
     "retrieval_prior",
@@ -27,7 +27,7 @@ _CHOOSING_MODULES = (
 
 
 class AT2AdaptivePruner(AT2Ranker):
-    """`AT2Pruner.prune` with no limit, or a tolerance alone.
+    """`AT2Pruner.prune` with no limit, or a max_missed alone.
 
     What is kept is stored as it is chosen.
 
@@ -35,9 +35,9 @@ class AT2AdaptivePruner(AT2Ranker):
         model: As of `AT2Ranker`, like what is raised.
         head_weights: As of `AT2Ranker`; they have to be calibrated.
         name: What the report calls the pruner.
-        tolerance: The pruner's; None for its default.
-        follow_up: Whether the question is asked again beside the best chunk; None where the
-            best alone doesn't meet the tolerance.
+        max_missed: The pruner's; None for its default.
+        multi_hop: Whether the question is asked again beside the best chunk; None where the
+            best alone doesn't meet the max_missed.
         folder: Where it is stored what is kept; None to remember for this run only.
     """
 
@@ -50,19 +50,19 @@ class AT2AdaptivePruner(AT2Ranker):
         *,
         head_weights: str | None = None,
         name: str = "at2_adaptive",
-        tolerance: float | None = None,
-        follow_up: bool | None = None,
+        max_missed: float | None = None,
+        multi_hop: bool | None = None,
         folder: Path | None = None,
     ) -> None:
         super().__init__(model, head_weights=head_weights, remember=False)
         self.name = name
-        self._tolerance, self._follow_up = tolerance, follow_up
+        self._tolerance, self._multi_hop = max_missed, multi_hop
         modules = (*SCORING_MODULES, *_CHOOSING_MODULES)
         self.settings = {
             **self.settings,
             **model_record(self._model, modules),
-            "tolerance": tolerance,
-            "follow_up": follow_up,
+            "max_missed": max_missed,
+            "multi_hop": multi_hop,
         }
         self._store: RecordStore[Pruned] = RecordStore(
             self, folder, to_record=_to_record, from_record=_from_record
@@ -89,9 +89,9 @@ class AT2AdaptivePruner(AT2Ranker):
             result = self._pruner.prune(
                 item.query,
                 item.chunks,
-                tolerance=self._tolerance,
+                max_missed=self._tolerance,
                 order=limit.order,
-                follow_up=self._follow_up,
+                multi_hop=self._multi_hop,
             )
         except AT2Error as error:
             raise ScoringError(

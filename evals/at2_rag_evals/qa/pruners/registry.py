@@ -26,7 +26,7 @@ HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16}
 
 
 _NO_PRUNERS = frozenset(
-    {"first_k", "random", "at2_int8", "at2_prior", "at2_cosine", "at2_follow_up"}
+    {"first_k", "random", "at2_int8", "at2_prior", "at2_cosine", "at2_multi_hop"}
 )
 """Systems of the ranking eval that have a pruner of another name here, or none."""
 
@@ -39,13 +39,13 @@ class PrunerOptions:
         ranker: What rankers can be told.
         train: Training files that `heads_8` and `heads_16` are chosen on.
         folder: Where scores are stored; None for nowhere.
-        tolerances: Tolerances with each of which at2_rag is a pruner without a budget.
+        max_missed: Tolerances with each of which at2_rag is a pruner without a budget.
     """
 
     ranker: RankerOptions = field(default_factory=lambda: RankerOptions(remember=False))
     train: Sequence[Path] = ()
     folder: Path | None = None
-    tolerances: Sequence[float] = ()
+    max_missed: Sequence[float] = ()
 
 
 def make_pruners(names: Sequence[str], options: PrunerOptions) -> list[Pruner]:
@@ -89,9 +89,9 @@ def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
 def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], EvidenceHeads]) -> Pruner:
     if name in _OTHERS:
         return _OTHERS[name](options)
-    for own, tolerance, follow_up in _adaptive_kinds(options):
+    for own, max_missed, multi_hop in _adaptive_kinds(options):
         if name == own:
-            return _adaptive(name, tolerance, follow_up, options)
+            return _adaptive(name, max_missed, multi_hop, options)
     if name in PEERS:
         return PEERS[name](options.ranker, options.folder)
     if name in HEAD_COUNTS:
@@ -101,16 +101,16 @@ def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], Evidence
 
 
 def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, bool | None]]:
-    """Return the names of at2_rag without a budget, each with its tolerance and follow-up."""
+    """Return the names of at2_rag without a budget, each with its max_missed and multi-hop."""
     return [
-        (adaptive_name(tolerance, follow_up=follow_up), tolerance, follow_up)
-        for tolerance in (None, *options.tolerances)
-        for follow_up in (None, True, False)
+        (adaptive_name(max_missed, multi_hop=multi_hop), max_missed, multi_hop)
+        for max_missed in (None, *options.max_missed)
+        for multi_hop in (None, True, False)
     ]
 
 
 def _adaptive(
-    name: str, tolerance: float | None, follow_up: bool | None, options: PrunerOptions
+    name: str, max_missed: float | None, multi_hop: bool | None, options: PrunerOptions
 ) -> Pruner:
     from at2_rag_evals.qa.pruners.at2_adaptive import AT2AdaptivePruner  # imports transformers
 
@@ -118,8 +118,8 @@ def _adaptive(
         options.ranker.model,
         head_weights=options.ranker.head_weights,
         name=name,
-        tolerance=tolerance,
-        follow_up=follow_up,
+        max_missed=max_missed,
+        multi_hop=multi_hop,
         folder=options.folder,
     )
 
