@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from at2_rag import model_hub
 from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.model import hub as model_hub
 from at2_rag.model.hub import DEFAULT_MODEL, cache_dir, list_models, resolve_model
 
 ROOT = Path(__file__).parents[2]

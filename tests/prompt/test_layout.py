@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from at2_rag import prompt
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from at2_rag.prompt import layout as prompt
 from at2_rag.prompt.encoder import TextEncoder
 from at2_rag.prompt.layout import QUESTION_ROOM, PromptBuilder, PromptLayout
 from at2_rag.text.chunks import Chunk

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner, ChunkCache, source_scorer
+from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.pruning import scorer as source_scorer
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
 from tests.independent_reading import CountingModel

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from at2_rag import ChunkCache, state_store
+from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
 from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.states import store as state_store
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
 from at2_rag.states.int8 import Int8State
 from at2_rag.states.store import StateCounts

@@ -237,7 +237,7 @@ class Opaque:
         (decimal.Decimal("1.50"), "1.50"),
         (b"raw", "b'raw'"),
         ({"only"}, "{'only'}"),
-        (Opaque(), "<opaque>"),
+        pytest.param(Opaque(), "<opaque>", id="opaque"),
         (math.nan, None),
         (-math.inf, None),
         (np.float64("nan"), None),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag import sentences as sentences_module
+from at2_rag.text import sentences as sentences_module
 from at2_rag.text.sentences import sentence_spans
 
 
