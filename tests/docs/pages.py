@@ -29,7 +29,9 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The commands of a console block, split into arguments; globs as a shell expands them."""
+        """The commands of a console block, as lists of arguments, globs expanded as by a shell."""
+        if self.language != "console":
+            return []
         joined = self.code.replace("\\\n", " ")
         lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
         return [
