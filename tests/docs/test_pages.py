@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import at2_rag
 from at2_rag import PruneOptions
 from at2_rag.cli.group import main
 from at2_rag.model.cache import cache_dir
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from tests.docs.pages import PAGES, ROOT, Block, blocks, same_output
 
 RUN = {"prune", "index", "cache", "models"}
@@ -65,6 +67,7 @@ def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of at2-rag with what is in the user's, but without chunk states."""
+    resolve_model(DEFAULT_MODEL)  # fetched into the user's cache, if it isn't there
     folder = tmp_path / "at2-rag-cache"
     folder.mkdir()
     for path in cache_dir().iterdir():
@@ -137,24 +140,32 @@ def test_commands_exist_and_take_their_arguments(page: str) -> None:
         for command in block.commands:
             program = next(part for part in command if not re.match(r"[A-Z_]+=", part))
             if program == "at2-rag":
-                _parse(command[1:])
+                _parse(main, command[1:])
             elif program == "python":
-                assert (ROOT / command[1]).is_file() or command[1] == "-m", command
+                _parse_program(ROOT / command[1], command[2:])
             elif program not in PROGRAMS:
                 assert os.access(ROOT / program, os.X_OK), command
 
 
-def _parse(arguments: list[str]) -> None:
-    """Parse the arguments of `at2-rag` down to the subcommand that would run."""
-    command: click.Command = main
-    name = "at2-rag"
+def _parse_program(path: Path, arguments: list[str]) -> None:
+    """Parse the arguments of a program of the repository, if it takes options."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        program = runpy.run_path(str(path))["main"]
+    if isinstance(program, click.Command):
+        _parse(program, arguments)
+
+
+def _parse(command: click.Command, arguments: list[str]) -> None:
+    """Parse arguments down to the subcommand that would run."""
+    name = "program"
     context: click.Context | None = None
     while isinstance(command, click.Group):
         context = click.Context(command, info_name=name, parent=context)
         name, *arguments = arguments
-        found = command.get_command(context, name)
-        assert found is not None, f"there is no command {name!r}"
-        command = found
+        subcommand = command.get_command(context, name)
+        assert subcommand is not None, f"there is no command {name!r}"
+        command = subcommand
     command.make_context(name, arguments, parent=context)
 
 
