@@ -106,7 +106,9 @@ def cell(value: Value) -> str:
         return f"{cell(value.median)} ({cell(value.low)}-{cell(value.high)})"
     if isinstance(value, float):
         return f"{value:,.{3 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return (value or "").replace("|", "\\|")
 
 
 def machine_facts() -> dict[str, Any]:
