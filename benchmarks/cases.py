@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from models import JOINT, PRESETS, LoadedModel, make_pruner, prompt_builder
+from models import JOINT, PRESETS, make_pruner, prompt_builder
 from prompts import Prompt
 from reference_at2 import ReferenceAT2
 from timing import Case
 
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.states.store import ChunkCache
 from at2_rag.training.answering.ablation import ablate_by_removal, draw_masks

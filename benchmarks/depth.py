@@ -17,12 +17,13 @@ import click
 import numpy as np
 import torch
 from cases import COLD, UNIT, WARM, forward_case, prune_case
-from models import LoadedModel, make_pruner, zero_weights
+from models import make_pruner, zero_weights
 from prompts import Prompt
 from report import FILE, FOLDER, POSITIVE, Row, SharedOptions, share_note, shared_options
 from timing import Case, Spread, TimedRun, core_share, ratios, seconds_of, time_cases
 
 from at2_rag.data.examples import Example, draw_per_source, read_files
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import FeatureSpec, Pass, Quantity
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.report.plots import Series, interval_plot

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from models import LoadedModel, preset_weights, prompt_builder
+from models import preset_weights, prompt_builder
 from prompts import Prompt
 from timing import Case
 from torch import Tensor, nn
+
+from at2_rag.model.loading import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,14 @@ from pathlib import Path
 import click
 import psutil
 from cases import REFERENCE, REMOVALS, Ablations, prune_case, reference_case
-from models import DEFAULT, JOINT, LoadedModel, Subject, make_pruner, prompt_builder, weights_record
+from models import DEFAULT, JOINT, Subject, make_pruner, prompt_builder, weights_record
 from prompts import CHUNKS, WARM_UP, Prompt, joint_tokens
 from reference_at2 import ReferenceAT2
 from report import POSITIVE, Row, SharedOptions, ablation_options, shared_options
 from timing import Case, exponent
 
 from at2_rag.errors import AT2Error
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.states.store import ChunkCache
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
 from at2_rag.errors import UnsupportedModelError
-from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.model.hub import cache_dir, resolve_model
-from at2_rag.model.loading import load_model
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import ChunkStateStore
@@ -32,15 +29,6 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
 }
 """By name of head weights: the passes, and the share of the model's layers, of what stands in
 where none of that name are shipped for the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A loaded model with its tokenizer."""
-
-    model: Any
-    tokenizer: Any
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +54,23 @@ class Subject:
         """
         torch.set_num_threads(self.threads)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        folder = resolve_model(self.model)
-        dtype = getattr(torch, self.dtype) if self.dtype else None
-        model, tokenizer = load_model(folder, device="cpu", dtype=dtype)
-        attention = model.config._attn_implementation
+        loaded = LoadedModel.from_pretrained(self.model, device="cpu", dtype=self.dtype)
+        attention = loaded.model.config._attn_implementation
         if attention != "sdpa":
             raise UnsupportedModelError(
                 f"{self.model} runs on {attention!r} attention; the unit of time is a forward pass "
                 "on 'sdpa', so pass a model that has it"
             )
-        fingerprint = cached_fingerprint(
-            folder,
-            cache_dir() / "fingerprints",
-            lambda: model_fingerprint(model.base_model, tokenizer),
-            dtype=model.dtype,
-        )
-        return LoadedModel(model, tokenizer, fingerprint)
+        return loaded
 
 
 def make_pruner(
     model: LoadedModel, weights: str | HeadWeights, *, chunk_cache: ChunkStateStore | None = None
 ) -> AT2Pruner:
     """Return a pruner; a name means `preset_weights` of that name."""
-    return AT2Pruner(
-        model=model.model,
-        tokenizer=model.tokenizer,
-        head_weights=weights
-        if isinstance(weights, HeadWeights)
-        else preset_weights(model, weights),
-        chunk_cache=chunk_cache,
-        fingerprint=model.fingerprint,
-    )
+    if isinstance(weights, str):
+        weights = preset_weights(model, weights)
+    return AT2Pruner(model, head_weights=weights, chunk_cache=chunk_cache)
 
 
 def prompt_builder(model: LoadedModel) -> PromptBuilder:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models import LoadedModel
 from prompts import Prompt, PromptSet
 
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.score_estimator import MODEL_TYPES
 
 _INSTALL = (

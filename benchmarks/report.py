@@ -14,12 +14,13 @@ import click
 import psutil
 import torch
 from click.core import ParameterSource
-from models import LoadedModel, Subject, prompt_builder
+from models import Subject, prompt_builder
 from prompts import PromptSet, read_prompts
 from timing import Spread
 
 from at2_rag.errors import AT2Error
 from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
 
 Value = str | int | float | Spread | None

@@ -38,7 +38,6 @@ from models import (
     FAST,
     JOINT,
     PRESETS,
-    LoadedModel,
     make_pruner,
     prompt_builder,
     weights_record,
@@ -66,6 +65,7 @@ from timing import (
     time_cases,
 )
 
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.states.store import ChunkCache
 

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from floor import floor_case
 from memory import peak_of
-from models import LoadedModel
 from prompts import Prompt, PromptSet
 from report import cell, markdown_table, share_note
 from speed import call_row, floor_row, growth_notes, main, other_row, stage_row
 from timing import Spread, TimedRun, core_share, exponent, ratios, slow_interval, time_cases
 
 from at2_rag import Chunk
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -110,7 +110,7 @@ def test_the_floor_by_hand() -> None:
     The stand-in for "best" reads two of its three layers, the question over all chunks and over
     each; of the last layer chunks need their keys, the question keys and queries.
     """
-    model = LoadedModel(tiny_model(num_hidden_layers=3), tiny_tokenizer(), "tiny")
+    model = LoadedModel(tiny_model(num_hidden_layers=3), tiny_tokenizer())
     chunks = [Chunk(f"Bridge {number} was opened in 1932.") for number in range(10)]
     layout = PromptBuilder(model.tokenizer, max_tokens=2048).independent("What?", chunks)
     floor = floor_case(model, [Prompt("What?", tuple(chunks))], "best")
