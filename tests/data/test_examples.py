@@ -112,13 +112,6 @@ def test_source_defaults_to_the_name_of_the_file(tmp_path: Path, name: str) -> N
     assert read_examples(tmp_path / name)[0].source == "my-set"
 
 
-def test_answers_may_be_missing_and_text_may_be_anything(tmp_path: Path) -> None:
-    odd = "\ud800 \x00 شكرا 🙂 <|im_end|>"
-    path = write(tmp_path / "a.jsonl", {**without("answers"), "question": odd})
-    assert read_examples(path)[0].answers == ()
-    assert read_examples(path)[0].query == odd
-
-
 def test_a_byte_order_mark_is_no_part_of_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ITEM).encode())
@@ -129,24 +122,17 @@ def test_a_byte_order_mark_is_no_part_of_the_line(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{not json", "not JSON"),
-        ('{"id": ' + "9" * 5000 + "}", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[1, 2]", "a JSON list; expected an object"),
         (without("id"), "the key 'id' is missing (its keys: answers, chunks"),
-        (without("question"), "the key 'question' is missing"),
-        (without("chunks"), "the key 'chunks' is missing"),
         ({**ITEM, "id": 7}, "'id' is a int; expected a string"),
-        ({**ITEM, "source": ["x"]}, "'source' is a list; expected a string"),
-        ({**ITEM, "question": None}, "'question' is a NoneType; expected a string"),
         ({**ITEM, "question": " \n"}, "'question' is blank"),
         ({**ITEM, "answers": "Austen"}, "'answers' is 'Austen'; expected a list of strings"),
-        ({**ITEM, "answers": [1]}, "'answers' is [1]; expected a list of strings"),
         ({**ITEM, "chunks": {}}, "'chunks' is a dict; expected a list"),
         ({**ITEM, "chunks": []}, "'chunks' is empty"),
         ({**ITEM, "chunks": ["text"]}, "chunk 0 is a str; expected an object"),
         (with_chunk(), "chunk 1 is a mapping without the key 'text'"),
         (with_chunk(text=3), "chunk 1 has a text of type int"),
-        (with_chunk(text="b", title=3), "chunk 1 has a title of type int"),
         (with_chunk(text="b", is_gold=1), "chunk 1: 'is_gold' is 1; expected true or false"),
         (
             with_chunk(text="b", is_gold=True, gold_sents="b"),
@@ -161,16 +147,6 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: object, message: str) -
         read_examples([path])
     assert str(caught.value).startswith(f"{path}, line 3: ")
     assert message in str(caught.value)
-
-
-def test_all_bad_lines_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
-    bad = "{", {**ITEM, "id": 7}
-    path = write(tmp_path / "bad.jsonl", ITEM, "", bad[0], ITEM, bad[1])
-    with pytest.raises(DataError) as caught:
-        read_examples(path)
-    message = str(caught.value)
-    assert message.startswith(f"2 of 4 lines of {path} can't be used: line 3: not JSON (")
-    assert message.endswith("; line 5: 'id' is a int; expected a string; fix or remove them")
 
 
 def test_bad_lines_of_several_files_are_one_error(tmp_path: Path) -> None:
@@ -202,7 +178,8 @@ def test_files_are_read_apart_where_wanted(tmp_path: Path) -> None:
         write(tmp_path / "a.jsonl", ITEM, {**ITEM, "id": "q2"}),
         write(tmp_path / "b.jsonl", ITEM),
     ]
-    assert [[example.id for example in own] for own in read_files(paths)] == [["q1", "q2"], ["q1"]]
+    ids = [[example.id for example in examples] for examples in read_files(paths)]
+    assert ids == [["q1", "q2"], ["q1"]]
 
 
 def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
@@ -246,11 +223,13 @@ def test_linked_groups_are_the_connected_components() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         keys = [set(rng.integers(0, 40, size=rng.integers(0, 4)).tolist()) for _ in range(30)]
-        reached = [{place} for place in range(30)]
+        reached = [{thing} for thing in range(30)]
         for _ in range(30):
             reached = [
-                own | {b for a in own for b in range(30) if keys[a] & keys[b]} for own in reached
+                group | {b for a in group for b in range(30) if keys[a] & keys[b]}
+                for group in reached
             ]
-        components = sorted({tuple(sorted(own)) for own in reached})
-        numbers = {place: n for n, own in enumerate(components) for place in own}
-        assert linked_groups(keys) == [numbers[place] for place in range(30)]
+        components = sorted({tuple(sorted(group)) for group in reached})
+        numbers = {thing: n for n, group in enumerate(components) for thing in group}
+        assert linked_groups(keys) == [numbers[thing] for thing in range(30)]
+    assert linked_groups([]) == [] and linked_groups([[], []]) == [0, 1]
