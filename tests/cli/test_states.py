@@ -206,9 +206,9 @@ def test_a_long_chunk_is_kept_in_windows_whatever_the_question(window: int, sent
 
 
 def test_what_cannot_be_indexed() -> None:
-    with pytest.raises(InputError, match="no store to keep states in"):
+    with pytest.raises(InputError, match="no cache to keep states in"):
         make().index(TEXTS)
-    with pytest.raises(InputError, match="read jointly have no states"):
+    with pytest.raises(InputError, match="read jointly"):
         make(chunk_cache={}, reading="joint").index(TEXTS)
     with pytest.raises(InputError, match="chunks is a str; pass a list of chunks"):
         make(chunk_cache={}).index("text")

@@ -22,12 +22,9 @@ QUERY = "Who wrote Emma?"
 PLENTY = 100_000
 TEXTS = {
     "plain": "Jane Austen wrote Emma in 1815.",
-    "accents": "Größe, naïve, e\u0301 and é",
+    "scripts": "Größe, e\u0301, ספר ואז كتاب\u200f (1815), 北京是中国的首都。",
     "emoji": "👩\u200d👩\u200d👧 🙂🏽 🏴",
-    "right-to-left": "ספר ואז كتاب\u200f (1815)",
-    "chinese": "北京是中国的首都。",
-    "nul": "a\x00b\x00",
-    "control characters": "\x1b[31mred\x07\x7f",
+    "control characters": "a\x00b\x00\x1b[31mred\x07\x7f",
     "newlines": "one\n\ntwo\r\n\tthree\n\n\n",
     "empty": "",
     "whitespace": " \n\t ",
@@ -107,21 +104,20 @@ def test_parts_tile_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "read"),
+    ("text", "read"),
     [
         ("a\ud800b", "a\ufffdb"),
-        ("\udc00", "\ufffd"),
         ("\ud83d\ude42", "🙂"),
         ("\ude42\ud83d", "\ufffd\ufffd"),
     ],
-    ids=["lone high", "lone low", "pair", "wrong order"],
+    ids=["lone", "pair", "wrong order"],
 )
-def test_surrogates_are_replaced_for_scoring(given: str, read: str) -> None:
-    chunk = Chunk(given, given)
-    layout = builder().joint(given, [chunk])
+def test_surrogates_are_replaced_for_scoring(text: str, read: str) -> None:
+    chunk = Chunk(text, text)
+    layout = builder().joint(text, [chunk])
     assert decode(tiny_tokenizer(), layout.source_ids[0]) == f"{read}\n{read}\n\n"
     assert question_text(tiny_tokenizer(), layout) == read
-    assert chunk.text == given
+    assert chunk.text == text
 
 
 @pytest.mark.parametrize("text", CONTROL_TEXTS)
@@ -235,7 +231,7 @@ def with_template(template: str | dict[str, str] | None) -> Any:
         "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}{% endif %}",
     ],
 )
-@pytest.mark.parametrize("start", ["", "\n", "  \n\n"])
+@pytest.mark.parametrize("start", ["", "  \n\n"])
 def test_the_templates_date_is_fixed(date: str, start: str) -> None:
     dated = with_template(f"{start}{date} is today.{CHAT_TEMPLATE}")
     fixed = with_template(f"{start}01 Jan 2025 is today.{CHAT_TEMPLATE}")
@@ -255,7 +251,6 @@ def test_a_named_template_is_found() -> None:
     [
         "{{ messages[0]['role'] }}",
         "{{ messages[0]['content'] | lower }}",
-        "{{ messages[0]['content'][:5] }}",
     ],
 )
 def test_a_template_that_changes_the_users_words_is_refused(template: str) -> None:
@@ -307,12 +302,10 @@ def test_template_hash_follows_the_template() -> None:
 @pytest.mark.parametrize(
     ("tokens", "windows"),
     [
-        (1023, [(0, 1023)]),
         (1024, [(0, 1024)]),
         (1025, [(0, 1024), (896, 1025)]),
         (1920, [(0, 1024), (896, 1920)]),
         (1921, [(0, 1024), (896, 1920), (1792, 1921)]),
-        (2816, [(0, 1024), (896, 1920), (1792, 2816)]),
     ],
 )
 def test_long_chunks_become_windows(tokens: int, windows: list[tuple[int, int]]) -> None:
@@ -358,11 +351,11 @@ def test_a_question_too_long_is_refused_with_both_numbers(reading: str) -> None:
         getattr(prompts, reading)(letters(room - introduction + 1), [Chunk("one")])
 
 
-@pytest.mark.parametrize("query", ["", " ", "\n\t\r\n", "\u3000"])
-@pytest.mark.parametrize("reading", ["joint", "independent"])
-def test_a_blank_question_is_refused(query: str, reading: str) -> None:
-    with pytest.raises(InputError, match="blank"):
-        getattr(builder(), reading)(query, [Chunk("one")])
+@pytest.mark.parametrize("query", ["", "\n\t\r\n", "\u3000"])
+def test_a_blank_question_is_refused(query: str) -> None:
+    for lay_out in (builder().joint, builder().independent):
+        with pytest.raises(InputError, match="blank"):
+            lay_out(query, [Chunk("one")])
 
 
 @pytest.fixture(scope="module")

@@ -50,13 +50,13 @@ LENGTHS = [12, 3, 40, 1, 12, 25, 9]
 
 
 def assert_brute_force(
-    model: Any, layout: PromptLayout, *, depth: int | None = None, max_missed: float = 1e-5
+    model: Any, layout: PromptLayout, *, depth: int | None = None, tolerance: float = 1e-5
 ) -> None:
     """Over chunk states, and layer by layer."""
     expected = brute_force.together(model, layout), brute_force.apart(model, layout)
     for reader in (read, read_by_layers):
         for found, own in zip(reader(scorer(model, depth), layout), expected, strict=True):
-            brute_force.assert_equal(found, own, depth=depth, max_missed=max_missed)
+            brute_force.assert_equal(found, own, depth=depth, tolerance=tolerance)
 
 
 def test_every_family_that_may_be_read_independently_is_tested() -> None:
