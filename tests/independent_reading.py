@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionReader, SpanAttention
 from at2_rag.reading.chunk_states import ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.reading.layerwise import LayoutPasses, read_layerwise
 from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ReadyStates, SourcePart, make_room, ready_states
+from at2_rag.reading.state_groups import ReadyStates, make_room, ready_states
 from at2_rag.stopwatch import Stopwatch
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer

@@ -13,30 +13,13 @@ import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_sources, length_runs
 from at2_rag.reading.scoring_model import ScoringModel
 
 FLOAT32_TOKENS = 8192
 """Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
 nothing converts it again; one with more is in the model's type and takes half the memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourcePart:
-    """Tokens of a source that the question reads as a source of their own.
-
-    They were read in their source, after its earlier tokens; what they are to the question is
-    counted apart from the rest of it.
-
-    Attributes:
-        source: The source's place in its layout.
-        start: The part's first token within the source.
-        end: The end of it, exclusive; an empty part is never attended to.
-    """
-
-    source: int
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,11 +13,10 @@ from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import CHUNK_END, PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_places
 from at2_rag.reading.features import Pass, Quantity
 from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
-from at2_rag.reading.sentence_tokens import sentence_parts, sentence_places
-from at2_rag.reading.state_groups import SourcePart
 from at2_rag.text.chunks import as_chunk
 from tests import brute_force
 from tests.independent_reading import states_of

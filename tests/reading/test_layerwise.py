@@ -13,11 +13,12 @@ from torch import nn
 
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
 from at2_rag.reading.layerwise import LayoutPasses, read_layerwise
 from at2_rag.reading.question_pass import CALL_TOKENS, QUESTION_ROWS, read_apart, read_together
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import SourcePart, make_room, ready_states
+from at2_rag.reading.state_groups import make_room, ready_states
 from at2_rag.stopwatch import Stopwatch
 from tests import brute_force
 from tests.independent_reading import (

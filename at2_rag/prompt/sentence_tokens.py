@@ -12,19 +12,35 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
-from at2_rag.reading.state_groups import SourcePart
-from at2_rag.results import ScoredSentence
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import sentence_spans
 from at2_rag.text.units import Place
 
 Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """Tokens of a source that the question reads as a source of their own.
+
+    They were read in their source, after its earlier tokens; what they are to the question is
+    counted apart from the rest of it.
+
+    Attributes:
+        source: The source's place in its layout.
+        start: The part's first token within the source.
+        end: The end of it, exclusive; an empty part is never attended to.
+    """
+
+    source: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +64,6 @@ class SentenceParts:
 def sentence_places(chunks: Sequence[Chunk]) -> list[Place]:
     """Return where the chunks' sentences are, in order; a blank chunk has none."""
     return [(i, *span) for i, chunk in enumerate(chunks) for span in sentence_spans(chunk.text)]
-
-
-def scored_sentences(
-    chunks: Sequence[Chunk], places: Sequence[Place], scores: Iterable[float]
-) -> tuple[ScoredSentence, ...]:
-    """Return the sentences at `places` with their scores, one each."""
-    return tuple(
-        ScoredSentence(index, start, end, chunks[index].text[start:end], float(score))
-        for (index, start, end), score in zip(places, scores, strict=True)
-    )
 
 
 def tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
