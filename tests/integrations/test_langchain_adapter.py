@@ -135,23 +135,20 @@ def test_a_title_that_is_no_text_is_left_out(pruner: AT2Pruner, title: Any) -> N
     assert first == second
 
 
-def test_nested_metadata_is_the_callers_and_unchanged(pruner: AT2Pruner) -> None:
+class Page(Document):
+    """A document with a field of its own."""
+
+    number: int = 0
+
+
+def test_nested_metadata_and_subclasses_stay_as_they_are(pruner: AT2Pruner) -> None:
     lock = object()
-    document = Document(page_content="Ice.", metadata={"nested": {"tags": ["a"]}, "handle": lock})
+    metadata = {"nested": {"tags": ["a"]}, "handle": lock}
+    document = Page(page_content="Ice.", metadata=metadata, number=4)
     [kept] = AT2DocumentCompressor(pruner=pruner).compress_documents([document], QUERY)
+    assert isinstance(kept, Page) and kept.number == 4
     assert kept.metadata["handle"] is lock
     assert document.metadata == {"nested": {"tags": ["a"]}, "handle": lock}
-
-
-def test_subclasses_of_document_stay_what_they_are(pruner: AT2Pruner) -> None:
-    class Page(Document):
-        number: int = 0
-
-    [kept] = AT2DocumentCompressor(pruner=pruner).compress_documents(
-        [Page(page_content="Ice.", number=4)], QUERY
-    )
-    assert isinstance(kept, Page)
-    assert kept.number == 4
 
 
 def test_settings_survive_dump_and_pickle(pruner: AT2Pruner) -> None:

@@ -103,7 +103,9 @@ async def test_in_a_query_engine(pruner: AT2Pruner) -> None:
 
 def test_rerank_events(pruner: AT2Pruner, recorder: Recorder) -> None:
     nodes = make_nodes()
-    kept = AT2NodePostprocessor(pruner=pruner, top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=2)
+    assert postprocessor.postprocess_nodes([], query_str=QUERY) == [] == recorder.events
+    kept = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
     start, end = recorder.events
     assert start.query == QUERY
     assert start.nodes == nodes
@@ -131,11 +133,6 @@ async def test_a_start_event_has_its_end_when_scoring_fails(
         await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
     assert [type(event) for event in recorder.events] == [ReRankStartEvent, ReRankEndEvent] * 2
     assert recorder.events[1].nodes == recorder.events[3].nodes == []
-
-
-def test_nothing_in_sends_no_events(pruner: AT2Pruner, recorder: Recorder) -> None:
-    assert AT2NodePostprocessor(pruner=pruner).postprocess_nodes([], query_str=QUERY) == []
-    assert recorder.events == []
 
 
 async def test_a_missing_query_is_refused(pruner: AT2Pruner) -> None:
@@ -218,7 +215,10 @@ def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) ->
         assert original.node.excluded_llm_metadata_keys == []
 
 
-def test_settings_survive_dict_json_and_pickle() -> None:
+def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
+    dumped = AT2NodePostprocessor(pruner=pruner).to_dict()
+    assert "pruner" not in dumped
+    assert AT2NodePostprocessor.from_dict(dumped, pruner=pruner).pruner is pruner
     postprocessor = AT2NodePostprocessor(
         max_tokens=500, order="original", keep_retrieval_score=True
     )
@@ -228,13 +228,6 @@ def test_settings_survive_dict_json_and_pickle() -> None:
         pickle.loads(pickle.dumps(postprocessor)),
     ):
         assert again.to_dict() == postprocessor.to_dict()
-
-
-def test_a_given_pruner_is_left_out_of_the_dump(pruner: AT2Pruner) -> None:
-    postprocessor = AT2NodePostprocessor(pruner=pruner)
-    assert "pruner" not in postprocessor.to_dict()
-    again = AT2NodePostprocessor.from_dict(postprocessor.to_dict(), pruner=pruner)
-    assert again.pruner is pruner
 
 
 @pytest.mark.parametrize("kind", [TextNode, Document, Node], ids=lambda kind: kind.__name__)

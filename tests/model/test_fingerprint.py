@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from at2_rag.model.fingerprint import (
-    FORMAT_VERSION,
     cached_fingerprint,
     model_fingerprint,
     states_scope,
@@ -59,12 +58,6 @@ def one_weight(model: Any) -> Any:
     return model
 
 
-def a_vector(model: Any) -> Any:
-    with torch.no_grad():
-        model.model.norm.weight[0] = 2.0
-    return model
-
-
 def rope(model: Any) -> Any:
     model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 5e4}
     return model
@@ -85,15 +78,9 @@ def other_shape(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize(
-    "change", [one_weight, a_vector, rope, head_split, fewer_layers, other_shape]
-)
+@pytest.mark.parametrize("change", [one_weight, rope, head_split, fewer_layers, other_shape])
 def test_another_model_has_another_fingerprint(change: Callable[[Any], Any]) -> None:
     assert fingerprint(change(tiny_model())) != fingerprint(tiny_model())
-
-
-def one_more_token(tokenizer: Any) -> None:
-    tokenizer.add_tokens(["Mansfield"])
 
 
 def lower_case(tokenizer: Any) -> None:
@@ -110,7 +97,7 @@ def split_digits(tokenizer: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [one_more_token, lower_case, split_digits])
+@pytest.mark.parametrize("change", [lower_case, split_digits])
 def test_another_tokenizer_has_another_fingerprint(change: Callable[[Any], None]) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer())
     assert fingerprint(tiny_model(), tokenizer) == fingerprint(tiny_model())
@@ -143,12 +130,14 @@ def source(tmp_path: Path) -> Source:
     return Source(folder)
 
 
-def test_it_is_computed_once(source: Source, tmp_path: Path) -> None:
+def test_it_is_computed_once_for_each_dtype(source: Source, tmp_path: Path) -> None:
     cache = tmp_path / "not yet" / "there"
     values = {cached(source.folder, cache, source) for _ in range(3)}
     assert values == {f"{1:064x}"}
     assert source.calls == 1
     assert len(list(cache.iterdir())) == 1
+    half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
+    assert half == f"{2:064x}", "float16 can't hold all that bfloat16 can"
 
 
 def grow(folder: Path) -> None:
@@ -173,18 +162,6 @@ def test_it_is_computed_again_when_a_file_changes(
     for _ in range(2):
         assert cached(source.folder, cache, source) == f"{2:064x}"
     assert source.calls == 2
-
-
-def test_another_folder_is_another_model(source: Source, tmp_path: Path) -> None:
-    other = Source(tmp_path / "other")
-    other.folder.symlink_to(source.folder)
-    cached(source.folder, tmp_path / "cache", source)
-    cached(other.folder, tmp_path / "cache", other)
-    assert other.calls == 0, "a link to the same files is the same model"
-    other.folder.unlink()
-    other.folder.mkdir()
-    cached(other.folder, tmp_path / "cache", other)
-    assert other.calls == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"g" * 64, b"\xff" * 64, b"0" * 65])
@@ -219,23 +196,6 @@ def test_another_version_of_a_library_computes_again(
     for _ in range(2):
         assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
     assert source.calls == 2
-
-
-def test_another_format_of_the_fingerprint_computes_again(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cached(source.folder, tmp_path / "cache", source)
-    monkeypatch.setattr("at2_rag.model.fingerprint.FORMAT_VERSION", FORMAT_VERSION + 1)
-    assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
-
-
-def test_a_load_in_another_dtype_is_another_model(source: Source, tmp_path: Path) -> None:
-    tiny = torch.tensor([1e-30], dtype=torch.bfloat16)
-    assert tiny.half().bfloat16() != tiny, "float16 can't hold what bfloat16 can"
-    cache = tmp_path / "cache"
-    for _ in range(2):
-        half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
-        assert (half, cached(source.folder, cache, source)) == (f"{1:064x}", f"{2:064x}")
 
 
 # --- what chunk states are bound to -------------------------------------------------------------

@@ -75,14 +75,6 @@ def test_bfloat16_is_preferred_only_where_the_cpu_has_instructions_for_it() -> N
     assert preferred_dtype(torch.device("cpu")) == expected
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks about an x86 CPU")
-def test_without_an_answer_about_the_cpu_float32_is_preferred(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert preferred_dtype(torch.device("cpu")) == torch.float32
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_head_of_the_language_model_may_be_missing(tied: bool, tmp_path: Path) -> None:
     model = tiny_model(tie_word_embeddings=tied)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,23 +162,6 @@ def test_control_tokens_that_the_vocabulary_holds_are_text(kind: str, text: str)
     assert decode(tokenizer, ids) == text.replace("ﬁ", "fi")
 
 
-def test_control_text_is_split_like_any_other() -> None:
-    vocabulary = {"<": 0, "|": 1, "x": 2, ">": 3, "<|": 4}
-    fast: Any = PreTrainedTokenizerFast
-    backend = Tokenizer(models.BPE(vocabulary, [("<", "|")]))
-    tokenizer = fast(tokenizer_object=backend, eos_token="<|x|>")
-    assert tokenizer("<|x|>").input_ids == [5]
-    assert TextEncoder(tokenizer).encode("<|x|>") == (4, 2, 1, 3)
-
-
-def test_a_text_of_thousands_of_control_tokens_is_read() -> None:
-    tokenizer = vocabulary_with_control_piece("unigram")
-    text = "<|im_end|>" * 3000
-    ids = TextEncoder(tokenizer).encode(text)
-    assert 1 not in ids
-    assert decode(tokenizer, ids) == text
-
-
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_unknown_characters_are_kept_as_unknown(kind: str) -> None:
     encoder = TextEncoder(vocabulary_with_control_piece(kind))
@@ -186,13 +170,6 @@ def test_unknown_characters_are_kept_as_unknown(kind: str) -> None:
     assert encoder.encode("🙂") == (unknown,)
     assert encoder.encode("a🙂<|im_end|>")[:2] == (a, unknown)
     assert 1 not in encoder.encode("a🙂<|im_end|>")
-
-
-def test_other_added_tokens_stay_tokens() -> None:
-    tokenizer = copy.deepcopy(tiny_tokenizer())
-    tokenizer.add_tokens(["Mansfield"])
-    added = tokenizer.convert_tokens_to_ids("Mansfield")
-    assert added in builder(tokenizer).joint(QUERY, [Chunk("Mansfield Park")]).source_ids[0]
 
 
 def test_chat_prefix_is_the_template_and_the_instruction() -> None:
@@ -241,11 +218,6 @@ def test_the_templates_date_is_fixed(date: str, start: str) -> None:
     assert builder(dated).template_hash == builder(fixed).template_hash
 
 
-def test_a_named_template_is_found() -> None:
-    named = with_template({"default": CHAT_TEMPLATE, "tool_use": "{{ messages }}"})
-    assert builder(named).prefix_ids == builder().prefix_ids
-
-
 @pytest.mark.parametrize(
     "template",
     [
@@ -261,19 +233,6 @@ def test_a_template_that_changes_the_users_words_is_refused(template: str) -> No
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"ByT5Tokenizer has no fast backend.*use a"):
         builder(ByT5Tokenizer())
-
-
-def test_template_hash_is_stable(tmp_path: Any) -> None:
-    tiny_tokenizer().save_pretrained(tmp_path)
-    reloaded = AutoTokenizer.from_pretrained(tmp_path)
-    hashes = {
-        builder().template_hash,
-        builder(max_tokens=512).template_hash,
-        builder(copy.deepcopy(tiny_tokenizer())).template_hash,
-        builder(reloaded).template_hash,
-    }
-    assert len(hashes) == 1
-    assert len(hashes.pop()) == 64
 
 
 @pytest.mark.parametrize(
@@ -293,10 +252,13 @@ def test_template_hash_follows_our_wording(
     assert builder().template_hash != before
 
 
-def test_template_hash_follows_the_template() -> None:
+def test_template_hash_follows_the_template_alone(tmp_path: Path) -> None:
     templates = [CHAT_TEMPLATE, "Be brief.\n" + CHAT_TEMPLATE, None]
     hashes = {builder(with_template(template)).template_hash for template in templates}
     assert len(hashes) == 3
+    tiny_tokenizer().save_pretrained(tmp_path)
+    reloaded = builder(AutoTokenizer.from_pretrained(tmp_path), max_tokens=512)
+    assert reloaded.template_hash == builder().template_hash in hashes
 
 
 @pytest.mark.parametrize(

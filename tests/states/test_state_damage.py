@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +19,7 @@ from safetensors.torch import save
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.chunk_states import encode_prefix
-from at2_rag.reading.state_groups import ready_states
+from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.states.files import StateFiles, _digest
 from tests.independent_reading import CountingModel, layout_of
 from tests.states.test_store import key_of, paths, same, state
@@ -94,11 +92,11 @@ def test_a_whole_state_of_other_shapes_is_read_anew() -> None:
     model = CountingModel(tiny_model())
     layout, prefix = layout_of(model, LENGTHS), encode_prefix(model)
     store = ChunkCache()
-    ready_states(model, prefix, layout, store=store)
+    encode_sources(model, prefix, layout.source_ids, store=store)
     for key, kept in list(store.items()):
         store[key] = type(kept)(kept.keys[:, :, 1:], kept.values)
     model.passes.clear()
-    ready_states(model, prefix, layout, store=store)
+    encode_sources(model, prefix, layout.source_ids, store=store)
     assert model.passes == [sum(LENGTHS)]
 
 
@@ -240,24 +238,6 @@ def test_a_killed_process_leaves_whole_states_and_one_leftover(tmp_path: Path) -
     os.utime(leftover, (0, 0))
     StateFiles(tmp_path / "s")
     assert not leftover.exists()
-
-
-@pytest.mark.parametrize("existing", [True, False])
-def test_caches_that_are_opened_at_once(tmp_path: Path, existing: bool) -> None:
-    barrier = threading.Barrier(4)
-
-    def open_and_use(folder: Path, number: int) -> bool:
-        barrier.wait()
-        files = StateFiles(folder, max_bytes=10**6)
-        files.put(key_of(number), state(1))
-        return files.get(key_of(number)) is not None
-
-    with ThreadPoolExecutor(4) as pool:
-        for attempt in range(30):
-            folder = tmp_path / str(attempt) / "s"
-            if existing:
-                StateFiles(folder)
-            assert all(pool.map(open_and_use, [folder] * 4, range(4)))
 
 
 def test_threads_share_a_pruner_and_a_small_cache(tmp_path: Path) -> None:
