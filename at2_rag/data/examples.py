@@ -84,13 +84,6 @@ class Example:
         return next(filter(None, texts), "")
 
 
-@dataclass(frozen=True, slots=True)
-class _BadLine:
-    """Why a line can't be used, with its number."""
-
-    reason: str
-
-
 def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -106,7 +99,7 @@ def read_examples(
 
     Raises:
         DataError: If a file can't be read or has no example, or lines can't be used; the message
-            counts the bad lines of all files and describes the first few.
+            counts the file's bad lines and describes the first few.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -118,16 +111,7 @@ def read_files(
     paths: Iterable[str | os.PathLike[str]], *, labelled: bool = True, chunkless: bool = False
 ) -> list[list[Example]]:
     """Read the examples of each file, as `read_examples` does."""
-    examples, wrong = [], []
-    for path in map(Path, paths):
-        lines = _read_file(path, labelled=labelled, chunkless=chunkless)
-        bad = [line for line in lines if isinstance(line, _BadLine)]
-        if bad:
-            wrong.append((path, len(lines), bad))
-        examples.append([line for line in lines if isinstance(line, Example)])
-    if wrong:
-        raise DataError(_describe(wrong))
-    return examples
+    return [_read_file(path, labelled=labelled, chunkless=chunkless) for path in map(Path, paths)]
 
 
 def draw_per_source(examples: Sequence[Example], limit: int, *, seed: int) -> list[Example]:
@@ -182,11 +166,11 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(label, len(numbers)) for label in labels]
 
 
-def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example | _BadLine]:
-    """Return the example in each line that isn't blank, or why the line can't be used."""
+def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example]:
     source = replace_surrogates(path.name).removesuffix(".gz").removesuffix(".jsonl")
     number = 0
-    results: list[Example | _BadLine] = []
+    examples: list[Example] = []
+    reasons: list[str] = []
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -199,34 +183,24 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example |
                         raise DataError(
                             f"{where}: 'chunks' is empty; an example needs at least one chunk"
                         )
-                    results.append(example)
+                    examples.append(example)
                 except DataError as error:
-                    results.append(_BadLine(str(error)))
+                    reasons.append(str(error))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
-    if not results:
+    if len(reasons) == 1:
+        raise DataError(f"{path}, {reasons[0]}")
+    if reasons:
+        more = len(reasons) - _MOST_NAMED
+        named = reasons[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else [])
+        raise DataError(
+            f"{len(reasons)} of {len(reasons) + len(examples)} lines of {path} can't be used: "
+            f"{'; '.join(named)}; fix or remove them"
+        )
+    if not examples:
         raise DataError(f"{path}: holds no example; expected one JSON object a line")
-    return results
-
-
-def _describe(wrong: Sequence[tuple[Path, int, Sequence[_BadLine]]]) -> str:
-    """Return one line about the lines that can't be used.
-
-    Args:
-        wrong: Files, with the number of their lines and the bad lines.
-    """
-    first, _, bad = wrong[0]
-    if len(wrong) == len(bad) == 1:
-        return f"{first}, {bad[0].reason}"
-    parts, left = [], _MOST_NAMED
-    for path, total, bad in wrong:
-        named = [line.reason for line in bad[:left]]
-        left -= len(named)
-        more = len(bad) - len(named)
-        named += [f"and {more} more" if named else "not named here"] if more else []
-        parts.append(f"{len(bad)} of {total} lines of {path} can't be used: {'; '.join(named)}")
-    return f"{'; '.join(parts)}; fix or remove them"
+    return examples
 
 
 def _parse_line(line: bytes, *, source: str, where: str, labelled: bool) -> Example:

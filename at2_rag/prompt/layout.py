@@ -186,15 +186,14 @@ class PromptBuilder:
             InputError: If the query is blank or has no token.
             PromptTooLongError: If the prompt is longer than the model's context.
         """
-        question = self._question(query)
-        sources = tuple(self._sources(chunks))
-        total = len(self._prefix_ids) + sum(map(len, sources)) + len(question)
+        layout = self._all_chunks(query, chunks)
+        total = len(layout.input_ids)
         if total > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt has {total} tokens, the scoring model takes {self.max_tokens}; "
                 'pass fewer chunks or use reading="independent"'
             )
-        return self._layout(sources, tuple(range(len(sources))), question)
+        return layout
 
     def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
         """Lay out one prompt with all chunks and an answer.
@@ -203,9 +202,7 @@ class PromptBuilder:
             InputError: If the query or the answer is blank.
             PromptTooLongError: If prompt and answer together are longer than the model's context.
         """
-        sources = tuple(self._sources(chunks))
-        prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
-        layout = self._with_answer(prompt, answer)
+        layout = self._with_answer(self._all_chunks(query, chunks), answer)
         if len(layout.input_ids) > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
@@ -265,6 +262,10 @@ class PromptBuilder:
             sources.extend(ids[start : start + window] for start in starts)
             owners.extend([index] * len(starts))
         return tuple(sources), tuple(owners)
+
+    def _all_chunks(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        question, sources = self._question(query), tuple(self._sources(chunks))
+        return self._layout(sources, tuple(range(len(sources))), question)
 
     def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
         if not isinstance(answer, str) or not answer.strip():

@@ -14,7 +14,6 @@ from at2_rag.cli.command_line import (
     CommandGroup,
     command_without_places,
     verbose_option,
-    without_place,
 )
 from at2_rag.errors import DataError
 
@@ -132,9 +131,7 @@ def test_errors_are_one_line_on_stderr(kind: str, message: str) -> None:
 
 def test_clicks_own_errors_stay_as_they_are() -> None:
     ran = run("fail", "click")
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("Usage: main fail")
-    assert ran.stderr.endswith("Error: bad use\n")
+    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, "Error: bad use")
 
 
 @pytest.mark.parametrize("arguments", [("-v", "fail"), ("fail", "--verbose")])
@@ -192,9 +189,3 @@ def test_the_recorded_command_line_has_no_places(
     ran = CliRunner().invoke(fit, [part.format(tmp_path) for part in arguments])
     assert ran.exit_code == 0, ran.output
     assert ran.output == f"at2-rag fit {shown.replace('PLACE', tmp_path.name)}"
-
-
-def test_texts_that_are_no_files_stay_as_they_are(tmp_path: Path) -> None:
-    for text in ("~nobody-of-that-name/x", "x" * 5000, "a\0b", "nowhere/x"):
-        assert without_place(text) == text
-    assert without_place(str(tmp_path)) == tmp_path.name

@@ -220,20 +220,6 @@ async def test_async_equals_sync(framework: Framework, items: list[Any], pruner:
     assert [framework.snapshot(item) for item in akept] == [framework.snapshot(i) for i in kept]
 
 
-async def test_concurrent_calls_do_not_mix(
-    framework: Framework, items: list[Any], pruner: AT2Pruner
-) -> None:
-    adapter = framework.adapter(pruner=pruner, top_n=3)
-    calls = [(f"What did letter {n} say?", items[n % 3 :]) for n in range(4)]
-    together = await asyncio.gather(*(framework.aprune(adapter, *call) for call in calls))
-    for call, kept in zip(calls, together, strict=True):
-        alone = framework.prune(adapter, *call)
-        assert [framework.id(item) for item in kept] == [framework.id(item) for item in alone]
-        assert [framework.score(item) for item in kept] == pytest.approx(
-            [framework.score(item) for item in alone]
-        )
-
-
 async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pruner) -> None:
     items = [framework.item(Passage(f"Passage {n} of many. " * 40, id=str(n))) for n in range(24)]
     pruning = asyncio.create_task(framework.aprune(framework.adapter(pruner=pruner), QUERY, items))
