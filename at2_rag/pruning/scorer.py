@@ -21,7 +21,7 @@ from at2_rag.pruning.turns import Turns
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.reading.features import FeatureSpec, Pass
-from at2_rag.reading.layerwise import LayoutPasses, read_layerwise
+from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again, wants_hop
@@ -399,7 +399,7 @@ class Scorer:
                     store=cache,
                     scope=self._scope,
                 )
-        return read_layerwise(self._model, prefix, wanted, watch, states=states)
+        return read_independent(self._model, prefix, wanted, states=states, watch=watch)
 
     def _prefix_state(self) -> ChunkState:
         with self._prefix_lock:

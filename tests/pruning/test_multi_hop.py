@@ -245,7 +245,7 @@ def test_states_between_two_readings_are_held_in_turn(model: Any, weights: HeadW
             with guard:
                 held -= 1
 
-    scorer._scores_of = both_readings  # type: ignore[method-assign]
+    scorer._scores_of = both_readings  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(12) as executor:
         found = list(executor.map(lambda _: pruner.prune(QUERY, CHUNKS, max_missed=0.0), range(36)))
     assert 0 < most <= 1 + (os.cpu_count() or 1)

@@ -109,7 +109,7 @@ def test_groups_hold_each_source_once() -> None:
             if group.padding is None:
                 assert len(ids) == widest
             else:
-                expected = [0.0 if place < len(ids) else -math.inf for place in range(widest)]
+                expected = [0.0 if column < len(ids) else -math.inf for column in range(widest)]
                 assert group.padding[row].tolist() == expected
     assert max(len(group.members) for group in states.groups) * 36 > GROUP_TOKENS * 0.8
 
@@ -138,5 +138,5 @@ IDS = tuple(range(PACK_TOKENS + 1))
     ids=["none", "one full", "exactly full", "too full", "larger than a pass"],
 )
 def test_packs(lengths: list[int], expected: list[list[int]]) -> None:
-    found = list(packs([IDS[:length] for length in lengths]))
-    assert [[len(ids) for ids in pack] for pack in found] == expected
+    packed = packs([IDS[:length] for length in lengths])
+    assert [[len(ids) for ids in pack] for pack in packed] == expected
