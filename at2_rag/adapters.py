@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from at2_rag.errors import InputError
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruner import AT2Pruner
 
@@ -73,7 +74,10 @@ class AdapterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        self.prune_options()
+        try:
+            self.prune_options()
+        except InputError as error:
+            raise InputError(str(error).replace("top_k is", "top_n is")) from error
         return self
 
     def prune_options(self) -> PruneOptions:

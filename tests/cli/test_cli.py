@@ -231,14 +231,6 @@ def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
     assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
 
 
-def test_a_note_says_why_nothing_fitted(passages: Path, loading: list[str]) -> None:
-    ran = prune(passages, *loading, "--max-tokens", "1")
-    assert ran.exit_code == 0
-    assert "Kept 0 of 5 chunks" in ran.stdout
-    note = " ".join(ran.stdout.splitlines()[-2:])
-    assert re.search(r"the best chunk alone has \d+ tokens, max_tokens is 1\.", note)
-
-
 def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
     passages: Path, loading: list[str]
 ) -> None:

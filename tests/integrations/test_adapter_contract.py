@@ -159,17 +159,6 @@ def test_nothing_in_is_nothing_out_without_a_model(framework: Framework, loads: 
     assert loads == []
 
 
-@pytest.mark.parametrize("query", ["", " \n\t"])
-def test_a_blank_query_is_refused(
-    framework: Framework, items: list[Any], pruner: AT2Pruner, query: str
-) -> None:
-    adapter = framework.adapter(pruner=pruner)
-    with pytest.raises(ValueError):
-        framework.prune(adapter, query, items)
-    with pytest.raises(ValueError):
-        asyncio.run(framework.aprune(adapter, query, items))
-
-
 def test_duplicates_are_kept_on_request(framework: Framework, pruner: AT2Pruner) -> None:
     items = [framework.item(Passage("The same words.", id=str(n))) for n in range(4)]
     items.append(items[1])
@@ -234,6 +223,7 @@ async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pr
 @pytest.mark.parametrize(
     "settings",
     [
+        {"top_n": 0},
         {"top_p": 1.5},
         {"order": "random"},
         {"protect": "("},
@@ -248,11 +238,6 @@ def test_unusable_and_unknown_settings_are_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         framework.adapter(**settings)
-
-
-def test_an_unusable_top_n_is_refused_at_once(framework: Framework) -> None:
-    with pytest.raises(ValueError, match="top_k is 0; pass an integer of at least 1"):
-        framework.adapter(top_n=0)
 
 
 def test_the_default_pruner_is_loaded_on_first_use_and_once(
@@ -288,34 +273,28 @@ def test_a_failed_load_is_tried_again(pruner: AT2Pruner, monkeypatch: pytest.Mon
     _load.cache_clear()
 
 
-def test_failed_scoring_raises_by_default(
-    framework: Framework, items: list[Any], broken_model: Any
+def test_what_was_not_scored_comes_back_as_it_was(
+    framework: Framework, items: list[Any], pruner: AT2Pruner, broken_model: Any
 ) -> None:
+    model = LoadedModel(broken_model, tiny_tokenizer())
+    broken = AT2Pruner(model, head_weights="uniform", on_error="keep_all")
+    for adapter in (
+        framework.adapter(pruner=broken, top_n=2),
+        framework.adapter(pruner=pruner, top_n=1, skip_below_tokens=9999),
+    ):
+        kept = framework.prune(adapter, QUERY, items)
+        assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
+        assert all(now is not then for now, then in zip(kept, items, strict=True))
+
+
+def test_blank_queries_and_failed_scoring_raise(
+    framework: Framework, items: list[Any], pruner: AT2Pruner, broken_model: Any
+) -> None:
+    with pytest.raises(ValueError):
+        framework.prune(framework.adapter(pruner=pruner), " \n\t", items)
     broken = AT2Pruner(LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform")
     with pytest.raises(ScoringError):
         framework.prune(framework.adapter(pruner=broken), QUERY, items)
-
-
-def test_keep_all_passes_everything_on_as_it_came(
-    framework: Framework, items: list[Any], broken_model: Any
-) -> None:
-    broken = AT2Pruner(
-        LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform", on_error="keep_all"
-    )
-    kept = framework.prune(framework.adapter(pruner=broken, top_n=2), QUERY, items)
-    assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
-    assert all(now is not then for now, then in zip(kept, items, strict=True))
-
-
-def test_a_small_context_passes_on_as_it_came(
-    framework: Framework, items: list[Any], pruner: AT2Pruner
-) -> None:
-    adapter = framework.adapter(pruner=pruner, top_n=1, skip_below_tokens=9999)
-    kept = framework.prune(adapter, QUERY, items)
-    assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]
-    assert all(now is not then for now, then in zip(kept, items, strict=True))
-    adapter = framework.adapter(pruner=pruner, top_n=1, skip_below_tokens=1)
-    assert len(framework.prune(adapter, QUERY, items)) == 1
 
 
 def test_sentences_are_kept_verbatim_with_their_spans(

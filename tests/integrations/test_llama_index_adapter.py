@@ -162,20 +162,10 @@ def test_what_is_scored_is_what_the_generator_sees(pruner: AT2Pruner) -> None:
     shown = node.get_content(metadata_mode=MetadataMode.LLM)
     assert shown == "title: Log\npage: 4\n\nIce ahead."
     assert score_of(pruner, node, title_key=None) == direct(pruner, shown)
-
-
-def test_a_title_hidden_from_the_generator_is_not_scored(pruner: AT2Pruner) -> None:
-    node = TextNode(
-        text="Ice ahead.", metadata={"title": "Log"}, excluded_llm_metadata_keys=["title"]
-    )
-    assert score_of(pruner, node) == direct(pruner, "Ice ahead.")
-
-
-@pytest.mark.parametrize("title", [7, "  "])
-def test_a_title_that_is_no_text_stays_plain_metadata(pruner: AT2Pruner, title: Any) -> None:
-    node = TextNode(text="Ice ahead.", metadata={"title": title})
-    shown = node.get_content(metadata_mode=MetadataMode.LLM)
-    assert score_of(pruner, node) == direct(pruner, shown)
+    hidden = node.model_copy(update={"excluded_llm_metadata_keys": ["secret", "page", "title"]})
+    assert score_of(pruner, hidden) == direct(pruner, "Ice ahead.")
+    number = TextNode(text="Ice ahead.", metadata={"title": 7})
+    assert score_of(pruner, number) == direct(pruner, "title: 7\n\nIce ahead.")
 
 
 @pytest.mark.parametrize(
