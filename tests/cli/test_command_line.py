@@ -14,6 +14,7 @@ from at2_rag.cli.command_line import (
     CommandGroup,
     command_without_places,
     verbose_option,
+    without_place,
 )
 from at2_rag.errors import DataError
 
@@ -189,3 +190,9 @@ def test_the_recorded_command_line_has_no_places(
     ran = CliRunner().invoke(fit, [part.format(tmp_path) for part in arguments])
     assert ran.exit_code == 0, ran.output
     assert ran.output == f"at2-rag fit {shown.replace('PLACE', tmp_path.name)}"
+
+
+def test_texts_that_are_no_files_stay_as_they_are(tmp_path: Path) -> None:
+    for text in ("~nobody-of-that-name/x", "x" * 5000, "a\0b", "nowhere/x"):
+        assert without_place(text) == text
+    assert without_place(str(tmp_path)) == tmp_path.name
