@@ -130,9 +130,10 @@ class Calibration:
         try:
             chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             call = in_order(numbers["call"], CALL_TERMS)
+            outcome = numbers["outcome"]
         except (KeyError, TypeError, ValueError) as error:
             raise unreadable("calibration", numbers, error) from error
-        return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
+        return cls(evidence_weight, evidence_bias, chunk, call, outcome)
 
 
 def unreadable(what: str, numbers: Any, error: Exception, option: str = "") -> HeadWeightsError:

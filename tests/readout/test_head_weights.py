@@ -24,13 +24,8 @@ from at2_rag.model.hub import resolve_model
 from at2_rag.model.loading import load_model
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.readout.head_weights import (
-    DESCRIPTION_FILE,
-    FORMAT_VERSION,
-    WEIGHTS_FILE,
-    HeadWeights,
-    shipped_names,
-)
+from at2_rag.readout.files import DESCRIPTION_FILE, FORMAT_VERSION, WEIGHTS_FILE
+from at2_rag.readout.head_weights import HeadWeights, shipped_names
 
 SHIPPED = Path(__file__).parents[2] / "at2_rag" / "weights"
 SHAPE = (2, 3, 4)

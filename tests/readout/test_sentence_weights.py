@@ -15,7 +15,8 @@ from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.sentence_weights import SentenceWeights
