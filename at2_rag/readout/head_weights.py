@@ -137,16 +137,17 @@ class HeadWeights:
 
     def _check_learned(self) -> None:
         """Check what was learned beside the weights."""
-        own = self.calibration
-        if own is not None and self.score_scale == "additive":
+        calibration = self.calibration
+        if calibration is not None and self.score_scale == "additive":
             raise HeadWeightsError(
                 "the head weights are calibrated, but their score scale is 'additive'; only scores "
                 "that are logits can be, as those of weights fitted to evidence labels"
             )
-        if own is not None and own.evidence_weight.shape != self.weight.shape:
+        if calibration is not None and calibration.evidence_weight.shape != self.weight.shape:
             raise HeadWeightsError(
-                f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
-                f"the head weights {self.weight.shape}; calibrate these very weights"
+                "the calibration's evidence weights have the shape "
+                f"{calibration.evidence_weight.shape}, the head weights {self.weight.shape}; "
+                "calibrate these very weights"
             )
         if self.sentences is not None and self.score_scale == "additive":
             raise HeadWeightsError(
@@ -193,9 +194,9 @@ class HeadWeights:
         return {prior: weight for prior, weight in learned.items() if weight is not None}
 
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the scores [S] of sources with the given features [S, F]."""
+        """Return the scores [S] of sources with features [S, F]."""
         matrix = np.asarray(features, dtype=np.float64)
-        # Row by row: a matrix product would let a source's place change its score's last bit.
+        # Row by row: a matrix product would let a source's position change its score's last bit.
         weighted = matrix * self.weight.astype(np.float64).ravel()
         scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
         return scores + self.bias

@@ -125,7 +125,7 @@ def test_they_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> Non
     for bad in (
         "x",
         {"score": own["score"]},
-        {**own, "score": {**own["score"], "own": -1.0}},
+        {**own, "score": {**own["score"], "sentence": -1.0}},
         {**own, "likely": {**own["likely"], "log_share": math.nan}},
     ):
         changed = {**description, "sentences": bad}
