@@ -12,7 +12,7 @@ import numpy.typing as npt
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
-from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
+from at2_rag.training.calibrating.probabilities import PENALTY, logistic_fit
 from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.intervals import percentile_interval
 from at2_rag.training.fitting.losses import ListwiseData

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fit import LabelledCall, fit_calibration, logistic_fit
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -20,6 +19,7 @@ from at2_rag.training.calibrating.metrics import (
     error_by_chance,
     reliability,
 )
+from at2_rag.training.calibrating.probabilities import LabelledCall, fit_calibration, logistic_fit
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 from at2_rag.training.fitting.validation import source_weights

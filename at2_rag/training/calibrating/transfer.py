@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.training.calibrating.fit import LabelledCall, out_of_fold_evidence
+from at2_rag.training.calibrating.probabilities import LabelledCall, out_of_fold_evidence
 from at2_rag.training.calibrating.study import fit_without, said_of
 from at2_rag.training.fitting.intervals import percentile_interval
 from at2_rag.training.fitting.validation import source_weights

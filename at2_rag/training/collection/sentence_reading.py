@@ -18,7 +18,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.sentence_weights import sentence_terms
 from at2_rag.readout.trimming import unit_places
 from at2_rag.stopwatch import Stopwatch
-from at2_rag.training.calibrating.fit import LabelledCall
+from at2_rag.training.calibrating.probabilities import LabelledCall
 from at2_rag.training.calibrating.sentences import SentenceCall, gold_sentences
 from at2_rag.training.collection.features import content_hash
 from at2_rag.training.collection.rows import Row, collect_rows

@@ -26,25 +26,25 @@ from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.readout.lookup import resolve_head_weights
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.calibrating.data import (
-    check_priors,
-    choose_examples,
-    choose_judged,
-    collect_calls,
-    collect_multi_hops,
+from at2_rag.training.calibrating.multi_hop import (
+    FollowedCall,
+    fit_multi_hop,
+    judge_multi_hop,
+    scores_after,
 )
-from at2_rag.training.calibrating.fit import (
+from at2_rag.training.calibrating.probabilities import (
     MATTERS,
     LabelledCall,
     fit_calibration,
     fit_prior_weight,
     out_of_fold_evidence,
 )
-from at2_rag.training.calibrating.multi_hop import (
-    FollowedCall,
-    fit_multi_hop,
-    judge_multi_hop,
-    scores_after,
+from at2_rag.training.calibrating.samples import (
+    check_priors,
+    choose_examples,
+    choose_judged,
+    collect_calls,
+    collect_multi_hops,
 )
 from at2_rag.training.calibrating.sentences import fit_sentences, gold_sentences
 from at2_rag.training.calibrating.study import CalibrationFigures, judge_left_out_sources

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError
-from at2_rag.training.calibrating.fit import LabelledCall
 from at2_rag.training.calibrating.metrics import auroc
+from at2_rag.training.calibrating.probabilities import LabelledCall
 from at2_rag.training.calibrating.study import EVERY, judge_left_out_sources, told_by_lengths
-from tests.training.calibrating.test_fit import SHAPE, drawn
+from tests.training.calibrating.test_probabilities import SHAPE, drawn
 
 
 def with_words(calls: list[LabelledCall], longer_by: int = 0) -> list[LabelledCall]:

@@ -9,7 +9,11 @@ import numpy.typing as npt
 import pytest
 
 from at2_rag.selection.select import select
-from at2_rag.training.calibrating.fit import LabelledCall, fit_calibration, out_of_fold_evidence
+from at2_rag.training.calibrating.probabilities import (
+    LabelledCall,
+    fit_calibration,
+    out_of_fold_evidence,
+)
 from at2_rag.training.calibrating.study import fit_readout, out_of_fold_scores
 from at2_rag.training.calibrating.transfer import judge_transfer
 

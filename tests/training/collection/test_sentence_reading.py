@@ -12,7 +12,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.training.calibrating.fit import LabelledCall
+from at2_rag.training.calibrating.probabilities import LabelledCall
 from at2_rag.training.collection.sentence_reading import collect_sentences, sentence_calls
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights

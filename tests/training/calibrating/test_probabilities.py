@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fit import (
+from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
+from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
     LabelledCall,
     fit_calibration,
@@ -19,7 +20,6 @@ from at2_rag.training.calibrating.fit import (
     fit_prior_weight,
     out_of_fold_evidence,
 )
-from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 
 Floats = npt.NDArray[np.float64]
 

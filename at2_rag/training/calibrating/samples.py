@@ -18,8 +18,8 @@ from at2_rag.readout.multi_hop import multi_hop_question
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.calibrating.fit import MATTERS, LabelledCall
 from at2_rag.training.calibrating.multi_hop import FollowedCall
+from at2_rag.training.calibrating.probabilities import MATTERS, LabelledCall
 from at2_rag.training.collection.features import collect, content_hash
 from at2_rag.training.collection.removal_drops import collect_drops
 from at2_rag.training.collection.twins import TwinMaker

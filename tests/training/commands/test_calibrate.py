@@ -20,7 +20,7 @@ from at2_rag.cli.group import main
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.training.calibrating.data import choose_examples
+from at2_rag.training.calibrating.samples import choose_examples
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 from tests.training.planted_examples import planted_examples, write_examples
@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def any_drop_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model's answers hardly depend on the chunks."""
-    monkeypatch.setattr("at2_rag.training.calibrating.data.MATTERS", 0.0)
+    monkeypatch.setattr("at2_rag.training.calibrating.samples.MATTERS", 0.0)
 
 
 def examples_of_equal_chunks(source: str, count: int) -> list[Example]:
