@@ -1,25 +1,21 @@
-"""What sentence weights are fitted to: scores of sentences, by the head weights of chunks."""
+"""Collects scores of sentences, by the head weights of chunks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
 from at2_rag.pruning.scorer import SourceScorer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.sentence_weights import sentence_terms
 from at2_rag.readout.trimming import unit_places
 from at2_rag.stopwatch import Stopwatch
-from at2_rag.training.calibrating.probabilities import LabelledCall
-from at2_rag.training.calibrating.sentences import SentenceCall, gold_sentences
 from at2_rag.training.collection.features import content_hash
 from at2_rag.training.collection.rows import Row, collect_rows
 
@@ -76,40 +72,6 @@ def collect_sentences(
         workers=workers,
         progress=progress,
     )
-
-
-def sentence_calls(
-    calls: Sequence[LabelledCall],
-    examples: Sequence[Example],
-    own: Mapping[int, Row],
-    first: Sequence[npt.NDArray[np.float64]],
-    after: Mapping[int, npt.NDArray[np.float64]],
-    evidence: Sequence[float],
-) -> list[SentenceCall]:
-    """Return the sentences of calls of which it is known which hold evidence.
-
-    A call whose question was asked again counts twice, with its scores before and after, so that
-    weights and probabilities are of both.
-
-    Args:
-        calls: All calls; twins don't count.
-        examples: What the calls' `example` are places among.
-        own: What `collect_sentences` returned for them.
-        first: Each call's first scores of chunks.
-        after: Scores of chunks once the question was asked again, by a call's place.
-        evidence: Each call's greatest evidence logit.
-    """
-    found = []
-    for place, call in enumerate(calls):
-        if call.answerable is None and call.example in own:
-            example = examples[call.example]
-            gold = gold_sentences(example)
-            if gold is not None:
-                owners = [index for index, _, _ in unit_places(example.chunks)]
-                for scores in (first[place], *([after[place]] if place in after else [])):
-                    terms = sentence_terms(first[place], scores, own[call.example], owners)
-                    found.append(SentenceCall(call.source, call.fold, terms, evidence[place], gold))
-    return found
 
 
 def _hash(content: bytes) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -14,170 +14,121 @@ from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
-    LabelledCall,
+    CalibrationSample,
     fit_calibration,
     fit_evidence,
     fit_prior_weight,
     out_of_fold_evidence,
 )
-
-Floats = npt.NDArray[np.float64]
-
-SHAPE = (1, 2, 2)
-SCORE = np.array([1.5, -0.5, 0.0, 0.0])
-EVIDENCE = np.array([0.0, 0.0, 1.2, -0.8])
-TRUE = Calibration(
-    EVIDENCE.reshape(SHAPE).astype(np.float32), -1.0, (0.3, 0.8, 0.5, 0.4), (0.9, 0.5, 0.6)
-)
+from tests.training.calibrating.drawn_samples import SHAPE, TRUE, Floats, drawn, readout
 
 
-def readout(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    scores: npt.NDArray[np.float64] = features.astype(float) @ SCORE
-    return scores
+def calibrate(samples: list[CalibrationSample], sign: int = 1) -> Calibration:
+    scores = [sign * readout(sample.features) for sample in samples]
+    return fit_calibration(samples, scores, out_of_fold_evidence(samples), SHAPE)
 
 
-def calibrate(calls: list[LabelledCall]) -> Calibration:
-    return fit_calibration(calls, [readout(own.features) for own in calls], SHAPE)
-
-
-def drawn(count: int, seed: int, source: str = "a") -> list[LabelledCall]:
-    """Draw calls whose outcomes have the probabilities of `TRUE`."""
-    rng = np.random.default_rng(seed)
-    calls = []
-    for number in range(count):
-        features = rng.normal(0, 1.5, (int(rng.integers(2, 12)), 4)).astype(np.float32)
-        logits = TRUE.evidence(features)
-        best, scores = float(logits.max()), readout(features)
-        calls.append(
-            LabelledCall(
-                source,
-                number % 3,
-                features,
-                gold=rng.random(len(features)) < 1 / (1 + np.exp(-logits)),
-                matters=rng.random(len(features)) < TRUE.probabilities(scores, best),
-                answerable=bool(rng.random() < TRUE.answerable(scores, best)),
-            )
-        )
-    return calls
+def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floats, float]:
+    scores, evidence = readout(sample.features), float(calibration.evidence(sample.features).max())
+    return calibration.probabilities(scores, evidence), calibration.answerable(scores, evidence)
 
 
 def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
-    fitted = calibrate(drawn(2500, 0))
-    found, expected, happened = [], [], []
-    for own in drawn(1000, 1):
-        scores = readout(own.features)
-        assert own.matters is not None
-        found.append(fitted.probabilities(scores, float(fitted.evidence(own.features).max())))
-        expected.append(TRUE.probabilities(scores, float(TRUE.evidence(own.features).max())))
-        happened.append(own.matters)
-    p, truth, y = np.concatenate(found), np.concatenate(expected), np.concatenate(happened)
+    fitted, others = calibrate(drawn(2500, 0)), drawn(1000, 1)
+    found, expected = ([predicted(one, sample) for sample in others] for one in (fitted, TRUE))
+    p, truth = (np.concatenate([likely for likely, _ in pairs]) for pairs in (found, expected))
+    y = np.concatenate([sample.relevant for sample in others if sample.relevant is not None])
     assert np.abs(p - truth).mean() < 0.03
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.9 * brier_skill(truth, y)
-    answerable = np.array(
-        [
-            (
-                fitted.answerable(
-                    readout(own.features), float(fitted.evidence(own.features).max())
-                ),
-                TRUE.answerable(readout(own.features), float(TRUE.evidence(own.features).max())),
-            )
-            for own in drawn(500, 2)
-        ]
-    )
-    assert np.abs(answerable[:, 0] - answerable[:, 1]).mean() < 0.06
+    pairs = zip(found, expected, strict=True)
+    assert np.mean([abs(one - other) for (_, one), (_, other) in pairs]) < 0.06
 
 
 def test_the_second_readout_is_a_ridge_logistic_regression() -> None:
-    calls = drawn(300, 3)
-    weight, bias = fit_evidence(calls)
-    features = np.concatenate([own.features for own in calls]).astype(float)
+    samples = drawn(300, 3)
+    weight, bias = fit_evidence(samples)
+    features = np.concatenate([sample.features for sample in samples]).astype(float)
     mean, scale = features.mean(0), features.std(0)
-    gold = np.concatenate([own.gold for own in calls])
-    sizes = np.array([len(own.gold) for own in calls])
-    weights = np.repeat(1 / (len(calls) * sizes), sizes)
+    gold = np.concatenate([sample.gold for sample in samples])
+    sizes = np.array([len(sample.gold) for sample in samples])
     peer = LogisticRegression(C=1 / EVIDENCE_RIDGE, tol=1e-8)
+    weights = np.repeat(1 / (len(samples) * sizes), sizes)
     peer.fit((features - mean) / scale, gold, sample_weight=weights)
     assert weight == pytest.approx(peer.coef_[0] / scale, abs=2e-3)
     assert bias == pytest.approx(peer.intercept_[0] - mean @ (peer.coef_[0] / scale), abs=5e-3)
 
 
 def test_every_source_counts_the_same() -> None:
-    few, many = drawn(150, 4), drawn(300, 5, "b")
-    mirrored = [dataclasses.replace(own, gold=~own.gold) for own in many]
-    one, other = fit_evidence([*few, *mirrored]), fit_evidence([*few, *mirrored * 3])
-    assert one[0] == pytest.approx(other[0], abs=5e-3)
-    alone = fit_evidence(few)
-    assert np.abs(alone[0] - one[0]).max() > 0.05
+    few = drawn(150, 4)
+    many = [dataclasses.replace(own, gold=~own.gold) for own in drawn(300, 5, "b")]
+    once, thrice = fit_evidence([*few, *many]), fit_evidence([*few, *many * 3])
+    assert once[0] == pytest.approx(thrice[0], abs=5e-3)
+    assert np.abs(fit_evidence(few)[0] - once[0]).max() > 0.05
 
 
-def test_evidence_of_a_call_is_by_a_readout_that_never_saw_its_fold() -> None:
-    calls = drawn(60, 6)
-    best = out_of_fold_evidence(calls)
+def test_evidence_of_a_sample_is_by_a_readout_that_never_saw_its_fold() -> None:
+    samples = drawn(60, 6)
+    evidence = out_of_fold_evidence(samples)
     for fold in range(3):
-        weight, bias = fit_evidence([own for own in calls if own.fold != fold])
-        for place, own in enumerate(calls):
-            if own.fold == fold:
-                assert best[place] == pytest.approx(max(own.features @ weight) + bias, abs=1e-6)
+        weight, bias = fit_evidence([sample for sample in samples if sample.fold != fold])
+        for index, sample in enumerate(samples):
+            if sample.fold == fold:
+                best = max(sample.features @ weight) + bias
+                assert evidence[index] == pytest.approx(best, abs=1e-6)
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
-    calls = drawn(300, 7)
-    fitted = fit_calibration(calls, [-readout(own.features) for own in calls], SHAPE)
-    assert min(fitted.chunk[:2]) >= 0
+    assert min(calibrate(drawn(300, 7), sign=-1).chunk[:2]) >= 0
 
 
-def test_outcomes_of_one_kind_are_refused() -> None:
-    calls = drawn(9, 8)
-    for what, changes in (
-        ("chunk's outcome", {"matters": None}),
-        ("call's outcome", {"answerable": True}),
-        ("call's outcome", {"answerable": None}),
-    ):
-        told = f"needs both kinds of each outcome, but .* a {what} is true; pass more"
-        with pytest.raises(InputError, match=told):
-            changed = [dataclasses.replace(own, **changes) for own in calls]
-            calibrate(changed)
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"relevant": None}, "0 of 0 times a chunk's outcome"),
+        ({"answerable": True}, "9 of 9 times a call's outcome"),
+        ({"answerable": None}, "0 of 0 times a call's outcome"),
+    ],
+)
+def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str) -> None:
+    samples = [dataclasses.replace(sample, **changes) for sample in drawn(9, 8)]
+    with pytest.raises(InputError, match=f"but {outcome} is true; pass more"):
+        calibrate(samples)
+
+
+def test_without_gold_labels_there_is_no_readout() -> None:
     with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
         fit_evidence([])
 
 
-def ranked(count: int, seed: int, weight: float) -> tuple[list[LabelledCall], list[Floats]]:
-    """Draw calls with one gold chunk each, chosen by twice the score and weighted prior."""
+def ranked(count: int, seed: int, weight: float) -> tuple[list[CalibrationSample], list[Floats]]:
+    """Draw samples with one gold chunk each, chosen by twice the score and weighted prior."""
     rng = np.random.default_rng(seed)
-    calls, scores = [], []
+    samples, scores = [], []
     for _ in range(count):
         size = int(rng.integers(3, 12))
-        own, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
-        logits = 2 * (own + weight * (prior - prior.mean()))
-        gold = np.zeros(size, dtype=bool)
-        gold[int(np.argmax(logits + rng.gumbel(size=size)))] = True
-        calls.append(
-            LabelledCall(
-                "a",
-                0,
-                np.zeros((size, 4), np.float32),
-                gold,
-                priors={"score": prior - prior.mean()},
-            )
-        )
-        scores.append(own)
-    return calls, scores
+        values, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
+        logits = 2 * (values + weight * (prior - prior.mean()))
+        gold = np.arange(size) == int(np.argmax(logits + rng.gumbel(size=size)))
+        features, words = np.zeros((size, 4), np.float32), np.ones(size, dtype=np.int64)
+        priors: dict[Any, Floats] = {"score": prior - prior.mean()}
+        samples.append(CalibrationSample("a", 0, features, gold, words, priors=priors))
+        scores.append(values)
+    return samples, scores
 
 
 def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
-    assert fit_prior_weight(*ranked(3000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
-    assert fit_prior_weight(*ranked(3000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
-    assert fit_prior_weight(*ranked(3000, 2, -3.0), "score") == 0.0  # never against the retriever
+    assert fit_prior_weight(*ranked(2000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
+    assert fit_prior_weight(*ranked(2000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
+    assert fit_prior_weight(*ranked(2000, 2, -3.0), "score") == 0.0  # never against the retriever
 
 
-def test_without_ranks_no_weight_is_learned() -> None:
-    calls, scores = ranked(20, 0, 1.0)
-    unknown = [dataclasses.replace(own, priors={}) for own in calls]
+def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() -> None:
+    samples, scores = ranked(20, 0, 1.0)
+    unknown = [dataclasses.replace(sample, priors={}) for sample in samples]
+    twins = [dataclasses.replace(sample, answerable=True) for sample in samples]
     assert fit_prior_weight(unknown, scores, "score") is None
-    assert fit_prior_weight(calls, scores, "cosine") is None
-    twins = [dataclasses.replace(own, answerable=True) for own in calls]
+    assert fit_prior_weight(samples, scores, "cosine") is None
     assert fit_prior_weight(twins, scores, "score") is None
-    assert fit_prior_weight([*calls, *twins], [*scores, *scores], "score") == pytest.approx(
-        fit_prior_weight(calls, scores, "score")
-    )
+    both = fit_prior_weight([*samples, *twins], [*scores, *scores], "score")
+    assert both == pytest.approx(fit_prior_weight(samples, scores, "score"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from at2_rag import AT2Pruner, Chunk
@@ -12,8 +11,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.training.calibrating.probabilities import LabelledCall
-from at2_rag.training.collection.sentence_reading import collect_sentences, sentence_calls
+from at2_rag.training.collection.sentence_reading import collect_sentences
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -77,26 +75,3 @@ def test_other_weights_have_a_folder_of_their_own(weights: HeadWeights, tmp_path
             shard.write_text('{"format": 0}')
     with pytest.raises(DataError):
         collect_sentences(model(weights), weights, [example("1")], tmp_path)
-
-
-def test_a_call_counts_before_and_after_asking_again() -> None:
-    def call(place: int, answerable: bool | None = None) -> LabelledCall:
-        gold = np.array([True, False, False])
-        features = np.zeros((3, 2), np.float32)
-        return LabelledCall("s", place, features, gold, answerable=answerable, example=place)
-
-    examples = [example("1"), example("2", gold_sentences=((), (), ("Boats pass.",)))]
-    own = {place: np.arange(4, dtype=np.float32) + place for place in (0, 1)}
-    first = [np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.zeros(3)]
-    calls = [call(0), call(1), call(0, answerable=True)]
-    found = sentence_calls(
-        calls, examples, own, first, {1: np.array([7.0, 8.0, 9.0])}, [0.1, 0.2, 0.3]
-    )
-    assert [(one.fold, one.evidence, one.gold.tolist()) for one in found] == [
-        (0, 0.1, [True, False, False, False]),
-        (1, 0.2, [False, False, True, False]),
-        (1, 0.2, [False, False, True, False]),
-    ]
-    assert found[0].terms.tolist() == [[1, 1, 0], [1, 1, 1], [3, 3, 2], [3, 3, 3]]
-    assert found[1].terms.tolist() == [[4, 4, 1], [4, 4, 2], [6, 6, 3], [6, 6, 4]]
-    assert found[2].terms.tolist() == [[7, 4, 1], [7, 4, 2], [9, 6, 3], [9, 6, 4]]
