@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples
+from at2_rag.training.calibrating.fits import Floats
 from at2_rag.training.calibrating.multi_hop import (
     MultiHopFigures,
     MultiHopSample,
@@ -55,10 +56,11 @@ class CalibrationStudy:
     multi_hop: Sequence[MultiHopFigures]
 
 
+@dataclass(eq=False)
 class Calibrator:
-    """Learns what makes probabilities of the scores of head weights.
+    """Learns what turns the scores of head weights into probabilities.
 
-    Args:
+    Attributes:
         model: A transformers causal LM with its LM head.
         tokenizer: Its fast tokenizer.
         head_weights: What to calibrate. Their scores are logits, and they were fitted on other
@@ -75,57 +77,53 @@ class Calibrator:
         workers: Threads that each read examples of their own, best with one torch thread each;
             None for as many as there are cores.
         progress: Called with the name of a stage, the steps done and the steps in all.
+        samples: What `fit` was fitted to; none before.
 
     Raises:
         HeadWeightsMismatchError: If the head weights are for another model or wording.
         InputError: If the head weights can't be calibrated so.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        head_weights: HeadWeights,
-        folder: str | os.PathLike[str],
-        *,
-        outcome: Outcome = "evidence",
-        priors: Sequence[Prior] = ("score",),
-        multi_hop: bool = False,
-        sentences: bool = False,
-        folds: int = 5,
-        seed: int = 0,
-        workers: int | None = None,
-        progress: Progress = lambda stage, done, total: None,
-    ) -> None:
-        answer_model = AnswerModel(model, tokenizer)
-        fingerprint = model_fingerprint(model.base_model, tokenizer)
-        head_weights.check(
+    model: Any
+    tokenizer: Any
+    head_weights: HeadWeights
+    folder: str | os.PathLike[str]
+    _: KW_ONLY
+    outcome: Outcome = "evidence"
+    priors: Sequence[Prior] = ("score",)
+    multi_hop: bool = False
+    sentences: bool = False
+    folds: int = 5
+    seed: int = 0
+    workers: int | None = None
+    progress: Progress = lambda stage, done, total: None
+    samples: Sequence[CalibrationSample] = field(default=(), init=False)
+    _multi_hop_samples: Sequence[MultiHopSample] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        answer_model = AnswerModel(self.model, self.tokenizer)
+        fingerprint = model_fingerprint(self.model.base_model, self.tokenizer)
+        self.head_weights.check(
             fingerprint=fingerprint,
             template_hash=answer_model.scoring_model.prompts.template_hash,
         )
-        _check(head_weights, multi_hop=multi_hop, sentences=sentences)
-        self._weights, self._outcome, self._priors = head_weights, outcome, priors
-        self._multi_hop, self._sentences, self._progress = multi_hop, sentences, progress
+        self._check_options()
         self._reader = SampleReader(
-            ScoringModel(model, tokenizer, depth=head_weights.layers),
+            ScoringModel(self.model, self.tokenizer, depth=self.head_weights.layers),
             answer_model,
-            head_weights,
-            Path(folder),
+            self.head_weights,
+            Path(self.folder),
             fingerprint=fingerprint,
-            folds=folds,
-            seed=seed,
-            workers=workers or os.cpu_count() or 1,
-            progress=progress,
+            folds=self.folds,
+            seed=self.seed,
+            workers=self.workers or os.cpu_count() or 1,
+            progress=self.progress,
         )
-        self.samples: Sequence[CalibrationSample] = ()
-        """What `fit` was fitted to."""
-        self._multi_hop_samples: Sequence[MultiHopSample] = ()
 
     def fit(self, examples: CalibrationExamples) -> HeadWeights:
         """Return the head weights with a calibration, and with all else that was to be learned.
 
-        What an earlier calibration of the head weights learned and this one doesn't is kept, with a
-        warning.
+        What an earlier calibration learned and this one doesn't is kept, with a warning.
 
         Args:
             examples: See `choose_examples`.
@@ -135,62 +133,34 @@ class Calibrator:
             DataError: If the folder holds something else.
             StorageError: If the folder can't be written.
         """
-        weights, reader = self._weights, self._reader
-        samples = reader.read(examples, outcome=self._outcome, priors=self._priors)
-        self._progress("fit", 0, 1)
+        weights, reader = self.head_weights, self._reader
+        samples = reader.read(examples, outcome=self.outcome, priors=self.priors)
+        self.progress("fit", 0, 1)
         scores = [weights.score(sample.features) for sample in samples]
         evidence = out_of_fold_evidence(samples)
-        calibration = fit_calibration(
-            samples, scores, evidence, weights.weight.shape, outcome=self._outcome
-        )
-        learned: dict[str, Any] = {
-            _PRIOR_FIELDS[prior]: weight
-            for prior in self._priors
-            if (weight := fit_prior_weight(samples, scores, prior)) is not None
-        }
-        self._progress("fit", 1, 1)
-        after = {}
-        if self._multi_hop:
+        shape, outcome = weights.weight.shape, self.outcome
+        calibration = fit_calibration(samples, scores, evidence, shape, outcome=outcome)
+        learned: dict[str, Any] = {"calibration": calibration}
+        for prior in self.priors:
+            weight = fit_prior_weight(samples, scores, prior)
+            if weight is not None:
+                learned[_PRIOR_FIELDS[prior]] = weight
+        self.progress("fit", 1, 1)
+        after: dict[int, Floats] = {}
+        if self.multi_hop:
             again = reader.read_again(examples, samples, scores, evidence)
-            learned["multi_hop"] = fit_multi_hop(again, weights.weight.shape[1:])
-            after = dict(zip([hop.index for hop in again], scores_after(again), strict=True))
+            learned["multi_hop"] = fit_multi_hop(again, shape[1:])
+            after = dict(zip([sample.index for sample in again], scores_after(again), strict=True))
             self._multi_hop_samples = again
-        if self._sentences:
+        if self.sentences:
             rows = reader.read_sentences(examples)
             learned["sentences"] = fit_sentences(
                 sentence_samples(samples, examples.chosen, rows, scores, after, evidence)
             )
-        self._warn_of_kept(learned)
-        self.samples = samples
-        return replace(weights, calibration=calibration, **learned)
-
-    def study(self, further: CalibrationExamples | None = None) -> CalibrationStudy:
-        """Judge each source that `fit` was fitted to by what is fitted to the others.
-
-        Args:
-            further: More examples of those sources, which nothing is fitted to, to be judged for
-                what one max_missed keeps; see `choose_judged`.
-
-        Raises:
-            InputError: If `fit` wasn't called, or what is left of the others can't be fitted to.
-        """
-        if not self.samples:
-            raise InputError("nothing is fitted yet; call fit before study")
-        more = self._reader.read(further, subfolder="judged") if further else []
-        probabilities, transfer = study_left_out_sources(
-            self.samples,
-            self._weights.weight.shape,
-            more,
-            progress=lambda done, total: self._progress("left-out sources", done, total),
-        )
-        multi_hop = judge_multi_hop(self._multi_hop_samples)
-        return CalibrationStudy(probabilities, transfer, multi_hop)
-
-    def _warn_of_kept(self, learned: dict[str, Any]) -> None:
         kept = [
             name.replace("_", "-")
             for name in ("multi_hop", "sentences")
-            if getattr(self._weights, name) is not None and name not in learned
+            if getattr(weights, name) is not None and name not in learned
         ]
         if kept:
             _logger.warning(
@@ -198,21 +168,44 @@ class Calibrator:
                 "fitted beside that one's",
                 " and ".join(kept),
             )
+        self.samples = samples
+        return replace(weights, **learned)
 
+    def study(self, further: CalibrationExamples | None = None) -> CalibrationStudy:
+        """Judge each source that `fit` was fitted to by what is fitted to the others.
 
-def _check(weights: HeadWeights, *, multi_hop: bool, sentences: bool) -> None:
-    if multi_hop and weights.reading == "joint":
-        raise InputError(
-            "multi-hop weights can't be learned for head weights of joint reading, which keeps no "
-            "states to read again over; leave multi-hop off, or use weights for independent reading"
+        Args:
+            further: More examples of those sources, which nothing is fitted to, to see what one
+                max_missed keeps of them, too; see `choose_judged`.
+
+        Raises:
+            InputError: If `fit` wasn't called, or what is left of the others can't be fitted to.
+        """
+        if not self.samples:
+            raise InputError("nothing is fitted yet; call fit before study")
+        probabilities, transfer = study_left_out_sources(
+            self.samples,
+            self.head_weights.weight.shape,
+            self._reader.read(further, subfolder="judged") if further else (),
+            progress=lambda done, total: self.progress("left-out sources", done, total),
         )
-    if sentences and weights.multi_hop is not None and not multi_hop:
-        raise InputError(
-            "sentence weights can't be learned without multi-hop weights here: sentences are "
-            "scored after the second reading, too, which the head weights have; pass both"
-        )
-    if weights.score_scale != "logit":
-        raise InputError(
-            f"the head weights' scores are {weights.score_scale}; only logits can be calibrated, "
-            "as those of weights fitted to evidence labels are"
-        )
+        return CalibrationStudy(probabilities, transfer, judge_multi_hop(self._multi_hop_samples))
+
+    def _check_options(self) -> None:
+        weights = self.head_weights
+        if self.multi_hop and weights.reading == "joint":
+            raise InputError(
+                "multi-hop weights can't be learned for head weights of joint reading, which keeps "
+                "no states to read again over; leave multi-hop off, or use weights for independent "
+                "reading"
+            )
+        if self.sentences and weights.multi_hop is not None and not self.multi_hop:
+            raise InputError(
+                "sentence weights can't be learned alone for head weights with multi-hop weights, "
+                "since sentences are scored after the second reading, too; pass both"
+            )
+        if weights.score_scale != "logit":
+            raise InputError(
+                f"the head weights' scores are {weights.score_scale}; only logits can be "
+                "calibrated, as those of weights fitted to evidence labels are"
+            )

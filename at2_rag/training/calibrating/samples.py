@@ -41,18 +41,8 @@ class SampleReader:
     """Reads samples of examples, and keeps all that was read in a folder.
 
     Its methods read only what the folder doesn't hold. They raise DataError if it holds something
-    else, and InputError if no example fits the model's window.
-
-    Attributes:
-        model: The scoring model, cut to the layers of the head weights.
-        answer_model: The same model in full.
-        weights: The head weights.
-        folder: The folder.
-        fingerprint: The model's.
-        folds: Number of folds.
-        seed: Of the folds.
-        workers: Threads that each read examples of their own, best with one torch thread each.
-        progress: Called as reading proceeds.
+    else, and InputError if no example fits the model's window. For its fields see `Calibrator`;
+    `model` is cut to the layers of the head weights, `answer_model` is whole.
     """
 
     model: ScoringModel
@@ -80,7 +70,7 @@ class SampleReader:
         Args:
             examples: What to read.
             outcome: What makes a chunk relevant; only "removal" reads answers.
-            priors: The kinds of prior terms to keep with the samples.
+            priors: The kinds of prior terms that samples are to have.
             subfolder: Where in the folder to keep what is read.
         """
         folder = self.folder / subfolder
@@ -141,7 +131,7 @@ class SampleReader:
                 features,
                 index=index,
             )
-            for index, features in ((indices[number], rows) for number, rows in read)
+            for index, features in ((indices[question], rows) for question, rows in read)
         ]
 
     def read_sentences(self, examples: CalibrationExamples) -> dict[int, Row]:
