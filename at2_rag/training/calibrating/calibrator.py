@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from at2_rag.errors import InputError
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.lookup import check_match
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples
@@ -61,8 +62,7 @@ class Calibrator:
     """Learns what turns the scores of head weights into probabilities.
 
     Attributes:
-        model: A transformers causal LM with its LM head.
-        tokenizer: Its fast tokenizer.
+        model: The scoring model, a causal LM with its LM head.
         head_weights: What to calibrate. Their scores are logits, and they were fitted on other
             examples than those of `fit`.
         folder: Where what is read is kept: a rerun reads nothing again.
@@ -84,8 +84,7 @@ class Calibrator:
         InputError: If the head weights can't be calibrated so.
     """
 
-    model: Any
-    tokenizer: Any
+    model: LoadedModel
     head_weights: HeadWeights
     folder: str | os.PathLike[str]
     _: KW_ONLY
@@ -101,19 +100,16 @@ class Calibrator:
     _multi_hop_samples: Sequence[MultiHopSample] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
-        answer_model = AnswerModel(self.model, self.tokenizer)
-        fingerprint = model_fingerprint(self.model.base_model, self.tokenizer)
-        self.head_weights.check(
-            fingerprint=fingerprint,
-            template_hash=answer_model.scoring_model.prompts.template_hash,
-        )
+        hf_model, tokenizer = self.model.model, self.model.tokenizer
+        answer_model = AnswerModel(hf_model, tokenizer)
+        check_match(self.head_weights, self.model, template_hash=answer_model.prompts.template_hash)
         self._check_options()
         self._reader = SampleReader(
-            ScoringModel(self.model, self.tokenizer, depth=self.head_weights.layers),
+            ScoringModel(hf_model, tokenizer, depth=self.head_weights.layers),
             answer_model,
             self.head_weights,
             Path(self.folder),
-            fingerprint=fingerprint,
+            fingerprint=self.model.fingerprint,
             folds=self.folds,
             seed=self.seed,
             workers=self.workers or os.cpu_count() or 1,

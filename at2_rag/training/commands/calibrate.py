@@ -14,14 +14,13 @@ from typing import Any
 from rich.text import Text
 
 from at2_rag.cli.command_line import without_place
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import Example, read_files
 from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, write_whole
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.readout.lookup import resolve_head_weights
+from at2_rag.readout.lookup import named_or_folder, resolve_head_weights
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.calibrator import CalibrationStudy, Calibrator
 from at2_rag.training.calibrating.examples import (
@@ -130,21 +129,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
 def _calibrator(request: CalibrateRequest, output: Path, progress: StepProgress) -> Calibrator:
     """Load the model and the head weights."""
     progress("loading the model", 0, 1)
-    model, tokenizer = load_for_workers(
-        request.model, revision=request.revision, dtype=request.dtype
-    )
-    weights = resolve_head_weights(
-        request.head_weights,
-        layers=model.config.num_hidden_layers,
-        heads=model.config.num_attention_heads,
-        reading=None,
-        fingerprint=model_fingerprint(model.base_model, tokenizer),
-        model_name=without_place(request.model),
-    )
+    model = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
     calibrator = Calibrator(
         model,
-        tokenizer,
-        weights,
+        resolve_head_weights(named_or_folder(request.head_weights), model),
         request.collected or output / "features",
         outcome=request.outcome,
         priors=request.prior,

@@ -13,6 +13,7 @@ import pytest
 from at2_rag import AT2Pruner, HeadWeights
 from at2_rag.data.examples import Example
 from at2_rag.errors import HeadWeightsMismatchError, InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.training.calibrating.calibrator import Calibrator
 from at2_rag.training.calibrating.examples import choose_examples, choose_judged
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -33,12 +34,16 @@ def weights() -> HeadWeights:
     return random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 
 
+def tiny() -> LoadedModel:
+    return LoadedModel(tiny_model(), tiny_tokenizer())
+
+
 def calibrator(weights: HeadWeights, folder: Path, **options: Any) -> Calibrator:
-    return Calibrator(tiny_model(), tiny_tokenizer(), weights, folder, workers=1, **options)
+    return Calibrator(tiny(), weights, folder, workers=1, **options)
 
 
 def pruner(weights: HeadWeights) -> AT2Pruner:
-    return AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    return AT2Pruner(tiny(), head_weights=weights)
 
 
 def examples(**kind: bool) -> list[Example]:

@@ -97,7 +97,7 @@ def test_what_can_not_be_calibrated_is_refused(
     folder: Path, tmp_path: Path, calibrated: tuple[Path, str]
 ) -> None:
     for more, message in (
-        (("--head-weights", "fast"), "another scoring model"),
+        (("--head-weights", "fast"), "the head weights are for"),
         (("--head-weights", str(calibrated[0]), "--sentences"), "pass both"),
     ):
         result = run(folder, tmp_path / "out", *more)
