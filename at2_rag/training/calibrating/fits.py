@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,20 @@ Sample = TypeVar("Sample", bound=_InFold)
 Fitted = TypeVar("Fitted")
 
 
+class Row(NamedTuple):
+    """What a fit needs of one sample.
+
+    Attributes:
+        source: The data set it is from.
+        terms: [S, T], float32 for rankings.
+        labels: [S] bool.
+    """
+
+    source: str
+    terms: npt.NDArray[Any]
+    labels: Bools
+
+
 def out_of_fold(samples: Sequence[Sample], fit: Callable[[list[Sample]], Fitted]) -> list[Fitted]:
     """Return for each sample what `fit` returns for the samples of all other folds."""
     fits = {
@@ -39,56 +53,62 @@ def out_of_fold(samples: Sequence[Sample], fit: Callable[[list[Sample]], Fitted]
     return [fits[sample.fold] for sample in samples]
 
 
-def fit_ranking(
-    features: Sequence[npt.NDArray[np.float32]],
-    gold: Sequence[Bools],
-    weights: Floats,
-    *,
-    ridge: float,
-) -> LinearFit:
+def fit_ranking(rows: Sequence[Row], *, name: str, ridge: float, weigh: bool = True) -> LinearFit:
     """Return the readout under which gold rows rank highest, by the listwise loss.
 
     Args:
-        features: For each sample [S, F].
-        gold: For each sample [S], at least one row gold.
-        weights: [I], each sample's weight in the loss.
+        rows: The samples; those without both gold and other rows are left out.
+        name: What is fitted, for the error.
         ridge: Penalty, see `fit_listwise`.
+        weigh: Whether every source counts the same, or else every sample.
+
+    Raises:
+        InputError: If no sample is left.
     """
-    counts = np.array([len(labels) for labels in gold])
-    data = ListwiseData(np.concatenate(features), np.concatenate(gold), counts, weights)
+    rows = [row for row in rows if 0 < row.labels.mean() < 1]
+    if not rows:
+        raise InputError(
+            f"{name} can't be fitted: no question has both gold and others to rank; pass more "
+            "examples, or calibrate without them"
+        )
+    counts = np.array([len(row.labels) for row in rows])
+    data = ListwiseData(
+        np.concatenate([row.terms for row in rows]),
+        np.concatenate([row.labels for row in rows]),
+        counts,
+        source_weights([row.source for row in rows])
+        if weigh
+        else np.full(len(rows), 1 / len(rows)),
+    )
     return fit_listwise(data, ridge=ridge)
 
 
 def fit_link(
-    rows: Sequence[tuple[str, npt.NDArray[np.floating], Bools]],
-    *,
-    outcome: str,
-    ridge: float = PENALTY,
-    rising: int = 0,
+    rows: Sequence[Row], *, name: str, ridge: float = PENALTY, rising: int = 0
 ) -> tuple[float, ...]:
-    """Return slopes and constant of the logistic function that makes the outcomes likeliest.
+    """Return slopes and constant of the logistic function that makes the labels likeliest.
 
     Every source counts the same, so does every sample of a source and every row of a sample.
 
     Args:
-        rows: For each sample its source, terms [S, T] and outcomes [S].
-        outcome: What an outcome is called in the error.
+        rows: The samples.
+        name: What a label is, for the error.
         ridge: As in `logistic_fit`, like `rising`.
         rising: See there.
 
     Raises:
-        InputError: If all outcomes are the same, or there are none.
+        InputError: If all labels are the same, or there are none.
     """
-    outcomes = np.concatenate([np.zeros(0, dtype=bool), *(row[2] for row in rows)])
-    if outcomes.all() or not outcomes.any():
+    labels = np.concatenate([np.zeros(0, dtype=bool), *(row.labels for row in rows)])
+    if labels.all() or not labels.any():
         raise InputError(
-            f"calibration needs both kinds of each outcome, but {int(outcomes.sum())} of "
-            f"{len(outcomes)} times a {outcome} is true; pass more examples"
+            f"calibration needs both kinds of each outcome, but {int(labels.sum())} of "
+            f"{len(labels)} times a {name} is true; pass more examples"
         )
-    sizes = [len(row[2]) for row in rows]
-    weights = np.repeat(source_weights([row[0] for row in rows]) / sizes, sizes)
-    terms = np.concatenate([row[1] for row in rows])
-    return logistic_fit(terms, outcomes, weights, ridge, rising=rising)
+    sizes = [len(row.labels) for row in rows]
+    weights = np.repeat(source_weights([row.source for row in rows]) / sizes, sizes)
+    terms = np.concatenate([row.terms for row in rows])
+    return logistic_fit(terms, labels, weights, ridge, rising=rising)
 
 
 def logistic_fit(

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fits import Floats, fit_ranking, logistic_fit, out_of_fold
+from at2_rag.training.calibrating.fits import (
+    Floats,
+    Row,
+    fit_ranking,
+    logistic_fit,
+    out_of_fold,
+)
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
     fit_calibration,
     out_of_fold_evidence,
 )
 from at2_rag.training.fitting.fit import LinearFit
-from at2_rag.training.fitting.validation import source_weights
 
 RIDGE = 1e-2
 """Ridge penalty of the head weights."""
@@ -105,15 +109,10 @@ def fit_head_weights(samples: Sequence[CalibrationSample]) -> LinearFit:
     Twins are left out: in an unanswerable one nothing can be ranked, and weights that saw the other
     would tell the two apart by it.
     """
-    ranked = [sample for sample in samples if sample.is_ranked]
-    if not ranked:
-        raise InputError("there is no question with gold and other chunks left to fit weights to")
-    return fit_ranking(
-        [sample.features for sample in ranked],
-        [sample.gold for sample in ranked],
-        source_weights([sample.source for sample in ranked]),
-        ridge=RIDGE,
-    )
+    rows = [
+        Row(sample.source, sample.features, sample.gold) for sample in samples if sample.is_ranked
+    ]
+    return fit_ranking(rows, name="head weights", ridge=RIDGE)
 
 
 def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
-from at2_rag.training.calibrating.fits import Bools, Floats, fit_link, fit_ranking, out_of_fold
+from at2_rag.training.calibrating.fits import (
+    Bools,
+    Floats,
+    Row,
+    fit_link,
+    fit_ranking,
+    out_of_fold,
+)
 from at2_rag.training.fitting.intervals import percentile_interval
 
 RIDGE = 0.1
@@ -103,14 +109,14 @@ def fit_multi_hop(samples: Sequence[MultiHopSample], shape: tuple[int, int]) -> 
     """
     chunk = fit_link(
         [
-            (
+            Row(
                 sample.source,
                 chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence),
                 sample.gold[sample.others],
             )
             for sample, second in zip(samples, _out_of_fold_second(samples), strict=True)
         ],
-        outcome="second gold label",
+        name="second gold label",
         rising=RISING,
     )
     weight = _fit(samples)
@@ -163,12 +169,5 @@ def _out_of_fold_second(samples: Sequence[MultiHopSample]) -> list[Floats]:
 
 def _fit(samples: Sequence[MultiHopSample]) -> Floats:
     """Return the weights [1 + L x H] of first score and features."""
-    usable = [sample for sample in samples if 0 < sample.gold[sample.others].mean() < 1]
-    if not usable:
-        raise InputError(
-            "multi-hop weights can't be fitted: no question has both gold and other chunks besides "
-            "its best one; pass more examples with two gold chunks, or calibrate without multi-hop"
-        )
-    weights = np.full(len(usable), 1 / len(usable))
-    gold = [sample.gold[sample.others] for sample in usable]
-    return fit_ranking([sample.inputs for sample in usable], gold, weights, ridge=RIDGE).weight
+    rows = [Row(sample.source, sample.inputs, sample.gold[sample.others]) for sample in samples]
+    return fit_ranking(rows, name="multi-hop weights", ridge=RIDGE, weigh=False).weight

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from at2_rag.readout.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
 from at2_rag.text.chunks import Prior
-from at2_rag.training.calibrating.fits import Bools, Floats, fit_link, out_of_fold
+from at2_rag.training.calibrating.fits import Bools, Floats, Row, fit_link, out_of_fold
 from at2_rag.training.fitting.validation import source_weights
 
 EVIDENCE_RIDGE = 0.1
@@ -76,20 +76,20 @@ def fit_calibration(
     rows = list(zip(samples, scores, evidence, strict=True))
     chunk = fit_link(
         [
-            (sample.source, chunk_terms(values, best), sample.relevant)
+            Row(sample.source, chunk_terms(values, best), sample.relevant)
             for sample, values, best in rows
             if sample.relevant is not None
         ],
-        outcome="chunk's outcome",
+        name="chunk's outcome",
         rising=RISING,
     )
     call = fit_link(
         [
-            (sample.source, call_terms(values, best)[None], np.array([sample.answerable]))
+            Row(sample.source, call_terms(values, best)[None], np.array([sample.answerable]))
             for sample, values, best in rows
             if sample.answerable is not None
         ],
-        outcome="call's outcome",
+        name="call's outcome",
     )
     weight, bias = fit_evidence(samples)
     return Calibration(
@@ -155,8 +155,8 @@ def fit_evidence(samples: Sequence[CalibrationSample]) -> tuple[Floats, float]:
         InputError: If all chunks are gold, or none is.
     """
     *slopes, constant = fit_link(
-        [(sample.source, sample.features, sample.gold) for sample in samples],
-        outcome="chunk's gold label",
+        [Row(sample.source, sample.features, sample.gold) for sample in samples],
+        name="chunk's gold label",
         ridge=EVIDENCE_RIDGE,
     )
     return np.array(slopes), constant

@@ -10,13 +10,18 @@ import numpy.typing as npt
 
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.readout.trimming import unit_places
-from at2_rag.training.calibrating.fits import Bools, Floats, fit_link, fit_ranking, out_of_fold
+from at2_rag.training.calibrating.fits import (
+    Bools,
+    Floats,
+    Row,
+    fit_link,
+    fit_ranking,
+    out_of_fold,
+)
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.fitting.validation import source_weights
 
 RIDGE = 1e-3
 """Ridge penalty on the three numbers, of standardised terms."""
@@ -120,27 +125,17 @@ def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
     ]
     likely = fit_link(
         [
-            (sample.source, chunk_terms(values, sample.evidence), sample.gold)
+            Row(sample.source, chunk_terms(values, sample.evidence), sample.gold)
             for sample, values in zip(samples, scores, strict=True)
         ],
-        outcome="sentence's gold label",
+        name="sentence's gold label",
         rising=RISING,
     )
     return SentenceWeights(weights, likely)
 
 
 def _fit(samples: Sequence[SentenceSample]) -> tuple[float, ...]:
-    usable = [sample for sample in samples if 0 < sample.gold.mean() < 1]
-    if not usable:
-        raise InputError(
-            "sentence weights can't be fitted: no question has both sentences with evidence and "
-            "others; pass more examples, or calibrate without sentences"
-        )
-    fit = fit_ranking(
-        [sample.terms.astype(np.float32) for sample in usable],
-        [sample.gold for sample in usable],
-        source_weights([sample.source for sample in usable]),
-        ridge=RIDGE,
-    )
+    rows = [Row(one.source, one.terms.astype(np.float32), one.gold) for one in samples]
+    fit = fit_ranking(rows, name="sentence weights", ridge=RIDGE)
     *of_chunk, of_sentence = fit.weight.tolist()
     return (*of_chunk, max(0.0, of_sentence))

@@ -75,9 +75,10 @@ class KeptCurve:
     gold: Floats
     words: Floats
 
-    def last(self, max_missed: float) -> int:
-        """Return the index of the last chunk kept, as `selection.select` chooses."""
-        return int(np.count_nonzero(self.missed[:-1] > max_missed))
+    def kept(self, max_missed: float) -> tuple[int, float, float]:
+        """Return chunks, share of gold and words kept, as `selection.select` chooses them."""
+        last = int(np.count_nonzero(self.missed[:-1] > max_missed))
+        return last + 1, float(self.gold[last]), float(self.words[last])
 
 
 def judge_transfer(
@@ -128,7 +129,7 @@ def max_missed_for(target: float, curves: Sequence[KeptCurve]) -> float:
     low, high = 0, len(candidates)  # the first is 0, which keeps all gold
     while high - low > 1:
         middle = (low + high) // 2
-        kept = np.array([curve.gold[curve.last(candidates[middle])] for curve in curves])
+        _, kept, _ = _kept(curves, candidates[middle])
         low, high = (middle, high) if float(weights @ kept) >= target else (low, middle)
     return float(candidates[low])
 
@@ -136,9 +137,8 @@ def max_missed_for(target: float, curves: Sequence[KeptCurve]) -> float:
 def _figures(
     source: str, split: str, curves: Sequence[KeptCurve], max_missed: float, tuned: float
 ) -> TransferFigures:
-    last, tuned_last = ([curve.last(limit) for curve in curves] for limit in (max_missed, tuned))
-    gold, words = _kept(curves, last)
-    tuned_gold, tuned_words = _kept(curves, tuned_last)
+    chunks, gold, words = _kept(curves, max_missed)
+    _, tuned_gold, tuned_words = _kept(curves, tuned)
 
     def ratio(ours: Floats, theirs: Floats, axis: int = -1) -> Any:
         return ours.sum(axis) / theirs.sum(axis)
@@ -150,7 +150,7 @@ def _figures(
         max_missed=max_missed,
         kept_gold=float(gold.mean()),
         kept_gold_interval=percentile_interval([gold], np.mean),
-        chunks=1 + float(np.mean(last)),
+        chunks=float(chunks.mean()),
         words=float(words.mean()),
         tuned_max_missed=tuned,
         tuned_kept_gold=float(tuned_gold.mean()),
@@ -159,8 +159,6 @@ def _figures(
     )
 
 
-def _kept(curves: Sequence[KeptCurve], last: Sequence[int]) -> tuple[Floats, Floats]:
-    """Return each question's share of gold and its words, up to its last chunk kept."""
-    pairs = [(curve.gold[end], curve.words[end]) for curve, end in zip(curves, last, strict=True)]
-    gold, words = np.array(pairs).T
-    return gold, words
+def _kept(curves: Sequence[KeptCurve], max_missed: float) -> Floats:
+    """Return chunks, share of gold and words that each question keeps, [3, I]."""
+    return np.array([curve.kept(max_missed) for curve in curves]).T

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,14 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     """
     by_file, judged_by_file = read_files(request.files), read_files(request.judge)
     examples = choose_examples(
-        _joined(by_file),
+        [*chain.from_iterable(by_file)],
         limit=request.limit,
         seed=request.seed,
         priors=request.prior,
         sentences=request.sentences,
     )
     judged = choose_judged(
-        _joined(judged_by_file),
+        [*chain.from_iterable(judged_by_file)],
         sources={example.source for example in examples.chosen},
         limit=request.limit,
         seed=request.seed,
@@ -191,10 +192,6 @@ def _writing_to(folder: Path) -> Iterator[None]:
             f"{folder} can't be written ({error}); make room or choose another folder: a rerun "
             "with the same --collected reads nothing again"
         ) from error
-
-
-def _joined(by_file: Iterable[Iterable[Example]]) -> list[Example]:
-    return [example for examples in by_file for example in examples]
 
 
 def _per_source(examples: Iterable[Example]) -> dict[str, int]:
