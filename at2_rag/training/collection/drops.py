@@ -1,4 +1,4 @@
-"""What leaving out each chunk costs the right answer: the truth that calibration is fitted to.
+"""Collects what leaving out each chunk costs the right answer, which calibration is fitted to.
 
 A *drop* is how much less likely the reference answer is, in nats a token of it, when the whole
 model reads the prompt again without the chunk.
@@ -6,31 +6,24 @@ model reads the prompt again without the chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import PromptTooLongError
 from at2_rag.training.answering.ablation import ablate_by_removal, drops, leave_one_out
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.collection.features import content_hash
-from at2_rag.training.collection.rows import Row, collect_rows
+from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
+from at2_rag.training.collection.samples import reading_settings
 
-FORMAT = 2
+SHARD_EXAMPLES = 20
+"""Examples of a shard."""
 
 
-def collect_drops(
-    model: AnswerModel,
-    examples: Sequence[Example],
-    folder: str | Path,
-    *,
-    fingerprint: str,
-    workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[int, Row]:
-    """Return the drops of each example's chunks by its index, reading only what `folder` lacks.
+class DropCollection(Collection):
+    """Drops of examples' chunks; a row has `drops`, [S] float32.
 
     The answer is the first reference answer. Examples without one or without chunks are left out,
     and those whose prompt and answer exceed the model's window.
@@ -40,52 +33,34 @@ def collect_drops(
         examples: What to read.
         folder: Where shards are kept.
         fingerprint: The model's.
-        workers: Threads that each read examples of their own, with one torch thread each.
-        progress: Called with the number of examples done and in all.
-
-    Raises:
-        DataError: If the folder holds a collection with other settings.
-        InputError: If no example can be read.
-        ScoringError: If the model's numbers overflowed.
-        StorageError: If a shard can't be written.
     """
-    found = collect_rows(
-        lambda place: _drops(model, examples[place]),
-        len(examples),
-        folder,
-        settings=drop_settings(model, examples, fingerprint=fingerprint),
-        workers=workers,
-        progress=progress,
-    )
-    if not found:
-        raise InputError(
-            f"none of the {len(examples)} examples has chunks and a reference answer that fit the "
-            f"model's window of {model.prompts.max_tokens} tokens; pass others"
-        )
-    return found
 
+    remedy = "pass examples with chunks and a reference answer that fit the model's window"
 
-def drop_settings(
-    model: AnswerModel, examples: Sequence[Example], *, fingerprint: str
-) -> dict[str, object]:
-    """Return all that decides collected drops, JSON-ready; see `collect_drops`."""
-    return {
-        "format": FORMAT,
-        "signal": "removal drops",
-        "dtype": str(model.scoring_model.dtype).removeprefix("torch."),
-        "fingerprint": fingerprint,
-        "template": model.prompts.template_hash,
-        "examples": content_hash(examples),
-    }
+    def __init__(
+        self,
+        model: AnswerModel,
+        examples: Sequence[Example],
+        folder: str | Path,
+        *,
+        fingerprint: str,
+    ) -> None:
+        self._model, self._examples = model, examples
+        settings = {
+            "signal": "removal drops",
+            **reading_settings(model.scoring_model, fingerprint, examples),
+        }
+        super().__init__(folder, settings, split_evenly(range(len(examples)), SHARD_EXAMPLES))
 
-
-def _drops(model: AnswerModel, example: Example) -> Row | None:
-    answer = example.reference_answer
-    if not answer or not example.chunks:
-        return None
-    masks = leave_one_out(len(example.chunks))
-    try:
-        read = ablate_by_removal(model, example.query, example.chunks, answer, masks)
-    except PromptTooLongError:
-        return None
-    return drops(read).astype(np.float32)
+    def read(self, item: int) -> Row | str:
+        """Read one example."""
+        example = self._examples[item]
+        answer = example.reference_answer
+        if not answer or not example.chunks:
+            return "no answer or no chunks"
+        masks = leave_one_out(len(example.chunks))
+        try:
+            read = ablate_by_removal(self._model, example.query, example.chunks, answer, masks)
+        except PromptTooLongError:
+            return TOO_LONG
+        return {"drops": drops(read).astype(np.float32)}

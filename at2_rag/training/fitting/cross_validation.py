@@ -1,27 +1,31 @@
-"""Cross-validation: which features, depth and ridge rank gold chunks best out of fold."""
+"""Cross-validation: which features, depth, ridge and objective rank relevant chunks best.
+
+Two figures a design, both out of fold. *nDCG@10* over the gold chunks, or where labels aren't to be
+used over those that add at least `LEAST_CONTRIBUTION` to the likelihood of the question (for
+weights that attribute answers: of the answer): what pruning needs. *Faithfulness*, where there are
+ablations: the mean correlation between predicted and measured effects on the answer over a
+sample's random masks (the linear datamodeling score; S. M. Park et al., "TRAK: Attributing Model
+Behavior at Scale", ICML 2023), where a mask's predicted effect is the sum of the kept chunks'
+scores, or of their *shares*, the softmax over the sample's scores.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from at2_rag.errors import InputError
-from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
-from at2_rag.training.collection.store import ShardAblations, ShardFeatures
-from at2_rag.training.fitting.fit import fit_listwise
-from at2_rag.training.fitting.losses import Floats, ListwiseData
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.training.fitting.objectives import Objective, fit_objective
+from at2_rag.training.fitting.samples import LEAST_CONTRIBUTION, Effects, Samples, sum_by_sample
 
-RIDGES = (3e-3, 1e-2, 3e-2)
-_PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
-    "independent": (("together",), ("apart",), ("together", "apart")),
-    "joint": (("joint",),),
-}
 FEWEST_CHUNKS = 4
 """Chunks of a sample whose ranking is judged, at least; guessing does too well with fewer."""
 
@@ -35,67 +39,172 @@ class Candidate:
     Attributes:
         spec: Its features.
         depth: Layers in use.
-        ridge: Penalty, see `fit_listwise`.
+        ridge: Penalty of the fit.
+        objective: What it is fitted to.
     """
 
     spec: FeatureSpec
     depth: int
     ridge: float
+    objective: Objective
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """Out-of-fold quality of a candidate.
+    """Out-of-fold figures of a candidate, each the macro mean over sources.
 
     Attributes:
         candidate: The design.
-        ndcg: Macro mean over sources of the mean nDCG@10.
-        by_source: Mean nDCG@10 of each source.
+        ndcg: nDCG@10 over the relevant chunks.
+        by_source: The same for each source.
+        faithfulness: Mean correlation over random masks, of scores as they are; None without
+            ablations, or where no sample has three masks that differ.
+        faithfulness_by_source: The same for each source.
+        share_faithfulness: Mean correlation over random masks, of shares.
+        quality: [I] float64, nDCG@10 of each sample; NaN where it isn't judged.
     """
 
     candidate: Candidate
     ndcg: float
     by_source: Mapping[str, float]
+    faithfulness: float | None
+    faithfulness_by_source: Mapping[str, float]
+    share_faithfulness: float | None
+    quality: npt.NDArray[np.float64] = field(repr=False, compare=False)
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures as JSON-ready values, rounded."""
-        return {"ndcg_at_10": round(self.ndcg, 4), "by_source": rounded(self.by_source)}
+        """Return objective and figures as JSON-ready values, rounded."""
+        return {
+            "objective": self.candidate.objective,
+            "ndcg_at_10": round(self.ndcg, 4),
+            "by_source": rounded(self.by_source),
+            "faithfulness": _rounded(self.faithfulness),
+            "faithfulness_by_source": rounded(self.faithfulness_by_source),
+            "share_faithfulness": _rounded(self.share_faithfulness),
+        }
 
 
-def rounded(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the values rounded to four decimals."""
-    return {name: round(value, 4) for name, value in values.items()}
+class CrossValidation:
+    """Judges designs out of fold.
 
+    Only samples of `FEWEST_CHUNKS` chunks or more are judged, some of them relevant and some not;
+    all are fitted on. A source that has none doesn't count, and a warning is logged that names it.
 
-def feature_specs(reading: Reading) -> list[FeatureSpec]:
-    """Return every combination of quantity and passes of a reading."""
-    return [
-        FeatureSpec(quantity, passes)
-        for quantity in get_args(Quantity)
-        for passes in _PASS_CHOICES[reading]
-    ]
+    Args:
+        samples: All samples.
+        fold_of: [I] int64, each sample's fold.
 
+    Raises:
+        InputError: If no sample can be judged.
+    """
 
-def feature_matrix(
-    collected: ShardFeatures | ShardAblations, spec: FeatureSpec, depth: int
-) -> Floats:
-    """Return the features [N, F] of collected sources, as `FeatureSpec.extract` orders them."""
-    stored = collected.log_ratio if spec.quantity == "log_ratio" else collected.log_mass
-    places = [PASSES[spec.reading].index(name) for name in spec.passes]
-    values = stored[:, places, :depth].astype(np.float32)
-    return (np.exp(values) if spec.quantity == "mass" else values).reshape(len(values), -1)
+    def __init__(self, samples: Samples, fold_of: npt.NDArray[np.int64]) -> None:
+        self._samples, self._fold_of = samples, fold_of
+        self._sources = np.array(samples.sources)
+        certain = samples.certain
+        self._relevant = samples.relevant & certain
+        self._sizes = sum_by_sample(certain.astype(np.int64), samples.counts)
+        relevant = sum_by_sample(self._relevant.astype(np.int64), samples.counts)
+        self._judged = (relevant > 0) & (relevant < self._sizes) & (self._sizes >= FEWEST_CHUNKS)
+        self._rows = np.repeat(self._judged, samples.counts) & certain
+        if not self._judged.any():
+            raise InputError(
+                f"none of the {len(samples.counts)} samples has {FEWEST_CHUNKS} chunks or more "
+                f"(the largest has {self._sizes.max(initial=0)}), some of them relevant and some "
+                f"not (gold, or adding {LEAST_CONTRIBUTION} nats), so cross-validation has no "
+                "ranking to judge; pass more examples, with more chunks"
+            )
+        self._warn_of_unjudged()
+        self._built: tuple[FeatureSpec, int] | None = None
+        self._matrix = np.zeros((0, 0), dtype=np.float32)
 
+    def judge(
+        self, candidate: Candidate, *, part: npt.NDArray[np.bool_] | None = None
+    ) -> CandidateResult:
+        """Return a design's out-of-fold figures.
 
-def source_weights(sources: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return sample weights under which every source counts the same."""
-    names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
-    return 1.0 / (len(names) * counts[inverse])
+        Args:
+            candidate: The design.
+            part: [I] bool, samples that may be fitted on, for a learning curve; None for all. All
+                are judged.
+
+        Raises:
+            InputError: If the samples that may be fitted on say nothing about the objective.
+        """
+        scores = self.scores(candidate, part=part)
+        quality = np.full(len(self._judged), np.nan)
+        quality[self._judged] = ndcg_at_10(
+            scores[self._rows], self._relevant[self._rows], self._sizes[self._judged]
+        )
+        ndcg = self._by_source(quality)
+        effects, counts = self._samples.effects, self._samples.counts
+        faithful, of_shares = {}, {}
+        if effects is not None:
+            faithful = self._by_source(faithfulness(effects, scores, counts))
+            shares = np.concatenate([softmax(own) for own in _split(scores, counts)])
+            of_shares = self._by_source(faithfulness(effects, shares, counts))
+        return CandidateResult(
+            candidate,
+            float(np.mean(list(ndcg.values()))),
+            ndcg,
+            _macro(faithful),
+            faithful,
+            _macro(of_shares),
+            quality,
+        )
+
+    def scores(
+        self, candidate: Candidate, *, part: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return the score of every chunk, [N], by weights fitted without its sample's fold."""
+        if self._built != (candidate.spec, candidate.depth):
+            self._built = (candidate.spec, candidate.depth)
+            self._matrix = self._samples.features.matrix(*self._built)
+        scores = np.zeros(len(self._matrix))
+        for fold in np.unique(self._fold_of):
+            held_out = self._fold_of == fold
+            fit = fit_objective(
+                candidate.objective,
+                self._samples,
+                self._matrix,
+                ridge=candidate.ridge,
+                chosen=~held_out if part is None else ~held_out & part,
+            )
+            rows = np.repeat(held_out, self._samples.counts)
+            scores[rows] = self._matrix[rows] @ fit.weight + fit.bias
+        return scores
+
+    def _by_source(self, values: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Return each source's mean over its samples that have a value."""
+        known = ~np.isnan(values)
+        return {
+            str(name): float(values[known & (self._sources == name)].mean())
+            for name in np.unique(self._sources[known])
+        }
+
+    def _warn_of_unjudged(self) -> None:
+        unjudged = Counter(self._sources.tolist())
+        for name in set(self._sources[self._judged].tolist()):
+            del unjudged[name]
+        if unjudged:
+            _logger.warning(
+                "cross-validation leaves out %s: no sample has %d chunks or more, some relevant "
+                "and some not, so nothing there is judged; its samples are fitted on all the same",
+                ", ".join(
+                    f"{name!r} ({count} samples)" for name, count in sorted(unjudged.items())
+                ),
+                FEWEST_CHUNKS,
+            )
 
 
 def assign_folds(
     groups: Sequence[int], folds: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return each sample's fold; samples of one group share it, folds are about equally large."""
+    """Return each sample's fold; samples of one group share it, folds are about equally large.
+
+    scikit-learn's `GroupKFold` does the same, but not with ties in a seeded order, which the folds
+    of the shipped weights were drawn with.
+    """
     numbers, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(numbers))
     order = order[np.argsort(-sizes[order], kind="stable")]
@@ -106,107 +215,57 @@ def assign_folds(
     return fold_of[inverse]
 
 
-def out_of_fold_scores(
-    data: ListwiseData,
-    folds: npt.NDArray[np.int64],
-    *,
-    ridge: float,
-    part: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.float64]:
-    """Return the score [N] of every source by weights fitted without its sample's fold.
-
-    Args:
-        data: The samples.
-        folds: [I] int64, each sample's fold.
-        ridge: Penalty, see `fit_listwise`.
-        part: [I] bool, samples that may be fitted on; None for all.
-    """
-    scores = np.zeros(len(data.features))
-    for fold in np.unique(folds):
-        held = folds == fold
-        fit = fit_listwise(data.take(~held if part is None else ~held & part), ridge=ridge)
-        rows = np.repeat(held, data.counts)
-        scores[rows] = data.features[rows] @ fit.weight + fit.bias
-    return scores
-
-
 def ndcg_at_10(
     scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Return each sample's nDCG@10 with binary gains (Järvelin and Kekäläinen, 2002)."""
+    """Return each sample's nDCG@10 with binary gains (Järvelin and Kekäläinen, 2002), [I].
+
+    Ties keep the chunks' order, unlike in scikit-learn's, which takes their mean.
+    """
     discounts = 1 / np.log2(np.arange(2, 12))
     values = []
-    ends = np.cumsum(counts)
-    for start, end in zip(ends - counts, ends, strict=True):
-        gold = labels[start:end]
-        ranked = gold[np.argsort(-scores[start:end], kind="stable")][:10]
+    for own, gold in zip(_split(scores, counts), _split(labels, counts), strict=True):
+        ranked = gold[np.argsort(-own, kind="stable")][:10]
         best = discounts[: min(10, int(gold.sum()))].sum()
         values.append(float(ranked @ discounts[: len(ranked)]) / best)
     return np.array(values)
 
 
-def cross_validate(
-    collected: ShardFeatures,
-    sources: Sequence[str],
-    folds: npt.NDArray[np.int64],
-    candidates: Iterable[Candidate],
-    *,
-    part: npt.NDArray[np.bool_] | None = None,
-) -> Iterator[CandidateResult]:
-    """Yield the out-of-fold quality of each candidate.
+def faithfulness(
+    effects: Effects, scores: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return for each sample the correlation of predicted and measured effects of random masks.
 
-    Samples of fewer than four chunks are fitted on but not judged. A source that has no others
-    doesn't count in the result, and a warning is logged that names it.
+    The predicted effect of a mask is the sum of the kept chunks' scores.
 
-    Args:
-        collected: Features of all samples.
-        sources: Each sample's data set; every one counts the same in fit and result.
-        folds: Each sample's fold.
-        candidates: What to try; each is taken after the result of the one before was yielded.
-        part: [I] bool, samples that may be fitted on, for a learning curve; None for all. All
-            are judged, and the warning isn't repeated.
-
-    Raises:
-        InputError: If no sample can be judged.
+    Returns:
+        [I], each in [-1, 1]; NaN where the masks are fewer than three or all effects or predictions
+        alike.
     """
-    names = np.array(sources)
-    judged = _judged(collected.counts)
-    if part is None:
-        _warn_of_unjudged(judged, names)
-    matrix, built = np.zeros((0, 0), dtype=np.float32), None
-    for candidate in candidates:
-        if built != (candidate.spec, candidate.depth):
-            built = (candidate.spec, candidate.depth)
-            matrix = feature_matrix(collected, *built)
-        data = ListwiseData(matrix, collected.labels, collected.counts, source_weights(sources))
-        scores = out_of_fold_scores(data, folds, ridge=candidate.ridge, part=part)
-        quality = ndcg_at_10(scores, collected.labels, collected.counts)
-        by_source = {
-            str(name): float(quality[judged & (names == name)].mean())
-            for name in np.unique(names[judged])
-        }
-        yield CandidateResult(candidate, float(np.mean(list(by_source.values()))), by_source)
+    values = []
+    samples = zip(effects.masks, effects.likelihoods, _split(scores, counts), strict=True)
+    for masks, likelihoods, of_chunks in samples:
+        first = masks.shape[1] + 2  # after all kept, each left out, all left out
+        predicted, measured = masks[first:] @ of_chunks, likelihoods[first:]
+        if len(measured) < 3 or np.ptp(predicted) < 1e-12 or np.ptp(measured) < 1e-12:
+            values.append(float("nan"))
+        else:
+            values.append(float(np.corrcoef(predicted, measured)[0, 1]))
+    return np.array(values)
 
 
-def _judged(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    judged = counts >= FEWEST_CHUNKS
-    if not judged.any():
-        raise InputError(
-            f"none of the {len(counts)} samples has {FEWEST_CHUNKS} chunks or more (the largest "
-            f"has {counts.max(initial=0)}), so cross-validation has no ranking to judge; pass "
-            "examples with more chunks"
-        )
-    return judged
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the values rounded to four decimals."""
+    return {name: round(value, 4) for name, value in values.items()}
 
 
-def _warn_of_unjudged(judged: npt.NDArray[np.bool_], sources: npt.NDArray[np.str_]) -> None:
-    unjudged = Counter(sources.tolist())
-    for name in set(sources[judged].tolist()):
-        del unjudged[name]
-    if unjudged:
-        _logger.warning(
-            "cross-validation leaves out %s: no sample has %d chunks or more, so nothing there is "
-            "judged; its samples are fitted on all the same",
-            ", ".join(f"{name!r} ({count} samples)" for name, count in sorted(unjudged.items())),
-            FEWEST_CHUNKS,
-        )
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _macro(by_source: Mapping[str, float]) -> float | None:
+    return float(np.mean(list(by_source.values()))) if by_source else None
+
+
+def _split(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    return np.split(values, np.cumsum(counts)[:-1])

@@ -21,10 +21,10 @@ def percentile_interval(
         samples: [N] each, at least one value; where all are alike the interval is a point.
         statistic: Of the samples, along `axis`.
     """
-    if all(np.ptp(own) == 0 for own in samples):
+    if all(np.ptp(values) == 0 for values in samples):
         value = float(statistic(*samples, axis=-1))
         return value, value
-    found = bootstrap(
+    interval = bootstrap(
         samples, statistic, paired=True, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
