@@ -178,12 +178,7 @@ def answer_attributor(measured: MeasuredModel) -> AT2Attributor:
     """Return the attributor with shipped weights; all heads alike where none are shipped."""
 
     def made(head_weights: str | None) -> AT2Attributor:
-        return AT2Attributor(
-            model=measured.model,
-            tokenizer=measured.tokenizer,
-            head_weights=head_weights,
-            fingerprint=measured.fingerprint,
-        )
+        return AT2Attributor(measured.loaded, head_weights=head_weights)
 
     try:
         return made(None)

@@ -59,11 +59,9 @@ class DesignCases:
             for kind in (COLD, WARM):
                 store = ChunkCache(max_memory_bytes=2**40) if kind == WARM else None
                 pruner = AT2Pruner(
-                    model=measured.model,
-                    tokenizer=measured.tokenizer,
+                    measured.loaded,
                     head_weights=stand_in_weights(design, heads=heads),
                     chunk_cache=store,
-                    fingerprint=measured.fingerprint,
                 )
                 if store is not None:
                     pruner.index(list(chunks))

@@ -11,9 +11,7 @@ import torch
 from transformers.utils import logging
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.model.hub import cache_dir, resolve_model
-from at2_rag.model.loading import load_model
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import FeatureSpec, Pass
@@ -53,20 +51,31 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """A loaded model with its tokenizer."""
+    """A loaded model."""
 
-    model: Any
-    tokenizer: Any
-    fingerprint: str
+    loaded: LoadedModel
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self.loaded.tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Its fingerprint."""
+        return self.loaded.fingerprint
 
     def pruner(self, readout: str, *, chunk_cache: ChunkStateStore | None = None) -> AT2Pruner:
         """Return a pruner with the head weights of this name."""
         return AT2Pruner(
-            model=self.model,
-            tokenizer=self.tokenizer,
+            self.loaded,
             head_weights=self.head_weights(readout)[1],
             chunk_cache=chunk_cache,
-            fingerprint=self.fingerprint,
         )
 
     def head_weights(self, readout: str) -> tuple[str, HeadWeights]:
@@ -104,19 +113,12 @@ def load(subject: Subject) -> MeasuredModel:
         raise InputError(f"--threads is {subject.threads}; pass 1 or more")
     torch.set_num_threads(subject.threads)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = resolve_model(subject.model)
     dtype = getattr(torch, subject.dtype) if subject.dtype else None
-    model, tokenizer = load_model(folder, device="cpu", dtype=dtype)
-    attention = model.config._attn_implementation
+    loaded = LoadedModel.from_pretrained(subject.model, device="cpu", dtype=dtype)
+    attention = loaded.model.config._attn_implementation
     if attention != "sdpa":
         raise UnsupportedModelError(
             f"{subject.model} runs on {attention!r} attention; the unit of time is a forward pass "
             "on 'sdpa', so pass a model that has it"
         )
-    fingerprint = cached_fingerprint(
-        folder,
-        cache_dir() / "fingerprints",
-        lambda: model_fingerprint(model.base_model, tokenizer),
-        dtype=model.dtype,
-    )
-    return MeasuredModel(model, tokenizer, fingerprint)
+    return MeasuredModel(loaded)

@@ -257,8 +257,8 @@ def fidelity(
     "[default: 0.5 where no other way is asked for]",
 )
 @click.option(
-    "--min-score",
-    "min_scores",
+    "--min-probability",
+    "min_probabilities",
     multiple=True,
     type=float,
     metavar="P",
@@ -289,7 +289,7 @@ def trimming(
     output: Path | None,
     top_k: tuple[int, ...],
     share: float | None,
-    min_scores: tuple[float, ...],
+    min_probabilities: tuple[float, ...],
     max_missed: tuple[float, ...],
     multi_hop: MultiHopFor | None,
     limit: int | None,
@@ -311,7 +311,7 @@ def trimming(
         output=output,
         top_k=tuple(dict.fromkeys(top_k)),
         share=share,
-        min_scores=tuple(dict.fromkeys(min_scores)),
+        min_probabilities=tuple(dict.fromkeys(min_probabilities)),
         max_missed=tuple(dict.fromkeys(max_missed)),
         multi_hop=multi_hop,
         limit=limit,

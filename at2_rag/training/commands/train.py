@@ -15,16 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.cli.command_line import without_place
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import Example, draw_per_source, read_files
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import check_writable, remove_leftovers, write_whole
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.progress import StepProgress
 from at2_rag.reading.features import FeatureSpec, Reading
-from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, TargetRule
 from at2_rag.report.training_page import training_page
-from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth
 from at2_rag.training.collection.features import Features
@@ -166,31 +164,22 @@ def _train(
 ) -> tuple[Training, dict[str, Any] | None]:
     """Load the model, check everything, read the dev examples, train and judge."""
     progress("loading the model", 0, 1)
-    loaded, tokenizer = load_for_workers(
-        request.model, revision=request.revision, dtype=request.dtype
-    )
-    layers, _ = layers_and_heads(loaded.base_model.config)
+    loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
+    layers, _ = layers_and_heads(loaded.model.base_model.config)
     plan = request.plan(layers)
     dev_folder = request.folder / DEV_FOLDER
     # What was collected deeper serves every smaller depth.
     depth = reading_depth(max(plan.depths), (request.folder, dev_folder), layers=layers)
-    model = ScoringModel(loaded, tokenizer, depth=depth)
-    fingerprint = model_fingerprint(loaded.base_model, tokenizer)
+    data = TrainingData(loaded, examples, request.folder, plan, depth=depth)
     workers = os.cpu_count() or 1
     progress("loading the model", 1, 1)
-    data = TrainingData(
-        model,
-        examples,
-        request.folder,
-        plan,
-        fingerprint=fingerprint,
-        answer_model=None if plan.signal == "evidence" else AnswerModel(loaded, tokenizer),
-    )
     data.check()
     if not dev_examples:
         return train(data, workers=workers, progress=progress), None
-    chosen, left_out = choose_dev(model, dev_examples, reading=plan.reading)
-    dev = dev_collection(model, chosen, dev_folder, reading=plan.reading, fingerprint=fingerprint)
+    chosen, left_out = choose_dev(data.model, dev_examples, reading=plan.reading)
+    dev = dev_collection(
+        data.model, chosen, dev_folder, reading=plan.reading, fingerprint=loaded.fingerprint
+    )
     dev.check()
     shared = count_shared(chosen, examples)
     read = dev.collect(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import TargetRule
@@ -121,54 +122,47 @@ class TrainingData:
     """The examples of a training run, and where what is read of them is kept.
 
     Args:
-        model: The scoring model, cut to the deepest layer wanted.
+        loaded: The model.
         examples: Questions with their chunks.
         folder: Where what is read is kept; a killed run goes on from there.
         plan: What to learn from, and which designs to try; None for `TrainingPlan()`.
-        fingerprint: The model's.
-        answer_model: The same model in full, for ablations.
+        depth: Layers to read, no fewer than the plan has; None for all.
+
+    Attributes:
+        model: The scoring model, cut to the layers read.
 
     Raises:
-        InputError: If a depth is out of range, or ablations are wanted without an answer model.
+        InputError: If a depth is out of range.
+        UnsupportedModelError: As `ScoringModel`.
     """
 
     def __init__(
         self,
-        model: ScoringModel,
+        loaded: LoadedModel,
         examples: Sequence[Example],
         folder: str | Path,
         plan: TrainingPlan | None = None,
         *,
-        fingerprint: str,
-        answer_model: AnswerModel | None = None,
+        depth: int | None = None,
     ) -> None:
-        self.model, self.examples, self.fingerprint = model, examples, fingerprint
-        self.plan = plan or TrainingPlan()
-        for depth in self.plan.depths:
-            if not 1 <= depth <= model.depth:
-                raise InputError(f"depth is {depth}; pass 1 to {model.depth}, the depth collected")
-        signal, seed = self.plan.signal, self.plan.seed
+        self.examples, self.plan = examples, plan or TrainingPlan()
+        self.model = ScoringModel(loaded.model, loaded.tokenizer, depth=depth)
+        self.fingerprint = loaded.fingerprint
+        for layers in self.plan.depths:
+            if not 1 <= layers <= self.model.depth:
+                raise InputError(
+                    f"depth is {layers}; pass 1 to {self.model.depth}, the depth collected"
+                )
         self._collection: FeatureCollection | AblationCollection
-        if signal == "evidence":
+        identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": self.plan.seed}
+        if self.plan.signal == "evidence":
             self._collection = FeatureCollection(
-                model,
-                examples,
-                folder,
-                reading=self.plan.reading,
-                fingerprint=fingerprint,
-                seed=seed,
+                self.model, examples, folder, reading=self.plan.reading, **identity
             )
-        elif answer_model is None:
-            raise InputError(f"the signal {signal!r} needs an answer model; pass answer_model")
         else:
+            answer_model = AnswerModel(loaded.model, loaded.tokenizer)
             self._collection = AblationCollection(
-                model,
-                answer_model,
-                examples,
-                folder,
-                fingerprint=fingerprint,
-                seed=seed,
-                plan=self.plan.ablations,
+                self.model, answer_model, examples, folder, plan=self.plan.ablations, **identity
             )
 
     def check(self) -> None:

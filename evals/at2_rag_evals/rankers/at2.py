@@ -16,7 +16,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import Reading
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
-from at2_rag.readout.lookup import resolve_head_weights
+from at2_rag.readout.lookup import load_head_weights, named_or_folder
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
@@ -26,7 +26,6 @@ from at2_rag_evals.rankers.shared_states import shared_states
 SCORING_MODULES = (
     "attention",
     "break_even",
-    "chunk_arguments",
     "chunk_states",
     "chunks",
     "features",
@@ -105,7 +104,7 @@ class AT2Ranker:
         torch.set_num_threads(1)  # many items at a time read faster than many threads an item
         self._pruner = AT2Pruner.from_pretrained(
             self._model,
-            head_weights=self._head_weights,
+            head_weights=named_or_folder(self._head_weights),
             reading=self._reading,
             device=device,
             dtype=preferred_dtype(device),
@@ -135,10 +134,9 @@ class AT2Ranker:
 def _scores_are_logits(head_weights: str | None) -> bool:
     if head_weights is None:  # shipped ones, which are fitted
         return True
-    weights = resolve_head_weights(
-        head_weights, layers=1, heads=1, reading=None, fingerprint="", model_name=None
-    )
-    return weights.score_scale == "logit"
+    if head_weights == UNIFORM:
+        return False
+    return load_head_weights(named_or_folder(head_weights)).score_scale == "logit"
 
 
 def head_weights_record(head_weights: str | None) -> dict[str, object]:

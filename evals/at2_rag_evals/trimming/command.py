@@ -13,13 +13,14 @@ import click
 import numpy as np
 from rich.console import Console
 
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.errors import DataError
 from at2_rag.files import write_whole
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import preferred_dtype
+from at2_rag.progress import StepProgress
 from at2_rag.pruner import AT2Pruner
+from at2_rag.readout.lookup import named_or_folder
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate, macro_sample
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import ItemSet
@@ -58,7 +59,7 @@ class TrimmingRequest:
     output: Path | None = None
     top_k: tuple[int, ...] = (1, 3)
     share: float | None = None
-    min_scores: tuple[float, ...] = ()
+    min_probabilities: tuple[float, ...] = ()
     max_missed: tuple[float, ...] = ()
     multi_hop: MultiHopFor | None = None
     limit: int | None = None
@@ -69,12 +70,12 @@ class TrimmingRequest:
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """How sentences are chosen; in half of the tokens where nothing else was asked for."""
-        others = bool(self.min_scores or self.max_missed)
+        others = bool(self.min_probabilities or self.max_missed)
         share = DEFAULT_SHARE if self.share is None and not others else self.share
         asks = None if self.multi_hop is None else self.multi_hop != "none"
         return (
             *(Cut(share=own, multi_hop=asks) for own in [share] if own is not None),
-            *(Cut(min_score=own, multi_hop=asks) for own in self.min_scores),
+            *(Cut(min_probability=own, multi_hop=asks) for own in self.min_probabilities),
             *(Cut(max_missed=own, multi_hop=asks) for own in self.max_missed),
         )
 
@@ -84,7 +85,7 @@ class TrimmingRequest:
         parts = ["at2-rag eval trimming", *(path.name for path in self.files)]
         parts += [f"--top-k {count}" for count in self.top_k]
         parts += [] if self.share is None else [f"--share {self.share:g}"]
-        parts += [f"--min-score {own:g}" for own in self.min_scores]
+        parts += [f"--min-probability {own:g}" for own in self.min_probabilities]
         parts += [f"--max-missed {own:g}" for own in self.max_missed]
         parts += [] if self.multi_hop is None else [f"--multi-hop {self.multi_hop}"]
         parts += [] if self.limit is None else [f"--limit {self.limit}"]
@@ -172,7 +173,7 @@ def _pruner(request: TrimmingRequest) -> AT2Pruner:
     device = eval_device()
     return AT2Pruner.from_pretrained(
         request.model or DEFAULT_MODEL,
-        head_weights=request.head_weights,
+        head_weights=named_or_folder(request.head_weights),
         device=device,
         dtype=preferred_dtype(device),
         chunk_cache=shared_states(),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.pruner import AT2Pruner
-from at2_rag.text.chunks import DEFAULT_ELLIPSIS, PruneResult
+from at2_rag.results import PruneResult
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS
 from at2_rag_evals.items import ItemSet, usable_examples
 
 
@@ -18,14 +19,14 @@ class Cut:
 
     Attributes:
         share: Most tokens, as a share of those of the best chunks.
-        min_score: The pruner's.
+        min_probability: The pruner's.
         max_missed: The pruner's.
         multi_hop: Whether the question is asked again beside the best chunk; None for where a
             max_missed does.
     """
 
     share: float | None = None
-    min_score: float | None = None
+    min_probability: float | None = None
     max_missed: float | None = None
     multi_hop: bool | None = None
 
@@ -33,7 +34,9 @@ class Cut:
     def label(self) -> str:
         """What the report calls it."""
         parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
-        parts += [] if self.min_score is None else [f"min_score {self.min_score:g}"]
+        parts += (
+            [] if self.min_probability is None else [f"min_probability {self.min_probability:g}"]
+        )
         parts += [] if self.max_missed is None else [f"max_missed {self.max_missed:g}"]
         asked = {None: [], True: ["asked again"], False: ["asked once"]}[self.multi_hop]
         return ", ".join([*parts, *asked])
@@ -51,7 +54,7 @@ class Cut:
             item.query,
             item.chunks,
             max_tokens=most,
-            min_score=self.min_score,
+            min_probability=self.min_probability,
             max_missed=self.max_missed,
             multi_hop=self.multi_hop,
             unit="sentence",

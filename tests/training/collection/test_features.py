@@ -13,6 +13,7 @@ import torch
 from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
@@ -54,7 +55,7 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
     for quantity in ("log_ratio", "log_mass"):
         spec = FeatureSpec(quantity, PASSES[reading])  # type: ignore[arg-type]
         weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
-        pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+        pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
         for item, row in collected.rows.items():
             features = row[quantity].astype(np.float64)
             tolerance = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4

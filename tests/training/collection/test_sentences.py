@@ -9,6 +9,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.data.examples import Example
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.collection.collection import TOO_LONG, Collected
 from at2_rag.training.collection.sentences import SentenceCollection
@@ -43,7 +44,7 @@ def test_scores_are_those_of_the_pruner(weights: HeadWeights, tmp_path: Path) ->
     collected = collect(weights, examples, tmp_path)
     assert sorted(collected.rows) == [0, 2]
     assert collected.left_out == {1: "without text", 3: TOO_LONG}
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
     for item, row in collected.rows.items():
         expected = [one.score for one in pruner.score_sentences(examples[item].query, CHUNKS)]
         assert row["scores"] == pytest.approx(expected, abs=1e-4)

@@ -14,7 +14,7 @@ from at2_rag import AT2Pruner
 from at2_rag.attribution import AT2Attributor
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Quantity, Reading
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.ablations import AblationPlan
@@ -29,8 +29,9 @@ from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.features_by_hand import features_by_hand
 from tests.training.planted_examples import planted_examples
-from tests.training.small_examples import answer_model, make_examples, scoring_model
+from tests.training.small_examples import make_examples
 
+LOADED = LoadedModel(tiny_model(), tiny_tokenizer())
 DEPTH = 3
 LOG_RATIO = FeatureSpec("log_ratio", ("together", "apart"))
 MASS = FeatureSpec("mass", ("apart",))
@@ -44,29 +45,16 @@ def small_effects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def fingerprint() -> str:
-    return model_fingerprint(tiny_model().base_model, tiny_tokenizer())
-
-
-@pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders for what is read of `planted_examples`, so that each reading is read once."""
     return {name: tmp_path_factory.mktemp(name) for name in (*PASSES, "ablation")}
 
 
-def data(
-    folder: Path, examples: Sequence[Example] = (), fingerprint: str = "f", **plan: Any
-) -> TrainingData:
+def data(folder: Path, examples: Sequence[Example] = (), **plan: Any) -> TrainingData:
     """Return data of `planted_examples`, or of others."""
-    evidence = plan.get("signal", "evidence") == "evidence"
-    return TrainingData(
-        scoring_model(DEPTH),
-        examples or planted_examples(),
-        folder,
-        TrainingPlan(**{"folds": 4, "ablations": ABLATIONS, **plan}),
-        fingerprint=fingerprint,
-        answer_model=None if evidence else answer_model(),
-    )
+    examples = examples or planted_examples()
+    plan = {"folds": 4, "ablations": ABLATIONS, **plan}
+    return TrainingData(LOADED, examples, folder, TrainingPlan(**plan))
 
 
 def run(*arguments: Any, **plan: Any) -> Training:
@@ -78,12 +66,12 @@ def run(*arguments: Any, **plan: Any) -> Training:
 
 @pytest.mark.parametrize("reading", sorted(PASSES))
 def test_a_pruner_scores_with_the_weights_features_times_weights(
-    fingerprint: str, folders: dict[str, Path], reading: Reading
+    folders: dict[str, Path], reading: Reading
 ) -> None:
-    training = run(folders[reading], (), fingerprint, reading=reading)
+    training = run(folders[reading], reading=reading)
     weights = training.weights
     assert weights.reading == reading and training.chosen.ndcg > 0.9
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LOADED, head_weights=weights)
     query, chunks = "who wrote of the owl?", [Chunk("a bridge"), Chunk("Austen, of a mill " * 3)]
     scores = [scored.score for scored in pruner.score(query, chunks)]
     matrix = features_by_hand(tiny_model(), query, chunks, weights.spec)[:, :, : weights.layers]
@@ -93,11 +81,11 @@ def test_a_pruner_scores_with_the_weights_features_times_weights(
 
 
 def test_the_weights_are_fitted_on_all_samples_in_the_chosen_design(
-    fingerprint: str, folders: dict[str, Path]
+    folders: dict[str, Path],
 ) -> None:
-    training = run(folders["independent"], (), fingerprint)
+    training = run(folders["independent"])
     design, weights = training.chosen.candidate, training.weights
-    samples = data(folders["independent"], (), fingerprint).gather()
+    samples = data(folders["independent"]).gather()
     matrix = samples.features.matrix(design.spec, design.depth)
     assert samples.labels is not None
     listwise = ListwiseData(matrix, samples.labels, samples.counts, source_weights(samples.sources))
@@ -105,7 +93,7 @@ def test_the_weights_are_fitted_on_all_samples_in_the_chosen_design(
     assert weights.spec == design.spec
     assert weights.weight.shape == (len(design.spec.passes), design.depth, 4)
     assert np.array_equal(weights.weight.ravel(), fit.weight.astype(np.float32))
-    assert weights.bias == fit.bias and weights.fingerprint == fingerprint
+    assert weights.bias == fit.bias and weights.fingerprint == LOADED.fingerprint
     assert training.samples == {"novels": 8, "seas": 8} and training.left_out == {}
     products = matrix * weights.weight.ravel()
     assert training.importance.shape == weights.weight.shape
@@ -113,10 +101,10 @@ def test_the_weights_are_fitted_on_all_samples_in_the_chosen_design(
 
 
 def test_the_curve_ends_where_the_chosen_design_stands(
-    fingerprint: str, folders: dict[str, Path]
+    folders: dict[str, Path],
 ) -> None:
     for signal, folder in (("evidence", "independent"), ("both", "ablation")):
-        training = run(folders[folder], (), fingerprint, signal=signal, specs=(MASS,))
+        training = run(folders[folder], signal=signal, specs=(MASS,))
         last, chosen = training.curve[-1], training.chosen
         assert last.share == 1 and last.samples == 12  # three of four folds
         assert last.figures == {"ndcg_at_10": chosen.ndcg, "faithfulness": chosen.faithfulness}
@@ -127,12 +115,12 @@ def test_the_curve_ends_where_the_chosen_design_stands(
 
 @pytest.mark.parametrize("signal", get_args(Signal))
 def test_every_design_is_tried_and_the_best_is_chosen(
-    folders: dict[str, Path], fingerprint: str, signal: Signal
+    folders: dict[str, Path], signal: Signal
 ) -> None:
     folder = folders["independent" if signal == "evidence" else "ablation"]
     steps: list[tuple[str, int, int]] = []
     specs = () if signal == "evidence" else (LOG_RATIO, MASS)
-    plan = data(folder, (), fingerprint, signal=signal, specs=specs, depths=(2, DEPTH, 1, 2))
+    plan = data(folder, signal=signal, specs=specs, depths=(2, DEPTH, 1, 2))
     training = train(plan, progress=lambda *step: steps.append(step))
     tried = [result.candidate for result in training.results]
     every = {
@@ -180,11 +168,11 @@ def test_a_smaller_depth_that_ranks_better_is_chosen(tmp_path: Path) -> None:
 
 
 def test_only_the_objectives_asked_for_are_tried(
-    fingerprint: str, folders: dict[str, Path]
+    folders: dict[str, Path],
 ) -> None:
     plan: dict[str, Any] = {"signal": "ablation", "specs": (MASS,)}
     for objective, scale in (("pearson", "additive"), ("contributions", "logit")):
-        training = run(folders["ablation"], (), fingerprint, objectives=(objective,), **plan)
+        training = run(folders["ablation"], objectives=(objective,), **plan)
         assert {result.candidate.objective for result in training.results} == {objective}
         assert training.weights.score_scale == scale
 
@@ -259,15 +247,13 @@ def test_added_chunks_that_hold_an_answer_are_no_negatives_of_evidence(tmp_path:
 # --- weights for answers ---------------------------------------------------------------------
 
 
-def test_weights_for_answers_are_the_attributors(tmp_path: Path, fingerprint: str) -> None:
+def test_weights_for_answers_are_the_attributors(tmp_path: Path) -> None:
     examples = make_examples("ab", each=6)
-    training = run(tmp_path, examples, fingerprint, signal="ablation", target="answer", folds=3)
+    training = run(tmp_path, examples, signal="ablation", target="answer", folds=3)
     assert {result.candidate.spec.passes for result in training.results} == {("joint",)}
     assert training.weights.target_rule == "answer" and training.weights.reading == "joint"
     assert (tmp_path / ANSWERS_FOLDER / "collection.json").exists()
-    attributor = AT2Attributor(
-        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=training.weights
-    )
+    attributor = AT2Attributor(LOADED, head_weights=training.weights)
     attribution = attributor.attribute("who wrote Emma?", ["Jane Austen did.", "A sea."], "Austen")
     assert len(attribution.chunks) == 2
 
@@ -303,12 +289,6 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_read(
     with pytest.raises(InputError, match=message):
         data(tmp_path / "new", **plan).check()
     assert not (tmp_path / "new").exists()
-
-
-def test_ablations_need_an_answer_model(tmp_path: Path) -> None:
-    plan = TrainingPlan(signal="both")
-    with pytest.raises(InputError, match="needs an answer model"):
-        TrainingData(scoring_model(), planted_examples(), tmp_path, plan, fingerprint="f")
 
 
 def test_another_collection_is_refused_before_anything_is_read(tmp_path: Path) -> None:
