@@ -14,7 +14,7 @@ from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.sentences import gold_sentences
 from at2_rag.training.collection.twins import TwinMaker
-from at2_rag.training.fitting.validation import FEWEST_CHUNKS
+from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.fitting.samples import source_weights
 
 PENALTY = 1e-4
 """Ridge penalty that keeps slopes finite where the terms separate the outcomes perfectly."""

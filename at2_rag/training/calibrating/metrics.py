@@ -1,4 +1,4 @@
-"""How good probabilities are.
+"""How good probabilities are, and how sure figures.
 
 The calibration error and reliability share bins of equal mass, in which equal probabilities may
 fall on both sides of an edge; scikit-learn has no calibration error, and other bins.
@@ -6,9 +6,12 @@ fall on both sides of an edge; scikit-learn has no calibration error, and other 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu
+from scipy.stats import bootstrap, mannwhitneyu
 
 BINS = 15
 """Bins of the calibration error, with as many probabilities in each."""
@@ -85,3 +88,21 @@ def auroc(scores: Floats, outcomes: Bools) -> float:
     if not true.size or not false.size:
         return float("nan")
     return float(mannwhitneyu(true, false).statistic) / (true.size * false.size)
+
+
+def percentile_interval(
+    samples: Sequence[Floats], statistic: Callable[..., Any]
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a statistic of paired samples.
+
+    Args:
+        samples: [N] each, at least one value; where all are alike the interval is a point.
+        statistic: Of the samples, along `axis`.
+    """
+    if all(np.ptp(values) == 0 for values in samples):
+        value = float(statistic(*samples, axis=-1))
+        return value, value
+    interval = bootstrap(
+        samples, statistic, paired=True, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

@@ -18,7 +18,7 @@ from at2_rag.training.calibrating.fits import (
     fit_ranking,
     out_of_fold,
 )
-from at2_rag.training.fitting.intervals import percentile_interval
+from at2_rag.training.calibrating.metrics import percentile_interval
 
 RIDGE = 0.1
 """Ridge penalty on the weights of standardised features."""

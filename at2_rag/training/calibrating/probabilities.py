@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from at2_rag.readout.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.fits import Bools, Floats, Row, fit_link, out_of_fold
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.fitting.samples import source_weights
 
 EVIDENCE_RIDGE = 0.1
 """Ridge penalty of the second readout, on the weights of standardised features."""

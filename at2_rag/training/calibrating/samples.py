@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from at2_rag.training.calibrating.examples import CalibrationExamples, known_pri
 from at2_rag.training.calibrating.fits import Bools, Floats
 from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.collection.features import collect, content_hash
-from at2_rag.training.collection.removal_drops import collect_drops
-from at2_rag.training.collection.rows import Row
-from at2_rag.training.collection.sentence_reading import collect_sentences
-from at2_rag.training.fitting.validation import assign_folds, feature_matrix
+from at2_rag.training.collection.collection import Collection, Row
+from at2_rag.training.collection.drops import DropCollection
+from at2_rag.training.collection.features import FeatureCollection
+from at2_rag.training.collection.features import Features as FeatureArrays
+from at2_rag.training.collection.samples import content_hash
+from at2_rag.training.collection.sentences import SentenceCollection
+from at2_rag.training.fitting.cross_validation import assign_folds
 
 RELEVANT_DROP = 0.1
 """Drop above which a chunk is relevant by the outcome "removal", in nats a token of the answer."""
@@ -118,7 +120,6 @@ class SampleReader:
             f"multi_hop-{content_hash(questions)[:8]}",  # the best chunks depend on the weights
             questions,
             self.folder,
-            stage="reading again",
             passes=("together",),
         )
         return [
@@ -134,16 +135,16 @@ class SampleReader:
             for index, features in ((indices[question], rows) for question, rows in read)
         ]
 
-    def read_sentences(self, examples: CalibrationExamples) -> dict[int, Row]:
-        """Return the scores of each chosen example's sentences, by the example's index."""
-        return collect_sentences(
-            self.model,
-            self.weights,
-            examples.chosen,
-            self.folder,
-            workers=self.workers,
-            progress=lambda done, total: self.progress("reading sentences", done, total),
-        )
+    def read_sentences(self, examples: CalibrationExamples) -> dict[int, Features]:
+        """Return the scores [U] of each chosen example's sentences, by the example's index."""
+        collection = SentenceCollection(self.model, self.weights, examples.chosen, self.folder)
+        rows = self._collect("reading sentences", collection)
+        return {index: row["scores"] for index, row in rows.items()}
+
+    def _collect(self, stage: str, collection: Collection) -> Mapping[int, Row]:
+        return collection.collect(
+            workers=self.workers, progress=lambda done, total: self.progress(stage, done, total)
+        ).rows
 
     def _features(
         self,
@@ -151,14 +152,13 @@ class SampleReader:
         examples: Sequence[Example],
         folder: Path,
         *,
-        stage: str | None = None,
         passes: tuple[Pass, ...] | None = None,
-    ) -> Iterator[tuple[int, Features]]:
-        """Yield the index and the features [S, F] of each example that fits the window."""
+    ) -> Iterable[tuple[int, Features]]:
+        """Return the index and the features [S, F] of each example that fits the window."""
         if not examples:
-            return
+            return ()
         spec = self.weights.spec
-        collected = collect(
+        collection = FeatureCollection(
             self.model,
             examples,
             folder / name,
@@ -167,14 +167,12 @@ class SampleReader:
             seed=self.seed,
             padded=False,
             passes=passes,
-            workers=self.workers,
-            progress=lambda done, total: self.progress(stage or f"reading {name}", done, total),
         )
-        if passes is not None:
-            spec = FeatureSpec(spec.quantity, passes)
-        ends = np.cumsum(collected.counts)[:-1]
-        matrix = feature_matrix(collected, spec, self.model.depth)
-        yield from zip(collected.examples.tolist(), np.split(matrix, ends), strict=True)
+        features = FeatureArrays.of(self._collect(f"reading {name}", collection))
+        matrix = features.matrix(
+            FeatureSpec(spec.quantity, passes or spec.passes), self.model.depth
+        )
+        return zip(features.examples.tolist(), features.by_sample(matrix), strict=True)
 
     def _relevant(
         self, examples: Sequence[Example], outcome: Outcome, folder: Path
@@ -182,15 +180,11 @@ class SampleReader:
         """Return by an example's index which of its chunks are relevant, [S], where it is known."""
         if outcome == "evidence":
             return {index: np.array(example.labels) for index, example in enumerate(examples)}
-        drops = collect_drops(
-            self.answer_model,
-            examples,
-            folder / "drops",
-            fingerprint=self.fingerprint,
-            workers=self.workers,
-            progress=lambda done, total: self.progress("leaving chunks out", done, total),
+        collection = DropCollection(
+            self.answer_model, examples, folder / "drops", fingerprint=self.fingerprint
         )
-        return {index: rows > RELEVANT_DROP for index, rows in drops.items()}
+        rows = self._collect("leaving chunks out", collection)
+        return {index: row["drops"] > RELEVANT_DROP for index, row in rows.items()}
 
 
 def _sample(example: Example, features: Features, fold: int, index: int) -> CalibrationSample:

@@ -16,8 +16,8 @@ import numpy as np
 
 from at2_rag.training.calibrating.fits import Floats
 from at2_rag.training.calibrating.left_out import Prediction
-from at2_rag.training.fitting.intervals import percentile_interval
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.metrics import percentile_interval
+from at2_rag.training.fitting.samples import source_weights
 
 TARGET = 0.9
 """Share of gold chunks to keep."""

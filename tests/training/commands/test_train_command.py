@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from at2_rag.training.fitting.validation import RIDGES
 from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner, HeadWeights
@@ -24,7 +25,6 @@ from at2_rag.model.cache import CACHE_VARIABLE
 from at2_rag.reading.features import PASSES, Reading
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.fitting.validation import RIDGES
 from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
 from tests.training.features_by_hand import features_by_hand
 from tests.training.planted_examples import planted_examples, write_examples
