@@ -4,113 +4,107 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from at2_rag.cli.group import main
-from at2_rag.training.fitting import ablation_validation
+from at2_rag import HeadWeights
+from at2_rag.training.commands.record import PAGE_FILE
+from at2_rag.training.fitting import samples
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.commands.test_train_command import (
+from tests.training.commands.train_runs import (
     CHUNKS,
-    PAGE_FILE,
+    FILES,
     QUERY,
     bytes_of,
-    cache,
-    place,
-    process,
+    chosen,
+    last_line,
     provenance,
     pruner,
     record,
-    results,
     train,
+    trained,
 )
 from tests.training.planted_examples import planted_examples, write_examples
 
-__all__ = ["cache", "place", "process"]
-
-FEATURES = ("--features", "log_mass:together", "--masks", 6, "--answer-tokens", 4)
-ABLATION = ("--signal", "ablation", *FEATURES)
+SMALL = ("--masks", 6, "--answer-tokens", 4)
+FEATURES = ("--features", "log_mass:together")
+ABLATION = ("--signal", "ablation", *FEATURES, *SMALL)
 
 
 @pytest.fixture(autouse=True)
 def small_effects(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly heeds its chunks."""
-    monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1e-3)
+    monkeypatch.setattr(samples, "LEAST_CONTRIBUTION", 1e-3)
 
 
-def without_labels(folder: Path) -> Path:
-    """Take labels and answers out of the data."""
-    for path in folder.glob("*.jsonl"):
-        items = [json.loads(line) for line in path.read_text().splitlines()]
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Where runs with the same plan keep what they read."""
+    return ("--collected", tmp_path_factory.mktemp("readings"))
+
+
+@pytest.fixture
+def unlabelled(data: Path, tmp_path: Path) -> Path:
+    """The data without labels and answers."""
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    (folder / "tiny").symlink_to(data / "tiny")
+    for name in FILES:
+        packed = name.endswith(".gz")
+        raw = (data / name).read_bytes()
+        items = [
+            json.loads(line) for line in (gzip.decompress(raw) if packed else raw).splitlines()
+        ]
         for item in items:
-            item.pop("answers", None)
+            item.pop("answers")
             for chunk in item["chunks"]:
                 del chunk["is_gold"]
-        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        lines = "".join(json.dumps(item) + "\n" for item in items).encode()
+        (folder / name).write_bytes(gzip.compress(lines) if packed else lines)
     return folder
 
 
-def test_labels_and_answers_are_not_needed_and_change_nothing(place: Path, tmp_path: Path) -> None:
-    done = train(place, *ABLATION, output=tmp_path / "labelled")
-    assert done.exit_code == 0, done.stderr
-    assert (
-        "objective" in done.stderr and "contributions" in done.stderr and "pearson" in done.stderr
-    )
-    bare = tmp_path / "bare"
-    shutil.copytree(place / "tiny", bare / "tiny")
-    (bare / "novels.jsonl").write_bytes((place / "novels.jsonl").read_bytes())
-    (bare / "seas.jsonl").write_bytes(gzip.decompress((place / "seas.jsonl.gz").read_bytes()))
-    without_labels(bare)
-    (bare / "seas.jsonl.gz").write_bytes(gzip.compress((bare / "seas.jsonl").read_bytes()))
-    done = train(bare, *ABLATION, output=tmp_path / "unlabelled")
-    assert done.exit_code == 0, done.stderr
-    weights = [
-        (tmp_path / name / "head_weights.safetensors").read_bytes()
-        for name in ("labelled", "unlabelled")
-    ]
-    assert weights[0] == weights[1]
-    scores = [scored.score for scored in pruner(place, tmp_path / "labelled").score(QUERY, CHUNKS)]
+def test_labels_and_answers_are_not_needed_and_change_nothing(
+    data: Path, unlabelled: Path, readings: tuple[str, Path], tmp_path: Path
+) -> None:
+    labelled = trained(data, *ABLATION, *readings, output=tmp_path / "labelled")
+    bare = trained(unlabelled, *ABLATION, output=tmp_path / "bare")
+    assert (HeadWeights.load(labelled).weight == HeadWeights.load(bare).weight).all()
+    scores = [scored.score for scored in pruner(data, labelled).score(QUERY, CHUNKS)]
     assert len(set(scores)) == 2
+    line = last_line(train(unlabelled, *FEATURES, output=tmp_path / "evidence"))
+    assert "8 of 8 lines of " in line and "the key 'is_gold' is missing" in line
 
 
-def test_what_was_ablated_is_on_record(place: Path, tmp_path: Path) -> None:
-    done = train(place, *ABLATION, output=tmp_path / "out")
-    assert done.exit_code == 0, done.stderr
-    facts = provenance(tmp_path / "out")
+def test_both_uses_labels_and_the_same_readings(
+    data: Path, readings: tuple[str, Path], tmp_path: Path
+) -> None:
+    first = trained(data, *ABLATION, *readings, output=tmp_path / "ablation")
+    before = bytes_of(readings[1])
+    second = trained(data, *ABLATION, "--signal", "both", *readings, output=tmp_path / "both")
+    assert bytes_of(readings[1]) == before
+    objectives = [
+        {row["objective"] for row in record(output)["candidates"]} for output in (first, second)
+    ]
+    assert objectives[0] == {"contributions", "drops", "pearson"}
+    assert objectives[1] == {"mixed", "evidence", "contributions"}
+    facts, best = provenance(first), chosen(first)
     assert (facts["signal"], facts["answers"], facts["masks"]) == ("ablation", "generated", 6)
-    chosen = [row for row in results(tmp_path / "out") if row["chosen"]]
-    assert len(chosen) == 1 and chosen[0]["objective"] in ("contributions", "drops", "pearson")
-    assert facts["cross_validation"]["faithfulness"] == chosen[0]["faithfulness"]
-    assert chosen[0]["ndcg_at_10"] == max(row["ndcg_at_10"] for row in results(tmp_path / "out"))
-
-
-def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> None:
-    shared = ("--collected", tmp_path / "readings")
-    first = train(place, *ABLATION, *shared, output=tmp_path / "ablation")
-    assert first.exit_code == 0, first.stderr
-    before = bytes_of(tmp_path / "readings")
-    done = train(place, "--signal", "both", *FEATURES, *shared, output=tmp_path / "both")
-    assert done.exit_code == 0, done.stderr
-    assert bytes_of(tmp_path / "readings") == before
-    assert {row["objective"] for row in results(tmp_path / "both")} == {
-        "mixed",
-        "evidence",
-        "contributions",
-    }
+    assert facts["cross_validation"]["faithfulness"] == best["faithfulness"] is not None
+    figures = record(first)["learning_curve"][-1]["figures"]
+    assert figures == {name: best[name] for name in ("ndcg_at_10", "faithfulness")}
 
 
 @pytest.mark.parametrize(
     ("options", "reading", "over"),
     [
-        (("--signal", "both"), "independent", "gold chunks"),
+        (("--signal", "both", *FEATURES), "independent", "gold chunks"),
         (
-            ("--signal", "ablation"),
+            ("--signal", "ablation", *FEATURES),
             "independent",
             "chunks that add at least 0.001 nats to the log-likelihood of the question",
         ),
@@ -122,17 +116,18 @@ def test_both_uses_labels_and_the_same_readings(place: Path, tmp_path: Path) -> 
     ],
 )
 def test_record_and_page_say_what_was_judged_and_for_which_reading(
-    place: Path, tmp_path: Path, options: tuple[str, ...], reading: str, over: str
+    data: Path,
+    readings: tuple[str, Path],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    reading: str,
+    over: str,
 ) -> None:
-    features = () if "answer" in options else FEATURES[:2]
-    given = (*options, *features, *FEATURES[2:])
-    done = train(place, *given, output=tmp_path)
-    assert done.exit_code == 0, done.stderr
+    trained(data, *options, *SMALL, *readings, output=tmp_path)
     assert (record(tmp_path)["reading"], record(tmp_path)["judged_over"]) == (reading, over)
-    assert json.loads((tmp_path / "head_weights.json").read_text())["reading"] == reading
+    assert HeadWeights.load(tmp_path).reading == reading
     page = (tmp_path / PAGE_FILE).read_text()
     assert f"nDCG@10 is over {over}." in page and f"<dd>{reading}</dd>" in page
-    assert "<dd>generated, of at most 4 tokens</dd>" in page
     facts = provenance(tmp_path)
     assert (facts["answers"], facts["answer_tokens"], facts["masks"]) == ("generated", 4, 6)
 
@@ -140,144 +135,82 @@ def test_record_and_page_say_what_was_judged_and_for_which_reading(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((*ABLATION, "--reading", "joint"), "--signal ablation with --reading joint"),
-        (("--signal", "both", "--reading", "joint"), "pass --reading independent"),
+        ((*ABLATION, "--reading", "joint"), "pass the reading 'independent' instead of 'joint'"),
+        (("--signal", "ablation", "--target", "answer", "--dev", FILES[0]), "leave out --dev"),
+        ((*FEATURES, "--masks", 32), "--masks 32 with --signal evidence"),
+        ((*FEATURES, "--answers", "reference"), "--answers reference with --signal evidence"),
+        ((*FEATURES, "--answer-tokens", 3), "--answer-tokens 3 with --signal evidence"),
     ],
 )
-def test_joint_reading_is_refused(place: Path, tmp_path: Path, options: Any, message: str) -> None:
-    done = train(place, *options, output=tmp_path / "out")
-    assert done.exit_code == 1
-    assert message in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "option",
-    [("--masks", 32), ("--answers", "reference"), ("--answer-tokens", 3)],
-)
-def test_options_of_ablations_are_refused_with_evidence(
-    place: Path, tmp_path: Path, option: tuple[str, object]
+def test_options_that_do_not_go_together_are_refused(
+    data: Path, tmp_path: Path, options: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = train(place, *FEATURES[:2], *option, output=tmp_path / "out")
-    assert done.exit_code == 1
-    assert f"{option[0]} {option[1]} with --signal evidence" in done.stderr.splitlines()[-1]
+    monkeypatch.chdir(data)
+    assert message in last_line(train(data, *options, output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_help_says_what_ablations_and_the_seed_decide() -> None:
-    shown = CliRunner().invoke(main, ["train", "--help"], terminal_width=200).stdout
-    said = " ".join(shown.split())
-    assert "does to the likelihood of the question and of the model's own answer" in said
-    assert "Of the examples that --limit draws, added chunks, masks and folds." in said
-
-
-def test_evidence_still_needs_labels(place: Path, tmp_path: Path) -> None:
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for name in ("novels.jsonl", "seas.jsonl.gz"):
-        (bare / name).write_bytes((place / name).read_bytes())
-    (bare / "tiny").symlink_to(place / "tiny")
-    without_labels(bare)
-    done = train(bare, *FEATURES[:2], output=tmp_path / "out")
-    assert done.exit_code == 1
-    assert "8 of 8 lines of " in done.stderr
-    assert (
-        "novels.jsonl can't be used: line 1: chunk 0: the key 'is_gold' is missing" in done.stderr
-    )
-
-
-def odd_data(place: Path, folder: Path) -> Path:
-    """The data with one example each that has one chunk, is too long, and has no answer."""
-    folder.mkdir()
-    (folder / "tiny").symlink_to(place / "tiny")
+def test_what_cannot_be_ablated_is_left_out_and_on_record(data: Path, tmp_path: Path) -> None:
+    """One example each that has one chunk, is too long, and has no answer."""
+    (tmp_path / "tiny").symlink_to(data / "tiny")
     good = planted_examples(["novels"], each=8)
     alone = planted_examples(["alone"], each=1, chunks=1)  # nothing of its source to add
     long = replace(good[0], id="long", query="river " * 3000)
     silent = replace(good[1], id="silent", answers=("  ",))
-    write_examples(folder / "novels.jsonl", [*good, *alone, long, silent])
-    write_examples(folder / "seas.jsonl.gz", planted_examples(["seas"]))
-    return folder
-
-
-def test_what_cannot_be_ablated_is_left_out_and_on_record(place: Path, tmp_path: Path) -> None:
-    data = odd_data(place, tmp_path / "data")
-    done = train(data, *ABLATION, "--answers", "reference", output=tmp_path / "out")
-    assert done.exit_code == 0, done.stderr
+    write_examples(tmp_path / FILES[0], [*good, *alone, long, silent])
+    write_examples(tmp_path / FILES[1], planted_examples(["seas"]))
+    output = trained(tmp_path, *ABLATION, "--answers", "reference", output=tmp_path / "out")
     expected = {
         "fewer than two chunks": 1,
         "longer than the model's window": 1,
         "no answer": 1,
     }
-    assert record(tmp_path / "out")["left_out"] == expected
-    assert provenance(tmp_path / "out")["left_out"] == expected
-    assert record(tmp_path / "out")["samples"] == {"novels": 8, "seas": 8}
-    page = (tmp_path / "out" / PAGE_FILE).read_text()
+    assert record(output)["left_out"] == provenance(output)["left_out"] == expected
+    assert record(output)["samples"] == {"novels": 8, "seas": 8}
+    page = (output / PAGE_FILE).read_text()
     assert "1 fewer than two chunks" in page and "Faithfulness" in page
 
 
-def test_curve_and_dev_figures_of_ablations(place: Path, tmp_path: Path) -> None:
+def test_one_mask_leaves_faithfulness_open(data: Path, tmp_path: Path) -> None:
     dev = write_examples(tmp_path / "dev.jsonl", planted_examples(["lakes"], each=4))
-    done = train(place, *ABLATION, "--dev", dev, output=tmp_path / "out")
-    assert done.exit_code == 0, done.stderr
-    known = record(tmp_path / "out")
-    [chosen] = [row for row in known["candidates"] if row["chosen"]]
-    assert known["learning_curve"][-1]["figures"] == {
-        name: chosen[name] for name in ("ndcg_at_10", "faithfulness")
-    }
-    assert known["dev"]["examples"] == {"lakes": 4}
-
-
-def test_one_mask_leaves_faithfulness_open(place: Path, tmp_path: Path) -> None:
-    done = train(place, *ABLATION, "--masks", 1, output=tmp_path / "out")
-    assert done.exit_code == 0, done.stderr
-    assert {row["faithfulness"] for row in results(tmp_path / "out")} == {None}
-    assert provenance(tmp_path / "out")["cross_validation"]["faithfulness"] is None
-    assert "NaN" not in (tmp_path / "out" / "head_weights.json").read_text()
+    output = trained(data, *ABLATION, "--masks", 1, "--dev", dev, output=tmp_path / "out")
+    assert {row["faithfulness"] for row in record(output)["candidates"]} == {None}
+    assert provenance(output)["cross_validation"]["faithfulness"] is None
+    assert record(output)["dev"]["examples"] == {"lakes": 4}
 
 
 def test_answers_that_heed_no_chunk_are_refused(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, readings: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ablation_validation, "LEAST_CONTRIBUTION", 1000.0)
-    done = train(place, *ABLATION, output=tmp_path / "out")
-    assert done.exit_code == 1
-    assert (
-        "of 16 samples none has a chunk that matters (is gold, or adds 1000.0 nats)"
-        in done.stderr.splitlines()[-1]
-    )
+    monkeypatch.setattr(samples, "LEAST_CONTRIBUTION", 1000.0)
+    line = last_line(train(data, *ABLATION, *readings, output=tmp_path / "out"))
+    assert "none of the 16 samples has 4 chunks or more" in line and "no ranking to judge" in line
 
 
 @pytest.mark.parametrize("parameter", ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"])
 def test_a_model_of_nan_is_refused_and_leaves_no_shard(
-    place: Path, tmp_path: Path, parameter: str
+    data: Path, tmp_path: Path, parameter: str
 ) -> None:
     model = tiny_model()
     with torch.no_grad():
         dict(model.named_parameters())[parameter].fill_(torch.nan)
     model.save_pretrained(tmp_path / "tiny")
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    for name in ("novels.jsonl", "seas.jsonl.gz"):
-        (tmp_path / name).write_bytes((place / name).read_bytes())
+    for name in FILES:
+        (tmp_path / name).symlink_to(data / name)
     done = train(tmp_path, *ABLATION, "--answers", "reference", output=tmp_path / "out")
-    assert done.exit_code == 1
-    last = done.stderr.splitlines()[-1]
-    assert "NaN or infinity; load it in float32 or bfloat16" in last
+    assert "NaN or infinity; load it in float32 or bfloat16" in last_line(done)
     assert not list((tmp_path / "out").rglob("shard-*"))
 
 
-@pytest.mark.parametrize("signal", ["evidence", "ablation"])
-def test_what_another_seed_or_model_collected_is_refused(
-    place: Path, tmp_path: Path, signal: str
+def test_what_another_model_collected_is_refused(
+    data: Path, readings: tuple[str, Path], tmp_path: Path
 ) -> None:
-    features = FEATURES[:2] if signal == "evidence" else FEATURES
-    options = (*features, "--signal", signal, "--collected", tmp_path / "shared")
-    assert train(place, *options, output=tmp_path / "out").exit_code == 0
-    before = bytes_of(tmp_path / "shared")
-    other = train(place, *options, "--seed", 1, output=tmp_path / "seed")
-    assert other.exit_code == 1 and "(seed: 0 there, 1 now)" in other.stderr
+    trained(data, *ABLATION, *readings, output=tmp_path / "out")
+    before = bytes_of(readings[1])
     tiny_model(seed=1).save_pretrained(tmp_path / "other")
     tiny_tokenizer().save_pretrained(tmp_path / "other")
-    other = train(place, *options, "--model", tmp_path / "other", output=tmp_path / "model")
-    assert other.exit_code == 1 and "(fingerprint: '" in other.stderr
-    assert "use another folder, or remove this one" in other.stderr
-    assert bytes_of(tmp_path / "shared") == before
+    options = (*ABLATION, *readings, "--model", tmp_path / "other")
+    line = last_line(train(data, *options, output=tmp_path / "model"))
+    assert "(fingerprint: '" in line and "use another folder, or remove this one" in line
+    assert bytes_of(readings[1]) == before
