@@ -131,52 +131,6 @@ def reliability_plot(series: Sequence[Series], *, title: str) -> str:
     return _svg(figure, title)
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A value with its spread.
-
-    Attributes:
-        label: What stands beside it.
-        value: Above 0.
-        low: Lower end of its spread.
-        high: Upper end.
-        limit: What it is compared to, if anything.
-        emphasis: Whether it is what the plot is about.
-    """
-
-    label: str
-    value: float
-    low: float
-    high: float
-    limit: float | None = None
-    emphasis: bool = False
-
-
-def bar_plot(bars: Sequence[Bar], *, title: str, x_label: str) -> str:
-    """Return an SVG of bars from the left on a logarithmic axis, the first at the top.
-
-    A limit is a line across its bar.
-
-    Args:
-        bars: What is drawn, at least one.
-        title: See above.
-        x_label: Label of the values.
-    """
-    figure, axes = _axes(_WIDTH + 1.6, 0.8 + 0.27 * len(bars), x_label, "", grid="x")
-    axes.set_xscale("log")
-    for row, bar in enumerate(bars):
-        spread = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
-        colour = _LINE if bar.emphasis else _SERIES_COLOURS[1]
-        axes.barh(row, bar.value, color=colour, height=0.7, zorder=2)
-        axes.errorbar(bar.value, row, xerr=spread, color=_SERIES_COLOURS[0], capsize=2, zorder=3)
-        if bar.limit is not None:
-            axes.vlines(bar.limit, row - 0.45, row + 0.45, color=_SERIES_COLOURS[5], zorder=4)
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    return _svg(figure, title)
-
-
 def heat_map(
     values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float | None = None
 ) -> str:
@@ -193,7 +147,7 @@ def heat_map(
     matrix = np.asarray(values, dtype=float)
     rows, columns = matrix.shape
     height = min(9.0, max(2.0, 0.9 + 0.85 * (_WIDTH - 1.2) * rows / max(columns, 6)))
-    figure, axes = _axes(_WIDTH, height, x_label, y_label, grid=None)
+    figure, axes = _axes(_WIDTH, height, x_label, y_label, frame=True)
     top = float(matrix.max()) if highest is None else highest
     mesh = axes.pcolormesh(matrix, cmap=_COLOURS, vmin=0, vmax=top or 1.0)
     mesh.set_edgecolor("face")
@@ -206,14 +160,14 @@ def heat_map(
 
 
 def _axes(
-    width: float, height: float, x_label: str, y_label: str, *, grid: Any = "both"
+    width: float, height: float, x_label: str, y_label: str, *, frame: bool = False
 ) -> tuple[Figure, Axes]:
-    """Return a figure and its axes, with a grid and no frame unless `grid` is None."""
+    """Return a figure and its axes, with a whole frame or with a grid instead."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x_label, ylabel=y_label)
-    if grid is not None:
-        axes.grid(axis=grid, color=_GRID, linewidth=0.6)
+    if not frame:
+        axes.grid(color=_GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

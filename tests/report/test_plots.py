@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -12,9 +11,7 @@ import numpy as np
 import pytest
 
 from at2_rag.report.plots import (
-    Bar,
     Series,
-    bar_plot,
     heat_map,
     interval_plot,
     line_plot,
@@ -117,23 +114,3 @@ def test_reliability_has_a_legend_and_one_line_a_series_beside_the_perfect_one()
     [axes] = [one for one in root_of(svg).iter(f"{SVG}g") if one.get("id") == "axes_1"]
     lines = [one for one in axes if (one.get("id") or "").startswith("line2d")]
     assert len(lines) == 3
-
-
-def test_bars_stand_in_order_and_lengths_follow_the_logarithm() -> None:
-    bars = [Bar("one", 0.1, 0.09, 0.2, limit=0.3, emphasis=True), Bar("two", 10.0, 9.0, 12.0)]
-    svg = bar_plot(bars, title="Bars", x_label="times & more")
-    labels = texts(svg)
-    assert labels.index("one") < labels.index("two")
-    assert {"times & more", "0.1", "1", "10"} <= set(labels)
-    root = root_of(svg)
-    ticks = {}
-    for element in root.iter(f"{SVG}text"):
-        moved = re.search(r"translate\((\S+) ", element.get("transform") or "")
-        x = element.get("x") or (moved.group(1) if moved else "nan")
-        ticks["".join(element.itertext()).strip()] = float(x)
-    ends = [
-        max(map(float, re.findall("[ML] (\\S+)", group[0].get("d", ""))))
-        for group in root.iter(f"{SVG}g")
-        if group.get("id") in ("patch_3", "patch_4")  # after the page and the axes
-    ]
-    assert ends[1] - ends[0] == pytest.approx(2 * (ticks["10"] - ticks["1"]), rel=1e-3)
