@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
@@ -15,7 +15,6 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import check_match
-from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples
 from at2_rag.training.calibrating.fits import Floats
@@ -37,7 +36,10 @@ from at2_rag.training.calibrating.sentences import fit_sentences, sentence_sampl
 from at2_rag.training.calibrating.study import CalibrationFigures, study_left_out_sources
 from at2_rag.training.calibrating.transfer import TransferFigures
 
-_PRIOR_FIELDS: Mapping[Prior, str] = {"score": "prior_weight", "cosine": "cosine_weight"}
+LearnedPrior: TypeAlias = Literal["score", "cosine"]
+"""What is weighed of retrieval scores: their ranks, or the scores where they are cosines."""
+
+_PRIOR_FIELDS: Mapping[LearnedPrior, str] = {"score": "prior_weight", "cosine": "cosine_weight"}
 
 _logger = logging.getLogger(__name__)
 
@@ -68,12 +70,11 @@ class Calibrator:
         folder: Where what is read is kept: a rerun reads nothing again.
         outcome: What makes a chunk relevant: that it is labelled gold ("evidence"), or that the
             right answer is less likely without it ("removal"), for which each is left out in turn.
-        priors: What to weigh of the chunks' retrieval scores: their ranks ("score"), or the scores
-            themselves where they are cosines ("cosine").
+        priors: What to weigh of the chunks' retrieval scores, see `LearnedPrior`.
         multi_hop: Whether to learn multi-hop weights; the head weights' reading is "independent".
         sentences: Whether to learn sentence weights.
         folds: Number of folds.
-        seed: Of the folds.
+        seed: Seed of the folds.
         workers: Threads that each read examples of their own, best with one torch thread each;
             None for as many as there are cores.
         progress: Called with the name of a stage, the steps done and the steps in all.
@@ -89,7 +90,7 @@ class Calibrator:
     folder: str | os.PathLike[str]
     _: KW_ONLY
     outcome: Outcome = "evidence"
-    priors: Sequence[Prior] = ("score",)
+    priors: Sequence[LearnedPrior] = ("score",)
     multi_hop: bool = False
     sentences: bool = False
     folds: int = 5

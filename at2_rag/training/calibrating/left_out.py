@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.fits import (
     Floats,
     Row,
@@ -47,49 +46,19 @@ class Prediction:
     by_lengths: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LeftOutFit:
-    """What is fitted to the samples of all sources but one.
-
-    Attributes:
-        head_weights: Head weights.
-        calibration: Their calibration.
-        by_lengths: Slopes and constant of a logistic function that predicts whether chunks hold the
-            answer from their number and lengths alone.
-    """
-
-    head_weights: LinearFit
-    calibration: Calibration
-    by_lengths: tuple[float, ...]
-
-    def predict(self, sample: CalibrationSample) -> Prediction:
-        """Return what is predicted of a sample that wasn't fitted to."""
-        evidence = float(self.calibration.evidence(sample.features).max())
-        return self.prediction(sample, _scores(sample, self.head_weights), evidence)
-
-    def prediction(self, sample: CalibrationSample, scores: Floats, evidence: float) -> Prediction:
-        """Return the prediction that follows from scores [S] and the greatest evidence logit."""
-        *slopes, constant = self.by_lengths
-        return Prediction(
-            sample,
-            scores,
-            self.calibration.probabilities(scores, evidence),
-            self.calibration.answerable(scores, evidence),
-            float(_length_terms(sample) @ np.array(slopes) + constant),
-        )
-
-
 def fit_without(
     source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
-) -> tuple[LeftOutFit, list[Prediction]]:
-    """Return what is fitted to all other sources, and predictions of their samples.
-
-    Each of those is predicted by head weights and a second readout fitted without its fold.
+) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
+    """Fit head weights and a calibration to all sources but one.
 
     Args:
         source: The source to leave out.
         samples: Samples of at least two sources.
         shape: [P, L, H] of the head weights.
+
+    Returns:
+        What predicts samples of the source, and predictions of the samples fitted to, each by head
+        weights and a second readout fitted without its fold.
 
     Raises:
         InputError: If the other sources can't be fitted to.
@@ -99,8 +68,22 @@ def fit_without(
     scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
     evidence = out_of_fold_evidence(others)
     calibration = fit_calibration(others, scores, evidence, shape)
-    fit = LeftOutFit(fit_head_weights(others), calibration, _fit_lengths(others))
-    return fit, list(map(fit.prediction, others, scores, evidence))
+    head_weights, (*slopes, constant) = fit_head_weights(others), _fit_lengths(others)
+
+    def prediction(sample: CalibrationSample, scores: Floats, evidence: float) -> Prediction:
+        return Prediction(
+            sample,
+            scores,
+            calibration.probabilities(scores, evidence),
+            calibration.answerable(scores, evidence),
+            float(_length_terms(sample) @ np.array(slopes) + constant),
+        )
+
+    def predict(sample: CalibrationSample) -> Prediction:
+        best = float(calibration.evidence(sample.features).max())
+        return prediction(sample, _scores(sample, head_weights), best)
+
+    return predict, list(map(prediction, others, scores, evidence))
 
 
 def fit_head_weights(samples: Sequence[CalibrationSample]) -> LinearFit:

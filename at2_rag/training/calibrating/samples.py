@@ -116,12 +116,9 @@ class SampleReader:
             _beside_best(examples.chosen[samples[index].example], int(np.argmax(scores[index])))
             for index in indices
         ]
-        read = self._features(
-            f"multi_hop-{content_hash(questions)[:8]}",  # the best chunks depend on the weights
-            questions,
-            self.folder,
-            passes=("together",),
-        )
+        # The best chunks depend on the head weights.
+        folder = self.folder / f"multi_hop-{content_hash(questions)[:8]}"
+        read = self._features("again", questions, folder, passes=("together",))
         return [
             MultiHopSample(
                 samples[index].source,

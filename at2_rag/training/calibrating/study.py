@@ -18,7 +18,7 @@ from at2_rag.training.calibrating.metrics import (
     reliability,
 )
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.transfer import TARGET, TransferFigures, judge_transfer
+from at2_rag.training.calibrating.transfer import TransferFigures, judge_transfer
 
 EVERY = "every source"
 """Name of the figures of all data sets taken together."""
@@ -84,7 +84,6 @@ def study_left_out_sources(
     shape: tuple[int, int, int],
     further: Sequence[CalibrationSample] = (),
     *,
-    target: float = TARGET,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[CalibrationFigures], list[TransferFigures]]:
     """Judge each source by head weights and calibration fitted to all others.
@@ -96,7 +95,6 @@ def study_left_out_sources(
         samples: The samples fitted to and judged; figures of a single source are none.
         shape: [P, L, H] of the head weights.
         further: Samples that nothing is fitted to; those of a source are judged for transfer, too.
-        target: The share of gold chunks to keep, in (0, 1].
         progress: Called with the sources done and in all.
 
     Raises:
@@ -114,14 +112,13 @@ def study_left_out_sources(
         )
         if not (has_outcomes or any(sample.is_ranked for sample in judged)):
             continue
-        fit, of_others = fit_without(source, samples, shape)
-        predictions = list(map(fit.predict, judged))
+        predict, of_others = fit_without(source, samples, shape)
+        predictions = list(map(predict, judged))
         if has_outcomes:
             figures.append(_figures(source, predictions))
             every += predictions
-        more = [fit.predict(sample) for sample in further if sample.source == source]
-        splits = {"fitted": predictions, "judged": more}
-        transfer += judge_transfer(source, of_others, splits, target=target)
+        more = [predict(sample) for sample in further if sample.source == source]
+        transfer += judge_transfer(source, of_others, {"fitted": predictions, "judged": more})
     progress(len(sources), len(sources))
     return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])], transfer
 

@@ -2,13 +2,13 @@
 
 For each source in turn, head weights and calibration are fitted to the others, and so is
 max_missed: the largest under which the mean share of gold chunks kept, over sources, reaches a
-target. On the source left out two things are measured: the share it keeps, and how many words it
-keeps beside a max_missed tuned on that very source.
+target. Two things are measured on the source left out: the share of its gold chunks kept, and the
+words kept as a multiple of what a max_missed tuned on that very source would keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,26 +82,20 @@ class KeptCurve:
 
 
 def judge_transfer(
-    source: str,
-    fitted: Sequence[Prediction],
-    judged: Mapping[str, Sequence[Prediction]],
-    *,
-    target: float = TARGET,
-) -> Iterator[TransferFigures]:
-    """Yield the figures of each split of a source that has samples to be ranked.
+    source: str, fitted: Iterable[Prediction], judged: Mapping[str, Iterable[Prediction]]
+) -> list[TransferFigures]:
+    """Return the figures of each split of a source that has samples to be ranked.
 
     Args:
         source: The source left out.
         fitted: Predictions of the samples of the others, to which max_missed is fitted.
         judged: Predictions of samples of the source, by the name of their split.
-        target: The share of gold chunks to keep, in (0, 1].
     """
-    max_missed = max_missed_for(target, kept_curves(fitted))
-    for split, predictions in judged.items():
-        curves = kept_curves(predictions)
-        if curves:
-            tuned = max_missed_for(target, curves)
-            yield _figures(source, split, curves, max_missed, tuned)
+    max_missed = max_missed_for(kept_curves(fitted))
+    splits = {split: kept_curves(predictions) for split, predictions in judged.items()}
+    return [
+        _figures(source, split, curves, max_missed) for split, curves in splits.items() if curves
+    ]
 
 
 def kept_curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
@@ -118,8 +112,8 @@ def kept_curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
     return curves
 
 
-def max_missed_for(target: float, curves: Sequence[KeptCurve]) -> float:
-    """Return the largest max_missed under which the mean share of gold kept reaches the target.
+def max_missed_for(curves: Sequence[KeptCurve]) -> float:
+    """Return the largest max_missed under which the mean share of gold kept reaches `TARGET`.
 
     Every source counts the same. The share never rises with max_missed, so it is found by bisection
     among the values at which what is kept changes.
@@ -130,13 +124,14 @@ def max_missed_for(target: float, curves: Sequence[KeptCurve]) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         _, kept, _ = _kept(curves, candidates[middle])
-        low, high = (middle, high) if float(weights @ kept) >= target else (low, middle)
+        low, high = (middle, high) if float(weights @ kept) >= TARGET else (low, middle)
     return float(candidates[low])
 
 
 def _figures(
-    source: str, split: str, curves: Sequence[KeptCurve], max_missed: float, tuned: float
+    source: str, split: str, curves: Sequence[KeptCurve], max_missed: float
 ) -> TransferFigures:
+    tuned = max_missed_for(curves)
     chunks, gold, words = _kept(curves, max_missed)
     _, tuned_gold, tuned_words = _kept(curves, tuned)
 

@@ -22,8 +22,11 @@ from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.readout.lookup import named_or_folder, resolve_head_weights
-from at2_rag.text.chunks import Prior
-from at2_rag.training.calibrating.calibrator import CalibrationStudy, Calibrator
+from at2_rag.training.calibrating.calibrator import (
+    CalibrationStudy,
+    Calibrator,
+    LearnedPrior,
+)
 from at2_rag.training.calibrating.examples import (
     CalibrationExamples,
     choose_examples,
@@ -53,7 +56,7 @@ class CalibrateRequest:
     seed: int
     collected: str | None
     outcome: Outcome
-    prior: tuple[Prior, ...]
+    prior: tuple[LearnedPrior, ...]
     judge: tuple[str, ...]
     multi_hop: bool
     sentences: bool

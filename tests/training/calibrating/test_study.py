@@ -85,7 +85,7 @@ def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high:
         [dataclasses.replace(own, answerable=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
         for seed in (7, 8)
     )
-    fit, _ = fit_without("b", with_twins(other, longer_by), SHAPE)
+    predict, _ = fit_without("b", with_twins(other, longer_by), SHAPE)
     twins = [sample for sample in with_twins(one, longer_by) if sample.answerable is not None]
-    logits = np.array([fit.predict(sample).by_lengths for sample in twins])
+    logits = np.array([predict(sample).by_lengths for sample in twins])
     assert low < auroc(logits, np.array([bool(sample.answerable) for sample in twins])) < high

@@ -61,7 +61,7 @@ def test_the_figures_are_those_of_pruning_with_the_others_max_missed() -> None:
         ("c", "fitted", 40),
     ]
     for row in figures:
-        fit, others = fit_without(row.source, samples, SHAPE)
+        predict, others = fit_without(row.source, samples, SHAPE)
         ranked = [one for one in others if one.sample.is_ranked]
         # Both other sources have as many samples, so the mean over samples is that over sources.
         gold, words = kept(ranked, row.max_missed)
@@ -70,9 +70,7 @@ def test_the_figures_are_those_of_pruning_with_the_others_max_missed() -> None:
             fewer, shorter = kept(ranked, larger)
             assert np.mean(fewer) < 0.9 or shorter == words
         every = further if row.split == "judged" else samples
-        predictions = [
-            fit.predict(one) for one in every if one.source == row.source and one.is_ranked
-        ]
+        predictions = [predict(one) for one in every if one.source == row.source and one.is_ranked]
         gold, words = kept(predictions, row.max_missed)
         assert row.kept_gold == pytest.approx(np.mean(gold))
         assert row.words == pytest.approx(np.mean(words))
