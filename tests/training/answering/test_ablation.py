@@ -93,10 +93,10 @@ def test_contributions_are_a_ridge_regression_with_an_intercept() -> None:
     rng = np.random.default_rng(0)
     masks = np.concatenate([leave_one_out(5), draw_masks(5, 12, rng)])
     logits = rng.normal(size=(len(masks), 3)).astype(np.float32)
-    told = -np.log1p(np.exp(-logits.astype(float))).sum(1)
+    log_p = -np.log1p(np.exp(-logits.astype(float))).sum(1)
     # Least squares with a row more for each penalised coefficient.
     rows = np.block([[masks, np.ones((len(masks), 1))], [2**0.5 * np.eye(5), np.zeros((5, 1))]])
-    expected = np.linalg.lstsq(rows, np.append(told, np.zeros(5)))[0][:5]
+    expected = np.linalg.lstsq(rows, np.append(log_p, np.zeros(5)))[0][:5]
     assert contributions(masks, logits, penalty=2.0) == pytest.approx(expected, abs=1e-6)
 
 
@@ -104,9 +104,9 @@ def test_contributions_are_a_ridge_regression_with_an_intercept() -> None:
 def test_removal_is_the_prompt_without_the_chunk(options: dict[str, Any]) -> None:
     model = AnswerModel(tiny_model(), tiny_tokenizer())
     masks = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
-    found = ablate_by_removal(model, QUERY, CHUNKS, ANSWER, masks, **options)
+    removed = ablate_by_removal(model, QUERY, CHUNKS, ANSWER, masks, **options)
     stock = tiny_model()
-    for mask, row in zip(masks, found.token_logits, strict=True):
+    for mask, row in zip(masks, removed.token_logits, strict=True):
         kept = [chunk for chunk, keep in zip(CHUNKS, mask, strict=True) if keep]
         layout = model.prompts.answer(model.prompts.joint(QUERY, kept), ANSWER)
         with torch.inference_mode():

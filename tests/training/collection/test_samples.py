@@ -38,8 +38,8 @@ def make_example(
     """Make an example whose chunks are like no other's, but for the shared ones."""
     rng = random.Random(f"{source}{number}")
     unique = [
-        Chunk(f"{source}{number}.{place} " + " ".join(rng.choices(WORDS, k=12)), title=f"t{number}")
-        for place in range(chunks - len(shared))
+        Chunk(f"{source}{number}.{index} " + " ".join(rng.choices(WORDS, k=12)), title=f"t{number}")
+        for index in range(chunks - len(shared))
     ]
     everything = (*unique, *shared)
     return Example(
@@ -47,7 +47,7 @@ def make_example(
         source=source,
         query=f"what is {number}?",
         chunks=everything,
-        labels=tuple(place in gold for place in range(len(everything))),
+        labels=tuple(index in gold for index in range(len(everything))),
         answers=answers,
     )
 
@@ -63,19 +63,6 @@ def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) 
     for shard in shards:
         assert len({examples[index].source for index in shard}) == 1
         assert list(shard) == sorted(shard)
-
-
-def test_a_shard_holds_about_as_many_tokens_of_different_chunks_as_asked_for() -> None:
-    examples = [make_example(number) for number in range(60)]
-    length = max(sum(len(chunk.rendered) for chunk in one.chunks) for one in examples)
-    shards = plan_shards(examples, shard_tokens=400)
-    assert len(shards) > 5
-    for shard in shards:
-        texts = {chunk.rendered for index in shard for chunk in examples[index].chunks}
-        assert sum(map(len, texts)) < 400 * 4 + length
-    for shard in shards[:-1]:
-        texts = {chunk.rendered for index in shard for chunk in examples[index].chunks}
-        assert sum(map(len, texts)) >= 400 * 4
 
 
 def test_examples_that_share_chunks_are_put_together() -> None:
@@ -210,11 +197,6 @@ def test_a_plan_is_the_shards_with_their_samples() -> None:
     ]
 
 
-def test_half_a_character_in_an_id_is_no_error() -> None:
-    odd = [dataclasses.replace(EXAMPLES[3], id="\ud800"), *EXAMPLES[4:]]
-    assert draw_samples(odd, range(20), seed=0)[0].example == 0
-
-
 def test_examples_left_without_both_kinds_are_dropped() -> None:
     only_gold = make_example(0, chunks=2, gold=(0, 1))
     no_gold = make_example(1, chunks=2, gold=())
@@ -225,8 +207,8 @@ def test_examples_left_without_both_kinds_are_dropped() -> None:
 
 def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
     examples = [
-        make_example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(told,))
-        for number, told in enumerate(
+        make_example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(shared_chunk,))
+        for number, shared_chunk in enumerate(
             [Chunk("by jane AUSTEN, 1815"), Chunk("Janes Austens"), Chunk("yes"), Chunk("a sea")]
         )
     ]

@@ -15,12 +15,11 @@ from click.testing import CliRunner
 
 from at2_rag import HeadWeights
 from at2_rag.cli.group import main
-from at2_rag.cli.train import train_command
-from at2_rag.reading.features import PASSES, Reading
+from at2_rag.reading.features import Reading
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.training.commands.record import PAGE_FILE
 from at2_rag.training.fitting.trainer import RIDGES
-from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
+from tests.tiny_models import tiny_tokenizer, vision_model
 from tests.training.commands.train_runs import (
     CHUNKS,
     FILES,
@@ -40,20 +39,9 @@ from tests.training.commands.train_runs import (
     train,
     trained,
 )
-from tests.training.features_by_hand import features_by_hand
 from tests.training.planted_examples import planted_examples, write_examples
 
 # --- what is written -------------------------------------------------------------------------
-
-
-def test_a_pruner_scores_with_the_weights_features_times_weights(data: Path, several: Path) -> None:
-    weights = HeadWeights.load(several)
-    scores = [scored.score for scored in pruner(data, several).score(QUERY, CHUNKS)]
-    features = features_by_hand(tiny_model(), QUERY, CHUNKS, weights.spec)
-    products = features[:, :, : weights.layers] * weights.weight
-    expected = products.sum((1, 2, 3)) + weights.bias
-    assert scores == pytest.approx(expected.tolist(), abs=1e-3)
-    assert scores[1] > scores[0]
 
 
 def test_every_design_is_on_record_and_the_best_is_chosen(several: Path) -> None:
@@ -173,11 +161,6 @@ def test_by_default_all_features_of_60_percent_of_the_layers_are_tried(
     assert (weights.reading, weights.layers) == (reading, 2)
     kept = pruner(data, tmp_path, reading=reading).prune(QUERY, CHUNKS, top_k=1).kept
     assert kept[0].chunk is CHUNKS[1]
-
-
-def test_the_readings_to_choose_from_are_those_there_are() -> None:
-    [option] = [one for one in train_command.params if one.name == "reading"]
-    assert set(option.type.choices) == set(PASSES)  # type: ignore[attr-defined]
 
 
 # --- what is refused -------------------------------------------------------------------------

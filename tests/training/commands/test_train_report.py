@@ -11,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from at2_rag import HeadWeights
 from at2_rag.training.commands.record import PAGE_FILE, RECORD_FILE
 from tests.training.commands.train_runs import (
     FILES,
@@ -22,7 +20,6 @@ from tests.training.commands.train_runs import (
     SEVERAL,
     SHARDS,
     arguments,
-    chosen,
     last_line,
     lasting,
     provenance,
@@ -77,17 +74,6 @@ def test_the_record_says_what_was_done_but_not_where(data: Path, judged: Path) -
     assert {"python", "torch", "matplotlib"} < set(known["versions"])
     for name in (RECORD_FILE, PAGE_FILE):
         assert data.name not in (judged / name).read_text()
-
-
-def test_the_record_holds_curve_and_importance(judged: Path) -> None:
-    known, weights, best = record(judged), HeadWeights.load(judged), chosen(judged)
-    last = known["learning_curve"][-1]
-    assert last["share"] == 1 and last["samples"] == 12
-    assert last["figures"] == {"ndcg_at_10": best["ndcg_at_10"], "faithfulness": None}
-    importance = known["head_importance"]
-    assert importance["passes"] == ["apart"]
-    assert torch.tensor(importance["values"]).shape == weights.weight.shape
-    assert sum(map(sum, importance["values"][0])) > 0
 
 
 def test_dev_examples_are_ranked_with_the_fitted_weights(data: Path, judged: Path) -> None:

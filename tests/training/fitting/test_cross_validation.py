@@ -35,7 +35,7 @@ BOTH = Candidate(FeatureSpec("log_ratio", ("apart", "together")), 2, 1e-2, "evid
 
 
 def ndcg(scores: list[float], gold: set[int]) -> float:
-    labels = np.array([place in gold for place in range(len(scores))])
+    labels = np.array([index in gold for index in range(len(scores))])
     [value] = ndcg_at_10(np.array(scores), labels, np.array([len(scores)]))
     return float(value)
 
@@ -65,8 +65,8 @@ def test_ndcg_on_fractions_worked_out_by_hand(
 ) -> None:
     order = np.random.default_rng(0).permutation(chunks)
     scores = [0.0] * chunks
-    for rank, place in enumerate(order, start=1):
-        scores[place] = -float(rank)
+    for rank, index in enumerate(order, start=1):
+        scores[index] = -float(rank)
     gold = {int(order[rank - 1]) for rank in ranks}
     assert ndcg(scores, gold) == pytest.approx(expected)
 
