@@ -204,7 +204,7 @@ def read_states(
         answer: The answer.
         masks: [M, S] bool over the prompt's chunks.
         states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
-        question: Read the likelihood of the question's own tokens too.
+        question: Read the likelihood of the question's tokens too.
     """
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)

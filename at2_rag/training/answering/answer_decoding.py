@@ -1,8 +1,8 @@
 """Greedy answers over chunk states: nothing but the question and the answer itself is run.
 
-The model's own answer to a question whose chunks were read independently. Where their states are
-there anyway, as in collecting ablations, an answer costs about as much as its own tokens; reading
-the joint prompt for it would cost more than all that is made of the answer.
+The model's answer to a question whose chunks were read independently. Where chunk states exist
+anyway, as in collecting ablations, an answer costs little more than its tokens; reading the joint
+prompt for it would cost more than everything done with the answer.
 """
 
 from __future__ import annotations

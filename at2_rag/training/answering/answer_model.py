@@ -246,7 +246,7 @@ class AnswerModel:
 
         Args:
             input_ids: [N] int64, the texts one after another.
-            position_ids: [N] int64, each token's position in its own text.
+            position_ids: [N] int64, each token's position in its text.
             reading: Serves the attention by itself, to the last layer.
             rows: [K] int64, tokens whose next-token logits are wanted.
 
@@ -308,7 +308,7 @@ class AnswerModel:
 class _MaskedReading:
     """Copies of question and answer, packed in one row.
 
-    Each sees the prefix, its own choice of the sources, and itself causally.
+    Each sees the prefix, the sources chosen for it, and itself causally.
 
     Args:
         keys: [L, Hkv, W, D] of prefix and sources.

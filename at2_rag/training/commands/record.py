@@ -38,7 +38,7 @@ def training_record(
     Args:
         training: What the run gave.
         command: The command line.
-        settings: What was asked for.
+        settings: The arguments of the run.
         data: A `file_record` a file.
         dev: A `dev_record`; None without dev files.
         seconds: Of each stage.

@@ -50,7 +50,7 @@ _DEPTH_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What was asked for; the fields are the command's arguments."""
+    """The arguments of the command."""
 
     files: tuple[str, ...]
     output: str
@@ -79,7 +79,7 @@ class TrainRequest:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that was asked for, but no path of a file or folder."""
+        """The arguments without paths of files and folders, JSON-ready."""
         values = asdict(self)
         for name in ("files", "output", "collected", "dev"):
             del values[name]
@@ -106,7 +106,7 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     """Fit head weights and write them with a report.
 
     Args:
-        request: What was asked for.
+        request: The arguments.
         command: The command line, for the report.
 
     Raises:

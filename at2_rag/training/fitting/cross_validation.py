@@ -141,7 +141,7 @@ class CrossValidation:
         faithful, of_shares = {}, {}
         if effects is not None:
             faithful = self._by_source(faithfulness(effects, scores, counts))
-            shares = np.concatenate([softmax(own) for own in _split(scores, counts)])
+            shares = np.concatenate([softmax(of_sample) for of_sample in _split(scores, counts)])
             of_shares = self._by_source(faithfulness(effects, shares, counts))
         return CandidateResult(
             candidate,
@@ -224,8 +224,8 @@ def ndcg_at_10(
     """
     discounts = 1 / np.log2(np.arange(2, 12))
     values = []
-    for own, gold in zip(_split(scores, counts), _split(labels, counts), strict=True):
-        ranked = gold[np.argsort(-own, kind="stable")][:10]
+    for of_sample, gold in zip(_split(scores, counts), _split(labels, counts), strict=True):
+        ranked = gold[np.argsort(-of_sample, kind="stable")][:10]
         best = discounts[: min(10, int(gold.sum()))].sum()
         values.append(float(ranked @ discounts[: len(ranked)]) / best)
     return np.array(values)
