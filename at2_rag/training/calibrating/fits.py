@@ -17,6 +17,9 @@ from at2_rag.training.fitting.samples import source_weights
 PENALTY = 1e-4
 """Ridge penalty that keeps slopes finite where the terms separate the outcomes perfectly."""
 
+EVERY = "every source"
+"""Name of all data sets taken together as one."""
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -34,7 +37,8 @@ class Row(NamedTuple):
     """What a fit needs of one sample.
 
     Attributes:
-        source: The data set it is from.
+        source: The data set it is from. Every source counts the same in a fit, and so does every
+            sample of a source.
         terms: [S, T], float32 for rankings.
         labels: [S] bool.
     """
@@ -53,14 +57,13 @@ def out_of_fold(samples: Sequence[Sample], fit: Callable[[list[Sample]], Fitted]
     return [fits[sample.fold] for sample in samples]
 
 
-def fit_ranking(rows: Sequence[Row], *, name: str, ridge: float, weigh: bool = True) -> LinearFit:
+def fit_ranking(rows: Sequence[Row], *, name: str, ridge: float) -> LinearFit:
     """Return the readout under which gold rows rank highest, by the listwise loss.
 
     Args:
         rows: The samples; those without both gold and other rows are left out.
         name: What is fitted, for the error.
         ridge: Penalty, see `fit_listwise`.
-        weigh: Whether every source counts the same, or else every sample.
 
     Raises:
         InputError: If no sample is left.
@@ -71,14 +74,11 @@ def fit_ranking(rows: Sequence[Row], *, name: str, ridge: float, weigh: bool = T
             f"{name} can't be fitted: no question has both gold and others to rank; pass more "
             "examples, or calibrate without them"
         )
-    counts = np.array([len(row.labels) for row in rows])
     data = ListwiseData(
         np.concatenate([row.terms for row in rows]),
         np.concatenate([row.labels for row in rows]),
-        counts,
-        source_weights([row.source for row in rows])
-        if weigh
-        else np.full(len(rows), 1 / len(rows)),
+        np.array([len(row.labels) for row in rows]),
+        source_weights([row.source for row in rows]),
     )
     return fit_listwise(data, ridge=ridge)
 
@@ -88,13 +88,11 @@ def fit_link(
 ) -> tuple[float, ...]:
     """Return slopes and constant of the logistic function that makes the labels likeliest.
 
-    Every source counts the same, so does every sample of a source and every row of a sample.
-
     Args:
-        rows: The samples.
+        rows: The samples; every row of a sample counts the same.
         name: What a label is, for the error.
-        ridge: As in `logistic_fit`, like `rising`.
-        rising: See there.
+        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
+        rising: How many slopes, from the first, may not be below 0.
 
     Raises:
         InputError: If all labels are the same, or there are none.
@@ -107,30 +105,10 @@ def fit_link(
         )
     sizes = [len(row.labels) for row in rows]
     weights = np.repeat(source_weights([row.source for row in rows]) / sizes, sizes)
-    terms = np.concatenate([row.terms for row in rows])
-    return logistic_fit(terms, labels, weights, ridge, rising=rising)
-
-
-def logistic_fit(
-    terms: npt.NDArray[np.floating],
-    outcomes: Bools,
-    weights: Floats,
-    ridge: float,
-    *,
-    rising: int = 0,
-) -> tuple[float, ...]:
-    """Return slopes and constant of the logistic function that makes the outcomes likeliest.
-
-    Args:
-        terms: [N, T].
-        outcomes: [N].
-        weights: [N], adding up to 1.
-        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
-        rising: How many slopes, from the first, may not be below 0.
-    """
+    terms = np.concatenate([row.terms for row in rows])  # [N, T]
     mean, scale = terms.mean(axis=0, dtype=float), terms.std(axis=0, dtype=float) + 1e-9
     values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])  # [N, T + 1]
-    signs = np.where(outcomes, 1.0, -1.0)
+    signs = np.where(labels, 1.0, -1.0)
 
     def loss(vector: Floats) -> tuple[float, Floats]:
         margins = signs * (values @ vector)

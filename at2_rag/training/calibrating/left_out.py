@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from at2_rag.training.calibrating.fits import (
+    EVERY,
     Floats,
     Row,
+    fit_link,
     fit_ranking,
-    logistic_fit,
     out_of_fold,
 )
 from at2_rag.training.calibrating.probabilities import (
@@ -104,13 +105,12 @@ def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
 
 
 def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
-    twins = [sample for sample in samples if sample.answerable is not None]
-    return logistic_fit(
-        np.array([_length_terms(sample) for sample in twins]),
-        np.array([bool(sample.answerable) for sample in twins]),
-        np.full(len(twins), 1 / len(twins)),
-        _LENGTH_RIDGE,
-    )
+    rows = [
+        Row(EVERY, _length_terms(sample)[None], np.array([sample.answerable]))
+        for sample in samples
+        if sample.answerable is not None
+    ]
+    return fit_link(rows, name="call's outcome", ridge=_LENGTH_RIDGE)
 
 
 def _length_terms(sample: CalibrationSample) -> Floats:

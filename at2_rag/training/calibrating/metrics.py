@@ -40,7 +40,7 @@ def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BIN
     return sum(distances) / len(probabilities)
 
 
-def error_by_chance(probabilities: Floats, *, bins: int = BINS) -> float:
+def error_by_chance(probabilities: Floats) -> float:
     """Return the mean calibration error of these probabilities were they the true ones.
 
     Over 200 draws of outcomes, with a fixed seed. NaN without any.
@@ -49,7 +49,7 @@ def error_by_chance(probabilities: Floats, *, bins: int = BINS) -> float:
         return float("nan")
     rng = np.random.default_rng(0)
     draws = rng.random((_DRAWS, len(probabilities))) < probabilities
-    return float(np.mean([calibration_error(probabilities, draw, bins=bins) for draw in draws]))
+    return float(np.mean([calibration_error(probabilities, draw) for draw in draws]))
 
 
 def reliability(probabilities: Floats, outcomes: Bools) -> tuple[tuple[float, float], ...]:

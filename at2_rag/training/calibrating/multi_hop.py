@@ -11,6 +11,7 @@ import numpy.typing as npt
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fits import (
+    EVERY,
     Bools,
     Floats,
     Row,
@@ -72,7 +73,7 @@ class MultiHopFigures:
     """How often the best three chunks hold all gold ones, where there are two or three.
 
     Attributes:
-        source: The data set, or "every source".
+        source: The data set, or `EVERY`.
         calls: Questions judged.
         without: Share of them by first scores.
         with_it: Share of them after a second reading, by weights fitted without their fold.
@@ -146,7 +147,7 @@ def judge_multi_hop(samples: Sequence[MultiHopSample]) -> list[MultiHopFigures]:
             groups.setdefault(sample.source, []).append(pair)
             every.append(pair)
     figures = [_figures(name, pairs) for name, pairs in sorted(groups.items())]
-    return [*figures, _figures("every source", every)] if figures else []
+    return [*figures, _figures(EVERY, every)] if figures else []
 
 
 def _figures(source: str, pairs: Sequence[tuple[bool, bool]]) -> MultiHopFigures:
@@ -169,5 +170,5 @@ def _out_of_fold_second(samples: Sequence[MultiHopSample]) -> list[Floats]:
 
 def _fit(samples: Sequence[MultiHopSample]) -> Floats:
     """Return the weights [1 + L x H] of first score and features."""
-    rows = [Row(sample.source, sample.inputs, sample.gold[sample.others]) for sample in samples]
-    return fit_ranking(rows, name="multi-hop weights", ridge=RIDGE, weigh=False).weight
+    rows = [Row(EVERY, sample.inputs, sample.gold[sample.others]) for sample in samples]
+    return fit_ranking(rows, name="multi-hop weights", ridge=RIDGE).weight

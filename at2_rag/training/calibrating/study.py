@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from at2_rag.training.calibrating.fits import EVERY
 from at2_rag.training.calibrating.left_out import Prediction, fit_without
 from at2_rag.training.calibrating.metrics import (
     auroc,
@@ -19,9 +20,6 @@ from at2_rag.training.calibrating.metrics import (
 )
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.transfer import TransferFigures, judge_transfer
-
-EVERY = "every source"
-"""Name of the figures of all data sets taken together."""
 
 Points = tuple[tuple[float, float], ...]
 

@@ -14,10 +14,9 @@ from typing import Any
 
 from rich.text import Text
 
-from at2_rag.cli.command_line import without_place
 from at2_rag.data.examples import Example, read_files
 from at2_rag.errors import StorageError
-from at2_rag.files import check_writable, write_whole
+from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
@@ -70,8 +69,8 @@ class CalibrateRequest:
             del values[name]
         return {
             **values,
-            "model": without_place(self.model),
-            "head_weights": self.head_weights and without_place(self.head_weights),
+            "model": without_folder(self.model),
+            "head_weights": self.head_weights and without_folder(self.head_weights),
         }
 
 

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from at2_rag.report.plots import Series, reliability_plot
 from at2_rag.training.calibrating.calibrator import CalibrationStudy
-from at2_rag.training.calibrating.study import EVERY, CalibrationFigures
+from at2_rag.training.calibrating.fits import EVERY
+from at2_rag.training.calibrating.study import CalibrationFigures
 from at2_rag.training.calibrating.transfer import TARGET
 
 # Headings, and how a row's figures `0` are written below them.

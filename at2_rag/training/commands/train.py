@@ -14,10 +14,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.cli.command_line import without_place
 from at2_rag.data.examples import Example, draw_per_source, read_files
 from at2_rag.errors import InputError, StorageError
-from at2_rag.files import check_writable, remove_leftovers, write_whole
+from at2_rag.files import check_writable, remove_leftovers, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.reading.scoring_model import layers_and_heads
@@ -84,7 +83,7 @@ class TrainRequest:
         values = asdict(self)
         for name in ("files", "output", "collected", "dev"):
             del values[name]
-        return {**values, "model": without_place(self.model)}
+        return {**values, "model": without_folder(self.model)}
 
     def plan(self, layers: int) -> TrainingPlan:
         """Return what to learn from and which designs to try, of a model of so many layers."""
