@@ -12,7 +12,7 @@ from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
-from at2_rag.readout.trimming import unit_places
+from at2_rag.text.units import unit_places
 from at2_rag.training.calibrating.fits import (
     Bools,
     Floats,
@@ -54,7 +54,7 @@ def gold_sentences(example: Example) -> Bools | None:
     """
     units = unit_places(example.chunks)
     if any(example.gold_sentences):
-        named = [example.gold_places(index) for index in range(len(example.chunks))]
+        named = [example.gold_spans(index) for index in range(len(example.chunks))]
         gold = [
             any(first < end and start < last for first, last in named[index])
             for index, start, end in units

@@ -22,7 +22,6 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, packs
 from at2_rag.reading.features import PASSES
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import gather_states
 from at2_rag.training.answering.ablation import Ablations, draw_masks, leave_one_out, read_states
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -144,8 +143,7 @@ class AblationCollection(Collection):
         def features(item: int) -> Row:
             layout, chunks = layouts[item], len(self.samples[item].chunks)
             with torch.inference_mode():
-                ready = gather_states(prefix, lower, layout)
-                attention = read_passes(self._model, ready, layout, chunks=chunks)
+                attention = read_passes(self._model, prefix, layout, states=lower, chunks=chunks)
             return feature_arrays(attention, PASSES["independent"])
 
         def ablations(item: int) -> Row:

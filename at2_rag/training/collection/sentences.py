@@ -11,11 +11,10 @@ import numpy as np
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
-from at2_rag.pruning.scorer import SourceScorer
+from at2_rag.pruning.scorer import Scorer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.trimming import unit_places
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.text.units import unit_places
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
 from at2_rag.training.collection.samples import reading_settings
 
@@ -24,7 +23,7 @@ SHARD_EXAMPLES = 20
 
 
 class SentenceCollection(Collection):
-    """Scores of examples' sentences; a row has `scores`, [U] float32, see `trimming.unit_places`.
+    """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_places`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
 
@@ -38,7 +37,7 @@ class SentenceCollection(Collection):
     def __init__(
         self, model: ScoringModel, weights: HeadWeights, examples: Sequence[Example], folder: Path
     ) -> None:
-        self._scorer, self._examples = SourceScorer(model, weights), examples
+        self._scorer, self._examples = Scorer(model, weights), examples
         units = [unit_places(example.chunks) for example in examples]
         settings = {
             "signal": "sentences",
@@ -55,15 +54,14 @@ class SentenceCollection(Collection):
 
     def read(self, item: int) -> Row | str:
         """Read one example."""
-        chunks, watch = self._examples[item].chunks, Stopwatch()
-        places = unit_places(chunks)
-        if not places:
+        query, chunks = self._examples[item].query, self._examples[item].chunks
+        units = unit_places(chunks)
+        if not units:
             return "without text"
         try:
-            layout = self._scorer.lay_out(self._examples[item].query, chunks, watch)
+            scores = self._scorer.unit_scores(query, chunks, units, alone=False)
         except PromptTooLongError:
             return TOO_LONG
-        scores = self._scorer.read_units(layout, chunks, places, watch)[1]
         return {"scores": scores.astype(np.float32)}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from at2_rag.options import PruneOptions
 from at2_rag.selection.select import select
 from at2_rag.training.calibrating.left_out import Prediction, fit_without
 from at2_rag.training.calibrating.probabilities import CalibrationSample
@@ -43,7 +44,9 @@ def kept(predictions: Sequence[Prediction], max_missed: float) -> tuple[list[flo
     """Return the share of gold chunks and the words that the selection itself keeps of each."""
     gold, words = [], []
     for one in predictions:
-        chosen = select(one.scores, probabilities=one.probabilities, max_missed=max_missed)
+        chosen = select(
+            one.scores, PruneOptions(max_missed=max_missed), probabilities=one.probabilities
+        )
         indices = list(chosen.kept)
         gold.append(float(one.sample.gold[indices].sum() / one.sample.gold.sum()))
         words.append(float(one.sample.words[indices].sum()))

@@ -13,7 +13,6 @@ import torch
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.reading.chunk_states import encode_prefix
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
@@ -70,8 +69,7 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         question = read[:, : prompt.target[1] - prompt.target[0]].numpy()
         assert row["query_logits"] == pytest.approx(question, abs=1e-3)
         layout = cut.prompts.independent(query, chunks)
-        ready = ready_states(cut, encode_prefix(cut), layout)
-        attention = read_passes(cut, ready, layout, chunks=len(chunks))
+        attention = read_passes(cut, encode_prefix(cut), layout, states={}, chunks=len(chunks))
         for name, values in feature_arrays(attention, ("together", "apart")).items():
             assert row[name] == pytest.approx(values, rel=2e-3, abs=1e-3)
 

@@ -15,16 +15,14 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
-from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.collection import TOO_LONG, Collected
 from at2_rag.training.collection.features import FeatureCollection, Features, feature_arrays
 from at2_rag.training.collection.samples import ONE_KIND, Sample
+from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.small_examples import DEPTH, make_examples, scoring_model
 
@@ -53,7 +51,7 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
     shape = (len(PASSES[reading]), DEPTH, 4)
     rng = np.random.default_rng(0)
     for quantity in ("log_ratio", "log_mass"):
-        spec = FeatureSpec(quantity, PASSES[reading])  # type: ignore[arg-type]
+        spec = FeatureSpec(quantity, PASSES[reading])
         weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
         pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
         for item, row in collected.rows.items():
@@ -74,9 +72,7 @@ def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Pat
     layout = model.prompts.independent(examples[0].query, chunks)
     windows = [source for source, owner in enumerate(layout.owners) if owner == 1]
     assert len(windows) > 1
-    states = ready_states(model, encode_prefix(model), layout)
-    for number, read in enumerate((read_together, read_apart)):
-        attention = read(model, states, layout)
+    for number, attention in enumerate(read(model, layout)):
         means = [float(attention.log_ratio[..., window].mean()) for window in windows]
         strongest = windows[means.index(max(means))]
         expected = attention.log_ratio[..., strongest].numpy()

@@ -83,7 +83,7 @@ def test_objectives_need_what_they_are_fitted_to() -> None:
     unlabelled = planted_samples(20, labels=False)
     for objective in ("evidence", "mixed"):
         with pytest.raises(InputError, match="needs gold labels"):
-            judge(unlabelled, design(objective))  # type: ignore[arg-type]
+            judge(unlabelled, design(objective))
     assert judge(unlabelled, design("drops")).ndcg > 0.9
     unablated = dataclasses.replace(planted_samples(20), effects=None)
     for objective in ("pearson", "contributions", "drops", "mixed"):

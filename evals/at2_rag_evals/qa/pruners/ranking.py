@@ -10,7 +10,7 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.options import Order
+from at2_rag.options import Order, PruneOptions
 from at2_rag.selection.select import select
 from at2_rag.text.chunks import DEFAULT_SEPARATOR
 from at2_rag_evals.items import content_hash
@@ -122,10 +122,13 @@ def best_within(
         text_of: What is passed on of the chunk at a place.
         order: The order, whatever the limit asks for; None for that.
     """
-    return select(
-        scores,
-        tokens_of=lambda places: limit.count(DEFAULT_SEPARATOR.join(map(text_of, places))),
+    options = PruneOptions(
         top_k=limit.budget.top_k,
         max_tokens=limit.budget.max_tokens,
         order=order or limit.order,
+    )
+    return select(
+        scores,
+        options,
+        tokens_of=lambda places: limit.count(DEFAULT_SEPARATOR.join(map(text_of, places))),
     ).kept
