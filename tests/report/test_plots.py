@@ -1,4 +1,4 @@
-"""Plots as SVG: well formed, the values in their places, and no state left behind."""
+"""Plots as SVG: well formed, values where they belong, and no state left behind."""
 
 from __future__ import annotations
 

@@ -75,8 +75,7 @@ class Calibrator:
         sentences: Whether to learn sentence weights.
         folds: Number of folds.
         seed: Seed of the folds.
-        workers: Threads that each read examples of their own, best with one torch thread each;
-            None for as many as there are cores.
+        workers: Threads that read, best with one torch thread each; None for one a core.
         progress: Called with the name of a stage, the steps done and the steps in all.
         samples: What `fit` was fitted to; none before.
 

@@ -90,8 +90,8 @@ def fit_without(
 def fit_head_weights(samples: Sequence[CalibrationSample]) -> LinearFit:
     """Return head weights fitted to rank the gold chunks of samples that can be ranked.
 
-    Twins are left out: in an unanswerable one nothing can be ranked, and weights that saw the other
-    would tell the two apart by it.
+    Twins are left out: an unanswerable one has nothing to rank, and weights that saw only the
+    answerable one would be biased towards it.
     """
     rows = [
         Row(sample.source, sample.features, sample.gold) for sample in samples if sample.is_ranked

@@ -115,7 +115,7 @@ def kept_curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
 def max_missed_for(curves: Sequence[KeptCurve]) -> float:
     """Return the largest max_missed under which the mean share of gold kept reaches `TARGET`.
 
-    Every source counts the same. The share never rises with max_missed, so it is found by bisection
+    Every source counts the same. The share never rises with max_missed, so bisection finds it
     among the values at which what is kept changes.
     """
     weights = source_weights([curve.source for curve in curves])

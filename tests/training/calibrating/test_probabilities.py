@@ -35,13 +35,13 @@ def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floa
 
 def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
     fitted, others = calibrate(drawn(2500, 0)), drawn(1000, 1)
-    found, expected = ([predicted(one, sample) for sample in others] for one in (fitted, TRUE))
-    p, truth = (np.concatenate([likely for likely, _ in pairs]) for pairs in (found, expected))
+    fits, truths = ([predicted(one, sample) for sample in others] for one in (fitted, TRUE))
+    p, truth = (np.concatenate([likely for likely, _ in pairs]) for pairs in (fits, truths))
     y = np.concatenate([sample.relevant for sample in others if sample.relevant is not None])
     assert np.abs(p - truth).mean() < 0.03
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.9 * brier_skill(truth, y)
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(fits, truths, strict=True)
     assert np.mean([abs(one - other) for (_, one), (_, other) in pairs]) < 0.06
 
 
@@ -61,7 +61,7 @@ def test_the_second_readout_is_a_ridge_logistic_regression() -> None:
 
 def test_every_source_counts_the_same() -> None:
     few = drawn(150, 4)
-    many = [dataclasses.replace(own, gold=~own.gold) for own in drawn(300, 5, "b")]
+    many = [dataclasses.replace(one, gold=~one.gold) for one in drawn(300, 5, "b")]
     once, thrice = fit_evidence([*few, *many]), fit_evidence([*few, *many * 3])
     assert once[0] == pytest.approx(thrice[0], abs=5e-3)
     assert np.abs(fit_evidence(few)[0] - once[0]).max() > 0.05

@@ -79,7 +79,7 @@ def test_sources_without_outcomes_are_not_judged_and_what_is_not_defined_is_none
 def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high: float) -> None:
     rng = np.random.default_rng(1)
     one, other = (
-        [dataclasses.replace(own, answerable=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
+        [dataclasses.replace(one, answerable=bool(rng.random() < 0.5)) for one in drawn(800, seed)]
         for seed in (7, 8)
     )
     predict, _ = fit_without("b", with_twins(other, longer_by), SHAPE)
