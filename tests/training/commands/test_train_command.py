@@ -186,13 +186,6 @@ def test_what_cannot_be_fitted_is_one_line(
     assert not (tmp_path / "out" / DESCRIPTION_FILE).exists()
 
 
-@pytest.mark.parametrize(
-    "options", [["--depth", 0], ["--folds", 1], ["--limit", 0], ["--seed", -1], ["--signal", "x"]]
-)
-def test_unusable_arguments_are_refused(data: Path, tmp_path: Path, options: list[object]) -> None:
-    assert train(data, *options, output=tmp_path / "out").exit_code == 2
-
-
 def test_data_without_gold_is_refused(data: Path, tmp_path: Path) -> None:
     for name in FILES:
         plain = [replace(one, labels=(False,) * 5) for one in planted_examples()]
