@@ -125,7 +125,7 @@ def test_record_and_page_say_what_was_judged_and_for_which_reading(
     assert (record(tmp_path)["reading"], record(tmp_path)["judged_over"]) == (reading, over)
     assert HeadWeights.load(tmp_path).reading == reading
     page = (tmp_path / PAGE_FILE).read_text()
-    assert f"nDCG@10 is over {over}." in page and f"<dd>{reading}</dd>" in page
+    assert f"{over} count as relevant." in page and f"<dd>{reading}</dd>" in page
     facts = provenance(tmp_path)
     assert (facts["answers"], facts["answer_tokens"], facts["masks"]) == ("generated", 4, 6)
 
