@@ -205,13 +205,10 @@ def test_a_model_whose_layers_are_not_known_is_refused_in_one_line(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("package", ["scipy", "matplotlib"])
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
-    data: Path, tmp_path: Path, package: str
+    data: Path, tmp_path: Path
 ) -> None:
-    code = (
-        f"import sys; sys.modules['{package}'] = None; from at2_rag.cli.group import main; main()"
-    )
+    code = "import sys; sys.modules['scipy'] = None; from at2_rag.cli.group import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments(data, output=tmp_path / "out")],
         capture_output=True,
@@ -219,7 +216,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
         cwd=ROOT,
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert package in done.stderr and done.stderr.count("pip install") == 1
+    assert "scipy" in done.stderr and done.stderr.count("pip install") == 1
     assert done.stderr.endswith('run: pip install "at2-rag[train]"\n')
     assert not (tmp_path / "out").exists()
 
