@@ -22,7 +22,7 @@ def training_page(record: Mapping[str, Any]) -> str:
         facts=_facts(record),
         chosen=next(row for row in candidates if row["chosen"]),
         sources=list(candidates[0]["by_source"]),
-        with_objective="objective" in candidates[0],
+        with_objective=record["settings"]["signal"] != "evidence",
         curves=_curves(record["learning_curve"]),
         maps=_maps(record["head_importance"]),
     )

@@ -111,25 +111,6 @@ def test_removal_is_the_prompt_without_the_chunk(options: dict[str, Any]) -> Non
         assert row == pytest.approx((p / (1 - p)).log().numpy(), abs=1e-4)
 
 
-def test_only_shared_reading_runs_a_beginning_once() -> None:
-    stock = tiny_model()
-    run: list[int] = []
-    stock.get_input_embeddings().register_forward_pre_hook(
-        lambda _, inputs: run.append(inputs[0].numel())
-    )
-    model = AnswerModel(stock, tiny_tokenizer())
-    masks = np.array([[1, 1, 0], [1, 0, 0]], dtype=bool)
-    run.clear()
-    ablate_by_removal(model, QUERY, CHUNKS, ANSWER, masks, shared=False)
-    in_full = sum(run)
-    run.clear()
-    ablate_by_removal(model, QUERY, CHUNKS, ANSWER, masks)
-    prompts = [model.prompts.joint(QUERY, CHUNKS[:count]) for count in (1, 2)]
-    whole = [len(model.prompts.answer(prompt, ANSWER).input_ids) for prompt in prompts]
-    assert in_full >= sum(whole)
-    assert sum(run) <= sum(whole) - len(prompts[0].prefix_ids) - len(prompts[0].source_ids[0])
-
-
 def test_masking_hides_all_windows_of_a_chunk() -> None:
     """With one short chunk kept, order and positions are those of removal."""
     model = AnswerModel(tiny_model(), tiny_tokenizer())

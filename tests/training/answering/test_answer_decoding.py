@@ -54,13 +54,6 @@ def test_answers_equal_brute_force(family: str) -> None:
     assert len(set(map(tuple, expected))) > 1
 
 
-def test_an_answer_to_one_chunk_is_that_to_its_prompt() -> None:
-    model = answer_model()
-    actual = answers(model, [model.prompts.independent(query, CHUNKS[:1]) for query in QUERIES])
-    joint = [model.prompts.joint(query, CHUNKS[:1]) for query in QUERIES]
-    assert actual == model.generate(joint, max_new_tokens=12)
-
-
 def test_an_answer_ends_where_the_model_ends_it_but_not_at_once() -> None:
     model = answer_model()
     prompt = prompts_of(model)[0]

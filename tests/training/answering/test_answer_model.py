@@ -12,7 +12,7 @@ from torch import Tensor
 
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
+from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -123,25 +123,6 @@ def test_the_questions_own_tokens_equal_brute_force(family: str) -> None:
         assert torch.nn.functional.logsigmoid(row[: last - first].double()).allclose(
             expected, atol=1e-5
         )
-
-
-def test_many_masks_in_many_passes_equal_one_by_one() -> None:
-    model = answer_model()
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), "word " * 30)
-    masks = torch.rand(150, 3, generator=torch.Generator().manual_seed(0)) < 0.5
-    alone = torch.cat([model.read_masked(layout, mask[None]) for mask in masks[::10]])
-    assert model.read_masked(layout, masks)[::10].allclose(alone, atol=1e-4)
-
-
-def test_states_that_are_there_are_used_as_they_are() -> None:
-    model = answer_model()
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
-    masks = torch.tensor([[True, False, True]])
-    states = model.encode(layout.prompt.source_ids)
-    fresh = model.read_masked(layout, masks)
-    assert torch.equal(model.read_masked(layout, masks, states=states), fresh)
-    changed = {ids: ChunkState(state.keys, 2 * state.values) for ids, state in states.items()}
-    assert not torch.allclose(model.read_masked(layout, masks, states=changed), fresh)
 
 
 def test_the_lower_layers_of_a_full_state_are_a_cut_models_state() -> None:

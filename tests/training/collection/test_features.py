@@ -81,15 +81,6 @@ def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Pat
         assert row["log_mass"][1, number] == pytest.approx(mass, rel=HALF, abs=1e-4)
 
 
-def test_workers_change_nothing_but_the_time(tmp_path: Path) -> None:
-    examples = make_examples("ab")
-    alone = Features.of(collect(tmp_path / "1", examples).rows)
-    many = Features.of(collection(tmp_path / "3", examples).collect(workers=3).rows)
-    assert np.array_equal(alone.examples, many.examples)
-    assert np.array_equal(alone.counts, many.counts)
-    assert many.log_ratio == pytest.approx(alone.log_ratio, rel=2 * HALF, abs=1e-4)
-
-
 def test_a_source_without_distractors_is_left_out(tmp_path: Path) -> None:
     alone = Example("0", "solo", "who?", (Chunk("only"),), (True,))
     collected = collect(tmp_path / "some", [alone, *make_examples("a")])

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from at2_rag import HeadWeights
 from at2_rag.training.commands.record import PAGE_FILE
 from at2_rag.training.fitting import samples
-from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.commands.train_runs import (
     CHUNKS,
     FILES,
@@ -185,32 +183,3 @@ def test_answers_that_heed_no_chunk_are_refused(
     monkeypatch.setattr(samples, "LEAST_CONTRIBUTION", 1000.0)
     line = last_line(train(data, *ABLATION, *readings, output=tmp_path / "out"))
     assert "none of the 16 samples has 4 chunks or more" in line and "no ranking to judge" in line
-
-
-@pytest.mark.parametrize("parameter", ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"])
-def test_a_model_of_nan_is_refused_and_leaves_no_shard(
-    data: Path, tmp_path: Path, parameter: str
-) -> None:
-    model = tiny_model()
-    with torch.no_grad():
-        dict(model.named_parameters())[parameter].fill_(torch.nan)
-    model.save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    for name in FILES:
-        (tmp_path / name).symlink_to(data / name)
-    done = train(tmp_path, *ABLATION, "--answers", "reference", output=tmp_path / "out")
-    assert "NaN or infinity; load it in float32 or bfloat16" in last_line(done)
-    assert not list((tmp_path / "out").rglob("shard-*"))
-
-
-def test_what_another_model_collected_is_refused(
-    data: Path, readings: tuple[str, Path], tmp_path: Path
-) -> None:
-    trained(data, *ABLATION, *readings, output=tmp_path / "out")
-    before = bytes_of(readings[1])
-    tiny_model(seed=1).save_pretrained(tmp_path / "other")
-    tiny_tokenizer().save_pretrained(tmp_path / "other")
-    options = (*ABLATION, *readings, "--model", tmp_path / "other")
-    line = last_line(train(data, *options, output=tmp_path / "model"))
-    assert "(fingerprint: '" in line and "use another folder, or remove this one" in line
-    assert bytes_of(readings[1]) == before

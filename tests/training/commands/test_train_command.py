@@ -186,13 +186,6 @@ def test_what_cannot_be_fitted_is_one_line(
     assert not (tmp_path / "out" / DESCRIPTION_FILE).exists()
 
 
-@pytest.mark.parametrize(
-    "options", [["--depth", 0], ["--folds", 1], ["--limit", 0], ["--seed", -1], ["--signal", "x"]]
-)
-def test_unusable_arguments_are_refused(data: Path, tmp_path: Path, options: list[object]) -> None:
-    assert train(data, *options, output=tmp_path / "out").exit_code == 2
-
-
 def test_data_without_gold_is_refused(data: Path, tmp_path: Path) -> None:
     for name in FILES:
         plain = [replace(one, labels=(False,) * 5) for one in planted_examples()]
@@ -212,13 +205,10 @@ def test_a_model_whose_layers_are_not_known_is_refused_in_one_line(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("package", ["scipy", "matplotlib"])
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
-    data: Path, tmp_path: Path, package: str
+    data: Path, tmp_path: Path
 ) -> None:
-    code = (
-        f"import sys; sys.modules['{package}'] = None; from at2_rag.cli.group import main; main()"
-    )
+    code = "import sys; sys.modules['scipy'] = None; from at2_rag.cli.group import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments(data, output=tmp_path / "out")],
         capture_output=True,
@@ -226,7 +216,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
         cwd=ROOT,
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert package in done.stderr and done.stderr.count("pip install") == 1
+    assert "scipy" in done.stderr and done.stderr.count("pip install") == 1
     assert done.stderr.endswith('run: pip install "at2-rag[train]"\n')
     assert not (tmp_path / "out").exists()
 

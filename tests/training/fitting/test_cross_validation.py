@@ -14,7 +14,6 @@ from scipy.stats import pearsonr
 
 from at2_rag.errors import InputError
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.training.collection.features import Features
 from at2_rag.training.fitting.cross_validation import (
     Candidate,
     CrossValidation,
@@ -24,7 +23,7 @@ from at2_rag.training.fitting.cross_validation import (
 )
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.samples import Samples, source_weights
+from at2_rag.training.fitting.samples import source_weights
 from tests.training.fitting.small_samples import labelled_samples, planted_samples
 
 APART = Candidate(FeatureSpec("log_ratio", ("apart",)), 1, 1e-2, "evidence")
@@ -128,28 +127,6 @@ def test_a_folds_scores_do_not_see_its_labels() -> None:
     after = CrossValidation(dataclasses.replace(samples, labels=labels), fold_of).scores(BOTH)
     assert np.array_equal(before[held_out], after[held_out])
     assert not np.isclose(before[~held_out], after[~held_out]).any()
-
-
-def test_a_planted_leak_helps_in_the_sample_and_not_out_of_fold() -> None:
-    """A feature a sample that marks its gold chunk, and is nothing for all other samples."""
-    labels = np.tile([True, False, False, False, False], 40)
-    leak = np.zeros((200, 1, 1, 40), dtype=np.float16)
-    leak[np.arange(200), 0, 0, np.repeat(np.arange(40), 5)] = labels
-    noise = np.random.default_rng(0).normal(size=(200, 1, 1, 3)).astype(np.float16)
-    values = np.concatenate([noise, leak], axis=3).repeat(2, axis=1)
-    features = Features(np.arange(40), np.full(40, 5), values, values)
-    samples = Samples(features, ("a",) * 40, tuple(range(40)), {}, labels)
-    weights = source_weights(samples.sources)
-    matrix = features.matrix(APART.spec, 1)
-    inside = (
-        matrix
-        @ fit_listwise(ListwiseData(matrix, labels, features.counts, weights), ridge=1e-4).weight
-    )
-    assert ndcg_at_10(inside, labels, features.counts).min() == 1.0
-    chance = float(np.mean(1 / np.log2(np.arange(2, 7))))
-    weak = dataclasses.replace(APART, ridge=1e-4)
-    result = CrossValidation(samples, np.arange(40) % 5).judge(weak)
-    assert result.ndcg == pytest.approx(chance, abs=0.12)
 
 
 def test_figures_are_macro_means_of_fits_without_the_fold() -> None:

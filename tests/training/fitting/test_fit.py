@@ -135,26 +135,6 @@ def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float)
     assert np.isfinite(fit.bias)
 
 
-def test_a_sample_of_weight_three_counts_as_three_samples() -> None:
-    data = make_data(50, 4, planted=np.ones(4))
-    factors = np.where(np.arange(50) % 5 == 0, 3, 1)
-    heavy = ListwiseData(data.features, data.labels, data.counts, factors.astype(np.float64))
-    rows_of = np.split(np.arange(len(data.labels)), np.cumsum(data.counts)[:-1])
-    repeated = [rows for rows, factor in zip(rows_of, factors, strict=True) for _ in range(factor)]
-    chosen = np.concatenate(repeated)
-    thrice = ListwiseData(
-        data.features[chosen],
-        data.labels[chosen],
-        np.array([len(rows) for rows in repeated]),
-        np.ones(len(repeated)),
-    )
-    one, other = penalised_loss(heavy, 0.0), penalised_loss(thrice, 0.0)
-    assert fit_listwise(heavy, ridge=0.0).loss == pytest.approx(
-        fit_listwise(thrice, ridge=0.0).loss, abs=1e-5
-    )
-    assert one(np.zeros(4)) == pytest.approx(other(np.zeros(4)))
-
-
 def test_scores_far_apart_do_not_overflow() -> None:
     data = make_data(60, 5, planted=np.ones(5))
     huge = ListwiseData(data.features * 1e4, data.labels, data.counts, data.weights)

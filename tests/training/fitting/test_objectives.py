@@ -69,16 +69,6 @@ def test_what_is_relevant_is_found_out_of_fold(objective: Objective) -> None:
     assert judge(blind, design(objective)).ndcg < 0.8
 
 
-def test_a_design_without_the_telling_feature_is_worse() -> None:
-    samples = planted_samples()
-    stored = samples.features.log_mass
-    stored[:, [0, 1]] = stored[:, [1, 0]]  # now in the pass "apart"
-    whole = judge(samples, design("drops"))
-    shallow = judge(samples, design("drops", depth=1))
-    blind = judge(samples, design("drops", spec=FeatureSpec("log_mass", ("together",))))
-    assert whole.ndcg > 0.95 > 0.8 > max(shallow.ndcg, blind.ndcg)
-
-
 def test_objectives_need_what_they_are_fitted_to() -> None:
     unlabelled = planted_samples(20, labels=False)
     for objective in ("evidence", "mixed"):
