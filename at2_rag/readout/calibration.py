@@ -27,7 +27,7 @@ from at2_rag.errors import HeadWeightsError
 
 Outcome: TypeAlias = Literal["evidence", "removal"]
 """What it is for a chunk to matter: to be labelled as evidence, or that the right answer is less
-likely without it, see `training.removal_drops`."""
+likely without it, see `training.collection.drops`."""
 
 CHUNK_TERMS = ("score", "log_share", "best_evidence")
 """What decides a chunk's probability, besides a constant."""
