@@ -19,7 +19,8 @@ from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import named_or_folder, resolve_head_weights
 from at2_rag.training.calibrating.calibrator import (
     CalibrationStudy,

@@ -20,7 +20,8 @@ from at2_rag.files import check_writable, remove_leftovers, without_folder, writ
 from at2_rag.progress import StepProgress
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.reading.scoring_model import layers_and_heads
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, TargetRule
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import TargetRule
 from at2_rag.report.training_page import training_page
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from at2_rag import HeadWeights
 from at2_rag.cli.group import main
 from at2_rag.reading.features import Reading
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE
+from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.training.commands.record import PAGE_FILE
 from at2_rag.training.fitting.trainer import RIDGES
 from tests.tiny_models import tiny_tokenizer, vision_model

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag import AT2Pruner
 from at2_rag.cli.group import main
-from at2_rag.readout.head_weights import DESCRIPTION_FILE
+from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.commands.record import PAGE_FILE, RECORD_FILE
 
