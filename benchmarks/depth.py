@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -25,28 +25,29 @@ from timing import Case, Spread, TimedRun, core_share, ratios, seconds_of, time_
 from at2_rag.data.examples import Example, draw_per_source, read_files
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import FeatureSpec, Pass, Quantity
-from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.report.plots import Series, interval_plot
 from at2_rag.states.store import ChunkCache
-from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import AblationPlan
-from at2_rag.training.collection.gathered_ablations import GatheredAblations, gather_ablations
-from at2_rag.training.collection.store import reading_depth
-from at2_rag.training.fitting.ablation_validation import (
-    AblationCandidate,
-    AblationResult,
-    Objective,
-    cross_validate_ablations,
+from at2_rag.training.collection.collection import reading_depth
+from at2_rag.training.collection.features import Features
+from at2_rag.training.fitting.cross_validation import (
+    Candidate,
+    CandidateResult,
+    CrossValidation,
+    assign_folds,
 )
-from at2_rag.training.fitting.dev_figures import (
+from at2_rag.training.fitting.dev import (
     DEV_FOLDER,
     DevFigures,
-    DevSet,
     choose_dev,
-    collect_dev,
     count_shared,
+    dev_collection,
+    judge_on_dev,
 )
-from at2_rag.training.fitting.validation import RIDGES, feature_matrix
+from at2_rag.training.fitting.objectives import Objective
+from at2_rag.training.fitting.samples import Samples
+from at2_rag.training.fitting.trainer import RIDGES, fit_weights
+from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
 from at2_rag_evals.provenance import file_record
 
@@ -88,6 +89,19 @@ class Quality:
     less_best: Estimate
     by_source: Mapping[str, float]
     dev: DevFigures | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevSet:
+    """Dev examples, and their features."""
+
+    examples: Sequence[Example]
+    features: Features
+
+    def judge(self, samples: Samples, design: Candidate, *, heads: int) -> DevFigures:
+        """Fit a design on all samples, and rank the dev examples."""
+        weights = fit_weights(samples, design, heads=heads)
+        return judge_on_dev(weights, self.examples, self.features)
 
 
 @click.command("depth", context_settings={"show_default": True})
@@ -134,11 +148,12 @@ def main(
     report = shared.report("depth", "Quality and time by depth", model, **settings)
     plan = AblationPlan(masks, answer_tokens)
     torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
-    gathered, dev_set = gather(
+    samples, dev_set = gather(
         model, train, dev, collected, depth=max(depths), limit=limit, plan=plan, folds=folds
     )
     torch.set_num_threads(shared.subject.threads)
-    rows = compare(model, gathered, designs, dev_set)
+    heads = model.model.config.num_attention_heads
+    rows = compare(samples, designs, dev_set, folds=folds, heads=heads)
     runs, sizes = time_designs(model, shared.prompts(model, ITEMS).prompts, designs)
     if shared.output is not None:
         report.plots[PLOT] = depth_plot(rows)
@@ -166,7 +181,7 @@ def gather(
     limit: int | None,
     plan: AblationPlan,
     folds: int,
-) -> tuple[GatheredAblations, DevSet | None]:
+) -> tuple[Samples, DevSet | None]:
     """Collect features and ablations as `at2-rag train --signal both` does; all designs share them.
 
     Args:
@@ -184,50 +199,43 @@ def gather(
         examples = draw_per_source(examples, limit, seed=SEED)
     layers = model.model.config.num_hidden_layers
     depth = reading_depth(depth, (folder, folder / DEV_FOLDER), layers=layers)
-    scoring_model = ScoringModel(model.model, model.tokenizer, depth=depth)
+    training = TrainingPlan(signal="both", folds=folds, seed=SEED, ablations=plan)
+    data = TrainingData(model, examples, folder, training, depth=depth)
     workers = os.cpu_count() or 1
-    gathered = gather_ablations(
-        scoring_model,
-        AnswerModel(model.model, model.tokenizer),
-        examples,
-        folder,
-        fingerprint=model.fingerprint,
-        signal="both",
-        plan=plan,
-        folds=folds,
-        seed=SEED,
-        workers=workers,
-        progress=_show_progress("reading"),
-    )
+    samples = data.gather(workers=workers, progress=_show_progress("reading"))
     if not dev:
-        return gathered, None
-    chosen, left_out = choose_dev(scoring_model, _examples(dev), reading="independent")
+        return samples, None
+    chosen, _ = choose_dev(data.model, _examples(dev), reading="independent")
     count_shared(chosen, examples)  # warns
     show = _show_progress("reading")
-    dev_set = collect_dev(
-        scoring_model,
+    collection = dev_collection(
+        data.model,
         chosen,
         folder / DEV_FOLDER,
-        left_out=left_out,
         reading="independent",
         fingerprint=model.fingerprint,
-        workers=workers,
-        progress=lambda done, total: show("dev", done, total),
     )
-    return gathered, dev_set
+    collected = collection.collect(
+        workers=workers, progress=lambda done, total: show("dev", done, total)
+    )
+    return samples, DevSet(chosen, Features.of(collected.rows))
 
 
 def compare(
-    model: LoadedModel,
-    gathered: GatheredAblations,
+    samples: Samples,
     designs: Sequence[Design],
     dev: DevSet | None,
+    *,
+    folds: int,
+    heads: int,
 ) -> list[Quality]:
     """Cross-validate designs, compare them with the best, and judge each on dev."""
-    results = [_best_ridge(gathered, design) for design in designs]
+    fold_of = assign_folds(samples.groups, folds, np.random.default_rng(SEED))
+    validation = CrossValidation(samples, fold_of)
+    results = [_best_ridge(validation, design) for design in designs]
     quality = np.stack([result.quality for result in results], axis=1)  # [examples, designs]
     judged = ~np.isnan(quality[:, 0])
-    sources, groups = np.array(gathered.samples.sources), np.array(gathered.groups)
+    sources, groups = np.array(samples.sources), np.array(samples.groups)
     rng = np.random.default_rng(SEED)
     sample = macro_sample(
         [
@@ -242,7 +250,7 @@ def compare(
             sample.estimate(index),
             sample.estimate(index, minus=best),
             result.by_source,
-            None if dev is None else _judge(model, gathered, result.candidate, dev),
+            None if dev is None else dev.judge(samples, result.candidate, heads=heads),
         )
         for index, (design, result) in enumerate(zip(designs, results, strict=True))
     ]
@@ -316,26 +324,10 @@ def _examples(files: Sequence[Path]) -> list[Example]:
     return [example for file in read_files(list(map(str, files))) for example in file]
 
 
-def _best_ridge(gathered: GatheredAblations, design: Design) -> AblationResult:
+def _best_ridge(validation: CrossValidation, design: Design) -> CandidateResult:
     spec = FeatureSpec(QUANTITY, design.passes)
-    candidates = [AblationCandidate(spec, design.depth, ridge, OBJECTIVE) for ridge in RIDGES]
-    results = cross_validate_ablations(
-        gathered.samples, gathered.fold_of, candidates, gathered.weights
-    )
-    return max(results, key=lambda result: result.ndcg)
-
-
-def _judge(
-    model: LoadedModel, gathered: GatheredAblations, candidate: AblationCandidate, dev: DevSet
-) -> DevFigures:
-    """Fit a candidate on all examples and rank those of dev."""
-    samples = gathered.samples
-    matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)
-    everything = np.ones(len(samples.sources), dtype=bool)
-    fit = samples.fit(matrix, candidate, everything, gathered.weights)
-    zeros = zero_weights(model, candidate.spec.passes, candidate.depth)
-    weight = fit.weight.reshape(zeros.weight.shape).astype(np.float32)
-    return dev.judge(replace(zeros, weight=weight, bias=fit.bias))
+    candidates = [Candidate(spec, design.depth, ridge, OBJECTIVE) for ridge in RIDGES]
+    return max(map(validation.judge, candidates), key=lambda result: result.ndcg)
 
 
 def _interval(estimate: Estimate) -> str:
