@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,15 @@ def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     assert full["kept"] == 10 and 1 <= cold["kept"] < 10
 
 
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """Leaves what is loaded already out of garbage collection, which takes most of the time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen_heap")
 def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "measure", memory.measure_here)  # no fresh process a case
     options = ["--chunks", "10", "--chunks", "150", "--ablations"]
