@@ -23,7 +23,7 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     default="evidence",
     show_default=True,
     help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
-    "likelihood of the question and of the model's own answer (needs no labels; independent "
+    "likelihood of the question and of the model's answer (needs no labels; independent "
     "reading), or both.",
 )
 @click.option(
@@ -92,7 +92,7 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     type=click.Choice(["generated", "reference"]),
     default="generated",
     show_default=True,
-    help="Whose answers are ablated: the model's own, or each example's first reference answer.",
+    help="Whose answers are ablated: the model's, or each example's first reference answer.",
 )
 @click.option(
     "--answer-tokens",
@@ -124,8 +124,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
         remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
         raise CommandError(f"fitting head weights is not possible: {error}{remedy}") from error
     for name in _ABLATION_OPTIONS:
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and options["signal"] == "evidence":
+        passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if passed and options["signal"] == "evidence":
             raise CommandError(
                 f"--{name.replace('_', '-')} {options[name]} with --signal evidence, which ablates "
                 "nothing; leave it out, or pass --signal ablation or both"

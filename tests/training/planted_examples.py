@@ -43,11 +43,11 @@ def planted_examples(
                     query=f"who wrote of the {rng.choice(_WORDS)}?",
                     chunks=tuple(
                         Chunk(f"Austen {text(rng, 16)}")
-                        if place == gold
+                        if index == gold
                         else Chunk(text(rng, rng.randint(2, 5)))
-                        for place in range(chunks)
+                        for index in range(chunks)
                     ),
-                    labels=tuple(place == gold for place in range(chunks)),
+                    labels=tuple(index == gold for index in range(chunks)),
                     answers=("Austen",),
                 )
             )

@@ -1,14 +1,14 @@
 """Ablations: how likely an answer still is when some of the chunks are left out.
 
 A mask says which chunks of an item are kept. The same masks can be read in two ways, see
-`answer_model`: `ablate_by_removal`, the truth that pruning meets, and `ablate_by_masking`, over
-chunk states computed once.
+`answer_model`: `ablate_by_removal` reads what a generator would after pruning, `ablate_by_masking`
+reads over chunk states computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ PRUNED_KEEP = (0.1, 0.3)
 """Range of the others' keep rates: what pruning leaves."""
 
 CONTRIBUTION_PENALTY = 1.0
-"""Ridge penalty in masks: with few masks, chunks are told apart less than they seem to be."""
+"""Ridge penalty in masks: with few masks, chunks differ less than they seem to."""
 
 _MOST_DRAWS = 200  # for each mask wanted
 
@@ -69,13 +69,6 @@ class Ablations:
             torch.from_numpy(self.token_logits)
         ).numpy() / len(self.token_logits.T)
         return values
-
-    def of_tokens(self, start: int, end: int) -> Ablations:
-        """Return the same for a part of the answer, the tokens `start` to `end` (exclusive)."""
-        if not 0 <= start < end <= self.token_logits.shape[1]:
-            tokens = self.token_logits.shape[1]
-            raise InputError(f"tokens {start} to {end} of an answer of {tokens}; pass 0 <= a < b")
-        return replace(self, token_logits=self.token_logits[:, start:end])
 
 
 def draw_masks(
@@ -142,11 +135,11 @@ def drops(ablations: Ablations) -> Nats:
     Raises:
         InputError: If they aren't.
     """
-    sources = ablations.masks.shape[1]
-    if not np.array_equal(ablations.masks[: sources + 1], leave_one_out(sources)):
+    chunks = ablations.masks.shape[1]
+    if not np.array_equal(ablations.masks[: chunks + 1], leave_one_out(chunks)):
         raise InputError("the ablations don't begin with leave_one_out's masks; put them first")
     means = ablations.mean_log_probabilities
-    difference: Nats = means[0] - means[1 : sources + 1]
+    difference: Nats = means[0] - means[1 : chunks + 1]
     return difference
 
 
@@ -155,9 +148,9 @@ def contributions(
 ) -> Nats:
     """Return what each chunk adds to the log-likelihood of a text, [S], in nats.
 
-    The coefficients of a ridge regression of log p(text | kept chunks) on the masks. Of the
-    question's own text they tell which chunk the question fits (D. Sachan et al., "Improving
-    Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), of an answer's text which
+    The coefficients of a ridge regression of log p(text | kept chunks) on the masks. For the
+    question's text they say which chunk the question fits (D. Sachan et al., "Improving
+    Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), for an answer's text which
     one it rests on.
 
     Args:
@@ -165,11 +158,11 @@ def contributions(
         token_logits: [M, T] float32, logit-probability of each of the text's tokens.
         penalty: Ridge penalty, in masks; above 0.
     """
-    told = log_probability(torch.from_numpy(token_logits)).numpy()
+    log_p = log_probability(torch.from_numpy(token_logits)).numpy()
     kept = masks - masks.mean(0)
     gram = kept.T @ kept + penalty * np.eye(kept.shape[1])
-    found: Nats = np.linalg.solve(gram, kept.T @ (told - told.mean()))
-    return found
+    coefficients: Nats = np.linalg.solve(gram, kept.T @ (log_p - log_p.mean()))
+    return coefficients
 
 
 def ablate_by_masking(
@@ -203,7 +196,7 @@ def read_states(
     states: Mapping[tuple[int, ...], ChunkState] | None = None,
     question: bool = False,
 ) -> Ablations:
-    """Do as `ablate_by_masking` with a prompt that is laid out and states that may be there.
+    """Do as `ablate_by_masking`, with a prompt that is laid out and states that may be known.
 
     Args:
         model: The model that answers.
@@ -211,7 +204,7 @@ def read_states(
         answer: The answer.
         masks: [M, S] bool over the prompt's chunks.
         states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
-        question: Read the likelihood of the question's own tokens too.
+        question: Read the likelihood of the question's tokens too.
     """
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)
@@ -274,7 +267,8 @@ def read_choices(
     Returns:
         The logit-probability of each token of the answer, [M, A].
     """
-    layouts = [model.prompts.answer(model.prompts.joint(query, own), answer) for own in choices]
+    prompts = [model.prompts.joint(query, chunks) for chunks in choices]
+    layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]
     read = read_shared(model, layouts, workers=workers) if shared else model.read(layouts)
     return _finite(torch.stack(read))
 
@@ -288,7 +282,7 @@ def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:
 
 
 def _ablations(masks: Bools, logits: Tensor, *, answer: int) -> Ablations:
-    """Take the logit-probabilities [M, Q + A] of question and answer apart."""
+    """Split the logit-probabilities [M, Q + A] into those of question and answer."""
     values = _finite(logits)
     question = values.shape[1] - answer
     return Ablations(masks, values[:, question:], values[:, :question] if question else None)

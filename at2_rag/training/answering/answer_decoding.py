@@ -1,8 +1,8 @@
 """Greedy answers over chunk states: nothing but the question and the answer itself is run.
 
-The model's own answer to a question whose chunks were read independently. Where their states are
-there anyway, as in collecting ablations, an answer costs about as much as its own tokens; reading
-the joint prompt for it would cost more than all that is made of the answer.
+The model's answer to a question whose chunks were read independently. Where chunk states exist
+anyway, as in collecting ablations, an answer costs little more than its tokens; reading the joint
+prompt for it would cost more than everything done with the answer.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def answer_over_states(
         prompts: Independent prompts.
         states: What `AnswerModel.encode` returned for all their sources.
         max_new_tokens: Most tokens of an answer; the fewest are `LEAST_TOKENS`, or that if less.
-        workers: Threads that each answer batches of their own; None for the caller's alone. The
-            batches, and so the answers, don't depend on their number.
+        workers: Threads that each answer batches; None for the caller's alone. The batches, and
+            so the answers, don't depend on their number.
 
     Raises:
         PromptTooLongError: If a question and its answer may exceed the model's window, beside the
@@ -60,9 +60,9 @@ def answer_over_states(
 
     def answer(batch: Sequence[PromptLayout]) -> list[str]:
         tokens = [list[int]() for _ in batch]
-        for place, token in _greedy(model, batch, states, max_new_tokens):
-            tokens[place].append(token)
-        return [model.decode(own) for own in tokens]
+        for index, token in _greedy(model, batch, states, max_new_tokens):
+            tokens[index].append(token)
+        return [model.decode(answer_ids) for answer_ids in tokens]
 
     answered = workers.map(answer, batches) if workers else map(answer, batches)
     return [text for texts in answered for text in texts]
@@ -81,7 +81,7 @@ def _greedy(
     states: Mapping[tuple[int, ...], ChunkState],
     max_new_tokens: int,
 ) -> Iterator[tuple[int, int]]:
-    """Yield (place of the prompt, next token of its answer) until all answers have ended."""
+    """Yield (index of the prompt, next token of its answer) until all answers have ended."""
     rows = [[*prompt.question_ids, *model.prompts.bridge_ids] for prompt in prompts]
     ends = [question_end(model, prompt) for prompt in prompts]
     pasts = [
@@ -97,15 +97,15 @@ def _greedy(
     end_ids = model.end_ids
     no_end = torch.tensor(sorted(end_ids), dtype=torch.int64)  # may be empty
     for step in range(max_new_tokens):
-        lengths = [len(rows[place]) for place in going]
-        reading.begin(going, [filled[place] for place in going], lengths)
+        lengths = [len(rows[index]) for index in going]
+        reading.begin(going, [filled[index] for index in going], lengths)
         positions = [
-            torch.arange(ends[place] - length, ends[place])
-            for place, length in zip(going, lengths, strict=True)
+            torch.arange(ends[index] - length, ends[index])
+            for index, length in zip(going, lengths, strict=True)
         ]
         last = torch.tensor(lengths).cumsum(0) - 1
         logits = model.run_packed(
-            torch.tensor([token for place in going for token in rows[place]]),
+            torch.tensor([token for index in going for token in rows[index]]),
             torch.cat(positions),
             reading,
             rows=last,
@@ -114,14 +114,14 @@ def _greedy(
             logits = logits.index_fill(1, no_end.to(logits.device), -torch.inf)
         chosen = logits.argmax(-1).tolist()
         still = []
-        for place, length, token in zip(going, lengths, chosen, strict=True):
-            filled[place] += length
+        for index, length, token in zip(going, lengths, chosen, strict=True):
+            filled[index] += length
             if token in end_ids:
                 continue
-            yield place, token
-            rows[place] = [token]
-            ends[place] += 1
-            still.append(place)
+            yield index, token
+            rows[index] = [token]
+            ends[index] += 1
+            still.append(index)
         going = still
         if not going:
             return

@@ -1,4 +1,4 @@
-"""The whole model with its LM head: answers questions, and tells how likely an answer is.
+"""The whole model with its LM head: answers questions, and says how likely an answer is.
 
 What an ablation does to an answer is measured here in two ways. *Removal*: the prompt is laid out
 again without the chunk and read in full, which is what a generator meets after pruning. *Masked
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import AnswerLayout, PromptLayout
@@ -25,6 +24,7 @@ from at2_rag.reading.attention import READING_KEYWORD, AttentionCall, AttentionR
 from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import ScoringModel, shared_view
 from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
+from at2_rag.training.answering.packed_decoding import attend_over
 
 BATCH_TOKENS = 4096
 """Most tokens (padding included) of one forward pass; a longer prompt has a pass of its own."""
@@ -34,7 +34,7 @@ LOGIT_ROWS = 1024
 
 
 class AnswerModel:
-    """A causal language model that answers, with its ablations.
+    """A causal language model that answers, and reads answers under ablations.
 
     The caller's model is not changed. Thread-safe for models whose position embedding doesn't
     follow the prompt's length (longrope's does).
@@ -67,8 +67,8 @@ class AnswerModel:
         Args:
             prompts: Joint prompts.
             max_new_tokens: Most tokens of an answer.
-            workers: Threads that each answer batches of their own; None for the caller's alone.
-                The batches, and so the answers, don't depend on their number.
+            workers: Threads that each answer batches; None for the caller's alone. The batches,
+                and so the answers, don't depend on their number.
 
         Raises:
             PromptTooLongError: If a prompt and its answer may exceed the model's window.
@@ -147,7 +147,7 @@ class AnswerModel:
         return [result for result in results if result is not None]
 
     def encode(self, sources: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], ChunkState]:
-        """Return the state of each of the given sources, all layers, values of the last included.
+        """Return the state of each source, all layers, values of the last included.
 
         Args:
             sources: Token ids of different sources, none empty.
@@ -178,7 +178,7 @@ class AnswerModel:
             layout: An independent prompt with an answer.
             masks: [M, S] bool over the prompt's sources, True for those that are seen.
             states: What `encode` returned for the prompt's sources; None to encode them here.
-            question: Tell about the query's own Q tokens too, before the answer's.
+            question: Read the query's Q tokens too, before the answer's.
 
         Returns:
             The logit-probability of every token under every mask, [M, A] or [M, Q + A] float32.
@@ -196,13 +196,15 @@ class AnswerModel:
         seen = torch.cat([past, masks.to(model.device).repeat_interleave(lengths, dim=1)], dim=1)
         start = prefix.tokens + max(map(len, sources), default=0)
         total = len(layout.query_ids)
-        told = list(range(total - len(layout.answer_ids), total))
+        positions = list(range(total - len(layout.answer_ids), total))
         if question:
-            told = [*range(*layout.prompt.target), *told]
-        step = max(1, min(BATCH_TOKENS // total, LOGIT_ROWS // len(told)))
+            positions = [*range(*layout.prompt.target), *positions]
+        step = max(1, min(BATCH_TOKENS // total, LOGIT_ROWS // len(positions)))
         return torch.cat(
             [
-                self._run_masked(layout.query_ids, start, told, _MaskedReading(keys, values, rows))
+                self._run_masked(
+                    layout.query_ids, start, positions, _MaskedReading(keys, values, rows)
+                )
                 for rows in torch.split(seen, step)
             ]
         )
@@ -219,7 +221,7 @@ class AnswerModel:
         Args:
             prompt: An independent prompt.
             states: What `encode` returned for its sources.
-            room: Places left free (undefined) at the end, for tokens that are still to be read.
+            room: Columns left free (undefined) at the end, for tokens that are still to be read.
         """
         ordered = [self._prefix_state(), *(states[ids] for ids in prompt.source_ids)]
         first = ordered[0].keys
@@ -229,10 +231,11 @@ class AnswerModel:
         return keys, values
 
     def empty_past(self, room: int) -> tuple[Tensor, Tensor]:
-        """Return places (undefined) for keys and values of so many tokens, each [L, Hkv, W, D]."""
-        like = self._prefix_state()
+        """Return room (undefined) for keys and values of so many tokens, each [L, Hkv, W, D]."""
+        prefix = self._prefix_state()
         keys, values = (
-            own.new_empty(*own.shape[:2], room, own.shape[3]) for own in (like.keys, like.values)
+            like.new_empty(*like.shape[:2], room, like.shape[3])
+            for like in (prefix.keys, prefix.values)
         )
         return keys, values
 
@@ -243,9 +246,9 @@ class AnswerModel:
 
         Args:
             input_ids: [N] int64, the texts one after another.
-            position_ids: [N] int64, each token's position in its own text.
+            position_ids: [N] int64, each token's position in its text.
             reading: Serves the attention by itself, to the last layer.
-            rows: [K] int64, places whose next-token logits are wanted.
+            rows: [K] int64, tokens whose next-token logits are wanted.
 
         Returns:
             [K, V] logits in the model's dtype.
@@ -265,18 +268,18 @@ class AnswerModel:
         return logits[0]
 
     def _run_masked(
-        self, ids: Sequence[int], start: int, told: Sequence[int], reading: _MaskedReading
+        self, ids: Sequence[int], start: int, positions: Sequence[int], reading: _MaskedReading
     ) -> Tensor:
-        """Return the logit-probabilities [M, K] of the tokens at the places `told`."""
+        """Return the logit-probabilities [M, K] of the tokens at K positions of `ids`."""
         copies, length = len(reading.seen), len(ids)
-        tokens, places = torch.tensor(ids), torch.tensor(told)
+        tokens, wanted = torch.tensor(ids), torch.tensor(positions)
         logits = self.run_packed(
             tokens.repeat(copies),
             torch.arange(start, start + length).repeat(copies),
             reading,
-            rows=(torch.arange(copies)[:, None] * length + places - 1).flatten(),
+            rows=(torch.arange(copies)[:, None] * length + wanted - 1).flatten(),
         )
-        targets = tokens[places].repeat(copies).to(logits.device)
+        targets = tokens[wanted].repeat(copies).to(logits.device)
         return token_logit_probabilities(logits, targets).view(copies, -1)
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,9 +287,9 @@ class AnswerModel:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
         pads = torch.tensor([width - len(row) for row in rows], device=device)
-        places = torch.arange(width, device=device)
-        mask = (places >= pads[:, None]).long()
-        return ids, mask, (places - pads[:, None]).clamp(min=0)
+        columns = torch.arange(width, device=device)
+        mask = (columns >= pads[:, None]).long()
+        return ids, mask, (columns - pads[:, None]).clamp(min=0)
 
     def check_window(self, lengths: Iterable[int]) -> None:
         """Check that prompts with their answers, so many tokens long, fit the model's window.
@@ -305,7 +308,7 @@ class AnswerModel:
 class _MaskedReading:
     """Copies of question and answer, packed in one row.
 
-    Each sees the prefix, its own choice of the sources, and itself causally.
+    Each sees the prefix, the sources chosen for it, and itself causally.
 
     Args:
         keys: [L, Hkv, W, D] of prefix and sources.
@@ -316,31 +319,23 @@ class _MaskedReading:
     def __init__(self, keys: Tensor, values: Tensor, seen: Tensor) -> None:
         self.seen = seen
         self._keys, self._values = keys, values
-        self._places = [row.nonzero().flatten() for row in seen]
+        self._columns = [row.nonzero().flatten() for row in seen]
 
     def attend(self, call: AttentionCall) -> Tensor:
-        copies = len(self._places)
-        heads, rows, dim = call.query.shape[1:]
-        key_heads, length = call.key.shape[1], rows // copies
-        shared = heads // key_heads
+        length = call.query.shape[2] // len(self._columns)
         causal = torch.ones(length, length, dtype=torch.bool, device=call.query.device).tril()
-        past_keys, past_values = self._keys[call.layer], self._values[call.layer]
-        read = []
+        outputs = []
         # One by one, each over nothing but what it sees: a batch would pay for hidden states too.
-        for copy, places in enumerate(self._places):
-            own = slice(copy * length, (copy + 1) * length)
+        for copy, columns in enumerate(self._columns):
+            rows = slice(copy * length, (copy + 1) * length)
             keys, values = (
-                torch.cat([past.index_select(1, places), states[0, :, own]], dim=1)[None]
-                for past, states in ((past_keys, call.key), (past_values, call.value))
+                torch.cat([past[call.layer].index_select(1, columns), states[0, :, rows]], dim=1)
+                for past, states in ((self._keys, call.key), (self._values, call.value))
             )
-            mask = torch.cat([causal.new_ones(length, len(places)), causal], dim=1)
-            # Query heads that share a key head become rows of it.
-            query = call.query[0, :, own].reshape(1, key_heads, shared * length, dim)
-            output = scaled_dot_product_attention(
-                query, keys, values, attn_mask=mask.repeat(shared, 1), scale=call.scaling
-            )
-            read.append(output.reshape(heads, length, dim))
-        return torch.cat(read, dim=1).transpose(0, 1)[None]
+            mask = torch.cat([causal.new_ones(length, len(columns)), causal], dim=1)
+            query = call.query[0, :, rows]
+            outputs.append(attend_over(query, keys, values, mask, call.scaling))
+        return torch.cat(outputs, dim=1).transpose(0, 1)[None]
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

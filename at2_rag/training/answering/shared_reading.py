@@ -1,10 +1,10 @@
-"""Reads many prompts with their answers in full, what they begin with alike only once.
+"""Reads many prompts with their answers in full, but each shared beginning only once.
 
 A causal model's states of a prompt's beginning don't depend on what follows. Prompts with chunks
 removed begin alike wherever they keep the same first chunks, so the prompts of an item form a
 tree: a branch is a run of tokens that the same prompts share, and each prompt ends in the part that
 it has alone, answer included. A branch is run once, over the keys and values of those on its way
-from the root, and its own are kept until the last branch below it is done.
+from the root; its keys and values are kept until the last branch below it is done.
 
 Several branches share one forward pass. They are packed one after another, and only the attention
 keeps them apart, as in `chunk_states`.
@@ -19,7 +19,6 @@ from itertools import count, pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
@@ -27,6 +26,7 @@ from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
+from at2_rag.training.answering.packed_decoding import attend_over
 
 PASS_TOKENS = 512
 """Most tokens of one forward pass over branches (one longer branch has a pass of its own)."""
@@ -50,7 +50,7 @@ def read_shared(
     Args:
         model: The model that answers.
         layouts: Joint prompts with answers.
-        workers: Threads, at least 1, that each read prompts of their own.
+        workers: Threads, at least 1, that each read a share of the prompts.
 
     Returns:
         For each the logit-probability of every answer token, [A] float32.
@@ -79,8 +79,8 @@ def read_shared(
     shares = _shares(rows, workers)
     results: dict[int, Tensor] = {}
     with ThreadPoolExecutor(workers) as executor:
-        for share, found in zip(shares, executor.map(read, shares), strict=True):
-            results |= zip((row.index for row in share), found, strict=True)
+        for share, read_rows in zip(shares, executor.map(read, shares), strict=True):
+            results |= zip((row.index for row in share), read_rows, strict=True)
     return [results[index] for index in range(len(layouts))]
 
 
@@ -89,8 +89,8 @@ class _Row:
     """A prompt with its answer.
 
     Attributes:
-        index: Its place among the layouts.
-        ids: Token ids, without the last one, which predicts nothing that is asked for.
+        index: Its index among the layouts.
+        ids: Token ids, without the last one, which predicts nothing that is wanted.
         answer: Token ids of the answer, predicted by the last of `ids`, as many as they are.
     """
 
@@ -103,10 +103,10 @@ class _Row:
         return cls(index, layout.input_ids[:-1], layout.answer_ids)
 
     def common(self, other: _Row) -> int:
-        """Return with how many tokens both begin, without those that predict an answer."""
+        """Return how many tokens both begin with, without those that predict an answer."""
         limit = min(len(row.ids) - len(row.answer) for row in (self, other))
         pairs = zip(self.ids[:limit], other.ids[:limit], strict=True)
-        return next((place for place, (one, two) in enumerate(pairs) if one != two), limit)
+        return next((index for index, (one, two) in enumerate(pairs) if one != two), limit)
 
 
 def _common(rows: Sequence[_Row]) -> list[int]:
@@ -194,8 +194,8 @@ def _read_tree(model: AnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
         while waiting and size + waiting[-1].tokens <= PASS_TOKENS:
             pack.append(waiting.pop())
             size += pack[-1].tokens
-        states, found = _read_pack(model, rows, pack)
-        results |= found
+        states, read = _read_pack(model, rows, pack)
+        results |= read
         below = [
             branch
             for above, state in zip(pack, states, strict=True)
@@ -203,7 +203,7 @@ def _read_tree(model: AnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
             for branch in tree.below(above, (*above.way, state))
         ]
         waiting += below[::-1]
-    return [results[place] for place in range(len(rows))]
+    return [results[index] for index in range(len(rows))]
 
 
 def _read_pack(
@@ -211,28 +211,28 @@ def _read_pack(
 ) -> tuple[list[_State | None], dict[int, Tensor]]:
     """Run one pass; return the states of branches that go on, and what was read of other rows."""
     device = model.scoring_model.device
-    ids = [token for own in pack for token in rows[own.first].ids[own.start : own.end]]
-    positions = [place for own in pack for place in range(own.start, own.end)]
+    ids = [token for branch in pack for token in rows[branch.first].ids[branch.start : branch.end]]
+    positions = [position for branch in pack for position in range(branch.start, branch.end)]
     input_ids, position_ids = (torch.tensor(row, device=device) for row in (ids, positions))
     reading = _BranchReading(pack, model.scoring_model)
-    ends = [own.first for own in pack if own.is_end]
+    ends = [branch.first for branch in pack if branch.is_end]
     if not ends:
         model.scoring_model.run_packed(input_ids, position_ids, reading)
         return reading.states, {}
-    places: list[int] = []
+    predicting: list[int] = []
     stop = 0
-    for own in pack:
-        stop += own.tokens
-        if own.is_end:
-            places += range(stop - len(rows[own.first].answer), stop)
+    for branch in pack:
+        stop += branch.tokens
+        if branch.is_end:
+            predicting += range(stop - len(rows[branch.first].answer), stop)
     logits = model.run_packed(
-        input_ids, position_ids, reading, rows=torch.tensor(places, device=device)
+        input_ids, position_ids, reading, rows=torch.tensor(predicting, device=device)
     )
     answers = [rows[row].answer for row in ends]
     tokens = torch.tensor([token for answer in answers for token in answer], device=device)
     lengths = [len(answer) for answer in answers]
-    found = torch.split(token_logit_probabilities(logits, tokens), lengths)
-    return reading.states, dict(zip(ends, found, strict=True))
+    read = torch.split(token_logit_probabilities(logits, tokens), lengths)
+    return reading.states, dict(zip(ends, read, strict=True))
 
 
 class _BranchReading:
@@ -244,50 +244,43 @@ class _BranchReading:
     """
 
     def __init__(self, pack: Sequence[_Branch], model: ScoringModel) -> None:
-        self.states = [None if own.is_end else _State() for own in pack]
+        self.states = [None if branch.is_end else _State() for branch in pack]
         self._pack = pack
-        self._end = None if any(own.is_end for own in pack) else model.depth - 1
+        self._end = None if any(branch.is_end for branch in pack) else model.depth - 1
         shape = (BLOCK_ROWS, BLOCK_ROWS)
         hidden = torch.full(shape, -torch.inf, dtype=model.dtype, device=model.device)
         self._hidden = hidden.triu(1)
 
     def attend(self, call: AttentionCall) -> Tensor:
-        read: list[Tensor] = []
-        place = 0
-        for own, state in zip(self._pack, self.states, strict=True):
-            rows = slice(place, place + own.tokens)
-            place = rows.stop
+        outputs: list[Tensor] = []
+        start = 0
+        for branch, state in zip(self._pack, self.states, strict=True):
+            rows = slice(start, start + branch.tokens)
+            start = rows.stop
             key, value = call.key[0, :, rows], call.value[0, :, rows]
             if state is not None:  # cloned, so that it doesn't hold on to the whole pack's
                 state.keys.append(key.clone())
                 state.values.append(value.clone())
             if call.layer == self._end:
                 continue
-            if own.way:
-                key = torch.cat([*(above.keys[call.layer] for above in own.way), key], dim=1)
-                value = torch.cat([*(above.values[call.layer] for above in own.way), value], dim=1)
-            read += self._blocks(call.query[0, :, rows], key, value, own.start, call.scaling)
+            if branch.way:
+                key = torch.cat([*(above.keys[call.layer] for above in branch.way), key], dim=1)
+                value = torch.cat(
+                    [*(above.values[call.layer] for above in branch.way), value], dim=1
+                )
+            query = call.query[0, :, rows]
+            outputs += self._blocks(query, key, value, branch.start, call.scaling)
         if call.layer == self._end:
             raise PassComplete
-        return torch.cat(read, dim=1).transpose(0, 1)[None]
+        return torch.cat(outputs, dim=1).transpose(0, 1)[None]
 
     def _blocks(
         self, query: Tensor, key: Tensor, value: Tensor, past: int, scaling: float
     ) -> Iterator[Tensor]:
         """Yield the output of each block of a branch's tokens, [H, rows, D]."""
-        (heads, _, dim), key_heads = query.shape, len(key)
         for start, block in zip(count(0, BLOCK_ROWS), torch.split(query, BLOCK_ROWS, dim=1)):
             rows = block.shape[1]
             seen = past + start + rows
             mask = self._hidden.new_zeros(rows, seen)
             mask[:, seen - rows :] = self._hidden[:rows, :rows]
-            # Query heads that share a key head become rows of it.
-            shared = heads // key_heads
-            output = scaled_dot_product_attention(
-                block.reshape(1, key_heads, shared * rows, dim),
-                key[None, :, :seen],
-                value[None, :, :seen],
-                attn_mask=mask.repeat(shared, 1),
-                scale=scaling,
-            )
-            yield output.reshape(heads, rows, dim)
+            yield attend_over(block, key[:, :seen], value[:, :seen], mask, scaling)

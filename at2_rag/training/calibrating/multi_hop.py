@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
-from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
-from at2_rag.training.fitting.fit import LinearFit, fit_listwise
-from at2_rag.training.fitting.intervals import percentile_interval
-from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.fits import (
+    EVERY,
+    Bools,
+    Floats,
+    Row,
+    fit_link,
+    fit_ranking,
+    out_of_fold,
+)
+from at2_rag.training.calibrating.metrics import percentile_interval
 
 RIDGE = 0.1
 """Ridge penalty on the weights of standardised features."""
@@ -24,13 +27,10 @@ RIDGE = 0.1
 TOP = 3
 """Chunks among which all gold ones are looked for."""
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FollowedCall:
-    """One call, and what the second reading saw.
+class MultiHopSample:
+    """One question's chunks after the second reading, the question beside the best chunk.
 
     Attributes:
         source: The data set it is from.
@@ -38,8 +38,8 @@ class FollowedCall:
         scores: [S], the first scores of all its chunks, at least two.
         gold: [S] bool.
         evidence: The greatest evidence logit of the first reading.
-        features: [S - 1, L x H] float32, of all chunks but the one with the greatest score.
-        place: Its place among all calls.
+        features: [S - 1, L x H] float32, of all chunks but the best, in order.
+        index: Index of its sample among all samples.
     """
 
     source: str
@@ -48,11 +48,11 @@ class FollowedCall:
     gold: Bools
     evidence: float
     features: npt.NDArray[np.float32]
-    place: int = 0
+    index: int = 0
 
     @property
     def best(self) -> int:
-        """The place of the best chunk."""
+        """Index of the chunk with the greatest first score."""
         return int(np.argmax(self.scores))
 
     @property
@@ -62,20 +62,21 @@ class FollowedCall:
         return others
 
     @property
-    def first(self) -> Floats:
-        """The first scores of the others."""
-        return self.scores[self.others]
+    def inputs(self) -> npt.NDArray[np.float32]:
+        """First scores and features of the others, [S - 1, 1 + L x H]."""
+        first = self.scores[self.others].astype(np.float32)
+        return np.hstack([first[:, None], self.features])
 
 
 @dataclass(frozen=True, slots=True)
 class MultiHopFigures:
-    """In how many calls the best three hold all gold chunks, of calls with two or three.
+    """How often the best three chunks hold all gold ones, where there are two or three.
 
     Attributes:
-        source: The data set, or "every source".
-        calls: Calls judged.
+        source: The data set, or `EVERY`.
+        calls: Questions judged.
         without: Share of them by first scores.
-        with_it: Share of them after a multi-hop that was fitted without the call's fold.
+        with_it: Share of them after a second reading, by weights fitted without their fold.
         low: Lower end of the 95 % percentile bootstrap interval of the difference.
         high: Its upper end.
     """
@@ -87,97 +88,87 @@ class MultiHopFigures:
     low: float
     high: float
 
+    @property
+    def gain(self) -> float:
+        """The difference."""
+        return self.with_it - self.without
 
-def fit_multi_hop(calls: Sequence[FollowedCall], shape: tuple[int, int]) -> MultiHop:
-    """Return the multi-hop under which gold chunks other than the best are likeliest.
 
-    Weights are fitted to calls with gold among the other chunks, each counting the same, by the
-    listwise loss of `training.fit`; probabilities to all calls, by weights fitted without their
-    fold, every source counting the same.
+def fit_multi_hop(samples: Sequence[MultiHopSample], shape: tuple[int, int]) -> MultiHop:
+    """Return the multi-hop weights under which gold chunks other than the best are likeliest.
+
+    Weights are fitted to samples with gold among the other chunks, each counting the same, by the
+    listwise loss; probabilities to all samples, by weights fitted without their fold, every source
+    counting the same.
 
     Args:
-        calls: The calls, of at least two folds.
+        samples: Of at least two folds.
         shape: [L, H], layers and heads of the weights.
 
     Raises:
-        InputError: If no call, or none beside a fold, has gold and no gold among the others.
+        InputError: If no sample, or none outside a fold, has gold and other chunks beside the best.
     """
-    second = out_of_fold_second(calls)
-    terms = [
-        chunk_terms(divided_anew(own.first, scores), own.evidence)
-        for own, scores in zip(calls, second, strict=True)
+    chunk = fit_link(
+        [
+            Row(
+                sample.source,
+                chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence),
+                sample.gold[sample.others],
+            )
+            for sample, second in zip(samples, _out_of_fold_second(samples), strict=True)
+        ],
+        name="second gold label",
+        rising=RISING,
+    )
+    weight = _fit(samples)
+    heads = weight[1:].reshape(shape).astype(np.float32)
+    return MultiHop(heads, max(0.0, float(weight[0])), chunk)
+
+
+def scores_after(samples: Sequence[MultiHopSample]) -> list[Floats]:
+    """Return each sample's scores [S] after the second reading, weights fitted without its fold."""
+    return [
+        second_scores(sample.scores, sample.best, second)
+        for sample, second in zip(samples, _out_of_fold_second(samples), strict=True)
     ]
-    sizes = [len(own) for own in second]
-    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
-    outcomes = np.concatenate([own.gold[own.others] for own in calls])
-    chunk = logistic_fit(np.concatenate(terms), outcomes, weights, PENALTY, rising=RISING)
-    fit = _fit(calls)
-    weight = fit.weight[1:].reshape(shape).astype(np.float32)
-    return MultiHop(weight, max(0.0, float(fit.weight[0])), chunk)
 
 
-def out_of_fold_second(calls: Sequence[FollowedCall]) -> list[Floats]:
-    """Return each call's second scores by weights that were fitted without its fold."""
-    fits = {
-        fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
-    }
-    return [_inputs(own) @ fits[own.fold].weight for own in calls]
-
-
-def scores_after(calls: Sequence[FollowedCall]) -> dict[int, Floats]:
-    """Return each call's scores after a multi-hop fitted without its fold, [S], by its place."""
-    return {
-        own.place: second_scores(own.scores, own.best, second)
-        for own, second in zip(calls, out_of_fold_second(calls), strict=True)
-    }
-
-
-def judge_multi_hop(calls: Sequence[FollowedCall]) -> list[MultiHopFigures]:
-    """Return the figures of each source that has calls with two or three gold chunks, and of all.
+def judge_multi_hop(samples: Sequence[MultiHopSample]) -> list[MultiHopFigures]:
+    """Return the figures of each source that has samples with two or three gold chunks, and of all.
 
     Args:
-        calls: As in `fit_multi_hop`.
+        samples: As in `fit_multi_hop`; none for no figures.
     """
-    found: dict[str, list[tuple[bool, bool]]] = {}
-    for own, second in zip(calls, out_of_fold_second(calls), strict=True):
-        if 2 <= own.gold.sum() <= TOP:
-            after = second_scores(own.scores, own.best, second)
-            found.setdefault(own.source, []).append(
-                (_all_gold(own.scores, own.gold), _all_gold(after, own.gold))
-            )
-    every = [pair for own in found.values() for pair in own]
-    groups = {**dict(sorted(found.items())), **({"every source": every} if every else {})}
-    return [_figures(name, np.array(pairs, dtype=float)) for name, pairs in groups.items()]
+    groups: dict[str, list[tuple[bool, bool]]] = {}
+    every: list[tuple[bool, bool]] = []
+    for sample, after in zip(samples, scores_after(samples), strict=True):
+        if 2 <= sample.gold.sum() <= TOP:
+            pair = (_all_gold(sample.scores, sample.gold), _all_gold(after, sample.gold))
+            groups.setdefault(sample.source, []).append(pair)
+            every.append(pair)
+    figures = [_figures(name, pairs) for name, pairs in sorted(groups.items())]
+    return [*figures, _figures(EVERY, every)] if figures else []
 
 
-def _figures(name: str, pairs: npt.NDArray[np.floating[Any]]) -> MultiHopFigures:
-    gained = pairs[:, 1] - pairs[:, 0]
-    low, high = percentile_interval([gained], np.mean)
-    without, with_it = pairs.mean(axis=0).tolist()
-    return MultiHopFigures(name, len(pairs), without, with_it, low, high)
+def _figures(source: str, pairs: Sequence[tuple[bool, bool]]) -> MultiHopFigures:
+    without, with_it = np.array(pairs, dtype=float).T
+    low, high = percentile_interval([with_it - without], np.mean)
+    return MultiHopFigures(
+        source, len(pairs), float(without.mean()), float(with_it.mean()), low, high
+    )
 
 
 def _all_gold(scores: Floats, gold: Bools) -> bool:
     return bool(gold[np.argsort(-scores, kind="stable")[:TOP]].sum() == gold.sum())
 
 
-def _fit(calls: Sequence[FollowedCall]) -> LinearFit:
-    chosen = [own for own in calls if 0 < own.gold[own.others].sum() < own.others.sum()]
-    if not chosen:
-        raise InputError(
-            "multi-hop weights can't be fitted: there is no call whose best chunk leaves gold and "
-            "other chunks; pass more examples with two gold chunks, or leave --multi-hop off"
-        )
-    return fit_listwise(
-        ListwiseData(
-            np.concatenate([_inputs(own) for own in chosen]),
-            np.concatenate([own.gold[own.others] for own in chosen]),
-            np.array([len(own.features) for own in chosen]),
-            np.full(len(chosen), 1 / len(chosen)),
-        ),
-        ridge=RIDGE,
-    )
+def _out_of_fold_second(samples: Sequence[MultiHopSample]) -> list[Floats]:
+    """Return each sample's second scores [S - 1], by weights fitted without its fold."""
+    weights = out_of_fold(samples, _fit)
+    return [sample.inputs @ weight for sample, weight in zip(samples, weights, strict=True)]
 
 
-def _inputs(own: FollowedCall) -> npt.NDArray[np.float32]:
-    return np.hstack([own.first[:, None].astype(np.float32), own.features])
+def _fit(samples: Sequence[MultiHopSample]) -> Floats:
+    """Return the weights [1 + L x H] of first score and features."""
+    rows = [Row(EVERY, sample.inputs, sample.gold[sample.others]) for sample in samples]
+    return fit_ranking(rows, name="multi-hop weights", ridge=RIDGE).weight

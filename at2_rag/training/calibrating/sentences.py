@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,31 +10,32 @@ import numpy.typing as npt
 
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
-from at2_rag.readout.sentence_weights import SentenceWeights
+from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.text.units import unit_places
-from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
-from at2_rag.training.fitting.fit import fit_listwise
-from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.fits import (
+    Bools,
+    Floats,
+    Row,
+    fit_link,
+    fit_ranking,
+    out_of_fold,
+)
+from at2_rag.training.calibrating.probabilities import CalibrationSample
 
 RIDGE = 1e-3
 """Ridge penalty on the three numbers, of standardised terms."""
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SentenceCall:
-    """The sentences of one call, at least one, after one reading or two.
+class SentenceSample:
+    """The sentences of one question's chunks, at least one, after one reading or two.
 
     Attributes:
         source: The data set it is from.
         fold: Its fold.
         terms: [U, 3], its sentences' `SENTENCE_TERMS`.
-        evidence: The greatest evidence logit of the call's sources.
+        evidence: The greatest evidence logit of the question's chunks.
         gold: [U] bool, whether each sentence holds evidence.
     """
 
@@ -49,72 +50,92 @@ def gold_sentences(example: Example) -> Bools | None:
     """Return which units of the chunks' texts hold evidence, [U]; None where that isn't known.
 
     Evidence is what overlaps a sentence that the file names; where it names none, the units of gold
-    chunks that a reference answer stands in.
+    chunks that hold a reference answer.
     """
-    places = unit_places(example.chunks)
+    units = unit_places(example.chunks)
     if any(example.gold_sentences):
         named = [example.gold_spans(index) for index in range(len(example.chunks))]
-        found = [
+        gold = [
             any(first < end and start < last for first, last in named[index])
-            for index, start, end in places
+            for index, start, end in units
         ]
     else:
         answers = findable_answers(example.answers)
-        found = [
+        gold = [
             example.labels[index]
             and contains_answer(normalise(example.chunks[index].text[start:end]), answers)
-            for index, start, end in places
+            for index, start, end in units
         ]
-    return np.array(found, dtype=bool) if any(found) else None
+    return np.array(gold, dtype=bool) if any(gold) else None
 
 
-def fit_sentences(calls: Sequence[SentenceCall]) -> SentenceWeights:
-    """Return the sentence weights under which sentences with evidence are likeliest.
+def sentence_samples(
+    samples: Sequence[CalibrationSample],
+    examples: Sequence[Example],
+    sentence_scores: Mapping[int, npt.NDArray[np.float32]],
+    first: Sequence[Floats],
+    after: Mapping[int, Floats],
+    evidence: Sequence[float],
+) -> list[SentenceSample]:
+    """Return the sentences of samples whose evidence is known by sentence.
 
-    Scores minimise the listwise loss of `training.fit`; probabilities are fitted to scores by
-    weights that were fitted without the call's fold. Every source counts the same, and of a source
-    every call.
+    A sample that was read a second time counts twice, with its scores before and after, so that
+    weights and probabilities suit both.
 
     Args:
-        calls: The calls, of at least two folds.
+        samples: All samples; twins don't count.
+        examples: What the samples' `example` are indices of.
+        sentence_scores: [U], an example's scores of its sentences, by its index.
+        first: Each sample's first scores of chunks.
+        after: A sample's scores of chunks after the second reading, by its index.
+        evidence: Each sample's greatest evidence logit.
+    """
+    result = []
+    for index, sample in enumerate(samples):
+        if sample.answerable is not None or sample.example not in sentence_scores:
+            continue
+        example = examples[sample.example]
+        gold = gold_sentences(example)
+        if gold is None:
+            continue
+        owners = [chunk for chunk, _, _ in unit_places(example.chunks)]
+        for scores in (first[index], *([after[index]] if index in after else [])):
+            terms = sentence_terms(first[index], scores, sentence_scores[sample.example], owners)
+            result.append(SentenceSample(sample.source, sample.fold, terms, evidence[index], gold))
+    return result
+
+
+def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
+    """Return the sentence weights under which sentences with evidence are likeliest.
+
+    Scores minimise the listwise loss; probabilities are fitted to scores by weights that were
+    fitted without the sample's fold. Every source counts the same, and so does every sample of a
+    source.
+
+    Args:
+        samples: Of at least two folds.
 
     Raises:
-        InputError: If no call, or none beside a fold, has sentences with evidence and without.
+        InputError: If no sample, or none outside a fold, has sentences with evidence and without.
     """
-    weights_of_all = _fit(calls)
-    fits = {
-        fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
-    }
-    scores = [own.terms @ np.array(fits[own.fold]) for own in calls]
-    sizes = [len(own) for own in scores]
-    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
-    likely = logistic_fit(
-        np.concatenate(
-            [chunk_terms(own, call.evidence) for own, call in zip(scores, calls, strict=True)]
-        ),
-        np.concatenate([own.gold for own in calls]),
-        weights,
-        PENALTY,
+    weights = _fit(samples)
+    scores = [
+        sample.terms @ np.array(numbers)
+        for sample, numbers in zip(samples, out_of_fold(samples, _fit), strict=True)
+    ]
+    likely = fit_link(
+        [
+            Row(sample.source, chunk_terms(values, sample.evidence), sample.gold)
+            for sample, values in zip(samples, scores, strict=True)
+        ],
+        name="sentence's gold label",
         rising=RISING,
     )
-    return SentenceWeights(weights_of_all, likely)
+    return SentenceWeights(weights, likely)
 
 
-def _fit(calls: Sequence[SentenceCall]) -> tuple[float, ...]:
-    chosen = [own for own in calls if 0 < own.gold.sum() < len(own.gold)]
-    if not chosen:
-        raise InputError(
-            "sentence weights can't be fitted: there is no call with sentences that hold evidence "
-            "and others; pass more examples, or leave --sentences off"
-        )
-    fit = fit_listwise(
-        ListwiseData(
-            np.concatenate([own.terms for own in chosen]).astype(np.float32),
-            np.concatenate([own.gold for own in chosen]),
-            np.array([len(own.gold) for own in chosen]),
-            source_weights([own.source for own in chosen]),
-        ),
-        ridge=RIDGE,
-    )
-    *of_chunk, own_score = fit.weight.tolist()
-    return (*of_chunk, max(0.0, own_score))
+def _fit(samples: Sequence[SentenceSample]) -> tuple[float, ...]:
+    rows = [Row(one.source, one.terms.astype(np.float32), one.gold) for one in samples]
+    fit = fit_ranking(rows, name="sentence weights", ridge=RIDGE)
+    *of_chunk, of_sentence = fit.weight.tolist()
+    return (*of_chunk, max(0.0, of_sentence))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from at2_rag.data.examples import Example, passage_keys
 from at2_rag.text.chunks import Chunk
 
 LENGTH_TOLERANCE = 0.1
-"""How much longer or shorter a chunk may be than the one it stands for, as a share of its words."""
+"""How much longer or shorter a chunk may be than the one it replaces, as a share of its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,62 +47,48 @@ class TwinMaker:
         for example in examples:
             pool = self._pools[example.source]
             for chunk in example.chunks:
-                own = _Replacement.of(chunk)
-                pool.setdefault(own.text, own)
+                replacement = _Replacement.of(chunk)
+                pool.setdefault(replacement.text, replacement)
 
     def twins(self, example: Example, *, seed: int) -> Twins | None:
-        """Return an example's twins; None if it hasn't any.
+        """Return an example's twins, drawn by its source's chunks, the seed and the example alone.
 
-        So it is with an example without gold chunks, with more gold chunks than others, with an
-        answer (a yes or no can't be looked for) or a gold passage's text in one of the others, or
-        with too few chunks in its source that could stand for them: such a one equals none of the
-        example's own, holds neither of the two and is within `LENGTH_TOLERANCE` of the length of
-        what it stands for. The draw depends on the source's chunks, the seed and the example alone.
+        Returns:
+            None if the example has no gold chunk, or more of them than others; if one of the others
+            holds an answer (a yes or no can't be looked for) or a gold passage's text; or if its
+            source has too few replacements: chunks that aren't the example's, hold neither, and are
+            within `LENGTH_TOLERANCE` of the length of what they replace.
         """
-        gold = [place for place, label in enumerate(example.labels) if label]
-        others = [place for place, label in enumerate(example.labels) if not label]
+        gold = [index for index, label in enumerate(example.labels) if label]
+        others = [index for index, label in enumerate(example.labels) if not label]
         if not gold or len(others) < len(gold):
             return None
         answers, passages = findable_answers(example.answers), passage_keys(example.gold)
-        rest = [_Replacement.of(example.chunks[place]) for place in others]
-        if any(_tells(own, answers, passages) for own in rest):
+        if any(_Replacement.of(example.chunks[index]).holds(answers, passages) for index in others):
             return None
         name = f"twins/{example.source}/{example.id}".encode(errors="surrogatepass")
         rng = np.random.default_rng([seed, zlib.crc32(name)])
         exchanged = sorted(rng.permutation(others)[: len(gold)].tolist())
-        pool = self._pools[example.source]
-        texts = list(pool)
-        own = {normalise(chunk.rendered) for chunk in example.chunks}
+        pool = list(self._pools[example.source].values())
+        present = {normalise(chunk.rendered) for chunk in example.chunks}
         drawn = (
-            pool[texts[place]]
-            for place in rng.permutation(len(texts))
-            if texts[place] not in own and not _tells(pool[texts[place]], answers, passages)
+            pool[number]
+            for number in rng.permutation(len(pool))
+            if pool[number].text not in present and not pool[number].holds(answers, passages)
         )
-        found = _exchange(example.chunks, [*exchanged, *gold], drawn)
-        if found is None:
+        replacements = _exchange(example.chunks, [*exchanged, *gold], drawn)
+        if replacements is None:
             return None
-        answerable, unanswerable = (
-            tuple(
-                found[place] if place in places else chunk
-                for place, chunk in enumerate(example.chunks)
-            )
-            for places in (exchanged, gold)
-        )
+        unanswerable = _replaced(example, gold, replacements)
         return Twins(
-            replace(example, chunks=answerable, gold_sentences=()),
-            replace(
-                example,
-                chunks=unanswerable,
-                labels=(False,) * len(unanswerable),
-                gold_sentences=(),
-                unanswerable=True,
-            ),
+            _replaced(example, exchanged, replacements),
+            replace(unanswerable, labels=(False,) * len(example.labels), unanswerable=True),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Replacement:
-    """A chunk that may stand for another.
+    """A chunk that may replace another.
 
     Attributes:
         chunk: The chunk.
@@ -121,20 +107,19 @@ class _Replacement:
         text = normalise(chunk.rendered)
         return cls(chunk, text, passage_keys([chunk]), len(text.split()))
 
-
-def _tells(chunk: _Replacement, answers: frozenset[str], passages: frozenset[str]) -> bool:
-    """Tell whether a chunk holds an answer, or a gold passage's text."""
-    return not passages.isdisjoint(chunk.keys) or contains_answer(chunk.text, answers)
+    def holds(self, answers: frozenset[str], passages: frozenset[str]) -> bool:
+        """Tell whether the chunk holds an answer, or a gold passage's text."""
+        return not passages.isdisjoint(self.keys) or contains_answer(self.text, answers)
 
 
 def _exchange(
-    chunks: Sequence[Chunk], places: Sequence[int], pool: Iterator[_Replacement]
+    chunks: Sequence[Chunk], indices: Sequence[int], pool: Iterator[_Replacement]
 ) -> dict[int, Chunk] | None:
-    """Return for each place the first chunk of the pool that is as long; None if one has none."""
+    """Return for each index the first chunk of the pool that is as long; None if one has none."""
     left: list[_Replacement] = []
-    found: dict[int, Chunk] = {}
-    for place in places:
-        words = len(normalise(chunks[place].rendered).split())
+    replacements: dict[int, Chunk] = {}
+    for index in indices:
+        words = len(normalise(chunks[index].rendered).split())
         number = 0
         while True:
             if number == len(left):
@@ -145,5 +130,15 @@ def _exchange(
             if abs(left[number].words - words) <= LENGTH_TOLERANCE * words:
                 break
             number += 1
-        found[place] = left.pop(number).chunk
-    return found
+        replacements[index] = left.pop(number).chunk
+    return replacements
+
+
+def _replaced(
+    example: Example, indices: Collection[int], replacements: Mapping[int, Chunk]
+) -> Example:
+    chunks = tuple(
+        replacements[index] if index in indices else chunk
+        for index, chunk in enumerate(example.chunks)
+    )
+    return replace(example, chunks=chunks, gold_sentences=())

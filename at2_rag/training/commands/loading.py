@@ -9,10 +9,10 @@ from at2_rag.model.loading import LoadedModel
 
 
 def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> LoadedModel:
-    """Load a model for many threads that each read examples of their own.
+    """Load a model for many threads that each read examples.
 
     Sets torch's threads to one for the whole process: many workers of one thread read faster than
-    one worker of many, see `collection.collect`.
+    one worker of many, see `Collection.collect`.
 
     Args:
         name: A known name, a folder or a hub id.

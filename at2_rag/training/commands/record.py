@@ -9,26 +9,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import replace_surrogates
-from at2_rag.training.fitting import ablation_validation
-from at2_rag.training.fitting.validation import rounded
+from at2_rag.training.fitting import samples
+from at2_rag.training.fitting.cross_validation import rounded
+from at2_rag.training.fitting.dev import DevFigures
+from at2_rag.training.fitting.trainer import Training
 
-if TYPE_CHECKING:
-    from at2_rag.training.fitting.ablation_trainer import AblationTraining
-    from at2_rag.training.fitting.dev_figures import DevFigures, DevSet
-    from at2_rag.training.fitting.trainer import Training
-
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 RECORD_FILE, PAGE_FILE = "training.json", "training.html"
 
 _PACKAGES = ("at2-rag", "matplotlib", "numpy", "scipy", "tokenizers", "torch", "transformers")
 
 
 def training_record(
-    training: Training | AblationTraining,
+    training: Training,
     *,
     command: str,
     settings: Mapping[str, Any],
@@ -36,14 +33,14 @@ def training_record(
     dev: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return all that is known of a run, JSON-ready; only `run` differs when it is repeated.
+    """Return everything known about a run, JSON-ready; only `run` differs when it is repeated.
 
     Args:
         training: What the run gave.
         command: The command line.
-        settings: What was asked for.
+        settings: The arguments of the run.
         data: A `file_record` a file.
-        dev: See `dev_record`; None without dev files.
+        dev: A `dev_record`; None without dev files.
         seconds: Of each stage.
     """
     return {
@@ -89,10 +86,10 @@ def training_record(
 
 
 def judged_over(signal: str, target: str) -> str:
-    """Return in words which chunks ought to be ranked first, in the nDCG@10 out of fold."""
+    """Return in words which chunks nDCG@10 out of fold takes as relevant."""
     if signal != "ablation":
         return "gold chunks"
-    least = ablation_validation.LEAST_CONTRIBUTION
+    least = samples.LEAST_CONTRIBUTION
     return f"chunks that add at least {least} nats to the log-likelihood of the {target}"
 
 
@@ -108,26 +105,31 @@ def file_records(
 ) -> list[dict[str, Any]]:
     """Return the records of files and of the examples read from each."""
     return [
-        file_record(Path(path), examples=len(own))
-        for path, own in zip(paths, examples, strict=True)
+        file_record(Path(path), examples=len(of_file))
+        for path, of_file in zip(paths, examples, strict=True)
     ]
 
 
 def dev_record(
-    dev: DevSet, figures: DevFigures, *, data: Sequence[Mapping[str, Any]]
+    figures: DevFigures,
+    *,
+    data: Sequence[Mapping[str, Any]],
+    left_out: Mapping[str, int],
+    shared: int,
 ) -> dict[str, Any]:
     """Return the figures on dev examples, JSON-ready.
 
     Args:
-        dev: The examples.
-        figures: The fitted weights' figures on them.
+        figures: The fitted weights' figures.
         data: A `file_record` a file.
+        left_out: Examples that can't be judged, by reason.
+        shared: How many share a gold passage or the question with the examples trained on.
     """
     return {
         "data": list(data),
-        "examples": dev.counts,
-        "left_out": dict(dev.left_out),
-        "shared_with_training": dev.shared,
+        "examples": dict(figures.examples),
+        "left_out": dict(left_out),
+        "shared_with_training": shared,
         "ndcg_at_10": round(figures.ndcg, 4),
         "by_source": rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),
@@ -145,7 +147,7 @@ def peak_memory_mb() -> int | None:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def _candidates(training: Training | AblationTraining) -> list[dict[str, Any]]:
+def _candidates(training: Training) -> list[dict[str, Any]]:
     return [
         {
             "quantity": result.candidate.spec.quantity,

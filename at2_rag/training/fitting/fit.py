@@ -2,9 +2,8 @@
 
 *Listwise*: the cross-entropy between the softmax over a sample's scores and a distribution over
 its chunks (ListNet's top-one loss; Cao et al., "Learning to Rank: From Pairwise Approach to
-Listwise Approach", ICML 2007): uniform over gold chunks, in proportion to what ablations say of
-each chunk, or a mixture. Convex in the weights; a ridge penalty on the standardised weights keeps
-it strictly so.
+Listwise Approach", ICML 2007). Convex in the weights; a ridge penalty on the standardised weights
+keeps it strictly so.
 
 *Pearson*: minus the correlation, within a sample, between an answer's likelihood under masks and
 the sum of the kept chunks' scores (B. Cohen-Wang et al., "Learning to Attribute with Attention",
@@ -44,8 +43,8 @@ class LinearFit:
 
     Attributes:
         weight: [F] float64, for features as they come: standardisation is folded in.
-        bias: Of a listwise fit, makes the mean score over the training sources zero; fitted
-            where ablations tell what keeping any chunk at all does.
+        bias: Of a listwise fit, makes the mean score over the training chunks zero; fitted
+            where ablations show what keeping any chunk at all does.
         loss: The weighted mean loss on the training samples, without the penalty.
     """
 
@@ -121,12 +120,11 @@ def _minimise(term: Loss, penalty: Loss, start: Vector) -> Vector:
         (loss, slope), (added, added_slope) = term(vector), penalty(vector)
         return loss + added, slope + added_slope
 
-    found = minimize(
+    vector: Vector = minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
-    )
-    vector: Vector = found.x
+    ).x
     return vector

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,10 +72,8 @@ def learning_curve(
     progress(0, len(parts))
     for done, (share, part) in enumerate(parts.values(), start=1):
         fitted = [int((part & (folds != fold)).sum()) for fold in np.unique(folds)]
-        try:
+        with suppress(InputError):  # a fold has too few samples; larger parts may do
             points.append(LearningPoint(share, float(np.mean(fitted)), judge(part)))
-        except InputError:
-            pass  # a fold has too few samples; larger parts may do
         progress(done, len(parts))
     return tuple(points)
 
@@ -85,14 +84,14 @@ def _ranks(
     folds: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
-    """Return each sample's rank [I] in [0, 1): what share of its fold and source comes before."""
+    """Return each sample's rank, [I] in [0, 1): the share of its fold and source before it."""
     strata: dict[tuple[int, str], dict[int, None]] = defaultdict(dict)
-    home: dict[int, tuple[int, str]] = {}
+    stratum_of: dict[int, tuple[int, str]] = {}
     for group, source, fold in zip(groups, sources, folds.tolist(), strict=True):
-        strata[home.setdefault(group, (fold, source))][group] = None
+        strata[stratum_of.setdefault(group, (fold, source))][group] = None
     rank: dict[int, float] = {}
-    for own in strata.values():
-        members = list(own)
-        for place, index in enumerate(rng.permutation(len(members))):
-            rank[members[index]] = place / len(members)
+    for stratum in strata.values():
+        members = list(stratum)
+        for before, index in enumerate(rng.permutation(len(members))):
+            rank[members[index]] = before / len(members)
     return np.array([rank[group] for group in groups])

@@ -15,18 +15,18 @@ from at2_rag.errors import InputError
 Floats: TypeAlias = npt.NDArray[np.float32]
 Vector: TypeAlias = npt.NDArray[np.float64]
 
-_LEAST_EFFECT = 1e-6  # root mean square of effects that still says something
+_LEAST_EFFECT = 1e-6  # root mean square of effects that aren't just rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListwiseData:
-    """Samples with features and labels, the sources of a sample one after another.
+    """Samples with features and labels, the chunks of a sample one after another.
 
     Attributes:
         features: [N, F] float32.
-        labels: [N] bool, gold or not; or float, at least 0, how much each source matters. Every
+        labels: [N] bool, gold or not; or float, at least 0, how relevant each chunk is. Every
             sample has some above 0.
-        counts: [I] int64, sources of each sample, summing to N.
+        counts: [I] int64, chunks of each sample, summing to N.
         weights: [I] float64, weight of each sample in the loss.
     """
 
@@ -48,10 +48,10 @@ class AblationData:
     """Samples with features and what ablations did to their answers.
 
     Attributes:
-        features: [N, F] float32, the sources of a sample one after another.
-        counts: [I] int64, sources of each sample, summing to N.
+        features: [N, F] float32, the chunks of a sample one after another.
+        counts: [I] int64, chunks of each sample, summing to N.
         weights: [I] float64, weight of each sample in the loss.
-        masks: For each sample [M, S] bool, True for kept sources; M may differ.
+        masks: For each sample [M, S] bool, True for kept chunks; M may differ.
         effects: For each sample [M], the answer's likelihood under each mask on any scale.
     """
 
@@ -138,8 +138,8 @@ class ListwiseLoss:
 class PearsonLoss:
     """Minus the weighted mean correlation, and its gradient.
 
-    Its weights are [F + 1]: those of the standardised features, then the bias, which all kept
-    sources add to a prediction alike.
+    Its weights are [F + 1]: those of the standardised features, then the bias, which every kept
+    chunk adds to a prediction.
 
     Raises:
         InputError: If an effect isn't finite, or no sample's effects vary.
@@ -159,9 +159,9 @@ class PearsonLoss:
             if norm <= _LEAST_EFFECT * len(effect) ** 0.5:
                 continue
             kept = torch.from_numpy(masks.astype(np.float32))
-            own = matrix[ends[index] - data.counts[index] : ends[index]]
-            own = torch.cat([own, own.new_ones(len(own), 1)], dim=1)
-            rows.append((kept - kept.mean(0)) @ own)
+            features = matrix[ends[index] - data.counts[index] : ends[index]]
+            features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+            rows.append((kept - kept.mean(0)) @ features)  # [M, S] @ [S, F + 1]
             effects.append(centred / norm)
             counts.append(len(effect))
             weights.append(data.weights[index])
@@ -205,8 +205,8 @@ class PearsonLoss:
         spread = np.repeat(np.sqrt(self._counts), self._counts)
         target = self._back(weights * spread * self._effects)
         strength = max(ridge, 1e-6) * max(float(np.trace(gram)) / len(gram), 1e-12)
-        found = np.linalg.solve(gram + strength * np.eye(len(gram)), target)
-        return found.astype(np.float64)
+        solution = np.linalg.solve(gram + strength * np.eye(len(gram)), target)
+        return solution.astype(np.float64)
 
     def _predict(self, vector: Vector) -> Vector:
         predicted: Vector = (self._rows @ torch.from_numpy(vector).float()).double().numpy()

@@ -10,38 +10,56 @@ import pytest
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.calibrating.sentences import SentenceCall, fit_sentences, gold_sentences
+from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.sentences import (
+    SentenceSample,
+    fit_sentences,
+    gold_sentences,
+    sentence_samples,
+)
 
 TRUE = np.array([1.2, -0.6, 0.8])
+STEVENTON = Example(
+    "1",
+    "s",
+    "where?",
+    (
+        Chunk("Emma was born in Steventon. It is small."),
+        Chunk("Steventon lies in Hampshire. Boats pass. A mill stands in Steventon."),
+        Chunk("Nobody lives in Steventon."),
+    ),
+    (True, True, False),
+    ("Steventon",),
+)
 
 
-def drawn(count: int, seed: int, source: str = "a") -> list[SentenceCall]:
-    """Draw calls in which the sentence with evidence follows a softmax over the true scores."""
+def drawn(count: int, seed: int, source: str = "a") -> list[SentenceSample]:
+    """Draw samples in which the sentence with evidence follows a softmax over the true scores."""
     rng = np.random.default_rng(seed)
-    calls = []
-    for place in range(count):
+    samples = []
+    for number in range(count):
         terms = rng.normal(0, 2, (int(rng.integers(4, 20)), 3))
-        gold = np.zeros(len(terms), dtype=bool)
-        gold[int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))] = True
-        calls.append(SentenceCall(source, place % 5, terms, float(rng.normal()), gold))
-    return calls
+        best = int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))
+        gold = np.arange(len(terms)) == best
+        samples.append(SentenceSample(source, number % 5, terms, float(rng.normal()), gold))
+    return samples
 
 
 def test_the_weights_are_those_that_evidence_follows() -> None:
-    found = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
-    assert found.score == pytest.approx(TRUE.tolist(), abs=0.15)
+    fitted = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
+    assert fitted.score == pytest.approx(TRUE.tolist(), abs=0.15)
 
 
 def test_probabilities_are_how_often_there_is_evidence() -> None:
-    found = fit_sentences(drawn(1500, 2))
+    fitted = fit_sentences(drawn(1500, 2))
     likely, gold = [], []
-    for own in drawn(1500, 3):
-        scores = own.terms @ np.array(found.score)
+    for sample in drawn(1500, 3):
+        scores = sample.terms @ np.array(fitted.score)
         shares = scores - np.logaddexp.reduce(scores)
-        logits = np.stack([scores, shares, np.full(len(scores), own.evidence)], 1)
-        slopes, constant = np.array(found.likely[:3]), found.likely[3]
-        likely.append(1 / (1 + np.exp(-(logits @ slopes + constant))))
-        gold.append(own.gold)
+        terms = np.stack([scores, shares, np.full(len(scores), sample.evidence)], 1)
+        slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
+        likely.append(1 / (1 + np.exp(-(terms @ slopes + constant))))
+        gold.append(sample.gold)
     every, outcomes = np.concatenate(likely), np.concatenate(gold)
     for low, high in ((0, 0.1), (0.1, 0.4), (0.4, 0.8)):
         chosen = (every >= low) & (every < high)
@@ -49,45 +67,75 @@ def test_probabilities_are_how_often_there_is_evidence() -> None:
         assert outcomes[chosen].mean() == pytest.approx(every[chosen].mean(), abs=0.1)
 
 
-def test_a_sentence_is_never_worth_less_for_its_own_score() -> None:
+def test_a_greater_score_never_lowers_a_sentences_worth() -> None:
     turned = [
-        dataclasses.replace(own, terms=own.terms * np.array([1, 1, -1])) for own in drawn(300, 4)
+        dataclasses.replace(sample, terms=sample.terms * np.array([1, 1, -1]))
+        for sample in drawn(300, 4)
     ]
     assert fit_sentences(turned).score[2] == 0
 
 
 def test_without_both_kinds_nothing_can_be_fitted() -> None:
-    none = [dataclasses.replace(own, gold=np.ones(len(own.gold), bool)) for own in drawn(10, 5)]
-    with pytest.raises(InputError, match="sentence weights can't be fitted"):
-        fit_sentences(none)
-    with pytest.raises(InputError, match="sentence weights can't be fitted"):
-        fit_sentences([])
+    all_gold = [dataclasses.replace(one, gold=np.ones(len(one.gold), bool)) for one in drawn(10, 5)]
+    for samples in (all_gold, []):
+        with pytest.raises(InputError, match="sentence weights can't be fitted"):
+            fit_sentences(samples)
 
 
-def example(**given: object) -> Example:
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # What the file names.
+        (
+            {"gold_sentences": (("Emma was born in Steventon.",), ("Boats pass.",), ())},
+            [True, False, False, True, False, False],
+        ),
+        # A named range across two sentences.
+        (
+            {"gold_sentences": ((), (" Boats pass. A mill stands ", " "), ())},
+            [False, False, False, True, True, False],
+        ),
+        # Else sentences of gold chunks with the answer.
+        ({}, [True, False, True, False, True, False]),
+        ({"answers": ("Bath",)}, None),
+        ({"answers": ()}, None),
+    ],
+)
+def test_gold_sentences(changes: dict[str, object], expected: list[bool] | None) -> None:
+    gold = gold_sentences(dataclasses.replace(STEVENTON, **changes))  # type: ignore[arg-type]
+    assert (gold if gold is None else gold.tolist()) == expected
+
+
+def test_a_sample_counts_before_and_after_the_second_reading() -> None:
+    def sample(example: int, answerable: bool | None = None) -> CalibrationSample:
+        gold, words = np.array([True, False, False]), np.ones(3, dtype=np.int64)
+        features = np.zeros((3, 2), np.float32)
+        return CalibrationSample(
+            "s", example, features, gold, words, answerable=answerable, example=example
+        )
+
     chunks = (
         Chunk("Emma was born in Steventon. It is small."),
-        Chunk("Steventon lies in Hampshire. Boats pass. A mill stands in Steventon."),
-        Chunk("Nobody lives in Steventon."),
+        Chunk(" "),
+        Chunk("Boats pass. A mill stands there."),
     )
-    own = Example("1", "s", "where?", chunks, (True, True, False), ("Steventon",))
-    return dataclasses.replace(own, **given)  # type: ignore[arg-type]
-
-
-def test_what_the_file_names_is_evidence() -> None:
-    named = example(gold_sentences=(("Emma was born in Steventon.",), ("Boats pass.",), ()))
-    found = gold_sentences(named)
-    assert found is not None
-    assert found.tolist() == [True, False, False, True, False, False]
-    across = example(gold_sentences=((), (" Boats pass. A mill stands ", " "), ()))
-    found = gold_sentences(across)
-    assert found is not None
-    assert found.tolist() == [False, False, False, True, True, False]
-
-
-def test_else_what_has_the_answer_in_a_gold_chunk_is() -> None:
-    found = gold_sentences(example())
-    assert found is not None
-    assert found.tolist() == [True, False, True, False, True, False]
-    assert gold_sentences(example(answers=("Bath",))) is None
-    assert gold_sentences(example(answers=())) is None
+    one = Example("1", "s", "where?", chunks, (True, False, False), ("Steventon",))
+    two = dataclasses.replace(one, id="2", gold_sentences=((), (), ("Boats pass.",)))
+    samples = sentence_samples(
+        [sample(0), sample(1), sample(0, answerable=True)],
+        [one, two],
+        {index: np.arange(4, dtype=np.float32) + index for index in (0, 1)},
+        [np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.zeros(3)],
+        {1: np.array([7.0, 8.0, 9.0])},
+        [0.1, 0.2, 0.3],
+    )
+    assert [(each.fold, each.evidence, each.gold.tolist()) for each in samples] == [
+        (0, 0.1, [True, False, False, False]),
+        (1, 0.2, [False, False, True, False]),
+        (1, 0.2, [False, False, True, False]),
+    ]
+    assert [each.terms.tolist() for each in samples] == [
+        [[1, 1, 0], [1, 1, 1], [3, 3, 2], [3, 3, 3]],
+        [[4, 4, 1], [4, 4, 2], [6, 6, 3], [6, 6, 4]],
+        [[7, 4, 1], [7, 4, 2], [9, 6, 3], [9, 6, 4]],
+    ]

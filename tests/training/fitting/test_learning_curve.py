@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.learning_curve import Part, learning_curve
@@ -69,11 +68,3 @@ def test_a_part_that_is_too_little_gives_no_point() -> None:
 
     points = learning_curve(GROUPS, SOURCES, FOLDS, judge, seed=0)
     assert [point.share for point in points] == [0.5, 1.0]
-
-
-def test_other_errors_are_not_swallowed() -> None:
-    def judge(part: Part) -> dict[str, float | None]:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        learning_curve(GROUPS, SOURCES, FOLDS, judge, seed=0)

@@ -26,19 +26,19 @@ Array = np.ndarray[Any, Any]
 def make_ablations(
     planted: Array, *, samples: int = 80, noise: float = 0.0, seed: int = 0
 ) -> AblationData:
-    """Effects are the kept chunks' planted scores, on a scale and level of each sample's own."""
+    """Effects are the kept chunks' planted scores, on another scale and level in each sample."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(2, 9, samples)
     features = (rng.normal(size=(counts.sum(), len(planted))) * 3 + 1).astype(np.float32)
     masks, effects, start = [], [], 0
     for count in counts:
-        own = rng.random((int(rng.integers(6, 20)), count)) < 0.5
-        own[0] = ~own[1]
-        score = own @ (features[start : start + count] @ planted)
+        drawn = rng.random((int(rng.integers(6, 20)), count)) < 0.5
+        drawn[0] = ~drawn[1]
+        score = drawn @ (features[start : start + count] @ planted)
         effects.append(
-            score * rng.uniform(0.1, 9) + rng.normal() + noise * rng.normal(size=len(own))
+            score * rng.uniform(0.1, 9) + rng.normal() + noise * rng.normal(size=len(drawn))
         )
-        masks.append(own)
+        masks.append(drawn)
         start += int(count)
     return AblationData(features, counts, rng.uniform(0.5, 2, samples), masks, effects)
 
@@ -75,17 +75,6 @@ def test_the_loss_is_the_weighted_mean_of_scipys_correlations() -> None:
     assert 0.1 < expected < 0.99
 
 
-def test_no_other_direction_found_at_random_is_better() -> None:
-    data = make_ablations(np.array([1.0, -2.0, 0.5]), noise=40)
-    fit = fit_pearson(data, ridge=0.0)
-    rng = np.random.default_rng(5)
-    for _ in range(60):
-        weight = fit.weight + rng.normal(size=3) * rng.choice([1e-3, 0.1, 10.0])
-        other = dataclasses.replace(fit, weight=weight, bias=fit.bias + rng.normal())
-        value = np.average(correlations(other, data), weights=data.weights)
-        assert value <= -fit.loss + 1e-4
-
-
 def test_predictions_vary_by_one_over_masks() -> None:
     data = make_ablations(np.array([1.0, -2.0, 0.5]), noise=5)
     fit = fit_pearson(data, ridge=1e-2)
@@ -95,13 +84,6 @@ def test_predictions_vary_by_one_over_masks() -> None:
         for masks, end in zip(data.masks, ends, strict=True)
     ]
     assert np.average(variances, weights=data.weights) == pytest.approx(1, rel=1e-3)
-
-
-def test_a_strong_ridge_keeps_the_weights_from_leaning_on_noise() -> None:
-    planted = np.concatenate([np.ones(3), np.zeros(40)])
-    data = make_ablations(planted, samples=25, noise=30)
-    weak, strong = (fit_pearson(data, ridge=ridge) for ridge in (1e-6, 1.0))
-    assert cosine(strong.weight, planted) > cosine(weak.weight, planted)
 
 
 def test_effects_that_do_not_vary_say_nothing() -> None:
@@ -114,13 +96,6 @@ def test_effects_that_do_not_vary_say_nothing() -> None:
     constant = dataclasses.replace(data, effects=[np.zeros_like(e) for e in data.effects])
     with pytest.raises(InputError, match=r"none of 80 samples.*two different masks"):
         fit_pearson(constant, ridge=1e-3)
-
-
-def test_masks_that_are_all_alike_give_no_weights_out_of_nothing() -> None:
-    data = make_ablations(np.array([1.0, 2.0]))
-    alike = [np.ones_like(masks) for masks in data.masks]
-    fit = fit_pearson(dataclasses.replace(data, masks=[data.masks[0], *alike[1:]]), ridge=1e-3)
-    assert np.isfinite(fit.weight).all()
 
 
 def test_masks_that_are_all_alike_in_every_sample_are_refused() -> None:

@@ -1,15 +1,13 @@
-"""Dev figures: the pruner's own ranking of each example's own chunks, by hand."""
+"""Dev figures: the pruner's ranking of each example's chunks, and figures by hand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from at2_rag import AT2Pruner, HeadWeights
 from at2_rag.data.examples import Example
@@ -18,76 +16,63 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.collection.store import ShardFeatures
-from at2_rag.training.fitting.dev_figures import DevSet, choose_dev, collect_dev, count_shared
+from at2_rag.training.collection.features import Features
+from at2_rag.training.fitting.dev import choose_dev, count_shared, dev_collection, judge_on_dev
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.planted_examples import planted_examples
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.training.small_examples import DEPTH, scoring_model
 
 
 @pytest.fixture(scope="module")
 def model() -> ScoringModel:
-    return ScoringModel(tiny_model(), tiny_tokenizer(), depth=2)
-
-
-def examples() -> list[Example]:
-    """Two sources, one of them with two gold chunks an example."""
-    first = planted_examples(["novels"], each=5, chunks=7)
-    second = [
-        replace(example, labels=(True, True, False, False, False))
-        for example in planted_examples(["seas"], each=3)
-    ]
-    return first + second
+    return scoring_model()
 
 
 @pytest.mark.parametrize("reading", sorted(PASSES))
 def test_figures_are_those_of_the_pruners_ranking(
     model: ScoringModel, tmp_path: Path, reading: Reading
 ) -> None:
-    dev = collect_dev(model, examples(), tmp_path, left_out={}, reading=reading, fingerprint="f")
-    assert dev.counts == {"novels": 5, "seas": 3}
-    assert sorted(dev.collected.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
+    examples = planted_examples(["novels"], each=5, chunks=7) + [
+        replace(example, labels=(True, True, False, False, False))
+        for example in planted_examples(["seas"], each=3)
+    ]
+    collection = dev_collection(model, examples, tmp_path, reading=reading, fingerprint="f")
+    features = Features.of(collection.collect().rows)
+    assert sorted(features.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
     spec = FeatureSpec("log_ratio", PASSES[reading])
-    shape = (len(spec.passes), 2, 4)
-    drawn = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    weights = HeadWeights(drawn, 0.0, spec)
+    shape = (len(spec.passes), DEPTH, 4)
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    weights = HeadWeights(weight, 0.0, spec)
     pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
     quality: dict[str, list[float]] = {}
     first: dict[str, list[bool]] = {}
-    for example in examples():
+    for example in examples:
         scores = [scored.score for scored in pruner.score(example.query, example.chunks)]
-        order = sorted(range(len(scores)), key=lambda place: -scores[place])
-        ranked = [example.labels[place] for place in order]
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        ranked = [example.labels[index] for index in order]
         best = sum(1 / math.log2(rank + 2) for rank in range(sum(ranked)))
-        found = sum(label / math.log2(rank + 2) for rank, label in enumerate(ranked))
-        quality.setdefault(example.source, []).append(found / best)
+        gained = sum(label / math.log2(rank + 2) for rank, label in enumerate(ranked))
+        quality.setdefault(example.source, []).append(gained / best)
         first.setdefault(example.source, []).append(ranked[0])
-    figures = dev.judge(weights)
+    figures = judge_on_dev(weights, examples, features)
+    assert figures.examples == {"novels": 5, "seas": 3}
     for source in ("novels", "seas"):
         assert figures.ndcg_by_source[source] == pytest.approx(np.mean(quality[source]))
         assert figures.gold_first_by_source[source] == pytest.approx(np.mean(first[source]))
     assert figures.ndcg == pytest.approx(np.mean(list(figures.ndcg_by_source.values())))
-    assert figures.gold_first == pytest.approx(np.mean(list(figures.gold_first_by_source.values())))
 
 
 def test_figures_of_scores_set_by_hand() -> None:
-    labels = [False, True, False, False, True, False, False, False]
+    chunks = tuple(Chunk(str(number)) for number in range(4))
+    examples = [
+        Example("0", "b", "q", chunks, (True, False, False, False)),
+        Example("1", "a", "q", chunks, (False, True, False, False)),
+    ]
     scores = np.array([3, 2, 1, 0, 5, 4, 3, 2], dtype=np.float16)
-    stored = scores.reshape(8, 1, 1, 1).repeat(2, axis=1)
-    dev = DevSet(
-        ShardFeatures(np.array([0, 1]), np.array([4, 4]), np.array(labels), stored, stored),
-        ("a", "b"),
-        {},
-    )
+    values = scores.reshape(8, 1, 1, 1).repeat(2, axis=1)
+    features = Features(np.array([1, 0]), np.array([4, 4]), values, values)
     weights = HeadWeights(np.ones((1, 1, 1), np.float32), 0.0, FeatureSpec("log_ratio", ("apart",)))
-    figures = dev.judge(weights)
+    figures = judge_on_dev(weights, examples, features)
     assert figures.ndcg_by_source == pytest.approx({"a": 1 / math.log2(3), "b": 1.0})
     assert figures.gold_first_by_source == {"a": 0.0, "b": 1.0}
     assert figures.gold_first == 0.5
@@ -119,28 +104,10 @@ def test_what_cannot_be_judged_is_counted_by_reason(model: ScoringModel) -> None
         choose_dev(model, wrong, reading="independent")
 
 
-def test_a_second_run_reads_nothing_again(model: ScoringModel, tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    for _ in range(2):
-        calls.clear()
-        collect_dev(
-            model,
-            examples(),
-            tmp_path,
-            left_out={},
-            reading="independent",
-            fingerprint="f",
-            progress=lambda *numbers: calls.append(numbers),
-        )
-    assert calls == [(8, 8)]
-
-
 def test_dev_examples_that_were_trained_on_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     trained, other = planted_examples(["novels"], each=4), planted_examples(["seas"], each=4)
-    assert (
-        count_shared([replace(one, query=f"{one.query} {one.id}") for one in other], trained) == 0
-    )
-    assert caplog.records == []
+    unseen = [replace(one, query=f"{one.query} {one.id}") for one in other]
+    assert count_shared(unseen, trained) == 0 and caplog.records == []
     gold = trained[0].gold[0]
     shouted = replace(gold, text=f" {gold.text.upper()}  ", title="another")
     dev = [

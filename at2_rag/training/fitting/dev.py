@@ -1,13 +1,13 @@
-"""What fitted weights are worth on examples that had no part in the fit.
+"""What fitted weights are worth on dev examples, which had no part in the fit.
 
-Each dev example is ranked with its own chunks, as it would be retrieved; nothing is added.
+Each is ranked with its chunks as they were retrieved; nothing is added.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +18,14 @@ from at2_rag.errors import InputError
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.training.collection.features import collect, feature_settings, fits_window
-from at2_rag.training.collection.store import TOO_LONG, ShardFeatures, check_collection
-from at2_rag.training.fitting.validation import FEWEST_CHUNKS, feature_matrix, ndcg_at_10
+from at2_rag.training.collection.collection import TOO_LONG
+from at2_rag.training.collection.features import FeatureCollection, Features, fits_window
+from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS, ndcg_at_10
 
 _logger = logging.getLogger(__name__)
 
 DEV_FOLDER = "dev"
 """Folder of collected dev examples, in that of what is trained on."""
-
-_SEED = 0  # decides nothing: no chunk is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,62 +33,18 @@ class DevFigures:
     """Quality on dev examples.
 
     Attributes:
+        examples: Examples judged, by source.
         ndcg: Macro mean over sources of the mean nDCG@10.
         ndcg_by_source: Mean nDCG@10 of each source.
         gold_first: Macro mean over sources of the share of examples with a gold chunk first.
         gold_first_by_source: That share of each source.
     """
 
+    examples: Mapping[str, int]
     ndcg: float
     ndcg_by_source: Mapping[str, float]
     gold_first: float
     gold_first_by_source: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DevSet:
-    """Dev examples that can be judged, with their features.
-
-    Attributes:
-        collected: Features of each example's own chunks.
-        sources: Each example's data set.
-        left_out: Examples that can't be judged, by reason.
-        shared: How many share a gold passage or the question with the examples trained on; may be
-            None, where that isn't known.
-    """
-
-    collected: ShardFeatures
-    sources: tuple[str, ...]
-    left_out: Mapping[str, int]
-    shared: int | None = None
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Examples judged, by source."""
-        return dict(sorted(Counter(self.sources).items()))
-
-    def judge(self, weights: HeadWeights) -> DevFigures:
-        """Rank every example's chunks with the weights; ties keep the chunks' order.
-
-        Args:
-            weights: Of the reading collected, with at most the depth collected.
-        """
-        collected, names = self.collected, np.array(self.sources)
-        scores = weights.score(feature_matrix(collected, weights.spec, weights.layers))
-        ndcg = ndcg_at_10(scores, collected.labels, collected.counts)
-        ends = np.cumsum(collected.counts)
-        first = np.array(
-            [
-                collected.labels[start + np.argmax(scores[start:end])]
-                for start, end in zip(ends - collected.counts, ends, strict=True)
-            ]
-        )
-        by_source = [
-            {name: float(values[names == name].mean()) for name in self.counts}
-            for values in (ndcg, first)
-        ]
-        macro = [float(np.mean(list(values.values()))) for values in by_source]
-        return DevFigures(macro[0], by_source[0], macro[1], by_source[1])
 
 
 def choose_dev(
@@ -145,55 +99,57 @@ def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int
     return shared
 
 
+def dev_collection(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    reading: Reading,
+    fingerprint: str,
+) -> FeatureCollection:
+    """Return where features of dev examples are kept, each with its chunks as they are."""
+    return FeatureCollection(
+        model, examples, folder, reading=reading, fingerprint=fingerprint, seed=0, padded=False
+    )
+
+
+def judge_on_dev(
+    weights: HeadWeights, examples: Sequence[Example], features: Features
+) -> DevFigures:
+    """Rank the chunks of every dev example with the weights; ties keep the chunks' order.
+
+    Args:
+        weights: Of the reading collected, with at most the depth collected.
+        examples: The dev examples.
+        features: Features of some of them.
+    """
+    judged = [examples[index] for index in features.examples]
+    labels = np.concatenate([example.labels for example in judged])
+    sources, counts = np.array([example.source for example in judged]), features.counts
+    scores = weights.score(features.matrix(weights.spec, weights.layers))
+    ndcg = ndcg_at_10(scores, labels, counts)
+    ends = np.cumsum(counts)
+    first = np.array(
+        [
+            labels[start + np.argmax(scores[start:end])]
+            for start, end in zip(ends - counts, ends, strict=True)
+        ]
+    )
+    names = sorted(set(sources.tolist()))
+    of_ndcg, of_first = (
+        {name: float(values[sources == name].mean()) for name in names} for values in (ndcg, first)
+    )
+    return DevFigures(
+        {name: int((sources == name).sum()) for name in names},
+        float(np.mean(list(of_ndcg.values()))),
+        of_ndcg,
+        float(np.mean(list(of_first.values()))),
+        of_first,
+    )
+
+
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def check_dev(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    folder: str | Path,
-    *,
-    reading: Reading,
-    fingerprint: str,
-) -> None:
-    """Check that the folder holds nothing else than `collect_dev` wants there.
-
-    Raises:
-        DataError: If it does.
-    """
-    settings = feature_settings(
-        model, examples, reading=reading, fingerprint=fingerprint, seed=_SEED, padded=False
-    )
-    check_collection(folder, settings)
-
-
-def collect_dev(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    folder: str | Path,
-    *,
-    left_out: Mapping[str, int],
-    reading: Reading,
-    fingerprint: str,
-    shared: int | None = None,
-    workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> DevSet:
-    """Read what `choose_dev` returned; see `collect` and `DevSet` for arguments and errors."""
-    collected = collect(
-        model,
-        examples,
-        folder,
-        reading=reading,
-        fingerprint=fingerprint,
-        seed=_SEED,
-        padded=False,
-        workers=workers,
-        progress=progress,
-    )
-    sources = tuple(examples[index].source for index in collected.examples)
-    return DevSet(collected, sources, left_out, shared)
 
 
 def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading) -> str | None:

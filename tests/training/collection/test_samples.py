@@ -1,4 +1,4 @@
-"""Shards cover every example once; what an example is given as distractors never gives it away."""
+"""Shards cover every example once; added distractors never give the answer away."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import pytest
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.collection.shards import (
+from at2_rag.training.collection.samples import (
     FEWEST_CHUNKS,
     MOST_CHUNKS,
     PADDED_SHARE,
     Sample,
+    doubtful_labels,
     draw_samples,
+    plan_samples,
     plan_shards,
-    unlabelled_chunks,
 )
 
 WORDS = ["river", "bridge", "novel", "harbour", "town", "sea", "mill", "glass", "owl", "lamp"]
 
 
-def example(
+def make_example(
     number: int,
     *,
     source: str = "a",
@@ -34,19 +35,19 @@ def example(
     answers: tuple[str, ...] = (),
     shared: tuple[Chunk, ...] = (),
 ) -> Example:
-    """An example whose own chunks are like no other's."""
+    """Make an example whose chunks are like no other's, but for the shared ones."""
     rng = random.Random(f"{source}{number}")
-    own = [
-        Chunk(f"{source}{number}.{place} " + " ".join(rng.choices(WORDS, k=12)), title=f"t{number}")
-        for place in range(chunks - len(shared))
+    unique = [
+        Chunk(f"{source}{number}.{index} " + " ".join(rng.choices(WORDS, k=12)), title=f"t{number}")
+        for index in range(chunks - len(shared))
     ]
-    everything = (*own, *shared)
+    everything = (*unique, *shared)
     return Example(
         id=str(number),
         source=source,
         query=f"what is {number}?",
         chunks=everything,
-        labels=tuple(place in gold for place in range(len(everything))),
+        labels=tuple(index in gold for index in range(len(everything))),
         answers=answers,
     )
 
@@ -56,7 +57,7 @@ def example(
 
 @pytest.mark.parametrize("shard_tokens", [1, 60, 400, 200_000])
 def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) -> None:
-    examples = [example(number, source="abc"[number % 3]) for number in range(60)]
+    examples = [make_example(number, source="abc"[number % 3]) for number in range(60)]
     shards = plan_shards(examples, shard_tokens=shard_tokens)
     assert sorted(index for shard in shards for index in shard) == list(range(60))
     for shard in shards:
@@ -64,22 +65,9 @@ def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) 
         assert list(shard) == sorted(shard)
 
 
-def test_a_shard_holds_about_as_many_tokens_of_different_chunks_as_asked_for() -> None:
-    examples = [example(number) for number in range(60)]
-    length = max(sum(len(chunk.rendered) for chunk in one.chunks) for one in examples)
-    shards = plan_shards(examples, shard_tokens=400)
-    assert len(shards) > 5
-    for shard in shards:
-        texts = {chunk.rendered for index in shard for chunk in examples[index].chunks}
-        assert sum(map(len, texts)) < 400 * 4 + length
-    for shard in shards[:-1]:
-        texts = {chunk.rendered for index in shard for chunk in examples[index].chunks}
-        assert sum(map(len, texts)) >= 400 * 4
-
-
 def test_examples_that_share_chunks_are_put_together() -> None:
     topics = [tuple(Chunk(f"topic {t} " + "word " * 40 + str(n)) for n in range(4)) for t in (0, 1)]
-    examples = [example(number, shared=topics[number % 2]) for number in range(20)]
+    examples = [make_example(number, shared=topics[number % 2]) for number in range(20)]
     first, *rest = plan_shards(examples, shard_tokens=450)
     assert len(first) > 3 and rest
     assert all(index % 2 == 0 for index in first)
@@ -88,7 +76,7 @@ def test_examples_that_share_chunks_are_put_together() -> None:
 
 
 def test_the_plan_depends_on_nothing_but_the_examples() -> None:
-    examples = [example(number, source="ab"[number % 2]) for number in range(30)]
+    examples = [make_example(number, source="ab"[number % 2]) for number in range(30)]
     plan = plan_shards(examples, shard_tokens=300)
     other = [dataclasses.replace(one, query="else", id="x", answers=("y",)) for one in examples]
     assert plan_shards(examples, shard_tokens=300) == plan_shards(other, shard_tokens=300) == plan
@@ -98,7 +86,7 @@ def test_the_plan_depends_on_nothing_but_the_examples() -> None:
 # --- samples ---------------------------------------------------------------------------------
 
 EXAMPLES = [
-    example(number, chunks=1 + number % 7, answers=(f"a{number}.0",)) for number in range(80)
+    make_example(number, chunks=1 + number % 7, answers=(f"a{number}.0",)) for number in range(80)
 ]
 SHARD = tuple(range(80))
 
@@ -109,11 +97,11 @@ def draw(seed: int = 0, **options: Any) -> list[Sample]:
 
 def test_a_sample_is_the_example_and_then_distractors() -> None:
     for sample in draw():
-        own = EXAMPLES[sample.example]
-        assert sample.own == len(own.chunks)
-        assert sample.chunks[: sample.own] == own.chunks
-        assert sample.labels[: sample.own] == own.labels
-        assert not any(sample.labels[sample.own :])
+        example = EXAMPLES[sample.example]
+        assert sample.original == len(example.chunks)
+        assert sample.chunks[: sample.original] == example.chunks
+        assert sample.labels[: sample.original] == example.labels
+        assert not any(sample.labels[sample.original :])
         assert len(sample.labels) == len(sample.chunks)
 
 
@@ -125,8 +113,8 @@ def test_added_chunks_come_from_other_examples_of_the_shard_and_none_twice() -> 
         assert sample.example in shard
         texts = [chunk.rendered for chunk in sample.chunks]
         assert len(set(texts)) == len(texts)
-        assert set(texts[sample.own :]) <= pool
-        added += len(texts) - sample.own
+        assert set(texts[sample.original :]) <= pool
+        added += len(texts) - sample.original
     assert added > 100
 
 
@@ -134,7 +122,7 @@ def test_sizes_are_within_their_range() -> None:
     sizes = Counter[str]()
     for sample in draw():
         size = len(sample.chunks)
-        if size == sample.own:
+        if size == sample.original:
             sizes["as it was"] += 1
             continue
         assert FEWEST_CHUNKS <= size <= MOST_CHUNKS
@@ -144,12 +132,12 @@ def test_sizes_are_within_their_range() -> None:
 
 
 def test_the_share_that_gets_more_is_as_stated_and_gold_only_always_does() -> None:
-    examples = [example(number, chunks=4) for number in range(400)]
+    examples = [make_example(number, chunks=4) for number in range(400)]
     samples = draw_samples(examples, range(400), seed=1)
-    share = sum(len(sample.chunks) > sample.own for sample in samples) / len(samples)
+    share = sum(len(sample.chunks) > sample.original for sample in samples) / len(samples)
     # A sample of the share may be drawn no larger than it is: log(5..50) hardly ever is below 5.
     assert share == pytest.approx(PADDED_SHARE, abs=0.08)
-    alone = [example(number, chunks=1) for number in range(30)]
+    alone = [make_example(number, chunks=1) for number in range(30)]
     assert all(len(sample.chunks) > 1 for sample in draw_samples(alone, range(30), seed=1))
 
 
@@ -162,11 +150,11 @@ def test_no_distractor_holds_an_answer_or_equals_an_own_chunk() -> None:
         Chunk(text) for text in ("It was Jane AUSTEN, of course.", "The jane Austen house.")
     )
     harmless = tuple(Chunk(text) for text in ("Janes Austens", "Jane of Austen", "yes it is"))
-    asking = example(0, chunks=1, answers=("The Jane Austen", "yes", ""))
+    asking = make_example(0, chunks=1, answers=("The Jane Austen", "yes", ""))
     copies = tuple(dataclasses.replace(chunk, id="copy") for chunk in asking.chunks)
     shouted = Chunk(asking.chunks[0].text.upper(), title="T0!")
     others = [
-        example(number, chunks=9, shared=(*spoilers, *harmless, *copies, shouted))
+        make_example(number, chunks=9, shared=(*spoilers, *harmless, *copies, shouted))
         for number in (1, 2)
     ]
     seen = Counter[str]()
@@ -196,14 +184,22 @@ def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
     assert differing <= {3}
 
 
-def test_half_a_character_in_an_id_is_no_error() -> None:
-    odd = [dataclasses.replace(EXAMPLES[3], id="\ud800"), *EXAMPLES[4:]]
-    assert draw_samples(odd, range(20), seed=0)[0].example == 0
+def test_a_plan_is_the_shards_with_their_samples() -> None:
+    examples = [make_example(number, chunks=1 + number % 5) for number in range(12)]
+    gold_only = make_example(0, source="b", chunks=1)
+    plan = plan_samples([*examples, gold_only], seed=3, shard_tokens=300)
+    shards = plan_shards(examples, shard_tokens=300)
+    assert len(plan) > 1
+    assert plan == [draw_samples(examples, shard, seed=3) for shard in shards]
+    unpadded = plan_samples([*examples, gold_only], seed=3, padded=False)
+    assert [len(sample.chunks) for shard in unpadded for sample in shard] == [
+        len(example.chunks) for example in [*examples, gold_only]
+    ]
 
 
 def test_examples_left_without_both_kinds_are_dropped() -> None:
-    only_gold = example(0, chunks=2, gold=(0, 1))
-    no_gold = example(1, chunks=2, gold=())
+    only_gold = make_example(0, chunks=2, gold=(0, 1))
+    no_gold = make_example(1, chunks=2, gold=())
     assert draw_samples([only_gold], (0,), seed=0) == []
     samples = draw_samples([only_gold, no_gold], (0, 1), seed=0)
     assert [sample.example for sample in samples] == [0]
@@ -211,17 +207,19 @@ def test_examples_left_without_both_kinds_are_dropped() -> None:
 
 def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
     examples = [
-        example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(told,))
-        for number, told in enumerate(
+        make_example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(shared_chunk,))
+        for number, shared_chunk in enumerate(
             [Chunk("by jane AUSTEN, 1815"), Chunk("Janes Austens"), Chunk("yes"), Chunk("a sea")]
         )
     ]
     samples = draw_samples(examples, range(4), seed=0, labelled=False, most_chunks=20)
     seen = Counter[str]()
     for sample in samples:
-        marks = unlabelled_chunks(examples[sample.example], sample)
-        assert len(marks) == len(sample.chunks) and not any(marks[: sample.own])
-        for chunk, mark in zip(sample.chunks[sample.own :], marks[sample.own :], strict=True):
+        marks = doubtful_labels(examples[sample.example], sample)
+        assert len(marks) == len(sample.chunks) and not any(marks[: sample.original])
+        for chunk, mark in zip(
+            sample.chunks[sample.original :], marks[sample.original :], strict=True
+        ):
             assert mark == (chunk.text == "by jane AUSTEN, 1815")
             seen["unlabelled" if mark else "labelled"] += 1
     assert seen["unlabelled"] and seen["labelled"]
@@ -230,10 +228,10 @@ def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
 def test_a_gold_text_under_another_title_is_no_distractor() -> None:
     text = "The long passage"
     asking = dataclasses.replace(
-        example(0, chunks=2), chunks=(Chunk(text, title="A"), Chunk("x", title="A"))
+        make_example(0, chunks=2), chunks=(Chunk(text, title="A"), Chunk("x", title="A"))
     )
     others = [
-        example(number, chunks=3, shared=(Chunk(f" the  LONG passage{end}", title="B"),))
+        make_example(number, chunks=3, shared=(Chunk(f" the  LONG passage{end}", title="B"),))
         for number, end in ((1, ""), (2, " more"))
     ]
     examples, seen = [asking, *others], Counter[str]()
@@ -241,9 +239,7 @@ def test_a_gold_text_under_another_title_is_no_distractor() -> None:
         [labelled, *_] = draw_samples(examples, range(3), seed=seed)
         seen.update(chunk.text for chunk in labelled.chunks[2:])
         [plain, *_] = draw_samples(examples, range(3), seed=seed, labelled=False)
-        marked = [
-            c for c, m in zip(plain.chunks, unlabelled_chunks(asking, plain), strict=True) if m
-        ]
+        marked = [c for c, m in zip(plain.chunks, doubtful_labels(asking, plain), strict=True) if m]
         same = [chunk for chunk in plain.chunks[2:] if chunk.text == " the  LONG passage"]
         assert marked == same
         seen["marked"] += len(same)
