@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from at2_rag.arrays import Floats
 from at2_rag.training.calibrating.fits import (
     EVERY,
-    Floats,
-    Row,
-    fit_link,
+    Labelled,
+    fit_logistic,
     fit_ranking,
     out_of_fold,
 )
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
+    ScoredSample,
     fit_calibration,
-    out_of_fold_evidence,
+    with_evidence,
 )
 from at2_rag.training.fitting.fit import LinearFit
 
@@ -30,32 +31,19 @@ _LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a fit that never saw a sample predicts of it.
-
-    Attributes:
-        sample: The sample.
-        scores: [S], its chunks' scores.
-        probabilities: [S], that each chunk is relevant.
-        answerable: The probability that any chunk holds the answer.
-        by_lengths: The logit of the same by the number of chunks and their lengths alone.
-    """
+    """What a fit that never saw a sample predicts of it."""
 
     sample: CalibrationSample
-    scores: Floats
-    probabilities: Floats
-    answerable: float
-    by_lengths: float
+    scores: Floats  # [S]
+    probabilities: Floats  # [S], that each chunk is relevant
+    answerable: float  # probability that any chunk holds the answer
+    by_lengths: float  # logit of the same by the number of chunks and their lengths alone
 
 
 def fit_without(
     source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
 ) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
-    """Fit head weights and a calibration to all sources but one.
-
-    Args:
-        source: The source to leave out.
-        samples: Samples of at least two sources.
-        shape: [P, L, H] of the head weights.
+    """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
 
     Returns:
         What predicts samples of the source, and predictions of the samples fitted to, each by head
@@ -65,13 +53,14 @@ def fit_without(
         InputError: If the other sources can't be fitted to.
     """
     others = [sample for sample in samples if sample.source != source]
-    fits = out_of_fold(others, fit_head_weights)
+    fits = out_of_fold(others, _fit_head_weights)
     scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
-    evidence = out_of_fold_evidence(others)
-    calibration = fit_calibration(others, scores, evidence, shape)
-    head_weights, (*slopes, constant) = fit_head_weights(others), _fit_lengths(others)
+    scored = with_evidence(others, scores)
+    calibration = fit_calibration(scored, shape)
+    head_weights, (*slopes, constant) = _fit_head_weights(others), _fit_lengths(others)
 
-    def prediction(sample: CalibrationSample, scores: Floats, evidence: float) -> Prediction:
+    def predict_scored(scored: ScoredSample) -> Prediction:
+        sample, scores, evidence = scored
         return Prediction(
             sample,
             scores,
@@ -81,22 +70,24 @@ def fit_without(
         )
 
     def predict(sample: CalibrationSample) -> Prediction:
-        best = float(calibration.evidence(sample.features).max())
-        return prediction(sample, _scores(sample, head_weights), best)
+        evidence = float(calibration.evidence(sample.features).max())
+        return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
 
-    return predict, list(map(prediction, others, scores, evidence))
+    return predict, list(map(predict_scored, scored))
 
 
-def fit_head_weights(samples: Sequence[CalibrationSample]) -> LinearFit:
-    """Return head weights fitted to rank the gold chunks of samples that can be ranked.
+def _fit_head_weights(samples: Sequence[CalibrationSample]) -> LinearFit:
+    """Fit head weights to rank gold chunks.
 
     Twins are left out: an unanswerable one has nothing to rank, and weights that saw only the
     answerable one would be biased towards it.
     """
-    rows = [
-        Row(sample.source, sample.features, sample.gold) for sample in samples if sample.is_ranked
+    labelled = [
+        Labelled(sample.source, sample.features, sample.gold)
+        for sample in samples
+        if sample.is_ranked
     ]
-    return fit_ranking(rows, name="head weights", ridge=RIDGE)
+    return fit_ranking(labelled, name="head weights", ridge=RIDGE)
 
 
 def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
@@ -105,12 +96,12 @@ def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
 
 
 def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
-    rows = [
-        Row(EVERY, _length_terms(sample)[None], np.array([sample.answerable]))
+    labelled = [
+        Labelled(EVERY, _length_terms(sample)[None], np.array([sample.answerable]))
         for sample in samples
         if sample.answerable is not None
     ]
-    return fit_link(rows, name="call's outcome", ridge=_LENGTH_RIDGE)
+    return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
 
 
 def _length_terms(sample: CalibrationSample) -> Floats:

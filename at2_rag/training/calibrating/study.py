@@ -28,52 +28,32 @@ Points = tuple[tuple[float, float], ...]
 class CalibrationFigures:
     """How good probabilities are on one data set.
 
-    Attributes:
-        source: The data set, or `EVERY`.
-        chunks: Chunks judged.
-        relevant: Share of them that are relevant.
-        error: Expected calibration error over all chunks.
-        error_of_best: The same over each question's best chunk.
-        error_by_chance: The calibration error that perfect probabilities would have, which is never
-            zero.
-        error_of_best_by_chance: The same for the best chunks.
-        error_of_gold: The error with gold labels as outcomes.
-        skill: Brier skill over the base rate.
-        skill_of_gold: The same with gold labels as outcomes.
-        calls: Twins judged for whether they are answerable.
-        auroc: Area under the ROC curve of the probability that they are.
-        error_of_calls: Expected calibration error of it.
-        auroc_of_lengths: The area by number and lengths of chunks alone: well above one half, twins
-            differ in more than the evidence.
-        reliability: For each bin of chunks its mean probability and the share that is relevant.
-        reliability_of_best: The same for the best chunks.
-        reliability_of_calls: The same for twins, whether they are answerable.
+    Errors are expected calibration errors, skills are Brier skills over the base rate.
     """
 
-    source: str
-    chunks: int
-    relevant: float
+    source: str  # or `EVERY`
+    chunks: int  # chunks judged
+    relevant: float  # share of them that are relevant
     error: float
-    error_of_best: float
-    error_by_chance: float
+    error_of_best: float  # over each question's best chunk
+    error_by_chance: float  # that perfect probabilities would have, never zero
     error_of_best_by_chance: float
-    error_of_gold: float
+    error_of_gold: float  # with gold labels as outcomes
     skill: float
     skill_of_gold: float
-    calls: int
-    auroc: float
+    calls: int  # twins judged for whether they are answerable
+    auroc: float  # area under the ROC curve of the probability that they are
     error_of_calls: float
-    auroc_of_lengths: float
-    reliability: Points
+    auroc_of_lengths: float  # far above .5: twins differ in more than the evidence
+    reliability: Points  # for each bin of chunks the mean probability, and the share relevant
     reliability_of_best: Points
     reliability_of_calls: Points
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values; None for what isn't defined."""
-        values = asdict(self)
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in values.items()
+            for name, value in asdict(self).items()
         }
 
 
@@ -84,15 +64,15 @@ def study_left_out_sources(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[CalibrationFigures], list[TransferFigures]]:
-    """Judge each source by head weights and calibration fitted to all others.
+    """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
-    Sources without outcomes of both chunks and twins are fitted on but not judged. Of two judged
-    sources or more the figures of all of them follow.
+    Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
+    sources judged come last. There are none with a single source.
 
     Args:
-        samples: The samples fitted to and judged; figures of a single source are none.
-        shape: [P, L, H] of the head weights.
-        further: Samples that nothing is fitted to; those of a source are judged for transfer, too.
+        samples: The samples fitted to and judged.
+        shape: The head weights'.
+        further: More samples of the sources, which nothing is fitted to, judged for transfer.
         progress: Called with the sources done and in all.
 
     Raises:
@@ -126,9 +106,7 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
     likely = np.concatenate([row.probabilities for row, _ in known])
     relevant = np.concatenate([labels for _, labels in known])
     gold = np.concatenate([row.sample.gold for row, _ in known])
-    best = [int(np.argmax(row.scores)) for row, _ in known]
-    best_likely = np.array([row.probabilities[i] for (row, _), i in zip(known, best, strict=True)])
-    best_relevant = np.array([labels[i] for (_, labels), i in zip(known, best, strict=True)])
+    best = np.concatenate([np.arange(len(labels)) == row.scores.argmax() for row, labels in known])
     twins = [row for row in predictions if row.sample.answerable is not None]
     answerable = np.array([row.answerable for row in twins])
     answered = np.array([bool(row.sample.answerable) for row in twins])
@@ -137,9 +115,9 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         chunks=len(likely),
         relevant=float(relevant.mean()),
         error=calibration_error(likely, relevant),
-        error_of_best=calibration_error(best_likely, best_relevant),
+        error_of_best=calibration_error(likely[best], relevant[best]),
         error_by_chance=error_by_chance(likely),
-        error_of_best_by_chance=error_by_chance(best_likely),
+        error_of_best_by_chance=error_by_chance(likely[best]),
         error_of_gold=calibration_error(likely, gold),
         skill=brier_skill(likely, relevant),
         skill_of_gold=brier_skill(likely, gold),
@@ -148,6 +126,6 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         error_of_calls=calibration_error(answerable, answered),
         auroc_of_lengths=auroc(np.array([row.by_lengths for row in twins]), answered),
         reliability=reliability(likely, relevant),
-        reliability_of_best=reliability(best_likely, best_relevant),
+        reliability_of_best=reliability(likely[best], relevant[best]),
         reliability_of_calls=reliability(answerable, answered),
     )

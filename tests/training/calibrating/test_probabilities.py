@@ -9,23 +9,25 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
     CalibrationSample,
+    ScoredSample,
     fit_calibration,
     fit_evidence,
     fit_prior_weight,
-    out_of_fold_evidence,
+    with_evidence,
 )
-from tests.training.calibrating.drawn_samples import SHAPE, TRUE, Floats, drawn, readout
+from tests.training.calibrating.drawn_samples import SHAPE, TRUE, drawn, readout
 
 
 def calibrate(samples: list[CalibrationSample], sign: int = 1) -> Calibration:
     scores = [sign * readout(sample.features) for sample in samples]
-    return fit_calibration(samples, scores, out_of_fold_evidence(samples), SHAPE)
+    return fit_calibration(with_evidence(samples, scores), SHAPE)
 
 
 def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floats, float]:
@@ -69,13 +71,13 @@ def test_every_source_counts_the_same() -> None:
 
 def test_evidence_of_a_sample_is_by_a_readout_that_never_saw_its_fold() -> None:
     samples = drawn(60, 6)
-    evidence = out_of_fold_evidence(samples)
+    scored = with_evidence(samples, [readout(sample.features) for sample in samples])
     for fold in range(3):
         weight, bias = fit_evidence([sample for sample in samples if sample.fold != fold])
         for index, sample in enumerate(samples):
             if sample.fold == fold:
                 best = max(sample.features @ weight) + bias
-                assert evidence[index] == pytest.approx(best, abs=1e-6)
+                assert scored[index].evidence == pytest.approx(best, abs=1e-6)
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
@@ -96,15 +98,10 @@ def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str)
         calibrate(samples)
 
 
-def test_without_gold_labels_there_is_no_readout() -> None:
-    with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
-        fit_evidence([])
-
-
-def ranked(count: int, seed: int, weight: float) -> tuple[list[CalibrationSample], list[Floats]]:
+def ranked(count: int, seed: int, weight: float) -> list[ScoredSample]:
     """Draw samples with one gold chunk each, chosen by twice the score and weighted prior."""
     rng = np.random.default_rng(seed)
-    samples, scores = [], []
+    scored = []
     for _ in range(count):
         size = int(rng.integers(3, 12))
         values, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
@@ -112,23 +109,23 @@ def ranked(count: int, seed: int, weight: float) -> tuple[list[CalibrationSample
         gold = np.arange(size) == int(np.argmax(logits + rng.gumbel(size=size)))
         features, words = np.zeros((size, 4), np.float32), np.ones(size, dtype=np.int64)
         priors: dict[Any, Floats] = {"score": prior - prior.mean()}
-        samples.append(CalibrationSample("a", 0, features, gold, words, priors=priors))
-        scores.append(values)
-    return samples, scores
+        sample = CalibrationSample("a", 0, features, gold, words, priors=priors)
+        scored.append(ScoredSample(sample, values, 0.0))
+    return scored
 
 
 def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
-    assert fit_prior_weight(*ranked(2000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
-    assert fit_prior_weight(*ranked(2000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
-    assert fit_prior_weight(*ranked(2000, 2, -3.0), "score") == 0.0  # never against the retriever
+    assert fit_prior_weight(ranked(2000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
+    assert fit_prior_weight(ranked(2000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
+    assert fit_prior_weight(ranked(2000, 2, -3.0), "score") == 0.0  # never against the retriever
 
 
 def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() -> None:
-    samples, scores = ranked(20, 0, 1.0)
-    unknown = [dataclasses.replace(sample, priors={}) for sample in samples]
-    twins = [dataclasses.replace(sample, answerable=True) for sample in samples]
-    assert fit_prior_weight(unknown, scores, "score") is None
-    assert fit_prior_weight(samples, scores, "cosine") is None
-    assert fit_prior_weight(twins, scores, "score") is None
-    both = fit_prior_weight([*samples, *twins], [*scores, *scores], "score")
-    assert both == pytest.approx(fit_prior_weight(samples, scores, "score"))
+    scored = ranked(20, 0, 1.0)
+    assert fit_prior_weight(scored, "cosine") is None
+    twins = [
+        row._replace(sample=dataclasses.replace(row.sample, answerable=True)) for row in scored
+    ]
+    assert fit_prior_weight(twins, "score") is None
+    both = fit_prior_weight([*scored, *twins], "score")
+    assert both == pytest.approx(fit_prior_weight(scored, "score"))
