@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,27 +22,19 @@ EVERY = "every source"
 """Name of all data sets taken together as one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FoldSample:
-    """A sample of a data set (`source`) in a fold: fits that judge it leave out its whole fold."""
-
-    source: str
-    fold: int
-
-
-AnySample = TypeVar("AnySample", bound=FoldSample)
 Fit = TypeVar("Fit")
 
 
 class Labelled(NamedTuple):
-    """What a fit needs of one sample; sources count the same, and so do a source's samples."""
+    """One sample of a fit. Sources count the same, and so do a source's samples."""
 
     source: str
-    terms: npt.NDArray[Any]  # [S, T], float32 for rankings
+    fold: int
+    terms: npt.NDArray[Any]  # [S, T]
     labels: Bools  # [S]
 
 
-def out_of_fold(samples: Sequence[AnySample], fit: Callable[[list[AnySample]], Fit]) -> list[Fit]:
+def out_of_fold(samples: Sequence[Labelled], fit: Callable[[Sequence[Labelled]], Fit]) -> list[Fit]:
     """Return for each sample what `fit` returns for the samples of all other folds."""
     fits = {
         fold: fit([sample for sample in samples if sample.fold != fold])
@@ -66,10 +57,11 @@ def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> Line
             f"{name} can't be fitted: no question has both gold and others to rank; pass more "
             "examples, or calibrate without them"
         )
-    sources, terms, labels = zip(*samples, strict=True)
-    sizes = np.array([len(of_sample) for of_sample in labels])
     data = ListwiseData(
-        np.concatenate(terms), np.concatenate(labels), sizes, source_weights(sources)
+        np.concatenate([sample.terms for sample in samples]).astype(np.float32),
+        np.concatenate([sample.labels for sample in samples]),
+        np.array([len(sample.labels) for sample in samples]),
+        source_weights([sample.source for sample in samples]),
     )
     return fit_listwise(data, ridge=ridge)
 

@@ -14,7 +14,6 @@ from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fits import (
     EVERY,
-    FoldSample,
     Labelled,
     fit_logistic,
     fit_ranking,
@@ -30,9 +29,11 @@ TOP = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MultiHopSample(FoldSample):
+class MultiHopSample:
     """One question's chunks after the second reading, the question beside the best chunk."""
 
+    source: str
+    fold: int
     scores: Floats  # [S], first scores of all chunks, S at least 2
     gold: Bools  # [S]
     evidence: float  # greatest evidence logit of the first reading
@@ -50,10 +51,11 @@ class MultiHopSample(FoldSample):
         return others
 
     @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        """First scores and features of the others, [S - 1, 1 + L x H]."""
-        first = self.scores[self.others].astype(np.float32)
-        return np.hstack([first[:, None], self.features])
+    def ranked(self) -> Labelled:
+        """First scores and features of the others, [S - 1, 1 + L x H], and which are gold."""
+        others = self.others
+        terms = np.hstack([self.scores[others].astype(np.float32)[:, None], self.features])
+        return Labelled(EVERY, self.fold, terms, self.gold[others])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,15 @@ def fit_multi_hop(
     Raises:
         InputError: If no sample, or none outside a fold, has gold and other chunks beside the best.
     """
-    labelled, after = [], []
-    for sample, weight in zip(samples, out_of_fold(samples, _fit), strict=True):
-        second, others = sample.inputs @ weight, sample.others
-        terms = chunk_terms(divided_anew(sample.scores[others], second), sample.evidence)
-        labelled.append(Labelled(sample.source, terms, sample.gold[others]))
+    ranked = [sample.ranked for sample in samples]
+    scored, after = [], []
+    for sample, of_others, weight in zip(samples, ranked, out_of_fold(ranked, _fit), strict=True):
+        second = of_others.terms @ weight
+        terms = chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence)
+        scored.append(of_others._replace(source=sample.source, terms=terms))
         after.append(second_scores(sample.scores, sample.best, second))
-    chunk = fit_logistic(labelled, name="second gold label", rising=RISING)
-    weight = _fit(samples)
+    chunk = fit_logistic(scored, name="second gold label", rising=RISING)
+    weight = _fit(ranked)
     heads = weight[1:].reshape(shape).astype(np.float32)
     return MultiHop(heads, max(0.0, float(weight[0])), chunk), after
 
@@ -126,7 +129,6 @@ def _all_gold(scores: Floats, gold: Bools) -> bool:
     return bool(gold[np.argsort(-scores, kind="stable")[:TOP]].sum() == gold.sum())
 
 
-def _fit(samples: Sequence[MultiHopSample]) -> Floats:
+def _fit(samples: Sequence[Labelled]) -> Floats:
     """Return the weights [1 + L x H] of first score and features."""
-    labelled = [Labelled(EVERY, sample.inputs, sample.gold[sample.others]) for sample in samples]
-    return fit_ranking(labelled, name="multi-hop weights", ridge=RIDGE).weight
+    return fit_ranking(samples, name="multi-hop weights", ridge=RIDGE).weight

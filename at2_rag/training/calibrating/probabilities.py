@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
 from at2_rag.text.chunks import Prior
-from at2_rag.training.calibrating.fits import FoldSample, Labelled, fit_logistic, out_of_fold
+from at2_rag.training.calibrating.fits import Labelled, fit_logistic, out_of_fold
 from at2_rag.training.fitting.samples import source_weights
 
 EVIDENCE_RIDGE = 0.1
@@ -23,9 +23,11 @@ _LEAST_SCALE = 0.1  # of scores that say nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CalibrationSample(FoldSample):
+class CalibrationSample:
     """The features of one question's chunks, and what is to be predicted from them."""
 
+    source: str
+    fold: int
     features: npt.NDArray[np.float32]  # [S, F], S at least 1
     gold: Bools  # [S], labelled as evidence
     words: npt.NDArray[np.int64]  # [S], lengths
@@ -52,7 +54,7 @@ def with_evidence(
     samples: Sequence[CalibrationSample], scores: Sequence[Floats]
 ) -> list[ScoredSample]:
     """Return samples with scores, and with evidence by a readout fitted without their fold."""
-    readouts = out_of_fold(samples, fit_evidence)
+    readouts = out_of_fold(_gold_features(samples), fit_evidence)
     return [
         ScoredSample(sample, values, float((sample.features @ weight).max()) + bias)
         for sample, values, (weight, bias) in zip(samples, scores, readouts, strict=True)
@@ -67,26 +69,24 @@ def fit_calibration(
     Raises:
         InputError: If all outcomes of one kind are the same, or there are none.
     """
-    chunk = fit_logistic(
-        [
-            Labelled(sample.source, chunk_terms(scores, evidence), sample.relevant)
-            for sample, scores, evidence in scored
-            if sample.relevant is not None
-        ],
-        name="chunk's outcome",
-        rising=RISING,
-    )
-    call = fit_logistic(
-        [
-            Labelled(
-                sample.source, call_terms(scores, evidence)[None], np.array([sample.answerable])
-            )
-            for sample, scores, evidence in scored
-            if sample.answerable is not None
-        ],
-        name="call's outcome",
-    )
-    weight, bias = fit_evidence([sample for sample, _, _ in scored])
+    of_chunks = [
+        Labelled(sample.source, sample.fold, chunk_terms(scores, evidence), sample.relevant)
+        for sample, scores, evidence in scored
+        if sample.relevant is not None
+    ]
+    chunk = fit_logistic(of_chunks, name="chunk's outcome", rising=RISING)
+    of_calls = [
+        Labelled(
+            sample.source,
+            sample.fold,
+            call_terms(scores, evidence)[None],
+            np.array([sample.answerable]),
+        )
+        for sample, scores, evidence in scored
+        if sample.answerable is not None
+    ]
+    call = fit_logistic(of_calls, name="call's outcome")
+    weight, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
     return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call, outcome)
 
 
@@ -118,11 +118,12 @@ def fit_prior_weight(scored: Sequence[ScoredSample], prior: Prior) -> float | No
     return float(scales[1] / scales[0])
 
 
-def fit_evidence(samples: Sequence[CalibrationSample]) -> tuple[Floats, float]:
+def fit_evidence(samples: Sequence[Labelled]) -> tuple[Floats, float]:
     """Return weights [F] and bias of a logistic readout that tells gold chunks from all others."""
-    *slopes, constant = fit_logistic(
-        [Labelled(sample.source, sample.features, sample.gold) for sample in samples],
-        name="chunk's gold label",
-        ridge=EVIDENCE_RIDGE,
-    )
+    name = "chunk's gold label"
+    *slopes, constant = fit_logistic(samples, name=name, ridge=EVIDENCE_RIDGE)
     return np.array(slopes), constant
+
+
+def _gold_features(samples: Sequence[CalibrationSample]) -> list[Labelled]:
+    return [Labelled(one.source, one.fold, one.features, one.gold) for one in samples]

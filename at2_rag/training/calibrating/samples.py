@@ -68,19 +68,18 @@ class SampleReader:
         *,
         outcome: Outcome = "evidence",
         priors: Sequence[Prior] = (),
-        subfolder: str = "",
     ) -> list[CalibrationSample]:
         """Return samples of the chosen examples that fit the model's window, then of their twins.
 
         Examples that share a gold passage are in one fold, and twins in that of their example. For
-        `outcome` and `priors` see `calibrate`; what is read is kept in a `subfolder`.
+        `outcome` and `priors` see `calibrate`.
         """
-        folder, chosen = self.folder / subfolder, examples.chosen
+        chosen = examples.chosen
         rng = np.random.default_rng(self.seed)
         folds = assign_folds(gold_groups(chosen), self.folds, rng).tolist()
-        features = list(self._features("examples", chosen, folder))
-        twin_features = list(self._features("twins", examples.twins, folder))
-        relevant = self._relevant(chosen, outcome, folder)
+        features = list(self._features("examples", chosen))
+        twin_features = list(self._features("twins", examples.twins))
+        relevant = self._relevant(chosen, outcome)
         samples = []
         for index, rows in features:
             example = chosen[index]
@@ -104,9 +103,9 @@ class SampleReader:
         rows = [scored[index] for index in indices]
         questions = [_beside_best(examples[row.sample.example], row.scores) for row in rows]
         # The best chunks depend on the head weights.
-        folder = self.folder / f"multi_hop-{content_hash(questions)[:8]}"
+        name = f"multi_hop-{content_hash(questions)[:8]}/again"
         result = {}
-        for question, features in self._features("again", questions, folder, passes=("together",)):
+        for question, features in self._features(name, questions, passes=("together",)):
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
                 sample.source, sample.fold, scores, sample.gold, evidence, features
@@ -129,39 +128,40 @@ class SampleReader:
         self,
         name: str,
         examples: Sequence[Example],
-        folder: Path,
         *,
         passes: tuple[Pass, ...] | None = None,
     ) -> Iterable[tuple[int, Features]]:
-        """Return the index and the features [S, F] of each example that fits the window."""
+        """Return the index and the features [S, F] of each example that fits the window.
+
+        They are kept in the folder `name`.
+        """
         if not examples:
             return ()
         spec = self.weights.spec
         collection = FeatureCollection(
             self._scoring_model,
             examples,
-            folder / name,
+            self.folder / name,
             reading=spec.reading,
             fingerprint=self.model.fingerprint,
             seed=self.seed,
             padded=False,
             passes=passes,
         )
-        features = FeatureArrays.of(self._collect(f"reading {name}", collection))
+        rows = self._collect(f"reading {collection.folder.name}", collection)
+        features = FeatureArrays.of(rows)
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)
         return zip(features.examples.tolist(), features.by_sample(matrix), strict=True)
 
-    def _relevant(
-        self, examples: Sequence[Example], outcome: Outcome, folder: Path
-    ) -> dict[int, Bools]:
+    def _relevant(self, examples: Sequence[Example], outcome: Outcome) -> dict[int, Bools]:
         """Return by an example's index which of its chunks are relevant, [S], where it is known."""
         if outcome == "evidence":
             return {index: np.array(example.labels) for index, example in enumerate(examples)}
         collection = DropCollection(
             AnswerModel(self.model.model, self.model.tokenizer),
             examples,
-            folder / "drops",
+            self.folder / "drops",
             fingerprint=self.model.fingerprint,
         )
         rows = self._collect("leaving chunks out", collection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.text.units import unit_places
 from at2_rag.training.calibrating.fits import (
-    FoldSample,
     Labelled,
     fit_logistic,
     fit_ranking,
@@ -27,13 +26,11 @@ RIDGE = 1e-3
 """Ridge penalty on the three numbers, of standardised terms."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SentenceSample(FoldSample):
+class SentenceSample(NamedTuple):
     """The sentences of one question's chunks, after one reading or two."""
 
-    terms: Floats  # [U, 3], `SENTENCE_TERMS`
+    ranked: Labelled  # [U, 3] `SENTENCE_TERMS`, and which sentences hold evidence
     evidence: float  # greatest evidence logit of the question's chunks
-    gold: Bools  # [U], whether a sentence holds evidence
 
 
 def gold_sentences(example: Example) -> Bools | None:
@@ -87,7 +84,8 @@ def sentence_samples(
         owners = [chunk for chunk, _, _ in unit_places(example.chunks)]
         for scores in (first, *([after[index]] if index in after else [])):
             terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
-            result.append(SentenceSample(sample.source, sample.fold, terms, evidence, gold))
+            ranked = Labelled(sample.source, sample.fold, terms, gold)
+            result.append(SentenceSample(ranked, evidence))
     return result
 
 
@@ -100,21 +98,16 @@ def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
     Raises:
         InputError: If no sample, or none outside a fold, has sentences with evidence and without.
     """
-    weights = _fit(samples)
-    labelled = [
-        Labelled(
-            sample.source,
-            chunk_terms(sample.terms @ np.array(without_fold), sample.evidence),
-            sample.gold,
-        )
-        for sample, without_fold in zip(samples, out_of_fold(samples, _fit), strict=True)
-    ]
-    likely = fit_logistic(labelled, name="sentence's gold label", rising=RISING)
-    return SentenceWeights(weights, likely)
+    ranked = [sample.ranked for sample in samples]
+    scored = []
+    for sample, weights in zip(samples, out_of_fold(ranked, _fit), strict=True):
+        scores = sample.ranked.terms @ np.array(weights)
+        scored.append(sample.ranked._replace(terms=chunk_terms(scores, sample.evidence)))
+    likely = fit_logistic(scored, name="sentence's gold label", rising=RISING)
+    return SentenceWeights(_fit(ranked), likely)
 
 
-def _fit(samples: Sequence[SentenceSample]) -> tuple[float, ...]:
-    labelled = [Labelled(one.source, one.terms.astype(np.float32), one.gold) for one in samples]
-    fit = fit_ranking(labelled, name="sentence weights", ridge=RIDGE)
+def _fit(samples: Sequence[Labelled]) -> tuple[float, ...]:
+    fit = fit_ranking(samples, name="sentence weights", ridge=RIDGE)
     *of_chunk, of_sentence = fit.weight.tolist()
     return (*of_chunk, max(0.0, of_sentence))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from at2_rag.training.calibrating.fits import EVERY
-from at2_rag.training.calibrating.left_out import Prediction, fit_without
+from at2_rag.arrays import Floats
+from at2_rag.training.calibrating.fits import (
+    EVERY,
+    Labelled,
+    fit_logistic,
+    fit_ranking,
+    out_of_fold,
+)
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -18,10 +24,26 @@ from at2_rag.training.calibrating.metrics import (
     error_by_chance,
     reliability,
 )
-from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.transfer import TransferFigures, judge_transfer
+from at2_rag.training.calibrating.probabilities import (
+    CalibrationSample,
+    ScoredSample,
+    fit_calibration,
+    with_evidence,
+)
+from at2_rag.training.calibrating.transfer import (
+    KeptCurve,
+    TransferFigures,
+    judge_transfer,
+    max_missed_for,
+)
+from at2_rag.training.fitting.fit import LinearFit
+
+RIDGE = 1e-2
+"""Ridge penalty of the head weights."""
 
 Points = tuple[tuple[float, float], ...]
+
+_LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +77,17 @@ class CalibrationFigures:
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in asdict(self).items()
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a fit that never saw a sample predicts of it."""
+
+    sample: CalibrationSample
+    scores: Floats  # [S]
+    probabilities: Floats  # [S], that each chunk is relevant
+    answerable: float  # probability that any chunk holds the answer
+    by_lengths: float  # logit of the same by the number of chunks and their lengths alone
 
 
 def study_left_out_sources(
@@ -95,8 +128,11 @@ def study_left_out_sources(
         if has_outcomes:
             figures.append(_figures(source, predictions))
             every += predictions
+        max_missed = max_missed_for(_curves(of_others))
         more = [predict(sample) for sample in further if sample.source == source]
-        transfer += judge_transfer(source, of_others, {"fitted": predictions, "judged": more})
+        for split, rows in (("fitted", predictions), ("judged", more)):
+            if curves := _curves(rows):
+                transfer.append(judge_transfer(source, split, curves, max_missed))
     progress(len(sources), len(sources))
     return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])], transfer
 
@@ -129,3 +165,83 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         reliability_of_best=reliability(likely[best], relevant[best]),
         reliability_of_calls=reliability(answerable, answered),
     )
+
+
+def fit_without(
+    source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
+) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
+    """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
+
+    Returns:
+        What predicts samples of the source, and predictions of the samples fitted to, each by head
+        weights and a second readout fitted without its fold.
+
+    Raises:
+        InputError: If the other sources can't be fitted to.
+    """
+    others = [sample for sample in samples if sample.source != source]
+    ranked = _ranked(others)
+    fits = out_of_fold(ranked, _fit_head_weights)
+    scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
+    scored = with_evidence(others, scores)
+    calibration = fit_calibration(scored, shape)
+    head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
+
+    def predict_scored(scored: ScoredSample) -> Prediction:
+        sample, scores, evidence = scored
+        return Prediction(
+            sample,
+            scores,
+            calibration.probabilities(scores, evidence),
+            calibration.answerable(scores, evidence),
+            float(_length_terms(sample) @ np.array(slopes) + constant),
+        )
+
+    def predict(sample: CalibrationSample) -> Prediction:
+        evidence = float(calibration.evidence(sample.features).max())
+        return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
+
+    return predict, list(map(predict_scored, scored))
+
+
+def _ranked(samples: Sequence[CalibrationSample]) -> list[Labelled]:
+    """Return what head weights are fitted to.
+
+    Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
+    answerable one would be biased towards it.
+    """
+    return [
+        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in samples
+    ]
+
+
+def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
+    return fit_ranking(samples, name="head weights", ridge=RIDGE)
+
+
+def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
+    scores: Floats = sample.features @ fit.weight + fit.bias
+    return scores
+
+
+def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
+    labelled = [
+        Labelled(EVERY, 0, _length_terms(sample)[None], np.array([sample.answerable]))
+        for sample in samples
+        if sample.answerable is not None
+    ]
+    return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
+
+
+def _length_terms(sample: CalibrationSample) -> Floats:
+    words = sample.words.astype(float)
+    return np.array([len(words), words.sum(), words.max(), words.min(), words.std()])
+
+
+def _curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
+    """Return the curves of the samples that can be ranked."""
+    return [
+        KeptCurve.of(row.sample, row.scores, row.probabilities)
+        for row in predictions
+        if row.sample.is_ranked
+    ]

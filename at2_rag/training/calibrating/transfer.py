@@ -8,15 +8,15 @@ of gold chunks that it keeps is measured, and how many more words than one tuned
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from at2_rag.arrays import Floats
-from at2_rag.training.calibrating.left_out import Prediction
 from at2_rag.training.calibrating.metrics import percentile_interval
+from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.fitting.samples import source_weights
 
 TARGET = 0.9
@@ -47,7 +47,7 @@ class TransferFigures:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _KeptCurve:
+class KeptCurve:
     """What keeping the best chunk of a question, the best two and so on comes to."""
 
     source: str
@@ -55,44 +55,22 @@ class _KeptCurve:
     gold: Floats  # [S], share of gold chunks kept
     words: Floats  # [S], words kept
 
+    @classmethod
+    def of(cls, sample: CalibrationSample, scores: Floats, probabilities: Floats) -> Self:
+        """Return the curve of a sample that can be ranked, by scores and probabilities [S]."""
+        order = np.argsort(-scores, kind="stable")
+        left = np.cumsum(probabilities[order][::-1])[::-1]
+        gold = np.cumsum(sample.gold[order]) / sample.gold.sum()
+        words = np.cumsum(sample.words[order].astype(float))
+        return cls(sample.source, np.append(left[1:], 0.0), gold, words)
+
     def kept(self, max_missed: float) -> tuple[int, float, float]:
         """Return chunks, share of gold and words kept, as `selection.select` chooses them."""
         last = int(np.count_nonzero(self.missed[:-1] > max_missed))
         return last + 1, float(self.gold[last]), float(self.words[last])
 
 
-def judge_transfer(
-    source: str, fitted: Iterable[Prediction], judged: Mapping[str, Iterable[Prediction]]
-) -> list[TransferFigures]:
-    """Return the figures of each split of a source that has samples to be ranked.
-
-    Args:
-        source: The source left out.
-        fitted: Predictions of the samples of the others, to which max_missed is fitted.
-        judged: Predictions of samples of the source, by the name of their split.
-    """
-    max_missed = _max_missed_for(_kept_curves(fitted))
-    splits = {split: _kept_curves(predictions) for split, predictions in judged.items()}
-    return [
-        _figures(source, split, curves, max_missed) for split, curves in splits.items() if curves
-    ]
-
-
-def _kept_curves(predictions: Iterable[Prediction]) -> list[_KeptCurve]:
-    """Return the curve of each sample that can be ranked."""
-    curves = []
-    for prediction in predictions:
-        sample = prediction.sample
-        if sample.is_ranked:
-            order = np.argsort(-prediction.scores, kind="stable")
-            left = np.cumsum(prediction.probabilities[order][::-1])[::-1]
-            gold = np.cumsum(sample.gold[order]) / sample.gold.sum()
-            words = np.cumsum(sample.words[order].astype(float))
-            curves.append(_KeptCurve(sample.source, np.append(left[1:], 0.0), gold, words))
-    return curves
-
-
-def _max_missed_for(curves: Sequence[_KeptCurve]) -> float:
+def max_missed_for(curves: Sequence[KeptCurve]) -> float:
     """Return the largest max_missed under which the mean share of gold kept reaches `TARGET`.
 
     Every source counts the same. The share never rises with max_missed, so bisection finds it
@@ -109,10 +87,11 @@ def _max_missed_for(curves: Sequence[_KeptCurve]) -> float:
     return float(candidates[first_too_large - 1])
 
 
-def _figures(
-    source: str, split: str, curves: Sequence[_KeptCurve], max_missed: float
+def judge_transfer(
+    source: str, split: str, curves: Sequence[KeptCurve], max_missed: float
 ) -> TransferFigures:
-    tuned = _max_missed_for(curves)
+    """Return the figures of questions of a source left out, at least one."""
+    tuned = max_missed_for(curves)
     chunks, gold, words = _kept(curves, max_missed)
     _, tuned_gold, tuned_words = _kept(curves, tuned)
 
@@ -135,6 +114,6 @@ def _figures(
     )
 
 
-def _kept(curves: Sequence[_KeptCurve], max_missed: float) -> Floats:
+def _kept(curves: Sequence[KeptCurve], max_missed: float) -> Floats:
     """Return chunks, share of gold and words that each question keeps, [3, I]."""
     return np.array([curve.kept(max_missed) for curve in curves]).T

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -115,7 +115,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         probabilities, transfer = study_left_out_sources(
             calibrated.samples,
             weights.weight.shape,
-            reader.read(judged, subfolder="judged"),
+            replace(reader, folder=folder / "judged").read(judged),
             progress=lambda done, total: progress("left-out sources", done, total),
         )
     record = {

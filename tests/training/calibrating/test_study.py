@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from at2_rag.training.calibrating.fits import EVERY
-from at2_rag.training.calibrating.left_out import fit_without
 from at2_rag.training.calibrating.metrics import auroc
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.study import CalibrationFigures, study_left_out_sources
+from at2_rag.training.calibrating.study import (
+    CalibrationFigures,
+    fit_without,
+    study_left_out_sources,
+)
 from tests.training.calibrating.drawn_samples import SHAPE, drawn
 
 

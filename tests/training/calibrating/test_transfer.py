@@ -10,9 +10,8 @@ import pytest
 
 from at2_rag.options import PruneOptions
 from at2_rag.selection.select import select
-from at2_rag.training.calibrating.left_out import Prediction, fit_without
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.study import study_left_out_sources
+from at2_rag.training.calibrating.study import Prediction, fit_without, study_left_out_sources
 from tests.training.calibrating.drawn_samples import SHAPE
 
 
@@ -67,7 +66,7 @@ def test_the_figures_are_those_of_pruning_with_the_others_max_missed() -> None:
         # Both other sources have as many samples, so the mean over samples is that over sources.
         gold, words = kept(ranked, row.max_missed)
         assert np.mean(gold) >= 0.9
-        for larger in row.max_missed + np.linspace(0, 2, 81):
+        for larger in row.max_missed + np.linspace(0, 2, 41):
             fewer, shorter = kept(ranked, larger)
             assert np.mean(fewer) < 0.9 or shorter == words
         every = further if row.split == "judged" else samples
