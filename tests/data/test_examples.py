@@ -21,7 +21,7 @@ from at2_rag.data.examples import (
 )
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.commands.record import file_record
+from at2_rag.training.commands.record import file_records
 
 ITEM: dict[str, Any] = {
     "id": "q1",
@@ -87,7 +87,7 @@ def test_a_file_name_that_is_no_text_gives_a_source_that_is(tmp_path: Path) -> N
     except OSError:
         pytest.skip("file names have to be text here")
     assert read_examples(path)[0].source == "set\ufffd"
-    assert file_record(path, examples=1)["name"] == "set\ufffd.jsonl"
+    assert file_records([path], [[]])[0]["name"] == "set\ufffd.jsonl"
 
 
 @pytest.mark.parametrize("name", ["my-set.jsonl", "my-set.jsonl.gz"])

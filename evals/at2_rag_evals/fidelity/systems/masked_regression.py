@@ -50,7 +50,9 @@ class MaskedRegressionSystem:
         """Return the coefficients."""
         masks = self._plan.split(item).fitted
         start = time.perf_counter()
-        found = ablate_by_masking(self._reader.model, item.query, item.chunks, answer, masks)
+        model = self._reader.model
+        prompt = model.prompts.independent(item.query, item.chunks)
+        found = ablate_by_masking(model, prompt, answer, masks)
         tokens = found.token_logits.shape[1]
         values = sparse_fit(masks, found.logit_probabilities, tokens=tokens)
         return ItemScores(ChunkScores(values), time.perf_counter() - start)
