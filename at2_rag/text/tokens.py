@@ -1,9 +1,7 @@
 """Counts a text's tokens for the generator that will read it.
 
-A counter is any callable from text to a number. `resolve_token_counter` makes one from the name of
-an OpenAI model or tiktoken encoding, a Hugging Face tokenizer, or the caller's own callable. Counts
-are exact: nothing estimates or falls back to another tokenizer. No tokens are added at a text's
-start or end. Lone surrogates, which no tokenizer accepts, count as the replacement character.
+Counts are exact: nothing estimates or falls back to another tokenizer. No tokens are added at a
+text's start or end. Lone surrogates, which no tokenizer accepts, count as U+FFFD.
 """
 
 from __future__ import annotations
@@ -69,17 +67,14 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
     import tiktoken
 
     encodings = tiktoken.list_encoding_names()
-    encoding = name
-    if name not in encodings:
-        try:
-            encoding = tiktoken.encoding_name_for_model(name)
-        except KeyError:
-            raise TokenCounterError(
-                f"tiktoken knows no model or encoding named {name!r}; "
-                + _WHAT_TO_PASS.format(encodings=", ".join(sorted(encodings)))
-            ) from None
     try:
+        encoding = name if name in encodings else tiktoken.encoding_name_for_model(name)
         return tiktoken.get_encoding(encoding)
+    except KeyError:
+        raise TokenCounterError(
+            f"tiktoken knows no model or encoding named {name!r}; "
+            + _WHAT_TO_PASS.format(encodings=", ".join(sorted(encodings)))
+        ) from None
     except (OSError, ValueError) as error:
         raise TokenCounterError(
             f"the vocabulary of tiktoken's {encoding!r} is not in its cache and can't be "
