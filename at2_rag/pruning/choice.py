@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from at2_rag.options import UNANSWERABLE_BELOW
+from at2_rag.progress import Stopwatch, added
 from at2_rag.pruning.request import ContextFormat, Request
 from at2_rag.readout.scores import Scores
 from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.novelty import TextNovelty
 from at2_rag.selection.select import Selection, hold_only, select
-from at2_rag.stopwatch import Stopwatch, added
 from at2_rag.text.protection import Span
 from at2_rag.text.units import Place
 
@@ -134,7 +134,7 @@ def _select(request: Request, scores: Scores, context: ContextFormat) -> Selecti
         if options.if_unanswerable == "keep_none" or (
             options.if_unanswerable == "keep_best" and best_is_held
         ):
-            held = hold_only(units.scores, always, order=options.order)
+            held = hold_only(units.scores, always, options.order)
             return replace(held, notes=tuple(notes))
         if options.if_unanswerable == "keep_best":
             options = options.override(top_k=1)
