@@ -14,6 +14,7 @@ import torch
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SentenceParts, prompt_spans, sentence_parts
 from at2_rag.pruning.request import Request
@@ -26,7 +27,6 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again, wants_hop
 from at2_rag.readout.scores import ChunkScores, Scores, UnitScores, best_by_owner, divided
-from at2_rag.stopwatch import Stopwatch, added
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.units import Place
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.progress import Stopwatch
 
 
 class Turns:

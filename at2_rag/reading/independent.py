@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionCall, SpanAttention
@@ -23,7 +24,6 @@ from at2_rag.reading.lockstep import between_layers, run_in_lockstep
 from at2_rag.reading.question_pass import QuestionReading, question_calls
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.state_groups import SourceRoom, make_room
-from at2_rag.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
