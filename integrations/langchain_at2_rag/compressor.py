@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -11,8 +11,8 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from at2_rag.adapters import AdapterSettings
 from at2_rag.options import AdapterOverrides
 from at2_rag.pruner import AT2Pruner
+from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
-from langchain_at2_rag.documents import as_chunk, kept_documents
 
 
 class CompressorSettings(AdapterOverrides, total=False):
@@ -70,7 +70,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             return []
         pruner = self.loaded_pruner()
         result = pruner.prune(query, self._chunks(documents), **self.overrides(pruner))
-        return kept_documents(documents, result)
+        return _kept(documents, result)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -80,8 +80,34 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             return []
         pruner = await self.aloaded_pruner()
         result = await pruner.aprune(query, self._chunks(documents), **self.overrides(pruner))
-        return kept_documents(documents, result)
+        return _kept(documents, result)
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
-        score_key = self.score_key if self.prune_options().prior in ("score", "cosine") else None
-        return [as_chunk(document, self.title_key, score_key) for document in documents]
+        reads_scores = self.prune_options().prior in ("score", "cosine")
+        return [self._chunk(document, reads_scores=reads_scores) for document in documents]
+
+    def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:
+        metadata = document.metadata
+        title = None if self.title_key is None else metadata.get(self.title_key)
+        return Chunk(
+            text=document.page_content,
+            title=title if isinstance(title, str) and title.strip() else None,
+            id=document.id,
+            retrieval_score=metadata.get(self.score_key) if reads_scores else None,
+        )
+
+
+def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
+    return [_copy(documents[chunk.index], chunk, result) for chunk in result.kept]
+
+
+def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:
+    update: dict[str, Any] = {"metadata": dict(document.metadata)}
+    if result.scored:
+        update["metadata"]["relevance_score"] = kept.relevance
+    if result.answerable is not None:
+        update["metadata"]["answerable"] = result.answerable
+    if kept.spans is not None:
+        update["metadata"]["kept_spans"] = list(map(list, kept.spans))
+        update["page_content"] = kept.kept_text
+    return document.model_copy(update=update)

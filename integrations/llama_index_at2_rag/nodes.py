@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
-
-RETRIEVAL_SCORE = "retrieval_score"
-KEPT_SPANS = "kept_spans"
-ANSWERABLE = "answerable"
 
 
 def as_chunk(retrieved: NodeWithScore, title_key: str | None, *, apart: bool = False) -> Chunk:
@@ -40,30 +35,19 @@ def as_chunk(retrieved: NodeWithScore, title_key: str | None, *, apart: bool = F
     return Chunk(text=text, title=title, id=node.node_id, retrieval_score=retrieved.score)
 
 
-def kept_nodes(
-    nodes: Sequence[NodeWithScore], result: PruneResult, *, keep_retrieval_score: bool
-) -> list[NodeWithScore]:
-    """Return copies of the kept nodes.
-
-    Metadata added to them is hidden from the LLM and from embeddings.
-
-    Args:
-        nodes: The caller's nodes, which aren't changed.
-        result: Their pruning. If they weren't scored copies have the retriever's scores.
-        keep_retrieval_score: Whether to put the retriever's score into the metadata.
-    """
-    return [_copy_of(nodes[kept.index], kept, result, keep_retrieval_score) for kept in result.kept]
-
-
-def _copy_of(
+def copy_of_kept(
     retrieved: NodeWithScore, kept: ScoredChunk, result: PruneResult, keep_retrieval_score: bool
 ) -> NodeWithScore:
+    """Return a copy of a kept node; without scores it has the retriever's.
+
+    Metadata added to it is hidden from the LLM and from embeddings.
+    """
     node = retrieved.node
-    added: dict[str, Any] = {RETRIEVAL_SCORE: retrieved.score} if keep_retrieval_score else {}
+    added: dict[str, Any] = {"retrieval_score": retrieved.score} if keep_retrieval_score else {}
     if result.answerable is not None:
-        added[ANSWERABLE] = result.answerable
+        added["answerable"] = result.answerable
     if kept.spans is not None:
-        added[KEPT_SPANS] = list(map(list, kept.spans))
+        added["kept_spans"] = list(map(list, kept.spans))
     copied = node.model_copy(
         update={
             "metadata": {**node.metadata, **added},

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Unpack
 
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
@@ -13,8 +17,9 @@ from at2_rag.options import AdapterOverrides
 from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult
 from at2_rag.text.chunks import Chunk
-from llama_index_at2_rag.nodes import as_chunk, kept_nodes
-from llama_index_at2_rag.rerank_events import rerank_events
+from llama_index_at2_rag.nodes import as_chunk, copy_of_kept
+
+_dispatcher = get_dispatcher(__name__)
 
 
 class PostprocessorSettings(AdapterOverrides, total=False):
@@ -71,7 +76,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             return []
         pruner = self.loaded_pruner()
         options = self.overrides(pruner)
-        with rerank_events(query, nodes, top_n=self._top_n, pruner=pruner) as kept:
+        with self._rerank_events(query, nodes, pruner) as kept:
             kept += self._kept(nodes, pruner.prune(query, self._chunks(nodes), **options))
         return kept
 
@@ -83,20 +88,35 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             return []
         pruner = await self.aloaded_pruner()
         options = self.overrides(pruner)
-        with rerank_events(query, nodes, top_n=self._top_n, pruner=pruner) as kept:
+        with self._rerank_events(query, nodes, pruner) as kept:
             kept += self._kept(nodes, await pruner.aprune(query, self._chunks(nodes), **options))
         return kept
 
-    @property
-    def _top_n(self) -> int | None:
-        return self.prune_options().top_k
+    @contextmanager
+    def _rerank_events(
+        self, query: str, nodes: list[NodeWithScore], pruner: AT2Pruner
+    ) -> Iterator[list[NodeWithScore]]:
+        """Send LlamaIndex's start event, and the end event whatever happens in between.
+
+        Yields an empty list, to be filled with the kept nodes for the end event.
+        """
+        kept: list[NodeWithScore] = []
+        top_n = self.prune_options().top_k or len(nodes)
+        _dispatcher.event(
+            ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=pruner.model_name)
+        )
+        try:
+            yield kept
+        finally:
+            _dispatcher.event(ReRankEndEvent(nodes=kept))
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
         apart = self.prune_options().unit == "sentence"
         return [as_chunk(node, self.title_key, apart=apart) for node in nodes]
 
     def _kept(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
-        return kept_nodes(nodes, result, keep_retrieval_score=self.keep_retrieval_score)
+        keeps_score = self.keep_retrieval_score
+        return [copy_of_kept(nodes[kept.index], kept, result, keeps_score) for kept in result.kept]
 
 
 def _query_of(query_bundle: QueryBundle | None) -> str:
