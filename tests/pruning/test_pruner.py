@@ -81,7 +81,7 @@ def scores_by_hand(
     attention: dict[Pass, SpanAttention] = {}
     if weights.reading == "joint":
         layout = scorer.prompts.joint(query, views)
-        attention["joint"] = scorer.read_joint([layout])[0]
+        attention["joint"] = read_joint(scorer, [layout])[0]
     else:
         layout = scorer.prompts.independent(query, views)
         attention["together"], attention["apart"] = read(scorer, layout)
