@@ -17,7 +17,7 @@ import numpy.typing as npt
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.answer_pass import read_answer
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.training.collection.features import stacked_features
 from at2_rag.training.collection.shards import Sample

@@ -24,6 +24,7 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
 from at2_rag.reading.features import PASSES, Pass, Reading, log_mass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
@@ -276,7 +277,7 @@ class _JointReader:
 
         def read_one(sample: Sample) -> Mapping[Pass, SpanAttention]:
             layout = self._model.prompts.joint(examples[sample.example].query, sample.chunks)
-            return {"joint": self._model.read_joint([layout])[0]}
+            return {"joint": read_joint(self._model, [layout])[0]}
 
         yield from workers.map(read_one, samples)
 

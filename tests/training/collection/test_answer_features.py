@@ -14,7 +14,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.answer_pass import read_answer
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
