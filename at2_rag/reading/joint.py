@@ -1,4 +1,4 @@
-"""Joint reading as in the AT2 paper: question, chunks and perhaps an answer in one causal prompt."""
+"""Joint reading: question, chunks, perhaps an answer in one causal prompt, as in the AT2 paper."""
 
 from __future__ import annotations
 
