@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -71,11 +72,8 @@ class PromptLayout:
     @property
     def source_spans(self) -> tuple[tuple[int, int], ...]:
         """Half-open range of each source in `input_ids`."""
-        spans, start = [], len(self.prefix_ids)
-        for ids in self.source_ids:
-            spans.append((start, start + len(ids)))
-            start += len(ids)
-        return tuple(spans)
+        edges = accumulate(map(len, self.source_ids), initial=len(self.prefix_ids))
+        return tuple(pairwise(edges))
 
     @property
     def target_span(self) -> tuple[int, int]:
@@ -113,6 +111,9 @@ class AnswerLayout:
 
 class PromptBuilder:
     """Lays out prompts for one scoring model.
+
+    Its methods raise `InputError` for a blank query or answer, or a query of which the tokenizer
+    leaves nothing, and `PromptTooLongError` for what doesn't fit into the model's context.
 
     Args:
         tokenizer: The model's fast tokenizer; its chat template is used where it has one.
@@ -153,13 +154,7 @@ class PromptBuilder:
         return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
 
     def answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
-        """Add an answer to a prompt whose sources are read alone or together.
-
-        Raises:
-            InputError: If the answer is blank.
-            PromptTooLongError: If question and answer don't fit into the model's context with the
-                longest source alone.
-        """
+        """Add an answer to a prompt; both have to fit into the context with its longest source."""
         layout = self._with_answer(prompt, answer)
         longest = max(map(len, prompt.source_ids), default=0)
         self._check_length(
@@ -170,19 +165,14 @@ class PromptBuilder:
         return layout
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
-        """Lay out one prompt with all chunks.
-
-        Raises:
-            InputError: If the query is blank or has no token.
-            PromptTooLongError: If the prompt is longer than the model's context.
-        """
+        """Lay out one prompt with all chunks."""
         layout = self._all_chunks(query, chunks)
         fix = 'pass fewer chunks or use reading="independent"'
         self._check_length(len(layout.input_ids), "prompt has", fix)
         return layout
 
     def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
-        """Lay out one prompt with all chunks and an answer; raises what `answer` does."""
+        """Lay out one prompt with all chunks and an answer."""
         layout = self._with_answer(self._all_chunks(query, chunks), answer)
         fix = "pass fewer or shorter chunks, or a shorter answer"
         self._check_length(len(layout.input_ids), "prompt and answer have", fix)
@@ -197,10 +187,6 @@ class PromptBuilder:
 
         A chunk longer than `WINDOW_TOKENS`, or than the model's context has room for beside prefix
         and question, becomes several overlapping windows.
-
-        Raises:
-            InputError: If the query is blank or has no token.
-            PromptTooLongError: If the question leaves no room for chunks in the model's context.
         """
         question = self._question(query)
         sources, owners = self.windows(chunks, question_tokens=len(question))

@@ -55,19 +55,16 @@ class FolderSize:
 class StateFiles:
     """States in a folder; the least recently used are removed when they exceed a bound.
 
-    Thread-safe. Other processes may read, write and clear the folder at any time.
+    Thread-safe. Other processes may read, write and clear the folder at any time; those that write
+    at once may each exceed the bound by a sixteenth before they notice. States of the other
+    precision count towards the bound, but aren't used.
 
     Args:
         folder: The folder; made for this user alone if it doesn't exist, since states give away
             the texts they were made from.
-        max_bytes: Most bytes of all files, positive; noted in the folder for later use. None for
-            the noted bound, else `DEFAULT_MAX_BYTES`. Processes that write at the same time may
-            each exceed it by a sixteenth before they notice.
-        precision: How states are kept; noted likewise. None for the noted precision, else "model".
-            States kept in the other precision count towards the bound, but aren't used.
-
-    Attributes:
-        damaged, unwritten, too_large, evicted: What happened so far, see `StateCounts`.
+        max_bytes: Most bytes of all files, positive; noted in the folder. None for the noted
+            bound, else `DEFAULT_MAX_BYTES`.
+        precision: How states are kept; noted likewise. None for the noted one, else "model".
 
     Raises:
         StorageError: If the folder doesn't exist and can't be made.
@@ -81,7 +78,7 @@ class StateFiles:
         precision: Precision | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.damaged = self.unwritten = self.too_large = self.evicted = 0
+        self.damaged = self.unwritten = self.too_large = self.evicted = 0  # see `StateCounts`
         self._lock = threading.Lock()
         self._allowance = 0  # bytes that may be written before the folder is scanned again
         try:
@@ -116,8 +113,8 @@ class StateFiles:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
                 path.unlink()
-            return None
-        self.touch(key)
+        else:
+            self.touch(key)
         return state
 
     def touch(self, key: str) -> None:
@@ -163,14 +160,11 @@ class StateFiles:
         return os.path.isfile(self._path(key))
 
     def remove(self, key: str) -> bool:
-        """Remove a state; return whether it existed, or raise `StorageError` if it can't be."""
+        """Remove a state; return whether it existed."""
         return _removed(self._path(key))
 
     def clear(self) -> int:
-        """Remove all states of either precision, and the folder if nothing else is in it.
-
-        Returns the number of states removed; raises `StorageError` if one can't be.
-        """
+        """Remove all states, and the folder if nothing else is in it; return their number."""
         removed = sum(_removed(path) for _, _, path in self._files())
         with suppress(OSError):
             (self.folder / _NOTES_FILE).unlink()
@@ -210,9 +204,7 @@ class StateFiles:
                     if total <= most:
                         break
                     try:
-                        path.unlink()
-                    except FileNotFoundError:
-                        pass
+                        path.unlink(missing_ok=True)
                     except OSError:  # of another user, or in use
                         continue
                     total -= size

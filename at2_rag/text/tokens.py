@@ -32,14 +32,10 @@ def resolve_token_counter(
     """Return a function that counts the tokens of a text.
 
     Args:
-        spec: One of:
-
-            - the name of an OpenAI model or a tiktoken encoding, or a `tiktoken.Encoding`:
-              special tokens in the text count as plain text;
-            - a transformers tokenizer: counts `encode(text, add_special_tokens=False)`, where a
-              special token is one token, as in a prompt passed to a generator as text. A fast
-              tokenizer is copied, so that threads share no state and its truncation has no effect;
-            - any callable from text to an integer of at least 0; checked at each call.
+        spec: The name of an OpenAI model or a tiktoken encoding, or an encoding: special tokens in
+            the text count as plain text. Or a transformers tokenizer: a special token is one token,
+            as in a prompt passed to a generator as text. Or any callable from text to an integer
+            of at least 0.
 
     Raises:
         TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be loaded.
@@ -104,7 +100,8 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
         )
     from tokenizers import Tokenizer
 
-    # A copy, since the tokenizer's encode() sets truncation and padding of its backend.
+    # A copy, since the tokenizer's encode() sets truncation and padding of its backend: threads
+    # would share them.
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
