@@ -50,8 +50,8 @@ def index(
 ) -> None:
     """Read the chunks of FILES ahead of any question, and keep their states.
 
-    FILES are files or folders of chunks as `at2-rag prune` reads them. A later question about
-    these chunks costs its own tokens alone, in `at2-rag prune` and in a pruner with
+    FILES are files or folders of chunks as `at2-rag prune` reads them. Later questions about these
+    chunks then read only the question, in `at2-rag prune` and in a pruner with
     chunk_cache=ChunkCache(FOLDER). Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """

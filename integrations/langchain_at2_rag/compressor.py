@@ -1,4 +1,4 @@
-"""The document compressor: retrieved documents in, the relevant ones out."""
+"""The document compressor, and the same step for a chain."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.adapters import AdapterSettings
+from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides
 from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult, ScoredChunk
@@ -95,6 +97,43 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             id=document.id,
             retrieval_score=metadata.get(self.score_key) if reads_scores else None,
         )
+
+
+def pruning_runnable(
+    pruner: AT2Pruner | None = None, **settings: Unpack[CompressorSettings]
+) -> Runnable[dict[str, Any], list[Document]]:
+    """Return a step that prunes a chain's documents, sync and async.
+
+        chain = RunnableParallel(query=RunnablePassthrough(), documents=retriever)
+        chain = chain | pruning_runnable(top_n=3)
+
+    Args:
+        pruner: As for `AT2DocumentCompressor`.
+        **settings: All other settings of `AT2DocumentCompressor`.
+
+    Raises:
+        ValueError: If a setting can't be used.
+    """
+    compressor = AT2DocumentCompressor(pruner=pruner, **settings)
+
+    def prune(inputs: dict[str, Any]) -> list[Document]:
+        return compressor.compress_documents(*_parts(inputs))
+
+    async def aprune(inputs: dict[str, Any]) -> list[Document]:
+        return await compressor.acompress_documents(*_parts(inputs))
+
+    return RunnableLambda(prune, afunc=aprune, name="at2_pruning")
+
+
+def _parts(inputs: dict[str, Any]) -> tuple[Sequence[Document], str]:
+    missing = [key for key in ("query", "documents") if key not in inputs]
+    if missing:
+        raise InputError(
+            f"the input of pruning_runnable has no {' and no '.join(map(repr, missing))} "
+            f"(it has: {', '.join(map(repr, inputs)) or 'nothing'}); put "
+            "RunnableParallel(query=RunnablePassthrough(), documents=retriever) before it"
+        )
+    return inputs["documents"], inputs["query"]
 
 
 def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
