@@ -87,6 +87,8 @@ class StepProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or Console(stderr=True)
+        self.seconds: dict[str, float] = {}
+        """Seconds that each stage has taken so far."""
         self._write = write or self._print
         self._clock = clock
         self._stages: dict[str, _Stage] = {}
@@ -121,6 +123,7 @@ class StepProgress:
                 stage.task = self._bars.add_task(name, total=total, completed=done)
             elif total is None:
                 self._write(name)
+        self.seconds[name] = now - stage.start
         if self._bars is not None and stage.task is not None:
             self._bars.update(stage.task, completed=done, total=total)
         elif total is not None and not stage.ended:

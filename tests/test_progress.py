@@ -89,3 +89,4 @@ def test_a_stage_by_its_share_is_announced_and_ends() -> None:
                 report(share)
                 clock.now += 20
     assert lines == ["Waiting", "Fetching", "Fetching: 100/100, 40 s elapsed"]
+    assert progress.seconds == {"Waiting": 0, "Fetching": 40}
