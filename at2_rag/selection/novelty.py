@@ -37,7 +37,21 @@ class _Words:
     telling: frozenset[Run]
 
 
-class TextNovelty:
+class Novelty:
+    """Tells which texts say something new beside those taken so far; here every text does."""
+
+    def is_new(self, index: int) -> bool:
+        """Tell whether a text says something new."""
+        return True
+
+    def take(self, index: int) -> None:
+        """Add a text to those taken."""
+
+    def give_back(self, count: int) -> None:
+        """Take back the last so many."""
+
+
+class TextNovelty(Novelty):
     """Tells which of some texts say something new beside those taken so far.
 
     Args:
@@ -63,7 +77,7 @@ class TextNovelty:
         self._runs: dict[Title, Counter[Run]] = {}
 
     def is_new(self, index: int) -> bool:
-        """Tell whether a text says something new."""
+        """Tell whether those taken hold too little of a text."""
         text = self._of(index)
         if text.words < self._least:
             return True
@@ -93,11 +107,11 @@ def _words_of(text: str, title: str) -> _Words:
     words = _split(text)
     folded = [word.casefold() for word in words]
     telling = [_is_telling(word) for word in words]
-    starts = range(max(1, len(folded) - RUN_WORDS + 1)) if folded else ()
+    starts = range(max(1, len(words) - RUN_WORDS + 1)) if words else ()
     runs = [slice(start, start + RUN_WORDS) for start in starts]
     return _Words(
         title=frozenset(word.casefold() for word in _split(title)),
-        words=len(folded),
+        words=len(words),
         runs=frozenset(tuple(folded[run]) for run in runs),
         telling=frozenset(tuple(folded[run]) for run in runs if any(telling[run])),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats, check_finite
 from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
+from at2_rag.selection.novelty import Novelty
 
 _ROUNDING = 1e-9
 """Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8."""
@@ -29,30 +30,6 @@ _SEAM = 16
 the seams; what a counter adds around any text is the same for all."""
 
 Count = Callable[[Sequence[int]], int]
-
-
-class Novelty(Protocol):
-    """Tells which chunks, by their indices, say something new beside those taken so far."""
-
-    def is_new(self, index: int) -> bool:
-        """Tell whether a chunk says something new."""
-
-    def take(self, index: int) -> None:
-        """Add a chunk to those taken."""
-
-    def give_back(self, count: int) -> None:
-        """Take back the last so many."""
-
-
-class _AllNew:
-    def is_new(self, index: int) -> bool:
-        return True
-
-    def take(self, index: int) -> None:
-        pass
-
-    def give_back(self, count: int) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +86,7 @@ def select(
     held = [index for index in listing if index in always]
     eligible = ranking[: _eligible(values[ranking], likely, options)].tolist()
     candidates = [index for index in eligible if index not in always]
-    novelty = novelty or _AllNew()
+    novelty = novelty or Novelty()
     for index in held:
         novelty.take(index)
     kept, passed_over = _distinct(candidates, novelty, options.top_k)
