@@ -19,9 +19,9 @@ from at2_rag.arrays import Bools
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.chunk_states import ChunkState, canonical, packs
 from at2_rag.reading.features import PASSES
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.training.answering.ablation import ablate_by_masking, draw_masks, leave_one_out
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end

@@ -21,6 +21,7 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
@@ -186,7 +187,7 @@ class FeatureCollection(SampleCollection):
         if layout is None:
             return TOO_LONG
         if self._reading == "joint":
-            return feature_arrays({"joint": self._model.read_joint([layout])[0]}, self._passes)
+            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self._passes)
         with torch.inference_mode():
             sources = list(dict.fromkeys(layout.source_ids))
             attention = read_passes(

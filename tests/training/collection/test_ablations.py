@@ -12,8 +12,8 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, PromptTooLongError
-from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.reading.joint import read_answer
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
 from at2_rag.training.answering.answer_decoding import question_end
