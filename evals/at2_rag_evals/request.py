@@ -1,0 +1,123 @@
+"""Requests of the eval commands: frozen dataclasses whose fields are the commands' options.
+
+An option is declared once, as a field, with its default, its help and how click parses it:
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Request:
+        files: tuple[Path, ...] = argument(nargs=-1, type=click.Path(path_type=Path))
+        limit: int | None = option(type=click.IntRange(min=1), help="Judge the first N items.")
+        orders: tuple[str, ...] = option("--order", default=("score",), multiple=True)
+
+    @click.command()
+    @request_options(Request)
+    def command(**values: Any) -> None:
+        run(Request(**values))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from at2_rag_evals.provenance import without_folder
+
+_PARAMETER = "click parameter"
+
+
+def option(*flags: str, default: Any = None, required: bool = False, **attributes: Any) -> Any:
+    """Return a dataclass field that is an option of the command.
+
+    Args:
+        flags: The option's names, such as "--order"; none for the field's name.
+        default: The field's default, and so the option's; `()` is the usual one of an option that
+            may be repeated. It is shown in the help unless it is None, empty or False.
+        required: Whether the option has no default and must be passed.
+        attributes: What else `click.option` takes.
+    """
+    if required:
+        attributes["required"] = True
+    else:
+        if attributes.get("multiple") and default is None:
+            default = ()
+        attributes = {"default": default, "show_default": default not in (None, (), False)} | (
+            attributes
+        )
+    metadata = {_PARAMETER: (click.option, flags, attributes)}
+    return field(default=MISSING if required else default, metadata=metadata)
+
+
+def argument(**attributes: Any) -> Any:
+    """Return a dataclass field that is a positional argument of the command.
+
+    Args:
+        attributes: What `click.argument` takes.
+    """
+    default = () if attributes.get("nargs") == -1 else MISSING
+    return field(default=default, metadata={_PARAMETER: (click.argument, (), attributes)})
+
+
+def request_options(request: type) -> Callable[[Any], Any]:
+    """Return a decorator that gives a click command a parameter for each field of a request.
+
+    Args:
+        request: A dataclass whose fields are made by `option` and `argument`.
+    """
+
+    def decorate(function: Any) -> Any:
+        for declared in reversed(fields(request)):
+            make, flags, attributes = declared.metadata[_PARAMETER]
+            flags = flags or (_default_flag(declared.name),)
+            names = () if make is click.argument else flags
+            function = make(*names, declared.name, **attributes)(function)
+        return function
+
+    return decorate
+
+
+def command_line(command: str, request: Any) -> str:
+    """Return the command line that makes a request, without defaults and without folders.
+
+    Of paths only the last part is shown, so that a report tells nothing of the machine it was
+    made on.
+
+    Args:
+        command: The command, such as "at2-rag eval qa".
+        request: The request.
+    """
+    parts = [part for declared in fields(request) for part in _parts(declared, request)]
+    return " ".join([command, *parts])
+
+
+def _parts(declared: Field[Any], request: Any) -> Iterator[str]:
+    value = getattr(request, declared.name)
+    if value == declared.default:
+        return
+    make, flags, attributes = declared.metadata[_PARAMETER]
+    flag = flags[0] if flags else _default_flag(declared.name)
+    if make is click.argument:
+        yield from map(_shown, value if isinstance(value, tuple) else (value,))
+    elif isinstance(value, bool):
+        yes, _, no = flag.partition("/")
+        yield yes if value else no
+    elif attributes.get("multiple"):
+        yield from (f"{flag} {_shown(one)}" for one in value)
+    elif isinstance(value, tuple):
+        yield " ".join([flag, *map(_shown, value)])
+    else:
+        yield f"{flag} {_shown(value)}"
+
+
+def _default_flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Path):
+        return value.name or value.resolve().name
+    return without_folder(str(value))
