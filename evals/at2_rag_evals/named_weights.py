@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from at2_rag_evals.provenance import without_folder
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -24,9 +26,14 @@ class NamedWeights:
     name: str
     head_weights: str
 
+    def __str__(self) -> str:
+        return f"{self.name}={without_folder(self.head_weights)}"
 
-def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
-    """Return the option `--weights NAME=WEIGHTS`, repeatable.
+
+def parse_weights(
+    taken: Sequence[str],
+) -> Callable[[click.Context, click.Parameter, Sequence[str]], tuple[NamedWeights, ...]]:
+    """Return the click callback that parses values NAME=WEIGHTS.
 
     Args:
         taken: Names that systems have already.
@@ -35,7 +42,7 @@ def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
     def parse(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]
     ) -> tuple[NamedWeights, ...]:
-        found: dict[str, NamedWeights] = {}
+        named: dict[str, NamedWeights] = {}
         for value in values:
             name, equals, weights = value.partition("=")
             if not equals or not weights:
@@ -45,22 +52,39 @@ def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
                     f"the name {name!r} isn't plain; pass at most 40 ASCII letters, digits, '_' "
                     "and '-', the first a letter or digit"
                 )
-            if name in taken or name in found:
+            if name in taken or name in named:
                 raise click.BadParameter(
                     f"the name {name!r} is taken; pass one that is used once and is none of "
                     f"{', '.join(taken)}"
                 )
-            found[name] = NamedWeights(name, weights)
-        return tuple(found.values())
+            named[name] = NamedWeights(name, weights)
+        return tuple(named.values())
 
-    return click.option(
-        "--weights",
-        multiple=True,
-        callback=parse,
-        metavar="NAME=WEIGHTS",
-        help="Judge these head weights too, as the system NAME: a folder or the name of shipped "
+    return parse
+
+
+def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
+    """Return the option `--weights NAME=WEIGHTS`, repeatable.
+
+    Args:
+        taken: Names that systems have already.
+    """
+    return click.option("--weights", **weights_attributes(taken))
+
+
+def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
+    """Return what declares the option `--weights NAME=WEIGHTS`, repeatable.
+
+    Args:
+        taken: Names that systems have already.
+    """
+    return {
+        "multiple": True,
+        "callback": parse_weights(taken),
+        "metavar": "NAME=WEIGHTS",
+        "help": "Judge these head weights too, as the system NAME: a folder or the name of shipped "
         "ones. May be repeated.",
-    )
+    }
 
 
 def with_named(systems: Sequence[str], weights: Sequence[NamedWeights]) -> tuple[str, ...]:

@@ -8,9 +8,12 @@ import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import at2_rag
-from at2_rag_evals.named_weights import NamedWeights
+
+if TYPE_CHECKING:
+    from at2_rag_evals.named_weights import NamedWeights
 
 PACKAGES = (
     "PyStemmer",
@@ -88,7 +91,7 @@ def without_folder(value: str) -> str:
 
 def weights_arguments(weights: Iterable[NamedWeights]) -> list[str]:
     """Return the arguments that named these head weights, without their folders."""
-    return [f"--weights {own.name}={without_folder(own.head_weights)}" for own in weights]
+    return [f"--weights {named}" for named in weights]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
