@@ -88,9 +88,7 @@ def summarise(
     by_source, compared, by_size = {}, {}, {}
     for metric in METRICS:
         values = _values(rated, metric)
-        samples = strata.sample(values, sources, metric=metric)
-        if samples:
-            samples[MACRO] = macro_sample(list(samples.values()))
+        samples = with_macro(strata.sample(values, sources, metric=metric))
         by_source[metric] = estimates(samples, systems)
         if OURS in systems:
             compared[metric] = differences(samples, systems)
@@ -162,6 +160,11 @@ def _values(rated: RatedSet, metric: str) -> npt.NDArray[np.float64]:
         for own in rated.ratings.values()
     ]
     return np.array(columns, dtype=np.float64).T
+
+
+def with_macro(samples: Mapping[str, Sample]) -> dict[str, Sample]:
+    """Return the samples of sources, and as "macro" the mean over them if there are any."""
+    return {**samples, MACRO: macro_sample(list(samples.values()))} if samples else {}
 
 
 def estimates(
