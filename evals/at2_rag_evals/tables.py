@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+
+_PLAIN_WIDTH = 160
+"""Characters of a line where the output isn't a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,17 @@ def to_rich(table: Table) -> RichTable:
     for row in table.rows:
         drawn.add_row(*map(_rich_text, row))
     return drawn
+
+
+def print_report(tables: Iterable[Table], notes: Iterable[str] = ()) -> None:
+    """Print tables and then notes, each a paragraph."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    for table in tables:
+        console.print(to_rich(table))
+    for note in notes:
+        console.print(note, style="dim", markup=False, highlight=False)
 
 
 def _markdown_row(cells: Sequence[Cell]) -> str:
