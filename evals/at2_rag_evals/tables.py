@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-
 _PLAIN_WIDTH = 160
 """Characters of a line where the output isn't a terminal."""
 
