@@ -19,7 +19,7 @@ from at2_rag.readout.head_weights import UNIFORM
 from at2_rag.training.answering.ablation import ablate_by_masking, ablate_by_removal, draw_masks
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS
-from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
+from at2_rag_evals.fidelity.systems.regression import sparse_fit
 
 ANSWER_TOKENS = 32
 """Most tokens of an answer, ours and the reference's."""

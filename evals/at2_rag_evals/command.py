@@ -31,6 +31,7 @@ from at2_rag_evals.provenance import (
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
 from at2_rag_evals.ranking import RatedSet, rate_systems
 from at2_rag_evals.report import NOTES, item_lines, report_markdown, set_record, summary_tables
+from at2_rag_evals.store import STORE_FILE
 from at2_rag_evals.summary import SetSummary, summarise
 from at2_rag_evals.tables import to_rich
 
@@ -99,7 +100,7 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
         rated_sets = rate_systems(
             sets,
             rankers,
-            folder=None if request.output is None else request.output / "scores",
+            path=None if request.output is None else request.output / STORE_FILE,
             progress=progress,
         )
     numbers = item_clusters(sets[0].items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import AT2Error, ScoringError
-from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.items import ItemSet, content_hash
 from at2_rag_evals.metrics import METRICS, gold_ranks, rank_by_score
-from at2_rag_evals.rankers.base import Ranker
-from at2_rag_evals.score_store import ScoredItem, ScoreStore
+from at2_rag_evals.rankers.base import ItemScores, Ranker, score_item
+from at2_rag_evals.store import Store, settings_key
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,7 +51,7 @@ def rate_systems(
     item_sets: Sequence[ItemSet],
     rankers: Sequence[Ranker],
     *,
-    folder: Path | None,
+    path: Path | None,
     progress: Progress = lambda stage, done, total: None,
 ) -> list[RatedSet]:
     """Let every system rank every item and rate the rankings.
@@ -62,29 +59,16 @@ def rate_systems(
     Args:
         item_sets: The sets of items.
         rankers: The systems.
-        folder: Where scores are kept as they are made, and found by a later run; None for
-            nowhere.
+        path: The store of scores (see `Store`), which a later run goes on from; None for nowhere.
         progress: Called with the system's name, the items scored and in all.
 
     Raises:
-        InputError: If another run is writing to `folder`.
         ScoringError: If a system fails on an item.
     """
-    with only_writer(folder):
-        return _rate_systems(item_sets, rankers, folder=folder, progress=progress)
-
-
-def _rate_systems(
-    item_sets: Sequence[ItemSet],
-    rankers: Sequence[Ranker],
-    *,
-    folder: Path | None,
-    progress: Progress,
-) -> list[RatedSet]:
     keys = [
         [content_hash(item.query, item.chunks) for item in item_set.items] for item_set in item_sets
     ]
-    stores = [ScoreStore(ranker, folder) for ranker in rankers]
+    stores = [Store(path, settings_key(ranker), ItemScores) for ranker in rankers]
     for ranker, store in zip(rankers, stores, strict=True):
         if any(key not in store for own in keys for key in own):
             ranker.prepare()
@@ -102,9 +86,9 @@ def _rate_systems(
         if missing:
             progress(ranker.name, 0, len(missing))
         with ThreadPoolExecutor(ranker.workers) as executor:
-            scored = executor.map(partial(_score_item, ranker), [items[key] for key in missing])
+            scored = executor.map(partial(score_item, ranker), [items[key] for key in missing])
             for done, (key, result) in enumerate(zip(missing, scored, strict=True), start=1):
-                store.add(key, result)
+                store[key] = result
                 progress(ranker.name, done, len(missing))
         for item_set, own, rated in zip(item_sets, keys, ratings, strict=True):
             rated[ranker.name] = tuple(
@@ -113,28 +97,11 @@ def _rate_systems(
     return [RatedSet(item_set, rated) for item_set, rated in zip(item_sets, ratings, strict=True)]
 
 
-def _score_item(ranker: Ranker, item: Example) -> ScoredItem:
-    place = f"{ranker.name} failed on item {item.id!r} of {item.source}"
-    start = time.perf_counter()
-    try:
-        result = ranker.score(item.query, item.chunks)
-    except AT2Error as error:
-        raise ScoringError(f"{place}: {error}") from error
-    seconds = time.perf_counter() - start
-    if len(result.scores) != len(item.chunks):
-        raise ScoringError(f"{place}: {len(result.scores)} scores for {len(item.chunks)} chunks")
-    try:
-        rank_by_score(result.scores)
-    except ValueError as error:
-        raise ScoringError(f"{place}: {error}") from error
-    return ScoredItem(result, seconds)
-
-
-def _rate(item: Example, scored: ScoredItem) -> Rating:
-    ranking = rank_by_score(scored.result.scores)
+def _rate(item: Example, scored: ItemScores) -> Rating:
+    ranking = rank_by_score(scored.scores)
     return Rating(
         metrics={name: metric(ranking, item.labels) for name, metric in METRICS.items()},
         gold_ranks=gold_ranks(ranking, item.labels),
-        truncated=scored.result.truncated,
+        truncated=scored.truncated,
         seconds=scored.seconds,
     )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result", bound="DataclassInstance")
 
+STORE_FILE = "store.sqlite"
+"""Name of the store in a run's output folder."""
+
 _WAIT_SECONDS = 60.0
 _TABLE = """
     CREATE TABLE IF NOT EXISTS results (
@@ -94,8 +97,12 @@ class Store(Generic[Result]):
 
 def settings_key(system: System) -> str:
     """Return a system's name and a hash over its name and settings."""
-    settings = json.dumps([system.name, dict(system.settings)], sort_keys=True)
-    return f"{system.name} {hashlib.sha256(settings.encode('ascii')).hexdigest()[:16]}"
+    return f"{system.name} {hash_of([system.name, dict(system.settings)])[:16]}"
+
+
+def hash_of(values: object) -> str:
+    """Return a SHA-256 over JSON-ready values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

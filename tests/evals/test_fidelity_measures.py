@@ -20,7 +20,7 @@ from at2_rag_evals.fidelity.measures.linear_datamodeling import (
 from at2_rag_evals.fidelity.measures.tempered_shares import MULTIPLES, Scale, tempered_lds
 from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
 from at2_rag_evals.fidelity.sources import whole_chunks
-from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
+from at2_rag_evals.fidelity.systems.regression import sparse_fit
 from tests.evals.labelled_items import make_item
 
 MASKS = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)

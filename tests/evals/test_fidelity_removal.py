@@ -14,14 +14,13 @@ from at2_rag.training.answering.ablation import leave_one_out
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
-from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, RemovalReader
+from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, Reading, RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
-from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
-from at2_rag_evals.fidelity.systems.masked_regression import MaskedRegressionSystem
-from at2_rag_evals.fidelity.systems.regression import RegressionSystem
-from at2_rag_evals.rankers import ChunkScores
+from at2_rag_evals.fidelity.systems.regression import MaskedRegressionSystem, RegressionSystem
+from at2_rag_evals.rankers import ItemScores
+from at2_rag_evals.store import Store, hash_of
 from tests.evals.labelled_items import make_item
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -40,10 +39,10 @@ def never() -> AnswerModel:
 
 
 def reader_of(
-    load: Callable[[], AnswerModel], folder: Path | None = None, **options: object
+    load: Callable[[], AnswerModel], path: Path | None = None, **options: object
 ) -> RemovalReader:
     settings = {"model": "tiny"}
-    return RemovalReader(load, settings=settings, folder=folder, **options)  # type: ignore[arg-type]
+    return RemovalReader(load, settings=settings, path=path, **options)  # type: ignore[arg-type]
 
 
 def stock(
@@ -74,7 +73,7 @@ def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
     reader = reader_of(lambda: model)
     found = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
     full, _ = stock(model, ITEM, ANSWER, [True] * 5)
-    for place, score in enumerate(found.result.scores):
+    for place, score in enumerate(found.scores):
         without, _ = stock(model, ITEM, ANSWER, [other != place for other in range(5)])
         assert score == pytest.approx(full - without, abs=2e-4)
     readings = reader.read(ITEM, ANSWER, leave_one_out(5))
@@ -82,47 +81,31 @@ def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
 
 
 def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
-    reader, plan = reader_of(lambda: model, tmp_path), MaskPlan()
-    found = RegressionSystem(reader, plan).scores(ITEM, ANSWER)
-    [path] = tmp_path.glob("removal-*.jsonl")
-    assert len(path.read_text().splitlines()) == len(plan.split(ITEM).fitted) == 15
-    assert len(found.result.scores) == 5 and found.seconds > 0
-    masked = MaskedRegressionSystem(reader, plan)
-    masked.prepare()
-    assert len(masked.scores(ITEM, ANSWER).result.scores) == 5
-    assert len(path.read_text().splitlines()) == 15
+    path, plan = tmp_path / "store", MaskPlan()
+    reader = reader_of(lambda: model, path)
+    removal, masking = RegressionSystem(reader, plan), MaskedRegressionSystem(reader, plan)
+    masking.prepare()
+    readings = Store(path, f"readings {hash_of(reader.settings)}", Reading)
+    for system in (removal, masking):
+        assert len(system.scores(ITEM, ANSWER).scores) == 5
+        assert len(readings) == len(plan.split(ITEM).fitted) == 15
 
 
 def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) -> None:
-    first = reader_of(lambda: model, tmp_path, answer_tokens=4)
+    path = tmp_path / "store"
+    first = reader_of(lambda: model, path, answer_tokens=4)
     answer, reason = first.answer(ITEM)
     readings = first.read(ITEM, ANSWER, leave_one_out(5))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    again = reader_of(never, tmp_path, answer_tokens=4)
+    again = reader_of(never, path, answer_tokens=4)
     assert again.answer(ITEM) == (answer, reason)
     assert again.read(ITEM, ANSWER, leave_one_out(5)) == readings
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(AssertionError, match="loaded"):
         again.read(ITEM, "Jane", ALL)
     with pytest.raises(AssertionError, match="loaded"):
-        reader_of(never, tmp_path, answer_tokens=5).answer(ITEM)
+        reader_of(never, path, answer_tokens=5).answer(ITEM)
     moved = whole_chunks(make_item("emma", "g----", source="seas"))
     with pytest.raises(AssertionError, match="loaded"):
         again.read(moved, ANSWER, ALL)
-
-
-def test_a_torn_line_is_read_again(model: AnswerModel, tmp_path: Path) -> None:
-    readings = reader_of(lambda: model, tmp_path, workers=1).read(ITEM, ANSWER, leave_one_out(5))
-    [path] = tmp_path.glob("removal-*.jsonl")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:4]) + lines[4][:30])
-    again = reader_of(lambda: model, tmp_path).read(ITEM, ANSWER, leave_one_out(5))
-    values = [reading.logit_probability for reading in readings]
-    # What is read beside other masks may differ by rounding, what was stored does not.
-    assert [reading.logit_probability for reading in again] == pytest.approx(values, abs=1e-4)
-    assert [reading.logit_probability for reading in again[:4]] == values[:4]
-    stored = path.read_bytes().splitlines(keepends=True)
-    assert stored[:4] == lines[:4] and len(stored) == len(lines)
 
 
 def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> None:
@@ -136,18 +119,13 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
 
 
-class Planted:
-    """Scores given by the test."""
-
+class Planted(FidelitySystem):
     name = "planted"
-    scale: Scale = "logit"
+    scale = "logit"
     shares_are_softmax = True
-    settings: dict[str, object] = {}  # noqa: RUF012
-
-    def prepare(self) -> None: ...
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
-        return ItemScores(ChunkScores((0.5, 3.0, 1.0, 2.0, 0.0)), 0.25)
+        return ItemScores((0.5, 3.0, 1.0, 2.0, 0.0), seconds=0.25)
 
 
 def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:

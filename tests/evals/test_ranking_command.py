@@ -80,7 +80,7 @@ def test_all_systems_from_files_to_report(
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert json.loads(run(*files, *options, "--json").stdout) == report
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    everything = b"".join(before.values()).decode()
+    everything = b"".join(before.values()).decode("latin-1")
     for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
         assert str(folder) not in everything
     assert "secret place" not in everything and "other place" not in everything

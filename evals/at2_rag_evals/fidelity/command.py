@@ -34,7 +34,6 @@ from at2_rag_evals.fidelity.sources import MAX_SENTENCES, Unit, sourced_set
 from at2_rag_evals.fidelity.summary import FidelitySummary, summarise_fidelity
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.fidelity.systems.registry import HEAD_COUNTS, SystemOptions, make_systems
-from at2_rag_evals.folder_lock import only_writer
 from at2_rag_evals.items import rankable_items
 from at2_rag_evals.named_weights import NamedWeights, with_named
 from at2_rag_evals.provenance import (
@@ -45,6 +44,7 @@ from at2_rag_evals.provenance import (
     without_folder,
 )
 from at2_rag_evals.rankers import RankerOptions
+from at2_rag_evals.store import STORE_FILE
 from at2_rag_evals.tables import to_rich
 
 REPORT_FORMAT = 2
@@ -124,14 +124,7 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
         names = [name for name, own in request.left_out.items() if own == reason]
         notes.append(f"{', '.join(names)} left out: {reason}")
         click.echo(notes[-1], err=True)
-    folder = None if request.output is None else request.output / "scores"
-    with only_writer(folder):
-        _run(request, folder, notes, as_json=as_json)
-
-
-def _run(
-    request: FidelityRequest, folder: Path | None, notes: Sequence[str], *, as_json: bool
-) -> None:
+    path = None if request.output is None else request.output / STORE_FILE
     examples = read_examples(request.files)
     items = rankable_items(examples, limit=request.limit)
     if not items.items:
@@ -146,7 +139,7 @@ def _run(
         settings=answering_settings(request.model),
         answers=request.answers,
         answer_tokens=request.answer_tokens,
-        folder=folder,
+        path=path,
     )
     ranker = RankerOptions(
         seed=request.seed,
@@ -164,7 +157,7 @@ def _run(
             else "no system is left to judge; pass another --system or --unit chunk"
         )
     with StepProgress() as progress:
-        judged = judge(sourced, systems, reader, plan=plan, folder=folder, progress=progress)
+        judged = judge(sourced, systems, reader, plan=plan, path=path, progress=progress)
     if not judged.items:
         raise DataError(
             f"none of the {len(examples)} items can be judged (left out: "

@@ -29,7 +29,8 @@ from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.items import count
 from at2_rag_evals.metrics import rank_by_score
-from at2_rag_evals.score_store import ScoredItem, ScoreStore
+from at2_rag_evals.rankers.base import ItemScores, timed
+from at2_rag_evals.store import Store, settings_key
 
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
@@ -97,7 +98,7 @@ def judge(
     reader: RemovalReader,
     *,
     plan: MaskPlan,
-    folder: Path | None = None,
+    path: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> JudgedSet:
     """Judge every system on every item that has an answer and fits the model's window.
@@ -107,7 +108,7 @@ def judge(
         systems: The systems.
         reader: Answers, and reads what removal does.
         plan: Draws the masks.
-        folder: Where scores are kept as they are made; None for nowhere.
+        path: The store of scores (see `Store`); None for nowhere.
         progress: Called with the stage, the items done and in all.
 
     Raises:
@@ -126,15 +127,14 @@ def judge(
             answered.append((item, answer))
         progress("answers and removals", done, len(item_set.items))
     scored = {
-        system.name: _scores(system, answered, folder=folder, progress=progress)
-        for system in systems
+        system.name: _scores(system, answered, path=path, progress=progress) for system in systems
     }
     logits = {system.name for system in systems if system.shares_are_softmax}
     truths = [_truth(item, answer, reader, plan) for item, answer in answered]
     sources = [item.source for item, _ in answered]
     tempered = {
         system.name: tempered_lds(
-            [own.result.scores for own in scored[system.name]], truths, sources, system.scale
+            [own.scores for own in scored[system.name]], truths, sources, system.scale
         )
         for system in systems
     }
@@ -144,9 +144,7 @@ def judge(
         own = {name: scores[done] for name, scores in scored.items()}
         scores_of_forms = {
             name: {
-                **linear_datamodeling_scores(
-                    one.result.scores, truths[done], logits=name in logits
-                ),
+                **linear_datamodeling_scores(one.scores, truths[done], logits=name in logits),
                 "lds_tempered_pearson": tempered[name][done],
             }
             for name, one in own.items()
@@ -173,10 +171,10 @@ def _scores(
     system: FidelitySystem,
     answered: Sequence[tuple[SourcedItem, str]],
     *,
-    folder: Path | None,
+    path: Path | None,
     progress: Progress,
-) -> list[ScoredItem]:
-    store = ScoreStore(system, folder)
+) -> list[ItemScores]:
+    store = Store(path, settings_key(system), ItemScores)
     prepared = False
     found = []
     progress(system.name, 0, len(answered))
@@ -186,24 +184,23 @@ def _scores(
             if not prepared:
                 system.prepare()
                 prepared = True
-            store.add(key, _score(system, item, answer))
+            store[key] = _score(system, item, answer)
         found.append(store[key])
         progress(system.name, done, len(answered))
     return found
 
 
-def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ScoredItem:
-    place = f"{system.name} failed on item {item.id!r} of {item.source}"
+def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ItemScores:
+    failure = f"{system.name} failed on item {item.id!r} of {item.source}"
     try:
-        found = system.scores(item, answer)
+        result = timed(lambda: system.scores(item, answer))
     except AT2Error as error:
-        raise ScoringError(f"{place}: {error}") from error
-    scores = found.result.scores
-    if len(scores) != len(item.sources) or not np.isfinite(scores).all():
+        raise ScoringError(f"{failure}: {error}") from error
+    if len(result.scores) != len(item.sources) or not np.isfinite(result.scores).all():
         raise ScoringError(
-            f"{place}: its scores are {scores}; expected {len(item.sources)} numbers"
+            f"{failure}: its scores are {result.scores}; expected {len(item.sources)} numbers"
         )
-    return ScoredItem(found.result, found.seconds)
+    return result
 
 
 def _score_key(item: SourcedItem, answer: str) -> str:
@@ -215,12 +212,12 @@ def _score_key(item: SourcedItem, answer: str) -> str:
 def _judge_item(
     item: SourcedItem,
     answer: str,
-    scored: Mapping[str, ScoredItem],
+    scored: Mapping[str, ItemScores],
     reader: RemovalReader,
     plan: MaskPlan,
     datamodeling: Mapping[str, Mapping[str, float | None]],
 ) -> Judged:
-    rankings = {name: rank_by_score(own.result.scores) for name, own in scored.items()}
+    rankings = {name: rank_by_score(own.scores) for name, own in scored.items()}
     everything = np.ones(len(item.sources), dtype=bool)
     wanted = {mask_name(everything): everything}
     for ranking in rankings.values():
@@ -256,7 +253,7 @@ def _judge_item(
         removal_seconds=float(np.mean(times)),
         metrics=metrics,
         seconds={name: own.seconds for name, own in scored.items()},
-        truncated={name: own.result.truncated for name, own in scored.items()},
+        truncated={name: own.truncated for name, own in scored.items()},
     )
 
 

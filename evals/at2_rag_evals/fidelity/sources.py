@@ -83,7 +83,7 @@ class SourcedItem:
         return self.example.answers
 
     @property
-    def documents(self) -> tuple[Chunk, ...]:
+    def sources_as_chunks(self) -> tuple[Chunk, ...]:
         """Each source as a chunk of its own: the chunks, or sentences under their titles."""
         if self.unit == "chunk":
             return self.chunks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from at2_rag_evals.rankers.base import ChunkScores, Ranker
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 from at2_rag_evals.rankers.registry import SYSTEMS, RankerOptions, make_ranker
 
-__all__ = ["SYSTEMS", "ChunkScores", "Ranker", "RankerOptions", "make_ranker"]
+__all__ = ["SYSTEMS", "ItemScores", "Ranker", "RankerOptions", "make_ranker"]

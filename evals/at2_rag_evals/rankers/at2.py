@@ -20,7 +20,7 @@ from at2_rag.readout.lookup import resolve_head_weights
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 from at2_rag_evals.rankers.shared_states import shared_states
 
 SCORING_MODULES = (
@@ -112,20 +112,20 @@ class AT2Ranker:
             chunk_cache=self._states(),
         )
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
-        return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+        return ItemScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
 
-    def _scores_of_pruning(self, query: str, chunks: Sequence[Chunk], **how: Any) -> ChunkScores:
+    def _scores_of_pruning(self, query: str, chunks: Sequence[Chunk], **how: Any) -> ItemScores:
         """Score the chunks as a pruning that drops none does; `how` as of `AT2Pruner.prune`."""
         result = self._pruner.prune(query, chunks, top_k=len(chunks), max_overlap=None, **how)
         scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
-        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
+        return ItemScores(tuple(scores[place] for place in range(len(chunks))))
 
-    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the sentences of the chunks within their chunks, one score a sentence."""
         found = self._pruner.score_sentences(query, chunks)
-        return ChunkScores(tuple(scored.score for scored in found))
+        return ItemScores(tuple(scored.score for scored in found))
 
     def _states(self) -> ChunkStateStore | None:
         """Return where chunk states are kept; None for nowhere."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 
 class AT2MultiHopRanker(AT2Ranker):
@@ -28,6 +28,6 @@ class AT2MultiHopRanker(AT2Ranker):
         modules = (*SCORING_MODULES, "multi_hop", "selection")
         self.settings = {**self.settings, **model_record(self._model, modules)}
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
         return self._scores_of_pruning(query, chunks, multi_hop=True)

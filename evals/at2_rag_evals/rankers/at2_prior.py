@@ -8,7 +8,7 @@ from dataclasses import replace
 from at2_rag.text.chunks import Chunk, Prior
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 
@@ -52,7 +52,7 @@ class AT2PriorRanker(AT2Ranker):
         self._retriever.prepare()
         super().prepare()
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
         known = self._retriever.score(query, chunks)
         given = [

@@ -1,55 +1,84 @@
-"""What a system has to offer to be ranked."""
+"""What a ranker is, and the scores it gives an item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
+import numpy as np
+
+from at2_rag.data.examples import Example
+from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.text.chunks import Chunk
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkScores:
-    """A system's scores of one item's chunks, or of what else is scored of them.
+class ItemScores:
+    """A system's scores of one item.
 
     Attributes:
-        scores: One a chunk, in input order; larger ranks higher.
+        scores: One for each chunk (or sentence), in input order; larger ranks higher.
         truncated: How many of the chunks the system read only in part.
+        seconds: How long scoring took; NaN until `timed` has measured it.
     """
 
     scores: tuple[float, ...]
     truncated: int = 0
+    seconds: float = math.nan
 
 
 class Ranker(Protocol):
-    """A system that scores chunks for a query. It never sees labels or answers."""
+    """A system that scores chunks for a query. It never sees labels or answers.
 
-    @property
-    def name(self) -> str:
-        """What the report calls the system."""
-        ...
+    Attributes:
+        name: What the report calls the system.
+        workers: How many items to score at a time, each in a thread.
+        settings: Everything that decides the scores besides the item, as JSON-ready values. Stored
+            scores are found by these, so whatever changes a score must change them.
+    """
 
-    @property
-    def workers(self) -> int:
-        """How many items to score at a time, each in a thread of its own."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides the scores besides the item, as JSON-ready values.
-
-        Stored scores are found again by these, so whatever changes a score must change them.
-        """
-        ...
+    name: str
+    workers: int = 1
+    settings: Mapping[str, object] = MappingProxyType({})
 
     def prepare(self) -> None:
-        """Load what scoring needs; called once, before the first item, if there is one to score."""
-        ...
+        """Load what scoring needs; called once, before the first item that has to be scored."""
+        return None
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score an item's chunks, in input order."""
         ...
+
+
+def score_item(ranker: Ranker, item: Example) -> ItemScores:
+    """Let a ranker score an item, and measure how long it takes.
+
+    Raises:
+        ScoringError: If the ranker fails, or a score is missing or NaN.
+    """
+    failure = f"{ranker.name} failed on item {item.id!r} of {item.source}"
+    try:
+        result = timed(lambda: ranker.score(item.query, item.chunks))
+    except AT2Error as error:
+        raise ScoringError(f"{failure}: {error}") from error
+    if len(result.scores) != len(item.chunks):
+        raise ScoringError(f"{failure}: {len(result.scores)} scores for {len(item.chunks)} chunks")
+    missing = np.isnan(result.scores)
+    if missing.any():
+        raise ScoringError(f"{failure}: the score of chunk {int(missing.argmax())} is NaN")
+    return result
+
+
+def timed(score: Callable[[], ItemScores]) -> ItemScores:
+    """Return scores with the seconds they took, unless they say so themselves."""
+    start = time.perf_counter()
+    result = score()
+    seconds = time.perf_counter() - start
+    return replace(result, seconds=seconds) if math.isnan(result.seconds) else result
 
 
 def readable(text: str) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, readable
 
 
 class BM25Ranker:
@@ -43,15 +43,15 @@ class BM25Ranker:
     def prepare(self) -> None:
         """Do nothing; there is nothing to load."""
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk; all are 0 if the query or the chunks have no words to match."""
         words = self._tokenize([query])[0]
         texts = self._tokenize([chunk.rendered for chunk in chunks])
         if not words or not any(texts):
-            return ChunkScores((0.0,) * len(chunks))
+            return ItemScores((0.0,) * len(chunks))
         index = self._bm25s.BM25(method="lucene", k1=1.5, b=0.75)
         index.index(texts, show_progress=False)
-        return ChunkScores(tuple(float(score) for score in index.get_scores(words)))
+        return ItemScores(tuple(float(score) for score in index.get_scores(words)))
 
     def _tokenize(self, texts: list[str]) -> list[list[str]]:
         # bm25s fails on a list of texts none of which has a word that is no stop word.

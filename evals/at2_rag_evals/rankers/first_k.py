@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 
 class FirstKRanker:
@@ -19,6 +19,6 @@ class FirstKRanker:
     def prepare(self) -> None:
         """Do nothing; there is nothing to load."""
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its place, the first highest."""
-        return ChunkScores(tuple(-float(place) for place in range(len(chunks))))
+        return ItemScores(tuple(-float(place) for place in range(len(chunks))))

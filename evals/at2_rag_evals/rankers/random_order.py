@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import content_hash
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 from at2_rag_evals.seeding import generator
 
 
@@ -27,7 +27,7 @@ class RandomRanker:
     def prepare(self) -> None:
         """Do nothing; there is nothing to load."""
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Draw one number a chunk."""
         rng = generator(self._seed, "random", content_hash(query, chunks))
-        return ChunkScores(tuple(rng.random(len(chunks)).tolist()))
+        return ItemScores(tuple(rng.random(len(chunks)).tolist()))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
@@ -48,12 +48,12 @@ class RankFusionRanker:
         """
         self._embeddings.prepare()
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its ranks."""
         words = self._words.score(query, chunks)
         embeddings = self._embeddings.score(query, chunks)
         fused = self._parts(words.scores) + self._parts(embeddings.scores)
-        return ChunkScores(tuple(fused.tolist()), truncated=embeddings.truncated)
+        return ItemScores(tuple(fused.tolist()), truncated=embeddings.truncated)
 
     def _parts(self, scores: Sequence[float]) -> npt.NDArray[np.float64]:
         ranks: npt.NDArray[np.float64] = self._rankdata(-np.asarray(scores, dtype=np.float64))

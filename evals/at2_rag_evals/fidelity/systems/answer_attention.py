@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -13,17 +12,16 @@ from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import preferred_dtype
 from at2_rag.readout.head_weights import UNIFORM
 from at2_rag.text.chunks import ScoredChunk
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 _MODULES = (*SCORING_MODULES, "answer_pass", "attribution")
 
 
-class AnswerAttentionSystem:
+class AnswerAttentionSystem(FidelitySystem):
     """Reads question, chunks and answer in one prompt and scores sources as the attributor does.
 
     B. Cohen-Wang, Y. Chuang and A. Madry, "Learning to Attribute with Attention", 2025: what the
@@ -39,14 +37,12 @@ class AnswerAttentionSystem:
         ModelNotFoundError: If the model can't be found or fetched.
     """
 
-    shares_are_softmax = False
-
     def __init__(self, name: str, model: str | None, *, head_weights: str | None) -> None:
         self.name = name
         self._model = model or DEFAULT_MODEL
         self._head_weights = head_weights
-        self.scale: Scale = "mass" if head_weights == UNIFORM else "additive"
-        self.settings: Mapping[str, object] = {
+        self.scale = "mass" if head_weights == UNIFORM else "additive"
+        self.settings = {
             **model_record(self._model, _MODULES),
             **head_weights_record(head_weights),
         }
@@ -68,9 +64,7 @@ class AnswerAttentionSystem:
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Score the sources by the answer's attention."""
-        start = time.perf_counter()
-        found = self._attributor.attribute(item.query, item.chunks, answer, unit=item.unit)
+        attribution = self._attributor.attribute(item.query, item.chunks, answer, unit=item.unit)
         scored: Sequence[ScoredChunk | ScoredSentence]
-        scored = found.sentences if item.unit == "sentence" else found.chunks
-        result = ChunkScores(tuple(own.score for own in scored))
-        return ItemScores(result, time.perf_counter() - start)
+        scored = attribution.sentences if item.unit == "sentence" else attribution.chunks
+        return ItemScores(tuple(source.score for source in scored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +23,12 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.state_groups import ready_states
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import ScoredChunk
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import file_record
 from at2_rag_evals.rankers.at2 import SCORING_MODULES
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 TRAIN_ITEMS = 20
 """Most training items of a source that heads are chosen on."""
@@ -117,7 +115,7 @@ class EvidenceHeads:
         )
 
 
-class QueryHeadsSystem:
+class QueryHeadsSystem(FidelitySystem):
     """Scores chunks, or sentences within them, by the attention mass of the best heads.
 
     Args:
@@ -126,12 +124,11 @@ class QueryHeadsSystem:
         count: How many heads.
     """
 
-    scale: Scale = "mass"
-    shares_are_softmax = False
+    scale = "mass"
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
-        self.settings: Mapping[str, object] = {**heads.settings, "heads": count}
+        self.settings = {**heads.settings, "heads": count}
         self._heads, self._count = heads, count
 
     def prepare(self) -> None:
@@ -145,7 +142,5 @@ class QueryHeadsSystem:
         """Score the sources with the pruner."""
         sentences = item.unit == "sentence"
         score = self._pruner.score_sentences if sentences else self._pruner.score
-        start = time.perf_counter()
         scored: Sequence[ScoredChunk | ScoredSentence] = score(item.query, item.chunks)
-        result = ChunkScores(tuple(own.score for own in scored))
-        return ItemScores(result, time.perf_counter() - start)
+        return ItemScores(tuple(source.score for source in scored))

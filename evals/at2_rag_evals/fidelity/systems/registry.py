@@ -11,13 +11,12 @@ from at2_rag.readout.head_weights import UNIFORM
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.systems.answer_attention import AnswerAttentionSystem
-from at2_rag_evals.fidelity.systems.attention import AttentionSystem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem, RankerSystem
 from at2_rag_evals.fidelity.systems.gold import GoldSystem
 from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
-from at2_rag_evals.fidelity.systems.masked_regression import MaskedRegressionSystem
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads, QueryHeadsSystem
-from at2_rag_evals.fidelity.systems.regression import RegressionSystem
+from at2_rag_evals.fidelity.systems.question_attention import QuestionAttentionSystem
+from at2_rag_evals.fidelity.systems.regression import MaskedRegressionSystem, RegressionSystem
 from at2_rag_evals.rankers import RankerOptions, make_ranker
 from at2_rag_evals.rankers.at2 import AT2Ranker
 
@@ -64,7 +63,9 @@ def _system(name: str, options: SystemOptions) -> FidelitySystem:
     if name in _SYSTEMS:
         return _SYSTEMS[name](options)
     ranker = make_ranker(name, options.ranker)
-    return AttentionSystem(ranker) if isinstance(ranker, AT2Ranker) else RankerSystem(ranker)
+    if isinstance(ranker, AT2Ranker):
+        return QuestionAttentionSystem(ranker)
+    return RankerSystem(ranker)
 
 
 def _answer_attention(

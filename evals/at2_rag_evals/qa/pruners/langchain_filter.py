@@ -12,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, readable
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 _PACKAGES = ("langchain-classic", "langchain-community", "langchain-core")
@@ -68,7 +68,7 @@ class LangChainFilterRanker:
         """
         self._embedder.prepare()
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its place among what the filter returns, the first highest."""
         documents = [
             Document(page_content=readable(chunk.rendered), metadata={"place": place})
@@ -80,4 +80,4 @@ class LangChainFilterRanker:
             document.metadata["place"]: float(len(returned) - rank)
             for rank, document in enumerate(returned)
         }
-        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
+        return ItemScores(tuple(scores[place] for place in range(len(chunks))))

@@ -14,7 +14,7 @@ from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import model_files_record
 from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, readable
 
 RANK_METHOD = "longllmlingua"
 CONDITION = "after"
@@ -94,7 +94,7 @@ class LongLLMLinguaRanker:
         """
         self._compressor = LocalCompressor(resolve_model(self._model))
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by what it makes of the question's likelihood.
 
         Raises:
@@ -106,4 +106,4 @@ class LongLLMLinguaRanker:
             texts, question, RANK_METHOD, CONDITION, [0] * len(texts)
         )
         losses = {place: float(loss) for place, loss in ranked}
-        return ChunkScores(tuple(-losses[place] for place in range(len(texts))))
+        return ItemScores(tuple(-losses[place] for place in range(len(texts))))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 
 class QueryHeadsRanker:
@@ -37,6 +37,6 @@ class QueryHeadsRanker:
             model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
         )
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
-        return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+        return ItemScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-
 from at2_rag.readout.head_weights import UNIFORM
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.fidelity.systems.base import ItemScores
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.rankers.at2 import AT2Ranker
+from at2_rag_evals.rankers.base import ItemScores
 
 
-class AttentionSystem:
+class QuestionAttentionSystem(FidelitySystem):
     """Scores chunks, or sentences within their chunks, as the pruner does.
 
     Args:
@@ -20,11 +17,9 @@ class AttentionSystem:
     """
 
     def __init__(self, ranker: AT2Ranker) -> None:
-        self._ranker = ranker
-        self.name = ranker.name
-        self.settings: Mapping[str, object] = ranker.settings
+        self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
         self.shares_are_softmax = ranker.scores_are_logits
-        self.scale: Scale = "logit" if ranker.scores_are_logits else "additive"
+        self.scale = "logit" if ranker.scores_are_logits else "additive"
         if ranker.settings["head_weights"] == UNIFORM:
             self.scale = "mass"
 
@@ -36,6 +31,4 @@ class AttentionSystem:
         """Score the sources by the question's attention."""
         sentences = item.unit == "sentence"
         score = self._ranker.score_sentences if sentences else self._ranker.score
-        start = time.perf_counter()
-        result = score(item.query, item.chunks)
-        return ItemScores(result, time.perf_counter() - start)
+        return score(item.query, item.chunks)
