@@ -43,9 +43,10 @@ def option(*flags: str, default: Any = None, required: bool = False, **attribute
     else:
         if attributes.get("multiple") and default is None:
             default = ()
-        attributes = {"default": default, "show_default": default not in (None, (), False)} | (
-            attributes
-        )
+        attributes = {
+            "default": default,
+            "show_default": default not in (None, ()) and default is not False,
+        } | attributes
     metadata = {_PARAMETER: (click.option, flags, attributes)}
     return field(default=MISSING if required else default, metadata=metadata)
 

@@ -40,7 +40,7 @@ class BrowsedItem:
     Attributes:
         item: The item.
         cells: What each cell made of it.
-        keepers: For each chunk, the labels of the cells that kept some but not all and this one.
+        keepers: For each chunk, the labels of the cells that kept it and dropped another.
     """
 
     item: Example
@@ -53,33 +53,34 @@ def browsed_items(
 ) -> dict[str, list[BrowsedItem]]:
     """Return the first items of each source, by source."""
     several = len({result.generator for result in results}) > 1
-    found: dict[str, list[BrowsedItem]] = {}
-    for place, item in enumerate(items):
-        shown = found.setdefault(item.source, [])
-        if len(shown) == SHOWN:
+    shown: dict[str, list[BrowsedItem]] = {}
+    for index, item in enumerate(items):
+        of_source = shown.setdefault(item.source, [])
+        if len(of_source) == SHOWN:
             continue
-        cells = tuple(_cell(result, place, several=several) for result in results)
-        pruned = {
-            result.cell.label: set(result.judged[place].pruned.kept)
-            for result in results
-            if len(result.judged[place].pruned.kept) < len(item.chunks)
-        }
+        kept = {result.cell.label: result.judged[index].pruned.kept for result in results}
         keepers = tuple(
-            tuple(label for label, kept in pruned.items() if number in kept)
+            tuple(
+                label
+                for label, chunks in kept.items()
+                if number in chunks and len(chunks) < len(item.chunks)
+            )
             for number in range(len(item.chunks))
         )
-        shown.append(BrowsedItem(item, cells, keepers))
-    return found
+        cells = tuple(_cell(result, index, several=several) for result in results)
+        of_source.append(BrowsedItem(item, cells, keepers))
+    return shown
 
 
-def _cell(result: CellResult, place: int, *, several: bool) -> BrowsedCell:
-    judged = result.judged[place]
+def _cell(result: CellResult, index: int, *, several: bool) -> BrowsedCell:
+    judged = result.judged[index]
     label = f"{result.generator}: {result.cell.label}" if several else result.cell.label
-    kept = tuple(own + 1 for own in judged.pruned.kept)
     if isinstance(judged.result, Failure):
-        return BrowsedCell(label, judged.result.reason, "no answer", kept, judged.pruned.texts)
-    verdict = _verdict(judged.metrics)
-    return BrowsedCell(label, judged.result.text, verdict, kept, judged.pruned.texts)
+        answer, verdict = judged.result.reason, "no answer"
+    else:
+        answer, verdict = judged.result.text, _verdict(judged.metrics)
+    kept = tuple(number + 1 for number in judged.pruned.kept)
+    return BrowsedCell(label, answer, verdict, kept, judged.pruned.texts)
 
 
 def _verdict(metrics: Mapping[str, float | None]) -> str:

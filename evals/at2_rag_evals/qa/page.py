@@ -9,7 +9,8 @@ from typing import Any
 from at2_rag.report.page import render_page
 from at2_rag_evals.qa.browsing import SHOWN, BrowsedItem
 from at2_rag_evals.qa.curves import position_curves, token_curves
-from at2_rag_evals.qa.report import Section, machine_class
+from at2_rag_evals.qa.report import machine_class
+from at2_rag_evals.qa.tables import Section
 from at2_rag_evals.tables import Table
 
 
@@ -28,12 +29,10 @@ def qa_page(
         sections: The report's sections: one a generator, in the order of its figures, and others.
         item_tables: How many items were judged and left out.
         browsed: Items to read, by source; may be empty.
-        ours: Names of the pruners that the plots are about.
+        ours: Names of the pruners that the plots stress.
     """
-    if report["gold_position"]:
-        plots = [position_curves(own, ours) for own in report["gold_position"]]
-    else:
-        plots = [token_curves(own, ours) for own in report["generators"]]
+    plots = [token_curves(figures, ours) for figures in report["generators"]]
+    plots += [position_curves(figures, ours) for figures in report["gold_position"]]
     return render_page(
         "qa.html.jinja",
         package="at2_rag_evals.qa",
@@ -51,7 +50,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, git = report["settings"], report["git"]
     commit = "unknown" if git is None else git["sha"][:12] + " with changes" * git["modified"]
     peak = report["run"]["peak_memory_mb"]
-    versions = ", ".join(f"{name} {own}" for name, own in report["packages"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in report["packages"].items())
     return [
         ("Command", report["command"]),
         ("Data", ", ".join(file["name"] for file in settings["files"])),

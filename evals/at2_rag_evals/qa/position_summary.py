@@ -1,57 +1,45 @@
-"""Accuracy by where the gold chunk was put."""
+"""Accuracy by the position that the gold chunk was moved to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from at2_rag.data.examples import Example
-from at2_rag_evals.bootstrap import Estimate, macro_sample
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.qa.judging import PRIMARY
-from at2_rag_evals.qa.report import cell_table
 from at2_rag_evals.qa.run import CellResult
-from at2_rag_evals.report import figures
-from at2_rag_evals.summary import MACRO, Strata
+from at2_rag_evals.qa.tables import cell_table
+from at2_rag_evals.summary import Figures, Strata, with_macro
 from at2_rag_evals.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
 class PositionSummary:
-    """A generator's accuracy in every place.
+    """A generator's accuracy at every position.
 
     Attributes:
         name: The generator.
-        accuracy: Source or "macro" -> place -> cell -> estimate.
-        minus_first: The same, with the cell's accuracy in first place subtracted; paired.
+        accuracy: Source or "macro" -> position -> cell -> estimate.
+        minus_first: The same, with the cell's accuracy at the first position subtracted; paired.
     """
 
     name: str
-    accuracy: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-    minus_first: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    accuracy: Figures
+    minus_first: Figures
 
     def tables(self) -> Iterator[Table]:
         """Yield the tables: macro over sources, then source by source."""
-        for group, places in reversed(list(self.accuracy.items())):
-            labels = list(next(iter(places.values())))
+        for group, positions in reversed(list(self.accuracy.items())):
             title = f"{group}, {self.name}"
-            yield cell_table(f"Accuracy by place of the gold chunk, {title}", places, labels)
+            yield cell_table(f"Accuracy by place of the gold chunk, {title}", positions)
             yield cell_table(
                 f"Accuracy minus that with gold in first place, {title}",
                 self.minus_first[group],
-                labels,
                 difference=True,
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON-ready values."""
-        return {
-            "name": self.name,
-            "accuracy": figures(self.accuracy),
-            "minus_first": figures(self.minus_first),
-        }
 
 
 def summarise_positions(
@@ -65,39 +53,37 @@ def summarise_positions(
     """Work out one generator's figures.
 
     Args:
-        items: The items, in whatever place their gold is.
-        results: Place -> the generator's cells, the same ones in every place; the first place is
-            what others are compared with.
+        items: The items, with their gold chunks at any position.
+        results: Position -> the generator's cells, the same ones at every position; the others
+            are compared with the first position.
         clusters: Each item's cluster.
         seed: Seed of the bootstrap.
         resamples: Number of draws.
     """
-    places = list(results)
-    cells = [result.cell.label for result in results[places[0]]]
+    positions, cells = list(results), list(next(iter(results.values())))
     columns = [
         [judged.metrics[PRIMARY] for judged in result.judged]
-        for place in places
-        for result in results[place]
+        for position in positions
+        for result in results[position]
     ]
-    values = np.array(columns, dtype=np.float64).T  # None becomes NaN
-    name = results[places[0]][0].generator
+    values = np.array(columns, dtype=np.float64).T  # [N, positions * cells], None becomes NaN
+    name = cells[0].generator
     strata = Strata(clusters, f"gold position, {name}", seed, resamples)
-    samples = strata.sample(values, [item.source for item in items], metric=PRIMARY)
-    if samples:
-        samples[MACRO] = macro_sample(list(samples.values()))
-    size = len(cells)
-    accuracy: dict[str, dict[str, dict[str, Estimate]]] = {}
-    minus_first: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for group, sample in samples.items():
-        accuracy[group] = {
-            place: {cell: sample.estimate(row * size + own) for own, cell in enumerate(cells)}
-            for row, place in enumerate(places)
-        }
-        minus_first[group] = {
-            place: {
-                cell: sample.estimate(row * size + own, minus=own) for own, cell in enumerate(cells)
+    samples = with_macro(strata.sample(values, [item.source for item in items], metric=PRIMARY))
+
+    def figures(first: int, *, minus_first: bool) -> dict[str, dict[str, dict[str, Estimate]]]:
+        return {
+            group: {
+                position: {
+                    result.cell.label: sample.estimate(
+                        row * len(cells) + column, minus=column if minus_first else None
+                    )
+                    for column, result in enumerate(cells)
+                }
+                for row, position in enumerate(positions)
+                if row >= first
             }
-            for row, place in enumerate(places)
-            if row
+            for group, sample in samples.items()
         }
-    return PositionSummary(name, accuracy, minus_first)
+
+    return PositionSummary(name, figures(0, minus_first=False), figures(1, minus_first=True))

@@ -16,9 +16,10 @@ from at2_rag_evals.qa.judging import Judged, judge
 from at2_rag_evals.qa.pruners.base import Limit, Pruned, Pruner
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.wording import prompt_text
-from at2_rag_evals.record_store import settings_key
+from at2_rag_evals.store import settings_key
 
 Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, its steps done and in all."""
 
 _ALL = "all cells"
 
@@ -70,13 +71,12 @@ class Plan:
 
     Attributes:
         items: The items.
-        generators: Who answers.
+        generators: What answers.
         pruners: What keeps chunks.
         budgets: How much they may keep.
         orders: The orders in which kept chunks are passed on.
         may_decline: Whether generators are told how to say that there is no answer.
-        folder: Where answers are kept as they are made, and found by a later run; None for
-            nowhere.
+        store: The file in which answers are stored as they are made; None for nowhere.
         peaks: How much memory pruning and answering took.
     """
 
@@ -86,12 +86,12 @@ class Plan:
     budgets: Sequence[Budget]
     orders: Sequence[Order] = ("score",)
     may_decline: bool = False
-    folder: Path | None = None
+    store: Path | None = None
     peaks: StagePeaks = field(default_factory=StagePeaks)
 
-    def cells(self, pruner: Pruner, generator: Generator) -> list[tuple[CellName, Limit]]:
-        """Return a pruner's cells with their limits, none twice."""
-        found: dict[CellName, Limit] = {}
+    def cells(self, pruner: Pruner) -> dict[CellName, tuple[Budget, Order]]:
+        """Return a pruner's cells with their budget and order, none twice."""
+        cells: dict[CellName, tuple[Budget, Order]] = {}
         for budget in self.budgets:
             for order in self.orders:
                 cell = CellName(
@@ -99,8 +99,8 @@ class Plan:
                     budget.label if pruner.budgeted else None,
                     order if pruner.ordered else None,
                 )
-                found.setdefault(cell, Limit(budget, order, generator.count))
-        return list(found.items())
+                cells.setdefault(cell, (budget, order))
+        return cells
 
 
 def run_cells(
@@ -110,17 +110,13 @@ def run_cells(
 
     Args:
         plan: What to run.
-        progress: Called with a stage's name, its steps done and in all.
+        progress: Called as the stages go on.
 
     Raises:
         ScoringError: If a pruner fails on an item.
         GenerationError: If a generator gives up.
     """
-    total = sum(
-        len(plan.cells(pruner, generator))
-        for generator in plan.generators
-        for pruner in plan.pruners
-    )
+    total = len(plan.generators) * sum(len(plan.cells(pruner)) for pruner in plan.pruners)
     results: list[CellResult] = []
     progress(_ALL, 0, total)
     for generator in plan.generators:
@@ -131,18 +127,18 @@ def run_cells(
 
 
 def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> Iterator[CellResult]:
-    store = AnswerStore(generator, plan.folder)
+    store = AnswerStore(generator, plan.store)
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
     for pruner in plan.pruners:
         pruning = _stage("prune", pruner)
         with plan.peaks.measure(pruning) as note:
             stage = f"{prefix}{pruner.name} prunes"
-            kept = _prune_all(plan, pruner, generator, stage, _noting(note, progress))
-        for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
+            pruned = _prune_all(plan, pruner, generator, stage, _noting(note, progress))
+        for cell, kept in pruned.items():
             stage = f"{prefix}answers from {cell.label}"
             answering = _stage(f"answer from {cell.label}", pruner, generator)
             with plan.peaks.measure(answering) as note:
-                judged = _answer_all(plan, generator, store, own, stage, _noting(note, progress))
+                judged = _answer_all(plan, generator, store, kept, stage, _noting(note, progress))
             yield CellResult(
                 generator.name, cell, judged, plan.peaks.of(pruning), plan.peaks.of(answering)
             )
@@ -158,21 +154,24 @@ def _noting(note: Callable[[], None], progress: Progress) -> Progress:
     return noted
 
 
-def _stage(what: str, *parts: Pruner | Generator) -> str:
-    """Return a stage's name, with a hash of the settings of each that takes part in it."""
-    return ", ".join([what, *(f"{part.name} {settings_key(part)[:16]}" for part in parts)])
+def _stage(name: str, *systems: Pruner | Generator) -> str:
+    """Return a stage's name, with a hash of the settings of each system that takes part in it."""
+    return ", ".join([name, *map(settings_key, systems)])
 
 
 def _prune_all(
     plan: Plan, pruner: Pruner, generator: Generator, stage: str, progress: Progress
-) -> list[list[Pruned]]:
+) -> dict[CellName, list[Pruned]]:
     """Return what is kept of each item in each of the pruner's cells."""
-    limits = [limit for _, limit in plan.cells(pruner, generator)]
-    kept: list[list[Pruned]] = [[] for _ in limits]
+    limits = {
+        cell: Limit(budget, order, generator.count)
+        for cell, (budget, order) in plan.cells(pruner).items()
+    }
+    kept: dict[CellName, list[Pruned]] = {cell: [] for cell in limits}
     progress(stage, 0, len(plan.items))
     for done, item in enumerate(plan.items, start=1):
-        for limit, own in zip(limits, kept, strict=True):
-            own.append(pruner.prune(item, limit))
+        for cell, limit in limits.items():
+            kept[cell].append(pruner.prune(item, limit))
         progress(stage, done, len(plan.items))
     return kept
 
@@ -185,14 +184,16 @@ def _answer_all(
     stage: str,
     progress: Progress,
 ) -> tuple[Judged, ...]:
-    chunks = [pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)]
+    contexts = [
+        pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)
+    ]
     prompts = [
-        prompt_text(item.query, own, may_decline=plan.may_decline)
-        for item, own in zip(plan.items, chunks, strict=True)
+        prompt_text(item.query, chunks, may_decline=plan.may_decline)
+        for item, chunks in zip(plan.items, contexts, strict=True)
     ]
     results = store.answers(prompts, progress=lambda done, total: progress(stage, done, total))
     tokens = [
-        generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in own)) if own else 0
-        for own in chunks
+        generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in chunks)) if chunks else 0
+        for chunks in contexts
     ]
     return tuple(map(judge, plan.items, kept, tokens, results))

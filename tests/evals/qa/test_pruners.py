@@ -22,7 +22,7 @@ from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, known_pruners, make_pruners
-from at2_rag_evals.rankers import ChunkScores, RankerOptions
+from at2_rag_evals.rankers import ItemScores, RankerOptions
 from tests.evals.labelled_items import CountingRanker, make_item, write_items
 
 
@@ -122,8 +122,8 @@ def test_an_item_is_scored_once_for_all_budgets_and_runs(tmp_path: Path) -> None
 
 def test_unusable_scores_name_pruner_and_item() -> None:
     class ShortRanker(CountingRanker):
-        def score(self, query: str, chunks: object) -> ChunkScores:
-            return ChunkScores((1.0,))
+        def score(self, query: str, chunks: object) -> ItemScores:
+            return ItemScores((1.0,))
 
     with pytest.raises(ScoringError, match="counting failed on item 'a' of novels: 1 scores for 4"):
         RankingPruner(ShortRanker()).prune(make_item("a"), limit(top_k=1))

@@ -13,19 +13,11 @@ from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import load_model, preferred_dtype
 from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
-from at2_rag_evals.provenance import files_sha256, without_folder
+from at2_rag_evals.provenance import code_version, without_folder
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
 from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
 
-_READERS = (
-    "attention",
-    "model_loading",
-    "scoring_model",
-    "training/answer_model",
-    "training/packed_decoding",
-)
-_FILES = ("greedy.py", "hugging_face.py", "packed_generation.py", "padded_generation.py")
 _MARK = "\ue000at2-rag\ue000"
 _PLAIN_ANSWER = "\n\nAnswer:"
 
@@ -50,8 +42,8 @@ class HuggingFaceGenerator:
         self._answer_tokens = answer_tokens
         self.name = without_folder(self._model_name)
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name, _READERS),
-            "generator_sha256": files_sha256(Path(__file__).parent, _FILES),
+            **model_record(self._model_name),
+            "generator": code_version(Path(__file__).parent),
             "answer_tokens": answer_tokens,
             "decoding": "greedy",
         }

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.pruner import AT2Pruner
 from at2_rag_evals.items import content_hash
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
-from at2_rag_evals.qa.pruners.ranking import prepare_for_one
-from at2_rag_evals.rankers.at2 import AT2Ranker
+from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner
 from at2_rag_evals.store import Store, settings_key
 
-ADAPTIVE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "at2_adaptive": {"multi_hop": None},
-        "at2_adaptive_multi_hop": {"multi_hop": True},
-        "at2_adaptive_once": {"multi_hop": False},
-    }
-)
-"""Name -> options of `AT2Pruner.prune`."""
 
-
-class AT2AdaptivePruner(AT2Ranker):
+class AT2AdaptivePruner:
     """`AT2Pruner.prune` with no limit but `max_missed`; what it keeps is stored as it is chosen.
 
     Args:
         name: What the report calls the pruner.
-        options: What differs from the options that `AT2Pruner` has by default.
-        model: As of `AT2Ranker`, like what is raised.
-        head_weights: As of `AT2Ranker`; they have to be calibrated.
+        overrides: Options that differ from those that `AT2Pruner` has by default.
+        model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        head_weights: A folder with calibrated head weights, or the name of shipped ones; None for
+            those shipped for the model.
         store: The file of stored results; None to remember them for this run only.
+
+    Raises:
+        ModelNotFoundError: If the model can't be found or fetched.
     """
 
     budgeted = False
@@ -43,18 +40,20 @@ class AT2AdaptivePruner(AT2Ranker):
     def __init__(
         self,
         name: str,
-        options: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         *,
         model: str | None = None,
         head_weights: str | None = None,
         store: Path | None = None,
     ) -> None:
-        super().__init__(model, head_weights=head_weights, remember=False)
-        self.name = name
-        self._options = dict(options)
-        self.settings = {**self.settings, **options}
+        self.name, self._overrides = name, dict(overrides)
+        self._model, self._head_weights = model or DEFAULT_MODEL, head_weights
+        self.settings: Mapping[str, object] = {
+            **model_record(self._model),
+            **head_weights_record(head_weights),
+            **overrides,
+        }
         self._store = Store(store, settings_key(self), Pruned)
-        self._ready = False
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
         """Keep the relevant chunks of an item; of the limit only the order counts.
@@ -65,18 +64,18 @@ class AT2AdaptivePruner(AT2Ranker):
         key = f"{content_hash(item.query, item.chunks)} {limit.order}"
         pruned = self._store.get(key)
         if pruned is None:
-            if not self._ready:
-                prepare_for_one(self)
-                self._ready = True
             pruned = self._store[key] = self._prune(item, limit)
         return pruned
 
+    @cached_property
+    def _pruner(self) -> AT2Pruner:
+        return load_pruner(self._model, head_weights=self._head_weights)
+
     def _prune(self, item: Example, limit: Limit) -> Pruned:
+        pruner = self._pruner  # loaded before the clock starts
         start = time.perf_counter()
         try:
-            result = self._pruner.prune(
-                item.query, item.chunks, order=limit.order, **self._options
-            )
+            result = pruner.prune(item.query, item.chunks, order=limit.order, **self._overrides)
         except AT2Error as error:
             raise ScoringError(
                 f"{self.name} failed on item {item.id!r} of {item.source}: {error}"

@@ -32,7 +32,7 @@ class Pruned:
     """What was kept of an item.
 
     Attributes:
-        kept: Places of the kept chunks, in the order the generator sees them.
+        kept: Indices of the kept chunks, in the order the generator sees them.
         seconds: What pruning a new item costs, models loaded.
         texts: What the generator sees of the kept chunks, title and text, in the same order; None
             for the chunks as they are.
@@ -50,7 +50,7 @@ class Pruned:
         """
         if self.texts is not None:
             return [Chunk(text) for text in self.texts]
-        return [chunks[place] for place in self.kept]
+        return [chunks[index] for index in self.kept]
 
 
 class Pruner(Protocol):
@@ -72,7 +72,7 @@ class Pruner(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """Whether it makes a difference in which order kept chunks are asked for."""
+        """Whether the limit's order makes a difference."""
         ...
 
     @property

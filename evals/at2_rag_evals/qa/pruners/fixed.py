@@ -8,7 +8,7 @@ from types import MappingProxyType
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
-from at2_rag_evals.rankers.base import ItemScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 
 
 class FixedPruner:
@@ -42,15 +42,10 @@ FIXED: Mapping[str, Callable[[bool], bool]] = MappingProxyType(
 """Name -> whether a chunk is kept, by its label."""
 
 
-class LastKRanker:
+class LastKRanker(Ranker):
     """Ranks the chunks from the last to the first."""
 
     name = "last_k"
-    workers = 1
-    settings: Mapping[str, object] = MappingProxyType({})
-
-    def prepare(self) -> None:
-        """Do nothing; there is nothing to load."""
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its position, the last highest."""

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
-from at2_rag_evals.rankers.base import ItemScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 
 
-class QueryHeadsRanker:
+class QueryHeadsRanker(Ranker):
     """Scores chunks by the mean attention mass of the heads with most mass on evidence.
 
     Args:
         name: What the report calls the system.
-        heads: What to choose from.
-        count: How many heads.
+        heads: The evidence mass that heads are chosen by.
+        count: Number of heads.
     """
-
-    workers = 1
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
-        self.settings: Mapping[str, object] = {**heads.settings, "heads": count}
+        self.settings = {**heads.settings, "heads": count}
         self._heads, self._count = heads, count
 
     def prepare(self) -> None:
@@ -39,4 +37,4 @@ class QueryHeadsRanker:
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
-        return ItemScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+        return ItemScores(tuple(chunk.score for chunk in self._pruner.score(query, chunks)))

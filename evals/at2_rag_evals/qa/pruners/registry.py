@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
+from typing import Any
 
 from at2_rag.errors import InputError
 from at2_rag.options import Order
 from at2_rag_evals.extras import import_extra
+from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.fixed import FIXED, FixedPruner, LastKRanker
+from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
+from at2_rag_evals.qa.pruners.trimming import TrimmingPruner
 from at2_rag_evals.qa.request import QARequest
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
-from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 _RANKERS = (
@@ -63,7 +66,7 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
         name: partial(FixedPruner, name, keep) for name, keep in FIXED.items()
     }
     table |= {
-        "first_k": ranking(FirstKRanker, order="original"),
+        "first_k": ranking(partial(make_ranker, "first_k", options), order="original"),
         "last_k": ranking(LastKRanker, order="original"),
         "random_k": ranking(partial(make_ranker, "random", options), name="random_k"),
     }
@@ -72,13 +75,63 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
     for max_missed in (None, *request.max_missed):
         for multi_hop in (None, True, False):
             name = adaptive_name(max_missed, multi_hop=multi_hop)
-            table[name] = partial(_adaptive, name, max_missed, multi_hop, request)
+            overrides = {"max_missed": max_missed, "multi_hop": multi_hop}
+            table[name] = partial(_adaptive, request, name, overrides)
 
     @cache
-    def heads() -> Heads:
-        pass
+    def heads() -> EvidenceHeads:
+        if not request.train:
+            raise InputError("heads are chosen on training items; pass --train FILE")
+        return EvidenceHeads(request.train, model=request.model, seed=request.seed)
 
-    table["langchain_filter"] = ranking(partial(_langchain_filter, request))
-    table["llama_index_optimizer"] = partial(_llama_index_optimizer, request)
-    table["long_llm_lingua"] = ranking(partial(_long_llm_lingua, request))
-    return table
+    for count in (8, 16):
+        name = f"heads_{count}"
+        table[name] = ranking(lambda name=name, count=count: QueryHeadsRanker(name, heads(), count))
+    return table | {
+        "langchain_filter": ranking(partial(_langchain_filter, options)),
+        "llama_index_optimizer": partial(_llama_index_optimizer, request, options),
+        "long_llm_lingua": ranking(partial(_long_llm_lingua, options)),
+    }
+
+
+def _adaptive(request: QARequest, name: str, overrides: Mapping[str, Any]) -> Pruner:
+    from at2_rag_evals.qa.pruners.adaptive import AT2AdaptivePruner  # imports transformers
+
+    return AT2AdaptivePruner(
+        name,
+        {option: value for option, value in overrides.items() if value is not None},
+        model=request.model,
+        head_weights=request.head_weights,
+        store=request.store,
+    )
+
+
+def _langchain_filter(options: RankerOptions) -> Ranker:
+    _import_peers("langchain_classic", "langchain_community")
+    from at2_rag_evals.qa.pruners.langchain_filter import LangChainFilterRanker
+
+    return LangChainFilterRanker(_minilm(options))
+
+
+def _llama_index_optimizer(request: QARequest, options: RankerOptions) -> Pruner:
+    _import_peers("llama_index.core")
+    from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexOptimizer
+
+    embedder = _minilm(options)
+    return TrimmingPruner(embedder, LlamaIndexOptimizer(embedder), store=request.store)
+
+
+def _long_llm_lingua(options: RankerOptions) -> Ranker:
+    _import_peers("llmlingua")
+    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
+
+    return LongLLMLinguaRanker(options.model)
+
+
+def _import_peers(*modules: str) -> None:
+    for module in modules:
+        import_extra(module, extra="peers")
+
+
+def _minilm(options: RankerOptions) -> MiniLMRanker:
+    return MiniLMRanker(options.embedding_model, remember=options.remember)
