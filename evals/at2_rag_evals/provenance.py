@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ PACKAGES = (
     "torch",
     "transformers",
 )
+_PACKAGE = Path(at2_rag.__file__).resolve().parent
 
 
 def package_versions() -> dict[str, str]:
@@ -47,13 +49,34 @@ def package_versions() -> dict[str, str]:
 
 def git_state() -> dict[str, str | bool] | None:
     """Return the commit that at2_rag runs from and whether files differ from it, if any."""
-    source = Path(at2_rag.__file__).resolve()
     # An installed copy may lie inside someone else's repository: only a tracked file counts.
-    if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
+    if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    sha = _git(source.parent, "rev-parse", "HEAD")
-    changes = _git(source.parent, "status", "--porcelain", "--untracked-files=no")
+    sha = _git(_PACKAGE, "rev-parse", "HEAD")
+    changes = _git(_PACKAGE, "status", "--porcelain", "--untracked-files=no")
     return None if sha is None else {"sha": sha, "modified": bool(changes)}
+
+
+@cache
+def code_version(folder: Path = _PACKAGE) -> str:
+    """Return at2_rag's version and the commit that last changed its code: "0.1.0+4e85c52...".
+
+    Where files differ from that commit, ".dirty-" and a hash of the differences follow; where
+    at2_rag doesn't run from a git checkout, the version stands alone.
+
+    Args:
+        folder: The code.
+    """
+    commit = _git(folder, "log", "-1", "--format=%H", "--", ".") if git_state() else None
+    if not commit:
+        return at2_rag.__version__
+    changes = [_git(folder, "diff", commit, "--", ".") or ""]
+    for name in (_git(folder, "ls-files", "--others", "--exclude-standard") or "").splitlines():
+        changes += [name, (folder / name).read_bytes().hex()]
+    if not any(changes):
+        return f"{at2_rag.__version__}+{commit}"
+    digest = hashlib.sha256("\n".join(changes).encode()).hexdigest()
+    return f"{at2_rag.__version__}+{commit}.dirty-{digest[:16]}"
 
 
 def files_sha256(folder: Path, patterns: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ from at2_rag.errors import DataError
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
 from at2_rag_evals.metrics import METRICS
-from at2_rag_evals.provenance import git_state, package_versions
 from tests.evals.labelled_items import make_item, write_items
 
 CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")
@@ -158,10 +157,3 @@ def test_the_command_is_loaded_without_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--pad-to" in done.stdout
-
-
-def test_provenance_names_versions_and_no_places() -> None:
-    versions = package_versions()
-    assert {"python", "at2-rag", "numpy", "torch", "transformers"} <= versions.keys()
-    state = git_state()
-    assert state is None or (len(str(state["sha"])) == 40 and isinstance(state["modified"], bool))

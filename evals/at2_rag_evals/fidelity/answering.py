@@ -11,20 +11,6 @@ from at2_rag.model.loading import load_model, preferred_dtype
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.model_record import eval_device, model_record
 
-_MODULES = (
-    "attention",
-    "chunk_states",
-    "chunks",
-    "model_loading",
-    "prompt",
-    "scoring_model",
-    "text_encoder",
-    "training/ablation",
-    "training/answer_model",
-    "training/logit_probabilities",
-    "training/shared_reading",
-)
-
 
 def answering_settings(model: str | None) -> Mapping[str, object]:
     """Return all of a model that decides what it answers and reads, as JSON-ready values.
@@ -35,7 +21,7 @@ def answering_settings(model: str | None) -> Mapping[str, object]:
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
     """
-    return model_record(model or DEFAULT_MODEL, _MODULES)
+    return model_record(model or DEFAULT_MODEL)
 
 
 def answering_model(model: str | None) -> Callable[[], AnswerModel]:

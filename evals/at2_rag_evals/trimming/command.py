@@ -18,15 +18,12 @@ from at2_rag.data.examples import Example, read_examples
 from at2_rag.errors import DataError
 from at2_rag.files import write_whole
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import preferred_dtype
-from at2_rag.pruner import AT2Pruner
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate, macro_sample
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import ItemSet
-from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
-from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
-from at2_rag_evals.rankers.shared_states import shared_states
+from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.report import difference_cell, estimate_cell, items_table, report_head
 from at2_rag_evals.summary import MACRO, Strata
 from at2_rag_evals.tables import Cell, Table, to_markdown, to_rich
@@ -38,10 +35,6 @@ DEFAULT_SHARE = 0.5
 MultiHopFor = Literal["none", "sentences", "both"]
 """For what the question is asked again beside the best chunk, whole chunks or sentences."""
 
-_CHOOSING_MODULES = (
-    *("calibration", "multi_hop", "limits", "redundancy", "selection"),
-    *("sentence_weights", "text_units", "trimming"),
-)
 _WIDTH = 120
 NOTE = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
@@ -140,7 +133,9 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
         )
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        pruner = _pruner(request)
+        pruner = load_pruner(
+            request.model, head_weights=request.head_weights, chunk_cache=shared_cache()
+        )
         progress("loading the model", 1, 1)
         trimmed = judge_trimming(
             pruner,
@@ -166,17 +161,6 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
     for table in tables:
         console.print(to_rich(table))
     console.print(NOTE, style="dim", markup=False, highlight=False)
-
-
-def _pruner(request: TrimmingRequest) -> AT2Pruner:
-    device = eval_device()
-    return AT2Pruner.from_pretrained(
-        request.model or DEFAULT_MODEL,
-        head_weights=request.head_weights,
-        device=device,
-        dtype=preferred_dtype(device),
-        chunk_cache=shared_states(),
-    )
 
 
 def _figures(
@@ -252,7 +236,7 @@ def _report(
             "multi_hop": request.multi_hop,
             "resamples": RESAMPLES,
             "level": LEVEL,
-            **model_record(request.model or DEFAULT_MODEL, (*SCORING_MODULES, *_CHOOSING_MODULES)),
+            **model_record(request.model or DEFAULT_MODEL),
             **head_weights_record(request.head_weights),
         },
         "git": git_state(),

@@ -15,10 +15,8 @@ from at2_rag.text.chunks import ScoredChunk
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
-from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
+from at2_rag_evals.rankers.at2 import head_weights_record
 from at2_rag_evals.rankers.base import ItemScores
-
-_MODULES = (*SCORING_MODULES, "answer_pass", "attribution")
 
 
 class AnswerAttentionSystem(FidelitySystem):
@@ -43,7 +41,7 @@ class AnswerAttentionSystem(FidelitySystem):
         self._head_weights = head_weights
         self.scale = "mass" if head_weights == UNIFORM else "additive"
         self.settings = {
-            **model_record(self._model, _MODULES),
+            **model_record(self._model),
             **head_weights_record(head_weights),
         }
 

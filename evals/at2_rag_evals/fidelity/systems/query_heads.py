@@ -27,7 +27,6 @@ from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import file_record
-from at2_rag_evals.rankers.at2 import SCORING_MODULES
 from at2_rag_evals.rankers.base import ItemScores
 
 TRAIN_ITEMS = 20
@@ -54,7 +53,7 @@ class EvidenceHeads:
     def __init__(self, files: Sequence[Path], *, model: str | None = None, seed: int = 0) -> None:
         self._files, self._model_name, self._seed = files, model or DEFAULT_MODEL, seed
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name, SCORING_MODULES),
+            **model_record(self._model_name),
             "train": [file_record(path) for path in files],
             "train_items": TRAIN_ITEMS,
             "seed": seed,
