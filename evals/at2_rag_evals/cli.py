@@ -108,7 +108,7 @@ def ranking(
     bootstrap intervals. Each line is an object with id, question and chunks, and each chunk has
     title, text and is_gold.
     """
-    from at2_rag_evals.command import RankingRequest, run_ranking
+    from at2_rag_evals.ranking.command import RankingRequest, run_ranking
 
     request = RankingRequest(
         files=files,

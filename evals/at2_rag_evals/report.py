@@ -9,7 +9,7 @@ from typing import Any
 
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.metrics import METRIC_TITLES
-from at2_rag_evals.ranking import RatedSet
+from at2_rag_evals.ranking.rating import RatedSet
 from at2_rag_evals.summary import OURS, SetSummary
 from at2_rag_evals.tables import Cell, Table, to_markdown
 

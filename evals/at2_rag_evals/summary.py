@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample, resample_means
 from at2_rag_evals.metrics import METRICS
-from at2_rag_evals.ranking import RatedSet
+from at2_rag_evals.ranking.rating import RatedSet
 from at2_rag_evals.seeding import generator
 
 MACRO = "macro"

@@ -13,7 +13,7 @@ from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.rankers import ItemScores, Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
-from at2_rag_evals.ranking import RatedSet, rate_systems
+from at2_rag_evals.ranking.rating import RatedSet, rate_systems
 from tests.evals.labelled_items import CountingRanker, make_item
 
 ITEMS = tuple(make_item(f"item{place:03}", "-g--g") for place in range(6))

@@ -10,7 +10,7 @@ import pytest
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.metrics import METRICS
-from at2_rag_evals.ranking import RatedSet, Rating
+from at2_rag_evals.ranking.rating import RatedSet, Rating
 from at2_rag_evals.report import grid, set_record, summary_tables
 from at2_rag_evals.summary import SetSummary, size_range, summarise
 from at2_rag_evals.tables import to_markdown

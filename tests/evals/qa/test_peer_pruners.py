@@ -23,7 +23,7 @@ from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner
 from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
 from at2_rag_evals.rankers import RankerOptions
-from at2_rag_evals.record_store import settings_key
+from at2_rag_evals.store import settings_key
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 PACKAGES = {

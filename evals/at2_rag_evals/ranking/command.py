@@ -29,7 +29,7 @@ from at2_rag_evals.provenance import (
     without_folder,
 )
 from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
-from at2_rag_evals.ranking import RatedSet, rate_systems
+from at2_rag_evals.ranking.rating import RatedSet, rate_systems
 from at2_rag_evals.report import NOTES, item_lines, report_markdown, set_record, summary_tables
 from at2_rag_evals.store import STORE_FILE
 from at2_rag_evals.summary import SetSummary, summarise
