@@ -30,7 +30,7 @@ NOTES = (
     "accuracy rises ever less with tokens.",
     "Peak MB is the most main memory that the process took above what it held before a pruner's "
     "cells were pruned, or a cell answered; a model counts where first needed. What was stored "
-    "before take none.",
+    "before takes none.",
     "Oracle keeps the gold chunks and closed_book none, whatever the budget. Tokens are "
     "counted by the generator's tokenizer. All seconds are wall clock of the run that made the "
     "answer, models loaded; an answer's share of its batch.",

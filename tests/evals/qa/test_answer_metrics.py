@@ -71,11 +71,11 @@ def test_containment_agrees_with_a_regular_expression() -> None:
         prediction = " ".join(rng.choice(words, rng.integers(0, 9)))
         answer = " ".join(rng.choice(words, rng.integers(1, 4)))
         pattern = simplified(answer)
-        found = bool(pattern) and re.search(
+        match = bool(pattern) and re.search(
             rf"(?<!\S){re.escape(pattern)}(?!\S)", simplified(prediction)
         )
-        assert answer_contained(prediction, [answer]) == bool(found), (prediction, answer)
-        held += bool(found)
+        assert answer_contained(prediction, [answer]) == bool(match), (prediction, answer)
+        held += bool(match)
     assert 200 < held < 1800
 
 
@@ -140,5 +140,5 @@ def test_declining_is_told_by_its_phrases(prediction: str, expected: int) -> Non
     assert abstains(prediction) == expected
 
 
-def test_each_phrase_of_declining_is_found() -> None:
+def test_each_phrase_of_declining_is_recognised() -> None:
     assert all(abstains(phrase) for phrase in PHRASES)

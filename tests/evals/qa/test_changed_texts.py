@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from pathlib import Path
 
 import pytest
 import tiktoken
-from click.testing import CliRunner
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.cli import eval_group
 from tests.evals.labelled_items import write_items
+from tests.evals.qa.command import lines, report
 from tests.evals.qa.served import served
 from tests.report.test_training_page import Reader
 
@@ -44,27 +42,21 @@ def test_from_files_to_report(
     folder = Path(core.__file__).parent / "_static" / "tiktoken_cache"
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
     output = tmp_path / "out"
-    with served(tmp_path / "log") as server:
+    with served() as server:
         arguments = [str(write_items(tmp_path / "novels.jsonl", [ITEM]))]
-        arguments += ["--generator", "openai:gpt-4o", "--endpoint", server.url, "--json"]
+        arguments += ["--generator", "openai:gpt-4o", "--base-url", server.url]
         arguments += ["--token-counter", "cl100k_base", "--output", str(output)]
         arguments += ["--model", str(scoring_folder), "--embedding-model", str(embedding_folder)]
         arguments += ["--top-k", "2", "--max-tokens", "25"]
         for name in NAMES:
             arguments += ["--pruner", name]
-        first = CliRunner().invoke(eval_group, ["qa", *arguments], catch_exceptions=False)
-        asked = server.requests()
-        stored = {path: path.read_bytes() for path in (output / "scores").rglob("*.jsonl")}
-        again = CliRunner().invoke(eval_group, ["qa", *arguments], catch_exceptions=False)
-        assert len(server.requests()) == len(asked)
-    assert (first.exit_code, again.exit_code) == (0, 0)
-    assert len(stored) == 5 and stored == {path: path.read_bytes() for path in stored}
-    lines = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
-    cells = {(line["pruner"], line["budget"]): line for line in lines}
-    prompts = [own["messages"][0]["content"] for own in asked]
+        printed = report(*arguments)
+    prompts = server.prompts
+    records = lines(output)
+    cells = {(line["pruner"], line["budget"]): line for line in records}
     encoding = tiktoken.get_encoding("cl100k_base")
-    for line in lines:
-        texts = line["texts"] or [ITEM.chunks[place].rendered for place in line["kept"]]
+    for line in records:
+        texts = line["texts"] or [ITEM.chunks[index].rendered for index in line["kept"]]
         assert (line["texts"] is None) == (line["pruner"] != "llama_index_optimizer")
         context = "\n\n".join(texts)
         assert line["context_tokens"] == len(encoding.encode(context))
@@ -74,10 +66,10 @@ def test_from_files_to_report(
     whole, half = (cells[name, "top 2"] for name in ("minilm", "llama_index_optimizer"))
     assert whole["kept"] == half["kept"] and half["context_tokens"] < whole["context_tokens"]
     assert whole["kept"] == cells["langchain_filter", "top 2"]["kept"]
-    for place, text in zip(half["kept"], half["texts"], strict=True):
+    for index, text in zip(half["kept"], half["texts"], strict=True):
         title, sentence = text.split("\n")
-        assert title == ITEM.chunks[place].title
-        assert sentence in ITEM.chunks[place].text and sentence.count(".") == 1
+        assert title == ITEM.chunks[index].title
+        assert sentence in ITEM.chunks[index].text and sentence.count(".") == 1
     more = cells["llama_index_optimizer", "25 tokens"]
     assert len(more["kept"]) > len(cells["minilm", "25 tokens"]["kept"])
 
@@ -85,7 +77,6 @@ def test_from_files_to_report(
     assert Reader(page).loads == []
     assert page.count("as changed") == 2  # a row for each budget of the only one that changes texts
     assert all(f"<p>{escape(text)}</p>" in page for text in (*half["texts"], *more["texts"]))
-    report = json.loads(first.stdout)
-    assert {"llmlingua", "langchain-community", "llama-index-core"} <= set(report["packages"])
-    settings = report["settings"]["pruners"]["llama_index_optimizer"]
+    assert {"llmlingua", "langchain-community", "llama-index-core"} <= set(printed["packages"])
+    settings = printed["settings"]["pruners"]["llama_index_optimizer"]
     assert (settings["percentile_cutoff"], settings["ranking"]["name"]) == (0.5, "minilm")

@@ -14,7 +14,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
-from at2_rag_evals.qa.folder_format import FORMAT
+from at2_rag_evals.qa.results_folder import FORMAT
 from at2_rag_evals.qa.run import CellName
 from tests.evals.labelled_items import make_item
 
@@ -70,7 +70,7 @@ def finished(
         "name": "g",
         "cells": cells,
         "by_source": {
-            "accuracy": {"macro": {name: estimate(own) for name, own in accuracy.items()}}
+            "accuracy": {"macro": {name: estimate(mean) for name, mean in accuracy.items()}}
         },
         "context_tokens": {"macro": dict(tokens)},
     }
@@ -84,9 +84,12 @@ def finished(
     (folder / "summary.json").write_text(json.dumps(summary))
     rows = [
         {
+            **dict.fromkeys(("generator", "pruner", "budget", "order", "gold_position")),
             "source": item.source,
             "id": item.id,
             "content": content_hash(item.query, item.chunks),
+            "cluster": 0,
+            "metrics": {},
         }
         for item in items
     ]
@@ -120,10 +123,10 @@ def test_the_highest_accuracy_and_then_the_fewest_tokens(
 def test_equal_accuracies_of_several_sources_are_equal_whatever_their_rounding(
     tmp_path: Path,
 ) -> None:
-    means = [sum(own) / 3 for own in ((0.1, 0.2, 0.3), (0.3, 0.2, 0.1))]
+    means = [sum(sources) / 3 for sources in ((0.1, 0.2, 0.3), (0.3, 0.2, 0.1))]
     assert means[0] != means[1]  # by the last bit
     accuracy = dict(zip([cell.label for cell in TOPS], sorted(means), strict=False))
-    tokens = {label: 100.0 * place for place, label in enumerate(accuracy, start=1)}
+    tokens = {label: 100.0 * number for number, label in enumerate(accuracy, start=1)}
     folder = finished(tmp_path / "train", accuracy, tokens, [make_item("t", "g---")])
     [choice] = choose(folder, TOPS)
     assert choice.cell.budget == "top 1"

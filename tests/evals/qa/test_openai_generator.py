@@ -105,6 +105,4 @@ def test_a_folder_counts_tokens(tmp_path: Path, scoring_folder: Path) -> None:
     )
     assert model.name == "nobody-knows" and model.count("the sea") > 0
     with pytest.raises(InputError, match="can't be loaded as a tokenizer"):
-        make_generators(
-            QARequest(output=tmp_path, generators=specs, token_counter=str(tmp_path))
-        )
+        make_generators(QARequest(output=tmp_path, generators=specs, token_counter=str(tmp_path)))

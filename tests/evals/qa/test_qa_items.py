@@ -42,13 +42,13 @@ def test_every_example_is_judged_or_counted(tmp_path: Path) -> None:
         {},
         {},
     )
-    found = answerable_items(examples, limit=6)
-    assert [item.id for item in found.items] == ["0", "1", "6", "7", "8", "9"]
-    assert found.left_out == {"novels": {"no chunks": 2, "no answers": 2, "beyond the first 6": 1}}
-    assert found.remarks == {
+    items = answerable_items(examples, limit=6)
+    assert [item.id for item in items.items] == ["0", "1", "6", "7", "8", "9"]
+    assert items.left_out == {"novels": {"no chunks": 2, "no answers": 2, "beyond the first 6": 1}}
+    assert items.remarks == {
         "novels": {"no gold": 2, "a blank chunk": 1, "gold alone": 1, "one chunk": 1}
     }
-    assert len(found.items) + sum(found.left_out["novels"].values()) == len(examples)
+    assert len(items.items) + sum(items.left_out["novels"].values()) == len(examples)
 
 
 def test_flags_are_read_beside_the_question_or_in_meta(tmp_path: Path) -> None:

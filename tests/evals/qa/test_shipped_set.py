@@ -40,35 +40,27 @@ def answerable(items: list[Example]) -> list[Example]:
 
 def words(text: str) -> str:
     """Letters and digits alone, between spaces: another way to look for a text in a text."""
-    found = " ".join(re.findall(r"[^\W_]+", text.lower()))
-    return f" {found} "
+    kept = " ".join(re.findall(r"[^\W_]+", text.lower()))
+    return f" {kept} "
 
 
-def test_each_line_has_the_keys_in_order(raw: list[dict[str, Any]]) -> None:
-    for item in raw:
-        flag = ["unanswerable"] if item["source"] == UNANSWERABLE else []
-        assert list(item) == ["id", "source", "question", "answers", *flag, "chunks"]
-        assert all(list(chunk) == ["title", "text", "is_gold"] for chunk in item["chunks"])
-        assert item.get("unanswerable", True) is True
-
-
-def test_the_reader_reads_what_the_lines_say(
-    raw: list[dict[str, Any]], items: list[Example]
-) -> None:
-    assert len(raw) == len(items)
+def test_lines_are_read_as_they_say(raw: list[dict[str, Any]], items: list[Example]) -> None:
     for line, item in zip(raw, items, strict=True):
+        flag = ["unanswerable"] if line["source"] == UNANSWERABLE else []
+        assert list(line) == ["id", "source", "question", "answers", *flag, "chunks"]
+        assert line.get("unanswerable", True) is True
+        chunks = [
+            {"title": c.title, "text": c.text, "is_gold": label}
+            for c, label in zip(item.chunks, item.labels, strict=True)
+        ]
+        assert [{**chunk, "title": chunk["title"] or None} for chunk in line["chunks"]] == chunks
         assert (line["id"], line["question"]) == (item.id, item.query)
-        assert [chunk["text"] for chunk in line["chunks"]] == [chunk.text for chunk in item.chunks]
-        assert [chunk["is_gold"] for chunk in line["chunks"]] == list(item.labels)
 
 
-def test_counts_by_source(items: list[Example]) -> None:
+def test_counts_gold_chunks_and_answers_by_source(items: list[Example]) -> None:
     assert Counter(item.source for item in items) == COUNTS
     assert [item.id for item in items] == [f"shipped-{n:03}" for n in range(1, len(items) + 1)]
     assert len({item.query for item in items}) == len(items)
-
-
-def test_gold_chunks_and_answers_by_source(items: list[Example]) -> None:
     for item in items:
         assert sum(item.labels) in GOLD[item.source], item.id
         assert item.unanswerable is (item.source == UNANSWERABLE), item.id
@@ -92,15 +84,15 @@ def test_chunks_are_eight_to_twelve_unlike_passages(items: list[Example]) -> Non
 
 def test_gold_chunks_hold_an_answer_and_distractors_none(answerable: list[Example]) -> None:
     for item in answerable:
-        found = findable_answers(item.answers)
-        assert len(found) == len({normalise(answer) for answer in item.answers}), item.id
+        findable = findable_answers(item.answers)
+        assert len(findable) == len({normalise(answer) for answer in item.answers}), item.id
         gold = "\n".join(chunk.rendered for chunk in item.gold)
-        assert contains_answer(normalise(gold), found), item.id
+        assert contains_answer(normalise(gold), findable), item.id
         assert any(words(answer) in words(gold) for answer in item.answers), item.id
         for chunk, label in zip(item.chunks, item.labels, strict=True):
             if label:
                 continue
-            assert not contains_answer(normalise(chunk.rendered), found), item.id
+            assert not contains_answer(normalise(chunk.rendered), findable), item.id
             assert not any(words(answer) in words(chunk.rendered) for answer in item.answers)
 
 

@@ -22,9 +22,9 @@ def read_hotpotqa(path: Path) -> list[Example]:
         DataError: If the file isn't of this form.
     """
     values = read_json(path)
-    if not isinstance(values, list) or not values:
-        raise DataError(f"{path}: expected a list of questions, not an empty one")
-    return [_example(as_record(own, f"{path}: [{place}]")) for place, own in enumerate(values)]
+    if not isinstance(values, list):
+        raise DataError(f"{path}: a JSON {type(values).__name__}; expected a list of questions")
+    return [_example(as_record(value, f"{path}: [{index}]")) for index, value in enumerate(values)]
 
 
 def _example(question: Record) -> Example:
@@ -32,14 +32,16 @@ def _example(question: Record) -> Example:
     for title, sentence in _pairs(question, "supporting_facts", optional=True):
         if not isinstance(sentence, int):
             raise DataError(
-                f"{question.place}: 'supporting_facts' has {sentence!r:.80}; expected a number"
+                f"{question.location}: 'supporting_facts' has {sentence!r:.80}; expected a number"
             )
         facts.setdefault(title, set()).add(sentence)
     chunks, labels, gold = [], [], []
     for title, sentences in _pairs(question, "context"):
-        if not isinstance(sentences, list) or not all(isinstance(own, str) for own in sentences):
+        if not isinstance(sentences, list) or not all(
+            isinstance(sentence, str) for sentence in sentences
+        ):
             raise DataError(
-                f"{question.place}: 'context' has {sentences!r:.80}; expected a list of sentences"
+                f"{question.location}: 'context' has {sentences!r:.80}; expected sentences"
             )
         text = "".join(_spaced(sentences))
         chunks.append(Chunk(text.strip(), title))
@@ -61,17 +63,17 @@ def _example(question: Record) -> Example:
 def _spaced(sentences: list[str]) -> list[str]:
     """Return the sentences with a space between two where there is none."""
     return [
-        own if not place or own[:1].isspace() or sentences[place - 1][-1:].isspace() else f" {own}"
-        for place, own in enumerate(sentences)
+        text if not n or text[:1].isspace() or sentences[n - 1][-1:].isspace() else f" {text}"
+        for n, text in enumerate(sentences)
     ]
 
 
 def _pairs(question: Record, key: str, *, optional: bool = False) -> list[tuple[str, object]]:
-    found = []
+    pairs = []
     for value in question.items(key, optional=optional):
         if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
             raise DataError(
-                f"{question.place}: {key!r} has {value!r:.80}; expected a title and one more"
+                f"{question.location}: {key!r} has {value!r:.80}; expected a title and one more"
             )
-        found.append((value[0], value[1]))
-    return found
+        pairs.append((value[0], value[1]))
+    return pairs

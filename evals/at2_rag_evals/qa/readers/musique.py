@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import DataError
-from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, read_json_lines
 
 
@@ -21,10 +19,7 @@ def read_musique(path: Path) -> list[Example]:
     Raises:
         DataError: If the file isn't of this form.
     """
-    examples = [_example(question) for question in read_json_lines(path)]
-    if not examples:
-        raise DataError(f"{path}: holds no question")
-    return examples
+    return [_example(question) for question in read_json_lines(path)]
 
 
 def _example(question: Record) -> Example:
@@ -39,8 +34,8 @@ def _example(question: Record) -> Example:
         id=identifier if answerable else f"{identifier}:unanswerable",
         source="musique",
         query=question.text("question"),
-        chunks=tuple(Chunk(own.text("paragraph_text"), own.text("title")) for own in paragraphs),
-        labels=tuple(answerable and own.flag("is_supporting") for own in paragraphs),
+        chunks=tuple(one.chunk("paragraph_text") for one in paragraphs),
+        labels=tuple(answerable and one.flag("is_supporting") for one in paragraphs),
         answers=tuple(dict.fromkeys(filter(None, answers))) if answerable else (),
         unanswerable=not answerable,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import DataError
-from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, read_json_lines
 
 
@@ -20,22 +18,17 @@ def read_nq_multi_document(path: Path) -> list[Example]:
     Raises:
         DataError: If the file isn't of this form.
     """
-    examples = [_example(question, number) for number, question in enumerate(read_json_lines(path))]
-    if not examples:
-        raise DataError(f"{path}: holds no question")
-    return examples
+    return [_example(question, number) for number, question in enumerate(read_json_lines(path))]
 
 
 def _example(question: Record, number: int) -> Example:
     documents = question.records("ctxs")
-    key = "isgold" if any("isgold" in own.values for own in documents) else "hasanswer"
+    key = "isgold" if any("isgold" in document.values for document in documents) else "hasanswer"
     return Example(
         id=question.text("id", default=str(number)),
         source="nq_multi_document",
         query=question.text("question"),
-        chunks=tuple(
-            Chunk(own.text("text"), own.text("title", default="") or None) for own in documents
-        ),
-        labels=tuple(own.flag(key) for own in documents),
+        chunks=tuple(document.chunk("text") for document in documents),
+        labels=tuple(document.flag(key) for document in documents),
         answers=tuple(dict.fromkeys(question.texts("answers"))),
     )

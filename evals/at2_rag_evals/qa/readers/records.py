@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from at2_rag.errors import DataError
+from at2_rag.text.chunks import Chunk
 
 _MISSING = object()
 
@@ -21,11 +22,11 @@ class Record:
 
     Attributes:
         values: The object.
-        place: File and line or path inside it, for messages.
+        location: File and line or path inside it, for messages.
     """
 
     values: dict[str, Any]
-    place: str
+    location: str
 
     def text(self, key: str, *, default: str | None = None) -> str:
         """Return a string; numbers are taken as they are written.
@@ -39,8 +40,16 @@ class Record:
                 raise self._missing(key)
             return default
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise DataError(f"{self.place}: {key!r} is {value!r:.80}; expected a string")
+            raise DataError(f"{self.location}: {key!r} is {value!r:.80}; expected a string")
         return str(value)
+
+    def chunk(self, key: str, *, default: str | None = None) -> Chunk:
+        """Return the chunk of a text and the record's title, if it has one.
+
+        Raises:
+            DataError: If the text is missing and has no default, or one is something else.
+        """
+        return Chunk(self.text(key, default=default), self.text("title", default="") or None)
 
     def flag(self, key: str, *, default: bool = False) -> bool:
         """Return a truth value.
@@ -50,7 +59,7 @@ class Record:
         """
         value = self.values.get(key, default)
         if not isinstance(value, bool):
-            raise DataError(f"{self.place}: {key!r} is {value!r:.80}; expected true or false")
+            raise DataError(f"{self.location}: {key!r} is {value!r:.80}; expected true or false")
         return value
 
     def items(self, key: str, *, optional: bool = False) -> list[Any]:
@@ -65,7 +74,9 @@ class Record:
         if value is _MISSING:
             raise self._missing(key)
         if not isinstance(value, list):
-            raise DataError(f"{self.place}: {key!r} is a {type(value).__name__}; expected a list")
+            raise DataError(
+                f"{self.location}: {key!r} is a {type(value).__name__}; expected a list"
+            )
         return value
 
     def texts(self, key: str, *, optional: bool = False) -> list[str]:
@@ -76,7 +87,7 @@ class Record:
         """
         values = self.items(key, optional=optional)
         if not all(isinstance(value, str) for value in values):
-            raise DataError(f"{self.place}: {key!r} is {values!r:.80}; expected strings")
+            raise DataError(f"{self.location}: {key!r} is {values!r:.80}; expected strings")
         return values
 
     def records(self, key: str, *, optional: bool = False) -> list[Record]:
@@ -87,23 +98,24 @@ class Record:
         """
         values = self.items(key, optional=optional)
         return [
-            as_record(value, f"{self.place}: {key}[{place}]") for place, value in enumerate(values)
+            as_record(value, f"{self.location}: {key}[{index}]")
+            for index, value in enumerate(values)
         ]
 
     def _missing(self, key: str) -> DataError:
         keys = ", ".join(sorted(self.values)) or "none"
-        return DataError(f"{self.place}: the key {key!r} is missing (its keys: {keys})")
+        return DataError(f"{self.location}: the key {key!r} is missing (its keys: {keys})")
 
 
-def as_record(value: Any, place: str) -> Record:
-    """Return an object with its place.
+def as_record(value: Any, location: str) -> Record:
+    """Return an object with its location.
 
     Raises:
         DataError: If it isn't one.
     """
     if not isinstance(value, dict):
-        raise DataError(f"{place}: a JSON {type(value).__name__}; expected an object")
-    return Record(value, place)
+        raise DataError(f"{location}: a JSON {type(value).__name__}; expected an object")
+    return Record(value, location)
 
 
 def read_json(path: Path) -> Any:
@@ -112,42 +124,37 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: If it can't be read as such.
     """
-    try:
-        return json.loads(_content(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    return _parse("\n".join(read_lines(path)), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[Record]:
-    """Yield the objects of a JSON Lines file, gzipped or not; blank lines are passed over.
+    """Yield the objects of a JSON Lines file, gzipped or not; blank lines are skipped.
 
     Raises:
         DataError: If it can't be read as such.
     """
-    for number, line in enumerate(_content(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not JSON ({error})") from error
-        yield as_record(value, place)
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            location = f"{path}, line {number}"
+            yield as_record(_parse(line, location), location)
 
 
-def read_lines_of(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """Return a text file's lines, gzipped or not.
 
     Raises:
         DataError: If it can't be read.
     """
-    return _content(path).splitlines()
-
-
-def _content(path: Path) -> str:
     try:
         data = path.read_bytes()
         content = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
+
+
+def _parse(text: str, location: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{location}: not JSON ({error})") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError
+from at2_rag.errors import DataError, InputError
 from at2_rag_evals.provenance import file_record, files_sha256
 from at2_rag_evals.qa.readers.beir import FILES as BEIR_FILES
 from at2_rag_evals.qa.readers.beir import read_beir
@@ -42,13 +42,19 @@ class Dataset:
     name: str
     path: Path
 
+    def __str__(self) -> str:
+        return f"{self.name}={self.path.resolve().name}"
+
     def read(self) -> list[Example]:
         """Read its examples.
 
         Raises:
-            DataError: If it isn't of its form.
+            DataError: If it isn't of its form, or holds no question.
         """
-        return READERS[self.name](self.path)
+        examples = READERS[self.name](self.path)
+        if not examples:
+            raise DataError(f"{self.path}: holds no question; pass a data set with some")
+        return examples
 
     def record(self) -> dict[str, str]:
         """Return what it was read from, without its folder."""

@@ -27,10 +27,7 @@ def read_rgb(path: Path) -> list[Example]:
     Raises:
         DataError: If the file isn't of this form.
     """
-    examples = [_example(question) for question in read_json_lines(path)]
-    if not examples:
-        raise DataError(f"{path}: holds no question")
-    return examples
+    return [_example(question) for question in read_json_lines(path)]
 
 
 def _example(question: Record) -> Example:
@@ -46,8 +43,8 @@ def _example(question: Record) -> Example:
         id=identifier,
         source="rgb",
         query=question.text("query"),
-        chunks=tuple(Chunk(texts[place]) for place in order),
-        labels=tuple(bool(place < len(positive)) for place in order),
+        chunks=tuple(Chunk(texts[index]) for index in order),
+        labels=tuple(bool(index < len(positive)) for index in order),
         answers=tuple(answers),
         long_form=several,
     )
@@ -56,9 +53,9 @@ def _example(question: Record) -> Example:
 def _positive(question: Record) -> list[str]:
     values = question.items("positive")
     if values and all(isinstance(value, list) for value in values):
-        values = [own for part in values for own in part[:1]]
+        values = [passage for part in values for passage in part[:1]]
     if not all(isinstance(value, str) for value in values):
-        raise DataError(f"{question.place}: 'positive' is {values!r:.80}; expected passages")
+        raise DataError(f"{question.location}: 'positive' is {values!r:.80}; expected passages")
     return values[:MOST_POSITIVE]
 
 
@@ -69,9 +66,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _alternatives(part: Any, question: Record) -> list[str]:
-    found = [str(own) for own in _listed(part) if isinstance(own, (str, int, float))]
-    if not found:
+    answers = [str(text) for text in _listed(part) if isinstance(text, (str, int, float))]
+    if not answers:
         raise DataError(
-            f"{question.place}: 'answer' has the part {part!r:.80}; expected a string or several"
+            f"{question.location}: 'answer' has the part {part!r:.80}; expected a string or several"
         )
-    return found
+    return answers

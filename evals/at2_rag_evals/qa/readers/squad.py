@@ -6,7 +6,6 @@ from pathlib import Path
 
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
-from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, as_record, read_json
 from at2_rag_evals.seeding import generator
@@ -30,33 +29,31 @@ def read_squad(path: Path) -> list[Example]:
         title = article.text("title", default="").replace("_", " ")
         paragraphs = article.records("paragraphs")
         texts = [paragraph.text("context") for paragraph in paragraphs]
-        for place, paragraph in enumerate(paragraphs):
+        for index, paragraph in enumerate(paragraphs):
             for question in paragraph.records("qas", optional=True):
-                examples.append(_example(question, title, texts, place))
-    if not examples:
-        raise DataError(f"{path}: holds no question")
+                examples.append(_example(question, title, texts, index))
     return examples
 
 
-def _example(question: Record, title: str, texts: list[str], own: int) -> Example:
-    found = question.records("answers", optional=True)
-    answers = tuple(dict.fromkeys(answer.text("text") for answer in found))
+def _example(question: Record, title: str, texts: list[str], gold: int) -> Example:
+    marked = question.records("answers", optional=True)
+    answers = tuple(dict.fromkeys(answer.text("text") for answer in marked))
     impossible = question.flag("is_impossible")
-    wanted = findable_answers(answers)
+    findable = findable_answers(answers)
     others = [
-        place
-        for place, text in enumerate(texts)
-        if place != own and text != texts[own] and not contains_answer(normalise(text), wanted)
+        index
+        for index, text in enumerate(texts)
+        if index != gold and text != texts[gold] and not contains_answer(normalise(text), findable)
     ]
     identifier = question.text("id")
     drawn = generator(0, "squad", identifier).permutation(len(others))[: MOST_CHUNKS - 1]
-    shown = sorted([own, *(others[number] for number in drawn)])
+    shown = sorted([gold, *(others[number] for number in drawn)])
     return Example(
         id=identifier,
         source="squad",
         query=question.text("question"),
-        chunks=tuple(Chunk(texts[place], title or None) for place in shown),
-        labels=tuple(place == own and not impossible for place in shown),
+        chunks=tuple(Chunk(texts[index], title or None) for index in shown),
+        labels=tuple(index == gold and not impossible for index in shown),
         answers=() if impossible else answers,
         unanswerable=impossible,
     )
