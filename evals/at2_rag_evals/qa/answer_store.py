@@ -1,4 +1,4 @@
-"""Answers by prompt: stored ones are found again, and new ones are stored as they are made.
+"""Answers by prompt: stored ones are read, and new ones are stored as they are made.
 
 Prompts that are word for word the same, from whatever pruner and item, are answered once.
 """

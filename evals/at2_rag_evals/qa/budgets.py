@@ -17,15 +17,15 @@ class Budget:
             generator's tokenizer; None for a limit of chunks.
 
     Raises:
-        InputError: If not exactly one limit is given, or it is below 1.
+        InputError: If not exactly one limit is set, or it is below 1.
     """
 
     top_k: int | None = None
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        given = [limit for limit in (self.top_k, self.max_tokens) if limit is not None]
-        if len(given) != 1 or given[0] < 1:
+        limits = [limit for limit in (self.top_k, self.max_tokens) if limit is not None]
+        if len(limits) != 1 or limits[0] < 1:
             raise InputError(
                 f"top_k is {self.top_k!r} and max_tokens {self.max_tokens!r}; a budget has exactly "
                 "one of them, of at least 1"
@@ -41,8 +41,9 @@ def adaptive_name(max_missed: float | None, *, multi_hop: bool | None = None) ->
     """Return the name of at2_rag without a budget.
 
     Args:
-        max_missed: Its max_missed; None for the default.
-        multi_hop: Whether it asks again beside the best chunk; None where the max_missed does.
+        max_missed: Its `max_missed`; None for the default.
+        multi_hop: Whether it reads the question again with the best chunk; None where the best
+            chunk alone doesn't meet `max_missed`.
     """
     endings = {None: "", True: "_multi_hop", False: "_once"}
     name = f"at2_adaptive{endings[multi_hop]}"

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from at2_rag.cli.command_line import verbose_option
-from at2_rag_evals.options import json_option, seed_option
 from at2_rag_evals.qa.request import QARequest, read_config
-from at2_rag_evals.request import request_options
+from at2_rag_evals.request import json_option, request_options
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -42,8 +41,8 @@ def qa(as_json: bool, **values: Any) -> None:
 @click.command()
 @click.argument("first", metavar="A", type=_FOLDER)
 @click.argument("second", metavar="B", type=_FOLDER)
-@seed_option
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@json_option
 @verbose_option
 def compare(first: Path, second: Path, seed: int, as_json: bool) -> None:
     """Show what differs between two output folders of `qa`, A minus B.

@@ -1,7 +1,7 @@
-"""The same items with their gold chunk elsewhere: does a place in the context matter?
+"""The same items with their gold chunk elsewhere: does its position change the answer?
 
 N. F. Liu et al., "Lost in the Middle: How Language Models Use Long Contexts", TACL 2024, move the
-gold document through the context and find a curve; here in five places.
+gold document through the context and find a U-shaped curve; here through five positions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from at2_rag_evals.qa.items import QASet
 SHARES: Mapping[str, float] = MappingProxyType(
     {"first": 0.0, "quarter": 0.25, "middle": 0.5, "three-quarter": 0.75, "last": 1.0}
 )
-"""Places by name, as shares of the way from the first chunk to the last."""
+"""Positions by name, as shares of the way from the first chunk to the last."""
 
 MIN_CHUNKS = len(SHARES)
 
@@ -45,16 +45,16 @@ def with_gold_at(item: Example, share: float) -> Example:
 
     Args:
         item: An item with exactly one gold chunk.
-        share: Where to, from 0 for the first place to 1 for the last; rounded to the nearest
-            place, halves up.
+        share: Where to, from 0 for the first position to 1 for the last; rounded to the nearest
+            position, halves up.
     """
     gold = item.labels.index(True)
-    order = [place for place in range(len(item.chunks)) if place != gold]
+    order = [index for index in range(len(item.chunks)) if index != gold]
     order.insert(int(share * len(order) + 0.5), gold)
     sentences = item.gold_sentences
     return replace(
         item,
-        chunks=tuple(item.chunks[place] for place in order),
-        labels=tuple(item.labels[place] for place in order),
-        gold_sentences=tuple(sentences[place] for place in order) if sentences else (),
+        chunks=tuple(item.chunks[index] for index in order),
+        labels=tuple(item.labels[index] for index in order),
+        gold_sentences=tuple(sentences[index] for index in order) if sentences else (),
     )

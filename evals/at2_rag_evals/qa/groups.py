@@ -15,17 +15,17 @@ DISTRACTORS: Mapping[str, int] = MappingProxyType(
 
 
 def position_group(item: Example) -> str:
-    """Return where an item's gold chunk stands, one of `POSITIONS`.
+    """Return the position of an item's gold chunk, one of `POSITIONS`.
 
-    The chunk in the very middle counts for the first half; an only chunk is first.
+    The chunk in the very middle counts as in the first half; an only chunk is first.
     """
-    places = [place for place, label in enumerate(item.labels) if label]
-    if len(places) != 1:
-        return POSITIONS[4] if places else POSITIONS[5]
-    [place], last = places, len(item.labels) - 1
-    if place in (0, last):
-        return POSITIONS[0] if place == 0 else POSITIONS[3]
-    return POSITIONS[1] if 2 * place <= last else POSITIONS[2]
+    gold = sum(item.labels)
+    if gold != 1:
+        return POSITIONS[4] if gold else POSITIONS[5]
+    index, last = item.labels.index(True), len(item.labels) - 1
+    if index in (0, last):
+        return POSITIONS[0] if index == 0 else POSITIONS[3]
+    return POSITIONS[1] if 2 * index <= last else POSITIONS[2]
 
 
 def distractor_group(item: Example) -> str:

@@ -71,11 +71,11 @@ def _reason_to_leave_out(example: Example) -> str | None:
 
 
 def _remarks(example: Example) -> list[str]:
-    found = {
+    remarks = {
         "no gold": not any(example.labels),
         "one chunk": len(example.chunks) == 1,
         "gold alone": len(example.chunks) > 1 and all(example.labels),
         "a blank chunk": any(not chunk.rendered.strip() for chunk in example.chunks),
         "unanswerable with gold": example.unanswerable and any(example.labels),
     }
-    return [remark for remark, applies in found.items() if applies]
+    return [remark for remark, applies in remarks.items() if applies]

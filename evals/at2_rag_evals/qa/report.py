@@ -24,7 +24,7 @@ NOTES = (
     "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
     "from by itself. Differences are paired: * marks those whose interval excludes zero.",
     "At equal tokens another pruner gets, in each source, the mean context tokens of the cell it "
-    "is compared with: by its own cell within 2 % of them, or by a mixture of its two cells next "
+    "is compared with: from its cell within 2 % of them, or from a mixture of its two cells next "
     "to them, closed_book and none included, whose expected accuracy is taken (which cells, and in "
     "what shares, is in summary.json). More budgets near it would do better by a pruner whose "
     "accuracy rises ever less with tokens.",

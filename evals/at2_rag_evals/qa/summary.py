@@ -149,7 +149,9 @@ class Summariser:
         return GeneratorSummary(
             name=name,
             cells=tuple(cells),
-            by_source={metric: estimates(own, labels) for metric, own in samples.items()},
+            by_source={
+                metric: estimates(by_source, labels) for metric, by_source in samples.items()
+            },
             differences={
                 label: differences(samples[PRIMARY], labels, ours=label)
                 for label in compared_cells(cells, self.baselines)

@@ -1,4 +1,4 @@
-"""The words that a generator is asked with; the same for every generator and pruner."""
+"""The prompt that generators answer, the same for every generator and pruner."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _YES_OR_NO_QUESTION = re.compile(
 
 
 def prompt_text(query: str, chunks: Sequence[Chunk], *, may_decline: bool) -> str:
-    """Return what the user says to the generator.
+    """Return the user's message to the generator.
 
-    Where the question's own words ask for yes or no, the generator is told to begin with that,
-    since such an answer is judged by its first word.
+    Where the question calls for yes or no, the generator is told to begin with that, since such an
+    answer is judged by its first word.
 
     Args:
         query: The question.

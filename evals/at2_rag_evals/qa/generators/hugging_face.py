@@ -57,19 +57,19 @@ class HuggingFaceGenerator:
         rows = [self._input_ids(prompt) for prompt in prompts]
         limit = self._window - self._answer_tokens
         fitting = []
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if len(row) > limit:
                 yield (
-                    place,
+                    index,
                     Failure(
                         f"the prompt has {len(row)} tokens and its answer up to "
                         f"{self._answer_tokens}, the model takes {self._window}"
                     ),
                 )
             else:
-                fitting.append(place)
+                fitting.append(index)
         for batch in self._batches(fitting, [len(row) for row in rows]):
-            yield from zip(batch, self._answer_batch([rows[place] for place in batch]), strict=True)
+            yield from zip(batch, self._answer_batch([rows[index] for index in batch]), strict=True)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -83,7 +83,7 @@ class HuggingFaceGenerator:
         from transformers import AutoTokenizer
 
         folder = resolve_model(self._model_name)
-        # By itself: a run whose answers are all stored counts, but needs no model.
+        # Without the model: a run whose answers are all stored only counts.
         return resolve_token_counter(
             AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         )
@@ -159,14 +159,14 @@ class HuggingFaceGenerator:
                 decode_seconds=(seconds - prefill) / size,
             )
 
-    def _batches(self, places: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Group places by length, longest first, within the bounds of a batch."""
-        way, batch = self._generation, list[int]()
-        for place in sorted(places, key=lambda place: -lengths[place]):
-            full = len(batch) == way.batch_rows
-            if batch and (full or lengths[batch[0]] * (len(batch) + 1) > way.batch_tokens):
+    def _batches(self, indices: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Group prompts by length, longest first, within the bounds of a batch."""
+        generation, batch = self._generation, list[int]()
+        for index in sorted(indices, key=lambda index: -lengths[index]):
+            full = len(batch) == generation.batch_rows
+            if batch and (full or lengths[batch[0]] * (len(batch) + 1) > generation.batch_tokens):
                 yield batch
                 batch = []
-            batch.append(place)
+            batch.append(index)
         if batch:
             yield batch

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.packed_decoding import PackedDecoding
-from at2_rag_evals.qa.generators.greedy import GreedyAnswers
 
 BATCH_TOKENS = 16384
 """Most tokens of prompts that are answered together; a longer prompt is by itself."""
@@ -24,7 +23,7 @@ BATCH_ROWS = 64
 """Most prompts that are answered together."""
 
 PACK_TOKENS = 2048
-"""Most tokens of prompts that are read in one row; a longer prompt has one of its own."""
+"""Most tokens of prompts that are read in one row; a longer prompt is alone in one."""
 
 
 class PackedGeneration:
@@ -45,7 +44,7 @@ class PackedGeneration:
     def __init__(self, model: Any, tokenizer: Any, end_ids: Collection[int]) -> None:
         self._model = AnswerModel(model, tokenizer)
         self._model.scoring_model.check_independent()
-        self._model.empty_past(0)  # what it has to know of the model is found out here, untimed
+        self._model.empty_past(0)  # reads the model's configuration here, untimed
         self._end_ids = end_ids
 
     def generate(
@@ -53,31 +52,35 @@ class PackedGeneration:
     ) -> tuple[list[list[int]], float]:
         """Return each row's new tokens, its end token included, and the seconds of the prefill."""
         start = time.perf_counter()
-        answers = GreedyAnswers(len(rows), self._end_ids)
+        answers: list[list[int]] = [[] for _ in rows]
         pasts = [self._model.empty_past(len(row) + answer_tokens - 1) for row in rows]
         reading = PackedDecoding([keys for keys, _ in pasts], [values for _, values in pasts])
         filled = [0] * len(rows)
 
-        def read_on(places: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
-            logits = self._read(reading, places, texts, [filled[place] for place in places])
-            for place, text in zip(places, texts, strict=True):
-                filled[place] += len(text)
-            answers.take(logits, places)
+        def read_on(prompts: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+            """Read what comes next of some prompts, and append the likeliest token to each."""
+            logits = self._read(reading, prompts, texts, [filled[prompt] for prompt in prompts])
+            likeliest = logits.argmax(dim=-1).tolist()  # [B, V] -> [B]
+            for prompt, text, token in zip(prompts, texts, likeliest, strict=True):
+                filled[prompt] += len(text)
+                answers[prompt].append(token)
 
         for pack in _packs(rows):
-            read_on(pack, [rows[place] for place in pack])
+            read_on(pack, [rows[prompt] for prompt in pack])
         prefill = time.perf_counter() - start
         for _ in range(answer_tokens - 1):
-            going = answers.going
+            going = [
+                prompt for prompt, answer in enumerate(answers) if answer[-1] not in self._end_ids
+            ]
             if not going:
                 break
-            read_on(going, [answers.tokens[place][-1:] for place in going])
-        return answers.tokens, prefill
+            read_on(going, [answers[prompt][-1:] for prompt in going])
+        return answers, prefill
 
     def _read(
         self,
         reading: PackedDecoding,
-        places: Sequence[int],
+        prompts: Sequence[int],
         texts: Sequence[Sequence[int]],
         filled: Sequence[int],
     ) -> Tensor:
@@ -85,12 +88,12 @@ class PackedGeneration:
 
         Args:
             reading: Keeps the prompts apart.
-            places: The prompts.
+            prompts: Indices of the prompts.
             texts: Their next tokens.
             filled: How many of their tokens were read before.
         """
         lengths = [len(text) for text in texts]
-        reading.begin(places, filled, lengths)
+        reading.begin(prompts, filled, lengths)
         positions = [
             torch.arange(before, before + length)
             for before, length in zip(filled, lengths, strict=True)
@@ -106,10 +109,10 @@ class PackedGeneration:
 def _packs(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Group rows in their order, so that few tokens are read at a time."""
     pack: list[int] = []
-    for place, row in enumerate(rows):
-        if pack and sum(len(rows[own]) for own in pack) + len(row) > PACK_TOKENS:
+    for index, row in enumerate(rows):
+        if pack and sum(len(rows[packed]) for packed in pack) + len(row) > PACK_TOKENS:
             yield pack
             pack = []
-        pack.append(place)
+        pack.append(index)
     if pack:
         yield pack

@@ -1,18 +1,16 @@
-"""Answers in padded batches, by nothing but transformers' own interface: for any family."""
+"""Answers in padded batches, by the interface of transformers alone: for any family."""
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-
-from at2_rag_evals.qa.generators.greedy import GreedyAnswers
+from torch import Tensor
 
 BATCH_TOKENS = 4096
-"""Most tokens (padding included) of one batch; a longer prompt has one of its own."""
+"""Most tokens (padding included) of one batch; a longer prompt is alone in one."""
 
 BATCH_ROWS = 16
 """Most prompts of one batch."""
@@ -30,49 +28,38 @@ class PaddedGeneration:
     batch_rows = BATCH_ROWS
 
     def __init__(self, model: Any, end_ids: Collection[int]) -> None:
-        self._model = model
-        self._end_ids = end_ids
-        # What this version of transformers calls the keys and values of the tokens before.
-        parameters = inspect.signature(model.forward).parameters
-        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
+        self._model, self._end_ids = model, end_ids
 
     def generate(
         self, rows: Sequence[Sequence[int]], answer_tokens: int
     ) -> tuple[list[list[int]], float]:
         """Return each row's new tokens, its end token included, and the seconds of the prefill."""
-        model = self._model
-        start = time.perf_counter()
+        start, device = time.perf_counter(), self._model.device
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
-        pads = torch.tensor([width - len(row) for row in rows])
-        places = torch.arange(width)
-        # Without padding there is nothing to mask but the future, which models do by themselves
-        # and quicker: attention computes no more than it needs, and copies no keys and values.
-        mask = (places >= pads[:, None]).long().to(model.device) if pads.any() else None
-        positions = (places - pads[:, None]).clamp(min=0).to(model.device)
-        answers, everyone = GreedyAnswers(len(rows), self._end_ids), range(len(rows))
+        seconds: list[float] = []
+
+        def note_time(ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            """Note when each token was there; stop none."""
+            seconds.append(time.perf_counter() - start)
+            return torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
+
         with torch.inference_mode():
-            output = model(
-                input_ids=ids.to(model.device),
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                logits_to_keep=1,
+            output = self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=torch.tensor(
+                    [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+                ).to(device),
+                max_new_tokens=answer_tokens,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                eos_token_id=sorted(self._end_ids) or None,
+                pad_token_id=0,
+                stopping_criteria=[note_time],
             )
-            token = answers.take(output.logits[:, -1], everyone)
-            prefill = time.perf_counter() - start
-            for _ in range(answer_tokens - 1):
-                if not answers.going:
-                    break
-                if mask is not None:
-                    mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-                positions = positions[:, -1:] + 1
-                output = model(
-                    input_ids=token[:, None],
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=True,
-                    **{self._cache_name: output[self._cache_name]},
-                )
-                token = answers.take(output.logits[:, -1], everyone)
-        return answers.tokens, prefill
+        return [self._until_end(row) for row in output[:, width:].tolist()], seconds[0]
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        ends = [index for index, token in enumerate(tokens) if token in self._end_ids]
+        return tokens[: ends[0] + 1] if ends else tokens

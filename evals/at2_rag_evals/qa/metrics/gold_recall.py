@@ -12,8 +12,8 @@ def gold_recall(kept: Iterable[int], labels: Sequence[bool]) -> float | None:
     section 8.3.
 
     Args:
-        kept: Places of the kept chunks.
+        kept: Indices of the kept chunks.
         labels: For each chunk, whether it is gold.
     """
-    gold = {place for place, label in enumerate(labels) if label}
+    gold = {index for index, label in enumerate(labels) if label}
     return len(gold.intersection(kept)) / len(gold) if gold else None
