@@ -38,6 +38,12 @@ def item_clusters(items: Sequence[Example]) -> list[int]:
     return linked_groups(links)
 
 
+def clusters_by_id(items: Sequence[Example]) -> dict[tuple[str, str], int]:
+    """Return the cluster number of each item by its source and id."""
+    keys = [(item.source, item.id) for item in items]
+    return dict(zip(keys, item_clusters(items), strict=True))
+
+
 def _title_keys(item: Example) -> set[tuple[str, str, str]]:
     titles = {" ".join((chunk.title or "").casefold().split()) for chunk in item.gold}
     return {(item.source, "title", title) for title in titles if title}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,8 @@ class NamedWeights:
         return f"{self.name}={without_folder(self.head_weights)}"
 
 
-def parse_weights(
-    taken: Sequence[str],
-) -> Callable[[click.Context, click.Parameter, Sequence[str]], tuple[NamedWeights, ...]]:
-    """Return the click callback that parses values NAME=WEIGHTS.
+def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
+    """Return what declares the option `--weights NAME=WEIGHTS`, repeatable.
 
     Args:
         taken: Names that systems have already.
@@ -60,27 +58,9 @@ def parse_weights(
             named[name] = NamedWeights(name, weights)
         return tuple(named.values())
 
-    return parse
-
-
-def weights_option(taken: Sequence[str]) -> Callable[[Any], Any]:
-    """Return the option `--weights NAME=WEIGHTS`, repeatable.
-
-    Args:
-        taken: Names that systems have already.
-    """
-    return click.option("--weights", **weights_attributes(taken))
-
-
-def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
-    """Return what declares the option `--weights NAME=WEIGHTS`, repeatable.
-
-    Args:
-        taken: Names that systems have already.
-    """
     return {
         "multiple": True,
-        "callback": parse_weights(taken),
+        "callback": parse,
         "metavar": "NAME=WEIGHTS",
         "help": "Judge these head weights too, as the system NAME: a folder or the name of shipped "
         "ones. May be repeated.",
@@ -89,5 +69,5 @@ def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
 
 def with_named(systems: Sequence[str], weights: Sequence[NamedWeights]) -> tuple[str, ...]:
     """Return the names of systems with those of named weights, after `at2` or at the end."""
-    place = systems.index("at2") + 1 if "at2" in systems else len(systems)
-    return (*systems[:place], *(own.name for own in weights), *systems[place:])
+    index = systems.index("at2") + 1 if "at2" in systems else len(systems)
+    return (*systems[:index], *(each.name for each in weights), *systems[index:])

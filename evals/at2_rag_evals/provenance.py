@@ -9,12 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import at2_rag
-
-if TYPE_CHECKING:
-    from at2_rag_evals.named_weights import NamedWeights
 
 PACKAGES = (
     "PyStemmer",
@@ -110,11 +106,6 @@ def without_folder(value: str) -> str:
     """Return the last part of a path that exists, and anything else (a hub id) as it is."""
     path = Path(value)
     return (path.name or path.resolve().name) if path.exists() else value
-
-
-def weights_arguments(weights: Iterable[NamedWeights]) -> list[str]:
-    """Return the arguments that named these head weights, without their folders."""
-    return [f"--weights {named}" for named in weights]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -17,13 +17,14 @@ An option is declared once, as a field, with its default, its help and how click
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from at2_rag_evals.provenance import without_folder
+from at2_rag_evals.store import STORE_FILE
 
 _PARAMETER = "click parameter"
 
@@ -122,3 +123,36 @@ def _shown(value: Any) -> str:
     if isinstance(value, Path):
         return value.name or value.resolve().name
     return without_folder(str(value))
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRequest:
+    """The options that ranking, fidelity and trimming share, with their defaults."""
+
+    files: tuple[Path, ...] = argument(nargs=-1, required=True, type=FILE)
+    output: Path | None = option(
+        type=FOLDER,
+        help="Folder for the report, what it says of each item, and stored scores: a killed run "
+        "goes on from those.",
+    )
+    limit: int | None = option(
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Judge only the first N items of each source.",
+    )
+    seed: int = option(default=0, type=click.IntRange(min=0))
+    model: str | None = option(help="Scoring model: a known name, a folder or a hub id.")
+    head_weights: str | None = option(
+        help="Head weights of at2: a folder, the name of shipped ones, or uniform."
+    )
+
+    @property
+    def store(self) -> Path | None:
+        """Where scores are stored; None for nowhere."""
+        return None if self.output is None else self.output / STORE_FILE

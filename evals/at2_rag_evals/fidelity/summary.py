@@ -7,11 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from at2_rag_evals.bootstrap import Estimate, macro_sample
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
-from at2_rag_evals.summary import MACRO, OURS, Figures, Strata, differences, estimates
+from at2_rag_evals.summary import (
+    MACRO,
+    OURS,
+    Figures,
+    Strata,
+    as_matrix,
+    differences,
+    estimates,
+    with_macro,
+)
 
 COMPARED = (OURS, "at2_answer")
 """The systems that every other one is compared with."""
@@ -39,19 +46,19 @@ class FidelitySummary:
     """All figures of a run.
 
     Attributes:
-        counts: Source -> number of items.
+        items: Source -> number of items.
         left_out: Source -> reason -> number of examples left out.
         by_source: Metric -> source or "macro" -> system -> estimate.
         differences: Compared system -> metric -> "macro" -> other system -> estimate of the
             compared one minus its.
-        costs: System -> what it costs.
+        seconds: System -> what it costs.
     """
 
-    counts: Mapping[str, int]
+    items: Mapping[str, int]
     left_out: Mapping[str, Mapping[str, int]]
     by_source: Figures
     differences: Mapping[str, Figures]
-    costs: Mapping[str, Cost]
+    seconds: Mapping[str, Cost]
 
 
 def summarise_fidelity(
@@ -71,9 +78,9 @@ def summarise_fidelity(
         seed: Seed of the bootstrap.
         resamples: Number of bootstrap draws.
     """
-    sources = [own.item.source for own in judged.items]
+    sources = [item.item.source for item in judged.items]
     strata = Strata(
-        clusters=[clusters[own.item.source, own.item.id] for own in judged.items],
+        clusters=[clusters[item.item.source, item.item.id] for item in judged.items],
         name="fidelity",
         seed=seed,
         resamples=resamples,
@@ -82,34 +89,30 @@ def summarise_fidelity(
     compared: dict[str, dict[str, Mapping[str, Mapping[str, Estimate]]]]
     compared = {system: {} for system in COMPARED if system in systems}
     for metric in METRIC_TITLES:
-        rows = [[own.metrics[system][metric] for system in systems] for own in judged.items]
-        values = np.array(
-            [[np.nan if value is None else value for value in row] for row in rows],
-            dtype=np.float64,
+        values = as_matrix(
+            [item.metrics[system][metric] for system in systems] for item in judged.items
         )
-        samples = strata.sample(values, sources, metric=metric)
-        if samples:
-            samples[MACRO] = macro_sample(list(samples.values()))
+        samples = with_macro(strata.sample(values, sources, metric=metric))
         by_source[metric] = estimates(samples, systems)
-        for system, found in compared.items():
-            macro = {name: sample for name, sample in samples.items() if name == MACRO}
-            found[metric] = differences(macro, systems, ours=system)
-    removal = statistics.mean(own.removal_seconds for own in judged.items)
+        macro = {name: sample for name, sample in samples.items() if name == MACRO}
+        for system, figures in compared.items():
+            figures[metric] = differences(macro, systems, ours=system)
+    removal = statistics.mean(item.removal_seconds for item in judged.items)
     return FidelitySummary(
-        counts=Counter(sources),
+        items=dict(Counter(sources)),
         left_out=judged.left_out,
         by_source=by_source,
         differences=compared,
-        costs={system: _cost(judged, system, removal) for system in systems},
+        seconds={system: _cost(judged, system, removal) for system in systems},
     )
 
 
 def _cost(judged: JudgedSet, system: str, removal: float) -> Cost:
-    seconds = [own.seconds[system] for own in judged.items]
+    seconds = [item.seconds[system] for item in judged.items]
     mean = statistics.mean(seconds)
     return Cost(
         mean=mean,
         median=statistics.median(seconds),
         removals=mean / removal if removal else 0.0,
-        truncated=sum(own.truncated[system] for own in judged.items),
+        truncated=sum(item.truncated[system] for item in judged.items),
     )

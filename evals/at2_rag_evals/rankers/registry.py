@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from at2_rag_evals.lazy import maker
 from at2_rag_evals.named_weights import NamedWeights
 from at2_rag_evals.rankers.base import Ranker
 
@@ -34,26 +34,19 @@ class RankerOptions:
     weights: tuple[NamedWeights, ...] = ()
     remember: bool = True
 
+    @classmethod
+    def of(cls, request: object, *, remember: bool = True) -> RankerOptions:
+        """Return the options that a request has fields for."""
+        names = [option.name for option in fields(cls) if hasattr(request, option.name)]
+        return cls(remember=remember, **{name: getattr(request, name) for name in names})
+
 
 Maker = Callable[[RankerOptions], Ranker]
 
 
 def _maker(target: str, *options: str, **arguments: Any) -> Maker:
-    """Return what makes a ranker, imported when it is made.
-
-    Args:
-        target: The class, as "module:name" within this package.
-        options: The fields of `RankerOptions` that it takes as arguments of the same name.
-        arguments: Its other arguments; they take precedence over options.
-    """
-
-    def make(values: RankerOptions) -> Ranker:
-        module, _, name = target.partition(":")
-        ranker: Callable[..., Ranker]
-        ranker = getattr(import_module(f"at2_rag_evals.rankers.{module}"), name)
-        return ranker(**{option: getattr(values, option) for option in options} | arguments)
-
-    return make
+    """Return what makes a ranker of this package, see `maker`."""
+    return maker(f"at2_rag_evals.rankers.{target}", *options, **arguments)
 
 
 def _at2(name: str, **arguments: Any) -> Maker:

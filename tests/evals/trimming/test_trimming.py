@@ -113,12 +113,6 @@ def test_the_command_reports_what_was_judged(scoring_folder: Path, tmp_path: Pat
             assert figures[kind]["macro"]["mean"] == pytest.approx(sum(by_source) / 2)
         assert figures["changed"] == 0
     assert str(tmp_path) not in json.dumps(report)
-    markdown = (tmp_path / "out" / "trimming.md").read_text()
-    assert "Answer kept: best 3 chunks, or sentences (at most 0.5 of the tokens); all" in markdown
-    never = ["--multi-hop", "none", "--json"]
-    assert (
-        "0.5 of the tokens, asked once" in CliRunner().invoke(eval_group, [*command, *never]).stdout
-    )
     more = ["--min-score", "-1", "--min-score", "0.5", "--top-k", "1", "--json"]
     ran = CliRunner().invoke(eval_group, [*command, *more])
     figures = json.loads(ran.stdout)["figures"]

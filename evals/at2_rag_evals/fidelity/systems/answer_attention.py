@@ -28,21 +28,21 @@ class AnswerAttentionSystem(FidelitySystem):
     Args:
         name: What the report calls the system.
         model: The model, a known name, a folder or a hub id; None for the default model.
-        head_weights: A folder with head weights for answers, or "uniform"; None for those shipped
+        answer_weights: A folder with head weights for answers, or "uniform"; None for those shipped
             for the model.
 
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
     """
 
-    def __init__(self, name: str, model: str | None, *, head_weights: str | None) -> None:
+    def __init__(self, name: str, model: str | None, *, answer_weights: str | None) -> None:
         self.name = name
         self._model = model or DEFAULT_MODEL
-        self._head_weights = head_weights
-        self.scale = "mass" if head_weights == UNIFORM else "additive"
+        self._head_weights = answer_weights
+        self.scale = "mass" if answer_weights == UNIFORM else "additive"
         self.settings = {
             **model_record(self._model),
-            **head_weights_record(head_weights),
+            **head_weights_record(answer_weights),
         }
 
     def prepare(self) -> None:

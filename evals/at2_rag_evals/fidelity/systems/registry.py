@@ -1,86 +1,104 @@
-"""Makes systems by name."""
+"""The systems of the fidelity eval, by name; those that aren't rankers are one line each here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from at2_rag.readout.head_weights import UNIFORM
-from at2_rag_evals.fidelity.masks import MaskPlan
-from at2_rag_evals.fidelity.removal import RemovalReader
-from at2_rag_evals.fidelity.systems.answer_attention import AnswerAttentionSystem
-from at2_rag_evals.fidelity.systems.base import FidelitySystem, RankerSystem
-from at2_rag_evals.fidelity.systems.gold import GoldSystem
-from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
-from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads, QueryHeadsSystem
-from at2_rag_evals.fidelity.systems.question_attention import QuestionAttentionSystem
-from at2_rag_evals.fidelity.systems.regression import MaskedRegressionSystem, RegressionSystem
-from at2_rag_evals.rankers import RankerOptions, make_ranker
-from at2_rag_evals.rankers.at2 import AT2Ranker
+from at2_rag_evals.lazy import maker
+from at2_rag_evals.rankers.registry import BASELINES, RankerOptions, make_ranker
 
-HEAD_COUNTS = {"best_head": 1, "heads_8": 8, "heads_16": 16}
+if TYPE_CHECKING:  # so that names of systems are known without numpy and torch
+    from at2_rag_evals.fidelity.masks import MaskPlan
+    from at2_rag_evals.fidelity.removal import RemovalReader
+    from at2_rag_evals.fidelity.systems.base import FidelitySystem
+    from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
+
+HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"best_head": 1, "heads_8": 8, "heads_16": 16})
+RANKED = (*BASELINES, "all_heads_mean", "at2", "at2_joint")
+"""Rankers that are judged for fidelity, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SystemOptions:
-    """What systems can be told.
+    """Options of systems; each takes those that it has an argument for.
 
     Attributes:
-        reader: Reads with chunks removed.
+        reader: Reads with sources removed.
         plan: Draws masks.
-        ranker: What rankers can be told.
+        ranker: Options of rankers.
         answer_weights: The head weights of `at2_answer`; None for those shipped for the model.
         train: Training files that heads are chosen on.
     """
 
     reader: RemovalReader
     plan: MaskPlan
-    ranker: RankerOptions = field(default_factory=RankerOptions)
+    ranker: RankerOptions
     answer_weights: str | None = None
     train: Sequence[Path] = ()
 
+    @property
+    def model(self) -> str | None:
+        """The scoring model; None for the default model."""
+        return self.ranker.model
 
-def make_systems(names: Sequence[str], options: SystemOptions) -> list[FidelitySystem]:
-    """Make systems by name; what they lack to run is found out here.
+    @cached_property
+    def heads(self) -> EvidenceHeads:
+        """What all systems of chosen heads choose from."""
+        from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 
-    Those of chosen heads share one choice, and are left out where there are no training files.
+        return EvidenceHeads(self.train, model=self.model, seed=self.ranker.seed)
+
+
+Maker = Callable[[SystemOptions], "FidelitySystem"]
+
+
+def _maker(target: str, *options: str, **arguments: Any) -> Maker:
+    """Return what makes a system of this package, see `maker`."""
+    return maker(f"at2_rag_evals.fidelity.systems.{target}", *options, **arguments)
+
+
+SYSTEMS: Mapping[str, Maker] = MappingProxyType(
+    {
+        **{
+            name: _maker("query_heads:QueryHeadsSystem", "heads", name=name, count=count)
+            for name, count in HEAD_COUNTS.items()
+        },
+        "answer_heads_mean": _maker(
+            "answer_attention:AnswerAttentionSystem",
+            "model",
+            name="answer_heads_mean",
+            answer_weights="uniform",
+        ),
+        "at2_answer": _maker(
+            "answer_attention:AnswerAttentionSystem", "model", "answer_weights", name="at2_answer"
+        ),
+        "gold": _maker("gold:GoldSystem"),
+        "leave_one_out": _maker("leave_one_out:LeaveOneOutSystem", "reader"),
+        "regression_32": _maker("regression:RegressionSystem", "reader", "plan"),
+        "masked_regression": _maker("regression:MaskedRegressionSystem", "reader", "plan"),
+    }
+)
+
+
+def make_system(name: str, options: SystemOptions) -> FidelitySystem:
+    """Make the system of this name; what it lacks to run is known before it scores.
+
+    Raises:
+        AT2Error: If a model, head weights or a training file can't be used.
+        ImportError: If a package that it needs isn't installed.
     """
-    heads = None
-    if options.train and not HEAD_COUNTS.keys().isdisjoint(names):
-        heads = EvidenceHeads(options.train, model=options.ranker.model, seed=options.ranker.seed)
-    systems: list[FidelitySystem] = []
-    for name in names:
-        if name not in HEAD_COUNTS:
-            systems.append(_system(name, options))
-        elif heads is not None:
-            systems.append(QueryHeadsSystem(name, heads, HEAD_COUNTS[name]))
-    return systems
+    from at2_rag_evals.fidelity.systems.base import RankerSystem
+    from at2_rag_evals.fidelity.systems.question_attention import QuestionAttentionSystem
+    from at2_rag_evals.rankers.at2 import AT2Ranker
 
-
-def _system(name: str, options: SystemOptions) -> FidelitySystem:
-    if name in _SYSTEMS:
-        return _SYSTEMS[name](options)
+    if name in SYSTEMS:
+        return SYSTEMS[name](options)
     ranker = make_ranker(name, options.ranker)
     if isinstance(ranker, AT2Ranker):
         return QuestionAttentionSystem(ranker)
     return RankerSystem(ranker)
-
-
-def _answer_attention(
-    name: str, options: SystemOptions, head_weights: str | None
-) -> AnswerAttentionSystem:
-    return AnswerAttentionSystem(name, options.ranker.model, head_weights=head_weights)
-
-
-_SYSTEMS: Mapping[str, Callable[[SystemOptions], FidelitySystem]] = MappingProxyType(
-    {
-        "answer_heads_mean": lambda own: _answer_attention("answer_heads_mean", own, UNIFORM),
-        "at2_answer": lambda own: _answer_attention("at2_answer", own, own.answer_weights),
-        "gold": lambda own: GoldSystem(),
-        "leave_one_out": lambda own: LeaveOneOutSystem(own.reader),
-        "regression_32": lambda own: RegressionSystem(own.reader, own.plan),
-        "masked_regression": lambda own: MaskedRegressionSystem(own.reader, own.plan),
-    }
-)
