@@ -14,7 +14,8 @@ from at2_rag.errors import DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.cli import eval_group
-from at2_rag_evals.trimming.judging import Cut, is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.request import Cut
 from tests.evals.labelled_items import write_items
 
 TEXTS = [
