@@ -5,7 +5,7 @@
     >>> result = pruner.prune("Who wrote Emma?", passages, top_k=3)
 
 Importing this package loads neither torch nor transformers; they come in with the first use of
-`AT2Pruner`, `AT2Attributor` or `ChunkCache`.
+`AT2Pruner`, `AT2Attributor`, `LoadedModel`, `HeadWeights` or `ChunkCache`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,37 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from at2_rag.errors import AT2Error
-from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.errors import (
+    AT2Error,
+    ChunkTypeError,
+    DataError,
+    HeadWeightsError,
+    HeadWeightsMismatchError,
+    HeadWeightsNotFoundError,
+    InputError,
+    ModelError,
+    ModelNotFoundError,
+    PromptTooLongError,
+    ScoringError,
+    StorageError,
+    TokenCounterError,
+    UnsupportedModelError,
+)
+from at2_rag.options import PruneOptions, PruneOverrides
+from at2_rag.results import (
+    Attribution,
+    BreakEven,
+    CitedAnswer,
+    CitedSentence,
+    PruneResult,
+    ScoredChunk,
+    ScoredSentence,
+)
+from at2_rag.text.chunks import Chunk, ChunkLike
 
 if TYPE_CHECKING:
     from at2_rag.attribution import AT2Attributor
+    from at2_rag.model.loading import LoadedModel
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.head_weights import HeadWeights
     from at2_rag.states.store import ChunkCache
@@ -27,11 +53,33 @@ __all__ = [
     "AT2Attributor",
     "AT2Error",
     "AT2Pruner",
+    "Attribution",
+    "BreakEven",
     "Chunk",
+    "ChunkCache",
+    "ChunkLike",
+    "ChunkTypeError",
+    "CitedAnswer",
+    "CitedSentence",
+    "DataError",
     "HeadWeights",
+    "HeadWeightsError",
+    "HeadWeightsMismatchError",
+    "HeadWeightsNotFoundError",
+    "InputError",
+    "LoadedModel",
+    "ModelError",
+    "ModelNotFoundError",
+    "PromptTooLongError",
+    "PruneOptions",
+    "PruneOverrides",
     "PruneResult",
     "ScoredChunk",
-    "ChunkCache",
+    "ScoredSentence",
+    "ScoringError",
+    "StorageError",
+    "TokenCounterError",
+    "UnsupportedModelError",
     "__version__",
 ]
 
@@ -39,6 +87,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
     "AT2Attributor": "at2_rag.attribution",
+    "LoadedModel": "at2_rag.model.loading",
     "AT2Pruner": "at2_rag.pruner",
     "HeadWeights": "at2_rag.readout.head_weights",
     "ChunkCache": "at2_rag.states.store",

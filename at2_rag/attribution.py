@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.citations import Attribution, CitedAnswer, CitedSentence
-from at2_rag.errors import HeadWeightsMismatchError, InputError, ScoringError
-from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
-from at2_rag.model.hub import DEFAULT_MODEL, cache_dir, resolve_model
-from at2_rag.model.loading import load_model, torch_dtype_of
+from at2_rag.errors import InputError, ScoringError
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.attention import Span
-from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.sentence_tokens import (
     prompt_spans,
     scored_sentences,
     sentence_places,
     tokens_over,
 )
-from at2_rag.readout.head_weights import UNIFORM, HeadWeights
-from at2_rag.readout.lookup import check_fit, resolve_head_weights
-from at2_rag.text.chunk_arguments import checked_chunks, scored_chunks
-from at2_rag.text.chunks import ChunkLike
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.lookup import check_match, resolve_head_weights
+from at2_rag.results import Attribution, CitedAnswer, CitedSentence, scored_chunks
+from at2_rag.text.chunks import ChunkLike, checked_chunks
 from at2_rag.text.sentences import sentence_spans
 
 Unit = Literal["chunk", "sentence"]
@@ -45,15 +44,13 @@ class AT2Attributor:
     Thread-safe; the caller's model, chunks and torch settings are never changed.
 
     Args:
-        model: A transformers causal LM (or base model) that the caller already holds.
-        tokenizer: Its fast tokenizer.
+        model: The scoring model.
         head_weights: `HeadWeights` with the target rule "answer" (see
-            `interchange.read_score_estimator`), a folder with such, or "uniform" (the plain mean
-            over all heads). None for shipped weights of this rule fitted on this very model;
-            the default model has them.
+            `read_score_estimator`), the name of shipped ones, "uniform" (the plain mean over all
+            heads), or a folder as a `Path`. None for shipped weights of this rule fitted on this
+            very model; the default model has them.
         allow_question_weights: Take weights fitted on the question's attention too, and apply
             them to the answer's. How well they serve there has not been measured.
-        fingerprint: The model's fingerprint, where it is known; computed if None.
 
     Raises:
         UnsupportedModelError: If the model can't be captured.
@@ -63,37 +60,20 @@ class AT2Attributor:
 
     def __init__(
         self,
+        model: LoadedModel,
         *,
-        model: Any,
-        tokenizer: Any,
-        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
+        head_weights: HeadWeights | str | Path | None = None,
         allow_question_weights: bool = False,
-        fingerprint: str | None = None,
     ) -> None:
-        base = model.base_model
-        uniform = isinstance(head_weights, str) and head_weights == UNIFORM
-        if fingerprint is None and not uniform:
-            fingerprint = model_fingerprint(base, tokenizer)
-        layers, heads = layers_and_heads(base.config)
+        # Weights that are looked up or made here are for joint reading.
         weights = resolve_head_weights(
-            head_weights,
-            layers=layers,
-            heads=heads,
-            reading="joint",
-            fingerprint=fingerprint or "",
-            model_name=base.config.name_or_path or None,
-            target_rule="answer",
+            head_weights, checked_model(model), reading="joint", target_rule="answer"
         )
-        if weights.reading != "joint":
-            raise HeadWeightsMismatchError(
-                f"the head weights are for reading {weights.reading!r}, answers are read jointly; "
-                "pass weights fitted with the passes ('joint',)"
-            )
-        check_fit(weights, layers=layers, heads=heads, reading=None)
         self.head_weights = weights
-        self.scoring_model = ScoringModel(model, tokenizer, depth=weights.layers)
-        weights.check(
-            fingerprint=fingerprint or "",
+        self.scoring_model = ScoringModel(model.model, model.tokenizer, depth=weights.layers)
+        check_match(
+            weights,
+            model,
             template_hash=self.scoring_model.prompts.template_hash,
             target_rule=weights.target_rule if allow_question_weights else "answer",
         )
@@ -104,41 +84,29 @@ class AT2Attributor:
         name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         revision: str | None = None,
-        head_weights: HeadWeights | str | os.PathLike[str] | None = None,
-        allow_question_weights: bool = False,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        head_weights: HeadWeights | str | Path | None = None,
+        allow_question_weights: bool = False,
     ) -> AT2Attributor:
         """Load a scoring model and its head weights.
 
         Args:
-            name_or_folder: The default model's name, a local folder or a hub id.
-            revision: Of a hub id.
+            name_or_folder: As in `LoadedModel.from_pretrained`.
+            revision: As in `LoadedModel.from_pretrained`.
+            device: As in `LoadedModel.from_pretrained`.
+            dtype: As in `LoadedModel.from_pretrained`.
             head_weights: As in the constructor.
             allow_question_weights: As in the constructor.
-            device: Where to run; None for CUDA where there is one, else the CPU.
-            dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
-                device computes it natively, else float32.
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
             UnsupportedModelError: As in the constructor, like `HeadWeightsError`.
         """
-        torch_dtype = torch_dtype_of(dtype)
-        folder = resolve_model(name_or_folder, revision=revision)
-        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
-        return cls(
-            model=model,
-            tokenizer=tokenizer,
-            head_weights=head_weights,
-            allow_question_weights=allow_question_weights,
-            fingerprint=cached_fingerprint(
-                folder,
-                cache_dir() / "fingerprints",
-                lambda: model_fingerprint(model.base_model, tokenizer),
-                dtype=model.dtype,
-            ),
+        model = LoadedModel.from_pretrained(
+            name_or_folder, revision=revision, device=device, dtype=dtype
         )
+        return cls(model, head_weights=head_weights, allow_question_weights=allow_question_weights)
 
     def attribute(
         self,

@@ -1,33 +1,32 @@
-"""Files that are there whole or not at all, whatever else writes to their folder."""
+"""Files that are whole or absent, whatever else writes to their folder."""
 
 from __future__ import annotations
 
 import os
-import platform
-import re
+import secrets
+import time
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 from at2_rag.errors import StorageError
 
-_HOST = re.sub(r"[^\w-]", "_", platform.node())
-_PART = re.compile(rf"\.{re.escape(_HOST)}-(\d+)-\d+\.part$")
-_numbers = count()
+_PART = ".at2-part"
+_LEFTOVER_SECONDS = 3600.0
+"""Age at which a temporary file counts as left over; writing one takes seconds."""
 
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file under a name of this process's own, then give it its name.
+    """Write a file under a temporary name beside it, then rename it into place.
 
     Args:
         path: The file.
-        data: What it is to hold.
+        data: Its content.
         private: Whether only this user may read it.
 
     Raises:
         OSError: If it can't be written; nothing of it is left then.
     """
-    part = path.with_name(f"{path.name}.{_HOST}-{os.getpid()}-{next(_numbers)}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_PART}")
     try:
         with open(part, "xb", opener=_private_opener if private else None) as file:
             file.write(data)
@@ -43,11 +42,10 @@ def _private_opener(path: str, flags: int) -> int:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine left in a folder when they were killed in writing."""
-    for part in folder.glob("*.part"):
-        found = _PART.search(part.name)
-        if found is not None and not _runs(int(found[1])):
-            with suppress(OSError):
+    """Remove the temporary files of `write_whole` that are older than an hour."""
+    for part in folder.glob(f"*{_PART}"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _LEFTOVER_SECONDS:
                 part.unlink()
 
 
@@ -57,7 +55,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         StorageError: If it can't.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "probe", b"")
@@ -67,19 +65,6 @@ def check_writable(folder: Path) -> None:
             f"{folder} can't be written ({error.strerror or error}); choose another folder"
         ) from error
     finally:
-        for place in missing:
+        for path in missing:
             with suppress(OSError):
-                place.rmdir()
-
-
-def _runs(process: int) -> bool:
-    """Tell whether a process may be running."""
-    if os.name != "posix":
-        return True  # asking would end it
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+                path.rmdir()

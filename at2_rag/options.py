@@ -1,217 +1,313 @@
-"""How much is kept: the limits of a pruning, and what they may be."""
+"""Everything a caller may ask of a pruning: each option once, with its default, help and check.
+
+Adapters and the command line are built from the fields of `PruneOptions`: a new option is one field
+here, and one line in `PruneOverrides` for type checkers.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, TypeAlias, get_args
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    TypeAlias,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Prior
 from at2_rag.text.protection import Protect, pattern_of
 
 Order: TypeAlias = Literal["score", "original"]
-DEFAULT_MAX_OVERLAP = 0.9
-"""Share of a chunk's runs of words that better chunks contain from which on it is redundant."""
-
-DEFAULT_TOP_K = 3
-"""Chunks that adapters keep where no limit is given and scores aren't calibrated."""
-
-DEFAULT_MAX_MISSED = 0.8
-"""What calibrated scores are held against where no limit is given, see `select`."""
-
-UNANSWERABLE_BELOW = 0.5
-"""Probability that anything helps below which nothing seems to."""
-
-IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
-"""What is kept where no chunk seems to help: as ever, the best one, or nothing."""
+"""Order of the kept chunks: best first, or as in the input."""
 
 Unit: TypeAlias = Literal["chunk", "sentence"]
-"""What the limits choose and count: whole chunks, or units of their texts."""
+"""What the limits choose and count: whole chunks, or sentences (tables, lists, code as a whole)."""
+
+IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
+"""What to keep where probably no chunk holds the answer: as ever with a note, the best, nothing."""
+
+DEFAULT_MAX_OVERLAP = 0.9
+DEFAULT_TOP_K = 3
+"""Chunks that adapters keep where no limit is set and scores aren't calibrated."""
+
+DEFAULT_MAX_MISSED = 0.8
+"""The limit of calibrated head weights where none is set."""
+
+UNANSWERABLE_BELOW = 0.5
+"""Probability that any chunk holds the answer below which a question counts as unanswerable."""
+
+_Check: TypeAlias = Callable[[str, Any], None]
 
 
-LIMITS = ("top_k", "max_tokens", "min_score", "top_p", "max_missed")
-"""Names of what bounds how much is kept; without any of them nothing says what matters enough."""
-
-OPTIONS = (
-    *("max_tokens", "min_score", "top_p", "max_missed", "skip_below_tokens", "order", "unit"),
-    *("protect", "max_overlap", "if_unanswerable", "prior", "multi_hop"),
-)
-"""Names of what `AT2Pruner.prune` takes besides `top_k`, which adapters call `top_n`."""
-
-
-def has_limit(options: Mapping[str, Any]) -> bool:
-    """Tell whether options of a pruning, by their names, hold a limit."""
-    return any(options.get(name) is not None for name in LIMITS)
-
-
-def or_default(options: Mapping[str, Any], *, calibrated: bool) -> dict[str, Any]:
-    """Return options of a pruning with `DEFAULT_TOP_K` where a limit is needed and none is given.
-
-    Args:
-        options: Arguments of `AT2Pruner.prune` by their names.
-        calibrated: Whether scores will be, which can do without a limit.
-    """
-    needed = not (calibrated or has_limit(options))
-    return {**options, "top_k": DEFAULT_TOP_K} if needed else dict(options)
-
-
-def check_limits(
-    *,
-    top_k: int | None = None,
-    max_tokens: int | None = None,
-    min_score: float | None = None,
-    top_p: float | None = None,
-    max_missed: float | None = None,
-    skip_below_tokens: int | None = None,
-    order: str = "score",
-    unit: str = "chunk",
-    protect: Protect | None = None,
-    max_overlap: float | None = None,
-    if_unanswerable: str = "flag",
-    prior: str | None = None,
-    multi_hop: bool | None = None,
-) -> None:
-    """Check the arguments of a pruning before any model has run.
-
-    Arguments as in `AT2Pruner.prune`. Whether ranges to protect are there is seen with the chunks.
-
-    Raises:
-        InputError: If no limit is given, or an argument is not of its kind.
-    """
-    given = dict(zip(LIMITS, (top_k, max_tokens, min_score, top_p, max_missed), strict=True))
-    if not has_limit(given):
+def _count(name: str, value: Any) -> None:
+    if not (_is(value, Integral) and value >= 1):
         raise InputError(
-            "no limit was given; pass at least one of top_k, max_tokens, min_score, top_p, "
-            "or use calibrated head weights"
-        )
-    counts = {"top_k": top_k, "max_tokens": max_tokens, "skip_below_tokens": skip_below_tokens}
-    for name, count in counts.items():
-        if count is not None and not (_is(count, Integral) and count >= 1):
-            raise InputError(
-                f"{name} is {count!r}; pass an integer of at least 1, or None for no such limit"
-            )
-    _check_number("min_score", min_score, least=-math.inf, what="a finite number")
-    _check_number("max_missed", max_missed, least=0, what="a finite number of at least 0")
-    for name, share in (("top_p", top_p), ("max_overlap", max_overlap)):
-        if share is not None and not (_is(share, Real) and 0 < share <= 1):
-            raise InputError(
-                f"{name} is {share!r}; pass a number above 0 and at most 1, "
-                "or None for no such limit"
-            )
-    if isinstance(protect, str):
-        pattern_of(protect)
-    _check_choice("order", order, get_args(Order))
-    _check_choice("unit", unit, get_args(Unit))
-    _check_choice("if_unanswerable", if_unanswerable, get_args(IfUnanswerable))
-    if prior is not None:
-        _check_choice("prior", prior, get_args(Prior))
-    if not (multi_hop is None or isinstance(multi_hop, bool)):
-        raise InputError(
-            f"multi_hop is {multi_hop!r}; pass True or False, or None to leave it to a max_missed"
+            f"{name} is {value!r}; pass an integer of at least 1, or None for no such limit"
         )
 
 
-def _check_number(name: str, number: float | None, *, least: float, what: str) -> None:
-    if number is not None and not (_is_finite(number) and number >= least):
-        raise InputError(f"{name} is {number!r}; pass {what}, or None for no such limit")
+def _number(name: str, value: Any) -> None:
+    if not _is_finite(value):
+        raise InputError(f"{name} is {value!r}; pass a finite number, or None for no such limit")
 
 
-def _is_finite(number: float) -> bool:
-    """Whether it is a real number that a float can hold."""
+def _expectation(name: str, value: Any) -> None:
+    if not (_is_finite(value) and value >= 0):
+        raise InputError(
+            f"{name} is {value!r}; pass a finite number of at least 0, or None for no such limit"
+        )
+
+
+def _probability(name: str, value: Any) -> None:
+    if not (_is(value, Real) and 0 <= value <= 1):
+        raise InputError(
+            f"{name} is {value!r}; pass a probability from 0 to 1, or None for no such limit"
+        )
+
+
+def _share(name: str, value: Any) -> None:
+    if not (_is(value, Real) and 0 < value <= 1):
+        raise InputError(
+            f"{name} is {value!r}; pass a number above 0 and at most 1, or None for no such limit"
+        )
+
+
+def _pattern(name: str, value: Any) -> None:
+    if isinstance(value, str):  # ranges are checked against the chunks
+        pattern_of(value)
+
+
+def _one_of(alias: Any) -> _Check:
+    def check(name: str, value: Any) -> None:
+        if value not in get_args(alias):
+            *others, last = map(repr, get_args(alias))
+            raise InputError(f"{name} is {value!r}; pass {', '.join(others)} or {last}")
+
+    return check
+
+
+def _switch(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(
+            f"{name} is {value!r}; pass True or False, or None to leave it to a max_missed"
+        )
+
+
+def _is(value: object, kind: type) -> bool:
+    """Tell whether `value` is a number of this kind; True and False are not numbers here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether `value` is a real number that a float can hold."""
     try:
-        return _is(number, Real) and math.isfinite(number)
+        return _is(value, Real) and math.isfinite(value)
     except OverflowError:
         return False
 
 
-def _check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
-    if choice not in choices:
-        *others, last = map(repr, choices)
-        raise InputError(f"{name} is {choice!r}; pass {', '.join(others)} or {last}")
+def _option(
+    help: str,
+    check: _Check,
+    *,
+    default: Any = None,
+    limit: bool = False,
+    required: bool = False,
+) -> Any:
+    """Declare an option.
+
+    Args:
+        help: What it does, as adapters and the command line say it.
+        check: Raises `InputError` for a value, None aside, that can't be used.
+        default: Its default.
+        limit: Whether it bounds how much is kept.
+        required: Whether None isn't a value of it.
+    """
+    known = {"help": help, "check": check, "limit": limit, "required": required}
+    return field(default=default, metadata=known)
 
 
-def _is(value: object, kind: type) -> bool:
-    """Whether `value` is a number of this kind; True and False are not numbers here."""
-    return isinstance(value, kind) and not isinstance(value, bool)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOptions:
+    """What a pruning keeps, and how; a pruner has defaults and each call may override them.
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept; see `AT2Pruner.prune`.
+    All limits that are set must hold: `top_k`, `max_tokens`, `min_probability`, `min_score`,
+    `top_p`, `max_missed`. At least one has to be set, unless the head weights are calibrated: their
+    default limit is a `max_missed` of `DEFAULT_MAX_MISSED`.
 
     Attributes:
-        calibrated: Whether scores will be: without a limit they are held against a max_missed of
-            `DEFAULT_MAX_MISSED`.
-        prior_weights: What the head weights make of prior terms, by their kind.
-        multi_hop_known: Whether they have multi-hop weights.
+        top_k: Keep at most this many chunks (or sentences), at least 1.
+        max_tokens: Keep what fits into this many tokens, titles and separators included.
+        min_probability: Keep chunks (or sentences) with at least this probability of being
+            relevant, in [0, 1]; needs calibrated head weights.
+        min_score: Keep chunks (or sentences) with at least this raw score.
+        top_p: Keep the fewest chunks (or sentences) that hold this share, in (0, 1], of the sum of
+            all probabilities, or of the softmax over scores that aren't calibrated. That means
+            little for scores on the "additive" scale; the result's notes say so.
+        max_missed: Keep the smallest set, at least one, expected to miss at most this many relevant
+            chunks (or sentences); needs calibrated head weights.
+        skip_below_tokens: Keep a context of at most this many tokens as it is, unscored; of the
+            limits only `max_tokens` holds then.
+        order: "score" for best first, "original" for the order of the input. Chunks that weren't
+            scored stay in the order of the input.
+        unit: What the limits choose and count: "chunk", or "sentence". Tables, lists and blocks of
+            code count as one sentence; headings belong to what follows them. A chunk is trimmed to
+            its kept sentences (`ScoredChunk.spans`), and dropped if none is kept.
+        protect: Keep every chunk (or sentence) that this matches: a regular expression over the
+            texts, or ranges of characters by chunk index. What is protected counts towards
+            `max_tokens`, but not towards `top_k`.
+        max_overlap: Drop a chunk (or a sentence of eight words or more) if at least this share, in
+            (0, 1], of its runs of three words is in better ones that are kept, unless it adds a
+            number, a name, a negation or a title. None to keep duplicates.
+        if_unanswerable: What to keep, besides what is protected, where probably no chunk holds the
+            answer (see `PruneResult.answerable`): "flag" for what the limits say, with a note,
+            "keep_best" for the best one at most, "keep_none" for nothing. The last two need
+            calibrated head weights.
+        prior: Let the retriever weigh in, as the head weights learned to: the ranks by
+            `retrieval_score` ("score"), the order of the chunks ("order"), or `retrieval_score` as
+            a cosine of embeddings ("cosine").
+        multi_hop: Read the question again beside the best chunk, for answers that take two chunks.
+            None to do so only where the best chunk alone doesn't meet `max_missed`.
 
     Raises:
-        InputError: As `check_limits`; or if something was asked for that the head weights lack.
+        InputError: If a value can't be used.
     """
 
-    top_k: int | None = None
-    max_tokens: int | None = None
-    min_score: float | None = None
-    top_p: float | None = None
-    max_missed: float | None = None
-    skip_below_tokens: int | None = None
-    order: Order = "score"
-    unit: Unit = "chunk"
-    protect: Protect | None = None
-    max_overlap: float | None = DEFAULT_MAX_OVERLAP
-    if_unanswerable: IfUnanswerable = "flag"
-    prior: Prior | None = None
-    multi_hop: bool | None = None
-    calibrated: bool = False
-    prior_weights: Mapping[Prior, float] = field(default_factory=dict)
-    multi_hop_known: bool = False
+    top_k: int | None = _option("Keep at most this many chunks (or sentences).", _count, limit=True)
+    max_tokens: int | None = _option("Keep what fits into this many tokens.", _count, limit=True)
+    min_probability: float | None = _option(
+        "Keep chunks (or sentences) that are relevant with at least this probability; needs "
+        "calibrated head weights.",
+        _probability,
+        limit=True,
+    )
+    min_score: float | None = _option(
+        "Keep chunks (or sentences) with at least this raw score.", _number, limit=True
+    )
+    top_p: float | None = _option(
+        "Keep the fewest chunks (or sentences) that hold this share of the relevance.",
+        _share,
+        limit=True,
+    )
+    max_missed: float | None = _option(
+        "Keep the smallest set expected to miss at most this many relevant chunks (or sentences); "
+        "needs calibrated head weights.",
+        _expectation,
+        limit=True,
+    )
+    skip_below_tokens: int | None = _option(
+        "Keep a context of at most this many tokens as it is, without scoring.", _count
+    )
+    order: Order = _option(
+        "Order of the kept chunks: best first, or as in the input.",
+        _one_of(Order),
+        default="score",
+        required=True,
+    )
+    unit: Unit = _option(
+        "What the limits choose: chunks, or sentences (tables, lists and code as a whole).",
+        _one_of(Unit),
+        default="chunk",
+        required=True,
+    )
+    protect: Protect | None = _option(
+        "Keep every chunk (or sentence) that this regular expression matches.", _pattern
+    )
+    max_overlap: float | None = _option(
+        "Drop chunks (or sentences) if this share of them is in better ones that are kept, unless "
+        "they add a number, a name or a negation.",
+        _share,
+        default=DEFAULT_MAX_OVERLAP,
+    )
+    if_unanswerable: IfUnanswerable = _option(
+        "Where probably no chunk holds the answer: add a note, keep at most one chunk, or keep "
+        "none; the last two need calibrated head weights.",
+        _one_of(IfUnanswerable),
+        default="flag",
+        required=True,
+    )
+    prior: Prior | None = _option(
+        "Let the retriever weigh in: its ranks by score, its order, or its scores as cosines.",
+        _one_of(Prior),
+    )
+    multi_hop: bool | None = _option(
+        "Read the question again beside the best chunk, for answers that take two.", _switch
+    )
 
     def __post_init__(self) -> None:
-        if self.calibrated and not has_limit(self.of_selection):
-            object.__setattr__(self, "max_missed", DEFAULT_MAX_MISSED)
-        check_limits(
-            skip_below_tokens=self.skip_below_tokens,
-            unit=self.unit,
-            protect=self.protect,
-            max_overlap=self.max_overlap,
-            if_unanswerable=self.if_unanswerable,
-            prior=self.prior,
-            multi_hop=self.multi_hop,
-            **self.of_selection,
-        )
-        for name, needed in (
-            ("max_missed", self.max_missed is not None),
-            ("if_unanswerable", self.if_unanswerable in ("keep_best", "keep_none")),
-        ):
-            if needed and not self.calibrated:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}, but the head weights aren't calibrated; "
-                    "leave it out, or use weights that `at2-rag calibrate` wrote"
-                )
-        if self.prior is not None and self.prior not in self.prior_weights:
-            learned = "cosine" if self.prior == "cosine" else "score"
-            raise InputError(
-                f"prior is {self.prior!r}, but the head weights have no weight for it; leave it "
-                f"out, or use weights that `at2-rag calibrate --prior {learned}` wrote from "
-                "examples whose chunks have a retrieval_score"
-            )
-        if self.multi_hop and not self.multi_hop_known:
-            raise InputError(
-                "multi_hop was asked for, but the head weights have no weights for it; leave it "
-                "out, or use weights that `at2-rag calibrate --multi-hop` wrote"
-            )
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.metadata["required"]:
+                option.metadata["check"](option.name, value)
 
     @property
-    def of_selection(self) -> dict[str, Any]:
-        """The arguments of `selection.select`."""
-        return {
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "min_score": self.min_score,
-            "top_p": self.top_p,
-            "max_missed": self.max_missed,
-            "order": self.order,
-        }
+    def has_limit(self) -> bool:
+        """Whether anything bounds how much is kept."""
+        return any(getattr(self, name) is not None for name in LIMITS)
+
+    def override(self, **overrides: Any) -> PruneOptions:
+        """Return these options with others in their place.
+
+        Raises:
+            InputError: If a value can't be used.
+            TypeError: If there is no option of a name.
+        """
+        return replace(self, **overrides)
+
+
+LIMITS = tuple(option.name for option in fields(PruneOptions) if option.metadata["limit"])
+"""Names of the options that bound how much is kept."""
+
+
+class _SharedOverrides(TypedDict, total=False):
+    max_tokens: int | None
+    min_probability: float | None
+    min_score: float | None
+    top_p: float | None
+    max_missed: float | None
+    skip_below_tokens: int | None
+    order: Order
+    unit: Unit
+    protect: Protect | None
+    max_overlap: float | None
+    if_unanswerable: IfUnanswerable
+    prior: Prior | None
+    multi_hop: bool | None
+
+
+class PruneOverrides(_SharedOverrides, total=False):
+    """The fields of `PruneOptions` as keyword arguments, for type checkers."""
+
+    top_k: int | None
+
+
+class AdapterOverrides(_SharedOverrides, total=False):
+    """The same as adapters name them, for type checkers."""
+
+    top_n: int | None
+
+
+def plain_types(options: type[PruneOptions]) -> dict[str, tuple[Any, ...]]:
+    """Return for each option the types of its values that fit into text or JSON.
+
+    Of `protect`, for one, these are str and None: a regular expression, but no ranges.
+    """
+    types = {}
+    for name, hint in get_type_hints(options).items():
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types[name] = tuple(
+            member for member in members if get_origin(member) is Literal or member in _PLAIN
+        )
+    return types
+
+
+_PLAIN = (bool, int, float, str, NoneType)

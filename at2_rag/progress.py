@@ -1,60 +1,143 @@
-"""How a slow start shows itself: a bar a stage on a terminal, a log line a stage elsewhere."""
+"""Progress of long work: bars on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
-_log = logging.getLogger(__name__)
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 30.0
+"""Least time between two lines of one stage, in seconds."""
+
+_SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
 
 
-class StageProgress:
-    """Progress of stages that run one after the other, shown on standard error.
+@dataclass(slots=True)
+class _Stage:
+    """A stage: when it began and after how many steps, and when it last wrote a line."""
+
+    start: float
+    done_before: int
+    last_line: float
+    ended: bool = False
+    task: TaskID | None = None
+
+
+class StepProgress:
+    """Shows stages of many steps, one after another, on standard error.
+
+    Called with a stage's name, the steps done and the steps in all. The first call of a stage
+    begins it: steps done by then are shown as done but don't count for the time left. The call
+    that has all steps done ends it. Use it in a `with` block.
 
     Args:
-        show: Whether to draw bars; None for yes where standard error is a terminal. Without
-            bars each stage is one log line of level INFO.
+        bars: Whether to draw bars; None for yes where the console is a terminal.
+        write: Takes the lines where there are no bars; None prints them to the console.
+        console: Where to show it; None for standard error.
+        every: Least seconds between two lines of a stage.
+        clock: Returns the seconds since some fixed moment.
     """
 
-    def __init__(self, show: bool | None = None) -> None:
-        if show is None:
-            show = sys.stderr is not None and sys.stderr.isatty()
-        self.show = show
+    def __init__(
+        self,
+        *,
+        bars: bool | None = None,
+        write: Callable[[str], None] | None = None,
+        console: Console | None = None,
+        every: float = LINE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console(stderr=True)
+        self.seconds: dict[str, float] = {}
+        """Seconds that each stage has taken so far."""
+        self._write = write or self._print
+        self._every, self._clock = every, clock
+        self._stages: dict[str, _Stage] = {}
+        self._bars: Progress | None = None
+        if self.console.is_terminal if bars is None else bars:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                speed_estimate_period=_SPEED_SECONDS,
+            )
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Show that `done` of a stage's `total` steps are done; None for a total not known yet."""
+        now = self._clock()
+        stage = self._stages.get(name)
+        if stage is None:
+            stage = self._stages[name] = _Stage(now, done, now)
+            if self._bars is not None:
+                stage.task = self._bars.add_task(name, total=total, completed=done)
+            elif total is None:
+                self._write(name)
+        self.seconds[name] = now - stage.start
+        if self._bars is not None and stage.task is not None:
+            self._bars.update(stage.task, completed=done, total=total)
+        elif total is not None and not stage.ended:
+            stage.ended = done >= total
+            if stage.ended or now - stage.last_line >= self._every:
+                stage.last_line = now
+                self._write(self._line(name, stage, done, total))
 
     @contextmanager
-    def stage(self, text: str) -> Iterator[Callable[[float], None]]:
-        """Run one stage.
-
-        Args:
-            text: What is being done, for people.
+    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
+        """Show a stage whose steps can't be counted.
 
         Yields:
-            A function that takes the share that is done, from 0 to 1; a stage that never calls
-            it is drawn as busy for as long as it lasts.
+            A function that takes the share done so far, from 0 to 1. Until it is called the stage
+            is shown as busy.
         """
-        if not self.show:
-            _log.info("%s", text)
-            yield lambda share: None
-            return
+        self(name, 0, None)
+        yield lambda share: self(name, round(100 * share), 100)
 
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+    def _line(self, name: str, stage: _Stage, done: int, total: int) -> str:
+        elapsed = self.seconds[name]
+        text = f"{name}: {done}/{total}, {duration(elapsed)} elapsed"
+        new = done - stage.done_before
+        if new > 0 and done < total:
+            text += f", about {duration(elapsed / new * (total - done))} left"
+        return text
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(text, total=None)
-            yield lambda share: progress.update(task, completed=share, total=1.0)
-            progress.update(task, completed=1.0, total=1.0)
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "40 s", "21 min", "2 h 5 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,291 +1,331 @@
-"""Speed and memory of at2_rag against one full forward pass of the same model.
+"""Speed of at2_rag against one full forward pass of the same model.
 
 python benchmarks/speed.py
-python benchmarks/speed.py --data FILE.jsonl.gz --output benchmarks/results/speed --extremes
+python benchmarks/speed.py --data FILE.jsonl.gz --peers --output benchmarks/results/speed
 
-README.md beside this file says what is measured and how.
+README.md beside this file says what is measured.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from command_line import add_shared_options, command_of, exit_code, positive
-from concurrency import concurrency_record, concurrency_table, longest_wait, time_callers
-from floor import floor_cases, floor_table, summarise_floors
-from generation import generation_record, generation_table, time_generation
-from interleaved import core_share, time_cases
-from machine import busy_share, machine_class
-from measured_model import DEFAULT, JOINT, STAND_IN, MeasuredModel, Subject, load
-from other_ways import (
-    ablation_cases,
-    ablations_record,
-    ablations_table,
-    rounds_between,
-    summarise_ablations,
+import click
+import torch
+from callers import caller_rows, longest_wait
+from cases import (
+    COLD,
+    MINILM_COLD,
+    REFERENCE,
+    REMOVALS,
+    UNIT,
+    WARM,
+    Ablations,
+    forward_case,
+    peer_cases,
+    prune_case,
+    prune_cases,
+    reference_case,
 )
-from peak_memory import PeakMemory, measure_peak
-from peers import peer_cases
-from reference_at2 import ReferenceAT2, load_reference
-from report_files import show_report, write_report
-from rich.console import Console
-from rich.progress import Progress
-from scaling import scaling_record, scaling_table, time_sizes
-from speed_cases import COLD_CASES, READOUTS_OF_CASES, UNIT, speed_cases
-from speed_figures import (
-    memory_checks,
-    speed_record,
+from floor import floor_case
+from models import (
+    DEFAULT,
+    FAST,
+    JOINT,
+    PRESETS,
+    make_pruner,
+    prompt_builder,
+    weights_record,
+)
+from prompts import Prompt, PromptSet, joint_tokens
+from reference_at2 import ReferenceAT2
+from report import (
+    POSITIVE,
+    Report,
+    Row,
+    SharedOptions,
+    ablation_options,
+    share_note,
+    shared_options,
+)
+from timing import (
+    Case,
+    Spread,
+    TimedRun,
+    core_share,
+    exponent,
+    ratios,
+    seconds_of,
     stage_medians,
-    summarise,
-)
-from speed_prompts import PromptSet, joint_tokens, read_prompts
-from speed_tables import (
-    PLOT,
-    check_table,
-    extremes_table,
-    memory_table,
-    remarks,
-    speed_plot,
-    speed_table,
-    stage_table,
+    time_cases,
 )
 
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
-from at2_rag_evals.resident_memory import resident
-from at2_rag_evals.tables import Table
+from at2_rag.model.loading import LoadedModel
+from at2_rag.pruner import AT2Pruner
+from at2_rag.states.store import ChunkCache
 
-FORMAT = 2
 SEED = 0
-LONG_BYTES, MANY_CHUNKS = 1_000_000, 1_000
-SCALING_ROUNDS = 3
-GENERATION_ROUNDS = 2
-CALLS = 200
+SCALING_ROUNDS, GENERATION_ROUNDS = 3, 2
+GENERATION_CHUNKS = (10, 20)
+EXPONENT_FROM = 50  # the time of fewer chunks is mostly a call's fixed cost
+OURS = tuple(f"{preset}, {state}" for preset in (DEFAULT, FAST) for state in (COLD, WARM))
+NO_LIMIT = 2**40
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of the report: JSON-ready figures, and how they are shown."""
+class Benchmark:
+    """What every part of a run needs: the model, what it reads, and where figures go."""
 
-    name: str
-    record: dict[str, Any]
-    tables: list[Table]
-    plots: Mapping[str, str] = field(default_factory=dict)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return the exit code."""
-    return exit_code(_run, _parser().parse_args(arguments))
+    model: LoadedModel
+    prompts: PromptSet
+    report: Report
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Speed and memory of at2_rag against one full forward pass.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_shared_options(parser, report="speed")
-    add = parser.add_argument
-    add("--items", type=positive, default=8, help="prompts that are timed")
-    add("--repeats", type=positive, default=5, help="rounds on each of them")
-    add("--chunks", type=positive, nargs="+", default=[10, 20, 50, 100, 200, 500], metavar="N")
-    add("--peers", action="store_true", help="also MiniLM, and LongLLMLingua if it is installed")
-    add("--ablations", action="store_true", help="also 32 ablations by removal; takes minutes")
-    add(
-        "--reference", type=Path, nargs="+", metavar="PATH", help="also at2 0.0.1, in these folders"
-    )
-    add("--scaling", type=positive, nargs="+", metavar="N", help="also times with N chunks")
-    add("--callers", type=positive, nargs="+", metavar="N", help="also N threads at once")
-    add("--generate", type=positive, metavar="N", help="also prune and generate N tokens")
-    add("--extremes", action="store_true", help="also a chunk of 1 MB, and 1,000 chunks")
-    return parser
-
-
-def _run(options: argparse.Namespace) -> None:
-    if options.callers:
-        resident()  # before hours of measuring
-    busy = busy_share()
-    subject = Subject(options.model, options.dtype, options.threads)
-    measured = load(subject)
-    prompts = read_prompts(
-        options.data,
-        measured.pruner(JOINT).scoring_model.prompts,
-        count=options.items,
-        lengths=tuple(options.prompt_tokens),
-    )
-    reference = load_reference(measured, options.reference) if options.reference else None
-    given = len(prompts.prompts)
-    if reference is not None:
-        prompts = reference.readable(prompts)
-    report = _head(options, measured, prompts)
-    report["settings"]["unreadable_by_reference"] = given - len(prompts.prompts)
-    report["machine"]["busy_before"] = None if busy is None else round(busy, 2)
-    tables: list[Table] = []
-    plots: dict[str, str] = {}
-    try:
-        with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
-            for part in _parts(options, subject, measured, prompts, reference, progress):
-                report[part.name] = part.record
-                tables += part.tables
-                plots |= part.plots
-                if options.output is not None:
-                    write_report(
-                        options.output / "speed",
-                        report,
-                        title="Speed and memory",
-                        remarks=remarks(report),
-                        tables=tables,
-                        plots=plots,
-                    )
-    finally:  # what was measured is shown even if a later part fails
-        show_report(remarks(report) if tables else (), tables)
-
-
-def _head(
-    options: argparse.Namespace, measured: MeasuredModel, prompts: PromptSet
-) -> dict[str, Any]:
-    """Return the settings of a run and what it ran on."""
-    layouts = measured.pruner(JOINT).scoring_model.prompts
-    readouts = {}
-    for readout in dict.fromkeys(READOUTS_OF_CASES.values()):
-        name, weights = measured.head_weights(readout)
-        readouts[readout] = {
-            "head_weights": name,
-            "passes": " + ".join(weights.spec.passes),
-            "layers": weights.layers,
-        }
-    return {
-        "format": FORMAT,
-        "command": command_of("benchmarks/speed.py", _parser(), options),
-        "settings": {
-            "model": without_folder(options.model),
-            "layers": measured.model.config.num_hidden_layers,
-            "dtype": str(measured.model.dtype).removeprefix("torch."),
-            "threads": options.threads,
-            "data": None if options.data is None else file_record(options.data),
-            "source": prompts.source,
-            "prompt_tokens": [joint_tokens(layouts, prompt) for prompt in prompts.prompts],
-            "repeats": options.repeats,
-            "seed": SEED,
-            "readouts": readouts,
-        },
-        "machine": machine_class(),
-        "git": git_state(),
-        "packages": package_versions(),
+@click.command("speed", context_settings={"show_default": True})
+@shared_options
+@ablation_options
+@click.option("--items", type=POSITIVE, default=8, help="Prompts that are timed.")
+@click.option("--repeats", type=POSITIVE, default=5, help="Rounds on each of them.")
+@click.option("--peers", is_flag=True, help="Also embeddings by MiniLM.")
+@click.option("--scaling", type=POSITIVE, multiple=True, help="Also with N chunks; repeat.")
+@click.option("--callers", type=POSITIVE, multiple=True, help="Also N threads at once; repeat.")
+@click.option("--calls", type=POSITIVE, default=200, help="Calls of all those threads together.")
+@click.option("--generate", type=POSITIVE, help="Also pruning and then generating N tokens.")
+def main(
+    *,
+    shared: SharedOptions,
+    items: int,
+    repeats: int,
+    peers: bool,
+    ablations: bool,
+    reference: tuple[Path, ...],
+    scaling: tuple[int, ...],
+    callers: tuple[int, ...],
+    calls: int,
+    generate: int | None,
+) -> None:
+    """Time whole calls of `prune` against one full forward pass of the same model."""
+    model = shared.subject.load()
+    prompts = shared.prompts(model, items)
+    settings: dict[str, Any] = {
+        "repeats": repeats,
+        "seed": SEED,
+        "head_weights": weights_record(model, (*PRESETS, JOINT)),
     }
+    slow: dict[str, Case] = {}
+    if reference:
+        original = ReferenceAT2.load(model, reference)
+        readable = original.readable(prompts)
+        settings["unreadable_by_reference"] = len(prompts.prompts) - len(readable.prompts)
+        prompts = readable
+        slow[REFERENCE] = reference_case(original, prompts.prompts)
+    if ablations:
+        removals = Ablations.of(model, prompts.prompts, seed=SEED)
+        settings["masks_at_a_time"], slow[REMOVALS] = removals.fastest()
+    layouts = prompt_builder(model)
+    settings["prompt_tokens"] = [joint_tokens(layouts, prompt) for prompt in prompts.prompts]
+    report = shared.report("speed", "Speed", model, **settings)
+    benchmark = Benchmark(model, prompts, report)
+    embedding = peer_cases(prompts.prompts) if peers else {}
+    time_calls(benchmark, embedding, slow)
+    if scaling:
+        time_scaling(benchmark, scaling)
+    if callers:
+        time_callers(benchmark, callers, calls=calls)
+    if generate:
+        time_generation(benchmark, generate)
 
 
-def _parts(
-    options: argparse.Namespace,
-    subject: Subject,
-    measured: MeasuredModel,
-    prompts: PromptSet,
-    reference: ReferenceAT2 | None,
-    progress: Progress,
-) -> Iterator[_Part]:
-    """Measure part by part."""
-    count = len(prompts.prompts)
+def time_calls(benchmark: Benchmark, peers: Mapping[str, Case], slow: Mapping[str, Case]) -> None:
+    """Add the tables of whole calls, their stages and floors, and of other ways."""
+    report, prompts = benchmark.report, benchmark.prompts.prompts
+    floors: dict[str, Case] = {}
+    for preset in PRESETS:
+        if (floor := floor_case(benchmark.model, prompts, preset)) is not None:
+            floors[floor_name(f"{preset}, {COLD}")] = floor
+    unit = {UNIT: forward_case(benchmark.model, prompts)}
     with TemporaryDirectory() as folder:
-        cases = speed_cases(measured, prompts.prompts, Path(folder))
-        cases |= floor_cases(measured, prompts.prompts, COLD_CASES)
-        if options.peers:
-            cases |= peer_cases(prompts.prompts, model=options.model)
-        slow = ablation_cases(
-            measured,
-            prompts.prompts,
-            removals=options.ablations,
-            reference=reference,
-            seed=SEED,
-        )
-        between = rounds_between(count)
+        ours = prune_cases(benchmark.model, prompts, Path(folder))
         runs = time_cases(
-            cases | slow,
-            prompts=count,
-            repeats=options.repeats,
+            {**unit, **ours, **peers, **floors, **slow},
+            prompts=len(prompts),
+            repeats=report.settings["repeats"],
             seed=SEED,
-            warm=slow.keys(),
-            between=dict.fromkeys(slow, between),
+            slow=slow,
         )
-        rounds = count * options.repeats
-        total = rounds * len(cases) + math.ceil(rounds / between) * len(slow)
-        samples = list(progress.track(runs, total=total, description="speed"))
-    figures, stages = summarise(samples), stage_medians(samples)
-    share = core_share(samples, UNIT, threads=options.threads)
-    floors = summarise_floors(samples, COLD_CASES)
-    stand_ins = {
-        case
-        for case, readout in READOUTS_OF_CASES.items()
-        if measured.head_weights(readout)[0] == STAND_IN
-    }
-    tables = [speed_table(figures, stand_ins), stage_table(stages)]
-    tables += [floor_table(floors)] if floors else []
-    beside = summarise_ablations(samples)
-    tables += [ablations_table(beside)] if beside else []
-    yield _Part(
-        "speed",
-        {
-            **speed_record(figures, stages, share),
-            "floors": list(map(asdict, floors)),
-            "beside": ablations_record(beside),
-        },
-        tables,
-        {PLOT: speed_plot(figures)},
+    weights = "; ".join(f"{name}: {text}" for name, text in report.settings["head_weights"].items())
+    report.add(
+        "Whole calls, by one full forward pass",
+        [call_row(runs, case) for case in (*unit, *ours, *peers, *slow)],
+        f"Prompts: {len(prompts)} from {benchmark.prompts.source}, {len(prompts[0].chunks)} chunks "
+        f"each. Rounds on each: {report.settings['repeats']}, every case once a round in a new "
+        "order. A ratio is taken within a round; shown are medians and quartiles.",
+        f"Head weights: {weights}.",
+        share_note("the unit", core_share(runs, UNIT, threads=report.settings["threads"])),
     )
+    report.add("Stages, median ms", [stage_row(runs, case) for case in ours])
+    if floors:
+        rows = [floor_row(runs, f"{preset}, {COLD}") for preset in PRESETS]
+        report.add("Cold calls, by the matrix products they need", rows)
+    rows = [other_row(runs, other, case) for other in slow for case in OURS]
+    rows += [other_row(runs, MINILM_COLD, f"{FAST}, {COLD}")] if MINILM_COLD in peers else []
+    if rows:
+        report.add("Other ways, by our time", rows)
 
-    layouts = measured.pruner(JOINT).scoring_model.prompts
-    peaks: dict[str, list[PeakMemory]] = {"joint": [], "independent": [], "kept": []}
-    for size in progress.track(sorted(set(options.chunks)), description="memory"):
-        prompt = prompts.of_size(size)
-        peaks["independent"].append(measure_peak(subject, DEFAULT, prompt))
-        peaks["kept"].append(measure_peak(subject, DEFAULT, prompt, kept=True))
-        if joint_tokens(layouts, prompt) is not None:
-            peaks["joint"].append(measure_peak(subject, JOINT, prompt))
-    checks = memory_checks(peaks)
-    taken = {reading: [asdict(peak) for peak in own] for reading, own in peaks.items()}
-    drawn = [memory_table(peaks), check_table(checks)]
-    yield _Part("memory", {**taken, "checks": checks}, drawn)
 
-    if options.scaling:
-        sizes = time_sizes(measured, prompts, options.scaling, repeats=SCALING_ROUNDS, seed=SEED)
-        grown = scaling_record(list(sizes))
-        yield _Part("scaling", grown, [scaling_table(grown)])
+def floor_name(case: str) -> str:
+    """Return the name of a cold case's floor."""
+    return f"floor of {case}"
 
-    if options.callers:
-        times = time_callers(measured, prompts.prompts, options.callers, calls=CALLS)
-        wait = longest_wait(measured, prompts.prompts, calls=CALLS)
-        shared = concurrency_record(times, wait)
-        yield _Part("concurrency", shared, [concurrency_table(shared)])
 
-    if options.generate:
-        answers = time_generation(
-            measured, prompts, tokens=options.generate, repeats=GENERATION_ROUNDS, seed=SEED
-        )
-        answered = generation_record(answers, tokens=options.generate)
-        yield _Part("generation", answered, [generation_table(answered)])
+def call_row(runs: Sequence[TimedRun], case: str) -> Row:
+    """Return a case's ratio to the unit, and its time."""
+    return {
+        "case": case,
+        "ratio": Spread.of(ratios(runs, case, to=UNIT)),
+        "ms": 1000 * statistics.median(seconds_of(runs, case)),
+    }
 
-    if options.extremes:
-        inputs = [
-            ("one chunk of 1 MB", prompts.of_one_chunk(LONG_BYTES)),
-            (f"{MANY_CHUNKS:,} chunks", prompts.of_size(MANY_CHUNKS)),
-        ]
-        pruner = measured.pruner(DEFAULT)
-        extremes: dict[str, tuple[float, PeakMemory]] = {}
-        for name, prompt in progress.track(inputs, description="extremes"):
-            start = time.perf_counter()
-            pruner.prune(prompt.query, prompt.chunks, top_k=3)
-            seconds = time.perf_counter() - start
-            extremes[name] = seconds, measure_peak(subject, DEFAULT, prompt)
-        figures_of = {
-            name: {"seconds": seconds, **asdict(peak)} for name, (seconds, peak) in extremes.items()
+
+def stage_row(runs: Sequence[TimedRun], case: str) -> Row:
+    """Return the median milliseconds of a case's stages."""
+    stages = stage_medians(runs, case)
+    return {"case": case, **{name: 1000 * seconds for name, seconds in stages.items()}}
+
+
+def floor_row(runs: Sequence[TimedRun], case: str) -> Row:
+    """Return a cold case's floor, and how many times as long the case takes."""
+    floor = floor_name(case)
+    work = stage_medians(runs, floor)["gflop"]
+    seconds = statistics.median(seconds_of(runs, floor))
+    return {
+        "case": case,
+        "GFLOP": work,
+        "GFLOP/s": work / seconds,
+        "floor, ms": 1000 * seconds,
+        "times the floor": Spread.of(ratios(runs, case, to=floor)),
+    }
+
+
+def other_row(runs: Sequence[TimedRun], other: str, case: str) -> Row:
+    """Return how many times as long another way takes as one of our calls."""
+    times = Spread.of(ratios(runs, other, to=case))
+    return {"other way": other, "our call": case, "times as long": times}
+
+
+def time_scaling(benchmark: Benchmark, sizes: Sequence[int]) -> None:
+    """Add the time of a call by its number of chunks, and the exponent of its growth."""
+    cold, warm = cold_and_warm(benchmark.model)
+    prompts = {size: benchmark.prompts.of_size(size) for size in sizes}
+    cases: dict[str, Case] = {}
+    for size, prompt in prompts.items():
+        cases[f"{COLD}, {size}"] = prune_case(cold, [prompt])
+        cases[f"{WARM}, {size}"] = prune_case(warm, [prompt])
+    runs = time_cases(cases, prompts=1, repeats=SCALING_ROUNDS, seed=SEED)
+    rows: list[dict[str, Any]] = [
+        {
+            "chunks": size,
+            "tokens": warm.prune(prompt.query, prompt.chunks, top_k=3).tokens_before,
+            **{
+                f"{state}, ms": 1000 * statistics.median(seconds_of(runs, f"{state}, {size}"))
+                for state in (COLD, WARM)
+            },
         }
-        yield _Part("extremes", figures_of, [extremes_table(extremes)])
+        for size, prompt in prompts.items()
+    ]
+    benchmark.report.add(f"A call by its chunks, {DEFAULT}", rows, *growth_notes(rows))
+
+
+def growth_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the exponents of growth in words, from `EXPONENT_FROM` chunks on where there are."""
+    large = [row for row in rows if row["chunks"] >= EXPONENT_FROM]
+    rows = large if len(large) > 1 else rows
+    if len(rows) < 2:
+        return []
+    sizes = [row["chunks"] for row in rows]
+    exponents = (
+        f"{exponent(sizes, [row[f'{state}, ms'] for row in rows]):.3f} ({state})"
+        for state in (COLD, WARM)
+    )
+    return [
+        f"From {sizes[0]} to {sizes[-1]} chunks, time grows with their number to the power of "
+        f"{' and '.join(exponents)}."
+    ]
+
+
+def time_callers(benchmark: Benchmark, numbers: Sequence[int], *, calls: int) -> None:
+    """Add latency and throughput of threads that call one warm pruner."""
+    _, pruner = cold_and_warm(benchmark.model)
+    prompts = benchmark.prompts.prompts
+    rows = list(caller_rows(pruner, prompts, numbers, calls=calls))
+    wait = longest_wait(pruner, prompts, calls=calls)
+    note = f"An event loop that awaited {calls} calls was held up for at most {1000 * wait:.1f} ms."
+    benchmark.report.add(f"Callers of one pruner, {DEFAULT}, {WARM}", rows, note)
+
+
+def time_generation(benchmark: Benchmark, tokens: int) -> None:
+    """Add answers of exactly `tokens` tokens from full and pruned context, pruning included."""
+    full = "full context"
+    rows: list[Row] = []
+    for size in GENERATION_CHUNKS:
+        count = len(benchmark.prompts.prompts)
+        prompts = [benchmark.prompts.of_size(size, index) for index in range(count)]
+        cold, warm = cold_and_warm(benchmark.model)
+        pruners = {full: None, f"pruned, {COLD}": cold, f"pruned, {WARM}": warm}
+        cases = {
+            name: answer_case(benchmark.model, pruner, prompts, tokens=tokens)
+            for name, pruner in pruners.items()
+        }
+        runs = time_cases(cases, prompts=count, repeats=GENERATION_ROUNDS, seed=SEED)
+        kept = statistics.fmean(len(warm.prune(p.query, p.chunks).kept) for p in prompts)
+        rows += [
+            {
+                "chunks": size,
+                "context": case,
+                "kept": float(size if case == full else kept),
+                "ratio": Spread.of(ratios(runs, case, to=full)),
+                "ms": 1000 * statistics.median(seconds_of(runs, case)),
+            }
+            for case in cases
+        ]
+    benchmark.report.add(f"Answers of {tokens} tokens", rows)
+
+
+def answer_case(
+    model: LoadedModel, pruner: AT2Pruner | None, prompts: Sequence[Prompt], *, tokens: int
+) -> Case:
+    """Return greedy answers of exactly `tokens` tokens; the model's wish to end is ignored."""
+    layouts = prompt_builder(model)
+
+    def run(index: int) -> None:
+        query, chunks = prompts[index].query, prompts[index].chunks
+        if pruner is not None:
+            chunks = tuple(scored.chunk for scored in pruner.prune(query, chunks).kept)
+        layout = layouts.joint(query, chunks)
+        ids = torch.tensor([[*layout.input_ids, *layouts.bridge_ids]])
+        with torch.inference_mode():
+            model.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                min_new_tokens=tokens,
+                max_new_tokens=tokens,
+                pad_token_id=0,
+            )
+
+    return run
+
+
+def cold_and_warm(model: LoadedModel) -> tuple[AT2Pruner, AT2Pruner]:
+    """Return pruners with the default weights, without a cache and with one that drops nothing."""
+    cache = ChunkCache(max_memory_bytes=NO_LIMIT)
+    return make_pruner(model, DEFAULT), make_pruner(model, DEFAULT, chunk_cache=cache)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

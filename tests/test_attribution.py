@@ -12,6 +12,7 @@ import torch
 
 from at2_rag import AT2Attributor, Chunk, HeadWeights
 from at2_rag.errors import InputError, PromptTooLongError, ScoringError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import CHUNK_END, AnswerLayout
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import Quantity
@@ -46,7 +47,7 @@ def answer_weights(model: Any, quantity: Quantity = "mass", **changes: Any) -> H
 def make(model: Any, weights: Any = None, **options: Any) -> AT2Attributor:
     weights = answer_weights(model) if weights is None else weights
     tokenizer = options.pop("tokenizer", tiny_tokenizer())
-    return AT2Attributor(model=model, tokenizer=tokenizer, head_weights=weights, **options)
+    return AT2Attributor(LoadedModel(model, tokenizer), head_weights=weights, **options)
 
 
 def layout_of(

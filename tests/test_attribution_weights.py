@@ -12,6 +12,7 @@ import pytest
 
 from at2_rag import AT2Attributor, AT2Pruner
 from at2_rag.errors import HeadWeightsMismatchError, HeadWeightsNotFoundError
+from at2_rag.model.loading import LoadedModel
 from tests.test_attribution import ANSWER, CHUNKS, QUERY, TOLERANCE, answer_weights, make
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -29,7 +30,7 @@ def test_weights_of_the_other_rule_are_refused(model: Any) -> None:
     asked = make(model, question, allow_question_weights=True).attribute(QUERY, CHUNKS, ANSWER)
     assert asked.chunks == make(model).attribute(QUERY, CHUNKS, ANSWER).chunks
     with pytest.raises(HeadWeightsMismatchError, match=r"'answer'.*AT2Pruner reads 'question'"):
-        AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=answer_weights(model))
+        AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=answer_weights(model))
 
 
 def test_weights_of_another_model_or_reading(model: Any) -> None:
@@ -44,7 +45,7 @@ def test_weights_of_another_model_or_reading(model: Any) -> None:
 
 def test_without_weights_the_error_names_the_fix(model: Any) -> None:
     with pytest.raises(HeadWeightsNotFoundError) as error:
-        AT2Attributor(model=model, tokenizer=tiny_tokenizer())
+        AT2Attributor(LoadedModel(model, tiny_tokenizer()))
     for part in ("'answer'", "read_score_estimator", 'head_weights="uniform"'):
         assert part in str(error.value)
 

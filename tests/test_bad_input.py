@@ -34,6 +34,7 @@ from at2_rag.errors import (
     ModelNotFoundError,
     ScoringError,
 )
+from at2_rag.model.loading import LoadedModel
 from tests.tiny_models import SPECIAL_TOKENS, tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -44,7 +45,7 @@ READINGS = pytest.mark.parametrize("pruner", ["independent", "joint"], indirect=
 def make(**options: Any) -> AT2Pruner:
     options = {"head_weights": "uniform", "token_counter": len, **options}
     return AT2Pruner(
-        model=options.pop("model", None) or tiny_model(), tokenizer=tiny_tokenizer(), **options
+        LoadedModel(options.pop("model", None) or tiny_model(), tiny_tokenizer()), **options
     )
 
 

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from at2_rag import AT2Pruner, PruneResult
-from at2_rag.break_even import BreakEven
 from at2_rag.cli.group import main
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
+from at2_rag.results import BreakEven
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
@@ -24,8 +25,7 @@ CHUNKS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge 
 @pytest.fixture(scope="module")
 def pruner() -> AT2Pruner:
     return AT2Pruner(
-        model=tiny_model(),
-        tokenizer=tiny_tokenizer(),
+        LoadedModel(tiny_model(), tiny_tokenizer()),
         head_weights="uniform",
         token_counter=lambda text: len(text.split()),
     )
@@ -120,7 +120,7 @@ def test_the_command_tells_both(tmp_path: Path) -> None:
     corpus.write_text(json.dumps(CHUNKS))
 
     def told(*arguments: str) -> str:
-        loading = ["--model", str(folder), "--head-weights", "uniform", "--no-states"]
+        loading = ["--model", str(folder), "--head-weights", "uniform", "--no-chunk-cache"]
         command = ["prune", "-q", QUERY, "--top-k", "1", str(corpus), *loading, *arguments]
         ran = CliRunner().invoke(main, command)
         assert ran.exit_code == 0, ran.stderr

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
-from at2_rag.model.loading import preferred_dtype
+from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.reading.features import Pass
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -29,7 +29,7 @@ def make(device: str, *passes: Pass, store: ChunkCache | None = None) -> AT2Prun
     model, tokenizer = tiny_model(), tiny_tokenizer()
     weights = random_weights(model, tokenizer, *passes)
     return AT2Pruner(
-        model=model.to(device), tokenizer=tokenizer, head_weights=weights, chunk_cache=store
+        LoadedModel(model.to(device), tokenizer), head_weights=weights, chunk_cache=store
     )
 
 

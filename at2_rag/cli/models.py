@@ -1,4 +1,4 @@
-"""`at2-rag models`: what scoring models there are, fetching one, and where it is."""
+"""`at2-rag models`: lists scoring models, fetches one, and shows its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = click.argument("name", default=DEFAULT_MODEL)
 def models() -> None:
     """List, fetch and find scoring models.
 
-    Besides the models listed, any folder that transformers reads and any hub id can score.
+    Besides these, any model folder that transformers reads and any hub id can score.
     """
 
 

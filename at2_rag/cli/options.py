@@ -1,17 +1,20 @@
-"""The options of commands that load a pruner, and the pruner they ask for."""
+"""Command-line options built from `PruneOptions`, and those with which commands load a pruner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
+from at2_rag.options import PruneOptions, plain_types
 from at2_rag.text.tokens import resolve_token_counter
 
 if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
+    from at2_rag.states.store import ChunkCache
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -43,45 +46,94 @@ _MODEL_OPTIONS = (
     ),
 )
 
-states_option = click.option(
-    "--states",
+chunk_cache_option = click.option(
+    "--chunk-cache",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Where chunk states are kept.  [default: chunk_states in at2-rag's cache]",
+    help="Folder of chunk states.  [default: chunk_states in at2-rag's cache]",
 )
 
 
 def model_options(command: _Command) -> _Command:
-    """Add the options that tell how chunks are scored."""
+    """Add the options of the scoring model and its head weights."""
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command
 
 
-def default_states_folder() -> Path:
-    """Return where `at2-rag index` keeps chunk states unless it is told otherwise."""
-    from at2_rag.model.hub import cache_dir
+def prune_options(options: type[PruneOptions]) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds an option for each field of a type of options."""
+    types = plain_types(options)
+
+    def add(command: _Command) -> _Command:
+        for field in reversed(fields(options)):
+            command = _prune_option(field, types[field.name][0])(command)
+        return command
+
+    return add
+
+
+def _prune_option(field: Field[Any], kind: Any) -> Callable[[_Command], _Command]:
+    """Return the option of a field; values are checked by the type of options, not here."""
+    flag = f"--{field.name.replace('_', '-')}"
+    return click.option(
+        f"{flag}/--no{flag[1:]}" if kind is bool else flag,
+        type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,
+        default=field.default,
+        show_default=field.default is not None,
+        help=field.metadata["help"],
+    )
+
+
+def taken_options(options: type[PruneOptions], values: dict[str, Any]) -> PruneOptions:
+    """Take the values of a type of options out of a command's arguments.
+
+    Raises:
+        click.UsageError: If a value can't be used.
+    """
+    try:
+        return options(**{field.name: values.pop(field.name) for field in fields(options)})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def default_chunk_cache() -> Path:
+    """Return the folder in which `at2-rag index` keeps chunk states by default."""
+    from at2_rag.model.cache import cache_dir
 
     return cache_dir() / "chunk_states"
 
 
 def load_pruner(
-    *, model: str | None, token_counter: str | None = None, **options: Any
+    *,
+    model: str | None,
+    head_weights: str | None = None,
+    token_counter: str | None = None,
+    chunk_cache: ChunkCache | None = None,
+    **settings: Any,
 ) -> AT2Pruner:
-    """Load the pruner that was asked for.
+    """Load a pruner.
 
     Args:
         model: The scoring model; None for the default one.
+        head_weights: The name of shipped weights, "uniform", or a folder; None for the default.
         token_counter: Whose tokens are counted; None for the scoring model's.
-        **options: Those of `AT2Pruner.from_pretrained`.
+        chunk_cache: Where chunk states are kept; None for nowhere.
+        **settings: Further settings of `AT2Pruner.from_pretrained`.
     """
-    # A counter that can't be had is known at once, before torch is imported.
+    # An unusable counter is refused at once, before torch is imported.
     counter = None if token_counter is None else resolve_token_counter(token_counter)
 
     from transformers.utils.logging import disable_progress_bar
 
     from at2_rag.pruner import AT2Pruner
+    from at2_rag.readout.lookup import named_or_folder
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
-    name = () if model is None else (model,)
-    return AT2Pruner.from_pretrained(*name, token_counter=counter, **options)
+    return AT2Pruner.from_pretrained(
+        *(() if model is None else (model,)),
+        head_weights=named_or_folder(head_weights),
+        token_counter=counter,
+        chunk_cache=chunk_cache,
+        **settings,
+    )

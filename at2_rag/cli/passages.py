@@ -1,14 +1,15 @@
-"""Passages from files, folders and standard input, as the command line takes them.
+"""Reads the chunks of files, folders and standard input for the command line.
 
 - JSON Lines: one chunk a line, a string or an object with `text` (and `title`, `id`, `metadata`
-  and whatever else rides along); blank lines are skipped.
+  and any further keys); blank lines are skipped.
 - JSON: a list of such strings and objects, or an object that has the list under `chunks`.
-- Text: one chunk a paragraph; paragraphs are set apart by blank lines and kept as they are.
+- Text: one chunk a paragraph; paragraphs are separated by blank lines and kept as they are.
 - A folder: one chunk a file, by name, with the file's name as `id`. Hidden files and folders
   within the folder are not read.
 
-All are UTF-8 and may be gzipped. A file's ending (before `.gz`) tells its format, else its content
-does.
+All are UTF-8 and may be gzipped. A file's ending (before `.gz`) tells its format. Without a known
+ending a file is JSON Lines if its first line is a JSON string or an object without `chunks`, JSON
+if it begins like an object or a list of passages, and else text.
 """
 
 from __future__ import annotations
@@ -48,12 +49,11 @@ def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike
 
     Args:
         path: The file or folder.
-        format: The file's format; None goes by its ending, then by its content. A folder's files
-            are always text.
+        format: The file's format; None to detect it. A folder's files are always text.
 
     Raises:
-        DataError: If something can't be read or isn't of its format; the message names the file
-            and the line.
+        DataError: If a file can't be read or isn't of its format; the message names the file and
+            the line.
     """
     if path.is_dir():
         if format not in (None, "text"):
@@ -68,7 +68,7 @@ def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> l
     Args:
         data: The bytes, UTF-8 with or without a byte order mark, gzipped or not.
         name: The file's name; its ending tells the format, and messages begin with it.
-        format: The format; None goes by the name's ending, then by the content.
+        format: The format; None to detect it.
 
     Raises:
         DataError: If the bytes aren't of the format; the message names the file and the line.
@@ -120,7 +120,7 @@ def _decode(data: bytes, name: str) -> str:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
-                f"{name}: a damaged gzip file ({error}); make or fetch it again"
+                f"{name}: a damaged gzip file ({error}); create or fetch it again"
             ) from error
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
@@ -135,7 +135,7 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _detect(text: str) -> Format:
-    """Tell the format of a file by how it begins."""
+    """Return the format of a file by its beginning."""
     body = text.lstrip()
     if not body.startswith(("{", "[", '"')):
         return "text"
@@ -192,10 +192,10 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value, write null")
 
 
-def _checked(value: Any, place: str, index: int) -> ChunkLike:
+def _checked(value: Any, origin: str, index: int) -> ChunkLike:
     try:
         as_chunk(value, index)
     except ChunkTypeError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{origin}: {error}") from error
     passage: ChunkLike = value
     return passage

@@ -1,4 +1,4 @@
-"""`at2-rag index` and `at2-rag cache`: chunk states made ahead of questions, and what is kept."""
+"""`at2-rag index` keeps chunk states ahead of questions; `at2-rag cache` shows and removes them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from rich.console import Console
 
 from at2_rag.cli.command_line import verbose_option
 from at2_rag.cli.options import (
-    default_states_folder,
+    chunk_cache_option,
+    default_chunk_cache,
     load_pruner,
     model_options,
-    states_option,
 )
 from at2_rag.cli.passages import Format, read_passages
-from at2_rag.cli.step_progress import StepProgress
+from at2_rag.progress import StepProgress
 
 _GIGABYTE = 1e9
 
 
-@click.command()
+@click.command(short_help="Read chunks ahead of any question.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@states_option
+@chunk_cache_option
 @click.option(
     "--max-gb",
     type=click.FloatRange(min=0, min_open=True),
-    help="Most gigabytes to keep there, from now on; what was used least recently goes first.  "
+    help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
     "[default: as before, at first 21.5]",
 )
 @click.option(
     "--precision",
     type=click.Choice(["model", "int8"]),
-    help="Keep states there as the model makes them, or in eight bits, from now on: half the bytes "
-    "of bfloat16, scores a little different.  [default: as before, at first model]",
+    help="Keep states as the model makes them, or in eight bits: half the bytes of bfloat16, "
+    "slightly different scores; from now on.  [default: as before, at first model]",
 )
 @click.option(
     "--format",
@@ -47,34 +47,34 @@ _GIGABYTE = 1e9
 @verbose_option
 def index(
     files: tuple[Path, ...],
-    states: Path | None,
+    chunk_cache: Path | None,
     max_gb: float | None,
     precision: Literal["model", "int8"] | None,
     form: Format | None,
     **loading: Any,
 ) -> None:
-    """Read the chunks of FILES ahead of any question, and keep what the model made of them.
+    """Read the chunks of FILES ahead of any question, and keep their states.
 
     FILES are files or folders of chunks as `at2-rag prune` reads them. A later question about
-    those chunks costs its own tokens alone: `at2-rag prune` finds what is kept, and so does a
-    pruner with chunk_cache=ChunkCache(FOLDER). What is there already is not read again, so that
-    an interrupted run goes on where it was.
+    these chunks costs its own tokens alone, in `at2-rag prune` and in a pruner with
+    chunk_cache=ChunkCache(FOLDER). Chunks whose states are kept already are not read again, so
+    that an interrupted run continues.
     """
     from at2_rag.states.store import ChunkCache
 
     chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))
-    folder = states or default_states_folder()
-    store = ChunkCache(
+    folder = chunk_cache or default_chunk_cache()
+    states = ChunkCache(
         folder,
         precision=precision,
         max_memory_bytes=0,
         max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
     )
-    pruner = load_pruner(chunk_cache=store, **loading)
+    pruner = load_pruner(chunk_cache=states, **loading)
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))
-    counts, size = store.counts, store.disk_size
+    counts, size = states.counts, states.disk_size
     click.echo(
         f"{len(chunks):,} chunks: {counts.misses:,} states made now, {counts.disk_hits:,} known; "
         f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} GB in {folder}"
@@ -82,7 +82,7 @@ def index(
     if counts.unwritten:
         raise click.ClickException(
             f"{counts.unwritten:,} states could not be written; free some space or pass another "
-            "--states"
+            "--chunk-cache"
         )
     if counts.evicted or counts.too_large:
         Console(stderr=True).print(
@@ -99,13 +99,13 @@ def cache() -> None:
 
 
 @cache.command()
-@states_option
+@chunk_cache_option
 @verbose_option
-def info(states: Path | None) -> None:
-    """Show how many chunk states are kept, where, and how much room they may take."""
+def info(chunk_cache: Path | None) -> None:
+    """Show how many chunk states are kept, where, and how much space they may take."""
     from at2_rag.states.files import StateFiles
 
-    folder = states or default_states_folder()
+    folder = chunk_cache or default_chunk_cache()
     if not folder.is_dir():
         click.echo(f"0 states, 0 GB in {folder}")
         return
@@ -119,17 +119,17 @@ def info(states: Path | None) -> None:
 
 
 @cache.command()
-@states_option
+@chunk_cache_option
 @click.confirmation_option("--yes", prompt="Remove all chunk states that are kept?")
 @verbose_option
-def clear(states: Path | None) -> None:
-    """Remove all chunk states that are kept; nothing else in the folder is touched.
+def clear(chunk_cache: Path | None) -> None:
+    """Remove all chunk states; nothing else in the folder is touched.
 
-    `at2-rag prune` then keeps none any more, until `at2-rag index` or --states asks for it.
+    `at2-rag prune` then keeps none until `at2-rag index` or --chunk-cache is used again.
     """
     from at2_rag.states.files import StateFiles
 
-    folder = states or default_states_folder()
+    folder = chunk_cache or default_chunk_cache()
     removed = 0
     if folder.is_dir():
         removed = StateFiles(folder).clear()

@@ -1,4 +1,4 @@
-"""A pruning result as people read it: one row a chunk, then what was saved."""
+"""Prints a pruning result for people: one row a chunk, then what was saved."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.break_even import BreakEven
-from at2_rag.text.chunks import PruneResult, ScoredChunk, as_chunk
+from at2_rag.results import BreakEven, PruneResult, ScoredChunk
+from at2_rag.text.chunks import as_chunk
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20
@@ -29,10 +29,10 @@ def print_result(
 
     Args:
         result: The result.
-        console: Where to; its width and encoding are kept to.
-        original_order: Whether rows stand as in the input; else the best comes first, where
+        console: The console; its width and encoding limit what is printed.
+        original_order: Whether rows are in the order of the input; else the best is first, if
             there are scores.
-        break_even: What was gained, if that is to be told.
+        break_even: What was saved, to print it too; None for no such line.
     """
     if result.kept or result.dropped:
         by_index = original_order or not result.scored
@@ -47,7 +47,7 @@ def shown(text: str, encoding: str = "utf-8") -> str:
 
     Runs of white space become one space. Characters that would steer the terminal or reorder its
     line (controls, bidirectional overrides), lone surrogates, and what the encoding lacks are
-    replaced.
+    replaced by U+FFFD or "?".
     """
     start = re.sub(r"\s+", " ", text[:_LONGEST_START]).strip()
     visible = "".join("\ufffd" if _steers(character) else character for character in start)
@@ -68,9 +68,9 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
     titled = any(titles.values())
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, expand=True)
     calibrated = any(chunk.probability is not None for chunk in ranked)
-    for name in ("Rank", "Score", *(["Matters"] * calibrated), "Kept"):
+    for name in ("Rank", "Score", *(["Relevant"] * calibrated), "Kept"):
         table.add_column(name, justify="right", no_wrap=True)
-    # The ellipsis is no character of most encodings but the UTFs.
+    # Most encodings other than UTF have no ellipsis.
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if encoding.startswith("utf") else "crop"
     if titled:
         table.add_column("Title", no_wrap=True, overflow=overflow, max_width=_TITLE_WIDTH)
@@ -87,7 +87,7 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
 
 
 def _title(chunk: ScoredChunk) -> str:
-    """What to call a chunk: its title, or else its id."""
+    """Return a chunk's title, or else its id."""
     return chunk.title or as_chunk(chunk.chunk, chunk.index).id or ""
 
 
@@ -99,10 +99,12 @@ def _summary(result: PruneResult) -> str:
     )
 
 
-def _gain(found: BreakEven) -> str:
-    parts = [f"{found.tokens_saved:,} tokens"]
-    if found.seconds_saved is not None:
-        parts.append(f"{found.seconds_saved:.2f} s (less {found.seconds_spent:.2f} s for pruning)")
-    if found.money_saved is not None:
-        parts.append(f"{found.money_saved:.3g} of the price's currency")
+def _gain(break_even: BreakEven) -> str:
+    parts = [f"{break_even.tokens_saved:,} tokens"]
+    if break_even.seconds_saved is not None:
+        parts.append(
+            f"{break_even.seconds_saved:.2f} s (less {break_even.seconds_spent:.2f} s for pruning)"
+        )
+    if break_even.money_saved is not None:
+        parts.append(f"{break_even.money_saved:.3g} of the price's currency")
     return f"Saved the generator {', '.join(parts)}."

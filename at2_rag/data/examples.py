@@ -66,7 +66,7 @@ class Example:
         """The gold chunks, in the file's order."""
         return tuple(chunk for chunk, label in zip(self.chunks, self.labels, strict=True) if label)
 
-    def gold_places(self, index: int) -> list[tuple[int, int]]:
+    def gold_spans(self, index: int) -> list[tuple[int, int]]:
         """Return where a chunk's gold sentences are in its text, half-open ranges of characters."""
         text = self.chunks[index].text
         found = []

@@ -1,9 +1,9 @@
-"""The folder of prepared models: each one is whole or absent, and prepared by one process.
+"""The folder of prepared models: each is whole or absent, and prepared by one process.
 
 A model is made in a workspace beside its final folder and renamed into place as the last step,
-under a file lock, so a killed process leaves at most a workspace, which the next run clears. A
-manifest lists the sizes and SHA-256 of the files; a folder whose sizes differ from it counts as
-damaged and is made again.
+under a file lock. So a killed process leaves at most a workspace, which the next run removes. A
+manifest lists the sizes and SHA-256 of the files; a folder with other sizes counts as damaged and
+is made again.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.progress import StageProgress
+from at2_rag.progress import StepProgress
 
 CACHE_VARIABLE = "AT2_RAG_CACHE"
 MANIFEST = "at2_rag_manifest.json"
-# Raised whenever the same source would be converted into other bytes.
+# Goes up when the same source would be converted into other bytes.
 FORMAT = 1
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 1 << 20
 
 
 def cache_dir() -> Path:
-    """Return the folder for everything at2_rag keeps, which may not exist yet.
+    """Return the folder of everything at2_rag keeps, which may not exist yet.
 
-    The environment variable `AT2_RAG_CACHE` names it; without that it is the user's cache
-    folder of the operating system.
+    It is the environment variable `AT2_RAG_CACHE`, or else the user's cache folder of the
+    operating system.
     """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(os.path.expanduser(chosen)).absolute()
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(os.path.expanduser(folder)).absolute()
     return Path(platformdirs.user_cache_dir("at2_rag", appauthor=False))
 
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """A model's place in the cache.
+    """A prepared model, ready or not.
 
     Attributes:
         root: Folder of all prepared models.
@@ -63,11 +62,11 @@ class CachedModel:
 
     @property
     def folder(self) -> Path:
-        """Where the model is when it is ready; another source or format is another folder."""
+        """Folder of the ready model; another source or format has another folder."""
         return self.root / f"{self.name}-{self.source_sha256[:8]}-v{FORMAT}"
 
     def is_whole(self) -> bool:
-        """Whether the model is there and every file has the size that the manifest gives."""
+        """Return whether every file of the model has the size that the manifest says."""
         try:
             manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
             if (manifest["format"], manifest["source_sha256"]) != (FORMAT, self.source_sha256):
@@ -80,11 +79,11 @@ class CachedModel:
             return False
 
     @contextmanager
-    def workspace(self, progress: StageProgress) -> Iterator[Path]:
-        """Lock the model for this process and give a fresh folder to work in.
+    def workspace(self, progress: StepProgress) -> Iterator[Path]:
+        """Lock the model for this process and yield a fresh folder to work in.
 
-        Workspaces that killed processes left are cleared first; no other process can be using
-        one while the lock is held. This one is cleared at the end, whatever happens.
+        Workspaces left by killed processes are removed first: none is in use while the lock is
+        held. This one is removed at the end, whatever happens.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         prefix = f".{self.folder.name}.tmp-"
@@ -99,12 +98,12 @@ class CachedModel:
                 shutil.rmtree(workspace, ignore_errors=True)
 
     @contextmanager
-    def _locked(self, progress: StageProgress) -> Iterator[None]:
+    def _locked(self, progress: StepProgress) -> Iterator[None]:
         lock = FileLock(self.root / f"{self.folder.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with progress.stage(f"Waiting for another process that prepares {self.name}"):
+            with progress.stage(f"Waiting for another process to prepare {self.name}"):
                 lock.acquire()
         try:
             yield
@@ -112,11 +111,11 @@ class CachedModel:
             lock.release()
 
     def publish(self, made: Path, workspace: Path) -> None:
-        """Move a finished model into its place, in one step; call within `workspace`.
+        """Move a finished model to its folder in one step; call within `workspace`.
 
         Args:
             made: Folder with the model's files, inside the workspace.
-            workspace: The workspace; takes what stood in the model's place.
+            workspace: The workspace, to which a damaged model in that folder is moved.
         """
         files = {
             path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
@@ -133,13 +132,10 @@ class CachedModel:
         _sync(self.root)
 
     def require_space(self, need: int) -> None:
-        """Check that the disk has room.
-
-        Args:
-            need: Bytes.
+        """Check that the disk has `need` bytes free.
 
         Raises:
-            ModelNotFoundError: If there are fewer.
+            ModelNotFoundError: If it has fewer.
         """
         free = shutil.disk_usage(self.root).free
         if free < need:
@@ -151,7 +147,7 @@ class CachedModel:
 
     @contextmanager
     def explaining(self, need: int) -> Iterator[None]:
-        """Turn whatever goes wrong while the model is made into a `ModelNotFoundError`.
+        """Raise any error while the model is made as a `ModelNotFoundError` with its fix.
 
         Args:
             need: Bytes that making it takes, for the message.
@@ -180,7 +176,7 @@ class CachedModel:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether the error says so, by its number or in the words of a Rust library or of pip."""
+    """Return whether an error means that, by its number or the text of a Rust library or pip."""
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         return True
     numbers = re.findall(r"(?:os error |\[Errno )(\d+)", str(error))
@@ -192,7 +188,7 @@ def sha256_of(path: Path, report: Callable[[float], None] = lambda share: None) 
 
     Args:
         path: The file.
-        report: Called with the share that is read, from 0 to 1.
+        report: Called with the share read so far, from 0 to 1.
     """
     digest = hashlib.sha256()
     size = path.stat().st_size
@@ -204,7 +200,7 @@ def sha256_of(path: Path, report: Callable[[float], None] = lambda share: None) 
 
 
 def gigabytes(size: int) -> str:
-    """Return a size for people, as `0.70 GB`."""
+    """Return a size for people, like "0.70 GB"."""
     return f"{size / 1e9:.2f} GB"
 
 

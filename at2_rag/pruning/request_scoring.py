@@ -9,8 +9,8 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.request import PruneRequest
 from at2_rag.pruning.scorer import SourceScorer
 from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.results import PruneResult
 from at2_rag.stopwatch import Stopwatch
-from at2_rag.text.chunks import PruneResult
 
 logger = logging.getLogger(__name__)
 

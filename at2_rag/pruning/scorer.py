@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.citations import ScoredSentence
 from at2_rag.errors import InputError, PromptTooLongError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.turns import Turns
@@ -31,6 +30,7 @@ from at2_rag.readout.calibration import ChunkScores
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question
 from at2_rag.readout.trimming import UnitScores, divided
+from at2_rag.results import ScoredSentence
 from at2_rag.stopwatch import Stopwatch
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.units import Place

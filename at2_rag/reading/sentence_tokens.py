@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from at2_rag.citations import ScoredSentence
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.reading.state_groups import SourcePart
+from at2_rag.results import ScoredSentence
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import sentence_spans
 from at2_rag.text.units import Place

@@ -27,8 +27,10 @@ from at2_rag.errors import (
     HeadWeightsError,
     HeadWeightsMismatchError,
     HeadWeightsNotFoundError,
+    InputError,
 )
 from at2_rag.files import write_whole
+from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.multi_hop import MultiHop
@@ -232,6 +234,54 @@ class HeadWeights:
                     f'`at2-rag train`, or pass head_weights="{UNIFORM}"'
                 )
 
+    def check_options(self, options: PruneOptions) -> None:
+        """Check that these weights can do what the options ask for.
+
+        Raises:
+            InputError: If an option needs a calibration or weights that these don't have.
+        """
+        needs_calibration = {
+            "min_probability": options.min_probability is not None,
+            "max_missed": options.max_missed is not None,
+            "if_unanswerable": options.if_unanswerable != "flag",
+        }
+        for name, needed in needs_calibration.items():
+            if needed and self.calibration is None:
+                instead = "pass min_score for raw scores" if name == "min_probability" else ""
+                raise InputError(
+                    f"{name} is {getattr(options, name)!r}, but the head weights aren't "
+                    f"calibrated; {instead or 'leave it out'}, or use weights that "
+                    "`at2-rag calibrate` wrote"
+                )
+        if options.prior is not None and options.prior not in self.prior_weights:
+            learned = "cosine" if options.prior == "cosine" else "score"
+            raise InputError(
+                f"prior is {options.prior!r}, but the head weights have no weight for it; leave it "
+                f"out, or use weights that `at2-rag calibrate --prior {learned}` wrote from "
+                "examples whose chunks have a retrieval_score"
+            )
+        if options.multi_hop and self.multi_hop is None:
+            raise InputError(
+                "multi_hop is True, but the head weights have no weights for it; leave it out, or "
+                "use weights that `at2-rag calibrate --multi-hop` wrote"
+            )
+
+    def with_limit(self, options: PruneOptions) -> PruneOptions:
+        """Return options that hold a limit: calibrated weights have a default one.
+
+        Raises:
+            InputError: If no limit is set and the weights aren't calibrated; as `check_options`.
+        """
+        self.check_options(options)
+        if options.has_limit:
+            return options
+        if self.calibration is None:
+            raise InputError(
+                "no limit was given; pass at least one of top_k, max_tokens, min_score, top_p, "
+                "or use calibrated head weights"
+            )
+        return options.override(max_missed=DEFAULT_MAX_MISSED)
+
     def save(self, folder: str | Path) -> None:
         """Write the two files; the folder is created if missing."""
         folder = Path(folder)
@@ -369,7 +419,7 @@ class HeadWeights:
         if name not in known:
             raise HeadWeightsNotFoundError(
                 f"no head weights named {name!r} are shipped; there are {', '.join(known)}, or "
-                f'pass a folder, or head_weights="{UNIFORM}"'
+                f'pass a folder as a Path, or head_weights="{UNIFORM}"'
             )
         return cls.load(Path(str(_SHIPPED / name)))
 

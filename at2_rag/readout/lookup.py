@@ -1,13 +1,17 @@
-"""Which head weights a caller means: an object, a folder, a name, or the model's own."""
+"""Which head weights a caller means: an object, a name, a folder, or the model's own."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
+from typing import overload
 
 from at2_rag.errors import HeadWeightsMismatchError, HeadWeightsNotFoundError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import Reading
+from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.head_weights import RULE_FIX, UNIFORM, HeadWeights, TargetRule, shipped_names
 
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
@@ -15,57 +19,39 @@ _DEFAULT_ANSWER_NAME = "answer"
 
 
 def resolve_head_weights(
-    spec: HeadWeights | str | os.PathLike[str] | None,
+    spec: HeadWeights | str | Path | None,
+    model: LoadedModel,
     *,
-    layers: int,
-    heads: int,
-    reading: Reading | None,
-    fingerprint: str,
-    model_name: str | None,
+    reading: Reading | None = None,
     target_rule: TargetRule = "question",
 ) -> HeadWeights:
-    """Return the head weights that a caller named.
+    """Return the head weights that a caller means, which fit the model's size.
 
     Args:
-        spec: The weights themselves, a folder, the name of shipped weights, or "uniform"; None
-            for the shipped weights fitted on the model.
-        layers: The model's layers.
-        heads: The model's query heads a layer.
-        reading: The reading asked for; None for "independent" where the weights don't say.
-        fingerprint: The model's, to find its shipped weights; "" where it wasn't taken.
-        model_name: The model's name or folder, for messages; may be None.
-        target_rule: Of weights that are found or made here.
+        spec: The weights themselves, the name of shipped weights, "uniform", or a folder as a
+            `Path`; None for the shipped weights fitted on the model.
+        model: The scoring model.
+        reading: The reading the weights must be for; None for any, and for "independent" where
+            weights are looked up or made here.
+        target_rule: Target rule of weights that are looked up or made here.
 
     Raises:
-        HeadWeightsError: If there are none, or they can't be read.
+        HeadWeightsError: If there are none, they can't be read, or they don't fit.
     """
+    layers, heads = layers_and_heads(model.model.base_model.config)
     if isinstance(spec, HeadWeights):
-        return spec
-    if spec is None:
-        return _for_model(
-            fingerprint=fingerprint,
-            reading=reading or "independent",
-            model_name=model_name,
-            target_rule=target_rule,
-        )
-    if spec == UNIFORM:
-        return HeadWeights.uniform(
+        weights = spec
+    elif spec is None:
+        weights = _for_model(model, reading or "independent", target_rule)
+    elif spec == UNIFORM:
+        weights = HeadWeights.uniform(
             layers=layers, heads=heads, reading=reading or "independent", target_rule=target_rule
         )
-    if isinstance(spec, str) and _is_name(spec):
-        return HeadWeights.shipped(spec)
-    return HeadWeights.load(spec)
-
-
-def check_fit(weights: HeadWeights, *, layers: int, heads: int, reading: Reading | None) -> None:
-    """Check that weights are for a reading, None for any, and a model of this size.
-
-    Raises:
-        HeadWeightsMismatchError: If they aren't.
-    """
+    else:
+        weights = load_head_weights(spec)
     if reading not in (None, weights.reading):
         raise HeadWeightsMismatchError(
-            f"the head weights are for reading {weights.reading!r}, asked for was {reading!r}; "
+            f"the head weights are for reading {weights.reading!r}, not for {reading!r}; "
             "leave reading out, or pass weights fitted for it"
         )
     if weights.layers > layers or weights.heads != heads:
@@ -73,47 +59,74 @@ def check_fit(weights: HeadWeights, *, layers: int, heads: int, reading: Reading
             f"the head weights are for {weights.layers} layers of {weights.heads} heads, the model "
             f"has {layers} of {heads}; fit weights for it with `at2-rag train`"
         )
-
-
-def _for_model(
-    *,
-    fingerprint: str,
-    reading: Reading,
-    model_name: str | None,
-    target_rule: TargetRule = "question",
-) -> HeadWeights:
-    """Return the shipped weights fitted on a scoring model, by its fingerprint.
-
-    Args:
-        fingerprint: The model's.
-        reading: How chunks are to be read.
-        model_name: The model's name or folder, for the message; may be None.
-        target_rule: Whose attention is read.
-
-    Raises:
-        HeadWeightsNotFoundError: If none were.
-    """
-    answers = target_rule == "answer"
-    name = _DEFAULT_ANSWER_NAME if answers else _DEFAULT_NAME[reading]
-    weights = HeadWeights.shipped(name) if name in shipped_names() else None
-    if answers and (weights is None or weights.fingerprint != fingerprint):
-        raise HeadWeightsNotFoundError(
-            f"no head weights for the target rule 'answer' are known for "
-            f"{model_name or 'this model'} (fingerprint {fingerprint[:12]}); "
-            f"{RULE_FIX[target_rule]}, or pass "
-            f'head_weights="{UNIFORM}" for the plain mean over all heads'
-        )
-    if weights is None or weights.fingerprint != fingerprint:
-        raise HeadWeightsNotFoundError(
-            f"no head weights are known for {model_name or 'this model'} (fingerprint "
-            f"{fingerprint[:12]}, reading {reading!r}); fit them with `at2-rag train DATA "
-            f"--model {shlex.quote(model_name or 'MODEL')} --reading {reading} "
-            f"--output FOLDER` and pass head_weights=FOLDER, or pass "
-            f'head_weights="{UNIFORM}" for the plain mean over all heads'
-        )
     return weights
 
 
-def _is_name(text: str) -> bool:
-    """Whether a text names shipped weights, perhaps misspelt, and no folder."""
-    return text in shipped_names() or not ("/" in text or os.sep in text or os.path.isdir(text))
+def load_head_weights(spec: str | Path) -> HeadWeights:
+    """Return the shipped weights of a name, or those in a folder (a `Path`).
+
+    Raises:
+        HeadWeightsError: If there are none, or they can't be read.
+    """
+    return HeadWeights.load(spec) if isinstance(spec, Path) else HeadWeights.shipped(spec)
+
+
+def check_match(
+    weights: HeadWeights,
+    model: LoadedModel,
+    *,
+    template_hash: str,
+    target_rule: TargetRule = "question",
+) -> None:
+    """Check that weights belong to a model, its prompt and whose attention is read.
+
+    Raises:
+        HeadWeightsMismatchError: If they don't.
+    """
+    fingerprint = "" if weights.fingerprint is None else model.fingerprint
+    weights.check(fingerprint=fingerprint, template_hash=template_hash, target_rule=target_rule)
+
+
+def _for_model(model: LoadedModel, reading: Reading, target_rule: TargetRule) -> HeadWeights:
+    """Return the shipped weights fitted on a scoring model, by its fingerprint.
+
+    Raises:
+        HeadWeightsNotFoundError: If there are none.
+    """
+    name = _DEFAULT_ANSWER_NAME if target_rule == "answer" else _DEFAULT_NAME[reading]
+    if name in shipped_names():
+        weights = HeadWeights.shipped(name)
+        if weights.fingerprint == model.fingerprint:
+            return weights
+    fingerprint = model.fingerprint[:12]
+    if target_rule == "answer":
+        raise HeadWeightsNotFoundError(
+            f"no head weights for the target rule 'answer' are known for "
+            f"{model.name or 'this model'} (fingerprint {fingerprint}); {RULE_FIX[target_rule]}, "
+            f'or pass head_weights="{UNIFORM}" for the plain mean over all heads'
+        )
+    raise HeadWeightsNotFoundError(
+        f"no head weights are known for {model.name or 'this model'} (fingerprint {fingerprint}, "
+        f"reading {reading!r}); fit them with `at2-rag train DATA --model "
+        f"{shlex.quote(model.name or 'MODEL')} --reading {reading} --output FOLDER` and pass "
+        f'head_weights=Path(FOLDER), or pass head_weights="{UNIFORM}" for the plain mean over all '
+        "heads"
+    )
+
+
+@overload
+def named_or_folder(text: str) -> str | Path: ...
+@overload
+def named_or_folder(text: None) -> None: ...
+def named_or_folder(text: str | None) -> str | Path | None:
+    """Return what a text from a command line means: the name of head weights, or a folder.
+
+    Args:
+        text: A name, perhaps misspelt, or a path; a name wins over a folder of that name. None for
+            None.
+    """
+    if text is None:
+        return None
+    names = (*shipped_names(), UNIFORM)
+    is_path = "/" in text or os.sep in text or os.path.isdir(text)
+    return Path(text) if is_path and text not in names else text

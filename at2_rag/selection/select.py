@@ -1,8 +1,9 @@
 """From scores to what is kept: pure arithmetic over indices, no model and no text.
 
-Five limits, of which at least one must be given; where several are given, all hold:
+Six limits, all of which hold where several are set:
 
 - `top_k`: at most so many chunks;
+- `min_probability`: no chunk with a smaller probability;
 - `min_score`: no chunk that scores less;
 - `top_p`: only the smallest set of best-scored chunks whose share of the softmax over all
   scores reaches it;
@@ -10,9 +11,9 @@ Five limits, of which at least one must be given; where several are given, all h
   matter to be expected among the others;
 - `max_tokens`: the kept chunks, joined to one context, count no more tokens.
 
-Where scores are calibrated, `min_score` and `top_p` mean probabilities, and their sum; without
-probabilities there is no `max_missed`. These three choose the candidates, which are then taken from
-the best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
+Where there are probabilities, `top_p` means their sum; without any there is neither
+`min_probability` nor `max_missed`. These four choose the candidates, which are then taken from the
+best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
 place, and the next one is tried; but where the best candidate does not fit even alone, nothing is
 kept, since lesser chunks in its place would look like an answer to what was asked.
 
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.options import Order, check_limits
+from at2_rag.options import Order, PruneOptions
 
 # Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
@@ -88,6 +89,7 @@ def select(
     tokens_of: Callable[[Sequence[int]], int] | None = None,
     top_k: int | None = None,
     max_tokens: int | None = None,
+    min_probability: float | None = None,
     min_score: float | None = None,
     top_p: float | None = None,
     max_missed: float | None = None,
@@ -108,6 +110,7 @@ def select(
             a few at its seams. What is kept is always counted as a whole.
         top_k: Keep at most so many; more than there are keeps all.
         max_tokens: Keep only what fits into a context of so many tokens.
+        min_probability: Keep only chunks with at least this probability.
         min_score: Keep only chunks with at least this score.
         top_p: Keep only the smallest set of best-scored chunks whose softmax mass reaches
             this share, in (0, 1]; 1 keeps all.
@@ -115,7 +118,7 @@ def select(
             probabilities of the others add up to no more than this.
         order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
         probabilities: For each chunk that it matters, rising with the scores. Where they are given
-            `min_score` is held against them, and `top_p` is a share of their sum.
+            `top_p` is a share of their sum.
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
         novelty: Tells which chunks say something new, none taken yet; others are passed over and
@@ -128,13 +131,14 @@ def select(
         The indices kept and dropped, each index in exactly one of them.
 
     Raises:
-        InputError: If no limit is given or an argument is not of its kind, or there are no
-            probabilities for a max_missed.
+        InputError: If an argument is not of its kind, or there are no probabilities for a limit
+            that needs them.
         ScoringError: If a score is NaN or infinite.
     """
-    check_limits(
+    limits = PruneOptions(
         top_k=top_k,
         max_tokens=max_tokens,
+        min_probability=min_probability,
         min_score=min_score,
         top_p=top_p,
         max_missed=max_missed,
@@ -146,7 +150,7 @@ def select(
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
     listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
     held = [index for index in listing if index in always]
-    count_of = _eligible(values[ranking], likely, min_score, top_p, max_missed)
+    count_of = _eligible(values[ranking], likely, limits)
     eligible = ranking[:count_of].tolist()
     candidates: list[int] = [index for index in eligible if index not in always]
     novelty = novelty or _AllNew()
@@ -155,8 +159,7 @@ def select(
     kept, passed_over = _distinct(candidates, novelty, top_k)
     why: str | None = None
     if not eligible and values.size:
-        best = values[ranking[0]] if likely is None else likely[0]
-        why = f"the best score is {best}, min_score is {min_score}"
+        why = _why_none(values[ranking[0]], likely, limits)
     if max_tokens is not None and (held or candidates):
         if tokens_of is None:
             raise InputError(
@@ -244,43 +247,48 @@ def _check_scores(values: npt.NDArray[np.float64]) -> None:
 
 
 def _eligible(
-    ranked: npt.NDArray[np.float64],
-    likely: npt.NDArray[np.float64] | None,
-    min_score: float | None,
-    top_p: float | None,
-    max_missed: float | None,
+    ranked: npt.NDArray[np.float64], likely: npt.NDArray[np.float64] | None, limits: PruneOptions
 ) -> int:
-    """Return how many of the best pass `min_score`, `top_p` and `max_missed`.
+    """Return how many of the best pass the limits on scores and probabilities.
 
     Args:
         ranked: The scores, best first.
         likely: The probabilities in the same order, if there are any.
-        min_score: As in `select`, like the others.
-        top_p: See there.
-        max_missed: See there.
+        limits: The limits.
 
     Raises:
-        InputError: If there are no probabilities for a max_missed.
+        InputError: If there are no probabilities for a limit that needs them.
     """
-    if max_missed is not None and likely is None:
-        raise InputError(
-            f"max_missed is {max_missed}, but there are no probabilities to hold against it; pass "
-            "them, or another limit"
-        )
+    for name in ("min_probability", "max_missed"):
+        if getattr(limits, name) is not None and likely is None:
+            raise InputError(
+                f"{name} is {getattr(limits, name)}, but there are no probabilities to hold "
+                "against it; pass them, or another limit"
+            )
     count = len(ranked)
     if not count:
         return 0
-    if min_score is not None:
-        count = int(np.count_nonzero((ranked if likely is None else likely) >= min_score))
+    if limits.min_score is not None:
+        count = int(np.count_nonzero(ranked >= limits.min_score))
+    if limits.min_probability is not None and likely is not None:
+        count = min(count, int(np.count_nonzero(likely >= limits.min_probability)))
     # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
-    if top_p is not None and top_p < 1:
+    if limits.top_p is not None and limits.top_p < 1:
         mass = np.cumsum(np.exp(ranked - ranked[0]) if likely is None else likely)
-        reached = mass >= (top_p - _ROUNDING) * mass[-1]
+        reached = mass >= (limits.top_p - _ROUNDING) * mass[-1]
         count = min(count, int(np.argmax(reached)) + 1)
-    if max_missed is not None and likely is not None:
-        left = np.cumsum(likely[::-1])[::-1]  # what is to be expected from each one on
-        count = min(count, 1 + int(np.count_nonzero(left[1:] > max_missed + _ROUNDING)))
+    if limits.max_missed is not None and likely is not None:
+        left = np.cumsum(likely[::-1])[::-1]  # the expected number of relevant ones from each on
+        count = min(count, 1 + int(np.count_nonzero(left[1:] > limits.max_missed + _ROUNDING)))
     return count
+
+
+def _why_none(best: float, likely: npt.NDArray[np.float64] | None, limits: PruneOptions) -> str:
+    """Return why no chunk passes the limits, given the best one's score and all probabilities."""
+    least = limits.min_probability
+    if least is not None and likely is not None and likely[0] < least:
+        return f"the best probability is {likely[0]}, min_probability is {least}"
+    return f"the best score is {best}, min_score is {limits.min_score}"
 
 
 def _fill(

@@ -1,28 +1,22 @@
-"""What goes into the pruner and what comes out: plain frozen values, no torch.
+"""Chunks as callers pass them: strings, mappings or `Chunk`s.
 
-A chunk is whatever the caller retrieved: a string, a mapping or a `Chunk`. The caller's own
-object is carried through untouched in `ScoredChunk.chunk`; `as_chunk` gives the normalised view
-that the scoring model reads.
+`as_chunk` gives the normalised view that the scoring model reads; the caller's own object comes
+back untouched in `ScoredChunk.chunk`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
-from at2_rag.break_even import BreakEven
 from at2_rag.errors import ChunkTypeError, InputError
 from at2_rag.text.sentences import LINE_BREAK
 
 DEFAULT_SEPARATOR = "\n\n"
 DEFAULT_ELLIPSIS = "…"
-
-_OWN_FIELDS = ("index", "score", "probability", "spans", "kept_text")
-"""Names of a result's fields that a caller's mapping may have, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +24,13 @@ class Chunk:
     """One retrieved passage.
 
     Attributes:
-        text: The passage, any string (empty and whitespace-only ones are scored like others).
-        title: Heading shown to the models above the text; None or blank for none.
+        text: The passage, any string; empty and blank ones are scored like others.
+        title: Heading shown to the models above the text; None or blank for no heading.
         id: The caller's identifier; never interpreted.
-        metadata: Anything the caller wants to find again; never interpreted.
-        retrieval_score: What the retriever gave it, on any scale, larger is better (turn the sign
-            of distances); None or NaN where that isn't known. Read with `prior="score"` only, and
-            with `prior="cosine"`, for which it has to be a cosine.
+        metadata: Anything else of the caller's; never interpreted.
+        retrieval_score: The retriever's score on any scale, larger is better (negate distances);
+            None or NaN if unknown. Read with `prior="score"`, and with `prior="cosine"`, for which
+            it must be a cosine.
     """
 
     text: str
@@ -47,15 +41,15 @@ class Chunk:
 
     @property
     def rendered(self) -> str:
-        """The chunk as models see it: the title on a line of its own, then the text."""
+        """The chunk as models see it: the title on a line by itself, then the text."""
         return f"{self.title}\n{self.text}" if self.title and self.title.strip() else self.text
 
 
 ChunkLike: TypeAlias = str | Mapping[str, Any] | Chunk
 
 Prior: TypeAlias = Literal["score", "order", "cosine"]
-"""What of the retriever weighs in: ranks by the chunks' `retrieval_score`, or by their order, or
-the `retrieval_score` itself, a cosine of embeddings."""
+"""How the retriever weighs in: ranks by `retrieval_score`, the chunks' order, or `retrieval_score`
+as a cosine of embeddings."""
 
 
 def as_chunk(value: ChunkLike, index: int) -> Chunk:
@@ -64,11 +58,11 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
     Args:
         value: A string, a mapping with at least `text`, or a `Chunk`; a mapping's other keys are
             a chunk's other attributes.
-        index: The chunk's place in the caller's list, for the error message.
+        index: The chunk's index in the caller's list, for the error message.
 
     Raises:
-        ChunkTypeError: If `value` is something else, its text or title isn't a string, or its
-            retrieval score no number.
+        ChunkTypeError: If `value` is anything else, its text or title isn't a string, or its
+            retrieval score isn't a number.
     """
     if isinstance(value, str):
         return Chunk(text=value)
@@ -110,8 +104,39 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
     return value
 
 
+def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
+    """Return the caller's objects and their normalised views.
+
+    Raises:
+        InputError: If the query isn't text or is blank, or `chunks` isn't an iterable of chunks.
+    """
+    if not isinstance(query, str):
+        raise InputError(f"query is a {type(query).__name__}; pass the question as text")
+    if not query.strip():
+        raise InputError(f"query is blank ({query!r}); pass the question as text")
+    objects = list(_iterable(chunks))
+    return objects, [as_chunk(chunk, index) for index, chunk in enumerate(objects)]
+
+
+def chunk_batches(chunks: Iterable[ChunkLike], size: int) -> Iterator[list[Chunk]]:
+    """Yield the chunks' normalised views, `size` at a time, reading no further than needed.
+
+    Raises:
+        InputError: If it isn't an iterable of chunks; on the way, if one isn't a chunk.
+    """
+    views = (as_chunk(chunk, index) for index, chunk in enumerate(_iterable(chunks)))
+    while batch := list(islice(views, size)):
+        yield batch
+
+
+def _iterable(chunks: Iterable[ChunkLike]) -> Iterable[ChunkLike]:
+    if isinstance(chunks, (str, bytes, Mapping)) or not isinstance(chunks, Iterable):
+        raise InputError(f"chunks is a {type(chunks).__name__}; pass a list of chunks")
+    return chunks
+
+
 def replace_surrogates(text: str) -> str:
-    """Return `text` as tokenizers take it: surrogate pairs joined, lone ones made U+FFFD."""
+    """Return `text` as tokenizers accept it: surrogate pairs joined, lone ones made U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -120,225 +145,16 @@ def replace_surrogates(text: str) -> str:
 
 
 def join_spans(text: str, spans: Sequence[tuple[int, int]], ellipsis: str) -> str:
-    """Return ranges of a text to the letter, with the ellipsis between two.
+    """Return spans of a text verbatim, with the ellipsis between two.
 
-    White space stands around it, a line break where one was left out.
+    A blank is put on both sides of the ellipsis, or a line break if one was left out.
     """
     parts: list[str] = []
-    place = 0
+    last_end = 0
     for number, (start, end) in enumerate(spans):
         if number:
-            space = "\n" if LINE_BREAK.search(text, place, start) else " "
+            space = "\n" if LINE_BREAK.search(text, last_end, start) else " "
             parts.append(f"{space}{ellipsis}{space}" if ellipsis else space)
         parts.append(text[start:end])
-        place = end
+        last_end = end
     return "".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredChunk:
-    """A chunk with its score.
-
-    Attributes:
-        chunk: The caller's own object, untouched.
-        score: Larger means more useful for the query. On the scale of a logit: a softmax over
-            the scores of one call is the estimated share of each chunk; but not with head weights
-            whose `score_scale` is "additive", as that of "uniform" is, whose scores are shares of
-            attention. NaN only where scoring failed and the caller asked for
-            `on_error="keep_all"`, or where the context was small and not scored at all.
-        index: Place in the caller's list, from 0.
-        text: The chunk's text, as given.
-        title: The chunk's title, as given, or None.
-        spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
-            `text` that are kept, ascending; None where all of it is.
-        ellipsis: What stands for what is left out between two of them.
-        probability: How likely it is that the chunk matters for the answer, in [0, 1]: that it is
-            evidence for it (or, if `Calibration.outcome` is "removal", that the answer suffers
-            without it); None where the head weights aren't calibrated, or nothing was scored.
-    """
-
-    chunk: Any = field(hash=False)
-    score: float
-    index: int
-    text: str
-    title: str | None = None
-    spans: tuple[tuple[int, int], ...] | None = None
-    ellipsis: str = DEFAULT_ELLIPSIS
-    probability: float | None = None
-
-    @property
-    def relevance(self) -> float:
-        """The probability where there is one, else the score."""
-        return self.score if self.probability is None else self.probability
-
-    @property
-    def kept_text(self) -> str:
-        """The text, or what is kept of it: to the letter, joined by the ellipsis."""
-        if self.spans is None:
-            return self.text
-        return join_spans(self.text, self.spans, self.ellipsis)
-
-    @property
-    def rendered(self) -> str:
-        """The chunk as models see it: the title on a line of its own, then what is kept."""
-        return Chunk(self.kept_text, self.title).rendered
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
-
-        Where there is one `probability` is there, too, and of a trimmed chunk `spans` and
-        `kept_text`. Where a mapping has one of these (but title and text) of its own, a retriever's
-        score, say, it is under `given`, by its name.
-        """
-        fields: dict[str, Any] = {
-            "index": self.index,
-            "score": None if math.isnan(self.score) else self.score,
-            "title": self.title,
-            "text": self.text,
-        }
-        if self.probability is not None:
-            fields["probability"] = self.probability
-        if self.spans is not None:
-            fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
-        if isinstance(self.chunk, Mapping):
-            given = {str(key): value for key, value in self.chunk.items()}
-            hidden = {name: given[name] for name in _OWN_FIELDS if name in given}
-            rest = {
-                name: value
-                for name, value in given.items()
-                if name not in fields and name not in hidden
-            }
-            return {**fields, **rest, **({"given": hidden} if hidden else {})}
-        if isinstance(self.chunk, Chunk):
-            return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
-        return fields
-
-
-@dataclass(frozen=True, slots=True)
-class PruneResult:
-    """What pruning kept and dropped; together they are exactly the caller's chunks.
-
-    Attributes:
-        query: The question.
-        kept: Chunks to pass on, in the order asked for (by score, or as in the input); with
-            `unit="sentence"` by the score of the best unit that is kept of each.
-        dropped: All others, in the same kind of order.
-        tokens_before: Tokens of all chunks as one context (titles and separators included), by
-            the pruner's token counter.
-        tokens_after: The same for the kept chunks; equals the count of `context`.
-        separator: What stands between two chunks of the context.
-        timings: Seconds per stage: `count`, `layout`, `wait` (for other threads that read),
-            `encode` and `question` (or in their place `joint`), `select`; and the `total`. A stage
-            that didn't run is not there.
-        notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
-        error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
-        skipped: Whether the context was so small that it was kept as it is, see
-            `skip_below_tokens` of `AT2Pruner.prune`.
-        answerable: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
-            where the head weights aren't calibrated, or nothing was scored.
-    """
-
-    query: str
-    kept: tuple[ScoredChunk, ...]
-    dropped: tuple[ScoredChunk, ...]
-    tokens_before: int
-    tokens_after: int
-    separator: str = DEFAULT_SEPARATOR
-    timings: Mapping[str, float] = field(default_factory=dict, hash=False)
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-    skipped: bool = False
-    answerable: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "timings", dict(self.timings))
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The kept chunks' texts, as given; of trimmed ones what is kept."""
-        return tuple(scored.kept_text for scored in self.kept)
-
-    @property
-    def context(self) -> str:
-        """The kept chunks with their titles as one string, ready for a prompt."""
-        return self.separator.join(scored.rendered for scored in self.kept)
-
-    @property
-    def scored(self) -> bool:
-        """Whether the chunks were scored; else all were kept, and their scores are NaN."""
-        return self.error is None and not self.skipped
-
-    def break_even(
-        self,
-        *,
-        tokens_per_second: float | None = None,
-        price_per_million: float | None = None,
-        machine_price_per_hour: float | None = None,
-    ) -> BreakEven:
-        """Say what pruning cost, and what it saved at the generator.
-
-        Args:
-            tokens_per_second: How fast the generator reads a prompt; None if it isn't known.
-            price_per_million: What the generator charges for a million prompt tokens, as the
-                pruner counts them; None if it isn't known.
-            machine_price_per_hour: What the machine that scores costs; None for nothing.
-
-        Raises:
-            InputError: If a rate isn't a finite number, the speed isn't above 0, or a price is
-                below.
-        """
-        _check_rate("tokens_per_second", tokens_per_second, positive=True)
-        _check_rate("price_per_million", price_per_million)
-        _check_rate("machine_price_per_hour", machine_price_per_hour)
-        saved, spent = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
-        return BreakEven(
-            tokens_saved=saved,
-            seconds_spent=spent,
-            seconds_saved=None if tokens_per_second is None else saved / tokens_per_second,
-            money_spent=None
-            if machine_price_per_hour is None
-            else spent / 3600 * machine_price_per_hour,
-            money_saved=None if price_per_million is None else saved / 1e6 * price_per_million,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON-ready values; metadata is passed through as it is."""
-        return {
-            "query": self.query,
-            "kept": [scored.to_dict() for scored in self.kept],
-            "dropped": [scored.to_dict() for scored in self.dropped],
-            "context": self.context,
-            "separator": self.separator,
-            "tokens_before": self.tokens_before,
-            "tokens_after": self.tokens_after,
-            "timings": dict(self.timings),
-            "notes": list(self.notes),
-            "error": self.error,
-            "skipped": self.skipped,
-            "answerable": self.answerable,
-        }
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return the result as ASCII-only JSON.
-
-        NaN and infinity become null, what else JSON can't hold is written by `str`.
-        """
-        values = _json_ready(self.to_dict())
-        return json.dumps(values, indent=indent, default=str, allow_nan=False)
-
-
-def _check_rate(name: str, rate: float | None, *, positive: bool = False) -> None:
-    if rate is None:
-        return
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate)
-    if not number or rate < 0 or (positive and rate == 0):
-        least = "above 0" if positive else "of at least 0"
-        raise InputError(f"{name} is {rate!r}; pass a finite number {least}, or None")
-
-
-def _json_ready(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _json_ready(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_ready(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What must not be dropped: parts of the chunks' texts that the caller names."""
+"""Parts of the chunks' texts that must not be dropped: `protect` of `PruneOptions`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Protect: TypeAlias = str | re.Pattern[str] | Mapping[int, Iterable[Span]]
 
 
 def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[list[Span]]:
-    """Return for each chunk the ranges of its text that must be kept, ascending, none overlapping.
+    """Return the protected ranges of each chunk's text, ascending and without overlaps.
 
     Args:
         chunks: The chunks.
-        protect: A regular expression, each match of which is protected; or ranges of characters by
-            the chunk's index.
+        protect: A regular expression, whose matches are protected; or ranges of characters by
+            chunk index.
 
     Raises:
-        InputError: If it is neither, the expression isn't one, or a range isn't in its text.
+        InputError: If it is neither, the expression is invalid, or a range isn't in its text.
     """
-    found: list[list[Span]] = [[] for _ in chunks]
+    protected: list[list[Span]] = [[] for _ in chunks]
     if protect is None:
-        return found
+        return protected
     if isinstance(protect, Mapping):
         for index, spans in protect.items():
-            if not _is_whole(index) or not 0 <= index < len(chunks):
+            if not _is_integer(index) or not 0 <= index < len(chunks):
                 raise InputError(
                     f"protect has the key {index!r}; pass an index of the {len(chunks)} chunks, "
                     "from 0"
@@ -39,20 +39,20 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
                 raise InputError(
                     f"protect has {spans!r} for chunk {index}; pass a list of (start, end)"
                 )
-            own = sorted(_checked(span, index, chunks[index].text) for span in spans)
-            found[index] = _joined(own)
-        return found
+            ordered = sorted(_checked(span, index, chunks[index].text) for span in spans)
+            protected[index] = _joined(ordered)
+        return protected
     pattern = pattern_of(protect)
-    for own, chunk in zip(found, chunks, strict=True):
-        own += [match.span() for match in pattern.finditer(chunk.text) if match[0]]
-    return found
+    for spans, chunk in zip(protected, chunks, strict=True):
+        spans += [match.span() for match in pattern.finditer(chunk.text) if match[0]]
+    return protected
 
 
 def pattern_of(protect: object) -> re.Pattern[str]:
-    """Return a regular expression given as one or as its text.
+    """Return a compiled regular expression, or compile its text.
 
     Raises:
-        InputError: If it isn't one.
+        InputError: If it is neither.
     """
     if isinstance(protect, re.Pattern) and isinstance(protect.pattern, str):
         return protect
@@ -66,13 +66,13 @@ def pattern_of(protect: object) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(
             f"protect is no regular expression: {protect!r} ({error}); re.escape() makes one that "
-            "matches a text to the letter"
+            "matches a text verbatim"
         ) from error
 
 
 def _checked(span: object, index: int, text: str) -> Span:
     pair = tuple(span) if isinstance(span, Iterable) else ()
-    if len(pair) == 2 and all(map(_is_whole, pair)):
+    if len(pair) == 2 and all(map(_is_integer, pair)):
         start, end = map(int, pair)
         if 0 <= start < end <= len(text):
             return start, end
@@ -82,12 +82,12 @@ def _checked(span: object, index: int, text: str) -> Span:
     )
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return ascending ranges with those that overlap made one."""
+    """Return ascending ranges with overlapping ones merged."""
     joined: list[Span] = []
     for start, end in spans:
         if joined and start < joined[-1][1]:

@@ -1,12 +1,12 @@
-"""Sentences of a text, as places in it.
+"""Splits a text into sentences, as spans of it.
 
-A line break ends a sentence, as in the reference implementation of AT2. Within a line the Unicode
-end marks do, with rules for abbreviations, initials, numbered items and quotations; where these
-leave doubt, nothing is cut.
+A line break ends a sentence, as in the reference implementation of AT2. Within a line Unicode end
+marks do, with rules for abbreviations, initials, numbered items and quotations; in doubt nothing is
+split.
 
-Own rules, since no library at hand gave places and took any text: sentencex 1.0.32 panics on some
-wide characters, blingfire 0.1.8 refuses lone surrogates and cuts "1." from its item, pysbd 0.3.4
-and uniseg 0.10.1 need 17 and 73 seconds for 54,000 characters on one line.
+The rules are our own, since no library gives spans and takes any text: sentencex 1.0.32 panics on
+some wide characters, blingfire 0.1.8 refuses lone surrogates and splits "1." from its item, pysbd
+0.3.4 and uniseg 0.10.1 need 17 and 73 seconds for 54,000 characters on one line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ABBREVIATIONS = frozenset(
 
 
 def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
-    """Return where the sentences of a text are.
+    """Return the spans of a text's sentences.
 
     A piece without any letter or digit (a rule of dashes, a lone bracket) belongs to the sentence
     before it, or at the start of the text to the one after it.
@@ -43,24 +43,24 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
         text: Any string; lone surrogates are fine.
 
     Returns:
-        Half-open ranges of characters, ascending, without the white space around each; together
-        they hold every character that isn't white space. Empty for a blank text.
+        Half-open ranges of characters, ascending, without white space around each. Together they
+        cover every character that isn't white space; there are none in a blank text.
     """
     spans: list[tuple[int, int]] = []
-    worded = False  # whether the last span holds a letter or a digit
+    worded = False  # whether the last span has a letter or a digit
     for line in _LINE.finditer(text):
         for first, last in _pieces(line[0]):
-            found = text[line.start() + first : line.start() + last]
-            if not found.strip():
+            piece = text[line.start() + first : line.start() + last]
+            if not piece.strip():
                 continue
-            start = line.start() + last - len(found.lstrip())
-            end = line.start() + first + len(found.rstrip())
-            own = _WORD.search(text, start, end) is not None
-            if spans and not (worded and own):
+            start = line.start() + last - len(piece.lstrip())
+            end = line.start() + first + len(piece.rstrip())
+            has_word = _WORD.search(text, start, end) is not None
+            if spans and not (worded and has_word):
                 start = spans.pop()[0]
-                own = own or worded
+                has_word = has_word or worded
             spans.append((start, end))
-            worded = own
+            worded = has_word
     return tuple(spans)
 
 

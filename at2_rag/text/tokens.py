@@ -1,11 +1,9 @@
-"""How many tokens a text has for the generator that will read it.
+"""Counts a text's tokens for the generator that will read it.
 
-A counter is any callable from text to a number. `resolve_token_counter` makes one from the name
-of an OpenAI model or tiktoken encoding, from a Hugging Face tokenizer, or from the caller's own
-callable. Counts are exact: nothing here estimates, and nothing falls back to another tokenizer.
-
-Text is counted as part of a prompt: no token is added at its start or end. Lone surrogates, which
-no tokenizer takes, count as the replacement character.
+A counter is any callable from text to a number. `resolve_token_counter` makes one from the name of
+an OpenAI model or tiktoken encoding, a Hugging Face tokenizer, or the caller's own callable. Counts
+are exact: nothing estimates or falls back to another tokenizer. No tokens are added at a text's
+start or end. Lone surrogates, which no tokenizer accepts, count as the replacement character.
 """
 
 from __future__ import annotations
@@ -40,22 +38,20 @@ def resolve_token_counter(
     Args:
         spec: One of:
 
-            - the name of an OpenAI model or of a tiktoken encoding, or a `tiktoken.Encoding`:
-              special tokens in the text count as the plain text they are;
-            - a tokenizer of transformers: counts `encode(text, add_special_tokens=False)`, in
-              which a special token's own string is one token, as it is for a generator that
-              is given the whole prompt as text. A fast tokenizer is copied, so that threads
-              share no state and truncation set on the caller's own plays no part;
+            - the name of an OpenAI model or a tiktoken encoding, or a `tiktoken.Encoding`:
+              special tokens in the text count as plain text;
+            - a transformers tokenizer: counts `encode(text, add_special_tokens=False)`, where a
+              special token is one token, as in a prompt passed to a generator as text. A fast
+              tokenizer is copied, so that threads share no state and its truncation has no effect;
             - any callable from text to an integer of at least 0; checked at each call.
 
     Raises:
-        TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be
-            loaded. The counter returned raises it too, for a text that can't be tokenised or a
-            callable's unusable answer.
+        TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be loaded.
+            The counter raises it too, for a text that can't be tokenised or an unusable count.
     """
     if isinstance(spec, str):
         return _encoding_counter(_load_encoding(spec))
-    # What isn't loaded can't have made the object: no need to import either library to tell.
+    # An object of a library that isn't loaded can't exist, so neither needs to be imported.
     if (tiktoken := sys.modules.get("tiktoken")) and isinstance(spec, tiktoken.Encoding):
         return _encoding_counter(spec)
     if (transformers := sys.modules.get("transformers")) and isinstance(
@@ -71,7 +67,7 @@ def resolve_token_counter(
 
 
 def _load_encoding(name: str) -> tiktoken.Encoding:
-    """Return the tiktoken encoding of this name, or that of the OpenAI model of this name."""
+    """Return the tiktoken encoding of this name, or of the OpenAI model of this name."""
     import tiktoken
 
     encodings = tiktoken.list_encoding_names()
@@ -96,15 +92,15 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
 
 
 def _cache_of_llama_index(encoding: str) -> str:
-    """Name the vocabularies that LlamaIndex ships, where it is installed and has this one."""
+    """Name the folder of vocabularies in an installed LlamaIndex, if it has this one."""
     try:
-        found = importlib.util.find_spec("llama_index.core")
+        spec = importlib.util.find_spec("llama_index.core")
     except ModuleNotFoundError:
         return ""
-    if found is None or encoding not in ("cl100k_base", "o200k_base", "o200k_harmony"):
+    if spec is None or encoding not in ("cl100k_base", "o200k_base", "o200k_harmony"):
         return ""
-    for place in found.submodule_search_locations or ():
-        folder = Path(place, "_static", "tiktoken_cache")
+    for package in spec.submodule_search_locations or ():
+        folder = Path(package, "_static", "tiktoken_cache")
         if folder.is_dir():
             return f" (llama-index-core, installed here, has it: TIKTOKEN_CACHE_DIR={folder})"
     return ""
@@ -130,7 +126,7 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
         )
     from tokenizers import Tokenizer
 
-    # The tokenizer's own encode() switches truncation and padding of this very object.
+    # A copy, since the tokenizer's encode() sets truncation and padding of its backend.
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()

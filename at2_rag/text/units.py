@@ -1,9 +1,9 @@
-"""Units of a text that are kept or dropped as a whole: sentences, and what must not be cut.
+"""Splits a text into units that are kept or dropped as a whole: sentences and blocks.
 
-A table, a block of code and a list mean little in part, a heading nothing without what it is over.
-So these are found first, line by line, and only what is between them is cut into sentences. A line
-that does not end as a sentence does (a heading, a caption, "as follows:", a line of wrapped prose)
-goes with what comes after it.
+Part of a table, a list or a block of code means little, and so does a heading alone. Such blocks
+are found first, line by line, and only the text between them is split into sentences. A line
+without an end mark (a heading, a caption, "as follows:", a line of wrapped prose) belongs to what
+follows it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Span = tuple[int, int]
 Place = tuple[int, int, int]
 """A unit's chunk, and its half-open range of characters in that chunk's text."""
 
-_END = 20  # characters in which a sentence's end mark is looked for
+_END = 20  # characters at a line's end that are searched for an end mark
 OPEN_LINES = 3
-"""Most lines without an end mark that go with what comes after them."""
+"""Most lines without an end mark that are joined to what follows them."""
 
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪·–—]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
@@ -28,22 +28,22 @@ _CLOSED = re.compile(r"[.!?…؟۔।॥։።፧፨៕។၊။‼⁇⁈⁉。�
 
 
 def text_units(text: str) -> tuple[Span, ...]:
-    """Return where the units of a text are.
+    """Return the spans of a text's units.
 
     Args:
         text: Any string; lone surrogates are fine.
 
     Returns:
-        Half-open ranges of characters, ascending, without white space around each; together they
-        hold every character that isn't white space. Empty for a blank text.
+        Half-open ranges of characters, ascending, without white space around each. Together they
+        cover every character that isn't white space; there are none in a blank text.
     """
-    pieces: list[tuple[int, int, bool]] = []  # whether it is a block
-    place = 0
+    pieces: list[tuple[int, int, bool]] = []  # start, end, whether it is a block
+    last_end = 0
     for start, end in _blocks(text):
-        pieces += _sentences(text, place, start)
+        pieces += _sentences(text, last_end, start)
         pieces.append((*_stripped(text, start, end), True))
-        place = end
-    pieces += _sentences(text, place, len(text))
+        last_end = end
+    pieces += _sentences(text, last_end, len(text))
     return tuple(_joined(text, pieces))
 
 
@@ -53,7 +53,7 @@ def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int, bool
 
 
 def _joined(text: str, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[Span]:
-    """Join lines without an end mark to what comes after them."""
+    """Join lines without an end mark to what follows them."""
     start: int | None = None
     waiting = 0
     for number, (first, last, block) in enumerate(pieces):
@@ -74,18 +74,18 @@ def _joined(text: str, pieces: Sequence[tuple[int, int, bool]]) -> Iterator[Span
 
 
 def _blocks(text: str) -> Iterator[Span]:
-    """Yield where tables, code and lists are, whole lines of text."""
+    """Yield the spans of tables, code and lists, in whole lines."""
     lines = list(_lines(text))
     number = 0
     while number < len(lines):
-        stop = max(own(text, lines, number) for own in (_fenced, _table, _list, _code))
+        stop = max(end_of(text, lines, number) for end_of in (_fenced, _table, _list, _code))
         if stop > number:
             yield lines[number][0], lines[stop - 1][1]
         number = max(stop, number + 1)
 
 
 def _lines(text: str) -> Iterator[Span]:
-    """Yield where the lines are, each with its end."""
+    """Yield the spans of the lines, line ends included."""
     start = 0
     for line in text.splitlines(keepends=True):
         yield start, start + len(line)
@@ -93,7 +93,7 @@ def _lines(text: str) -> Iterator[Span]:
 
 
 def _fenced(text: str, lines: Sequence[Span], number: int) -> int:
-    """Return where the fenced code that begins in this line ends; the line itself for none."""
+    """Return the line after the fenced code that begins in this line; the line itself for none."""
     fence = _FENCE.match(text, *lines[number])
     if fence is None:
         return number
@@ -105,12 +105,12 @@ def _fenced(text: str, lines: Sequence[Span], number: int) -> int:
 
 
 def _table(text: str, lines: Sequence[Span], number: int) -> int:
-    """Return where a table of two rows or more ends: lines with cells between bars or tabs."""
+    """Return the line after a table of at least two rows: lines with cells between bars or tabs."""
     return _run(text, lines, number, lambda line: "|" in line or "\t" in line.strip())
 
 
 def _code(text: str, lines: Sequence[Span], number: int) -> int:
-    """Return where two lines of code or more end: indented, or ending as statements do."""
+    """Return the line after at least two lines of code: indented, or ending like statements."""
     return _run(
         text,
         lines,
@@ -120,22 +120,22 @@ def _code(text: str, lines: Sequence[Span], number: int) -> int:
 
 
 def _list(text: str, lines: Sequence[Span], number: int) -> int:
-    """Return where a list of two items or more ends: items, what is indented below, blank lines."""
+    """Return the line after a list of at least two items, with indented and blank lines in it."""
     if not _ITEM.match(text, *lines[number]):
         return number
     items, stop = 1, number + 1
-    for place in range(number + 1, len(lines)):
-        if _ITEM.match(text, *lines[place]):
-            items, stop = items + 1, place + 1
-        elif stop == place and _INDENTED.match(text, *lines[place]):
-            stop = place + 1
-        elif text[slice(*lines[place])].strip():
+    for line in range(number + 1, len(lines)):
+        if _ITEM.match(text, *lines[line]):
+            items, stop = items + 1, line + 1
+        elif stop == line and _INDENTED.match(text, *lines[line]):
+            stop = line + 1
+        elif text[slice(*lines[line])].strip():
             break
     return stop if items > 1 else number
 
 
 def _run(text: str, lines: Sequence[Span], number: int, belongs: Callable[[str], bool]) -> int:
-    """Return where the lines end that aren't blank and belong to a block; one alone is none."""
+    """Return the line after at least two lines in a row that belong to a block; none is blank."""
     stop = number
     while stop < len(lines):
         line = text[slice(*lines[stop])]
@@ -146,5 +146,5 @@ def _run(text: str, lines: Sequence[Span], number: int, belongs: Callable[[str],
 
 
 def _stripped(text: str, start: int, end: int) -> Span:
-    found = text[start:end]
-    return start + len(found) - len(found.lstrip()), start + len(found.rstrip())
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())

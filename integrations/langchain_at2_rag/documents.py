@@ -1,4 +1,4 @@
-"""Between LangChain's documents and chunks: what is scored, and what is given back."""
+"""Converts LangChain's documents to chunks, and kept chunks to copies of documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.results import PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk
 
 
 def as_chunk(document: Document, title_key: str | None, score_key: str | None) -> Chunk:
@@ -15,9 +16,9 @@ def as_chunk(document: Document, title_key: str | None, score_key: str | None) -
 
     Args:
         document: The document.
-        title_key: Metadata key of its title, which counts where it is a string that isn't blank;
-            None for no title.
-        score_key: Metadata key of the retriever's score; None for none.
+        title_key: Metadata key of its title, ignored unless it is a string that isn't blank; None
+            for no title.
+        score_key: Metadata key of the retriever's score; None for no score.
     """
     title = None if title_key is None else document.metadata.get(title_key)
     return Chunk(
@@ -29,8 +30,8 @@ def as_chunk(document: Document, title_key: str | None, score_key: str | None) -
 
 
 def kept_documents(documents: Sequence[Document], result: PruneResult) -> list[Document]:
-    """Return copies of the documents that are kept; the caller's own are left alone."""
-    return [_copy(documents[own.index], own, result) for own in result.kept]
+    """Return copies of the kept documents; the caller's own aren't changed."""
+    return [_copy(documents[chunk.index], chunk, result) for chunk in result.kept]
 
 
 def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:

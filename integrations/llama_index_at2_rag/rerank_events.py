@@ -1,4 +1,4 @@
-"""The events that LlamaIndex's observers know rerankers by."""
+"""LlamaIndex's rerank events, by which its observers follow rerankers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def rerank_events(
     Args:
         query: The question.
         nodes: The nodes to prune.
-        top_n: How many may be kept; None for any number.
-        pruner: The pruner, whose weights name the model.
+        top_n: Most nodes to keep; None for any number.
+        pruner: The pruner, which names the model.
 
     Yields:
-        An empty list to be filled with the nodes kept, which the end event reports.
+        An empty list, to be filled with the kept nodes for the end event.
     """
     kept: list[NodeWithScore] = []
     dispatcher.event(

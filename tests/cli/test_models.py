@@ -5,16 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from at2_rag.cli.group import main
-from tests.tiny_models import tiny_model, tiny_tokenizer
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AT2_RAG_CACHE", str(tmp_path / "cache"))
 
 
 def run(*arguments: str) -> Result:
@@ -34,10 +27,7 @@ def test_list_and_path_without_a_cached_model() -> None:
     assert "no built-in model 'gpt-9' (smollm2-135m-instruct)" in unknown.stderr
 
 
-def test_pull_prints_the_folder(tmp_path: Path) -> None:
-    model_folder = tmp_path / "tiny"
-    tiny_model().save_pretrained(model_folder)
-    tiny_tokenizer().save_pretrained(model_folder)
+def test_pull_prints_the_folder(model_folder: Path) -> None:
     ran = run("pull", str(model_folder))
     assert (ran.exit_code, ran.stdout) == (0, f"{model_folder}\n")
     assert run("pull", str(model_folder), "--revision", "x").exit_code == 1

@@ -65,11 +65,7 @@ def test_nul_lone_surrogates_and_control_tokens_pass_through() -> None:
         ('{"text": "a"', ("line 2, column 13: not JSON",)),
         ("plain words", ("line 2, column 1: not JSON",)),
         ("42", ("line 2: chunk 1 is a int",)),
-        ("null", ("line 2: chunk 1 is a NoneType",)),
-        ('["a"]', ("line 2: chunk 1 is a list",)),
         ('{"body": "a"}', ("line 2: chunk 1", "without the key 'text'", "body")),
-        ('{"text": 5}', ("line 2: chunk 1", "type int")),
-        ('{"text": null}', ("line 2: chunk 1", "type NoneType")),
         ('{"text": "a", "title": ["b"]}', ("line 2: chunk 1", "title of type list")),
         ('{"text": "a", "score": NaN}', ("line 2: not usable JSON (NaN", "null")),
         ('{"text": "a", "n": ' + "9" * 5000 + "}", ("line 2: not usable JSON (",)),
@@ -98,8 +94,6 @@ def test_json_is_a_list_or_an_object_with_chunks(tmp_path: Path, wrap: str) -> N
         ('["a",\n "b"\n "c"]', "a.json, line 3, column 2: not JSON"),
         ('"a"\n"b"', "a.json, line 2, column 1: not JSON (Extra data); it was read as json"),
         ('{"text": "a"}', "a.json: holds no list of passages"),
-        ('{"chunks": {"text": "a"}}', "a.json: holds no list of passages"),
-        ("3", "a.json: holds no list of passages"),
         ('["a", 3]', "a.json: chunk 1 is a int"),
         ('["a", NaN]', "a.json, line 1: not usable JSON (NaN"),
         ("", "a.json, line 1, column 1: not JSON"),
@@ -118,9 +112,6 @@ def test_unusable_json_is_named_with_its_place(text: str, part: str) -> None:
     ("text", "passages"),
     [
         ("", []),
-        (" \n\n\t\n", []),
-        ("one", ["one"]),
-        ("one\ntwo\n", ["one\ntwo"]),
         ("one\n\ntwo", ["one", "two"]),
         ("\n\n  one  \n\ttwo \n \t \n\n\nthree\n\n", ["  one  \n\ttwo ", "three"]),
         ("one\r\ntwo\r\n\r\nthree\r\n", ["one\r\ntwo", "three"]),
@@ -140,14 +131,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", BOM])
-@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.jsonl"])
-def test_bytes_that_are_not_utf8_are_placed(name: str, start: bytes) -> None:
-    message = failure(start + b'"abc"\n"d\xe9f"', name)
-    assert f"{name}, line 2: not UTF-8, byte 0xe9 at offset {8 + len(start)};" in message
-
-
-def test_utf16_is_refused() -> None:
-    assert "byte 0xff at offset 0" in failure("one".encode("utf-16-le").join([b"\xff\xfe", b""]))
+def test_bytes_that_are_not_utf8_are_located(start: bytes) -> None:
+    message = failure(start + b'"abc"\n"d\xe9f"', "a.json")
+    assert f"a.json, line 2: not UTF-8, byte 0xe9 at offset {8 + len(start)};" in message
 
 
 # --- gzip ------------------------------------------------------------------------------------
@@ -157,12 +143,10 @@ def test_utf16_is_refused() -> None:
     ("name", "text", "passages"),
     [
         ("a.jsonl.gz", '{"text": "a"}\n"b"', [{"text": "a"}, "b"]),
-        ("a.JSON.GZ", '["a"]', ["a"]),
         ("a.txt.gz", '["a"]\n\nb', ['["a"]', "b"]),
         ("a.jsonl", '"a"', ["a"]),
         ("<stdin>", '"a"', ["a"]),
         ("a.gz", "a\n\nb", ["a", "b"]),
-        ("a.txt.gz", "", []),
     ],
 )
 def test_gzipped_files_are_read_as_what_they_hold(
@@ -182,21 +166,12 @@ def test_files_of_several_gzip_members_and_files_only_named_so() -> None:
     assert parse_passages(b'"a"', "a.jsonl.gz") == ["a"]
 
 
-def test_gzipped_files_of_a_folder(tmp_path: Path) -> None:
-    write(tmp_path, "a.txt.gz", gzip.compress("erste Ä".encode()))
-    assert read_passages(tmp_path) == [Chunk("erste Ä", id="a.txt.gz")]
-
-
 WHOLE = gzip.compress(b'"a passage"\n' * 50, mtime=0)
 DAMAGED = {
     "two bytes": WHOLE[:2],
-    "cut in its data": WHOLE[:12],
-    "no checksum": WHOLE[:-9],
     "cut at the end": WHOLE[:-1],
     "bytes overwritten": WHOLE[:20] + b"\xff" * 9 + WHOLE[29:],
     "another checksum": WHOLE[:-8] + b"\0" * 8,
-    "more behind it": WHOLE + b"tail",
-    "another method": b"\x1f\x8b\x07" + WHOLE[3:],
 }
 
 
@@ -221,27 +196,18 @@ def test_a_folder_gives_one_chunk_a_file_by_name(
     write(tmp_path, "b.txt", "second\n\nstill second\n")
     write(tmp_path, "a.md", BOM + "erste Ä".encode())
     write(tmp_path, "c.json", '["not parsed"]')
-    write(tmp_path, "d", "")
+    write(tmp_path, "d", gzip.compress("Ä".encode()))
     write(tmp_path, ".hidden", b"\xff")
+    (tmp_path / "more").mkdir()
     with caplog.at_level(logging.WARNING):
         passages = read_passages(tmp_path)
     assert passages == [
         Chunk("erste Ä", id="a.md"),
         Chunk("second\n\nstill second\n", id="b.txt"),
         Chunk('["not parsed"]', id="c.json"),
-        Chunk("", id="d"),
+        Chunk("Ä", id="d"),
     ]
-    assert caplog.records == []
-
-
-def test_folders_within_a_folder_are_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path, "a.txt", "one")
-    (tmp_path / "more").mkdir()
-    with caplog.at_level(logging.WARNING):
-        assert len(read_passages(tmp_path)) == 1
-    assert "1 of its 2 entries are not files" in caplog.text
+    assert "1 of its 5 entries are not files" in caplog.text
 
 
 def test_an_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
@@ -283,19 +249,17 @@ def test_files_that_may_not_be_read_are_named(tmp_path: Path) -> None:
         ("", []),
         ("One.\n\nTwo.", ["One.", "Two."]),
         ('{"text": "a"}', [{"text": "a"}]),
-        ('\n{"text": "a"}\n"b"\n', [{"text": "a"}, "b"]),
         ('"a"\n"b"', ["a", "b"]),
         ('["a", "b"]', ["a", "b"]),
         ('[\n  "a",\n  {"text": "b"}\n]', ["a", {"text": "b"}]),
         ("[]", []),
         ('{"chunks": ["a"]}', ["a"]),
-        ('{\n "chunks": ["a"]\n}', ["a"]),
         ('"Hello," she said.\n\nHe nodded.', ['"Hello," she said.', "He nodded."]),
         ("[1] Smith 1999\n\n[2] Jones 2001", ["[1] Smith 1999", "[2] Jones 2001"]),
         ("[[Emma]] is a novel.", ["[[Emma]] is a novel."]),
     ],
 )
-@pytest.mark.parametrize("name", ["<stdin>", "passages", "passages.dat"])
+@pytest.mark.parametrize("name", ["<stdin>", "passages.dat"])
 def test_content_tells_the_format(text: str, passages: list[Any], name: str) -> None:
     assert parse_passages(text.encode(), name) == passages
 
@@ -304,7 +268,6 @@ def test_content_tells_the_format(text: str, passages: list[Any], name: str) -> 
     ("text", "read_as"),
     [
         ('[{"text": "a"}, {"te', "json"),
-        ('{"text": "a"\n{"text": "b"}', "json"),
         ('{"title": "no text"}', "jsonl"),
         ('{"text": "a"}\nplain', "jsonl"),
     ],

@@ -13,25 +13,12 @@ from click.testing import CliRunner, Result
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.cli.group import main
 from at2_rag.errors import ChunkTypeError, InputError
+from at2_rag.model.loading import LoadedModel
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
 TEXTS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge spans the harbour."]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AT2_RAG_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def loading(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return ["--model", str(folder), "--head-weights", "uniform", "--dtype", "float32"]
 
 
 @pytest.fixture
@@ -42,14 +29,14 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, input: str | None = None) -> Result:
-    return CliRunner().invoke(main, [str(own) for own in arguments], input=input)
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
 
 
 def prune(corpus: Path, *arguments: str | Path) -> dict[int, float]:
     """Return the scores of the kept chunks by their place in the corpus."""
     ran = run("prune", "-q", QUERY, "--top-k", "2", "--json", corpus, *arguments)
     assert ran.exit_code == 0, ran.stderr
-    return {own["index"]: own["score"] for own in json.loads(ran.stdout)["kept"]}
+    return {chunk["index"]: chunk["score"] for chunk in json.loads(ran.stdout)["kept"]}
 
 
 def states(folder: Path) -> list[Path]:
@@ -71,12 +58,12 @@ def test_a_corpus_is_read_once(corpus: Path, loading: list[str], cache: Path) ->
 
 
 def test_prune_reads_and_keeps_states(corpus: Path, loading: list[str], tmp_path: Path) -> None:
-    fresh = prune(corpus, *loading, "--no-states")
+    fresh = prune(corpus, *loading, "--no-chunk-cache")
     kept = tmp_path / "kept"
-    assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
+    assert prune(corpus, *loading, "--chunk-cache", kept) == pytest.approx(fresh)
     assert len(states(kept)) == 3
     times = [path.stat().st_mtime_ns for path in states(kept)]
-    assert prune(corpus, *loading, "--states", kept) == pytest.approx(fresh)
+    assert prune(corpus, *loading, "--chunk-cache", kept) == pytest.approx(fresh)
     assert all(
         path.stat().st_mtime_ns > time for path, time in zip(states(kept), times, strict=True)
     )
@@ -88,9 +75,9 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     assert run("cache", "clear", "--yes").stdout == f"0 states removed from {folder}\n"
     assert not folder.exists()
     run("index", corpus, *loading, "--max-gb", "0.5")
-    told = run("cache", "info").stdout
-    assert told.startswith("3 states, ")
-    assert told.endswith(
+    shown = run("cache", "info").stdout
+    assert shown.startswith("3 states, ")
+    assert shown.endswith(
         f" of at most 0.5 GB in {folder}; new ones are kept as the model makes them\n"
     )
     folder.joinpath("mine.txt").write_text("kept")
@@ -115,21 +102,23 @@ def test_states_in_eight_bits(corpus: Path, loading: list[str], cache: Path) -> 
     assert "0 states made now, 3 known" in run("index", corpus, *loading).stdout
 
 
-def test_a_bound_too_small_for_all_is_told(
+def test_a_bound_too_small_for_all_is_reported(
     corpus: Path, loading: list[str], tmp_path: Path
 ) -> None:
-    ran = run("index", corpus, *loading, "--states", tmp_path / "all")
+    ran = run("index", corpus, *loading, "--chunk-cache", tmp_path / "all")
     largest = max(path.stat().st_size for path in states(tmp_path / "all"))
     ran = run("index", corpus, *loading, "--max-gb", str(1.5 * largest / 1e9))
     assert ran.exit_code == 0, ran.stderr
     assert "Not all states fit (2 were removed to keep the bound, 0 exceed" in ran.stderr
     ran = run("index", corpus, *loading, "--max-gb", "0.000001")
     assert ran.exit_code == 0, ran.stderr
-    told = " ".join(ran.stderr.split())
-    assert "3 exceed it by themselves); pass --max-gb to keep more." in told
+    message = " ".join(ran.stderr.split())
+    assert "3 exceed it by themselves); pass --max-gb to keep more." in message
 
 
-def test_a_disk_that_takes_nothing_is_told(corpus: Path, loading: list[str], cache: Path) -> None:
+def test_a_disk_that_takes_nothing_is_reported(
+    corpus: Path, loading: list[str], cache: Path
+) -> None:
     folder = cache / "chunk_states"
     run("index", corpus, *loading)
     for path in states(folder):
@@ -142,7 +131,7 @@ def test_a_disk_that_takes_nothing_is_told(corpus: Path, loading: list[str], cac
 
 def test_options_that_exclude_each_other(corpus: Path, loading: list[str], tmp_path: Path) -> None:
     for options in (
-        ["--states", tmp_path, "--no-states"],
+        ["--chunk-cache", tmp_path, "--no-chunk-cache"],
         ["--json", "--price", "1"],
         ["--context", "--tokens-per-second", "1"],
     ):
@@ -155,7 +144,7 @@ def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) ->
     assert ran.exit_code == 2 and "Missing argument 'FILES...'" in ran.stderr
     ran = run("index", corpus, *loading, "--reading", "joint")
     assert ran.exit_code == 1 and "read jointly have no states of their own" in ran.stderr
-    ran = run("index", corpus, *loading, "--states", corpus)
+    ran = run("index", corpus, *loading, "--chunk-cache", corpus)
     assert ran.exit_code == 2 and "is a file" in ran.stderr
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text('{"txt": 1}\n')
@@ -168,21 +157,19 @@ def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) ->
 
 
 def make(**options: Any) -> AT2Pruner:
-    return AT2Pruner(
-        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform", **options
-    )
+    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform", **options)
 
 
 def test_a_warm_query_reads_no_chunk() -> None:
     store = ChunkCache()
     pruner = make(chunk_cache=store)
-    expected = [own.score for own in make().score(QUERY, TEXTS)]
+    expected = [chunk.score for chunk in make().score(QUERY, TEXTS)]
     pruner.index(TEXTS)
     assert store.counts.misses == 3
     counted = CountingModel(tiny_model())
     pruner.scoring_model.run, passes = counted.run, counted.passes  # type: ignore[method-assign]
-    found = [own.score for own in pruner.score(QUERY, TEXTS)]
-    assert found == pytest.approx(expected, abs=1e-6)
+    scores = [chunk.score for chunk in pruner.score(QUERY, TEXTS)]
+    assert scores == pytest.approx(expected, abs=1e-6)
     assert store.counts.misses == 3 and store.counts.memory_hits == 3
     question = len(pruner.scoring_model.prompts.independent(QUERY, []).question_ids)
     assert all(size % question == 0 for size in passes), "question tokens alone"
@@ -204,24 +191,12 @@ def test_many_chunks_are_taken_in_as_they_are_needed() -> None:
     assert len(store) == 150
 
 
-def test_a_long_chunk_is_kept_in_windows() -> None:
+@pytest.mark.parametrize(("window", "sentences"), [(2048, 300), (512, 60)])
+def test_a_long_chunk_is_kept_in_windows_whatever_the_question(window: int, sentences: int) -> None:
     store = ChunkCache()
-    pruner = make(chunk_cache=store)
-    long = "The river flows through the old town to the sea. " * 300
-    pruner.index([long])
-    misses = store.counts.misses
-    assert misses > 1
-    pruner.score(QUERY, [long])
-    assert store.counts.misses == misses
-
-
-def test_windows_of_a_short_model_are_those_of_any_usual_question() -> None:
-    store = ChunkCache()
-    model = tiny_model("gpt2", n_positions=512)
-    pruner = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_cache=store
-    )
-    long = "The river flows through the old town to the sea. " * 60
+    model = LoadedModel(tiny_model("gpt2", n_positions=window), tiny_tokenizer())
+    pruner = AT2Pruner(model, head_weights="uniform", chunk_cache=store)
+    long = "The river flows through the old town to the sea. " * sentences
     pruner.index([long])
     misses = store.counts.misses
     assert misses > 1

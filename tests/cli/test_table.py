@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from at2_rag.cli.table import print_result, shown
-from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk
+from at2_rag.results import PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk
 
 
 def scored(index: int, score: float, text: str, title: str | None = None) -> ScoredChunk:

@@ -37,7 +37,10 @@ def test_a_command_line_has_no_defaults_and_no_folders(tmp_path: Path) -> None:
     ("options", "cuts"),
     [
         ({}, [Cut(share=0.5)]),
-        ({"share": 0.3, "min_scores": (0.1, 0.1)}, [Cut(share=0.3), Cut(min_score=0.1)]),
+        (
+            {"share": 0.3, "min_probabilities": (0.1, 0.1)},
+            [Cut(share=0.3), Cut(min_probability=0.1)],
+        ),
         ({"max_missed": (0.2,), "multi_hop": "none"}, [Cut(max_missed=0.2, multi_hop=False)]),
         ({"multi_hop": "both"}, [Cut(share=0.5, multi_hop=True)]),
     ],

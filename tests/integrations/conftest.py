@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner
+from at2_rag.model.loading import LoadedModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def pruner() -> AT2Pruner:
-    return AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform")
+    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from at2_rag import AT2Pruner
 from at2_rag.default_pruner import _load, default_pruner
 from at2_rag.errors import ScoringError
+from at2_rag.model.loading import LoadedModel
 from tests.integrations.frameworks import FRAMEWORKS, Framework, Passage
 from tests.tiny_models import tiny_tokenizer
 
@@ -293,7 +294,7 @@ def test_a_failed_load_is_tried_again(pruner: AT2Pruner, monkeypatch: pytest.Mon
 def test_failed_scoring_raises_by_default(
     framework: Framework, items: list[Any], broken_model: Any
 ) -> None:
-    broken = AT2Pruner(model=broken_model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    broken = AT2Pruner(LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform")
     with pytest.raises(ScoringError):
         framework.prune(framework.adapter(pruner=broken), QUERY, items)
 
@@ -302,10 +303,7 @@ def test_keep_all_passes_everything_on_as_it_came(
     framework: Framework, items: list[Any], broken_model: Any
 ) -> None:
     broken = AT2Pruner(
-        model=broken_model,
-        tokenizer=tiny_tokenizer(),
-        head_weights="uniform",
-        on_error="keep_all",
+        LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform", on_error="keep_all"
     )
     kept = framework.prune(framework.adapter(pruner=broken, top_n=2), QUERY, items)
     assert [framework.snapshot(item) for item in kept] == [framework.snapshot(i) for i in items]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Prior
@@ -38,7 +39,7 @@ def calibrated() -> AT2Pruner:
         cosine_weight=30.0,
         multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
     )
-    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights)
+    return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights)
 
 
 @pytest.mark.parametrize("prior", ["score", "order", "cosine"])

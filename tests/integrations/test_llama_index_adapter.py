@@ -30,6 +30,7 @@ from llama_index.core.schema import (
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ScoringError
+from at2_rag.model.loading import LoadedModel
 from llama_index_at2_rag import AT2NodePostprocessor
 from tests.tiny_models import tiny_tokenizer
 
@@ -122,7 +123,7 @@ async def test_rerank_events_async_without_top_n(pruner: AT2Pruner, recorder: Re
 async def test_a_start_event_has_its_end_when_scoring_fails(
     broken_model: Any, recorder: Recorder
 ) -> None:
-    broken = AT2Pruner(model=broken_model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    broken = AT2Pruner(LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform")
     postprocessor = AT2NodePostprocessor(pruner=broken)
     with pytest.raises(ScoringError):
         postprocessor.postprocess_nodes(make_nodes(), query_str=QUERY)

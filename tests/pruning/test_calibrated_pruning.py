@@ -14,6 +14,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import HeadWeightsError, InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.options import DEFAULT_MAX_MISSED, IfUnanswerable
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
@@ -43,7 +44,7 @@ def make(model: Any, call: tuple[float, ...] | None, **options: Any) -> AT2Prune
     if call is not None:
         calibration = Calibration(-weights.weight, 0.25, CHUNK, call)
         weights = dataclasses.replace(weights, calibration=calibration)
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights, **options)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
     ranked = sorted(range(5), key=lambda index: -likely[index])
     for count in range(1, 6):
         least = likely[ranked[count - 1]]
-        kept = pruner.prune(QUERY, CHUNKS, min_score=least - 1e-6).kept
+        kept = pruner.prune(QUERY, CHUNKS, min_probability=least - 1e-6).kept
         assert [own.index for own in kept] == ranked[:count]
         share = math.fsum(likely[index] for index in ranked[:count]) / math.fsum(likely)
         kept = pruner.prune(QUERY, CHUNKS, top_p=share - 1e-6).kept
@@ -95,8 +96,8 @@ def test_limits_speak_of_probabilities(pruner: AT2Pruner) -> None:
         kept = pruner.prune(QUERY, CHUNKS, max_missed=rest + 1e-6).kept
         assert [own.index for own in kept] == ranked[:count]
     assert len(pruner.prune(QUERY, CHUNKS, max_missed=99.0).kept) == 1
-    none = pruner.prune(QUERY, CHUNKS, min_score=0.999)
-    assert not none.kept and f"the best score is {max(likely)}"[:26] in none.notes[0]
+    none = pruner.prune(QUERY, CHUNKS, min_probability=0.999)
+    assert not none.kept and f"the best probability is {max(likely)}"[:26] in none.notes[0]
 
 
 def test_without_a_limit_the_tolerance_decides(pruner: AT2Pruner, model: Any) -> None:
@@ -115,10 +116,10 @@ def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
     alone = [index for index, text in enumerate(CHUNKS) if text.count(".") == 1]
     for index in alone:  # one sentence has all of its chunk's probability
         for least, kept in ((likely[index] - 1e-6, True), (likely[index] + 1e-6, False)):
-            result = pruner.prune(QUERY, CHUNKS, min_score=least, unit="sentence")
+            result = pruner.prune(QUERY, CHUNKS, min_probability=least, unit="sentence")
             assert (index in [own.index for own in result.kept]) is kept
     shared = [index for index in range(5) if index not in alone]
-    result = pruner.prune(QUERY, CHUNKS, min_score=max(likely) - 1e-6, unit="sentence")
+    result = pruner.prune(QUERY, CHUNKS, min_probability=max(likely) - 1e-6, unit="sentence")
     assert not {own.index for own in result.kept} & set(shared)  # of several none has all
     for own in (*result.kept, *result.dropped):
         assert own.probability == pytest.approx(likely[own.index])

@@ -16,6 +16,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import HeadWeightsError, InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.options import IfUnanswerable
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.calibration import Calibration, ChunkScores
@@ -59,7 +60,7 @@ def weights(model: Any) -> HeadWeights:
 
 
 def make(model: Any, weights: HeadWeights, **options: Any) -> AT2Pruner:
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights, **options)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +305,7 @@ def test_the_others_keep_their_share() -> None:
 
 def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) -> None:
     pruner = make(model, dataclasses.replace(weights, multi_hop=None))
-    with pytest.raises(InputError, match="multi_hop was asked for, but the head weights"):
+    with pytest.raises(InputError, match="multi_hop is True, but the head weights"):
         pruner.prune(QUERY, CHUNKS, top_k=1, multi_hop=True)
     with pytest.raises(InputError, match="multi_hop is 'yes'; pass True or False, or None"):
         make(model, weights).prune(QUERY, CHUNKS, top_k=1, multi_hop="yes")  # type: ignore[arg-type]

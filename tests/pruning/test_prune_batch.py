@@ -10,6 +10,7 @@ import pytest
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning import scorer as source_scorer
 from at2_rag.readout.head_weights import HeadWeights
@@ -36,7 +37,7 @@ def weights() -> HeadWeights:
 
 def make(weights: Any = "uniform", model: Any = None, **options: Any) -> AT2Pruner:
     return AT2Pruner(
-        model=model or tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights, **options
+        LoadedModel(model or tiny_model(), tiny_tokenizer()), head_weights=weights, **options
     )
 
 
@@ -175,6 +176,7 @@ def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
         return len(text.split())
 
+    options: Any
     for options in ({}, {"skip_below_tokens": 9999}):
         pruner = make(token_counter=slow, on_error="keep_all")
         if options:
@@ -221,6 +223,7 @@ def test_one_that_fails_does_not_take_the_others_along(caplog: pytest.LogCapture
 def test_what_is_refused_before_any_model_call() -> None:
     pruner = make()
     passes = counted(pruner)
+    limits: Any
     for requests, limits in (
         (REQUESTS, {}),
         (REQUESTS, {"top_k": 0}),
@@ -230,6 +233,6 @@ def test_what_is_refused_before_any_model_call() -> None:
         with pytest.raises(InputError):
             pruner.prune_batch(requests, **limits)
     with pytest.raises(TypeError, match="unexpected keyword argument 'top'"):
-        pruner.prune_batch(REQUESTS, top=1)
+        pruner.prune_batch(REQUESTS, top=1)  # type: ignore[call-arg]
     assert passes == []
     assert pruner.prune_batch([], top_k=1) == []

@@ -19,6 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import WINDOW_TOKENS
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import encode_prefix
@@ -64,7 +65,7 @@ def model() -> Any:
 def pruner(model: Any) -> AT2Pruner:
     """Scores far apart, so that no tie or rounding decides a test."""
     weights = random_weights(model, tiny_tokenizer(), "together", "apart")
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights)
 
 
 def quantity_of(attention: SpanAttention, quantity: Quantity) -> torch.Tensor:
@@ -117,7 +118,7 @@ def test_scores_are_the_weights_times_the_features(
     model: Any, quantity: Quantity, passes: tuple[Pass, ...]
 ) -> None:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
-    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights)
     scored = pruner.score(QUERY, CHUNKS)
     expected = scores_by_hand(model, weights, QUERY, CHUNKS)
     assert [s.score for s in scored] == pytest.approx(expected, abs=1e-4)
@@ -126,7 +127,7 @@ def test_scores_are_the_weights_times_the_features(
 
 def test_uniform_joint_scores_are_the_mean_attention_of_the_stock_model(model: Any) -> None:
     pruner = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading="joint"
+        LoadedModel(model, tiny_tokenizer()), head_weights="uniform", reading="joint"
     )
     layout = pruner.scoring_model.prompts.joint(QUERY, [as_chunk(c, 0) for c in CHUNKS])
     with torch.no_grad():
@@ -138,7 +139,7 @@ def test_uniform_joint_scores_are_the_mean_attention_of_the_stock_model(model: A
 
 def test_a_chunk_longer_than_a_window_has_its_best_windows_score(model: Any) -> None:
     weights = random_weights(model, tiny_tokenizer(), "together", "apart")
-    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights)
     long = " ".join(f"{number} rivers" for number in range(700))
     chunks = ["before", long, "after"]
     layout = pruner.scoring_model.prompts.independent(QUERY, [Chunk(text) for text in chunks])
@@ -238,8 +239,7 @@ def test_top_p_is_the_smallest_set_whose_softmax_mass_reaches_it(
 def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
     order, words = ranked(pruner), [len(text.split()) for text in RENDERED]
     pruner_of_words = AT2Pruner(
-        model=tiny_model(),
-        tokenizer=tiny_tokenizer(),
+        LoadedModel(tiny_model(), tiny_tokenizer()),
         head_weights=pruner.head_weights,
         token_counter=lambda text: len(text.split()),
     )
@@ -287,7 +287,7 @@ def test_tokens_of_an_openai_model(
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
     pruner = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", token_counter=name
+        LoadedModel(model, tiny_tokenizer()), head_weights="uniform", token_counter=name
     )
     vocabulary = tiktoken.get_encoding(encoding)
     check_tokens(pruner, lambda text: len(vocabulary.encode(text)), "\n\n")
@@ -303,8 +303,7 @@ def test_tokens_of_the_scoring_model_are_the_default(pruner: AT2Pruner) -> None:
 @pytest.mark.parametrize("separator", ["\n\n", " | ", ""])
 def test_tokens_of_a_callable_with_the_callers_separator(model: Any, separator: str) -> None:
     pruner = AT2Pruner(
-        model=model,
-        tokenizer=tiny_tokenizer(),
+        LoadedModel(model, tiny_tokenizer()),
         head_weights="uniform",
         token_counter=len,
         separator=separator,
@@ -340,9 +339,7 @@ def test_timings_are_seconds_of_the_stages(pruner: AT2Pruner, model: Any) -> Non
     assert set(timings) == stages | {"total"}
     assert all(timings[stage] > 0 for stage in stages)
     assert sum(timings[stage] for stage in stages) <= timings["total"]
-    joint = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading="joint"
-    )
+    joint = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights="uniform", reading="joint")
     expected = {"count", "layout", "joint", "select", "total"}
     assert set(joint.prune(QUERY, CHUNKS, top_k=2).timings) == expected
 
@@ -360,7 +357,7 @@ class CalledTorch(TorchFunctionMode):
 @pytest.mark.parametrize("reading", ["independent", "joint"])
 def test_no_chunks_are_an_empty_result_without_a_model_call(model: Any, reading: Any) -> None:
     pruner = AT2Pruner(
-        model=model, tokenizer=tiny_tokenizer(), head_weights="uniform", reading=reading
+        LoadedModel(model, tiny_tokenizer()), head_weights="uniform", reading=reading
     )
     with CalledTorch() as quiet:
         result = pruner.prune(QUERY, [], top_k=3)

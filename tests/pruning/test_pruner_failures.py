@@ -12,6 +12,7 @@ import torch
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ChunkTypeError, InputError, PromptTooLongError, ScoringError
+from at2_rag.model.loading import LoadedModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "who wrote the novel Emma?"
@@ -29,7 +30,7 @@ CONTEXT = (
 
 def make(model: Any, **options: Any) -> AT2Pruner:
     options = {"head_weights": "uniform", "token_counter": len, **options}
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), **options)
 
 
 @pytest.fixture(scope="module")

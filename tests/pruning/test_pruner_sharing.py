@@ -17,6 +17,7 @@ import torch
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import ScoringError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
@@ -33,7 +34,7 @@ CHUNKS: list[Any] = [
 
 
 def make(model: Any, head_weights: Any = "uniform", **options: Any) -> AT2Pruner:
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=head_weights, **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=head_weights, **options)
 
 
 def scores(pruner: AT2Pruner, query: str = QUERY, chunks: Any = None) -> list[float]:
@@ -75,11 +76,7 @@ def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
     model.train()
 
     pruner = AT2Pruner(
-        model=model,
-        tokenizer=tokenizer,
-        head_weights="uniform",
-        reading=reading,
-        chunk_cache={},  # with these the model's fingerprint is taken, too
+        LoadedModel(model, tokenizer), head_weights="uniform", reading=reading, chunk_cache={}
     )
     pruner.prune(QUERY, CHUNKS, top_k=2)
 
@@ -251,8 +248,7 @@ def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: H
             chunk_cache=store,
         ),
         lambda store: AT2Pruner(
-            model=tiny_model(),
-            tokenizer=tiny_tokenizer(chat_template=False),
+            LoadedModel(tiny_model(), tiny_tokenizer(chat_template=False)),
             head_weights="uniform",
             chunk_cache=store,
         ),

@@ -22,8 +22,10 @@ from at2_rag.errors import (
 )
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
+from at2_rag.readout.lookup import named_or_folder
 from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
 from tests.tiny_weights import random_weights
 
@@ -57,7 +59,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(model: Any, head_weights: Any, **options: Any) -> AT2Pruner:
     tokenizer = options.pop("tokenizer", tiny_tokenizer())
-    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=head_weights, **options)
+    return AT2Pruner(LoadedModel(model, tokenizer), head_weights=head_weights, **options)
 
 
 def scores(pruner: AT2Pruner) -> list[float]:
@@ -73,7 +75,8 @@ def test_weights_may_be_an_object_or_a_folder(
     weights.save(tmp_path / "mine")
     expected = scores(make(model, weights))
     assert scores(make(model, tmp_path / "mine")) == expected
-    assert scores(make(model, str(tmp_path / "mine"))) == expected
+    with pytest.raises(HeadWeightsNotFoundError, match="pass a folder as a Path"):
+        make(model, str(tmp_path / "mine"))
 
 
 def test_the_reading_follows_the_weights(model: Any, weights: HeadWeights) -> None:
@@ -178,10 +181,12 @@ def test_a_misspelt_name_lists_the_shipped_weights(
     with pytest.raises(HeadWeightsNotFoundError, match="'together-appart'") as error:
         make(model, "together-appart")
     assert all(name in str(error.value) for name in ("uniform", *shipped_names()))
-    with pytest.raises(HeadWeightsNotFoundError, match=r"no head weights in \S*together-appart"):
-        make(model, "./together-appart")
+    assert named_or_folder("together-appart") == "together-appart"
+    assert named_or_folder("./together-appart") == Path("together-appart")
     weights.save("together-appart")
-    assert scores(make(model, "together-appart")) == scores(make(model, weights))
+    assert named_or_folder("together-appart") == Path("together-appart")
+    (tmp_path / "best").mkdir()
+    assert (named_or_folder("best"), named_or_folder(None)) == ("best", None)
 
 
 def test_weights_that_are_not_there(model: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import HeadWeightsError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights, shipped_names
 from at2_rag.readout.score_estimator import read_score_estimator
 from at2_rag_evals.rankers.at2 import AT2Ranker
@@ -89,7 +90,7 @@ def test_shipped_uniform_and_imported_weights() -> None:
 def test_top_p_over_fitted_scores_that_add_up_is_noted() -> None:
     def prune(scale: str, **limits: Any) -> tuple[str, ...]:
         made = AT2Pruner(
-            model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights(score_scale=scale)
+            LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights(score_scale=scale)
         )
         return made.prune("who wrote Emma?", CHUNKS, **limits).notes
 

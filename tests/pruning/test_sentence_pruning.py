@@ -12,6 +12,7 @@ import torch
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.text.units import text_units
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -34,7 +35,7 @@ def model() -> Any:
 
 def make(model: Any, *passes: Any, **options: Any) -> AT2Pruner:
     weights = random_weights(model, tiny_tokenizer(), *(passes or ("together", "apart")))
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights, **options)
 
 
 def expected_scores(pruner: AT2Pruner, chunks: list[Any]) -> list[tuple[float, int, str]]:
@@ -252,7 +253,7 @@ def test_states_that_are_kept_serve_sentences(model: Any) -> None:
 
 
 def test_uniform_weights_add_up_and_are_taken_as_they_are(model: Any) -> None:
-    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights="uniform")
+    pruner = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights="uniform")
     sentences = sorted(pruner.score_sentences(QUERY, CHUNKS[:4]), key=lambda own: -own.score)
     result = pruner.prune(QUERY, CHUNKS[:4], top_k=2, unit="sentence")
     assert pieces(result) == {(own.chunk_index, own.text) for own in sentences[:2]}

@@ -11,6 +11,7 @@ import torch
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import CHUNK_END, PromptLayout
 from at2_rag.reading.features import Pass, Quantity
 from at2_rag.reading.question_pass import read_apart, read_together
@@ -50,7 +51,7 @@ def model() -> Any:
 
 def make(model: Any, *passes: Pass, quantity: Quantity = "log_mass", **options: Any) -> AT2Pruner:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights, **options)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights, **options)
 
 
 def offsets_of(chunk: Chunk) -> list[tuple[int, int]]:

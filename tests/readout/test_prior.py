@@ -13,6 +13,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ChunkTypeError, HeadWeightsError, InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
@@ -46,7 +47,7 @@ def weights(model: Any) -> HeadWeights:
 
 @pytest.fixture(scope="module")
 def pruner(model: Any, weights: HeadWeights) -> AT2Pruner:
-    return AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=weights)
+    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -161,12 +162,12 @@ def test_what_is_no_number_is_refused(pruner: AT2Pruner, score: Any) -> None:
 
 def test_weights_that_did_not_learn_it_refuse(model: Any, weights: HeadWeights) -> None:
     plain = dataclasses.replace(weights, prior_weight=None)
-    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=plain)
+    pruner = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=plain)
     with pytest.raises(InputError, match="prior is 'order', but the head weights have no weight"):
         pruner.prune(QUERY, TEXTS, top_k=1, prior="order")
     assert pruner.prune(QUERY, chunks(0.2, 0.4), top_k=1, prior="cosine").kept
     plain = dataclasses.replace(weights, cosine_weight=None)
-    pruner = AT2Pruner(model=model, tokenizer=tiny_tokenizer(), head_weights=plain)
+    pruner = AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=plain)
     with pytest.raises(InputError, match="`at2-rag calibrate --prior cosine` wrote"):
         pruner.prune(QUERY, TEXTS, top_k=1, prior="cosine")
 

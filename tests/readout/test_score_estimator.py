@@ -19,7 +19,7 @@ from at2_rag.attribution import AT2Attributor
 from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model.loading import load_model
+from at2_rag.model.loading import LoadedModel, load_model
 from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
@@ -108,7 +108,7 @@ def test_ids_and_features_are_the_references(made: Reference) -> None:
 
 def test_scores_are_the_references(made: Reference) -> None:
     weights = read_score_estimator(made.file)
-    attributor = AT2Attributor(model=made.model, tokenizer=made.tokenizer, head_weights=weights)
+    attributor = AT2Attributor(LoadedModel(made.model, made.tokenizer), head_weights=weights)
     scores = [chunk.score for chunk in attributor.attribute(*made.given).chunks]
     assert scores == pytest.approx(made.found["scores"], abs=TOLERANCE)
     answer = made.found["answer"]

@@ -13,6 +13,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration, ChunkScores
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
@@ -44,7 +45,7 @@ def weights() -> HeadWeights:
 
 
 def make(weights: HeadWeights) -> AT2Pruner:
-    return AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_limits_choose_by_scores_and_probabilities(
         best = {names[place] for place in ranking[:count]}
         assert kept(top_k=count) == best
         border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
-        assert kept(min_score=border) == best
+        assert kept(min_probability=border) == best
         rest = math.fsum(likely[place] for place in ranking[count:])
         assert kept(max_missed=rest + 1e-4) == best
         share = math.fsum(likely[place] for place in ranking[:count]) / math.fsum(likely)

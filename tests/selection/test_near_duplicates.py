@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -16,7 +17,7 @@ CHUNKS = ["The first number is one.", "The second number is two."]
 
 @pytest.fixture(scope="module")
 def pruner() -> AT2Pruner:
-    return AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform")
+    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform")
 
 
 def test_near_duplicates_take_one_place(pruner: AT2Pruner) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.options import Order, check_limits
+from at2_rag.options import Order, PruneOptions
 from at2_rag.selection.select import Selection, select
 
 SEEDS = range(300)
@@ -249,9 +249,8 @@ def test_scores_are_left_as_they_are() -> None:
     assert scores.tolist() == [1.0, 3.0, 2.0]
 
 
-def test_no_limit_is_an_error_that_lists_them() -> None:
-    with pytest.raises(ValueError, match="top_k, max_tokens, min_score, top_p"):
-        select(SCORES)
+def test_without_a_limit_all_are_kept() -> None:
+    assert select(SCORES).kept == select(SCORES, top_k=5).kept
 
 
 @pytest.mark.parametrize(
@@ -281,7 +280,7 @@ def test_unusable_limits_are_named_with_their_value(limit: dict[str, Any], named
     with pytest.raises(InputError, match=named):
         select(SCORES, tokens_of=counter([1] * 5), **limit)
     with pytest.raises(InputError, match=named):
-        check_limits(**limit)
+        PruneOptions(**limit)
 
 
 def test_max_tokens_needs_a_count() -> None:

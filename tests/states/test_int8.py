@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, ScoringError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import StateFiles
 from at2_rag.states.int8 import Int8State, Precision
@@ -27,7 +28,7 @@ QUERY = "Who wrote Emma 4?"
 def pruner(store: ChunkCache | None = None) -> AT2Pruner:
     model, tokenizer = tiny_model(), tiny_tokenizer()
     weights = random_weights(model, tokenizer, "together", "apart")
-    return AT2Pruner(model=model, tokenizer=tokenizer, head_weights=weights, chunk_cache=store)
+    return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights, chunk_cache=store)
 
 
 def scores(own: AT2Pruner) -> list[float]:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save
 
 from at2_rag import AT2Pruner, ChunkCache
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.state_groups import ready_states
 from at2_rag.states.files import StateFiles, _digest
@@ -39,7 +40,7 @@ LENGTHS = [12, 3, 40, 1, 25]
 
 def pruner(store: ChunkCache | None = None) -> AT2Pruner:
     return AT2Pruner(
-        model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights="uniform", chunk_cache=store
+        LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform", chunk_cache=store
     )
 
 

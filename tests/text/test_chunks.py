@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import AT2Error, ChunkTypeError, InputError
-from at2_rag.text.chunks import Chunk, PruneResult, ScoredChunk, as_chunk, replace_surrogates
+from at2_rag.results import PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
 # --- chunks ----------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def gold_sentences(example: Example) -> Bools | None:
     """
     places = unit_places(example.chunks)
     if any(example.gold_sentences):
-        named = [example.gold_places(index) for index in range(len(example.chunks))]
+        named = [example.gold_spans(index) for index in range(len(example.chunks))]
         found = [
             any(first < end and start < last for first, last in named[index])
             for index, start, end in places

@@ -15,15 +15,15 @@ from typing import Any
 from rich.text import Text
 
 from at2_rag.cli.command_line import without_place
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import read_files
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import check_writable, write_whole
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
+from at2_rag.progress import StepProgress
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
-from at2_rag.readout.lookup import resolve_head_weights
+from at2_rag.readout.lookup import check_match, named_or_folder, resolve_head_weights
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.data import (
@@ -127,15 +127,13 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     check_writable(output)
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        model, tokenizer = load_for_workers(
-            request.model, revision=request.revision, dtype=request.dtype
-        )
-        answering = AnswerModel(model, tokenizer)
-        fingerprint = model_fingerprint(model.base_model, tokenizer)
-        weights = _weights(request, answering, fingerprint)
+        loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
+        answering = AnswerModel(loaded.model, loaded.tokenizer)
+        fingerprint = loaded.fingerprint
+        weights = _weights(request, loaded, answering.scoring_model.prompts.template_hash)
         passes, layers, heads = weights.weight.shape
         progress("loading the model", 1, 1)
-        scoring = ScoringModel(model, tokenizer, depth=layers)
+        scoring = ScoringModel(loaded.model, loaded.tokenizer, depth=layers)
         folder = Path(request.collected or output / "features")
         read_calls = partial(
             collect_calls,
@@ -265,18 +263,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
 
-def _weights(request: CalibrateRequest, model: AnswerModel, fingerprint: str) -> HeadWeights:
+def _weights(request: CalibrateRequest, model: LoadedModel, template_hash: str) -> HeadWeights:
     """Return the head weights asked for, which belong to the model and whose scores are logits."""
-    own = model.scoring_model
-    weights = resolve_head_weights(
-        request.head_weights,
-        layers=own.layers,
-        heads=own.heads,
-        reading=None,
-        fingerprint=fingerprint,
-        model_name=without_place(request.model),
-    )
-    weights.check(fingerprint=fingerprint, template_hash=own.prompts.template_hash)
+    weights = resolve_head_weights(named_or_folder(request.head_weights), model)
+    check_match(weights, model, template_hash=template_hash)
     if request.multi_hop and weights.reading == "joint":
         raise InputError(
             "--multi-hop was given, but the head weights are for joint reading, which keeps no "

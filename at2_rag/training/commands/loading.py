@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from at2_rag.model.hub import resolve_model
-from at2_rag.model.loading import load_model, torch_dtype_of
+from at2_rag.model.loading import LoadedModel
 
 
-def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> tuple[Any, Any]:
-    """Load a model and its tokenizer for many threads that each read examples of their own.
+def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> LoadedModel:
+    """Load a model for many threads that each read examples of their own.
 
     Sets torch's threads to one for the whole process: many workers of one thread read faster than
     one worker of many, see `collection.collect`.
@@ -27,5 +24,4 @@ def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> t
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
     torch.set_num_threads(1)
-    folder = resolve_model(name, revision=revision)
-    return load_model(folder, dtype=torch_dtype_of(dtype))
+    return LoadedModel.from_pretrained(name, revision=revision, dtype=dtype)

@@ -13,11 +13,10 @@ from typing import Any, Literal
 from rich.text import Text
 
 from at2_rag.cli.command_line import without_place
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import Example, draw_per_source, read_files
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import check_writable, remove_leftovers, write_whole
-from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.progress import StepProgress
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, TargetRule
@@ -187,16 +186,15 @@ class _Run:
         self._specs = specs
         progress("loading the model", 0, 1)
         self._workers = os.cpu_count() or 1
-        self._loaded, self._tokenizer = load_for_workers(
-            request.model, revision=request.revision, dtype=request.dtype
-        )
+        loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
+        self._loaded, self._tokenizer = loaded.model, loaded.tokenizer
         layers, _ = layers_and_heads(self._loaded.base_model.config)
         self._depths = request.depths or (round(_DEPTH_SHARE * layers),)
         # What was collected deeper serves every smaller depth.
         places = (request.place, self._dev_place)
         deepest = reading_depth(max(self._depths), places, layers=layers)
         self._model = ScoringModel(self._loaded, self._tokenizer, depth=deepest)
-        self._fingerprint = model_fingerprint(self._loaded.base_model, self._tokenizer)
+        self._fingerprint = loaded.fingerprint
         progress("loading the model", 1, 1)
         chosen, left_out = (
             choose_dev(self._model, dev, reading=request.reading) if dev else ([], {})

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.model_record import eval_device, model_record
 
@@ -34,9 +34,9 @@ def answering_model(model: str | None) -> Callable[[], AnswerModel]:
     def load() -> AnswerModel:
         torch.set_num_threads(1)  # many readings at a time are faster than many threads a reading
         device = eval_device()
-        loaded, tokenizer = load_model(
-            resolve_model(model or DEFAULT_MODEL), device=device, dtype=preferred_dtype(device)
+        loaded = LoadedModel.from_pretrained(
+            model or DEFAULT_MODEL, device=device, dtype=preferred_dtype(device)
         )
-        return AnswerModel(loaded, tokenizer)
+        return AnswerModel(loaded.model, loaded.tokenizer)
 
     return load

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import click
 
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError, InputError
+from at2_rag.progress import StepProgress
 from at2_rag_evals.bootstrap import RESAMPLES
 from at2_rag_evals.clusters import clusters_by_id
 from at2_rag_evals.extras import import_extra

@@ -157,7 +157,7 @@ def chunk_sentences(example: Example) -> SourcedItem:
     """
     sources = tuple(Source(*place) for place in sentence_places(example.chunks))
     if any(example.gold_sentences):
-        gold = [example.gold_places(index) for index in range(len(example.chunks))]
+        gold = [example.gold_spans(index) for index in range(len(example.chunks))]
         labels = tuple(
             any(own.start < end and own.end > start for start, end in gold[own.chunk])
             for own in sources

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import click
-
 from at2_rag.cli.step_progress import StepProgress
+
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError, InputError
 from at2_rag.files import write_whole

@@ -18,7 +18,7 @@ from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import Reading
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
-from at2_rag.readout.lookup import resolve_head_weights
+from at2_rag.readout.lookup import load_head_weights, named_or_folder
 from at2_rag.states.int8 import Precision
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, Prior
@@ -139,15 +139,26 @@ class AT2Ranker(Ranker):
         return shared_cache() if self._remember else None
 
 
-def load_pruner(model: str | None = None, **options: Any) -> AT2Pruner:
-    """Load a pruner on the device that evals use; `options` as of `AT2Pruner.from_pretrained`.
+def load_pruner(
+    model: str | None = None, *, head_weights: str | None = None, **options: Any
+) -> AT2Pruner:
+    """Load a pruner on the device that evals use.
+
+    Args:
+        model: A known name, a folder or a hub id; None for the default model.
+        head_weights: A folder, the name of shipped ones, or "uniform"; None for those shipped.
+        options: Other arguments of `AT2Pruner.from_pretrained`.
 
     Raises:
         AT2Error: If model or head weights can't be loaded, or don't belong together.
     """
     device = eval_device()
     return AT2Pruner.from_pretrained(
-        model or DEFAULT_MODEL, device=device, dtype=preferred_dtype(device), **options
+        model or DEFAULT_MODEL,
+        head_weights=named_or_folder(head_weights),
+        device=device,
+        dtype=preferred_dtype(device),
+        **options,
     )
 
 
@@ -177,10 +188,9 @@ def head_weights_record(head_weights: str | None) -> dict[str, object]:
 def _scores_are_logits(head_weights: str | None) -> bool:
     if head_weights is None:  # shipped ones, which are fitted
         return True
-    weights = resolve_head_weights(
-        head_weights, layers=1, heads=1, reading=None, fingerprint="", model_name=None
-    )
-    return weights.score_scale == "logit"
+    if head_weights == UNIFORM:
+        return False
+    return load_head_weights(named_or_folder(head_weights)).score_scale == "logit"
 
 
 def _weights_sha256(head_weights: str | None) -> str | None:

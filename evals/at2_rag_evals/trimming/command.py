@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from at2_rag.cli.step_progress import StepProgress
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.errors import DataError
 from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.progress import StepProgress
 from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.model_record import model_record

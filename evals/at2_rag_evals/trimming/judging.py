@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.pruner import AT2Pruner
-from at2_rag.text.chunks import DEFAULT_ELLIPSIS, PruneResult
+from at2_rag.results import PruneResult
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS
 from at2_rag_evals.items import ItemSet, usable_examples
 from at2_rag_evals.trimming.request import Cut
 
@@ -100,7 +101,7 @@ def _cut(pruner: AT2Pruner, item: Example, cut: Cut, chunk_tokens: int = 0) -> P
         item.query,
         item.chunks,
         max_tokens=None if cut.share is None else max(1, int(cut.share * chunk_tokens)),
-        min_score=cut.min_score,
+        min_probability=cut.min_probability,
         max_missed=cut.max_missed,
         multi_hop=cut.multi_hop,
         unit="sentence",

@@ -21,13 +21,13 @@ class Cut:
 
     Attributes:
         share: Most tokens, as a share of those of the best chunks.
-        min_score: The pruner's.
+        min_probability: The pruner's.
         max_missed: The pruner's.
         multi_hop: The pruner's.
     """
 
     share: float | None = None
-    min_score: float | None = None
+    min_probability: float | None = None
     max_missed: float | None = None
     multi_hop: bool | None = None
 
@@ -35,7 +35,8 @@ class Cut:
     def label(self) -> str:
         """How the report shows it."""
         parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
-        parts += [] if self.min_score is None else [f"min_score {self.min_score:g}"]
+        if self.min_probability is not None:
+            parts.append(f"min_probability {self.min_probability:g}")
         parts += [] if self.max_missed is None else [f"max_missed {self.max_missed:g}"]
         parts += {None: [], True: ["multi-hop"], False: ["no multi-hop"]}[self.multi_hop]
         return ", ".join(parts)
@@ -57,10 +58,10 @@ class TrimmingRequest(EvalRequest):
         show_default="0.5 where sentences aren't chosen in another way",
         help="Most tokens of the sentences of each item, as a share of those of its chunks.",
     )
-    min_scores: tuple[float, ...] = option(
-        "--min-score",
+    min_probabilities: tuple[float, ...] = option(
+        "--min-probability",
         multiple=True,
-        type=float,
+        type=click.FloatRange(min=0, max=1),
         metavar="P",
         help="Also choose sentences by this probability. May be repeated.",
     )
@@ -81,11 +82,11 @@ class TrimmingRequest(EvalRequest):
     def cuts(self) -> tuple[Cut, ...]:
         """How sentences are chosen."""
         share = self.share
-        if share is None and not self.min_scores and not self.max_missed:
+        if share is None and not self.min_probabilities and not self.max_missed:
             share = _DEFAULT_SHARE
         hop = None if self.multi_hop is None else self.multi_hop != "none"
         return (
             *([] if share is None else [Cut(share=share, multi_hop=hop)]),
-            *(Cut(min_score=score, multi_hop=hop) for score in dict.fromkeys(self.min_scores)),
+            *(Cut(min_probability=p, multi_hop=hop) for p in dict.fromkeys(self.min_probabilities)),
             *(Cut(max_missed=most, multi_hop=hop) for most in dict.fromkeys(self.max_missed)),
         )

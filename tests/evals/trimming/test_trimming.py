@@ -45,7 +45,7 @@ def pruner(scoring_folder: Path) -> AT2Pruner:
 
 def test_both_ways_are_read_for_the_answer(pruner: AT2Pruner) -> None:
     items = [example(number) for number in range(6)]
-    cuts = (Cut(share=0.8), Cut(min_score=0.0))
+    cuts = (Cut(share=0.8), Cut(share=0.3))
     found = judge_trimming(pruner, items, top_k=(1, 2), cuts=cuts)
     assert list(found) == [(count, cut) for count in (1, 2) for cut in cuts]
     for (count, way), every in found.items():
@@ -53,12 +53,10 @@ def test_both_ways_are_read_for_the_answer(pruner: AT2Pruner) -> None:
             whole = pruner.prune(item.query, item.chunks, top_k=count)
             assert own.chunk_tokens == whole.tokens_after
             assert own.in_chunks == any("Jane Austen" in kept.text for kept in whole.kept)
-            most = int(0.8 * whole.tokens_after) if way.share else None
-            cut = pruner.prune(
-                item.query, item.chunks, unit="sentence", max_tokens=most, min_score=way.min_score
-            )
+            most = max(1, int((way.share or 0) * whole.tokens_after))
+            cut = pruner.prune(item.query, item.chunks, unit="sentence", max_tokens=most)
             assert own.sentence_tokens == cut.tokens_after
-            assert most is None or own.sentence_tokens <= most
+            assert own.sentence_tokens <= most
             assert own.in_sentences == ("Jane Austen" in cut.context)
             assert own.verbatim
     assert len({own.in_sentences for every in found.values() for own in every}) == 2
@@ -114,12 +112,8 @@ def test_the_command_reports_what_was_judged(scoring_folder: Path, tmp_path: Pat
             assert figures[kind]["macro"]["mean"] == pytest.approx(sum(by_source) / 2)
         assert figures["changed"] == 0
     assert str(tmp_path) not in json.dumps(report)
-    more = ["--min-score", "-1", "--min-score", "0.5", "--top-k", "1", "--json"]
-    ran = CliRunner().invoke(eval_group, [*command, *more])
-    figures = json.loads(ran.stdout)["figures"]
-    assert [own["cut"] for own in figures] == ["min_score -1", "min_score 0.5"]
-    assert figures[0]["in_sentences"]["macro"]["mean"] == 1
-    assert figures[1]["in_sentences"]["macro"]["mean"] == 0
+    refused = CliRunner().invoke(eval_group, [*command, "--min-probability", "0.5"])
+    assert "aren't calibrated" in str(refused.exception)
     write_items(path, [example(1, ())])
     nothing = CliRunner().invoke(eval_group, command)
     assert isinstance(nothing.exception, DataError)

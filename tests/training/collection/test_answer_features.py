@@ -13,6 +13,7 @@ from at2_rag.attribution import AT2Attributor
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError
 from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
@@ -163,7 +164,7 @@ def test_weights_for_answers_are_the_attributors(
     assert {result.candidate.spec.passes for result in training.results} == {("joint",)}
     assert training.weights.target_rule == "answer" and training.weights.reading == "joint"
     assert (tmp_path / ANSWERS_FOLDER / "collection.json").exists()
-    attributor = AT2Attributor(model=model, tokenizer=tokenizer, head_weights=training.weights)
+    attributor = AT2Attributor(LoadedModel(model, tokenizer), head_weights=training.weights)
     attribution = attributor.attribute("who wrote Emma?", ["Jane Austen did.", "A sea."], "Austen")
     assert len(attribution.chunks) == 2
     with pytest.raises(InputError, match="to be fitted for is 'joint'"):

@@ -20,6 +20,7 @@ import torch
 from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.question_pass import read_apart, read_together
@@ -109,7 +110,7 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
     for quantity, stored in (("log_ratio", collected.log_ratio), ("log_mass", collected.log_mass)):
         spec = FeatureSpec(quantity, PASSES[reading])  # type: ignore[arg-type]
         weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
-        pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+        pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
         for sample, (index, place) in zip(samples, rows(collected), strict=True):
             assert collected.labels[place].tolist() == list(sample.labels)
             features = stored[place].astype(np.float64)

@@ -10,6 +10,7 @@ import pytest
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.calibrating.fit import LabelledCall
@@ -45,7 +46,7 @@ def test_scores_are_those_of_the_pruner_and_read_once(
     examples = [example("1"), blank, example("2", "who?"), example("3", "x " * 9000)]
     found = collect_sentences(model(weights), weights, examples, tmp_path, workers=2)
     assert sorted(found) == [0, 2]  # a blank one has none, and a question may be too long
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
     for place in (0, 2):
         expected = [own.score for own in pruner.score_sentences(examples[place].query, CHUNKS)]
         assert found[place] == pytest.approx(expected, abs=1e-4)

@@ -19,6 +19,7 @@ from at2_rag import AT2Pruner, Chunk
 from at2_rag.cli.group import main
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.calibrating.data import choose_examples
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -94,7 +95,7 @@ def test_weights_are_calibrated_and_serve_a_pruner(
     assert np.array_equal(found.weight, given.weight)
     assert found.calibration is not None
     assert found.calibration.numbers() == record["calibration"]
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=found)
     own = examples_of_equal_chunks("novels", 1)[0]
     result = pruner.prune(own.query, own.chunks)
     assert result.answerable is not None and 0 < result.answerable < 1
@@ -122,7 +123,7 @@ def test_sentence_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place: 
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
     found = HeadWeights.load(tmp_path / "out")
     assert found.sentences is not None and found.sentences.numbers() == record["sentences"]
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=found)
     own = two_sentences(examples_of_equal_chunks("novels", 1)[0])
     assert pruner.prune(own.query, own.chunks, unit="sentence").kept
     collected = ("--collected", str(tmp_path / "out" / "features"))
@@ -235,7 +236,7 @@ def test_multi_hop_weights_are_learned_and_serve_a_pruner(tmp_path: Path, place:
     found = HeadWeights.load(tmp_path / "out")
     assert found.multi_hop is not None
     assert found.multi_hop.numbers() == record["multi_hop"]["numbers"]
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=found)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=found)
     own = examples_of_equal_chunks("novels", 1)[0]
     plain = pruner.prune(own.query, own.chunks, top_k=3)
     result = pruner.prune(own.query, own.chunks, top_k=3, multi_hop=True)

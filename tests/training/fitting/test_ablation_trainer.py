@@ -14,6 +14,7 @@ import torch
 from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -94,7 +95,7 @@ def test_every_design_is_tried_and_the_best_is_fitted(tmp_path: Path) -> None:
 def test_the_weights_are_the_pruners(tmp_path: Path) -> None:
     weights = train(tmp_path, make_examples("ab", each=6)).weights
     unbound = dataclasses.replace(weights, fingerprint=None, template_hash=None)
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=unbound)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=unbound)
     example = make_examples("a", each=6)[5]
     scores = [scored.score for scored in pruner.score(example.query, example.chunks)]
     assert np.isfinite(scores).all() and len(set(scores)) > 1

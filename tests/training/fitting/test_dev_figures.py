@@ -14,6 +14,7 @@ import torch
 from at2_rag import AT2Pruner, HeadWeights
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
@@ -57,7 +58,7 @@ def test_figures_are_those_of_the_pruners_ranking(
     shape = (len(spec.passes), 2, 4)
     drawn = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     weights = HeadWeights(drawn, 0.0, spec)
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
     quality: dict[str, list[float]] = {}
     first: dict[str, list[bool]] = {}
     for example in examples():

@@ -16,6 +16,7 @@ from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Quantity, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
@@ -76,7 +77,7 @@ def test_a_pruner_scores_with_the_weights_features_times_weights(
     training = run(model, features[reading], fingerprint, reading=reading)
     weights = training.weights
     assert weights.reading == reading
-    pruner = AT2Pruner(model=tiny_model(), tokenizer=tiny_tokenizer(), head_weights=weights)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
     query, chunks = "who wrote of the owl?", [Chunk("a bridge"), Chunk("Austen, of a mill " * 3)]
     found = [scored.score for scored in pruner.score(query, chunks)]
     matrix = features_by_hand(tiny_model(), query, chunks, weights.spec)[:, :, : weights.layers]

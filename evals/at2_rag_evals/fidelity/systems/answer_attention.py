@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from at2_rag.attribution import AT2Attributor
-from at2_rag.citations import ScoredSentence
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import preferred_dtype
 from at2_rag.readout.head_weights import UNIFORM
-from at2_rag.text.chunks import ScoredChunk
+from at2_rag.readout.lookup import named_or_folder
+from at2_rag.results import ScoredChunk, ScoredSentence
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
@@ -55,7 +55,7 @@ class AnswerAttentionSystem(FidelitySystem):
         device = eval_device()
         self._attributor = AT2Attributor.from_pretrained(
             self._model,
-            head_weights=self._head_weights,
+            head_weights=named_or_folder(self._head_weights),
             device=device,
             dtype=preferred_dtype(device),
         )

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.citations import ScoredSentence
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError
-from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import FeatureSpec
@@ -22,7 +21,7 @@ from at2_rag.reading.question_pass import read_together
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.state_groups import ready_states
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.text.chunks import ScoredChunk
+from at2_rag.results import ScoredChunk, ScoredSentence
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.model_record import eval_device, model_record
@@ -60,12 +59,12 @@ class EvidenceHeads:
         }
 
     @cached_property
-    def model(self) -> tuple[object, object]:
-        """The loaded model and its tokenizer."""
+    def model(self) -> LoadedModel:
+        """The loaded model."""
         torch.set_num_threads(1)
         device = eval_device()
-        return load_model(
-            resolve_model(self._model_name), device=device, dtype=preferred_dtype(device)
+        return LoadedModel.from_pretrained(
+            self._model_name, device=device, dtype=preferred_dtype(device)
         )
 
     @cached_property
@@ -79,7 +78,7 @@ class EvidenceHeads:
         if not examples:
             names = ", ".join(path.name for path in self._files)
             raise DataError(f"{names}: no item has gold; pass --train files with evidence labels")
-        scoring_model = ScoringModel(*self.model)
+        scoring_model = ScoringModel(self.model.model, self.model.tokenizer)
         scoring_model.check_independent()
         prefix = encode_prefix(scoring_model)
         by_source: dict[str, list[npt.NDArray[np.float64]]] = {}
@@ -132,10 +131,7 @@ class QueryHeadsSystem(FidelitySystem):
 
     def prepare(self) -> None:
         """Load the model and choose the heads."""
-        model, tokenizer = self._heads.model
-        self._pruner = AT2Pruner(
-            model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
-        )
+        self._pruner = AT2Pruner(self._heads.model, head_weights=self._heads.weights(self._count))
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Score the sources with the pruner."""

@@ -30,10 +30,7 @@ class QueryHeadsRanker(Ranker):
         Raises:
             DataError: If a training file can't be read, or none of their items has gold.
         """
-        model, tokenizer = self._heads.model
-        self._pruner = AT2Pruner(
-            model=model, tokenizer=tokenizer, head_weights=self._heads.weights(self._count)
-        )
+        self._pruner = AT2Pruner(self._heads.model, head_weights=self._heads.weights(self._count))
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""

@@ -1,4 +1,4 @@
-"""Progress of long commands: lines with the time left, seconds a stage, bars on a terminal."""
+"""Progress of long work: lines with the time left, seconds a stage, bars on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from at2_rag.cli.step_progress import StepProgress, duration
+from at2_rag.progress import StepProgress, duration
 
 
 class Clock:
@@ -51,9 +51,11 @@ def test_a_line_now_and_then_says_how_long_it_will_take() -> None:
     ]
 
 
-def test_what_was_there_before_does_not_count_in_the_time_left() -> None:
+def test_steps_done_before_do_not_count_for_the_time_left() -> None:
     shown, _ = run([(0, "reading", 900, 1000), (40, "reading", 910, 1000)])
     assert shown == "reading: 910/1000, 40 s elapsed, about 6 min left\n"  # 9 times 40 s
+    shown, _ = run([(0, "a", 3, 9), (31, "a", 3, 9)])
+    assert shown == "a: 3/9, 31 s elapsed\n"  # nothing done, nothing promised
 
 
 def test_every_stage_ends_with_a_line_and_has_its_seconds() -> None:
@@ -68,11 +70,6 @@ def test_every_stage_ends_with_a_line_and_has_its_seconds() -> None:
     assert seconds == {"a": 1, "b": 2, "nothing": 0}
 
 
-def test_a_stage_that_stands_still_promises_nothing() -> None:
-    shown, _ = run([(0, "a", 3, 9), (31, "a", 3, 9)])
-    assert shown == "a: 3/9, 31 s elapsed\n"
-
-
 def test_names_are_shown_as_they_are() -> None:
     shown, _ = run([(0, "[red]x[/red] " + "long " * 40, 1, 1)])
     assert shown.startswith("[red]x[/red] long") and shown.count("\n") == 1
@@ -84,17 +81,22 @@ def test_a_terminal_gets_bars() -> None:
     assert seconds == {"[a]": 3}
 
 
+def test_a_stage_by_its_share_is_announced_and_ends() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    with StepProgress(bars=False, write=lines.append, clock=clock) as progress:
+        with progress.stage("Waiting"):
+            pass
+        with progress.stage("Fetching") as report:
+            for share in (0.0, 0.5, 1.0):
+                report(share)
+                clock.now += 20
+    assert lines == ["Waiting", "Fetching", "Fetching: 100/100, 40 s elapsed"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (99, "99 s"),
-        (100, "2 min"),
-        (7169, "119 min"),
-        (7200, "2 h 0 min"),
-        (7500, "2 h 5 min"),
-        (90_000, "25 h 0 min"),
-    ],
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (7169, "119 min"), (7500, "2 h 5 min")],
 )
-def test_durations_are_said_as_people_do(seconds: float, text: str) -> None:
+def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -1,10 +1,10 @@
-"""What the speed benchmark reads: prompts of ten chunks, and as many more chunks as wanted."""
+"""What the benchmarks read: prompts of ten chunks, and as many more chunks as are wanted."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,45 +37,46 @@ class Prompt:
     chunks: tuple[Chunk, ...]
 
 
+WARM_UP = Prompt(
+    "Who wrote Emma?",
+    (
+        Chunk("Emma is a novel by Jane Austen."),
+        Chunk("The Danube flows into the Black Sea."),
+    ),
+)
+"""A short prompt that makes a process load and allocate what it keeps from then on."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptSet:
     """What a run reads.
 
     Attributes:
         prompts: The prompts that are timed, `CHUNKS` chunks each.
-        source: What they are made of, for people.
-        others: Further chunks for larger prompts, distinct.
+        source: Where they are from, for people.
+        others: Further chunks for larger prompts.
     """
 
     prompts: tuple[Prompt, ...]
     source: str
     others: tuple[Chunk, ...]
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield distinct chunks without end, those of the first prompt first.
-
-        When all have been yielded they come again with a number in the title, so that none is
-        the same text as another.
-        """
-        given = [chunk for prompt in self.prompts for chunk in prompt.chunks]
-        distinct = list({chunk.rendered: chunk for chunk in [*given, *self.others]}.values())
-        yield from distinct
-        for copy in itertools.count(2):
-            for chunk in distinct:
-                yield Chunk(chunk.text, f"{chunk.title or 'Passage'} ({copy})")
-
-    def of_size(self, count: int) -> Prompt:
-        """Return the first prompt with `count` chunks."""
-        return Prompt(self.prompts[0].query, tuple(itertools.islice(self.chunks(), count)))
-
-    def of_one_chunk(self, size: int) -> Prompt:
-        """Return the first prompt's question with one chunk of `size` bytes, of many chunks."""
-        text = bytearray()
-        for chunk in self.chunks():
-            text += f"{chunk.rendered}\n\n".encode()
-            if len(text) >= size:
+    def of_size(self, count: int, prompt: int = 0) -> Prompt:
+        """Return a prompt with `count` chunks: its own, then others, no text twice."""
+        chosen = {chunk.rendered: chunk for chunk in self.prompts[prompt].chunks}
+        for chunk in self._chunks():
+            if len(chosen) >= count:
                 break
-        return Prompt(self.prompts[0].query, (Chunk(text[:size].decode(errors="ignore")),))
+            chosen.setdefault(chunk.rendered, chunk)
+        return Prompt(self.prompts[prompt].query, tuple(chosen.values())[:count])
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Yield chunks without end; when all were yielded, they come again, numbered."""
+        chunks = [chunk for prompt in self.prompts for chunk in prompt.chunks] + [*self.others]
+        yield from chunks
+        for copy in itertools.count(2):
+            for chunk in chunks:
+                yield Chunk(chunk.text, f"{chunk.title or 'Passage'} ({copy})")
 
 
 def read_prompts(
@@ -84,14 +85,14 @@ def read_prompts(
     """Choose the prompts to time: the first `count` of the wanted length.
 
     Args:
-        data: A `.jsonl` or `.jsonl.gz` file of questions with chunks, see
-            `at2_rag.data.examples`; None for the passages of this project's examples.
+        data: A `.jsonl` or `.jsonl.gz` file of questions with chunks, in the form that
+            `at2-rag train` reads; None for the passages of examples/.
         layouts: Lays out prompts for the model.
-        count: How many prompts.
-        lengths: Least and most tokens of a prompt in joint reading.
+        count: Number of prompts.
+        lengths: Fewest and most tokens of a prompt in joint reading.
 
     Raises:
-        InputError: If no prompt has that many chunks and that length.
+        InputError: If no prompt has `CHUNKS` chunks and that length.
     """
     candidates, others = _own_prompts() if data is None else _prompts_of(data)
     source = "the passages of examples/" if data is None else data.name
@@ -107,7 +108,7 @@ def read_prompts(
 
 
 def joint_tokens(layouts: PromptBuilder, prompt: Prompt) -> int | None:
-    """Return the tokens of a prompt in joint reading; None if the model can't take so many."""
+    """Return the tokens of a prompt in joint reading; None if they exceed the model's window."""
     try:
         return len(layouts.joint(prompt.query, prompt.chunks).input_ids)
     except PromptTooLongError:
@@ -116,26 +117,19 @@ def joint_tokens(layouts: PromptBuilder, prompt: Prompt) -> int | None:
 
 def _own_prompts() -> tuple[list[Prompt], tuple[Chunk, ...]]:
     lines = [json.loads(line) for line in _PASSAGES.read_text(encoding="utf-8").splitlines()]
-    passages = [Chunk(line["text"], line["title"]) for line in lines]
-    around = [*passages, *passages]
+    passages = tuple(Chunk(line["text"], line["title"]) for line in lines)
     step = len(passages) // len(_QUESTIONS)
     prompts = [
-        Prompt(question, tuple(around[start : start + CHUNKS]))
-        for start, question in zip(itertools.count(0, step), _QUESTIONS, strict=False)
+        Prompt(question, (passages * 2)[step * index : step * index + CHUNKS])
+        for index, question in enumerate(_QUESTIONS)
     ]
-    return prompts, tuple(passages)
+    return prompts, passages
 
 
 def _prompts_of(data: Path) -> tuple[list[Prompt], tuple[Chunk, ...]]:
-    examples = read_examples(data)
     prompts = [
-        Prompt(example.query, _plain(example.chunks))
-        for example in examples
-        if len(example.chunks) == CHUNKS
+        Prompt(example.query, tuple(Chunk(chunk.text, chunk.title) for chunk in example.chunks))
+        for example in read_examples(data)
     ]
-    return prompts, tuple(chunk for example in examples for chunk in _plain(example.chunks))
-
-
-def _plain(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
-    """Return the chunks without what the scoring model doesn't read."""
-    return tuple(Chunk(chunk.text, chunk.title) for chunk in chunks)
+    others = tuple(chunk for prompt in prompts for chunk in prompt.chunks)
+    return [prompt for prompt in prompts if len(prompt.chunks) == CHUNKS], others

@@ -1,0 +1,92 @@
+"""What the adapters of frameworks share: their settings, and the pruner of the default model."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from at2_rag.default_pruner import default_pruner, limited
+from at2_rag.options import PruneOptions, PruneOverrides, plain_types
+from at2_rag.pruner import AT2Pruner
+
+
+class AdapterSettings(BaseModel):
+    """Settings of an adapter: a field for each option of `PruneOptions`, and these.
+
+    Options are named as there, but `top_n` stands for `top_k`. One that isn't set is the pruner's
+    own default.
+
+    Attributes:
+        pruner: The pruner; None for that of the default model, loaded on first use and shared by
+            the process. Not part of the serialised settings.
+        title_key: Metadata key of the title; None for no title.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    options_type: ClassVar[type[PruneOptions]] = PruneOptions
+
+    pruner: AT2Pruner | None = Field(default=None, exclude=True)
+    title_key: str | None = "title"
+
+    @classmethod
+    def with_options(cls, options_type: type[PruneOptions]) -> type[Self]:
+        """Return a subclass that has a field for each option of a type."""
+        types = plain_types(options_type)
+        definitions: dict[str, Any] = {
+            _setting(option.name): (
+                reduce(or_, types[option.name]),
+                Field(default=option.default, description=option.metadata["help"]),
+            )
+            for option in fields(options_type)
+        }
+        model = create_model(
+            cls.__name__,
+            __base__=cls,
+            __module__=cls.__module__,
+            __doc__=cls.__doc__,
+            **definitions,
+        )
+        model.options_type = options_type
+        return model
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        self.prune_options()
+        return self
+
+    def prune_options(self) -> PruneOptions:
+        """Return the options of all fields."""
+        names = [option.name for option in fields(self.options_type)]
+        return self.options_type(**{name: getattr(self, _setting(name)) for name in names})
+
+    def overrides(self, pruner: AT2Pruner) -> PruneOverrides:
+        """Return the options to prune with: those that were set, and a limit if there is none."""
+        settings = {
+            option.name: getattr(self, _setting(option.name))
+            for option in fields(self.options_type)
+            if _setting(option.name) in self.model_fields_set
+        }
+        return limited(pruner, cast(PruneOverrides, settings))
+
+    def loaded_pruner(self) -> AT2Pruner:
+        """Return the pruner, loaded now if need be."""
+        return self.pruner or default_pruner()
+
+    async def aloaded_pruner(self) -> AT2Pruner:
+        """Return the pruner, loaded in a worker thread if need be."""
+        if self.pruner is not None:
+            return self.pruner
+        return await asyncio.to_thread(default_pruner)
+
+
+def _setting(option: str) -> str:
+    return "top_n" if option == "top_k" else option
+
+
+if not TYPE_CHECKING:  # type checkers have `AdapterOverrides` instead
+    AdapterSettings = AdapterSettings.with_options(PruneOptions)

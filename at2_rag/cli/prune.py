@@ -1,0 +1,168 @@
+"""`at2-rag prune`: keeps the relevant chunks of a file, a folder or standard input."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from rich.console import Console
+
+from at2_rag.cli.command_line import verbose_option
+from at2_rag.cli.options import (
+    chunk_cache_option,
+    default_chunk_cache,
+    load_pruner,
+    model_options,
+    prune_options,
+    taken_options,
+)
+from at2_rag.cli.passages import Format, parse_passages, read_passages
+from at2_rag.cli.table import print_result
+from at2_rag.options import PruneOptions
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
+
+if TYPE_CHECKING:
+    from at2_rag.results import PruneResult
+    from at2_rag.states.store import ChunkCache
+    from at2_rag.text.chunks import ChunkLike
+
+
+@click.command(short_help="Keep the chunks relevant to a question.")
+@click.argument(
+    "source",
+    metavar="[INPUT]",
+    required=False,
+    type=click.Path(exists=True, allow_dash=True),
+)
+@click.option("-q", "--query", required=True, help="The question that the chunks may answer.")
+@prune_options(PruneOptions)
+@click.option("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(Format)),
+    help="Format of the input.  [default: by the file's ending, then by its content]",
+)
+@model_options
+@click.option(
+    "--token-counter",
+    help="Count tokens as this OpenAI model or tiktoken encoding does.  "
+    "[default: the scoring model's tokenizer]",
+)
+@chunk_cache_option
+@click.option(
+    "--no-chunk-cache", is_flag=True, help="Read every chunk anew, whatever at2-rag index has kept."
+)
+@click.option(
+    "--separator",
+    metavar="TEXT",
+    default=DEFAULT_SEPARATOR,
+    help="Text between two chunks of the context.  [default: an empty line]",
+)
+@click.option(
+    "--ellipsis",
+    metavar="TEXT",
+    default=DEFAULT_ELLIPSIS,
+    show_default=True,
+    help="Text for what is left out between two sentences of a chunk.",
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How fast the generator reads; shows the time it is spared.",
+)
+@click.option(
+    "--price",
+    type=click.FloatRange(min=0),
+    help="What the generator charges for a million tokens; shows the money saved.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--context", "as_context", is_flag=True, help="Print the kept context alone, for a prompt."
+)
+@verbose_option
+def prune(
+    source: str | None,
+    query: str,
+    keep_duplicates: bool,
+    form: Format | None,
+    chunk_cache: Path | None,
+    no_chunk_cache: bool,
+    tokens_per_second: float | None,
+    price: float | None,
+    as_json: bool,
+    as_context: bool,
+    **settings: Any,
+) -> None:
+    """Keep the chunks of INPUT that are relevant to a question.
+
+    INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and optionally
+    title, id, metadata and retrieval_score), a JSON file (a list of those), a text file (one chunk
+    a paragraph), a folder of text files (one chunk a file), or - for standard input, the default.
+    Files may be gzipped.
+
+    All limits must hold. Without any, calibrated head weights (like the default ones) keep the
+    chunks that are probably relevant; others need a limit.
+
+    Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
+    with --chunk-cache.
+    """
+    options = taken_options(PruneOptions, settings)
+    if keep_duplicates:
+        options = replace(options, max_overlap=None)
+    if not query.strip():
+        raise click.UsageError("The question given with --query is blank.")
+    rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
+    has_rates = any(rate is not None for rate in rates.values())
+    for first, second, names in (
+        (as_json, as_context, "--json and --context"),
+        (
+            has_rates,
+            as_json or as_context,
+            "--tokens-per-second or --price and --json or --context",
+        ),
+        (chunk_cache is not None, no_chunk_cache, "--chunk-cache and --no-chunk-cache"),
+    ):
+        if first and second:
+            raise click.UsageError(f"{names} exclude each other; pass one of them.")
+    chunks = _read(source, form)
+    cache = None if no_chunk_cache else _chunk_cache(chunk_cache)
+    pruner = load_pruner(options=options, chunk_cache=cache, **settings)
+    # Everything but the result goes to standard error, so that the output can be piped on.
+    with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
+        result = pruner.prune(query, chunks)
+    if as_json:
+        click.echo(result.to_json())
+    elif as_context:
+        _print_context(result)
+    else:
+        original_order = options.order == "original"
+        break_even = result.break_even(**rates) if has_rates else None
+        print_result(result, Console(), original_order=original_order, break_even=break_even)
+
+
+def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
+    if source is None and sys.stdin.isatty():
+        raise click.UsageError("No INPUT was given, and standard input is a terminal.")
+    if source in (None, "-"):
+        return parse_passages(sys.stdin.buffer.read(), "<stdin>", format=form)
+    return read_passages(Path(source), format=form)
+
+
+def _chunk_cache(folder: Path | None) -> ChunkCache | None:
+    """Return the cache in a folder, or the one that `at2-rag index` made; None if it made none."""
+    if folder is None and not default_chunk_cache().is_dir():
+        return None
+
+    from at2_rag.states.store import ChunkCache
+
+    return ChunkCache(folder or default_chunk_cache(), max_memory_bytes=0)
+
+
+def _print_context(result: PruneResult) -> None:
+    for note in result.notes:
+        click.echo(note, err=True)
+    click.echo(replace_surrogates(result.context), nl=bool(result.kept))

@@ -1,0 +1,387 @@
+"""What public calls return: plain frozen values, no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.errors import InputError
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
+
+_OWN_FIELDS = ("index", "score", "probability", "spans", "kept_text")
+"""Names of a result's fields that a caller's mapping may have, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A chunk with its score.
+
+    Attributes:
+        chunk: The caller's own object, untouched.
+        score: Larger means more useful for the query. On the scale of a logit: a softmax over
+            the scores of one call is the estimated share of each chunk; but not with head weights
+            whose `score_scale` is "additive", as that of "uniform" is, whose scores are shares of
+            attention. NaN only where scoring failed and the caller asked for
+            `on_error="keep_all"`, or where the context was small and not scored at all.
+        index: Place in the caller's list, from 0.
+        text: The chunk's text, as given.
+        title: The chunk's title, as given, or None.
+        spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
+            `text` that are kept, ascending; None where all of it is.
+        ellipsis: What stands for what is left out between two of them.
+        probability: How likely it is that the chunk matters for the answer, in [0, 1]: that it is
+            evidence for it (or, if `Calibration.outcome` is "removal", that the answer suffers
+            without it); None where the head weights aren't calibrated, or nothing was scored.
+    """
+
+    chunk: Any = field(hash=False)
+    score: float
+    index: int
+    text: str
+    title: str | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+    ellipsis: str = DEFAULT_ELLIPSIS
+    probability: float | None = None
+
+    @property
+    def relevance(self) -> float:
+        """The probability where there is one, else the score."""
+        return self.score if self.probability is None else self.probability
+
+    @property
+    def kept_text(self) -> str:
+        """The text, or what is kept of it: to the letter, joined by the ellipsis."""
+        if self.spans is None:
+            return self.text
+        return join_spans(self.text, self.spans, self.ellipsis)
+
+    @property
+    def rendered(self) -> str:
+        """The chunk as models see it: the title on a line of its own, then what is kept."""
+        return Chunk(self.kept_text, self.title).rendered
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
+
+        Where there is one `probability` is there, too, and of a trimmed chunk `spans` and
+        `kept_text`. Where a mapping has one of these (but title and text) of its own, a retriever's
+        score, say, it is under `given`, by its name.
+        """
+        fields: dict[str, Any] = {
+            "index": self.index,
+            "score": None if math.isnan(self.score) else self.score,
+            "title": self.title,
+            "text": self.text,
+        }
+        if self.probability is not None:
+            fields["probability"] = self.probability
+        if self.spans is not None:
+            fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
+        if isinstance(self.chunk, Mapping):
+            given = {str(key): value for key, value in self.chunk.items()}
+            hidden = {name: given[name] for name in _OWN_FIELDS if name in given}
+            rest = {
+                name: value
+                for name, value in given.items()
+                if name not in fields and name not in hidden
+            }
+            return {**fields, **rest, **({"given": hidden} if hidden else {})}
+        if isinstance(self.chunk, Chunk):
+            return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
+        return fields
+
+
+def scored_chunks(
+    given: Sequence[Any],
+    views: Sequence[Chunk],
+    scores: npt.NDArray[np.float64],
+    probabilities: npt.NDArray[np.float64] | None = None,
+) -> tuple[ScoredChunk, ...]:
+    """Return the caller's objects with their scores [S], and probabilities [S] if there are any."""
+    likely = [None] * len(given) if probabilities is None else probabilities.tolist()
+    return tuple(
+        ScoredChunk(
+            chunk=chunk,
+            score=float(score),
+            index=index,
+            text=view.text,
+            title=view.title,
+            probability=probability,
+        )
+        for index, (chunk, view, score, probability) in enumerate(
+            zip(given, views, scores, likely, strict=True)
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """What one pruning cost and saved, at the rates that were stated.
+
+    Attributes:
+        tokens_saved: Context tokens that the generator doesn't have to read.
+        seconds_spent: What pruning took, counting and selecting included.
+        seconds_saved: What the generator would have taken to read those tokens; None where its
+            speed wasn't stated.
+        money_spent: What the scoring machine cost meanwhile; None where no price was stated.
+        money_saved: What the generator would have charged for those tokens; None where no price
+            was stated.
+    """
+
+    tokens_saved: int
+    seconds_spent: float
+    seconds_saved: float | None
+    money_spent: float | None
+    money_saved: float | None
+
+    @property
+    def seconds_gained(self) -> float | None:
+        """Seconds saved less those spent, negative where pruning took longer than it saved."""
+        return None if self.seconds_saved is None else self.seconds_saved - self.seconds_spent
+
+    @property
+    def money_gained(self) -> float | None:
+        """Money saved less that spent, in the currency of the stated prices."""
+        if self.money_saved is None:
+            return None
+        return self.money_saved - (self.money_spent or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What pruning kept and dropped; together they are exactly the caller's chunks.
+
+    Attributes:
+        query: The question.
+        kept: Chunks to pass on, in the order asked for (by score, or as in the input); with
+            `unit="sentence"` by the score of the best unit that is kept of each.
+        dropped: All others, in the same kind of order.
+        tokens_before: Tokens of all chunks as one context (titles and separators included), by
+            the pruner's token counter.
+        tokens_after: The same for the kept chunks; equals the count of `context`.
+        separator: What stands between two chunks of the context.
+        timings: Seconds per stage: `count`, `layout`, `wait` (for other threads that read),
+            `encode` and `question` (or in their place `joint`), `select`; and the `total`. A stage
+            that didn't run is not there.
+        notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
+        error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
+        skipped: Whether the context was so small that it was kept as it is, see
+            `skip_below_tokens` of `AT2Pruner.prune`.
+        answerable: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
+            where the head weights aren't calibrated, or nothing was scored.
+    """
+
+    query: str
+    kept: tuple[ScoredChunk, ...]
+    dropped: tuple[ScoredChunk, ...]
+    tokens_before: int
+    tokens_after: int
+    separator: str = DEFAULT_SEPARATOR
+    timings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    skipped: bool = False
+    answerable: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timings", dict(self.timings))
+
+    @property
+    def chunks(self) -> tuple[Any, ...]:
+        """The kept chunks as the caller's own objects."""
+        return tuple(scored.chunk for scored in self.kept)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The kept chunks' texts, as given; of trimmed ones what is kept."""
+        return tuple(scored.kept_text for scored in self.kept)
+
+    @property
+    def context(self) -> str:
+        """The kept chunks with their titles as one string, ready for a prompt."""
+        return self.separator.join(scored.rendered for scored in self.kept)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the chunks were scored; else all were kept, and their scores are NaN."""
+        return self.error is None and not self.skipped
+
+    def break_even(
+        self,
+        *,
+        tokens_per_second: float | None = None,
+        price_per_million: float | None = None,
+        machine_price_per_hour: float | None = None,
+    ) -> BreakEven:
+        """Say what pruning cost, and what it saved at the generator.
+
+        Args:
+            tokens_per_second: How fast the generator reads a prompt; None if it isn't known.
+            price_per_million: What the generator charges for a million prompt tokens, as the
+                pruner counts them; None if it isn't known.
+            machine_price_per_hour: What the machine that scores costs; None for nothing.
+
+        Raises:
+            InputError: If a rate isn't a finite number, the speed isn't above 0, or a price is
+                below.
+        """
+        _check_rate("tokens_per_second", tokens_per_second, positive=True)
+        _check_rate("price_per_million", price_per_million)
+        _check_rate("machine_price_per_hour", machine_price_per_hour)
+        saved, spent = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
+        return BreakEven(
+            tokens_saved=saved,
+            seconds_spent=spent,
+            seconds_saved=None if tokens_per_second is None else saved / tokens_per_second,
+            money_spent=None
+            if machine_price_per_hour is None
+            else spent / 3600 * machine_price_per_hour,
+            money_saved=None if price_per_million is None else saved / 1e6 * price_per_million,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready values; metadata is passed through as it is."""
+        return {
+            "query": self.query,
+            "kept": [scored.to_dict() for scored in self.kept],
+            "dropped": [scored.to_dict() for scored in self.dropped],
+            "context": self.context,
+            "separator": self.separator,
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+            "timings": dict(self.timings),
+            "notes": list(self.notes),
+            "error": self.error,
+            "skipped": self.skipped,
+            "answerable": self.answerable,
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the result as ASCII-only JSON.
+
+        NaN and infinity become null, what else JSON can't hold is written by `str`.
+        """
+        values = _json_ready(self.to_dict())
+        return json.dumps(values, indent=indent, default=str, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSentence:
+    """A sentence of a chunk with its score.
+
+    Attributes:
+        chunk_index: The chunk's place in the caller's list, from 0.
+        start: Where the sentence starts in the chunk's text, in characters.
+        end: Where it ends, exclusive.
+        text: The sentence, `chunk.text[start:end]` to the letter.
+        score: By the same head weights as the chunk's; larger means that more attention went
+            there, the answer's in attribution, the question's from `AT2Pruner.score_sentences`.
+            With the quantity "mass", read jointly or together, the scores of a chunk's sentences,
+            title and separator add up to the chunk's, but for the constant and for tokens that
+            two of them share; read apart, each sentence has a softmax of its own.
+    """
+
+    chunk_index: int
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What an answer, or a part of it, rests on.
+
+    Attributes:
+        query: The question.
+        answer: The answer, whole.
+        span: The part attributed, a half-open range of characters in the answer.
+        chunks: Every chunk with its score, in the order given.
+        sentences: Every sentence of every chunk, in order; empty unless asked for.
+    """
+
+    query: str
+    answer: str
+    span: tuple[int, int]
+    chunks: tuple[ScoredChunk, ...]
+    sentences: tuple[ScoredSentence, ...] = ()
+
+    @property
+    def best_chunks(self) -> tuple[ScoredChunk, ...]:
+        """The chunks by score, best first; equal ones in the order given."""
+        return tuple(sorted(self.chunks, key=lambda chunk: -chunk.score))
+
+    @property
+    def best_sentences(self) -> tuple[ScoredSentence, ...]:
+        """The sentences by score, best first; equal ones in the order given."""
+        return tuple(sorted(self.sentences, key=lambda sentence: -sentence.score))
+
+
+@dataclass(frozen=True, slots=True)
+class CitedSentence:
+    """A sentence of an answer with its sources.
+
+    Attributes:
+        start: Where it starts in the answer, in characters.
+        end: Where it ends, exclusive.
+        text: The sentence, `answer[start:end]` to the letter.
+        sources: Numbers of its sources, from 1, best first; empty where no chunk has the share.
+        shares: What part of the sentence's score each of them has, in (0, 1].
+    """
+
+    start: int
+    end: int
+    text: str
+    sources: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CitedAnswer:
+    """An answer with numbered sources.
+
+    Attributes:
+        query: The question.
+        answer: The answer, as given.
+        sentences: Its sentences, in order.
+        sources: The cited chunks; number n of a marker is `sources[n - 1]`. Their scores are for
+            the whole answer.
+    """
+
+    query: str
+    answer: str
+    sentences: tuple[CitedSentence, ...]
+    sources: tuple[ScoredChunk, ...]
+
+    @property
+    def text(self) -> str:
+        """The answer with a marker such as ` [1][3]` after each sentence that has sources."""
+        parts, place = [], 0
+        for sentence in self.sentences:
+            markers = "".join(f"[{number}]" for number in sentence.sources)
+            parts.append(self.answer[place : sentence.end] + (f" {markers}" if markers else ""))
+            place = sentence.end
+        return "".join(parts) + self.answer[place:]
+
+
+def _check_rate(name: str, rate: float | None, *, positive: bool = False) -> None:
+    if rate is None:
+        return
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate)
+    if not number or rate < 0 or (positive and rate == 0):
+        least = "above 0" if positive else "of at least 0"
+        raise InputError(f"{name} is {rate!r}; pass a finite number {least}, or None")
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

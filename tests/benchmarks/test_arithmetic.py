@@ -1,0 +1,143 @@
+"""The benchmarks' figures against numbers by hand."""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from floor import floor_case
+from memory import peak_of
+from prompts import Prompt, PromptSet
+from report import cell, markdown_table, share_note
+from speed import call_row, floor_row, growth_notes, main, other_row, stage_row
+from timing import Spread, TimedRun, core_share, exponent, ratios, slow_interval, time_cases
+
+from at2_rag import Chunk
+from at2_rag.model.loading import LoadedModel
+from at2_rag.prompt.layout import PromptBuilder
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+UNIT = "full forward pass (the unit)"
+RUNS = [
+    TimedRun(UNIT, 0, 2.0, 3.0),
+    TimedRun(UNIT, 1, 4.0, 8.0),
+    TimedRun("best, cold", 0, 1.0, stages={"encode": 0.5, "total": 1.0}),
+    TimedRun("best, cold", 1, 4.0, stages={"encode": 1.5, "total": 4.0}),
+    TimedRun("floor of best, cold", 0, 0.5, stages={"gflop": 3.0}),
+    TimedRun("floor of best, cold", 1, 1.0, stages={"gflop": 3.0}),
+    TimedRun("removals", 1, 20.0),
+]
+
+
+def test_spreads_are_medians_and_quartiles() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 4.0]) == Spread(2.5, 1.75, 3.25, 4)
+    assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0, 1)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    assert ratios(RUNS, "best, cold", to=UNIT) == [0.5, 1.0]
+    assert ratios(RUNS, "removals", to="best, cold") == [5.0]
+    assert core_share(RUNS, UNIT, threads=2) == pytest.approx((0.75 + 1.0) / 2)
+
+
+def test_rows_of_speed() -> None:
+    assert call_row(RUNS, "best, cold") == {
+        "case": "best, cold",
+        "ratio": Spread(0.75, 0.625, 0.875, 2),
+        "ms": 2500.0,
+    }
+    assert stage_row(RUNS, "best, cold") == {"case": "best, cold", "encode": 1000, "total": 2500}
+    assert other_row(RUNS, "removals", "best, cold")["times as long"] == Spread(5, 5, 5, 1)
+    assert floor_row(RUNS, "best, cold") == {
+        "case": "best, cold",
+        "GFLOP": 3.0,
+        "GFLOP/s": 4.0,
+        "floor, ms": 750.0,
+        "times the floor": Spread(3.0, 2.5, 3.5, 2),
+    }
+
+
+def test_the_exponent_is_fitted_to_the_large_sizes() -> None:
+    assert exponent([10, 100, 1000], [3, 300, 30000]) == pytest.approx(2)
+    rows = [
+        {"chunks": size, "cold, ms": 5.0 * size, "warm, ms": time}
+        for size, time in ((1, 99.0), (50, 10.0), (200, 20.0))
+    ]
+    [note] = growth_notes(rows)
+    assert note.startswith("From 50 to 200") and "1.000 (cold) and 0.500 (warm)" in note
+    assert growth_notes(rows[:1]) == []
+
+
+@pytest.mark.parametrize(("prompts", "interval"), [(1, 7), (7, 8), (8, 7), (14, 9)])
+def test_every_case_runs_once_a_round_and_slow_ones_meet_every_prompt(
+    prompts: int, interval: int
+) -> None:
+    assert slow_interval(prompts) == interval
+    slow: list[int] = []
+    runs = time_cases(
+        {"fast": lambda prompt: None, "slow": slow.append},
+        prompts=prompts,
+        repeats=interval,
+        seed=0,
+        slow=["slow"],
+    )
+    assert [run.round for run in runs if run.case == "fast"] == list(range(prompts * interval))
+    assert slow[0] == 0 and sorted(slow[1:]) == list(range(prompts))  # the first isn't timed
+
+
+def test_tables_show_what_is_there() -> None:
+    rows = [{"case": "a|b", "ratio": Spread(0.5, 0.25, 12.0, 3)}, {"case": "c", "n": 1234}]
+    assert markdown_table("Title", rows).splitlines() == [
+        "### Title",
+        "",
+        "| case | ratio              | n     |",
+        "| ---- | -----------------: | ----: |",
+        "| a\\|b | 0.500 (0.250-12.0) |       |",
+        "| c    |                    | 1,234 |",
+    ]
+    assert [cell(value) for value in (1234.5, 99.94, None)] == ["1,234", "99.9", ""]
+
+
+def test_a_busy_machine_is_reported() -> None:
+    assert "don't rely" in share_note("the unit", 0.5)
+    assert "don't rely" not in share_note("the unit", 0.95)
+
+
+def test_the_floor_by_hand() -> None:
+    """Of the tiny model: width 32, two key heads of width 8, 48 hidden units.
+
+    The stand-in for "best" reads two of its three layers, the question over all chunks and over
+    each; of the last layer chunks need their keys, the question keys and queries.
+    """
+    model = LoadedModel(tiny_model(num_hidden_layers=3), tiny_tokenizer())
+    chunks = [Chunk(f"Bridge {number} was opened in 1932.") for number in range(10)]
+    layout = PromptBuilder(model.tokenizer, max_tokens=2048).independent("What?", chunks)
+    floor = floor_case(model, [Prompt("What?", tuple(chunks))], "best")
+    assert floor is not None
+    rows, question = sum(map(len, layout.source_ids)), 11 * len(layout.question_ids)
+    first = (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) * (rows + question)
+    last = 32 * 16 * (rows + question) + 32 * 32 * question
+    assert floor(0) == {"gflop": pytest.approx(2 * (first + last) / 1e9)}
+
+
+def test_a_peak_counts_what_is_freed_before_the_end() -> None:
+    def call() -> None:
+        np.ones(8_000_000).sum()  # 64 MB
+
+    assert 50e6 < peak_of(call).peak < 90e6
+    assert peak_of(call).growth < 10e6
+
+
+def test_larger_prompts_have_no_text_twice() -> None:
+    own, others = (Chunk("a"), Chunk("b")), (Chunk("b"), Chunk("c"))
+    prompt = PromptSet((Prompt("q", own),), "here", others).of_size(7)
+    texts = [chunk.rendered for chunk in prompt.chunks]
+    assert texts[:3] == ["a", "b", "c"] and len(set(texts)) == 7
+
+
+def test_unusable_prompt_lengths_are_one_line(tiny_options: list[str]) -> None:
+    options = [*tiny_options, "--prompt-tokens", "1900", "2000"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == click.ClickException.exit_code
+    assert result.output.startswith("Error: data.jsonl: none of 4 questions with 10 chunks")

@@ -1,0 +1,72 @@
+"""Each script runs whole, on a tiny model, and leaves its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import depth
+import memory
+import pytest
+import speed
+from click.testing import CliRunner
+
+
+def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, Any]:
+    result = CliRunner().invoke(command, [*options, "--output", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    report = folder / "out" / f"{command.name}.json"
+    record: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    text = report.with_suffix(".md").read_text(encoding="utf-8") + json.dumps(record)
+    assert str(Path(options[1]).parent) not in text  # files are named, but not where they are
+    words = record["command"].split()
+    assert words[:2] == ["python", f"benchmarks/{command.name}.py"]
+    assert [words[words.index(name) + 1] for name in ("--model", "--output")] == ["tiny", "out"]
+    assert {"cores", "ram_gb", "instructions"} <= record["machine"].keys()
+    tables: dict[str, Any] = record["tables"]
+    return tables
+
+
+def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
+    options = ["--items", "2", "--repeats", "1", "--ablations", "--calls", "8", "--generate", "2"]
+    options += ["--scaling", "2", "--scaling", "12", "--callers", "1", "--callers", "2"]
+    tables = _run(speed.main, [*tiny_options, *options], tmp_path)
+    unit, *calls = tables["Whole calls, by one full forward pass"]
+    assert unit["ratio"] == {"median": 1, "low": 1, "high": 1, "n": 2}
+    presets = [f"{p}, {s}" for p in ("best", "balanced", "fast") for s in ("cold", "warm")]
+    assert {*presets, "joint", "best, from disk", "32 removals"} <= {row["case"] for row in calls}
+    assert len(tables["Cold calls, by the matrix products they need"]) == 3
+    assert len(tables["Other ways, by our time"]) == 4
+    assert [row["chunks"] for row in tables["A call by its chunks, best"]] == [2, 12]
+    one, two = tables["Callers of one pruner, best, warm"]
+    assert one["throughput"] == 1 and one["wrong scores"] == two["wrong scores"] == 0
+    full, cold, *_ = tables["Answers of 2 tokens"]
+    assert full["kept"] == 10 and 1 <= cold["kept"] < 10
+
+
+def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "measure", memory.measure_here)  # no fresh process a case
+    tables = _run(memory.main, [*tiny_options, "--chunks", "10", "--chunks", "200"], tmp_path)
+    few, many = tables["Peak of a call above the loaded model, MB"]
+    assert (few["chunks"], many["chunks"]) == (10, 200)
+    assert "joint" in few and "joint" not in many  # past the model's window
+    for row in (few, many):
+        keys_and_values = 2 + 1  # of two layers; chunks don't need the last layer's values
+        assert row["states"] == row["tokens"] * keys_and_values * 2 * 8 * 4 / 1e6
+
+
+def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
+    train = str(Path(tiny_options[1]).parent / "train.jsonl")
+    options = ["--train", train, "--dev", tiny_options[3], "--collected", str(tmp_path / "read")]
+    options += ["--depth", "1", "--depth", "3", "--masks", "4", "--answer-tokens", "2"]
+    tables = _run(depth.main, [*tiny_options, *options, "--folds", "4"], tmp_path)
+    rows = tables["Quality (macro nDCG@10, 95 % intervals) and time (ratio to the unit)"]
+    names = ["1, together", "1, together + apart", "3, together", "3, together + apart"]
+    assert [row["layers, passes"] for row in rows] == names
+    assert any(row["less the best"].startswith("0.0000 [0.0000, 0.0000]") for row in rows)
+    tokens = rows[0]["KB a chunk"] / (1 * 2 * 8 * 4)
+    assert rows[2]["KB a chunk"] == pytest.approx(tokens * (3 + 2) * 2 * 8 * 4)
+    assert set(tables["nDCG@10 by source, out of fold"][0]) == {"layers, passes", "novels", "seas"}
+    assert (tmp_path / "out" / "depth-1.svg").read_text(encoding="utf-8").startswith("<svg ")
