@@ -35,8 +35,8 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
     """Run the server.
 
     Args:
-        plan: A word -> what the first, second, ... request with it in the prompt meets: "ok" (from then on,
-            too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
+        plan: A word -> what the first, second, ... request with it in the prompt meets: "ok" (from
+            then on, too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
     """
     log, lock, seen = Served(), threading.Lock(), Counter[str]()
 
@@ -79,7 +79,7 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda request, client: None  # type: ignore[method-assign]
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     log.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

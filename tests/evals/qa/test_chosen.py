@@ -40,7 +40,7 @@ def choose(
     items: Sequence[Example] = ITEMS,
     *,
     generator: str = "g",
-    **here: str,
+    **here: Any,
 ) -> list[Choice]:
     judged = {generator: cells}
     return choose_budgets(folder, judged=judged, items=items, settings=settings(**here))
