@@ -16,9 +16,9 @@ from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError, InputError
 from at2_rag.files import write_whole
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.bootstrap import LEVEL, RESAMPLES
+from at2_rag_evals.bootstrap import RESAMPLES
 from at2_rag_evals.clusters import item_clusters
-from at2_rag_evals.provenance import file_record, git_state, package_versions
+from at2_rag_evals.provenance import file_record
 from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
 from at2_rag_evals.qa.chosen import Choice, choices_table, choose_budgets
 from at2_rag_evals.qa.generators.registry import make_generators
@@ -35,6 +35,7 @@ from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.summary import GeneratorSummary, Summariser
 from at2_rag_evals.qa.tables import Section, generator_section, item_tables, side_by_side
 from at2_rag_evals.qa.wording import prompt_text
+from at2_rag_evals.report import run_record
 from at2_rag_evals.tables import print_report
 
 _BASELINES = frozenset(
@@ -69,12 +70,8 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     else:
         results = _run_natural(request, plan, clusters, choices)
     report = {
-        "eval": "qa",
         "format": FORMAT,
-        "command": request.command,
-        "settings": settings,
-        "git": git_state(),
-        "packages": package_versions(),
+        **run_record("qa", request, settings),
         "items": {
             "judged": len(items.items),
             "left_out": items.left_out,
@@ -254,8 +251,6 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
             *(file_record(path) for path in request.sources),
             *(dataset.record() for dataset in request.datasets),
         ],
-        "seed": request.seed,
-        "limit": request.limit,
         "orders": list(plan.orders),
         "gold_position": request.gold_position,
         "prompt": {
@@ -263,9 +258,6 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
             "other questions": _prompt("{question}", request),
         },
         "budgets": [budget.label for budget in request.budgets],
-        "resamples": RESAMPLES,
-        "level": LEVEL,
-        "interval": "percentile bootstrap over clusters, stratified by source",
         "prices": prices and {"prompt": prices[0], "answer": prices[1]},
         "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
         "generators": {generator.name: dict(generator.settings) for generator in plan.generators},

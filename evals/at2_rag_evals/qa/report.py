@@ -13,16 +13,14 @@ from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.items import kind_of
 from at2_rag_evals.qa.run import CellResult
 from at2_rag_evals.qa.tables import Section
-from at2_rag_evals.report import report_head
+from at2_rag_evals.report import INTERVAL_NOTE, report_head
 from at2_rag_evals.tables import Table, to_markdown
 
 NOTES = (
     "Accuracy: a reference answer's normalised tokens are a run of the prediction's; a yes or no "
     "is its first word. Long-form items are judged by token F1 and unanswerable ones by "
     "abstention, each apart.",
-    "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
-    "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
-    "from by itself. Differences are paired: * marks those whose interval excludes zero.",
+    INTERVAL_NOTE,
     "At equal tokens another pruner gets, in each source, the mean context tokens of the cell it "
     "is compared with: from its cell within 2 % of them, or from a mixture of its two cells next "
     "to them, closed_book and none included, whose expected accuracy is taken (which cells, and in "

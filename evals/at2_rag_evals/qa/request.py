@@ -12,7 +12,7 @@ import click
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.shipped_set import ITEMS
-from at2_rag_evals.request import argument, command_line, option
+from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
 
 if TYPE_CHECKING:
     from at2_rag.options import Order
@@ -43,7 +43,6 @@ MORE_PRUNERS = (
     "llama_index_optimizer",
     "long_llm_lingua",
 )
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _parse_datasets(
@@ -55,10 +54,19 @@ def _parse_datasets(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QARequest:
+class QARequest(EvalRequest):
     """All options of the command, with their defaults."""
 
-    files: tuple[Path, ...] = argument(nargs=-1, type=_FILE)
+    files: tuple[Path, ...] = argument(nargs=-1, type=FILE)
+    output: Path = option(
+        required=True,
+        type=FOLDER,
+        help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
+    )
+    model: str | None = option(
+        help="Scoring model of the pruners: a known name, a folder or a hub id."
+    )
+    head_weights: str | None = option(help="Folder with the head weights of at2 and at2_adaptive.")
     datasets: tuple[Dataset, ...] = option(
         "--dataset",
         multiple=True,
@@ -66,11 +74,6 @@ class QARequest:
         metavar="NAME=PATH",
         help="A published data set as it is: squad, hotpotqa, musique, nq_multi_document or rgb "
         "with its file, beir with its folder. May be repeated.",
-    )
-    output: Path = option(
-        required=True,
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
     )
     pruners: tuple[str, ...] = option(
         "--pruner",
@@ -114,12 +117,6 @@ class QARequest:
         help="What answers: a local model (name, folder or hub id), or openai:MODEL for a model of "
         "any server that speaks OpenAI's chat completions. May be repeated.",
     )
-    limit: int | None = option(
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Judge only the first N items of each source.",
-    )
-    seed: int = option(default=0, type=click.IntRange(min=0))
     orders: tuple[Order, ...] = option(
         "--order",
         default=("score",),
@@ -141,16 +138,12 @@ class QARequest:
     answer_tokens: int = option(
         default=32, type=click.IntRange(min=1), help="Most tokens of an answer."
     )
-    model: str | None = option(
-        help="Scoring model of the pruners: a known name, a folder or a hub id."
-    )
-    head_weights: str | None = option(help="Folder with the head weights of at2 and at2_adaptive.")
     embedding_model: str | None = option(
         help="sentence-transformers model of minilm: a folder or a hub id."
     )
     train: tuple[Path, ...] = option(
         multiple=True,
-        type=_FILE,
+        type=FILE,
         help="Training file on which attention heads are chosen. May be repeated.",
     )
     chosen_on: Path | None = option(
@@ -207,16 +200,6 @@ class QARequest:
         budgets = [Budget(top_k=number) for number in self.top_k]
         budgets += [Budget(max_tokens=number) for number in self.max_tokens]
         return tuple(dict.fromkeys(budgets)) or (Budget(top_k=1), Budget(top_k=3))
-
-    @property
-    def store(self) -> Path:
-        """The file of stored scores, texts and answers."""
-        return self.output / "store.sqlite"
-
-    @property
-    def command(self) -> str:
-        """The command line, with the names of files and folders but not where they are."""
-        return command_line("at2-rag eval qa", self)
 
 
 def read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:

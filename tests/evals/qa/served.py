@@ -35,8 +35,8 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
     """Run the server.
 
     Args:
-        plan: A word of the prompt -> what its first, second, ... request meets: "ok" (from then on,
-            too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
+        plan: A word -> what the first, second, ... request with it in the prompt meets: "ok" (from
+            then on, too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
     """
     log, lock, seen = Served(), threading.Lock(), Counter[str]()
 
@@ -44,13 +44,15 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             prompt = body["messages"][0]["content"]
+            word = next((word for word in plan or {} if word in prompt), "")
             with lock:
-                seen[prompt] += 1
+                seen[word] += 1
+                number = seen[word]
                 log.requests.append(
                     {"path": self.path, "key": self.headers.get("Authorization"), **body}
                 )
-            steps = next((steps for word, steps in (plan or {}).items() if word in prompt), [])
-            self._meet(steps[seen[prompt] - 1] if seen[prompt] <= len(steps) else "ok", prompt)
+            steps = (plan or {}).get(word, ())
+            self._meet(steps[number - 1] if number <= len(steps) else "ok", prompt)
 
         def _meet(self, step: str, prompt: str) -> None:
             text = "" if step == "empty" else f" Answer to: {prompt.splitlines()[-1]} "
@@ -77,7 +79,7 @@ def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda request, client: None  # type: ignore[method-assign]
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     log.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

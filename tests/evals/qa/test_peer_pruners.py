@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner
 from at2_rag_evals.qa.pruners.registry import make_pruners
 from at2_rag_evals.qa.request import QARequest
-from at2_rag_evals.store import settings_key
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.evals.labelled_items import write_items
+from tests.evals.qa.command import lines, report
+from tests.tiny_models import tiny_tokenizer
 
 PACKAGES = {
     "langchain_filter": "langchain_community",
@@ -115,31 +117,6 @@ def test_langchains_filter_keeps_the_most_similar_documents(
         assert pruner.prune(ITEM, limit(max_tokens=room)).kept == fill(ranking, texts, room)
 
 
-def test_the_k_of_langchain_keeps_the_same_documents_ties_and_all(
-    qa_request: QARequest, embedding_model: Any
-) -> None:
-    pruner = make("langchain_filter", qa_request)
-    from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
-    from langchain_core.documents import Document
-    from langchain_core.embeddings import Embeddings
-
-    class SentenceTransformersEmbeddings(Embeddings):
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            return [embedding_model.encode(text).tolist() for text in texts]
-
-        def embed_query(self, text: str) -> list[float]:
-            return self.embed_documents([text])[0]
-
-    chunks = tuple(Chunk(text) for text in ("the sea", "emma", "the sea", "a novel", "emma"))
-    item = Example("t", "s", QUERY, chunks, (False,) * 5)
-    documents = [Document(page_content=one.text, metadata={"n": n}) for n, one in enumerate(chunks)]
-    for k in range(1, 6):
-        compressor = EmbeddingsFilter(embeddings=SentenceTransformersEmbeddings(), k=k)
-        returned = compressor.compress_documents(documents, QUERY)
-        expected = tuple(document.metadata["n"] for document in returned)
-        assert pruner.prune(item, limit(top_k=k)).kept == expected
-
-
 SENTENCES = (
     ("The sea is the sea.", "Jane wrote a novel.", "And emma is of austen.", "Is the sea?"),
     ("Who wrote the novel emma",),
@@ -185,6 +162,30 @@ def test_llama_indexs_optimizer_passes_on_the_better_half_of_the_best_chunks(
     assert fill(ranking, texts, 20) != fill(ranking, rendered, 20)
 
 
+def test_changed_texts_reach_prompt_report_and_page(
+    qa_request: QARequest, tmp_path: Path, scoring_folder: Path
+) -> None:
+    make("llama_index_optimizer", qa_request)
+    files = write_items(tmp_path / "novels.jsonl", [replace(ITEM, answers=("austen",))])
+    printed = report(
+        *(files, "--generator", scoring_folder, "--answer-tokens", 1, "--output", tmp_path / "o"),
+        *("--embedding-model", qa_request.embedding_model, "--top-k", 2, "--max-tokens", 90),
+        *("--pruner", "minilm", "--pruner", "llama_index_optimizer"),
+    )
+    cells = {(line["pruner"], line["budget"]): line for line in lines(tmp_path / "o")}
+    whole, half = (cells[name, "top 2"] for name in ("minilm", "llama_index_optimizer"))
+    assert whole["kept"] == half["kept"] and whole["texts"] is None
+    assert half["context_tokens"] < whole["context_tokens"]
+    assert half["answer"]["prompt_tokens"] < whole["answer"]["prompt_tokens"]
+    more = cells["llama_index_optimizer", "90 tokens"]
+    assert 0 < more["context_tokens"] <= 90
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert page.count("as changed") == 2  # a row for each budget
+    assert all(f"<p>{escape(text)}</p>" in page for text in (*half["texts"], *more["texts"]))
+    settings = printed["settings"]["pruners"]["llama_index_optimizer"]
+    assert (settings["percentile_cutoff"], settings["ranking"]["name"]) == (0.5, "minilm")
+
+
 def test_trimmed_texts_are_found_again(
     qa_request: QARequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,9 +203,9 @@ def test_trimmed_texts_are_found_again(
 def question_log_likelihood(model: Any, document: str) -> float:
     """The mean log-probability of the question and LongLLMLingua's sentence after a document."""
     tokenizer = tiny_tokenizer()
-    said = f"{QUERY} We can get the answer to this question in the given documents."
+    question = f"{QUERY} We can get the answer to this question in the given documents."
     before = tokenizer(document)["input_ids"]
-    ids = tokenizer(document + said)["input_ids"]
+    ids = tokenizer(document + question)["input_ids"]
     assert ids[: len(before)] == before
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].double()
@@ -242,23 +243,6 @@ def test_long_llm_lingua_cuts_nothing(qa_request: QARequest) -> None:
     item = Example("long", "s", QUERY, (Chunk("emma"), Chunk("sea " * 3000)), (False,) * 2)
     with pytest.raises(ScoringError, match=r"'long' of s: .* have \d{4} tokens, .* takes 2048"):
         pruner.prune(item, limit(top_k=1))
-
-
-def test_settings_follow_the_model(
-    qa_request: QARequest, scoring_folder: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("llmlingua")
-    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
-
-    tiny_model(seed=1).save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    one, again, other = (
-        LongLLMLinguaRanker(str(folder))
-        for folder in (scoring_folder, scoring_folder, tmp_path / "tiny")
-    )
-    assert settings_key(one) == settings_key(again) != settings_key(other)
-    assert str(tmp_path) not in json.dumps(dict(other.settings))
-    assert {"llmlingua", "transformers", "dtype", "pruner"} <= set(one.settings)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from at2_rag.data.examples import Example
@@ -103,25 +101,6 @@ def test_macro_tokens_are_of_the_sources_that_accuracy_is_of() -> None:
     }
     alone = summarise(items[2:], [CellResult("g", CellName("none"), tuple(judged[2:]))])
     assert alone.context_tokens["macro"]["none"] == 500
-
-
-def test_an_interval_of_a_difference_agrees_with_the_normal_formula() -> None:
-    rng = np.random.default_rng(0)
-    items = [item(str(n)) for n in range(400)]
-    first = rng.random(400) < 0.4
-    second = np.where(rng.random(400) < 0.8, first, rng.random(400) < 0.7)  # paired
-    none, ours = (
-        cell(items, name, ["sea" if hit else "x" for hit in hits])
-        for name, hits in (("none", first), ("at2", second))
-    )
-    estimate = summarise(items, [none, ours]).differences["at2, top 1"]["s"]["none"]
-    differences = second.astype(float) - first
-    half = 1.96 * differences.std() / math.sqrt(400)
-    assert estimate.mean == pytest.approx(differences.mean())
-    assert estimate.low == pytest.approx(differences.mean() - half, abs=0.006)
-    assert estimate.high == pytest.approx(differences.mean() + half, abs=0.006)
-    unpaired = 1.96 * math.sqrt(first.var() / 400 + second.var() / 400)
-    assert half < 0.6 * unpaired  # so that an unpaired interval would have failed
 
 
 def test_an_item_without_an_answer_is_left_out_of_every_cell_and_counted() -> None:

@@ -48,17 +48,15 @@ class Failure:
 
 
 class Generator(Protocol):
-    """Answers prompts, greedily where it can."""
+    """Answers prompts, greedily where it can.
 
-    @property
-    def name(self) -> str:
-        """What the report calls the generator."""
-        ...
+    Attributes:
+        name: What the report calls the generator.
+        settings: All that decides an answer besides the prompt, as JSON-ready values.
+    """
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides an answer besides the prompt, as JSON-ready values."""
-        ...
+    name: str
+    settings: Mapping[str, object]
 
     def count(self, text: str) -> int:
         """Return the tokens of a text by the generator's tokenizer."""

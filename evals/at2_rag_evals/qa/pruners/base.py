@@ -58,27 +58,18 @@ class Pruner(Protocol):
 
     Of an item it looks at question and chunks alone; only `oracle` looks at labels, and none at
     answers.
+
+    Attributes:
+        name: What the report calls the pruner.
+        budgeted: Whether the budget makes a difference.
+        ordered: Whether the limit's order makes a difference.
+        settings: All that decides what is kept besides item and limit, as JSON-ready values.
     """
 
-    @property
-    def name(self) -> str:
-        """What the report calls the pruner."""
-        ...
-
-    @property
-    def budgeted(self) -> bool:
-        """Whether the budget makes a difference."""
-        ...
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the limit's order makes a difference."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides what is kept besides item and limit, as JSON-ready values."""
-        ...
+    name: str
+    budgeted: bool
+    ordered: bool
+    settings: Mapping[str, object]
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
         """Choose what is kept of an item; models are loaded on the first item that needs them."""

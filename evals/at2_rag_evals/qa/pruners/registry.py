@@ -86,12 +86,16 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
 
     for count in (8, 16):
         name = f"heads_{count}"
-        table[name] = ranking(lambda name=name, count=count: QueryHeadsRanker(name, heads(), count))
+        table[name] = ranking(partial(_heads, name, heads, count))
     return table | {
         "langchain_filter": ranking(partial(_langchain_filter, options)),
         "llama_index_optimizer": partial(_llama_index_optimizer, request, options),
         "long_llm_lingua": ranking(partial(_long_llm_lingua, options)),
     }
+
+
+def _heads(name: str, heads: Callable[[], EvidenceHeads], count: int) -> Ranker:
+    return QueryHeadsRanker(name, heads(), count)
 
 
 def _adaptive(request: QARequest, name: str, overrides: Mapping[str, Any]) -> Pruner:

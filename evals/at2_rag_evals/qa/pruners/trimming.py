@@ -31,17 +31,15 @@ class TrimmedText:
 
 
 class Trimmer(Protocol):
-    """Shortens chunks for a question, each without a look at the others."""
+    """Shortens chunks for a question, each without a look at the others.
 
-    @property
-    def name(self) -> str:
-        """What the report calls the pruner."""
-        ...
+    Attributes:
+        name: What the report calls the pruner.
+        settings: All that decides the texts besides question and chunk, as JSON-ready values.
+    """
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides the texts besides question and chunk, as JSON-ready values."""
-        ...
+    name: str
+    settings: Mapping[str, object]
 
     def prepare(self) -> None:
         """Load what trimming needs; called once, before the first chunk to trim."""
