@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import click
-from at2_rag.cli.step_progress import StepProgress
 
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError, InputError
 from at2_rag.files import write_whole
+from at2_rag.progress import StepProgress
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.bootstrap import RESAMPLES
 from at2_rag_evals.clusters import item_clusters
