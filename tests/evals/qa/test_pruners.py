@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError, ScoringError
+from at2_rag.errors import InputError
 from at2_rag.options import Order
 from at2_rag.pruner import AT2Pruner
 from at2_rag.readout.calibration import Calibration
@@ -24,7 +24,6 @@ from at2_rag_evals.qa.pruners.base import Limit, Pruner
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
 from at2_rag_evals.qa.pruners.registry import make_pruners
 from at2_rag_evals.qa.request import QARequest
-from at2_rag_evals.rankers import ItemScores
 from tests.evals.labelled_items import CountingRanker, make_item, write_items
 
 
@@ -54,13 +53,6 @@ def test_what_is_kept_by_position_or_label(
     [pruner] = make(tmp_path, name)
     assert pruner.prune(make_item("a", "-g--g"), limit(top_k=3)).kept == expected
     assert (pruner.name, pruner.budgeted) == (name, name in ("first_k", "last_k"))
-
-
-def test_one_chunk_is_kept_by_every_ranking_and_no_gold_by_the_oracle(tmp_path: Path) -> None:
-    for pruner in make(tmp_path, "first_k", "last_k", "random_k", "bm25"):
-        assert pruner.prune(make_item("a", "g"), limit(top_k=3)).kept == (0,)
-    [oracle] = make(tmp_path, "oracle")
-    assert oracle.prune(make_item("a", "---"), limit(top_k=3)).kept == ()
 
 
 def test_random_k_draws_evenly_and_by_its_seed(tmp_path: Path) -> None:
@@ -102,15 +94,6 @@ def test_an_item_is_scored_once_for_all_budgets_and_runs(tmp_path: Path) -> None
     ]
     assert results[0] == results[1] == results[2]
     assert [(ranker.prepared, ranker.calls) for ranker in rankers] == [(1, 1), (0, 0), (1, 1)]
-
-
-def test_unusable_scores_name_pruner_and_item() -> None:
-    class ShortRanker(CountingRanker):
-        def score(self, query: str, chunks: object) -> ItemScores:
-            return ItemScores((1.0,))
-
-    with pytest.raises(ScoringError, match="counting failed on item 'a' of novels: 1 scores for 4"):
-        RankingPruner(ShortRanker()).prune(make_item("a"), limit(top_k=1))
 
 
 def test_model_pruners_agree_with_the_pruner_itself(

@@ -14,7 +14,7 @@ from at2_rag_evals.qa.groups import DISTRACTORS, POSITIONS, distractor_group, po
 from at2_rag_evals.qa.judging import judge
 from at2_rag_evals.qa.pruners.base import Pruned
 from at2_rag_evals.qa.run import CellName, CellResult
-from at2_rag_evals.qa.summary import GeneratorSummary, Summariser, compared_cells
+from at2_rag_evals.qa.summary import GeneratorSummary, Summariser
 from tests.evals.labelled_items import make_item
 
 BASELINES = frozenset({"none", "bm25", "oracle"})
@@ -160,9 +160,3 @@ def test_groups_by_hand(marks: str, position: str, distractors: str) -> None:
     marked = make_item("a", marks)
     assert position_group(marked) == position and position in POSITIONS
     assert distractor_group(marked) == distractors and distractors in DISTRACTORS
-
-
-def test_none_and_what_is_no_baseline_is_compared() -> None:
-    cells = [CellName("none", None), CellName("bm25", "top 1"), CellName("mine", "top 1")]
-    assert compared_cells(cells, BASELINES) == ["none", "mine, top 1"]
-    assert compared_cells(cells[:1], BASELINES) == []

@@ -52,7 +52,7 @@ def test_lines_are_read_as_they_say(raw: list[dict[str, Any]], items: list[Examp
             {"title": c.title, "text": c.text, "is_gold": label}
             for c, label in zip(item.chunks, item.labels, strict=True)
         ]
-        assert [{**chunk, "title": chunk["title"] or None} for chunk in line["chunks"]] == chunks
+        assert line["chunks"] == chunks
         assert (line["id"], line["question"]) == (item.id, item.query)
 
 
