@@ -16,20 +16,9 @@ from at2_rag_evals.qa.pruners.fixed import FIXED, FixedPruner, LastKRanker
 from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
 from at2_rag_evals.qa.pruners.trimming import TrimmingPruner
-from at2_rag_evals.qa.request import QARequest
-from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
+from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
+from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
-
-_RANKERS = (
-    "bm25",
-    "bm25_unstemmed",
-    "minilm",
-    "bm25_minilm",
-    "all_heads_mean",
-    "at2",
-    "at2_joint",
-)
-"""Systems of the ranking eval that are pruners under the same name."""
 
 
 def make_pruners(request: QARequest) -> list[Pruner]:
@@ -70,8 +59,9 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
         "last_k": ranking(LastKRanker, order="original"),
         "random_k": ranking(partial(make_ranker, "random", options), name="random_k"),
     }
-    for name in (*_RANKERS, *(named.name for named in request.weights)):
-        table[name] = ranking(partial(make_ranker, name, options))
+    shared = [name for name in DEFAULT_PRUNERS + MORE_PRUNERS if name in RANKERS]
+    for name in (*shared, *(named.name for named in request.weights)):
+        table.setdefault(name, ranking(partial(make_ranker, name, options)))
     for max_missed in (None, *request.max_missed):
         for multi_hop in (None, True, False):
             name = adaptive_name(max_missed, multi_hop=multi_hop)
