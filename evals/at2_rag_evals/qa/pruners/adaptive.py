@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.options import PruneOptions
 from at2_rag.pruner import AT2Pruner
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.model_record import model_record
@@ -24,7 +24,7 @@ class AT2AdaptivePruner:
 
     Args:
         name: What the report calls the pruner.
-        overrides: Options that differ from those that `AT2Pruner` has by default.
+        options: The pruner's options; they set no limit but `max_missed`.
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
         head_weights: A folder with calibrated head weights, or the name of shipped ones; None for
             those shipped for the model.
@@ -40,18 +40,19 @@ class AT2AdaptivePruner:
     def __init__(
         self,
         name: str,
-        overrides: Mapping[str, Any],
+        options: PruneOptions,
         *,
         model: str | None = None,
         head_weights: str | None = None,
         store: Path | None = None,
     ) -> None:
-        self.name, self._overrides = name, dict(overrides)
+        self.name, self._options = name, options
         self._model, self._head_weights = model or DEFAULT_MODEL, head_weights
         self.settings: Mapping[str, object] = {
             **model_record(self._model),
             **head_weights_record(head_weights),
-            **overrides,
+            "max_missed": options.max_missed,
+            "multi_hop": options.multi_hop,
         }
         self._store = Store(store, settings_key(self), Pruned)
 
@@ -69,13 +70,13 @@ class AT2AdaptivePruner:
 
     @cached_property
     def _pruner(self) -> AT2Pruner:
-        return load_pruner(self._model, head_weights=self._head_weights)
+        return load_pruner(self._model, head_weights=self._head_weights, options=self._options)
 
     def _prune(self, item: Example, limit: Limit) -> Pruned:
         pruner = self._pruner  # loaded before the clock starts
         start = time.perf_counter()
         try:
-            result = pruner.prune(item.query, item.chunks, order=limit.order, **self._overrides)
+            result = pruner.prune(item.query, item.chunks, order=limit.order)
         except AT2Error as error:
             raise ScoringError(
                 f"{self.name} failed on item {item.id!r} of {item.source}: {error}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 from at2_rag.errors import InputError
-from at2_rag.options import Order
+from at2_rag.options import Order, PruneOptions
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
@@ -65,8 +64,8 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
     for max_missed in (None, *request.max_missed):
         for multi_hop in (None, True, False):
             name = adaptive_name(max_missed, multi_hop=multi_hop)
-            overrides = {"max_missed": max_missed, "multi_hop": multi_hop}
-            table[name] = partial(_adaptive, request, name, overrides)
+            choice = PruneOptions(max_missed=max_missed, multi_hop=multi_hop)
+            table[name] = partial(_adaptive, request, name, choice)
 
     @cache
     def heads() -> EvidenceHeads:
@@ -88,12 +87,12 @@ def _heads(name: str, heads: Callable[[], EvidenceHeads], count: int) -> Ranker:
     return QueryHeadsRanker(name, heads(), count)
 
 
-def _adaptive(request: QARequest, name: str, overrides: Mapping[str, Any]) -> Pruner:
+def _adaptive(request: QARequest, name: str, options: PruneOptions) -> Pruner:
     from at2_rag_evals.qa.pruners.adaptive import AT2AdaptivePruner  # imports transformers
 
     return AT2AdaptivePruner(
         name,
-        {option: value for option, value in overrides.items() if value is not None},
+        options,
         model=request.model,
         head_weights=request.head_weights,
         store=request.store,
