@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from at2_rag.errors import UnsupportedModelError
-from at2_rag.model.loading import load_model
+from at2_rag.model.loading import LoadedModel
 from at2_rag_evals.qa.answer_store import AnswerStore
 from at2_rag_evals.qa.generators import hugging_face, packed_generation
 from at2_rag_evals.qa.generators.base import Answer, Failure
@@ -36,7 +36,8 @@ def save(folder: Path, model: Any, *, chat: bool = True) -> str:
 
 
 def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[list[int], str]:
-    model, tokenizer = load_model(folder, device="cpu", dtype=torch.float32)
+    loaded = LoadedModel.from_pretrained(folder, device="cpu", dtype=torch.float32)
+    model, tokenizer = loaded.model, loaded.tokenizer
     text = f"{prompt}\n\nAnswer:"
     if chat:
         text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"

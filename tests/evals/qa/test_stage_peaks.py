@@ -11,7 +11,7 @@ import pytest
 from at2_rag_evals.qa import stage_peaks
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 
-LARGE, SMALL = 200_000_000, 40_000_000
+LARGE, SMALL = 120_000_000, 40_000_000
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset its record")
 
 

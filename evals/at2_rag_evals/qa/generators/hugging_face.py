@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import code_version, without_folder
@@ -72,10 +71,10 @@ class HuggingFaceGenerator:
             yield from zip(batch, self._answer_batch([rows[index] for index in batch]), strict=True)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def _loaded(self) -> LoadedModel:
         device = eval_device()
-        return load_model(
-            resolve_model(self._model_name), device=device, dtype=preferred_dtype(device)
+        return LoadedModel.from_pretrained(
+            self._model_name, device=device, dtype=preferred_dtype(device)
         )
 
     @cached_property
@@ -90,29 +89,28 @@ class HuggingFaceGenerator:
 
     @cached_property
     def _window(self) -> int:
-        config = self._loaded[0].config.get_text_config()
+        config = self._loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
     @cached_property
     def _generation(self) -> PackedGeneration | PaddedGeneration:
         """How the model's family can be read."""
-        model, tokenizer = self._loaded
+        loaded = self._loaded
         try:
-            return PackedGeneration(model, tokenizer, self._end_ids)
+            return PackedGeneration(loaded.model, loaded.tokenizer, self._end_ids)
         except UnsupportedModelError:
-            return PaddedGeneration(model, self._end_ids)
+            return PaddedGeneration(loaded.model, self._end_ids)
 
     @cached_property
     def _end_ids(self) -> frozenset[int]:
-        model, tokenizer = self._loaded
-        ids = model.generation_config.eos_token_id
-        ids = tokenizer.eos_token_id if ids is None else ids
+        ids = self._loaded.model.generation_config.eos_token_id
+        ids = self._loaded.tokenizer.eos_token_id if ids is None else ids
         return frozenset([] if ids is None else ids if isinstance(ids, list) else [ids])
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids before and after what the user says."""
-        tokenizer = self._loaded[1]
+        tokenizer = self._loaded.tokenizer
         if tokenizer.chat_template is None:
             head = tuple(tokenizer("", add_special_tokens=True)["input_ids"])
             head = head[:-1] if head and head[-1] == tokenizer.eos_token_id else head
@@ -139,7 +137,7 @@ class HuggingFaceGenerator:
         return (*before, *self._encode(prompt), *after)
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        tokenizer = self._loaded[1]
+        tokenizer = self._loaded.tokenizer
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return tuple(ids["input_ids"])
 
@@ -147,7 +145,7 @@ class HuggingFaceGenerator:
         start = time.perf_counter()
         made, prefill = self._generation.generate(rows, self._answer_tokens)
         seconds = time.perf_counter() - start
-        tokenizer, size = self._loaded[1], len(rows)
+        tokenizer, size = self._loaded.tokenizer, len(rows)
         for row, tokens in zip(rows, made, strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
             yield Answer(
