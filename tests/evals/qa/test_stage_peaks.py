@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,14 @@ from at2_rag_evals.qa.stage_peaks import StagePeaks
 
 LARGE, SMALL = 120_000_000, 40_000_000
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset its record")
+
+
+@pytest.fixture(autouse=True)
+def few_objects() -> Iterator[None]:
+    """Collections of garbage pass over what all tests' modules hold."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def hold(size: int) -> None:

@@ -71,20 +71,12 @@ class RankingPruner:
         scored = self._store.get(key)
         if scored is None:
             if not self._ready:
-                prepare_for_one(self._ranker)
+                threads = torch.get_num_threads()
+                self._ranker.prepare()  # for many items at a time, a thread each; here it is one
+                torch.set_num_threads(threads)
                 self._ready = True
             scored = self._store[key] = score_item(self._ranker, item)
         return scored
-
-
-def prepare_for_one(ranker: Ranker) -> None:
-    """Load a ranker and leave torch's threads as they are.
-
-    Rankers read many items at a time, with one thread each; here one item is pruned at a time.
-    """
-    threads = torch.get_num_threads()
-    ranker.prepare()
-    torch.set_num_threads(threads)
 
 
 def best_within(
