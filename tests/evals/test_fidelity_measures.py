@@ -8,7 +8,7 @@ from scipy import stats
 
 from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
 from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
-from at2_rag_evals.fidelity.measures.insertion import only_best
+from at2_rag_evals.fidelity.measures.best_sources import best_masks, best_values
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Floats,
     Truth,
@@ -18,7 +18,6 @@ from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     shares,
 )
 from at2_rag_evals.fidelity.measures.tempered_shares import MULTIPLES, Scale, tempered_lds
-from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
 from at2_rag_evals.fidelity.sources import whole_chunks
 from at2_rag_evals.fidelity.systems.regression import sparse_fit
 from tests.evals.labelled_items import make_item
@@ -100,14 +99,20 @@ def test_a_constant_moves_the_score_but_not_the_centred_one() -> None:
     assert moved["lds_centred_pearson"] == pytest.approx(plain["lds_centred_pearson"])
 
 
-def test_masks_of_the_best_chunks() -> None:
-    ranking = (2, 0, 3, 1)
-    assert without_best(ranking, 1).tolist() == [True, True, False, True]
-    assert without_best(ranking, 3).tolist() == [False, True, False, False]
-    kept = only_best(ranking, 2)
-    assert kept is not None and kept.tolist() == [True, False, True, False]
-    assert only_best(ranking, 4) is None and only_best(ranking, 5) is None
-    assert top_k_drop(-0.5, -2.0) == 1.5
+def test_the_best_sources_are_left_out_and_kept_alone() -> None:
+    masks = {metric: mask.tolist() for metric, mask in best_masks((2, 0, 3, 1)).items()}
+    assert masks == {
+        "drop_1": [True, True, False, True],
+        "drop_3": [False, True, False, False],
+        "insertion_1": [False, False, True, False],
+        "insertion_2": [True, False, True, False],
+        "insertion_3": [True, False, True, True],
+    }
+    values = best_values(-0.5, {metric: -float(sum(mask)) for metric, mask in masks.items()})
+    assert values == {
+        **{"drop_1": 2.5, "drop_3": 0.5, "insertion_1": -1.0, "insertion_2": -2.0},
+        **{"insertion_3": -3.0, "insertion_5": None},
+    }
 
 
 @pytest.mark.parametrize("chunks", [4, 5, 6, 10, 12, 13, 40])

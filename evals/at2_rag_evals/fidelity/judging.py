@@ -9,21 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from at2_rag.errors import AT2Error, ScoringError
 from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
-from at2_rag_evals.fidelity.measures.insertion import INSERTED_KS, only_best
+from at2_rag_evals.fidelity.measures.best_sources import (
+    DROPPED_KS,
+    INSERTED_KS,
+    best_masks,
+    best_values,
+)
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Kind,
     Truth,
     centred,
     correlation,
+    mean_if_defined,
     predicted_effects,
     shares,
 )
 from at2_rag_evals.fidelity.measures.tempered_shares import tempered_lds
-from at2_rag_evals.fidelity.measures.top_k_drop import TOP_KS, top_k_drop, without_best
 from at2_rag_evals.fidelity.removal import RemovalReader, mask_name, reading_key
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
@@ -32,41 +36,39 @@ from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers.base import ItemScores, timed
 from at2_rag_evals.store import Store, settings_key
 
-Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
+_FORMS = {"lds": "LDS", "lds_shares": "LDS of shares"}
+_KINDS: tuple[Kind, ...] = ("pearson", "spearman")
+
 METRIC_TITLES: Mapping[str, str] = {
-    "lds_pearson": "LDS (Pearson), mean of both keep rates",
-    "lds_pearson_0.2": "LDS (Pearson), keep rate 0.2",
-    "lds_pearson_0.5": "LDS (Pearson), keep rate 0.5",
-    "lds_spearman": "LDS (Spearman), mean of both keep rates",
-    "lds_spearman_0.2": "LDS (Spearman), keep rate 0.2",
-    "lds_spearman_0.5": "LDS (Spearman), keep rate 0.5",
-    "lds_shares_pearson": "LDS of shares (Pearson), mean of both keep rates",
-    "lds_shares_pearson_0.2": "LDS of shares (Pearson), keep rate 0.2",
-    "lds_shares_pearson_0.5": "LDS of shares (Pearson), keep rate 0.5",
-    "lds_shares_spearman": "LDS of shares (Spearman), mean of both keep rates",
-    "lds_shares_spearman_0.2": "LDS of shares (Spearman), keep rate 0.2",
-    "lds_shares_spearman_0.5": "LDS of shares (Spearman), keep rate 0.5",
+    f"{form}_{kind}{suffix}": f"{title} ({kind.capitalize()}), {which}"
+    for form, title in _FORMS.items()
+    for kind in _KINDS
+    for suffix, which in (
+        ("", "mean of both keep rates"),
+        *((f"_{rate}", f"keep rate {rate}") for rate in KEEP_RATES),
+    )
+} | {
     "lds_tempered_pearson": "LDS of tempered shares (Pearson), mean of both keep rates",
     "lds_centred_pearson": "LDS of centred scores (Pearson), mean of both keep rates",
     "lds_centred_spearman": "LDS of centred scores (Spearman), mean of both keep rates",
-    **{f"drop_{k}": f"Top-{k} drop, nats a token" for k in TOP_KS},
+    **{f"drop_{k}": f"Top-{k} drop, nats a token" for k in DROPPED_KS},
     **{f"insertion_{k}": f"Log-probability with the best {k} only" for k in INSERTED_KS},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was found about one item.
+    """The results on one item.
 
     Attributes:
         item: The item.
         tokens: How many tokens its answer has.
         full: Mean log-probability of the answer's tokens with all chunks.
-        removal_seconds: What reading the held masks took, a mask.
+        removal_seconds: Seconds that reading a held mask took, on average.
         metrics: System -> metric -> value; None where the metric isn't defined for the item.
-        seconds: System -> what its scores cost.
+        seconds: System -> seconds that its scores took.
         truncated: System -> how many texts it read only in part.
     """
 
@@ -129,42 +131,49 @@ def judge(
     scored = {
         system.name: _scores(system, answered, path=path, progress=progress) for system in systems
     }
-    logits = {system.name for system in systems if system.shares_are_softmax}
     truths = [_truth(item, answer, reader, plan) for item, answer in answered]
-    sources = [item.source for item, _ in answered]
-    tempered = {
-        system.name: tempered_lds(
-            [own.scores for own in scored[system.name]], truths, sources, system.scale
-        )
-        for system in systems
-    }
+    forms = _scores_of_forms(systems, scored, truths, [item.source for item, _ in answered])
     judged = []
     progress("best chunks left out and kept", 0, len(answered))
-    for done, (item, answer) in enumerate(answered):
-        own = {name: scores[done] for name, scores in scored.items()}
-        scores_of_forms = {
-            name: {
-                **linear_datamodeling_scores(one.scores, truths[done], logits=name in logits),
-                "lds_tempered_pearson": tempered[name][done],
-            }
-            for name, one in own.items()
-        }
-        judged.append(_judge_item(item, answer, own, reader, plan, scores_of_forms))
-        progress("best chunks left out and kept", done + 1, len(answered))
+    for index, (item, answer) in enumerate(answered):
+        scores = {name: of_items[index] for name, of_items in scored.items()}
+        judged.append(_judge_item(item, answer, scores, reader, plan, forms[index]))
+        progress("best chunks left out and kept", index + 1, len(answered))
     return JudgedSet(tuple(judged), left_out)
 
 
 def _truth(
     item: SourcedItem, answer: str, reader: RemovalReader, plan: MaskPlan
 ) -> dict[float, Truth]:
-    """Return keep rate -> held masks and what they did."""
+    """Return keep rate -> held masks and their effects."""
     return {
         rate: (
             masks,
-            np.array([own.logit_probability for own in reader.read(item, answer, masks)]),
+            np.array([reading.logit_probability for reading in reader.read(item, answer, masks)]),
         )
         for rate, masks in plan.split(item).held.items()
     }
+
+
+def _scores_of_forms(
+    systems: Sequence[FidelitySystem],
+    scored: Mapping[str, Sequence[ItemScores]],
+    truths: Sequence[Mapping[float, Truth]],
+    sources: Sequence[str],
+) -> list[dict[str, dict[str, float | None]]]:
+    """Return for each item system -> linear datamodeling score of each form of its scores."""
+    forms: list[dict[str, dict[str, float | None]]] = [{} for _ in truths]
+    for system in systems:
+        scores = [result.scores for result in scored[system.name]]
+        tempered = tempered_lds(scores, truths, sources, system.scale)
+        for index, truth in enumerate(truths):
+            forms[index][system.name] = {
+                **linear_datamodeling_scores(
+                    scores[index], truth, logits=system.shares_are_softmax
+                ),
+                "lds_tempered_pearson": tempered[index],
+            }
+    return forms
 
 
 def _scores(
@@ -176,7 +185,7 @@ def _scores(
 ) -> list[ItemScores]:
     store = Store(path, settings_key(system), ItemScores)
     prepared = False
-    found = []
+    results = []
     progress(system.name, 0, len(answered))
     for done, (item, answer) in enumerate(answered, start=1):
         key = _score_key(item, answer)
@@ -185,9 +194,9 @@ def _scores(
                 system.prepare()
                 prepared = True
             store[key] = _score(system, item, answer)
-        found.append(store[key])
+        results.append(store[key])
         progress(system.name, done, len(answered))
-    return found
+    return results
 
 
 def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ItemScores:
@@ -217,43 +226,38 @@ def _judge_item(
     plan: MaskPlan,
     datamodeling: Mapping[str, Mapping[str, float | None]],
 ) -> Judged:
-    rankings = {name: rank_by_score(own.scores) for name, own in scored.items()}
-    everything = np.ones(len(item.sources), dtype=bool)
-    wanted = {mask_name(everything): everything}
-    for ranking in rankings.values():
-        for mask in _best_masks(ranking).values():
-            if mask is not None:
-                wanted[mask_name(mask)] = mask
-    readings = reader.read(item, answer, np.stack(list(wanted.values())))
-    means = {
-        name: reading.mean_log_probability for name, reading in zip(wanted, readings, strict=True)
+    masks = {name: best_masks(rank_by_score(result.scores)) for name, result in scored.items()}
+    all_sources = np.ones(len(item.sources), dtype=bool)
+    by_name = {mask_name(all_sources): all_sources}
+    by_name |= {
+        mask_name(mask): mask for of_system in masks.values() for mask in of_system.values()
     }
-    full = means[mask_name(everything)]
-    held = [reader.read(item, answer, masks) for masks in plan.split(item).held.values()]
-    metrics: dict[str, Mapping[str, float | None]] = {}
-    for name in scored:
-        best = {
-            metric: None if mask is None else means[mask_name(mask)]
-            for metric, mask in _best_masks(rankings[name]).items()
-        }
-        metrics[name] = {
-            **datamodeling[name],
-            **{
-                metric: top_k_drop(full, value)
-                if metric.startswith("drop") and value is not None
-                else value
-                for metric, value in best.items()
-            },
-        }
-    times = [reading.seconds for own_readings in held for reading in own_readings]
+    readings = reader.read(item, answer, np.stack(list(by_name.values())))
+    means = {
+        name: reading.mean_log_probability for name, reading in zip(by_name, readings, strict=True)
+    }
+    full = means[mask_name(all_sources)]
+    held = [
+        reading
+        for rate_masks in plan.split(item).held.values()
+        for reading in reader.read(item, answer, rate_masks)
+    ]
     return Judged(
         item=item,
         tokens=readings[0].tokens,
         full=full,
-        removal_seconds=float(np.mean(times)),
-        metrics=metrics,
-        seconds={name: own.seconds for name, own in scored.items()},
-        truncated={name: own.truncated for name, own in scored.items()},
+        removal_seconds=float(np.mean([reading.seconds for reading in held])),
+        metrics={
+            name: {
+                **datamodeling[name],
+                **best_values(
+                    full, {key: means[mask_name(mask)] for key, mask in of_system.items()}
+                ),
+            }
+            for name, of_system in masks.items()
+        },
+        seconds={name: result.seconds for name, result in scored.items()},
+        truncated={name: result.truncated for name, result in scored.items()},
     )
 
 
@@ -274,31 +278,20 @@ def linear_datamodeling_scores(
     Returns:
         Metric -> value; a mean over keep rates is None if it is for one of them.
     """
-    as_given = np.asarray(scores, dtype=np.float64)
+    raw = np.asarray(scores, dtype=np.float64)
     forms = {
-        "lds": as_given,
-        "lds_shares": shares(as_given) if logits else as_given,
-        "lds_centred": centred(as_given),
+        "lds": raw,
+        "lds_shares": shares(raw) if logits else raw,
+        "lds_centred": centred(raw),
     }
-    found: dict[str, float | None] = {}
-    kinds: tuple[Kind, ...] = ("pearson", "spearman")
-    for kind in kinds:
-        for prefix, values in forms.items():
+    results: dict[str, float | None] = {}
+    for kind in _KINDS:
+        for form, values in forms.items():
             by_rate = {
                 rate: correlation(predicted_effects(values, masks), true, kind)
                 for rate, (masks, true) in truth.items()
             }
-            defined = [value for value in by_rate.values() if value is not None]
-            whole = len(defined) == len(by_rate)
-            found[f"{prefix}_{kind}"] = float(np.mean(defined)) if whole else None
-            if prefix != "lds_centred":
-                found |= {f"{prefix}_{kind}_{rate}": by_rate[rate] for rate in KEEP_RATES}
-    return found
-
-
-def _best_masks(ranking: Sequence[int]) -> dict[str, Bools | None]:
-    """Return the masks that a ranking is judged by."""
-    return {
-        **{f"drop_{k}": without_best(ranking, k) for k in TOP_KS},
-        **{f"insertion_{k}": only_best(ranking, k) for k in INSERTED_KS},
-    }
+            results[f"{form}_{kind}"] = mean_if_defined(list(by_rate.values()))
+            if form in _FORMS:
+                results |= {f"{form}_{kind}_{rate}": by_rate[rate] for rate in KEEP_RATES}
+    return results

@@ -15,6 +15,7 @@ leaves the differences between chunks alone. *Shares* are the softmax of scores 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -79,6 +80,12 @@ def correlation(predicted: Floats, true: Floats, kind: Kind) -> float | None:
         predicted, true = rank(predicted), rank(true)
     x, y = predicted - predicted.mean(), true - true.mean()
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def mean_if_defined(values: Sequence[float | None]) -> float | None:
+    """Return the mean of values; None if one of them is None."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
 
 
 def _constant(values: Floats) -> bool:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Truth,
     correlation,
+    mean_if_defined,
     predicted_effects,
     shares,
 )
@@ -47,33 +48,31 @@ def tempered_lds(
             means.
         scale: What the scores are.
     """
-    values = [np.asarray(own, dtype=np.float64) for own in scores]
+    values = [np.asarray(of_item, dtype=np.float64) for of_item in scores]
     if scale == "additive" or not values:
         return _of_items(values, truths)
-    logits = [np.log(np.maximum(own, _LEAST_MASS)) if scale == "mass" else own for own in values]
-    spread = float(np.sqrt(np.mean([own.var() for own in logits]))) or 1.0
+    if scale == "mass":
+        values = [np.log(np.maximum(masses, _LEAST_MASS)) for masses in values]
+    spread = float(np.sqrt(np.mean([logits.var() for logits in values]))) or 1.0
     tried = [
-        _of_items([shares(own / (multiple * spread)) for own in logits], truths)
+        _of_items([shares(logits / (multiple * spread)) for logits in values], truths)
         for multiple in MULTIPLES
     ]
-    return max(tried, key=lambda found: _macro(found, sources))
+    return max(tried, key=lambda results: _macro(results, sources))
 
 
 def _of_items(
     scores: Sequence[npt.NDArray[np.float64]], truths: Sequence[Mapping[float, Truth]]
 ) -> list[float | None]:
-    return [_mean_correlation(own, truth) for own, truth in zip(scores, truths, strict=True)]
-
-
-def _mean_correlation(
-    scores: npt.NDArray[np.float64], truth: Mapping[float, Truth]
-) -> float | None:
-    found = [
-        correlation(predicted_effects(scores, masks), true, "pearson")
-        for masks, true in truth.values()
+    return [
+        mean_if_defined(
+            [
+                correlation(predicted_effects(of_item, masks), true, "pearson")
+                for masks, true in truth.values()
+            ]
+        )
+        for of_item, truth in zip(scores, truths, strict=True)
     ]
-    defined = [value for value in found if value is not None]
-    return float(np.mean(defined)) if len(defined) == len(found) else None
 
 
 def _macro(values: Sequence[float | None], sources: Sequence[str]) -> float:
@@ -81,4 +80,5 @@ def _macro(values: Sequence[float | None], sources: Sequence[str]) -> float:
     for value, source in zip(values, sources, strict=True):
         if value is not None:
             by_source.setdefault(source, []).append(value)
-    return float(np.mean([np.mean(own) for own in by_source.values()])) if by_source else 0.0
+    means = [np.mean(of_source) for of_source in by_source.values()]
+    return float(np.mean(means)) if means else 0.0
