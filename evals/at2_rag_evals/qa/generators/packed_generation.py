@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.packed_decoding import PackedDecoding
@@ -58,11 +57,23 @@ class PackedGeneration:
         filled = [0] * len(rows)
 
         def read_on(prompts: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
-            """Read what comes next of some prompts, and append the likeliest token to each."""
-            logits = self._read(reading, prompts, texts, [filled[prompt] for prompt in prompts])
+            """Read the next tokens of some prompts, and append the likeliest that follows each."""
+            starts = [filled[prompt] for prompt in prompts]
+            lengths = [len(text) for text in texts]
+            reading.begin(prompts, starts, lengths)
+            positions = [
+                torch.arange(start, start + length)
+                for start, length in zip(starts, lengths, strict=True)
+            ]
+            logits = self._model.run_packed(
+                torch.tensor([token for text in texts for token in text]),
+                torch.cat(positions),
+                reading,
+                rows=torch.tensor(lengths).cumsum(0) - 1,
+            )
             likeliest = logits.argmax(dim=-1).tolist()  # [B, V] -> [B]
-            for prompt, text, token in zip(prompts, texts, likeliest, strict=True):
-                filled[prompt] += len(text)
+            for prompt, length, token in zip(prompts, lengths, likeliest, strict=True):
+                filled[prompt] += length
                 answers[prompt].append(token)
 
         for pack in _packs(rows):
@@ -76,34 +87,6 @@ class PackedGeneration:
                 break
             read_on(going, [answers[prompt][-1:] for prompt in going])
         return answers, prefill
-
-    def _read(
-        self,
-        reading: PackedDecoding,
-        prompts: Sequence[int],
-        texts: Sequence[Sequence[int]],
-        filled: Sequence[int],
-    ) -> Tensor:
-        """Read what comes next of some prompts; return the logits of what follows, [B, V].
-
-        Args:
-            reading: Keeps the prompts apart.
-            prompts: Indices of the prompts.
-            texts: Their next tokens.
-            filled: How many of their tokens were read before.
-        """
-        lengths = [len(text) for text in texts]
-        reading.begin(prompts, filled, lengths)
-        positions = [
-            torch.arange(before, before + length)
-            for before, length in zip(filled, lengths, strict=True)
-        ]
-        return self._model.run_packed(
-            torch.tensor([token for text in texts for token in text]),
-            torch.cat(positions),
-            reading,
-            rows=torch.tensor(lengths).cumsum(0) - 1,
-        )
 
 
 def _packs(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
