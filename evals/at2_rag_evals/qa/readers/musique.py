@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.readers.records import Record, read_json_lines
 
 
@@ -34,7 +35,7 @@ def _example(question: Record) -> Example:
         id=identifier if answerable else f"{identifier}:unanswerable",
         source="musique",
         query=question.text("question"),
-        chunks=tuple(one.chunk("paragraph_text") for one in paragraphs),
+        chunks=tuple(Chunk(one.text("paragraph_text"), one.text("title")) for one in paragraphs),
         labels=tuple(answerable and one.flag("is_supporting") for one in paragraphs),
         answers=tuple(dict.fromkeys(filter(None, answers))) if answerable else (),
         unanswerable=not answerable,

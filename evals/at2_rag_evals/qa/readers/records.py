@@ -18,7 +18,9 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An object of a file, with where it is.
+    """An object of a file, taken apart by methods that check what they return.
+
+    All raise `DataError` for a value of another type, or one that is missing and has no default.
 
     Attributes:
         values: The object.
@@ -29,11 +31,7 @@ class Record:
     location: str
 
     def text(self, key: str, *, default: str | None = None) -> str:
-        """Return a string; numbers are taken as they are written.
-
-        Raises:
-            DataError: If it is missing and has no default, or is something else.
-        """
+        """Return a string; numbers are taken as they are written."""
         value = self.values.get(key, _MISSING)
         if value is _MISSING or (value is None and default is not None):
             if default is None:
@@ -44,30 +42,18 @@ class Record:
         return str(value)
 
     def chunk(self, key: str, *, default: str | None = None) -> Chunk:
-        """Return the chunk of a text and the record's title, if it has one.
-
-        Raises:
-            DataError: If the text is missing and has no default, or one is something else.
-        """
+        """Return the chunk of a text and the record's title, if it has one."""
         return Chunk(self.text(key, default=default), self.text("title", default="") or None)
 
     def flag(self, key: str, *, default: bool = False) -> bool:
-        """Return a truth value.
-
-        Raises:
-            DataError: If it is something else.
-        """
+        """Return a truth value."""
         value = self.values.get(key, default)
         if not isinstance(value, bool):
             raise DataError(f"{self.location}: {key!r} is {value!r:.80}; expected true or false")
         return value
 
     def items(self, key: str, *, optional: bool = False) -> list[Any]:
-        """Return a list.
-
-        Raises:
-            DataError: If it is missing and not optional, or is something else.
-        """
+        """Return a list."""
         value = self.values.get(key, _MISSING)
         if optional and (value is _MISSING or value is None):
             return []
@@ -80,22 +66,14 @@ class Record:
         return value
 
     def texts(self, key: str, *, optional: bool = False) -> list[str]:
-        """Return a list of strings.
-
-        Raises:
-            DataError: If it is missing and not optional, or is something else.
-        """
+        """Return a list of strings."""
         values = self.items(key, optional=optional)
         if not all(isinstance(value, str) for value in values):
             raise DataError(f"{self.location}: {key!r} is {values!r:.80}; expected strings")
         return values
 
     def records(self, key: str, *, optional: bool = False) -> list[Record]:
-        """Return a list of objects.
-
-        Raises:
-            DataError: If it is missing and not optional, or is something else.
-        """
+        """Return a list of objects."""
         values = self.items(key, optional=optional)
         return [
             as_record(value, f"{self.location}: {key}[{index}]")
