@@ -107,12 +107,12 @@ def resample_means(
     """
     if not len(values) or not np.isfinite(values).all():
         raise ValueError("a bootstrap needs at least one item, and finite values")
-    _, places, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    _, indices, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     number = len(sizes)
     if number < 2:
         return Sample(values.mean(axis=0), None, len(values), number)
     sums = np.zeros((number, values.shape[1]))
-    np.add.at(sums, places, values)
+    np.add.at(sums, indices, values)
     draws = np.empty((resamples, values.shape[1]))
     block = max(1, _BLOCK // number)
     for start in range(0, resamples, block):

@@ -71,7 +71,7 @@ def usable_examples(
         if (example.source, example.id) in seen:
             raise DataError(
                 f"the id {example.id!r} of source {example.source!r} appears twice; "
-                "pass each file once and give each item its own id"
+                "pass each file once and give each item an id that no other has"
             )
         seen.add((example.source, example.id))
         reason = reason_to_leave_out(example)

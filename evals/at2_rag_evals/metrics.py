@@ -1,6 +1,6 @@
 """Metrics of one item's ranking; labels are binary, and each metric is between 0 and 1.
 
-A ranking is a permutation of the chunks' places, best first. `rank_by_score` makes one from
+A ranking is a permutation of the chunks' indices, best first. `rank_by_score` makes one from
 scores: highest first, and chunks with equal scores stay in input order, so that a system which
 can't tell chunks apart is judged as if it had left them where they were.
 """
@@ -20,12 +20,12 @@ class Metric(Protocol):
     """Rates one ranking; None where the metric isn't defined for the item."""
 
     def __call__(self, ranking: Sequence[int], labels: Sequence[bool]) -> float | None:
-        """Rate `ranking`, the chunks' places from best to worst, against their labels."""
+        """Rate `ranking`, the chunks' indices from best to worst, against their labels."""
         ...
 
 
 def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
-    """Return the chunks' places from the highest score to the lowest, ties in input order.
+    """Return the chunks' indices from the highest score to the lowest, ties in input order.
 
     Raises:
         ValueError: If a score is NaN.
@@ -33,12 +33,12 @@ def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
     values = np.asarray(scores, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(f"the score of chunk {int(np.isnan(values).argmax())} is NaN")
-    return tuple(int(place) for place in np.argsort(-values, kind="stable"))
+    return tuple(int(index) for index in np.argsort(-values, kind="stable"))
 
 
 def gold_ranks(ranking: Sequence[int], labels: Sequence[bool]) -> tuple[int, ...]:
     """Return the ranks, from 1, at which the gold chunks stand, in rising order."""
-    return tuple(rank for rank, place in enumerate(ranking, start=1) if labels[place])
+    return tuple(rank for rank, index in enumerate(ranking, start=1) if labels[index])
 
 
 def ndcg_at_10(ranking: Sequence[int], labels: Sequence[bool]) -> float:
@@ -50,12 +50,12 @@ def ndcg_at_10(ranking: Sequence[int], labels: Sequence[bool]) -> float:
     """
     ir_measures = import_extra("ir_measures")
     judged = [
-        ir_measures.Qrel("item", str(place), int(label)) for place, label in enumerate(labels)
+        ir_measures.Qrel("item", str(index), int(label)) for index, label in enumerate(labels)
     ]
     # The measure breaks ties by id; falling whole numbers leave it none to break.
     run = [
-        ir_measures.ScoredDoc("item", str(place), float(-rank))
-        for rank, place in enumerate(ranking)
+        ir_measures.ScoredDoc("item", str(index), float(-rank))
+        for rank, index in enumerate(ranking)
     ]
     return float((ir_measures.nDCG @ 10).calc_aggregate(judged, run))
 
@@ -79,7 +79,7 @@ def all_gold_in_top_3(ranking: Sequence[int], labels: Sequence[bool]) -> float |
     count = sum(labels)
     if not 2 <= count <= 3:
         return None
-    return float(sum(labels[place] for place in ranking[:3]) == count)
+    return float(sum(labels[index] for index in ranking[:3]) == count)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

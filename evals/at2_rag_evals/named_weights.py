@@ -1,4 +1,4 @@
-"""Head weights that an eval judges beside `at2`, each under a name of its own."""
+"""Head weights that an eval judges beside `at2`, under a name that the user chooses."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """Bootstraps groups of a set's items, each with a random generator of its own.
+    """Bootstraps groups of a set's items, each with a generator by names and seed alone.
 
     Attributes:
         clusters: Each item's cluster, [N].

@@ -53,8 +53,8 @@ def to_rich(table: Table) -> RichTable:
     drawn = RichTable(
         title=Text(table.title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left"
     )
-    for place, cell in enumerate(table.header):
-        drawn.add_column(_rich_text(cell), justify="right" if place else "left")
+    for column, cell in enumerate(table.header):
+        drawn.add_column(_rich_text(cell), justify="right" if column else "left")
     for row in table.rows:
         drawn.add_row(*map(_rich_text, row))
     return drawn

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,7 @@ from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.items import count
 from at2_rag_evals.metrics import rank_by_score
 from at2_rag_evals.rankers.base import ItemScores, timed
-from at2_rag_evals.store import Store, settings_key
+from at2_rag_evals.store import Store, hash_of, settings_key
 
 Progress = Callable[[str, int, int], None]
 
@@ -214,8 +212,7 @@ def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ItemScores
 
 def _score_key(item: SourcedItem, answer: str) -> str:
     # Labels count too, since the gold indicator is a system.
-    seen = json.dumps([reading_key(item, answer), list(item.labels)])
-    return hashlib.sha256(seen.encode("ascii")).hexdigest()
+    return hash_of([reading_key(item, answer), list(item.labels)])
 
 
 def _judge_item(
@@ -229,9 +226,8 @@ def _judge_item(
     masks = {name: best_masks(rank_by_score(result.scores)) for name, result in scored.items()}
     all_sources = np.ones(len(item.sources), dtype=bool)
     by_name = {mask_name(all_sources): all_sources}
-    by_name |= {
-        mask_name(mask): mask for of_system in masks.values() for mask in of_system.values()
-    }
+    for of_system in masks.values():
+        by_name |= {mask_name(mask): mask for mask in of_system.values()}
     readings = reader.read(item, answer, np.stack(list(by_name.values())))
     means = {
         name: reading.mean_log_probability for name, reading in zip(by_name, readings, strict=True)
@@ -242,20 +238,16 @@ def _judge_item(
         for rate_masks in plan.split(item).held.values()
         for reading in reader.read(item, answer, rate_masks)
     ]
+    metrics: dict[str, Mapping[str, float | None]] = {}
+    for name, of_system in masks.items():
+        with_mask = {metric: means[mask_name(mask)] for metric, mask in of_system.items()}
+        metrics[name] = {**datamodeling[name], **best_values(full, with_mask)}
     return Judged(
         item=item,
         tokens=readings[0].tokens,
         full=full,
         removal_seconds=float(np.mean([reading.seconds for reading in held])),
-        metrics={
-            name: {
-                **datamodeling[name],
-                **best_values(
-                    full, {key: means[mask_name(mask)] for key, mask in of_system.items()}
-                ),
-            }
-            for name, of_system in masks.items()
-        },
+        metrics=metrics,
         seconds={name: result.seconds for name, result in scored.items()},
         truncated={name: result.truncated for name, result in scored.items()},
     )

@@ -5,7 +5,7 @@ readings under content, answer and mask.
 
 All masks of a call that are still lacking are read together, since prompts that begin alike share
 their beginning. What a run had stored, and the number of workers, may therefore change a reading's
-last bits: rounding, far below what systems are told apart by.
+last bits by rounding, far less than systems differ by.
 """
 
 from __future__ import annotations
@@ -177,18 +177,19 @@ def _read(
     start = time.perf_counter()
     try:
         choices = [item.kept(mask) for mask in masks]
-        found = Ablations(masks, read_choices(model, item.query, choices, answer, workers=workers))
+        logits = read_choices(model, item.query, choices, answer, workers=workers)
     except PromptTooLongError:
         raise
     except AT2Error as error:
         raise ScoringError(f"item {item.id!r} of {item.source}: {error}") from error
+    ablations = Ablations(masks, logits)
     seconds = (time.perf_counter() - start) * workers / len(masks)
-    pairs = zip(found.logit_probabilities, found.mean_log_probabilities, strict=True)
+    pairs = zip(ablations.logit_probabilities, ablations.mean_log_probabilities, strict=True)
     return [
         Reading(
             logit_probability=float(logit),
             mean_log_probability=float(mean),
-            tokens=found.token_logits.shape[1],
+            tokens=ablations.token_logits.shape[1],
             seconds=seconds,
         )
         for logit, mean in pairs

@@ -13,7 +13,7 @@ from at2_rag_evals.tables import Cell, Table
 
 NOTES = (
     INTERVAL_NOTE,
-    "The truth is the model's own reading of the answer with chunks, or with --unit sentence "
+    "The truth is how the same model reads the answer with chunks, or with --unit sentence "
     "sentences of them, removed from the prompt. LDS: "
     "correlation of summed scores with the answer's logit-probability over held masks; constant "
     "scores count as 0, and items whose truth is constant are left out of it.",

@@ -1,12 +1,10 @@
-"""What masks keep and leave out of an item: its chunks, or the sentences of them.
+"""What masks keep and leave out of an item: its chunks, or their sentences.
 
-Masks, scores and measures are over an item's *sources* and don't ask which of the two they are.
+Masks, scores and measures are over an item's *sources*, whichever of the two they are.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +17,7 @@ from at2_rag.data.examples import Example
 from at2_rag.reading.sentence_tokens import sentence_places
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, content_hash, count
+from at2_rag_evals.store import hash_of
 
 Unit = Literal["chunk", "sentence"]
 
@@ -48,7 +47,7 @@ class SourcedItem:
     Attributes:
         example: The item.
         unit: What the sources are.
-        sources: The sources, by chunk and place.
+        sources: The sources, in the order of the chunks and their text.
         labels: For each source, whether it is gold.
     """
 
@@ -84,12 +83,13 @@ class SourcedItem:
 
     @property
     def sources_as_chunks(self) -> tuple[Chunk, ...]:
-        """Each source as a chunk of its own: the chunks, or sentences under their titles."""
+        """Each source as a chunk: the chunks themselves, or sentences under their titles."""
         if self.unit == "chunk":
             return self.chunks
         return tuple(
-            Chunk(self.chunks[own.chunk].text[own.start : own.end], self.chunks[own.chunk].title)
-            for own in self.sources
+            Chunk(chunk.text[source.start : source.end], chunk.title)
+            for source in self.sources
+            for chunk in [self.chunks[source.chunk]]
         )
 
     @property
@@ -98,33 +98,31 @@ class SourcedItem:
         content = content_hash(self.query, self.chunks)
         if self.unit == "chunk":
             return content
-        seen = [content, [[own.chunk, own.start, own.end] for own in self.sources]]
-        return hashlib.sha256(json.dumps(seen).encode("ascii")).hexdigest()
+        return hash_of(
+            [content, [[source.chunk, source.start, source.end] for source in self.sources]]
+        )
 
     def kept(self, mask: npt.NDArray[np.bool_]) -> tuple[Chunk, ...]:
         """Return what a mask leaves of the chunks.
 
-        A chunk of which all sources are kept stays as it is, one of which none is goes with its
-        title. Of any other the kept sources stay, to the letter and in order, each with the white
-        space that follows it up to the next one. A chunk without sources is never left out.
+        A chunk stays as it is if all of its sources are kept, and goes with its title if none is.
+        Otherwise its kept sources stay, verbatim and in order, each with the white space that
+        follows it. A chunk without sources is never left out.
 
         Args:
             mask: [S] bool over the sources.
         """
-        of_chunk: dict[int, list[int]] = {}
-        for place, own in enumerate(self.sources):
-            of_chunk.setdefault(own.chunk, []).append(place)
         kept = []
         for index, chunk in enumerate(self.chunks):
-            places = of_chunk.get(index, [])
-            if mask[places].all():
+            indices = [i for i, source in enumerate(self.sources) if source.chunk == index]
+            if mask[indices].all():
                 kept.append(chunk)
-            elif mask[places].any():
-                starts = [*(self.sources[place].start for place in places), len(chunk.text)]
+            elif mask[indices].any():
+                starts = [*(self.sources[i].start for i in indices), len(chunk.text)]
                 pieces = [
                     chunk.text[start:end]
-                    for place, (start, end) in zip(places, pairwise(starts), strict=True)
-                    if mask[place]
+                    for i, (start, end) in zip(indices, pairwise(starts), strict=True)
+                    if mask[i]
                 ]
                 kept.append(Chunk("".join(pieces).rstrip(), chunk.title))
         return tuple(kept)
@@ -145,7 +143,7 @@ class SourcedSet:
 
 def whole_chunks(example: Example) -> SourcedItem:
     """Return an item whose sources are its chunks."""
-    sources = (Source(index, 0, len(own.text)) for index, own in enumerate(example.chunks))
+    sources = (Source(index, 0, len(chunk.text)) for index, chunk in enumerate(example.chunks))
     return SourcedItem(example, "chunk", tuple(sources), example.labels)
 
 
@@ -155,15 +153,15 @@ def chunk_sentences(example: Example) -> SourcedItem:
     Gold is what overlaps a gold sentence of its chunk; in an item without gold sentences, every
     sentence of a gold chunk.
     """
-    sources = tuple(Source(*place) for place in sentence_places(example.chunks))
+    sources = tuple(Source(*sentence) for sentence in sentence_places(example.chunks))
     if any(example.gold_sentences):
         gold = [example.gold_spans(index) for index in range(len(example.chunks))]
         labels = tuple(
-            any(own.start < end and own.end > start for start, end in gold[own.chunk])
-            for own in sources
+            any(source.start < end and source.end > start for start, end in gold[source.chunk])
+            for source in sources
         )
     else:
-        labels = tuple(example.labels[own.chunk] for own in sources)
+        labels = tuple(example.labels[source.chunk] for source in sources)
     return SourcedItem(example, "sentence", sources, labels)
 
 

@@ -43,7 +43,7 @@ class AT2Ranker(Ranker):
             for those shipped for the model.
         reading: The reading mode; None for what the head weights are for.
         precision: Number type in which chunk states are cached.
-        prior: The prior that MiniLM gives the pruner in a retriever's place: "score" for its ranks,
+        prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
             "cosine" for its cosines; None for none. The head weights need a weight for it.
         multi_hop: Whether the pruner asks again beside the best chunk; the head weights need
             multi-hop weights.

@@ -1,4 +1,4 @@
-"""BM25 over an item's own chunks."""
+"""BM25 over the chunks of one item."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class BM25Ranker(Ranker):
 
     S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009;
     X. H. Lù, "BM25S: Orders of magnitude faster lexical search via eager sparse scoring", 2024.
-    Title and text are one field, and each item's chunks are an index of their own. The 179 English
-    stop words of bm25s's longer list are dropped (with its list of 33, question words such as
-    "when" and "who" count, and fewer gold chunks come first), and words are stemmed with the
+    Title and text are one field, and each item's chunks have an index to themselves. The 179
+    English stop words of bm25s's longer list are dropped (with its list of 33, question words such
+    as "when" and "who" count, and fewer gold chunks come first), and words are stemmed with the
     Snowball English stemmer.
 
     Args:

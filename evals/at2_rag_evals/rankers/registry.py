@@ -21,7 +21,7 @@ class RankerOptions:
         model: The scoring model of at2 in all its forms; None for the default model.
         head_weights: The head weights of at2 and those of its forms that don't have others; None
             for those shipped for the model.
-        weights: Head weights that are systems of their own.
+        weights: Head weights that are systems under their names.
         embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
         remember: Whether systems keep what they made of a text for other items that have it, so
             that an item's seconds depend on those before it.

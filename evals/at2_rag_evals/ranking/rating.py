@@ -70,14 +70,14 @@ def rate_systems(
     ]
     stores = [Store(path, settings_key(ranker), ItemScores) for ranker in rankers]
     for ranker, store in zip(rankers, stores, strict=True):
-        if any(key not in store for own in keys for key in own):
+        if any(key not in store for set_keys in keys for key in set_keys):
             ranker.prepare()
     # Source by source through all sets: a padded set is made of the same chunks again, and what
     # a system keeps of them (embeddings, chunk states) is still at hand.
     items = {
         key: item
-        for own, item_set in zip(keys, item_sets, strict=True)
-        for key, item in zip(own, item_set.items, strict=True)
+        for set_keys, item_set in zip(keys, item_sets, strict=True)
+        for key, item in zip(set_keys, item_set.items, strict=True)
     }
     by_source = sorted(items, key=lambda key: items[key].source)
     ratings: list[dict[str, tuple[Rating, ...]]] = [{} for _ in item_sets]
@@ -90,9 +90,9 @@ def rate_systems(
             for done, (key, result) in enumerate(zip(missing, scored, strict=True), start=1):
                 store[key] = result
                 progress(ranker.name, done, len(missing))
-        for item_set, own, rated in zip(item_sets, keys, ratings, strict=True):
+        for item_set, set_keys, rated in zip(item_sets, keys, ratings, strict=True):
             rated[ranker.name] = tuple(
-                _rate(item, store[key]) for key, item in zip(own, item_set.items, strict=True)
+                _rate(item, store[key]) for key, item in zip(set_keys, item_set.items, strict=True)
             )
     return [RatedSet(item_set, rated) for item_set, rated in zip(item_sets, ratings, strict=True)]
 

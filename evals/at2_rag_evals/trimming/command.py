@@ -48,7 +48,7 @@ class TrimmingFigures:
         difference: The latter less the former.
         chunk_tokens: Mean tokens of the best chunks.
         sentence_tokens: Mean tokens of the kept sentences.
-        changed: Items in which something kept is not the chunks' own text.
+        changed: Items in which something kept isn't verbatim text of the chunks.
     """
 
     top_k: int

@@ -23,7 +23,7 @@ class Trimmed:
         sentence_tokens: Tokens of the sentences kept, of all chunks.
         in_chunks: Whether the best chunks hold a reference answer.
         in_sentences: Whether the kept sentences do.
-        verbatim: Whether all that is kept is the chunks' own text, to the letter.
+        verbatim: Whether everything kept is verbatim text of the chunks.
     """
 
     chunk_tokens: int

@@ -89,7 +89,7 @@ class EvidenceHeads:
                 mass = read_together(scoring_model, states, layout).mass.double().cpu().numpy()
             gold = np.array([item.labels[owner] for owner in layout.owners])
             by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
-        means = [np.mean(own, axis=0) for own in by_source.values()]
+        means = [np.mean(masses, axis=0) for masses in by_source.values()]
         macro: npt.NDArray[np.float64] = np.mean(means, axis=0)
         return macro
 
@@ -97,7 +97,7 @@ class EvidenceHeads:
         """Return layer and head of the `count` heads with most mass on evidence, best first."""
         mass = self.evidence_mass
         order = np.argsort(-mass, axis=None, kind="stable")[:count]
-        return [(int(place) // mass.shape[1], int(place) % mass.shape[1]) for place in order]
+        return [(int(index) // mass.shape[1], int(index) % mass.shape[1]) for index in order]
 
     def weights(self, count: int) -> HeadWeights:
         """Return the readout that averages those heads' mass, cut after the deepest of them."""
