@@ -25,8 +25,8 @@ def make_item(
         source=source,
         query=f"What is {id}?",
         chunks=tuple(
-            Chunk(f"{source} {id} passage {place}", title if mark == "g" else None)
-            for place, mark in enumerate(gold)
+            Chunk(f"{source} {id} passage {index}", title if mark == "g" else None)
+            for index, mark in enumerate(gold)
         ),
         labels=tuple(mark == "g" for mark in gold),
         answers=tuple(answers),

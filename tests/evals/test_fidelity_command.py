@@ -50,11 +50,11 @@ def run(*arguments: object) -> Result:
 
 def stored_keys(output: Path) -> dict[str, list[str]]:
     """Return the keys of stored results by the first word of their namespace."""
-    found: dict[str, list[str]] = {}
+    actual: dict[str, list[str]] = {}
     with closing(sqlite3.connect(output / STORE_FILE)) as database:
         for namespace, key in database.execute("SELECT namespace, key FROM results"):
-            found.setdefault(namespace.split()[0], []).append(key)
-    return found
+            actual.setdefault(namespace.split()[0], []).append(key)
+    return actual
 
 
 def test_all_systems_from_files_to_report(

@@ -42,13 +42,13 @@ def test_the_score_of_shares_takes_the_softmax_of_logits_only() -> None:
     masks = np.random.default_rng(4).random((2, 32, 6)) < 0.5
     parts = np.array([1, 2, 1, 20, 4, 4]) / 32
     truth = {rate: (own, own @ parts) for rate, own in zip(KEEP_RATES, masks, strict=True)}
-    found = linear_datamodeling_scores(np.log(parts).tolist(), truth, logits=True)
+    actual = linear_datamodeling_scores(np.log(parts).tolist(), truth, logits=True)
     for kind in ("pearson", "spearman"):
         for name in (f"lds_shares_{kind}", *(f"lds_shares_{kind}_{r}" for r in KEEP_RATES)):
-            assert found[name] == pytest.approx(1.0)
-            assert (found[name.replace("_shares", "")] or 0) < 0.99
-    found = linear_datamodeling_scores(parts.tolist(), truth)
-    assert found["lds_shares_pearson"] == found["lds_pearson"] == pytest.approx(1.0)
+            assert actual[name] == pytest.approx(1.0)
+            assert (actual[name.replace("_shares", "")] or 0) < 0.99
+    actual = linear_datamodeling_scores(parts.tolist(), truth)
+    assert actual["lds_shares_pearson"] == actual["lds_pearson"] == pytest.approx(1.0)
 
 
 def test_correlations_by_hand() -> None:
@@ -76,16 +76,16 @@ def test_scores_that_made_the_truth_have_a_perfect_score() -> None:
     for rate in KEEP_RATES:
         masks = rng.random((32, 6)) < rate
         truth[rate] = (masks, masks @ scores - 7.0)
-    found = linear_datamodeling_scores(scores.tolist(), truth)
-    for name, value in found.items():
+    actual = linear_datamodeling_scores(scores.tolist(), truth)
+    for name, value in actual.items():
         if "centred" not in name:
             assert value == pytest.approx(1.0), name
-    mean = (found["lds_pearson_0.2"] or 0) / 2 + (found["lds_pearson_0.5"] or 0) / 2
-    assert found["lds_pearson"] == pytest.approx(mean)
+    mean = (actual["lds_pearson_0.2"] or 0) / 2 + (actual["lds_pearson_0.5"] or 0) / 2
+    assert actual["lds_pearson"] == pytest.approx(mean)
     constant = {**truth, 0.5: (truth[0.5][0], np.zeros(32))}
-    found = linear_datamodeling_scores(scores.tolist(), constant)
-    assert found["lds_pearson_0.5"] is None and found["lds_pearson"] is None
-    assert found["lds_pearson_0.2"] == pytest.approx(1.0)
+    actual = linear_datamodeling_scores(scores.tolist(), constant)
+    assert actual["lds_pearson_0.5"] is None and actual["lds_pearson"] is None
+    assert actual["lds_pearson_0.2"] == pytest.approx(1.0)
 
 
 def test_a_constant_moves_the_score_but_not_the_centred_one() -> None:
@@ -139,7 +139,7 @@ def test_held_masks_and_fitted_masks_are_different(chunks: int) -> None:
 def test_held_masks_keep_about_as_many_as_asked_for() -> None:
     for chunks in (12, 40):
         items = [
-            whole_chunks(make_item(str(place), "g" + "-" * (chunks - 1))) for place in range(30)
+            whole_chunks(make_item(str(index), "g" + "-" * (chunks - 1))) for index in range(30)
         ]
         splits = [MaskPlan().split(item) for item in items]
         for rate in KEEP_RATES:
@@ -151,11 +151,11 @@ def test_held_masks_keep_about_as_many_as_asked_for() -> None:
 def test_the_sparse_fit_finds_what_matters() -> None:
     masks = np.random.default_rng(5).random((32, 10)) < 0.5
     effects = masks @ np.array([0, 5, 0, 0, 0, 0, -3, 0, 0, 0]) - 4
-    found = np.array(sparse_fit(masks, effects, tokens=1))
-    assert found[1] == pytest.approx(5, abs=0.1) and found[6] == pytest.approx(-3, abs=0.1)
-    assert np.abs(np.delete(found, [1, 6])).max() < 0.1
+    actual = np.array(sparse_fit(masks, effects, tokens=1))
+    assert actual[1] == pytest.approx(5, abs=0.1) and actual[6] == pytest.approx(-3, abs=0.1)
+    assert np.abs(np.delete(actual, [1, 6])).max() < 0.1
     scaled = np.array(sparse_fit(masks, 4 * effects, tokens=4))
-    assert scaled == pytest.approx(4 * found)
+    assert scaled == pytest.approx(4 * actual)
     masks[:, 2] = True
     assert sparse_fit(masks, effects, tokens=1)[2] == 0
     assert sparse_fit(masks, np.zeros(32), tokens=3) == (0.0,) * 10
@@ -178,8 +178,8 @@ def test_tempered_shares_find_the_temperature_that_made_the_effects() -> None:
             ("mass", [3 * np.exp(own) for own in items]),
         )
         for scale, scores in forms:
-            found = tempered_lds([own.tolist() for own in scores], truths, sources, scale)
-            assert found == pytest.approx([1.0] * 8), (multiple, scale)
+            actual = tempered_lds([own.tolist() for own in scores], truths, sources, scale)
+            assert actual == pytest.approx([1.0] * 8), (multiple, scale)
         added = tempered_lds([own.tolist() for own in items], truths, sources, "additive")
         by_rate = [
             np.mean([np.corrcoef(own @ item, own @ part)[0, 1] for own in masks])
@@ -199,14 +199,14 @@ def test_tempered_shares_are_chosen_by_the_mean_of_the_sources_means() -> None:
 
     # Three items of one source want it cold, one of each of two others wants it hot.
     truths = [truth(0.0625)] * 3 + [truth(4.0)] * 2
-    found = tempered_lds([scores] * 5, truths, ["a", "a", "a", "b", "c"], "logit")
-    assert found[3] == found[4] and (found[3] or 0) > (found[0] or 0)
+    actual = tempered_lds([scores] * 5, truths, ["a", "a", "a", "b", "c"], "logit")
+    assert actual[3] == actual[4] and (actual[3] or 0) > (actual[0] or 0)
 
 
 def test_scores_that_are_all_alike_say_nothing_in_any_form() -> None:
     masks = np.random.default_rng(5).random((2, 32, 7)) < 0.4
     truth = {rate: (own, own.sum(1) * 1.0) for rate, own in zip(KEEP_RATES, masks, strict=True)}
     for value in (0.1, 1 / 7, 0.3, 0.5):
-        found = linear_datamodeling_scores([value] * 7, truth)
-        assert found["lds_centred_pearson"] == found["lds_centred_spearman"] == 0.0
+        actual = linear_datamodeling_scores([value] * 7, truth)
+        assert actual["lds_centred_pearson"] == actual["lds_centred_spearman"] == 0.0
         assert centred([value] * 7).tolist() == [0.0] * 7

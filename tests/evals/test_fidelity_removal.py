@@ -71,13 +71,13 @@ def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
 
 def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
     reader = reader_of(lambda: model)
-    found = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
+    actual = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
     full, _ = stock(model, ITEM, ANSWER, [True] * 5)
-    for place, score in enumerate(found.scores):
-        without, _ = stock(model, ITEM, ANSWER, [other != place for other in range(5)])
+    for index, score in enumerate(actual.scores):
+        without, _ = stock(model, ITEM, ANSWER, [other != index for other in range(5)])
         assert score == pytest.approx(full - without, abs=2e-4)
     readings = reader.read(ITEM, ANSWER, leave_one_out(5))
-    assert found.seconds == pytest.approx(sum(reading.seconds for reading in readings))
+    assert actual.seconds == pytest.approx(sum(reading.seconds for reading in readings))
 
 
 def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
     reader = reader_of(lambda: model, answers="reference")
     judged = judge(items, [LeaveOneOutSystem(reader)], reader, plan=MaskPlan(held=4))
-    assert [own.item.id for own in judged.items] == ["emma"]
+    assert [each.item.id for each in judged.items] == ["emma"]
     assert judged.left_out == {"novels": {"no gold chunk": 2, TOO_LONG: 1, NO_ANSWER: 1}}
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
 
@@ -131,14 +131,14 @@ class Planted(FidelitySystem):
 def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     reader, plan = reader_of(lambda: model, answers="reference"), MaskPlan(held=8)
     judged = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan)
-    [own] = judged.items
-    metrics = own.metrics["planted"]
+    [each] = judged.items
+    metrics = each.metrics["planted"]
     _, full = stock(model, ITEM, ANSWER, [True] * 5)
 
     def mean(*kept: int) -> float:
-        return stock(model, ITEM, ANSWER, [place in kept for place in range(5)])[1]
+        return stock(model, ITEM, ANSWER, [index in kept for index in range(5)])[1]
 
-    assert own.full == pytest.approx(full, abs=1e-4)
+    assert each.full == pytest.approx(full, abs=1e-4)
     assert metrics["drop_1"] == pytest.approx(full - mean(0, 2, 3, 4), abs=2e-4)
     assert metrics["drop_3"] == pytest.approx(full - mean(0, 4), abs=2e-4)
     assert metrics["insertion_1"] == pytest.approx(mean(1), abs=1e-4)
@@ -151,4 +151,4 @@ def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     shares = np.exp([0.5, 3.0, 1.0, 2.0, 0.0]) / np.exp([0.5, 3.0, 1.0, 2.0, 0.0]).sum()
     expected = np.corrcoef(masks @ shares, true)[0, 1]
     assert metrics["lds_shares_pearson_0.2"] == pytest.approx(expected, abs=0.02)
-    assert own.seconds == {"planted": 0.25}
+    assert each.seconds == {"planted": 0.25}

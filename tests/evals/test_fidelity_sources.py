@@ -102,9 +102,9 @@ def test_items_with_too_many_sentences_or_too_few_are_counted() -> None:
     few = replace(EXAMPLE, id="few", chunks=(Chunk("One. Two."), Chunk(""), Chunk("Three.")))
     many = make_item("many", "g----")
     items = ItemSet("natural size", (EXAMPLE, few, many), {"novels": {"no gold chunk": 2}})
-    found = sourced_set(items, "sentence", max_sentences=4)
-    assert [item.id for item in found.items] == ["emma"]
-    assert found.left_out == {
+    actual = sourced_set(items, "sentence", max_sentences=4)
+    assert [item.id for item in actual.items] == ["emma"]
+    assert actual.left_out == {
         "novels": {"no gold chunk": 2, "fewer than 4 sentences": 1, "more than 4 sentences": 1}
     }
     whole = sourced_set(items, "chunk", max_sentences=4)

@@ -250,8 +250,8 @@ def test_at2_scores_with_what_minilm_holds_of_chunks(
     cosines = np.array(retriever.score("who wrote emma", given).scores)
     known = 1 / rankdata(-cosines) if name == "at2_prior" else 4 * cosines
     terms = known - known.mean()
-    scores = [own.score for own in plain.score("who wrote emma", given)]
-    expected = [own + 0.5 * term for own, term in zip(scores, terms, strict=True)]
+    scores = [each.score for each in plain.score("who wrote emma", given)]
+    expected = [each + 0.5 * term for each, term in zip(scores, terms, strict=True)]
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
 
 
@@ -265,16 +265,18 @@ def test_at2_multi_hop_asks_again(scoring_folder: Path, tmp_path: Path) -> None:
     kept = pruner.prune("who wrote emma", given, top_k=3, multi_hop=True).kept
     ranker = make_ranker("at2_multi_hop", RankerOptions(model=folder, head_weights=str(tmp_path)))
     ranker.prepare()
-    found = ranker.score("who wrote emma", given).scores
-    assert [found[own.index] for own in kept] == pytest.approx([own.score for own in kept])
+    actual = ranker.score("who wrote emma", given).scores
+    assert [actual[each.index] for each in kept] == pytest.approx([each.score for each in kept])
 
 
 def test_rank_fusion_adds_reciprocal_ranks(embedding_folder: Path) -> None:
     given = [*chunks(["the sea and the sea", "emma by jane austen", "emma"]), Chunk("", "Emma")]
     words, embeddings = BM25Ranker(), MiniLMRanker(str(embedding_folder))
     embeddings.prepare()
-    ranks = [rankdata([-x for x in own.score("emma", given).scores]) for own in (words, embeddings)]
-    expected = sum(1 / (60 + own) for own in ranks)
+    ranks = [
+        rankdata([-x for x in each.score("emma", given).scores]) for each in (words, embeddings)
+    ]
+    expected = sum(1 / (60 + each) for each in ranks)
     fused = make_ranker("bm25_minilm", RankerOptions(embedding_model=str(embedding_folder)))
     fused.prepare()
     assert fused.score("emma", given).scores == pytest.approx(expected.tolist(), rel=1e-12)

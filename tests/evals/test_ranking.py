@@ -16,7 +16,7 @@ from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.ranking.rating import RatedSet, rate_systems
 from tests.evals.labelled_items import CountingRanker, make_item
 
-ITEMS = tuple(make_item(f"item{place:03}", "-g--g") for place in range(6))
+ITEMS = tuple(make_item(f"item{index:03}", "-g--g") for index in range(6))
 SETS = [ItemSet("natural size", ITEMS[:4], {}), ItemSet("others", ITEMS[2:], {})]
 
 

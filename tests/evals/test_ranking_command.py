@@ -20,8 +20,8 @@ CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    novels = [make_item(f"n{place}", "-g----", title="Emma") for place in range(5)]
-    seas = [make_item(f"s{place}", "g--g-", source="seas") for place in range(4)]
+    novels = [make_item(f"n{index}", "-g----", title="Emma") for index in range(5)]
+    seas = [make_item(f"s{index}", "g--g-", source="seas") for index in range(4)]
     folder = tmp_path / "secret place"
     folder.mkdir()
     return [

@@ -21,8 +21,8 @@ LOG3 = math.log2(3)
 MARKS = ["g---", "-g--", "g-g-", "-------g"]
 # Two items of one source, two of the other; each system's ranking of each.
 ITEMS = [
-    make_item(str(place), marks, source="a" if place < 2 else "b")
-    for place, marks in enumerate(MARKS)
+    make_item(str(index), marks, source="a" if index < 2 else "b")
+    for index, marks in enumerate(MARKS)
 ]
 IN_ORDER = [tuple(range(len(marks))) for marks in MARKS]
 REVERSED = [ranking[::-1] for ranking in IN_ORDER]
@@ -34,9 +34,9 @@ def rate(rankings: Sequence[Sequence[int]]) -> tuple[Rating, ...]:
             metrics={name: metric(ranking, item.labels) for name, metric in METRICS.items()},
             gold_ranks=(),
             truncated=2,
-            seconds=float(place),
+            seconds=float(index),
         )
-        for place, (ranking, item) in enumerate(zip(rankings, ITEMS, strict=True))
+        for index, (ranking, item) in enumerate(zip(rankings, ITEMS, strict=True))
     )
 
 
@@ -44,7 +44,7 @@ def rate(rankings: Sequence[Sequence[int]]) -> tuple[Rating, ...]:
 def summary() -> SetSummary:
     item_set = ItemSet("natural size", tuple(ITEMS), {"a": {"no gold chunk": 3}})
     rated = RatedSet(item_set, {"first_k": rate(IN_ORDER), "at2": rate(REVERSED)})
-    clusters = {(item.source, item.id): place for place, item in enumerate(ITEMS)}
+    clusters = {(item.source, item.id): index for index, item in enumerate(ITEMS)}
     return summarise(rated, clusters, seed=0, resamples=2000)
 
 
@@ -125,7 +125,7 @@ def test_tables_show_the_figures(summary: SetSummary) -> None:
 def test_only_a_leading_zero_is_left_out_of_numbers() -> None:
     values = (0.25, -0.25, 10.25, -20.5, 1.0)
     groups = {
-        str(place): {"at2": Estimate(own, None, None, 1, 1)} for place, own in enumerate(values)
+        str(index): {"at2": Estimate(own, None, None, 1, 1)} for index, own in enumerate(values)
     }
     rows = grid("numbers", groups, ["at2"]).rows
     assert [row[-1].text for row in rows] == [".250", "-.250", "10.250", "-20.500", "1.000"]

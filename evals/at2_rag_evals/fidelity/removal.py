@@ -11,10 +11,10 @@ last bits by rounding, far less than systems differ by.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -90,20 +90,15 @@ class RemovalReader:
             **({"answer_tokens": answer_tokens} if answers == "generated" else {}),
         }
         self._load = load
-        self._model: AnswerModel | None = None
-        self._model_lock = threading.Lock()
         self._source, self._answer_tokens = answers, answer_tokens
         self._workers = workers or os.cpu_count() or 1
         self._answers = Store(path, f"answers {hash_of(self.answer_settings)}", GeneratedAnswer)
         self._readings = Store(path, f"readings {hash_of(self.settings)}", Reading)
 
-    @property
+    @cached_property
     def model(self) -> AnswerModel:
         """The model, loaded on first use."""
-        with self._model_lock:
-            if self._model is None:
-                self._model = self._load()
-            return self._model
+        return self._load()
 
     def answer(self, item: SourcedItem) -> tuple[str, None] | tuple[None, str]:
         """Return the answer to judge an item on, or None and why there is none."""
