@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import fields
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from at2_rag.default_pruner import default_pruner, limited
-from at2_rag.options import PruneOptions, PruneOverrides, plain_types
+from at2_rag.errors import InputError
+from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruner import AT2Pruner
+
+_LOADING = threading.Lock()
+
+
+def default_pruner() -> AT2Pruner:
+    """Return the pruner of the default model, the same object on every call.
+
+    The first call loads it, which takes seconds (and a download if the model isn't cached). Threads
+    that call meanwhile wait for that one load; a failed load is tried again on the next call.
+    """
+    with _LOADING:
+        return _load()
+
+
+@cache
+def _load() -> AT2Pruner:
+    return AT2Pruner.from_pretrained()
 
 
 class AdapterSettings(BaseModel):
@@ -56,7 +74,10 @@ class AdapterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        self.prune_options()
+        try:
+            self.prune_options()
+        except InputError as error:
+            raise InputError(str(error).replace("top_k is", "top_n is")) from error
         return self
 
     def prune_options(self) -> PruneOptions:
@@ -65,13 +86,16 @@ class AdapterSettings(BaseModel):
         return self.options_type(**{name: getattr(self, _setting(name)) for name in names})
 
     def overrides(self, pruner: AT2Pruner) -> PruneOverrides:
-        """Return the options to prune with: those that were set, and a limit if there is none."""
+        """Return the options that were set, and `DEFAULT_TOP_K` if there is no limit at all."""
         settings = {
             option.name: getattr(self, _setting(option.name))
             for option in fields(self.options_type)
             if _setting(option.name) in self.model_fields_set
         }
-        return limited(pruner, cast(PruneOverrides, settings))
+        overrides = cast(PruneOverrides, settings)
+        if pruner.calibrated or pruner.options.override(**overrides).has_limit:
+            return overrides
+        return {**overrides, "top_k": DEFAULT_TOP_K}
 
     def loaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded now if need be."""

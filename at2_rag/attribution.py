@@ -13,25 +13,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from at2_rag.errors import InputError, ScoringError
+from at2_rag.arrays import Floats, check_finite
+from at2_rag.errors import InputError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.answer_pass import read_answer
-from at2_rag.reading.attention import Span
-from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.sentence_tokens import (
+from at2_rag.prompt.sentence_tokens import (
     prompt_spans,
-    scored_sentences,
     sentence_places,
     tokens_over,
 )
+from at2_rag.reading.answer_pass import read_answer
+from at2_rag.reading.attention import Span
+from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import check_match, resolve_head_weights
-from at2_rag.results import Attribution, CitedAnswer, CitedSentence, scored_chunks
+from at2_rag.results import Attribution, CitedAnswer, CitedSentence, scored_chunks, scored_sentences
 from at2_rag.text.chunks import ChunkLike, checked_chunks
 from at2_rag.text.sentences import sentence_spans
 
@@ -213,28 +212,23 @@ class AT2Attributor:
 
     def _scores(
         self, layout: AnswerLayout, targets: Sequence[Span], sources: Sequence[Span]
-    ) -> list[npt.NDArray[np.float64]]:
+    ) -> list[Floats]:
         """Return for each target the finite scores [S] of the sources."""
         with torch.inference_mode():
             read = read_answer(self.scoring_model, layout, targets, sources)
             features = [self.head_weights.spec.extract({"joint": one}) for one in read]
         scores = [self.head_weights.score(matrix.cpu().numpy()) for matrix in features]
-        unusable = sum(int(np.count_nonzero(~np.isfinite(one))) for one in scores)
-        if unusable:
-            raise ScoringError(
-                f"{unusable} of {len(targets) * len(sources)} scores are not finite numbers; the "
-                'scoring model\'s numbers overflowed, try dtype="float32"'
-            )
+        check_finite(np.concatenate(scores))
         return scores
 
-    def _shares(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _shares(self, scores: Floats) -> Floats:
         """Return each chunk's share [S] of a sentence's scores [S]; all 0 where none is above 0."""
         if self.head_weights.score_scale == "additive":
             parts = np.maximum(scores - self.head_weights.bias, 0.0)
         else:
             parts = np.exp(scores - scores.max())
         total = parts.sum()
-        shares: npt.NDArray[np.float64] = parts / total if total > 0 else parts
+        shares: Floats = parts / total if total > 0 else parts
         return shares
 
 

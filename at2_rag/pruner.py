@@ -6,8 +6,9 @@ The only composer: prompt layout, reading, features, head weights and selection 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -19,16 +20,23 @@ from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.options import PruneOptions, PruneOverrides
-from at2_rag.pruning.request import PruneRequest
-from at2_rag.pruning.request_scoring import RequestScoring
-from at2_rag.pruning.scorer import SourceScorer
+from at2_rag.prompt.sentence_tokens import sentence_places
+from at2_rag.pruning.choice import after_failure, choose, without_scores
+from at2_rag.pruning.request import ContextFormat, Request, make_request
+from at2_rag.pruning.scorer import Failure, Scorer
 from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import check_match, resolve_head_weights
-from at2_rag.results import PruneResult, ScoredChunk, ScoredSentence, scored_chunks
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.readout.scores import Scores
+from at2_rag.results import (
+    PruneResult,
+    ScoredChunk,
+    ScoredSentence,
+    scored_chunks,
+    scored_sentences,
+)
 from at2_rag.text.chunks import (
     DEFAULT_ELLIPSIS,
     DEFAULT_SEPARATOR,
@@ -36,7 +44,9 @@ from at2_rag.text.chunks import (
     checked_chunks,
     chunk_batches,
 )
-from at2_rag.text.tokens import TokenCounter, resolve_token_counter
+from at2_rag.text.tokens import resolve_token_counter
+
+logger = logging.getLogger(__name__)
 
 _INDEX_BATCH = 64
 """Chunks whose states are in memory at a time while many are read ahead of a question."""
@@ -123,10 +133,11 @@ class AT2Pruner:
         self.model_name = str(
             self.head_weights.provenance.get("model") or base.config.name_or_path or "model"
         )
-        self.separator, self.ellipsis = separator, ellipsis
         self.on_error = on_error
-        self._count: TokenCounter = resolve_token_counter(
-            model.tokenizer if token_counter is None else token_counter
+        self._context = ContextFormat(
+            resolve_token_counter(model.tokenizer if token_counter is None else token_counter),
+            separator,
+            ellipsis,
         )
         scope = ""
         if chunk_cache is not None:
@@ -136,10 +147,7 @@ class AT2Pruner:
                 template_hash=template_hash,
                 depth=self.scoring_model.depth,
             )
-        self._scorer = SourceScorer(
-            self.scoring_model, self.head_weights, states=chunk_cache, scope=scope
-        )
-        self._scoring = RequestScoring(self._scorer, keep_all=on_error == "keep_all")
+        self._scorer = Scorer(self.scoring_model, self.head_weights, cache=chunk_cache, scope=scope)
 
     @classmethod
     def from_pretrained(
@@ -176,6 +184,16 @@ class AT2Pruner:
         """Whether scores become probabilities, which can do without a limit."""
         return self.head_weights.calibration is not None
 
+    @property
+    def separator(self) -> str:
+        """Text between two chunks of the context."""
+        return self._context.separator
+
+    @property
+    def ellipsis(self) -> str:
+        """Text in place of what a chunk was trimmed of."""
+        return self._context.ellipsis
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
         return self
 
@@ -191,9 +209,12 @@ class AT2Pruner:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        given, views = checked_chunks(query, chunks)
-        read = self._scorer.chunks(query, views, Stopwatch())
-        return scored_chunks(given, views, read.scores, read.probabilities)
+        options = PruneOptions(multi_hop=False)
+        request = make_request(query, chunks, options, self.head_weights, self._context)
+        if not request.chunks:
+            return ()
+        scores = self._scorer.score([request])[0].chunks
+        return scored_chunks(request.objects, request.chunks, scores.scores, scores.probabilities)
 
     def score_sentences(
         self, query: str, chunks: Iterable[ChunkLike]
@@ -217,7 +238,10 @@ class AT2Pruner:
             InputError: As in `score`, like `PromptTooLongError` and `ScoringError`.
         """
         _, views = checked_chunks(query, chunks)
-        return self._scorer.sentences(query, views)
+        places = sentence_places(views)
+        if not places:
+            return ()
+        return scored_sentences(views, places, self._scorer.unit_scores(query, views, places))
 
     def index(
         self,
@@ -258,7 +282,7 @@ class AT2Pruner:
             ScoringError: As in `score`, unless `on_error="keep_all"`.
         """
         request = self._request(query, chunks, self._options(overrides))
-        return request.without_scores() or self._scoring.results([request])[0]
+        return self._results([request])[0]
 
     async def aprune(
         self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]
@@ -274,8 +298,7 @@ class AT2Pruner:
         """Do as `prune` for each pair of query and chunks; the options hold for each.
 
         Several are read in the same passes of the model, chunks that they share once, which
-        changes scores by rounding alone; results have equal parts of a pass's time. With
-        `unit="sentence"` each is read by itself.
+        changes scores by rounding alone; results have equal parts of a pass's time.
 
         Raises:
             InputError: As in `prune`; and if `protect` names ranges, which are of one request's
@@ -287,25 +310,35 @@ class AT2Pruner:
                 "protect names ranges of characters, which belong to one request's chunks; pass a "
                 "regular expression, or prune one by one"
             )
-        asked = [self._request(query, chunks, options, alone=False) for query, chunks in requests]
-        results = [request.without_scores() for request in asked]
-        waiting = [own for own, result in zip(asked, results, strict=True) if result is None]
-        scored = iter(self._scoring.results(waiting))
-        return [result or next(scored) for result in results]
+        return self._results([self._request(query, chunks, options) for query, chunks in requests])
 
     def _options(self, overrides: PruneOverrides) -> PruneOptions:
         return self.head_weights.with_limit(self.options.override(**overrides))
 
-    def _request(
-        self, query: str, chunks: Iterable[ChunkLike], options: PruneOptions, *, alone: bool = True
-    ) -> PruneRequest:
-        return PruneRequest(
-            query,
-            chunks,
-            options,
-            self.head_weights,
-            count=self._count,
-            separator=self.separator,
-            ellipsis=self.ellipsis,
-            alone=alone,
+    def _request(self, query: str, chunks: Iterable[ChunkLike], options: PruneOptions) -> Request:
+        return make_request(query, chunks, options, self.head_weights, self._context)
+
+    def _results(self, requests: Sequence[Request]) -> list[PruneResult]:
+        """Score the requests that need it, and choose what is kept of each."""
+        results = {
+            index: result
+            for index, request in enumerate(requests)
+            if (result := without_scores(request, self._context))
+        }
+        waiting = [index for index in range(len(requests)) if index not in results]
+        scores = self._scorer.score(
+            [requests[index] for index in waiting], tolerant=self.on_error == "keep_all"
         )
+        for index, outcome in zip(waiting, scores, strict=True):
+            results[index] = self._result(requests[index], outcome)
+        return [results[index] for index in range(len(requests))]
+
+    def _result(self, request: Request, outcome: Scores | Failure) -> PruneResult:
+        if isinstance(outcome, Failure):
+            logger.error(
+                "scoring failed, all %d chunks are kept",
+                len(request.chunks),
+                exc_info=outcome.error,
+            )
+            return after_failure(request, self._context, outcome.error, outcome.seconds)
+        return choose(request, outcome, self._context)

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
+from at2_rag.text.units import Place
 
 _OWN_FIELDS = ("index", "score", "probability", "spans", "kept_text")
 """Names of a result's fields that a caller's mapping may have, too."""
@@ -100,8 +99,8 @@ class ScoredChunk:
 def scored_chunks(
     given: Sequence[Any],
     views: Sequence[Chunk],
-    scores: npt.NDArray[np.float64],
-    probabilities: npt.NDArray[np.float64] | None = None,
+    scores: Floats,
+    probabilities: Floats | None = None,
 ) -> tuple[ScoredChunk, ...]:
     """Return the caller's objects with their scores [S], and probabilities [S] if there are any."""
     likely = [None] * len(given) if probabilities is None else probabilities.tolist()
@@ -292,6 +291,16 @@ class ScoredSentence:
     end: int
     text: str
     score: float
+
+
+def scored_sentences(
+    chunks: Sequence[Chunk], places: Sequence[Place], scores: Sequence[float] | Floats
+) -> tuple[ScoredSentence, ...]:
+    """Return the sentences at `places` with their scores, one each."""
+    return tuple(
+        ScoredSentence(index, start, end, chunks[index].text[start:end], float(score))
+        for (index, start, end), score in zip(places, scores, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)

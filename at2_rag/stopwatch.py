@@ -1,4 +1,4 @@
-"""How long the stages of one call took."""
+"""How long the stages of a call took."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds per stage, and since it was made."""
+    """Takes the seconds of each stage, and since it was made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -23,20 +23,19 @@ class Stopwatch:
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 
-    def timings(
-        self, shared: Mapping[str, float] | None = None, *, elapsed: bool = True
-    ) -> dict[str, float]:
-        """Return the stages so far and the `total`.
+    def seconds(self, *, shared_by: int = 1) -> dict[str, float]:
+        """Return the seconds of each stage and in `total`.
 
         Args:
-            shared: Seconds of further stages that another watch took, this one's part.
-            elapsed: Whether the total is the time since the watch was made, or the sum of all
-                stages, where others were waited for meanwhile.
+            shared_by: How many requests were served at once; each gets an equal part.
         """
-        stages = {**(shared or {}), **self._stages}
-        total = time.perf_counter() - self._start if elapsed else sum(stages.values())
-        return {**stages, "total": total}
+        total = time.perf_counter() - self._start
+        return {name: took / shared_by for name, took in [*self._stages.items(), ("total", total)]}
 
-    def part(self, number: int) -> dict[str, float]:
-        """Return the stages so far, divided among so many."""
-        return {name: seconds / number for name, seconds in self._stages.items()}
+
+def added(*timings: Mapping[str, float]) -> dict[str, float]:
+    """Return the sum of the seconds of each stage; `total` comes last."""
+    sums: dict[str, float] = {}
+    for name, seconds in (entry for timing in timings for entry in timing.items()):
+        sums[name] = sums.get(name, 0.0) + seconds
+    return {**{name: sums[name] for name in sums if name != "total"}, "total": sums["total"]}

@@ -1,4 +1,4 @@
-"""Cite the sources of a finished answer, sentence by sentence; any LLM may have written it.
+"""Cite the sources of an answer that any LLM has written, sentence by sentence.
 
 python examples/cite_answer.py
 """
@@ -15,7 +15,7 @@ ANSWER = (
 
 
 def main() -> None:
-    """Print the answer with its sources, and the sentences that it rests on most."""
+    """Print the answer with its sources, and the sentences it relies on most."""
     moons = ("europa", "io", "ganymede", "titan", "krakatoa", "vesuvius")
     passages = [passage for passage in read_passages() if passage["id"] in moons]
 
@@ -26,7 +26,7 @@ def main() -> None:
         print(f"[{number}] {source.title}")
 
     attribution = attributor.attribute(QUESTION, passages, ANSWER, unit="sentence")
-    print("\nThe answer as a whole rests most on")
+    print("\nThe answer as a whole relies most on")
     for sentence in attribution.best_sentences[:3]:
         print(f"  {passages[sentence.chunk_index]['title']}: {sentence.text}")
 

@@ -34,7 +34,7 @@ class BM25Retriever(BaseRetriever):
         self._index = BM25Index([as_text(document) for document in self.documents])
 
     def _get_relevant_documents(self, query: str, **_: Any) -> list[Document]:
-        return [self.documents[place] for place, _score in self._index.search(query, self.k)]
+        return [self.documents[index] for index, _score in self._index.search(query, self.k)]
 
 
 def as_text(document: Document) -> str:
@@ -43,7 +43,7 @@ def as_text(document: Document) -> str:
 
 
 def main() -> None:
-    """Answer the question and print what the answer was made from."""
+    """Answer the question and print the documents that the answer is from."""
     question = " ".join(sys.argv[1:]) or QUESTION
     documents = [
         Document(id=row["id"], page_content=row["text"], metadata={"title": row["title"]})

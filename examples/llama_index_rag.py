@@ -31,16 +31,16 @@ class BM25Retriever(BaseRetriever):
         self._index = BM25Index([node.get_content(MetadataMode.EMBED) for node in nodes])
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found = self._index.search(query_bundle.query_str, self._k)
-        return [NodeWithScore(node=self._nodes[place], score=score) for place, score in found]
+        results = self._index.search(query_bundle.query_str, self._k)
+        return [NodeWithScore(node=self._nodes[index], score=score) for index, score in results]
 
 
 class LocalLLM(CustomLLM):
-    """The small local model, as LlamaIndex wants it."""
+    """The small local model as an LLM of LlamaIndex."""
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex needs to know to fill the prompt."""
+        """Sizes by which LlamaIndex fills the prompt."""
         return LLMMetadata(context_window=8192, num_output=48)
 
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
@@ -55,7 +55,7 @@ class LocalLLM(CustomLLM):
 
 
 def main() -> None:
-    """Answer the question and print what the answer was made from."""
+    """Answer the question and print the nodes that the answer is from."""
     question = " ".join(sys.argv[1:]) or QUESTION
     nodes = [
         TextNode(id_=row["id"], text=row["text"], metadata={"title": row["title"]})

@@ -1,4 +1,4 @@
-"""What the framework examples stand on: passages, a BM25 index, and a small local generator."""
+"""What the examples share: passages, a BM25 index, and a small local generator."""
 
 import json
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class BM25Index:
         self._index.index(bm25s.tokenize(list(texts), show_progress=False), show_progress=False)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """Return the `k` best texts as places in the list with their scores."""
+        """Return the indices of the `k` best texts with their scores."""
         words = bm25s.tokenize(query, show_progress=False)
-        places, scores = self._index.retrieve(words, k=k, show_progress=False)
+        indices, scores = self._index.retrieve(words, k=k, show_progress=False)
         return [
-            (int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True)
+            (int(index), float(score)) for index, score in zip(indices[0], scores[0], strict=True)
         ]
 
 

@@ -1,4 +1,4 @@
-"""Prune passages in plain Python: question and passages in, the few that matter out.
+"""Prune passages in plain Python: question and passages in, the relevant ones out.
 
 python examples/prune_passages.py "Which river flows through four national capitals?"
 """
@@ -14,7 +14,7 @@ PASSAGES = Path(__file__).with_name("passages.jsonl")
 
 
 def main() -> None:
-    """Print what is kept of the shipped passages for the question."""
+    """Print the passages that are kept for the question."""
     question = " ".join(sys.argv[1:]) or QUESTION
     passages = [json.loads(line) for line in PASSAGES.read_text(encoding="utf-8").splitlines()]
 
@@ -23,7 +23,7 @@ def main() -> None:
 
     print(f"Question: {question}\n")
     for kept in result.kept:
-        # kept.chunk is the caller's own object, so whatever it carries is still there
+        # kept.chunk is the caller's own object, with all of its keys
         print(f"{kept.score:6.2f}  {kept.chunk['id']:<20} {kept.text[:60]}...")
     print(f"\n{len(result.kept)} of {len(passages)} passages", end=", ")
     print(f"{result.tokens_after} of {result.tokens_before} tokens", end=", ")

@@ -1,9 +1,9 @@
-"""Fit head weights on your own questions and chunks, with neither labels nor answers.
+"""Fit head weights on your own questions and chunks, without labels or answers.
 
 python examples/train_on_your_chunks.py
 
-What is written down is what a retriever returns for each question; `at2-rag train` does the rest.
-Two dozen questions show how it goes; a few hundred are what to use.
+The examples are what a retriever returns for each question; `at2-rag train` does the rest. Two
+dozen questions show the way; use a few hundred.
 """
 
 import json
@@ -24,9 +24,9 @@ def write_examples(path: Path) -> None:
     passages = read_passages()
     index = BM25Index([f"{passage['title']}\n{passage['text']}" for passage in passages])
     with path.open("w", encoding="utf-8") as file:
-        for number, question in enumerate(QUESTIONS.read_text(encoding="utf-8").splitlines()):
-            chunks = [passages[place] for place, _ in index.search(question, 8)]
-            example = {"id": str(number), "question": question, "chunks": chunks}
+        for line, question in enumerate(QUESTIONS.read_text(encoding="utf-8").splitlines()):
+            chunks = [passages[number] for number, _ in index.search(question, 8)]
+            example = {"id": str(line), "question": question, "chunks": chunks}
             file.write(json.dumps(example) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""What the captured attention must equal, computed the slow way.
+"""What captured attention must equal, computed the slow way.
 
-Everything here reads the attention weights that transformers' own eager attention returns
-(`output_attentions=True`) and adds them up by hand; nothing of at2_rag's attention is used.
+All of it adds up the attention weights that transformers' eager attention returns
+(`output_attentions=True`); nothing of at2_rag's attention is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Expected:
 
 
 def assert_equal(
-    actual: Any, expected: Any, *, depth: int | None = None, max_missed: float = 1e-5
+    actual: Any, expected: Any, *, depth: int | None = None, tolerance: float = 1e-5
 ) -> None:
     """Assert that mass and log ratio agree on the first `depth` layers (None: on all)."""
     for name in ("mass", "log_ratio"):
@@ -44,7 +44,7 @@ def assert_equal(
         assert one.shape == other.shape, f"{name}: {one.shape} against {other.shape}"
         assert one.dtype == torch.float32
         difference = (one - other).abs().max().item()
-        assert difference <= max_missed, f"{name} differs by {difference}"
+        assert difference <= tolerance, f"{name} differs by {difference}"
 
 
 def attention_layers(attention: Any, kinds: Sequence[str]) -> Expected:

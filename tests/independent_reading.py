@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionReader, SpanAttention
 from at2_rag.reading.chunk_states import ChunkStateStore, encode_prefix, encode_sources
-from at2_rag.reading.layerwise import LayoutPasses, read_layerwise
-from at2_rag.reading.question_pass import read_apart, read_together
+from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ReadyStates, SourcePart, make_room, ready_states
-from at2_rag.stopwatch import Stopwatch
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer
 
@@ -56,33 +53,19 @@ def many_sources(model: ScoringModel) -> PromptLayout:
 
 
 def read(
-    model: ScoringModel, layout: PromptLayout, store: ChunkStateStore | None = None
+    model: ScoringModel,
+    layout: PromptLayout,
+    store: ChunkStateStore | None = None,
+    *,
+    parts: tuple[SourcePart, ...] | None = None,
+    scope: str = "",
 ) -> tuple[SpanAttention, SpanAttention]:
-    """Return the attention of the question together and apart."""
-    states = ready_states(model, encode_prefix(model), layout, store=store)
-    return read_together(model, states, layout), read_apart(model, states, layout)
-
-
-def read_by_layers(
-    model: ScoringModel, layout: PromptLayout, parts: tuple[SourcePart, ...] | None = None
-) -> tuple[SpanAttention, SpanAttention]:
-    """Return the same, read layer by layer; of parts, where they are given."""
+    """Return the attention of the question together and apart; of parts, or of whole sources."""
+    prefix, states = encode_prefix(model), None
+    if store is not None:
+        sources = list(dict.fromkeys(layout.source_ids))
+        states = encode_sources(model, prefix, sources, store=store, scope=scope)
+    wanted = LayoutPasses(layout, {"together": parts, "apart": parts})
     with torch.inference_mode():
-        prefix = encode_prefix(model)
-        wanted = LayoutPasses(layout, {"together": parts, "apart": parts})
-        [found] = read_layerwise(model, prefix, [wanted], Stopwatch())
-    return found["together"], found["apart"]
-
-
-def states_of(
-    model: ScoringModel, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
-) -> ReadyStates:
-    """Return the states of a layout's sources, or of parts of them, in all layers at once."""
-    prefix = encode_prefix(model)
-    encoded = encode_sources(model, prefix, list(dict.fromkeys(layout.source_ids)))
-    ready, rooms = make_room(prefix, layout, parts)
-    for ids, places in rooms.items():
-        for room in places:
-            room.keys.copy_(encoded[ids].keys[:, :, room.start : room.end])
-            room.values.copy_(encoded[ids].values[:, :, room.start : room.end])
-    return ready
+        [attention] = read_independent(model, prefix, [wanted], states=states)
+    return attention["together"], attention["apart"]

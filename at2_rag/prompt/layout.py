@@ -1,9 +1,9 @@
-"""Query and chunks as the token ids that the scoring model reads.
+"""Lays out query and chunks as the token ids that the scoring model reads.
 
-The prompt is one user turn: a short instruction (the *prefix*, together with whatever the chat
-template puts before the user's words), then the chunks, then the question. Every part is
-tokenised on its own and the ids are joined, so spans hold by construction and are never searched
-for. Text from outside is text, see `text_encoder`.
+The prompt is one user turn: the *prefix* (whatever the chat template puts before the user's words,
+and a short instruction), then the chunks, then the question. Each part is tokenised alone and the
+ids are joined, so spans are known by construction and never searched for. Control tokens in text
+from outside stay text, see `TextEncoder`.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
 QUESTION_START = "Question: "
 ANSWER_START = "\n\nAnswer:"
-"""Stands between question and answer for models without a chat template."""
+"""Text between question and answer for models without a chat template."""
 
 WINDOW_TOKENS = 1024
-"""Longest piece of a chunk that independent reading encodes at once."""
+"""Longest window of a chunk that independent reading reads at once."""
 
 QUESTION_ROOM = 64
-"""Tokens that are left for a question where the model's window is short."""
+"""Tokens left for the question where the model's context is short."""
 
 WINDOW_OVERLAP = 128
-"""Tokens that two neighbouring windows of a long chunk share."""
+"""Tokens shared by two neighbouring windows of a long chunk."""
 
 _SENTINEL = "AT2RAGUSERCONTENT"
 _FIXED_DATE = "01 Jan 2025"
-# Put before a template, hides the clock that transformers gives it and prints nothing.
+# In front of a template, this hides transformers' clock from it and prints nothing.
 _FIXED_CLOCK = f"{{% macro strftime_now(format) %}}{_FIXED_DATE}{{% endmacro %}}{{{{ '' }}}}"
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLayout:
-    """The prompt's parts as token ids, with the place of each.
+    """The token ids of a prompt's parts, with their spans.
 
     A *source* is a chunk, or one window of a chunk that is too long to be read at once.
 
     Attributes:
         prefix_ids: Ids before the first source; never empty.
-        source_ids: Ids of each source; one is empty only of a blank chunk, and with a tokenizer
-            that drops white space, since every chunk ends in the chunk separator.
-        owners: For each source the index of the chunk it belongs to, ascending.
+        source_ids: Ids of each source. Since every chunk ends in the chunk separator, only a
+            tokenizer that drops white space leaves none, of a blank chunk.
+        owners: For each source the index of its chunk, ascending.
         question_ids: Ids of the question with its introduction.
-        target: Half-open range within `question_ids` of the query's own tokens, whose attention
-            is read; never empty.
+        target: Half-open range within `question_ids` of the query's tokens, whose attention is
+            read; never empty.
     """
 
     prefix_ids: tuple[int, ...]
@@ -66,7 +66,7 @@ class PromptLayout:
 
     @property
     def input_ids(self) -> tuple[int, ...]:
-        """The whole prompt as joint reading sees it."""
+        """The whole prompt, as in joint reading."""
         sources = (token for ids in self.source_ids for token in ids)
         return (*self.prefix_ids, *sources, *self.question_ids)
 
@@ -88,7 +88,7 @@ class PromptLayout:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLayout:
-    """A prompt and an answer to it.
+    """A prompt with an answer.
 
     Attributes:
         prompt: The prompt.
@@ -104,12 +104,12 @@ class AnswerLayout:
 
     @property
     def input_ids(self) -> tuple[int, ...]:
-        """Prompt and answer as joint reading sees them."""
+        """Prompt and answer, as in joint reading."""
         return (*self.prompt.input_ids, *self.bridge_ids, *self.answer_ids)
 
     @property
     def query_ids(self) -> tuple[int, ...]:
-        """What is read after the sources: question, bridge and answer."""
+        """Ids after the sources: question, bridge and answer."""
         return (*self.prompt.question_ids, *self.bridge_ids, *self.answer_ids)
 
 
@@ -118,11 +118,11 @@ class PromptBuilder:
 
     Args:
         tokenizer: The model's fast tokenizer; its chat template is used where it has one.
-        max_tokens: The model's window, in tokens.
+        max_tokens: The model's longest context, in tokens.
 
     Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend or its chat template doesn't
-            put the user's words into the prompt as they are.
+        UnsupportedModelError: If the tokenizer has no fast backend, or its chat template changes
+            the user's words.
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
@@ -139,7 +139,7 @@ class PromptBuilder:
         if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
             prefix = prefix[:-1]
         self._prefix_ids = tuple(prefix)
-        # After a template the answer stands by itself, after plain text it is the next word.
+        # Without a template the answer is the next word after plain text.
         self._answer_lead = " " if tail is None else ""
         bridge = whole.encode(ANSWER_START if tail is None else tail, add_special_tokens=False)
         self._bridge_ids = tuple(bridge.ids)
@@ -147,7 +147,7 @@ class PromptBuilder:
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 over our wording and what the chat template puts before the user's words."""
+        """SHA-256 over the prompt's wording and the template's text before the user's words."""
         wording = (self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS)
         return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
 
@@ -166,8 +166,8 @@ class PromptBuilder:
 
         Raises:
             InputError: If the answer is blank.
-            PromptTooLongError: If prompt and answer together are longer than the model's window;
-                of a prompt that is read independently its longest source counts.
+            PromptTooLongError: If question and answer don't fit into the model's context with the
+                longest source alone.
         """
         layout = self._with_answer(prompt, answer)
         longest = max(map(len, prompt.source_ids), default=0)
@@ -180,32 +180,29 @@ class PromptBuilder:
         return layout
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
-        """Lay out one prompt that holds all chunks.
+        """Lay out one prompt with all chunks.
 
         Raises:
             InputError: If the query is blank or has no token.
-            PromptTooLongError: If the prompt is longer than the model's window.
+            PromptTooLongError: If the prompt is longer than the model's context.
         """
-        question = self._question(query)
-        sources = tuple(self._sources(chunks))
-        total = len(self._prefix_ids) + sum(map(len, sources)) + len(question)
+        layout = self._all_chunks(query, chunks)
+        total = len(layout.input_ids)
         if total > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt has {total} tokens, the scoring model takes {self.max_tokens}; "
                 'pass fewer chunks or use reading="independent"'
             )
-        return self._layout(sources, tuple(range(len(sources))), question)
+        return layout
 
     def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
-        """Lay out one prompt that holds all chunks, with an answer to it.
+        """Lay out one prompt with all chunks and an answer.
 
         Raises:
             InputError: If the query or the answer is blank.
-            PromptTooLongError: If prompt and answer together are longer than the model's window.
+            PromptTooLongError: If prompt and answer together are longer than the model's context.
         """
-        sources = tuple(self._sources(chunks))
-        prompt = self._layout(sources, tuple(range(len(sources))), self._question(query))
-        layout = self._with_answer(prompt, answer)
+        layout = self._with_answer(self._all_chunks(query, chunks), answer)
         if len(layout.input_ids) > self.max_tokens:
             raise PromptTooLongError(
                 f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
@@ -214,14 +211,14 @@ class PromptBuilder:
         return layout
 
     def token_spans(self, chunk: Chunk) -> tuple[tuple[int, int], ...]:
-        """Return for each token of a chunk its range of characters, separator included."""
+        """Return the character range of each token of a chunk, its separator included."""
         return self._encoder.encode_with_spans(chunk.rendered + CHUNK_END)[1]
 
     def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out chunks that are each read alone after the prefix.
 
-        A chunk longer than `WINDOW_TOKENS` (or than what the model's window leaves beside prefix
-        and question) becomes several overlapping sources.
+        A chunk longer than `WINDOW_TOKENS`, or than the model's context has room for beside prefix
+        and question, becomes several overlapping windows.
 
         Raises:
             InputError: If the query is blank or has no token.
@@ -234,23 +231,23 @@ class PromptBuilder:
     def windows(
         self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
     ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-        """Return chunks as sources that are read independently.
+        """Return the windows of chunks that are read independently.
 
-        Where the model's window is hardly larger than `WINDOW_TOKENS`, questions of up to
-        `QUESTION_ROOM` tokens find the same sources; longer ones have others.
+        If the model's context is hardly longer than `WINDOW_TOKENS` they depend on the question's
+        length, but are the same for all questions of up to `QUESTION_ROOM` tokens.
 
         Args:
             chunks: The chunks.
             question_tokens: Tokens of the question.
 
         Returns:
-            Ids of each source, and the chunk that it is of.
+            Ids of each window, and the index of its chunk.
 
         Raises:
-            PromptTooLongError: If the model's window leaves no room for chunks.
+            PromptTooLongError: If the model's context leaves no room for chunks.
         """
         room = self.max_tokens - len(self._prefix_ids)
-        # Short windows are cut so that a question can still be asked, however long it may be.
+        # In a short context windows shrink, so that there is room for any question.
         kept_free = max(question_tokens, min(QUESTION_ROOM, room // 2))
         window = min(WINDOW_TOKENS, room - kept_free)
         if window < 1:
@@ -265,6 +262,10 @@ class PromptBuilder:
             sources.extend(ids[start : start + window] for start in starts)
             owners.extend([index] * len(starts))
         return tuple(sources), tuple(owners)
+
+    def _all_chunks(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        question, sources = self._question(query), tuple(self._sources(chunks))
+        return self._layout(sources, tuple(range(len(sources))), question)
 
     def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
         if not isinstance(answer, str) or not answer.strip():
@@ -289,24 +290,24 @@ class PromptBuilder:
     def _question(self, query: str) -> tuple[int, ...]:
         if not query.strip():
             raise InputError(f"query is blank ({query!r}); pass the question as text")
-        own = self._encoder.encode(query)
-        if not own:
+        query_ids = self._encoder.encode(query)
+        if not query_ids:
             raise InputError(
                 f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
                 "of its characters; use a model that reads its script, or word it differently"
             )
-        question = self._question_start + own
+        question = self._question_start + query_ids
         room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
         if len(question) > room:
             raise PromptTooLongError(
-                f"question has {len(question)} tokens, the scoring model's window of "
+                f"question has {len(question)} tokens, the scoring model's context of "
                 f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
             )
         return question
 
 
 def window_starts(tokens: int, size: int) -> range:
-    """Return where the windows of `size` tokens start in a text of so many tokens."""
+    """Return the starts of the windows of `size` tokens in a text of `tokens` tokens."""
     if tokens <= size:
         return range(1)
     step = size - min(WINDOW_OVERLAP, size // 2)
@@ -314,9 +315,9 @@ def window_starts(tokens: int, size: int) -> range:
 
 
 def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
-    """Return what the chat template puts before and after the user's words.
+    """Return the chat template's text before and after the user's words.
 
-    Without a template nothing is put before them, and what comes after is None.
+    Without a template these are "" and None.
     """
     if tokenizer.chat_template is None:
         return "", None
@@ -332,10 +333,10 @@ def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
         raise UnsupportedModelError(
             f"the model's chat template refuses a single user turn: {error}; use another model"
         ) from error
-    head, found, tail = rendered.partition(_SENTINEL)
-    if not found:
+    head, sentinel, tail = rendered.partition(_SENTINEL)
+    if not sentinel:
         raise UnsupportedModelError(
-            "the model's chat template changes or drops the user's words, so spans can't be "
-            "placed; use a model whose template keeps them, or one without a template"
+            "the model's chat template changes or drops the user's words, so that their spans are "
+            "unknown; use a model whose template keeps them, or one without a template"
         )
     return head, tail

@@ -1,4 +1,4 @@
-"""Threads that read take turns, so that they don't get in each other's way."""
+"""Limits how many threads read at a time."""
 
 from __future__ import annotations
 
@@ -13,41 +13,31 @@ from at2_rag.stopwatch import Stopwatch
 
 
 class Turns:
-    """Lets only so many threads read at a time as keep the cores busy; the others wait.
-
-    A thread that has its turn may take it again within: what it holds between two readings no other
-    thread holds meanwhile.
-    """
+    """Lets only as many threads read at a time as keep the cores busy; the others wait."""
 
     def __init__(self) -> None:
-        self._waiting, self._reading = threading.Condition(), 0
-        self._own = threading.local()
+        self._condition, self._reading = threading.Condition(), 0
 
     @contextmanager
     def take(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait until few enough threads are reading.
+        """Wait until few enough threads are reading; not to be taken again within.
 
         Args:
             watch: Takes the time of "wait".
         """
-        if getattr(self._own, "taken", False):
-            yield
-            return
         # One more than have cores to themselves: while it is in Python, another multiplies.
         most = 1 + _cores() // torch.get_num_threads()
-        with self._waiting:
+        with self._condition:
             if self._reading >= most:
                 with watch.stage("wait"):
-                    self._waiting.wait_for(lambda: self._reading < most)
+                    self._condition.wait_for(lambda: self._reading < most)
             self._reading += 1
-        self._own.taken = True
         try:
             yield
         finally:
-            self._own.taken = False
-            with self._waiting:
+            with self._condition:
                 self._reading -= 1
-                self._waiting.notify()
+                self._condition.notify()
 
 
 def _cores() -> int:

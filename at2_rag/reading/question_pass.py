@@ -21,43 +21,13 @@ from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.span_reading import KeySpan
-from at2_rag.reading.state_groups import ReadyStates, StateGroup
+from at2_rag.reading.state_groups import GroupedStates, StateGroup
 
 CALL_TOKENS = 2048
 """Most question tokens of one forward pass (one longer question has a pass of its own)."""
 
 QUESTION_ROWS = 32
 """Most rows of the question whose logits over a group of sources are held at a time."""
-
-
-def read_together(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
-    """Read the question over all sources at once.
-
-    Where the states are parts that hold every token, all but the division of the masses is as
-    over whole sources: those of a source's parts add up to its own.
-
-    Returns:
-        Attention over the layers in use, sources (or parts) in the order they were gathered in.
-    """
-    return _read(model, QuestionReading(model, states, layout, together=True))
-
-
-def read_apart(model: ScoringModel, states: ReadyStates, layout: PromptLayout) -> SpanAttention:
-    """Read the question over each source by itself, many in one forward pass.
-
-    Where the states are parts, the question sees the prefix and that part alone, and stands where
-    it would after the whole source.
-
-    Returns:
-        Attention over the layers in use, sources (or parts) in the order they were gathered in.
-    """
-    return _read(model, QuestionReading(model, states, layout, together=False))
-
-
-def _read(model: ScoringModel, reading: QuestionReading) -> SpanAttention:
-    for call in question_calls(model, [reading]):
-        call()
-    return reading.attention()
 
 
 def question_calls(
@@ -96,7 +66,7 @@ class QuestionReading:
     """
 
     def __init__(
-        self, model: ScoringModel, states: ReadyStates, layout: PromptLayout, *, together: bool
+        self, model: ScoringModel, states: GroupedStates, layout: PromptLayout, *, together: bool
     ) -> None:
         self.pieces: list[_Piece] = []
         self._groups: list[StateGroup] = []

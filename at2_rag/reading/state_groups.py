@@ -1,51 +1,33 @@
-"""States of the sources of one layout, grouped by length for the question.
+"""Room for one layer of the states of a layout's sources, grouped by length for the question.
 
-The question reads a group's keys in one matrix product, so sources of similar length stand side by
+The question reads a group's keys in one matrix product, so sources of similar length are side by
 side, padded to the longest. Sources may also be cut into parts, each read as a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_sources, length_runs
-from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.prompt.sentence_tokens import SourcePart
+from at2_rag.reading.chunk_states import ChunkState, length_runs
 
 FLOAT32_TOKENS = 8192
 """Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
 nothing converts it again; one with more is in the model's type and takes half the memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePart:
-    """Tokens of a source that the question reads as a source of their own.
-
-    They were read in their source, after its earlier tokens; what they are to the question is
-    counted apart from the rest of it.
-
-    Attributes:
-        source: The source's place in its layout.
-        start: The part's first token within the source.
-        end: The end of it, exclusive; an empty part is never attended to.
-    """
-
-    source: int
-    start: int
-    end: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class ReadyStates:
-    """The prefix's state and those of all sources of one layout, ready for questions.
+class GroupedStates:
+    """The prefix's state, and room for those of all sources of one layout.
 
     Attributes:
         prefix: State of the prefix.
-        groups: States of sources of similar length, padded to the longest of their group.
+        groups: Sources of similar length, padded to the longest of their group.
         firsts: For each of the S sources the first one that equals it, perhaps itself.
         longest: Tokens of the longest source; where parts are read, of the longest whole one.
     """
@@ -94,65 +76,21 @@ class SourceRoom:
     values: Tensor
 
 
-def ready_states(
-    model: ScoringModel,
-    prefix: ChunkState,
-    layout: PromptLayout,
-    *,
-    store: ChunkStateStore | None = None,
-    scope: str = "",
-) -> ReadyStates:
-    """Return the states of a layout's sources, read now or taken from a store.
-
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state, see `encode_prefix`.
-        layout: An independent layout with at least one source.
-        store: Where states are looked up and left; None for nowhere.
-        scope: Goes into the store's keys: everything besides the ids that decides a state, see
-            `fingerprint.states_scope`.
-    """
-    sources = list(dict.fromkeys(layout.source_ids))
-    states = encode_sources(model, prefix, sources, store=store, scope=scope)
-    return gather_states(prefix, states, layout)
-
-
-def gather_states(
-    prefix: ChunkState,
-    states: Mapping[tuple[int, ...], ChunkState],
-    layout: PromptLayout,
-) -> ReadyStates:
-    """Bring a layout's states together for questions.
-
-    Args:
-        prefix: The prefix's state.
-        states: The state of each of the layout's sources.
-        layout: An independent layout with at least one source.
-    """
-    ready, rooms = make_room(prefix, layout)
-    for ids, places in rooms.items():
-        for room in places:
-            room.keys.copy_(states[ids].keys)
-            room.values.copy_(states[ids].values)
-    return ready
-
-
 def make_room(
     prefix: ChunkState,
     layout: PromptLayout,
     parts: Sequence[SourcePart] | None = None,
-    *,
-    one_layer: bool = False,
-) -> tuple[ReadyStates, dict[tuple[int, ...], list[SourceRoom]]]:
-    """Group a layout's sources by length, with states that are still to be filled in.
+) -> tuple[GroupedStates, dict[tuple[int, ...], list[SourceRoom]]]:
+    """Group a layout's sources by length, with room for one layer of their states.
+
+    The groups show that layer in place of every layer. It is in float32 where the layout is small,
+    see `FLOAT32_TOKENS`.
 
     Args:
         prefix: The prefix's state.
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
-        one_layer: Make room for one layer only; the groups show it in place of every layer. It is
-            in float32 where the layout is small, see `FLOAT32_TOKENS`.
 
     Returns:
         The groups, all zero, and for each source's token ids where its state goes, once for each
@@ -165,7 +103,7 @@ def make_room(
     order = sorted(range(len(parts)), key=sorting.__getitem__)
     device = prefix.keys.device
     small = sum(own[0] for own in sorting) <= FLOAT32_TOKENS
-    dtype = torch.float32 if one_layer and small else prefix.keys.dtype
+    dtype = torch.float32 if small else prefix.keys.dtype
     groups = []
     rooms: dict[tuple[int, ...], list[SourceRoom]] = {}
     for run in length_runs([sorting[index][0] for index in order]):
@@ -174,7 +112,7 @@ def make_room(
         width = max(1, *widths)
         keys, values = (
             own.new_zeros(
-                min(1, len(own)) if one_layer else len(own),
+                min(1, len(own)),
                 *(own.shape[1], len(members), width, own.shape[3]),
                 dtype=dtype,
             )
@@ -201,4 +139,4 @@ def make_room(
         )
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
     firsts = tuple(first.setdefault(key, index) for index, key in enumerate(sorting))
-    return ReadyStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms
+    return GroupedStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
 
 Outcome: TypeAlias = Literal["evidence", "removal"]
@@ -37,25 +38,6 @@ CALL_TERMS = ("best_evidence", "best_log_share")
 RISING = 2
 """How many of the `CHUNK_TERMS`, from the first, differ within a call: no slope of theirs may be
 below 0."""
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChunkScores:
-    """What a reading says of the chunks of one layout.
-
-    Attributes:
-        scores: [S] float64, finite; of a chunk in several windows that of its best one.
-        probabilities: [S], that each chunk matters; None where the head weights aren't calibrated.
-        answerable: The probability that anything helps; None likewise.
-        evidence: The greatest evidence logit of the call's sources; None likewise.
-    """
-
-    scores: Floats
-    probabilities: Floats | None = None
-    answerable: float | None = None
-    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

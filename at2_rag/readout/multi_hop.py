@@ -16,25 +16,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
+from at2_rag.options import UNANSWERABLE_BELOW, PruneOptions
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
-    ChunkScores,
     by_name,
     chunk_terms,
     in_order,
     logistic,
     unreadable,
 )
+from at2_rag.readout.scores import ChunkScores
 from at2_rag.text.chunks import Chunk
 
 MOST_WORDS = 200
 """Words of the best chunk that stand after the question; what follows them doesn't."""
 
 _BESIDE = 1e-6  # by how much the best chunk's score is above the others at least
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +100,40 @@ class MultiHop:
         except (KeyError, TypeError, ValueError) as error:
             raise unreadable("multi-hop", numbers, error, " --multi-hop") from error
         return cls(weight, score, chunk)
+
+
+def wants_hop(options: PruneOptions, chunks: int, *, known: bool) -> bool | None:
+    """Tell whether the question is read again; None where the first reading decides.
+
+    Args:
+        options: The options of the call.
+        chunks: How many chunks it has.
+        known: Whether the head weights have multi-hop weights.
+    """
+    if chunks < 2:
+        return False
+    if options.multi_hop is None and (options.max_missed is None or not known):
+        return False
+    return options.multi_hop
+
+
+def reads_again(options: PruneOptions, first: ChunkScores) -> bool:
+    """Tell whether the first reading calls for a second one: the best chunk alone misses too much.
+
+    Args:
+        options: The options of the call, with a `max_missed`.
+        first: The scores after the first reading.
+    """
+    if first.probabilities is None or options.max_missed is None:
+        return False
+    unanswerable = first.answerable is not None and first.answerable < UNANSWERABLE_BELOW
+    if unanswerable and options.if_unanswerable == "keep_none":
+        return False
+    only_one = options.top_k == 1 or (unanswerable and options.if_unanswerable == "keep_best")
+    if only_one and options.unit == "chunk":  # the best chunk stays the best
+        return False
+    others = np.delete(first.probabilities, np.argmax(first.scores))
+    return float(others.sum()) > options.max_missed
 
 
 def multi_hop_question(query: str, best: Chunk) -> str:

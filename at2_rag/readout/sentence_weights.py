@@ -17,25 +17,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
-    ChunkScores,
     by_name,
     chunk_terms,
     in_order,
     logistic,
     unreadable,
 )
-from at2_rag.readout.trimming import UnitScores
+from at2_rag.readout.scores import ChunkScores, UnitScores
 from at2_rag.text.units import Place
 
 SENTENCE_TERMS = ("chunk", "chunk_at_first", "own")
 """What a sentence's score is of: its chunk's score, that before the question was asked again (the
 same where it wasn't), and its own by the same head weights."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import InputError, ScoringError
+from at2_rag.arrays import Floats, check_finite
+from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
 
 # Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8.
@@ -85,15 +86,9 @@ class Selection:
 
 def select(
     scores: Sequence[float] | npt.NDArray[np.floating[Any]],
+    options: PruneOptions,
     *,
     tokens_of: Callable[[Sequence[int]], int] | None = None,
-    top_k: int | None = None,
-    max_tokens: int | None = None,
-    min_probability: float | None = None,
-    min_score: float | None = None,
-    top_p: float | None = None,
-    max_missed: float | None = None,
-    order: Order = "score",
     probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
     always: Collection[int] = (),
     novelty: Novelty | None = None,
@@ -103,22 +98,14 @@ def select(
     """Choose which chunks to keep.
 
     Args:
-        scores: One finite score a chunk, larger is better.
+        scores: [S], one finite score a chunk, larger is better.
+        options: The limits and the order; without a limit all are kept.
         tokens_of: Tokens of the context made of the chunks with these indices, in this order;
             needed with `max_tokens`. Taken to behave as tokenizers do: a chunk added never lowers
             the count, and raises it by its own tokens, give or take the same number for each and
             a few at its seams. What is kept is always counted as a whole.
-        top_k: Keep at most so many; more than there are keeps all.
-        max_tokens: Keep only what fits into a context of so many tokens.
-        min_probability: Keep only chunks with at least this probability.
-        min_score: Keep only chunks with at least this score.
-        top_p: Keep only the smallest set of best-scored chunks whose softmax mass reaches
-            this share, in (0, 1]; 1 keeps all.
-        max_missed: Keep only the smallest set of best-scored chunks, at least one, for which the
-            probabilities of the others add up to no more than this.
-        order: Order of `kept` and `dropped`: by score, ties as in the input, or "original".
-        probabilities: For each chunk that it matters, rising with the scores. Where they are given
-            `top_p` is a share of their sum.
+        probabilities: [S], the probability that each chunk is relevant, rising with the scores;
+            `top_p` is a share of their sum then, else of the softmax over the scores.
         always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
             up no `top_k` place.
         novelty: Tells which chunks say something new, none taken yet; others are passed over and
@@ -135,31 +122,25 @@ def select(
             that needs them.
         ScoringError: If a score is NaN or infinite.
     """
-    limits = PruneOptions(
-        top_k=top_k,
-        max_tokens=max_tokens,
-        min_probability=min_probability,
-        min_score=min_score,
-        top_p=top_p,
-        max_missed=max_missed,
-        order=order,
-    )
     values = np.asarray(scores, dtype=np.float64)
-    _check_scores(values)
+    check_finite(values)
     ranking = np.argsort(-values, kind="stable")
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
-    listing: list[int] = list(range(len(values))) if order == "original" else ranking.tolist()
+    listing: list[int] = (
+        list(range(len(values))) if options.order == "original" else ranking.tolist()
+    )
     held = [index for index in listing if index in always]
-    count_of = _eligible(values[ranking], likely, limits)
+    count_of = _eligible(values[ranking], likely, options)
     eligible = ranking[:count_of].tolist()
     candidates: list[int] = [index for index in eligible if index not in always]
     novelty = novelty or _AllNew()
     for index in held:
         novelty.take(index)
-    kept, passed_over = _distinct(candidates, novelty, top_k)
+    kept, passed_over = _distinct(candidates, novelty, options.top_k)
     why: str | None = None
     if not eligible and values.size:
-        why = _why_none(values[ranking[0]], likely, limits)
+        why = _why_none(values[ranking[0]], likely, options)
+    max_tokens = options.max_tokens
     if max_tokens is not None and (held or candidates):
         if tokens_of is None:
             raise InputError(
@@ -179,7 +160,7 @@ def select(
                 held,
                 novelty,
                 max_tokens=max_tokens,
-                top_k=top_k,
+                top_k=options.top_k,
                 slack=_SEAM + spared,
             )
     notes = []
@@ -191,9 +172,7 @@ def select(
     return _selection(listing, {*kept, *held}, notes)
 
 
-def hold_only(
-    scores: npt.NDArray[np.float64], always: Collection[int], *, order: Order
-) -> Selection:
+def hold_only(scores: Floats, always: Collection[int], *, order: Order) -> Selection:
     """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
     listing = range(len(scores))
     if order == "score":
@@ -234,21 +213,7 @@ def _in_order(
     return lambda indices: tokens_of(sorted(indices, key=place.__getitem__))
 
 
-def _check_scores(values: npt.NDArray[np.float64]) -> None:
-    """Raise unless every score is a finite number."""
-    unusable = np.flatnonzero(~np.isfinite(values))
-    if unusable.size:
-        first = int(unusable[0])
-        raise ScoringError(
-            f"{unusable.size} of {values.size} scores are not finite numbers, the first is "
-            f"{values[first]} at index {first}; the scoring model's numbers overflowed, "
-            "try dtype='float32'"
-        )
-
-
-def _eligible(
-    ranked: npt.NDArray[np.float64], likely: npt.NDArray[np.float64] | None, limits: PruneOptions
-) -> int:
+def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> int:
     """Return how many of the best pass the limits on scores and probabilities.
 
     Args:
@@ -283,7 +248,7 @@ def _eligible(
     return count
 
 
-def _why_none(best: float, likely: npt.NDArray[np.float64] | None, limits: PruneOptions) -> str:
+def _why_none(best: float, likely: Floats | None, limits: PruneOptions) -> str:
     """Return why no chunk passes the limits, given the best one's score and all probabilities."""
     least = limits.min_probability
     if least is not None and likely is not None and likely[0] < least:

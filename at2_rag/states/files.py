@@ -1,10 +1,10 @@
-"""Chunk states on disk: a file each, bounded in bytes, shared by any number of processes.
+"""Chunk states on disk: one file each, bounded in bytes, shared by any number of processes.
 
-The folder is its own index, so that no index can disagree with it: a file's name is the state's
-key, its size and the time of its last use are the file system's. A file is written whole or not at
-all, and begins with a checksum over key and content, so that a torn, damaged or misplaced one is
-found out when it is read. It is no error: what can't be read is read by the model again, and what
-can't be written isn't kept.
+The folder is its own index: a file's name is the state's key, and the file system knows its size
+and the time of its last use. A file is written whole or not at all and begins with a checksum over
+key and content, by which a torn, damaged or misplaced file is recognised when it is read. None of
+this is an error: a state that can't be read is computed again, one that can't be written isn't
+kept.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(f"({_KEY.pattern})({'|'.join(map(re.escape, _ENDINGS.values()))})")
 _NOTES_FILE = "folder.json"
 _SLACK = 16
-"""The part of the bound, one in so many, that is written before the folder is looked at again."""
+"""The folder is scanned again once a sixteenth of the bound has been written."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSize:
-    """What a folder of states holds.
+    """Size of a folder of states.
 
     Attributes:
         states: Number of states.
@@ -57,30 +57,30 @@ class FolderSize:
 
 
 class StateFiles:
-    """States in a folder, the ones used least recently removed where they exceed a bound.
+    """States in a folder; the least recently used are removed when they exceed a bound.
 
     Thread-safe. Other processes may read, write and clear the folder at any time.
 
     Args:
-        folder: The folder; made if it isn't there, for this user alone, since states tell of the
-            texts they were made from.
-        max_bytes: Most bytes of all files, noted in the folder for whoever opens it without a
-            bound. None for what is noted there, else `DEFAULT_MAX_BYTES`. Processes that write at
-            the same time may exceed it by a sixteenth each before they notice.
-        precision: How states are kept there, noted likewise. None for what is noted, else "model".
-            States that are kept in another way count for the bound and are otherwise not seen.
+        folder: The folder; made for this user alone if it doesn't exist, since states give away
+            the texts they were made from.
+        max_bytes: Most bytes of all files; noted in the folder for later use. None for the noted
+            bound, else `DEFAULT_MAX_BYTES`. Processes that write at the same time may each exceed
+            it by a sixteenth before they notice.
+        precision: How states are kept; noted likewise. None for the noted precision, else "model".
+            States kept in the other precision count towards the bound, but aren't used.
 
     Attributes:
         max_bytes: The bound.
         precision: How states are kept.
-        damaged: Files so far that were found damaged, and dropped, or couldn't be read.
-        unwritten: States so far that couldn't be written, for want of room on the disk, say.
-        too_large: States so far that were not written because they exceed the bound by themselves.
-        evicted: Files that were removed so far to keep the bound.
+        damaged: Files so far that were damaged, and dropped, or couldn't be read.
+        unwritten: States so far that couldn't be written, for lack of disk space for example.
+        too_large: States so far that weren't written since they exceed the bound by themselves.
+        evicted: Files removed so far to keep the bound.
 
     Raises:
-        InputError: If the bound isn't positive, or the precision unknown.
-        StorageError: If the folder isn't there and can't be made.
+        InputError: If the bound isn't positive, or the precision is unknown.
+        StorageError: If the folder doesn't exist and can't be made.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class StateFiles:
         self.folder = Path(folder)
         self.damaged = self.unwritten = self.too_large = self.evicted = 0
         self._lock = threading.Lock()
-        self._allowance = 0  # bytes that may be written before the folder is looked at again
+        self._allowance = 0  # bytes that may be written before the folder is scanned again
         try:
             self._make_folder()
         except OSError as error:
@@ -104,18 +104,18 @@ class StateFiles:
                 f"{self.folder} can't be made ({error.strerror or error}); choose another folder"
             ) from error
         remove_leftovers(self.folder)
-        asked = {"max_bytes": max_bytes, "precision": precision}
-        named = {name: value for name, value in asked.items() if value is not None}
-        self._notes = _noted(self.folder) | named
+        arguments = {"max_bytes": max_bytes, "precision": precision}
+        new_notes = {name: value for name, value in arguments.items() if value is not None}
+        self._notes = _read_notes(self.folder) | new_notes
         self.max_bytes: int = self._notes.get("max_bytes", DEFAULT_MAX_BYTES)
         self.precision: Precision = self._notes.get("precision", "model")
-        if named:
-            with suppress(OSError):  # where nothing can be written they still hold for this
-                _note(self.folder, named)
+        if new_notes:
+            with suppress(OSError):  # in a folder that can't be written they hold for this object
+                _write_notes(self.folder, new_notes)
                 self._make_room(0)
 
     def get(self, key: str) -> ChunkState | Int8State | None:
-        """Return the state kept under a key; None if there is none, or none that is whole."""
+        """Return the state of a key; None if there is none, or it is damaged."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -126,7 +126,7 @@ class StateFiles:
             return None
         state = _decoded(key, data)
         if isinstance(state, Int8State) is not (self.precision == "int8"):
-            state = None  # the name says one thing and the content another
+            state = None  # the content contradicts the name
         if state is None:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
@@ -136,12 +136,12 @@ class StateFiles:
         return state
 
     def touch(self, key: str) -> None:
-        """Note that a state was used now."""
+        """Record that a state was used now."""
         with suppress(OSError):
             os.utime(self._path(key))
 
     def put(self, key: str, state: ChunkState | Int8State) -> None:
-        """Keep a state, unless it can't be written or is larger than the bound."""
+        """Keep a state, unless it can't be written or is larger than the bound by itself."""
         path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
             with self._lock:
@@ -149,41 +149,41 @@ class StateFiles:
             return
         try:
             self._make_room(len(data))
-            self._make_folder()  # it may have been removed meanwhile, with what was noted in it
+            self._make_folder()  # it may have been removed meanwhile, notes included
             if self._notes and not os.path.exists(self.folder / _NOTES_FILE):
-                _note(self.folder, self._notes)
+                _write_notes(self.folder, self._notes)
             write_whole(path, data, private=True)
         except OSError as error:
-            if not self.has(key):  # else another process was quicker, and holds it open
+            if not self.has(key):  # else another process was faster, and has it open
                 self._note_unwritten(error.strerror or str(error))
 
     def size(self) -> FolderSize:
-        """Return what the folder holds."""
+        """Return the number of states and their bytes."""
         files = self._files()
         return FolderSize(len(files), sum(size for _, size, _ in files))
 
     def keys(self) -> list[str]:
-        """Return the keys of all states that are kept in the precision of this, in no order."""
+        """Return the keys of all states of this precision, in any order."""
         ending = _ENDINGS[self.precision]
         return [path.stem for _, _, path in self._files() if path.suffix == ending]
 
     def has(self, key: str) -> bool:
-        """Tell whether a state is there, whole or not."""
+        """Return whether a state exists, damaged or not."""
         return os.path.isfile(self._path(key))
 
     def remove(self, key: str) -> bool:
-        """Remove a state; return whether it was there.
+        """Remove a state; return whether it existed.
 
         Raises:
-            StorageError: If it is there and can't be removed.
+            StorageError: If it can't be removed.
         """
         return _removed(self._path(key))
 
     def clear(self) -> int:
-        """Remove all states, however they are kept, and the folder if nothing else is in it.
+        """Remove all states of either precision, and the folder if nothing else is in it.
 
         Returns:
-            How many there were.
+            The number of states removed.
 
         Raises:
             StorageError: If one can't be removed.
@@ -197,22 +197,22 @@ class StateFiles:
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
-            raise InputError(f"{key!r} is no key of a chunk state; keys are SHA-256 in hex")
+            raise InputError(f"{key!r} is not a key of a chunk state; keys are SHA-256 in hex")
         return self.folder / f"{key}{_ENDINGS[self.precision]}"
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return time of last use in ns, size and path of each file."""
-        found = []
+        files = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as entries:
             for entry in entries:
                 if _FILE.fullmatch(entry.name):
-                    with suppress(OSError):  # gone meanwhile
+                    with suppress(OSError):  # removed meanwhile
                         status = entry.stat()
-                        found.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
-        return found
+                        files.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
+        return files
 
     def _make_room(self, needed: int) -> None:
-        """Remove the files used least recently, where one of so many bytes wouldn't fit."""
+        """Remove the least recently used files if one of `needed` bytes wouldn't fit."""
         with self._lock:
             if 0 < needed <= self._allowance:
                 self._allowance -= needed
@@ -221,7 +221,7 @@ class StateFiles:
             total = sum(size for _, size, _ in files)
             slack = self.max_bytes // _SLACK
             if total + needed > self.max_bytes:
-                # More than is needed goes, so that not every state has to look at all files.
+                # Remove more than needed, so that not every state has to scan the folder.
                 most = self.max_bytes - needed - slack
                 for _, size, path in files:
                     if total <= most:
@@ -230,7 +230,7 @@ class StateFiles:
                         path.unlink()
                     except FileNotFoundError:
                         pass
-                    except OSError:  # another's, or in use
+                    except OSError:  # of another user, or in use
                         continue
                     total -= size
                     self.evicted += 1
@@ -255,10 +255,10 @@ class StateFiles:
 
 
 def check_precision(precision: str | None) -> None:
-    """Check a precision that a caller named; None is none.
+    """Check the name of a precision; None is allowed.
 
     Raises:
-        InputError: If there is no such one.
+        InputError: If it is unknown.
     """
     known = get_args(Precision)
     if precision is not None and precision not in known:
@@ -266,10 +266,10 @@ def check_precision(precision: str | None) -> None:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file; return whether it was there.
+    """Remove a file; return whether it existed.
 
     Raises:
-        StorageError: If it is there and can't be removed.
+        StorageError: If it can't be removed.
     """
     try:
         path.unlink()
@@ -277,41 +277,41 @@ def _removed(path: Path) -> bool:
         return False
     except OSError as error:
         raise StorageError(
-            f"{path} can't be removed ({error.strerror or error}); close what uses it, or check "
-            "who owns it"
+            f"{path} can't be removed ({error.strerror or error}); close the programs that use "
+            "it, or check its owner"
         ) from error
     return True
 
 
-def _note(folder: Path, notes: Mapping[str, Any]) -> None:
-    """Note values in a folder; others that are noted there stay."""
-    text = json.dumps(_noted(folder) | dict(notes))
+def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
+    """Add notes to those in a folder."""
+    text = json.dumps(_read_notes(folder) | dict(notes))
     write_whole(folder / _NOTES_FILE, text.encode(), private=True)
 
 
-def _noted(folder: Path) -> dict[str, Any]:
-    """Return `max_bytes` and `precision` as far as they are noted, and fit to be taken."""
+def _read_notes(folder: Path) -> dict[str, Any]:
+    """Return the valid values of `max_bytes` and `precision` that are noted in a folder."""
     try:
         notes = json.loads((folder / _NOTES_FILE).read_bytes())
         limit, precision = notes.get("max_bytes"), notes.get("precision")
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    found: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
     if type(limit) is int and limit > 0:
-        found["max_bytes"] = limit
+        valid["max_bytes"] = limit
     if precision in get_args(Precision):
-        found["precision"] = precision
-    return found
+        valid["precision"] = precision
+    return valid
 
 
 def _encoded(key: str, state: ChunkState | Int8State) -> bytes:
-    tensors = {own.name: getattr(state, own.name) for own in fields(state)}
-    body = save({name: own.detach().cpu().contiguous() for name, own in tensors.items()})
+    tensors = {field.name: getattr(state, field.name) for field in fields(state)}
+    body = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
 def _decoded(key: str, data: bytes) -> ChunkState | Int8State | None:
-    """Return the state that a file of this key holds; None if the file isn't as it was written."""
+    """Return the state in the file of a key; None if the file is damaged."""
     start = len(_MAGIC) + _DIGEST_BYTES
     body = memoryview(data)[start:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : start] != _digest(key, body):
@@ -320,10 +320,10 @@ def _decoded(key: str, data: bytes) -> ChunkState | Int8State | None:
         tensors = load(bytes(body))
         return Int8State(**tensors) if "like" in tensors else ChunkState(**tensors)
     except (SafetensorError, TypeError, ValueError, RuntimeError):
-        return None  # whoever wrote it knew how to make a checksum
+        return None  # written by something else, with a valid checksum
 
 
 def _digest(key: str, body: memoryview) -> bytes:
-    found = hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES)
-    found.update(body)
-    return found.digest()
+    digest = hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES)
+    digest.update(body)
+    return digest.digest()

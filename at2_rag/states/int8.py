@@ -1,8 +1,7 @@
 """Chunk states in eight bits: half the bytes of bfloat16, a quarter of float32.
 
-Each row of D numbers (a token's key or value in one head of one layer) is kept as whole numbers in
-[-127, 127] with one scale, the row's largest absolute value by 127. What that costs is in
-docs/experiments.md.
+Each row of D numbers (a token's key or value in one head of one layer) is kept as integers in
+[-127, 127] with one scale: the row's largest absolute value divided by 127.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor
 from at2_rag.reading.chunk_states import ChunkState
 
 Precision = Literal["model", "int8"]
-"""How states are kept: as the model made them, or in eight bits."""
+"""How states are kept: in the model's dtype, or in eight bits."""
 
 _MOST = 127
 
@@ -30,7 +29,7 @@ class Int8State:
         key_scales: [L, Hkv, W, 1] float32.
         values: [L - 1, Hkv, W, D] int8, or [L, ...] as in `ChunkState`.
         value_scales: [L - 1, Hkv, W, 1] float32, likewise.
-        like: Empty, of the dtype of the state it was made from.
+        like: Empty, of the original state's dtype.
     """
 
     keys: Tensor
@@ -41,13 +40,13 @@ class Int8State:
 
     @classmethod
     def of(cls, state: ChunkState) -> Int8State:
-        """Round a state; a row that isn't finite stays so."""
+        """Round a state; rows that aren't finite stay so."""
         keys, key_scales = _rounded(state.keys)
         values, value_scales = _rounded(state.values)
         return cls(keys, key_scales, values, value_scales, state.keys.new_empty(0))
 
     def restored(self) -> ChunkState:
-        """Return a state of the former dtype, each number within half a scale of what it was."""
+        """Return a state of the original dtype, each number within half a scale of the original."""
         dtype = self.like.dtype
         return ChunkState(
             (self.keys * self.key_scales).to(dtype), (self.values * self.value_scales).to(dtype)
@@ -55,16 +54,17 @@ class Int8State:
 
     def in_main_memory(self) -> Int8State:
         """Return the state in main memory."""
-        return Int8State(*(getattr(self, own.name).cpu() for own in fields(self)))
+        return Int8State(*(getattr(self, field.name).cpu() for field in fields(self)))
 
     @property
     def nbytes(self) -> int:
         """Size of the state in memory."""
         tensors = (self.keys, self.key_scales, self.values, self.value_scales)
-        return sum(own.nbytes for own in tensors)
+        return sum(tensor.nbytes for tensor in tensors)
 
 
 def _rounded(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    # [..., D] -> [..., D] int8 and [..., 1] float32
     numbers = numbers.float()
     scales = numbers.abs().amax(-1, keepdim=True) / _MOST
     steps = numbers / scales.clamp(min=torch.finfo(torch.float32).tiny)

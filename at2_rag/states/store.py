@@ -1,4 +1,4 @@
-"""The store of chunk states: in memory, and on disk where a folder is given."""
+"""`ChunkCache`: chunk states in memory, and on disk if it has a folder."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from at2_rag.states.int8 import Int8State, Precision
 DEFAULT_MEMORY_BYTES = 2**30
 
 _TOUCH_SECONDS = 60.0
-"""How long a file may look unused while its state is used from memory."""
+"""Seconds between two updates of a file's time of use while its state is used from memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateCounts:
-    """What a store was asked for so far, and what it holds.
+    """What happened in a cache so far.
 
     Attributes:
-        memory_hits: States that were in memory.
-        disk_hits: States that were on disk alone.
-        misses: States that were nowhere, or not whole, so that the model had to read the source.
-        damaged: Files that were found damaged, and dropped, or couldn't be read.
+        memory_hits: States found in memory.
+        disk_hits: States found on disk only.
+        misses: States that were missing or damaged, so that the model had to read the chunk.
+        damaged: Files that were damaged, and dropped, or couldn't be read.
         unwritten: States that couldn't be written to disk.
-        too_large: States that are larger than the folder's bound by themselves.
-        evicted: Files that were removed to keep the folder's bound.
+        too_large: States larger than the folder's bound by themselves.
+        evicted: Files removed to keep the folder's bound.
         memory_bytes: Bytes of the states in memory.
     """
 
@@ -48,7 +48,7 @@ class StateCounts:
 
 @dataclass(slots=True)
 class _Remembered:
-    """A state in memory, and when its file was last noted as used, by `time.monotonic`."""
+    """A state in memory, and when its file's time of use was last updated (`time.monotonic`)."""
 
     state: ChunkState | Int8State
     touched: float
@@ -57,24 +57,23 @@ class _Remembered:
 class ChunkCache(MutableMapping[str, ChunkState]):
     """Keeps chunk states for later queries, the most recently used in main memory.
 
-    A mapping from keys to states. Lookup by `[]` or `get` counts; `in` and iteration don't.
-    Thread-safe; a folder may be shared by many stores and processes, which may remove at any time
-    what iteration has just told of.
+    A mapping from keys to states. Lookups by `[]` and `get` are counted, `in` and iteration aren't.
+    Thread-safe. A folder may be shared by any number of caches and processes, so that a key may
+    vanish while it is iterated over.
 
     Args:
-        folder: Where states outlive the process; None for in memory only.
-        precision: "int8" keeps states in eight bits, half the bytes of bfloat16, and scores from
-            them are the same from the first call on, but not those of "model", which keeps states
-            as they are (docs/experiments.md says what it moves). Neither sees what the other has
-            kept in the folder. None for what is noted there, else "model".
-        max_memory_bytes: Most bytes of states in memory; 0 for none. Those of a model on CUDA are
-            page-locked unless they are in eight bits, for which torch takes up to twice as much.
-        max_disk_bytes: Most bytes of the folder's files, see `StateFiles`; None for the bound that
-            is noted in the folder, else 20 GiB.
+        folder: Folder in which states outlive the process; None for memory only.
+        precision: "model" keeps states as they are. "int8" keeps them in eight bits, half the
+            bytes of bfloat16; scores differ slightly from those of "model", but not from call to
+            call. States of one aren't used by the other. None for the folder's, else "model".
+        max_memory_bytes: Most bytes of states in memory; 0 for none. States of a model on CUDA are
+            page-locked, for which torch takes up to twice as much, unless they are in eight bits.
+        max_disk_bytes: Most bytes of the folder's files; noted in the folder. None for the noted
+            bound, else 20 GiB.
 
     Raises:
-        InputError: If a bound is negative, or that of the folder 0, or the precision unknown.
-        StorageError: If the folder isn't there and can't be made.
+        InputError: If a bound is negative, the folder's bound is 0, or the precision is unknown.
+        StorageError: If the folder doesn't exist and can't be made.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
                 f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
             )
         self._memory: LRUCache[str, _Remembered] = LRUCache(
-            max_memory_bytes, getsizeof=lambda own: own.state.nbytes
+            max_memory_bytes, getsizeof=lambda remembered: remembered.state.nbytes
         )
         check_precision(precision)
         self._files = None
@@ -103,7 +102,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     @property
     def counts(self) -> StateCounts:
-        """What was asked for so far, and what is held."""
+        """Hits, misses and failures so far."""
         files = self._files
         with self._lock:
             return StateCounts(
@@ -119,7 +118,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     @property
     def disk_size(self) -> FolderSize:
-        """What the folder holds; nothing without one."""
+        """Size of the folder; zero without one."""
         return FolderSize(0, 0) if self._files is None else self._files.size()
 
     def __getitem__(self, key: str) -> ChunkState:
@@ -155,7 +154,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             self._files.put(key, kept)
 
     def as_kept(self, state: ChunkState) -> ChunkState:
-        """Return a state as it is going to be found: in eight bits rounded, else as it is."""
+        """Return a state as it will be read back: rounded if in eight bits, else as it is."""
         return Int8State.of(state).restored() if self._int8 else state
 
     def __delitem__(self, key: str) -> None:

@@ -8,11 +8,9 @@ start or end. Lone surrogates, which no tokenizer accepts, count as the replacem
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from at2_rag.errors import TokenCounterError
@@ -86,24 +84,9 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
         raise TokenCounterError(
             f"the vocabulary of tiktoken's {encoding!r} is not in its cache and can't be "
             f"fetched ({type(error).__name__}); count once with a network, or set "
-            f"TIKTOKEN_CACHE_DIR to a folder that holds it{_cache_of_llama_index(encoding)}, "
-            "or pass a Hugging Face tokenizer or your own callable instead"
+            "TIKTOKEN_CACHE_DIR to a folder that has it, or pass a Hugging Face tokenizer or your "
+            "own callable instead"
         ) from error
-
-
-def _cache_of_llama_index(encoding: str) -> str:
-    """Name the folder of vocabularies in an installed LlamaIndex, if it has this one."""
-    try:
-        spec = importlib.util.find_spec("llama_index.core")
-    except ModuleNotFoundError:
-        return ""
-    if spec is None or encoding not in ("cl100k_base", "o200k_base", "o200k_harmony"):
-        return ""
-    for package in spec.submodule_search_locations or ():
-        folder = Path(package, "_static", "tiktoken_cache")
-        if folder.is_dir():
-            return f" (llama-index-core, installed here, has it: TIKTOKEN_CACHE_DIR={folder})"
-    return ""
 
 
 def _encoding_counter(encoding: tiktoken.Encoding) -> TokenCounter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import LINE_BREAK, sentence_spans
 
 Span = tuple[int, int]
@@ -45,6 +46,11 @@ def text_units(text: str) -> tuple[Span, ...]:
         last_end = end
     pieces += _sentences(text, last_end, len(text))
     return tuple(_joined(text, pieces))
+
+
+def unit_places(chunks: Sequence[Chunk]) -> list[Place]:
+    """Return where the units of chunks' texts are, in order; a blank text has none."""
+    return [(i, *span) for i, chunk in enumerate(chunks) for span in text_units(chunk.text)]
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int, bool]]:

@@ -157,21 +157,6 @@ def test_every_kind_of_input_gives_the_same_scores(
         assert [chunk["score"] for chunk in found] == expected
 
 
-def test_what_rides_along_comes_out(passages: Path, loading: list[str]) -> None:
-    shown = prune_json(passages, *loading, "--top-k", "5")
-    by_index = {chunk.pop("index"): chunk for chunk in shown["kept"]}
-    for index, passage in enumerate(PASSAGES):
-        del by_index[index]["score"]
-        assert by_index[index] == {"title": None, **passage}
-
-
-def test_no_passages_are_an_empty_result(loading: list[str]) -> None:
-    shown = prune_json(*loading, "--top-k", "1", input="")
-    assert (shown["kept"], shown["dropped"]) == ([], [])
-    ran = prune(*loading, "--top-k", "1", input="")
-    assert ran.stdout.startswith("Kept 0 of 0 chunks, 0 of 0 tokens")
-
-
 def test_strange_text_goes_through_as_it_is(loading: list[str]) -> None:
     strange = [
         "\0\x1b[2J",
@@ -236,20 +221,14 @@ def test_the_context_alone(
 
 
 def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
+    shown = prune_json(*loading, "--top-k", "1", input="")
+    assert (shown["kept"], shown["dropped"]) == ([], [])
     ran = prune(*loading, "--max-tokens", "1", "--context", input="A long passage.")
     assert (ran.exit_code, ran.stdout) == (0, "")
     assert ran.stderr.startswith("Nothing was kept: ")
     odd = json.dumps("lone \ud800 [bold]x[/bold] 👩‍👩‍👧")
     ran = prune(*loading, "--top-k", "1", "--context", "--format", "jsonl", input=odd)
     assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
-
-
-def test_a_note_says_why_nothing_fitted(passages: Path, loading: list[str]) -> None:
-    ran = prune(passages, *loading, "--max-tokens", "1")
-    assert ran.exit_code == 0
-    assert "Kept 0 of 5 chunks" in ran.stdout
-    note = " ".join(ran.stdout.splitlines()[-2:])
-    assert re.search(r"the best chunk alone has \d+ tokens, max_tokens is 1\.", note)
 
 
 def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(

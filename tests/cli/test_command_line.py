@@ -132,9 +132,7 @@ def test_errors_are_one_line_on_stderr(kind: str, message: str) -> None:
 
 def test_clicks_own_errors_stay_as_they_are() -> None:
     ran = run("fail", "click")
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("Usage: main fail")
-    assert ran.stderr.endswith("Error: bad use\n")
+    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, "Error: bad use")
 
 
 @pytest.mark.parametrize("arguments", [("-v", "fail"), ("fail", "--verbose")])

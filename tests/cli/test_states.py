@@ -91,21 +91,14 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     assert not folder.exists(), "nothing is kept until it is asked for again"
 
 
-def test_states_in_eight_bits(corpus: Path, loading: list[str], cache: Path) -> None:
-    folder = cache / "chunk_states"
-    run("index", corpus, *loading)
-    exact = sum(path.stat().st_size for path in states(folder))
-    run("cache", "clear", "--yes")
-    run("index", corpus, *loading, "--precision", "int8")
-    assert 0 < sum(path.stat().st_size for path in folder.glob("*.int8")) < exact
-    assert run("cache", "info").stdout.endswith("; new ones are kept as int8\n")
-    assert "0 states made now, 3 known" in run("index", corpus, *loading).stdout
-
-
-def test_a_bound_too_small_for_all_is_reported(
+def test_eight_bits_and_states_that_are_not_kept(
     corpus: Path, loading: list[str], tmp_path: Path
 ) -> None:
     ran = run("index", corpus, *loading, "--chunk-cache", tmp_path / "all")
+    small = run("index", corpus, *loading, "--chunk-cache", tmp_path / "b", "--precision", "int8")
+    assert small.exit_code == 0 and len(list((tmp_path / "b").glob("*.int8"))) == 3
+    shown = run("cache", "info", "--chunk-cache", tmp_path / "b").stdout
+    assert shown.endswith("; new ones are kept as int8\n")
     largest = max(path.stat().st_size for path in states(tmp_path / "all"))
     ran = run("index", corpus, *loading, "--max-gb", str(1.5 * largest / 1e9))
     assert ran.exit_code == 0, ran.stderr
@@ -114,32 +107,18 @@ def test_a_bound_too_small_for_all_is_reported(
     assert ran.exit_code == 0, ran.stderr
     message = " ".join(ran.stderr.split())
     assert "3 exceed it by themselves); pass --max-gb to keep more." in message
-
-
-def test_a_disk_that_takes_nothing_is_reported(
-    corpus: Path, loading: list[str], cache: Path
-) -> None:
-    folder = cache / "chunk_states"
-    run("index", corpus, *loading)
-    for path in states(folder):
+    for path in states(tmp_path / "all"):
         path.unlink()
         path.mkdir()
-    ran = run("index", corpus, *loading)
+    ran = run("index", corpus, *loading, "--chunk-cache", tmp_path / "all")
     assert ran.exit_code == 1
     assert "3 states could not be written; free some space or pass another" in ran.stderr
 
 
-def test_options_that_exclude_each_other(corpus: Path, loading: list[str], tmp_path: Path) -> None:
-    for options in (
-        ["--chunk-cache", tmp_path, "--no-chunk-cache"],
-        ["--json", "--price", "1"],
-        ["--context", "--tokens-per-second", "1"],
-    ):
+def test_what_is_refused(corpus: Path, loading: list[str], tmp_path: Path) -> None:
+    for options in (["--chunk-cache", tmp_path, "--no-chunk-cache"], ["--json", "--price", "1"]):
         ran = run("prune", "-q", QUERY, "--top-k", "1", corpus, *loading, *options)
         assert ran.exit_code == 2 and "exclude each other; pass one of them." in ran.stderr
-
-
-def test_what_index_refuses(corpus: Path, loading: list[str], tmp_path: Path) -> None:
     ran = run("index", *loading)
     assert ran.exit_code == 2 and "Missing argument 'FILES...'" in ran.stderr
     ran = run("index", corpus, *loading, "--reading", "joint")
@@ -206,9 +185,9 @@ def test_a_long_chunk_is_kept_in_windows_whatever_the_question(window: int, sent
 
 
 def test_what_cannot_be_indexed() -> None:
-    with pytest.raises(InputError, match="no store to keep states in"):
+    with pytest.raises(InputError, match="no cache to keep states in"):
         make().index(TEXTS)
-    with pytest.raises(InputError, match="read jointly have no states"):
+    with pytest.raises(InputError, match="read jointly"):
         make(chunk_cache={}, reading="joint").index(TEXTS)
     with pytest.raises(InputError, match="chunks is a str; pass a list of chunks"):
         make(chunk_cache={}).index("text")

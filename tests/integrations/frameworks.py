@@ -1,4 +1,4 @@
-"""One face for the adapters of every framework, so that one suite can hold them to one contract."""
+"""One interface to the adapters of every framework, so that one suite tests them all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama_index_at2_rag import AT2NodePostprocessor
 
 @dataclass(frozen=True)
 class Passage:
-    """What a retriever found, before it is put into a framework's own object."""
+    """A retrieved passage, before it becomes a framework's object."""
 
     text: str
     title: str | None = None
@@ -26,8 +26,8 @@ class Passage:
 
     @property
     def all_metadata(self) -> dict[str, Any]:
-        own = copy.deepcopy(self.metadata)
-        return own if self.title is None else {**own, "title": self.title}
+        metadata = copy.deepcopy(self.metadata)
+        return metadata if self.title is None else {**metadata, "title": self.title}
 
     @property
     def chunk(self) -> Chunk:
@@ -35,7 +35,7 @@ class Passage:
 
 
 class Framework(Protocol):
-    """An adapter under test, and how to read what it takes and gives."""
+    """An adapter under test, and how to read its inputs and outputs."""
 
     def adapter(self, **settings: Any) -> Any: ...
     def item(self, passage: Passage) -> Any: ...

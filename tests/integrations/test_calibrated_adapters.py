@@ -46,18 +46,18 @@ def calibrated() -> AT2Pruner:
 def test_the_retrievers_ranks_weigh_in(
     framework: Framework, items: list[Any], calibrated: AT2Pruner, prior: Prior
 ) -> None:
-    scores = [(len(passage.title or "") - place) / 100 for place, passage in enumerate(PASSAGES)]
-    given = [framework.with_score(own, score) for own, score in zip(items, scores, strict=True)]
+    scores = [(len(passage.title or "") - index) / 100 for index, passage in enumerate(PASSAGES)]
+    scored = [framework.with_score(item, score) for item, score in zip(items, scores, strict=True)]
     chunks = [
         dataclasses.replace(passage.chunk, retrieval_score=score)
         for passage, score in zip(PASSAGES, scores, strict=True)
     ]
     expected = calibrated.prune(QUERY, chunks, top_k=4, prior=prior).kept
     adapter = framework.adapter(pruner=calibrated, top_n=4, prior=prior)
-    kept = framework.prune(adapter, QUERY, given)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
-    found = [framework.score(own) for own in kept]
-    assert found == pytest.approx([own.relevance for own in expected])
+    kept = framework.prune(adapter, QUERY, scored)
+    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected]
+    relevance = pytest.approx([chunk.relevance for chunk in expected])
+    assert [framework.score(item) for item in kept] == relevance
 
 
 def test_without_a_limit_calibrated_weights_decide(
@@ -66,12 +66,12 @@ def test_without_a_limit_calibrated_weights_decide(
     expected = calibrated.prune(QUERY, [passage.chunk for passage in PASSAGES])
     assert len(expected.kept) != 3
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected.kept]
-    assert all(framework.metadata(own)["answerable"] == expected.answerable for own in kept)
+    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected.kept]
+    assert all(framework.metadata(item)["answerable"] == expected.answerable for item in kept)
 
 
 @pytest.mark.parametrize("multi_hop", [None, False, True])
-def test_a_tolerance_asks_again_as_the_pruner_does(
+def test_a_limit_on_missed_chunks_asks_again_as_the_pruner_does(
     framework: Framework, items: list[Any], calibrated: AT2Pruner, multi_hop: bool | None
 ) -> None:
     chunks = [passage.chunk for passage in PASSAGES]
@@ -80,17 +80,4 @@ def test_a_tolerance_asks_again_as_the_pruner_does(
     assert (expected == once) is (multi_hop is False)
     adapter = framework.adapter(pruner=calibrated, max_missed=0.0, multi_hop=multi_hop)
     kept = framework.prune(adapter, QUERY, items)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
-
-
-def test_the_question_is_asked_again(
-    framework: Framework, items: list[Any], calibrated: AT2Pruner
-) -> None:
-    chunks = [passage.chunk for passage in PASSAGES]
-    expected = calibrated.prune(QUERY, chunks, top_k=4, multi_hop=True).kept
-    assert expected != calibrated.prune(QUERY, chunks, top_k=4).kept
-    adapter = framework.adapter(pruner=calibrated, top_n=4, multi_hop=True)
-    kept = framework.prune(adapter, QUERY, items)
-    assert [framework.id(own) for own in kept] == [PASSAGES[own.index].id for own in expected]
-    found = [framework.score(own) for own in kept]
-    assert found == pytest.approx([own.relevance for own in expected])
+    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected]

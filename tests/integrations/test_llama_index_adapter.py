@@ -103,7 +103,9 @@ async def test_in_a_query_engine(pruner: AT2Pruner) -> None:
 
 def test_rerank_events(pruner: AT2Pruner, recorder: Recorder) -> None:
     nodes = make_nodes()
-    kept = AT2NodePostprocessor(pruner=pruner, top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=2)
+    assert postprocessor.postprocess_nodes([], query_str=QUERY) == [] == recorder.events
+    kept = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
     start, end = recorder.events
     assert start.query == QUERY
     assert start.nodes == nodes
@@ -133,11 +135,6 @@ async def test_a_start_event_has_its_end_when_scoring_fails(
     assert recorder.events[1].nodes == recorder.events[3].nodes == []
 
 
-def test_nothing_in_sends_no_events(pruner: AT2Pruner, recorder: Recorder) -> None:
-    assert AT2NodePostprocessor(pruner=pruner).postprocess_nodes([], query_str=QUERY) == []
-    assert recorder.events == []
-
-
 async def test_a_missing_query_is_refused(pruner: AT2Pruner) -> None:
     with pytest.raises(ValueError, match="query_bundle or query_str"):
         AT2NodePostprocessor(pruner=pruner).postprocess_nodes(make_nodes())
@@ -165,33 +162,20 @@ def test_what_is_scored_is_what_the_generator_sees(pruner: AT2Pruner) -> None:
     shown = node.get_content(metadata_mode=MetadataMode.LLM)
     assert shown == "title: Log\npage: 4\n\nIce ahead."
     assert score_of(pruner, node, title_key=None) == direct(pruner, shown)
-
-
-def test_a_title_hidden_from_the_generator_is_not_scored(pruner: AT2Pruner) -> None:
-    node = TextNode(
-        text="Ice ahead.", metadata={"title": "Log"}, excluded_llm_metadata_keys=["title"]
-    )
-    assert score_of(pruner, node) == direct(pruner, "Ice ahead.")
-
-
-@pytest.mark.parametrize("title", [7, "", "  ", None])
-def test_a_title_that_is_no_text_stays_plain_metadata(pruner: AT2Pruner, title: Any) -> None:
-    node = TextNode(text="Ice ahead.", metadata={"title": title})
-    shown = node.get_content(metadata_mode=MetadataMode.LLM)
-    assert score_of(pruner, node) == direct(pruner, shown)
+    hidden = node.model_copy(update={"excluded_llm_metadata_keys": ["secret", "page", "title"]})
+    assert score_of(pruner, hidden) == direct(pruner, "Ice ahead.")
+    number = TextNode(text="Ice ahead.", metadata={"title": 7})
+    assert score_of(pruner, number) == direct(pruner, "title: 7\n\nIce ahead.")
 
 
 @pytest.mark.parametrize(
     "node",
     [
-        ImageNode(text="A photo of ice.", image_url="http://localhost/ice.png"),
         ImageNode(image_path="missing.png"),
         IndexNode(text="All logs.", index_id="logs", obj={"deep": ["structure"]}),
-        Document(text="A whole log.", metadata={"title": "Log"}),
         Document(),
         Node(text_resource=MediaResource(text="A log.")),
         Node(image_resource=MediaResource(data=b"ice", mimetype="image/png")),
-        TextNode(text=""),
         TextNode(text="", metadata={"title": "Log"}),
     ],
     ids=lambda node: f"{type(node).__name__}-{node.get_content(MetadataMode.LLM)[:12]!r}",
@@ -211,9 +195,9 @@ def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) ->
     nodes = make_nodes()
     postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=99, keep_retrieval_score=True)
     kept = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
-    given = {scored.node.node_id: scored for scored in nodes}
+    originals = {scored.node.node_id: scored for scored in nodes}
     for scored in kept:
-        original = given[scored.node.node_id]
+        original = originals[scored.node.node_id]
         assert scored.node.metadata["retrieval_score"] == original.score
         for mode in (MetadataMode.LLM, MetadataMode.EMBED):
             assert scored.node.get_content(mode) == original.node.get_content(mode)
@@ -221,7 +205,10 @@ def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) ->
         assert original.node.excluded_llm_metadata_keys == []
 
 
-def test_settings_survive_dict_json_and_pickle() -> None:
+def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
+    dumped = AT2NodePostprocessor(pruner=pruner).to_dict()
+    assert "pruner" not in dumped
+    assert AT2NodePostprocessor.from_dict(dumped, pruner=pruner).pruner is pruner
     postprocessor = AT2NodePostprocessor(
         max_tokens=500, order="original", keep_retrieval_score=True
     )
@@ -231,14 +218,6 @@ def test_settings_survive_dict_json_and_pickle() -> None:
         pickle.loads(pickle.dumps(postprocessor)),
     ):
         assert again.to_dict() == postprocessor.to_dict()
-        assert again.top_n is None
-
-
-def test_a_given_pruner_is_left_out_of_the_dump(pruner: AT2Pruner) -> None:
-    postprocessor = AT2NodePostprocessor(pruner=pruner)
-    assert "pruner" not in postprocessor.to_dict()
-    again = AT2NodePostprocessor.from_dict(postprocessor.to_dict(), pruner=pruner)
-    assert again.pruner is pruner
 
 
 @pytest.mark.parametrize("kind", [TextNode, Document, Node], ids=lambda kind: kind.__name__)
@@ -261,7 +240,7 @@ def test_sentences_are_cut_out_of_the_text_and_never_out_of_metadata(
         )
         for n, text in enumerate(texts)
     ]
-    for most in range(20, 400, 20):
+    for most in range(20, 400, 60):
         adapter = AT2NodePostprocessor(
             pruner=pruner,
             max_tokens=most,
@@ -270,16 +249,15 @@ def test_sentences_are_cut_out_of_the_text_and_never_out_of_metadata(
             title_key=None,
         )
         kept = adapter.postprocess_nodes(nodes, query_str=QUERY)
-        for own in kept:
-            spans = own.node.metadata.get("kept_spans")
-            given = texts[int(own.node.node_id)]
-            whole = given.strip()
-            assert own.node.get_content().strip()
-            parts = [given[start:end] for start, end in spans] if spans else [whole]
-            shown = own.node.get_content(metadata_mode=MetadataMode.LLM)
+        for scored in kept:
+            spans = scored.node.metadata.get("kept_spans")
+            text = texts[int(scored.node.node_id)]
+            assert scored.node.get_content().strip()
+            parts = [text[start:end] for start, end in spans] if spans else [text.strip()]
+            shown = scored.node.get_content(metadata_mode=MetadataMode.LLM)
             assert all(part in shown for part in parts)
             assert all(f"{key}: {value}" in shown for key, value in metadata.items())
             assert "kept_spans" not in shown
-        views = [own.node.get_content(metadata_mode=MetadataMode.LLM) for own in kept]
+        views = [scored.node.get_content(metadata_mode=MetadataMode.LLM) for scored in kept]
         count = sum(len(tiny_tokenizer()(view)["input_ids"]) for view in views)
         assert count <= most + len(kept)  # an empty line after the metadata is counted as a break

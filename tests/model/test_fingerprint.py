@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from at2_rag.model.fingerprint import (
-    FORMAT_VERSION,
     cached_fingerprint,
     model_fingerprint,
     states_scope,
@@ -30,16 +30,11 @@ def halved(**overrides: Any) -> Any:
     return tiny_model(**overrides).to(torch.bfloat16).float()
 
 
-def test_it_is_64_hexadecimal_digits() -> None:
-    value = fingerprint(tiny_model())
-    assert len(value) == 64
-    assert set(value) <= set("0123456789abcdef")
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_same_weights_have_the_same_fingerprint(family: str, tmp_path: Path) -> None:
     model = halved(model_type=family)
     expected = fingerprint(model)
+    assert re.fullmatch("[0-9a-f]{64}", expected)
     assert fingerprint(copy.deepcopy(model).to(torch.bfloat16)) == expected
     for dtype in (torch.float32, torch.bfloat16):
         folder = tmp_path / str(dtype)
@@ -51,22 +46,15 @@ def test_the_same_weights_have_the_same_fingerprint(family: str, tmp_path: Path)
             assert fingerprint(loaded, tokenizer) == expected
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_how_attention_is_computed_does_not_matter(implementation: str) -> None:
+def test_how_attention_is_computed_does_not_count() -> None:
     model = tiny_model()
-    model.set_attn_implementation(implementation)
+    model.set_attn_implementation("sdpa")
     assert fingerprint(model.train()) == fingerprint(tiny_model())
 
 
 def one_weight(model: Any) -> Any:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 4] += 0.5
-    return model
-
-
-def a_vector(model: Any) -> Any:
-    with torch.no_grad():
-        model.model.norm.weight[0] = 2.0
     return model
 
 
@@ -84,25 +72,15 @@ def fewer_layers(model: Any) -> Any:
     return tiny_model(num_hidden_layers=2)
 
 
-def other_seed(model: Any) -> Any:
-    return tiny_model(seed=1)
-
-
 def other_shape(model: Any) -> Any:
     weight = model.model.layers[0].mlp.up_proj.weight
     weight.data = weight.data.reshape(weight.shape[1], weight.shape[0])
     return model
 
 
-@pytest.mark.parametrize(
-    "change", [one_weight, a_vector, rope, head_split, fewer_layers, other_seed, other_shape]
-)
+@pytest.mark.parametrize("change", [one_weight, rope, head_split, fewer_layers, other_shape])
 def test_another_model_has_another_fingerprint(change: Callable[[Any], Any]) -> None:
     assert fingerprint(change(tiny_model())) != fingerprint(tiny_model())
-
-
-def one_more_token(tokenizer: Any) -> None:
-    tokenizer.add_tokens(["Mansfield"])
 
 
 def lower_case(tokenizer: Any) -> None:
@@ -119,7 +97,7 @@ def split_digits(tokenizer: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [one_more_token, lower_case, split_digits])
+@pytest.mark.parametrize("change", [lower_case, split_digits])
 def test_another_tokenizer_has_another_fingerprint(change: Callable[[Any], None]) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer())
     assert fingerprint(tiny_model(), tokenizer) == fingerprint(tiny_model())
@@ -152,12 +130,14 @@ def source(tmp_path: Path) -> Source:
     return Source(folder)
 
 
-def test_it_is_computed_once(source: Source, tmp_path: Path) -> None:
+def test_it_is_computed_once_for_each_dtype(source: Source, tmp_path: Path) -> None:
     cache = tmp_path / "not yet" / "there"
     values = {cached(source.folder, cache, source) for _ in range(3)}
     assert values == {f"{1:064x}"}
     assert source.calls == 1
     assert len(list(cache.iterdir())) == 1
+    half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
+    assert half == f"{2:064x}", "float16 can't hold all that bfloat16 can"
 
 
 def grow(folder: Path) -> None:
@@ -172,11 +152,7 @@ def add(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
-def remove(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-@pytest.mark.parametrize("change", [grow, touch, add, remove])
+@pytest.mark.parametrize("change", [grow, touch, add])
 def test_it_is_computed_again_when_a_file_changes(
     change: Callable[[Path], None], source: Source, tmp_path: Path
 ) -> None:
@@ -188,19 +164,7 @@ def test_it_is_computed_again_when_a_file_changes(
     assert source.calls == 2
 
 
-def test_another_folder_is_another_model(source: Source, tmp_path: Path) -> None:
-    other = Source(tmp_path / "other")
-    other.folder.symlink_to(source.folder)
-    cached(source.folder, tmp_path / "cache", source)
-    cached(other.folder, tmp_path / "cache", other)
-    assert other.calls == 0, "a link to the same files is the same model"
-    other.folder.unlink()
-    other.folder.mkdir()
-    cached(other.folder, tmp_path / "cache", other)
-    assert other.calls == 1
-
-
-@pytest.mark.parametrize("damage", [b"", b"short", b"g" * 64, b"\xff" * 64, b"0" * 65])
+@pytest.mark.parametrize("damage", [b"", b"g" * 64, b"\xff" * 64, b"0" * 65])
 def test_a_damaged_entry_is_computed_again(damage: bytes, source: Source, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cached(source.folder, cache, source)
@@ -210,7 +174,7 @@ def test_a_damaged_entry_is_computed_again(damage: bytes, source: Source, tmp_pa
         assert cached(source.folder, cache, source) == f"{2:064x}"
 
 
-def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_ignored(source: Source, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     for cache in (in_the_way, in_the_way / "cache"):
@@ -221,7 +185,7 @@ def test_a_cache_that_can_not_be_written_is_done_without(source: Source, tmp_pat
 
 
 @pytest.mark.parametrize("package", ["transformers", "tokenizers"])
-def test_another_version_of_what_reads_the_files_computes_again(
+def test_another_version_of_a_library_computes_again(
     package: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached(source.folder, tmp_path / "cache", source)
@@ -232,23 +196,6 @@ def test_another_version_of_what_reads_the_files_computes_again(
     for _ in range(2):
         assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
     assert source.calls == 2
-
-
-def test_another_format_of_the_fingerprint_computes_again(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cached(source.folder, tmp_path / "cache", source)
-    monkeypatch.setattr("at2_rag.model.fingerprint.FORMAT_VERSION", FORMAT_VERSION + 1)
-    assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
-
-
-def test_a_load_in_another_dtype_is_a_model_of_its_own(source: Source, tmp_path: Path) -> None:
-    tiny = torch.tensor([1e-30], dtype=torch.bfloat16)
-    assert tiny.half().bfloat16() != tiny, "float16 can't hold what bfloat16 can"
-    cache = tmp_path / "cache"
-    for _ in range(2):
-        half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
-        assert (half, cached(source.folder, cache, source)) == (f"{1:064x}", f"{2:064x}")
 
 
 # --- what chunk states are bound to -------------------------------------------------------------

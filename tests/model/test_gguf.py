@@ -88,13 +88,6 @@ def test_nothing_is_printed_and_no_random_number_drawn(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_progress_grows_to_one(tmp_path: Path) -> None:
-    shares: list[float] = []
-    convert_gguf(write_tiny_gguf(tmp_path / "tiny.gguf"), tmp_path / "model", report=shares.append)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-
-
 @pytest.mark.parametrize(
     ("oddity", "message"),
     [

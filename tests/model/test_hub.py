@@ -46,14 +46,11 @@ def test_local_folder_is_taken_as_it_is(model_folder: Path, monkeypatch: Any) ->
     assert resolve_model(model_folder) == model_folder
     monkeypatch.chdir(model_folder.parent)
     assert resolve_model("my-model") == model_folder
+    monkeypatch.chdir(model_folder.parent.parent)
+    assert resolve_model(f"{model_folder.parent.name}/my-model") == model_folder, "no hub id"
     monkeypatch.setenv("HOME", str(model_folder.parent))
     monkeypatch.setenv("USERPROFILE", str(model_folder.parent))
     assert resolve_model("~/my-model") == model_folder
-
-
-def test_folder_wins_over_a_hub_id_of_the_same_name(model_folder: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(model_folder.parent.parent)
-    assert resolve_model(f"{model_folder.parent.name}/my-model") == model_folder
 
 
 def test_sharded_weights(model_folder: Path) -> None:
@@ -65,7 +62,8 @@ def test_sharded_weights(model_folder: Path) -> None:
     (model_folder / "b.safetensors").write_bytes(b"")
     assert resolve_model(model_folder) == model_folder
     index.write_text("[]")
-    with pytest.raises(ModelNotFoundError, match=r"index\.json can't be read"):
+    (model_folder / "config.json").write_bytes(b"\xff\x00")
+    with pytest.raises(ModelNotFoundError, match=r"config\.json can't.*index\.json can't be read"):
         resolve_model(model_folder)
 
 
@@ -78,15 +76,6 @@ def test_everything_missing_is_reported_at_once(model_folder: Path, tmp_path: Pa
     assert str(model_folder) in str(caught.value)
     with pytest.raises(ModelNotFoundError, match=r"no config.*; no tokenizer.*; no model\.safe"):
         resolve_model(tmp_path)
-
-
-def test_broken_config(model_folder: Path) -> None:
-    (model_folder / "config.json").write_bytes(b"\xff\x00")
-    with pytest.raises(ModelNotFoundError, match=r"config\.json can't be read"):
-        resolve_model(model_folder)
-    (model_folder / "config.json").write_text("[1]")
-    with pytest.raises(ModelNotFoundError, match=r"config\.json isn't a JSON object"):
-        resolve_model(model_folder)
 
 
 def test_pickled_weights_are_refused(model_folder: Path) -> None:
@@ -275,12 +264,6 @@ def test_hub_knows_no_such_model_or_revision(hub: ThreadingHTTPServer) -> None:
     assert DEFAULT_MODEL in said
     said, _ = resolve_in_child("owner/name", "v9")
     assert "'owner/name' at revision 'v9'" in said and "RevisionNotFoundError" in said
-
-
-def test_hub_model_without_safetensors(hub: ThreadingHTTPServer, monkeypatch: Any) -> None:
-    monkeypatch.delitem(FILES, "model.safetensors")
-    said, _ = resolve_in_child("owner/name")
-    assert "isn't a model that can be loaded: no model.safetensors" in said
 
 
 def test_hub_without_a_network(hub: ThreadingHTTPServer, monkeypatch: Any) -> None:

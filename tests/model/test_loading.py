@@ -1,4 +1,4 @@
-"""Loading a scoring model from a folder: whole, as data, on a device that is there."""
+"""Loading a scoring model from a folder: complete, as data only, on a usable device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model.loading import load_model, preferred_dtype
-from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -50,7 +50,7 @@ def failure(folder: Path) -> str:
 # --- what is loaded --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "gpt_oss"])
 def test_what_save_pretrained_wrote_is_loaded_whole(family: str, tmp_path: Path) -> None:
     model = tiny_model(family)
     loaded, _ = load_model(saved(tmp_path, model), device="cpu", dtype=torch.float32)
@@ -59,8 +59,8 @@ def test_what_save_pretrained_wrote_is_loaded_whole(family: str, tmp_path: Path)
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
 
 
-def test_the_tokenizer_and_the_preferred_dtype(tmp_path: Path) -> None:
-    model, tokenizer = load_model(saved(tmp_path), device="cpu")
+def test_the_tokenizer_and_the_preferred_dtype(model_folder: Path) -> None:
+    model, tokenizer = load_model(model_folder, device="cpu")
     assert tokenizer("who wrote Emma?").input_ids == tiny_tokenizer()("who wrote Emma?").input_ids
     assert model.dtype == preferred_dtype(torch.device("cpu"))
 
@@ -73,14 +73,6 @@ def test_bfloat16_is_preferred_only_where_the_cpu_has_instructions_for_it() -> N
     native = {"avx512_bf16", "amx_bf16"} & set(flags.split())
     expected = torch.bfloat16 if native else torch.float32
     assert preferred_dtype(torch.device("cpu")) == expected
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks about an x86 CPU")
-def test_without_an_answer_about_the_cpu_float32_is_preferred(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert preferred_dtype(torch.device("cpu")) == torch.float32
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -98,24 +90,12 @@ def test_the_head_of_the_language_model_may_be_missing(tied: bool, tmp_path: Pat
 # --- what is refused -------------------------------------------------------------------------
 
 
-def break_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{}")
-
-
 def odd_config(folder: Path) -> None:
     configure(folder, hidden_size="wide")
 
 
-def no_heads(folder: Path) -> None:
-    configure(folder, num_attention_heads=0)
-
-
 def break_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
-
-
-def remove_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
 
 
 def remove_all(folder: Path) -> None:
@@ -123,9 +103,7 @@ def remove_all(folder: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize(
-    "damage", [break_config, odd_config, no_heads, break_weights, remove_weights, remove_all]
-)
+@pytest.mark.parametrize("damage", [odd_config, break_weights, remove_all])
 def test_a_folder_that_is_not_a_model(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(saved(tmp_path))
     assert "; pass a folder that transformers' save_pretrained wrote" in failure(tmp_path)
@@ -157,8 +135,8 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
         classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
         configure(folder, model_type="own", auto_map=classes)
     else:
-        own = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
-        configure(folder, "tokenizer_config.json", **own)
+        custom = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+        configure(folder, "tokenizer_config.json", **custom)
     answers = io.StringIO("y\n" * 9)
     monkeypatch.setattr("sys.stdin", answers)
     message = failure(folder)
@@ -171,14 +149,14 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
 # --- devices ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "CUDA", "cuda:99", 3.5])
-def test_a_device_that_is_not_there(device: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_an_unusable_device(device: Any, model_folder: Path) -> None:
     with pytest.raises(InputError, match=f"device is '{device}', .*; pass 'cpu', or None"):
-        load_model(saved(tmp_path), device=device)
+        load_model(model_folder, device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_without_cuda(tmp_path: Path) -> None:
+def test_cuda_without_cuda(model_folder: Path) -> None:
     assert preferred_dtype(torch.device("cuda")) == torch.float32
     with pytest.raises(InputError, match="device is 'cuda', which can't be used here"):
-        load_model(saved(tmp_path), device=torch.device("cuda"))
+        load_model(model_folder, device=torch.device("cuda"))

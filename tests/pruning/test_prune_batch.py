@@ -65,6 +65,7 @@ def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
         assert result.query == query
         for ours, theirs in ((result.kept, expected.kept), (result.dropped, expected.dropped)):
             assert [own.index for own in ours] == [own.index for own in theirs]
+            assert [own.spans for own in ours] == [own.spans for own in theirs]
             assert [own.score for own in ours] == pytest.approx(
                 [own.score for own in theirs], abs=1e-5
             )
@@ -75,13 +76,26 @@ def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("limits", [{"top_k": 2}, {"max_tokens": 25, "order": "original"}], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"top_k": 2},
+        {"max_tokens": 25, "order": "original"},
+        {"top_k": 3, "unit": "sentence", "max_overlap": None},
+    ],
+    ids=str,
+)
 def test_independent(weights: HeadWeights, stored: bool, limits: dict[str, Any]) -> None:
     assert_like_one_by_one(make(weights, chunk_cache=ChunkCache() if stored else None), **limits)
 
 
-def test_joint() -> None:
-    assert_like_one_by_one(make(reading="joint"), top_k=2)
+@pytest.mark.parametrize("unit", ["chunk", "sentence"])
+def test_joint(unit: str) -> None:
+    pruner = make(reading="joint")
+    assert_like_one_by_one(pruner, top_k=2, unit=unit)
+    passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1, unit=unit)  # type: ignore[arg-type]
+    assert len(passes) == 1
 
 
 def test_a_family_with_learned_positions() -> None:
@@ -93,6 +107,9 @@ def test_all_questions_take_one_call(weights: HeadWeights) -> None:
     pruner.index(TEXTS)
     pruner.index([""])
     passes = counted(pruner)
+    pruner.prune_batch(REQUESTS, top_k=1, unit="sentence")
+    assert len(passes) == 1, "whole chunks and their sentences"
+    passes.clear()
     pruner.prune_batch(REQUESTS, top_k=1)
     layouts = layouts_of(pruner)
     rows = [len(own.question_ids) * (1 + len(own.source_ids)) for own in layouts]
@@ -107,13 +124,6 @@ def test_without_a_store_shared_chunks_are_read_once(weights: HeadWeights) -> No
     sources = {ids for own in layouts_of(pruner) for ids in own.source_ids}
     assert len(passes) == 2, "one over the chunks, one over the questions"
     assert passes[0] == sum(map(len, sources))
-
-
-def test_joint_prompts_take_one_call() -> None:
-    pruner = make(reading="joint")
-    passes = counted(pruner)
-    pruner.prune_batch(REQUESTS, top_k=1)
-    assert len(passes) == 1
 
 
 def test_large_requests_are_not_in_memory_together(
@@ -162,8 +172,7 @@ def test_each_has_its_part_of_the_time(weights: HeadWeights) -> None:
     stages = {"count", "layout", "encode", "question", "select"}
     for result in found[:4]:
         assert set(result.timings) == stages | {"total"}
-        total = sum(result.timings[stage] for stage in stages)
-        assert result.timings["total"] == pytest.approx(total)
+        assert result.timings["total"] >= sum(result.timings[stage] for stage in stages)
         assert result.timings["question"] == found[0].timings["question"]
     assert sum(own.timings["total"] for own in found) <= elapsed
 

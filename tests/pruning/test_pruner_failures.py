@@ -74,7 +74,7 @@ def test_keep_all_keeps_everything_says_so_and_logs_once(
     assert result.notes == ("Scoring failed, so that all 4 chunks were kept, unranked.",)
     assert result.timings["total"] > 0
     [record] = caplog.records
-    assert (record.name, record.levelname) == ("at2_rag.pruning.request_scoring", "ERROR")
+    assert (record.name, record.levelname) == ("at2_rag.pruner", "ERROR")
     assert record.exc_info is not None and record.exc_info[0] is ScoringError
 
 

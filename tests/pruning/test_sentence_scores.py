@@ -13,14 +13,12 @@ from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import CHUNK_END, PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_places
 from at2_rag.reading.features import Pass, Quantity
-from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
-from at2_rag.reading.sentence_tokens import sentence_parts, sentence_places
-from at2_rag.reading.state_groups import SourcePart
 from at2_rag.text.chunks import as_chunk
 from tests import brute_force
-from tests.independent_reading import states_of
+from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -151,8 +149,8 @@ def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
     assert seen == [
         (source, token) for source, ids in enumerate(layout.source_ids) for token in range(len(ids))
     ]
-    whole = read_together(scorer, states_of(scorer, layout), layout)
-    finer = read_together(scorer, states_of(scorer, layout, parts), layout)
+    whole, _ = read(scorer, layout)
+    finer, _ = read(scorer, layout, parts=tuple(parts))
     total = torch.zeros_like(whole.mass)
     total.index_add_(2, torch.tensor([part.source for part in parts]), finer.mass)
     torch.testing.assert_close(total, whole.mass, rtol=0, atol=1e-6)
@@ -161,11 +159,9 @@ def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
 def test_a_part_that_is_the_whole_source_is_read_like_it(model: Any) -> None:
     scorer = make(model, "together", "apart").scoring_model
     layout = brute_force.random_layout([7, 30, 7], prefix=scorer.prompts.prefix_ids)
-    states = states_of(scorer, layout)
-    whole = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(layout.source_ids)]
-    named = states_of(scorer, layout, whole)
-    for read in (read_together, read_apart):
-        brute_force.assert_equal(read(scorer, states, layout), read(scorer, named, layout))
+    whole = tuple(SourcePart(index, 0, len(ids)) for index, ids in enumerate(layout.source_ids))
+    for one, other in zip(read(scorer, layout), read(scorer, layout, parts=whole), strict=True):
+        brute_force.assert_equal(one, other)
 
 
 def test_equal_sentences_in_different_places_differ_and_equal_chunks_do_not(model: Any) -> None:
@@ -204,9 +200,8 @@ def test_a_sentence_is_read_in_the_windows_that_hold_it_whole() -> None:
         for number in range(4)
     ]
     assert held[0] == [0] and held[1] == list(range(windows)) and held[3] == [windows - 1]
-    states = states_of(scorer, layout, cut.parts)
-    read = read_apart(scorer, states, layout)
-    by_part = pruner.head_weights.score(pruner.head_weights.spec.extract({"apart": read}).numpy())
+    _, apart = read(scorer, layout, parts=cut.parts)
+    by_part = pruner.head_weights.score(pruner.head_weights.spec.extract({"apart": apart}).numpy())
     expected = [
         max(score for score, owner in zip(by_part, cut.owners, strict=True) if owner == number)
         for number in range(4)
@@ -248,9 +243,8 @@ def test_a_sentence_without_tokens_has_the_score_of_nothing(model: Any) -> None:
     cut = sentence_parts(scorer.prompts, layout, [view], [(0, inside, inside + 1)])
     [part] = cut.parts
     assert part.start == part.end
-    states = states_of(scorer, layout, cut.parts)
-    read = read_apart(scorer, states, layout)
-    assert read.mass.eq(0).all() and read.log_ratio.eq(-brute_force.LIMIT).all()
+    _, apart = read(scorer, layout, parts=cut.parts)
+    assert apart.mass.eq(0).all() and apart.log_ratio.eq(-brute_force.LIMIT).all()
 
 
 def test_no_sentence_no_model_call(model: Any) -> None:

@@ -10,18 +10,13 @@ import pytest
 import torch
 
 from at2_rag.prompt.layout import QUESTION_ROOM, PromptLayout
-from at2_rag.reading.chunk_states import PACK_TOKENS, encode_prefix
-from at2_rag.reading.question_pass import CALL_TOKENS, read_apart, read_together
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.text.chunks import Chunk
 from tests import brute_force
 from tests.independent_reading import (
     CountingModel,
     layout_of,
-    many_sources,
     read,
-    read_by_layers,
     scorer,
 )
 from tests.tiny_models import tiny_model
@@ -50,13 +45,12 @@ LENGTHS = [12, 3, 40, 1, 12, 25, 9]
 
 
 def assert_brute_force(
-    model: Any, layout: PromptLayout, *, depth: int | None = None, max_missed: float = 1e-5
+    model: Any, layout: PromptLayout, *, depth: int | None = None, tolerance: float = 1e-5
 ) -> None:
-    """Over chunk states, and layer by layer."""
+    """Both ways of the question."""
     expected = brute_force.together(model, layout), brute_force.apart(model, layout)
-    for reader in (read, read_by_layers):
-        for found, own in zip(reader(scorer(model, depth), layout), expected, strict=True):
-            brute_force.assert_equal(found, own, depth=depth, max_missed=max_missed)
+    for found, truth in zip(read(scorer(model, depth), layout), expected, strict=True):
+        brute_force.assert_equal(found, truth, depth=depth, tolerance=tolerance)
 
 
 def test_every_family_that_may_be_read_independently_is_tested() -> None:
@@ -106,8 +100,9 @@ def test_duplicates_share_a_state_and_compete_like_others() -> None:
     )
     assert_brute_force(model, twice)
     counting = CountingModel(model)
-    ready_states(counting, encode_prefix(counting), twice)
-    assert counting.passes == [len(layout.prefix_ids), sum(LENGTHS)]
+    read(counting, twice)
+    prefix, sources, _ = counting.passes
+    assert (prefix, sources) == (len(layout.prefix_ids), sum(LENGTHS))
     for attention in read(scorer(model), twice):
         for values in (attention.mass, attention.log_ratio):
             torch.testing.assert_close(values[..., :3], values[..., -3:], rtol=0, atol=1e-5)
@@ -173,26 +168,6 @@ def test_bfloat16_is_near_brute_force() -> None:
         torch.testing.assert_close(attention.log_ratio, expected.log_ratio, rtol=0, atol=0.2)
 
 
-def test_many_sources_equal_brute_force() -> None:
-    model = tiny_model(num_hidden_layers=2)
-    counting = CountingModel(model)
-    layout = many_sources(counting)
-    prefix = encode_prefix(counting)
-    counting.passes.clear()
-    states = ready_states(counting, prefix, layout)
-    assert sum(counting.passes) == sum(map(len, layout.source_ids)) > 4 * PACK_TOKENS
-    assert max(counting.passes) <= PACK_TOKENS
-    counting.passes.clear()
-    together = read_together(counting, states, layout)
-    assert counting.passes == [25]
-    counting.passes.clear()
-    apart = read_apart(counting, states, layout)
-    assert sum(counting.passes) == 230 * 25 > CALL_TOKENS >= max(counting.passes)
-    assert len(counting.passes) > 1
-    brute_force.assert_equal(together, brute_force.together_cached(model, layout))
-    brute_force.assert_equal(apart, brute_force.apart(model, layout))
-
-
 def test_the_brute_force_over_joined_caches_is_the_one_over_a_long_sequence() -> None:
     model = tiny_model()
     layout = layout_of(scorer(model), LENGTHS)
@@ -217,6 +192,6 @@ def test_groups_of_any_cut_give_the_same(limit: int, monkeypatch: pytest.MonkeyP
         "chunk_states.GROUP_TOKENS",
         "question_pass.CALL_TOKENS",
     ):
-        monkeypatch.setattr(f"at2_rag.{name}", limit)
+        monkeypatch.setattr(f"at2_rag.reading.{name}", limit)
     model = tiny_model()
     assert_brute_force(model, layout_of(scorer(model), [*LENGTHS, *LENGTHS]))

@@ -26,7 +26,7 @@ def test_each_layer_is_run_in_the_order_given() -> None:
     passes = [("one", forward_pass("a", seen)), ("two", forward_pass("b", seen, layers=2))]
     run_in_lockstep(passes, watch)
     assert seen == ["a0", "b0", "a1", "b1", "a2"]
-    assert set(watch.timings()) == {"one", "two", "total"}
+    assert set(watch.seconds()) == {"one", "two", "total"}
 
 
 def test_passes_run_in_the_callers_context_and_keep_what_they_set() -> None:

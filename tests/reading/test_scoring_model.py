@@ -15,12 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import encode_prefix
-from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel, layers_and_heads
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.text.chunks import Chunk
-from tests import brute_force
+from tests import brute_force, independent_reading
 from tests.brute_force import random_layout
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer, vision_model
 
@@ -149,9 +146,7 @@ def test_the_callers_model_is_not_changed(family: str, training: bool) -> None:
     cut = scorer(model, 2)
     read(cut)
     if family in INDEPENDENT_FAMILIES:
-        states = ready_states(cut, encode_prefix(cut), LAYOUT)
-        read_together(cut, states, LAYOUT)
-        read_apart(cut, states, LAYOUT)
+        independent_reading.read(cut, LAYOUT)
     assert json.dumps(model.config.to_dict(), sort_keys=True, default=str) == config
     assert model.config._attn_implementation == "eager"
     assert model.config.num_hidden_layers == 3
@@ -196,7 +191,6 @@ def test_bfloat16_is_near_float32() -> None:
 
 def test_threads_give_the_serial_results() -> None:
     model = scorer(tiny_model())
-    prefix = encode_prefix(model)
     layouts = [
         random_layout([5 + seed, 40 - seed, 3], prefix=model.prompts.prefix_ids, seed=seed)
         for seed in range(12)
@@ -206,11 +200,7 @@ def test_threads_give_the_serial_results() -> None:
         return model.read_joint([layouts[index]])
 
     def independent(index: int) -> list[SpanAttention]:
-        states = ready_states(model, prefix, layouts[index])
-        return [
-            read_together(model, states, layouts[index]),
-            read_apart(model, states, layouts[index]),
-        ]
+        return list(independent_reading.read(model, layouts[index]))
 
     jobs: list[tuple[Callable[[int], list[SpanAttention]], int]] = [
         (read_one, index) for index in range(len(layouts)) for read_one in (joint, independent)

@@ -9,7 +9,7 @@ from typing import Any, overload
 import pytest
 
 from at2_rag.prompt.encoder import TextEncoder
-from at2_rag.reading.sentence_tokens import tokens_over
+from at2_rag.prompt.sentence_tokens import tokens_over
 from tests.tiny_models import dropping_tokenizer, tiny_tokenizer
 
 PIECES = [*"abc .\n😀é\ud83d\ude00\ud800مR你", "<|im_end|>", "<tool>", "Emma", "👩‍👩‍👧"]

@@ -14,11 +14,12 @@ import pytest
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.readout.calibration import Calibration, ChunkScores
+from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
+from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.sentence_weights import SentenceWeights
-from at2_rag.readout.trimming import unit_places
+from at2_rag.text.units import unit_places
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.options import Order, PruneOptions
-from at2_rag.selection.select import Selection, select
+from at2_rag.options import Order
+from at2_rag.selection.select import Selection
+from tests.selection.options import select
 
 SEEDS = range(300)
 SCORES = [0.5, 3.0, -1.0, 3.0, 2.0]
@@ -238,7 +239,7 @@ def test_no_chunks_give_an_empty_selection() -> None:
 
 
 def test_numpy_scores_and_limits_are_taken_and_plain_ints_given_back() -> None:
-    selection = select(np.array([1, 3, 2], dtype=np.float32), top_k=np.int64(2))  # type: ignore[arg-type]
+    selection = select(np.array([1, 3, 2], dtype=np.float32), top_k=np.int64(2))
     assert selection == Selection((1, 2), (0,))
     assert all(type(i) is int for i in selection.kept + selection.dropped)
 
@@ -251,36 +252,6 @@ def test_scores_are_left_as_they_are() -> None:
 
 def test_without_a_limit_all_are_kept() -> None:
     assert select(SCORES).kept == select(SCORES, top_k=5).kept
-
-
-@pytest.mark.parametrize(
-    ("limit", "named"),
-    [
-        ({"top_k": 0}, "top_k is 0; pass an integer of at least 1"),
-        ({"top_k": -1}, "top_k is -1"),
-        ({"top_k": True}, "top_k is True"),
-        ({"top_k": 2.0}, "top_k is 2.0"),
-        ({"top_k": "3"}, "top_k is '3'"),
-        ({"max_tokens": 0}, "max_tokens is 0"),
-        ({"max_tokens": False}, "max_tokens is False"),
-        ({"max_tokens": 99.5}, "max_tokens is 99.5"),
-        ({"min_score": math.nan}, "min_score is nan"),
-        ({"min_score": -math.inf}, "min_score is -inf"),
-        ({"min_score": True}, "min_score is True"),
-        ({"min_score": "0"}, "min_score is '0'"),
-        ({"top_p": 0}, "top_p is 0; pass a number above 0 and at most 1"),
-        ({"top_p": 1.01}, "top_p is 1.01"),
-        ({"top_p": math.nan}, "top_p is nan"),
-        ({"top_p": True}, "top_p is True"),
-        ({"top_k": 1, "order": "random"}, "order is 'random'; pass 'score' or 'original'"),
-        ({"top_k": 1, "order": None}, "order is None"),
-    ],
-)
-def test_unusable_limits_are_named_with_their_value(limit: dict[str, Any], named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        select(SCORES, tokens_of=counter([1] * 5), **limit)
-    with pytest.raises(InputError, match=named):
-        PruneOptions(**limit)
 
 
 def test_max_tokens_needs_a_count() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from at2_rag.selection.select import Selection, select
+from at2_rag.selection.select import Selection
+from tests.selection.options import select
 from tests.selection.test_select import SCORES, counter
 
 

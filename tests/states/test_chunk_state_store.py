@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +16,7 @@ from at2_rag.reading.chunk_states import (
     encode_sources,
     packs,
 )
-from at2_rag.reading.question_pass import read_apart, read_together
-from at2_rag.reading.state_groups import ready_states
+from at2_rag.reading.state_groups import make_room
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
 from tests.tiny_models import tiny_model
@@ -33,45 +31,32 @@ def same(one: SpanAttention, other: SpanAttention) -> bool:
 def test_a_store_is_filled_and_used_again() -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    prefix = encode_prefix(model)
     store: dict[str, ChunkState] = {}
+    question = len(layout.question_ids) * (1 + len(LENGTHS))
+    prefix = len(layout.prefix_ids)
     model.passes.clear()
-    first = ready_states(model, prefix, layout, store=store)
-    assert model.passes == [sum(LENGTHS)]
+    first = read(model, layout, store)
+    assert model.passes == [prefix, sum(LENGTHS), question]
     assert len(store) == len(LENGTHS)
     assert sorted(state.tokens for state in store.values()) == sorted(LENGTHS)
-    again = ready_states(model, prefix, layout, store=store)
-    assert model.passes == [sum(LENGTHS)]
-    without = ready_states(model, prefix, layout)
-    for reader in (read_together, read_apart):
-        assert same(reader(model, first, layout), reader(model, again, layout))
-        assert same(reader(model, first, layout), reader(model, without, layout))
+    model.passes.clear()
+    again = read(model, layout, store)
+    assert model.passes == [prefix, question]
+    other = read(model, layout, store, scope="another")
+    assert len(store) == 2 * len(LENGTHS)
+    for one, two, three in zip(first, again, other, strict=True):
+        assert same(one, two) and same(one, three)
 
 
 def test_only_what_the_store_lacks_is_encoded() -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    prefix = encode_prefix(model)
     store: dict[str, ChunkState] = {}
-    known = replace(layout, source_ids=layout.source_ids[:4], owners=(0, 1, 2, 3))
-    ready_states(model, prefix, known, store=store)
+    encode_sources(model, encode_prefix(model), layout.source_ids[:4], store=store)
     model.passes.clear()
-    states = ready_states(model, prefix, layout, store=store)
-    assert model.passes == [sum(LENGTHS[4:])]
-    brute = brute_force.together(tiny_model(), layout)
-    brute_force.assert_equal(read_together(model, states, layout), brute)
-
-
-def test_scopes_do_not_share_states() -> None:
-    model = CountingModel(tiny_model())
-    layout = layout_of(model, LENGTHS)
-    prefix = encode_prefix(model)
-    store: dict[str, ChunkState] = {}
-    model.passes.clear()
-    for scope in ("one", "two", "one"):
-        ready_states(model, prefix, layout, store=store, scope=scope)
-    assert model.passes == [sum(LENGTHS)] * 2
-    assert len(store) == 2 * len(LENGTHS)
+    together, _ = read(model, layout, store)
+    assert model.passes[1] == sum(LENGTHS[4:])
+    brute_force.assert_equal(together, brute_force.together(tiny_model(), layout))
 
 
 class Forgetful(dict[str, ChunkState]):
@@ -111,8 +96,7 @@ def test_groups_hold_each_source_once() -> None:
     model = scorer(tiny_model(num_hidden_layers=2))
     layout = many_sources(model)
     prefix = encode_prefix(model)
-    states = ready_states(model, prefix, layout)
-    alone = encode_sources(model, prefix, layout.source_ids)
+    states, _ = make_room(prefix, layout)
     members = torch.cat([group.members for group in states.groups])
     assert sorted(members.tolist()) == list(range(len(states.firsts))) == list(range(230))
     assert states.longest == 300
@@ -125,17 +109,15 @@ def test_groups_hold_each_source_once() -> None:
             if group.padding is None:
                 assert len(ids) == widest
             else:
-                expected = [0.0 if place < len(ids) else -math.inf for place in range(widest)]
+                expected = [0.0 if column < len(ids) else -math.inf for column in range(widest)]
                 assert group.padding[row].tolist() == expected
-            torch.testing.assert_close(group.keys[:, :, row, : len(ids)], alone[ids].keys)
-            torch.testing.assert_close(group.values[:, :, row, : len(ids)], alone[ids].values)
     assert max(len(group.members) for group in states.groups) * 36 > GROUP_TOKENS * 0.8
 
 
 def test_padding_stays_small() -> None:
     model = scorer(tiny_model(num_hidden_layers=2))
     layout = many_sources(model)
-    states = ready_states(model, encode_prefix(model), layout)
+    states, _ = make_room(encode_prefix(model), layout)
     real = sum(map(len, layout.source_ids)) * (2 + 1) * 2 * 8 * 4  # (keys + values) x Hkv x D
     padded = sum(group.keys.nbytes + group.values.nbytes for group in states.groups)
     assert real <= padded <= 1.25 * real
@@ -156,5 +138,5 @@ IDS = tuple(range(PACK_TOKENS + 1))
     ids=["none", "one full", "exactly full", "too full", "larger than a pass"],
 )
 def test_packs(lengths: list[int], expected: list[list[int]]) -> None:
-    found = list(packs([IDS[:length] for length in lengths]))
-    assert [[len(ids) for ids in pack] for pack in found] == expected
+    packed = packs([IDS[:length] for length in lengths])
+    assert [[len(ids) for ids in pack] for pack in packed] == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from at2_rag.errors import InputError, ScoringError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import StateFiles
-from at2_rag.states.int8 import Int8State, Precision
+from at2_rag.states.int8 import Int8State
 from tests.states.test_store import same, state
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -31,8 +30,8 @@ def pruner(store: ChunkCache | None = None) -> AT2Pruner:
     return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights, chunk_cache=store)
 
 
-def scores(own: AT2Pruner) -> list[float]:
-    return [chunk.score for chunk in own.score(QUERY, CHUNKS)]
+def scores(pruner: AT2Pruner) -> list[float]:
+    return [chunk.score for chunk in pruner.score(QUERY, CHUNKS)]
 
 
 def test_a_row_by_hand() -> None:
@@ -43,8 +42,9 @@ def test_a_row_by_hand() -> None:
     assert kept.restored().keys.flatten().tolist() == [0, 127 / 64, -63 / 64, 2 / 64]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("tokens", [0, 1, 70])
+@pytest.mark.parametrize(
+    ("tokens", "dtype"), [(70, torch.float32), (70, torch.bfloat16), (0, torch.float16)]
+)
 def test_no_number_moves_by_more_than_half_a_step(dtype: torch.dtype, tokens: int) -> None:
     before = state(tokens, dtype=dtype)
     after = Int8State.of(before).restored()
@@ -69,35 +69,28 @@ def test_a_store_in_eight_bits_holds_less_and_gives_the_same_each_time(
     tmp_path: Path, in_memory: bool
 ) -> None:
     exact, store = ChunkCache(), ChunkCache(tmp_path, precision="int8")
+    assert same(exact.as_kept(state(70)), state(70))
     exact["a" * 64] = store["a" * 64] = state(70)  # rows of four numbers: a scale as large
     assert exact.counts.memory_bytes == 2 * store.counts.memory_bytes
     expected = Int8State.of(state(70)).restored()
-    found = (store if in_memory else ChunkCache(tmp_path))["a" * 64]
-    assert same(found, expected)
+    read = (store if in_memory else ChunkCache(tmp_path))["a" * 64]
+    assert same(read, expected) and same(store.as_kept(state(70)), expected)
     [path] = tmp_path.glob("*.int8")
     assert load(path.read_bytes()[24:])["keys"].dtype == torch.int8
 
 
-@pytest.mark.parametrize("precision", get_args(Precision))
-def test_it_is_known_how_a_state_is_going_to_be_found(precision: Precision) -> None:
-    store = ChunkCache(precision=precision)
-    given = store["a" * 64] = state(3)
-    expected = store.as_kept(given)
-    assert same(expected, store["a" * 64]) and same(expected, given) is (precision == "model")
-
-
 def test_scores_move_a_little_and_are_the_same_cold_and_warm(tmp_path: Path) -> None:
     fresh = scores(pruner())
-    own = pruner(ChunkCache(tmp_path, precision="int8"))
-    cold = scores(own)
+    rounded = pruner(ChunkCache(tmp_path, precision="int8"))
+    cold = scores(rounded)
     assert cold != fresh and np.abs(np.subtract(cold, fresh)).max() < 0.1
-    assert scores(own) == cold
+    assert scores(rounded) == cold
     disk = ChunkCache(tmp_path, max_memory_bytes=0)
     assert scores(pruner(disk)) == cold, "the folder knows"
     assert disk.counts.disk_hits == len(CHUNKS) and disk.counts.misses == 0
 
 
-def test_neither_precision_sees_what_the_other_has_kept(tmp_path: Path) -> None:
+def test_neither_precision_uses_states_of_the_other(tmp_path: Path) -> None:
     fresh = scores(pruner())
     rounded = scores(pruner(ChunkCache(tmp_path, precision="int8")))
     exact = ChunkCache(tmp_path, precision="model")
@@ -127,17 +120,6 @@ def test_both_precisions_count_for_the_bound(tmp_path: Path) -> None:
     assert files.evicted == 1 and not list(tmp_path.glob("*.state"))
 
 
-def test_what_was_noted_outlives_a_cleared_or_lost_folder(tmp_path: Path) -> None:
-    store = ChunkCache(tmp_path / "s", precision="int8", max_disk_bytes=10**6)
-    store["a" * 64] = state(1)
-    store.clear()
-    assert not (tmp_path / "s").exists()
-    store["b" * 64] = state(1)
-    files = StateFiles(tmp_path / "s")
-    assert (files.precision, files.max_bytes) == ("int8", 10**6)
-    assert files.get("b" * 64) is not None
-
-
 def test_the_precision_is_noted_beside_the_bound(tmp_path: Path) -> None:
     assert StateFiles(tmp_path).precision == "model"
     assert not (tmp_path / "folder.json").exists()
@@ -156,16 +138,16 @@ def test_the_precision_is_noted_beside_the_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_a_precision_that_is_none(tmp_path: Path, folder: bool) -> None:
+def test_an_unknown_precision_is_refused(tmp_path: Path, folder: bool) -> None:
     with pytest.raises(InputError, match="precision is 'int4'; pass 'model' or 'int8'"):
         ChunkCache(tmp_path if folder else None, precision="int4")  # type: ignore[arg-type]
 
 
-def test_numbers_that_overflowed_are_told_from_the_store_too() -> None:
-    own = pruner(ChunkCache(precision="int8"))
+def test_numbers_that_overflowed_are_recognised_in_the_cache_too() -> None:
+    broken = pruner(ChunkCache(precision="int8"))
     with torch.no_grad():
-        for layer in own.scoring_model._view.layers:
+        for layer in broken.scoring_model._view.layers:
             layer.self_attn.k_proj.weight.fill_(torch.inf)
     for _ in range(2):
         with pytest.raises(ScoringError, match="not finite"):
-            scores(own)
+            scores(broken)

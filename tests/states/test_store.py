@@ -14,7 +14,6 @@ import torch
 from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states import store as state_store
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
 from at2_rag.states.int8 import Int8State
 from at2_rag.states.store import StateCounts
@@ -56,50 +55,33 @@ def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> N
     assert store.counts.memory_bytes == 480
 
 
-def test_what_was_asked_for_is_counted() -> None:
-    store = ChunkCache()
-    assert store.get("a") is None
-    store["a"] = state(2)
-    assert "a" in store and list(store) == ["a"]
-    assert store.get("a") is not None
-    assert store.counts == StateCounts(1, 0, 1, 0, 0, 0, 0, 320)
-    del store["a"]
-    assert "a" not in store
-    with pytest.raises(KeyError):
-        del store["a"]
-    assert store.disk_size.states == store.disk_size.nbytes == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("tokens", [0, 1, 70])
-def test_another_store_finds_what_one_left_on_disk(
-    tmp_path: Path, dtype: torch.dtype, tokens: int
-) -> None:
-    left = state(tokens, dtype=dtype)
-    ChunkCache(tmp_path / "s")[key_of("a")] = left
+@pytest.mark.parametrize(
+    ("tokens", "dtype"), [(70, torch.float32), (1, torch.bfloat16), (0, torch.float16)]
+)
+def test_a_cache_reads_what_another_wrote(tmp_path: Path, dtype: torch.dtype, tokens: int) -> None:
+    written = state(tokens, dtype=dtype)
+    ChunkCache(tmp_path / "s")[key_of("a")] = written
     store = ChunkCache(tmp_path / "s")
     assert key_of("a") in store and key_of("b") not in store and "a" not in list(store)
     for _ in range(2):
-        assert same(store[key_of("a")], left)
+        assert same(store[key_of("a")], written)
     counts = store.counts
     assert (counts.disk_hits, counts.memory_hits, counts.misses) == (1, 1, 0)
+    assert store.get(key_of("b")) is None and store.counts.misses == 1
     del store[key_of("a")]
+    with pytest.raises(KeyError):
+        del store[key_of("a")]
     assert len(store) == 0 and paths(tmp_path / "s") == []
 
 
-def test_without_room_in_memory_every_hit_is_one_of_the_disk(tmp_path: Path) -> None:
-    store = ChunkCache(tmp_path, max_memory_bytes=0)
-    store[key_of("a")] = state(2)
-    for _ in range(3):
-        assert same(store[key_of("a")], state(2))
-    assert store.counts == StateCounts(0, 3, 0, 0, 0, 0, 0, 0)
-
-
-def test_a_view_is_written_by_its_own_numbers_alone(tmp_path: Path) -> None:
+def test_a_view_is_written_without_the_rest_of_its_tensor(tmp_path: Path) -> None:
     whole = state(50)
     view = ChunkState(whole.keys[:, :, 10:20], whole.values[:, :, 10:20])
-    ChunkCache(tmp_path)[key_of("view")] = view
-    assert same(ChunkCache(tmp_path)[key_of("view")], view)
+    store = ChunkCache(tmp_path, max_memory_bytes=0)
+    store[key_of("view")] = view
+    for _ in range(3):
+        assert same(store[key_of("view")], view)
+    assert store.counts == StateCounts(0, 3, 0, 0, 0, 0, 0, 0)
     assert paths(tmp_path)[0].stat().st_size < 10 * 160 + 400
 
 
@@ -131,17 +113,17 @@ def test_files_beyond_the_bound_are_removed_the_one_used_least_recently_first(
     left = set(files.keys())
     gone = [number for number in range(21) if key_of(number) not in left]
     assert gone == list(range(1, 1 + len(gone))) and 1 <= len(gone) <= 3
-    for number in range(21, 200):
+    for number in range(21, 100):
         files.put(key_of(number), state(50))
         assert files.size().nbytes <= 20 * size
     assert files.size().states >= 17
     assert files.unwritten == files.damaged == 0
 
 
-def test_other_processes_files_count(tmp_path: Path) -> None:
+def test_files_of_others_count_towards_the_bound(tmp_path: Path) -> None:
     size = _file_size(tmp_path / "probe")
     one, other = (StateFiles(tmp_path / "s", max_bytes=32 * size) for _ in range(2))
-    for number in range(300):
+    for number in range(150):
         (one if number % 3 else other).put(key_of(number), state(50))
         assert one.size().nbytes <= (32 + 2 * 2) * size  # a sixteenth for each
     assert one.size().states >= 26
@@ -164,7 +146,7 @@ def test_a_lower_bound_holds_at_once(tmp_path: Path) -> None:
     assert StateFiles(tmp_path, max_bytes=1).size().states == 0
 
 
-def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
+def test_a_bound_is_noted_in_the_folder(tmp_path: Path) -> None:
     assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
     StateFiles(tmp_path, max_bytes=12345)
     assert StateFiles(tmp_path).max_bytes == 12345
@@ -178,10 +160,9 @@ def test_a_bound_is_noted_for_who_gives_none(tmp_path: Path) -> None:
     [
         ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass 0 or a positive number of bytes"),
         ({"max_disk_bytes": 0}, "max_bytes is 0; pass a positive number of bytes"),
-        ({"max_disk_bytes": -5}, "max_bytes is -5; pass a positive number of bytes"),
     ],
 )
-def test_bounds_that_are_none(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
+def test_unusable_bounds_are_refused(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ChunkCache(tmp_path, **bounds)
 
@@ -190,20 +171,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="can't be made .*; choose another folder"):
         ChunkCache(tmp_path / "file" / "states")
-
-
-def test_a_state_used_from_memory_is_not_removed_from_disk_as_unused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = _file_size(tmp_path / "probe")
-    store = ChunkCache(tmp_path / "s", max_disk_bytes=20 * size)
-    monkeypatch.setattr(state_store, "_TOUCH_SECONDS", -1.0)
-    for number in range(60):
-        store[key_of(number)] = state(50, seed=number)
-        _make_older(tmp_path / "s")
-        assert store.get(key_of(0)) is not None
-    assert store.counts.memory_hits == 60 and store.counts.evicted >= 40
-    assert StateFiles(tmp_path / "s").get(key_of(0)) is not None
 
 
 def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
@@ -230,11 +197,11 @@ def test_clearing_takes_damaged_files_and_the_folder_along(tmp_path: Path) -> No
     assert same(store[key_of("a")], state(2))
 
 
-@pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 63, "A" * 64, "é" * 64, "a" * 65])
+@pytest.mark.parametrize("key", ["", "../../etc/passwd", "a" * 63, "A" * 64])
 def test_a_key_is_no_path(tmp_path: Path, key: str) -> None:
     files = StateFiles(tmp_path)
-    for use in (files.get, files.has, files.remove, lambda own: files.put(own, state(1))):
-        with pytest.raises(InputError, match="is no key of a chunk state"):
+    for use in (files.get, files.has, files.remove, lambda key: files.put(key, state(1))):
+        with pytest.raises(InputError, match="is not a key of a chunk state"):
             use(key)
 
 

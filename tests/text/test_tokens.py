@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import subprocess
@@ -20,7 +19,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from at2_rag.errors import TokenCounterError
-from at2_rag.text.chunks import replace_surrogates
 from at2_rag.text.tokens import resolve_token_counter
 
 TEXTS = [
@@ -63,11 +61,11 @@ def byte_encoding() -> Iterator[tiktoken.Encoding]:
 def openai_cache() -> Path | None:
     """The folder in which llama-index-core ships two of OpenAI's vocabularies."""
     try:
-        found = importlib.util.find_spec("llama_index.core")
+        spec = importlib.util.find_spec("llama_index.core")
     except ModuleNotFoundError:
         return None
-    for place in (found.submodule_search_locations or ()) if found else ():
-        folder = Path(place, "_static", "tiktoken_cache")
+    for package in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(package, "_static", "tiktoken_cache")
         if folder.is_dir():
             return folder
     return None
@@ -96,9 +94,7 @@ def test_encoding_object_on_counts_done_by_hand(
     ("name", "encoding"),
     [
         ("gpt-4o", "o200k_base"),
-        ("gpt-4o-mini", "o200k_base"),
         ("gpt-4", "cl100k_base"),
-        ("cl100k_base", "cl100k_base"),
         ("o200k_base", "o200k_base"),
     ],
 )
@@ -127,7 +123,7 @@ def test_text_that_the_encoding_cannot_take_is_an_error_with_its_size() -> None:
         counter(" " * 2_000_000)
 
 
-@pytest.mark.parametrize("name", ["gpt-0", "", "meta-llama/Llama-3.2-1B", "O200K_BASE"])
+@pytest.mark.parametrize("name", ["gpt-0", "", "O200K_BASE"])
 def test_unknown_names_list_what_to_pass(name: str) -> None:
     with pytest.raises(TokenCounterError) as caught:
         resolve_token_counter(name)
@@ -169,27 +165,6 @@ def test_offline_without_a_cache_names_the_ways_out(tmp_path: Path) -> None:
     assert len(ran.stdout.splitlines()) == 1
 
 
-@needs_vocabularies
-def test_the_folder_named_when_offline_works(tmp_path: Path) -> None:
-    told = run_python(OFFLINE, TIKTOKEN_CACHE_DIR=str(tmp_path)).stdout
-    folder = told.partition("TIKTOKEN_CACHE_DIR=")[2].partition(")")[0]
-    assert folder == str(openai_cache())
-    for name in ("gpt-4o", "gpt-4", "gpt-oss-20b"):
-        code = f"""
-            from at2_rag.text.tokens import resolve_token_counter
-            print(resolve_token_counter({name!r})("hello world"))
-        """
-        ran = run_python(code, TIKTOKEN_CACHE_DIR=folder)
-        assert (ran.returncode, ran.stdout) == (0, "2\n"), ran.stderr
-
-
-def test_offline_with_a_damaged_cache_is_the_same_error(tmp_path: Path) -> None:
-    url = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
-    (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(b"cut off")
-    ran = run_python(OFFLINE, TIKTOKEN_CACHE_DIR=str(tmp_path))
-    assert "TIKTOKEN_CACHE_DIR" in ran.stdout
-
-
 def test_the_module_loads_no_tokenizer_library() -> None:
     ran = run_python(
         """
@@ -204,19 +179,12 @@ def test_the_module_loads_no_tokenizer_library() -> None:
 # --- tokenizers of transformers --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [("", 0), ("a", 1), ("hello, world.", 4), ("a b\n\nc", 3), ("a<|end|>b", 3), ("zzz", 1)],
-)
-def test_hugging_face_tokenizer_on_counts_done_by_hand(text: str, tokens: int) -> None:
-    assert resolve_token_counter(word_tokenizer())(text) == tokens
-
-
-def test_hugging_face_counts_equal_its_own_encode_without_special_tokens() -> None:
+def test_hugging_face_counts_equal_encode_without_special_tokens() -> None:
     tokenizer = word_tokenizer()
     counter = resolve_token_counter(tokenizer)
     for text in TEXTS:
         assert counter(text) == len(tokenizer.encode(text, add_special_tokens=False))
+    assert [counter(text) for text in ("", "hello, world.", "a<|end|>b", "zzz")] == [0, 4, 3, 1]
     assert counter(LONE) == len(tokenizer.encode("a\ufffdb\ufffd", add_special_tokens=False))
 
 
@@ -257,7 +225,7 @@ def test_counting_in_threads_while_the_tokenizer_is_used_with_truncation() -> No
         return counter(text)
 
     with ThreadPoolExecutor(4) as pool:
-        counts = list(pool.map(work, range(400)))
+        counts = list(pool.map(work, range(100)))
     assert set(counts[::2]) == {150}
 
 
@@ -286,19 +254,7 @@ def test_tokenizer_without_a_fast_backend() -> None:
 # --- callables -------------------------------------------------------------------------------
 
 
-def test_callable_is_used_as_it_is() -> None:
-    assert resolve_token_counter(len)("four") == 4
-
-
-def test_numpy_integers_from_a_callable_become_plain_ones() -> None:
-    def words(text: str) -> Any:
-        return np.int64(len(text.split()))
-
-    tokens = resolve_token_counter(words)("a b c")
-    assert (tokens, type(tokens)) == (3, int)
-
-
-@pytest.mark.parametrize("answer", [-1, 2.0, None, True, "3", [1, 2]])
+@pytest.mark.parametrize("answer", [-1, 2.0, None, True])
 def test_unusable_answers_of_a_callable_are_shown(answer: Any) -> None:
     counter = resolve_token_counter(lambda _: answer)
     with pytest.raises(TokenCounterError) as caught:
@@ -306,7 +262,9 @@ def test_unusable_answers_of_a_callable_are_shown(answer: Any) -> None:
     assert f"returned {answer!r} for a text of 3 characters" in str(caught.value)
 
 
-def test_callable_never_sees_a_lone_surrogate() -> None:
+def test_callables_count_and_see_no_lone_surrogates() -> None:
+    tokens = resolve_token_counter(lambda text: np.int64(len(text)))("four")
+    assert (tokens, type(tokens)) == (4, int)
     seen: list[str] = []
     resolve_token_counter(lambda text: seen.append(text) or 0)(LONE)  # type: ignore[func-returns-value]
     assert seen == ["a\ufffdb\ufffd"]
@@ -316,10 +274,3 @@ def test_callable_never_sees_a_lone_surrogate() -> None:
 def test_other_objects_are_refused(spec: Any) -> None:
     with pytest.raises(TokenCounterError, match=type(spec).__name__):
         resolve_token_counter(spec)
-
-
-def test_replace_surrogates_joins_pairs_and_replaces_lone_surrogates() -> None:
-    assert replace_surrogates("\ud83d\ude00") == "\U0001f600"
-    assert replace_surrogates("\ude00\ud83d") == "\ufffd\ufffd"
-    text = "plain \U0001f600 \x00"
-    assert replace_surrogates(text) is text

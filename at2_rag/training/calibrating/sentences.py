@@ -13,7 +13,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights
-from at2_rag.readout.trimming import unit_places
+from at2_rag.text.units import unit_places
 from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData

@@ -23,7 +23,6 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, packs
 from at2_rag.reading.features import PASSES, Pass
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import gather_states
 from at2_rag.training.answering.ablation import Ablations, draw_masks, leave_one_out, read_states
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -197,8 +196,9 @@ class _AblationReader:
 
         def features(sample: Sample, layout: PromptLayout) -> Mapping[Pass, SpanAttention]:
             with torch.inference_mode():
-                ready = gather_states(self._prefix, lower, layout)
-                return read_passes(self._model, ready, layout, chunks=len(sample.chunks))
+                return read_passes(
+                    self._model, self._prefix, layout, states=lower, chunks=len(sample.chunks)
+                )
 
         def ablations(sample: Sample, layout: PromptLayout, answer: str) -> Ablations:
             masks = self._masks(sample)

@@ -23,9 +23,8 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
 from at2_rag.reading.features import PASSES, Pass, Reading, log_mass
-from at2_rag.reading.question_pass import read_apart, read_together
+from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ReadyStates, ready_states
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
 from at2_rag.training.collection.store import ShardFeatures, ShardStore, join_shards
@@ -252,8 +251,16 @@ class _IndependentReader:
         self, store: dict[str, ChunkState], sample: Sample, layout: PromptLayout
     ) -> Mapping[Pass, SpanAttention]:
         with torch.inference_mode():
-            states = ready_states(self._model, self._prefix, layout, store=store)
-            return read_passes(self._model, states, layout, self._passes, chunks=len(sample.chunks))
+            sources = list(dict.fromkeys(layout.source_ids))
+            states = encode_sources(self._model, self._prefix, sources, store=store)
+            return read_passes(
+                self._model,
+                self._prefix,
+                layout,
+                self._passes,
+                states=states,
+                chunks=len(sample.chunks),
+            )
 
 
 class _JointReader:
@@ -276,16 +283,21 @@ class _JointReader:
 
 def read_passes(
     model: ScoringModel,
-    states: ReadyStates,
+    prefix: ChunkState,
     layout: PromptLayout,
     passes: Sequence[Pass] = PASSES["independent"],
     *,
+    states: Mapping[tuple[int, ...], ChunkState],
     chunks: int,
 ) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of passes over ready states, by chunk."""
+    """Return the attention of passes over the states of a layout's sources, by chunk."""
     owners = torch.tensor(layout.owners)
-    read = {"together": read_together, "apart": read_apart}
-    return {name: _by_chunk(read[name](model, states, layout), owners, chunks) for name in passes}
+    attention: dict[Pass, SpanAttention] = {}
+    for name in passes:  # a pass by itself, so that no other changes its rounding
+        wanted = [LayoutPasses(layout, {name: None})]
+        [read] = read_independent(model, prefix, wanted, states=states)
+        attention[name] = _by_chunk(read[name], owners, chunks)
+    return attention
 
 
 def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
-from at2_rag.pruning.scorer import SourceScorer
+from at2_rag.pruning.scorer import Scorer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.sentence_weights import sentence_terms
-from at2_rag.readout.trimming import unit_places
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.text.units import unit_places
 from at2_rag.training.calibrating.fit import LabelledCall
 from at2_rag.training.calibrating.sentences import SentenceCall, gold_sentences
 from at2_rag.training.collection.features import content_hash
@@ -52,7 +51,7 @@ def collect_sentences(
         ScoringError: If the model's numbers overflowed.
         StorageError: If a shard can't be written.
     """
-    scorer = SourceScorer(model, weights)
+    scorer = Scorer(model, weights)
     units = [unit_places(example.chunks) for example in examples]
     settings = {
         "format": FORMAT,
@@ -116,13 +115,13 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _scores(scorer: SourceScorer, example: Example) -> Row | None:
+def _scores(scorer: Scorer, example: Example) -> Row | None:
     """Return the scores of an example's sentences; None where there are none to read."""
-    places, watch = unit_places(example.chunks), Stopwatch()
+    places = unit_places(example.chunks)
     if not places:
         return None
     try:
-        layout = scorer.lay_out(example.query, example.chunks, watch)
+        scores = scorer.unit_scores(example.query, example.chunks, places, alone=False)
     except PromptTooLongError:
         return None
-    return scorer.read_units(layout, example.chunks, places, watch)[1].astype(np.float32)
+    return scores.astype(np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.data.examples import Example
-from at2_rag.reading.sentence_tokens import sentence_places
+from at2_rag.prompt.sentence_tokens import sentence_places
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, content_hash, count
 from at2_rag_evals.store import hash_of

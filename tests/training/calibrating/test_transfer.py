@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from at2_rag.options import PruneOptions
 from at2_rag.selection.select import select
 from at2_rag.training.calibrating.fit import LabelledCall, fit_calibration, out_of_fold_evidence
 from at2_rag.training.calibrating.study import fit_readout, out_of_fold_scores
@@ -49,7 +50,7 @@ def kept_by_hand(
     """Return what share of gold chunks each call keeps by the selection itself, and the words."""
     gold, words = [], []
     for own, values, chances in zip(calls, scores, likely, strict=True):
-        kept = list(select(values, probabilities=chances, max_missed=max_missed).kept)
+        kept = list(select(values, PruneOptions(max_missed=max_missed), probabilities=chances).kept)
         assert own.words is not None
         gold.append(float(own.gold[kept].sum() / own.gold.sum()))
         words.append(float(own.words[kept].sum()))

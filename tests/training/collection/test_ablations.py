@@ -21,7 +21,6 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
@@ -109,10 +108,8 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         questions = read[:, : prompt.target[1] - prompt.target[0]].numpy()
         assert query_logits[number] == pytest.approx(questions, abs=1e-3)
         layout = cut.prompts.independent(query, sample.chunks)
-        ready = ready_states(cut, encode_prefix(cut), layout)
-        features = stacked_features(
-            [read_passes(cut, ready, layout, chunks=chunks)], ("together", "apart")
-        )
+        attention = read_passes(cut, encode_prefix(cut), layout, states={}, chunks=chunks)
+        features = stacked_features([attention], ("together", "apart"))
         own = slice(row, row + chunks)
         assert collected.log_mass[own] == pytest.approx(features["log_mass"], rel=2e-3, abs=1e-3)
         assert collected.log_ratio[own] == pytest.approx(features["log_ratio"], rel=2e-3, abs=1e-3)

@@ -21,17 +21,15 @@ from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, ScoringError, UnsupportedModelError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
-from at2_rag.reading.question_pass import read_apart, read_together
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection import features as collection
 from at2_rag.training.collection.features import JOINT_MOST_CHUNKS, collect
 from at2_rag.training.collection.shards import Sample, draw_samples, plan_shards
 from at2_rag.training.collection.store import ShardFeatures
+from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -134,9 +132,7 @@ def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Pat
     place = sample.chunks.index(long)
     windows = [source for source, owner in enumerate(layout.owners) if owner == place]
     assert len(windows) > 1
-    states = ready_states(model, encode_prefix(model), layout)
-    for number, read in enumerate((read_together, read_apart)):
-        attention = read(model, states, layout)
+    for number, attention in enumerate(read(model, layout)):
         means = [float(attention.log_ratio[..., window].mean()) for window in windows]
         strongest = windows[means.index(max(means))]
         expected = attention.log_ratio[..., strongest].numpy()

@@ -17,9 +17,8 @@ from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.reading.question_pass import read_together
+from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import ready_states
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.results import ScoredChunk, ScoredSentence
 from at2_rag_evals.fidelity.sources import SourcedItem
@@ -85,8 +84,9 @@ class EvidenceHeads:
         for item in draw_per_source(examples, TRAIN_ITEMS, seed=self._seed):
             layout = scoring_model.prompts.independent(item.query, item.chunks)
             with torch.inference_mode():
-                states = ready_states(scoring_model, prefix, layout)
-                mass = read_together(scoring_model, states, layout).mass.double().cpu().numpy()
+                wanted = [LayoutPasses(layout, {"together": None})]
+                [read] = read_independent(scoring_model, prefix, wanted)
+                mass = read["together"].mass.double().cpu().numpy()
             gold = np.array([item.labels[owner] for owner in layout.owners])
             by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
         means = [np.mean(masses, axis=0) for masses in by_source.values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from at2_rag.data.examples import Example
-from at2_rag.options import Order
+from at2_rag.options import Order, PruneOptions
 from at2_rag.selection.select import select
 from at2_rag.text.chunks import DEFAULT_SEPARATOR
 from at2_rag_evals.items import content_hash
@@ -94,10 +94,13 @@ def best_within(
         text_of: What is passed on of the chunk at an index.
         order: The order, whatever the limit's; None for the limit's.
     """
-    return select(
-        scores,
-        tokens_of=lambda kept: limit.count(DEFAULT_SEPARATOR.join(map(text_of, kept))),
+    options = PruneOptions(
         top_k=limit.budget.top_k,
         max_tokens=limit.budget.max_tokens,
         order=order or limit.order,
+    )
+    return select(
+        scores,
+        options,
+        tokens_of=lambda kept: limit.count(DEFAULT_SEPARATOR.join(map(text_of, kept))),
     ).kept

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from at2_rag import Chunk, ScoredChunk
-from at2_rag.readout.calibration import ChunkScores
-from at2_rag.readout.trimming import divided, kept_spans, protected_units, unit_places
+from at2_rag.pruning.choice import kept_spans, protected_units
+from at2_rag.readout.scores import ChunkScores, divided
 from at2_rag.text.chunks import join_spans
+from at2_rag.text.units import unit_places
 
 CHUNKS = [
     Chunk("Four. Five.\nThree. Eight."),

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
-from at2_rag.reading.state_groups import SourcePart
-from at2_rag.results import ScoredSentence
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import sentence_spans
 from at2_rag.text.units import Place
@@ -28,16 +26,33 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class SentenceParts:
-    """The tokens of an independent layout, cut at its chunks' sentences.
+class SourcePart:
+    """Tokens of a source whose attention is counted separately.
+
+    The source is read as a whole; the question's attention to the part is kept apart from that to
+    the rest of the source.
 
     Attributes:
-        parts: Tokens of sentences. A sentence of a chunk that is read in several windows has a
-            part for each window that holds it whole or, if none does, for each that holds some of
-            it.
+        source: Index of the source in its layout.
+        start: The part's first token within the source.
+        end: The part's end, exclusive; an empty part gets no attention.
+    """
+
+    source: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceParts:
+    """The tokens of an independent layout, split at the sentences of its chunks.
+
+    Attributes:
+        parts: Tokens of sentences. In a chunk of several windows a sentence has a part for each
+            window that has all of it or, if none has, for each that has some of it.
         owners: For each part its sentence's index, ascending; every sentence has a part, empty if
             it has no token.
-        rest: All other tokens, in as few parts as there can be.
+        rest: All other tokens, in as few parts as possible.
     """
 
     parts: tuple[SourcePart, ...]
@@ -46,22 +61,12 @@ class SentenceParts:
 
 
 def sentence_places(chunks: Sequence[Chunk]) -> list[Place]:
-    """Return where the chunks' sentences are, in order; a blank chunk has none."""
+    """Return the chunks' sentences in order: chunk index, start and end; a blank chunk has none."""
     return [(i, *span) for i, chunk in enumerate(chunks) for span in sentence_spans(chunk.text)]
 
 
-def scored_sentences(
-    chunks: Sequence[Chunk], places: Sequence[Place], scores: Iterable[float]
-) -> tuple[ScoredSentence, ...]:
-    """Return the sentences at `places` with their scores, one each."""
-    return tuple(
-        ScoredSentence(index, start, end, chunks[index].text[start:end], float(score))
-        for (index, start, end), score in zip(places, scores, strict=True)
-    )
-
-
 def tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
-    """Return the half-open range of tokens that overlap a range of characters, None for none.
+    """Return the half-open range of the tokens that overlap a range of characters; None for none.
 
     Args:
         tokens: Each token's half-open range of characters; starts and ends ascend.
@@ -73,23 +78,26 @@ def tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
 
 
 def prompt_spans(
-    prompts: PromptBuilder, layout: PromptLayout, chunks: Sequence[Chunk], places: Sequence[Place]
+    prompts: PromptBuilder,
+    layout: PromptLayout,
+    chunks: Sequence[Chunk],
+    sentences: Sequence[Place],
 ) -> list[Span]:
-    """Return where the sentences' tokens are in the ids of a joint prompt.
+    """Return the spans of the sentences' tokens in the ids of a joint prompt.
 
     Args:
-        prompts: What laid the prompt out.
+        prompts: The builder of the layout.
         layout: The joint prompt.
         chunks: Its chunks.
-        places: Their sentences.
+        sentences: Their sentences.
     """
     starts = [first for first, _ in layout.source_spans]
     tokens = {
         index: prompts.token_spans(chunks[index])
-        for index in dict.fromkeys(index for index, _, _ in places)
+        for index in dict.fromkeys(index for index, _, _ in sentences)
     }
     spans = []
-    for index, start, end in places:
+    for index, start, end in sentences:
         title = _before_text(chunks[index])
         first, last = tokens_over(tokens[index], (title + start, title + end)) or (0, 0)
         spans.append((starts[index] + first, starts[index] + last))
@@ -97,30 +105,33 @@ def prompt_spans(
 
 
 def sentence_parts(
-    prompts: PromptBuilder, layout: PromptLayout, chunks: Sequence[Chunk], places: Sequence[Place]
+    prompts: PromptBuilder,
+    layout: PromptLayout,
+    chunks: Sequence[Chunk],
+    sentences: Sequence[Place],
 ) -> SentenceParts:
-    """Cut the sources of an independent layout at the sentences of its chunks.
+    """Split the sources of an independent layout at the sentences of its chunks.
 
     Args:
-        prompts: What laid the chunks out.
+        prompts: The builder of the layout.
         layout: The independent layout.
         chunks: Its chunks.
-        places: Their sentences, in order.
+        sentences: Their sentences, in order.
     """
-    found: list[list[SourcePart]] = [[] for _ in places]
+    pieces_of: list[list[SourcePart]] = [[] for _ in sentences]
     rest: list[SourcePart] = []
-    sizes = [0] * len(places)
-    numbers: dict[int, list[int]] = {}
-    for number, (index, _, _) in enumerate(places):
-        numbers.setdefault(index, []).append(number)
+    sizes = [0] * len(sentences)
+    numbers_of: dict[int, list[int]] = {}
+    for number, (index, _, _) in enumerate(sentences):
+        numbers_of.setdefault(index, []).append(number)
     firsts: dict[int, int] = {}
     for source, owner in enumerate(layout.owners):
         firsts.setdefault(owner, source)
     for owner, first in firsts.items():
-        own = numbers.get(owner, [])
-        labels = _owners_of_tokens(prompts, chunks[owner], [(n, places[n]) for n in own])
+        numbers = numbers_of.get(owner, [])
+        labels = _owners_of_tokens(prompts, chunks[owner], [(n, sentences[n]) for n in numbers])
         counts = Counter(labels)
-        for number in own:
+        for number in numbers:
             sizes[number] = counts[number]
         size = len(layout.source_ids[first])
         for source, start in enumerate(window_starts(len(labels), size), start=first):
@@ -129,12 +140,12 @@ def sentence_parts(
             ):
                 tokens = list(run)
                 part = SourcePart(source, tokens[0] - start, tokens[-1] + 1 - start)
-                (rest if label is None else found[label]).append(part)
+                (rest if label is None else pieces_of[label]).append(part)
     parts: list[SourcePart] = []
     owners: list[int] = []
-    for number, (pieces, size) in enumerate(zip(found, sizes, strict=True)):
+    for number, (pieces, size) in enumerate(zip(pieces_of, sizes, strict=True)):
         whole = [piece for piece in pieces if piece.end - piece.start == size]
-        chosen = whole or pieces or [SourcePart(firsts[places[number][0]], 0, 0)]
+        chosen = whole or pieces or [SourcePart(firsts[sentences[number][0]], 0, 0)]
         rest += [piece for piece in pieces if piece not in chosen]
         parts += chosen
         owners += [number] * len(chosen)
@@ -144,19 +155,19 @@ def sentence_parts(
 def _owners_of_tokens(
     prompts: PromptBuilder, chunk: Chunk, sentences: Sequence[tuple[int, Place]]
 ) -> list[int | None]:
-    """Return for each token of a chunk the number of the sentence it belongs to, None for none."""
+    """Return for each token of a chunk the number of its sentence; None for none."""
     title, text = _before_text(chunk), chunk.rendered + CHUNK_END
     starts = [title + start for _, (_, start, _) in sentences]
     owners: list[int | None] = []
     for first, last in prompts.token_spans(chunk):
         piece = text[first:last]
-        place = first + (len(piece) - len(piece.lstrip()) if piece.strip() else 0)
-        before = bisect_right(starts, place) - 1
-        inside = before >= 0 and place < title + sentences[before][1][2]
+        position = first + (len(piece) - len(piece.lstrip()) if piece.strip() else 0)
+        before = bisect_right(starts, position) - 1
+        inside = before >= 0 and position < title + sentences[before][1][2]
         owners.append(sentences[before][0] if inside else None)
     return owners
 
 
 def _before_text(chunk: Chunk) -> int:
-    """Return how many characters a chunk shows before its text: its title and a line break."""
+    """Return the number of characters before a chunk's text: its title and a line break."""
     return len(chunk.rendered) - len(chunk.text)

@@ -1,4 +1,4 @@
-"""Reading layer by layer. That it equals a brute-force forward is in test_chunk_states, too."""
+"""Independent reading in few passes and little memory; test_chunk_states compares it, too."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from torch import nn
 
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
-from at2_rag.reading.layerwise import LayoutPasses, read_layerwise
-from at2_rag.reading.question_pass import CALL_TOKENS, QUESTION_ROWS, read_apart, read_together
+from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.question_pass import CALL_TOKENS, QUESTION_ROWS
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import SourcePart, make_room, ready_states
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.reading.state_groups import make_room
 from tests import brute_force
 from tests.independent_reading import (
     CountingModel,
     layout_of,
     many_sources,
-    read_by_layers,
+    read,
     scorer,
-    states_of,
 )
 from tests.largest_tensor import LargestTensor
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -38,30 +37,18 @@ def both(layout: PromptLayout) -> LayoutPasses:
     return LayoutPasses(layout, {"together": None, "apart": None})
 
 
-def test_many_sources_take_as_many_passes_as_over_states() -> None:
+def test_many_sources_share_passes() -> None:
     model = tiny_model(num_hidden_layers=2)
     counting = CountingModel(model)
     layout = many_sources(counting)
     counting.passes.clear()
-    together, apart = read_by_layers(counting, layout)
+    together, apart = read(counting, layout)
     prefix, *passes = counting.passes
     assert prefix == len(layout.prefix_ids)
     assert sum(passes) == sum(map(len, layout.source_ids)) + 25 + 230 * 25
     assert max(passes) <= max(PACK_TOKENS, CALL_TOKENS)
     brute_force.assert_equal(together, brute_force.together_cached(model, layout))
     brute_force.assert_equal(apart, brute_force.apart(model, layout))
-
-
-def test_parts_are_read_as_over_states() -> None:
-    model = scorer(tiny_model())
-    layout = layout_of(model, LENGTHS)
-    parts = (SourcePart(2, 0, 7), SourcePart(2, 7, 40), SourcePart(0, 3, 3), SourcePart(5, 1, 20))
-    found = read_by_layers(model, layout, parts)
-    with torch.inference_mode():
-        states = states_of(model, layout, parts)
-        expected = (read_together(model, states, layout), read_apart(model, states, layout))
-    for ours, theirs in zip(found, expected, strict=True):
-        brute_force.assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("known", [0, 1, 3, len(LENGTHS)])
@@ -73,9 +60,9 @@ def test_sources_that_have_states_are_not_read_and_give_the_same(known: int) -> 
     with torch.inference_mode():
         prefix = encode_prefix(counting)
         states = encode_sources(counting, prefix, list(layout.source_ids[:known]))
-        [fresh] = read_layerwise(counting, prefix, [wanted], Stopwatch())
+        [fresh] = read_independent(counting, prefix, [wanted])
         counting.passes.clear()
-        [found] = read_layerwise(counting, prefix, [wanted], Stopwatch(), states=states)
+        [found] = read_independent(counting, prefix, [wanted], states=states)
     for name in ("together", "apart"):
         brute_force.assert_equal(found[name], fresh[name])
     brute_force.assert_equal(found["together"], brute_force.together_cached(tiny_model(), layout))
@@ -91,7 +78,7 @@ def test_blocks_of_the_question_of_any_size_give_the_same(
     monkeypatch.setattr("at2_rag.reading.question_pass.QUESTION_ROWS", rows)
     model = tiny_model(family)
     layout = layout_of(scorer(model), LENGTHS, question=23)
-    together, apart = read_by_layers(scorer(model), layout)
+    together, apart = read(scorer(model), layout)
     brute_force.assert_equal(together, brute_force.together(model, layout))
     brute_force.assert_equal(apart, brute_force.apart(model, layout))
 
@@ -100,10 +87,11 @@ def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
     model = tiny_model()
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, [40] * 60, question=5 * QUESTION_ROWS)
-    states = ready_states(scoring_model, encode_prefix(scoring_model), layout)
+    prefix = encode_prefix(scoring_model)
+    wanted = [LayoutPasses(layout, {"together": None})]
     with LargestTensor() as seen:
-        found = read_together(scoring_model, states, layout)
-    brute_force.assert_equal(found, brute_force.together(model, layout))
+        [found] = read_independent(scoring_model, prefix, wanted)
+    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
     assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
 
 
@@ -111,13 +99,11 @@ def test_room_for_one_layer_has_the_memory_of_one() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
     prefix = encode_prefix(model)
-    ready, _ = make_room(prefix, layout, one_layer=True)
-    whole, _ = make_room(prefix, layout)
-    for one, every in zip(ready.groups, whole.groups, strict=True):
-        assert one.keys.shape == every.keys.shape
-        assert one.values.shape == every.values.shape
-        for tensor, layers in ((one.keys, 1), (one.values, 1), (every.keys, 3), (every.values, 2)):
-            assert tensor.untyped_storage().nbytes() == layers * tensor[0].nbytes
+    ready, _ = make_room(prefix, layout)
+    for group in ready.groups:
+        assert (len(group.keys), len(group.values)) == (3, 2)
+        for tensor in (group.keys, group.values):
+            assert tensor.untyped_storage().nbytes() == tensor[0].nbytes
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -131,7 +117,7 @@ def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
     layers = [module for module in model._view.modules() if hasattr(module, "mlp")]
     for layer in layers:
         layer.register_forward_pre_hook(note)
-    read_by_layers(model, layout_of(model, [PACK_TOKENS // 2] * 3))
+    read(model, layout_of(model, [PACK_TOKENS // 2] * 3))
     del places[id(getcurrent())]  # the prefix is not read in lockstep
     passes = 2 + 1  # two packs, the question
     assert len(layers) == model.depth == 3
@@ -142,12 +128,10 @@ def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
 def test_order_does_not_matter() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, [*LENGTHS, 12, 12])
-    given = read_by_layers(model, layout)
+    given = read(model, layout)
     order = list(range(len(layout.source_ids)))
     random.Random(0).shuffle(order)
-    moved = read_by_layers(
-        model, replace(layout, source_ids=tuple(layout.source_ids[i] for i in order))
-    )
+    moved = read(model, replace(layout, source_ids=tuple(layout.source_ids[i] for i in order)))
     for ours, theirs in zip(moved, given, strict=True):
         back = torch.tensor(order).argsort()
         assert torch.equal(ours.mass[..., back], theirs.mass)
@@ -157,9 +141,9 @@ def test_order_does_not_matter() -> None:
 def test_threads_give_the_serial_results() -> None:
     model = scorer(tiny_model())
     layouts = [layout_of(model, [5 + number, 40 - number, 3]) for number in range(12)]
-    serial = [read_by_layers(model, layout) for layout in layouts]
+    serial = [read(model, layout) for layout in layouts]
     with ThreadPoolExecutor(4) as pool:
-        threaded = list(pool.map(lambda layout: read_by_layers(model, layout), layouts))
+        threaded = list(pool.map(lambda layout: read(model, layout), layouts))
     for ours, theirs in zip(threaded, serial, strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert torch.equal(one.mass, other.mass)
@@ -172,9 +156,7 @@ def test_modes_of_the_thread_are_as_before(grad: bool) -> None:
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, LENGTHS)
     with torch.set_grad_enabled(grad):
-        [found] = read_layerwise(
-            scoring_model, encode_prefix(scoring_model), [both(layout)], Stopwatch()
-        )
+        [found] = read_independent(scoring_model, encode_prefix(scoring_model), [both(layout)])
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled() is grad
     assert torch.is_grad_enabled()
@@ -191,11 +173,11 @@ def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None
     right, weight.data = weight.data, torch.zeros(3, 3)
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="shape"):
-            read_layerwise(scoring_model, prefix, [both(layout)], Stopwatch())
+            read_independent(scoring_model, prefix, [both(layout)])
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_grad_enabled()
         weight.data = right
-        [found] = read_layerwise(scoring_model, prefix, [both(layout)], Stopwatch())
+        [found] = read_independent(scoring_model, prefix, [both(layout)])
     brute_force.assert_equal(found["together"], brute_force.together(model, layout))
     brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
 
@@ -205,4 +187,4 @@ def test_a_model_whose_prompts_take_turns_is_refused() -> None:
     model = ScoringModel(tiny_model(rope_parameters=rope), tiny_tokenizer())
     layout = layout_of(model, LENGTHS)
     with pytest.raises(UnsupportedModelError, match="'dynamic' depends on length"):
-        read_layerwise(model, encode_prefix(model), [both(layout)], Stopwatch())
+        read_independent(model, encode_prefix(model), [both(layout)])

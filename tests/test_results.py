@@ -1,0 +1,174 @@
+"""Results: what a pruning returns, as values and as JSON."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import json
+import math
+import pickle
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import Chunk, PruneResult, ScoredChunk
+
+
+def result(*kept: ScoredChunk, dropped: tuple[ScoredChunk, ...] = (), **fields: Any) -> PruneResult:
+    return PruneResult("who?", kept, dropped, 20, 7, **fields)
+
+
+def strictly(text: str) -> Any:
+    """Parse JSON as the standard has it, without Python's NaN and Infinity."""
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not JSON")
+
+    assert text.isascii()
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_texts_and_context_of_what_was_kept() -> None:
+    kept = (ScoredChunk("b", 2.0, 1, "b", "B"), ScoredChunk("a", 1.0, 0, "a"))
+    dropped = (ScoredChunk("c", 0.0, 2, "c"),)
+    assert result(*kept, dropped=dropped).texts == ("b", "a")
+    assert result(*kept, dropped=dropped).context == "B\nb\n\na"
+    assert result(*kept, separator=" | ").context == "B\nb | a"
+    assert result(dropped=dropped).context == ""
+
+
+def test_json_holds_all_of_the_result() -> None:
+    mapping = {"text": "a", "title": "A", "id": 7, "metadata": {"page": [1]}, "url": "x", 5: "y"}
+    kept = ScoredChunk(mapping, 0.5, 0, "a", "A")
+    chunk = ScoredChunk(Chunk("b", id="i", metadata={"k": None}), -1.0, 2, "b")
+    string = ScoredChunk("c", 0.0, 1, "c")
+    made = result(
+        kept,
+        dropped=(chunk, string),
+        timings=MappingProxyType({"total": 0.25}),
+        notes=("A note.",),
+        error="why",
+    )
+    expected = {
+        "query": "who?",
+        "kept": [
+            {
+                "index": 0,
+                "score": 0.5,
+                "title": "A",
+                "text": "a",
+                "id": 7,
+                "metadata": {"page": [1]},
+                "url": "x",
+                "5": "y",
+            }
+        ],
+        "dropped": [
+            {
+                "index": 2,
+                "score": -1.0,
+                "title": None,
+                "text": "b",
+                "id": "i",
+                "metadata": {"k": None},
+            },
+            {"index": 1, "score": 0.0, "title": None, "text": "c"},
+        ],
+        "context": "A\na",
+        "separator": "\n\n",
+        "tokens_before": 20,
+        "tokens_after": 7,
+        "timings": {"total": 0.25},
+        "notes": ["A note."],
+        "error": "why",
+        "skipped": False,
+        "answerable": None,
+    }
+    assert made.to_dict() == expected
+    assert strictly(made.to_json()) == expected
+    assert strictly(made.to_json(indent=2)) == expected
+    assert "\n  " in made.to_json(indent=2)
+
+
+def test_values_can_be_copied_pickled_and_made_mappings() -> None:
+    chunk = Chunk("a", metadata={"page": [1]})
+    made = result(
+        ScoredChunk(chunk, 0.5, 0, "a"), timings=MappingProxyType({"total": 0.25}), notes=("n",)
+    )
+    for value in (chunk, made.kept[0], made, PruneResult("q", (), (), 0, 0)):
+        assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
+        assert dataclasses.asdict(value).keys() == {f.name for f in dataclasses.fields(value)}
+    shown = dataclasses.asdict(made)
+    assert shown["kept"][0]["chunk"]["metadata"] == {"page": [1]}
+    assert shown["timings"] == {"total": 0.25}
+
+
+def test_the_timings_are_the_results_own() -> None:
+    timings = {"total": 0.25}
+    made = result(timings=timings)
+    timings["total"] = 9.0
+    assert made.timings == {"total": 0.25}
+
+
+def test_values_can_be_members_of_sets() -> None:
+    chunks = [Chunk("a", metadata={"page": [1]}), Chunk("a", metadata={}), Chunk("a"), Chunk("b")]
+    assert len(set(chunks)) == 3, "metadata still tells chunks apart"
+    scored = [ScoredChunk({"text": "a"}, 0.5, n % 2, "a") for n in range(4)]
+    assert len(set(scored)) == 2
+    assert len({result(*scored[:2]), result(*scored[2:]), result()}) == 2
+
+
+def test_the_retrievers_score_and_index_are_not_lost_in_json() -> None:
+    chunk = {"text": "a", "score": 0.87, "index": 41, "rank": 3}
+    assert ScoredChunk(chunk, 1.5, 0, "a").to_dict() == {
+        "index": 0,
+        "score": 1.5,
+        "title": None,
+        "text": "a",
+        "rank": 3,
+        "given": {"score": 0.87, "index": 41},
+    }
+
+
+def test_a_score_that_is_no_number_is_null() -> None:
+    shown = strictly(result(ScoredChunk("a", math.nan, 0, "a")).to_json())
+    assert shown["kept"][0]["score"] is None
+
+
+class Opaque:
+    def __str__(self) -> str:
+        return "<opaque>"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime.date(1815, 12, 23), "1815-12-23"),
+        (b"raw", "b'raw'"),
+        pytest.param(Opaque(), "<opaque>", id="opaque"),
+        (-math.inf, None),
+        (np.float64("nan"), None),
+        (np.float64(0.5), 0.5),
+        (np.int64(3), "3"),
+        ((1, (2.0, None)), [1, [2.0, None]]),
+        (MappingProxyType({"a": [math.inf]}), {"a": [None]}),
+        ({("a", 1): 2, 3: 4}, {"('a', 1)": 2, "3": 4}),
+        ("lone \ud800", "lone \ud800"),
+        ("\u2028\x00😀", "\u2028\x00😀"),
+    ],
+    ids=repr,
+)
+def test_metadata_that_json_cannot_hold(value: Any, shown: Any) -> None:
+    for chunk in (Chunk("a", metadata={"v": value}), {"text": "a", "metadata": {"v": value}}):
+        made = result(ScoredChunk(chunk, 0.0, 0, "a"))
+        assert strictly(made.to_json())["kept"][0]["metadata"] == {"v": shown}
+
+
+def test_lone_surrogates_survive_as_escapes() -> None:
+    made = PruneResult("q \udc00", (ScoredChunk("\ud83d", 0.0, 0, "\ud83d"),), (), 1, 1)
+    assert r"\udc00" in made.to_json() and r"\ud83d" in made.to_json()
+    shown = strictly(made.to_json())
+    assert (shown["query"], shown["kept"][0]["text"]) == ("q \udc00", "\ud83d")
