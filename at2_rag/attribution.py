@@ -137,7 +137,7 @@ class AT2Attributor:
         """
         if unit not in ("chunk", "sentence"):
             raise InputError(f"unit is {unit!r}; pass 'chunk' or 'sentence'")
-        given, views = checked_chunks(query, chunks)
+        objects, views = checked_chunks(query, chunks)
         _check_answer(answer)
         part = _checked_span(span, answer)
         if not views:
@@ -148,7 +148,7 @@ class AT2Attributor:
         sources = [*layout.prompt.source_spans, *within]
         [scores] = self._scores(layout, [_target(layout, part)], sources)
         sentences = scored_sentences(views, places, scores[len(views) :])
-        scored = scored_chunks(given, views, scores[: len(views)])
+        scored = scored_chunks(objects, views, scores[: len(views)])
         return Attribution(query, answer, part, scored, sentences)
 
     def cite(
@@ -183,7 +183,7 @@ class AT2Attributor:
             raise InputError(f"max_sources is {max_sources!r}; pass a whole number from 1")
         if not isinstance(min_share, (int, float)) or not 0 <= min_share <= 1:
             raise InputError(f"min_share is {min_share!r}; pass a number from 0 to 1")
-        given, views = checked_chunks(query, chunks)
+        objects, views = checked_chunks(query, chunks)
         _check_answer(answer)
         parts = sentence_spans(answer)
         if not views:
@@ -191,14 +191,15 @@ class AT2Attributor:
             return CitedAnswer(query, answer, bare, ())
         layout = self.scoring_model.prompts.conversation(query, views, answer)
         tokens = [tokens_over(layout.spans, part) for part in parts]
-        targets = [_target(layout, (0, len(answer))), *(own for own in tokens if own is not None)]
+        whole_answer = _target(layout, (0, len(answer)))
+        targets = [whole_answer, *(span for span in tokens if span is not None)]
         whole, *by_part = self._scores(layout, targets, layout.prompt.source_spans)
-        scored = scored_chunks(given, views, whole)
+        scored = scored_chunks(objects, views, whole)
         numbers: dict[int, int] = {}
         sentences = []
-        for part, own in zip(parts, tokens, strict=True):
+        for part, span in zip(parts, tokens, strict=True):
             cited: list[int] = []  # a sentence of which the tokenizer leaves nothing has none
-            if own is not None:
+            if span is not None:
                 shares = self._shares(by_part.pop(0))
                 best = np.argsort(-shares, kind="stable")[:max_sources].tolist()
                 cited = [index for index in best if shares[index] >= min_share and shares[index]]
@@ -243,7 +244,7 @@ def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
     if (
         not isinstance(span, (tuple, list))
         or len(span) != 2
-        or not all(type(place) is int for place in span)
+        or not all(type(number) is int for number in span)
     ):
         raise InputError(f"span is {span!r}; pass two whole numbers, start and end")
     start, end = span

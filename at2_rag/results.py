@@ -34,9 +34,9 @@ class ScoredChunk:
         spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
             `text` that are kept, ascending; None where all of it is.
         ellipsis: What stands for what is left out between two of them.
-        probability: How likely it is that the chunk matters for the answer, in [0, 1]: that it is
-            evidence for it (or, if `Calibration.outcome` is "removal", that the answer suffers
-            without it); None where the head weights aren't calibrated, or nothing was scored.
+        probability: The probability, in [0, 1], that the chunk is relevant: that it is evidence for
+            the answer (or, if `Calibration.outcome` is "removal", that the answer gets worse
+            without it). None where the head weights aren't calibrated, or nothing was scored.
     """
 
     chunk: Any = field(hash=False)
@@ -83,11 +83,11 @@ class ScoredChunk:
         if self.spans is not None:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
         if isinstance(self.chunk, Mapping):
-            given = {str(key): value for key, value in self.chunk.items()}
-            hidden = {name: given[name] for name in _OWN_FIELDS if name in given}
+            entries = {str(key): value for key, value in self.chunk.items()}
+            hidden = {name: entries[name] for name in _OWN_FIELDS if name in entries}
             rest = {
                 name: value
-                for name, value in given.items()
+                for name, value in entries.items()
                 if name not in fields and name not in hidden
             }
             return {**fields, **rest, **({"given": hidden} if hidden else {})}
@@ -97,13 +97,13 @@ class ScoredChunk:
 
 
 def scored_chunks(
-    given: Sequence[Any],
+    objects: Sequence[Any],
     views: Sequence[Chunk],
     scores: Floats,
     probabilities: Floats | None = None,
 ) -> tuple[ScoredChunk, ...]:
     """Return the caller's objects with their scores [S], and probabilities [S] if there are any."""
-    likely = [None] * len(given) if probabilities is None else probabilities.tolist()
+    likely = [None] * len(objects) if probabilities is None else probabilities.tolist()
     return tuple(
         ScoredChunk(
             chunk=chunk,
@@ -114,7 +114,7 @@ def scored_chunks(
             probability=probability,
         )
         for index, (chunk, view, score, probability) in enumerate(
-            zip(given, views, scores, likely, strict=True)
+            zip(objects, views, scores, likely, strict=True)
         )
     )
 
@@ -371,12 +371,12 @@ class CitedAnswer:
     @property
     def text(self) -> str:
         """The answer with a marker such as ` [1][3]` after each sentence that has sources."""
-        parts, place = [], 0
+        parts, end = [], 0
         for sentence in self.sentences:
             markers = "".join(f"[{number}]" for number in sentence.sources)
-            parts.append(self.answer[place : sentence.end] + (f" {markers}" if markers else ""))
-            place = sentence.end
-        return "".join(parts) + self.answer[place:]
+            parts.append(self.answer[end : sentence.end] + (f" {markers}" if markers else ""))
+            end = sentence.end
+        return "".join(parts) + self.answer[end:]
 
 
 def _check_rate(name: str, rate: float | None, *, positive: bool = False) -> None:

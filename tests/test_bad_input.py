@@ -22,21 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import (
     AT2Error,
     ChunkTypeError,
-    HeadWeightsMismatchError,
-    HeadWeightsNotFoundError,
     InputError,
-    ModelNotFoundError,
-    ScoringError,
 )
 from at2_rag.model.loading import LoadedModel
 from tests.tiny_models import SPECIAL_TOKENS, tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
 
 QUERY = "who wrote the novel Emma?"
 READINGS = pytest.mark.parametrize("pruner", ["independent", "joint"], indirect=True)
@@ -216,17 +210,6 @@ def test_what_is_no_list_of_chunks(pruner: AT2Pruner, chunks: Any) -> None:
 # --- limits ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("top_k", [0, -1, 1.5, "3", True])
-def test_top_k_that_is_no_count(pruner: AT2Pruner, top_k: Any) -> None:
-    with pytest.raises(InputError, match=f"top_k is {top_k!r}"):
-        pruner.prune(QUERY, ["Emma"], top_k=top_k)
-
-
-def test_top_k_above_the_number_of_chunks_keeps_all(pruner: AT2Pruner) -> None:
-    result = pruner.prune(QUERY, ["Emma", "b"], top_k=1000)
-    assert (len(result.kept), result.dropped, result.notes) == (2, (), ())
-
-
 def test_no_limit_at_all(pruner: AT2Pruner) -> None:
     with pytest.raises(InputError, match="top_k, max_tokens, min_score, top_p"):
         pruner.prune(QUERY, ["Emma"])
@@ -236,40 +219,4 @@ def test_no_limit_at_all(pruner: AT2Pruner) -> None:
     assert pruner.prune_batch([], top_k=1) == []
 
 
-def test_a_budget_smaller_than_the_best_chunk(pruner: AT2Pruner) -> None:
-    chunks = ["Jane Austen wrote Emma.", "The river flows on.", "a"]
-    best = max(pruner.score(QUERY, chunks), key=lambda scored: scored.score)
-    result = pruner.prune(QUERY, chunks, max_tokens=len(best.text) - 1)
-    check_nothing_lost(result, chunks)
-    assert (result.kept, result.tokens_after, result.context) == ((), 0, "")
-    [note] = result.notes
-    assert f"has {len(best.text)} tokens, max_tokens is {len(best.text) - 1}" in note
-
-
 # --- models and weights ----------------------------------------------------------------------
-
-
-def test_scores_that_are_nan() -> None:
-    model = tiny_model()
-    with torch.no_grad():
-        model.get_input_embeddings().weight.fill_(torch.nan)
-    with pytest.raises(ScoringError, match="not finite"):
-        make(model=model).prune(QUERY, ["Emma"], top_k=1)
-    result = make(model=model, on_error="keep_all").prune(QUERY, ["Emma"], top_k=1)
-    assert result.error is not None and len(result.kept) == 1
-
-
-def test_weights_of_another_model() -> None:
-    weights = random_weights(tiny_model(), tiny_tokenizer(), "together")
-    with pytest.raises(HeadWeightsMismatchError, match="expected .*, got "):
-        make(model=tiny_model(seed=1), head_weights=weights)
-
-
-def test_a_model_with_no_weights() -> None:
-    with pytest.raises(HeadWeightsNotFoundError, match="at2-rag train.*uniform"):
-        make(head_weights=None)
-
-
-def test_a_folder_that_is_not_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="isn't a model that can be loaded"):
-        AT2Pruner.from_pretrained(tmp_path, head_weights="uniform")

@@ -26,7 +26,7 @@ def test_every_room_is_small_and_says_what_belongs_there() -> None:
     silent = [
         room.name
         for room in rooms
-        if len(ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "") < 80
+        if len(ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "") < 60
     ]
     assert silent == []
 

@@ -35,6 +35,7 @@ print("HEAVY", *sorted({{"torch", "transformers", "tokenizers", "tiktoken"}} & s
         ("prune", "--help"),
         ("models", "--help"),
         ("models", "list"),
+        ("cache", "info", "--chunk-cache", "."),
         ("train", "--help"),
         ("eval", "--help"),
         ("eval", "ranking", "--help"),

@@ -20,7 +20,7 @@ PACKAGES = {
     "llama_index_at2_rag": "integrations/llama_index_at2_rag",
     "at2_rag_evals": "evals/at2_rag_evals",
 }
-EXTRAS = {"langchain", "llama-index", "evals", "train", "peers", "all", "dev"}
+EXTRAS = {"langchain", "llama-index", "evals", "train", "docs", "peers", "all", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_extras(metadata: email.message.Message) -> None:
         assert match, line
         required.setdefault(match[2] or "", set()).add(match[1])
     assert {"click", "safetensors", "torch", "transformers"} <= required[""]
-    assert len(required[""]) <= 16
+    assert len(required[""]) <= 12
     assert required["langchain"] == {"langchain-core"}
     assert required["llama-index"] == {"llama-index-core"}
-    users = [required[extra] for extra in EXTRAS - {"peers", "all", "dev"}]
+    users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]
     assert required["all"] == set().union(*users)
     assert required["all"] | required["peers"] <= required["dev"]
 

@@ -132,7 +132,7 @@ class JointCapture:
         self._rows = torch.split(rows, TARGET_ROWS, dim=1)
         self._shares = torch.split(shares, TARGET_ROWS, dim=2)
         most = max(map(len, sources))
-        self._sources = [[*own, *[(0, 0)] * (most - len(own))] for own in sources]
+        self._sources = [[*spans, *[(0, 0)] * (most - len(spans))] for spans in sources]
         self._prefixes = [[prefix] for prefix in prefixes]
         self._depth = depth
 
@@ -212,8 +212,8 @@ def span_logsumexp(logits: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:
     """
     return torch.stack(
         [
-            torch.stack([own[..., start:end].logsumexp(-1) for start, end in places], dim=-1)
-            for own, places in zip(logits, spans, strict=True)
+            torch.stack([row[..., start:end].logsumexp(-1) for start, end in ranges], dim=-1)
+            for row, ranges in zip(logits, spans, strict=True)
         ]
     )
 

@@ -4,13 +4,12 @@ Independent reading has three steps. The prefix is read once per scorer. Each so
 after it, blind to all others, and leaves its *chunk state*: keys and values of the layers in use.
 Then only the question's tokens run over the states, see `question_pass`.
 
-Sources are read in an order of their own (by length, then by content), never the caller's, so the
+Sources are read in a fixed order (by length, then by content), never the caller's, so that the
 caller's order can't change a score. Many sources share one forward pass without padding: they are
 packed one after another, and only the attention keeps them apart.
 
 A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. A pruner's
-question reads one layer of them at a time, and where nothing is to be kept the sources are read
-so, too: see `layerwise`.
+question reads one layer of them at a time, see `independent`.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ ChunkStateStore = MutableMapping[str, ChunkState]
 
 @runtime_checkable
 class RoundingStore(Protocol):
-    """A store that may give back other numbers than it was given."""
+    """A store that may return other numbers than were put in."""
 
     def as_kept(self, state: ChunkState) -> ChunkState:
         """Return a state as the store would give it back."""
@@ -107,8 +106,9 @@ def encode_sources(
         model: The scoring model.
         prefix: The prefix's state.
         sources: Token ids of different sources; one without any has a state of no tokens.
-        store: As in `ready_states`.
-        scope: As in `ready_states`.
+        store: Where states are looked up and left; None for nowhere.
+        scope: Goes into the store's keys: everything but the ids that decides a state, see
+            `states_scope`.
     """
     states: dict[tuple[int, ...], ChunkState] = {}
     missing = sorted((ids for ids in sources if ids), key=canonical)
@@ -134,8 +134,8 @@ def encode_sources(
 def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
     """Tell whether a state from a store has the shapes and numbers of one that is made now."""
     return all(
-        own.shape == (*like.shape[:2], tokens, like.shape[3]) and own.dtype == like.dtype
-        for own, like in ((state.keys, prefix.keys), (state.values, prefix.values))
+        kept.shape == (*like.shape[:2], tokens, like.shape[3]) and kept.dtype == like.dtype
+        for kept, like in ((state.keys, prefix.keys), (state.values, prefix.values))
     )
 
 
@@ -234,11 +234,11 @@ class _StateKeeper:
                 )
                 for length in self._lengths
             ]
-        keys, values = (torch.split(own, self._lengths, dim=1) for own in (key, value))
-        for state, own_keys, own_values in zip(self.states, keys, values, strict=True):
-            state.keys[call.layer] = own_keys
+        keys, values = (torch.split(packed, self._lengths, dim=1) for packed in (key, value))
+        for state, one_key, one_value in zip(self.states, keys, values, strict=True):
+            state.keys[call.layer] = one_key
             if call.layer < len(state.values):
-                state.values[call.layer] = own_values
+                state.values[call.layer] = one_value
 
 
 class _PackReading:
@@ -258,12 +258,12 @@ class _PackReading:
         self._blocks = []
         start = 0
         for run in length_runs(lengths):
-            own = torch.tensor(lengths[run.start : run.stop])
-            width = int(own.max())
-            starts = start + own.cumsum(0) - own
-            start += int(own.sum())
+            sizes = torch.tensor(lengths[run.start : run.stop])
+            width = int(sizes.max())
+            starts = start + sizes.cumsum(0) - sizes
+            start += int(sizes.sum())
             places = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
-            real = (torch.arange(width) < own[:, None]).flatten().nonzero().flatten()
+            real = (torch.arange(width) < sizes[:, None]).flatten().nonzero().flatten()
             mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
             self._blocks.append(
                 (places.to(model.device), real.to(model.device), mask.to(model.device))
@@ -275,10 +275,12 @@ class _PackReading:
         if last:
             raise PassComplete
         repeats = call.query.shape[1] // call.key.shape[1]
-        query, key, value = (own[0].transpose(0, 1) for own in (call.query, call.key, call.value))
+        # [1, H, N, D] -> [N, H, D]
+        query, key, value = (one[0].transpose(0, 1) for one in (call.query, call.key, call.value))
         output = torch.empty_like(query)  # [N, H, D]
         for places, real, mask in self._blocks:
-            keys, values = (_side_by_side(own, places).transpose(1, 2) for own in (key, value))
+            # [N, Hkv, D] -> [G, Hkv, W, D]
+            keys, values = (_side_by_side(one, places).transpose(1, 2) for one in (key, value))
             if self._prefix is not None:
                 shape = (len(places), -1, -1, -1)
                 past = self._prefix.keys[call.layer], self._prefix.values[call.layer]

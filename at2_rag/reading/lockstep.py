@@ -37,7 +37,7 @@ def between_layers(*_: Any) -> None:
 
 
 def reuse_input(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    """Move what a layer gives to where it had what it was given, in a pass run in lockstep.
+    """Write a layer's output over its input, in a pass that runs in lockstep.
 
     Many passes wait between layers at a time, and transformers' models hold the first layer's input
     until they are through: so there is one of both.
@@ -45,9 +45,9 @@ def reuse_input(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     A hook for the end of a layer.
     """
     if isinstance(getcurrent(), _ForwardPass) and isinstance(output, Tensor):
-        given = inputs[0]
-        if given.shape == output.shape and given.dtype == output.dtype:
-            return given.copy_(output)
+        hidden = inputs[0]
+        if hidden.shape == output.shape and hidden.dtype == output.dtype:
+            return hidden.copy_(output)
     return output
 
 

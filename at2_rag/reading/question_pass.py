@@ -1,4 +1,4 @@
-"""Questions over ready chunk states: only their own tokens run.
+"""Questions over chunk states: only the question's tokens run.
 
 *Together*, over all states at once, so that sources compete, as they do in one prompt. *Apart*,
 over each state by itself, so that a source's features don't know how many others there are.
@@ -125,13 +125,13 @@ class _SideBySide:
     def attend(self, call: AttentionCall) -> Tensor:
         read, start, complete = [], 0, False
         for piece in self._pieces:
-            own = slice(start, start + len(piece.input_ids))
-            start = own.stop
+            rows = slice(start, start + len(piece.input_ids))
+            start = rows.stop
             part = replace(
                 call,
-                query=call.query[:, :, own],
-                key=call.key[:, :, own],
-                value=call.value[:, :, own],
+                query=call.query[:, :, rows],
+                key=call.key[:, :, rows],
+                value=call.value[:, :, rows],
             )
             try:
                 read.append(piece.attention.attend(part))
@@ -175,12 +175,12 @@ def _collect(
 ) -> SpanAttention:
     """Join per-group features and put the sources back into their order."""
     # Equal sources share the features of the first, so that their scores tie to the last bit.
-    place = torch.cat(list(members)).argsort()[list(firsts)]
+    order = torch.cat(list(members)).argsort()[list(firsts)]
     mass, ratio = (
         torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
         for kind in (0, 1)
     )
-    return SpanAttention(mass[..., place], ratio[..., place])
+    return SpanAttention(mass[..., order], ratio[..., order])
 
 
 class _QuestionAttention:
@@ -217,12 +217,13 @@ class _QuestionAttention:
         heads, rows, dim = call.query.shape[1:]
         key_heads, length = call.key.shape[1], rows // copies
         query = call.query[0].float().mul(call.scaling)
+        # [H, C * Q, D] -> [Hkv, C, R, Q, D]
         query = query.view(key_heads, heads // key_heads, copies, length, dim).transpose(1, 2)
-        own_keys, own_values = (
-            own.view(1, key_heads, copies, length, dim) for own in (call.key, call.value)
-        )
+        # [1, Hkv, C * Q, D] -> [1, Hkv, C, Q, D]
+        shape = (1, key_heads, copies, length, dim)
+        keys, values = call.key.view(shape), call.value.view(shape)
         blocks = [
-            self._attend_rows(call.layer, part, KeySpan(own_keys, own_values, future))
+            self._attend_rows(call.layer, part, KeySpan(keys, values, future))
             for part, future in zip(
                 torch.split(query, self._rows, dim=3),
                 torch.split(self._future, self._rows),
@@ -233,18 +234,18 @@ class _QuestionAttention:
         self._keep_features(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
         if call.layer == self._depth - 1:
             raise PassComplete
-        output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)
+        output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)  # [C, Q, Hkv, R, D]
         return output.reshape(1, rows, heads, dim).to(call.query.dtype)
 
     def _attend_rows(
-        self, layer: int, query: Tensor, own: KeySpan
+        self, layer: int, query: Tensor, question: KeySpan
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read some rows of the question; each has a softmax of its own.
 
         Args:
             layer: The layer.
             query: [Hkv, C, R, q, D] float32, scaled.
-            own: The question's own tokens, in this layer alone.
+            question: The question's tokens, in this layer alone.
 
         Returns:
             Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
@@ -254,20 +255,21 @@ class _QuestionAttention:
         copies, axis = query.shape[1], 4 if self._together else 1
         prefix = self._prefix.read(layer, query.flatten(1, 2)[:, None], keys_only=last)
         prefix = prefix.divided(copies)
-        question = own.read(0, query, keys_only=last)
+        within = question.read(0, query, keys_only=last)
         sources = [
             group.read(layer, rows, keys_only=last)
             for rows, group in zip(self._by_group(query), self._groups, strict=True)
         ]
         source_lse = torch.cat([source.lse for source in sources], dim=axis)
-        total = torch.cat([prefix.lse, question.lse, source_lse], dim=4).logsumexp(4, keepdim=True)
+        total = torch.cat([prefix.lse, within.lse, source_lse], dim=4).logsumexp(4, keepdim=True)
+        # [Hkv, C, R, q, n] -> [Hkv, R, q, S]
         mass, ratio = (
             values.permute(0, 2, 3, 1, 4).flatten(3)
             for values in ((source_lse - total).exp(), log_ratio(source_lse, prefix.lse))
         )
         if last:
             return mass, ratio, query[..., :0]
-        read = prefix.output(total) + question.output(total)
+        read = prefix.output(total) + within.output(total)
         parts = [
             source.output(rows) for source, rows in zip(sources, self._by_group(total), strict=True)
         ]
@@ -280,7 +282,8 @@ class _QuestionAttention:
         return torch.split(rows, self._sizes, dim=1)
 
     def _keep_features(self, mass: Tensor, ratio: Tensor) -> None:
-        mass, ratio = (own[:, :, self._target].mean(2).flatten(0, 1) for own in (mass, ratio))
+        # [Hkv, R, Q, S] -> [H, S], the mean over the target rows
+        mass, ratio = (values[:, :, self._target].mean(2).flatten(0, 1) for values in (mass, ratio))
         for part, *features in zip(
             self.parts,
             torch.split(mass, self._sizes, 1),
@@ -295,6 +298,7 @@ def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
     keys, values, padding = group.keys, group.values, group.padding
     if not together:
         return KeySpan(keys, values, None if padding is None else padding[:, None, None])
-    keys, values = (own.flatten(2, 3)[:, :, None] for own in (keys, values))
+    # [L, Hkv, G, W, D] -> [L, Hkv, 1, G * W, D]
+    keys, values = (whole.flatten(2, 3)[:, :, None] for whole in (keys, values))
     padding = None if padding is None else padding.flatten()
     return KeySpan(keys, values, padding, sources=len(group.members))

@@ -189,7 +189,8 @@ class ScoringModel:
             rows=rows.to(self.device),
             shares=shares.to(self.device),
             sources=[
-                [_shifted(span, pad) for span in own] for own, pad in zip(spans, pads, strict=True)
+                [_shifted(span, pad) for span in of_layout]
+                for of_layout, pad in zip(spans, pads, strict=True)
             ],
             prefixes=[
                 (pad, pad + len(layout.prefix_ids))
@@ -204,8 +205,8 @@ class ScoringModel:
         for layer, values in capture.captured.items():
             read[:, layer] = values[:, :, 0]
         return [
-            SpanAttention(read[0, :, index, :, : len(own)], read[1, :, index, :, : len(own)])
-            for index, own in enumerate(spans)
+            SpanAttention(read[0, :, index, :, :count], read[1, :, index, :, :count])
+            for index, count in enumerate(map(len, spans))
         ]
 
     def _check_capture(self) -> None:

@@ -79,7 +79,7 @@ class SpanReading:
         heads, _, rows, *_ = self.lse.shape
         shape = heads, copies, rows // copies, self.lse.shape[3]
         parts = (self.lse, self.peak, self.weighted)
-        return SpanReading(*(own.view(*shape, own.shape[-1]) for own in parts))
+        return SpanReading(*(part.view(*shape, part.shape[-1]) for part in parts))
 
     def output(self, total: Tensor) -> Tensor:
         """Return the span's part of the attention output, [Hkv, C, R, q, D] float32.

@@ -102,7 +102,7 @@ def make_room(
     sorting = [(part.end - part.start, sources[part.source], part.start) for part in parts]
     order = sorted(range(len(parts)), key=sorting.__getitem__)
     device = prefix.keys.device
-    small = sum(own[0] for own in sorting) <= FLOAT32_TOKENS
+    small = sum(size for size, _, _ in sorting) <= FLOAT32_TOKENS
     dtype = torch.float32 if small else prefix.keys.dtype
     groups = []
     rooms: dict[tuple[int, ...], list[SourceRoom]] = {}
@@ -111,16 +111,16 @@ def make_room(
         widths = [sorting[index][0] for index in members]
         width = max(1, *widths)
         keys, values = (
-            own.new_zeros(
-                min(1, len(own)),
-                *(own.shape[1], len(members), width, own.shape[3]),
+            like.new_zeros(
+                min(1, len(like)),
+                *(like.shape[1], len(members), width, like.shape[3]),
                 dtype=dtype,
             )
-            for own in (prefix.keys, prefix.values)
+            for like in (prefix.keys, prefix.values)
         )
         for row, index in enumerate(members):
-            part, place = parts[index], (slice(None), slice(None), row, slice(widths[row]))
-            room = SourceRoom(part.start, part.end, keys[place], values[place])
+            part, cells = parts[index], (slice(None), slice(None), row, slice(widths[row]))
+            room = SourceRoom(part.start, part.end, keys[cells], values[cells])
             rooms.setdefault(sources[part.source], []).append(room)
         lengths = torch.tensor([len(sources[parts[i].source]) for i in members], device=device)
         padding = None

@@ -1,7 +1,8 @@
 """From the scores of one call to probabilities.
 
-*That a chunk matters*: that it is evidence for the answer, or that leaving it out makes the right
-answer less likely (`Outcome`). *That anything helps*: that the answer stands in any of the chunks.
+Two probabilities: that a chunk is *relevant*, which means that it is evidence for the answer, or
+that leaving it out makes the right answer less likely (`Outcome`); and that the question is
+*answerable*, which means that some chunk holds the answer.
 
 Scores rank the chunks of one call; they say little of whether the best is any good. So a second
 readout of the same features is fitted to tell evidence from everything else, over all calls, those
@@ -9,7 +10,7 @@ without any evidence included: its *evidence logits*. Both probabilities are log
 (Platt scaling; J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999): for a chunk of
 its score, the logarithm of its share of the softmax, and the call's greatest evidence logit; for a
 call of that and of the greatest share. So within a call a chunk that scores higher is never less
-likely to matter.
+likely to be relevant.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
 
 Outcome: TypeAlias = Literal["evidence", "removal"]
-"""What it is for a chunk to matter: to be labelled as evidence, or that the right answer is less
-likely without it, see `training.removal_drops`."""
+"""What makes a chunk relevant: that it is labelled as evidence, or that the right answer is less
+likely without it."""
 
 CHUNK_TERMS = ("score", "log_share", "best_evidence")
 """What decides a chunk's probability, besides a constant."""
@@ -42,7 +43,7 @@ below 0."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What makes probabilities of the scores of given head weights.
+    """Makes probabilities of the scores of head weights.
 
     Attributes:
         evidence_weight: [P, L, H] float32, the second readout, shaped like the head weights.
@@ -74,7 +75,7 @@ class Calibration:
         if min(self.chunk[:RISING]) < 0:
             raise HeadWeightsError(
                 f"the calibration's slopes for score and share are {self.chunk[:RISING]}; none may "
-                "be below 0, else a chunk that scores higher would count as less likely to matter"
+                "be below 0, else a chunk that scores higher would count as less relevant"
             )
         if self.outcome not in get_args(Outcome):
             raise HeadWeightsError(
@@ -87,13 +88,13 @@ class Calibration:
             )
 
     def evidence(self, features: npt.ArrayLike) -> Floats:
-        """Return the evidence logits [S] of sources with the given features [S, F]."""
+        """Return the evidence logits [S] of sources with features [S, F]."""
         weighted = np.asarray(features, np.float64) * self.evidence_weight.astype(float).ravel()
         logits: Floats = weighted.sum(axis=1)
         return logits + self.evidence_bias
 
     def probabilities(self, scores: npt.ArrayLike, best_evidence: float) -> Floats:
-        """Return for each chunk of a call the probability that it matters, [S] in [0, 1].
+        """Return for each chunk of a call the probability that it is relevant, [S] in [0, 1].
 
         Args:
             scores: [S], the scores of all of the call's chunks.
@@ -130,9 +131,10 @@ class Calibration:
         try:
             chunk = in_order(numbers["chunk"], CHUNK_TERMS)
             call = in_order(numbers["call"], CALL_TERMS)
+            outcome = numbers["outcome"]
         except (KeyError, TypeError, ValueError) as error:
             raise unreadable("calibration", numbers, error) from error
-        return cls(evidence_weight, evidence_bias, chunk, call, numbers.get("outcome", "removal"))
+        return cls(evidence_weight, evidence_bias, chunk, call, outcome)
 
 
 def unreadable(what: str, numbers: Any, error: Exception, option: str = "") -> HeadWeightsError:
@@ -140,7 +142,7 @@ def unreadable(what: str, numbers: Any, error: Exception, option: str = "") -> H
 
     Args:
         what: What they are of.
-        numbers: What was found.
+        numbers: The numbers.
         error: What reading it gave.
         option: What to add to `at2-rag calibrate`, which learns them.
     """

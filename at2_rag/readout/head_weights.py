@@ -1,15 +1,10 @@
-"""Head weights: the linear readout from a source's features to its score.
+"""Head weights: the linear readout from a chunk's features to its score.
 
-A folder holds two files: `head_weights.safetensors` with `weight` [P, L, H] float32 (passes,
-layers in use, heads) and `bias` [1] float64, and `head_weights.json`, which says what they were
-fitted on and carries the SHA-256 of the other file. Standardisation is folded into the weights.
-Nothing in them is code.
+Standardisation is folded into the weights. On disk they are a folder of two files, see `files`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +14,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from at2_rag.errors import (
     AT2Error,
@@ -29,17 +22,20 @@ from at2_rag.errors import (
     HeadWeightsNotFoundError,
     InputError,
 )
-from at2_rag.files import write_whole
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.files import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    Tensors,
+    read_folder,
+    write_folder,
+)
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.text.chunks import Prior
 
-FORMAT_VERSION = 1
-WEIGHTS_FILE = "head_weights.safetensors"
-DESCRIPTION_FILE = "head_weights.json"
 UNIFORM = "uniform"
 EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
 """Names of a calibration's tensors, beside "weight" and "bias"."""
@@ -141,16 +137,17 @@ class HeadWeights:
 
     def _check_learned(self) -> None:
         """Check what was learned beside the weights."""
-        own = self.calibration
-        if own is not None and self.score_scale == "additive":
+        calibration = self.calibration
+        if calibration is not None and self.score_scale == "additive":
             raise HeadWeightsError(
                 "the head weights are calibrated, but their score scale is 'additive'; only scores "
                 "that are logits can be, as those of weights fitted to evidence labels"
             )
-        if own is not None and own.evidence_weight.shape != self.weight.shape:
+        if calibration is not None and calibration.evidence_weight.shape != self.weight.shape:
             raise HeadWeightsError(
-                f"the calibration's evidence weights have the shape {own.evidence_weight.shape}, "
-                f"the head weights {self.weight.shape}; calibrate these very weights"
+                "the calibration's evidence weights have the shape "
+                f"{calibration.evidence_weight.shape}, the head weights {self.weight.shape}; "
+                "calibrate these very weights"
             )
         if self.sentences is not None and self.score_scale == "additive":
             raise HeadWeightsError(
@@ -197,9 +194,9 @@ class HeadWeights:
         return {prior: weight for prior, weight in learned.items() if weight is not None}
 
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the scores [S] of sources with the given features [S, F]."""
+        """Return the scores [S] of sources with features [S, F]."""
         matrix = np.asarray(features, dtype=np.float64)
-        # Row by row: a matrix product would let a source's place change its score's last bit.
+        # Row by row: a matrix product would let a source's position change its score's last bit.
         weighted = matrix * self.weight.astype(np.float64).ravel()
         scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
         return scores + self.bias
@@ -284,18 +281,11 @@ class HeadWeights:
 
     def save(self, folder: str | Path) -> None:
         """Write the two files; the folder is created if missing."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, npt.NDArray[Any]]
-        tensors = {"weight": self.weight, "bias": np.array([self.bias], dtype=np.float64)}
-        if self.calibration is not None:
-            bias = np.array([self.calibration.evidence_bias], dtype=np.float64)
-            tensors |= {EVIDENCE: self.calibration.evidence_weight, EVIDENCE_BIAS: bias}
-        if self.multi_hop is not None:
-            tensors[MULTI_HOP] = self.multi_hop.weight
-        weights = save(tensors)
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "weight": self.weight,
+            "bias": np.array([self.bias], dtype=np.float64),
+        }
         description: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "template_hash": self.template_hash,
             "target_rule": self.target_rule,
@@ -305,19 +295,21 @@ class HeadWeights:
             "passes": list(self.spec.passes),
             "layers": self.layers,
             "heads": self.heads,
-            "sha256": hashlib.sha256(weights).hexdigest(),
             "provenance": dict(self.provenance),
         }
         if self.calibration is not None:
+            tensors[EVIDENCE] = self.calibration.evidence_weight
+            tensors[EVIDENCE_BIAS] = np.array([self.calibration.evidence_bias], dtype=np.float64)
             description["calibration"] = self.calibration.numbers()
         if self.multi_hop is not None:
+            tensors[MULTI_HOP] = self.multi_hop.weight
             description["multi_hop"] = self.multi_hop.numbers()
         if self.sentences is not None:
             description["sentences"] = self.sentences.numbers()
-        for name, number in zip(_PRIORS, (self.prior_weight, self.cosine_weight), strict=True):
-            description |= {} if number is None else {name: number}
-        write_whole(folder / WEIGHTS_FILE, weights)
-        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        for name in _PRIORS:
+            if (number := getattr(self, name)) is not None:
+                description[name] = number
+        write_folder(Path(folder), tensors, description)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> HeadWeights:
@@ -328,58 +320,10 @@ class HeadWeights:
             HeadWeightsError: If a file is damaged, or of another format version.
         """
         folder = Path(folder)
+        tensors, description = read_folder(folder)
         try:
-            raw = (folder / WEIGHTS_FILE).read_bytes()
-            description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
-        except OSError as error:
-            raise HeadWeightsNotFoundError(
-                f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
-                f"folder with {WEIGHTS_FILE} and {DESCRIPTION_FILE}, as `at2-rag train` writes it"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise HeadWeightsError(f"{folder / DESCRIPTION_FILE} is not JSON: {error}") from error
-        if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
-            version = description.get("format_version") if isinstance(description, dict) else None
-            raise HeadWeightsError(
-                f"{folder / DESCRIPTION_FILE} has format version {version!r}, this version of "
-                f"at2_rag reads {FORMAT_VERSION}; train the weights again"
-            )
-        found = hashlib.sha256(raw).hexdigest()
-        if found != description.get("sha256"):
-            raise HeadWeightsError(
-                f"{folder / WEIGHTS_FILE} is damaged: expected SHA-256 "
-                f"{description.get('sha256')}, got {found}; restore the file"
-            )
-        try:
-            tensors = load(raw)
-            spec = FeatureSpec(description["quantity"], tuple(description["passes"]))
-            stated = (len(spec.passes), description["layers"], description["heads"])
-            weights = cls(
-                weight=tensors["weight"].astype(np.float32),
-                bias=float(tensors["bias"][0]),
-                spec=spec,
-                fingerprint=description["fingerprint"],
-                template_hash=description["template_hash"],
-                provenance=dict(description["provenance"]),
-                target_rule=description["target_rule"],
-                score_scale=_score_scale(description),
-                calibration=Calibration.from_parts(
-                    description["calibration"],
-                    tensors[EVIDENCE].astype(np.float32),
-                    float(tensors[EVIDENCE_BIAS][0]),
-                )
-                if "calibration" in description
-                else None,
-                multi_hop=MultiHop.from_parts(
-                    description["multi_hop"], tensors[MULTI_HOP].astype(np.float32)
-                )
-                if "multi_hop" in description
-                else None,
-                sentences=SentenceWeights.from_numbers(description["sentences"])
-                if "sentences" in description
-                else None,
-                **{name: _number(description.get(name)) for name in _PRIORS},
-            )
+            weights = cls._from_parts(tensors, description)
+            stated = (len(weights.spec.passes), description["layers"], description["heads"])
             if weights.weight.shape != stated:
                 raise HeadWeightsError(
                     f"{WEIGHTS_FILE} has the shape {weights.weight.shape}, {DESCRIPTION_FILE} "
@@ -387,11 +331,41 @@ class HeadWeights:
                 )
         except AT2Error as error:
             raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
-        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train them again"
             ) from error
         return weights
+
+    @classmethod
+    def _from_parts(cls, tensors: Tensors, description: Mapping[str, Any]) -> HeadWeights:
+        calibration = multi_hop = sentences = None
+        if "calibration" in description:
+            calibration = Calibration.from_parts(
+                description["calibration"],
+                tensors[EVIDENCE].astype(np.float32),
+                float(tensors[EVIDENCE_BIAS][0]),
+            )
+        if "multi_hop" in description:
+            multi_hop = MultiHop.from_parts(
+                description["multi_hop"], tensors[MULTI_HOP].astype(np.float32)
+            )
+        if "sentences" in description:
+            sentences = SentenceWeights.from_numbers(description["sentences"])
+        return cls(
+            weight=tensors["weight"].astype(np.float32),
+            bias=float(tensors["bias"][0]),
+            spec=FeatureSpec(description["quantity"], tuple(description["passes"])),
+            fingerprint=description["fingerprint"],
+            template_hash=description["template_hash"],
+            provenance=dict(description["provenance"]),
+            target_rule=description["target_rule"],
+            score_scale=description["score_scale"],
+            calibration=calibration,
+            multi_hop=multi_hop,
+            sentences=sentences,
+            **{name: float(description[name]) for name in _PRIORS if name in description},
+        )
 
     @classmethod
     def uniform(
@@ -432,17 +406,3 @@ def shipped_names() -> tuple[str, ...]:
     """Return the names of the weights that come with the package."""
     folders = _SHIPPED.iterdir() if _SHIPPED.is_dir() else ()
     return tuple(sorted(entry.name for entry in folders if entry.is_dir()))
-
-
-def _score_scale(description: Mapping[str, Any]) -> Any:
-    """Return what a description says of the scale, or in one that is too old to say it, implies."""
-    if "score_scale" in description:
-        return description["score_scale"]
-    figures = dict(description["provenance"]).get("cross_validation")
-    pearson = isinstance(figures, Mapping) and figures.get("objective") == "pearson"
-    additive = pearson or description["fingerprint"] is None
-    return "additive" if additive else "logit"
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

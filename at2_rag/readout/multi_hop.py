@@ -1,4 +1,4 @@
-"""The question asked again beside the best chunk, for what only matters together with it.
+"""The question read again beside the best chunk, for chunks that are relevant only with it.
 
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
@@ -73,7 +73,7 @@ class MultiHop:
             raise HeadWeightsError("the multi-hop weights hold NaN or infinity; calibrate again")
 
     def scores(self, first: npt.ArrayLike, features: npt.ArrayLike) -> Floats:
-        """Return the second scores [S] of the other chunks, on no scale of their own.
+        """Return the second scores [S] of the other chunks, not yet on the scale of the first.
 
         Args:
             first: [S], their first scores.
@@ -147,7 +147,7 @@ def second_scores(first: Floats, best: int, second: Floats) -> Floats:
 
     Args:
         first: [S], the first scores.
-        best: The place of the best chunk, which stays first.
+        best: The index of the best chunk, which stays first.
         second: [S - 1], the second scores of the others, in order.
     """
     others = np.arange(len(first)) != best
@@ -162,20 +162,22 @@ def divided_anew(first: Floats, second: Floats) -> Floats:
     return second + float(np.logaddexp.reduce(first) - np.logaddexp.reduce(second))
 
 
-def after_multi_hop(read: ChunkScores, best: int, second: Floats, own: MultiHop) -> ChunkScores:
-    """Return what is said of a call's chunks after the second reading.
+def after_multi_hop(
+    first: ChunkScores, best: int, second: Floats, weights: MultiHop
+) -> ChunkScores:
+    """Return the scores of a call's chunks after the second reading.
 
     Args:
-        read: What the first said of them.
-        best: The place of the best chunk.
+        first: The scores after the first reading.
+        best: The index of the best chunk.
         second: [S - 1], the second scores of the others, in order.
-        own: What makes probabilities of them.
+        weights: The multi-hop weights.
     """
-    others = np.arange(len(read.scores)) != best
-    scores = second_scores(read.scores, best, second)
-    if read.probabilities is None or read.evidence is None:
-        return ChunkScores(scores, answerable=read.answerable)
-    likely = read.probabilities.copy()
-    likely[others] = logistic(chunk_terms(scores[others], read.evidence), own.chunk)
+    others = np.arange(len(first.scores)) != best
+    scores = second_scores(first.scores, best, second)
+    if first.probabilities is None or first.evidence is None:
+        return ChunkScores(scores, answerable=first.answerable)
+    likely = first.probabilities.copy()
+    likely[others] = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
     likely[best] = max(likely[best], likely[others].max())
-    return ChunkScores(scores, likely, read.answerable, read.evidence)
+    return ChunkScores(scores, likely, first.answerable, first.evidence)

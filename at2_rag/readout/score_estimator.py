@@ -142,11 +142,11 @@ def write_score_estimator(
         raise InputError(
             f"model_type is {model_type!r}; the reference reads {', '.join(MODEL_TYPES)}"
         )
-    found = (weights.spec.quantity, weights.spec.passes, weights.target_rule)
+    form = (weights.spec.quantity, weights.spec.passes, weights.target_rule)
     expected = (_SPEC.quantity, _SPEC.passes, "answer")
-    if found != expected:
+    if form != expected:
         raise InputError(
-            f"the weights are for {found} (quantity, passes, target rule), a score estimator "
+            f"the weights are for {form} (quantity, passes, target rule), a score estimator "
             f"holds {expected} only; fit such weights"
         )
     if weights.bias:

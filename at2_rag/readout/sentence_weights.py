@@ -1,9 +1,9 @@
-"""What decides which sentences of which chunks are kept: sentence weights.
+"""Sentence weights: from scores of chunks and sentences to which sentences are relevant.
 
-A sentence is worth as much as its chunk is, and as what the question's attention to its own tokens
-says. *Sentence weights* make a score of both, learned from which sentences hold the evidence, and
-a probability of that: a logistic function, as for chunks (`calibration`), of the score, the
-logarithm of its share of the softmax over all sentences, and the call's greatest evidence logit.
+A sentence's score combines its chunk's score with the question's attention to its tokens, by
+weights learned from which sentences hold the evidence. Its probability is a logistic function, as
+for chunks (`calibration`), of the score, the logarithm of its share of the softmax over all
+sentences, and the call's greatest evidence logit.
 "Sentences" are all units of a text that are kept or dropped as a whole, see `text_units`.
 """
 
@@ -31,9 +31,9 @@ from at2_rag.readout.calibration import (
 from at2_rag.readout.scores import ChunkScores, UnitScores
 from at2_rag.text.units import Place
 
-SENTENCE_TERMS = ("chunk", "chunk_at_first", "own")
-"""What a sentence's score is of: its chunk's score, that before the question was asked again (the
-same where it wasn't), and its own by the same head weights."""
+SENTENCE_TERMS = ("chunk", "chunk_at_first", "sentence")
+"""Terms of a sentence's score: its chunk's last score, its chunk's first score (before the question
+was read again), and the sentence's score by the head weights of chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +63,28 @@ class SentenceWeights:
                 )
         if min(self.score[-1], *self.likely[:RISING]) < 0:
             raise HeadWeightsError(
-                f"the sentence weights' slopes are {self.score[-1]} for a sentence's own score and "
+                f"the sentence weights' slopes are {self.score[-1]} for a sentence's score and "
                 f"{self.likely[:RISING]} for score and share; none may be below 0"
             )
 
     def judge(
-        self, first: Floats, read: ChunkScores, own: Floats, places: Sequence[Place]
+        self, first: Floats, last: ChunkScores, sentences: Floats, places: Sequence[Place]
     ) -> UnitScores:
-        """Return what is said of a call's sentences.
+        """Return the scores and probabilities of a call's sentences.
 
         Args:
             first: [S], the chunks' first scores.
-            read: What is said of the chunks in the end.
-            own: [U], each sentence's own score.
+            last: The chunks' last scores.
+            sentences: [U], each sentence's score by the head weights of chunks.
             places: Where the U sentences are.
         """
         owners = [index for index, _, _ in places]
-        scores: Floats = sentence_terms(first, read.scores, own, owners) @ np.array(self.score)
-        if read.evidence is None:
+        scores: Floats = sentence_terms(first, last.scores, sentences, owners) @ np.array(
+            self.score
+        )
+        if last.evidence is None:
             return UnitScores(scores)
-        return UnitScores(scores, logistic(chunk_terms(scores, read.evidence), self.likely))
+        return UnitScores(scores, logistic(chunk_terms(scores, last.evidence), self.likely))
 
     def numbers(self) -> dict[str, Any]:
         """Return all numbers by their names, JSON-ready."""
@@ -107,22 +109,25 @@ class SentenceWeights:
 
 
 def sentence_terms(
-    first: npt.ArrayLike, after: npt.ArrayLike, own: npt.ArrayLike, owners: npt.ArrayLike
+    first: npt.ArrayLike,
+    last: npt.ArrayLike,
+    sentences: npt.ArrayLike,
+    owners: npt.ArrayLike,
 ) -> Floats:
     """Return the `SENTENCE_TERMS` of a call's sentences, [U, 3].
 
     Args:
         first: [S], the chunks' first scores.
-        after: [S], the chunks' scores in the end.
-        own: [U], each sentence's own.
+        last: [S], the chunks' last scores.
+        sentences: [U], each sentence's score by the head weights of chunks.
         owners: [U], each sentence's chunk.
     """
-    places = np.asarray(owners, dtype=np.int64)
+    chunks = np.asarray(owners, dtype=np.int64)
     return np.stack(
         [
-            np.asarray(after, np.float64)[places],
-            np.asarray(first, np.float64)[places],
-            np.asarray(own, np.float64),
+            np.asarray(last, np.float64)[chunks],
+            np.asarray(first, np.float64)[chunks],
+            np.asarray(sentences, np.float64),
         ],
         axis=1,
     )

@@ -1,1 +1,4 @@
-"""Selection."""
+"""From scores and options to what is kept: pure arithmetic over indices, without torch.
+
+Imports `options`, `arrays`, `text` and `errors`; imported by `pruning` and evals.
+"""

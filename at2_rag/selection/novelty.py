@@ -71,24 +71,24 @@ class TextNovelty:
 
     def is_new(self, index: int) -> bool:
         """Tell whether a text says something new; one of too few words counts as new."""
-        own = self._of(index)
-        if own.words < self._least:
+        text = self._of(index)
+        if text.words < self._least:
             return True
-        held = [runs for title, runs in self._runs.items() if own.title <= title]
-        known = {run for run in own.runs if any(runs[run] > 0 for runs in held)}
-        return len(known) < self._overlap * len(own.runs) or not own.telling <= known
+        held = [runs for title, runs in self._runs.items() if text.title <= title]
+        known = {run for run in text.runs if any(runs[run] > 0 for runs in held)}
+        return len(known) < self._overlap * len(text.runs) or not text.telling <= known
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
-        own = self._of(index)
-        self._runs.setdefault(own.title, Counter()).update(own.runs)
+        text = self._of(index)
+        self._runs.setdefault(text.title, Counter()).update(text.runs)
         self._taken.append(index)
 
     def give_back(self, count: int) -> None:
         """Take back the last so many."""
         for _ in range(count):
-            own = self._of(self._taken.pop())
-            self._runs[own.title].subtract(own.runs)
+            text = self._of(self._taken.pop())
+            self._runs[text.title].subtract(text.runs)
 
     def _of(self, index: int) -> _Words:
         if index not in self._known:
@@ -97,16 +97,16 @@ class TextNovelty:
 
 
 def _words_of(text: str, title: str) -> _Words:
-    given = _split(text)
-    folded = [word.casefold() for word in given]
-    telling = [_is_telling(word) for word in given]
+    words = _split(text)
+    folded = [word.casefold() for word in words]
+    telling = [_is_telling(word) for word in words]
     starts = range(max(1, len(folded) - RUN_WORDS + 1)) if folded else ()
     runs = [slice(start, start + RUN_WORDS) for start in starts]
     return _Words(
         title=frozenset(word.casefold() for word in _split(title)),
         words=len(folded),
-        runs=frozenset(tuple(folded[own]) for own in runs),
-        telling=frozenset(tuple(folded[own]) for own in runs if any(telling[own])),
+        runs=frozenset(tuple(folded[run]) for run in runs),
+        telling=frozenset(tuple(folded[run]) for run in runs if any(telling[run])),
     )
 
 

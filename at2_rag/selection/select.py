@@ -7,8 +7,8 @@ Six limits, all of which hold where several are set:
 - `min_score`: no chunk that scores less;
 - `top_p`: only the smallest set of best-scored chunks whose share of the softmax over all
   scores reaches it;
-- `max_missed`: only the smallest set of best-scored chunks that leaves no more than so many that
-  matter to be expected among the others;
+- `max_missed`: only the smallest set of best-scored chunks expected to miss at most this many
+  relevant ones;
 - `max_tokens`: the kept chunks, joined to one context, count no more tokens.
 
 Where there are probabilities, `top_p` means their sum; without any there is neither
@@ -147,11 +147,11 @@ def select(
                 "max_tokens was given without tokens_of; pass the function that counts"
             )
         count = _in_order(tokens_of, listing)
-        if held and (own := count(held)) > max_tokens:
-            kept, why = [], f"it has {own} tokens, max_tokens is {max_tokens}"
-        elif kept and (own := count([*held, kept[0]])) > max_tokens:
+        if held and (tokens := count(held)) > max_tokens:
+            kept, why = [], f"it has {tokens} tokens, max_tokens is {max_tokens}"
+        elif kept and (tokens := count([*held, kept[0]])) > max_tokens:
             beside = " and what is protected have" if held else " alone has"
-            kept, why = [], f"the best {what}{beside} {own} tokens, max_tokens is {max_tokens}"
+            kept, why = [], f"the best {what}{beside} {tokens} tokens, max_tokens is {max_tokens}"
         elif kept:
             novelty.give_back(len(kept))
             kept, passed_over = _fill(
@@ -209,8 +209,8 @@ def _in_order(
     tokens_of: Callable[[Sequence[int]], int], listing: Sequence[int]
 ) -> Callable[[Sequence[int]], int]:
     """Return the count of a context whose chunks stand as in the list, whatever their order."""
-    place = {index: number for number, index in enumerate(listing)}
-    return lambda indices: tokens_of(sorted(indices, key=place.__getitem__))
+    position = {index: number for number, index in enumerate(listing)}
+    return lambda indices: tokens_of(sorted(indices, key=position.__getitem__))
 
 
 def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> int:

@@ -19,15 +19,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
-from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.int8 import Int8State, Precision
+
+if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
+    from at2_rag.reading.chunk_states import ChunkState
+    from at2_rag.states.int8 import Int8State
+
+Precision = Literal["model", "int8"]
+"""How states are kept: in the model's dtype, or in eight bits."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +126,7 @@ class StateFiles:
         except OSError as error:
             self._note_damage("%s can't be read: %s", path, error.strerror or error)
             return None
-        state = _decoded(key, data)
-        if isinstance(state, Int8State) is not (self.precision == "int8"):
-            state = None  # the content contradicts the name
+        state = _decoded(key, data, self.precision)
         if state is None:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
@@ -305,22 +305,30 @@ def _read_notes(folder: Path) -> dict[str, Any]:
 
 
 def _encoded(key: str, state: ChunkState | Int8State) -> bytes:
+    from safetensors.torch import save
+
     tensors = {field.name: getattr(state, field.name) for field in fields(state)}
     body = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
-def _decoded(key: str, data: bytes) -> ChunkState | Int8State | None:
+def _decoded(key: str, data: bytes, precision: Precision) -> ChunkState | Int8State | None:
     """Return the state in the file of a key; None if the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from at2_rag.reading.chunk_states import ChunkState
+    from at2_rag.states.int8 import Int8State
+
     start = len(_MAGIC) + _DIGEST_BYTES
     body = memoryview(data)[start:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : start] != _digest(key, body):
         return None
+    kind = Int8State if precision == "int8" else ChunkState
     try:
-        tensors = load(bytes(body))
-        return Int8State(**tensors) if "like" in tensors else ChunkState(**tensors)
+        return kind(**load(bytes(body)))
     except (SafetensorError, TypeError, ValueError, RuntimeError):
-        return None  # written by something else, with a valid checksum
+        return None  # of the other precision, or no state at all, with a valid checksum
 
 
 def _digest(key: str, body: memoryview) -> bytes:

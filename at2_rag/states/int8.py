@@ -7,15 +7,11 @@ Each row of D numbers (a token's key or value in one head of one layer) is kept 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from at2_rag.reading.chunk_states import ChunkState
-
-Precision = Literal["model", "int8"]
-"""How states are kept: in the model's dtype, or in eight bits."""
 
 _MOST = 127
 

@@ -12,8 +12,8 @@ from cachetools import LRUCache
 
 from at2_rag.errors import InputError
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.files import FolderSize, StateFiles, check_precision
-from at2_rag.states.int8 import Int8State, Precision
+from at2_rag.states.files import FolderSize, Precision, StateFiles, check_precision
+from at2_rag.states.int8 import Int8State
 
 DEFAULT_MEMORY_BYTES = 2**30
 

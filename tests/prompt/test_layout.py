@@ -344,11 +344,3 @@ class TestDefaultTokenizer:
         ]
         outside = {token for ids in (*layout.source_ids, layout.question_ids) for token in ids}
         assert outside.isdisjoint(control.values())
-
-    def test_prefix_is_the_models_own_template(self, default_tokenizer: Any) -> None:
-        turn = [{"role": "user", "content": "USER"}]
-        rendered = default_tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=True
-        )
-        before = rendered[: rendered.index("USER")]
-        assert decode(default_tokenizer, builder(default_tokenizer).prefix_ids).startswith(before)

@@ -17,7 +17,8 @@ from at2_rag.errors import HeadWeightsError, InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.options import DEFAULT_MAX_MISSED, IfUnanswerable
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 

@@ -20,7 +20,8 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.options import IfUnanswerable
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import (
     MOST_WORDS,
     MultiHop,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -212,54 +212,6 @@ def test_equal_chunks_stay_in_input_order(pruner: AT2Pruner) -> None:
     assert distinct.notes == ("2 chunks were passed over: others that are kept say the same.",)
 
 
-def test_min_score_takes_its_own_value(pruner: AT2Pruner) -> None:
-    scored = pruner.score(QUERY, CHUNKS)
-    limit = sorted((s.score for s in scored), reverse=True)[1]
-    assert kept(pruner.prune(QUERY, CHUNKS, min_score=limit - 1e-6)) == ranked(pruner)[:2]
-    nothing = pruner.prune(QUERY, CHUNKS, min_score=1e6)
-    assert kept(nothing) == []
-    assert "min_score is 1000000.0" in nothing.notes[0]
-
-
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
-def test_top_p_is_the_smallest_set_whose_softmax_mass_reaches_it(
-    pruner: AT2Pruner, share: float
-) -> None:
-    exponents = sorted((math.exp(s.score) for s in pruner.score(QUERY, CHUNKS)), reverse=True)
-    wanted = 1
-    while sum(exponents[:wanted]) / sum(exponents) < share - 1e-12:
-        wanted += 1
-    assert kept(pruner.prune(QUERY, CHUNKS, top_p=share)) == ranked(pruner)[:wanted]
-
-
-def test_several_limits_all_hold(pruner: AT2Pruner) -> None:
-    order, words = ranked(pruner), [len(text.split()) for text in RENDERED]
-    pruner_of_words = AT2Pruner(
-        LoadedModel(tiny_model(), tiny_tokenizer()),
-        head_weights=pruner.head_weights,
-        token_counter=lambda text: len(text.split()),
-    )
-    budget = words[order[0]] + words[order[2]]
-    expected: list[int] = []
-    used = 0
-    for index in order[:4]:  # what the softmax mass of the best four leaves in
-        if used + words[index] <= budget and len(expected) < 3:
-            expected.append(index)
-            used += words[index]
-    scores = {s.index: s.score for s in pruner.score(QUERY, CHUNKS)}
-    shares = np.exp([scores[index] for index in order])
-    result = pruner_of_words.prune(
-        QUERY,
-        CHUNKS,
-        top_k=3,
-        max_tokens=budget,
-        min_score=scores[order[4]] - 1.0,
-        top_p=float(shares[:4].sum() / shares.sum()) - 1e-6,
-    )
-    assert kept(result) == expected
-    assert result.tokens_after == used <= budget
-
-
 # --- tokens ----------------------------------------------------------------------------------
 
 
@@ -322,13 +274,6 @@ def test_the_callers_chunks_are_carried_through_unchanged(pruner: AT2Pruner) -> 
     assert shown["retriever"] == {"score": 0.25}
 
 
-def test_chunks_may_come_from_a_generator(pruner: AT2Pruner) -> None:
-    def chunks() -> Iterator[Any]:
-        yield from CHUNKS
-
-    assert kept(pruner.prune(QUERY, chunks(), top_k=2)) == ranked(pruner)[:2]
-
-
 def test_timings_are_seconds_of_the_stages(pruner: AT2Pruner, model: Any) -> None:
     timings = pruner.prune(QUERY, CHUNKS, top_k=2).timings
     stages = {"count", "layout", "encode", "question", "select"}
@@ -372,14 +317,6 @@ def test_no_chunks_are_an_empty_result_without_a_model_call(model: Any, reading:
 def essence(result: PruneResult) -> tuple[Any, ...]:
     places = [s.index for s in result.kept], [s.index for s in result.dropped]
     return (*places, result.query, result.tokens_after)
-
-
-def test_a_batch_is_each_request_by_itself(pruner: AT2Pruner) -> None:
-    requests = [(QUERY, CHUNKS), ("what is it called?", CHUNKS[:3]), ("nothing?", [])]
-    results = pruner.prune_batch(iter(requests), top_k=2, order="original")
-    single = [pruner.prune(q, chunks, top_k=2, order="original") for q, chunks in requests]
-    assert [essence(result) for result in results] == [essence(result) for result in single]
-    assert isinstance(results, list) and pruner.prune_batch([], top_k=1) == []
 
 
 async def test_async_equals_sync(pruner: AT2Pruner) -> None:

@@ -98,14 +98,6 @@ def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
     assert generated(model) == words
 
 
-@pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_dropout_of_a_model_in_training_plays_no_part(reading: Any) -> None:
-    model = tiny_model(attention_dropout=0.5)
-    expected = scores(make(model, reading=reading))
-    model.train()
-    assert scores(make(model, reading=reading)) == pytest.approx(expected, abs=1e-7)
-
-
 def test_the_callers_weights_are_shared_and_not_copied() -> None:
     model = tiny_model()
     pruner = make(model, reading="joint")

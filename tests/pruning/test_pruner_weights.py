@@ -206,20 +206,6 @@ def test_models_without_heads_are_refused_by_name(reading: Any) -> None:
             make(model, "uniform", reading=reading)
 
 
-@pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_top_p_over_attention_masses_is_noted(model: Any, reading: Any) -> None:
-    uniform = make(model, "uniform", reading=reading)
-    [note] = uniform.prune(QUERY, CHUNKS, top_p=0.5).notes
-    assert note.startswith("top_p means little") and note.endswith(".")
-    both = uniform.prune(QUERY, CHUNKS, top_p=0.5, max_tokens=1)
-    assert len(both.notes) == 2 and both.notes[1] == note
-    assert uniform.prune(QUERY, CHUNKS, top_k=1).notes == ()
-
-
-def test_top_p_over_logits_needs_no_note(model: Any, weights: HeadWeights) -> None:
-    assert make(model, weights).prune(QUERY, CHUNKS, top_p=0.5).notes == ()
-
-
 def test_a_family_that_cannot_be_read_independently_is_told_to_read_jointly() -> None:
     gemma = tiny_model("gemma2")
     with pytest.raises(UnsupportedModelError, match='reading="joint"'):
@@ -253,21 +239,6 @@ def test_a_saved_model_scores_as_the_one_in_hand(
     for name in (folder, str(folder)):
         loaded = AT2Pruner.from_pretrained(name, **options)
         assert scores(loaded) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "loaded"),
-    [
-        ("float32", torch.float32),
-        ("bfloat16", torch.bfloat16),
-        ("float16", torch.float16),
-        (torch.bfloat16, torch.bfloat16),
-    ],
-)
-def test_dtypes(folder: Path, dtype: Any, loaded: torch.dtype) -> None:
-    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", dtype=dtype)
-    assert pruner.scoring_model.dtype == loaded
-    assert len(scores(pruner)) == len(CHUNKS)
 
 
 def test_a_path_is_a_folder_and_never_a_name(

@@ -12,8 +12,8 @@ import pytest
 from at2_rag import AT2Pruner
 from at2_rag.errors import HeadWeightsError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights, shipped_names
-from at2_rag.readout.score_estimator import read_score_estimator
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag_evals.rankers.at2 import AT2Ranker
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
@@ -51,40 +51,6 @@ def test_an_unknown_scale_is_refused(tmp_path: Path) -> None:
         describe(tmp_path, score_scale=scale)
         with pytest.raises(HeadWeightsError, match="reads 'logit' and 'additive'"):
             HeadWeights.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "scale"),
-    [
-        ({}, "logit"),
-        ({"provenance": {"cross_validation": {"objective": "contributions"}}}, "logit"),
-        ({"provenance": {"cross_validation": "pearson"}}, "logit"),
-        ({"provenance": {"cross_validation": {"objective": "pearson"}}}, "additive"),
-    ],
-)
-def test_the_scale_of_a_file_that_does_not_say_it(
-    tmp_path: Path, changes: dict[str, Any], scale: str
-) -> None:
-    weights(**changes).save(tmp_path)
-    describe(tmp_path, score_scale=None)
-    assert HeadWeights.load(tmp_path).score_scale == scale
-
-
-def test_the_scale_of_a_file_of_no_model_that_does_not_say_it(tmp_path: Path) -> None:
-    HeadWeights.uniform(layers=2, heads=4, reading="joint").save(tmp_path)
-    path = tmp_path / DESCRIPTION_FILE
-    description = json.loads(path.read_text())
-    del description["score_scale"]
-    path.write_text(json.dumps(description))
-    assert HeadWeights.load(tmp_path).score_scale == "additive"
-
-
-def test_shipped_uniform_and_imported_weights() -> None:
-    for name in shipped_names():
-        scale = "additive" if name == "answer" else "logit"
-        assert HeadWeights.shipped(name).score_scale == scale
-    assert HeadWeights.uniform(layers=2, heads=4, reading="joint").score_scale == "additive"
-    assert read_score_estimator(FIXTURE).score_scale == "additive"
 
 
 def test_top_p_over_fitted_scores_that_add_up_is_noted() -> None:

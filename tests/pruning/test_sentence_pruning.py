@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -157,16 +156,6 @@ def test_chunks_without_anything_to_keep(model: Any) -> None:
     assert one.texts == ("One sentence.",) and one.kept[0].spans is None
 
 
-def test_many_at_once_are_as_one_by_one(model: Any) -> None:
-    pruner = make(model)
-    requests = [(QUERY, CHUNKS), ("what fell?", CHUNKS[2:]), (QUERY, [])]
-    together = pruner.prune_batch(requests, top_k=3, unit="sentence")
-    for (query, chunks), found in zip(requests, together, strict=True):
-        alone = pruner.prune(query, chunks, top_k=3, unit="sentence")
-        assert found.texts == alone.texts
-        assert [own.spans for own in found.kept] == [own.spans for own in alone.kept]
-
-
 def test_ranges_of_one_request_are_refused_for_many(model: Any) -> None:
     with pytest.raises(InputError, match="belong to one request's chunks; pass a regular"):
         make(model).prune_batch([(QUERY, CHUNKS)], top_k=1, protect={0: [(0, 1)]})
@@ -187,11 +176,6 @@ def test_texts_of_other_scripts_and_line_ends(model: Any, ellipsis: str) -> None
             spans = own.spans or ((0, len(own.text)),)
             kept = "".join(own.text[start:end] for start, end in spans)
             assert "".join(own.kept_text.replace(ellipsis, "").split()) == "".join(kept.split())
-
-
-def test_a_small_context_is_kept_whole(model: Any) -> None:
-    result = make(model).prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=9999, unit="sentence")
-    assert result.skipped and len(result.kept) == len(CHUNKS)
 
 
 def test_a_chunk_of_several_windows_is_trimmed() -> None:
@@ -266,19 +250,6 @@ def test_a_failure_keeps_all_whole() -> None:
     result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence")
     assert len(result.kept) == len(CHUNKS) and "ScoringError" in (result.error or "")
     assert all(own.spans is None for own in result.kept)
-
-
-def test_json_has_what_was_kept(model: Any) -> None:
-    chunks: list[Any] = [{"text": "One. Two. Three.", "spans": "mine"}, {"text": "A.", "spans": 1}]
-    result = make(model).prune(QUERY, chunks, top_k=1, unit="sentence", protect={0: [(5, 6)]})
-    shown = json.loads(result.to_json())
-    own = next(kept for kept in shown["kept"] if kept["index"] == 0)
-    [other] = [one for one in (*shown["kept"], *shown["dropped"]) if one["index"] == 1]
-    assert other["given"] == {"spans": 1} and "spans" not in other
-    assert own["text"] == "One. Two. Three."
-    assert own["given"] == {"spans": "mine"}
-    assert "Two." in own["kept_text"]
-    assert [own["text"][start:end] for start, end in own["spans"]] == own["kept_text"].split(" … ")
 
 
 @pytest.mark.parametrize(

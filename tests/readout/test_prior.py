@@ -14,7 +14,8 @@ import pytest
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ChunkTypeError, HeadWeightsError, InputError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
 from tests.tiny_models import tiny_model, tiny_tokenizer

@@ -15,7 +15,8 @@ from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.sentence_weights import SentenceWeights
@@ -124,7 +125,7 @@ def test_they_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> Non
     for bad in (
         "x",
         {"score": own["score"]},
-        {**own, "score": {**own["score"], "own": -1.0}},
+        {**own, "score": {**own["score"], "sentence": -1.0}},
         {**own, "likely": {**own["likely"], "log_share": math.nan}},
     ):
         changed = {**description, "sentences": bad}

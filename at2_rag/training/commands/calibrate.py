@@ -22,7 +22,8 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.progress import StepProgress
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, HeadWeights
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import check_match, named_or_folder, resolve_head_weights
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel

@@ -19,7 +19,8 @@ from at2_rag.files import check_writable, remove_leftovers, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, TargetRule
+from at2_rag.readout.files import DESCRIPTION_FILE
+from at2_rag.readout.head_weights import TargetRule
 from at2_rag.report.training_page import training_page
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import SHARD_TOKENS, AblationPlan, drawn_samples

@@ -17,7 +17,8 @@ from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import Reading
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, UNIFORM, WEIGHTS_FILE
+from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
+from at2_rag.readout.head_weights import UNIFORM
 from at2_rag.readout.lookup import load_head_weights, named_or_folder
 from at2_rag.states.int8 import Precision
 from at2_rag.states.store import ChunkCache

@@ -22,7 +22,7 @@ from at2_rag.cli.group import main
 from at2_rag.cli.train import train_command
 from at2_rag.model.cache import CACHE_VARIABLE
 from at2_rag.reading.features import PASSES, Reading
-from at2_rag.readout.head_weights import DESCRIPTION_FILE, WEIGHTS_FILE
+from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.fitting.validation import RIDGES
 from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
