@@ -1,4 +1,4 @@
-"""Which examples a ranking can be judged on."""
+"""Which examples systems can be judged on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 
 MIN_CHUNKS = 4
+RANKABLE = "an item needs four chunks, gold and not gold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,10 @@ class ItemSet:
 
 
 def rankable_items(examples: Iterable[Example], *, limit: int | None = None) -> ItemSet:
-    """Keep the examples whose ranking says something.
+    """Keep the examples whose ranking can be judged.
 
-    Left out, and counted under the first reason that applies: fewer than four chunks (guessing
-    does too well), no gold chunk (nothing to find), no distractor (nothing to get wrong).
-
-    Args:
-        examples: The files' examples.
-        limit: Keep at most this many items of each source, the first ones; counted as left out.
-
-    Raises:
-        DataError: If two examples of a source have the same id.
+    They have at least four chunks (of fewer, guessing does too well), a gold one (something to
+    find) and a distractor (something to get wrong). Limit and errors as in `usable_examples`.
     """
     items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
     return ItemSet("natural size", items, left_out)
@@ -56,7 +50,7 @@ def usable_examples(
     """Return the examples that can be used, and source -> reason -> number of those left out.
 
     Args:
-        examples: The files' examples.
+        examples: All examples.
         reason_to_leave_out: Why an example can't be used; None if it can.
         limit: Keep at most this many of each source, the first ones; None for all.
 
@@ -89,6 +83,13 @@ def count(counts: dict[str, dict[str, int]], source: str, reason: str) -> None:
     """Add one to `counts[source][reason]`."""
     reasons = counts.setdefault(source, {})
     reasons[reason] = reasons.get(reason, 0) + 1
+
+
+def none_usable(total: int, left_out: Mapping[str, Mapping[str, int]], needed: str) -> DataError:
+    """Return the error that no item can be judged, and why; `needed` is what an item must have."""
+    return DataError(
+        f"none of the {total} items can be judged (left out: {json.dumps(left_out)}); {needed}"
+    )
 
 
 def content_hash(query: str, chunks: Sequence[Chunk]) -> str:

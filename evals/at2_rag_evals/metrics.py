@@ -1,27 +1,19 @@
 """Metrics of one item's ranking; labels are binary, and each metric is between 0 and 1.
 
-A ranking is a permutation of the chunks' indices, best first. `rank_by_score` makes one from
-scores: highest first, and chunks with equal scores stay in input order, so that a system which
-can't tell chunks apart is judged as if it had left them where they were.
+A ranking lists the chunks' indices, best first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 
 from at2_rag_evals.extras import import_extra
 
-
-class Metric(Protocol):
-    """Rates one ranking; None where the metric isn't defined for the item."""
-
-    def __call__(self, ranking: Sequence[int], labels: Sequence[bool]) -> float | None:
-        """Rate `ranking`, the chunks' indices from best to worst, against their labels."""
-        ...
+Metric = Callable[[Sequence[int], Sequence[bool]], float | None]
+"""Rates a ranking against the chunks' labels; None where the metric isn't defined for the item."""
 
 
 def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
@@ -37,7 +29,7 @@ def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
 
 
 def gold_ranks(ranking: Sequence[int], labels: Sequence[bool]) -> tuple[int, ...]:
-    """Return the ranks, from 1, at which the gold chunks stand, in rising order."""
+    """Return the ranks of the gold chunks, from 1."""
     return tuple(rank for rank, index in enumerate(ranking, start=1) if labels[index])
 
 
@@ -73,8 +65,7 @@ def all_gold_in_top_3(ranking: Sequence[int], labels: Sequence[bool]) -> float |
     """Whether the first three hold every gold chunk: recall at 3 equals 1.
 
     Defined for items with two or three gold chunks only: with one it says little that `gold_first`
-    doesn't, and no top three can hold four. Strict multi-hop counterpart of recall at k (Manning,
-    Raghavan and Schütze, 2008, section 8.4).
+    doesn't, and no top three can hold four.
     """
     count = sum(labels)
     if not 2 <= count <= 3:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import torch
 
-from at2_rag.model.hub import resolve_model
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import preferred_dtype
 from at2_rag_evals.provenance import code_version, files_sha256, without_folder
 
@@ -14,11 +14,11 @@ _LIBRARIES = ("tokenizers", "torch", "transformers")
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
-def model_record(model: str) -> dict[str, object]:
-    """Return what decides a model's readings on `eval_device`, as JSON-ready values.
+def model_record(model: str | None) -> dict[str, object]:
+    """Return what decides a model's readings on this machine, as JSON-ready values.
 
     Args:
-        model: A known name, a folder or a hub id.
+        model: A known name, a folder or a hub id; None for the default model.
 
     Raises:
         ModelNotFoundError: If the model can't be found or fetched.
@@ -33,15 +33,9 @@ def model_record(model: str) -> dict[str, object]:
     }
 
 
-def model_files_record(model: str) -> dict[str, object]:
-    """Return which model is meant, by what it is called and by its files.
-
-    Args:
-        model: A known name, a folder or a hub id.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
-    """
+def model_files_record(model: str | None) -> dict[str, object]:
+    """Return a model's name and the hash of its files; arguments as in `model_record`."""
+    model = model or DEFAULT_MODEL
     return {
         "model": without_folder(model),
         "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
@@ -49,5 +43,5 @@ def model_files_record(model: str) -> dict[str, object]:
 
 
 def eval_device() -> torch.device:
-    """Return where evals run models: CUDA where there is one, else the CPU."""
+    """Return where models run by default: CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,12 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 @dataclass(frozen=True, slots=True)
 class NamedWeights:
-    """Head weights as a system.
-
-    Attributes:
-        name: What the report calls the system.
-        head_weights: A folder with head weights, the name of shipped ones, or "uniform".
-    """
+    """A folder with head weights, the name of shipped ones, or "uniform", as a named system."""
 
     name: str
     head_weights: str
@@ -31,11 +26,7 @@ class NamedWeights:
 
 
 def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
-    """Return what declares the option `--weights NAME=WEIGHTS`, repeatable.
-
-    Args:
-        taken: Names that systems have already.
-    """
+    """Return the attributes of the option `--weights NAME=WEIGHTS`; no NAME may be in `taken`."""
 
     def parse(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]

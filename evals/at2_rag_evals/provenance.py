@@ -1,4 +1,4 @@
-"""What a results file has to say about how it came about."""
+"""What results come from: versions, commit, and hashes of files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """Return the commit that at2_rag runs from and whether files differ from it, if any."""
+    """Return the commit that at2_rag runs from and whether files differ; None outside git."""
     # An installed copy may lie inside someone else's repository: only a tracked file counts.
     if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
@@ -57,11 +57,8 @@ def git_state() -> dict[str, str | bool] | None:
 def code_version(folder: Path = _PACKAGE) -> str:
     """Return at2_rag's version and the commit that last changed its code: "0.1.0+4e85c52...".
 
-    Where files differ from that commit, ".dirty-" and a hash of the differences follow; where
-    at2_rag doesn't run from a git checkout, the version stands alone.
-
-    Args:
-        folder: The code.
+    ".dirty-" and a hash follow where files differ from that commit. Outside a git checkout it is
+    the version alone.
     """
     commit = _git(folder, "log", "-1", "--format=%H", "--", ".") if git_state() else None
     if not commit:
@@ -76,22 +73,17 @@ def code_version(folder: Path = _PACKAGE) -> str:
 
 
 def files_sha256(folder: Path, patterns: Iterable[str]) -> str:
-    """Return a SHA-256 over the names and contents of files in a folder.
-
-    Args:
-        folder: The folder.
-        patterns: Which files count, as in `Path.glob`.
+    """Return a SHA-256 over names and contents of the files in a folder that match a pattern.
 
     Raises:
-        FileNotFoundError: If no file does.
+        FileNotFoundError: If there are none.
     """
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not files:
         raise FileNotFoundError(f"{folder} holds none of the files expected")
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        content = file_record(path)["sha256"]
         digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
     return digest.hexdigest()
 
@@ -110,13 +102,8 @@ def without_folder(value: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

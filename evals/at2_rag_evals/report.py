@@ -51,7 +51,7 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(record) + "\n" for record in self.item_records)
             write_whole(folder / "items.jsonl", lines.encode())
-            write_whole(folder / f"{self.eval}.md", self.markdown().encode())
+            write_whole(folder / f"{self.eval}.md", self._markdown().encode())
             write_whole(folder / f"{self.eval}.json", text.encode())
         if as_json:
             click.echo(text, nl=False)
@@ -59,8 +59,7 @@ class Report:
             tables = [table for section in self.sections.values() for table in section]
             print_report(tables, self.notes)
 
-    def markdown(self) -> str:
-        """Return the report as Markdown."""
+    def _markdown(self) -> str:
         lines = report_head(f"{self.eval.capitalize()} eval", self.record, more=self.details)
         for heading, tables in self.sections.items():
             if heading:
@@ -72,13 +71,7 @@ class Report:
 
 
 def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) -> dict[str, Any]:
-    """Return how a run came about, as JSON-ready values.
-
-    Args:
-        name: The eval.
-        request: What it was run with.
-        settings: Settings beyond those that every request has.
-    """
+    """Return how a run came about, as JSON-ready values; `settings` are its own settings."""
     return {
         "eval": name,
         "command": command_line(f"at2-rag eval {name}", request),
@@ -97,13 +90,7 @@ def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) 
 
 
 def report_head(title: str, record: Mapping[str, Any], *, more: str = "") -> list[str]:
-    """Return the first lines of a report in Markdown: title, command, and what it ran from.
-
-    Args:
-        title: The title.
-        record: The report as JSON-ready values.
-        more: Added to the line on versions and seed.
-    """
+    """Return the first Markdown lines of a report: title, command, versions and seed, `more`."""
     git, settings = record["git"], record["settings"]
     commit = "" if git is None else f" at commit {git['sha'][:12]}"
     modified = " with changes" if git is not None and git["modified"] else ""
@@ -127,13 +114,12 @@ def grid(
 ) -> Table:
     """Lay out groups as rows and systems as columns."""
     show = difference_cell if difference else estimate_cell
-    rows = []
+    rows: list[list[Cell | str]] = []
     for group, estimates in groups.items():
         size = next(iter(estimates.values()))
-        counts = Cell(f"{size.n}/{size.clusters}")
-        rows.append([Cell(group), counts, *(show(estimates[system]) for system in systems)])
-    header = [Cell("items"), Cell("n/clusters"), *map(Cell, systems)]
-    return Table(title, header, rows)
+        counts = f"{size.n}/{size.clusters}"
+        rows.append([group, counts, *(show(estimates[system]) for system in systems)])
+    return Table(title, ["items", "n/clusters", *systems], rows)
 
 
 def estimate_cell(estimate: Estimate) -> Cell:
@@ -159,17 +145,10 @@ def _cell(estimate: Estimate, sign: str, *, mark: str = "") -> Cell:
 def items_table(
     name: str, counts: Mapping[str, int], left_out: Mapping[str, Mapping[str, int]]
 ) -> Table:
-    """Lay out how many items of each source were judged and left out.
-
-    Args:
-        name: The name of the set.
-        counts: Source -> number of items.
-        left_out: Source -> reason -> number of examples left out.
-    """
+    """Show how many items of each source were judged, and how many left out for which reason."""
     rows = []
     for source in dict.fromkeys([*counts, *left_out]):
         reasons = left_out.get(source, {})
         described = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
-        rows.append([Cell(source), Cell(str(counts.get(source, 0))), Cell(described or "-")])
-    header = [Cell("source"), Cell("items"), Cell("left out")]
-    return Table(f"Items, {name}", header, rows)
+        rows.append([source, str(counts.get(source, 0)), described or "-"])
+    return Table(f"Items, {name}", ["source", "items", "left out"], rows)

@@ -1,23 +1,21 @@
 """Requests of the eval commands: frozen dataclasses whose fields are the commands' options.
 
-An option is declared once, as a field, with its default, its help and how click parses it:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    files: tuple[Path, ...] = argument(nargs=-1, type=click.Path(path_type=Path))
+    limit: int | None = option(type=click.IntRange(min=1), help="Judge the first N items.")
+    orders: tuple[str, ...] = option("--order", default=("score",), multiple=True)
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Request:
-        files: tuple[Path, ...] = argument(nargs=-1, type=click.Path(path_type=Path))
-        limit: int | None = option(type=click.IntRange(min=1), help="Judge the first N items.")
-        orders: tuple[str, ...] = option("--order", default=("score",), multiple=True)
-
-    @click.command()
-    @request_options(Request)
-    def command(**values: Any) -> None:
-        run(Request(**values))
+@click.command()
+@request_options(Request)
+def command(**values: Any) -> None:
+    run(Request(**values))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +24,42 @@ import click
 from at2_rag_evals.provenance import without_folder
 from at2_rag_evals.store import STORE_FILE
 
-_PARAMETER = "click parameter"
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
-def option(*flags: str, default: Any = None, required: bool = False, **attributes: Any) -> Any:
+def option(*flags: str, default: Any = None, **attributes: Any) -> Any:
     """Return a dataclass field that is an option of the command.
 
     Args:
         flags: The option's names, such as "--order"; none for the field's name.
-        default: The field's default, and so the option's; `()` is the usual one of an option that
-            may be repeated. It is shown in the help unless it is None, empty or False.
-        required: Whether the option has no default and must be passed.
+        default: The field's and the option's default; `()` for one that may be repeated. The help
+            shows it unless it is None, empty or False.
         attributes: What else `click.option` takes.
     """
-    if required:
-        attributes["required"] = True
-    else:
-        if attributes.get("multiple") and default is None:
-            default = ()
-        attributes = {
-            "default": default,
-            "show_default": default not in (None, ()) and default is not False,
-        } | attributes
-    metadata = {_PARAMETER: (click.option, flags, attributes)}
-    return field(default=MISSING if required else default, metadata=metadata)
+    if attributes.get("required"):
+        return field(metadata={"click": (click.option, flags, attributes)})
+    if attributes.get("multiple") and default is None:
+        default = ()
+    shown = default not in (None, ()) and default is not False
+    attributes = {"default": default, "show_default": shown} | attributes
+    return field(default=default, metadata={"click": (click.option, flags, attributes)})
 
 
 def argument(**attributes: Any) -> Any:
-    """Return a dataclass field that is a positional argument of the command.
-
-    Args:
-        attributes: What `click.argument` takes.
-    """
-    default = () if attributes.get("nargs") == -1 else MISSING
-    return field(default=default, metadata={_PARAMETER: (click.argument, (), attributes)})
+    """Return a dataclass field that takes the command's positional arguments."""
+    return field(default=(), metadata={"click": (click.argument, (), attributes)})
 
 
 def request_options(request: type) -> Callable[[Any], Any]:
-    """Return a decorator that gives a click command a parameter for each field of a request.
-
-    Args:
-        request: A dataclass whose fields are made by `option` and `argument`.
-    """
+    """Return a decorator that gives a click command a parameter for each field of a request."""
 
     def decorate(function: Any) -> Any:
         for declared in reversed(fields(request)):
-            make, flags, attributes = declared.metadata[_PARAMETER]
-            flags = flags or (_default_flag(declared.name),)
-            names = () if make is click.argument else flags
+            make, flags, attributes = declared.metadata["click"]
+            names = () if make is click.argument else flags or (_default_flag(declared.name),)
             function = make(*names, declared.name, **attributes)(function)
         return function
 
@@ -81,14 +67,9 @@ def request_options(request: type) -> Callable[[Any], Any]:
 
 
 def command_line(command: str, request: Any) -> str:
-    """Return the command line that makes a request, without defaults and without folders.
+    """Return the command line that makes a request, without defaults.
 
-    Of paths only the last part is shown, so that a report tells nothing of the machine it was
-    made on.
-
-    Args:
-        command: The command, such as "at2-rag eval qa".
-        request: The request.
+    Of paths it has the last part only, so that a report tells nothing about the machine.
     """
     parts = [part for declared in fields(request) for part in _parts(declared, request)]
     return " ".join([command, *parts])
@@ -98,10 +79,10 @@ def _parts(declared: Field[Any], request: Any) -> Iterator[str]:
     value = getattr(request, declared.name)
     if value == declared.default:
         return
-    make, flags, attributes = declared.metadata[_PARAMETER]
+    make, flags, attributes = declared.metadata["click"]
     flag = flags[0] if flags else _default_flag(declared.name)
     if make is click.argument:
-        yield from map(_shown, value if isinstance(value, tuple) else (value,))
+        yield from map(_shown, value)
     elif isinstance(value, bool):
         yes, _, no = flag.partition("/")
         yield yes if value else no
@@ -125,15 +106,9 @@ def _shown(value: Any) -> str:
     return without_folder(str(value))
 
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRequest:
-    """The options that ranking, fidelity and trimming share, with their defaults."""
+    """The options that the eval commands share."""
 
     files: tuple[Path, ...] = argument(nargs=-1, required=True, type=FILE)
     output: Path | None = option(

@@ -1,7 +1,4 @@
-"""How much memory this process holds and has held, as Linux counts it.
-
-A reset of the peak also resets what `training.record.peak_memory_mb` tells.
-"""
+"""How much memory this process holds and has held, as Linux counts it."""
 
 from __future__ import annotations
 
@@ -41,10 +38,7 @@ def resident() -> int:
 
 
 def resident_peak() -> int:
-    """Return the most bytes the process has held since the last reset (Linux).
-
-    psutil knows no peak on Linux.
-    """
+    """Return the most bytes the process has held since the last reset."""
     match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
     if match is None:
         raise OSError(f"{_STATUS} has no VmHWM")

@@ -1,8 +1,8 @@
 """Results of an eval, stored one by one in an SQLite file, so that a killed run goes on.
 
-A result is found again by three things: which system made it, under which settings, and a key of
-what it was made from, such as an item's content hash. Whatever changes a result changes one of the
-three, so nothing stale is ever read.
+A result is looked up by the system that made it, the system's settings and a key of its input, such
+as an item's content hash. Whatever changes a result changes one of the three, so nothing stale is
+ever read.
 """
 
 from __future__ import annotations
@@ -38,29 +38,27 @@ _TABLE = """
 
 
 class System(Protocol):
-    """Whatever makes results under settings: a `Ranker`, a `Pruner`, a `Generator`."""
+    """Whatever has a name and settings (all that decides its results besides their input)."""
 
     @property
     def name(self) -> str:
-        """What the report calls the system."""
-        ...
+        """What the report calls it."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """All that decides its results besides their input, as JSON-ready values."""
-        ...
+        """JSON-ready values."""
 
 
 class Store(Generic[Result]):
     """The results of one system under one set of settings, by key.
 
-    A result is in the file as soon as it is set. Several processes may use a file at the same time;
-    of two results under the same key the later one stays.
+    A result is in the file as soon as it is set. Several processes may share a file; the later of
+    two results under one key stays.
 
     Args:
-        path: The SQLite file, made if it doesn't exist; None to remember results for this run only.
-        namespace: What tells these results from others in the file, usually `settings_key(system)`.
-        make: The results' frozen dataclass, with fields of JSON-ready values and tuples of them.
+        path: The SQLite file, made if it doesn't exist; None to keep results in memory.
+        namespace: Separates these results from others in the file: usually `settings_key(system)`.
+        make: The results' dataclass, with fields of JSON-ready values and tuples of them.
 
     Raises:
         InputError: If the file exists and isn't an SQLite database.

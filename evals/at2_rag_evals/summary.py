@@ -1,4 +1,4 @@
-"""From values of items to figures: means with intervals by source and by system."""
+"""Means with intervals, by source and by system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample, resample_means
+from at2_rag_evals.bootstrap import RESAMPLES, Estimate, Sample, macro_sample, resample_means
 from at2_rag_evals.seeding import generator
 
 MACRO = "macro"
@@ -19,29 +19,27 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """Bootstraps groups of a set's items, each with a generator by names and seed alone.
+    """Bootstraps groups of a set's items, each with a generator that depends on names and seed.
 
     Attributes:
         clusters: Each item's cluster, [N].
-        name: The set's name, which the generators depend on.
-        seed: Seed of the bootstrap.
-        resamples: Number of draws.
+        name: The set's name.
     """
 
     clusters: Sequence[int]
     name: str
     seed: int
-    resamples: int
+    resamples: int = RESAMPLES
 
     def sample(
         self, values: npt.NDArray[np.float64], groups: Sequence[str], *, metric: str
     ) -> dict[str, Sample]:
-        """Return each group's sample of the items where the metric is defined for all systems.
+        """Return each group's sample, over the items where the metric is defined for all systems.
 
         Args:
             values: A row for each item and a column for each system, [N, K]; NaN where not defined.
             groups: Each item's group, [N].
-            metric: The metric, which the generators depend on.
+            metric: The metric's name.
         """
         samples = {}
         for group in dict.fromkeys(groups):
@@ -67,14 +65,14 @@ def as_matrix(rows: Iterable[Iterable[float | None]]) -> npt.NDArray[np.float64]
 
 
 def with_macro(samples: Mapping[str, Sample]) -> dict[str, Sample]:
-    """Return the samples of sources, and as "macro" the mean over them if there are any."""
+    """Return samples of sources and, if there are any, the mean over them as "macro"."""
     return {**samples, MACRO: macro_sample(list(samples.values()))} if samples else {}
 
 
 def estimates(
     samples: Mapping[str, Sample], systems: Sequence[str]
 ) -> dict[str, dict[str, Estimate]]:
-    """Return group -> system -> estimate; the samples' columns are the systems."""
+    """Return group -> system -> estimate; the samples have a column for each system."""
     return {
         group: {system: sample.estimate(column) for column, system in enumerate(systems)}
         for group, sample in samples.items()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
 from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.best_sources import best_masks, best_values
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
@@ -14,12 +13,13 @@ from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Truth,
     centred,
     correlation,
+    linear_datamodeling_scores,
     predicted_effects,
     shares,
 )
 from at2_rag_evals.fidelity.measures.tempered_shares import MULTIPLES, Scale, tempered_lds
 from at2_rag_evals.fidelity.sources import whole_chunks
-from at2_rag_evals.fidelity.systems.regression import sparse_fit
+from at2_rag_evals.fidelity.systems.ablations import sparse_fit
 from tests.evals.labelled_items import make_item
 
 MASKS = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)

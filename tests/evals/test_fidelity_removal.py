@@ -16,9 +16,12 @@ from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, Reading, RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
+from at2_rag_evals.fidelity.systems.ablations import (
+    LeaveOneOutSystem,
+    MaskedRegressionSystem,
+    RegressionSystem,
+)
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
-from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
-from at2_rag_evals.fidelity.systems.regression import MaskedRegressionSystem, RegressionSystem
 from at2_rag_evals.rankers import ItemScores
 from at2_rag_evals.store import Store, hash_of
 from tests.evals.labelled_items import make_item
@@ -49,8 +52,8 @@ def stock(
     model: AnswerModel, item: SourcedItem, answer: str, mask: list[bool]
 ) -> tuple[float, float]:
     """Logit-probability and mean log-probability by the model itself, in float64."""
-    kept = [chunk for chunk, keep in zip(item.chunks, mask, strict=True) if keep]
-    layout = model.prompts.answer(model.prompts.joint(item.query, kept), answer)
+    kept = [chunk for chunk, keep in zip(item.example.chunks, mask, strict=True) if keep]
+    layout = model.prompts.answer(model.prompts.joint(item.example.query, kept), answer)
     with torch.inference_mode():
         logits = tiny_model()(torch.tensor([layout.input_ids])).logits[0].double()
     tokens = torch.tensor(layout.answer_ids)
@@ -114,7 +117,7 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
     reader = reader_of(lambda: model, answers="reference")
     judged = judge(items, [LeaveOneOutSystem(reader)], reader, plan=MaskPlan(held=4))
-    assert [each.item.id for each in judged.items] == ["emma"]
+    assert [each.item.example.id for each in judged.items] == ["emma"]
     assert judged.left_out == {"novels": {"no gold chunk": 2, TOO_LONG: 1, NO_ANSWER: 1}}
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
 
@@ -151,4 +154,4 @@ def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     shares = np.exp([0.5, 3.0, 1.0, 2.0, 0.0]) / np.exp([0.5, 3.0, 1.0, 2.0, 0.0]).sum()
     expected = np.corrcoef(masks @ shares, true)[0, 1]
     assert metrics["lds_shares_pearson_0.2"] == pytest.approx(expected, abs=0.02)
-    assert each.seconds == {"planted": 0.25}
+    assert each.scored["planted"].seconds == 0.25

@@ -17,7 +17,7 @@ from at2_rag_evals.fidelity.sources import (
     sourced_set,
     whole_chunks,
 )
-from at2_rag_evals.fidelity.systems.gold import GoldSystem
+from at2_rag_evals.fidelity.systems.base import GoldSystem
 from at2_rag_evals.items import ItemSet, content_hash
 from tests.evals.labelled_items import make_item
 
@@ -103,7 +103,7 @@ def test_items_with_too_many_sentences_or_too_few_are_counted() -> None:
     many = make_item("many", "g----")
     items = ItemSet("natural size", (EXAMPLE, few, many), {"novels": {"no gold chunk": 2}})
     actual = sourced_set(items, "sentence", max_sentences=4)
-    assert [item.id for item in actual.items] == ["emma"]
+    assert [item.example.id for item in actual.items] == ["emma"]
     assert actual.left_out == {
         "novels": {"no gold chunk": 2, "fewer than 4 sentences": 1, "more than 4 sentences": 1}
     }

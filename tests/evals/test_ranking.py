@@ -91,8 +91,8 @@ def test_all_systems_are_loaded_before_any_is_asked() -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ((1.0,), "1 scores for 5 chunks"),
-        ((0.0, 1.0, float("nan"), 0.0, 0.0), "the score of chunk 2 is NaN"),
+        ((1.0,), r"\(1\.0,\); expected 5 numbers"),
+        ((0.0, 1.0, float("nan"), 0.0, 0.0), "nan, .* expected 5 numbers"),
     ],
 )
 def test_unusable_scores_name_system_and_item(scores: tuple[float, ...], message: str) -> None:

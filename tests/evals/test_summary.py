@@ -45,7 +45,7 @@ def summary() -> SetSummary:
     item_set = ItemSet("natural size", tuple(ITEMS), {"a": {"no gold chunk": 3}})
     rated = RatedSet(item_set, {"first_k": rate(IN_ORDER), "at2": rate(REVERSED)})
     clusters = {(item.source, item.id): index for index, item in enumerate(ITEMS)}
-    return summarise(rated, clusters, seed=0, resamples=2000)
+    return summarise(rated, clusters, seed=0)
 
 
 def means(figures: object) -> object:
@@ -109,7 +109,7 @@ def test_totals(summary: SetSummary) -> None:
 def test_without_ours_there_are_no_differences() -> None:
     rated = RatedSet(ItemSet("s", tuple(ITEMS), {}), {"first_k": rate(IN_ORDER)})
     clusters = {(item.source, item.id): 0 for item in ITEMS}
-    summary = summarise(rated, clusters, seed=0, resamples=10)
+    summary = summarise(rated, clusters, seed=0)
     assert summary.differences == {}
     assert not any("minus" in table.title for table in summary_tables(summary))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from at2_rag.errors import AT2Error, ScoringError
 from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.measures.best_sources import (
     DROPPED_KS,
@@ -17,13 +17,10 @@ from at2_rag_evals.fidelity.measures.best_sources import (
     best_values,
 )
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
-    Kind,
+    FORMS,
+    KINDS,
     Truth,
-    centred,
-    correlation,
-    mean_if_defined,
-    predicted_effects,
-    shares,
+    linear_datamodeling_scores,
 )
 from at2_rag_evals.fidelity.measures.tempered_shares import tempered_lds
 from at2_rag_evals.fidelity.removal import RemovalReader, mask_name, reading_key
@@ -31,18 +28,16 @@ from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.items import count
 from at2_rag_evals.metrics import rank_by_score
-from at2_rag_evals.rankers.base import ItemScores, timed
+from at2_rag_evals.rankers.base import ItemScores, checked_scores
 from at2_rag_evals.store import Store, hash_of, settings_key
 
 Progress = Callable[[str, int, int], None]
-
-_FORMS = {"lds": "LDS", "lds_shares": "LDS of shares"}
-_KINDS: tuple[Kind, ...] = ("pearson", "spearman")
+T = TypeVar("T")
 
 METRIC_TITLES: Mapping[str, str] = {
     f"{form}_{kind}{suffix}": f"{title} ({kind.capitalize()}), {which}"
-    for form, title in _FORMS.items()
-    for kind in _KINDS
+    for form, title in FORMS.items()
+    for kind in KINDS
     for suffix, which in (
         ("", "mean of both keep rates"),
         *((f"_{rate}", f"keep rate {rate}") for rate in KEEP_RATES),
@@ -66,8 +61,7 @@ class Judged:
         full: Mean log-probability of the answer's tokens with all chunks.
         removal_seconds: Seconds that reading a held mask took, on average.
         metrics: System -> metric -> value; None where the metric isn't defined for the item.
-        seconds: System -> seconds that its scores took.
-        truncated: System -> how many texts it read only in part.
+        scored: System -> its scores.
     """
 
     item: SourcedItem
@@ -75,18 +69,12 @@ class Judged:
     full: float
     removal_seconds: float
     metrics: Mapping[str, Mapping[str, float | None]]
-    seconds: Mapping[str, float]
-    truncated: Mapping[str, int]
+    scored: Mapping[str, ItemScores]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """A set of items, judged.
-
-    Attributes:
-        items: Those that could be, in the set's order.
-        left_out: Source -> reason -> number of examples left out.
-    """
+    """The items that could be judged, and source -> reason -> number of examples left out."""
 
     items: tuple[Judged, ...]
     left_out: Mapping[str, Mapping[str, int]]
@@ -116,174 +104,117 @@ def judge(
     """
     left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
     answered: list[tuple[SourcedItem, str]] = []
-    progress("answers and removals", 0, len(item_set.items))
-    for done, item in enumerate(item_set.items, start=1):
+    for item in _tracked(item_set.items, "answers and removals", progress):
         answer, reason = reader.answer(item)
         if answer is None:
-            count(left_out, item.source, reason or "")
+            count(left_out, item.example.source, reason)
         else:
             # All at once: prompts that begin alike are read together.
             reader.read(item, answer, np.concatenate(list(plan.split(item).held.values())))
             answered.append((item, answer))
-        progress("answers and removals", done, len(item_set.items))
-    scored = {
-        system.name: _scores(system, answered, path=path, progress=progress) for system in systems
-    }
-    truths = [_truth(item, answer, reader, plan) for item, answer in answered]
-    forms = _scores_of_forms(systems, scored, truths, [item.source for item, _ in answered])
+    scored = {system.name: _scores(system, answered, path, progress) for system in systems}
+    truths = []
+    removal_seconds = []
+    for item, answer in answered:
+        held = plan.split(item).held
+        readings = {rate: reader.read(item, answer, masks) for rate, masks in held.items()}
+        truths.append(
+            {
+                rate: (held[rate], np.array([each.logit_probability for each in of_rate]))
+                for rate, of_rate in readings.items()
+            }
+        )
+        seconds = [each.seconds for of_rate in readings.values() for each in of_rate]
+        removal_seconds.append(float(np.mean(seconds)))
+    sources = [item.example.source for item, _ in answered]
+    forms = {system.name: _lds(system, scored[system.name], truths, sources) for system in systems}
     judged = []
-    progress("best chunks left out and kept", 0, len(answered))
-    for index, (item, answer) in enumerate(answered):
-        scores = {name: of_items[index] for name, of_items in scored.items()}
-        judged.append(_judge_item(item, answer, scores, reader, plan, forms[index]))
-        progress("best chunks left out and kept", index + 1, len(answered))
+    for index in _tracked(range(len(answered)), "best chunks left out and kept", progress):
+        item, answer = answered[index]
+        rankings = {name: rank_by_score(scores[index].scores) for name, scores in scored.items()}
+        full, tokens, best = _best_sources(item, answer, rankings, reader)
+        judged.append(
+            Judged(
+                item=item,
+                tokens=tokens,
+                full=full,
+                removal_seconds=removal_seconds[index],
+                metrics={name: {**forms[name][index], **best[name]} for name in scored},
+                scored={name: scores[index] for name, scores in scored.items()},
+            )
+        )
     return JudgedSet(tuple(judged), left_out)
 
 
-def _truth(
-    item: SourcedItem, answer: str, reader: RemovalReader, plan: MaskPlan
-) -> dict[float, Truth]:
-    """Return keep rate -> held masks and their effects."""
-    return {
-        rate: (
-            masks,
-            np.array([reading.logit_probability for reading in reader.read(item, answer, masks)]),
-        )
-        for rate, masks in plan.split(item).held.items()
-    }
-
-
-def _scores_of_forms(
-    systems: Sequence[FidelitySystem],
-    scored: Mapping[str, Sequence[ItemScores]],
-    truths: Sequence[Mapping[float, Truth]],
-    sources: Sequence[str],
-) -> list[dict[str, dict[str, float | None]]]:
-    """Return for each item system -> linear datamodeling score of each form of its scores."""
-    forms: list[dict[str, dict[str, float | None]]] = [{} for _ in truths]
-    for system in systems:
-        scores = [result.scores for result in scored[system.name]]
-        tempered = tempered_lds(scores, truths, sources, system.scale)
-        for index, truth in enumerate(truths):
-            forms[index][system.name] = {
-                **linear_datamodeling_scores(
-                    scores[index], truth, logits=system.shares_are_softmax
-                ),
-                "lds_tempered_pearson": tempered[index],
-            }
-    return forms
+def _tracked(values: Sequence[T], stage: str, progress: Progress) -> Iterator[T]:
+    progress(stage, 0, len(values))
+    for done, value in enumerate(values, start=1):
+        yield value
+        progress(stage, done, len(values))
 
 
 def _scores(
     system: FidelitySystem,
     answered: Sequence[tuple[SourcedItem, str]],
-    *,
     path: Path | None,
     progress: Progress,
 ) -> list[ItemScores]:
     store = Store(path, settings_key(system), ItemScores)
-    prepared = False
-    results = []
-    progress(system.name, 0, len(answered))
-    for done, (item, answer) in enumerate(answered, start=1):
-        key = _score_key(item, answer)
-        if key not in store:
-            if not prepared:
-                system.prepare()
-                prepared = True
-            store[key] = _score(system, item, answer)
-        results.append(store[key])
-        progress(system.name, done, len(answered))
-    return results
-
-
-def _score(system: FidelitySystem, item: SourcedItem, answer: str) -> ItemScores:
-    failure = f"{system.name} failed on item {item.id!r} of {item.source}"
-    try:
-        result = timed(lambda: system.scores(item, answer))
-    except AT2Error as error:
-        raise ScoringError(f"{failure}: {error}") from error
-    if len(result.scores) != len(item.sources) or not np.isfinite(result.scores).all():
-        raise ScoringError(
-            f"{failure}: its scores are {result.scores}; expected {len(item.sources)} numbers"
-        )
-    return result
-
-
-def _score_key(item: SourcedItem, answer: str) -> str:
     # Labels count too, since the gold indicator is a system.
-    return hash_of([reading_key(item, answer), list(item.labels)])
+    keys = [hash_of([reading_key(item, answer), list(item.labels)]) for item, answer in answered]
+    if any(key not in store for key in keys):
+        system.prepare()
+    for key, (item, answer) in zip(keys, _tracked(answered, system.name, progress), strict=True):
+        if key not in store:
+            store[key] = checked_scores(
+                lambda item=item, answer=answer: system.scores(item, answer),  # type: ignore[misc]
+                len(item.sources),
+                f"{system.name} failed on item {item.example.id!r} of {item.example.source}",
+            )
+    return [store[key] for key in keys]
 
 
-def _judge_item(
+def _lds(
+    system: FidelitySystem,
+    scored: Sequence[ItemScores],
+    truths: Sequence[Mapping[float, Truth]],
+    sources: Sequence[str],
+) -> list[dict[str, float | None]]:
+    """Return each item's linear datamodeling scores of all forms of a system's scores."""
+    scores = [result.scores for result in scored]
+    tempered = tempered_lds(scores, truths, sources, system.scale)
+    return [
+        linear_datamodeling_scores(of_item, truth, logits=system.shares_are_softmax)
+        | {"lds_tempered_pearson": value}
+        for of_item, truth, value in zip(scores, truths, tempered, strict=True)
+    ]
+
+
+def _best_sources(
     item: SourcedItem,
     answer: str,
-    scored: Mapping[str, ItemScores],
+    rankings: Mapping[str, Sequence[int]],
     reader: RemovalReader,
-    plan: MaskPlan,
-    datamodeling: Mapping[str, Mapping[str, float | None]],
-) -> Judged:
-    masks = {name: best_masks(rank_by_score(result.scores)) for name, result in scored.items()}
-    all_sources = np.ones(len(item.sources), dtype=bool)
-    by_name = {mask_name(all_sources): all_sources}
+) -> tuple[float, int, dict[str, dict[str, float | None]]]:
+    """Return the answer's mean log-probability, its tokens, and system -> metric -> value."""
+    masks = {name: best_masks(ranking) for name, ranking in rankings.items()}
+    every = np.ones(len(item.sources), dtype=bool)
+    by_name = {mask_name(every): every}
     for of_system in masks.values():
         by_name |= {mask_name(mask): mask for mask in of_system.values()}
-    readings = reader.read(item, answer, np.stack(list(by_name.values())))
-    means = {
-        name: reading.mean_log_probability for name, reading in zip(by_name, readings, strict=True)
-    }
-    full = means[mask_name(all_sources)]
-    held = [
-        reading
-        for rate_masks in plan.split(item).held.values()
-        for reading in reader.read(item, answer, rate_masks)
-    ]
-    metrics: dict[str, Mapping[str, float | None]] = {}
-    for name, of_system in masks.items():
-        with_mask = {metric: means[mask_name(mask)] for metric, mask in of_system.items()}
-        metrics[name] = {**datamodeling[name], **best_values(full, with_mask)}
-    return Judged(
-        item=item,
-        tokens=readings[0].tokens,
-        full=full,
-        removal_seconds=float(np.mean([reading.seconds for reading in held])),
-        metrics=metrics,
-        seconds={name: result.seconds for name, result in scored.items()},
-        truncated={name: result.truncated for name, result in scored.items()},
+    readings = dict(
+        zip(by_name, reader.read(item, answer, np.stack(list(by_name.values()))), strict=True)
     )
-
-
-def linear_datamodeling_scores(
-    scores: Sequence[float],
-    truth: Mapping[float, Truth],
-    *,
-    logits: bool = False,
-) -> dict[str, float | None]:
-    """Return all linear datamodeling scores of an item.
-
-    Args:
-        scores: One a source, [S].
-        truth: Keep rate -> masks [M, S] and the true effect of each, [M].
-        logits: Whether the scores are on a logit's scale, so that their softmax is the shares;
-            otherwise they are shares as they are.
-
-    Returns:
-        Metric -> value; a mean over keep rates is None if it is for one of them.
-    """
-    raw = np.asarray(scores, dtype=np.float64)
-    forms = {
-        "lds": raw,
-        "lds_shares": shares(raw) if logits else raw,
-        "lds_centred": centred(raw),
+    whole = readings[mask_name(every)]
+    full = whole.mean_log_probability
+    values = {
+        name: best_values(
+            full,
+            {
+                metric: readings[mask_name(mask)].mean_log_probability
+                for metric, mask in of_system.items()
+            },
+        )
+        for name, of_system in masks.items()
     }
-    results: dict[str, float | None] = {}
-    for kind in _KINDS:
-        for form, values in forms.items():
-            by_rate = {
-                rate: correlation(predicted_effects(values, masks), true, kind)
-                for rate, (masks, true) in truth.items()
-            }
-            results[f"{form}_{kind}"] = mean_if_defined(list(by_rate.values()))
-            if form in _FORMS:
-                results |= {f"{form}_{kind}_{rate}": by_rate[rate] for rate in KEEP_RATES}
-    return results
+    return full, whole.tokens, values

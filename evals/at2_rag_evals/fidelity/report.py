@@ -9,7 +9,7 @@ from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.report import INTERVAL_NOTE, grid, items_table
-from at2_rag_evals.tables import Cell, Table
+from at2_rag_evals.tables import Table
 
 NOTES = (
     INTERVAL_NOTE,
@@ -63,32 +63,33 @@ def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
 def item_records(judged: JudgedSet) -> Iterator[dict[str, Any]]:
     """Yield for each item every system's metrics and cost."""
     for result in judged.items:
+        example = result.item.example
         yield {
-            "source": result.item.source,
-            "id": result.item.id,
-            "chunks": len(result.item.chunks),
+            "source": example.source,
+            "id": example.id,
+            "chunks": len(example.chunks),
             "sources": len(result.item.sources),
             "gold": sum(result.item.labels),
             "answer_tokens": result.tokens,
             "mean_log_probability": result.full,
             "seconds_a_removal": result.removal_seconds,
             "systems": {
-                system: {**metrics, "seconds": result.seconds[system]}
+                system: {**metrics, "seconds": result.scored[system].seconds}
                 for system, metrics in result.metrics.items()
             },
         }
 
 
 def _costs_table(summary: FidelitySummary) -> Table:
-    header = map(Cell, ("system", "seconds, mean", "median", "removals", "truncated texts"))
+    header = ["system", "seconds, mean", "median", "removals", "truncated texts"]
     rows = [
         [
-            Cell(system),
-            Cell(f"{cost.mean:.4f}"),
-            Cell(f"{cost.median:.4f}"),
-            Cell(f"{cost.removals:.2f}"),
-            Cell(f"{cost.truncated:,}"),
+            system,
+            f"{cost.mean:.4f}",
+            f"{cost.median:.4f}",
+            f"{cost.removals:.2f}",
+            f"{cost.truncated:,}",
         ]
         for system, cost in summary.seconds.items()
     ]
-    return Table("Cost an item", list(header), rows)
+    return Table("Cost an item", header, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +25,8 @@ MIN_SENTENCES = 4
 MAX_SENTENCES = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A part of an item that a mask keeps or leaves out.
-
-    Attributes:
-        chunk: The index of its chunk.
-        start: Where it starts in the chunk's text, in characters.
-        end: Where it ends, exclusive.
-    """
+class Source(NamedTuple):
+    """A part of an item that a mask keeps or leaves out: characters start to end of a chunk."""
 
     chunk: int
     start: int
@@ -57,63 +50,31 @@ class SourcedItem:
     labels: tuple[bool, ...]
 
     @property
-    def id(self) -> str:
-        """The example's identifier within its data set."""
-        return self.example.id
-
-    @property
-    def source(self) -> str:
-        """The data set the example comes from."""
-        return self.example.source
-
-    @property
-    def query(self) -> str:
-        """The question."""
-        return self.example.query
-
-    @property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """The retrieved chunks, whole."""
-        return self.example.chunks
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Reference answers; may be empty."""
-        return self.example.answers
-
-    @property
     def sources_as_chunks(self) -> tuple[Chunk, ...]:
         """Each source as a chunk: the chunks themselves, or sentences under their titles."""
         if self.unit == "chunk":
-            return self.chunks
+            return self.example.chunks
+        chunks = self.example.chunks
         return tuple(
-            Chunk(chunk.text[source.start : source.end], chunk.title)
-            for source in self.sources
-            for chunk in [self.chunks[source.chunk]]
+            Chunk(chunks[index].text[start:end], chunks[index].title)
+            for index, start, end in self.sources
         )
 
     @property
     def key(self) -> str:
         """A SHA-256 over question, chunks and sources: what a mask's reading depends on."""
-        content = content_hash(self.query, self.chunks)
-        if self.unit == "chunk":
-            return content
-        return hash_of(
-            [content, [[source.chunk, source.start, source.end] for source in self.sources]]
-        )
+        content = content_hash(self.example.query, self.example.chunks)
+        return content if self.unit == "chunk" else hash_of([content, self.sources])
 
     def kept(self, mask: npt.NDArray[np.bool_]) -> tuple[Chunk, ...]:
-        """Return what a mask leaves of the chunks.
+        """Return what a mask over the sources, [S], leaves of the chunks.
 
-        A chunk stays as it is if all of its sources are kept, and goes with its title if none is.
-        Otherwise its kept sources stay, verbatim and in order, each with the white space that
-        follows it. A chunk without sources is never left out.
-
-        Args:
-            mask: [S] bool over the sources.
+        A chunk stays as it is if all of its sources are kept (or it has none), and goes with its
+        title if none is. Otherwise its kept sources stay, verbatim and in order, each with the
+        white space that follows it.
         """
         kept = []
-        for index, chunk in enumerate(self.chunks):
+        for index, chunk in enumerate(self.example.chunks):
             indices = [i for i, source in enumerate(self.sources) if source.chunk == index]
             if mask[indices].all():
                 kept.append(chunk)
@@ -130,12 +91,7 @@ class SourcedItem:
 
 @dataclass(frozen=True, slots=True)
 class SourcedSet:
-    """Items to judge systems on, and how many were left out.
-
-    Attributes:
-        items: The items, in the files' order.
-        left_out: Data set -> reason -> number of examples left out for it.
-    """
+    """Items with sources, and data set -> reason -> number of examples left out."""
 
     items: tuple[SourcedItem, ...]
     left_out: Mapping[str, Mapping[str, int]]
@@ -150,31 +106,25 @@ def whole_chunks(example: Example) -> SourcedItem:
 def chunk_sentences(example: Example) -> SourcedItem:
     """Return an item whose sources are the sentences of its chunks.
 
-    Gold is what overlaps a gold sentence of its chunk; in an item without gold sentences, every
-    sentence of a gold chunk.
+    Gold are those that overlap a gold sentence; in an item without gold sentences, all of a gold
+    chunk.
     """
     sources = tuple(Source(*sentence) for sentence in sentence_places(example.chunks))
+    labels = tuple(example.labels[source.chunk] for source in sources)
     if any(example.gold_sentences):
         gold = [example.gold_spans(index) for index in range(len(example.chunks))]
         labels = tuple(
             any(source.start < end and source.end > start for start, end in gold[source.chunk])
             for source in sources
         )
-    else:
-        labels = tuple(example.labels[source.chunk] for source in sources)
     return SourcedItem(example, "sentence", sources, labels)
 
 
 def sourced_set(item_set: ItemSet, unit: Unit, *, max_sentences: int = MAX_SENTENCES) -> SourcedSet:
-    """Give items their sources.
+    """Divide items into sources.
 
-    Left out, and counted, are items with fewer than `MIN_SENTENCES` sentences, or more than
-    `max_sentences`: leaving one out reads the answer once a sentence.
-
-    Args:
-        item_set: The items.
-        unit: What their sources are.
-        max_sentences: Most sentences of an item; without meaning for chunks.
+    With unit "sentence", items of fewer than `MIN_SENTENCES` or more than `max_sentences` are left
+    out and counted: leave-one-out reads the answer once for each sentence.
     """
     if unit == "chunk":
         return SourcedSet(tuple(map(whole_chunks, item_set.items)), item_set.left_out)
@@ -182,9 +132,9 @@ def sourced_set(item_set: ItemSet, unit: Unit, *, max_sentences: int = MAX_SENTE
     left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
     for item in map(chunk_sentences, item_set.items):
         if len(item.sources) < MIN_SENTENCES:
-            count(left_out, item.source, f"fewer than {MIN_SENTENCES} sentences")
+            count(left_out, item.example.source, f"fewer than {MIN_SENTENCES} sentences")
         elif len(item.sources) > max_sentences:
-            count(left_out, item.source, f"more than {max_sentences} sentences")
+            count(left_out, item.example.source, f"more than {max_sentences} sentences")
         else:
             items.append(item)
     return SourcedSet(tuple(items), left_out)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.summary import (
     MACRO,
@@ -26,7 +25,7 @@ COMPARED = (OURS, "at2_answer")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a system's scores cost, in seconds of one thread.
+    """What a system's scores cost an item, in seconds of one thread.
 
     Attributes:
         mean: Mean over the items.
@@ -67,52 +66,55 @@ def summarise_fidelity(
     systems: Sequence[str],
     *,
     seed: int,
-    resamples: int,
 ) -> FidelitySummary:
-    """Work out the figures of a run.
+    """Compute the figures of a run over one item or more.
 
     Args:
-        judged: The items; at least one.
+        judged: The items.
         clusters: (source, id) of an item -> its cluster.
         systems: The systems, in the report's order.
         seed: Seed of the bootstrap.
-        resamples: Number of bootstrap draws.
     """
-    sources = [item.item.source for item in judged.items]
-    strata = Strata(
-        clusters=[clusters[item.item.source, item.item.id] for item in judged.items],
-        name="fidelity",
-        seed=seed,
-        resamples=resamples,
-    )
-    by_source = {}
-    compared: dict[str, dict[str, Mapping[str, Mapping[str, Estimate]]]]
-    compared = {system: {} for system in COMPARED if system in systems}
-    for metric in METRIC_TITLES:
-        values = as_matrix(
-            [item.metrics[system][metric] for system in systems] for item in judged.items
+    examples = [result.item.example for result in judged.items]
+    sources = [example.source for example in examples]
+    strata = Strata([clusters[each.source, each.id] for each in examples], "fidelity", seed)
+    samples = {
+        metric: with_macro(
+            strata.sample(
+                as_matrix(
+                    [result.metrics[system][metric] for system in systems]
+                    for result in judged.items
+                ),
+                sources,
+                metric=metric,
+            )
         )
-        samples = with_macro(strata.sample(values, sources, metric=metric))
-        by_source[metric] = estimates(samples, systems)
-        macro = {name: sample for name, sample in samples.items() if name == MACRO}
-        for system, figures in compared.items():
-            figures[metric] = differences(macro, systems, ours=system)
-    removal = statistics.mean(item.removal_seconds for item in judged.items)
+        for metric in METRIC_TITLES
+    }
+    compared = {
+        ours: {
+            metric: differences({MACRO: groups[MACRO]} if groups else {}, systems, ours=ours)
+            for metric, groups in samples.items()
+        }
+        for ours in COMPARED
+        if ours in systems
+    }
+    removal = statistics.mean(result.removal_seconds for result in judged.items)
     return FidelitySummary(
         items=dict(Counter(sources)),
         left_out=judged.left_out,
-        by_source=by_source,
+        by_source={metric: estimates(groups, systems) for metric, groups in samples.items()},
         differences=compared,
         seconds={system: _cost(judged, system, removal) for system in systems},
     )
 
 
 def _cost(judged: JudgedSet, system: str, removal: float) -> Cost:
-    seconds = [item.seconds[system] for item in judged.items]
-    mean = statistics.mean(seconds)
+    scored = [result.scored[system] for result in judged.items]
+    mean = statistics.mean(each.seconds for each in scored)
     return Cost(
         mean=mean,
-        median=statistics.median(seconds),
+        median=statistics.median(each.seconds for each in scored),
         removals=mean / removal if removal else 0.0,
-        truncated=sum(item.truncated[system] for item in judged.items),
+        truncated=sum(each.truncated for each in scored),
     )

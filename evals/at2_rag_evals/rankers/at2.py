@@ -14,7 +14,6 @@ import torch
 
 import at2_rag
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import Reading
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
@@ -23,7 +22,7 @@ from at2_rag.readout.lookup import load_head_weights, named_or_folder
 from at2_rag.states.files import Precision
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, Prior
-from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
 from at2_rag_evals.rankers.base import ItemScores, Ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
@@ -32,17 +31,14 @@ _MOST_CACHE_BYTES = 8 * 2**30
 
 
 class AT2Ranker(Ranker):
-    """The score of `AT2Pruner`: as it comes out of the box, or in the form that arguments describe.
-
-    Stored scores are bound to the files of the model and of the head weights, to the device and its
-    number type, and to the version of at2_rag.
+    """The score of `AT2Pruner`, by default as it comes out of the box.
 
     Args:
         model: The scoring model, a known name, a folder or a hub id; None for the default model.
         name: What the report calls the form.
         head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
             for those shipped for the model.
-        reading: The reading mode; None for what the head weights are for.
+        reading: The reading mode; None for that of the head weights.
         precision: Number type in which chunk states are cached.
         prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
             "cosine" for its cosines; None for none. The head weights need a weight for it.
@@ -76,14 +72,13 @@ class AT2Ranker(Ranker):
     ) -> None:
         self.name = name
         self.scores_are_logits = _scores_are_logits(head_weights)
-        self._model = model or DEFAULT_MODEL
-        self._reading, self._head_weights = reading, head_weights
+        self._model, self._reading, self._head_weights = model, reading, head_weights
         self._precision, self._remember = precision, remember
         self._prior, self._multi_hop = prior, multi_hop
         self._retriever = MiniLMRanker(embedding_model, remember=remember) if prior else None
         self.workers = 1 if prior else os.cpu_count() or 1
         self.settings = {
-            **model_record(self._model),
+            **model_record(model),
             **head_weights_record(head_weights),
             "reading": reading,
             "states": precision,
@@ -93,19 +88,16 @@ class AT2Ranker(Ranker):
         }
 
     def prepare(self) -> None:
-        """Load the scoring model, its head weights and, for a prior, MiniLM.
-
-        Raises:
-            AT2Error: If they can't be loaded, or don't belong together.
-        """
+        """Load the scoring model, its head weights and, for a prior, MiniLM."""
         if self._retriever:
             self._retriever.prepare()
         torch.set_num_threads(1)  # many items at a time read faster than many threads an item
+        if self._precision == "int8":
+            chunk_cache: ChunkCache | None = ChunkCache(precision="int8")
+        else:
+            chunk_cache = shared_cache() if self._remember else None
         self._pruner = load_pruner(
-            self._model,
-            head_weights=self._head_weights,
-            reading=self._reading,
-            chunk_cache=self._chunk_cache(),
+            self._model, self._head_weights, reading=self._reading, chunk_cache=chunk_cache
         )
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
@@ -134,33 +126,11 @@ class AT2Ranker(Ranker):
         sentences = self._pruner.score_sentences(query, chunks)
         return ItemScores(tuple(sentence.score for sentence in sentences))
 
-    def _chunk_cache(self) -> ChunkCache | None:
-        if self._precision == "int8":
-            return ChunkCache(precision="int8")
-        return shared_cache() if self._remember else None
 
-
-def load_pruner(
-    model: str | None = None, *, head_weights: str | None = None, **options: Any
-) -> AT2Pruner:
-    """Load a pruner on the device that evals use.
-
-    Args:
-        model: A known name, a folder or a hub id; None for the default model.
-        head_weights: A folder, the name of shipped ones, or "uniform"; None for those shipped.
-        options: Other arguments of `AT2Pruner.from_pretrained`.
-
-    Raises:
-        AT2Error: If model or head weights can't be loaded, or don't belong together.
-    """
-    device = eval_device()
-    return AT2Pruner.from_pretrained(
-        model or DEFAULT_MODEL,
-        head_weights=named_or_folder(head_weights),
-        device=device,
-        dtype=preferred_dtype(device),
-        **options,
-    )
+def load_pruner(model: str | None, head_weights: str | None, **settings: Any) -> AT2Pruner:
+    """Load a pruner; model and head weights as of `AT2Ranker`, `settings` as of `AT2Pruner`."""
+    weights = named_or_folder(head_weights)
+    return AT2Pruner.from_pretrained(model or DEFAULT_MODEL, head_weights=weights, **settings)
 
 
 @cache
@@ -175,11 +145,7 @@ def shared_cache() -> ChunkCache:
 
 
 def head_weights_record(head_weights: str | None) -> dict[str, object]:
-    """Return which head weights are meant, as JSON-ready values.
-
-    Args:
-        head_weights: A folder, the name of shipped ones, or "uniform"; None for shipped ones.
-    """
+    """Return name and hash of head weights, as JSON-ready values; argument as of `AT2Ranker`."""
     return {
         "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
         "head_weights_sha256": _weights_sha256(head_weights),
@@ -197,10 +163,9 @@ def _scores_are_logits(head_weights: str | None) -> bool:
 def _weights_sha256(head_weights: str | None) -> str | None:
     if head_weights == UNIFORM:
         return None
-    shipped = Path(at2_rag.__file__).parent / "weights"
-    folder = shipped if head_weights is None else Path(head_weights)
-    if not folder.is_dir():
-        folder = shipped
+    folder = Path(head_weights or "")
+    if head_weights is None or not folder.is_dir():
+        folder = Path(at2_rag.__file__).parent / "weights"
     try:
         return files_sha256(folder, [f"**/{WEIGHTS_FILE}", f"**/{DESCRIPTION_FILE}"])
     except FileNotFoundError:

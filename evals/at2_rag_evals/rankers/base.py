@@ -23,7 +23,7 @@ class ItemScores:
     Attributes:
         scores: One for each chunk (or sentence), in input order; larger ranks higher.
         truncated: How many of the chunks the system read only in part.
-        seconds: How long scoring took; NaN until `timed` has measured it.
+        seconds: How long scoring took; NaN until `checked_scores` has measured it.
     """
 
     scores: tuple[float, ...]
@@ -37,8 +37,8 @@ class Ranker(Protocol):
     Attributes:
         name: What the report calls the system.
         workers: How many items to score at a time, each in a thread.
-        settings: Everything that decides the scores besides the item, as JSON-ready values. Stored
-            scores are found by these, so whatever changes a score must change them.
+        settings: All that decides the scores besides the item, as JSON-ready values. Stored scores
+            are looked up by these, so whatever changes a score must change them.
     """
 
     name: str
@@ -55,29 +55,30 @@ class Ranker(Protocol):
 
 
 def score_item(ranker: Ranker, item: Example) -> ItemScores:
-    """Let a ranker score an item, and measure how long it takes.
+    """Let a ranker score an item; time and errors as in `checked_scores`."""
+    name = f"{ranker.name} failed on item {item.id!r} of {item.source}"
+    return checked_scores(lambda: ranker.score(item.query, item.chunks), len(item.chunks), name)
+
+
+def checked_scores(score: Callable[[], ItemScores], count: int, failure: str) -> ItemScores:
+    """Return scores with the seconds they took, unless they come with some.
+
+    Args:
+        score: Makes the scores.
+        count: How many there must be.
+        failure: How an error's message begins.
 
     Raises:
-        ScoringError: If the ranker fails, or a score is missing or NaN.
+        ScoringError: If `score` fails, or a score is missing or not finite.
     """
-    failure = f"{ranker.name} failed on item {item.id!r} of {item.source}"
+    start = time.perf_counter()
     try:
-        result = timed(lambda: ranker.score(item.query, item.chunks))
+        result = score()
     except AT2Error as error:
         raise ScoringError(f"{failure}: {error}") from error
-    if len(result.scores) != len(item.chunks):
-        raise ScoringError(f"{failure}: {len(result.scores)} scores for {len(item.chunks)} chunks")
-    for index, score in enumerate(result.scores):
-        if math.isnan(score):
-            raise ScoringError(f"{failure}: the score of chunk {index} is NaN")
-    return result
-
-
-def timed(score: Callable[[], ItemScores]) -> ItemScores:
-    """Return scores with the seconds they took, unless they say so themselves."""
-    start = time.perf_counter()
-    result = score()
     seconds = time.perf_counter() - start
+    if len(result.scores) != count or not all(map(math.isfinite, result.scores)):
+        raise ScoringError(f"{failure}: its scores are {result.scores}; expected {count} numbers")
     return replace(result, seconds=seconds) if math.isnan(result.seconds) else result
 
 

@@ -15,10 +15,9 @@ class BM25Ranker(Ranker):
 
     S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009;
     X. H. Lù, "BM25S: Orders of magnitude faster lexical search via eager sparse scoring", 2024.
-    Title and text are one field, and each item's chunks have an index to themselves. The 179
-    English stop words of bm25s's longer list are dropped (with its list of 33, question words such
-    as "when" and "who" count, and fewer gold chunks come first), and words are stemmed with the
-    Snowball English stemmer.
+    Title and text are one field, each item's chunks one index. Stop words are those of bm25s's
+    longer list (its list of 33 leaves question words in, and fewer gold chunks come first); the
+    stemmer is Snowball's.
 
     Args:
         stemming: False to match words as they are; the system is then called `bm25_unstemmed`.

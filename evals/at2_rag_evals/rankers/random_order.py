@@ -11,11 +11,7 @@ from at2_rag_evals.seeding import generator
 
 
 class RandomRanker(Ranker):
-    """Scores drawn at random, the same on every run with the same seed.
-
-    Args:
-        seed: Decides the draw, together with the item's content.
-    """
+    """Scores drawn at random; they depend on the seed and the item's content alone."""
 
     name = "random"
 

@@ -20,11 +20,7 @@ class RankFusionRanker(Ranker):
     """Adds 1 / (60 + rank) of both rankings; ties share their mean rank.
 
     G. Cormack, C. Clarke and S. Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and
-    individual Rank Learning Methods", SIGIR 2009.
-
-    Args:
-        embedding_model: As of `MiniLMRanker`, like what is raised.
-        remember: As of `MiniLMRanker`.
+    individual Rank Learning Methods", SIGIR 2009. Arguments and errors as of `MiniLMRanker`.
     """
 
     name = "bm25_minilm"
@@ -40,11 +36,7 @@ class RankFusionRanker(Ranker):
         }
 
     def prepare(self) -> None:
-        """Load the embedding model.
-
-        Raises:
-            ModelNotFoundError: If it can't be read.
-        """
+        """Load the embedding model."""
         self._embeddings.prepare()
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:

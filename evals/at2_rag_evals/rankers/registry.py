@@ -1,4 +1,4 @@
-"""The systems that can rank, by name. A new baseline is one file, and one line here."""
+"""The systems that can rank, by name. A new baseline is one file and one line here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ class RankerOptions:
     Attributes:
         seed: Seed of the random order.
         model: The scoring model of at2 in all its forms; None for the default model.
-        head_weights: The head weights of at2 and those of its forms that don't have others; None
-            for those shipped for the model.
+        head_weights: The head weights of at2 in most of its forms; None for those shipped.
+        embedding_model: The model of `minilm`; None for all-MiniLM-L6-v2.
         weights: Head weights that are systems under their names.
-        embedding_model: The model of `minilm` wherever it has a part; None for all-MiniLM-L6-v2.
-        remember: Whether systems keep what they made of a text for other items that have it, so
+        remember: Whether systems cache what they made of a text for other items that have it, so
             that an item's seconds depend on those before it.
     """
 
@@ -44,24 +43,19 @@ class RankerOptions:
 Maker = Callable[[RankerOptions], Ranker]
 
 
-def _maker(target: str, *options: str, **arguments: Any) -> Maker:
-    """Return what makes a ranker of this package, see `maker`."""
-    return maker(f"at2_rag_evals.rankers.{target}", *options, **arguments)
-
-
 def _at2(name: str, **arguments: Any) -> Maker:
     options = ("model", "head_weights", "embedding_model", "remember")
-    return _maker("at2:AT2Ranker", *options, name=name, **arguments)
+    return maker("rankers.at2:AT2Ranker", *options, name=name, **arguments)
 
 
 BASELINES: Mapping[str, Maker] = MappingProxyType(
     {
-        "random": _maker("random_order:RandomRanker", "seed"),
-        "first_k": _maker("first_k:FirstKRanker"),
-        "bm25": _maker("bm25:BM25Ranker"),
-        "bm25_unstemmed": _maker("bm25:BM25Ranker", stemming=False),
-        "minilm": _maker("minilm:MiniLMRanker", "embedding_model", "remember"),
-        "bm25_minilm": _maker("rank_fusion:RankFusionRanker", "embedding_model", "remember"),
+        "random": maker("rankers.random_order:RandomRanker", "seed"),
+        "first_k": maker("rankers.first_k:FirstKRanker"),
+        "bm25": maker("rankers.bm25:BM25Ranker"),
+        "bm25_unstemmed": maker("rankers.bm25:BM25Ranker", stemming=False),
+        "minilm": maker("rankers.minilm:MiniLMRanker", "embedding_model", "remember"),
+        "bm25_minilm": maker("rankers.rank_fusion:RankFusionRanker", "embedding_model", "remember"),
     }
 )
 AT2_FORMS: Mapping[str, Maker] = MappingProxyType(

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError
 from at2_rag.progress import StepProgress
-from at2_rag_evals.bootstrap import RESAMPLES
 from at2_rag_evals.clusters import clusters_by_id
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.items import ItemSet, rankable_items
+from at2_rag_evals.items import RANKABLE, ItemSet, none_usable, rankable_items
 from at2_rag_evals.padding import DistractorPool, padded_set
 from at2_rag_evals.rankers import RankerOptions, make_ranker
 from at2_rag_evals.ranking.rating import rate_systems
@@ -22,21 +21,14 @@ from at2_rag_evals.report import Report, run_record
 
 
 def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
-    """Run the ranking eval, print its report and write it to the output folder, if there is one.
-
-    Raises:
-        AT2Error: If a file, a model or the head weights can't be used.
-        ImportError: If a package of the `evals` extra is missing.
-    """
+    """Run the ranking eval, print its report and write it to the output folder, if any."""
     import_extra("ir_measures")
     sets = _item_sets(request)
     rankers = [make_ranker(name, RankerOptions.of(request)) for name in request.judged]
     with StepProgress() as progress:
         rated_sets = rate_systems(sets, rankers, path=request.store, progress=progress)
     clusters = clusters_by_id(sets[0].items)
-    summaries = [
-        summarise(rated, clusters, seed=request.seed, resamples=RESAMPLES) for rated in rated_sets
-    ]
+    summaries = [summarise(rated, clusters, seed=request.seed) for rated in rated_sets]
     settings = {
         "pad_to": sorted(set(request.pad_to)),
         "systems": {ranker.name: dict(ranker.settings) for ranker in rankers},
@@ -58,10 +50,7 @@ def _item_sets(request: RankingRequest) -> list[ItemSet]:
     examples = read_examples(request.files)
     natural = rankable_items(examples, limit=request.limit)
     if not natural.items:
-        raise DataError(
-            f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(natural.left_out)}); an item needs four chunks, gold and not gold"
-        )
+        raise none_usable(len(examples), natural.left_out, RANKABLE)
     sets = [natural]
     pool = DistractorPool(examples)
     for size in sorted(set(request.pad_to)):

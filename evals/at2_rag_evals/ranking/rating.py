@@ -36,12 +36,7 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class RatedSet:
-    """A set of items with every system's ratings.
-
-    Attributes:
-        item_set: The items.
-        ratings: System -> one rating an item, in the items' order.
-    """
+    """A set of items, and for each system one rating an item."""
 
     item_set: ItemSet
     ratings: Mapping[str, tuple[Rating, ...]]
@@ -65,39 +60,41 @@ def rate_systems(
     Raises:
         ScoringError: If a system fails on an item.
     """
-    keys = [
-        [content_hash(item.query, item.chunks) for item in item_set.items] for item_set in item_sets
-    ]
-    stores = [Store(path, settings_key(ranker), ItemScores) for ranker in rankers]
-    for ranker, store in zip(rankers, stores, strict=True):
-        if any(key not in store for set_keys in keys for key in set_keys):
-            ranker.prepare()
-    # Source by source through all sets: a padded set is made of the same chunks again, and what
-    # a system keeps of them (embeddings, chunk states) is still at hand.
     items = {
-        key: item
-        for set_keys, item_set in zip(keys, item_sets, strict=True)
-        for key, item in zip(set_keys, item_set.items, strict=True)
+        content_hash(item.query, item.chunks): item
+        for item_set in item_sets
+        for item in item_set.items
     }
+    # Source by source through all sets: a padded set is made of the same chunks again, and what
+    # a system cached of them (embeddings, chunk states) is still at hand.
     by_source = sorted(items, key=lambda key: items[key].source)
-    ratings: list[dict[str, tuple[Rating, ...]]] = [{} for _ in item_sets]
-    for ranker, store in zip(rankers, stores, strict=True):
-        missing = [key for key in by_source if key not in store]
-        if missing:
-            progress(ranker.name, 0, len(missing))
+    stores = [Store(path, settings_key(ranker), ItemScores) for ranker in rankers]
+    missing = [[key for key in by_source if key not in store] for store in stores]
+    for ranker, keys in zip(rankers, missing, strict=True):
+        if keys:
+            ranker.prepare()
+    for ranker, store, keys in zip(rankers, stores, missing, strict=True):
+        if keys:
+            progress(ranker.name, 0, len(keys))
         with ThreadPoolExecutor(ranker.workers) as executor:
-            scored = executor.map(partial(score_item, ranker), [items[key] for key in missing])
-            for done, (key, result) in enumerate(zip(missing, scored, strict=True), start=1):
+            scored = executor.map(partial(score_item, ranker), [items[key] for key in keys])
+            for done, (key, result) in enumerate(zip(keys, scored, strict=True), start=1):
                 store[key] = result
-                progress(ranker.name, done, len(missing))
-        for item_set, set_keys, rated in zip(item_sets, keys, ratings, strict=True):
-            rated[ranker.name] = tuple(
-                _rate(item, store[key]) for key, item in zip(set_keys, item_set.items, strict=True)
-            )
-    return [RatedSet(item_set, rated) for item_set, rated in zip(item_sets, ratings, strict=True)]
+                progress(ranker.name, done, len(keys))
+    return [
+        RatedSet(
+            item_set,
+            {
+                ranker.name: tuple(_rate(item, store) for item in item_set.items)
+                for ranker, store in zip(rankers, stores, strict=True)
+            },
+        )
+        for item_set in item_sets
+    ]
 
 
-def _rate(item: Example, scored: ItemScores) -> Rating:
+def _rate(item: Example, store: Store[ItemScores]) -> Rating:
+    scored = store[content_hash(item.query, item.chunks)]
     ranking = rank_by_score(scored.scores)
     return Rating(
         metrics={name: metric(ranking, item.labels) for name, metric in METRICS.items()},

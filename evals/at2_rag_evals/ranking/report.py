@@ -10,7 +10,7 @@ from at2_rag_evals.ranking.rating import RatedSet
 from at2_rag_evals.ranking.summary import SetSummary
 from at2_rag_evals.report import INTERVAL_NOTE, grid, items_table
 from at2_rag_evals.summary import OURS
-from at2_rag_evals.tables import Cell, Table
+from at2_rag_evals.tables import Table
 
 NOTES = (
     INTERVAL_NOTE,
@@ -65,13 +65,13 @@ def item_records(rated: RatedSet) -> Iterator[dict[str, Any]]:
 
 
 def _systems_table(summary: SetSummary) -> Table:
-    header = [Cell("system"), Cell("chunks"), Cell("truncated"), Cell("ms an item")]
+    header = ["system", "chunks", "truncated", "ms an item"]
     rows = [
         [
-            Cell(system),
-            Cell(f"{totals.chunks:,}"),
-            Cell(f"{totals.truncated_chunks:,}"),
-            Cell(f"{1000 * totals.median_seconds:.1f}"),
+            system,
+            f"{totals.chunks:,}",
+            f"{totals.truncated_chunks:,}",
+            f"{1000 * totals.median_seconds:.1f}",
         ]
         for system, totals in summary.systems.items()
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -22,17 +22,12 @@ from at2_rag_evals.summary import (
 )
 
 SIZES = MappingProxyType({"4-6": 6, "7-10": 10, "11-20": 20, "21-50": 50, ">50": sys.maxsize})
+"""Ranges of an item's number of chunks, and the most of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemTotals:
-    """What a system did over a whole set.
-
-    Attributes:
-        chunks: Chunks scored.
-        truncated_chunks: How many of them the system read only in part.
-        median_seconds: Median time an item took.
-    """
+    """What a system did over a whole set: chunks scored, read only in part, time an item."""
 
     chunks: int
     truncated_chunks: int
@@ -64,27 +59,19 @@ class SetSummary:
     systems: Mapping[str, SystemTotals]
 
 
-def summarise(
-    rated: RatedSet, clusters: Mapping[tuple[str, str], int], *, seed: int, resamples: int
-) -> SetSummary:
-    """Work out the figures of a set.
+def summarise(rated: RatedSet, clusters: Mapping[tuple[str, str], int], *, seed: int) -> SetSummary:
+    """Compute the figures of a set.
 
     Args:
         rated: The set's items and ratings.
         clusters: (source, id) of an item -> its cluster.
         seed: Seed of the bootstrap.
-        resamples: Number of bootstrap draws.
     """
     items = rated.item_set.items
     systems = list(rated.ratings)
     sources = [item.source for item in items]
     sizes = [size_range(len(item.chunks)) for item in items]
-    strata = Strata(
-        clusters=[clusters[item.source, item.id] for item in items],
-        name=rated.item_set.name,
-        seed=seed,
-        resamples=resamples,
-    )
+    strata = Strata([clusters[item.source, item.id] for item in items], rated.item_set.name, seed)
     by_source, compared, by_chunks = {}, {}, {}
     for metric in METRICS:
         values = as_matrix(
@@ -95,6 +82,10 @@ def summarise(
         if OURS in systems:
             compared[metric] = differences(samples, systems)
         by_chunks[metric] = estimates(strata.sample(values, sizes, metric=metric), systems)
+    sources_by_size = {
+        name: Counter(source for size, source in zip(sizes, sources, strict=True) if size == name)
+        for name in SIZES
+    }
     return SetSummary(
         name=rated.item_set.name,
         items=dict(Counter(sources)),
@@ -102,29 +93,18 @@ def summarise(
         by_source=by_source,
         differences=compared,
         by_chunks=by_chunks,
-        items_by_chunks=_count_sizes(sizes, sources),
-        systems={system: _totals(rated, system) for system in systems},
+        items_by_chunks={name: dict(counts) for name, counts in sources_by_size.items() if counts},
+        systems={
+            system: SystemTotals(
+                chunks=sum(len(item.chunks) for item in items),
+                truncated_chunks=sum(rating.truncated for rating in ratings),
+                median_seconds=statistics.median(rating.seconds for rating in ratings),
+            )
+            for system, ratings in rated.ratings.items()
+        },
     )
 
 
 def size_range(chunks: int) -> str:
     """Return the name of the range that a number of chunks falls into."""
     return next(name for name, most in SIZES.items() if chunks <= most)
-
-
-def _count_sizes(sizes: Sequence[str], sources: Sequence[str]) -> dict[str, dict[str, int]]:
-    by_item = list(zip(sizes, sources, strict=True))
-    return {
-        name: dict(Counter(source for size, source in by_item if size == name))
-        for name in SIZES
-        if name in sizes
-    }
-
-
-def _totals(rated: RatedSet, system: str) -> SystemTotals:
-    ratings = rated.ratings[system]
-    return SystemTotals(
-        chunks=sum(len(item.chunks) for item in rated.item_set.items),
-        truncated_chunks=sum(rating.truncated for rating in ratings),
-        median_seconds=statistics.median(rating.seconds for rating in ratings),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +9,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from at2_rag.data.examples import Example, read_examples
-from at2_rag.errors import DataError
-from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.progress import StepProgress
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.items import none_usable
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.report import (
@@ -38,16 +36,16 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class TrimmingFigures:
-    """How both ways of pruning did with one number of chunks, by source and `MACRO`.
+    """How both ways of pruning did, by source and `MACRO`; see `Trimmed`.
 
     Attributes:
         top_k: The number of chunks.
         cut: How sentences were chosen.
-        in_chunks: Share of items whose best chunks hold the answer.
-        in_sentences: Share of items whose kept sentences do.
-        difference: The latter less the former.
-        chunk_tokens: Mean tokens of the best chunks.
-        sentence_tokens: Mean tokens of the kept sentences.
+        in_chunks: Share of items.
+        in_sentences: Share of items.
+        difference: Sentences minus chunks.
+        chunk_tokens: Mean.
+        sentence_tokens: Mean.
         changed: Items in which something kept isn't verbatim text of the chunks.
     """
 
@@ -62,23 +60,16 @@ class TrimmingFigures:
 
 
 def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
-    """Run the trimming eval, print its report and write it to the output folder, if there is one.
-
-    Raises:
-        AT2Error: If a file, the model or the head weights can't be used.
-    """
+    """Run the trimming eval, print its report and write it to the output folder, if any."""
     examples = read_examples(request.files, labelled=False)
     items = trimmable_items(examples, limit=request.limit)
     if not items.items:
-        raise DataError(
-            f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(items.left_out)}); an item needs an answer that stands in a chunk"
+        raise none_usable(
+            len(examples), items.left_out, "an item needs an answer that a chunk contains"
         )
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        pruner = load_pruner(
-            request.model, head_weights=request.head_weights, chunk_cache=shared_cache()
-        )
+        pruner = load_pruner(request.model, request.head_weights, chunk_cache=shared_cache())
         progress("loading the model", 1, 1)
         trimmed = judge_trimming(
             pruner,
@@ -96,7 +87,7 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
         "top_k": list(request.top_k),
         "cuts": [asdict(cut) for cut in request.cuts],
         "multi_hop": request.multi_hop,
-        **model_record(request.model or DEFAULT_MODEL),
+        **model_record(request.model),
         **head_weights_record(request.head_weights),
     }
     counts = Counter(item.source for item in items.items)
@@ -125,7 +116,7 @@ def _figures(
 ) -> TrimmingFigures:
     sources = [item.source for item in items]
     values = np.array([[each.in_chunks, each.in_sentences] for each in trimmed], dtype=np.float64)
-    strata = Strata(item_clusters(items), f"top {top_k}", seed, RESAMPLES)
+    strata = Strata(item_clusters(items), f"top {top_k}", seed)
     samples = with_macro(strata.sample(values, sources, metric="containment"))
     tokens = np.array([[each.chunk_tokens, each.sentence_tokens] for each in trimmed], dtype=float)
     means = {
@@ -146,18 +137,16 @@ def _figures(
 
 
 def _table(figures: TrimmingFigures) -> Table:
-    header = [
-        *(Cell("items"), Cell("n/clusters"), Cell("chunks hold it"), Cell("tokens")),
-        *(Cell("sentences hold it"), Cell("tokens"), Cell("difference")),
-    ]
-    rows = [
+    header = ["items", "n/clusters", "chunks hold it", "tokens"]
+    header += ["sentences hold it", "tokens", "difference"]
+    rows: list[list[Cell | str]] = [
         [
-            Cell(name),
-            Cell(f"{estimate.n}/{estimate.clusters}"),
+            name,
+            f"{estimate.n}/{estimate.clusters}",
             estimate_cell(estimate),
-            Cell(f"{figures.chunk_tokens[name]:,.0f}"),
+            f"{figures.chunk_tokens[name]:,.0f}",
             estimate_cell(figures.in_sentences[name]),
-            Cell(f"{figures.sentence_tokens[name]:,.0f}"),
+            f"{figures.sentence_tokens[name]:,.0f}",
             difference_cell(figures.difference[name]),
         ]
         for name, estimate in figures.in_chunks.items()

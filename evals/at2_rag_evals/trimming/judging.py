@@ -16,14 +16,14 @@ from at2_rag_evals.trimming.request import Cut
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """What became of an item with one number of chunks.
+    """What is kept of an item as its best chunks, and as sentences of all chunks.
 
     Attributes:
         chunk_tokens: Tokens of the best chunks.
-        sentence_tokens: Tokens of the sentences kept, of all chunks.
-        in_chunks: Whether the best chunks hold a reference answer.
-        in_sentences: Whether the kept sentences do.
-        verbatim: Whether everything kept is verbatim text of the chunks.
+        sentence_tokens: Tokens of the sentences.
+        in_chunks: Whether the best chunks contain a reference answer.
+        in_sentences: Whether the sentences do.
+        verbatim: Whether all that is kept of the sentences is verbatim text of the chunks.
     """
 
     chunk_tokens: int
@@ -34,17 +34,10 @@ class Trimmed:
 
 
 def trimmable_items(examples: Sequence[Example], *, limit: int | None = None) -> ItemSet:
-    """Keep examples with a reference answer that stands in a chunk.
+    """Keep examples with a short reference answer that a chunk contains.
 
-    Long-form answers are left out: one that was copied from a chunk, several sentences long, isn't
-    held by any part of it.
-
-    Args:
-        examples: The files' examples.
-        limit: Keep at most this many of each source, the first ones.
-
-    Raises:
-        DataError: If two examples of a source have the same id.
+    A long-form answer, several sentences of a chunk, isn't in any part of it. Limit and errors as
+    in `usable_examples`.
     """
     items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
     return ItemSet("natural size", items, left_out)
@@ -72,13 +65,8 @@ def judge_trimming(
 ) -> dict[tuple[int, Cut], list[Trimmed]]:
     """Return the results for each number of chunks and each cut, one for each item, in order.
 
-    Args:
-        pruner: The pruner.
-        items: See `trimmable_items`.
-        top_k: Numbers of chunks.
-        cuts: How sentences are chosen.
-        multi_hop: The pruner's option for whole chunks.
-        progress: Called with the items done and in all.
+    `multi_hop` is the pruner's option for whole chunks; `progress` is called with the items done
+    and in all.
     """
     results: dict[tuple[int, Cut], list[Trimmed]] = {
         (count, cut): [] for count in top_k for cut in cuts
@@ -96,7 +84,7 @@ def judge_trimming(
 
 
 def _cut(pruner: AT2Pruner, item: Example, cut: Cut, chunk_tokens: int = 0) -> PruneResult:
-    """Prune an item to sentences; `chunk_tokens` of its best chunks count for a share of them."""
+    """Prune an item to sentences; a share is one of `chunk_tokens`."""
     return pruner.prune(
         item.query,
         item.chunks,
@@ -120,7 +108,7 @@ def _judged(item: Example, whole: PruneResult, sentences: PruneResult) -> Trimme
 
 
 def is_verbatim(text: str, kept: str, spans: Sequence[tuple[int, int]] | None) -> bool:
-    """Return whether kept text is the spans of a text in turn, joined by ellipses or spaces."""
+    """Return whether `kept` is the spans of `text` in turn, joined by ellipses or spaces."""
     position = 0
     for start, end in [(0, len(text))] if spans is None else spans:
         part = text[start:end]

@@ -17,13 +17,9 @@ _DEFAULT_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How sentences are chosen: by one of three limits.
+    """How sentences are chosen: by one of the pruner's limits.
 
-    Attributes:
-        share: Most tokens, as a share of those of the best chunks.
-        min_probability: The pruner's.
-        max_missed: The pruner's.
-        multi_hop: The pruner's.
+    `share` is `max_tokens` as a share of the best chunks' tokens.
     """
 
     share: float | None = None
@@ -34,12 +30,15 @@ class Cut:
     @property
     def label(self) -> str:
         """How the report shows it."""
-        parts = [] if self.share is None else [f"at most {self.share:g} of the tokens"]
-        if self.min_probability is not None:
-            parts.append(f"min_probability {self.min_probability:g}")
-        parts += [] if self.max_missed is None else [f"max_missed {self.max_missed:g}"]
-        parts += {None: [], True: ["multi-hop"], False: ["no multi-hop"]}[self.multi_hop]
-        return ", ".join(parts)
+        parts = {
+            "at most {:g} of the tokens": self.share,
+            "min_probability {:g}": self.min_probability,
+            "max_missed {:g}": self.max_missed,
+        }
+        shown = [text.format(value) for text, value in parts.items() if value is not None]
+        if self.multi_hop is not None:
+            shown.append("multi-hop" if self.multi_hop else "no multi-hop")
+        return ", ".join(shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +80,12 @@ class TrimmingRequest(EvalRequest):
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """How sentences are chosen."""
-        share = self.share
-        if share is None and not self.min_probabilities and not self.max_missed:
-            share = _DEFAULT_SHARE
+        shares = [] if self.share is None else [self.share]
+        if not (shares or self.min_probabilities or self.max_missed):
+            shares = [_DEFAULT_SHARE]
         hop = None if self.multi_hop is None else self.multi_hop != "none"
         return (
-            *([] if share is None else [Cut(share=share, multi_hop=hop)]),
+            *(Cut(share=share, multi_hop=hop) for share in shares),
             *(Cut(min_probability=p, multi_hop=hop) for p in dict.fromkeys(self.min_probabilities)),
             *(Cut(max_missed=most, multi_hop=hop) for most in dict.fromkeys(self.max_missed)),
         )

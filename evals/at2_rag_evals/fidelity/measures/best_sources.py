@@ -1,15 +1,12 @@
 """How the answer fares without the sources that a system scores highest, and with them alone.
 
-*Drop*: B. Cohen-Wang et al., "ContextCite: Attributing Model Generation to Context", NeurIPS 2024,
-section 4.1, there called top-k log-probability drop; the comprehensiveness of J. DeYoung et al.,
-"ERASER: A Benchmark to Evaluate Rationalized NLP Models", ACL 2020. How far the mean
-log-probability of the answer's tokens falls without the best k, in nats a token.
+*Drop*: how far the mean log-probability of the answer's tokens falls without the best k, in nats a
+token. B. Cohen-Wang et al., "ContextCite", NeurIPS 2024, section 4.1 (top-k log-probability drop);
+the comprehensiveness of J. DeYoung et al., "ERASER", ACL 2020.
 
-*Insertion*: V. Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box
-Models", BMVC 2018, section 3.3; the sufficiency of DeYoung et al. The mean log-probability of the
-answer's tokens with the best k alone, in their original order, which is what pruning to k does.
-
-For both, higher is better.
+*Insertion*: the mean log-probability of the answer's tokens with the best k alone, in their
+original order, which is what pruning to k does. V. Petsiuk et al., "RISE", BMVC 2018, section 3.3;
+the sufficiency of DeYoung et al. For both, higher is better.
 """
 
 from __future__ import annotations
@@ -24,13 +21,9 @@ INSERTED_KS = (1, 2, 3, 5)
 
 
 def best_masks(ranking: Sequence[int]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the masks [S] that a ranking of an item's sources is judged by.
+    """Return metric -> mask [S] that a ranking of the sources, best first, is judged by.
 
-    Args:
-        ranking: The sources' indices, best first.
-
-    Returns:
-        Metric -> mask; no insertion of all sources, for every ranking would do equally well.
+    There is no insertion of all sources: every ranking would do equally well.
     """
     order = np.array(ranking)
     masks = {}
@@ -49,7 +42,7 @@ def best_values(full: float, with_mask: Mapping[str, float]) -> dict[str, float 
 
     Args:
         full: Mean log-probability of the answer's tokens with all sources.
-        with_mask: Metric -> the same with the sources that its mask keeps.
+        with_mask: Metric -> the same under the metric's mask.
     """
     drops = {f"drop_{k}": full - with_mask[f"drop_{k}"] for k in DROPPED_KS}
     return {**drops, **{f"insertion_{k}": with_mask.get(f"insertion_{k}") for k in INSERTED_KS}}

@@ -1,10 +1,8 @@
 """Shares at the temperature that suits a system best: an upper bound, the same for every system.
 
-How far a sum of scores predicts effects depends on their form: a cosine or a mass of attention that
-ranks well may still be too flat to add up. So that no system loses for its form alone, each one's
-shares (the softmax of its scores, or of the logarithm of scores that are masses) are taken at
-several temperatures, and the one with the highest linear datamodeling score over *the very items
-judged* counts. Scores that are made to add up stay as they are.
+Scores that rank well, such as cosines, may still be too flat to add up. So that no system loses for
+the form of its scores, their softmax (of masses, that of their logarithm) is taken at several
+temperatures, and the best over *the very items judged* counts. Additive scores stay as they are.
 """
 
 from __future__ import annotations
@@ -44,8 +42,7 @@ def tempered_lds(
     Args:
         scores: For each item one score a source, [S].
         truths: For each item keep rate -> masks and true effects.
-        sources: The data set each item comes from; the temperature is chosen by the mean of their
-            means.
+        sources: Each item's data set; the temperature is chosen by the mean of their means.
         scale: What the scores are.
     """
     values = [np.asarray(of_item, dtype=np.float64) for of_item in scores]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.rankers.base import ItemScores, Ranker
+from at2_rag_evals.rankers.base import ItemScores
 
 
 class FidelitySystem(Protocol):
@@ -18,7 +18,7 @@ class FidelitySystem(Protocol):
 
     Attributes:
         name: What the report calls the system.
-        settings: Everything that decides the scores besides item and answer, as JSON-ready values.
+        settings: All that decides the scores besides item and answer, as JSON-ready values.
         scale: What the scores are, see `Scale`.
         shares_are_softmax: Whether the system itself means the softmax over an item's scores.
     """
@@ -35,28 +35,16 @@ class FidelitySystem(Protocol):
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Score an item's sources, in their order.
 
-        A system whose readings may have been stored before says in `seconds` what they took then;
-        that of any other is measured.
+        The scores come with their `seconds` where readings may have been stored before.
         """
         ...
 
 
-class RankerSystem(FidelitySystem):
-    """A ranker, which sees the question and each source as a text by itself.
+class GoldSystem(FidelitySystem):
+    """Scores 1 for a gold source and 0 for any other: how far labels explain the answer."""
 
-    Args:
-        ranker: The ranker.
-    """
-
-    scale = "logit"
-
-    def __init__(self, ranker: Ranker) -> None:
-        self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
-
-    def prepare(self) -> None:
-        """Load the ranker."""
-        self._ranker.prepare()
+    name = "gold"
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
-        """Score the sources as the ranker does chunks."""
-        return self._ranker.score(item.query, item.sources_as_chunks)
+        """Return the labels."""
+        return ItemScores(tuple(map(float, item.labels)), seconds=0.0)

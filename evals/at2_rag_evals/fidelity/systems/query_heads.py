@@ -13,7 +13,7 @@ import torch
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import LoadedModel, preferred_dtype
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import FeatureSpec
@@ -23,7 +23,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.results import ScoredChunk, ScoredSentence
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
-from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import file_record
 from at2_rag_evals.rankers.base import ItemScores
 
@@ -36,22 +36,14 @@ class EvidenceHeads:
 
     W. Zhang et al., "Query-Focused Retrieval Heads Improve Long-Context Reasoning and Re-ranking"
     (QRHead), EMNLP 2025: a head's score is the attention mass from the question's tokens to gold
-    passages, averaged over a few dozen items. Here the mass is that of reading together (see
-    docs/architecture.md), averaged within sources first.
-
-    Args:
-        files: The training files.
-        model: The scoring model, a known name, a folder or a hub id; None for the default model.
-        seed: Of the draw of at most `TRAIN_ITEMS` items a source.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
+    passages, averaged over a few dozen items. Here the mass is that of reading together, averaged
+    within sources first. Of each source at most `TRAIN_ITEMS` are drawn, by `seed`.
     """
 
     def __init__(self, files: Sequence[Path], *, model: str | None = None, seed: int = 0) -> None:
-        self._files, self._model_name, self._seed = files, model or DEFAULT_MODEL, seed
+        self._files, self._model, self._seed = files, model, seed
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name),
+            **model_record(model),
             "train": [file_record(path) for path in files],
             "train_items": TRAIN_ITEMS,
             "seed": seed,
@@ -61,10 +53,7 @@ class EvidenceHeads:
     def model(self) -> LoadedModel:
         """The loaded model."""
         torch.set_num_threads(1)
-        device = eval_device()
-        return LoadedModel.from_pretrained(
-            self._model_name, device=device, dtype=preferred_dtype(device)
-        )
+        return LoadedModel.from_pretrained(self._model or DEFAULT_MODEL)
 
     @cached_property
     def evidence_mass(self) -> npt.NDArray[np.float64]:
@@ -100,7 +89,7 @@ class EvidenceHeads:
         return [(int(index) // mass.shape[1], int(index) % mass.shape[1]) for index in order]
 
     def weights(self, count: int) -> HeadWeights:
-        """Return the readout that averages those heads' mass, cut after the deepest of them."""
+        """Return head weights that average those heads' mass, up to the deepest of their layers."""
         chosen = self.best(count)
         weight = np.zeros((1, 1 + max(layer for layer, _ in chosen), self.evidence_mass.shape[1]))
         for layer, head in chosen:
@@ -114,13 +103,7 @@ class EvidenceHeads:
 
 
 class QueryHeadsSystem(FidelitySystem):
-    """Scores chunks, or sentences within them, by the attention mass of the best heads.
-
-    Args:
-        name: What the report calls the system.
-        heads: What to choose from.
-        count: How many heads.
-    """
+    """Scores chunks, or sentences within them, by the attention mass of the best heads."""
 
     scale = "mass"
 
@@ -137,5 +120,6 @@ class QueryHeadsSystem(FidelitySystem):
         """Score the sources with the pruner."""
         sentences = item.unit == "sentence"
         score = self._pruner.score_sentences if sentences else self._pruner.score
-        scored: Sequence[ScoredChunk | ScoredSentence] = score(item.query, item.chunks)
+        scored: Sequence[ScoredChunk | ScoredSentence]
+        scored = score(item.example.query, item.example.chunks)
         return ItemScores(tuple(source.score for source in scored))

@@ -57,30 +57,28 @@ class SystemOptions:
 Maker = Callable[[SystemOptions], "FidelitySystem"]
 
 
-def _maker(target: str, *options: str, **arguments: Any) -> Maker:
-    """Return what makes a system of this package, see `maker`."""
-    return maker(f"at2_rag_evals.fidelity.systems.{target}", *options, **arguments)
+_SYSTEMS = "fidelity.systems"
+
+
+def _answer(name: str, **arguments: Any) -> Maker:
+    target = f"{_SYSTEMS}.answer_attention:AnswerAttentionSystem"
+    return maker(target, "model", "answer_weights", name=name, **arguments)
 
 
 SYSTEMS: Mapping[str, Maker] = MappingProxyType(
     {
         **{
-            name: _maker("query_heads:QueryHeadsSystem", "heads", name=name, count=count)
+            name: maker(f"{_SYSTEMS}.query_heads:QueryHeadsSystem", "heads", name=name, count=count)
             for name, count in HEAD_COUNTS.items()
         },
-        "answer_heads_mean": _maker(
-            "answer_attention:AnswerAttentionSystem",
-            "model",
-            name="answer_heads_mean",
-            answer_weights="uniform",
+        "answer_heads_mean": _answer("answer_heads_mean", answer_weights="uniform"),
+        "at2_answer": _answer("at2_answer"),
+        "gold": maker(f"{_SYSTEMS}.base:GoldSystem"),
+        "leave_one_out": maker(f"{_SYSTEMS}.ablations:LeaveOneOutSystem", "reader"),
+        "regression_32": maker(f"{_SYSTEMS}.ablations:RegressionSystem", "reader", "plan"),
+        "masked_regression": maker(
+            f"{_SYSTEMS}.ablations:MaskedRegressionSystem", "reader", "plan"
         ),
-        "at2_answer": _maker(
-            "answer_attention:AnswerAttentionSystem", "model", "answer_weights", name="at2_answer"
-        ),
-        "gold": _maker("gold:GoldSystem"),
-        "leave_one_out": _maker("leave_one_out:LeaveOneOutSystem", "reader"),
-        "regression_32": _maker("regression:RegressionSystem", "reader", "plan"),
-        "masked_regression": _maker("regression:MaskedRegressionSystem", "reader", "plan"),
     }
 )
 
@@ -92,8 +90,7 @@ def make_system(name: str, options: SystemOptions) -> FidelitySystem:
         AT2Error: If a model, head weights or a training file can't be used.
         ImportError: If a package that it needs isn't installed.
     """
-    from at2_rag_evals.fidelity.systems.base import RankerSystem
-    from at2_rag_evals.fidelity.systems.question_attention import QuestionAttentionSystem
+    from at2_rag_evals.fidelity.systems.ranked import QuestionAttentionSystem, RankerSystem
     from at2_rag_evals.rankers.at2 import AT2Ranker
 
     if name in SYSTEMS:

@@ -70,7 +70,7 @@ class AT2AdaptivePruner:
 
     @cached_property
     def _pruner(self) -> AT2Pruner:
-        return load_pruner(self._model, head_weights=self._head_weights, options=self._options)
+        return load_pruner(self._model, self._head_weights, options=self._options)
 
     def _prune(self, item: Example, limit: Limit) -> Pruned:
         pruner = self._pruner  # loaded before the clock starts

@@ -1,4 +1,4 @@
-"""The systems that score by `AT2Pruner`: at2, other head weights, the mean of all heads."""
+"""Rankers as systems: they see the question, but not the answer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ from at2_rag.readout.head_weights import UNIFORM
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.rankers.at2 import AT2Ranker
-from at2_rag_evals.rankers.base import ItemScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
+
+
+class RankerSystem(FidelitySystem):
+    """A ranker of texts, which sees each source by itself."""
+
+    scale = "logit"
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
+
+    def prepare(self) -> None:
+        """Load the ranker."""
+        self._ranker.prepare()
+
+    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
+        """Score the sources as the ranker does chunks."""
+        return self._ranker.score(item.example.query, item.sources_as_chunks)
 
 
 class QuestionAttentionSystem(FidelitySystem):
-    """Scores chunks, or sentences within their chunks, as the pruner does.
-
-    Args:
-        ranker: The ranker.
-    """
+    """A form of at2, which scores chunks, or sentences within their chunks."""
 
     def __init__(self, ranker: AT2Ranker) -> None:
         self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
@@ -31,4 +44,4 @@ class QuestionAttentionSystem(FidelitySystem):
         """Score the sources by the question's attention."""
         sentences = item.unit == "sentence"
         score = self._ranker.score_sentences if sentences else self._ranker.score
-        return score(item.query, item.chunks)
+        return score(item.example.query, item.example.chunks)
