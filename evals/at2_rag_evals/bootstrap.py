@@ -71,13 +71,7 @@ def resample_means(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> Sample:
-    """Bootstrap the means of several columns over whole clusters.
-
-    Args:
-        values: One row an item, one column a system, [N, K].
-        clusters: Each item's cluster, [N].
-        rng: Where the draws come from.
-        resamples: Number of draws.
+    """Bootstrap the means of columns, [N, K], over whole clusters; `clusters` has each item's, [N].
 
     Raises:
         ValueError: If there are no items, or a value isn't finite.

@@ -18,13 +18,7 @@ RANKABLE = "an item needs four chunks, gold and not gold"
 
 @dataclass(frozen=True, slots=True)
 class ItemSet:
-    """Examples to judge systems on, and how many were left out.
-
-    Attributes:
-        name: What the report calls the set.
-        items: The examples, in the files' order.
-        left_out: Source -> reason -> number of examples left out for it.
-    """
+    """A named set of examples, and source -> reason -> number of those left out."""
 
     name: str
     items: tuple[Example, ...]
@@ -49,10 +43,7 @@ def usable_examples(
 ) -> tuple[tuple[Example, ...], dict[str, dict[str, int]]]:
     """Return the examples that can be used, and source -> reason -> number of those left out.
 
-    Args:
-        examples: All examples.
-        reason_to_leave_out: Why an example can't be used; None if it can.
-        limit: Keep at most this many of each source, the first ones; None for all.
+    At most `limit` of each source are used, the first ones.
 
     Raises:
         DataError: If two examples of a source have the same id.

@@ -17,11 +17,7 @@ _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 def model_record(model: str | None) -> dict[str, object]:
     """Return what decides a model's readings on this machine, as JSON-ready values.
 
-    Args:
-        model: A known name, a folder or a hub id; None for the default model.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
+    `model` is a known name, a folder or a hub id; None for the default model.
     """
     device = eval_device()
     return {

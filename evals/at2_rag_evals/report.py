@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,50 +23,45 @@ INTERVAL_NOTE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The results of a run.
+def publish(
+    record: Mapping[str, Any],
+    sections: Mapping[str, Sequence[Table]],
+    notes: Sequence[str],
+    item_records: Iterable[Mapping[str, Any]],
+    *,
+    folder: Path | None,
+    as_json: bool,
+    details: str = "",
+) -> None:
+    """Print the results of a run, and write them into a folder, if there is one.
 
-    Attributes:
-        eval: The eval's name, and that of its files.
+    Args:
         record: What is written as JSON, see `run_record`.
         sections: Heading (may be empty) -> tables.
         notes: Sentences on how to read the tables.
         item_records: What is written as JSON about each item, one a line.
+        folder: The output folder.
+        as_json: Whether to print the record rather than tables.
         details: Added to the line on versions and seed.
     """
-
-    eval: str
-    record: Mapping[str, Any]
-    sections: Mapping[str, Sequence[Table]]
-    notes: Sequence[str]
-    item_records: Sequence[Mapping[str, Any]]
-    details: str = ""
-
-    def publish(self, folder: Path | None, *, as_json: bool) -> None:
-        """Write the report into a folder, if there is one, and print it."""
-        text = json.dumps({**self.record, "notes": list(self.notes)}, indent=2) + "\n"
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            lines = "".join(json.dumps(record) + "\n" for record in self.item_records)
-            write_whole(folder / "items.jsonl", lines.encode())
-            write_whole(folder / f"{self.eval}.md", self._markdown().encode())
-            write_whole(folder / f"{self.eval}.json", text.encode())
-        if as_json:
-            click.echo(text, nl=False)
-        else:
-            tables = [table for section in self.sections.values() for table in section]
-            print_report(tables, self.notes)
-
-    def _markdown(self) -> str:
-        lines = report_head(f"{self.eval.capitalize()} eval", self.record, more=self.details)
-        for heading, tables in self.sections.items():
-            if heading:
-                lines += [f"## {heading[:1].upper()}{heading[1:]}", ""]
+    text = json.dumps({**record, "notes": list(notes)}, indent=2) + "\n"
+    if folder is not None:
+        name = record["eval"]
+        lines = report_head(f"{name.capitalize()} eval", record, more=details)
+        for heading, tables in sections.items():
+            lines += [f"## {heading[:1].upper()}{heading[1:]}", ""] if heading else []
             for table in tables:
                 lines += [to_markdown(table), ""]
-        lines += ["## Notes", "", *(f"- {note}" for note in self.notes)]
-        return "\n".join(lines) + "\n"
+        lines += ["## Notes", "", *(f"- {note}" for note in notes)]
+        items = "".join(json.dumps(item) + "\n" for item in item_records)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "items.jsonl", items.encode())
+        write_whole(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
+        write_whole(folder / f"{name}.json", text.encode())
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        print_report([table for section in sections.values() for table in section], notes)
 
 
 def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) -> dict[str, Any]:

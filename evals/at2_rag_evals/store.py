@@ -1,8 +1,7 @@
 """Results of an eval, stored one by one in an SQLite file, so that a killed run goes on.
 
 A result is looked up by the system that made it, the system's settings and a key of its input, such
-as an item's content hash. Whatever changes a result changes one of the three, so nothing stale is
-ever read.
+as an item's content hash: whatever changes a result changes one of the three.
 """
 
 from __future__ import annotations

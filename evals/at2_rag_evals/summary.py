@@ -19,11 +19,9 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """Bootstraps groups of a set's items, each with a generator that depends on names and seed.
+    """Bootstraps groups of a set's items, with `clusters`, [N].
 
-    Attributes:
-        clusters: Each item's cluster, [N].
-        name: The set's name.
+    Each group has a generator that depends on the set's name, the metric, the group and the seed.
     """
 
     clusters: Sequence[int]
@@ -36,10 +34,8 @@ class Strata:
     ) -> dict[str, Sample]:
         """Return each group's sample, over the items where the metric is defined for all systems.
 
-        Args:
-            values: A row for each item and a column for each system, [N, K]; NaN where not defined.
-            groups: Each item's group, [N].
-            metric: The metric's name.
+        `values` has a row for each item and a column for each system, [N, K]; NaN where not
+        defined.
         """
         samples = {}
         for group in dict.fromkeys(groups):

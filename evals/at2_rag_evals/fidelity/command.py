@@ -19,11 +19,10 @@ from at2_rag_evals.fidelity.report import NOTES, fidelity_tables, item_records, 
 from at2_rag_evals.fidelity.request import FidelityRequest
 from at2_rag_evals.fidelity.sources import sourced_set
 from at2_rag_evals.fidelity.summary import summarise_fidelity
-from at2_rag_evals.fidelity.systems.registry import SystemOptions, make_system
+from at2_rag_evals.fidelity.systems.registry import make_systems
 from at2_rag_evals.items import RANKABLE, none_usable, rankable_items
 from at2_rag_evals.model_record import model_record
-from at2_rag_evals.rankers import RankerOptions
-from at2_rag_evals.report import Report, run_record
+from at2_rag_evals.report import publish, run_record
 
 
 def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
@@ -54,10 +53,7 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
         answer_tokens=request.answer_tokens,
         path=request.store,
     )
-    options = SystemOptions(
-        reader, plan, RankerOptions.of(request), request.answer_weights, request.train
-    )
-    systems = [make_system(name, options) for name in request.judged]
+    systems = make_systems(request, reader, plan)
     with StepProgress() as progress:
         judged = judge(sourced, systems, reader, plan=plan, path=request.store, progress=progress)
     if not judged.items:
@@ -80,13 +76,13 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
         },
         "systems": {system.name: dict(system.settings) for system in systems},
     }
-    report = Report(
-        eval="fidelity",
-        record={**run_record("fidelity", request, settings), **asdict(summary)},
-        sections={"": list(fidelity_tables(summary))},
-        notes=[*NOTES, shares_note(systems), *notes],
-        item_records=list(item_records(judged)),
+    publish(
+        run_record("fidelity", request, settings) | asdict(summary),
+        {"": list(fidelity_tables(summary))},
+        [*NOTES, shares_note(systems), *notes],
+        item_records(judged),
+        folder=request.output,
+        as_json=as_json,
         details=f"; {request.answers} answers, read by {reader.settings['model']}, "
         f"{request.masks} held masks a keep rate; sources are {request.unit}s",
     )
-    report.publish(request.output, as_json=as_json)

@@ -56,12 +56,10 @@ class Judged:
     """The results on one item.
 
     Attributes:
-        item: The item.
         tokens: How many tokens its answer has.
         full: Mean log-probability of the answer's tokens with all chunks.
         removal_seconds: Seconds that reading a held mask took, on average.
         metrics: System -> metric -> value; None where the metric isn't defined for the item.
-        scored: System -> its scores.
     """
 
     item: SourcedItem
@@ -91,13 +89,8 @@ def judge(
 ) -> JudgedSet:
     """Judge every system on every item that has an answer and fits the model's window.
 
-    Args:
-        item_set: The items.
-        systems: The systems.
-        reader: Answers, and reads what removal does.
-        plan: Draws the masks.
-        path: The store of scores (see `Store`); None for nowhere.
-        progress: Called with the stage, the items done and in all.
+    `path` is the store of scores (see `Store`); `progress` is called with a stage, the items done
+    and in all.
 
     Raises:
         ScoringError: If a system or the model fails on an item.

@@ -43,10 +43,8 @@ class MaskSplit:
 class MaskPlan:
     """How masks are drawn; an item's depend on the plan, the item's content and sources alone.
 
-    Attributes:
-        held: Held masks of each keep rate; of four, five and six sources there are 7, 15 and 31 at
-            most, the same for both rates.
-        seed: Seed.
+    `held` is the number of held masks of each keep rate; of four, five and six sources there are 7,
+    15 and 31 at most, the same for both rates.
     """
 
     held: int = 32

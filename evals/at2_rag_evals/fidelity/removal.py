@@ -39,12 +39,8 @@ NO_ANSWER = "no answer"
 class Reading:
     """One reading of an answer.
 
-    Attributes:
-        logit_probability: Of the whole answer.
-        mean_log_probability: Of the answer's tokens, in nats a token.
-        tokens: How many tokens the answer has.
-        seconds: Thread-seconds: the time of the call that read it, times its threads, divided by
-            its masks. A mask read alone would cost more.
+    The seconds are thread-seconds: the time of the call that read it, times its threads, divided by
+    its masks. A mask read alone would cost more.
     """
 
     logit_probability: float
@@ -175,11 +171,6 @@ class RemovalReader:
 def reading_key(item: SourcedItem, answer: str) -> str:
     """Return a SHA-256 over question, chunks, sources and answer."""
     return hash_of([item.key, answer])
-
-
-def total_seconds(readings: Iterable[Reading]) -> float:
-    """Return what readings took together."""
-    return sum(reading.seconds for reading in readings)
 
 
 def mask_name(mask: Iterable[bool]) -> str:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
 
-from at2_rag_evals.fidelity.systems.registry import HEAD_COUNTS, RANKED, SYSTEMS
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
-from at2_rag_evals.rankers.registry import RANKERS, VARIANTS
+from at2_rag_evals.rankers.registry import BASELINES, RANKERS, VARIANTS
 from at2_rag_evals.request import FILE, EvalRequest, option
 
 if TYPE_CHECKING:
     from at2_rag_evals.fidelity.removal import AnswerSource
     from at2_rag_evals.fidelity.sources import Unit
 
-_KNOWN = (*RANKED, *SYSTEMS)
+HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"best_head": 1, "heads_8": 8, "heads_16": 16})
+_SYSTEMS = (
+    *HEAD_COUNTS,
+    *("answer_heads_mean", "at2_answer", "gold"),
+    *("leave_one_out", "regression_32", "masked_regression"),
+)
+_KNOWN = (*BASELINES, "all_heads_mean", "at2", "at2_joint", *_SYSTEMS)
 _VARIANTS = tuple(name for name in _KNOWN if name in VARIANTS or name == "first_k")
 
 
@@ -26,7 +32,7 @@ _VARIANTS = tuple(name for name in _KNOWN if name in VARIANTS or name == "first_
 class FidelityRequest(EvalRequest):
     """All options of the command, with their defaults."""
 
-    weights: tuple[NamedWeights, ...] = option(**weights_attributes((*RANKERS, *SYSTEMS)))
+    weights: tuple[NamedWeights, ...] = option(**weights_attributes((*RANKERS, *_SYSTEMS)))
     answer_weights: str | None = option(
         help="Head weights of at2_answer: a folder, the name of shipped ones, or uniform."
     )

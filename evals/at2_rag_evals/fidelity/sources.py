@@ -35,14 +35,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourcedItem:
-    """An item with its sources, by `whole_chunks` or `chunk_sentences`.
-
-    Attributes:
-        example: The item.
-        unit: What the sources are.
-        sources: The sources, in the order of the chunks and their text.
-        labels: For each source, whether it is gold.
-    """
+    """An item with its sources, in the order of chunks and text, and whether each is gold."""
 
     example: Example
     unit: Unit

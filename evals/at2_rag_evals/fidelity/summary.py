@@ -28,8 +28,6 @@ class Cost:
     """What a system's scores cost an item, in seconds of one thread.
 
     Attributes:
-        mean: Mean over the items.
-        median: Median.
         removals: The mean, as a number of average readings by removal.
         truncated: Texts (chunks or sentences) that the system read only in part.
     """
@@ -45,12 +43,10 @@ class FidelitySummary:
     """All figures of a run.
 
     Attributes:
-        items: Source -> number of items.
-        left_out: Source -> reason -> number of examples left out.
+        left_out: Source -> reason -> number of examples.
         by_source: Metric -> source or "macro" -> system -> estimate.
         differences: Compared system -> metric -> "macro" -> other system -> estimate of the
             compared one minus its.
-        seconds: System -> what it costs.
     """
 
     items: Mapping[str, int]
@@ -69,11 +65,7 @@ def summarise_fidelity(
 ) -> FidelitySummary:
     """Compute the figures of a run over one item or more.
 
-    Args:
-        judged: The items.
-        clusters: (source, id) of an item -> its cluster.
-        systems: The systems, in the report's order.
-        seed: Seed of the bootstrap.
+    `clusters` has each item's cluster by source and id; `systems` are in the report's order.
     """
     examples = [result.item.example for result in judged.items]
     sources = [example.source for example in examples]

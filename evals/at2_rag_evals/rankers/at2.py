@@ -34,27 +34,21 @@ class AT2Ranker(Ranker):
     """The score of `AT2Pruner`, by default as it comes out of the box.
 
     Args:
-        model: The scoring model, a known name, a folder or a hub id; None for the default model.
+        model: A known name, a folder or a hub id; None for the default model.
         name: What the report calls the form.
-        head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
-            for those shipped for the model.
+        head_weights: A folder, the name of shipped ones, or "uniform"; None for those shipped for
+            the model.
         reading: The reading mode; None for that of the head weights.
         precision: Number type in which chunk states are cached.
         prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
-            "cosine" for its cosines; None for none. The head weights need a weight for it.
-        multi_hop: Whether the pruner asks again beside the best chunk; the head weights need
-            multi-hop weights.
+            "cosine" for its cosines; None for none.
+        multi_hop: Whether the pruner asks again beside the best chunk.
         embedding_model: As of `MiniLMRanker`; used with a prior alone.
-        remember: Whether chunk states are cached for other items that have the same chunks; if not,
-            every item takes the time of a new one. States in eight bits are cached in any case.
+        remember: Whether chunk states are cached for other items that have the same chunks; states
+            in eight bits always are.
 
     Attributes:
-        scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up;
-            not for "uniform" and other weights whose score scale is "additive".
-
-    Raises:
-        ModelNotFoundError: If a model can't be found or fetched.
-        HeadWeightsError: If head weights that were named can't be read.
+        scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up.
     """
 
     def __init__(

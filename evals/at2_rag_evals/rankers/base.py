@@ -22,7 +22,7 @@ class ItemScores:
 
     Attributes:
         scores: One for each chunk (or sentence), in input order; larger ranks higher.
-        truncated: How many of the chunks the system read only in part.
+        truncated: How many of them the system read only in part.
         seconds: How long scoring took; NaN until `checked_scores` has measured it.
     """
 
@@ -61,15 +61,11 @@ def score_item(ranker: Ranker, item: Example) -> ItemScores:
 
 
 def checked_scores(score: Callable[[], ItemScores], count: int, failure: str) -> ItemScores:
-    """Return scores with the seconds they took, unless they come with some.
-
-    Args:
-        score: Makes the scores.
-        count: How many there must be.
-        failure: How an error's message begins.
+    """Return `count` scores with the seconds they took, unless they come with some.
 
     Raises:
-        ScoringError: If `score` fails, or a score is missing or not finite.
+        ScoringError: If `score` fails, or a score is missing or not finite; the message begins with
+            `failure`.
     """
     start = time.perf_counter()
     try:

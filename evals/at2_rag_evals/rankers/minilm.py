@@ -25,9 +25,9 @@ _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 class MiniLMRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
-    N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
-    2020. In batches of 1 neither padding nor earlier texts can change an embedding. The model cuts
-    texts at its maximum length; such chunks are counted.
+    N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS 2020.
+    In batches of 1 neither padding nor earlier texts can change an embedding. The model cuts texts
+    at its maximum length; such chunks are counted.
 
     Args:
         embedding_model: A sentence-transformers folder or hub id; None for the model in the package
@@ -36,7 +36,6 @@ class MiniLMRanker(Ranker):
         batch_size: Texts that are embedded at a time.
 
     Raises:
-        ImportError: If sentence-transformers isn't installed.
         ModelNotFoundError: If the model can't be found.
     """
 

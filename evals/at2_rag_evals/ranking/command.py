@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain
 
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError
@@ -17,7 +18,7 @@ from at2_rag_evals.ranking.rating import rate_systems
 from at2_rag_evals.ranking.report import NOTES, item_records, summary_tables
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.ranking.summary import summarise
-from at2_rag_evals.report import Report, run_record
+from at2_rag_evals.report import publish, run_record
 
 
 def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
@@ -33,17 +34,14 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
         "pad_to": sorted(set(request.pad_to)),
         "systems": {ranker.name: dict(ranker.settings) for ranker in rankers},
     }
-    report = Report(
-        eval="ranking",
-        record={
-            **run_record("ranking", request, settings),
-            "sets": [asdict(summary) for summary in summaries],
-        },
-        sections={summary.name: list(summary_tables(summary)) for summary in summaries},
-        notes=NOTES,
-        item_records=[record for rated in rated_sets for record in item_records(rated)],
+    publish(
+        run_record("ranking", request, settings) | {"sets": list(map(asdict, summaries))},
+        {summary.name: list(summary_tables(summary)) for summary in summaries},
+        NOTES,
+        chain.from_iterable(map(item_records, rated_sets)),
+        folder=request.output,
+        as_json=as_json,
     )
-    report.publish(request.output, as_json=as_json)
 
 
 def _item_sets(request: RankingRequest) -> list[ItemSet]:

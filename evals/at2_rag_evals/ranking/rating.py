@@ -19,14 +19,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """How one system did on one item.
-
-    Attributes:
-        metrics: Metric -> value; None where the metric isn't defined for the item.
-        gold_ranks: Ranks of the gold chunks, from 1.
-        truncated: How many chunks the system read only in part.
-        seconds: How long scoring took.
-    """
+    """How one system did on one item; a metric is None where it isn't defined for the item."""
 
     metrics: Mapping[str, float | None]
     gold_ranks: tuple[int, ...]
@@ -51,11 +44,8 @@ def rate_systems(
 ) -> list[RatedSet]:
     """Let every system rank every item and rate the rankings.
 
-    Args:
-        item_sets: The sets of items.
-        rankers: The systems.
-        path: The store of scores (see `Store`), which a later run goes on from; None for nowhere.
-        progress: Called with the system's name, the items scored and in all.
+    `path` is a store of scores (see `Store`), from which a later run continues; `progress` is
+    called with a system's name, the items scored and in all.
 
     Raises:
         ScoringError: If a system fails on an item.

@@ -23,7 +23,7 @@ class RankingRequest(EvalRequest):
         metavar="N",
         help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
     )
-    weights: tuple[NamedWeights, ...] = option(**weights_attributes(tuple(RANKERS)))
+    weights: tuple[NamedWeights, ...] = option(**weights_attributes(RANKERS))
     embedding_model: str | None = option(
         help="sentence-transformers model of minilm: a folder or a hub id."
     )
@@ -31,7 +31,7 @@ class RankingRequest(EvalRequest):
         "--system",
         default=_DEFAULT,
         multiple=True,
-        type=click.Choice(tuple(RANKERS)),
+        type=click.Choice(RANKERS),
         show_default=f"all but {', '.join(name for name in RANKERS if name in VARIANTS)}",
         help="Judge this system. May be repeated.",
     )

@@ -39,14 +39,11 @@ class SetSummary:
     """All figures of one set of items.
 
     Attributes:
-        name: The set.
-        items: Source -> number of items.
-        left_out: Source -> reason -> number of examples left out.
+        left_out: Source -> reason -> number of examples.
         by_source: Metric -> source or "macro" -> system -> estimate.
         differences: Metric -> source or "macro" -> other system -> estimate of ours minus its.
         by_chunks: Metric -> range of chunks an item -> system -> estimate, sources pooled.
         items_by_chunks: Range of chunks an item -> source -> number of items.
-        systems: System -> what it did over the set.
     """
 
     name: str
@@ -60,13 +57,7 @@ class SetSummary:
 
 
 def summarise(rated: RatedSet, clusters: Mapping[tuple[str, str], int], *, seed: int) -> SetSummary:
-    """Compute the figures of a set.
-
-    Args:
-        rated: The set's items and ratings.
-        clusters: (source, id) of an item -> its cluster.
-        seed: Seed of the bootstrap.
-    """
+    """Compute the figures of a set; `clusters` has each item's cluster by source and id."""
     items = rated.item_set.items
     systems = list(rated.ratings)
     sources = [item.source for item in items]

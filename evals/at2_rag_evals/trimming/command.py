@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag_evals.bootstrap import Estimate
@@ -17,13 +15,13 @@ from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.report import (
     INTERVAL_NOTE,
-    Report,
     difference_cell,
     estimate_cell,
     items_table,
+    publish,
     run_record,
 )
-from at2_rag_evals.summary import MACRO, Strata, with_macro
+from at2_rag_evals.summary import Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
 from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut, TrimmingRequest
@@ -36,17 +34,10 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class TrimmingFigures:
-    """How both ways of pruning did, by source and `MACRO`; see `Trimmed`.
+    """How both ways of pruning did, by source and "macro"; see `Trimmed`.
 
-    Attributes:
-        top_k: The number of chunks.
-        cut: How sentences were chosen.
-        in_chunks: Share of items.
-        in_sentences: Share of items.
-        difference: Sentences minus chunks.
-        chunk_tokens: Mean.
-        sentence_tokens: Mean.
-        changed: Items in which something kept isn't verbatim text of the chunks.
+    `difference` is sentences minus chunks, `changed` the number of items in which something kept
+    isn't verbatim text of the chunks.
     """
 
     top_k: int
@@ -92,46 +83,40 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
     }
     counts = Counter(item.source for item in items.items)
     tables = [*map(_table, figures), items_table(items.name, counts, items.left_out)]
-    report = Report(
-        eval="trimming",
-        record={
-            **run_record("trimming", request, settings),
-            "left_out": items.left_out,
-            "figures": [asdict(each) for each in figures],
-        },
-        sections={"": tables},
-        notes=NOTES,
-        item_records=[
+    publish(
+        run_record("trimming", request, settings)
+        | {"left_out": items.left_out, "figures": list(map(asdict, figures))},
+        {"": tables},
+        NOTES,
+        [
             {"source": item.source, "id": item.id, "top_k": top_k, "cut": cut.label}
             | asdict(result)
             for (top_k, cut), results in trimmed.items()
             for item, result in zip(items.items, results, strict=True)
         ],
+        folder=request.output,
+        as_json=as_json,
     )
-    report.publish(request.output, as_json=as_json)
 
 
 def _figures(
     items: Sequence[Example], top_k: int, cut: Cut, trimmed: Sequence[Trimmed], *, seed: int
 ) -> TrimmingFigures:
-    sources = [item.source for item in items]
-    values = np.array([[each.in_chunks, each.in_sentences] for each in trimmed], dtype=np.float64)
+    values = as_matrix(
+        (each.in_chunks, each.in_sentences, each.chunk_tokens, each.sentence_tokens)
+        for each in trimmed
+    )
     strata = Strata(item_clusters(items), f"top {top_k}", seed)
+    sources = [item.source for item in items]
     samples = with_macro(strata.sample(values, sources, metric="containment"))
-    tokens = np.array([[each.chunk_tokens, each.sentence_tokens] for each in trimmed], dtype=float)
-    means = {
-        source: tokens[[name == source for name in sources]].mean(axis=0)
-        for source in dict.fromkeys(sources)
-    }
-    means[MACRO] = np.mean(list(means.values()), axis=0)
     return TrimmingFigures(
         top_k=top_k,
         cut=cut.label,
         in_chunks={name: sample.estimate(0) for name, sample in samples.items()},
         in_sentences={name: sample.estimate(1) for name, sample in samples.items()},
         difference={name: sample.estimate(1, minus=0) for name, sample in samples.items()},
-        chunk_tokens={name: float(mean[0]) for name, mean in means.items()},
-        sentence_tokens={name: float(mean[1]) for name, mean in means.items()},
+        chunk_tokens={name: float(sample.means[2]) for name, sample in samples.items()},
+        sentence_tokens={name: float(sample.means[3]) for name, sample in samples.items()},
         changed=sum(not each.verbatim for each in trimmed),
     )
 

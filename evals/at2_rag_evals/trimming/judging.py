@@ -18,12 +18,8 @@ from at2_rag_evals.trimming.request import Cut
 class Trimmed:
     """What is kept of an item as its best chunks, and as sentences of all chunks.
 
-    Attributes:
-        chunk_tokens: Tokens of the best chunks.
-        sentence_tokens: Tokens of the sentences.
-        in_chunks: Whether the best chunks contain a reference answer.
-        in_sentences: Whether the sentences do.
-        verbatim: Whether all that is kept of the sentences is verbatim text of the chunks.
+    The booleans say whether a reference answer is in the chunks, and in the sentences, and whether
+    the latter are verbatim text of the chunks.
     """
 
     chunk_tokens: int

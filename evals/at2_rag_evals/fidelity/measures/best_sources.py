@@ -40,9 +40,8 @@ def best_masks(ranking: Sequence[int]) -> dict[str, npt.NDArray[np.bool_]]:
 def best_values(full: float, with_mask: Mapping[str, float]) -> dict[str, float | None]:
     """Return the value of each metric; None where it isn't defined for the item.
 
-    Args:
-        full: Mean log-probability of the answer's tokens with all sources.
-        with_mask: Metric -> the same under the metric's mask.
+    `full` is the mean log-probability of the answer's tokens with all sources, `with_mask` the same
+    under each metric's mask.
     """
     drops = {f"drop_{k}": full - with_mask[f"drop_{k}"] for k in DROPPED_KS}
     return {**drops, **{f"insertion_{k}": with_mask.get(f"insertion_{k}") for k in INSERTED_KS}}

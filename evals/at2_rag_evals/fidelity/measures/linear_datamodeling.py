@@ -87,13 +87,12 @@ def linear_datamodeling_scores(
 ) -> dict[str, float | None]:
     """Return all linear datamodeling scores of an item, by metric.
 
+    A mean over keep rates is None if it is for one of them.
+
     Args:
         scores: One a source, [S].
         truth: Keep rate -> masks and the true effect of each.
         logits: Whether the shares are the scores' softmax, rather than the scores themselves.
-
-    Returns:
-        Metric -> value; a mean over keep rates is None if it is for one of them.
     """
     raw = np.asarray(scores, dtype=np.float64)
     forms = {

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.masks import FIT_KEEP, FIT_MASKS, MaskPlan
-from at2_rag_evals.fidelity.removal import RemovalReader, total_seconds
+from at2_rag_evals.fidelity.removal import RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.rankers.base import ItemScores
@@ -35,7 +35,7 @@ class LeaveOneOutSystem(FidelitySystem):
         readings = self._reader.read(item, answer, leave_one_out(len(item.sources)))
         full, *others = (reading.logit_probability for reading in readings)
         falls = tuple(full - other for other in others)
-        return ItemScores(falls, seconds=total_seconds(readings))
+        return ItemScores(falls, seconds=sum(each.seconds for each in readings))
 
 
 class RegressionSystem(FidelitySystem):
@@ -66,7 +66,7 @@ class RegressionSystem(FidelitySystem):
         readings = self._reader.read(item, answer, masks)
         effects = [reading.logit_probability for reading in readings]
         values = sparse_fit(masks, effects, tokens=readings[0].tokens)
-        return ItemScores(values, seconds=total_seconds(readings))
+        return ItemScores(values, seconds=sum(each.seconds for each in readings))
 
 
 class MaskedRegressionSystem(RegressionSystem):
@@ -92,15 +92,10 @@ class MaskedRegressionSystem(RegressionSystem):
 def sparse_fit(
     masks: npt.NDArray[np.bool_], effects: npt.ArrayLike, *, tokens: int
 ) -> tuple[float, ...]:
-    """Return each source's coefficient in a Lasso of an answer's effects on masks.
+    """Return each source's coefficient in a Lasso of an answer's effects, [M], on masks, [M, S].
 
     As in ContextCite, section 3 and the package's defaults: masks are standardised, effects divided
     by the answer's number of tokens, the penalty is 0.01, and coefficients are scaled back.
-
-    Args:
-        masks: [M, S] bool, True for sources that were kept.
-        effects: The answer's logit-probability under each mask, [M].
-        tokens: How many tokens the answer has.
     """
     linear_model = import_extra("sklearn.linear_model")
     kept = masks.astype(np.float64)

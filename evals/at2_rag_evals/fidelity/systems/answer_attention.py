@@ -25,7 +25,7 @@ class AnswerAttentionSystem(FidelitySystem):
     2025. Model and weights as of `AT2Ranker`.
     """
 
-    def __init__(self, name: str, model: str | None, *, answer_weights: str | None) -> None:
+    def __init__(self, name: str, model: str | None, answer_weights: str | None) -> None:
         self.name = name
         self._model, self._head_weights = model, answer_weights
         self.scale = "mass" if answer_weights == UNIFORM else "additive"

@@ -14,11 +14,10 @@ from at2_rag_evals.rankers.base import ItemScores
 class FidelitySystem(Protocol):
     """A system that scores sources by their effect on an answer.
 
-    Unlike a ranker it may read the answer, ablate sources, or look at labels.
+    Unlike a ranker it may read the answer, ablate sources, or look at labels. Name and settings as
+    of `Ranker`.
 
     Attributes:
-        name: What the report calls the system.
-        settings: All that decides the scores besides item and answer, as JSON-ready values.
         scale: What the scores are, see `Scale`.
         shares_are_softmax: Whether the system itself means the softmax over an item's scores.
     """

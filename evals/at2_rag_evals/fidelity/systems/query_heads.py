@@ -60,7 +60,7 @@ class EvidenceHeads:
         """Mean attention mass on gold chunks, macro over sources, [L, H].
 
         Raises:
-            DataError: If a training file can't be read, or none of their items has gold.
+            DataError: If no training item has gold.
         """
         examples = [item for item in read_examples(self._files) if any(item.labels)]
         if not examples:
@@ -82,18 +82,16 @@ class EvidenceHeads:
         macro: npt.NDArray[np.float64] = np.mean(means, axis=0)
         return macro
 
-    def best(self, count: int) -> list[tuple[int, int]]:
-        """Return layer and head of the `count` heads with most mass on evidence, best first."""
-        mass = self.evidence_mass
-        order = np.argsort(-mass, axis=None, kind="stable")[:count]
-        return [(int(index) // mass.shape[1], int(index) % mass.shape[1]) for index in order]
-
     def weights(self, count: int) -> HeadWeights:
-        """Return head weights that average those heads' mass, up to the deepest of their layers."""
-        chosen = self.best(count)
-        weight = np.zeros((1, 1 + max(layer for layer, _ in chosen), self.evidence_mass.shape[1]))
-        for layer, head in chosen:
-            weight[0, layer, head] = 1 / len(chosen)
+        """Return head weights that average the mass of the `count` heads with most on evidence.
+
+        Their layers end with the deepest of those heads.
+        """
+        mass = self.evidence_mass
+        best = np.argsort(-mass, axis=None, kind="stable")[:count]
+        layers, heads = np.unravel_index(best, mass.shape)
+        weight = np.zeros((1, 1 + layers.max(), mass.shape[1]))
+        weight[0, layers, heads] = 1 / len(best)
         return HeadWeights(
             weight.astype(np.float32),
             0.0,
