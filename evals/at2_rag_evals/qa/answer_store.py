@@ -30,9 +30,7 @@ class AnswerStore:
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts that have no answer yet, each once, in order."""
-        return [
-            prompt for prompt in dict.fromkeys(prompts) if prompt_key(prompt) not in self._store
-        ]
+        return [prompt for prompt in dict.fromkeys(prompts) if _key(prompt) not in self._store]
 
     def answers(
         self,
@@ -42,9 +40,7 @@ class AnswerStore:
     ) -> list[Answer | Failure]:
         """Return each prompt's answer; those that aren't stored are made now.
 
-        Args:
-            prompts: The prompts.
-            progress: Called with the prompts answered and in all, once before the first answer.
+        `progress` is called with the prompts answered and in all, once before the first answer.
 
         Raises:
             GenerationError: If the generator gives up.
@@ -59,15 +55,14 @@ class AnswerStore:
                 if isinstance(result, Failure):
                     failures[missing[index]] = result
                 else:
-                    self._store[prompt_key(missing[index])] = result
+                    self._store[_key(missing[index])] = result
                 done += 1
                 progress(done, total)
         return [
-            failures[prompt] if prompt in failures else self._store[prompt_key(prompt)]
+            failures[prompt] if prompt in failures else self._store[_key(prompt)]
             for prompt in prompts
         ]
 
 
-def prompt_key(prompt: str) -> str:
-    """Return a SHA-256 over a prompt."""
+def _key(prompt: str) -> str:
     return hashlib.sha256(prompt.encode("utf-8")).hexdigest()

@@ -14,14 +14,7 @@ from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.results_folder import read_items, read_summary
 from at2_rag_evals.qa.run import CellName
-from at2_rag_evals.qa.summary import BASELINE, GeneratorSummary
-from at2_rag_evals.qa.tables import NOTHING
-from at2_rag_evals.report import difference_cell, estimate_cell
 from at2_rag_evals.summary import MACRO
-from at2_rag_evals.tables import Cell, Table
-
-_DIGITS = 12
-"""Digits by which accuracies are compared; those behind are rounding."""
 
 _COMPARED = (
     "model_files_sha256",
@@ -71,9 +64,7 @@ def choose_budgets(
         settings: The settings of this run, as in `summary.json`.
 
     Raises:
-        InputError: If the folder holds no such run, has an item that is judged here, has no cell
-            of a pruner and generator that are judged here, was run with other models, head weights
-            or prompts, or if chosen budgets aren't judged here.
+        InputError: If budgets can't be chosen on that run for this one.
     """
     summary = read_summary(folder)
     if summary["settings"]["gold_position"]:
@@ -104,27 +95,7 @@ def choose_budgets(
     return choices
 
 
-def choices_table(summary: GeneratorSummary, choices: Sequence[Choice], folder: Path) -> Table:
-    """Lay out a generator's chosen cells: accuracy there, accuracy here, and less `none` here."""
-    groups = list(summary.differences.get(BASELINE, {}))
-    header = [Cell("cell"), Cell("accuracy there"), Cell("accuracy", "macro")]
-    header += [Cell(f"minus {BASELINE}", group) for group in groups]
-    rows = []
-    for choice in choices:
-        label = choice.cell.label
-        here = summary.macro(PRIMARY).get(label)
-        rows.append(
-            [
-                *(Cell(label), estimate_cell(choice.accuracy)),
-                NOTHING if here is None else estimate_cell(here),
-                *(difference_cell(summary.minus_baseline(group)[label]) for group in groups),
-            ]
-        )
-    return Table(f"Budgets chosen on {folder.resolve().name}, {summary.name}", header, rows)
-
-
 def _choices(figures: dict[str, Any]) -> list[Choice]:
-    """Return the choices of one generator's figures, as in `summary.json`."""
     accuracy = figures["by_source"].get(PRIMARY, {}).get(MACRO, {})
     tokens = figures["context_tokens"][MACRO]
     best: dict[tuple[str, str | None], tuple[tuple[float, float], Choice]] = {}
@@ -133,7 +104,7 @@ def _choices(figures: dict[str, Any]) -> list[Choice]:
         if record["budget"] is None or label not in accuracy:
             continue
         cell = CellName(record["pruner"], record["budget"], record["order"])
-        rank = (round(accuracy[label]["mean"], _DIGITS), -tokens[label])
+        rank = (round(accuracy[label]["mean"], 12), -tokens[label])  # digits behind are rounding
         key = (cell.pruner, cell.order)
         if key not in best or rank > best[key][0]:
             best[key] = rank, Choice(figures["name"], cell, Estimate(**accuracy[label]))

@@ -16,23 +16,25 @@ from at2_rag.errors import DataError, InputError
 from at2_rag.files import write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.bootstrap import RESAMPLES
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.provenance import file_record
-from at2_rag_evals.qa.browsing import BrowsedItem, browsed_items
-from at2_rag_evals.qa.chosen import Choice, choices_table, choose_budgets
+from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.generators.registry import make_generators
-from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
+from at2_rag_evals.qa.gold_position import (
+    SHARES,
+    movable_items,
+    summarise_positions,
+    with_gold_at,
+)
 from at2_rag_evals.qa.items import QASet, answerable_items
-from at2_rag_evals.qa.page import qa_page
-from at2_rag_evals.qa.position_summary import summarise_positions
+from at2_rag_evals.qa.page import browsed_items, qa_page
 from at2_rag_evals.qa.pruners.registry import make_pruners
 from at2_rag_evals.qa.report import NOTES, item_lines, qa_markdown
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
-from at2_rag_evals.qa.results_folder import FORMAT, ITEMS_FILE, SUMMARY_FILE, check_folder
+from at2_rag_evals.qa.results_folder import FORMAT, ITEMS_FILE, SUMMARY_FILE, read_summary
 from at2_rag_evals.qa.run import CellResult, Plan, run_cells
 from at2_rag_evals.qa.stage_peaks import StagePeaks
-from at2_rag_evals.qa.summary import GeneratorSummary, Summariser
+from at2_rag_evals.qa.summary import summarise
 from at2_rag_evals.qa.tables import Section, generator_section, item_tables, side_by_side
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.report import run_record
@@ -50,7 +52,9 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         AT2Error: If a file, a pruner, a generator or the folder can't be used.
         ImportError: If a package of the `evals` extra is missing.
     """
-    check_folder(request.output)
+    request.output.mkdir(parents=True, exist_ok=True)
+    if (request.output / SUMMARY_FILE).exists():
+        read_summary(request.output)  # refuses results of another version
     items = _items(request)
     plan = Plan(
         items=items.items,
@@ -64,11 +68,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     )
     settings = _settings(request, plan)
     choices = _choices(request, plan, settings)
-    clusters = item_clusters(plan.items)
-    if request.gold_position:
-        results = _run_positions(request, plan, clusters)
-    else:
-        results = _run_natural(request, plan, clusters, choices)
+    results = (_run_positions if request.gold_position else _run_natural)(request, plan, choices)
     report = {
         "format": FORMAT,
         **run_record("qa", request, settings),
@@ -77,7 +77,8 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
             "left_out": items.left_out,
             "remarks": items.remarks,
         },
-        **results.figures,
+        "generators": results.generators,
+        "gold_position": results.gold_position,
         "chosen": [choice.to_dict() for choice in choices],
         "run": {
             "peak_memory_mb": plan.peaks.of_process_mb(),
@@ -115,21 +116,30 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Results:
-    """What came out of a run.
+    """What the files show of a run."""
 
-    Attributes:
-        figures: What `summary.json` holds of it, by key.
-        sections: The report's sections.
-        lines: The lines of `items.jsonl`.
-        browsed: Items to read, by source.
-    """
-
-    figures: dict[str, Any]
     sections: Sequence[Section]
-    lines: Sequence[str]
-    browsed: Mapping[str, Sequence[BrowsedItem]] = field(default_factory=dict)
+    lines: Sequence[str]  # of items.jsonl
+    generators: Sequence[Mapping[str, Any]] = ()  # figures, as in summary.json
+    gold_position: Sequence[Mapping[str, Any]] = ()
+    browsed: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def _items(request: QARequest) -> QASet:
+    examples = read_examples(request.sources, labelled=False, chunkless=True)
+    examples += [example for dataset in request.datasets for example in dataset.read()]
+    items = answerable_items(examples, limit=request.limit)
+    if request.gold_position:
+        items = movable_items(items)
+    if not items.items:
+        more = ", and one gold chunk among five for --gold-position" * request.gold_position
+        raise DataError(
+            f"none of the {len(examples)} items can be judged (left out: "
+            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer{more}"
+        )
+    return items
 
 
 def _choices(request: QARequest, plan: Plan, settings: Mapping[str, Any]) -> list[Choice]:
@@ -150,34 +160,36 @@ def _choices(request: QARequest, plan: Plan, settings: Mapping[str, Any]) -> lis
     )
 
 
-def _run_natural(
-    request: QARequest, plan: Plan, clusters: Sequence[int], choices: Sequence[Choice]
-) -> _Results:
+def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Results:
     """Run the items as they are."""
     with StepProgress() as progress:
         results = run_cells(plan, progress=progress)
-    summariser = Summariser(
-        items=plan.items,
-        clusters=clusters,
-        baselines=_BASELINES,
-        seed=request.seed,
-        resamples=RESAMPLES,
-        prices=request.prices,
-    )
-    summaries = [summariser.summarise(cells) for cells in _by_generator(results).values()]
-    sections = [_section(request, summary, choices) for summary in summaries]
+    clusters = item_clusters(plan.items)
+    summaries = [
+        summarise(
+            cells,
+            items=plan.items,
+            clusters=clusters,
+            baselines=_BASELINES,
+            seed=request.seed,
+            prices=request.prices,
+        )
+        for cells in _by_generator(results).values()
+    ]
+    sections = [generator_section(summary, choices, request.chosen_on) for summary in summaries]
     if len(summaries) > 1:
         sections.append(side_by_side(summaries))
     return _Results(
-        {"generators": [summary.to_dict() for summary in summaries], "gold_position": []},
-        sections,
-        list(item_lines(plan.items, results, clusters)),
-        browsed_items(plan.items, results),
+        sections=sections,
+        lines=list(item_lines(plan.items, results, clusters)),
+        generators=[summary.to_dict() for summary in summaries],
+        browsed=browsed_items(plan.items, results),
     )
 
 
-def _run_positions(request: QARequest, plan: Plan, clusters: Sequence[int]) -> _Results:
+def _run_positions(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _Results:
     """Run the items five times, with their gold chunk at another position each time."""
+    clusters = item_clusters(plan.items)
     by_position: dict[str, dict[str, list[CellResult]]] = {}
     lines: list[str] = []
     with StepProgress() as progress:
@@ -197,29 +209,17 @@ def _run_positions(request: QARequest, plan: Plan, clusters: Sequence[int]) -> _
             {position: results[generator.name] for position, results in by_position.items()},
             clusters,
             seed=request.seed,
-            resamples=RESAMPLES,
         )
         for generator in plan.generators
     ]
     return _Results(
-        {"generators": [], "gold_position": [asdict(summary) for summary in summaries]},
-        [
-            Section(f"Generator {summary.name}", (), tuple(summary.tables()))
+        sections=[
+            Section(f"Generator {summary.name}", (), list(summary.tables()))
             for summary in summaries
         ],
-        lines,
+        lines=lines,
+        gold_position=[asdict(summary) for summary in summaries],
     )
-
-
-def _section(request: QARequest, summary: GeneratorSummary, choices: Sequence[Choice]) -> Section:
-    """Return a generator's part of the report, with the budgets chosen for it second."""
-    section = generator_section(summary)
-    chosen = [choice for choice in choices if choice.generator == summary.name]
-    if not chosen or request.chosen_on is None:
-        return section
-    overview, *others = section.tables
-    table = choices_table(summary, chosen, request.chosen_on)
-    return replace(section, tables=(overview, table, *others))
 
 
 def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
@@ -229,23 +229,12 @@ def _by_generator(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
     return cells
 
 
-def _items(request: QARequest) -> QASet:
-    examples = read_examples(request.sources, labelled=False, chunkless=True)
-    examples += [example for dataset in request.datasets for example in dataset.read()]
-    items = answerable_items(examples, limit=request.limit)
-    if request.gold_position:
-        items = movable_items(items)
-    if not items.items:
-        more = ", and one gold chunk among five for --gold-position" * request.gold_position
-        raise DataError(
-            f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer{more}"
-        )
-    return items
-
-
 def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
     prices = request.prices
+    prompts = {
+        kind: prompt_text(query, (Chunk("{passages}"),), may_decline=request.may_decline)
+        for kind, query in (("yes or no", "Is {question}"), ("other questions", "{question}"))
+    }
     return {
         "files": [
             *(file_record(path) for path in request.sources),
@@ -253,19 +242,12 @@ def _settings(request: QARequest, plan: Plan) -> dict[str, Any]:
         ],
         "orders": list(plan.orders),
         "gold_position": request.gold_position,
-        "prompt": {
-            "yes or no": _prompt("Is {question}", request),
-            "other questions": _prompt("{question}", request),
-        },
+        "prompt": prompts,
         "budgets": [budget.label for budget in request.budgets],
         "prices": prices and {"prompt": prices[0], "answer": prices[1]},
         "pruners": {pruner.name: dict(pruner.settings) for pruner in plan.pruners},
         "generators": {generator.name: dict(generator.settings) for generator in plan.generators},
     }
-
-
-def _prompt(query: str, request: QARequest) -> str:
-    return prompt_text(query, (Chunk("{passages}"),), may_decline=request.may_decline)
 
 
 def _shared_weights(plan: Plan) -> list[str]:

@@ -15,15 +15,16 @@ from at2_rag.errors import InputError
 from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.qa.judging import METRIC_TITLES
 from at2_rag_evals.qa.results_folder import read_items, read_summary
+from at2_rag_evals.qa.run import CellName
 from at2_rag_evals.qa.tables import cell_table
 from at2_rag_evals.summary import MACRO, Figures, Strata, with_macro
 from at2_rag_evals.tables import Table, print_report
 
-_Cell: TypeAlias = tuple[str, str, str | None, str | None, str | None]
-"""Generator, pruner, budget, order and position of the gold chunk."""
+_Cell: TypeAlias = tuple[str, CellName, str | None]
+"""Generator, cell and position of the gold chunk."""
 
-_Item: TypeAlias = tuple[str, str, str]
-"""Source, id and content hash."""
+_Run: TypeAlias = dict[_Cell, dict[tuple[str, str, str], Mapping[str, Any]]]
+"""Cell -> source, id and content hash of an item -> its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def run_compare(first: Path, second: Path, *, seed: int, as_json: bool) -> None:
     print_report(comparison.tables(), notes)
 
 
-def compare_runs(first: Path, second: Path, *, seed: int, resamples: int = RESAMPLES) -> Comparison:
+def compare_runs(first: Path, second: Path, *, seed: int) -> Comparison:
     """Compare the cells that two runs share, on the items they share.
 
     Cells are the same if generator, pruner, budget, order and position of the gold chunk are; where
@@ -87,18 +88,18 @@ def compare_runs(first: Path, second: Path, *, seed: int, resamples: int = RESAM
         first: Folder of run A.
         second: Folder of run B.
         seed: Seed of the bootstrap.
-        resamples: Number of draws.
 
     Raises:
         InputError: If a folder holds no finished run of this version, or they share nothing.
     """
-    runs = [_read_run(folder) for folder in (first, second)]
-    names = [sorted({cell[0] for cell in run}) for run in runs]
-    if len(names[0]) == len(names[1]) == 1 and names[0] != names[1]:
-        runs[1] = {(names[0][0], *cell[1:]): records for cell, records in runs[1].items()}
-    shared = [cell for cell in runs[0] if cell in runs[1]]
-    several = max(map(len, names)) > 1
-    items = [{item for records in run.values() for item in records} for run in runs]
+    one, two = (_read_run(folder) for folder in (first, second))
+    generators = [{generator for generator, *_ in run} for run in (one, two)]
+    several = max(map(len, generators)) > 1
+    if len(generators[0]) == len(generators[1]) == 1:
+        [name] = generators[0]
+        two = {(name, *cell[1:]): records for cell, records in two.items()}
+    shared = [cell for cell in one if cell in two]
+    items = [{item for records in run.values() for item in records} for run in (one, two)]
     both = items[0] & items[1]
     if not shared or not both:
         raise InputError(
@@ -107,54 +108,40 @@ def compare_runs(first: Path, second: Path, *, seed: int, resamples: int = RESAM
         )
     differences: dict[str, dict[str, dict[str, Estimate]]] = {name: {} for name in METRIC_TITLES}
     for cell in shared:
-        one, two = (run[cell] for run in runs)
-        pairs = [(one[item], two[item]) for item in sorted(both) if item in one and item in two]
+        answered = [item for item in sorted(both) if item in one[cell] and item in two[cell]]
+        pairs = [(one[cell][item], two[cell][item]) for item in answered]
         for metric in METRIC_TITLES:
-            estimates = _paired(pairs, metric, seed=seed, resamples=resamples)
-            for group, estimate in estimates.items():
+            for group, estimate in _paired(pairs, metric, seed=seed).items():
                 differences[metric].setdefault(group, {})[_label(cell, several)] = estimate
+    unmatched = [f"{_label(cell, several)} (in A)" for cell in one if cell not in two]
+    unmatched += [f"{_label(cell, several)} (in B)" for cell in two if cell not in one]
     return Comparison(
         items=len(both),
         other_items=len({item[:2] for item in items[0] ^ items[1]} - {item[:2] for item in both}),
-        unmatched=tuple(
-            f"{_label(cell, several)} (in {name})"
-            for name, run, other in (("A", runs[0], runs[1]), ("B", runs[1], runs[0]))
-            for cell in run
-            if cell not in other
-        ),
+        unmatched=tuple(unmatched),
         differences=differences,
     )
 
 
-def _paired(
-    pairs: list[tuple[Any, Any]], metric: str, *, seed: int, resamples: int
-) -> dict[str, Estimate]:
+def _paired(pairs: list[tuple[Any, Any]], metric: str, *, seed: int) -> dict[str, Estimate]:
     values = [[a["metrics"][metric], b["metrics"][metric]] for a, b in pairs]
-    strata = Strata([a["cluster"] for a, _ in pairs], "compare", seed, resamples)
+    strata = Strata([a["cluster"] for a, _ in pairs], "compare", seed, RESAMPLES)
     matrix = np.array(values, dtype=np.float64).reshape(-1, 2)  # None becomes NaN
     samples = with_macro(strata.sample(matrix, [a["source"] for a, _ in pairs], metric=metric))
     return {group: sample.estimate(0, minus=1) for group, sample in samples.items()}
 
 
-def _read_run(folder: Path) -> dict[_Cell, dict[_Item, Mapping[str, Any]]]:
-    """Return cell -> item -> its record."""
+def _read_run(folder: Path) -> _Run:
     read_summary(folder)
-    run: dict[_Cell, dict[_Item, Mapping[str, Any]]] = {}
+    run: _Run = {}
     for record in read_items(folder):
-        cell = (
-            record["generator"],
-            record["pruner"],
-            record["budget"],
-            record["order"],
-            record["gold_position"],
-        )
+        name = CellName(record["pruner"], record["budget"], record["order"])
+        cell = (record["generator"], name, record["gold_position"])
         run.setdefault(cell, {})[record["source"], record["id"], record["content"]] = record
     return run
 
 
 def _label(cell: _Cell, several: bool) -> str:
-    generator, pruner, budget, order, position = cell
-    parts = [pruner, budget, "original order" if order == "original" else None]
-    parts.append(None if position is None else f"gold {position}")
-    label = ", ".join(part for part in parts if part is not None)
+    generator, name, position = cell
+    label = name.label if position is None else f"{name.label}, gold {position}"
     return f"{generator}: {label}" if several else label

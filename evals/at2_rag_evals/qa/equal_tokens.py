@@ -47,12 +47,7 @@ class Mixture:
     def values(
         self, values: npt.NDArray[np.float64], labels: Sequence[str]
     ) -> npt.NDArray[np.float64]:
-        """Return the mixture's expected value of each item, [N].
-
-        Args:
-            values: One row an item, one column a cell, [N, K].
-            labels: The columns' cells, [K].
-        """
+        """Return the expected value of each item, [N], from the values of all cells, [N, K]."""
         low, high = (values[:, labels.index(label)] for label in (self.low, self.high))
         return (1 - self.share) * low + self.share * high
 
@@ -77,7 +72,13 @@ def matched(
     """
     matches: dict[str, dict[str, Mixture]] = {}
     for pruner in dict.fromkeys(cell.pruner for cell in cells if cell.budget is not None):
-        curve = [cell.label for cell in cells if _on_curve(cell, pruner, ours)]
+        curve = [
+            cell.label
+            for cell in cells
+            if cell.pruner == pruner
+            and cell.budget is not None
+            and (None in (cell.order, ours.order) or cell.order == ours.order)
+        ]
         if pruner == ours.pruner or not curve:
             continue
         outer = (NOTHING,) if pruner in changing else (NOTHING, EVERYTHING)
@@ -90,15 +91,6 @@ def matched(
         if len(mixtures) == len(tokens):
             matches[pruner] = mixtures
     return matches
-
-
-def _on_curve(cell: CellName, pruner: str, ours: CellName) -> bool:
-    """Whether a cell is one of the pruner's, in our order where it has several."""
-    return (
-        cell.pruner == pruner
-        and cell.budget is not None
-        and (None in (cell.order, ours.order) or cell.order == ours.order)
-    )
 
 
 def _mixture(

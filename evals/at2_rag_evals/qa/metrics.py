@@ -14,42 +14,16 @@ from at2_rag.data.answers import normalise
 YES_NO = frozenset({"yes", "no"})
 
 PHRASES = (
-    "i dont know",
-    "i do not know",
-    "unknown",
-    "unanswerable",
-    "no answer",
-    "no information",
-    "not enough information",
-    "insufficient information",
-    "cannot answer",
-    "can not answer",
-    "cant answer",
-    "unable to answer",
-    "cannot be answered",
-    "can not be answered",
-    "cannot be determined",
-    "not mentioned",
-    "not specified",
-    "not stated",
-    "not provided",
-    "not given",
-    "do not contain",
-    "does not contain",
-    "dont contain",
-    "doesnt contain",
-    "do not mention",
-    "does not mention",
-    "dont mention",
-    "doesnt mention",
-    "do not provide",
-    "does not provide",
-    "dont provide",
-    "doesnt provide",
-    "do not say",
-    "does not say",
-    "dont say",
-    "doesnt say",
+    *("i dont know", "i do not know", "unknown", "unanswerable", "unable to answer"),
+    *("no answer", "no information", "not enough information", "insufficient information"),
+    *("cannot answer", "can not answer", "cant answer", "cannot be determined"),
+    *("cannot be answered", "can not be answered"),
+    *(f"not {verb}" for verb in ("mentioned", "specified", "stated", "provided", "given")),
+    *(
+        f"{negation} {verb}"
+        for negation in ("do not", "does not", "dont", "doesnt")
+        for verb in ("contain", "mention", "provide", "say")
+    ),
 )
 """What declining sounds like, normalised."""
 
@@ -58,10 +32,8 @@ def answer_contained(prediction: str, answers: Sequence[str]) -> float:
     """Return 1 if the prediction contains a reference answer, else 0: the primary metric.
 
     An answer is contained if its normalised tokens are a contiguous run of the prediction's, so
-    that "party" doesn't contain "art"; without the bounds of tokens it is the accuracy of N. F. Liu
-    et al., "Lost in the Middle", TACL 2024. A yes or no has to be the prediction's first token,
-    since "no" is a word of many wrong answers. Answers that normalise to nothing are never
-    contained.
+    "party" doesn't contain "art". A yes or no has to be the prediction's first token, since "no" is
+    a word of many wrong answers. Answers that normalise to nothing are never contained.
     """
     words = normalise(prediction).split()
     return float(any(_contains(words, normalise(answer).split()) for answer in answers))
@@ -102,10 +74,8 @@ def _f1(words: Sequence[str], answer: Sequence[str]) -> float:
 def abstains(prediction: str) -> float:
     """Return 1 if the prediction declines to answer, else 0.
 
-    It does if it contains one of `PHRASES` as a run of normalised tokens. J. Chen et al.,
-    "Benchmarking Large Language Models in Retrieval-Augmented Generation" (RGB), AAAI 2024, count a
-    rejection by such a sentence, which they tell the generator to say. An empty prediction declines
-    nothing.
+    It does if it contains one of `PHRASES` as a run of normalised tokens. An empty prediction
+    declines nothing.
     """
     straight = prediction.replace("’", "'")
     text = f" {normalise(straight)} "
@@ -113,14 +83,6 @@ def abstains(prediction: str) -> float:
 
 
 def gold_recall(kept: Iterable[int], labels: Sequence[bool]) -> float | None:
-    """Return the share of the gold chunks that are among the kept ones; None without gold.
-
-    C. D. Manning, P. Raghavan and H. Schütze, "Introduction to Information Retrieval", 2008,
-    section 8.3.
-
-    Args:
-        kept: Indices of the kept chunks.
-        labels: For each chunk, whether it is gold.
-    """
+    """Return the share of the gold chunks whose indices are in `kept`; None without gold."""
     gold = {index for index, label in enumerate(labels) if label}
     return len(gold.intersection(kept)) / len(gold) if gold else None

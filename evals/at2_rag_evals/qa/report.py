@@ -40,13 +40,7 @@ NOTES = (
 def qa_markdown(
     report: Mapping[str, Any], sections: Sequence[Section], items: Sequence[Table]
 ) -> str:
-    """Write the report as Markdown.
-
-    Args:
-        report: What `summary.json` holds.
-        sections: The report's sections.
-        items: The tables of items.
-    """
+    """Write the report, as `summary.json` holds it, with its sections and tables of items."""
     lines = report_head("QA eval", report, more=f", on {machine_class(report)}")
     for section in [*sections, Section("Items", (), tuple(items))]:
         lines += [f"## {section.title}", ""]
@@ -77,14 +71,7 @@ def item_lines(
     *,
     gold_position: str | None = None,
 ) -> Iterator[str]:
-    """Yield one line of JSON for each cell and item.
-
-    Args:
-        items: The items.
-        results: The cells.
-        clusters: Each item's cluster.
-        gold_position: Where the gold chunk was moved to; None for items as they are.
-    """
+    """Yield one line of JSON for each cell and item."""
     for result in results:
         for item, judged, cluster in zip(items, result.judged, clusters, strict=True):
             answer = judged.result

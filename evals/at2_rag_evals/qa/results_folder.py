@@ -13,16 +13,10 @@ FORMAT = 1
 
 SUMMARY_FILE, ITEMS_FILE = "summary.json", "items.jsonl"
 
-
-def check_folder(folder: Path) -> None:
-    """Make an output folder if there is none.
-
-    Raises:
-        InputError: If it holds the results of another version.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / SUMMARY_FILE).exists():
-        read_summary(folder)
+_ITEM_KEYS = {
+    *("generator", "pruner", "budget", "order", "gold_position"),
+    *("source", "id", "content", "cluster", "metrics"),
+}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -58,13 +52,10 @@ def read_items(folder: Path) -> list[dict[str, Any]]:
         InputError: If they can't be read.
     """
     path = folder / ITEMS_FILE
-    keys = {"source", "id", "content", "cluster", "metrics", "gold_position"}
-    keys |= {"generator", "pruner", "budget", "order"}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
-        if not all(keys <= set(record) for record in records):
-            raise ValueError(f"a line lacks one of the keys {', '.join(sorted(keys))}")
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(_ITEM_KEYS <= set(record) for record in records):
+            raise ValueError(f"a line lacks one of the keys {', '.join(sorted(_ITEM_KEYS))}")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} can't be read ({error}); run the eval again") from error
     return records

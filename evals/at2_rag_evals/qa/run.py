@@ -21,18 +21,10 @@ from at2_rag_evals.store import settings_key
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, its steps done and in all."""
 
-_ALL = "all cells"
-
 
 @dataclass(frozen=True, slots=True)
 class CellName:
-    """What tells a cell from others of its generator.
-
-    Attributes:
-        pruner: The pruner's name.
-        budget: The budget's label; None where the budget makes no difference.
-        order: The order of kept chunks; None where it makes no difference.
-    """
+    """A pruner with a budget's label and an order; None where those make no difference to it."""
 
     pruner: str
     budget: str | None = None
@@ -67,17 +59,12 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run.
+    """What is run: each generator answers each item from what each pruner keeps in each cell.
 
     Attributes:
-        items: The items.
-        generators: What answers.
-        pruners: What keeps chunks.
-        budgets: How much they may keep.
-        orders: The orders in which kept chunks are passed on.
         may_decline: Whether generators are told how to say that there is no answer.
         store: The file in which answers are stored as they are made; None for nowhere.
-        peaks: How much memory pruning and answering took.
+        peaks: Measures how much memory pruning and answering take.
     """
 
     items: Sequence[Example]
@@ -108,59 +95,52 @@ def run_cells(
 ) -> list[CellResult]:
     """Run every cell of a plan.
 
-    Args:
-        plan: What to run.
-        progress: Called as the stages go on.
-
     Raises:
         ScoringError: If a pruner fails on an item.
         GenerationError: If a generator gives up.
     """
     total = len(plan.generators) * sum(len(plan.cells(pruner)) for pruner in plan.pruners)
     results: list[CellResult] = []
-    progress(_ALL, 0, total)
+    progress("all cells", 0, total)
     for generator in plan.generators:
         for result in _generator_cells(plan, generator, progress):
             results.append(result)
-            progress(_ALL, len(results), total)
+            progress("all cells", len(results), total)
     return results
 
 
 def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> Iterator[CellResult]:
     store = AnswerStore(generator, plan.store)
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
+
+    def noting(note: Callable[[], None], stage: str) -> Callable[[int, int], None]:
+        """Return a stage's progress, which also notes the memory taken so far."""
+
+        def noted(done: int, total: int) -> None:
+            note()
+            progress(prefix + stage, done, total)
+
+        return noted
+
     for pruner in plan.pruners:
-        pruning = _stage("prune", pruner)
+        # Stages are told apart by the settings of what takes part in them.
+        pruning = f"prune, {settings_key(pruner)}"
         with plan.peaks.measure(pruning) as note:
-            stage = f"{prefix}{pruner.name} prunes"
-            pruned = _prune_all(plan, pruner, generator, stage, _noting(note, progress))
+            pruned = _prune_all(plan, pruner, generator, noting(note, f"{pruner.name} prunes"))
         for cell, kept in pruned.items():
-            stage = f"{prefix}answers from {cell.label}"
-            answering = _stage(f"answer from {cell.label}", pruner, generator)
+            stage = f"answers from {cell.label}"
+            answering = ", ".join(
+                [f"answer from {cell.label}", settings_key(pruner), settings_key(generator)]
+            )
             with plan.peaks.measure(answering) as note:
-                judged = _answer_all(plan, generator, store, kept, stage, _noting(note, progress))
+                judged = _answer_all(plan, generator, store, kept, noting(note, stage))
             yield CellResult(
                 generator.name, cell, judged, plan.peaks.of(pruning), plan.peaks.of(answering)
             )
 
 
-def _noting(note: Callable[[], None], progress: Progress) -> Progress:
-    """Return a progress that also notes the memory taken so far."""
-
-    def noted(stage: str, done: int, total: int) -> None:
-        note()
-        progress(stage, done, total)
-
-    return noted
-
-
-def _stage(name: str, *systems: Pruner | Generator) -> str:
-    """Return a stage's name, with a hash of the settings of each system that takes part in it."""
-    return ", ".join([name, *map(settings_key, systems)])
-
-
 def _prune_all(
-    plan: Plan, pruner: Pruner, generator: Generator, stage: str, progress: Progress
+    plan: Plan, pruner: Pruner, generator: Generator, progress: Callable[[int, int], None]
 ) -> dict[CellName, list[Pruned]]:
     """Return what is kept of each item in each of the pruner's cells."""
     limits = {
@@ -168,11 +148,11 @@ def _prune_all(
         for cell, (budget, order) in plan.cells(pruner).items()
     }
     kept: dict[CellName, list[Pruned]] = {cell: [] for cell in limits}
-    progress(stage, 0, len(plan.items))
+    progress(0, len(plan.items))
     for done, item in enumerate(plan.items, start=1):
         for cell, limit in limits.items():
             kept[cell].append(pruner.prune(item, limit))
-        progress(stage, done, len(plan.items))
+        progress(done, len(plan.items))
     return kept
 
 
@@ -181,8 +161,7 @@ def _answer_all(
     generator: Generator,
     store: AnswerStore,
     kept: Sequence[Pruned],
-    stage: str,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> tuple[Judged, ...]:
     contexts = [
         pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)
@@ -191,7 +170,7 @@ def _answer_all(
         prompt_text(item.query, chunks, may_decline=plan.may_decline)
         for item, chunks in zip(plan.items, contexts, strict=True)
     ]
-    results = store.answers(prompts, progress=lambda done, total: progress(stage, done, total))
+    results = store.answers(prompts, progress=progress)
     tokens = [
         generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in chunks)) if chunks else 0
         for chunks in contexts

@@ -19,17 +19,13 @@ from at2_rag_evals.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most memory a stage took.
-
-    Attributes:
-        bytes: Above what the process held when the stage began.
-    """
+    """The most bytes a stage took above what the process held when it began."""
 
     bytes: int
 
 
 class StagePeaks:
-    """The most memory each stage took above what the process held when it began.
+    """The most memory each stage took.
 
     A model counts in the stage that loads it. The highest figure of several runs stays: a run that
     finds everything stored takes next to nothing. Known on Linux alone.

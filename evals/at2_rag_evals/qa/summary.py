@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.data.examples import Example
-from at2_rag_evals.bootstrap import Estimate
+from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.groups import distractor_group, position_group
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
 from at2_rag_evals.qa.run import CellName, CellResult
 from at2_rag_evals.summary import MACRO, Figures, Strata, differences, estimates, with_macro
 
 BASELINE = "none"
 
+POSITIONS = ("first", "first half", "second half", "last", "several gold chunks", "no gold chunk")
+DISTRACTORS: Mapping[str, int] = MappingProxyType(
+    {"0": 0, "1-4": 4, "5-9": 9, "10-19": 19, "20-49": 49, ">49": sys.maxsize}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CellTotals:
-    """What a cell took, means over its answered items.
-
-    Attributes:
-        context_tokens: Tokens of the kept chunks.
-        prompt_tokens: Tokens of the whole prompt.
-        new_tokens: Tokens of the answer.
-        prune_seconds: Time of pruning.
-        prefill_seconds: Time until the first token; None where it isn't known apart.
-        decode_seconds: Time after it; None where it isn't known apart.
-        answer_seconds: Time of the whole answer.
-        asked_again: Number of answers that took more than one attempt.
-        empty: Number of answers without a word.
-        failed: Number of items without an answer.
-        cost: What all prompts and answers cost; None without prices.
-        prune_peak: Most bytes that pruning took; None where it isn't known.
-        answer_peak: Most bytes that answering took; None where it isn't known.
-    """
+    """What a cell took: means over its answered items; None for what isn't known."""
 
     context_tokens: float
     prompt_tokens: float
@@ -49,11 +39,11 @@ class CellTotals:
     prefill_seconds: float | None
     decode_seconds: float | None
     answer_seconds: float
-    asked_again: int
-    empty: int
-    failed: int
-    cost: float | None
-    prune_peak: int | None
+    asked_again: int  # answers that took more than one attempt
+    empty: int  # answers without a word
+    failed: int  # items without an answer
+    cost: float | None  # of all prompts and answers
+    prune_peak: int | None  # most bytes that pruning took
     answer_peak: int | None
 
 
@@ -65,8 +55,8 @@ class GeneratorSummary:
         name: The generator.
         cells: Its cells, in the order they were run.
         by_source: Metric -> source or "macro" -> cell -> estimate.
-        differences: Compared cell -> source or "macro" -> other cell -> estimate of the compared
-            cell's accuracy minus the other's; see `compared_cells`.
+        differences: Cell of ours or `none` -> source or "macro" -> other cell -> estimate of its
+            accuracy minus the other's.
         equal_tokens: Cell of ours -> source or "macro" -> other pruner -> estimate of our accuracy
             minus the other's at the tokens of our cell; see `equal_tokens.py`.
         mixtures: Cell of ours -> other pruner -> source -> which of its cells that is.
@@ -106,155 +96,155 @@ class GeneratorSummary:
         return {**asdict(self), "cells": cells}
 
 
-@dataclass(frozen=True, slots=True)
-class Summariser:
-    """Works out a generator's figures.
-
-    Attributes:
-        items: The items.
-        clusters: Each item's cluster.
-        baselines: Names of pruners that are compared with and not compared themselves.
-        seed: Seed of the bootstrap.
-        resamples: Number of draws.
-        prices: What a million tokens of prompts and of answers cost, in any currency; None where
-            it isn't known.
-    """
-
-    items: Sequence[Example]
-    clusters: Sequence[int]
-    baselines: frozenset[str]
-    seed: int
-    resamples: int
-    prices: tuple[float, float] | None = None
-
-    def summarise(self, results: Sequence[CellResult]) -> GeneratorSummary:
-        """Work out the figures of one generator's cells."""
-        name, labels = results[0].generator, [result.cell.label for result in results]
-        cells = [result.cell for result in results]
-        strata = Strata(self.clusters, name, self.seed, self.resamples)
-        sources = [item.source for item in self.items]
-        samples = {
-            metric: with_macro(strata.sample(_values(results, metric), sources, metric=metric))
-            for metric in METRIC_TITLES
-        }
-        values = _values(results, PRIMARY)
-        tokens = _context_tokens(results)
-        answered = np.flatnonzero(~np.isnan(values).any(axis=1))
-        mixtures = self._mixtures(results, tokens[answered], [sources[row] for row in answered])
-
-        def pooled(group: Callable[[Example], str]) -> dict[str, dict[str, Estimate]]:
-            groups = [group(item) for item in self.items]
-            return estimates(strata.sample(values, groups, metric=PRIMARY), labels)
-
-        return GeneratorSummary(
-            name=name,
-            cells=tuple(cells),
-            by_source={
-                metric: estimates(by_source, labels) for metric, by_source in samples.items()
-            },
-            differences={
-                label: differences(samples[PRIMARY], labels, ours=label)
-                for label in compared_cells(cells, self.baselines)
-            },
-            equal_tokens=_equal_tokens(mixtures, values, labels, sources, strata),
-            mixtures=mixtures,
-            by_position=pooled(position_group),
-            by_distractors=pooled(distractor_group),
-            context_tokens=_mean_tokens(tokens, labels, sources, in_macro=samples[PRIMARY]),
-            totals={result.cell.label: self._totals(result) for result in results},
-            unanswered=_unanswered(results),
-        )
-
-    def _mixtures(
-        self,
-        results: Sequence[CellResult],
-        tokens: npt.NDArray[np.float64],
-        sources: Sequence[str],
-    ) -> dict[str, dict[str, dict[str, Mixture]]]:
-        """Return for each cell of ours what other pruners' cells have its tokens.
-
-        Args:
-            results: The cells.
-            tokens: Context tokens of the items that all cells answered, [N, K].
-            sources: Those items' sources, [N].
-        """
-        cells = [result.cell for result in results]
-        means = _means_by_source(tokens, [cell.label for cell in cells], sources)
-        changing = {
-            result.cell.pruner
-            for result in results
-            if any(judged.pruned.texts is not None for judged in result.judged)
-        }
-        return {
-            ours.label: matched(ours, cells, means, changing=changing)
-            for ours in cells
-            if means and ours.budget is not None and ours.pruner not in self.baselines
-        }
-
-    def _totals(self, result: CellResult) -> CellTotals | None:
-        judged = [one for one in result.judged if isinstance(one.result, Answer)]
-        answers = [one.result for one in judged if isinstance(one.result, Answer)]
-        if not answers:
-            return None
-        cost = None
-        if self.prices is not None:
-            spent = [
-                sum(answer.prompt_tokens for answer in answers),
-                sum(answer.new_tokens for answer in answers),
-            ]
-            cost = (spent[0] * self.prices[0] + spent[1] * self.prices[1]) / 1e6
-        return CellTotals(
-            context_tokens=_mean(one.context_tokens for one in judged),
-            prompt_tokens=_mean(answer.prompt_tokens for answer in answers),
-            new_tokens=_mean(answer.new_tokens for answer in answers),
-            prune_seconds=_mean(one.pruned.seconds for one in judged),
-            prefill_seconds=_known_mean([answer.prefill_seconds for answer in answers]),
-            decode_seconds=_known_mean([answer.decode_seconds for answer in answers]),
-            answer_seconds=_mean(answer.seconds for answer in answers),
-            asked_again=sum(answer.attempts > 1 for answer in answers),
-            empty=sum(not answer.text for answer in answers),
-            failed=len(result.judged) - len(answers),
-            cost=cost,
-            prune_peak=result.prune_peak,
-            answer_peak=result.answer_peak,
-        )
-
-
-def compared_cells(cells: Sequence[CellName], baselines: frozenset[str]) -> list[str]:
-    """Return the labels of the cells that are compared with all others: `none`, and what is ours.
+def summarise(
+    results: Sequence[CellResult],
+    *,
+    items: Sequence[Example],
+    clusters: Sequence[int],
+    baselines: frozenset[str],
+    seed: int,
+    prices: tuple[float, float] | None = None,
+) -> GeneratorSummary:
+    """Work out the figures of one generator's cells.
 
     Args:
-        cells: All cells of a generator.
-        baselines: Names of pruners that aren't ours.
+        results: The cells.
+        items: The items.
+        clusters: Each item's cluster.
+        baselines: Names of the pruners that aren't ours: they are compared with, not compared.
+        seed: Seed of the bootstrap.
+        prices: What a million tokens of prompts and of answers cost; None where it isn't known.
     """
-    return [
-        cell.label
-        for cell in cells
-        if len(cells) > 1 and (cell.pruner == BASELINE or cell.pruner not in baselines)
-    ]
+    name, cells = results[0].generator, [result.cell for result in results]
+    labels = [cell.label for cell in cells]
+    strata = Strata(clusters, name, seed, RESAMPLES)
+    sources = [item.source for item in items]
+    samples = {
+        metric: with_macro(strata.sample(_values(results, metric), sources, metric=metric))
+        for metric in METRIC_TITLES
+    }
+    accuracy = _values(results, PRIMARY)
+    answered = np.isnan(accuracy).sum(axis=1) == 0
+    tokens = np.array(
+        [[one.context_tokens for one in result.judged] for result in results], dtype=np.float64
+    ).T  # [N, K]
+    mixtures = _mixtures(results, _means_by_source(tokens, labels, sources, answered), baselines)
+    means = _means_by_source(tokens, labels, sources)
+    counted = [means[source] for source in means if source in samples[PRIMARY]]
+    macro = {label: _mean(one[label] for one in counted or means.values()) for label in labels}
+
+    def pooled(group: Callable[[Example], str]) -> dict[str, dict[str, Estimate]]:
+        groups = [group(item) for item in items]
+        return estimates(strata.sample(accuracy, groups, metric=PRIMARY), labels)
+
+    def compared(cell: CellName) -> bool:
+        return len(cells) > 1 and (cell.pruner == BASELINE or cell.pruner not in baselines)
+
+    return GeneratorSummary(
+        name=name,
+        cells=tuple(cells),
+        by_source={metric: estimates(groups, labels) for metric, groups in samples.items()},
+        differences={
+            cell.label: differences(samples[PRIMARY], labels, ours=cell.label)
+            for cell in cells
+            if compared(cell)
+        },
+        equal_tokens=_equal_tokens(mixtures, accuracy, answered, labels, sources, strata),
+        mixtures=mixtures,
+        by_position=pooled(position_group),
+        by_distractors=pooled(distractor_group),
+        context_tokens={**means, MACRO: macro},
+        totals={result.cell.label: _totals(result, prices) for result in results},
+        unanswered=_unanswered(results),
+    )
+
+
+def position_group(item: Example) -> str:
+    """Return the position of an item's gold chunk, one of `POSITIONS`.
+
+    The chunk in the very middle counts as in the first half; an only chunk is first.
+    """
+    gold = sum(item.labels)
+    if gold != 1:
+        return POSITIONS[4] if gold else POSITIONS[5]
+    index, last = item.labels.index(True), len(item.labels) - 1
+    if index in (0, last):
+        return POSITIONS[0] if index == 0 else POSITIONS[3]
+    return POSITIONS[1] if 2 * index <= last else POSITIONS[2]
+
+
+def distractor_group(item: Example) -> str:
+    """Return the range, one of `DISTRACTORS`, of an item's number of chunks that aren't gold."""
+    number = len(item.labels) - sum(item.labels)
+    return next(name for name, most in DISTRACTORS.items() if number <= most)
+
+
+def _mixtures(
+    results: Sequence[CellResult],
+    tokens: Mapping[str, Mapping[str, float]],
+    baselines: frozenset[str],
+) -> dict[str, dict[str, dict[str, Mixture]]]:
+    """Return for each cell of ours what other pruners' cells have its tokens."""
+    cells = [result.cell for result in results]
+    changing = {
+        result.cell.pruner
+        for result in results
+        if any(judged.pruned.texts is not None for judged in result.judged)
+    }
+    return {
+        ours.label: matched(ours, cells, tokens, changing=changing)
+        for ours in cells
+        if tokens and ours.budget is not None and ours.pruner not in baselines
+    }
 
 
 def _equal_tokens(
     mixtures: Mapping[str, Mapping[str, Mapping[str, Mixture]]],
-    values: npt.NDArray[np.float64],
+    accuracy: npt.NDArray[np.float64],
+    answered: npt.NDArray[np.bool_],
     labels: Sequence[str],
     sources: Sequence[str],
     strata: Strata,
 ) -> Figures:
-    """Return the differences at equal tokens; `values` are accuracies, [N, K]."""
-    answered = ~np.isnan(values).any(axis=1)
+    """Return the differences at equal tokens; `accuracy` is [N, K], `answered` [N]."""
     figures: dict[str, dict[str, dict[str, Estimate]]] = {}
     for ours, others in mixtures.items():
-        columns = np.full((len(values), 1 + len(others)), np.nan)  # ours, then each other pruner
-        columns[answered, 0] = values[answered, labels.index(ours)]
+        columns = np.full((len(accuracy), 1 + len(others)), np.nan)  # ours, then each other pruner
+        columns[answered, 0] = accuracy[answered, labels.index(ours)]
         for column, by_source in enumerate(others.values(), start=1):
             for source, mixture in by_source.items():
                 rows = answered & (np.array(sources) == source)
-                columns[rows, column] = mixture.values(values[rows], labels)
+                columns[rows, column] = mixture.values(accuracy[rows], labels)
         samples = with_macro(strata.sample(columns, sources, metric=PRIMARY))
         if samples and others:
             figures[ours] = differences(samples, [ours, *others], ours=ours)
     return figures
+
+
+def _totals(result: CellResult, prices: tuple[float, float] | None) -> CellTotals | None:
+    answers = [one.result for one in result.judged if isinstance(one.result, Answer)]
+    answered = [one for one in result.judged if isinstance(one.result, Answer)]
+    if not answers:
+        return None
+    cost = None
+    if prices is not None:
+        prompts = sum(answer.prompt_tokens for answer in answers)
+        cost = (prompts * prices[0] + sum(one.new_tokens for one in answers) * prices[1]) / 1e6
+    return CellTotals(
+        context_tokens=_mean(one.context_tokens for one in answered),
+        prompt_tokens=_mean(answer.prompt_tokens for answer in answers),
+        new_tokens=_mean(answer.new_tokens for answer in answers),
+        prune_seconds=_mean(one.pruned.seconds for one in answered),
+        prefill_seconds=_known_mean([answer.prefill_seconds for answer in answers]),
+        decode_seconds=_known_mean([answer.decode_seconds for answer in answers]),
+        answer_seconds=_mean(answer.seconds for answer in answers),
+        asked_again=sum(answer.attempts > 1 for answer in answers),
+        empty=sum(not answer.text for answer in answers),
+        failed=len(result.judged) - len(answers),
+        cost=cost,
+        prune_peak=result.prune_peak,
+        answer_peak=result.answer_peak,
+    )
 
 
 def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float64]:
@@ -263,48 +253,28 @@ def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float6
     return np.array(columns, dtype=np.float64).T  # None becomes NaN
 
 
-def _context_tokens(results: Sequence[CellResult]) -> npt.NDArray[np.float64]:
-    """Return the tokens of the kept chunks, [N, K]."""
-    columns = [[one.context_tokens for one in result.judged] for result in results]
-    return np.array(columns, dtype=np.float64).T
-
-
-def _mean_tokens(
-    tokens: npt.NDArray[np.float64],
+def _means_by_source(
+    values: npt.NDArray[np.float64],
     labels: Sequence[str],
     sources: Sequence[str],
-    in_macro: Collection[str],
+    rows: npt.NDArray[np.bool_] | bool = True,
 ) -> dict[str, dict[str, float]]:
-    """Return mean tokens by source; macro over the sources that have accuracy, or else over all."""
-    means = _means_by_source(tokens, labels, sources)
-    counted = [means[source] for source in means if source in in_macro] or list(means.values())
-    macro = {label: _mean(one[label] for one in counted) for label in labels}
-    return {**means, MACRO: macro}
-
-
-def _means_by_source(
-    values: npt.NDArray[np.float64], labels: Sequence[str], sources: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return source -> cell -> mean of its column of `values`, [N, K]."""
-    return {
-        source: {
-            label: _mean(values[np.array(sources) == source, column])
-            for column, label in enumerate(labels)
-        }
-        for source in dict.fromkeys(sources)
-    }
+    """Return source -> cell -> mean of its column of `values`, [N, K], over these rows."""
+    means = {}
+    for source in dict.fromkeys(sources):
+        chosen = (np.array(sources) == source) & rows
+        if chosen.any():
+            means[source] = dict(zip(labels, values[chosen].mean(axis=0).tolist(), strict=True))
+    return means
 
 
 def _unanswered(results: Sequence[CellResult]) -> dict[str, int]:
     reasons: Counter[str] = Counter()
     for cells in zip(*(result.judged for result in results), strict=True):
-        failed = [
-            result.cell.label
-            for result, judged in zip(results, cells, strict=True)
-            if isinstance(judged.result, Failure)
-        ]
-        if failed:
-            reasons[f"no answer from {failed[0]}"] += 1
+        for result, judged in zip(results, cells, strict=True):
+            if isinstance(judged.result, Failure):
+                reasons[f"no answer from {result.cell.label}"] += 1
+                break
     return dict(reasons)
 
 

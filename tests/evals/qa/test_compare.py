@@ -39,7 +39,7 @@ def test_differences_are_over_the_items_that_both_answered(tmp_path: Path) -> No
     lines = [line(*numbered) for numbered in enumerate(others)]
     lines.append(line(7, 0.0, content="another question"))
     second = folder(tmp_path / "B", [*lines, line(0, 1.0, pruner="bm25", budget="top 1")])
-    compared = compare_runs(first, second, seed=0, resamples=2000)
+    compared = compare_runs(first, second, seed=0)
     accuracy = compared.differences["accuracy"]
     # Of source a: items 0, 2, 4 (6 has no answer in A), of b: 1, 3, 5 (7 isn't the same).
     assert accuracy["a"]["none"].mean == pytest.approx(2 / 3) and accuracy["a"]["none"].n == 3
@@ -48,7 +48,7 @@ def test_differences_are_over_the_items_that_both_answered(tmp_path: Path) -> No
     assert (compared.items, compared.other_items) == (7, 1)
     assert compared.unmatched == ("bm25, top 1 (in B)",) and compared.significant() == []
     assert compared.differences["f1"] == {}
-    back = compare_runs(second, first, seed=0, resamples=2000).differences["accuracy"]["a"]
+    back = compare_runs(second, first, seed=0).differences["accuracy"]["a"]
     assert back["none"].mean == -accuracy["a"]["none"].mean
 
 
@@ -57,7 +57,7 @@ def test_a_significant_difference_between_one_generator_and_another(
 ) -> None:
     first = folder(tmp_path / "A", [line(n, float(n % 5 > 0)) for n in range(40)])
     second = folder(tmp_path / "B", [line(n, 0.0, generator="h") for n in range(40)])
-    [sentence] = compare_runs(first, second, seed=0, resamples=2000).significant()
+    [sentence] = compare_runs(first, second, seed=0).significant()
     assert sentence.startswith("Accuracy (answer contained), none: A minus B is +0.800 [+0.")
 
 

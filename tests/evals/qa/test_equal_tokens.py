@@ -10,7 +10,7 @@ from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.judging import judge
 from at2_rag_evals.qa.pruners.base import Pruned
 from at2_rag_evals.qa.run import CellName, CellResult
-from at2_rag_evals.qa.summary import Summariser
+from at2_rag_evals.qa.summary import GeneratorSummary, summarise
 from at2_rag_evals.qa.tables import generator_section
 from tests.evals.labelled_items import make_item
 from tests.evals.qa.test_qa_summary import BASELINES, answer
@@ -98,14 +98,12 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
         cell(BM25[1], [1, 1, 1, 0, 0, 0, 0, 0], [160] * 4 + [300] * 4),
         cell(OURS, [1, 1, 1, 0, 1, 1, 1, 1], [100] * 8),
     ]
-    summariser = Summariser(
-        items=items,
-        clusters=range(8),
-        baselines=BASELINES | {"first_k"},
-        seed=0,
-        resamples=2000,
-    )
-    summary = summariser.summarise(results)
+
+    def summary_of(results: Sequence[CellResult]) -> GeneratorSummary:
+        baselines = BASELINES | {"first_k"}
+        return summarise(results, items=items, clusters=range(8), baselines=baselines, seed=0)
+
+    summary = summary_of(results)
     matches = summary.equal_tokens[OURS.label]
     # a: 3/4 of .25 and 1/4 of .75 are .375, ours .75; b: within 2 %, .5 and ours 1.
     assert matches["a"]["bm25"].mean == pytest.approx(0.375)
@@ -115,5 +113,5 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
     mixture = summary.mixtures[OURS.label]["bm25"]["a"]
     assert (mixture.low, mixture.high, mixture.share) == (BM25[0].label, BM25[1].label, 0.25)
     first = cell(BY_INPUT[1], [1] * 8, [300] * 8)  # out of reach, with nothing below
-    [remark] = generator_section(summariser.summarise([*results, first])).remarks
+    [remark] = generator_section(summary_of([*results, first])).remarks
     assert remark.startswith("Not compared with at2, top 1 at equal tokens: first_k, whose")

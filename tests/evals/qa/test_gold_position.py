@@ -10,9 +10,13 @@ import pytest
 
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
+from at2_rag_evals.qa.gold_position import (
+    SHARES,
+    movable_items,
+    summarise_positions,
+    with_gold_at,
+)
 from at2_rag_evals.qa.items import QASet
-from at2_rag_evals.qa.position_summary import summarise_positions
 from at2_rag_evals.qa.pruners.registry import make_pruners
 from at2_rag_evals.qa.request import QARequest
 from at2_rag_evals.qa.run import Plan, run_cells
@@ -77,7 +81,7 @@ def test_a_reader_of_the_first_chunk_is_right_when_gold_comes_first(tmp_path: Pa
         )
         for position, share in SHARES.items()
     }
-    summary = summarise_positions(items, results, range(8), seed=0, resamples=200)
+    summary = summarise_positions(items, results, range(8), seed=0)
     assert [cell.cell.label for cell in results["first"]] == [
         "none",
         "oracle",

@@ -11,11 +11,10 @@ import torch
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.model.loading import LoadedModel
 from at2_rag_evals.qa.answer_store import AnswerStore
-from at2_rag_evals.qa.generators import hugging_face, packed_generation
+from at2_rag_evals.qa.generators import hugging_face, local_generation
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.generators.hugging_face import HuggingFaceGenerator
-from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
-from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
+from at2_rag_evals.qa.generators.local_generation import PackedGeneration, PaddedGeneration
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 PROMPTS = [f"Who wrote {word} Emma?" for word in ("", "the novel", "of the old town " * 9, "Sea")]
@@ -73,7 +72,7 @@ def test_batches_answer_as_generate_does_one_by_one(
     tmp_path: Path, family: str, chat: bool, way: Any, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(way, "batch_tokens", most)
-    monkeypatch.setattr(packed_generation, "PACK_TOKENS", min(most, 200))
+    monkeypatch.setattr(local_generation, "PACK_TOKENS", min(most, 200))
     if way is PaddedGeneration:
         monkeypatch.setattr(hugging_face, "PackedGeneration", refused)
     folder = save(tmp_path / "tiny", tiny_model(family), chat=chat)

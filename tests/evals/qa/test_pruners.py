@@ -129,13 +129,6 @@ def test_pruners_that_cannot_be_made(tmp_path: Path) -> None:
         make(tmp_path, "heads_8")
 
 
-@pytest.mark.parametrize("limits", [(None, None), (1, 1), (0, None), (None, 0)])
-def test_a_budget_is_one_limit(limits: tuple[int | None, int | None]) -> None:
-    with pytest.raises(InputError, match="exactly one of them"):
-        Budget(*limits)
-    assert Budget(top_k=3).label == "top 3" and Budget(max_tokens=256).label == "256 tokens"
-
-
 def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_path: Path) -> None:
     folder = str(scoring_folder)
     plain = AT2Pruner.from_pretrained(folder, head_weights="uniform").head_weights

@@ -10,11 +10,17 @@ import pytest
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.groups import DISTRACTORS, POSITIONS, distractor_group, position_group
 from at2_rag_evals.qa.judging import judge
 from at2_rag_evals.qa.pruners.base import Pruned
 from at2_rag_evals.qa.run import CellName, CellResult
-from at2_rag_evals.qa.summary import GeneratorSummary, Summariser
+from at2_rag_evals.qa.summary import (
+    DISTRACTORS,
+    POSITIONS,
+    GeneratorSummary,
+    distractor_group,
+    position_group,
+)
+from at2_rag_evals.qa.summary import summarise as summarise_cells
 from tests.evals.labelled_items import make_item
 
 BASELINES = frozenset({"none", "bm25", "oracle"})
@@ -47,15 +53,14 @@ def summarise(
     results: Sequence[CellResult],
     prices: tuple[float, float] | None = None,
 ) -> GeneratorSummary:
-    summariser = Summariser(
+    return summarise_cells(
+        results,
         items=items,
         clusters=range(len(items)),
         baselines=BASELINES,
         seed=0,
-        resamples=4000,
         prices=prices,
     )
-    return summariser.summarise(results)
 
 
 def test_means_macro_and_differences_by_hand() -> None:

@@ -38,11 +38,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a prompt has no answer; the next run tries again.
-
-    Attributes:
-        reason: One sentence.
-    """
+    """Why a prompt has no answer, in a sentence; the next run tries again."""
 
     reason: str
 

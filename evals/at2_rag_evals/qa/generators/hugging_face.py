@@ -14,11 +14,13 @@ from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
 from at2_rag_evals.provenance import code_version, without_folder
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
-from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
+from at2_rag_evals.qa.generators.local_generation import (
+    PackedGeneration,
+    PaddedGeneration,
+    grouped,
+)
 
 _MARK = "\ue000at2-rag\ue000"
-_PLAIN_ANSWER = "\n\nAnswer:"
 
 
 class HuggingFaceGenerator:
@@ -57,18 +59,23 @@ class HuggingFaceGenerator:
         limit = self._window - self._answer_tokens
         fitting = []
         for index, row in enumerate(rows):
-            if len(row) > limit:
-                yield (
-                    index,
-                    Failure(
-                        f"the prompt has {len(row)} tokens and its answer up to "
-                        f"{self._answer_tokens}, the model takes {self._window}"
-                    ),
-                )
-            else:
+            if len(row) <= limit:
                 fitting.append(index)
-        for batch in self._batches(fitting, [len(row) for row in rows]):
-            yield from zip(batch, self._answer_batch([rows[index] for index in batch]), strict=True)
+                continue
+            reason = (
+                f"the prompt has {len(row)} tokens and its answer up to {self._answer_tokens}, "
+                f"the model takes {self._window}"
+            )
+            yield index, Failure(reason)
+        fitting.sort(key=lambda index: -len(rows[index]))
+        most_tokens, most_rows = self._generation.batch_tokens, self._generation.batch_rows
+        for batch in grouped(
+            [len(rows[index]) for index in fitting],
+            lambda lengths: len(lengths) <= most_rows and lengths[0] * len(lengths) <= most_tokens,
+        ):
+            indices = [fitting[number] for number in batch]
+            answers = self._answer_batch([rows[index] for index in indices])
+            yield from zip(indices, answers, strict=True)
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -94,7 +101,6 @@ class HuggingFaceGenerator:
 
     @cached_property
     def _generation(self) -> PackedGeneration | PaddedGeneration:
-        """How the model's family can be read."""
         loaded = self._loaded
         try:
             return PackedGeneration(loaded.model, loaded.tokenizer, self._end_ids)
@@ -114,7 +120,7 @@ class HuggingFaceGenerator:
         if tokenizer.chat_template is None:
             head = tuple(tokenizer("", add_special_tokens=True)["input_ids"])
             head = head[:-1] if head and head[-1] == tokenizer.eos_token_id else head
-            return head, self._encode(_PLAIN_ANSWER)
+            return head, self._encode("\n\nAnswer:")
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": _MARK}],
             tokenize=False,
@@ -156,15 +162,3 @@ class HuggingFaceGenerator:
                 prefill_seconds=prefill / size,
                 decode_seconds=(seconds - prefill) / size,
             )
-
-    def _batches(self, indices: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Group prompts by length, longest first, within the bounds of a batch."""
-        generation, batch = self._generation, list[int]()
-        for index in sorted(indices, key=lambda index: -lengths[index]):
-            full = len(batch) == generation.batch_rows
-            if batch and (full or lengths[batch[0]] * (len(batch) + 1) > generation.batch_tokens):
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.qa.generators.base import Answer, Failure, GenerationError
 
-GIVE_UP_AFTER = 3
-"""Prompts in a row that fail to the last attempt before a run stops."""
+GIVE_UP_AFTER = 3  # prompts in a row that fail to the last attempt
 
 
 class OpenAIGenerator:
@@ -42,9 +41,9 @@ class OpenAIGenerator:
         *,
         count: Callable[[str], int],
         base_url: str | None = None,
-        answer_tokens: int = 32,
-        timeout: float = 60.0,
-        attempts: int = 6,
+        answer_tokens: int,
+        timeout: float,
+        attempts: int,
         parallel: int = 4,
     ) -> None:
         self._openai = import_extra("openai")

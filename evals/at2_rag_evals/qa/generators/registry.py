@@ -10,13 +10,9 @@ from at2_rag.text.tokens import resolve_token_counter
 from at2_rag_evals.qa.generators.base import Generator
 from at2_rag_evals.qa.request import QARequest
 
-_REMOTE = "openai:"
-
 
 def make_generators(request: QARequest) -> list[Generator]:
     """Make the generators that a request names.
-
-    Each is "default", a local model (a known name, folder or hub id) or "openai:MODEL".
 
     Raises:
         InputError: If two have the same name, or it isn't known how one counts tokens.
@@ -34,14 +30,14 @@ def make_generators(request: QARequest) -> list[Generator]:
 
 
 def _make(spec: str, request: QARequest) -> Generator:
-    if not spec.startswith(_REMOTE) or Path(spec).exists():
+    if not spec.startswith("openai:") or Path(spec).exists():
         from at2_rag_evals.qa.generators.hugging_face import HuggingFaceGenerator  # imports torch
 
         model = None if spec == "default" else spec
         return HuggingFaceGenerator(model, answer_tokens=request.answer_tokens)
-    model = spec.removeprefix(_REMOTE)
+    model = spec.removeprefix("openai:")
     if not model:
-        raise InputError(f"{spec!r} names no model; pass {_REMOTE}MODEL")
+        raise InputError(f"{spec!r} names no model; pass openai:MODEL")
     from at2_rag_evals.qa.generators.openai_model import OpenAIGenerator
 
     return OpenAIGenerator(
@@ -56,7 +52,6 @@ def _make(spec: str, request: QARequest) -> Generator:
 
 
 def _token_counter(name: str) -> Callable[[str], int]:
-    """Return the counter of a tokenizer's folder, a tiktoken encoding or an OpenAI model."""
     fix = "pass --token-counter, a tiktoken encoding such as o200k_base or a tokenizer's folder"
     try:
         if not Path(name).is_dir():

@@ -29,9 +29,6 @@ class AT2AdaptivePruner:
         head_weights: A folder with calibrated head weights, or the name of shipped ones; None for
             those shipped for the model.
         store: The file of stored results; None to remember them for this run only.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
     """
 
     budgeted = False
@@ -65,21 +62,18 @@ class AT2AdaptivePruner:
         key = f"{content_hash(item.query, item.chunks)} {limit.order}"
         pruned = self._store.get(key)
         if pruned is None:
-            pruned = self._store[key] = self._prune(item, limit)
+            pruner = self._pruner  # loaded before the clock starts
+            start = time.perf_counter()
+            try:
+                result = pruner.prune(item.query, item.chunks, order=limit.order)
+            except AT2Error as error:
+                raise ScoringError(
+                    f"{self.name} failed on item {item.id!r} of {item.source}: {error}"
+                ) from error
+            kept = tuple(chunk.index for chunk in result.kept)
+            pruned = self._store[key] = Pruned(kept, time.perf_counter() - start)
         return pruned
 
     @cached_property
     def _pruner(self) -> AT2Pruner:
         return load_pruner(self._model, self._head_weights, options=self._options)
-
-    def _prune(self, item: Example, limit: Limit) -> Pruned:
-        pruner = self._pruner  # loaded before the clock starts
-        start = time.perf_counter()
-        try:
-            result = pruner.prune(item.query, item.chunks, order=limit.order)
-        except AT2Error as error:
-            raise ScoringError(
-                f"{self.name} failed on item {item.id!r} of {item.source}: {error}"
-            ) from error
-        kept = tuple(chunk.index for chunk in result.kept)
-        return Pruned(kept, time.perf_counter() - start)

@@ -14,17 +14,11 @@ from at2_rag_evals.qa.budgets import Budget
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much may be kept, and in which order it is passed on.
-
-    Attributes:
-        budget: How much.
-        order: "score" or "original".
-        count: Tokens of a text by the generator's tokenizer.
-    """
+    """How much may be kept, and in which order it is passed on."""
 
     budget: Budget
     order: Order
-    count: Callable[[str], int]
+    count: Callable[[str], int]  # tokens of a text by the generator's tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +37,7 @@ class Pruned:
     texts: tuple[str, ...] | None = None
 
     def passed_on(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Return what the generator sees.
-
-        Args:
-            chunks: The item's chunks.
-        """
+        """Return what the generator sees of the item's chunks."""
         if self.texts is not None:
             return [Chunk(text) for text in self.texts]
         return [chunks[index] for index in self.kept]

@@ -19,11 +19,7 @@ _PACKAGES = ("langchain-classic", "langchain-community", "langchain-core")
 
 
 class MiniLMEmbeddings(Embeddings):
-    """The embeddings of `minilm` as LangChain asks for them.
-
-    Args:
-        embedder: What embeds; its model must be loaded by then.
-    """
+    """The embeddings of `minilm` as LangChain asks for them."""
 
     def __init__(self, embedder: MiniLMRanker) -> None:
         self._embedder = embedder
@@ -44,9 +40,6 @@ class LangChainFilterRanker(Ranker):
     `Document` of title and text. The filter orders documents by cosine and returns the first k, so
     that its order of all documents says what it keeps at every k. Scores are ranks in that order,
     counted from the end, since the filter's order of ties is unspecified.
-
-    Args:
-        embedder: What embeds.
     """
 
     name = "langchain_filter"
@@ -60,23 +53,16 @@ class LangChainFilterRanker(Ranker):
         }
 
     def prepare(self) -> None:
-        """Load the embedding model.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the embedding model."""
         self._embedder.prepare()
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
-        """Score each chunk by its rank among what the filter returns, the first highest."""
+        """Score the first that the filter returns highest."""
         documents = [
             Document(page_content=readable(chunk.rendered), metadata={"index": index})
             for index, chunk in enumerate(chunks)
         ]
         compressor = EmbeddingsFilter(embeddings=MiniLMEmbeddings(self._embedder), k=len(documents))
         returned = compressor.compress_documents(documents, readable(query))
-        scores = {
-            document.metadata["index"]: float(len(returned) - rank)
-            for rank, document in enumerate(returned)
-        }
-        return ItemScores(tuple(scores[index] for index in range(len(chunks))))
+        ranks = {document.metadata["index"]: rank for rank, document in enumerate(returned)}
+        return ItemScores(tuple(float(len(chunks) - ranks[n]) for n in range(len(chunks))))

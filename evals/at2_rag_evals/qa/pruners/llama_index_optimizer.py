@@ -17,16 +17,11 @@ from at2_rag.text.sentences import sentence_spans
 from at2_rag_evals.provenance import code_version
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
-PERCENTILE_CUTOFF = 0.5
-"""Share of a chunk's sentences that is kept, rounded down, but one at least."""
+PERCENTILE_CUTOFF = 0.5  # share of a chunk's sentences that is kept, rounded down, at least one
 
 
 class MiniLMEmbedding(BaseEmbedding):
-    """The embeddings of `minilm` as LlamaIndex asks for them.
-
-    Args:
-        embedder: What embeds; its model must be loaded by then.
-    """
+    """The embeddings of `minilm` as LlamaIndex asks for them."""
 
     _embedder: MiniLMRanker = PrivateAttr()
 
@@ -55,9 +50,6 @@ class LlamaIndexOptimizer:
     and can make a text longer than it was; here that is switched off. A node is a chunk's text; its
     title isn't shortened and stays above it. Sentences are those of `at2_rag.text.sentences`, since
     LlamaIndex's splitter may download data of NLTK.
-
-    Args:
-        embedder: What embeds.
     """
 
     name = "llama_index_optimizer"
@@ -80,11 +72,7 @@ class LlamaIndexOptimizer:
         }
 
     def prepare(self) -> None:
-        """Load the embedding model.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the embedding model."""
         self._embedder.prepare()
 
     def trim(self, query: str, chunks: Sequence[Chunk]) -> list[str]:

@@ -17,8 +17,7 @@ from at2_rag_evals.provenance import code_version
 from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
 RANK_METHOD = "longllmlingua"
-CONDITION = "after"
-"""The question stands after the document, as LongLLMLingua's `compress_prompt` has it."""
+CONDITION = "after"  # the question after the document, as LongLLMLingua's `compress_prompt` has it
 
 _PACKAGES = ("llmlingua", "tokenizers", "torch", "transformers")
 
@@ -28,9 +27,6 @@ class LocalCompressor(PromptCompressor):  # type: ignore[misc]  # llmlingua has 
 
     The library's constructor fetches that vocabulary for its prices alone. No code that comes with
     the model is run.
-
-    Args:
-        folder: The model's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,12 +34,7 @@ class LocalCompressor(PromptCompressor):  # type: ignore[misc]  # llmlingua has 
         self.load_model(str(folder), "cpu", settings)
 
     def get_ppl(self, text: str, *arguments: Any, **options: Any) -> Any:
-        """Return the library's figure of a text.
-
-        Raises:
-            ScoringError: If the text is too long for the model; the library would leave off its
-                end.
-        """
+        """Return the library's figure of a text; refuse one whose end it would leave off."""
         if (tokens := self.get_token_length(text)) > self.max_position_embeddings:
             raise ScoringError(
                 f"a chunk and the question have {tokens} tokens, the model takes "
@@ -62,13 +53,6 @@ class LongLLMLinguaRanker(Ranker):
 
     As in the library, the question follows the document without a space, and a control token's
     text in a document is that token. An empty document is a space, as it makes of an empty prompt.
-
-    Args:
-        model: A causal language model, a known name, a folder or a hub id; None for the default
-            model.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
     """
 
     name = "long_llm_lingua"
@@ -86,19 +70,11 @@ class LongLLMLinguaRanker(Ranker):
         }
 
     def prepare(self) -> None:
-        """Load the model.
-
-        Raises:
-            ModelNotFoundError: If the model can't be found or fetched.
-        """
+        """Load the model."""
         self._compressor = LocalCompressor(resolve_model(self._model))
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
-        """Score each chunk by how likely it makes the question.
-
-        Raises:
-            ScoringError: If a chunk and the question are too long for the model.
-        """
+        """Score each chunk by how likely it makes the question."""
         texts = [readable(chunk.rendered) or " " for chunk in chunks]
         question = readable(query)
         ranked = self._compressor.get_rank_results(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,17 +57,14 @@ class RankingPruner:
         """
         scored = self.scored(item)
         start = time.perf_counter()
-        kept = best_within(
-            limit, scored.scores, lambda index: item.chunks[index].rendered, order=self._order
-        )
+        if self._order is not None:
+            limit = replace(limit, order=self._order)
+        texts = [chunk.rendered for chunk in item.chunks]
+        kept = best_within(limit, scored.scores, texts)
         return Pruned(kept, scored.seconds + time.perf_counter() - start)
 
     def scored(self, item: Example) -> ItemScores:
-        """Return the item's scores and what they took; stored ones if there are any.
-
-        Raises:
-            ScoringError: If the ranker fails on the item.
-        """
+        """Return the item's scores and what they took; stored ones if there are any."""
         key = content_hash(item.query, item.chunks)
         scored = self._store.get(key)
         if scored is None:
@@ -80,27 +78,20 @@ class RankingPruner:
 
 
 def best_within(
-    limit: Limit,
-    scores: Sequence[float],
-    text_of: Callable[[int], str],
-    *,
-    order: Order | None = None,
+    limit: Limit, scores: Sequence[float], texts: Mapping[int, str] | Sequence[str]
 ) -> tuple[int, ...]:
     """Return the indices of the best chunks within a limit, in the order they are passed on.
 
     Args:
         limit: The limit.
         scores: The chunks' scores.
-        text_of: What is passed on of the chunk at an index.
-        order: The order, whatever the limit's; None for the limit's.
+        texts: What is passed on of the chunk at each index that may be kept.
     """
     options = PruneOptions(
-        top_k=limit.budget.top_k,
-        max_tokens=limit.budget.max_tokens,
-        order=order or limit.order,
+        top_k=limit.budget.top_k, max_tokens=limit.budget.max_tokens, order=limit.order
     )
     return select(
         scores,
         options,
-        tokens_of=lambda kept: limit.count(DEFAULT_SEPARATOR.join(map(text_of, kept))),
+        tokens_of=lambda kept: limit.count(DEFAULT_SEPARATOR.join(texts[index] for index in kept)),
     ).kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 from at2_rag.errors import InputError
@@ -11,9 +12,8 @@ from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
-from at2_rag_evals.qa.pruners.fixed import FIXED, FixedPruner, LastKRanker
-from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
+from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker, QueryHeadsRanker
 from at2_rag_evals.qa.pruners.trimming import TrimmingPruner
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
@@ -36,23 +36,20 @@ def make_pruners(request: QARequest) -> list[Pruner]:
 
 def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
     """Return name -> what makes the pruner, those of named head weights included."""
-    options = RankerOptions(
-        seed=request.seed,
-        model=request.model,
-        head_weights=request.head_weights,
-        embedding_model=request.embedding_model,
-        weights=request.weights,
-        remember=False,
-    )
+    options = replace(RankerOptions.of(request), remember=False)
 
     def ranking(
-        ranker: Callable[[], Ranker], *, name: str | None = None, order: Order | None = None
+        make: Callable[[], Ranker], *, name: str | None = None, order: Order | None = None
     ) -> Callable[[], Pruner]:
-        return lambda: RankingPruner(ranker(), name=name, store=request.store, order=order)
+        return lambda: RankingPruner(make(), name=name, store=request.store, order=order)
 
-    table: dict[str, Callable[[], Pruner]] = {
-        name: partial(FixedPruner, name, keep) for name, keep in FIXED.items()
-    }
+    @cache
+    def heads() -> EvidenceHeads:
+        if not request.train:
+            raise InputError("heads are chosen on training items; pass --train FILE")
+        return EvidenceHeads(request.train, model=request.model, seed=request.seed)
+
+    table: dict[str, Callable[[], Pruner]] = {name: partial(FixedPruner, name) for name in FIXED}
     table |= {
         "first_k": ranking(partial(make_ranker, "first_k", options), order="original"),
         "last_k": ranking(LastKRanker, order="original"),
@@ -66,25 +63,16 @@ def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
             name = adaptive_name(max_missed, multi_hop=multi_hop)
             choice = PruneOptions(max_missed=max_missed, multi_hop=multi_hop)
             table[name] = partial(_adaptive, request, name, choice)
-
-    @cache
-    def heads() -> EvidenceHeads:
-        if not request.train:
-            raise InputError("heads are chosen on training items; pass --train FILE")
-        return EvidenceHeads(request.train, model=request.model, seed=request.seed)
-
     for count in (8, 16):
         name = f"heads_{count}"
-        table[name] = ranking(partial(_heads, name, heads, count))
+        table[name] = ranking(
+            lambda name=name, count=count: QueryHeadsRanker(name, heads(), count)  # type: ignore[misc]
+        )
     return table | {
-        "langchain_filter": ranking(partial(_langchain_filter, options)),
-        "llama_index_optimizer": partial(_llama_index_optimizer, request, options),
-        "long_llm_lingua": ranking(partial(_long_llm_lingua, options)),
+        "langchain_filter": ranking(partial(_langchain_filter, request)),
+        "llama_index_optimizer": partial(_llama_index_optimizer, request),
+        "long_llm_lingua": ranking(partial(_long_llm_lingua, request)),
     }
-
-
-def _heads(name: str, heads: Callable[[], EvidenceHeads], count: int) -> Ranker:
-    return QueryHeadsRanker(name, heads(), count)
 
 
 def _adaptive(request: QARequest, name: str, options: PruneOptions) -> Pruner:
@@ -99,32 +87,24 @@ def _adaptive(request: QARequest, name: str, options: PruneOptions) -> Pruner:
     )
 
 
-def _langchain_filter(options: RankerOptions) -> Ranker:
-    _import_peers("langchain_classic", "langchain_community")
+def _langchain_filter(request: QARequest) -> Ranker:
+    for module in ("langchain_classic", "langchain_community"):
+        import_extra(module, extra="peers")
     from at2_rag_evals.qa.pruners.langchain_filter import LangChainFilterRanker
 
-    return LangChainFilterRanker(_minilm(options))
+    return LangChainFilterRanker(MiniLMRanker(request.embedding_model, remember=False))
 
 
-def _llama_index_optimizer(request: QARequest, options: RankerOptions) -> Pruner:
-    _import_peers("llama_index.core")
+def _llama_index_optimizer(request: QARequest) -> Pruner:
+    import_extra("llama_index.core", extra="peers")
     from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexOptimizer
 
-    embedder = _minilm(options)
+    embedder = MiniLMRanker(request.embedding_model, remember=False)
     return TrimmingPruner(embedder, LlamaIndexOptimizer(embedder), store=request.store)
 
 
-def _long_llm_lingua(options: RankerOptions) -> Ranker:
-    _import_peers("llmlingua")
+def _long_llm_lingua(request: QARequest) -> Ranker:
+    import_extra("llmlingua", extra="peers")
     from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
 
-    return LongLLMLinguaRanker(options.model)
-
-
-def _import_peers(*modules: str) -> None:
-    for module in modules:
-        import_extra(module, extra="peers")
-
-
-def _minilm(options: RankerOptions) -> MiniLMRanker:
-    return MiniLMRanker(options.embedding_model, remember=options.remember)
+    return LongLLMLinguaRanker(request.model)

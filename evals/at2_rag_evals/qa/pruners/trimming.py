@@ -19,12 +19,7 @@ from at2_rag_evals.store import Store, settings_key
 
 @dataclass(frozen=True, slots=True)
 class TrimmedText:
-    """What is left of a chunk.
-
-    Attributes:
-        text: Title and text.
-        seconds: How long trimming took.
-    """
+    """What is left of a chunk, title and text, and how long trimming took."""
 
     text: str
     seconds: float
@@ -33,9 +28,7 @@ class TrimmedText:
 class Trimmer(Protocol):
     """Shortens chunks for a question, each without a look at the others.
 
-    Attributes:
-        name: What the report calls the pruner.
-        settings: All that decides the texts besides question and chunk, as JSON-ready values.
+    Name and settings are as a pruner's.
     """
 
     name: str
@@ -77,25 +70,18 @@ class TrimmingPruner:
         self._ready = False
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
-        """Keep the best chunks within the limit, by the tokens of what is passed on of them.
-
-        Raises:
-            ScoringError: If the ranker fails on the item.
-        """
+        """Keep the best chunks within the limit, by the tokens of what is passed on of them."""
         scored = self._ranking.scored(item)
+        indices = tuple(range(len(item.chunks)))
         if limit.budget.max_tokens is None:
-            indices = best_within(limit, scored.scores, lambda index: item.chunks[index].rendered)
-        else:
-            indices = tuple(range(len(item.chunks)))
+            indices = best_within(limit, scored.scores, [chunk.rendered for chunk in item.chunks])
         trimmed = self._trimmed(item, indices)
         start = time.perf_counter()
-        kept = best_within(limit, scored.scores, lambda index: trimmed[index].text)
-        seconds = scored.seconds + sum(text.seconds for text in trimmed.values())
-        return Pruned(
-            kept,
-            seconds + time.perf_counter() - start,
-            tuple(trimmed[index].text for index in kept),
-        )
+        texts = {index: left.text for index, left in trimmed.items()}
+        kept = best_within(limit, scored.scores, texts)
+        seconds = scored.seconds + sum(left.seconds for left in trimmed.values())
+        seconds += time.perf_counter() - start
+        return Pruned(kept, seconds, tuple(texts[index] for index in kept))
 
     def _trimmed(self, item: Example, indices: Sequence[int]) -> dict[int, TrimmedText]:
         """Return what is left of the chunks at these indices, by index."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
 from at2_rag_evals.qa.readers.records import Record, read_json_lines, read_lines
 
-MOST_CHUNKS = 20
 RUN_NAMES = ("run.trec", "run.txt", "run.tsv")
 FILES = ("corpus.jsonl*", "queries.jsonl*", "qrels/*.tsv", *RUN_NAMES)
 
 
-def read_beir(folder: Path) -> list[Example]:
+def read_beir(folder: Path) -> Iterator[Example]:
     """Read the judged queries with the first twenty documents that a run found.
 
     N. Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information
@@ -23,9 +22,6 @@ def read_beir(folder: Path) -> list[Example]:
     order is that of scores. Relevance above 0 is gold. Of `qrels` the file `test.tsv` is read, or
     the only one. BEIR has no answers but in the `metadata` of some queries (`answer` or
     `answers`).
-
-    Raises:
-        DataError: If a file is missing, or isn't of this form.
     """
     relevant = _qrels(folder)
     run = _run(folder)
@@ -35,23 +31,19 @@ def read_beir(folder: Path) -> list[Example]:
         for record in read_json_lines(_file(folder, "corpus.jsonl"))
         if record.text("_id") in retrieved
     }
-    examples = []
     for query in read_json_lines(_file(folder, "queries.jsonl")):
         identifier = query.text("_id")
         if identifier not in relevant or not query.text("text").strip():
             continue
-        names = [name for name in run.get(identifier, ()) if name in documents][:MOST_CHUNKS]
-        examples.append(
-            Example(
-                id=identifier,
-                source=folder.resolve().name,
-                query=query.text("text"),
-                chunks=tuple(documents[name] for name in names),
-                labels=tuple(name in relevant[identifier] for name in names),
-                answers=_answers(query),
-            )
+        names = [name for name in run.get(identifier, ()) if name in documents][:20]
+        yield Example(
+            id=identifier,
+            source=folder.resolve().name,
+            query=query.text("text"),
+            chunks=tuple(documents[name] for name in names),
+            labels=tuple(name in relevant[identifier] for name in names),
+            answers=_answers(query),
         )
-    return examples
 
 
 def _answers(query: Record) -> tuple[str, ...]:
@@ -71,13 +63,7 @@ def _qrels(folder: Path) -> dict[str, set[str]]:
         names = ", ".join(path.name for path in files) or "nothing"
         raise DataError(f"{folder / 'qrels'} holds {names}; expected test.tsv or one file")
     judged: dict[str, set[str]] = {}
-    for location, parts in _rows(chosen[0]):
-        if parts[0] in ("query-id", "query_id"):
-            continue
-        if len(parts) not in (3, 4):  # TREC's have a second column of zeros
-            raise DataError(
-                f"{location}: {len(parts)} columns; expected query, document, relevance"
-            )
+    for location, parts in _rows(chosen[0], {3: "query, document, relevance", 4: "TREC's four"}):
         relevant = judged.setdefault(parts[0], set())
         if _number(parts[-1], location) > 0:
             relevant.add(parts[-2])
@@ -92,11 +78,7 @@ def _run(folder: Path) -> dict[str, list[str]]:
             f"{folder} holds no run; put what a retriever found into {' or '.join(RUN_NAMES)}"
         )
     scored: dict[str, dict[str, float]] = {}
-    for location, parts in _rows(path):
-        if parts[0] in ("query-id", "query_id"):
-            continue
-        if len(parts) not in (3, 6):
-            raise DataError(f"{location}: {len(parts)} columns; expected TREC's six, or three")
+    for location, parts in _rows(path, {3: "query, document, score", 6: "TREC's six"}):
         document, score = (parts[1], parts[2]) if len(parts) == 3 else (parts[2], parts[4])
         scores = scored.setdefault(parts[0], {})
         scores[document] = max(_number(score, location), scores.get(document, float("-inf")))
@@ -106,10 +88,21 @@ def _run(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+def _rows(path: Path, columns: Mapping[int, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the location and columns of each line but a heading.
+
+    Args:
+        path: The file.
+        columns: How many columns there may be -> which they are.
+    """
     for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.split()
+        parts = line.split()
+        if parts and parts[0] not in ("query-id", "query_id"):
+            location = f"{path}, line {number}"
+            if len(parts) not in columns:
+                expected = ", or ".join(columns.values())
+                raise DataError(f"{location}: {len(parts)} columns; expected {expected}")
+            yield location, parts
 
 
 def _number(text: str, location: str) -> float:

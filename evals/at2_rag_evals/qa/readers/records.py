@@ -13,8 +13,6 @@ from typing import Any
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 
-_MISSING = object()
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -32,13 +30,11 @@ class Record:
 
     def text(self, key: str, *, default: str | None = None) -> str:
         """Return a string; numbers are taken as they are written."""
-        value = self.values.get(key, _MISSING)
-        if value is _MISSING or (value is None and default is not None):
-            if default is None:
-                raise self._missing(key)
+        value = self.values.get(key, default)
+        if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise DataError(f"{self.location}: {key!r} is {value!r:.80}; expected a string")
+            raise self.unexpected(key, "a string")
         return str(value)
 
     def chunk(self, key: str, *, default: str | None = None) -> Chunk:
@@ -49,38 +45,35 @@ class Record:
         """Return a truth value."""
         value = self.values.get(key, default)
         if not isinstance(value, bool):
-            raise DataError(f"{self.location}: {key!r} is {value!r:.80}; expected true or false")
+            raise self.unexpected(key, "true or false")
         return value
 
     def items(self, key: str, *, optional: bool = False) -> list[Any]:
         """Return a list."""
-        value = self.values.get(key, _MISSING)
-        if optional and (value is _MISSING or value is None):
+        value = self.values.get(key)
+        if optional and value is None:
             return []
-        if value is _MISSING:
-            raise self._missing(key)
         if not isinstance(value, list):
-            raise DataError(
-                f"{self.location}: {key!r} is a {type(value).__name__}; expected a list"
-            )
+            raise self.unexpected(key, "a list")
         return value
 
     def texts(self, key: str, *, optional: bool = False) -> list[str]:
         """Return a list of strings."""
         values = self.items(key, optional=optional)
         if not all(isinstance(value, str) for value in values):
-            raise DataError(f"{self.location}: {key!r} is {values!r:.80}; expected strings")
+            raise self.unexpected(key, "strings")
         return values
 
     def records(self, key: str, *, optional: bool = False) -> list[Record]:
         """Return a list of objects."""
         values = self.items(key, optional=optional)
-        return [
-            as_record(value, f"{self.location}: {key}[{index}]")
-            for index, value in enumerate(values)
-        ]
+        return [as_record(value, f"{self.location}: {key}[{n}]") for n, value in enumerate(values)]
 
-    def _missing(self, key: str) -> DataError:
+    def unexpected(self, key: str, expected: str) -> DataError:
+        """Return the error that a key is missing or has an unexpected value."""
+        if key in self.values:
+            value = self.values[key]
+            return DataError(f"{self.location}: {key!r} is {value!r:.80}; expected {expected}")
         keys = ", ".join(sorted(self.values)) or "none"
         return DataError(f"{self.location}: the key {key!r} is missing (its keys: {keys})")
 
@@ -89,7 +82,7 @@ def as_record(value: Any, location: str) -> Record:
     """Return an object with its location.
 
     Raises:
-        DataError: If it isn't one.
+        DataError: If the value is no object.
     """
     if not isinstance(value, dict):
         raise DataError(f"{location}: a JSON {type(value).__name__}; expected an object")
@@ -97,20 +90,12 @@ def as_record(value: Any, location: str) -> Record:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, gzipped or not.
-
-    Raises:
-        DataError: If it can't be read as such.
-    """
+    """Return the value of a JSON file, gzipped or not."""
     return _parse("\n".join(read_lines(path)), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[Record]:
-    """Yield the objects of a JSON Lines file, gzipped or not; blank lines are skipped.
-
-    Raises:
-        DataError: If it can't be read as such.
-    """
+    """Yield the objects of a JSON Lines file, gzipped or not; blank lines are skipped."""
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             location = f"{path}, line {number}"
