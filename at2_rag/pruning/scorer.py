@@ -24,6 +24,7 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
