@@ -64,3 +64,19 @@ def check_writable(folder: Path) -> None:
         for path in missing:
             with suppress(OSError):
                 path.rmdir()
+
+
+def without_folder(value: str) -> str:
+    """Return the name of an existing file or folder; any other value as it is."""
+    try:
+        return last_part(value) if Path(value).expanduser().exists() else value
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
+        return value
+
+
+def last_part(path: str) -> str:
+    """Return the name of a file or folder, which need not exist."""
+    try:
+        return Path(path).expanduser().resolve().name
+    except (OSError, RuntimeError, ValueError):
+        return path

@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from at2_rag.errors import AT2Error
+from at2_rag.files import last_part, without_folder
 
 PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
@@ -141,21 +141,6 @@ def command_without_places(context: click.Context) -> str:
         option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
         is_path = isinstance(parameter.type, click.Path)
         for one in value if isinstance(value, tuple) else (value,):
-            shown = _last_part(one) if is_path else without_place(str(one))
+            shown = last_part(one) if is_path else without_folder(str(one))
             parts += [*option, shown]
     return shlex.join(parts)
-
-
-def without_place(value: str) -> str:
-    """Return the name of an existing file or folder; any other value as it is."""
-    try:
-        return _last_part(value) if Path(value).expanduser().exists() else value
-    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
-        return value
-
-
-def _last_part(path: str) -> str:
-    try:
-        return Path(path).expanduser().resolve().name
-    except (OSError, RuntimeError, ValueError):
-        return path

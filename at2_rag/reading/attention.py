@@ -252,7 +252,7 @@ def _routed_attention(
     if layer is None:
         raise UnsupportedModelError(
             f"{type(module).__name__} doesn't know its layer index, so its attention can't be "
-            "captured; use a family of the README's list"
+            "captured; use a family that docs/your-data.md names"
         )
     call = AttentionCall(
         int(layer), query, key, value, attention_mask, scale, softcap, s_aux, plain

@@ -14,9 +14,9 @@ from at2_rag.cli.command_line import (
     CommandGroup,
     command_without_places,
     verbose_option,
-    without_place,
 )
 from at2_rag.errors import DataError
+from at2_rag.files import without_folder
 
 MODULES = {
     "plugin_good": """
@@ -184,5 +184,5 @@ def test_the_recorded_command_line_has_no_places(
 
 def test_texts_that_are_no_files_stay_as_they_are(tmp_path: Path) -> None:
     for text in ("~nobody-of-that-name/x", "x" * 5000, "a\0b", "nowhere/x"):
-        assert without_place(text) == text
-    assert without_place(str(tmp_path)) == tmp_path.name
+        assert without_folder(text) == text
+    assert without_folder(str(tmp_path)) == tmp_path.name

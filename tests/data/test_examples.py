@@ -15,7 +15,7 @@ import pytest
 from at2_rag.data.examples import Example, gold_groups, linked_groups, read_examples, read_files
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.commands.record import file_record
+from at2_rag.training.commands.record import file_records
 
 ITEM: dict[str, Any] = {
     "id": "q1",
@@ -80,7 +80,7 @@ def test_a_file_name_that_is_no_text_gives_a_source_that_is(tmp_path: Path) -> N
     except OSError:
         pytest.skip("file names have to be text here")
     assert read_examples(path)[0].source == "set\ufffd"
-    assert file_record(path, examples=1)["name"] == "set\ufffd.jsonl"
+    assert file_records([path], [[]])[0]["name"] == "set\ufffd.jsonl"
 
 
 def test_source_defaults_to_the_name_of_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,258 @@
+"""Every code block of the README and the docs does what the page says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import at2_rag
+from at2_rag import PruneOptions
+from at2_rag.cli.group import main
+from at2_rag.model.cache import cache_dir
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+from tests.docs.pages import PAGES, ROOT, Block, blocks, same_output
+
+RUN = {"prune", "index", "cache", "models"}
+"""Subcommands that are run; others take minutes, and only their arguments are parsed."""
+PROGRAMS = {"pip", "git", "cd"}
+EXAMPLES = {
+    "question": "Who wrote Emma?",
+    "answers": ["Jane Austen"],
+    "chunks": [{"title": "Emma", "text": "Emma is a novel by Jane Austen.", "is_gold": True}],
+}
+
+
+@pytest.fixture
+def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's folder, in which the files are that the pages name; the current one."""
+    passages = [
+        {"title": "Europa", "text": "Europa is covered by ice, with an ocean beneath."},
+        {"title": "Io", "text": "Io has active volcanoes: Jupiter's tides heat its interior."},
+        {"title": "Vesuvius", "text": "Vesuvius is a volcano that buried Pompeii in 79."},
+        {"title": "Ganymede", "text": "Ganymede, a moon of Jupiter, is larger than Mercury."},
+    ]
+    lines = "".join(json.dumps(passage) + "\n" for passage in passages)
+    (tmp_path / "passages.jsonl").write_text(lines)
+    names = ("my-set", "squad", "2wiki", "hotpotqa", "nq_open", "tatqa")
+    for folder in ("train", "dev", "unseen"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.jsonl.gz").write_text(json.dumps(EXAMPLES))
+    (tmp_path / "questions.jsonl").write_text(json.dumps(EXAMPLES))
+    for folder in ("corpus", "my-weights", "signals"):
+        (tmp_path / folder).mkdir()
+    for passage in passages:
+        (tmp_path / "corpus" / f"{passage['title']}.txt").write_text(passage["text"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of at2-rag with what is in the user's, but without chunk states."""
+    resolve_model(DEFAULT_MODEL)  # fetched into the user's cache, if it isn't there
+    folder = tmp_path / "at2-rag-cache"
+    folder.mkdir()
+    for path in cache_dir().iterdir():
+        if path.name != "chunk_states":
+            (folder / path.name).symlink_to(path)
+    monkeypatch.setenv("AT2_RAG_CACHE", str(folder))
+
+
+@pytest.fixture
+def model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads the default model once for all pages."""
+    monkeypatch.setattr(at2_rag.LoadedModel, "from_pretrained", staticmethod(_loaded))
+
+
+@cache
+def _loaded(*arguments: Any, **keywords: Any) -> at2_rag.LoadedModel:
+    return _LOAD(*arguments, **keywords)
+
+
+_LOAD = at2_rag.LoadedModel.from_pretrained
+
+
+def _python(page: str) -> Iterator[tuple[Block, dict[str, Any]]]:
+    """Yield the Python blocks; those of a page of the docs go on where the one before ended."""
+    namespace: dict[str, Any] = {}
+    for block in blocks(page):
+        if block.language == "python":
+            yield block, ({} if page == "README.md" else namespace)
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize("page", [page for page in PAGES if any(_python(page))])
+@pytest.mark.usefixtures("reader_folder", "empty_cache", "model_once")
+def test_python_blocks_print_what_follows_them(page: str) -> None:
+    for block, namespace in _python(page):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.code, page, "exec"), namespace)
+        assert same_output(block.output or "", printed.getvalue()), (
+            f"{page}:\n{block.code}\nprinted\n{printed.getvalue()}"
+        )
+
+
+def _quick(page: str) -> Iterator[tuple[Block, list[str]]]:
+    """Yield the commands that are run, with their blocks."""
+    for block in blocks(page):
+        for command in block.commands:
+            if command[0] == "at2-rag" and command[1] in RUN:
+                yield block, command[1:]
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize("page", [page for page in PAGES if any(_quick(page))])
+@pytest.mark.usefixtures("reader_folder", "empty_cache", "model_once")
+def test_quick_commands_print_what_follows_them(page: str) -> None:
+    for block, arguments in _quick(page):
+        result = CliRunner().invoke(main, arguments, env={"COLUMNS": "80"})
+        assert result.exit_code == 0, f"{page}: {arguments}\n{result.output}"
+        if block.output is not None:
+            assert same_output(block.output, result.stdout), f"{page}\n{result.stdout}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("reader_folder")
+def test_commands_exist_and_take_their_arguments(page: str) -> None:
+    for block in blocks(page):
+        if block.language != "console":
+            continue
+        assert block.commands, f"{page}: a console block without a command:\n{block.code}"
+        for command in block.commands:
+            program = next(part for part in command if not re.match(r"[A-Z_]+=", part))
+            if program == "at2-rag":
+                _parse(main, command[1:])
+            elif program == "python":
+                _parse_program(ROOT / command[1], command[2:])
+            elif program not in PROGRAMS:
+                assert os.access(ROOT / program, os.X_OK), command
+
+
+def _parse_program(path: Path, arguments: list[str]) -> None:
+    """Parse the arguments of a program of the repository, if it takes options."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        program = runpy.run_path(str(path))["main"]
+    if isinstance(program, click.Command):
+        _parse(program, arguments)
+
+
+def _parse(command: click.Command, arguments: list[str]) -> None:
+    """Parse arguments down to the subcommand that would run."""
+    name = "program"
+    context: click.Context | None = None
+    while isinstance(command, click.Group):
+        context = click.Context(command, info_name=name, parent=context)
+        name, *arguments = arguments
+        subcommand = command.get_command(context, name)
+        assert subcommand is not None, f"there is no command {name!r}"
+        command = subcommand
+    command.make_context(name, arguments, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_data_blocks_parse_and_no_block_escapes(page: str) -> None:
+    for block in blocks(page):
+        match block.language:
+            case "json":
+                json.loads(block.code)
+            case "toml":
+                tomllib.loads(block.code)
+            case language:
+                assert language in ("python", "console", "text"), f"{page}: {block}"
+
+
+@pytest.mark.default_model
+@pytest.mark.usefixtures("empty_cache")
+def test_the_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
+    (demo,) = (block for block in blocks("README.md") if ["scripts/demo"] in block.commands)
+    assert demo.output is not None
+    # The script beside a set-up that is done: it only says where programs are.
+    for folder in ("scripts", "bin"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shutil.copy(ROOT / "scripts" / "demo", tmp_path / "scripts" / "demo")
+    for path, line in (
+        ("scripts/setup", f'echo "{tmp_path}/bin"'),
+        ("bin/at2-rag", f'exec "{sys.executable}" -m at2_rag "$@"'),
+    ):
+        (tmp_path / path).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / path).chmod(0o755)
+    run = subprocess.run(
+        [tmp_path / "scripts" / "demo"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert same_output(demo.output, run.stdout), run.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-much-to-keep.md"])
+def test_options_in_tables_are_options(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    calls = re.findall(r"^\|(?: [^|`]+ \|)? `(\w+=[^`]+)` \|", text, re.MULTILINE)
+    assert calls
+    for call in calls:
+        PruneOptions(**eval(f"dict({call})"))
+
+
+def test_the_readme_stays_short() -> None:
+    text = (ROOT / "README.md").read_bytes()
+    assert len(text) < 9_000
+    assert text.count(b"\n") < 200
+
+
+def test_local_links_lead_somewhere() -> None:
+    for page in ("README.md", "evals/README.md", "examples/README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^::: at2_rag\.(\w+)$", reference, re.MULTILINE))
+    assert documented == set(at2_rag.__all__) - {"__version__"}
+
+
+def test_every_option_is_on_the_page_about_options() -> None:
+    pages = ("how-much-to-keep.md", "multi-hop.md", "sentences.md")
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)
+    for option in fields(PruneOptions):
+        assert f"`{option.name}" in text, option.name
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a 1.23 b", "a  1.29 b\n", True),
+        ("a 1.23", "a 1.5", False),
+        ("3 of 24", "4 of 24", False),
+        ("in 1.94 s.", "in 29.36 s.", True),
+        ("first\n...\nlast", "first\n2\n3\nlast", True),
+        ("first\n...\nlast", "last", False),
+        ("", "something", False),
+    ],
+)
+def test_outputs_are_compared_up_to_rounding(expected: str, printed: str, same: bool) -> None:
+    assert same_output(expected, printed) == same
