@@ -156,7 +156,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHT
 
 
 def resolve_in_child(name: str, revision: str | None = None) -> tuple[str, str]:
-    """In a process of its own: the hub's client reads its settings when it is imported."""
+    """In a child process: the hub's client reads its settings when it is imported."""
     script = (
         "import sys; from at2_rag.errors import ModelNotFoundError\n"
         "from at2_rag.model.hub import resolve_model\n"
