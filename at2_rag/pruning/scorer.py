@@ -24,6 +24,7 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
@@ -44,12 +45,7 @@ _Attention: TypeAlias = Mapping[Pass, SpanAttention]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failure:
-    """Why a request couldn't be scored.
-
-    Attributes:
-        error: What was raised.
-        seconds: Seconds per stage until then, and in `total`.
-    """
+    """What was raised where a request couldn't be scored, and seconds per stage until then."""
 
     error: Exception
     seconds: Mapping[str, float]
@@ -57,19 +53,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A request that is laid out.
-
-    Attributes:
-        request: The request.
-        layout: Its layout.
-        may_hop: Whether the question may be read again beside the best chunk.
-        seconds: Seconds of the layout, and in `total`.
-    """
+    """A request that is laid out."""
 
     request: Request
     layout: PromptLayout
-    may_hop: bool
-    seconds: Mapping[str, float]
+    may_hop: bool  # whether the question may be read again beside the best chunk
+    seconds: Mapping[str, float]  # of the layout
 
     @property
     def units(self) -> Sequence[Place]:
@@ -145,14 +134,8 @@ class Scorer:
     ) -> Floats:
         """Return the score [U] of each unit of chunks' texts by the head weights of chunks.
 
-        Args:
-            query: The question.
-            chunks: The chunks.
-            units: The U units, in order, at least one, none overlapping another.
-            alone: Leave out the readings of whole chunks, which change nothing but rounding.
-
-        Raises:
-            PromptTooLongError: As in `score`, like `ScoringError`.
+        `alone` leaves out the readings of whole chunks, which change nothing but rounding. There is
+        at least one unit; they are in order and don't overlap. Raises as `score`.
         """
         request = Request(query, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})

@@ -147,9 +147,7 @@ def named_or_folder(text: None) -> None: ...
 def named_or_folder(text: str | None) -> str | Path | None:
     """Return what a text from a command line means: the name of head weights, or a folder.
 
-    Args:
-        text: A name, perhaps misspelt, or a path; a name wins over a folder of that name. None for
-            None.
+    A name, which may be misspelt, wins over a folder of that name. None gives None.
     """
     if text is None:
         return None
