@@ -84,10 +84,8 @@ class RoundingStore(Protocol):
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
     """Read the prefix.
 
-    Args:
-        model: The scoring model.
-        last_values: Keep values in the last layer too, for the prefix and for all sources that
-            are read after it, so that what reads them can go on to the model's output.
+    With `last_values` it, and all sources read after it, keep values in the last layer too, so that
+    what reads them can go on to the model's output.
     """
     return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
 
@@ -100,15 +98,10 @@ def encode_sources(
     store: ChunkStateStore | None = None,
     scope: str = "",
 ) -> dict[tuple[int, ...], ChunkState]:
-    """Return the state of each source, read alone after the prefix.
+    """Return the state of each source, by its token ids, read alone after the prefix.
 
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state.
-        sources: Token ids of different sources; one without any has a state of no tokens.
-        store: Where states are looked up and left; None for nowhere.
-        scope: Goes into the store's keys: everything but the ids that decides a state, see
-            `states_scope`.
+    States are looked up and left in `store`, under keys of the ids and of `scope`: everything else
+    that decides a state, see `states_scope`.
     """
     states: dict[tuple[int, ...], ChunkState] = {}
     missing = sorted((ids for ids in sources if ids), key=canonical)
@@ -216,11 +209,8 @@ def read_pack(
 ) -> None:
     """Read sources in one forward pass, each after the prefix and blind to the others.
 
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state; None to read the prefix itself.
-        pack: Token ids of the sources, none empty.
-        keep: Called in each layer with keys and values of the sources one after another.
+    `keep` is called in each layer with keys and values of the sources one after another. Without a
+    prefix the pack is the prefix itself.
     """
     device = model.device
     past = prefix.tokens if prefix else 0
