@@ -241,11 +241,11 @@ class _PackReading:
             width = int(sizes.max())
             starts = start + sizes.cumsum(0) - sizes
             start += int(sizes.sum())
-            places = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
+            indices = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
             real = (torch.arange(width) < sizes[:, None]).flatten().nonzero().flatten()
             mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
             self._blocks.append(
-                (places.to(model.device), real.to(model.device), mask.to(model.device))
+                (indices.to(model.device), real.to(model.device), mask.to(model.device))
             )
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -257,26 +257,26 @@ class _PackReading:
         # [1, H, N, D] -> [N, H, D]
         query, key, value = (one[0].transpose(0, 1) for one in (call.query, call.key, call.value))
         output = torch.empty_like(query)  # [N, H, D]
-        for places, real, mask in self._blocks:
+        for indices, real, mask in self._blocks:
             # [N, Hkv, D] -> [G, Hkv, W, D]
-            keys, values = (_side_by_side(one, places).transpose(1, 2) for one in (key, value))
+            keys, values = (_side_by_side(one, indices).transpose(1, 2) for one in (key, value))
             if self._prefix is not None:
-                shape = (len(places), -1, -1, -1)
+                shape = (len(indices), -1, -1, -1)
                 past = self._prefix.keys[call.layer], self._prefix.values[call.layer]
                 keys = torch.cat([past[0].expand(shape), keys], dim=2)
                 values = torch.cat([past[1].expand(shape), values], dim=2)
             read = scaled_dot_product_attention(
-                _side_by_side(query, places).transpose(1, 2),
+                _side_by_side(query, indices).transpose(1, 2),
                 keys.repeat_interleave(repeats, dim=1),
                 values.repeat_interleave(repeats, dim=1),
                 attn_mask=mask,
                 scale=call.scaling,
             )
             read = read.transpose(1, 2).flatten(0, 1).index_select(0, real)
-            output.index_copy_(0, places.flatten()[real], read)
+            output.index_copy_(0, indices.flatten()[real], read)
         return output[None]
 
 
-def _side_by_side(tokens: Tensor, places: Tensor) -> Tensor:
-    """Return the tokens [N, H, D] at the places [G, W], as [G, W, H, D]."""
-    return tokens.index_select(0, places.flatten()).view(*places.shape, *tokens.shape[1:])
+def _side_by_side(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Return the tokens [N, H, D] at indices [G, W], as [G, W, H, D]."""
+    return tokens.index_select(0, indices.flatten()).view(*indices.shape, *tokens.shape[1:])

@@ -86,7 +86,7 @@ def read_independent(
     calls = question_calls(model, [one for readings in questions for one in readings.values()])
     runs += [("question", call) for call in calls]
     run_in_lockstep(runs, Stopwatch() if watch is None else watch)
-    return [{name: one.attention() for name, one in found.items()} for found in questions]
+    return [{name: one.attention() for name, one in readings.items()} for readings in questions]
 
 
 def _leave(
