@@ -144,17 +144,13 @@ class Opaque:
     ("value", "shown"),
     [
         (datetime.date(1815, 12, 23), "1815-12-23"),
-        (b"raw", "b'raw'"),
         pytest.param(Opaque(), "<opaque>", id="opaque"),
         (-math.inf, None),
         (np.float64("nan"), None),
-        (np.float64(0.5), 0.5),
         (np.int64(3), "3"),
-        ((1, (2.0, None)), [1, [2.0, None]]),
         (MappingProxyType({"a": [math.inf]}), {"a": [None]}),
         ({("a", 1): 2, 3: 4}, {"('a', 1)": 2, "3": 4}),
         ("lone \ud800", "lone \ud800"),
-        ("\u2028\x00😀", "\u2028\x00😀"),
     ],
     ids=repr,
 )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
 import numpy as np
-import torch
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
@@ -140,7 +138,7 @@ class Scorer:
         request = Request(query, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
-        with self._reading(watch):
+        with self._turns.take(watch):
             [(_, scores)] = self._read([job], watch, self._cache, whole=not alone)
         return scores
 
@@ -159,7 +157,7 @@ class Scorer:
                 "chunks that are read jointly have no states; leave the joint reading out, or use "
                 "head weights for independent reading"
             )
-        with self._reading(Stopwatch()):
+        with self._turns.take(Stopwatch()):
             self._states(self._prefix_state(), self._model.prompts.windows(chunks)[0], self._cache)
 
     # --- one group of requests ---------------------------------------------------------------
@@ -198,7 +196,7 @@ class Scorer:
         """Score requests in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
-            with self._reading(watch):
+            with self._turns.take(watch):
                 scores = self._scores_of(list(jobs.values()), watch)
         except Exception as error:
             if len(jobs) > 1:
@@ -306,12 +304,6 @@ class Scorer:
         )
 
     # --- readings ----------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait for a turn to read; not to be entered again within."""
-        with self._turns.take(watch), torch.inference_mode():
-            yield
 
     def _lay_out(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         prompts = self._model.prompts

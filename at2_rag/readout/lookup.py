@@ -15,8 +15,6 @@ from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.head_weights import UNIFORM, HeadWeights, TargetRule, shipped_names
 
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
-_DEFAULT_ANSWER_NAME = "answer"
-
 _USER: Mapping[TargetRule, str] = {"question": "AT2Pruner", "answer": "AT2Attributor"}
 _RULE_FIX: Mapping[TargetRule, str] = {
     "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
@@ -118,7 +116,7 @@ def _for_model(model: LoadedModel, reading: Reading, target_rule: TargetRule) ->
     Raises:
         HeadWeightsNotFoundError: If there are none.
     """
-    name = _DEFAULT_ANSWER_NAME if target_rule == "answer" else _DEFAULT_NAME[reading]
+    name = "answer" if target_rule == "answer" else _DEFAULT_NAME[reading]
     if name in shipped_names():
         weights = HeadWeights.shipped(name)
         if weights.fingerprint == model.fingerprint:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from at2_rag import AT2Pruner, Chunk, PruneResult
 from at2_rag.errors import InputError
@@ -212,30 +211,11 @@ def _ranges(wanted: list[tuple[int, str]], chunks: list[Chunk]) -> dict[int, lis
     return ranges
 
 
-def test_states_that_are_kept_serve_sentences(model: Any) -> None:
-    store: dict[str, Any] = {}
-    pruner = make(model, chunk_cache=store)
-    pruner.index(CHUNKS)
-    before = set(store)
-    result = pruner.prune(QUERY, CHUNKS, top_k=3, unit="sentence")
-    assert set(store) == before
-    assert result.texts == make(model).prune(QUERY, CHUNKS, top_k=3, unit="sentence").texts
-
-
 def test_uniform_weights_add_up_and_are_taken_as_they_are(model: Any) -> None:
     pruner = tiny_pruner(model=model)
     sentences = sorted(pruner.score_sentences(QUERY, CHUNKS[:4]), key=lambda one: -one.score)
     result = pruner.prune(QUERY, CHUNKS[:4], top_k=2, unit="sentence")
     assert pieces(result) == {(one.chunk_index, one.text) for one in sentences[:2]}
-
-
-def test_a_failure_keeps_all_whole() -> None:
-    model = tiny_model()
-    pruner = make(model, on_error="keep_all")
-    model.model.layers[0].mlp.down_proj.weight.data.fill_(torch.nan)
-    result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence")
-    assert len(result.kept) == len(CHUNKS) and "ScoringError" in (result.error or "")
-    assert all(one.spans is None for one in result.kept)
 
 
 def test_a_sentence_that_two_chunks_share_is_kept_once(model: Any) -> None:
