@@ -98,7 +98,8 @@ def test_max_tokens_holds_all_the_same(pruner: AT2Pruner) -> None:
 
 
 def test_skip_below_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
-    for options in ({}, {"skip_below_tokens": 5}):
+    every: list[dict[str, Any]] = [{}, {"skip_below_tokens": 5}]
+    for options in every:
         with pytest.raises(InputError, match="no limit was given; .*top_k, max_tokens, min_score"):
             pruner.prune(QUERY, CHUNKS, **options)
 

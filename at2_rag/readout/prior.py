@@ -36,9 +36,8 @@ def prior_terms(chunks: Sequence[Chunk], prior: Prior) -> npt.NDArray[np.float64
     if prior == "order":
         scores = -np.arange(len(chunks), dtype=np.float64)
     else:
-        scores = np.array(
-            [chunk.retrieval_score for chunk in chunks], dtype=np.float64
-        )  # NaN for None
+        # None becomes NaN.
+        scores = np.array([chunk.retrieval_score for chunk in chunks], dtype=np.float64)
     known = ~np.isnan(scores)
     if not known.any():
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_no_score_at_all_is_noted_and_changes_nothing(pruner: AT2Pruner, prior: 
 
 
 def test_mappings_have_retrieval_scores_too(pruner: AT2Pruner) -> None:
-    scores = (1, 2, 3, np.float32(4.5))
+    scores: Any = (1, 2, 3, np.float32(4.5))
     mappings = [
         {"text": text, "retrieval_score": score} for text, score in zip(TEXTS, scores, strict=True)
     ]
@@ -141,7 +142,8 @@ def test_mappings_have_retrieval_scores_too(pruner: AT2Pruner) -> None:
 def test_weights_that_did_not_learn_it_refuse(
     weights: HeadWeights, missing: str, prior: Prior, message: str
 ) -> None:
-    pruner = tiny_pruner(dataclasses.replace(weights, **{missing: None}))
+    changes: dict[str, Any] = {missing: None}
+    pruner = tiny_pruner(dataclasses.replace(weights, **changes))
     with pytest.raises(InputError, match=message):
         pruner.prune(QUERY, TEXTS, top_k=1, prior=prior)
     other: Prior = "cosine" if prior == "order" else "order"

@@ -20,8 +20,8 @@ from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputErro
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import LoadedModel, load_model
-from at2_rag.reading.joint import read_answer
 from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.score_estimator import read_score_estimator, write_score_estimator
