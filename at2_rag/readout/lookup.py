@@ -1,4 +1,4 @@
-"""Which head weights a caller means: an object, a name, a folder, or the model's own."""
+"""Which head weights a caller means: an object, a name, a folder, or those for the model."""
 
 from __future__ import annotations
 
