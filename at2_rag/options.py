@@ -222,7 +222,7 @@ class PruneOptions:
         return any(getattr(self, name) is not None for name in LIMITS)
 
     def override(self, **overrides: Any) -> PruneOptions:
-        """Return these options with others in their place.
+        """Return these options with some replaced.
 
         Raises:
             InputError: If a value can't be used.

@@ -72,7 +72,7 @@ class AT2Pruner:
 
     Args:
         model: The scoring model.
-        options: Defaults for each call, see `PruneOptions`; None for its own.
+        options: Defaults for each call; None for those of `PruneOptions`.
         head_weights: `HeadWeights`, the name of shipped weights, "uniform" (the plain mean over
             all heads), or a folder that `at2-rag train` wrote, as a `Path`. None for the shipped
             weights fitted on this very model, if there are any.
@@ -270,7 +270,7 @@ class AT2Pruner:
         Args:
             query: The question.
             chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
-            **overrides: Options for this call, in place of the pruner's; see `PruneOptions`.
+            **overrides: Options that override the pruner's for this call; see `PruneOptions`.
 
         Raises:
             InputError: If there is no limit, an argument can't be used, or the head weights can't

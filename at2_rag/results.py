@@ -60,7 +60,7 @@ class ScoredChunk:
 
     @property
     def rendered(self) -> str:
-        """The chunk as models see it: the title on a line of its own, then what is kept."""
+        """The chunk as models see it: the title on a line by itself, then what is kept."""
         return Chunk(self.kept_text, self.title).rendered
 
     def to_dict(self) -> dict[str, Any]:

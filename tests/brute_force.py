@@ -29,10 +29,8 @@ class Expected:
     @classmethod
     def join(cls, parts: Sequence[Expected]) -> Expected:
         """Return the sources of all parts, one after another."""
-        return cls(
-            torch.cat([part.mass for part in parts], dim=-1),
-            torch.cat([part.log_ratio for part in parts], dim=-1),
-        )
+        masses, ratios = zip(*((part.mass, part.log_ratio) for part in parts), strict=True)
+        return cls(torch.cat(masses, dim=-1), torch.cat(ratios, dim=-1))
 
 
 def assert_equal(
@@ -82,9 +80,9 @@ def part_apart(model: Any, layout: PromptLayout, span: tuple[int, int]) -> Expec
 def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Expected:
     """Read one long sequence whose mask hides the sources from each other.
 
-    An additive float mask of four dimensions lets each source see the prefix and itself, and the
-    question everything before it; every source's positions start where the prefix ends, the
-    question's where the longest source ends. `spans` are summed up in place of the sources.
+    Each source sees the prefix and itself, the question everything before it; every source's
+    positions start where the prefix ends, the question's where the longest source ends. `spans`
+    are summed up in place of the sources.
     """
     prefix, total = len(layout.prefix_ids), len(layout.input_ids)
     longest = max(map(len, layout.source_ids))
@@ -105,10 +103,9 @@ def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Ex
 
 
 def together_cached(model: Any, layout: PromptLayout) -> Expected:
-    """Do as `together` for many sources, where one long sequence would take too much memory.
+    """Do as `together`, but with much less memory: the question runs over joined caches.
 
-    Each source runs after the prefix in a call of its own; transformers' caches of them are
-    joined, and the question runs over the joined cache.
+    Each source runs after the prefix alone, and leaves one of transformers' caches.
     """
     prefix = len(layout.prefix_ids)
     caches = []
@@ -164,15 +161,15 @@ def eager_weights(
     past_key_values: Any = None,
 ) -> Tensor:
     """Return the attention weights of one sequence, [L, H, rows, columns]."""
-    weights = _forward(
+    output = _forward(
         model,
         ids,
         attention_mask=mask,
         position_ids=None if positions is None else torch.tensor([list(positions)]),
         past_key_values=past_key_values,
         output_attentions=True,
-    ).attentions
-    return torch.cat(weights)
+    )
+    return torch.cat(output.attentions)
 
 
 def _forward(model: Any, ids: Sequence[int], **kwargs: Any) -> Any:

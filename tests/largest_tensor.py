@@ -10,11 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LargestTensor(TorchDispatchMode):
-    """Sees every operation of its block.
+    """Holds in `most` how many numbers the largest tensor has that its block makes.
 
-    Attributes:
-        most: Numbers in the largest tensor that one of them returned; a view counts with what it
-            shows, unless it shows the same numbers many times.
+    A view counts with what it shows, unless it shows the same numbers many times.
     """
 
     def __init__(self) -> None:

@@ -14,9 +14,8 @@ from click.testing import CliRunner
 from at2_rag import AT2Pruner, PruneResult
 from at2_rag.cli.group import main
 from at2_rag.errors import InputError
-from at2_rag.model.loading import LoadedModel
 from at2_rag.results import BreakEven
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import tiny_pruner
 
 QUERY = "Who wrote Emma?"
 CHUNKS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge spans the harbour."]
@@ -24,11 +23,7 @@ CHUNKS = ["The river flows to the sea.", "Jane Austen wrote Emma.", "The bridge 
 
 @pytest.fixture(scope="module")
 def pruner() -> AT2Pruner:
-    return AT2Pruner(
-        LoadedModel(tiny_model(), tiny_tokenizer()),
-        head_weights="uniform",
-        token_counter=lambda text: len(text.split()),
-    )
+    return tiny_pruner(token_counter=lambda text: len(text.split()))
 
 
 def result(before: int, after: int, seconds: float) -> PruneResult:
@@ -36,24 +31,24 @@ def result(before: int, after: int, seconds: float) -> PruneResult:
 
 
 def test_rates_by_hand() -> None:
-    found = result(2500, 500, 0.9).break_even(
+    gain = result(2500, 500, 0.9).break_even(
         tokens_per_second=1000, price_per_million=3, machine_price_per_hour=2
     )
-    assert found == BreakEven(
+    assert gain == BreakEven(
         tokens_saved=2000,
         seconds_spent=0.9,
         seconds_saved=2.0,
         money_spent=pytest.approx(0.0005),  # type: ignore[arg-type]
         money_saved=pytest.approx(0.006),  # type: ignore[arg-type]
     )
-    assert found.seconds_gained == pytest.approx(1.1)
-    assert found.money_gained == pytest.approx(0.0055)
+    assert gain.seconds_gained == pytest.approx(1.1)
+    assert gain.money_gained == pytest.approx(0.0055)
 
 
 def test_without_rates_only_tokens_and_time_are_known() -> None:
-    found = result(300, 200, 0.5).break_even()
-    assert found == BreakEven(100, 0.5, None, None, None)
-    assert found.seconds_gained is None and found.money_gained is None
+    gain = result(300, 200, 0.5).break_even()
+    assert gain == BreakEven(100, 0.5, None, None, None)
+    assert gain.seconds_gained is None and gain.money_gained is None
     assert result(300, 200, 0.5).break_even(price_per_million=1).money_gained == 1e-4
     assert result(300, 200, 0.5).break_even(tokens_per_second=1e3).seconds_gained == -0.4
 
@@ -77,60 +72,59 @@ def test_rates_that_are_none(rates: dict[str, Any], message: str) -> None:
 def test_a_small_context_is_kept_as_it_is(pruner: AT2Pruner) -> None:
     total = 15  # words
     for limit in (total, total + 1):
-        found = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=limit)
-        assert [own.chunk for own in found.kept] == CHUNKS and found.dropped == ()
-        assert all(math.isnan(own.score) for own in found.kept)
-        assert found.skipped and not found.scored and found.error is None
-        assert found.tokens_before == found.tokens_after == total
-        assert set(found.timings) == {"count", "total"}
-        assert found.notes == (
+        pruned = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=limit)
+        assert [one.chunk for one in pruned.kept] == CHUNKS and pruned.dropped == ()
+        assert all(math.isnan(one.score) for one in pruned.kept)
+        assert pruned.skipped and not pruned.scored and pruned.error is None
+        assert pruned.tokens_before == pruned.tokens_after == total
+        assert set(pruned.timings) == {"count", "total"}
+        assert pruned.notes == (
             f"The context has 15 tokens, at most skip_below_tokens={limit}, and was kept as it is, "
             "without scoring.",
         )
-        assert json.loads(found.to_json())["skipped"] is True
+        assert json.loads(pruned.to_json())["skipped"] is True
 
 
 def test_a_larger_one_is_pruned(pruner: AT2Pruner) -> None:
     expected = pruner.prune(QUERY, CHUNKS, top_k=1)
-    found = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=14)
-    assert found.kept == expected.kept and found.scored and found.notes == ()
+    pruned = pruner.prune(QUERY, CHUNKS, top_k=1, skip_below_tokens=14)
+    assert pruned.kept == expected.kept and pruned.scored and pruned.notes == ()
 
 
 def test_max_tokens_holds_all_the_same(pruner: AT2Pruner) -> None:
-    found = pruner.prune(QUERY, CHUNKS, max_tokens=12, skip_below_tokens=100)
-    assert found.scored and found.tokens_after <= 12
+    pruned = pruner.prune(QUERY, CHUNKS, max_tokens=12, skip_below_tokens=100)
+    assert pruned.scored and pruned.tokens_after <= 12
     assert pruner.prune(QUERY, CHUNKS, max_tokens=15, skip_below_tokens=100).skipped
 
 
-def test_min_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
-    with pytest.raises(InputError, match="no limit was given"):
-        pruner.prune(QUERY, CHUNKS, skip_below_tokens=5)
+def test_skip_below_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
+    every: list[dict[str, Any]] = [{}, {"skip_below_tokens": 5}]
+    for options in every:
+        with pytest.raises(InputError, match="no limit was given; .*top_k, max_tokens, min_score"):
+            pruner.prune(QUERY, CHUNKS, **options)
 
 
-def test_the_command_tells_both(tmp_path: Path) -> None:
-    folder, corpus = tmp_path / "tiny", tmp_path / "corpus.json"
-    tiny_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+def test_the_command_says_both(tmp_path: Path, model_folder: Path) -> None:
+    corpus = tmp_path / "corpus.json"
     corpus.write_text(json.dumps(CHUNKS))
 
-    def told(*arguments: str) -> str:
-        loading = ["--model", str(folder), "--head-weights", "uniform", "--no-chunk-cache"]
+    def output(*arguments: str) -> str:
+        loading = ["--model", str(model_folder), "--head-weights", "uniform", "--no-chunk-cache"]
         command = ["prune", "-q", QUERY, "--top-k", "1", str(corpus), *loading, *arguments]
         ran = CliRunner().invoke(main, command)
         assert ran.exit_code == 0, ran.stderr
         return " ".join(ran.stdout.split())
 
-    small = told("--skip-below-tokens", "9999")
+    small = output("--skip-below-tokens", "9999")
     assert "Kept 3 of 3 chunks" in small and "nan" not in small
     assert "was kept as it is, without scoring." in small
     assert "Saved" not in small
-    rates = told("--tokens-per-second", "10", "--price", "2")
-    found = re.search(
+    line = re.search(
         r"Saved the generator (\d+) tokens, ([\d.]+) s \(less [\d.]+ s for pruning\), "
         r"([\d.e-]+) of the price's currency\.",
-        rates,
+        output("--tokens-per-second", "10", "--price", "2"),
     )
-    assert found is not None
-    tokens, seconds, money = map(float, found.groups())
+    assert line is not None
+    tokens, seconds, money = map(float, line.groups())
     assert seconds == pytest.approx(tokens / 10, abs=0.01)
     assert money == pytest.approx(tokens * 2e-6, rel=0.01)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
-from at2_rag.model.loading import LoadedModel, preferred_dtype
+from at2_rag.model.loading import preferred_dtype
 from at2_rag.reading.features import Pass
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import random_weights, tiny_pruner
 
 pytestmark = [
     pytest.mark.cuda,
@@ -26,11 +26,9 @@ CHUNKS = [Chunk(f"The bridge {number} was opened. " * (1 + number % 4)) for numb
 
 
 def make(device: str, *passes: Pass, store: ChunkCache | None = None) -> AT2Pruner:
-    model, tokenizer = tiny_model(), tiny_tokenizer()
-    weights = random_weights(model, tokenizer, *passes)
-    return AT2Pruner(
-        LoadedModel(model.to(device), tokenizer), head_weights=weights, chunk_cache=store
-    )
+    model = tiny_model()
+    weights = random_weights(model, tiny_tokenizer(), *passes)
+    return tiny_pruner(weights, model.to(device), chunk_cache=store)
 
 
 def scores(pruner: AT2Pruner) -> list[float]:

@@ -35,13 +35,6 @@ for number in range(300):
 """
 
 
-def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
-    for data in (b"one", b"another"):
-        write_whole(tmp_path / "file.json", data)
-        assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
-        assert (tmp_path / "file.json").read_bytes() == data
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs modes")
 def test_a_private_file_is_for_this_user_alone(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", b"data", private=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -35,7 +34,7 @@ def classes_of(hint: Any) -> set[type]:
     """Return the classes of at2_rag that a type hint names."""
     if inspect.isclass(hint) and hint.__module__.startswith("at2_rag"):
         return {hint}
-    return {found for part in get_args(hint) for found in classes_of(part)}
+    return {name for part in get_args(hint) for name in classes_of(part)}
 
 
 @pytest.mark.parametrize("public", [AT2Pruner, AT2Attributor])
@@ -50,9 +49,9 @@ def test_all_that_a_public_method_takes_or_returns_is_public(public: type) -> No
     for method in methods:
         hints = get_type_hints(method)
         hints.pop("settings", None)  # a TypedDict of the constructor's keyword arguments
-        named |= {found for hint in hints.values() for found in classes_of(hint)}
+        named |= {kind for hint in hints.values() for kind in classes_of(hint)}
     internal = {"ChunkState"}  # the value type of a cache of the caller's making
-    assert {found.__name__ for found in named} - internal <= set(at2_rag.__all__)
+    assert {kind.__name__ for kind in named} - internal <= set(at2_rag.__all__)
 
 
 def test_every_error_is_public() -> None:
@@ -61,23 +60,12 @@ def test_every_error_is_public() -> None:
             assert issubclass(value, errors.AT2Error) and name in at2_rag.__all__
 
 
-def hints_of(target: Any, module: ModuleType) -> dict[str, Any]:
-    return get_type_hints(target, vars(module))
-
-
-def test_overrides_are_typed_as_the_options() -> None:
-    from at2_rag import options
-
-    assert hints_of(PruneOverrides, options) == hints_of(PruneOptions, options)
-
-
-def test_settings_are_typed_as_the_constructors_arguments() -> None:
-    from at2_rag import pruner
-
-    taken = hints_of(AT2Pruner.__init__, pruner)
+def test_keyword_arguments_are_typed_as_what_takes_them() -> None:
+    assert get_type_hints(PruneOverrides) == get_type_hints(PruneOptions)
+    taken = get_type_hints(AT2Pruner.__init__)
     assert taken.pop("model") is at2_rag.LoadedModel
     taken.pop("return")
-    assert hints_of(PrunerSettings, pruner) == taken
+    assert get_type_hints(PrunerSettings) == taken
 
 
 @pytest.mark.parametrize("package", PACKAGES)

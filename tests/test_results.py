@@ -101,16 +101,13 @@ def test_values_can_be_copied_pickled_and_made_mappings() -> None:
     for value in (chunk, made.kept[0], made, PruneResult("q", (), (), 0, 0)):
         assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
         assert dataclasses.asdict(value).keys() == {f.name for f in dataclasses.fields(value)}
+    timings = {"total": 0.25}
+    copied = result(timings=timings)
+    timings["total"] = 9.0
+    assert copied.timings == {"total": 0.25}
     shown = dataclasses.asdict(made)
     assert shown["kept"][0]["chunk"]["metadata"] == {"page": [1]}
     assert shown["timings"] == {"total": 0.25}
-
-
-def test_the_timings_are_the_results_own() -> None:
-    timings = {"total": 0.25}
-    made = result(timings=timings)
-    timings["total"] = 9.0
-    assert made.timings == {"total": 0.25}
 
 
 def test_values_can_be_members_of_sets() -> None:
@@ -147,17 +144,13 @@ class Opaque:
     ("value", "shown"),
     [
         (datetime.date(1815, 12, 23), "1815-12-23"),
-        (b"raw", "b'raw'"),
         pytest.param(Opaque(), "<opaque>", id="opaque"),
         (-math.inf, None),
         (np.float64("nan"), None),
-        (np.float64(0.5), 0.5),
         (np.int64(3), "3"),
-        ((1, (2.0, None)), [1, [2.0, None]]),
         (MappingProxyType({"a": [math.inf]}), {"a": [None]}),
         ({("a", 1): 2, 3: 4}, {"('a', 1)": 2, "3": 4}),
         ("lone \ud800", "lone \ud800"),
-        ("\u2028\x00😀", "\u2028\x00😀"),
     ],
     ids=repr,
 )

@@ -53,6 +53,9 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "gpt_neox": _NO_GQA,
     "opt": {**_NO_GQA, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "llama": {},
+    "gemma": {},
+    "olmo2": {},
     "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 16, "attn_logit_softcapping": 2.0},
     "gemma3_text": {"query_pre_attn_scalar": 8, "sliding_window": 16},
     "mistral": {"sliding_window": 16},
@@ -60,56 +63,22 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": False},
     "qwen3": {"use_sliding_window": False},
     "granite": {"attention_multiplier": 0.3},
-    "gpt_oss": {
-        "sliding_window": 16,
-        "num_local_experts": 2,
-        "num_experts_per_tok": 1,
-    },
+    "gpt_oss": {"sliding_window": 16, "num_local_experts": 2, "num_experts_per_tok": 1},
     "smollm3": {"use_sliding_window": False},
 }
 
-FAMILIES = (
-    "gpt2",
-    "gpt_neox",
-    "llama",
-    "qwen2",
-    "qwen3",
-    "phi3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "mistral",
-    "olmo2",
-    "granite",
-    "smollm3",
-    "gpt_oss",
-    "opt",
-)
+FAMILIES = tuple(_OVERRIDES)
 
 
 @cache
 def tiny_tokenizer(chat_template: bool = True) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of 384 tokens, with or without a ChatML template."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend = _trained(split, pre_tokenizers.ByteLevel.alphabet())
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=384,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(_TEXT, trainer)
     # An added token that is not "special", as `<think>` is in some families.
     backend.add_tokens([AddedToken("<tool>", normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
-        bos_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-        model_max_length=2048,
-    )
+    tokenizer = _fast(backend, additional_special_tokens=["<|im_start|>"])
     tokenizer.chat_template = CHAT_TEMPLATE if chat_template else None
     return tokenizer
 
@@ -117,24 +86,30 @@ def tiny_tokenizer(chat_template: bool = True) -> PreTrainedTokenizerFast:
 @cache
 def dropping_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer that drops white space, and whatever isn't ASCII."""
+    return _fast(_trained(pre_tokenizers.WhitespaceSplit(), list(map(chr, range(33, 127)))))
+
+
+def _trained(split: Any, alphabet: list[str]) -> Tokenizer:
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    letters = [chr(code) for code in range(33, 127)]
-    backend.train_from_iterator(
-        _TEXT,
-        trainers.BpeTrainer(
-            vocab_size=384,
-            special_tokens=list(SPECIAL_TOKENS),
-            initial_alphabet=letters,
-            show_progress=False,
-        ),
+    backend.pre_tokenizer = split
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
+    backend.train_from_iterator(_TEXT, trainer)
+    return backend
+
+
+def _fast(backend: Tokenizer, **settings: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         bos_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         model_max_length=2048,
+        **settings,
     )
 
 

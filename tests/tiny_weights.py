@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import FeatureSpec, Pass, Quantity
 from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.multi_hop import MultiHop
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -52,3 +55,15 @@ def change_description(folder: Path, **changes: Any) -> None:
     path = folder / DESCRIPTION_FILE
     description = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}))
+
+
+def calibrated_weights(model: Any, tokenizer: Any, *, cosine_weight: float) -> HeadWeights:
+    """Return weights that learned everything that weights can learn about chunks."""
+    weights = random_weights(model, tokenizer, "together", "apart")
+    return replace(
+        weights,
+        calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        prior_weight=0.8,
+        cosine_weight=cosine_weight,
+        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
+    )

@@ -136,9 +136,7 @@ def command_without_places(context: click.Context) -> str:
             continue
         value = context.params.get(name)
         if isinstance(parameter, click.Option) and parameter.is_flag:
-            is_on = value if parameter.is_bool_flag else value == parameter.flag_value
-            names = parameter.opts if is_on else parameter.secondary_opts
-            parts += [max(names, key=len)] if names else []
+            parts.append(max(parameter.opts if value else parameter.secondary_opts, key=len))
             continue
         option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
         is_path = isinstance(parameter.type, click.Path)

@@ -1,4 +1,4 @@
-"""Questions with labelled chunks: reading them, their sources and what they have in common.
+"""Questions with labelled chunks: read from files, grouped, and searched for their answers.
 
-For training and evals, the only ones to import it; imports only `text` and `errors`.
+Only training and evals import it; it imports `text` and `errors`.
 """

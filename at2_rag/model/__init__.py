@@ -1,4 +1,4 @@
-"""Scoring models as they come: found by name, fetched, converted, checked, loaded, fingerprinted.
+"""Scoring models: found by name, fetched, converted, loaded and fingerprinted.
 
 Nothing here reads attention or scores. Imports only `errors`, `files` and `progress`; every room
 that needs a model's name, folder or fingerprint may import it.

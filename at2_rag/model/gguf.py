@@ -1,13 +1,10 @@
 """Converts a llama GGUF file to a folder that transformers reads.
 
-The folder's bytes (safetensors, config, tokenizer) depend on the GGUF file alone. Head weights are
-fitted on one set of weights and one tokenisation, so nothing is left to the installed version of
-transformers: its GGUF loader adds other special tokens in other 5.x releases, and none of them
-knows that this vocabulary splits every digit off. For the same reason a file with an unknown field
-or tensor is refused. Weights are dequantised in float32 and rounded once, to bfloat16; they equal
-those of transformers' GGUF loader.
-
-Converting changes no state of the process: no logging, no progress bars, no random numbers.
+The folder's bytes depend on the GGUF file alone. Head weights are fitted on one set of weights and
+one tokenisation, so nothing is left to the installed version of transformers: its GGUF loader adds
+other special tokens in other 5.x releases, and none of them knows that this vocabulary splits every
+digit off. For the same reason a file with an unknown field or tensor is refused. Weights are
+dequantised in float32 and rounded once, to bfloat16; they equal those of transformers' loader.
 """
 
 from __future__ import annotations

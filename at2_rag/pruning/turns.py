@@ -20,7 +20,7 @@ class Turns:
 
     @contextmanager
     def take(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait until few enough threads are reading; not to be taken again within."""
+        """Wait until few enough threads are reading, then read in inference mode; not reentrant."""
         # One more than have cores to themselves: while it is in Python, another multiplies.
         most = 1 + _cores() // torch.get_num_threads()
         with self._condition:
@@ -29,7 +29,8 @@ class Turns:
                     self._condition.wait_for(lambda: self._reading < most)
             self._reading += 1
         try:
-            yield
+            with torch.inference_mode():
+                yield
         finally:
             with self._condition:
                 self._reading -= 1

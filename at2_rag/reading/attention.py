@@ -106,12 +106,12 @@ class JointCapture:
     pad all others to its own length.
 
     Args:
-        rows: [B, T] int64, places of the target tokens in the (padded) prompts.
-        shares: [B, K, T] float32, what part of each of K targets each row is; 0 on padding, whose
-            row may be any that sees something.
-        sources: For each prompt its sources, half-open ranges of places; an empty one has no
-            mass, and the log ratio of what is never seen.
-        prefixes: For each prompt the prefix's range.
+        rows: [B, T] int64, positions of the target tokens in the (padded) prompts.
+        shares: [B, K, T] float32, the weight of each row in the mean of each of K targets; 0 on
+            padding, whose row may be any that sees something.
+        sources: For each prompt its sources, half-open spans; an empty one has no mass, and the log
+            ratio of what is never seen.
+        prefixes: For each prompt the prefix's span.
         depth: Layers to read; the pass ends in the last of them.
 
     Attributes:
@@ -159,15 +159,7 @@ class JointCapture:
 
 
 def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
-    """Return the masked attention logits of the target rows.
-
-    Args:
-        call: The layer's call.
-        targets: [B, T] int64 rows.
-
-    Returns:
-        [B, H, T, N] float32, -inf where the row may not look.
-    """
+    """Return the logits [B, H, T, N] float32 of target rows [B, T]; -inf where a row is masked."""
     batch, heads, _, dim = call.query.shape
     rows = targets[:, None, :, None].expand(batch, heads, -1, dim)
     query = call.query.gather(2, rows).float()
@@ -177,8 +169,8 @@ def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
     if call.softcap is not None:
         logits = call.softcap * torch.tanh(logits / call.softcap)
     if call.mask is None:
-        places = torch.arange(key.shape[2], device=targets.device)
-        return logits.masked_fill(places > targets[:, None, :, None], -torch.inf)
+        positions = torch.arange(key.shape[2], device=targets.device)
+        return logits.masked_fill(positions > targets[:, None, :, None], -torch.inf)
     mask = call.mask[..., : key.shape[2]]
     mask = mask.expand(batch, *mask.shape[1:])
     mask = mask.gather(2, targets[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
@@ -190,25 +182,15 @@ def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
 
 
 def log_ratio(source: Tensor, prefix: Tensor) -> Tensor:
-    """Return the difference of two log-sum-exps within its limits; see `SpanAttention`.
-
-    Args:
-        source: Log-sum-exp over sources; -inf where nothing of them is seen.
-        prefix: The same over the prefix, broadcast against `source`.
-    """
+    """Return the difference of two log-sum-exps within the limits of `SpanAttention.log_ratio`."""
     unseen = source.isneginf() & prefix.isneginf()
     return (source - prefix).masked_fill(unseen, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
 def span_logsumexp(logits: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:
-    """Return log-sum-exp of `logits` over each span.
+    """Return the log-sum-exp over each span, [B, H, T, N] -> [B, H, T, S]; -inf for an empty one.
 
-    Args:
-        logits: [B, H, T, N] float32.
-        spans: For each of the B prompts S half-open ranges of places.
-
-    Returns:
-        [B, H, T, S] float32; -inf for an empty span.
+    There are S half-open spans for each of the B prompts.
     """
     return torch.stack(
         [

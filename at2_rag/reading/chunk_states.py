@@ -84,10 +84,8 @@ class RoundingStore(Protocol):
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
     """Read the prefix.
 
-    Args:
-        model: The scoring model.
-        last_values: Keep values in the last layer too, for the prefix and for all sources that
-            are read after it, so that what reads them can go on to the model's output.
+    With `last_values` it, and all sources read after it, keep values in the last layer too, so that
+    what reads them can go on to the model's output.
     """
     return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
 
@@ -100,15 +98,10 @@ def encode_sources(
     store: ChunkStateStore | None = None,
     scope: str = "",
 ) -> dict[tuple[int, ...], ChunkState]:
-    """Return the state of each source, read alone after the prefix.
+    """Return the state of each source, by its token ids, read alone after the prefix.
 
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state.
-        sources: Token ids of different sources; one without any has a state of no tokens.
-        store: Where states are looked up and left; None for nowhere.
-        scope: Goes into the store's keys: everything but the ids that decides a state, see
-            `states_scope`.
+    States are looked up and left in `store`, under keys of the ids and of `scope`: everything else
+    that decides a state, see `states_scope`.
     """
     states: dict[tuple[int, ...], ChunkState] = {}
     missing = sorted((ids for ids in sources if ids), key=canonical)
@@ -216,11 +209,8 @@ def read_pack(
 ) -> None:
     """Read sources in one forward pass, each after the prefix and blind to the others.
 
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state; None to read the prefix itself.
-        pack: Token ids of the sources, none empty.
-        keep: Called in each layer with keys and values of the sources one after another.
+    `keep` is called in each layer with keys and values of the sources one after another. Without a
+    prefix the pack is the prefix itself.
     """
     device = model.device
     past = prefix.tokens if prefix else 0
@@ -251,11 +241,11 @@ class _PackReading:
             width = int(sizes.max())
             starts = start + sizes.cumsum(0) - sizes
             start += int(sizes.sum())
-            places = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
+            indices = (starts[:, None] + torch.arange(width)).clamp(max=sum(lengths) - 1)
             real = (torch.arange(width) < sizes[:, None]).flatten().nonzero().flatten()
             mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
             self._blocks.append(
-                (places.to(model.device), real.to(model.device), mask.to(model.device))
+                (indices.to(model.device), real.to(model.device), mask.to(model.device))
             )
 
     def attend(self, call: AttentionCall) -> Tensor:
@@ -267,26 +257,26 @@ class _PackReading:
         # [1, H, N, D] -> [N, H, D]
         query, key, value = (one[0].transpose(0, 1) for one in (call.query, call.key, call.value))
         output = torch.empty_like(query)  # [N, H, D]
-        for places, real, mask in self._blocks:
+        for indices, real, mask in self._blocks:
             # [N, Hkv, D] -> [G, Hkv, W, D]
-            keys, values = (_side_by_side(one, places).transpose(1, 2) for one in (key, value))
+            keys, values = (_side_by_side(one, indices).transpose(1, 2) for one in (key, value))
             if self._prefix is not None:
-                shape = (len(places), -1, -1, -1)
+                shape = (len(indices), -1, -1, -1)
                 past = self._prefix.keys[call.layer], self._prefix.values[call.layer]
                 keys = torch.cat([past[0].expand(shape), keys], dim=2)
                 values = torch.cat([past[1].expand(shape), values], dim=2)
             read = scaled_dot_product_attention(
-                _side_by_side(query, places).transpose(1, 2),
+                _side_by_side(query, indices).transpose(1, 2),
                 keys.repeat_interleave(repeats, dim=1),
                 values.repeat_interleave(repeats, dim=1),
                 attn_mask=mask,
                 scale=call.scaling,
             )
             read = read.transpose(1, 2).flatten(0, 1).index_select(0, real)
-            output.index_copy_(0, places.flatten()[real], read)
+            output.index_copy_(0, indices.flatten()[real], read)
         return output[None]
 
 
-def _side_by_side(tokens: Tensor, places: Tensor) -> Tensor:
-    """Return the tokens [N, H, D] at the places [G, W], as [G, W, H, D]."""
-    return tokens.index_select(0, places.flatten()).view(*places.shape, *tokens.shape[1:])
+def _side_by_side(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Return the tokens [N, H, D] at indices [G, W], as [G, W, H, D]."""
+    return tokens.index_select(0, indices.flatten()).view(*indices.shape, *tokens.shape[1:])

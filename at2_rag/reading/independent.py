@@ -48,14 +48,10 @@ def read_independent(
     states: Mapping[tuple[int, ...], ChunkState] | None = None,
     watch: Stopwatch | None = None,
 ) -> list[dict[Pass, SpanAttention]]:
-    """Read layouts' sources and their questions.
+    """Read layouts' sources and their questions; sources that layouts share are read once.
 
-    Args:
-        model: The scoring model.
-        prefix: The prefix's state.
-        wanted: The layouts; what they have in common is read once.
-        states: States of sources, by their token ids, that are not read again.
-        watch: Takes the time of "encode" and "question".
+    Sources whose `states` are known, by their token ids, are not read again. `watch` takes the time
+    of "encode" and "question".
 
     Returns:
         For each layout and pass the attention [L, H, S] over the layers in use, sources (or parts)
@@ -90,7 +86,7 @@ def read_independent(
     calls = question_calls(model, [one for readings in questions for one in readings.values()])
     runs += [("question", call) for call in calls]
     run_in_lockstep(runs, Stopwatch() if watch is None else watch)
-    return [{name: one.attention() for name, one in found.items()} for found in questions]
+    return [{name: one.attention() for name, one in readings.items()} for readings in questions]
 
 
 def _leave(

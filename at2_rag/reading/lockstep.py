@@ -56,14 +56,11 @@ def run_in_lockstep(passes: Sequence[tuple[str, Callable[[], None]]], watch: Sto
 
     The mode is the thread's and not a pass's: it is entered around all of them, because passes
     that enter it by themselves don't leave it in reverse order. The same goes for a lock: passes
-    that take one must not be run here.
+    that take one must not be run here. If a pass raises, the others are given up.
 
     Args:
         passes: For each the stage its time counts to, and what runs it: one model call.
         watch: Takes the time of the stages.
-
-    Raises:
-        Exception: What a pass raises; the others are given up.
     """
     running = [(stage, _ForwardPass(run)) for stage, run in passes]
     with torch.inference_mode():

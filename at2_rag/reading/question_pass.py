@@ -35,10 +35,7 @@ def question_calls(
 ) -> list[Callable[[], None]]:
     """Return the forward passes that readings need, each to be called once.
 
-    Args:
-        model: The scoring model.
-        readings: The readings, of one question or of several; what they share a pass with makes no
-            difference but in rounding.
+    What a reading shares a pass with makes no difference but in rounding.
     """
     calls: list[list[_Piece]] = []
     size = 0
@@ -52,13 +49,7 @@ def question_calls(
 
 
 class QuestionReading:
-    """A question over the states of one layout, in one of the two ways.
-
-    Args:
-        model: The scoring model.
-        states: The states.
-        layout: The layout.
-        together: Read the question over all sources at once, or over each by itself.
+    """A question over the states of one layout: over all sources at once, or over each by itself.
 
     Attributes:
         pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`, or one copy
@@ -73,7 +64,7 @@ class QuestionReading:
         self._firsts = states.firsts
         past = states.prefix.tokens
         question = torch.tensor(layout.question_ids, device=model.device)
-        places = torch.arange(len(question), device=model.device)
+        offsets = torch.arange(len(question), device=model.device)
         most = max(1, CALL_TOKENS // len(question))
         batches = [states.groups] if together else _batches(states.groups, most)
         for groups in batches:
@@ -82,7 +73,7 @@ class QuestionReading:
             else:
                 starts = past + torch.cat([group.lengths for group in groups])
             attention = _QuestionAttention(states.prefix, groups, model, layout, together=together)
-            positions = (starts[:, None] + places).flatten()
+            positions = (starts[:, None] + offsets).flatten()
             self.pieces.append(_Piece(question.repeat(len(starts)), positions, attention))
             self._groups.extend(groups)
 
@@ -222,12 +213,7 @@ class _QuestionAttention:
     def _attend_rows(
         self, layer: int, query: Tensor, question: KeySpan
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read some rows of the question; each has a softmax of its own.
-
-        Args:
-            layer: The layer.
-            query: [Hkv, C, R, q, D] float32, scaled.
-            question: The question's tokens, in this layer alone.
+        """Read rows [Hkv, C, R, q, D] of the question (float32, scaled).
 
         Returns:
             Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,

@@ -136,12 +136,9 @@ class ScoringModel:
                 return
 
     def run_packed(self, input_ids: Tensor, position_ids: Tensor, reading: AttentionReader) -> None:
-        """Run texts packed into one row; it is the reading that keeps them apart.
+        """Run texts packed into one row, [N]; it is the reading that keeps them apart.
 
-        Args:
-            input_ids: [N] int64, the texts one after another.
-            position_ids: [N] int64, each token's position in its own text.
-            reading: Serves the attention by itself, whatever mask the call carries.
+        `position_ids` [N] are each token's position in its own text.
         """
         # A mask of four dimensions is taken as it is, which keeps transformers from building one
         # for the whole row.
@@ -177,9 +174,6 @@ class _RowBlocks(nn.Module):
     """A feed-forward block of a layer, run on a part of the tokens at a time.
 
     What is inside it is several times as wide as what goes in, and would take most of the memory.
-
-    Args:
-        inner: The block, of one of the `INDEPENDENT_FAMILIES`.
     """
 
     def __init__(self, inner: Any) -> None:

@@ -37,11 +37,7 @@ class KeySpan:
         """Read the span; logits, softmax and the sum of values are float32.
 
         Of several sources, one that is more than about 87 below the strongest counts as not
-        attended to.
-
-        Args:
-            query: [Hkv, C, R, q, D] float32, scaled.
-            keys_only: Leave the values out.
+        attended to. `query` is [Hkv, C, R, q, D] float32, scaled.
         """
         shape = query.shape[:4]
         logits = query.flatten(2, 3) @ self.keys.float().transpose(-1, -2)
@@ -83,7 +79,6 @@ class SpanReading:
     def output(self, total: Tensor) -> Tensor:
         """Return the span's part of the attention output, [Hkv, C, R, q, D] float32.
 
-        Args:
-            total: Log-sum-exp over everything attended to, [Hkv, C, R, q, 1].
+        `total` [Hkv, C, R, q, 1] is the log-sum-exp over everything attended to.
         """
         return self.weighted * (self.peak - total).exp()

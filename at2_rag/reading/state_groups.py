@@ -91,13 +91,10 @@ RoomBySource = dict[tuple[int, ...], list[SourceRoom]]
 def make_room(
     prefix: ChunkState, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
 ) -> tuple[GroupedStates, RoomBySource]:
-    """Group a layout's sources by length, with room (zeros) for one layer of their states.
+    """Group an independent layout's sources by length, with room for one layer of their states.
 
-    Args:
-        prefix: The prefix's state.
-        layout: An independent layout with at least one source.
-        parts: What to read in place of the layout's sources, at least one; tokens in no part are
-            hidden from the question. None for the sources, whole.
+    With `parts` these are read in place of the whole sources, and tokens in no part are hidden from
+    the question.
     """
     sources = layout.source_ids
     if parts is None:

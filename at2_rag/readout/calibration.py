@@ -53,8 +53,8 @@ class Calibration:
         outcome: What a chunk's probability is of.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, a slope that has to be
-            at least 0 is below, or the outcome is unknown.
+        HeadWeightsError: If the number of slopes is wrong, one isn't finite, one that must be at
+            least 0 isn't, or the outcome is unknown.
     """
 
     evidence_weight: npt.NDArray[np.float32]
@@ -122,16 +122,11 @@ class Calibration:
 def checked_numbers(
     what: str, numbers: Iterable[float], terms: tuple[str, ...], *, rising: tuple[str, ...] = ()
 ) -> tuple[float, ...]:
-    """Return what terms count, as floats.
-
-    Args:
-        what: What the numbers are for, for the message.
-        numbers: One number a term.
-        terms: Names of the terms.
-        rising: Names of those whose number must be at least 0.
+    """Return the numbers of the named terms as floats.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, or is below 0.
+        HeadWeightsError: If there are not as many numbers as terms, one isn't finite, or one of the
+            `rising` terms is below 0.
     """
     numbers = tuple(map(float, numbers))
     if len(numbers) != len(terms) or not all(map(math.isfinite, numbers)):

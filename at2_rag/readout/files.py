@@ -26,13 +26,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def write_folder(folder: Path, tensors: Tensors, description: Mapping[str, Any]) -> None:
-    """Write the two files; the folder is created if missing.
-
-    Args:
-        folder: The folder.
-        tensors: Arrays by name.
-        description: JSON-ready values; `format_version` and `sha256` are added.
-    """
+    """Write the two files, adding `format_version` and `sha256` to the description."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = save(dict(tensors))
     described = {"format_version": FORMAT_VERSION, "sha256": hashlib.sha256(raw).hexdigest()}

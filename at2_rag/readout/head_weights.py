@@ -60,11 +60,11 @@ class HeadWeights:
         target_rule: Whose attention they are for, see `TargetRule`.
         score_scale: What the scores are, see `ScoreScale`.
         calibration: Makes probabilities of the scores; None if they weren't calibrated.
-        prior_weight: What the retriever's reciprocal ranks count, see `retrieval_prior`, at least
-            0; None if it wasn't learned.
-        cosine_weight: What its cosines count; likewise.
-        multi_hop: Weights for asking again beside the best chunk; None if they weren't learned.
-        sentences: What makes scores of sentences; None likewise.
+        prior_weight: Weight of the retriever's reciprocal ranks, see `prior_terms`, at least 0;
+            None if it wasn't learned.
+        cosine_weight: Weight of the retriever's cosines; likewise.
+        multi_hop: Weights for reading the question again beside the best chunk; None likewise.
+        sentences: Weights that make scores of sentences; None likewise.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
@@ -155,7 +155,7 @@ class HeadWeights:
 
     @property
     def prior_weights(self) -> dict[Prior, float]:
-        """What the prior terms of each kind count, as far as that was learned."""
+        """The learned weight of each kind of prior."""
         learned: dict[Prior, float | None] = {
             "score": self.prior_weight,
             "order": self.prior_weight,
@@ -173,18 +173,13 @@ class HeadWeights:
         Raises:
             InputError: If an option needs a calibration or weights that these don't have.
         """
-        needs_calibration = {
-            "min_probability": options.min_probability is not None,
-            "max_missed": options.max_missed is not None,
-            "if_unanswerable": options.if_unanswerable != "flag",
-        }
-        for name, needed in needs_calibration.items():
-            if needed and self.calibration is None:
-                instead = "pass min_score for raw scores" if name == "min_probability" else ""
+        for name in ("min_probability", "max_missed", "if_unanswerable"):
+            value = getattr(options, name)
+            if value not in (None, "flag") and self.calibration is None:
+                other = "pass min_score for raw scores" if name == "min_probability" else ""
                 raise InputError(
-                    f"{name} is {getattr(options, name)!r}, but the head weights aren't "
-                    f"calibrated; {instead or 'leave it out'}, or use weights that "
-                    "`at2-rag calibrate` wrote"
+                    f"{name} is {value!r}, but the head weights aren't calibrated; "
+                    f"{other or 'leave it out'}, or use weights that `at2-rag calibrate` wrote"
                 )
         if options.prior is not None and options.prior not in self.prior_weights:
             learned = "cosine" if options.prior == "cosine" else "score"
@@ -221,18 +216,11 @@ class HeadWeights:
             "weight": self.weight,
             "bias": np.array([self.bias], dtype=np.float64),
         }
-        description: dict[str, Any] = {
-            "fingerprint": self.fingerprint,
-            "template_hash": self.template_hash,
-            "target_rule": self.target_rule,
-            "score_scale": self.score_scale,
-            "reading": self.reading,
-            "quantity": self.spec.quantity,
-            "passes": list(self.spec.passes),
-            "layers": self.layers,
-            "heads": self.heads,
-            "provenance": dict(self.provenance),
-        }
+        facts = ("fingerprint", "template_hash", "target_rule", "score_scale", "reading")
+        description: dict[str, Any] = {name: getattr(self, name) for name in facts}
+        description |= {"quantity": self.spec.quantity, "passes": list(self.spec.passes)}
+        description |= {"layers": self.layers, "heads": self.heads}
+        description["provenance"] = dict(self.provenance)
         if self.calibration is not None:
             tensors["evidence_weight"] = self.calibration.evidence_weight
             tensors["evidence_bias"] = np.array([self.calibration.evidence_bias], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which head weights a caller means: an object, a name, a folder, or the model's own."""
+"""Which head weights a caller means: an object, a name, a folder, or those for the model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.head_weights import UNIFORM, HeadWeights, TargetRule, shipped_names
 
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
-_DEFAULT_ANSWER_NAME = "answer"
-
 _USER: Mapping[TargetRule, str] = {"question": "AT2Pruner", "answer": "AT2Attributor"}
 _RULE_FIX: Mapping[TargetRule, str] = {
     "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
@@ -118,7 +116,7 @@ def _for_model(model: LoadedModel, reading: Reading, target_rule: TargetRule) ->
     Raises:
         HeadWeightsNotFoundError: If there are none.
     """
-    name = _DEFAULT_ANSWER_NAME if target_rule == "answer" else _DEFAULT_NAME[reading]
+    name = "answer" if target_rule == "answer" else _DEFAULT_NAME[reading]
     if name in shipped_names():
         weights = HeadWeights.shipped(name)
         if weights.fingerprint == model.fingerprint:
@@ -147,9 +145,7 @@ def named_or_folder(text: None) -> None: ...
 def named_or_folder(text: str | None) -> str | Path | None:
     """Return what a text from a command line means: the name of head weights, or a folder.
 
-    Args:
-        text: A name, perhaps misspelt, or a path; a name wins over a folder of that name. None for
-            None.
+    A name, which may be misspelt, wins over a folder of that name. None gives None.
     """
     if text is None:
         return None

@@ -43,13 +43,13 @@ class MultiHop:
 
     Attributes:
         weight: [L, H] float32, for the features of the pass "together".
-        score: What a chunk's first score counts, at least 0.
+        score: Weight of a chunk's first score, at least 0.
         chunk: Slopes for `calibration.CHUNK_TERMS` of the second scores among themselves, and the
             constant: what makes probabilities of them.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, or a slope that has to
-            be at least 0 is below.
+        HeadWeightsError: If the number of slopes is wrong, one isn't finite, or one that must be at
+            least 0 isn't.
     """
 
     weight: npt.NDArray[np.float32]

@@ -10,7 +10,6 @@ head weights are calibrated. A chunk of which the retriever said nothing has the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +36,8 @@ def prior_terms(chunks: Sequence[Chunk], prior: Prior) -> npt.NDArray[np.float64
     if prior == "order":
         scores = -np.arange(len(chunks), dtype=np.float64)
     else:
-        scores = np.array([_score(chunk) for chunk in chunks], dtype=np.float64)
+        # None becomes NaN.
+        scores = np.array([chunk.retrieval_score for chunk in chunks], dtype=np.float64)
     known = ~np.isnan(scores)
     if not known.any():
         return None
@@ -60,7 +60,3 @@ def _check_cosines(scores: npt.NDArray[np.float64]) -> None:
             f"the retrieval_score of chunk {first} is {scores[first]}, with prior='cosine' it has "
             "to be within -1 and 1; pass cosines, or prior='score', which reads nothing but ranks"
         )
-
-
-def _score(chunk: Chunk) -> float:
-    return math.nan if chunk.retrieval_score is None else float(chunk.retrieval_score)

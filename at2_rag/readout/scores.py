@@ -1,4 +1,4 @@
-"""What the readout says of one call: a score and perhaps a probability for each chunk and unit."""
+"""Scores of one call, and probabilities where the head weights are calibrated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from at2_rag.arrays import Floats, check_finite
 from at2_rag.text.units import Place
@@ -30,32 +29,24 @@ class UnitScores:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ChunkScores:
-    """Scores of a call's chunks, and of the call.
+class ChunkScores(UnitScores):
+    """Scores of a call's chunks, [S] as above, and of the call.
+
+    A chunk of several windows has the score of its best one.
 
     Attributes:
-        scores: [S] float64, finite; the best window's score for a chunk of several windows.
-        probabilities: [S], the probability that each chunk is relevant; None where the head
-            weights aren't calibrated.
-        answerable: The probability that any chunk holds the answer; None likewise.
+        answerable: The probability that any chunk holds the answer; None where the head weights
+            aren't calibrated.
         evidence: The greatest evidence logit of the call; None likewise.
     """
 
-    scores: Floats
-    probabilities: Floats | None = None
     answerable: float | None = None
     evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """All that the selection needs to know of a call.
-
-    Attributes:
-        chunks: Scores of the chunks.
-        units: Scores of the units that the limits choose among: chunks or sentences.
-        seconds: Seconds per stage, and in `total`.
-    """
+    """Scores of a call's chunks, and of the units that the limits choose among."""
 
     chunks: ChunkScores
     units: UnitScores
@@ -95,16 +86,11 @@ def divided(
     """
     if additive:
         return UnitScores(units)
-    owners, log_shares = _log_shares(units, places)
+    owners = np.array([index for index, _, _ in places], dtype=np.int64)
+    totals = np.full(owners.max(initial=-1) + 1, -np.inf)
+    np.logaddexp.at(totals, owners, units)
+    log_shares = units - totals[owners]
     if chunks.probabilities is None:
         return UnitScores(chunks.scores[owners] + log_shares)
     parts: Floats = chunks.probabilities[owners] * np.exp(log_shares)
     return UnitScores(np.log(np.maximum(parts, _LEAST_PROBABILITY)), parts)
-
-
-def _log_shares(units: Floats, places: Sequence[Place]) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return each unit's chunk, and the logarithm of its share of its chunk's softmax, [U]."""
-    owners = np.array([index for index, _, _ in places], dtype=np.int64)
-    total = np.full(owners.max(initial=-1) + 1, -np.inf)
-    np.logaddexp.at(total, owners, units)
-    return owners, units - total[owners]

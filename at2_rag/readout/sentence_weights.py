@@ -38,12 +38,12 @@ class SentenceWeights:
     """What makes scores and probabilities of sentences.
 
     Attributes:
-        score: What each of the `SENTENCE_TERMS` counts; the last at least 0.
+        score: Weights of the `SENTENCE_TERMS`; the last at least 0.
         likely: Slopes for `calibration.CHUNK_TERMS` of sentences' scores, and the constant.
 
     Raises:
-        HeadWeightsError: If there are not as many numbers, one isn't finite, or a slope that has to
-            be at least 0 is below.
+        HeadWeightsError: If the number of slopes is wrong, one isn't finite, or one that must be at
+            least 0 isn't.
     """
 
     score: tuple[float, ...]

@@ -139,7 +139,7 @@ def replace_surrogates(text: str) -> str:
 def join_spans(text: str, spans: Sequence[tuple[int, int]], ellipsis: str) -> str:
     """Return spans of a text verbatim, with the ellipsis between two.
 
-    A blank is put on both sides of the ellipsis, or a line break if one was left out.
+    The ellipsis stands between blanks, or between line breaks if one was left out.
     """
     parts: list[str] = []
     last_end = 0

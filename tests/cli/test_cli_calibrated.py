@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from click.testing import CliRunner
 
 from at2_rag import AT2Pruner
 from at2_rag.cli.group import main
-from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import MultiHop
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import calibrated_weights
 
 QUERY = "Who wrote Emma?"
 PASSAGES: list[dict[str, Any]] = [
@@ -31,15 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path
     """Return a folder with a model, head weights that learned everything, and passages."""
     folder = tmp_path_factory.mktemp("calibrated")
     (folder / "model").symlink_to(model_folder)
-    weights = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
-    learned = dataclasses.replace(
-        weights,
-        calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
-        prior_weight=0.8,
-        cosine_weight=3.0,
-        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
-    )
-    learned.save(folder / "weights")
+    weights = calibrated_weights(tiny_model(), tiny_tokenizer(), cosine_weight=3.0)
+    weights.save(folder / "weights")
     lines = "".join(json.dumps(passage) + "\n" for passage in PASSAGES)
     (folder / "passages.jsonl").write_text(lines)
     return folder

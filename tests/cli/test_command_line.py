@@ -155,8 +155,6 @@ def test_logs_go_to_stderr_and_details_need_verbose() -> None:
 @click.option("--depth", multiple=True, type=int)
 @click.option("--cache/--no-cache", default=True)
 @click.option("--force", is_flag=True)
-@click.option("--plain", "style", flag_value="plain")
-@click.option("--rich", "style", flag_value="rich")
 @click.option("--seed", default=0)
 @verbose_option
 @click.pass_context
@@ -172,10 +170,7 @@ def fit(context: click.Context, /, **_: object) -> None:
         (["{}/a b.jsonl", "{}/c.jsonl"], "'a b.jsonl' c.jsonl"),
         (["--depth", "2", "--depth", "3", "--force"], "--depth 2 --depth 3 --force"),
         (["--no-cache"], "--no-cache"),
-        (["--cache"], "--cache"),
-        (["--rich"], "--rich"),
         (["--model", "{}"], "--model PLACE"),
-        (["~nobody-of-that-name/a.jsonl"], "'~nobody-of-that-name/a.jsonl'"),
         (["--model", "a\0b"], "--model 'a\0b'"),
     ],
 )

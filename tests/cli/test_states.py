@@ -161,12 +161,11 @@ def test_many_chunks_are_taken_in_as_they_are_needed() -> None:
     assert len(store) == 150
 
 
-@pytest.mark.parametrize(("window", "sentences"), [(2048, 300), (512, 60)])
-def test_a_long_chunk_is_kept_in_windows_whatever_the_question(window: int, sentences: int) -> None:
+def test_a_long_chunk_is_kept_in_windows_whatever_the_question() -> None:
     store = ChunkCache()
-    model = LoadedModel(tiny_model("gpt2", n_positions=window), tiny_tokenizer())
+    model = LoadedModel(tiny_model("gpt2", n_positions=512), tiny_tokenizer())
     pruner = AT2Pruner(model, head_weights="uniform", chunk_cache=store)
-    long = "The river flows through the old town to the sea. " * sentences
+    long = "The river flows through the old town to the sea. " * 60
     pruner.index([long])
     misses = store.counts.misses
     assert misses > 1

@@ -9,12 +9,10 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag.model.loading import LoadedModel
-from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Prior
 from tests.integrations.frameworks import PASSAGES, Framework
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import calibrated_weights
 
 QUERY = "Who wrote the letter from the island?"
 
@@ -22,14 +20,7 @@ QUERY = "Who wrote the letter from the island?"
 @pytest.fixture(scope="module")
 def calibrated() -> AT2Pruner:
     model, tokenizer = tiny_model(), tiny_tokenizer()
-    weights = random_weights(model, tokenizer, "together", "apart")
-    weights = dataclasses.replace(
-        weights,
-        calibration=Calibration(-weights.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
-        prior_weight=0.8,
-        cosine_weight=30.0,
-        multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)),
-    )
+    weights = calibrated_weights(model, tokenizer, cosine_weight=30.0)
     return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights)
 
 

@@ -126,7 +126,7 @@ def test_a_title_may_live_under_another_key(pruner: AT2Pruner) -> None:
 
 
 class Page(Document):
-    """A document with a field of its own."""
+    """A document with one field more."""
 
     number: int = 0
 

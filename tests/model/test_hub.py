@@ -43,29 +43,10 @@ def test_local_folder_is_taken_as_it_is(model_folder: Path, monkeypatch: Any) ->
     assert resolve_model("~/my-model") == model_folder
 
 
-def test_sharded_weights(model_folder: Path) -> None:
-    (model_folder / "model.safetensors").rename(model_folder / "a.safetensors")
-    index = model_folder / "model.safetensors.index.json"
-    index.write_text('{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}')
-    with pytest.raises(ModelNotFoundError, match=r"no b\.safetensors although .* lists it"):
-        resolve_model(model_folder)
-    (model_folder / "b.safetensors").write_bytes(b"")
-    assert resolve_model(model_folder) == model_folder
-    index.write_text("[]")
-    (model_folder / "config.json").write_bytes(b"\xff\x00")
-    with pytest.raises(ModelNotFoundError, match=r"config\.json can't.*index\.json can't be read"):
-        resolve_model(model_folder)
-
-
-def test_everything_missing_is_reported_at_once(model_folder: Path, tmp_path: Path) -> None:
-    (model_folder / "tokenizer.json").unlink()
-    with pytest.raises(
-        ModelNotFoundError, match=r"no tokenizer \(none of tokenizer\.json, "
-    ) as caught:
-        resolve_model(model_folder)
-    assert str(model_folder) in str(caught.value)
-    with pytest.raises(ModelNotFoundError, match=r"no config.*; no tokenizer.*; no model\.safe"):
+def test_everything_missing_is_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no config.*; no tokenizer.*; no safe") as caught:
         resolve_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_pickled_weights_are_refused(model_folder: Path) -> None:
@@ -175,7 +156,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHT
 
 
 def resolve_in_child(name: str, revision: str | None = None) -> tuple[str, str]:
-    """In a process of its own: the hub's client reads its settings when it is imported."""
+    """In a child process: the hub's client reads its settings when it is imported."""
     script = (
         "import sys; from at2_rag.errors import ModelNotFoundError\n"
         "from at2_rag.model.hub import resolve_model\n"

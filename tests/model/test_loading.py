@@ -97,12 +97,24 @@ def break_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
 
+def garble_config(folder: Path) -> None:
+    (folder / "config.json").write_bytes(b"\xff\x00")
+
+
+def lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def remove_all(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
 
 
-@pytest.mark.parametrize("damage", [odd_config, break_weights, remove_all])
+@pytest.mark.parametrize(
+    "damage", [odd_config, garble_config, break_weights, lose_a_shard, remove_all]
+)
 def test_a_folder_that_is_not_a_model(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(saved(tmp_path))
     assert "; pass a folder that transformers' save_pretrained wrote" in failure(tmp_path)

@@ -10,14 +10,13 @@ import pytest
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
-from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning import scorer as source_scorer
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import random_weights, tiny_pruner
 
 TEXTS = [f"The river {number} flows to the sea. " * (1 + number % 4) for number in range(12)]
 QUERY = "where does the river flow?"
@@ -35,14 +34,8 @@ def weights() -> HeadWeights:
     return random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 
 
-def make(weights: Any = "uniform", model: Any = None, **options: Any) -> AT2Pruner:
-    return AT2Pruner(
-        LoadedModel(model or tiny_model(), tiny_tokenizer()), head_weights=weights, **options
-    )
-
-
 def counted(pruner: AT2Pruner) -> list[int]:
-    """Let a pruner's model calls be noted, by their tokens."""
+    """Note the tokens of each of a pruner's model calls from now on."""
     model = CountingModel(tiny_model())
     pruner.scoring_model.run = model.run  # type: ignore[method-assign]
     return model.passes
@@ -51,28 +44,24 @@ def counted(pruner: AT2Pruner) -> list[int]:
 def layouts_of(pruner: AT2Pruner) -> list[PromptLayout]:
     """Return how the requests that have chunks are laid out."""
     return [
-        pruner.scoring_model.prompts.independent(query, [as_chunk(own, 0) for own in chunks])
+        pruner.scoring_model.prompts.independent(query, [as_chunk(chunk, 0) for chunk in chunks])
         for query, chunks in REQUESTS
         if chunks
     ]
 
 
 def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
-    found = pruner.prune_batch(REQUESTS, **limits)
-    assert len(found) == len(REQUESTS)
-    for result, (query, chunks) in zip(found, REQUESTS, strict=True):
+    results = pruner.prune_batch(REQUESTS, **limits)
+    for result, (query, chunks) in zip(results, REQUESTS, strict=True):
         expected = pruner.prune(query, chunks, **limits)
-        assert result.query == query
         for ours, theirs in ((result.kept, expected.kept), (result.dropped, expected.dropped)):
-            assert [own.index for own in ours] == [own.index for own in theirs]
-            assert [own.spans for own in ours] == [own.spans for own in theirs]
-            assert [own.score for own in ours] == pytest.approx(
-                [own.score for own in theirs], abs=1e-5
-            )
-        assert (result.tokens_before, result.tokens_after) == (
-            expected.tokens_before,
-            expected.tokens_after,
-        )
+            assert [(one.index, one.spans) for one in ours] == [
+                (one.index, one.spans) for one in theirs
+            ]
+            scores = [one.score for one in theirs]
+            assert [one.score for one in ours] == pytest.approx(scores, abs=1e-5)
+        for name in ("query", "tokens_before", "tokens_after"):
+            assert getattr(result, name) == getattr(expected, name)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -86,12 +75,14 @@ def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
     ids=str,
 )
 def test_independent(weights: HeadWeights, stored: bool, limits: dict[str, Any]) -> None:
-    assert_like_one_by_one(make(weights, chunk_cache=ChunkCache() if stored else None), **limits)
+    assert_like_one_by_one(
+        tiny_pruner(weights, chunk_cache=ChunkCache() if stored else None), **limits
+    )
 
 
 @pytest.mark.parametrize("unit", ["chunk", "sentence"])
 def test_joint(unit: str) -> None:
-    pruner = make(reading="joint")
+    pruner = tiny_pruner(reading="joint")
     assert_like_one_by_one(pruner, top_k=2, unit=unit)
     passes = counted(pruner)
     pruner.prune_batch(REQUESTS, top_k=1, unit=unit)  # type: ignore[arg-type]
@@ -99,11 +90,11 @@ def test_joint(unit: str) -> None:
 
 
 def test_a_family_with_learned_positions() -> None:
-    assert_like_one_by_one(make(model=tiny_model("gpt2")), top_k=2)
+    assert_like_one_by_one(tiny_pruner(model=tiny_model("gpt2")), top_k=2)
 
 
 def test_all_questions_take_one_call(weights: HeadWeights) -> None:
-    pruner = make(weights, chunk_cache=ChunkCache())
+    pruner = tiny_pruner(weights, chunk_cache=ChunkCache())
     pruner.index(TEXTS)
     pruner.index([""])
     passes = counted(pruner)
@@ -112,16 +103,16 @@ def test_all_questions_take_one_call(weights: HeadWeights) -> None:
     passes.clear()
     pruner.prune_batch(REQUESTS, top_k=1)
     layouts = layouts_of(pruner)
-    rows = [len(own.question_ids) * (1 + len(own.source_ids)) for own in layouts]
+    rows = [len(one.question_ids) * (1 + len(one.source_ids)) for one in layouts]
     assert passes == [sum(rows)], "each question once over all its chunks, and over each"
 
 
 def test_without_a_store_shared_chunks_are_read_once(weights: HeadWeights) -> None:
-    pruner = make(weights)
+    pruner = tiny_pruner(weights)
     pruner.score("a first question", ["reads the prefix"])
     passes = counted(pruner)
     pruner.prune_batch(REQUESTS, top_k=1)
-    sources = {ids for own in layouts_of(pruner) for ids in own.source_ids}
+    sources = {ids for one in layouts_of(pruner) for ids in one.source_ids}
     assert len(passes) == 2, "one over the chunks, one over the questions"
     assert passes[0] == sum(map(len, sources))
 
@@ -130,7 +121,7 @@ def test_large_requests_are_not_in_memory_together(
     weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
-    pruner = make(weights, chunk_cache=ChunkCache())
+    pruner = tiny_pruner(weights, chunk_cache=ChunkCache())
     assert_like_one_by_one(pruner, top_k=2)
     passes = counted(pruner)
     pruner.prune_batch(REQUESTS, top_k=1)
@@ -139,7 +130,7 @@ def test_large_requests_are_not_in_memory_together(
 
 def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> None:
     """Not by what the caller's counter says, and with the copies of a long question."""
-    pruner = make(weights, token_counter=lambda text: 1)
+    pruner = tiny_pruner(weights, token_counter=lambda text: 1)
     long = " and ".join(["where does the river flow"] * 25) + "?"
     passes = counted(pruner)
     pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
@@ -153,31 +144,31 @@ def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> Non
 
 def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 700)
-    pruner = make(reading="joint")
+    pruner = tiny_pruner(reading="joint")
     requests = [(QUERY, TEXTS[:1])] * 5 + [(QUERY, TEXTS)] + [(QUERY, TEXTS[:1])] * 5
     passes = counted(pruner)
-    found = pruner.prune_batch(requests, top_k=1)
+    results = pruner.prune_batch(requests, top_k=1)
     views = [as_chunk(text, 0) for text in TEXTS]
     longest = len(pruner.scoring_model.prompts.joint(QUERY, views).input_ids)
     short = len(pruner.scoring_model.prompts.joint(QUERY, views[:1]).input_ids)
     assert 10 * short < 700 < 11 * longest
     assert sorted(passes) == [longest, 10 * short], "nothing short is padded to the long one"
-    assert [len(own.kept) + len(own.dropped) for own in found] == [1] * 5 + [12] + [1] * 5
+    assert [len(one.kept) + len(one.dropped) for one in results] == [1] * 5 + [12] + [1] * 5
 
 
 def test_each_has_its_part_of_the_time(weights: HeadWeights) -> None:
     start = time.perf_counter()
-    found = make(weights).prune_batch(REQUESTS, top_k=2)
+    results = tiny_pruner(weights).prune_batch(REQUESTS, top_k=2)
     elapsed = time.perf_counter() - start
     stages = {"count", "layout", "encode", "question", "select"}
-    for result in found[:4]:
+    for result in results[:4]:
         assert set(result.timings) == stages | {"total"}
         assert result.timings["total"] >= sum(result.timings[stage] for stage in stages)
-        assert result.timings["question"] == found[0].timings["question"]
-    assert sum(own.timings["total"] for own in found) <= elapsed
+        assert result.timings["question"] == results[0].timings["question"]
+    assert sum(one.timings["total"] for one in results) <= elapsed
 
 
-def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_time_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of contexts that aren't scored, requests by themselves, and those that fail."""
     monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
 
@@ -187,50 +178,48 @@ def test_no_time_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     options: Any
     for options in ({}, {"skip_below_tokens": 9999}):
-        pruner = make(token_counter=slow, on_error="keep_all")
+        pruner = tiny_pruner(token_counter=slow, on_error="keep_all")
         if options:
             pruner.scoring_model.run = None  # type: ignore[method-assign,assignment]
         start = time.perf_counter()
-        found = pruner.prune_batch([*REQUESTS, ("where? " * 3000, TEXTS)], top_k=1, **options)
-        assert sum(own.timings["total"] for own in found) <= time.perf_counter() - start
-        assert all(own.timings["total"] > 0.01 for own in found[:4])
+        results = pruner.prune_batch([*REQUESTS, ("where? " * 3000, TEXTS)], top_k=1, **options)
+        assert sum(one.timings["total"] for one in results) <= time.perf_counter() - start
+        assert all(one.timings["total"] > 0.01 for one in results[:4])
 
 
-@pytest.mark.parametrize("on_error", ["raise", "keep_all"])
-def test_a_context_without_a_token(on_error: Any) -> None:
-    pruner = make(token_counter=lambda text: 0, on_error=on_error)
+def test_a_context_without_a_token() -> None:
+    pruner = tiny_pruner(token_counter=lambda text: 0)
     every: list[dict[str, Any]] = [{"top_k": 1}, {"max_tokens": 5}]
     for limits in every:
         for texts in ([""], ["", "   "], TEXTS[:2]):
-            found = pruner.prune(QUERY, texts, **limits)
-            assert found.scored and len(found.kept) >= 1
-            assert pruner.prune_batch([(QUERY, texts)], **limits)[0].kept == found.kept
-    assert make().prune(QUERY, [""], top_k=1).scored
+            result = pruner.prune(QUERY, texts, **limits)
+            assert result.scored and len(result.kept) >= 1
+            assert pruner.prune_batch([(QUERY, texts)], **limits)[0].kept == result.kept
 
 
 def test_small_contexts_in_a_batch() -> None:
-    found = make().prune_batch(REQUESTS, top_k=1, skip_below_tokens=12)
-    assert [own.skipped for own in found] == [False, False, True, False, False]
-    assert len(found[1].kept) == 1 and len(found[4].kept) == 0
+    results = tiny_pruner().prune_batch(REQUESTS, top_k=1, skip_below_tokens=12)
+    assert [one.skipped for one in results] == [False, False, True, False, False]
+    assert len(results[1].kept) == 1 and len(results[4].kept) == 0
 
 
 def test_one_that_fails_does_not_take_the_others_along(caplog: pytest.LogCaptureFixture) -> None:
     long = "where does the river flow? " * 40
     requests = [REQUESTS[0], (long, TEXTS[:2]), REQUESTS[1]]
-    small: dict[str, Any] = {"model": tiny_model(max_position_embeddings=400)}
+    small = {"model": tiny_model(max_position_embeddings=400)}
     with pytest.raises(PromptTooLongError):
-        make(**small).prune_batch(requests, top_k=1)
-    found = make(**small, on_error="keep_all").prune_batch(requests, top_k=1)
-    assert [own.error is None for own in found] == [True, False, True]
-    assert [len(own.kept) for own in found] == [1, 2, 1]
-    assert all(math.isnan(own.score) for own in found[1].kept)
-    expected = make(**small).prune(*REQUESTS[1], top_k=1).kept[0]
-    assert found[2].kept[0].index == expected.index
+        tiny_pruner(**small).prune_batch(requests, top_k=1)
+    results = tiny_pruner(**small, on_error="keep_all").prune_batch(requests, top_k=1)
+    assert [one.error is None for one in results] == [True, False, True]
+    assert [len(one.kept) for one in results] == [1, 2, 1]
+    assert all(math.isnan(one.score) for one in results[1].kept)
+    expected = tiny_pruner(**small).prune(*REQUESTS[1], top_k=1).kept[0]
+    assert results[2].kept[0].index == expected.index
     assert "scoring failed, all 2 chunks are kept" in caplog.text
 
 
 def test_what_is_refused_before_any_model_call() -> None:
-    pruner = make()
+    pruner = tiny_pruner()
     passes = counted(pruner)
     limits: Any
     for requests, limits in (

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import pickle
 import threading
 import time
 from collections import Counter
@@ -17,12 +15,11 @@ import torch
 
 from at2_rag import AT2Pruner
 from at2_rag.errors import ScoringError
-from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import random_weights, tiny_pruner
 
 QUERY = "who wrote the novel Emma?"
 CHUNKS: list[Any] = [
@@ -33,22 +30,13 @@ CHUNKS: list[Any] = [
 ]
 
 
-def make(model: Any, head_weights: Any = "uniform", **options: Any) -> AT2Pruner:
-    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=head_weights, **options)
-
-
 def scores(pruner: AT2Pruner, query: str = QUERY, chunks: Any = None) -> list[float]:
-    return [scored.score for scored in pruner.score(query, CHUNKS if chunks is None else chunks)]
+    return [scored.score for scored in pruner.score(query, chunks or CHUNKS)]
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def weights(model: Any) -> HeadWeights:
-    return random_weights(model, tiny_tokenizer(), "together", "apart")
+def weights() -> HeadWeights:
+    return random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 
 
 # --- the caller's model ----------------------------------------------------------------------
@@ -75,9 +63,7 @@ def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
     words = generated(model)
     model.train()
 
-    pruner = AT2Pruner(
-        LoadedModel(model, tokenizer), head_weights="uniform", reading=reading, chunk_cache={}
-    )
+    pruner = tiny_pruner(model=model, tokenizer=tokenizer, reading=reading, chunk_cache={})
     pruner.prune(QUERY, CHUNKS, top_k=2)
 
     assert model.training and all(module.training for module in model.modules())
@@ -100,37 +86,31 @@ def test_the_callers_model_is_not_changed(family: str, reading: Any) -> None:
 
 def test_the_callers_weights_are_shared_and_not_copied() -> None:
     model = tiny_model()
-    pruner = make(model, reading="joint")
+    pruner = tiny_pruner(model=model, reading="joint")
     before = scores(pruner)
     with torch.no_grad():
         model.model.layers[0].self_attn.q_proj.weight.mul_(2.0)
-    assert scores(pruner) == pytest.approx(scores(make(model, reading="joint")), abs=1e-7)
+    assert scores(pruner) == pytest.approx(
+        scores(tiny_pruner(model=model, reading="joint")), abs=1e-7
+    )
     assert scores(pruner) != pytest.approx(before, abs=1e-4)
 
 
-def test_a_deep_copy_is_the_pruner_itself(model: Any, weights: HeadWeights) -> None:
-    pruner = make(model, weights, chunk_cache={})
+def test_a_deep_copy_is_the_pruner_itself(weights: HeadWeights) -> None:
+    pruner = tiny_pruner(weights, chunk_cache={})
     expected = scores(pruner)
     settings = copy.deepcopy({"pruner": pruner, "limits": {"top_k": 3}})
     assert settings["pruner"] is pruner
     assert scores(pruner) == expected
 
 
-def test_results_leave_the_process(model: Any, weights: HeadWeights) -> None:
-    result = make(model, weights).prune(QUERY, CHUNKS, top_k=2)
-    assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result
-    assert dataclasses.asdict(result)["kept"][0]["text"] == result.kept[0].text
-    # Of a mapping among the caller's chunks too, though that has no hash of its own.
-    assert set(result.kept).isdisjoint(result.dropped)
-
-
 # --- threads ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_eight_threads_get_what_one_gets(model: Any, reading: Any) -> None:
+def test_eight_threads_get_what_one_gets(reading: Any) -> None:
     passes: Any = ("joint",) if reading == "joint" else ("together", "apart")
-    pruner = make(model, random_weights(model, tiny_tokenizer(), *passes))
+    pruner = tiny_pruner(random_weights(tiny_model(), tiny_tokenizer(), *passes))
     requests = [
         (f"what is number {number}?", [f"{number} {text}" for text in ("a", "river b", "c")])
         for number in range(24)
@@ -138,17 +118,17 @@ def test_eight_threads_get_what_one_gets(model: Any, reading: Any) -> None:
     together: list[Any]
     with ThreadPoolExecutor(8) as threads:
         together = list(threads.map(lambda request: scores(pruner, *request), requests))
-    alone = make(model, pruner.head_weights)
-    for request, found in zip(requests, together, strict=True):
-        assert found == pytest.approx(scores(alone, *request), abs=1e-5)
+    alone = tiny_pruner(pruner.head_weights)
+    for request, together_scores in zip(requests, together, strict=True):
+        assert together_scores == pytest.approx(scores(alone, *request), abs=1e-5)
 
 
 @pytest.mark.parametrize("reading", ["independent", "joint"])
 def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
-    model: Any, reading: Any, monkeypatch: pytest.MonkeyPatch
+    reading: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("at2_rag.pruning.turns._cores", lambda: 2 * torch.get_num_threads())
-    pruner = make(model, reading=reading)
+    pruner = tiny_pruner(reading=reading)
     pruner.prune(QUERY, CHUNKS, top_k=1)  # reads the prefix, alone
     inside: Counter[int] = Counter()  # by thread: one may have several passes under way
     most = 0
@@ -171,30 +151,30 @@ def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
 
     monkeypatch.setattr(ScoringModel, "run", run)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: pruner.prune(QUERY, CHUNKS, top_k=1), range(8)))
+        results = list(threads.map(lambda _: pruner.prune(QUERY, CHUNKS, top_k=1), range(8)))
     assert most == 3
-    waits = [own.timings["wait"] for own in found if "wait" in own.timings]
+    waits = [one.timings["wait"] for one in results if "wait" in one.timings]
     assert waits and all(wait > 0 for wait in waits)
 
 
-def test_the_number_of_torch_threads_is_the_callers(model: Any) -> None:
+def test_the_number_of_torch_threads_is_the_callers() -> None:
     before = torch.get_num_threads()
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            make(model).prune(QUERY, CHUNKS, top_k=1)
+            tiny_pruner().prune(QUERY, CHUNKS, top_k=1)
             assert torch.get_num_threads() == number
             with ThreadPoolExecutor(2) as threads:
-                for _ in threads.map(lambda _: scores(make(model)), range(2)):
+                for _ in threads.map(lambda _: scores(tiny_pruner()), range(2)):
                     pass
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(before)
 
 
-def test_random_numbers_and_gradient_mode_are_the_callers(model: Any) -> None:
+def test_random_numbers_and_gradient_mode_are_the_callers() -> None:
     state = torch.random.get_rng_state()
-    make(model).prune(QUERY, CHUNKS, top_k=1)
+    tiny_pruner().prune(QUERY, CHUNKS, top_k=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
@@ -202,27 +182,25 @@ def test_random_numbers_and_gradient_mode_are_the_callers(model: Any) -> None:
 # --- states of chunks ------------------------------------------------------------------------
 
 
-def test_states_are_kept_once_for_each_text_and_used_again(
-    model: Any, weights: HeadWeights
-) -> None:
-    expected = scores(make(model, weights))
+def test_states_are_kept_once_for_each_text_and_used_again(weights: HeadWeights) -> None:
+    expected = scores(tiny_pruner(weights))
     store: dict[str, ChunkState] = {}
-    pruner = make(model, weights, chunk_cache=store)
+    pruner = tiny_pruner(weights, chunk_cache=store)
     assert scores(pruner) == pytest.approx(expected, abs=1e-6)
     assert len(store) == 3  # of four chunks two are the same
     kept = dict(store)
     assert scores(pruner, "what is it?", CHUNKS[::-1]) == pytest.approx(
-        scores(make(model, weights), "what is it?", CHUNKS[::-1]), abs=1e-6
+        scores(tiny_pruner(weights), "what is it?", CHUNKS[::-1]), abs=1e-6
     )
     assert all(store[key] is state for key, state in kept.items()) and len(store) == 3
     scores(pruner, QUERY, [*CHUNKS, "a new one"])
     assert len(store) == 4
 
 
-def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: HeadWeights) -> None:
+def test_another_pruner_of_the_same_model_uses_the_states(weights: HeadWeights) -> None:
     store: dict[str, ChunkState] = {}
-    expected = scores(make(model, weights, chunk_cache=store))
-    second = make(tiny_model(), weights, chunk_cache=store)
+    expected = scores(tiny_pruner(weights, chunk_cache=store))
+    second = tiny_pruner(weights, chunk_cache=store)
     assert scores(second) == pytest.approx(expected, abs=1e-6)
     for key, state in store.items():
         store[key] = ChunkState(state.keys * torch.nan, state.values)
@@ -233,25 +211,17 @@ def test_another_pruner_of_the_same_model_uses_the_states(model: Any, weights: H
 @pytest.mark.parametrize(
     "other",
     [
-        lambda store: make(tiny_model(seed=1), chunk_cache=store),
-        lambda store: make(
-            tiny_model(),
-            random_weights(tiny_model(), tiny_tokenizer(), "apart"),
-            chunk_cache=store,
+        lambda store: tiny_pruner(model=tiny_model(seed=1), chunk_cache=store),
+        lambda store: tiny_pruner(
+            random_weights(tiny_model(), tiny_tokenizer(), "apart"), chunk_cache=store
         ),
-        lambda store: AT2Pruner(
-            LoadedModel(tiny_model(), tiny_tokenizer(chat_template=False)),
-            head_weights="uniform",
-            chunk_cache=store,
-        ),
-        lambda store: make(tiny_model().bfloat16(), chunk_cache=store),
+        lambda store: tiny_pruner(tokenizer=tiny_tokenizer(chat_template=False), chunk_cache=store),
+        lambda store: tiny_pruner(model=tiny_model().bfloat16(), chunk_cache=store),
     ],
     ids=["model", "depth", "template", "dtype"],
 )
-def test_states_of_another_model_depth_template_or_dtype_are_never_mixed_up(
-    model: Any, other: Any
-) -> None:
+def test_states_of_another_model_depth_template_or_dtype_are_never_mixed_up(other: Any) -> None:
     store: dict[str, ChunkState] = {}
-    scores(make(model, chunk_cache=store))
+    scores(tiny_pruner(chunk_cache=store))
     assert scores(other(store)) == pytest.approx(scores(other(None)), abs=1e-6)
     assert len(store) == 6

@@ -11,7 +11,6 @@ import torch
 
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import InputError
-from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import CHUNK_END, PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_places
 from at2_rag.reading.features import Pass, Quantity
@@ -20,7 +19,7 @@ from at2_rag.text.chunks import as_chunk
 from tests import brute_force
 from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import random_weights, tiny_pruner
 
 QUERY = "who wrote the novel Emma?"
 CHUNKS: list[Any] = [
@@ -49,12 +48,12 @@ def model() -> Any:
 
 def make(model: Any, *passes: Pass, quantity: Quantity = "log_mass", **options: Any) -> AT2Pruner:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
-    return AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=weights, **options)
+    return tiny_pruner(weights, model, **options)
 
 
 def offsets_of(chunk: Chunk) -> list[tuple[int, int]]:
-    found = tiny_tokenizer()(chunk.rendered + CHUNK_END, return_offsets_mapping=True)
-    return [(start, end) for start, end in found["offset_mapping"]]
+    encoding = tiny_tokenizer()(chunk.rendered + CHUNK_END, return_offsets_mapping=True)
+    return [(start, end) for start, end in encoding["offset_mapping"]]
 
 
 def tokens_of(chunk: Chunk, sentence: str, *, shared: bool) -> tuple[int, int]:
@@ -62,15 +61,15 @@ def tokens_of(chunk: Chunk, sentence: str, *, shared: bool) -> tuple[int, int]:
     text = chunk.rendered + CHUNK_END
     start = text.index(sentence)
     end, inside = start + len(sentence), []
-    for place, (first, last) in enumerate(offsets_of(chunk)):
+    for number, (first, last) in enumerate(offsets_of(chunk)):
         if shared:
             if first < end and last > start:
-                inside.append(place)
+                inside.append(number)
             continue
         while first < last - 1 and text[first].isspace() and text[first:last].strip():
             first += 1
         if start <= first < end:
-            inside.append(place)
+            inside.append(number)
     assert inside == list(range(inside[0], inside[-1] + 1))
     return inside[0], inside[-1] + 1
 
@@ -82,17 +81,17 @@ def spans_in(layout: PromptLayout, views: Sequence[Chunk], *, shared: bool) -> l
 
 
 @pytest.mark.parametrize("quantity", ["mass", "log_mass", "log_ratio"])
-@pytest.mark.parametrize("passes", [("together", "apart"), ("apart",), ("together",)], ids=str)
+@pytest.mark.parametrize("passes", [("together", "apart"), ("apart",)], ids=str)
 @pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
 def test_sentences_of_chunks_read_alone(
     family: str, passes: tuple[Pass, ...], quantity: Quantity
 ) -> None:
     model = tiny_model(family)
     pruner = make(model, *passes, quantity=quantity)
-    found = pruner.score_sentences(QUERY, CHUNKS)
-    assert [(one.chunk_index, one.text) for one in found] == TEXTS
+    sentences = pruner.score_sentences(QUERY, CHUNKS)
+    assert [(one.chunk_index, one.text) for one in sentences] == TEXTS
     views = [as_chunk(chunk, 0) for chunk in CHUNKS]
-    for one in found:
+    for one in sentences:
         assert views[one.chunk_index].text[one.start : one.end] == one.text
     layout = pruner.scoring_model.prompts.independent(QUERY, views)
     spans = spans_in(layout, views, shared=False)
@@ -105,14 +104,14 @@ def test_sentences_of_chunks_read_alone(
                     model,
                     brute_force.single(layout, layout.source_ids[index]),
                     tuple(
-                        place - layout.source_spans[index][0] + prefix for place in (first, last)
+                        token - layout.source_spans[index][0] + prefix for token in (first, last)
                     ),
                 )
                 for index, first, last in spans
             ]
         ),
     }
-    assert_scores(pruner, found, expected)
+    assert_scores(pruner, sentences, expected)
 
 
 @pytest.mark.parametrize("quantity", ["mass", "log_mass", "log_ratio"])
@@ -120,15 +119,15 @@ def test_sentences_of_chunks_read_alone(
 def test_sentences_in_one_prompt(family: str, quantity: Quantity) -> None:
     model = tiny_model(family)
     pruner = make(model, "joint", quantity=quantity)
-    found = pruner.score_sentences(QUERY, CHUNKS)
-    assert [(one.chunk_index, one.text) for one in found] == TEXTS
+    sentences = pruner.score_sentences(QUERY, CHUNKS)
+    assert [(one.chunk_index, one.text) for one in sentences] == TEXTS
     views = [as_chunk(chunk, 0) for chunk in CHUNKS]
     layout = pruner.scoring_model.prompts.joint(QUERY, views)
     spans = [span[1:] for span in spans_in(layout, views, shared=True)]
-    assert_scores(pruner, found, {"joint": brute_force.joint(model, layout, spans)})
+    assert_scores(pruner, sentences, {"joint": brute_force.joint(model, layout, spans)})
 
 
-def assert_scores(pruner: AT2Pruner, found: Any, expected: dict[Pass, Any]) -> None:
+def assert_scores(pruner: AT2Pruner, sentences: Any, expected: dict[Pass, Any]) -> None:
     depth = pruner.head_weights.layers
     cut: Any = {
         name: brute_force.Expected(one.mass[:depth], one.log_ratio[:depth])
@@ -136,7 +135,7 @@ def assert_scores(pruner: AT2Pruner, found: Any, expected: dict[Pass, Any]) -> N
     }
     scores = pruner.head_weights.score(pruner.head_weights.spec.extract(cut).numpy())
     assert np.ptp(scores) > 100 * TOLERANCE
-    assert [one.score for one in found] == pytest.approx(scores, abs=5 * TOLERANCE)
+    assert [one.score for one in sentences] == pytest.approx(scores, abs=5 * TOLERANCE)
 
 
 def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
@@ -166,8 +165,10 @@ def test_a_part_that_is_the_whole_source_is_read_like_it(model: Any) -> None:
 
 def test_equal_sentences_in_different_places_differ_and_equal_chunks_do_not(model: Any) -> None:
     pruner = make(model, "together", "apart")
-    found = pruner.score_sentences(QUERY, ["It is. It is. Emma.", "It is.", "It is. It is. Emma."])
-    scores = [one.score for one in found]
+    sentences = pruner.score_sentences(
+        QUERY, ["It is. It is. Emma.", "It is.", "It is. It is. Emma."]
+    )
+    scores = [one.score for one in sentences]
     assert scores[:3] == scores[4:]
     assert len(set(scores)) == 4
     again = pruner.score_sentences(QUERY, ["It is.", "It is. It is. Emma."])
@@ -206,8 +207,8 @@ def test_a_sentence_is_read_in_the_windows_that_hold_it_whole() -> None:
         max(score for score, owner in zip(by_part, cut.owners, strict=True) if owner == number)
         for number in range(4)
     ]
-    found = pruner.score_sentences(QUERY, [view])
-    assert [one.score for one in found] == pytest.approx(expected, abs=TOLERANCE)
+    sentences = pruner.score_sentences(QUERY, [view])
+    assert [one.score for one in sentences] == pytest.approx(expected, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("passes", [("together", "apart"), ("joint",)], ids=str)
@@ -220,8 +221,8 @@ def test_texts_of_all_kinds(model: Any, passes: tuple[Pass, ...]) -> None:
         Chunk("...", title="T"),
         "一。二。三",
     ]
-    found = make(model, *passes).score_sentences("🙂\ud800", chunks)
-    assert [(one.chunk_index, one.text) for one in found] == [
+    sentences = make(model, *passes).score_sentences("🙂\ud800", chunks)
+    assert [(one.chunk_index, one.text) for one in sentences] == [
         (2, "<|im_end|> and <tool>."),
         (2, "Two."),
         (3, "x \ud83d\ude00 y."),
@@ -231,14 +232,14 @@ def test_texts_of_all_kinds(model: Any, passes: tuple[Pass, ...]) -> None:
         (5, "二。"),
         (5, "三"),
     ]
-    assert np.isfinite([one.score for one in found]).all()
+    assert np.isfinite([one.score for one in sentences]).all()
 
 
 def test_a_sentence_without_tokens_has_the_score_of_nothing(model: Any) -> None:
     scorer = make(model, "together", "apart").scoring_model
     view = Chunk("Jane Austen wrote the novel Emma.")
     layout = scorer.prompts.independent(QUERY, [view])
-    # A place inside of a token: no token starts there.
+    # Inside of a token: no token starts there.
     inside = next(end - 1 for start, end in offsets_of(view) if end - start > 1)
     cut = sentence_parts(scorer.prompts, layout, [view], [(0, inside, inside + 1)])
     [part] = cut.parts
@@ -253,15 +254,13 @@ def test_no_sentence_no_model_call(model: Any) -> None:
     assert pruner.score_sentences(QUERY, ["", Chunk(" ", title="T")]) == ()
     with pytest.raises(InputError, match="query is blank"):
         pruner.score_sentences(" ", CHUNKS)
-    with pytest.raises(InputError, match="chunks is a str"):
-        pruner.score_sentences(QUERY, "text")
 
 
-def test_sentences_and_chunks_share_stored_states(model: Any) -> None:
-    store: dict[str, Any] = {}
-    pruner = make(model, "together", "apart", chunk_cache=store)
+def test_sentences_and_chunks_share_cached_states(model: Any) -> None:
+    cache: dict[str, Any] = {}
+    pruner = make(model, "together", "apart", chunk_cache=cache)
     pruner.score(QUERY, CHUNKS)
-    states = dict(store)
-    first = pruner.score_sentences(QUERY, CHUNKS)
-    assert store == states
-    assert make(model, "together", "apart").score_sentences(QUERY, CHUNKS) == first
+    states = dict(cache)
+    sentences = pruner.score_sentences(QUERY, CHUNKS)
+    assert cache == states
+    assert make(model, "together", "apart").score_sentences(QUERY, CHUNKS) == sentences

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -29,21 +27,21 @@ def test_units_are_found_in_order() -> None:
 def test_a_chunks_share_is_divided_among_its_units() -> None:
     rng = np.random.default_rng(0)
     chunks, units = rng.normal(size=4) * 3, rng.normal(size=6) * 3
-    found = divided(ChunkScores(chunks), units, PLACES)
-    shares = np.exp(found.scores)
+    divided_scores = divided(ChunkScores(chunks), units, PLACES)
+    shares = np.exp(divided_scores.scores)
     assert shares[:4].sum() == pytest.approx(np.exp(chunks[0]))
     assert shares[:4] / shares[0] == pytest.approx(np.exp(units[:4] - units[0]))
     assert shares[4:] == pytest.approx(np.exp(chunks[[2, 3]]))
-    assert found.probabilities is None
+    assert divided_scores.probabilities is None
     assert divided(ChunkScores(chunks), units, PLACES, additive=True).scores is units
 
 
 def test_a_chunks_probability_is_divided_among_its_units() -> None:
     units = np.log([1.0, 3.0, 4.0, 2.0, 5.0, 7.0])
     read = ChunkScores(np.zeros(4), np.array([0.5, 0.9, 0.25, 0.8]))
-    found = divided(read, units, PLACES)
-    assert found.probabilities == pytest.approx([0.05, 0.15, 0.2, 0.1, 0.25, 0.8])
-    assert found.scores == pytest.approx(np.log([0.05, 0.15, 0.2, 0.1, 0.25, 0.8]))
+    divided_scores = divided(read, units, PLACES)
+    assert divided_scores.probabilities == pytest.approx([0.05, 0.15, 0.2, 0.1, 0.25, 0.8])
+    assert divided_scores.scores == pytest.approx(np.log([0.05, 0.15, 0.2, 0.1, 0.25, 0.8]))
     none = divided(ChunkScores(np.zeros(1), np.array([0.5])), np.zeros(0), [])
     assert none.scores.shape == (0,)
     assert none.probabilities is not None and none.probabilities.shape == (0,)
@@ -64,12 +62,12 @@ def test_a_chunks_probability_is_divided_among_its_units() -> None:
 def test_kept_units_are_joined_where_they_are_neighbours(
     kept: list[int], spans: dict[int, tuple[tuple[int, int], ...] | None], text: str | None
 ) -> None:
-    found = kept_spans(PLACES, kept, Counter(index for index, _, _ in PLACES))
-    assert found == spans
+    by_chunk = kept_spans(PLACES, kept)
+    assert by_chunk == spans
     if text is not None:
-        index = next(iter(found))
-        own = ScoredChunk(None, 0.0, index, CHUNKS[index].text, spans=found[index])
-        assert own.kept_text == text
+        index = next(iter(by_chunk))
+        chunk = ScoredChunk(None, 0.0, index, CHUNKS[index].text, spans=by_chunk[index])
+        assert chunk.kept_text == text
 
 
 def test_an_ellipsis_stands_between_what_is_kept_and_nowhere_else() -> None:

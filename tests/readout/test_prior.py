@@ -122,7 +122,7 @@ def test_no_score_at_all_is_noted_and_changes_nothing(pruner: AT2Pruner, prior: 
 
 
 def test_mappings_have_retrieval_scores_too(pruner: AT2Pruner) -> None:
-    scores: tuple[Any, ...] = (1, 2, 3, np.float32(4.5))
+    scores: Any = (1, 2, 3, np.float32(4.5))
     mappings = [
         {"text": text, "retrieval_score": score} for text, score in zip(TEXTS, scores, strict=True)
     ]

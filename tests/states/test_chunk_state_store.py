@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 from cachetools import LRUCache
 
@@ -107,17 +106,8 @@ def test_groups_hold_each_source_once_with_little_padding() -> None:
     assert real <= padded <= 1.25 * real
 
 
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [
-        ([], []),
-        ([PACK_TOKENS], [[PACK_TOKENS]]),
-        ([PACK_TOKENS - 1, 1, 1], [[PACK_TOKENS - 1, 1], [1]]),
-        ([1, PACK_TOKENS], [[1], [PACK_TOKENS]]),
-        ([1, PACK_TOKENS + 1, 2, 3], [[1], [PACK_TOKENS + 1], [2, 3]]),
-    ],
-    ids=range(5),
-)
-def test_packs(lengths: list[int], expected: list[list[int]]) -> None:
-    packed = packs([tuple(range(length)) for length in lengths])
-    assert [[len(ids) for ids in pack] for pack in packed] == expected
+def test_sources_share_a_pass_up_to_its_limit() -> None:
+    lengths = [PACK_TOKENS - 1, 1, 1, PACK_TOKENS, 1, PACK_TOKENS + 1, 2, 3]
+    packed = [list(map(len, pack)) for pack in packs([(0,) * length for length in lengths])]
+    assert packed == [lengths[:2], lengths[2:3], lengths[3:4], [1], [PACK_TOKENS + 1], [2, 3]]
+    assert list(packs([])) == []
