@@ -10,7 +10,7 @@ from at2_rag.text.chunks import Chunk
 from tests.training.planted_examples import planted_examples
 
 
-def equal_examples(source: str, count: int = 14) -> list[Example]:
+def equal_examples(source: str, count: int = 10) -> list[Example]:
     """Make examples of six chunks of two sentences; two chunks are gold, one has the answer."""
     rng = random.Random(source)
     examples = []
