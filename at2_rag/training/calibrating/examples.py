@@ -75,9 +75,9 @@ def choose_judged(
     limit: int | None = None,
     seed: int = 0,
 ) -> CalibrationExamples:
-    """Return which further examples of the sources fitted to a calibration can be judged by.
+    """Return the further examples that a calibration can be judged by, without twins.
 
-    They need no twins. For `limit` and `seed` see `choose_examples`.
+    They are of the sources that it is fitted to. For `limit` and `seed` see `choose_examples`.
 
     Raises:
         InputError: If there are examples but none can be used, or no other source to fit to.

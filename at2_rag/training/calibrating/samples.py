@@ -40,11 +40,11 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class SampleReader:
-    """Reads samples of examples with a model and the head weights to calibrate.
+    """Reads examples with a model and the head weights to calibrate.
 
-    All that was read is kept in a folder, and not read again. Methods raise DataError if the folder
+    What was read is kept in a folder, and not read again. Methods raise DataError if the folder
     holds something else, StorageError if it can't be written, and InputError if no example fits the
-    model's window; making a reader raises HeadWeightsMismatchError.
+    model's window. HeadWeightsMismatchError is raised at once if the weights are for another model.
     """
 
     model: LoadedModel
