@@ -13,12 +13,9 @@ def render_page(template: str, *, package: str = _PACKAGE, **values: Any) -> str
     """Return a page.
 
     Args:
-        template: Name of a file in the package's `templates`; it may include those of this package.
+        template: A file in the package's folder `templates`; it may include those of this package.
         package: The package.
         **values: The template's variables; text is escaped, `markupsafe.Markup` is not.
-
-    Raises:
-        jinja2.UndefinedError: If the template uses a variable that isn't passed.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, "templates") for name in (package, _PACKAGE)]),

@@ -121,12 +121,7 @@ def contributions(
     The coefficients of a ridge regression of log p(text | kept chunks) on the masks. For the
     question's text they say which chunk the question fits (D. Sachan et al., "Improving
     Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), for an answer's text which
-    one it rests on.
-
-    Args:
-        masks: [M, S] bool, True for chunks that were kept.
-        token_logits: [M, T] float32, logit-probability of each of the text's tokens.
-        penalty: Ridge penalty, in masks; above 0.
+    one it rests on. `token_logits` are the logit-probabilities of the text's tokens, [M, T].
     """
     log_p = _log_probabilities(token_logits)
     kept = masks - masks.mean(0)

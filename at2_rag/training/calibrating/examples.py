@@ -20,8 +20,7 @@ class CalibrationExamples:
     """Examples that a calibration can be fitted to or judged by."""
 
     chosen: tuple[Example, ...]  # with enough chunks, some of them gold and some not
-    twins: tuple[Example, ...] = ()  # of some of them, answerable and unanswerable in turn
-    twins_of: tuple[int, ...] = ()  # for each twin the index of its example in `chosen`
+    twins: tuple[tuple[int, Example], ...] = ()  # with the index of its example in `chosen`
     unusable: int = 0  # examples that lack chunks, gold ones or others
 
 
@@ -62,13 +61,11 @@ def choose_examples(
             "evidence; pass examples with gold_sents, or whose gold chunks hold an answer"
         )
     maker = TwinMaker(examples)
-    twins: list[Example] = []
-    twins_of: list[int] = []
+    twins: list[tuple[int, Example]] = []
     for index, example in enumerate(chosen):
         if pair := maker.twins(example, seed=seed):
-            twins += [pair.answerable, pair.unanswerable]
-            twins_of += [index, index]
-    return CalibrationExamples(chosen, tuple(twins), tuple(twins_of), unusable)
+            twins += [(index, pair.answerable), (index, pair.unanswerable)]
+    return CalibrationExamples(chosen, tuple(twins), unusable)
 
 
 def choose_judged(
@@ -78,9 +75,9 @@ def choose_judged(
     limit: int | None = None,
     seed: int = 0,
 ) -> CalibrationExamples:
-    """Return which further examples of the sources fitted to a calibration can be judged by.
+    """Return the further examples that a calibration can be judged by, without twins.
 
-    They need no twins. For `limit` and `seed` see `choose_examples`.
+    They are of the sources that it is fitted to. For `limit` and `seed` see `choose_examples`.
 
     Raises:
         InputError: If there are examples but none can be used, or no other source to fit to.

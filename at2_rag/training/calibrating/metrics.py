@@ -1,7 +1,6 @@
 """How good probabilities are, and how sure figures.
 
-The calibration error and reliability share bins of equal mass, in which equal probabilities may
-fall on both sides of an edge; scikit-learn has no calibration error, and other bins.
+Calibration error and reliability share bins of equal mass, which scikit-learn doesn't have.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ def calibration_error(probabilities: Floats, outcomes: Bools) -> float:
 
     The mean over all probabilities of the distance between the mean probability of their bin and
     the share of true outcomes there (M. Naeini et al., "Obtaining Well Calibrated Probabilities
-    Using Bayesian Binning", AAAI 2015, with bins of equal mass). Outcomes of equal probabilities
-    are averaged first, so that their order doesn't change the error. Perfect probabilities have an
-    error, too: in a small bin the share of true outcomes is off by chance.
+    Using Bayesian Binning", AAAI 2015). Outcomes of equal probabilities are averaged first, so that
+    their order doesn't change the error.
     """
     _, inverse = np.unique(probabilities, return_inverse=True)
     shares = (np.bincount(inverse, weights=outcomes) / np.bincount(inverse))[inverse]
@@ -40,9 +38,9 @@ def calibration_error(probabilities: Floats, outcomes: Bools) -> float:
 
 
 def error_by_chance(probabilities: Floats) -> float:
-    """Return the mean calibration error of these probabilities were they the true ones.
+    """Return the mean calibration error that these probabilities would have if they were true.
 
-    Over 200 draws of outcomes, with a fixed seed. NaN without any.
+    Never zero: in a small bin the share of true outcomes is off by chance. NaN without any.
     """
     if not len(probabilities):
         return float("nan")
@@ -68,8 +66,7 @@ def _equal_bins(probabilities: Floats) -> list[npt.NDArray[np.intp]]:
 def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
     """Return 1 less the mean squared error as a share of that of the base rate, at most 1.
 
-    G. Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950. NaN where all
-    outcomes are the same.
+    NaN where all outcomes are the same.
     """
     base = float(outcomes.mean())
     variance = base * (1 - base)
@@ -81,7 +78,7 @@ def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
 def auroc(scores: Floats, outcomes: Bools) -> float:
     """Return how often a true outcome has the greater score, ties counting half, in [0, 1].
 
-    The area under the ROC curve by the Mann-Whitney statistic. NaN where all outcomes are the same.
+    The area under the ROC curve. NaN where all outcomes are the same.
     """
     true, false = scores[outcomes], scores[~outcomes]
     if not true.size or not false.size:

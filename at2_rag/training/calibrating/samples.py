@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.collection.collection import Collection, Row
 from at2_rag.training.collection.drops import DropCollection
-from at2_rag.training.collection.features import FeatureCollection
-from at2_rag.training.collection.features import Features as FeatureArrays
+from at2_rag.training.collection.features import FeatureCollection, Features
 from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
@@ -36,16 +35,16 @@ from at2_rag.training.fitting.cross_validation import assign_folds
 RELEVANT_DROP = 0.1
 """Drop above which a chunk is relevant by the outcome "removal", in nats a token of the answer."""
 
-Features = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
 class SampleReader:
-    """Reads samples of examples with a model and the head weights to calibrate.
+    """Reads examples with a model and the head weights to calibrate.
 
-    All that was read is kept in a folder, and not read again. Methods raise DataError if the folder
+    What was read is kept in a folder, and not read again. Methods raise DataError if the folder
     holds something else, StorageError if it can't be written, and InputError if no example fits the
-    model's window; making a reader raises HeadWeightsMismatchError.
+    model's window. HeadWeightsMismatchError is raised at once if the weights are for another model.
     """
 
     model: LoadedModel
@@ -77,16 +76,16 @@ class SampleReader:
         chosen = examples.chosen
         rng = np.random.default_rng(self.seed)
         folds = assign_folds(gold_groups(chosen), self.folds, rng).tolist()
-        features = list(self._features("examples", chosen))
-        twin_features = list(self._features("twins", examples.twins))
+        features = self._features("examples", chosen)
+        twin_features = self._features("twins", [twin for _, twin in examples.twins])
         relevant = self._relevant(chosen, outcome)
         samples = []
-        for index, rows in features:
+        for index, rows in features.items():
             example = chosen[index]
             terms, labels = known_priors(example, priors), relevant.get(index)
             samples.append(_sample(example, rows, folds, index, relevant=labels, priors=terms))
-        for index, rows in twin_features:
-            twin, example_index = examples.twins[index], examples.twins_of[index]
+        for index, rows in twin_features.items():
+            example_index, twin = examples.twins[index]
             answerable = not twin.unanswerable
             samples.append(_sample(twin, rows, folds, example_index, answerable=answerable))
         return samples
@@ -105,14 +104,14 @@ class SampleReader:
         # The best chunks depend on the head weights.
         name = f"multi_hop-{content_hash(questions)[:8]}/again"
         result = {}
-        for question, features in self._features(name, questions, passes=("together",)):
+        for question, features in self._features(name, questions, ("together",)).items():
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
                 sample.source, sample.fold, scores, sample.gold, evidence, features
             )
         return result
 
-    def read_sentences(self, examples: Sequence[Example]) -> dict[int, Features]:
+    def read_sentences(self, examples: Sequence[Example]) -> dict[int, Float32s]:
         """Return the scores [U] of each example's sentences, by the example's index."""
         collection = SentenceCollection(self._scoring_model, self.weights, examples, self.folder)
         rows = self._collect("reading sentences", collection)
@@ -125,18 +124,11 @@ class SampleReader:
         ).rows
 
     def _features(
-        self,
-        name: str,
-        examples: Sequence[Example],
-        *,
-        passes: tuple[Pass, ...] | None = None,
-    ) -> Iterable[tuple[int, Features]]:
-        """Return the index and the features [S, F] of each example that fits the window.
-
-        They are kept in the folder `name`.
-        """
+        self, name: str, examples: Sequence[Example], passes: tuple[Pass, ...] | None = None
+    ) -> dict[int, Float32s]:
+        """Return the features [S, F] of each example that fits the window, by its index."""
         if not examples:
-            return ()
+            return {}
         spec = self.weights.spec
         collection = FeatureCollection(
             self._scoring_model,
@@ -148,11 +140,10 @@ class SampleReader:
             padded=False,
             passes=passes,
         )
-        rows = self._collect(f"reading {collection.folder.name}", collection)
-        features = FeatureArrays.of(rows)
+        features = Features.of(self._collect(f"reading {collection.folder.name}", collection))
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)
-        return zip(features.examples.tolist(), features.by_sample(matrix), strict=True)
+        return dict(zip(features.examples.tolist(), features.by_sample(matrix), strict=True))
 
     def _relevant(self, examples: Sequence[Example], outcome: Outcome) -> dict[int, Bools]:
         """Return by an example's index which of its chunks are relevant, [S], where it is known."""
@@ -169,7 +160,7 @@ class SampleReader:
 
 
 def _sample(
-    example: Example, features: Features, folds: Sequence[int], index: int, **more: Any
+    example: Example, features: Float32s, folds: Sequence[int], index: int, **more: Any
 ) -> CalibrationSample:
     gold = np.array(example.labels)
     words = np.array([len(chunk.rendered.split()) for chunk in example.chunks], dtype=np.int64)

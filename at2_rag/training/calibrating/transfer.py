@@ -33,7 +33,7 @@ class TransferFigures:
     """
 
     source: str
-    split: str  # "fitted": questions that fits to others use too; "judged": further ones
+    split: str  # "fitted": questions that are fitted to for other sources; "judged": further ones
     calls: int  # questions judged
     max_missed: float  # chosen on the other sources
     kept_gold: float  # mean share of a question's gold chunks

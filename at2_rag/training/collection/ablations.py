@@ -17,7 +17,7 @@ import torch
 
 from at2_rag.arrays import Bools
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState, canonical, packs
 from at2_rag.reading.features import PASSES
@@ -51,20 +51,14 @@ class AblationPlan:
     """What is ablated.
 
     Attributes:
-        masks: Random masks of each sample, besides leaving out each chunk in turn.
-        answer_tokens: Most tokens of a generated answer.
+        masks: Random masks of each sample, besides leaving out each chunk in turn; at least 1.
+        answer_tokens: Most tokens of a generated answer; at least 1.
         reference: Use each example's first reference answer instead of the model's.
     """
 
     masks: int = 32
     answer_tokens: int = 32
     reference: bool = False
-
-    def __post_init__(self) -> None:
-        if self.masks < 1 or self.answer_tokens < 1:
-            raise InputError(
-                f"masks is {self.masks} and answer_tokens {self.answer_tokens}; both are at least 1"
-            )
 
 
 class AblationCollection(SampleCollection):

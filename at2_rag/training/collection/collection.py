@@ -64,12 +64,9 @@ class Collection:
 
     Args:
         folder: Made when the first shard is written.
-        settings: JSON-ready values that decide the content.
+        settings: JSON-ready values that decide the content; `identity` is their SHA-256.
         shards: The items of each shard, the unit of resumption.
         left_out: Items that are in no shard, and why.
-
-    Attributes:
-        identity: A SHA-256 of all that decides the content.
     """
 
     remedy = "pass others"

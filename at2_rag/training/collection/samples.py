@@ -92,47 +92,36 @@ def plan_shards(
     largest part of its text with the shard, until the shard's different chunks are about
     `shard_tokens` long.
     """
-    by_source: dict[str, list[int]] = defaultdict(list)
+    texts = [frozenset(chunk.rendered for chunk in example.chunks) for example in examples]
+    sizes = [max(1, sum(map(len, of_example))) for of_example in texts]
+    by_source: dict[str, dict[int, None]] = defaultdict(dict)
+    having: dict[tuple[str, str], list[int]] = defaultdict(list)  # by source and text
     for index, example in enumerate(examples):
-        by_source[example.source].append(index)
-    return [
-        shard
-        for indices in by_source.values()
-        for shard in _plan_source(examples, indices, shard_tokens)
-    ]
-
-
-def _plan_source(
-    examples: Sequence[Example], indices: Sequence[int], shard_tokens: int
-) -> list[tuple[int, ...]]:
-    texts = {i: frozenset(chunk.rendered for chunk in examples[i].chunks) for i in indices}
-    sizes = {i: max(1, sum(map(len, texts[i]))) for i in indices}
-    having: dict[str, list[int]] = defaultdict(list)
-    for index in indices:
+        by_source[example.source][index] = None
         for text in texts[index]:
-            having[text].append(index)
-    left = dict.fromkeys(indices)
+            having[example.source, text].append(index)
     shards = []
-    while left:
-        shard: list[int] = []
-        held: set[str] = set()
-        shared: Counter[int] = Counter()
-        size = 0
-        while left and size < shard_tokens * _CHARACTERS_A_TOKEN:
-            if shared:
-                index = max(shared, key=lambda i: (shared[i] / sizes[i], -i))
-            else:
-                index = next(iter(left))
-            del left[index]
-            del shared[index]
-            shard.append(index)
-            for text in texts[index] - held:
-                held.add(text)
-                size += len(text)
-                for other in having[text]:
-                    if other in left:
-                        shared[other] += len(text)
-        shards.append(tuple(sorted(shard)))
+    for source, left in by_source.items():
+        while left:
+            shard: list[int] = []
+            held: set[str] = set()
+            shared: Counter[int] = Counter()
+            size = 0
+            while left and size < shard_tokens * _CHARACTERS_A_TOKEN:
+                if shared:
+                    index = max(shared, key=lambda i: (shared[i] / sizes[i], -i))
+                else:
+                    index = next(iter(left))
+                del left[index]
+                del shared[index]
+                shard.append(index)
+                for text in texts[index] - held:
+                    held.add(text)
+                    size += len(text)
+                    for other in having[source, text]:
+                        if other in left:
+                            shared[other] += len(text)
+            shards.append(tuple(sorted(shard)))
     return shards
 
 

@@ -21,8 +21,9 @@ from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.lookup import named_or_folder, resolve_head_weights
-from at2_rag.training.calibrating.calibrator import Calibrated, LearnedPrior, calibrate
+from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
 from at2_rag.training.calibrating.examples import choose_examples, choose_judged
+from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.samples import RELEVANT_DROP, SampleReader
 from at2_rag.training.calibrating.study import study_left_out_sources
 from at2_rag.training.commands.calibration_tables import figure_tables, reliability_of_sources
@@ -67,11 +68,7 @@ class CalibrateRequest:
 
 
 def run_calibration(request: CalibrateRequest, *, command: str) -> None:
-    """Calibrate head weights and write them with a report.
-
-    Args:
-        request: The command's arguments.
-        command: The command line, for the report.
+    """Calibrate head weights and write them with a report, which shows the command line.
 
     Raises:
         AT2Error: If an argument, a file, the model or the disk can't be used.
@@ -90,14 +87,13 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         [*chain.from_iterable(judged_by_file)], sources=sources, limit=limit, seed=seed
     )
     data = file_records(request.files, by_file)
-    judged_data = file_records(request.judge, judged_by_file)
     output = Path(request.output)
+    folder = Path(request.collected) if request.collected else output / "features"
     check_writable(output)
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
         model = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
         weights = resolve_head_weights(named_or_folder(request.head_weights), model)
-        folder = Path(request.collected) if request.collected else output / "features"
         reader = SampleReader(
             model, weights, folder, folds=request.folds, seed=seed, progress=progress
         )
@@ -118,23 +114,28 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             replace(reader, folder=folder / "judged").read(judged),
             progress=lambda done, total: progress("left-out sources", done, total),
         )
+    learned = calibrated.weights
     record = {
         "command": command,
         "settings": request.settings,
         "version": version("at2-rag"),
         "data": data,
-        "judged": judged_data,
+        "judged": file_records(request.judge, judged_by_file),
         "relevant_drop": RELEVANT_DROP if request.outcome == "removal" else None,
         "examples": _per_source(examples.chosen),
-        "twins": _per_source(examples.twins),
+        "twins": _per_source(twin for _, twin in examples.twins),
         "unusable": examples.unusable,
         "examples_judged": _per_source(judged.chosen),
         "unusable_to_judge": judged.unusable,
-        **_learned(calibrated),
+        "relevant_chunks": _relevant_chunks(calibrated.samples),
+        "calibration": learned.calibration and learned.calibration.numbers(),
+        "prior_weight": learned.prior_weight,
+        "cosine_weight": learned.cosine_weight,
+        "sentences": learned.sentences and learned.sentences.numbers(),
         "left_out_sources": [figures.to_dict() for figures in probabilities],
         "transfer": [asdict(figures) for figures in transfer],
         "multi_hop": {
-            "numbers": calibrated.weights.multi_hop and calibrated.weights.multi_hop.numbers(),
+            "numbers": learned.multi_hop and learned.multi_hop.numbers(),
             "all_gold_in_top_3": [asdict(figures) for figures in calibrated.multi_hop],
         },
     }
@@ -147,25 +148,6 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress.console.print(table)
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
-
-
-def _learned(calibrated: Calibrated) -> dict[str, Any]:
-    """Return what was learned, and from how many relevant chunks, JSON-ready."""
-    relevant: dict[str, list[bool]] = defaultdict(list)
-    for sample in calibrated.samples:
-        if sample.relevant is not None:
-            relevant[sample.source] += sample.relevant.tolist()
-    weights = calibrated.weights
-    return {
-        "relevant_chunks": {
-            name: {"known": len(labels), "relevant": sum(labels)}
-            for name, labels in sorted(relevant.items())
-        },
-        "calibration": weights.calibration and weights.calibration.numbers(),
-        "prior_weight": weights.prior_weight,
-        "cosine_weight": weights.cosine_weight,
-        "sentences": weights.sentences and weights.sentences.numbers(),
-    }
 
 
 @contextmanager
@@ -181,3 +163,15 @@ def _writing_to(folder: Path) -> Iterator[None]:
 
 def _per_source(examples: Iterable[Example]) -> dict[str, int]:
     return dict(sorted(Counter(example.source for example in examples).items()))
+
+
+def _relevant_chunks(samples: Iterable[CalibrationSample]) -> dict[str, dict[str, int]]:
+    """Return for each source of how many chunks it is known whether they are relevant."""
+    labels: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        if sample.relevant is not None:
+            labels[sample.source] += sample.relevant.tolist()
+    return {
+        source: {"known": len(of_source), "relevant": sum(of_source)}
+        for source, of_source in sorted(labels.items())
+    }

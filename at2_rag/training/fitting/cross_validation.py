@@ -35,14 +35,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A readout's design.
-
-    Attributes:
-        spec: Its features.
-        depth: Layers in use.
-        ridge: Penalty of the fit.
-        objective: What it is fitted to.
-    """
+    """A readout's design: its features, layers in use, penalty and objective of the fit."""
 
     spec: FeatureSpec
     depth: int

@@ -35,14 +35,12 @@ DEV_FOLDER = "dev"
 
 @dataclass(frozen=True, slots=True)
 class DevFigures:
-    """Quality on dev examples.
+    """Quality on dev examples, by source and as the macro mean over sources.
 
     Attributes:
         examples: Examples judged, by source.
-        ndcg: Macro mean over sources of the mean nDCG@10.
-        ndcg_by_source: Mean nDCG@10 of each source.
-        gold_first: Macro mean over sources of the share of examples with a gold chunk first.
-        gold_first_by_source: That share of each source.
+        ndcg: Mean nDCG@10.
+        gold_first: Share of examples with a gold chunk first.
     """
 
     examples: Mapping[str, int]

@@ -45,12 +45,10 @@ class LinearFit:
         weight: [F] float64, for features as they come: standardisation is folded in.
         bias: Of a listwise fit, makes the mean score over the training chunks zero; fitted
             where ablations show what keeping any chunk at all does.
-        loss: The weighted mean loss on the training samples, without the penalty.
     """
 
     weight: Floats
     bias: float
-    loss: float
 
 
 def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
@@ -70,7 +68,7 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
         return ridge / 2 * float(vector @ vector), ridge * vector
 
     vector = _minimise(loss, penalty, np.zeros(len(standard.mean)))
-    return _folded(standard, vector, 0.0, loss(vector)[0])
+    return _folded(standard, vector, 0.0)
 
 
 def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
@@ -104,13 +102,13 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
         )
     vector = _minimise(loss, penalty, start)
     scaled = vector / np.sqrt(loss.variance(vector)[0])
-    return _folded(standard, scaled[:-1], scaled[-1], loss(vector)[0])
+    return _folded(standard, scaled[:-1], scaled[-1])
 
 
-def _folded(standard: Standardised, vector: Floats, bias: float, loss: float) -> LinearFit:
+def _folded(standard: Standardised, vector: Floats, bias: float) -> LinearFit:
     """Return the readout for features as they come."""
     weight = vector / standard.scale
-    return LinearFit(weight=weight, bias=float(bias - standard.mean @ weight), loss=loss)
+    return LinearFit(weight, float(bias - standard.mean @ weight))
 
 
 def _minimise(loss: Loss, penalty: Loss, start: Floats) -> Floats:

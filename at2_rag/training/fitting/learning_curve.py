@@ -50,14 +50,8 @@ def learning_curve(
     taken, at least one; shares that come to the same samples give one point. A part that is too
     little to fit on gives none.
 
-    Args:
-        groups: Each sample's group; a group is taken whole.
-        sources: Each sample's data set.
-        folds: [I] int64, each sample's fold.
-        judge: Takes the samples [I] bool that may be fitted on and returns out-of-fold figures;
-            raises InputError where they are too few.
-        seed: Of the order in which groups are taken.
-        progress: Called with the parts done and in all.
+    `judge` takes the samples [I] bool that may be fitted on and returns out-of-fold figures; it
+    raises InputError where they are too few. `progress` is called with the parts done and in all.
     """
     ranks = _ranks(groups, sources, folds, np.random.default_rng(seed))
     parts = {(ranks < share).tobytes(): share for share in SHARES}  # the largest of equal ones

@@ -117,17 +117,10 @@ class TrainingPlan:
 
 
 class TrainingData:
-    """The examples of a training run, and where what is read of them is kept.
+    """The examples of a training run, and the folder in which what is read of them is kept.
 
-    Args:
-        loaded: The model.
-        examples: Questions with their chunks.
-        folder: Where what is read is kept; a killed run goes on from there.
-        plan: What to learn from, and which designs to try.
-        depth: Layers to read, no fewer than the plan has; None for all.
-
-    Attributes:
-        model: The scoring model, cut to the layers read.
+    A killed run goes on from there. `depth` is how many layers to read, no fewer than the plan has;
+    None for all. `model` is the scoring model, cut to them.
 
     Raises:
         InputError: If a depth is out of range.

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from at2_rag.errors import PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.chunk_states import encode_prefix, encode_sources
-from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
+from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.logit_probabilities import (
@@ -108,18 +107,6 @@ def test_question_and_answer_over_masked_states_equal_brute_force(family: str) -
         assert row[: last - first].allclose(asking, atol=1e-5)
 
 
-def test_the_lower_layers_of_a_full_state_are_a_cut_models_state() -> None:
-    model = answer_model()
-    layout = model.prompts.independent(QUERY, CHUNKS)
-    cut = ScoringModel(tiny_model(), tiny_tokenizer(), depth=2)
-    expected = encode_sources(cut, encode_prefix(cut), layout.source_ids)
-    for ids, state in model.encode(layout.source_ids).items():
-        assert len(state.values) == len(state.keys) == 3
-        lower = state.first_layers(2)
-        assert torch.equal(lower.keys, expected[ids].keys)
-        assert torch.equal(lower.values, expected[ids].values)
-
-
 def test_families_that_can_not_be_read_independently_are_refused() -> None:
     model = answer_model("gemma2")
     layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
@@ -151,13 +138,12 @@ def test_too_long_names_both_numbers() -> None:
         model.generate([fits], max_new_tokens=2048)
 
 
-@pytest.mark.parametrize("chat_template", [True, False])
 @pytest.mark.parametrize(
     "answer",
-    ["Emma", " Jane\n Austen ", "北京 🙂 Größe", "a <|im_end|> b", "x\ud83d\ude42y\ud800z"],
+    [" Jane\n Austen ", "北京 🙂 Größe", "a <|im_end|> b", "x\ud83d\ude42y\ud800z"],
 )
-def test_spans_are_the_answers_characters(answer: str, chat_template: bool) -> None:
-    model = answer_model(chat_template=chat_template)
+def test_spans_are_the_answers_characters(answer: str) -> None:
+    model = answer_model()
     layout = model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
     assert len(layout.spans) == len(layout.answer_ids)
     covered = {index for start, end in layout.spans for index in range(start, end)}

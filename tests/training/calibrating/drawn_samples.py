@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,3 +43,17 @@ def drawn(count: int, seed: int, source: str = "a") -> list[CalibrationSample]:
             )
         )
     return samples
+
+
+def with_twins(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
+    """Make every other sample a twin and give random lengths, longer ones to answerable twins."""
+    rng = np.random.default_rng(0)
+    return [
+        replace(
+            sample,
+            relevant=None if number % 2 else sample.relevant,
+            answerable=sample.answerable if number % 2 else None,
+            words=rng.integers(20, 90, len(sample.gold)) + longer_by * bool(sample.answerable),
+        )
+        for number, sample in enumerate(samples)
+    ]

@@ -10,7 +10,7 @@ from at2_rag.text.chunks import Chunk
 from tests.training.planted_examples import planted_examples
 
 
-def equal_examples(source: str, count: int = 14) -> list[Example]:
+def equal_examples(source: str, count: int = 10) -> list[Example]:
     """Make examples of six chunks of two sentences; two chunks are gold, one has the answer."""
     rng = random.Random(source)
     examples = []
@@ -20,6 +20,9 @@ def equal_examples(source: str, count: int = 14) -> list[Example]:
         texts[gold] = f"{example.chunks[gold].text}. {example.answers[0]} is here."
         labels = list(example.labels)
         labels[labels.index(False)] = True
-        chunks = tuple(map(Chunk, texts))
+        chunks = tuple(
+            Chunk(text, retrieval_score=0.5 * label - 1e-3 * len(text))
+            for text, label in zip(texts, labels, strict=True)
+        )
         examples.append(replace(example, chunks=chunks, labels=tuple(labels)))
     return examples

@@ -21,13 +21,12 @@ from tests.training.calibrating.equal_examples import equal_examples
 
 MODEL = LoadedModel(tiny_model(), tiny_tokenizer())
 WEIGHTS = random_weights(MODEL.model, MODEL.tokenizer, "together", "apart")
-EXAMPLES = [*equal_examples("novels"), *equal_examples("seas")]
-CHOSEN = choose_examples(EXAMPLES)
+EXAMPLES = choose_examples([*equal_examples("novels"), *equal_examples("seas")])
 
 
 def calibrate(weights: HeadWeights, folder: Path, **options: Any) -> HeadWeights:
     reader = SampleReader(MODEL, weights, folder, workers=1)
-    return calibrator.calibrate(reader, options.pop("examples", CHOSEN), **options).weights
+    return calibrator.calibrate(reader, EXAMPLES, **options).weights
 
 
 @pytest.mark.parametrize("outcome", ["evidence", "removal"])
@@ -36,18 +35,17 @@ def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(
 ) -> None:
     # A random model's answers hardly depend on the chunks.
     monkeypatch.setattr("at2_rag.training.calibrating.samples.RELEVANT_DROP", 0.0)
-    examples = choose_examples(EXAMPLES, limit=12)
-    fitted = calibrate(WEIGHTS, tmp_path, examples=examples, outcome=outcome)
-    assert np.array_equal(fitted.weight, WEIGHTS.weight) and fitted.prior_weight is None
+    fitted = calibrate(WEIGHTS, tmp_path, outcome=outcome)
+    assert np.array_equal(fitted.weight, WEIGHTS.weight)
     assert fitted.calibration is not None and fitted.calibration.outcome == outcome
-    example = examples.chosen[0]
+    example = EXAMPLES.chosen[0]
     result = AT2Pruner(MODEL, head_weights=fitted).prune(example.query, example.chunks)
     assert result.answerable is not None and 0 < result.answerable < 1
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     kinds = {"examples", "twins", *(["drops"] if outcome == "removal" else [])}
     assert {path.parent.name for path in shards} == kinds
-    again = calibrate(WEIGHTS, tmp_path, examples=examples, outcome=outcome)
+    again = calibrate(WEIGHTS, tmp_path, outcome=outcome)
     assert shards == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert again.calibration is not None
     assert again.calibration.numbers() == fitted.calibration.numbers()
@@ -59,7 +57,7 @@ def test_multi_hop_and_sentence_weights_are_learned_and_kept(
     fitted = calibrate(WEIGHTS, tmp_path, multi_hop=True, sentences=True)
     assert fitted.multi_hop is not None and fitted.sentences is not None
     assert fitted.sentences.score[0] != fitted.sentences.score[1]  # both readings count
-    query, chunks = CHOSEN.chosen[0].query, CHOSEN.chosen[0].chunks
+    query, chunks = EXAMPLES.chosen[0].query, EXAMPLES.chosen[0].chunks
     pruner = AT2Pruner(MODEL, head_weights=fitted)
     once = pruner.prune(query, chunks, top_k=3)
     twice = pruner.prune(query, chunks, top_k=3, multi_hop=True)
@@ -73,18 +71,10 @@ def test_multi_hop_and_sentence_weights_are_learned_and_kept(
 
 
 def test_weights_of_retrieval_scores_are_learned_and_kept(tmp_path: Path) -> None:
-    scored = []
-    for example in EXAMPLES:
-        chunks = tuple(
-            replace(chunk, retrieval_score=0.5 * gold - 1e-3 * len(chunk.text))
-            for chunk, gold in zip(example.chunks, example.labels, strict=True)
-        )
-        scored.append(replace(example, chunks=chunks))
-    examples = choose_examples(scored, limit=12)
-    by_rank = calibrate(WEIGHTS, tmp_path, examples=examples)
+    by_rank = calibrate(WEIGHTS, tmp_path)
     assert by_rank.prior_weight is not None and by_rank.prior_weight > 0
     assert by_rank.cosine_weight is None
-    both = calibrate(by_rank, tmp_path, examples=examples, priors=["cosine"])
+    both = calibrate(by_rank, tmp_path, priors=["cosine"])
     assert both.prior_weight == by_rank.prior_weight
     assert both.cosine_weight is not None and both.cosine_weight > 0
 

@@ -19,7 +19,7 @@ def test_examples_that_can_not_be_used_are_counted_and_the_others_have_twins() -
     examples = choose_examples([*NOVELS, *SHORT], limit=4)
     assert len(examples.chosen) == 4 and examples.unusable == 3
     assert len(examples.twins) == 8
-    for index, twin in zip(examples.twins_of, examples.twins, strict=True):
+    for index, twin in examples.twins:
         assert twin.query == examples.chosen[index].query
     with pytest.raises(InputError, match="none of the 3 examples can be calibrated with"):
         choose_examples(SHORT)

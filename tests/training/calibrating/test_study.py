@@ -16,21 +16,7 @@ from at2_rag.training.calibrating.study import (
     fit_without,
     study_left_out_sources,
 )
-from tests.training.calibrating.drawn_samples import SHAPE, drawn
-
-
-def with_twins(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
-    """Make every other sample a twin and give random lengths, longer ones to answerable twins."""
-    rng = np.random.default_rng(0)
-    return [
-        dataclasses.replace(
-            sample,
-            relevant=None if number % 2 else sample.relevant,
-            answerable=sample.answerable if number % 2 else None,
-            words=rng.integers(20, 90, len(sample.gold)) + longer_by * bool(sample.answerable),
-        )
-        for number, sample in enumerate(samples)
-    ]
+from tests.training.calibrating.drawn_samples import SHAPE, drawn, with_twins
 
 
 def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:

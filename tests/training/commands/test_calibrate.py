@@ -28,7 +28,7 @@ def test_weights_tables_plot_and_record_are_written(model_folder: Path, tmp_path
     random_weights(tiny_model(), tiny_tokenizer(), "together", "apart").save(tmp_path / "weights")
     for source in SOURCES:
         write_examples(tmp_path / f"{source}.jsonl.gz", equal_examples(source))
-    further = write_examples(tmp_path / "more.jsonl", equal_examples("seas", 20)[14:])
+    further = write_examples(tmp_path / "more.jsonl", equal_examples("seas", 15)[10:])
     options = ("--multi-hop", "--sentences", "--judge", str(further))
     result = calibrate(model_folder, tmp_path, tmp_path / "weights", *options)
     assert result.exit_code == 0, result.output
@@ -41,9 +41,9 @@ def test_weights_tables_plot_and_record_are_written(model_folder: Path, tmp_path
     assert str(tmp_path) not in text
     files = [f"{source}.jsonl.gz" for source in SOURCES]
     assert [file["name"] for file in weights.provenance["calibrated_on"]] == files
-    assert record["examples"] == {"novels": 14, "seas": 14}
-    assert record["examples_judged"] == {"seas": 6} and record["relevant_drop"] is None
-    assert record["relevant_chunks"]["seas"] == {"known": 84, "relevant": 28}
+    assert record["examples"] == {"novels": 10, "seas": 10}
+    assert record["examples_judged"] == {"seas": 5} and record["relevant_drop"] is None
+    assert record["relevant_chunks"]["seas"] == {"known": 60, "relevant": 20}
     assert weights.calibration and weights.multi_hop and weights.sentences
     assert record["calibration"] == weights.calibration.numbers()
     assert record["multi_hop"]["numbers"] == weights.multi_hop.numbers()
@@ -51,7 +51,7 @@ def test_weights_tables_plot_and_record_are_written(model_folder: Path, tmp_path
     judged = [row["source"] for row in record["left_out_sources"]]
     assert judged == ["novels", "seas", "every source"]
     assert [row["split"] for row in record["transfer"]] == ["fitted", "fitted", "judged"]
-    assert [row["calls"] for row in record["multi_hop"]["all_gold_in_top_3"]] == [14, 14, 28]
+    assert [row["calls"] for row in record["multi_hop"]["all_gold_in_top_3"]] == [10, 10, 20]
     for other, message in (("fast", "the head weights are for"), (output, "pass both")):
         refused = calibrate(model_folder, tmp_path, other, "--sentences")
         assert refused.exit_code == 1 and message in refused.output

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from at2_rag import HeadWeights
 from at2_rag.cli.group import main
-from at2_rag.reading.features import Reading
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.training.commands.record import PAGE_FILE
 from at2_rag.training.fitting.trainer import RIDGES
@@ -53,20 +52,16 @@ def test_every_design_is_on_record_and_the_best_is_chosen(several: Path) -> None
     assert [row["depth"] for row in rows] == [3] * 6 + [1]
     for row in rows:
         assert set(row["by_source"]) == {"novels", "seas"}
-        mean = sum(row["by_source"].values()) / 2
-        assert row["ndcg_at_10"] == pytest.approx(mean, abs=2e-4) and 0 < mean <= 1
         assert (row["objective"], row["faithfulness"]) == ("evidence", None)
     assert best["ndcg_at_10"] == max(row["ndcg_at_10"] for row in rows)
-    weights, known = HeadWeights.load(several), provenance(several)
-    assert weights.layers == best["depth"] and weights.spec.quantity == best["quantity"]
-    assert list(weights.spec.passes) == best["passes"] and known["ridge"] == best["ridge"]
-    assert all(best[name] == value for name, value in known["cross_validation"].items())
 
 
 def test_the_weights_say_where_they_come_from_but_not_where_that_lies(
     data: Path, several: Path
 ) -> None:
-    known = provenance(several)
+    known, best = provenance(several), chosen(several)
+    assert HeadWeights.load(several).layers == best["depth"] and known["ridge"] == best["ridge"]
+    assert all(best[name] == value for name, value in known["cross_validation"].items())
     assert known["model"] == "tiny" and known["data"] == list(FILES)
     assert known["samples"] == {"novels": 8, "seas": 8}
     assert (known["signal"], known["seed"], known["folds"]) == ("evidence", 0, 4)
@@ -125,17 +120,16 @@ def test_limit_is_heeded_for_each_source_and_drawn_by_the_seed(data: Path, tmp_p
     assert drawn[0] != drawn[1]
 
 
-@pytest.mark.parametrize(("reading", "designs"), [("independent", 9), ("joint", 3)])
 def test_by_default_all_features_of_60_percent_of_the_layers_are_tried(
-    data: Path, tmp_path: Path, reading: Reading, designs: int
+    data: Path, tmp_path: Path
 ) -> None:
-    rows = record(trained(data, "--reading", reading, output=tmp_path))["candidates"]
+    rows = record(trained(data, "--reading", "joint", output=tmp_path))["candidates"]
     features = {(row["quantity"], *row["passes"]) for row in rows}
-    assert len(features) == designs and len(rows) == designs * len(RIDGES)
+    assert len(features) == 3 and len(rows) == 3 * len(RIDGES)
     assert {row["depth"] for row in rows} == {2}  # of 3 layers
     weights = HeadWeights.load(tmp_path)
-    assert (weights.reading, weights.layers) == (reading, 2)
-    kept = pruner(data, tmp_path, reading=reading).prune(QUERY, CHUNKS, top_k=1).kept
+    assert (weights.reading, weights.layers) == ("joint", 2)
+    kept = pruner(data, tmp_path, reading="joint").prune(QUERY, CHUNKS, top_k=1).kept
     assert kept[0].chunk is CHUNKS[1]
 
 
@@ -156,7 +150,6 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     ("options", "message"),
     [
         (["--depth", 4], "depth is 4; this model has layers 1 to 3"),
-        (["--folds", 50], "the data has 16 groups of examples that share gold passages, cross-val"),
         (["--features", "log_ratio"], "--features is 'log_ratio'; write it as log_ratio:together"),
         (["--features", "loud:apart"], "quantity is 'loud'"),
         (["--target", "answer"], "the target 'answer' is learned from ablated answers"),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from at2_rag import AT2Pruner, HeadWeights
-from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
@@ -60,22 +59,6 @@ def test_figures_are_those_of_the_pruners_ranking(
         assert figures.ndcg_by_source[source] == pytest.approx(np.mean(quality[source]))
         assert figures.gold_first_by_source[source] == pytest.approx(np.mean(first[source]))
     assert figures.ndcg == pytest.approx(np.mean(list(figures.ndcg_by_source.values())))
-
-
-def test_figures_of_scores_set_by_hand() -> None:
-    chunks = tuple(Chunk(str(number)) for number in range(4))
-    examples = [
-        Example("0", "b", "q", chunks, (True, False, False, False)),
-        Example("1", "a", "q", chunks, (False, True, False, False)),
-    ]
-    scores = np.array([3, 2, 1, 0, 5, 4, 3, 2], dtype=np.float16)
-    values = scores.reshape(8, 1, 1, 1).repeat(2, axis=1)
-    features = Features(np.array([1, 0]), np.array([4, 4]), values, values)
-    weights = HeadWeights(np.ones((1, 1, 1), np.float32), 0.0, FeatureSpec("log_ratio", ("apart",)))
-    figures = judge_on_dev(weights, examples, features)
-    assert figures.ndcg_by_source == pytest.approx({"a": 1 / math.log2(3), "b": 1.0})
-    assert figures.gold_first_by_source == {"a": 0.0, "b": 1.0}
-    assert figures.gold_first == 0.5
 
 
 def test_what_cannot_be_judged_is_counted_by_reason(model: ScoringModel) -> None:

@@ -88,15 +88,6 @@ def test_another_minimiser_finds_no_better_weights() -> None:
     assert standardised(fit, data) == pytest.approx(other.x, abs=5e-3)
 
 
-def test_the_reported_loss_is_without_the_penalty() -> None:
-    data = make_data(60, 5, planted=np.ones(5))
-    fit = fit_listwise(data, ridge=0.1)
-    fitted = standardised(fit, data)
-    assert fit.loss == pytest.approx(penalised_loss(data, 0.0)(fitted), abs=1e-5)
-    chance = np.log(data.counts) @ data.weights / data.weights.sum()
-    assert fit.loss < chance
-
-
 # --- standardisation -------------------------------------------------------------------------
 
 
@@ -136,7 +127,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
     )
     for difficult in (huge, separable):
         fit = fit_listwise(difficult, ridge=1e-6)
-        assert np.isfinite(fit.weight).all() and np.isfinite(fit.loss)
+        assert np.isfinite(fit.weight).all()
     assert fit.weight[0] > 0
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import check_grad
 from scipy.stats import pearsonr
 
 from at2_rag.errors import InputError
-from at2_rag.training.fitting.fit import LinearFit, fit_listwise, fit_pearson
+from at2_rag.training.fitting.fit import fit_listwise, fit_pearson
 from at2_rag.training.fitting.losses import (
     AblationData,
     ListwiseData,
@@ -41,16 +41,6 @@ def make_ablations(planted: Array, *, samples: int = 80, noise: float = 0.0) -> 
     return AblationData(features, counts, rng.uniform(0.5, 2, samples), masks, effects)
 
 
-def correlations(fit: LinearFit, data: AblationData) -> list[float]:
-    """Return SciPy's Pearson correlation of each sample, with scores as inference makes them."""
-    scores = data.features @ fit.weight + fit.bias
-    ends = np.cumsum(data.counts)
-    return [
-        float(pearsonr(masks @ scores[end - masks.shape[1] : end], effects).statistic)
-        for masks, effects, end in zip(data.masks, data.effects, ends, strict=True)
-    ]
-
-
 def cosine(first: Array, second: Array) -> float:
     return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
@@ -63,18 +53,26 @@ def test_pearson_recovers_planted_weights() -> None:
     assert cosine(noisy.weight, planted) > 0.9
 
 
+def predictions(data: AblationData, scores: Array) -> list[Array]:
+    ends = np.cumsum(data.counts)
+    pairs = zip(data.masks, ends, strict=True)
+    return [masks @ scores[end - masks.shape[1] : end] for masks, end in pairs]
+
+
 def test_the_loss_is_the_weighted_mean_of_scipys_correlations() -> None:
-    planted = np.arange(6) - 2.5
-    data = make_ablations(planted, noise=30)
+    data = make_ablations(np.arange(6) - 2.5, noise=30)
+    matrix, vector = Standardised(data.features).matrix, np.random.default_rng(0).normal(size=7)
+    predicted = predictions(data, matrix.numpy() @ vector[:-1] + vector[-1])
+    pairs = zip(predicted, data.effects, strict=True)
+    expected = [pearsonr(one, effects).statistic for one, effects in pairs]
+    loss, _ = PearsonLoss(data, matrix)(vector)
+    assert -loss == pytest.approx(np.average(expected, weights=data.weights), abs=1e-5)
+
+
+def test_predictions_vary_by_one_over_masks() -> None:
+    data = make_ablations(np.arange(6) - 2.5, noise=30)
     fit = fit_pearson(data, ridge=1e-2)
-    expected = np.average(correlations(fit, data), weights=data.weights)
-    assert -fit.loss == pytest.approx(expected, abs=1e-4)
-    assert 0.1 < expected < 0.99
-    scores, ends = data.features @ fit.weight + fit.bias, np.cumsum(data.counts)
-    variances = [
-        np.var(masks @ scores[end - masks.shape[1] : end])
-        for masks, end in zip(data.masks, ends, strict=True)
-    ]
+    variances = list(map(np.var, predictions(data, data.features @ fit.weight + fit.bias)))
     assert np.average(variances, weights=data.weights) == pytest.approx(1, rel=1e-3)
 
 
