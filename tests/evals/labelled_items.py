@@ -45,11 +45,12 @@ def write_items(path: Path, items: Sequence[Example]) -> Path:
             "question": item.query,
             "answers": list(item.answers),
             "chunks": [
-                {"title": chunk.title, "text": chunk.text, "is_gold": label}
-                for chunk, label in zip(item.chunks, item.labels, strict=True)
+                {"title": chunk.title, "text": chunk.text, "is_gold": label, "gold_sents": gold}
+                for chunk, label, gold in zip(item.chunks, item.labels, sentences, strict=True)
             ],
         }
         for item in items
+        for sentences in [item.gold_sentences or [()] * len(item.chunks)]
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path

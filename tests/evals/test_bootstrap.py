@@ -29,16 +29,6 @@ def test_interval_of_a_mean_is_the_analytic_one() -> None:
     assert low == pytest.approx(values.mean() - error, abs=0.1 * error)
 
 
-def test_nineteen_in_twenty_intervals_cover_the_true_mean() -> None:
-    covered = 0
-    for trial in range(200):
-        values = generator(trial).binomial(1, 0.7, size=(80, 1)).astype(float)
-        sample = resample_means(values, range(80), rng=generator(trial), resamples=500)
-        low, high = ends(sample.estimate(0))
-        covered += low <= 0.7 <= high
-    assert 0.92 <= covered / 200 <= 0.98
-
-
 def test_repeating_an_item_within_its_cluster_narrows_nothing() -> None:
     values = generator().normal(size=(60, 1))
     single = resample_means(values, range(60), rng=generator(1)).estimate(0)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from at2_rag.errors import DataError, InputError
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.judging import METRIC_TITLES
 from at2_rag_evals.store import STORE_FILE
 from tests.evals.labelled_items import check_repeatable, make_item, run_eval, write_items
@@ -95,26 +96,11 @@ def test_sentences_and_named_weights(
     weights.save(tmp_path / "hidden" / "fitted")
     joint = random_weights(tiny_model(), tiny_tokenizer(), "joint")
     replace(joint, target_rule="answer").save(tmp_path / "hidden" / "rule")
-    gold: list[dict[str, Any]] = [
-        {"text": f"Jane {index} Austen. The sea. It is.", "is_gold": True, "title": "Emma"}
-        for index in range(2)
-    ]
-    gold[0]["gold_sents"] = ["Jane 0 Austen."]
-    lines = [
-        {
-            "id": f"t{index}",
-            "source": "tales",
-            "question": "Who wrote Emma?",
-            "answers": ["Jane Austen"],
-            "chunks": [
-                gold[index],
-                *({"text": f"A {index} bridge {i}.", "is_gold": False} for i in range(3)),
-            ],
-        }
-        for index in range(2)
-    ]
-    path = tmp_path / "tales.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tales = [make_item(f"t{index}", source="tales", answers=["Jane Austen"]) for index in range(2)]
+    gold = Chunk("Jane Austen. The sea. It is.", "Emma")
+    tales = [replace(item, chunks=(gold, *item.chunks[1:])) for item in tales]
+    tales[0] = replace(tales[0], gold_sentences=(("Jane Austen.",), (), (), ()))
+    path = write_items(tmp_path / "tales.jsonl", tales)
     report = report_of(
         *(path, files[0], *options, "--answer-weights", tmp_path / "hidden" / "rule"),
         *("--weights", f"fitted={tmp_path / 'hidden' / 'fitted'}", "--weights", "flat=uniform"),

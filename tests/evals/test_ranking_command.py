@@ -94,15 +94,6 @@ def test_tables_are_for_people_and_progress_goes_to_stderr(files: list[Path]) ->
     assert "9/9" not in result.stdout and "9/9" in result.stderr
 
 
-def test_limit_and_seed_change_the_run(files: list[Path]) -> None:
-    assert report_of(*files, *CHEAP, "--limit", 3)["sets"][0]["items"] == {"novels": 3, "seas": 3}
-    first, again, other = (
-        report_of(*files, *CHEAP, *seed)["sets"][0]["by_source"]
-        for seed in ((), ("--seed", 0), ("--seed", 5))
-    )
-    assert first == again != other
-
-
 def test_files_that_cannot_be_judged_are_refused(files: list[Path], tmp_path: Path) -> None:
     path = write_items(tmp_path / "short.jsonl", [make_item("a", "g-"), make_item("b", "----")])
     with pytest.raises(DataError, match=r"none of the 2 items can be judged .*fewer than 4"):
