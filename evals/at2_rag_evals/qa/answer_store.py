@@ -25,9 +25,6 @@ class AnswerStore:
         self._generator = generator
         self._store = Store(path, settings_key(generator), Answer)
 
-    def __len__(self) -> int:
-        return len(self._store)
-
     def missing(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts that have no answer yet, each once, in order."""
         return [prompt for prompt in dict.fromkeys(prompts) if _key(prompt) not in self._store]
@@ -58,10 +55,7 @@ class AnswerStore:
                     self._store[_key(missing[index])] = result
                 done += 1
                 progress(done, total)
-        return [
-            failures[prompt] if prompt in failures else self._store[_key(prompt)]
-            for prompt in prompts
-        ]
+        return [failures.get(prompt) or self._store[_key(prompt)] for prompt in prompts]
 
 
 def _key(prompt: str) -> str:

@@ -61,11 +61,7 @@ class Comparison:
 
 
 def run_compare(first: Path, second: Path, *, seed: int, as_json: bool) -> None:
-    """Compare two folders and print what differs.
-
-    Raises:
-        InputError: If a folder holds no finished run of this version, or they share nothing.
-    """
+    """Compare two folders and print what differs."""
     comparison = compare_runs(first, second, seed=seed)
     if as_json:
         click.echo(json.dumps(asdict(comparison), indent=2))
@@ -82,12 +78,7 @@ def compare_runs(first: Path, second: Path, *, seed: int) -> Comparison:
     """Compare the cells that two runs share, on the items they share.
 
     Cells are the same if generator, pruner, budget, order and position of the gold chunk are; where
-    each run has one generator, those two are taken for each other.
-
-    Args:
-        first: Folder of run A.
-        second: Folder of run B.
-        seed: Seed of the bootstrap.
+    each run has one generator, those two are compared.
 
     Raises:
         InputError: If a folder holds no finished run of this version, or they share nothing.

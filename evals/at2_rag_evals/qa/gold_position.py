@@ -73,10 +73,7 @@ def movable_items(items: QASet) -> QASet:
 def with_gold_at(item: Example, share: float) -> Example:
     """Return the item with its one gold chunk moved, the others in their order.
 
-    Args:
-        item: An item with exactly one gold chunk.
-        share: Where to, from 0 for the first position to 1 for the last; rounded to the nearest
-            position, halves up.
+    `share` is from 0 for the first position to 1 for the last; halves are rounded up.
     """
     gold = item.labels.index(True)
     order = [index for index in range(len(item.chunks)) if index != gold]
@@ -97,14 +94,7 @@ def summarise_positions(
     *,
     seed: int,
 ) -> PositionSummary:
-    """Work out one generator's figures.
-
-    Args:
-        items: The items, with their gold chunks at any position.
-        results: Position -> the generator's cells, the same ones at every position.
-        clusters: Each item's cluster.
-        seed: Seed of the bootstrap.
-    """
+    """Work out one generator's figures from position -> its cells, the same at each position."""
     columns = [
         [judged.metrics[PRIMARY] for judged in result.judged]
         for cells in results.values()

@@ -19,7 +19,7 @@ class OpenAIGenerator:
 
     The client reads its key from OPENAI_API_KEY and waits between attempts as long as the server
     says, or exponentially longer. A prompt that the server refuses, or that fails to the last
-    attempt, has no answer. With a wrong key or address the run stops.
+    attempt, has no answer. A wrong key or address stops the run.
 
     Args:
         model: The model's name at the server.
@@ -30,9 +30,6 @@ class OpenAIGenerator:
         timeout: Seconds to wait for an answer.
         attempts: Most times that a prompt is sent.
         parallel: Most prompts sent at a time.
-
-    Raises:
-        ImportError: If `openai` isn't installed.
     """
 
     def __init__(
@@ -68,12 +65,7 @@ class OpenAIGenerator:
         return self._count(text)
 
     def answer(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Failure]]:
-        """Yield each prompt's index and answer, in the order in which they come.
-
-        Raises:
-            GenerationError: If the server refuses the key or the address, or several prompts in a
-                row fail to the last attempt.
-        """
+        """Yield each prompt's index and answer, in the order in which they come."""
         failed = 0
         executor = ThreadPoolExecutor(self._parallel)
         try:

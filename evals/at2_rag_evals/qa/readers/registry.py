@@ -34,15 +34,10 @@ READERS: Mapping[str, Callable[[Path], Iterator[Example]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A published data set in the form it is published in.
+    """A published data set in the form it is published in."""
 
-    Attributes:
-        name: One of `READERS`.
-        path: Its file, or BEIR's folder.
-    """
-
-    name: str
-    path: Path
+    name: str  # one of `READERS`
+    path: Path  # its file, or BEIR's folder
 
     def __str__(self) -> str:
         return f"{self.name}={self.path.resolve().name}"
