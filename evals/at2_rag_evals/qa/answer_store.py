@@ -14,12 +14,7 @@ from at2_rag_evals.store import Store, settings_key
 
 
 class AnswerStore:
-    """The answers of one generator under one set of settings.
-
-    Args:
-        generator: The generator.
-        path: The store's file; None to remember answers for this run only.
-    """
+    """The answers of one generator; without a path they are remembered for this run only."""
 
     def __init__(self, generator: Generator, path: Path | None) -> None:
         self._generator = generator

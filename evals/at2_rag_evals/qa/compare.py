@@ -29,19 +29,12 @@ _Run: TypeAlias = dict[_Cell, dict[tuple[str, str, str], Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs' cells of the same name.
+    """Two runs' cells of the same name."""
 
-    Attributes:
-        items: Items that both have, in some cell of both.
-        other_items: Items that only one has, or whose question or chunks differ.
-        unmatched: Cells that one of them lacks.
-        differences: Metric -> source or "macro" -> cell -> estimate of A minus B, paired.
-    """
-
-    items: int
-    other_items: int
-    unmatched: tuple[str, ...]
-    differences: Figures
+    items: int  # that both have
+    other_items: int  # that only one has, or whose question or chunks differ
+    unmatched: tuple[str, ...]  # cells that one of them lacks
+    differences: Figures  # metric -> source or "macro" -> cell -> A minus B, paired
 
     def tables(self) -> Iterator[Table]:
         """Yield a table for each metric."""

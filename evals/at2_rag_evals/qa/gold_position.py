@@ -32,17 +32,11 @@ MIN_CHUNKS = len(SHARES)
 
 @dataclass(frozen=True, slots=True)
 class PositionSummary:
-    """A generator's accuracy by position of the gold chunk.
-
-    Attributes:
-        name: The generator.
-        accuracy: Source or "macro" -> position -> cell -> estimate.
-        minus_first: The same, with the cell's accuracy at the first position subtracted; paired.
-    """
+    """A generator's accuracy by position of the gold chunk."""
 
     name: str
-    accuracy: Figures
-    minus_first: Figures
+    accuracy: Figures  # source or "macro" -> position -> cell -> estimate
+    minus_first: Figures  # the same, minus the cell's accuracy at the first position; paired
 
     def tables(self) -> Iterator[Table]:
         """Yield the tables: macro over sources, then source by source."""

@@ -236,19 +236,25 @@ def test_a_budget_chosen_on_one_run_is_reported_in_the_next(
         run(files[1], *options, "--output", tmp_path / "same", "--chosen-on", there)
 
 
+def test_without_files_the_shipped_set_is_judged(tmp_path: Path, scoring_folder: Path) -> None:
+    options = ("--generator", scoring_folder, "--pruner", "closed_book", "--answer-tokens", 1)
+    printed = report(*options, "--output", tmp_path / "out")
+    assert (printed["items"]["judged"], printed["items"]["left_out"]) == (72, {})
+    assert [file["name"] for file in printed["settings"]["files"]] == ["items.jsonl"]
+
+
 def test_tables_are_for_people_and_generators_stand_side_by_side(
-    tmp_path: Path, scoring_folder: Path
+    files: list[str], tmp_path: Path, scoring_folder: Path
 ) -> None:
-    """Without files: the shipped set."""
     other = shutil.copytree(scoring_folder, tmp_path / "second")
     generators = ("--generator", scoring_folder, "--generator", other, "--answer-tokens", 2)
     pruners = ("--pruner", "none", "--pruner", "first_k", "--top-k", 1, "--limit", 2)
-    result = run(*generators, *pruners, "--output", tmp_path / "out")
+    result = run(*files, *generators, *pruners, "--output", tmp_path / "out")
     assert "Summary, tiny" in result.stdout and "Summary, second" in result.stdout
-    assert "second: answers from first_k, top 1: 6/6" in result.stderr
+    assert "second: answers from first_k, top 1: 4/4" in result.stderr
     assert "all cells: 4/4" in result.stderr
     markdown = (tmp_path / "out" / "qa.md").read_text()
-    assert "| shipped_single | 2 | 34 beyond the first 2 |" in markdown
+    assert "| novels | 2 | 5 beyond the first 2, 1 no answers |" in markdown
     assert "### Accuracy: none minus each other cell" in markdown
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

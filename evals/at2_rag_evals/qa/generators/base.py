@@ -38,15 +38,10 @@ class Failure:
 
 
 class Generator(Protocol):
-    """Answers prompts, greedily where it can.
+    """Answers prompts, greedily where it can."""
 
-    Attributes:
-        name: What the report calls the generator.
-        settings: All that decides an answer besides the prompt, as JSON-ready values.
-    """
-
-    name: str
-    settings: Mapping[str, object]
+    name: str  # what the report calls it
+    settings: Mapping[str, object]  # JSON-ready: what decides an answer besides the prompt
 
     def count(self, text: str) -> int:
         """Return the tokens of a text by the generator's tokenizer."""

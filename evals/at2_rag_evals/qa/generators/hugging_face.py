@@ -28,10 +28,6 @@ class HuggingFaceGenerator:
 
     The model is loaded when the first prompt is to be answered. Control tokens in a prompt are
     plain text. Which prompts share a batch can change an answer by rounding alone.
-
-    Args:
-        model: A known name, a folder or a hub id; None for the default model.
-        answer_tokens: Most new tokens.
     """
 
     def __init__(self, model: str | None = None, *, answer_tokens: int = 32) -> None:

@@ -21,15 +21,7 @@ class OpenAIGenerator:
     says, or exponentially longer. A prompt that the server refuses, or that fails to the last
     attempt, has no answer. A wrong key or address stops the run.
 
-    Args:
-        model: The model's name at the server.
-        count: Counts tokens as the model does.
-        base_url: The server's address, such as "http://localhost:8000/v1"; None for
-            OPENAI_BASE_URL, or else OpenAI's.
-        answer_tokens: Most new tokens of an answer.
-        timeout: Seconds to wait for an answer.
-        attempts: Most times that a prompt is sent.
-        parallel: Most prompts sent at a time.
+    The arguments are the command's options; `count` counts tokens as the model does.
     """
 
     def __init__(

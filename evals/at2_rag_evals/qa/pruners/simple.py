@@ -23,11 +23,7 @@ FIXED: Mapping[str, Callable[[bool], bool]] = MappingProxyType(
 
 
 class FixedPruner:
-    """Keeps chunks in input order by their labels, the same ones whatever the budget.
-
-    Args:
-        name: One of `FIXED`.
-    """
+    """Keeps chunks in input order by their labels, the same ones whatever the budget."""
 
     budgeted = False
     ordered = False
@@ -53,13 +49,7 @@ class LastKRanker(Ranker):
 
 
 class QueryHeadsRanker(Ranker):
-    """Scores chunks by the mean attention mass of the heads with most mass on evidence.
-
-    Args:
-        name: What the report calls the system.
-        heads: The evidence mass that heads are chosen by.
-        count: Number of heads.
-    """
+    """Scores chunks by the mean attention mass of the `count` heads with most on evidence."""
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
@@ -67,11 +57,7 @@ class QueryHeadsRanker(Ranker):
         self._heads, self._count = heads, count
 
     def prepare(self) -> None:
-        """Load the model and choose the heads.
-
-        Raises:
-            DataError: If a training file can't be read, or none of their items has gold.
-        """
+        """Load the model and choose the heads."""
         self._pruner = AT2Pruner(self._heads.model, head_weights=self._heads.weights(self._count))
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:

@@ -43,11 +43,7 @@ class Dataset:
         return f"{self.name}={self.path.resolve().name}"
 
     def read(self) -> list[Example]:
-        """Read its examples.
-
-        Raises:
-            DataError: If it isn't of its form, or holds no question.
-        """
+        """Read its examples; raise DataError if it isn't of its form, or holds no question."""
         examples = list(READERS[self.name](self.path))
         if not examples:
             raise DataError(f"{self.path}: holds no question; pass a data set with some")
@@ -62,11 +58,7 @@ class Dataset:
 
 
 def parse_dataset(text: str) -> Dataset:
-    """Return the data set that NAME=PATH names.
-
-    Raises:
-        InputError: If there is no such reader, file or folder.
-    """
+    """Return the data set that NAME=PATH names; raise InputError if there is none."""
     name, equals, path = text.partition("=")
     if not equals or name not in READERS:
         raise InputError(
