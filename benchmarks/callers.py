@@ -22,11 +22,7 @@ def caller_rows(
 ) -> Iterator[Row]:
     """Let threads call one pruner with a warm cache, and yield a row for each number of threads.
 
-    Args:
-        pruner: The pruner, with a chunk cache.
-        prompts: What the calls are about, in turn.
-        numbers: Numbers of threads.
-        calls: Calls of all threads together.
+    `calls` are those of all threads together, about the prompts in turn.
     """
     expected = [_scores(pruner, prompt) for prompt in prompts]
     process, first = psutil.Process(), None

@@ -7,46 +7,49 @@ README.md beside this file says what is measured.
 
 from __future__ import annotations
 
+import functools
 import os
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from cases import COLD, UNIT, WARM, forward_case, prune_case
-from models import make_pruner, zero_weights
+from cases import COLD, WARM, forward_case, prune_case
+from models import NO_LIMIT, make_pruner, zero_weights
 from prompts import Prompt
-from report import FILE, FOLDER, POSITIVE, Row, SharedOptions, share_note, shared_options
-from timing import Case, Spread, TimedRun, core_share, ratios, seconds_of, time_cases
+from report import FILE, FOLDER, POSITIVE, Report, Row, SharedOptions, share_note, shared_options
+from timing import UNIT, Case, TimedRun, median_ms, ratio, time_cases
 
-from at2_rag.data.examples import Example, draw_per_source, read_files
+from at2_rag.data.examples import Example, draw_per_source, read_examples
 from at2_rag.model.loading import LoadedModel
+from at2_rag.progress import StepProgress
 from at2_rag.reading.features import FeatureSpec, Pass, Quantity
-from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.report.plots import Series, interval_plot
 from at2_rag.states.store import ChunkCache
-from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import AblationPlan
-from at2_rag.training.collection.gathered_ablations import GatheredAblations, gather_ablations
-from at2_rag.training.collection.store import reading_depth
-from at2_rag.training.fitting.ablation_validation import (
-    AblationCandidate,
-    AblationResult,
-    Objective,
-    cross_validate_ablations,
+from at2_rag.training.collection.collection import reading_depth
+from at2_rag.training.collection.features import Features
+from at2_rag.training.fitting.cross_validation import (
+    Candidate,
+    CandidateResult,
+    CrossValidation,
+    assign_folds,
 )
-from at2_rag.training.fitting.dev_figures import (
+from at2_rag.training.fitting.dev import (
     DEV_FOLDER,
     DevFigures,
-    DevSet,
     choose_dev,
-    collect_dev,
     count_shared,
+    dev_collection,
+    judge_on_dev,
 )
-from at2_rag.training.fitting.validation import RIDGES, feature_matrix
+from at2_rag.training.fitting.objectives import Objective
+from at2_rag.training.fitting.samples import Samples
+from at2_rag.training.fitting.trainer import RIDGES, fit_weights
+from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
 from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
 from at2_rag_evals.provenance import file_record
 
@@ -56,6 +59,8 @@ PASSES: tuple[tuple[Pass, ...], ...] = (("together",), ("together", "apart"))
 QUANTITY: Quantity = "log_mass"
 OBJECTIVE: Objective = "mixed"
 PLOT = "Quality by layers in use"
+
+DevJudge = Callable[[HeadWeights], DevFigures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +132,34 @@ def main(
     folds: int,
 ) -> None:
     """Compare how well, and how fast, weights over few layers rank beside weights over many."""
-    model = shared.subject.load()
+    model = shared.load()
     designs = [Design(passes, depth) for depth in depths for passes in PASSES]
     files = {"train": list(map(file_record, train)), "dev": list(map(file_record, dev))}
     settings = {"quantity": QUANTITY, "objective": OBJECTIVE, "seed": SEED, **files}
-    report = shared.report("depth", "Quality and time by depth", model, **settings)
-    plan = AblationPlan(masks, answer_tokens)
-    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
-    gathered, dev_set = gather(
-        model, train, dev, collected, depth=max(depths), limit=limit, plan=plan, folds=folds
+    report = Report("Quality and time by depth", shared, model, **settings)
+    examples = read_examples(train)
+    if limit is not None:
+        examples = draw_per_source(examples, limit, seed=SEED)
+    # As `at2-rag train --signal both` collects it; all designs share it.
+    layers = model.model.config.num_hidden_layers
+    plan = TrainingPlan(
+        signal="both", folds=folds, seed=SEED, ablations=AblationPlan(masks, answer_tokens)
     )
-    torch.set_num_threads(shared.subject.threads)
-    rows = compare(model, gathered, designs, dev_set)
+    data = TrainingData(
+        model,
+        examples,
+        collected,
+        plan,
+        depth=reading_depth(max(depths), (collected, collected / DEV_FOLDER), layers=layers),
+    )
+    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
+    with StepProgress() as progress:
+        samples = data.gather(workers=os.cpu_count() or 1, progress=progress)
+        dev_folder = collected / DEV_FOLDER
+        judge_dev = read_dev(data, read_examples(dev), dev_folder, progress) if dev else None
+    torch.set_num_threads(shared.threads)
+    heads = model.model.config.num_attention_heads
+    rows = compare(samples, designs, judge_dev, folds=folds, heads=heads)
     runs, sizes = time_designs(model, shared.prompts(model, ITEMS).prompts, designs)
     if shared.output is not None:
         report.plots[PLOT] = depth_plot(rows)
@@ -148,86 +169,46 @@ def main(
         f"Out of fold: {folds} folds grouped by gold passage, {rows[0].ndcg.n:,} examples; "
         "intervals by the bootstrap over groups, each source drawn from by itself. Dev: fitted on "
         "all examples.",
-        share_note("the unit", core_share(runs, UNIT, threads=shared.subject.threads)),
+        share_note(runs, threads=shared.threads),
     )
     report.add("nDCG@10 by source, out of fold", [source_row(q, q.by_source) for q in rows])
-    if dev_set is not None:
+    if judge_dev is not None:
         by_source = [source_row(q, q.dev.ndcg_by_source) for q in rows if q.dev is not None]
         report.add("nDCG@10 by source, dev", by_source)
 
 
-def gather(
-    model: LoadedModel,
-    train: Sequence[Path],
-    dev: Sequence[Path],
-    folder: Path,
-    *,
-    depth: int,
-    limit: int | None,
-    plan: AblationPlan,
-    folds: int,
-) -> tuple[GatheredAblations, DevSet | None]:
-    """Collect features and ablations as `at2-rag train --signal both` does; all designs share them.
-
-    Args:
-        model: The model.
-        train: Files of training examples.
-        dev: Files of dev examples.
-        folder: What is collected already, and where the rest goes.
-        depth: Layers of the deepest design.
-        limit: Examples of each source; None for all.
-        plan: What is ablated.
-        folds: Folds of the cross-validation.
-    """
-    examples = _examples(train)
-    if limit is not None:
-        examples = draw_per_source(examples, limit, seed=SEED)
-    layers = model.model.config.num_hidden_layers
-    depth = reading_depth(depth, (folder, folder / DEV_FOLDER), layers=layers)
-    scoring_model = ScoringModel(model.model, model.tokenizer, depth=depth)
-    workers = os.cpu_count() or 1
-    gathered = gather_ablations(
-        scoring_model,
-        AnswerModel(model.model, model.tokenizer),
-        examples,
-        folder,
-        fingerprint=model.fingerprint,
-        signal="both",
-        plan=plan,
-        folds=folds,
-        seed=SEED,
-        workers=workers,
-        progress=_show_progress("reading"),
+def read_dev(
+    data: TrainingData, examples: Sequence[Example], folder: Path, progress: Progress
+) -> DevJudge:
+    """Read dev examples, and return what ranks them with head weights."""
+    chosen, _ = choose_dev(data.model, examples, reading="independent")
+    count_shared(chosen, data.examples)  # warns
+    collection = dev_collection(
+        data.model, chosen, folder, reading="independent", fingerprint=data.fingerprint
     )
-    if not dev:
-        return gathered, None
-    chosen, left_out = choose_dev(scoring_model, _examples(dev), reading="independent")
-    count_shared(chosen, examples)  # warns
-    show = _show_progress("reading")
-    dev_set = collect_dev(
-        scoring_model,
-        chosen,
-        folder / DEV_FOLDER,
-        left_out=left_out,
-        reading="independent",
-        fingerprint=model.fingerprint,
-        workers=workers,
-        progress=lambda done, total: show("dev", done, total),
+    collected = collection.collect(
+        workers=os.cpu_count() or 1,
+        progress=lambda done, total: progress("reading dev", done, total),
     )
-    return gathered, dev_set
+    features = Features.of(collected.rows)
+    return functools.partial(judge_on_dev, examples=chosen, features=features)
 
 
 def compare(
-    model: LoadedModel,
-    gathered: GatheredAblations,
+    samples: Samples,
     designs: Sequence[Design],
-    dev: DevSet | None,
+    judge_dev: DevJudge | None,
+    *,
+    folds: int,
+    heads: int,
 ) -> list[Quality]:
     """Cross-validate designs, compare them with the best, and judge each on dev."""
-    results = [_best_ridge(gathered, design) for design in designs]
+    fold_of = assign_folds(samples.groups, folds, np.random.default_rng(SEED))
+    validation = CrossValidation(samples, fold_of)
+    results = [_best_ridge(validation, design) for design in designs]
     quality = np.stack([result.quality for result in results], axis=1)  # [examples, designs]
     judged = ~np.isnan(quality[:, 0])
-    sources, groups = np.array(gathered.samples.sources), np.array(gathered.groups)
+    sources, groups = np.array(samples.sources), np.array(samples.groups)
     rng = np.random.default_rng(SEED)
     sample = macro_sample(
         [
@@ -242,7 +223,7 @@ def compare(
             sample.estimate(index),
             sample.estimate(index, minus=best),
             result.by_source,
-            None if dev is None else _judge(model, gathered, result.candidate, dev),
+            judge_dev and judge_dev(fit_weights(samples, result.candidate, heads=heads)),
         )
         for index, (design, result) in enumerate(zip(designs, results, strict=True))
     ]
@@ -260,7 +241,7 @@ def time_designs(
     sizes = {}
     for design in designs:
         weights = zero_weights(model, design.passes, design.depth)
-        cache = ChunkCache(max_memory_bytes=2**40)
+        cache = ChunkCache(max_memory_bytes=NO_LIMIT)
         warm = make_pruner(model, weights, chunk_cache=cache)
         warm.index(chunks)
         sizes[design] = cache.counts.memory_bytes / len(chunks)
@@ -272,19 +253,19 @@ def time_designs(
 
 def depth_row(quality: Quality, runs: Sequence[TimedRun], size: float) -> Row:
     """Return what a design is worth and what it costs."""
-    dev = quality.dev
-    row: dict[str, str | float | Spread | None] = {
-        "layers, passes": quality.design.name,
+    name, dev = quality.design.name, quality.dev
+    return {
+        "layers, passes": name,
         "out of fold": _interval(quality.ndcg),
         "less the best": _interval(quality.less_best),
         "dev": None if dev is None else f"{dev.ndcg:.4f}",
         "dev, gold first": None if dev is None else f"{dev.gold_first:.4f}",
+        COLD: ratio(runs, f"{name}, {COLD}", to=UNIT),
+        f"{COLD}, ms": median_ms(runs, f"{name}, {COLD}"),
+        WARM: ratio(runs, f"{name}, {WARM}", to=UNIT),
+        f"{WARM}, ms": median_ms(runs, f"{name}, {WARM}"),
+        "KB a chunk": size / 1000,
     }
-    for state in (COLD, WARM):
-        case = f"{quality.design.name}, {state}"
-        row[state] = Spread.of(ratios(runs, case, to=UNIT))
-        row[f"{state}, ms"] = 1000 * statistics.median(seconds_of(runs, case))
-    return {**row, "KB a chunk": size / 1000}
 
 
 def source_row(quality: Quality, by_source: Mapping[str, float]) -> Row:
@@ -312,45 +293,16 @@ def depth_plot(rows: Sequence[Quality]) -> str:
     )
 
 
-def _examples(files: Sequence[Path]) -> list[Example]:
-    return [example for file in read_files(list(map(str, files))) for example in file]
-
-
-def _best_ridge(gathered: GatheredAblations, design: Design) -> AblationResult:
+def _best_ridge(validation: CrossValidation, design: Design) -> CandidateResult:
     spec = FeatureSpec(QUANTITY, design.passes)
-    candidates = [AblationCandidate(spec, design.depth, ridge, OBJECTIVE) for ridge in RIDGES]
-    results = cross_validate_ablations(
-        gathered.samples, gathered.fold_of, candidates, gathered.weights
-    )
-    return max(results, key=lambda result: result.ndcg)
-
-
-def _judge(
-    model: LoadedModel, gathered: GatheredAblations, candidate: AblationCandidate, dev: DevSet
-) -> DevFigures:
-    """Fit a candidate on all examples and rank those of dev."""
-    samples = gathered.samples
-    matrix = feature_matrix(samples.collected, candidate.spec, candidate.depth)
-    everything = np.ones(len(samples.sources), dtype=bool)
-    fit = samples.fit(matrix, candidate, everything, gathered.weights)
-    zeros = zero_weights(model, candidate.spec.passes, candidate.depth)
-    weight = fit.weight.reshape(zeros.weight.shape).astype(np.float32)
-    return dev.judge(replace(zeros, weight=weight, bias=fit.bias))
+    candidates = [Candidate(spec, design.depth, ridge, OBJECTIVE) for ridge in RIDGES]
+    return max(map(validation.judge, candidates), key=lambda result: result.ndcg)
 
 
 def _interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.mean:.4f}"
     return f"{estimate.mean:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
-
-
-def _show_progress(what: str) -> Callable[[str, int, int], None]:
-    """Return a callback that counts what was read on stderr."""
-
-    def show(stage: str, done: int, total: int) -> None:
-        click.echo(f"\r{what} {stage}: {done} of {total}", err=True, nl=done == total)
-
-    return show
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ and bookkeeping are left out, so no call can be as fast.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from models import preset_weights, prompt_builder
@@ -20,16 +20,12 @@ from torch import Tensor, nn
 from at2_rag.model.loading import LoadedModel
 
 
-@dataclass(frozen=True, slots=True)
-class _Product:
+class _Product(NamedTuple):
     """A linear map's weights, [out, in], and which tokens go through it."""
 
     weight: Tensor
     chunks: bool
     question: bool
-
-    def rows(self, chunks: int, question: int) -> int:
-        return chunks * self.chunks + question * self.question
 
 
 def floor_case(model: LoadedModel, prompts: Sequence[Prompt], preset: str) -> Case | None:
@@ -45,16 +41,17 @@ def floor_case(model: LoadedModel, prompts: Sequence[Prompt], preset: str) -> Ca
     most = max(chunks + question for chunks, question in tokens)
     inputs = {
         width: torch.randn(most, width).to(products[0].weight.dtype)
-        for width in {product.weight.shape[1] for product in products}
+        for width in {weight.shape[1] for weight, _, _ in products}
     }
 
     def run(index: int) -> Mapping[str, float]:
         operations = 0
+        of_chunks, of_question = tokens[index]
         with torch.inference_mode():
-            for product in products:
-                if rows := product.rows(*tokens[index]):
-                    inputs[product.weight.shape[1]][:rows] @ product.weight.T
-                    operations += 2 * rows * product.weight.numel()
+            for weight, chunks, question in products:
+                if rows := of_chunks * chunks + of_question * question:
+                    inputs[weight.shape[1]][:rows] @ weight.T
+                    operations += 2 * rows * weight.numel()
         return {"gflop": operations / 1e9}
 
     return run

@@ -3,11 +3,7 @@
 python benchmarks/memory.py
 python benchmarks/memory.py --data FILE.jsonl.gz --chunks 10 --chunks 50 --output FOLDER
 
-Each case runs in a fresh process, which has loaded the whole model and touched all of it, and has
-made a short call (lazy imports, thread pools). The peak is the most resident memory while the call
-runs, read every millisecond, less that just before it. glibc is told to give large blocks back as
-soon as they are freed: otherwise a peak says as much of the allocator as of the call. That costs
-time, so no times are taken here. 1 MB is 10^6 bytes.
+README.md beside this file says how it is taken.
 """
 
 from __future__ import annotations
@@ -18,41 +14,44 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import psutil
-from cases import REFERENCE, REMOVALS, Ablations, prune_case, reference_case
-from models import DEFAULT, JOINT, Subject, make_pruner, prompt_builder, weights_record
+from cases import REMOVALS, prune_case, removal_cases
+from models import DEFAULT, JOINT, NO_LIMIT, make_pruner, prompt_builder, weights_record
 from prompts import CHUNKS, WARM_UP, Prompt, joint_tokens
-from reference_at2 import ReferenceAT2
-from report import POSITIVE, Row, SharedOptions, ablation_options, shared_options
-from timing import Case, exponent
+from reference_at2 import REFERENCE, load_reference
+from report import (
+    POSITIVE,
+    Report,
+    Row,
+    SharedOptions,
+    ablations_option,
+    growth_notes,
+    reference_option,
+    shared_options,
+)
+from timing import Case
 
 from at2_rag.errors import AT2Error
 from at2_rag.model.loading import LoadedModel
+from at2_rag.progress import StepProgress
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.states.store import ChunkCache
 
 SEED = 0
 KEPT = f"{DEFAULT}, states kept"
-MASKS_AT_A_TIME = 1
 MB = 1e6
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _INTERVAL = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class CallPeak:
-    """What one call took.
-
-    Attributes:
-        peak: Bytes at the peak above what the process held before.
-        growth: Bytes the process still held after the call and its result were gone.
-    """
+class CallPeak(NamedTuple):
+    """Bytes of one call above what the process held before: at its peak, and after it."""
 
     peak: int
     growth: int
@@ -60,7 +59,8 @@ class CallPeak:
 
 @click.command("memory", context_settings={"show_default": True})
 @shared_options
-@ablation_options
+@ablations_option
+@reference_option
 @click.option(
     "--chunks",
     type=POSITIVE,
@@ -76,25 +76,26 @@ def main(
     reference: tuple[Path, ...],
 ) -> None:
     """Measure peak memory of `prune`, by reading and number of chunks."""
-    subject = shared.subject
-    model = subject.load()
+    model = shared.load()
     layouts = prompt_builder(model)
     prompts = shared.prompts(model, 1)
-    weights = weights_record(model, (DEFAULT, JOINT))
-    report = shared.report("memory", "Peak memory", model, seed=SEED, head_weights=weights)
+    weights = weights_record(model, DEFAULT, JOINT)
+    report = Report("Peak memory", shared, model, seed=SEED, head_weights=weights)
     rows: list[Row] = []
-    for size in chunks:
-        prompt = prompts.of_size(size)
-        cases = [DEFAULT, KEPT, *([JOINT] if joint_tokens(layouts, prompt) else [])]
-        peaks = {case: measure(subject, case, prompt) for case in cases}
-        rows.append(size_row(model, prompt, peaks))
+    with StepProgress() as progress:
+        for number, size in enumerate(chunks, start=1):
+            prompt = prompts.of_size(size)
+            cases = [DEFAULT, KEPT, *([JOINT] if joint_tokens(layouts, prompt) else [])]
+            peaks = {case: measure(shared, case, prompt) for case in cases}
+            rows.append(size_row(model, prompt, peaks))
+            progress("numbers of chunks", number, len(chunks))
     title = "Peak of a call above the loaded model, MB"
-    report.add(title, rows, f"Chunks from {prompts.source}.", *growth_notes(rows))
+    report.add(title, rows, f"Chunks from {prompts.source}.", *growth_notes(rows, [DEFAULT]))
     others = [REMOVALS] * ablations + [REFERENCE] * bool(reference)
     if others:
         prompt = prompts.of_size(CHUNKS)
         rows = [
-            {"case": case, "peak": measure(subject, case, prompt, reference).peak / MB}
+            {"case": case, "peak": measure(shared, case, prompt, reference).peak / MB}
             for case in (DEFAULT, *others)
         ]
         report.add(f"Peak of other ways over {CHUNKS} chunks, MB", rows)
@@ -102,45 +103,28 @@ def main(
 
 def size_row(model: LoadedModel, prompt: Prompt, peaks: Mapping[str, CallPeak]) -> Row:
     """Return the peaks of one prompt in MB, and what the states of its chunks take."""
-    tokens, states = chunk_states_size(model, prompt)
-    row: dict[str, int | float] = {"chunks": len(prompt.chunks), "tokens": tokens}
-    row |= {case: peaks[case].peak / MB for case in (JOINT, DEFAULT, KEPT) if case in peaks}
+    scoring_model = make_pruner(model, DEFAULT).scoring_model
+    layout = scoring_model.prompts.independent(prompt.query, prompt.chunks)
+    tokens = sum(map(len, set(layout.source_ids)))  # equal chunks are read once
+    prefix = encode_prefix(scoring_model)  # a state's size is proportional to its tokens
+    states = tokens * prefix.nbytes // prefix.tokens
     return {
-        **row,
+        "chunks": len(prompt.chunks),
+        "tokens": tokens,
+        **{case: peaks[case].peak / MB for case in (JOINT, DEFAULT, KEPT) if case in peaks},
         "states": states / MB,
         "states a chunk": states / MB / len(prompt.chunks),
         "still held after": peaks[DEFAULT].growth / MB,
     }
 
 
-def chunk_states_size(model: LoadedModel, prompt: Prompt) -> tuple[int, int]:
-    """Return the tokens of the prompt's chunks and the bytes of their states, equal ones once."""
-    scoring_model = make_pruner(model, DEFAULT).scoring_model
-    layout = scoring_model.prompts.independent(prompt.query, prompt.chunks)
-    tokens = sum(map(len, set(layout.source_ids)))
-    prefix = encode_prefix(scoring_model)  # a state's size is proportional to its tokens
-    return tokens, tokens * prefix.nbytes // prefix.tokens
-
-
-def growth_notes(rows: Sequence[Row]) -> list[str]:
-    """Return the exponent of the default's peak in the number of chunks, in words."""
-    points = [(row["chunks"], row[DEFAULT]) for row in rows]
-    if len(points) < 2:
-        return []
-    sizes, peaks = zip(*points, strict=True)
-    return [
-        f"From {sizes[0]} to {sizes[-1]} chunks, the peak of {DEFAULT!r} grows with their number "
-        f"to the power of {exponent(sizes, peaks):.2f}."
-    ]
-
-
 def measure(
-    subject: Subject, case: str, prompt: Prompt, reference: Sequence[Path] = ()
+    options: SharedOptions, case: str, prompt: Prompt, reference: Sequence[Path] = ()
 ) -> CallPeak:
     """Measure one case on one prompt in a fresh process.
 
     Args:
-        subject: The model.
+        options: Say which model.
         case: `DEFAULT`, `JOINT`, `KEPT` (a store in memory keeps the states, which count),
             `REMOVALS` or `REFERENCE`.
         prompt: What is read.
@@ -152,7 +136,7 @@ def measure(
     os.environ.update(_GIVE_BACK)  # read by the fresh process alone, as it starts
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(measure_here, subject, case, prompt, reference).result()
+            return pool.submit(measure_here, options, case, prompt, reference).result()
         except BrokenProcessPool as error:
             raise AT2Error(
                 f"the process that measured {case!r} with {len(prompt.chunks)} chunks was killed, "
@@ -161,10 +145,10 @@ def measure(
 
 
 def measure_here(
-    subject: Subject, case: str, prompt: Prompt, reference: Sequence[Path] = ()
+    options: SharedOptions, case: str, prompt: Prompt, reference: Sequence[Path] = ()
 ) -> CallPeak:
     """Load the model, make a short call, and measure one on the prompt, in this process."""
-    model = subject.load()
+    model = options.load()
     for parameter in model.model.parameters():
         parameter.detach().sum()  # so that all of it is resident
     run = _case(model, case, [WARM_UP, prompt], reference)
@@ -201,12 +185,14 @@ def _case(
     model: LoadedModel, case: str, prompts: Sequence[Prompt], reference: Sequence[Path]
 ) -> Case:
     if case == REMOVALS:
-        return Ablations.of(model, prompts, seed=SEED).case(MASKS_AT_A_TIME)
+        return removal_cases(model, prompts, seed=SEED)[1]  # one mask at a time takes the least
     if case == REFERENCE:
-        return reference_case(ReferenceAT2.load(model, reference), prompts)
-    cache = ChunkCache(max_memory_bytes=2**40) if case == KEPT else None
-    pruner = make_pruner(model, JOINT if case == JOINT else DEFAULT, chunk_cache=cache)
-    return prune_case(pruner, prompts)
+        attribute = load_reference(model, reference)
+        return lambda index: attribute(prompts[index])
+    cache = ChunkCache(max_memory_bytes=NO_LIMIT) if case == KEPT else None
+    return prune_case(
+        make_pruner(model, JOINT if case == JOINT else DEFAULT, chunk_cache=cache), prompts
+    )
 
 
 if __name__ == "__main__":

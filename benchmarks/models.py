@@ -1,15 +1,11 @@
-"""The model under measurement, and pruners over it for each set of head weights."""
+"""Pruners over the model under measurement, for each set of head weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from transformers.utils import logging
 
-from at2_rag.errors import UnsupportedModelError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.pruner import AT2Pruner
@@ -20,6 +16,8 @@ from at2_rag.readout.head_weights import HeadWeights, shipped_names
 
 PRESETS = DEFAULT, BALANCED, FAST = ("best", "balanced", "fast")
 JOINT = "joint"
+NO_LIMIT = 2**40
+"""Bytes, more than any cache needs."""
 
 _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
     DEFAULT: (("together", "apart"), 0.73),
@@ -27,41 +25,7 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
     FAST: (("together",), 0.33),
     JOINT: (("joint",), 0.6),
 }
-"""By name of head weights: the passes, and the share of the model's layers, of what stands in
-where none of that name are shipped for the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a process needs to load the model under measurement.
-
-    Attributes:
-        model: A known name, a local folder or a hub id.
-        dtype: Name of a torch dtype; None for what the pruner would choose.
-        threads: Threads of torch.
-    """
-
-    model: str
-    dtype: str | None
-    threads: int
-
-    def load(self) -> LoadedModel:
-        """Load the model as the pruner would, and set torch's threads.
-
-        Raises:
-            ModelNotFoundError: If the model can't be found or read.
-            UnsupportedModelError: If it doesn't run on sdpa attention, as the unit of time does.
-        """
-        torch.set_num_threads(self.threads)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        loaded = LoadedModel.from_pretrained(self.model, device="cpu", dtype=self.dtype)
-        attention = loaded.model.config._attn_implementation
-        if attention != "sdpa":
-            raise UnsupportedModelError(
-                f"{self.model} runs on {attention!r} attention; the unit of time is a forward pass "
-                "on 'sdpa', so pass a model that has it"
-            )
-        return loaded
+"""Passes, and share of the model's layers, of what stands in for shipped weights of this name."""
 
 
 def make_pruner(
@@ -101,8 +65,8 @@ def zero_weights(model: LoadedModel, passes: tuple[Pass, ...], layers: int) -> H
     return HeadWeights(np.zeros(shape, dtype=np.float32), 0.0, FeatureSpec("log_mass", passes))
 
 
-def weights_record(model: LoadedModel, names: tuple[str, ...]) -> dict[str, str]:
-    """Return for each name what was read of the model, and whether the weights are stand-ins."""
+def weights_record(model: LoadedModel, *names: str) -> dict[str, str]:
+    """Return for each name what is read of the model, and whether the weights are stand-ins."""
     total = model.model.config.num_hidden_layers
     record = {}
     for name in names:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,29 +53,30 @@ class PromptSet:
     Attributes:
         prompts: The prompts that are timed, `CHUNKS` chunks each.
         source: Where they are from, for people.
-        others: Further chunks for larger prompts.
+        pool: All chunks there are, to fill larger prompts from.
     """
 
     prompts: tuple[Prompt, ...]
     source: str
-    others: tuple[Chunk, ...]
+    pool: tuple[Chunk, ...]
 
-    def of_size(self, count: int, prompt: int = 0) -> Prompt:
-        """Return a prompt with `count` chunks: its own, then others, no text twice."""
-        chosen = {chunk.rendered: chunk for chunk in self.prompts[prompt].chunks}
-        for chunk in self._chunks():
-            if len(chosen) >= count:
+    def of_size(self, count: int, index: int = 0) -> Prompt:
+        """Return a prompt with `count` chunks: those it has, then others, no text twice.
+
+        When the pool is used up, its chunks come again with numbered titles.
+        """
+        prompt = self.prompts[index]
+        copies = (
+            Chunk(chunk.text, f"{chunk.title or 'Passage'} ({copy})")
+            for copy in itertools.count(2)
+            for chunk in self.pool
+        )
+        chunks = {chunk.rendered: chunk for chunk in prompt.chunks}
+        for chunk in itertools.chain(self.pool, copies):
+            if len(chunks) >= count:
                 break
-            chosen.setdefault(chunk.rendered, chunk)
-        return Prompt(self.prompts[prompt].query, tuple(chosen.values())[:count])
-
-    def _chunks(self) -> Iterator[Chunk]:
-        """Yield chunks without end; when all were yielded, they come again, numbered."""
-        chunks = [chunk for prompt in self.prompts for chunk in prompt.chunks] + [*self.others]
-        yield from chunks
-        for copy in itertools.count(2):
-            for chunk in chunks:
-                yield Chunk(chunk.text, f"{chunk.title or 'Passage'} ({copy})")
+            chunks.setdefault(chunk.rendered, chunk)
+        return Prompt(prompt.query, tuple(chunks.values())[:count])
 
 
 def read_prompts(
@@ -85,8 +85,8 @@ def read_prompts(
     """Choose the prompts to time: the first `count` of the wanted length.
 
     Args:
-        data: A `.jsonl` or `.jsonl.gz` file of questions with chunks, in the form that
-            `at2-rag train` reads; None for the passages of examples/.
+        data: A file of questions with chunks, as `at2-rag train` reads; None for the passages of
+            examples/.
         layouts: Lays out prompts for the model.
         count: Number of prompts.
         lengths: Fewest and most tokens of a prompt in joint reading.
@@ -94,7 +94,7 @@ def read_prompts(
     Raises:
         InputError: If no prompt has `CHUNKS` chunks and that length.
     """
-    candidates, others = _own_prompts() if data is None else _prompts_of(data)
+    candidates, pool = _example_prompts() if data is None else _prompts_of(data)
     source = "the passages of examples/" if data is None else data.name
     least, most = lengths
     fitting = (p for p in candidates if least <= (joint_tokens(layouts, p) or 0) <= most)
@@ -104,7 +104,7 @@ def read_prompts(
             f"{source}: none of {len(candidates)} questions with {CHUNKS} chunks makes a prompt of "
             f"{least} to {most} tokens; pass another --data or other --prompt-tokens"
         )
-    return PromptSet(prompts, source, others)
+    return PromptSet(prompts, source, pool)
 
 
 def joint_tokens(layouts: PromptBuilder, prompt: Prompt) -> int | None:
@@ -115,7 +115,7 @@ def joint_tokens(layouts: PromptBuilder, prompt: Prompt) -> int | None:
         return None
 
 
-def _own_prompts() -> tuple[list[Prompt], tuple[Chunk, ...]]:
+def _example_prompts() -> tuple[list[Prompt], tuple[Chunk, ...]]:
     lines = [json.loads(line) for line in _PASSAGES.read_text(encoding="utf-8").splitlines()]
     passages = tuple(Chunk(line["text"], line["title"]) for line in lines)
     step = len(passages) // len(_QUESTIONS)
@@ -131,5 +131,5 @@ def _prompts_of(data: Path) -> tuple[list[Prompt], tuple[Chunk, ...]]:
         Prompt(example.query, tuple(Chunk(chunk.text, chunk.title) for chunk in example.chunks))
         for example in read_examples(data)
     ]
-    others = tuple(chunk for prompt in prompts for chunk in prompt.chunks)
-    return [prompt for prompt in prompts if len(prompt.chunks) == CHUNKS], others
+    pool = tuple(chunk for prompt in prompts for chunk in prompt.chunks)
+    return [prompt for prompt in prompts if len(prompt.chunks) == CHUNKS], pool

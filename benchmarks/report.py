@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import json
 import platform
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import psutil
 import torch
 from click.core import ParameterSource
-from models import Subject, prompt_builder
+from models import prompt_builder
 from prompts import PromptSet, read_prompts
-from timing import Spread
+from timing import UNIT, Spread, TimedRun
+from transformers.utils import logging
 
-from at2_rag.errors import AT2Error
+from at2_rag.errors import AT2Error, UnsupportedModelError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
@@ -26,46 +29,107 @@ from at2_rag_evals.provenance import file_record, git_state, package_versions, w
 Value = str | int | float | Spread | None
 Row = Mapping[str, Value]
 
+POSITIVE = click.IntRange(min=1)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+ablations_option = click.option(
+    "--ablations", is_flag=True, help="Also 32 ablations by removal; takes minutes."
+)
+reference_option = click.option(
+    "--reference",
+    type=FOLDER,
+    multiple=True,
+    help="Also at2 0.0.1, installed in this folder; repeat for several folders.",
+)
+
 _ENOUGH_OF_THE_CORES = 0.9
 
 
-@dataclass(slots=True)
-class Report:
-    """What one run measured.
+@dataclass(frozen=True, slots=True)
+class SharedOptions:
+    """The options that all scripts have.
 
     Attributes:
-        name: Name of the script and of the files, without ending.
-        title: Heading of the Markdown.
-        output: Folder for `name.json` and `name.md`, written anew after each table; None for none.
-        settings: What the run was asked for and what it read, JSON-ready.
-        command: The command line, see `command_line`.
-        tables: Rows by title; the keys of a row are the columns.
-        notes: Paragraphs above the tables.
-        plots: SVG by title.
+        model: The scoring model: a known name, a local folder or a hub id.
+        dtype: Name of a torch dtype; None for what the pruner would choose.
+        threads: Threads of torch.
+        data: Questions with chunks; None for the passages of examples/.
+        output: Folder for the report; None for none.
+        prompt_tokens: Fewest and most tokens of a prompt of ten chunks.
     """
 
-    name: str
-    title: str
+    model: str
+    dtype: str | None
+    threads: int
+    data: Path | None
     output: Path | None
-    settings: Mapping[str, Any]
-    command: str
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    plots: dict[str, str] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=lambda: machine_facts())
+    prompt_tokens: tuple[int, int]
+
+    def load(self) -> LoadedModel:
+        """Load the model as the pruner would, and set torch's threads.
+
+        Raises:
+            ModelNotFoundError: If the model can't be found or read.
+            UnsupportedModelError: If it doesn't run on sdpa attention, as the unit of time does.
+        """
+        torch.set_num_threads(self.threads)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        loaded = LoadedModel.from_pretrained(self.model, device="cpu", dtype=self.dtype)
+        attention = loaded.model.config._attn_implementation
+        if attention != "sdpa":
+            raise UnsupportedModelError(
+                f"{self.model} runs on {attention!r} attention; the unit of time is a forward pass "
+                "on 'sdpa', so pass a model that has it"
+            )
+        return loaded
+
+    def prompts(self, model: LoadedModel, count: int) -> PromptSet:
+        """Return the first `count` prompts of the wanted length."""
+        return read_prompts(
+            self.data, prompt_builder(model), count=count, lengths=self.prompt_tokens
+        )
+
+
+class Report:
+    """What one run of a script measured; written anew after each table.
+
+    Args:
+        title: Heading of the Markdown.
+        options: What the script was run with.
+        model: The model, loaded.
+        **settings: What else the run was asked for, JSON-ready.
+    """
+
+    def __init__(
+        self, title: str, options: SharedOptions, model: LoadedModel, **settings: Any
+    ) -> None:
+        context = click.get_current_context()
+        self.title, self.output = title, options.output
+        self.name, self.command = context.command.name, command_line(context)
+        self.settings: dict[str, Any] = {
+            "model": without_folder(options.model),
+            "dtype": str(model.model.dtype).removeprefix("torch."),
+            "threads": options.threads,
+            "data": None if options.data is None else file_record(options.data),
+            **settings,
+        }
+        self.machine = machine_facts()
+        self.tables: dict[str, Sequence[Row]] = {}
+        self.notes: list[str] = []
+        self.plots: dict[str, str] = {}
+        """SVG by title."""
 
     def add(self, title: str, rows: Sequence[Row], *notes: str) -> None:
         """Add a table, show it, and write the report as far as it goes."""
-        self.tables[title] = list(rows)
+        self.tables[title] = rows
         self.notes += notes
         click.echo("\n\n".join([*notes, markdown_table(title, rows)]) + "\n")
-        self.write()
+        if self.output is not None:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._write(self.output)
 
-    def write(self) -> None:
-        """Write the files, where there is a folder for them."""
-        if self.output is None:
-            return
-        self.output.mkdir(parents=True, exist_ok=True)
+    def _write(self, folder: Path) -> None:
         facts = {
             "command": self.command,
             "settings": self.settings,
@@ -77,18 +141,19 @@ class Report:
         }
         parts = [f"# {self.title}", f"    {self.command}", machine_note(self.machine), *self.notes]
         for number, (title, svg) in enumerate(self.plots.items(), start=1):
-            plot = self.output / f"{self.name}-{number}.svg"
+            plot = folder / f"{self.name}-{number}.svg"
             plot.write_text(svg + "\n", encoding="utf-8")
             parts.append(f"![{title}]({plot.name})")
         parts += [markdown_table(title, rows) for title, rows in self.tables.items()]
-        text = json.dumps(facts, indent=2, default=asdict) + "\n"
-        (self.output / f"{self.name}.json").write_text(text, encoding="utf-8")
-        text = "\n\n".join(parts) + "\n"
-        (self.output / f"{self.name}.md").write_text(text, encoding="utf-8")
+        for ending, text in (
+            ("json", json.dumps(facts, indent=2, default=asdict)),
+            ("md", "\n\n".join(parts)),
+        ):
+            (folder / f"{self.name}.{ending}").write_text(text + "\n", encoding="utf-8")
 
 
 def markdown_table(title: str, rows: Sequence[Row]) -> str:
-    """Return rows as a Markdown table under their title, the columns padded."""
+    """Return rows as a Markdown table under their title; their keys are the columns, padded."""
     header = list(dict.fromkeys(name for row in rows for name in row))
     cells = [header, *([cell(row.get(name)) for name in header] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -110,6 +175,25 @@ def cell(value: Value) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return (value or "").replace("|", "\\|")
+
+
+def growth_notes(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return in words how columns grow with the number of chunks; none of fewer than two rows."""
+    if len(rows) < 2:
+        return []
+    sizes = [row["chunks"] for row in rows]
+    powers = (
+        f"{exponent(sizes, [row[column] for row in rows]):.3f} ({column})" for column in columns
+    )
+    return [
+        f"From {sizes[0]} to {sizes[-1]} chunks the figures grow with the number of chunks to the "
+        f"power of {' and '.join(powers)}."
+    ]
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Return k of the best fit `value = c * size**k`: the slope in log-log coordinates."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def machine_facts() -> dict[str, Any]:
@@ -137,14 +221,12 @@ def machine_note(machine: Mapping[str, Any]) -> str:
     )
 
 
-def share_note(what: str, share: float) -> str:
-    """Return the share of the cores that timed work got, with a warning where it is too small.
-
-    Args:
-        what: The timed work, such as "the unit".
-        share: Its processor time, divided by what its threads could have had.
-    """
-    note = f"Processor time of {what}: {share:.0%} of what its threads could have had."
+def share_note(runs: Sequence[TimedRun], *, threads: int) -> str:
+    """Return the share of its cores that the unit got, with a warning where it is too small."""
+    share = statistics.median(
+        run.cpu_seconds / (run.seconds * threads) for run in runs if run.case == UNIT
+    )
+    note = f"Processor time of the unit: {share:.0%} of what its threads could have had."
     if share < _ENOUGH_OF_THE_CORES:
         note += " Other work was running: don't rely on these times."
     return note
@@ -155,83 +237,26 @@ def command_line(context: click.Context) -> str:
     words = [f"python benchmarks/{context.command.name}.py"]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        option = parameter.opts[-1]
-        if value is True:
-            words.append(option)
-        else:
-            parts = value if isinstance(value, tuple) else (value,)
-            shown = [p.name if isinstance(p, Path) else without_folder(str(p)) for p in parts]
-            words += (
-                [f"{option} {text}" for text in shown] if parameter.multiple else [option, *shown]
-            )
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            for one in value if parameter.multiple else [value]:
+                parts = one if isinstance(one, tuple) else () if one is True else (one,)
+                words += [parameter.opts[-1], *map(_without_folder, parts)]
     return " ".join(words)
 
 
-POSITIVE = click.IntRange(min=1)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-@dataclass(frozen=True, slots=True)
-class SharedOptions:
-    """The options that all scripts have.
-
-    Attributes:
-        subject: The model under measurement.
-        data: Questions with chunks; None for the passages of examples/.
-        output: Folder for the report; None for none.
-        prompt_tokens: Fewest and most tokens of a prompt of ten chunks.
-    """
-
-    subject: Subject
-    data: Path | None
-    output: Path | None
-    prompt_tokens: tuple[int, int]
-
-    def prompts(self, model: LoadedModel, count: int) -> PromptSet:
-        """Return the first `count` prompts of the wanted length."""
-        return read_prompts(
-            self.data, prompt_builder(model), count=count, lengths=self.prompt_tokens
-        )
-
-    def report(self, name: str, title: str, model: LoadedModel, **settings: Any) -> Report:
-        """Return an empty report of a run with these options.
-
-        Args:
-            name: Name of the script.
-            title: Heading of the report.
-            model: The model, loaded.
-            **settings: What else the run was asked for, JSON-ready.
-        """
-        shared = {
-            "model": without_folder(self.subject.model),
-            "dtype": str(model.model.dtype).removeprefix("torch."),
-            "threads": self.subject.threads,
-            "data": None if self.data is None else file_record(self.data),
-        }
-        command = command_line(click.get_current_context())
-        return Report(name, title, self.output, {**shared, **settings}, command)
+def _without_folder(value: Any) -> str:
+    return value.name if isinstance(value, Path) else without_folder(str(value))
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that all scripts have, passed as `shared`; show known errors in one line."""
 
     @functools.wraps(command)
-    def run(
-        model: str,
-        dtype: str | None,
-        threads: int,
-        data: Path | None,
-        output: Path | None,
-        prompt_tokens: tuple[int, int],
-        **options: Any,
-    ) -> None:
-        subject = Subject(model, dtype, threads)
+    def run(**options: Any) -> None:
+        shared = SharedOptions(**{one.name: options.pop(one.name) for one in fields(SharedOptions)})
         try:
-            command(shared=SharedOptions(subject, data, output, prompt_tokens), **options)
+            command(shared=shared, **options)
         except (AT2Error, ImportError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
@@ -261,16 +286,3 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         run = option(run)
     return run
-
-
-def ablation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for the ways that cost much more: ablations and the reference AT2."""
-    command = click.option(
-        "--reference",
-        type=FOLDER,
-        multiple=True,
-        help="Also at2 0.0.1, installed in this folder; repeat for several folders.",
-    )(command)
-    return click.option(
-        "--ablations", is_flag=True, help="Also 32 ablations by removal; takes minutes."
-    )(command)

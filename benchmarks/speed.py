@@ -9,6 +9,7 @@ README.md beside this file says what is measured.
 from __future__ import annotations
 
 import statistics
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,49 +22,39 @@ from callers import caller_rows, longest_wait
 from cases import (
     COLD,
     MINILM_COLD,
-    REFERENCE,
     REMOVALS,
-    UNIT,
     WARM,
-    Ablations,
     forward_case,
     peer_cases,
     prune_case,
     prune_cases,
-    reference_case,
+    removal_cases,
 )
 from floor import floor_case
 from models import (
     DEFAULT,
     FAST,
     JOINT,
+    NO_LIMIT,
     PRESETS,
     make_pruner,
     prompt_builder,
     weights_record,
 )
 from prompts import Prompt, PromptSet, joint_tokens
-from reference_at2 import ReferenceAT2
+from reference_at2 import REFERENCE, load_reference, readable
 from report import (
     POSITIVE,
     Report,
     Row,
     SharedOptions,
-    ablation_options,
+    ablations_option,
+    growth_notes,
+    reference_option,
     share_note,
     shared_options,
 )
-from timing import (
-    Case,
-    Spread,
-    TimedRun,
-    core_share,
-    exponent,
-    ratios,
-    seconds_of,
-    stage_medians,
-    time_cases,
-)
+from timing import UNIT, Case, TimedRun, median_ms, ratio, stage_medians, time_cases
 
 from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
@@ -74,7 +65,6 @@ SCALING_ROUNDS, GENERATION_ROUNDS = 3, 2
 GENERATION_CHUNKS = (10, 20)
 EXPONENT_FROM = 50  # the time of fewer chunks is mostly a call's fixed cost
 OURS = tuple(f"{preset}, {state}" for preset in (DEFAULT, FAST) for state in (COLD, WARM))
-NO_LIMIT = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +78,8 @@ class Benchmark:
 
 @click.command("speed", context_settings={"show_default": True})
 @shared_options
-@ablation_options
+@ablations_option
+@reference_option
 @click.option("--items", type=POSITIVE, default=8, help="Prompts that are timed.")
 @click.option("--repeats", type=POSITIVE, default=5, help="Rounds on each of them.")
 @click.option("--peers", is_flag=True, help="Also embeddings by MiniLM.")
@@ -110,35 +101,39 @@ def main(
     generate: int | None,
 ) -> None:
     """Time whole calls of `prune` against one full forward pass of the same model."""
-    model = shared.subject.load()
+    model = shared.load()
     prompts = shared.prompts(model, items)
     settings: dict[str, Any] = {
         "repeats": repeats,
         "seed": SEED,
-        "head_weights": weights_record(model, (*PRESETS, JOINT)),
+        "head_weights": weights_record(model, *PRESETS, JOINT),
     }
     slow: dict[str, Case] = {}
     if reference:
-        original = ReferenceAT2.load(model, reference)
-        readable = original.readable(prompts)
-        settings["unreadable_by_reference"] = len(prompts.prompts) - len(readable.prompts)
-        prompts = readable
-        slow[REFERENCE] = reference_case(original, prompts.prompts)
+        attribute = load_reference(model, reference)
+        fitting = readable(attribute, prompts)
+        settings["unreadable_by_reference"] = len(prompts.prompts) - len(fitting.prompts)
+        prompts = fitting
+        slow[REFERENCE] = lambda index: attribute(fitting.prompts[index])
     if ablations:
-        removals = Ablations.of(model, prompts.prompts, seed=SEED)
-        settings["masks_at_a_time"], slow[REMOVALS] = removals.fastest()
+        removals = removal_cases(model, prompts.prompts, seed=SEED)
+        batch = settings["masks_at_a_time"] = fastest(removals)
+        slow[REMOVALS] = removals[batch]
     layouts = prompt_builder(model)
     settings["prompt_tokens"] = [joint_tokens(layouts, prompt) for prompt in prompts.prompts]
-    report = shared.report("speed", "Speed", model, **settings)
-    benchmark = Benchmark(model, prompts, report)
-    embedding = peer_cases(prompts.prompts) if peers else {}
-    time_calls(benchmark, embedding, slow)
+    benchmark = Benchmark(model, prompts, Report("Speed", shared, model, **settings))
+    time_calls(benchmark, peer_cases(prompts.prompts) if peers else {}, slow)
     if scaling:
         time_scaling(benchmark, scaling)
     if callers:
         time_callers(benchmark, callers, calls=calls)
     if generate:
         time_generation(benchmark, generate)
+
+
+def fastest(cases: Mapping[int, Case]) -> int:
+    """Return the key of the case that takes the least time on the first prompt."""
+    return min(cases, key=lambda key: timeit.timeit(lambda: cases[key](0), number=1))
 
 
 def time_calls(benchmark: Benchmark, peers: Mapping[str, Case], slow: Mapping[str, Case]) -> None:
@@ -166,14 +161,14 @@ def time_calls(benchmark: Benchmark, peers: Mapping[str, Case], slow: Mapping[st
         f"each. Rounds on each: {report.settings['repeats']}, every case once a round in a new "
         "order. A ratio is taken within a round; shown are medians and quartiles.",
         f"Head weights: {weights}.",
-        share_note("the unit", core_share(runs, UNIT, threads=report.settings["threads"])),
+        share_note(runs, threads=report.settings["threads"]),
     )
     report.add("Stages, median ms", [stage_row(runs, case) for case in ours])
     if floors:
         rows = [floor_row(runs, f"{preset}, {COLD}") for preset in PRESETS]
         report.add("Cold calls, by the matrix products they need", rows)
     rows = [other_row(runs, other, case) for other in slow for case in OURS]
-    rows += [other_row(runs, MINILM_COLD, f"{FAST}, {COLD}")] if MINILM_COLD in peers else []
+    rows += [other_row(runs, MINILM_COLD, f"{FAST}, {COLD}")] if peers else []
     if rows:
         report.add("Other ways, by our time", rows)
 
@@ -185,11 +180,7 @@ def floor_name(case: str) -> str:
 
 def call_row(runs: Sequence[TimedRun], case: str) -> Row:
     """Return a case's ratio to the unit, and its time."""
-    return {
-        "case": case,
-        "ratio": Spread.of(ratios(runs, case, to=UNIT)),
-        "ms": 1000 * statistics.median(seconds_of(runs, case)),
-    }
+    return {"case": case, "ratio": ratio(runs, case, to=UNIT), "ms": median_ms(runs, case)}
 
 
 def stage_row(runs: Sequence[TimedRun], case: str) -> Row:
@@ -201,21 +192,19 @@ def stage_row(runs: Sequence[TimedRun], case: str) -> Row:
 def floor_row(runs: Sequence[TimedRun], case: str) -> Row:
     """Return a cold case's floor, and how many times as long the case takes."""
     floor = floor_name(case)
-    work = stage_medians(runs, floor)["gflop"]
-    seconds = statistics.median(seconds_of(runs, floor))
+    work, ms = stage_medians(runs, floor)["gflop"], median_ms(runs, floor)
     return {
         "case": case,
         "GFLOP": work,
-        "GFLOP/s": work / seconds,
-        "floor, ms": 1000 * seconds,
-        "times the floor": Spread.of(ratios(runs, case, to=floor)),
+        "GFLOP/s": 1000 * work / ms,
+        "floor, ms": ms,
+        "times the floor": ratio(runs, case, to=floor),
     }
 
 
 def other_row(runs: Sequence[TimedRun], other: str, case: str) -> Row:
     """Return how many times as long another way takes as one of our calls."""
-    times = Spread.of(ratios(runs, other, to=case))
-    return {"other way": other, "our call": case, "times as long": times}
+    return {"other way": other, "our call": case, "times as long": ratio(runs, other, to=case)}
 
 
 def time_scaling(benchmark: Benchmark, sizes: Sequence[int]) -> None:
@@ -227,35 +216,17 @@ def time_scaling(benchmark: Benchmark, sizes: Sequence[int]) -> None:
         cases[f"{COLD}, {size}"] = prune_case(cold, [prompt])
         cases[f"{WARM}, {size}"] = prune_case(warm, [prompt])
     runs = time_cases(cases, prompts=1, repeats=SCALING_ROUNDS, seed=SEED)
-    rows: list[dict[str, Any]] = [
+    rows: list[Row] = [
         {
             "chunks": size,
             "tokens": warm.prune(prompt.query, prompt.chunks, top_k=3).tokens_before,
-            **{
-                f"{state}, ms": 1000 * statistics.median(seconds_of(runs, f"{state}, {size}"))
-                for state in (COLD, WARM)
-            },
+            **{f"{state}, ms": median_ms(runs, f"{state}, {size}") for state in (COLD, WARM)},
         }
         for size, prompt in prompts.items()
     ]
-    benchmark.report.add(f"A call by its chunks, {DEFAULT}", rows, *growth_notes(rows))
-
-
-def growth_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the exponents of growth in words, from `EXPONENT_FROM` chunks on where there are."""
-    large = [row for row in rows if row["chunks"] >= EXPONENT_FROM]
-    rows = large if len(large) > 1 else rows
-    if len(rows) < 2:
-        return []
-    sizes = [row["chunks"] for row in rows]
-    exponents = (
-        f"{exponent(sizes, [row[f'{state}, ms'] for row in rows]):.3f} ({state})"
-        for state in (COLD, WARM)
-    )
-    return [
-        f"From {sizes[0]} to {sizes[-1]} chunks, time grows with their number to the power of "
-        f"{' and '.join(exponents)}."
-    ]
+    large = [row for row, size in zip(rows, prompts, strict=True) if size >= EXPONENT_FROM]
+    notes = growth_notes(large if len(large) > 1 else rows, [f"{COLD}, ms", f"{WARM}, ms"])
+    benchmark.report.add(f"A call by its chunks, {DEFAULT}", rows, *notes)
 
 
 def time_callers(benchmark: Benchmark, numbers: Sequence[int], *, calls: int) -> None:
@@ -272,8 +243,8 @@ def time_generation(benchmark: Benchmark, tokens: int) -> None:
     """Add answers of exactly `tokens` tokens from full and pruned context, pruning included."""
     full = "full context"
     rows: list[Row] = []
+    count = len(benchmark.prompts.prompts)
     for size in GENERATION_CHUNKS:
-        count = len(benchmark.prompts.prompts)
         prompts = [benchmark.prompts.of_size(size, index) for index in range(count)]
         cold, warm = cold_and_warm(benchmark.model)
         pruners = {full: None, f"pruned, {COLD}": cold, f"pruned, {WARM}": warm}
@@ -288,8 +259,8 @@ def time_generation(benchmark: Benchmark, tokens: int) -> None:
                 "chunks": size,
                 "context": case,
                 "kept": float(size if case == full else kept),
-                "ratio": Spread.of(ratios(runs, case, to=full)),
-                "ms": 1000 * statistics.median(seconds_of(runs, case)),
+                "ratio": ratio(runs, case, to=full),
+                "ms": median_ms(runs, case),
             }
             for case in cases
         ]

@@ -1,7 +1,7 @@
 """Interleaved timing: every case runs once in every round, in a new order.
 
-A machine's speed drifts, so a case's time is divided by the reference's time *of the same round*,
-and the median of these ratios is reported with their quartiles.
+A machine's speed drifts, so a case's time is divided by another's time *of the same round*.
+Reported are the median of these ratios and their quartiles.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import gcd
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
+
+from at2_rag.progress import StepProgress
+
+UNIT = "full forward pass (the unit)"
 
 Case = Callable[[int], Mapping[str, float] | None]
 """Runs a case on the prompt of this index; may return the seconds of its stages."""
@@ -31,7 +33,7 @@ class TimedRun:
         round: The round; all its runs are on one prompt.
         seconds: Wall-clock time.
         cpu_seconds: Processor time of the process, summed over its threads.
-        stages: Seconds by stage; empty where the case doesn't report them.
+        stages: Seconds by stage; None where the case doesn't report them.
     """
 
     case: str
@@ -85,17 +87,15 @@ def time_cases(
         names = [name for name in cases if name not in slow or number % interval == 0]
         order.shuffle(names)
         schedule += [(number, name) for name in names]
-    return list(_timed(cases, schedule, prompts))
-
-
-def _timed(
-    cases: Mapping[str, Case], schedule: Sequence[tuple[int, str]], prompts: int
-) -> Iterator[TimedRun]:
-    for number, name in track(schedule, "timing", console=Console(stderr=True), transient=True):
-        cpu, start = time.process_time(), time.perf_counter()
-        stages = cases[name](number % prompts)
-        seconds = time.perf_counter() - start
-        yield TimedRun(name, number, seconds, time.process_time() - cpu, stages)
+    runs = []
+    with StepProgress() as progress:
+        for number, name in schedule:
+            cpu, start = time.process_time(), time.perf_counter()
+            stages = cases[name](number % prompts)
+            seconds = time.perf_counter() - start
+            runs.append(TimedRun(name, number, seconds, time.process_time() - cpu, stages))
+            progress("timing", len(runs), len(schedule))
+    return runs
 
 
 def slow_interval(prompts: int) -> int:
@@ -103,36 +103,24 @@ def slow_interval(prompts: int) -> int:
     return next(interval for interval in count(7) if gcd(interval, prompts) == 1)
 
 
-def seconds_of(runs: Sequence[TimedRun], case: str) -> list[float]:
-    """Return the seconds of a case, round by round."""
-    return [run.seconds for run in runs if run.case == case]
+def median_ms(runs: Sequence[TimedRun], case: str) -> float:
+    """Return the median time of a case, in milliseconds."""
+    return 1000 * statistics.median(run.seconds for run in runs if run.case == case)
 
 
-def ratios(runs: Sequence[TimedRun], case: str, *, to: str) -> list[float]:
-    """Return a case's seconds divided by another's of the same round, where both ran."""
-    reference = {run.round: run.seconds for run in runs if run.case == to}
-    return [
-        run.seconds / reference[run.round]
-        for run in runs
-        if run.case == case and run.round in reference
-    ]
-
-
-def stage_medians(runs: Sequence[TimedRun], case: str) -> dict[str, float]:
-    """Return the median seconds of each stage of a case; empty if it reports none."""
-    stages = [run.stages for run in runs if run.case == case and run.stages]
-    return {
-        name: statistics.median(seconds[name] for seconds in stages) for name in (stages or [{}])[0]
-    }
-
-
-def core_share(runs: Sequence[TimedRun], case: str, *, threads: int) -> float:
-    """Return the share of `threads` cores that a case got: about 1 on an idle machine."""
-    return statistics.median(
-        run.cpu_seconds / (run.seconds * threads) for run in runs if run.case == case
+def ratio(runs: Sequence[TimedRun], case: str, *, to: str) -> Spread:
+    """Return a case's time divided by another's of the same round, over the rounds of both."""
+    seconds = {run.round: run.seconds for run in runs if run.case == to}
+    return Spread.of(
+        [
+            run.seconds / seconds[run.round]
+            for run in runs
+            if run.case == case and run.round in seconds
+        ]
     )
 
 
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Return k of the best fit `value = c * size**k`: the slope in log-log coordinates."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+def stage_medians(runs: Sequence[TimedRun], case: str) -> dict[str, float]:
+    """Return the median seconds of each stage of a case that reports them."""
+    stages = [run.stages for run in runs if run.case == case and run.stages]
+    return {name: statistics.median(seconds[name] for seconds in stages) for name in stages[0]}

@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from at2_rag.errors import AT2Error
+from at2_rag.files import last_part, without_folder
 
 PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
@@ -29,7 +29,7 @@ class CommandError(click.ClickException):
     """An error shown as one line."""
 
     def format_message(self) -> str:
-        """Return the message with its line breaks made spaces."""
+        """Return the message on one line."""
         return " ".join(line.strip() for line in self.message.splitlines() if line.strip())
 
 
@@ -48,11 +48,7 @@ class CommandGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command.
-
-        Raises:
-            CommandError: In place of any error that isn't click's own.
-        """
+        """Run the command; any error that isn't click's becomes a `CommandError`."""
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         _package_logger.addHandler(handler)
@@ -93,21 +89,18 @@ def _plugin_command(entry: EntryPoint) -> click.Command:
             f"({type(error).__name__}: {error}); {fix}"
         )
         failure.__cause__ = error
-        return _failing_command(entry.name, failure)
+
+        def fail() -> None:
+            raise failure
+
+        return click.Command(
+            entry.name,
+            callback=fail,
+            add_help_option=False,
+            short_help="(can't be loaded)",
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )
     return command
-
-
-def _failing_command(name: str, failure: AT2Error) -> click.Command:
-    def fail() -> None:
-        raise failure
-
-    return click.Command(
-        name,
-        callback=fail,
-        add_help_option=False,
-        short_help="(can't be loaded)",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )
 
 
 def verbose_option(command: _Command) -> _Command:
@@ -150,21 +143,6 @@ def command_without_places(context: click.Context) -> str:
         option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
         is_path = isinstance(parameter.type, click.Path)
         for one in value if isinstance(value, tuple) else (value,):
-            shown = _last_part(one) if is_path else without_place(str(one))
+            shown = last_part(one) if is_path else without_folder(str(one))
             parts += [*option, shown]
     return shlex.join(parts)
-
-
-def without_place(value: str) -> str:
-    """Return the name of an existing file or folder; any other value as it is."""
-    try:
-        return _last_part(value) if Path(value).expanduser().exists() else value
-    except (OSError, RuntimeError, ValueError):  # too long, no such user, a null character
-        return value
-
-
-def _last_part(path: str) -> str:
-    try:
-        return Path(path).expanduser().resolve().name
-    except (OSError, RuntimeError, ValueError):
-        return path

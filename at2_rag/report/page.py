@@ -1,4 +1,4 @@
-"""Pages from templates: one HTML file that needs nothing else."""
+"""Pages from templates: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-_HERE = "at2_rag.report"
+_PACKAGE = "at2_rag.report"
 
 
-def render_page(template: str, *, package: str = _HERE, **values: Any) -> str:
+def render_page(template: str, *, package: str = _PACKAGE, **values: Any) -> str:
     """Return a page.
 
     Args:
-        template: Name of a file in the package's `templates`; it may include those here.
+        template: Name of a file in the package's `templates`; it may include those of this package.
         package: The package.
-        **values: What the template uses; text is escaped, `markupsafe.Markup` is not.
+        **values: The template's variables; text is escaped, `markupsafe.Markup` is not.
 
     Raises:
-        jinja2.UndefinedError: If the template uses a value that isn't there.
+        jinja2.UndefinedError: If the template uses a variable that isn't passed.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(name, "templates") for name in (package, _HERE)]),
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in (package, _PACKAGE)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,7 @@
-"""Plots as SVG, for inlining into a page."""
+"""Plots as SVG elements, for inlining into a page.
+
+The `title` of a plot is what screen readers read in place of the picture.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy.typing as npt
 
 try:
     import matplotlib as mpl
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator
 except ImportError as error:
@@ -20,63 +24,42 @@ except ImportError as error:
         f'drawing reports needs matplotlib ({error}); run: pip install "at2-rag[train]"'
     ) from error
 
-_LINE, _GRID, _COLOURS = "#1f5fa8", "#d5d9de", "viridis"
+_LINE, _GRID = "#1f5fa8", "#d5d9de"
 _SERIES_COLOURS = (
     *("#57606a", "#b0b6bd", "#2d7d46", "#c77b30", "#e0b13c", "#a33c3c"),
     *("#7b5ea7", "#3c9fa3", "#c25b94", "#8a6d3b", "#5b7fc2", "#6b8e23"),
 )
 _MARKERS = "osD^v<>pP*Xh"
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_LEAST_SPAN = 0.1  # of a line plot's values, so that noise doesn't look like a trend
+_LEAST_SPAN = 0.1  # of an axis of values, so that noise doesn't look like a trend
 _LOG_MARGIN = 1.25  # factor left free on both sides of a logarithmic axis
 _WIDTH = 4.8  # inches; pages scale it down where there is less room
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one kind: x, y and both ends of the interval of y (None without one)."""
+
+    label: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+    emphasis: bool = False  # whether it is what the plot is about
 
 
 def line_plot(
     x: Sequence[float], y: Sequence[float], *, title: str, x_label: str, y_label: str
 ) -> str:
-    """Return an SVG of points joined by a line, each with its value.
-
-    The axis of values spans at least 0.1.
-
-    Args:
-        x: Places, rising.
-        y: Values, as many.
-        title: Read aloud in place of the picture.
-        x_label: What x is.
-        y_label: What y is.
-    """
-    figure = Figure(figsize=(_WIDTH, 2.9), layout="constrained")
-    axes = figure.subplots()
+    """Return an SVG of points joined by a line, each with its value; `x` rises."""
+    figure, axes = _axes(_WIDTH, 2.9, x_label, y_label)
     axes.plot(x, y, marker="o", color=_LINE)
-    for place, value in zip(x, y, strict=True):
+    for point in zip(x, y, strict=True):
         axes.annotate(
-            f"{value:.3f}", (place, value), xytext=(0, 7), textcoords="offset points", ha="center"
+            f"{point[1]:.3f}", point, xytext=(0, 7), textcoords="offset points", ha="center"
         )
     axes.margins(x=0.15)
     middle = (min(y) + max(y)) / 2
     half = max(_LEAST_SPAN, 1.5 * (max(y) - min(y))) / 2
     axes.set_ylim(middle - half, middle + half)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure, title)
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Points of one kind, with their intervals.
-
-    Attributes:
-        label: What the legend calls it.
-        points: x, y and the interval's ends (None where there is none) of each point.
-        emphasis: Whether it is what the plot is about.
-    """
-
-    label: str
-    points: Sequence[tuple[float, float, float | None, float | None]]
-    emphasis: bool = False
 
 
 def interval_plot(
@@ -89,186 +72,104 @@ def interval_plot(
     lowest: float = 0.0,
     legend: bool = True,
 ) -> str:
-    """Return an SVG of series of points, those of one series joined by a line.
+    """Return an SVG of series of points with intervals, those of one series joined by a line.
 
-    Without `x_names` the x axis is logarithmic, and a series whose points all have x = 0 is a
-    horizontal line.
-
-    Args:
-        series: What is drawn, in the legend's order; the same place has the same look in every
-            plot.
-        title: Read aloud in place of the picture.
-        x_label: What x is.
-        y_label: What y is.
-        x_names: Names of the places 0, 1, ... of x, if it has such.
-        lowest: Where the axis of values begins.
-        legend: Whether to say what is what.
+    With `x_names`, of x = 0, 1 and so on, x is no number. Without, the x axis is logarithmic, and a
+    series whose points all have x = 0 is a horizontal line. The y axis begins at `lowest`.
     """
-    figure = Figure(figsize=(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9), layout="constrained")
-    axes = figure.subplots()
-    points = [point for own in series for point in own.points]
-    highest = max((point[1] if point[3] is None else point[3] for point in points), default=0.0)
+    figure, axes = _axes(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9, x_label, y_label)
+    points = [point for one in series for point in one.points]
+    highest = max((y if high is None else high for _, y, _, high in points), default=0.0)
     axes.set_ylim(lowest, lowest + max(_LEAST_SPAN, 1.06 * (highest - lowest)))
-    above = [point[0] for point in points if point[0] > 0] or [1.0]
     if not x_names:
-        # Limits before anything is drawn: where all is zero, those of its own have no width.
-        axes.set_xscale("log")
-        ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(above), max(above))
-        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-        axes.set_xlim(min(above) / _LOG_MARGIN, max(above) * _LOG_MARGIN)
-        axes.minorticks_off()
-    for number, own in enumerate(series):
-        colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
-        look: dict[str, Any] = {"color": colour, "label": own.label}
-        look |= {"linewidth": 2.4 if own.emphasis else 1.2, "zorder": 3 if own.emphasis else 2}
-        if not x_names and all(point[0] <= 0 for point in own.points):
-            axes.axhline(own.points[0][1], linestyle=":", **look)
+        _set_log_axis(axes, [x for x, *_ in points if x > 0] or [1.0])
+    for number, one in enumerate(series):
+        x, y, low, high = zip(*one.points, strict=True)
+        if not x_names and max(x) <= 0:
+            axes.axhline(y[0], linestyle=":", **_look(number, one) | {"marker": ""})
             continue
-        x, y, low, high = zip(*own.points, strict=True)
-        bars = [
-            [0.0 if end is None else max(0.0, sign * (end - value))]
-            for sign, ends in ((-1, low), (1, high))
-            for end, value in zip(ends, y, strict=True)
-        ]
-        errors = np.array(bars).reshape(2, len(y))
-        axes.errorbar(
-            x,
-            y,
-            yerr=errors,
-            marker=_MARKERS[number % len(_MARKERS)],
-            markersize=6 if own.emphasis else 4.5,
-            elinewidth=0.7,
-            capsize=2,
-            **look,
-        )
+        ends = np.array([low, high], dtype=float) - y  # NaN without an interval
+        errors = np.maximum(0.0, np.nan_to_num(ends * [[-1], [1]]))
+        axes.errorbar(x, y, yerr=errors, elinewidth=0.7, capsize=2, **_look(number, one))
     if x_names:
         axes.set_xticks(range(len(x_names)), x_names)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend:
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return _svg(figure, title)
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A value with its spread.
-
-    Attributes:
-        label: What stands beside it.
-        value: Above 0.
-        low: Where its spread begins.
-        high: Where it ends.
-        limit: What it is held against, if anything.
-        emphasis: Whether it is what the plot is about.
-    """
-
-    label: str
-    value: float
-    low: float
-    high: float
-    limit: float | None = None
-    emphasis: bool = False
-
-
-def bar_plot(bars: Sequence[Bar], *, title: str, x_label: str) -> str:
-    """Return an SVG of bars from the left on a logarithmic axis, the first at the top.
-
-    A limit is a line across its bar.
-
-    Args:
-        bars: What is drawn, at least one.
-        title: Read aloud in place of the picture.
-        x_label: What the values are.
-    """
-    figure = Figure(figsize=(_WIDTH + 1.6, 0.8 + 0.27 * len(bars)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    for place, bar in enumerate(bars):
-        spread = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
-        colour = _LINE if bar.emphasis else _SERIES_COLOURS[1]
-        axes.barh(place, bar.value, color=colour, height=0.7, zorder=2)
-        axes.errorbar(bar.value, place, xerr=spread, color=_SERIES_COLOURS[0], capsize=2, zorder=3)
-        if bar.limit is not None:
-            axes.vlines(bar.limit, place - 0.45, place + 0.45, color=_SERIES_COLOURS[5], zorder=4)
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(x_label)
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure, title)
+    return _svg(figure, title, legend=legend)
 
 
 def reliability_plot(series: Sequence[Series], *, title: str) -> str:
-    """Return an SVG of how often what was foretold came true, beside the line of perfection.
+    """Return an SVG of how often predictions came true, beside the line of perfect ones.
 
-    Args:
-        series: What is drawn: probabilities and shares, both in [0, 1].
-        title: Read aloud in place of the picture.
+    x is the mean probability of a bin, y the share of true outcomes, all in [0, 1].
     """
-    figure = Figure(figsize=(_WIDTH, _WIDTH + 0.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(_WIDTH, _WIDTH + 0.8, "mean probability of a bin", "share that came true")
     axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
-    for number, own in enumerate(series):
-        colour = _LINE if own.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
-        x, y, *_ = zip(*own.points, strict=True)
-        axes.plot(
-            x,
-            y,
-            color=colour,
-            label=own.label,
-            marker=_MARKERS[number % len(_MARKERS)],
-            markersize=4.5,
-            linewidth=2.4 if own.emphasis else 1.0,
-            zorder=3 if own.emphasis else 2,
-        )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_aspect("equal")
-    axes.set_xlabel("mean probability of a bin")
-    axes.set_ylabel("share that came true")
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return _svg(figure, title)
+    for number, one in enumerate(series):
+        x, y, *_ = zip(*one.points, strict=True)
+        axes.plot(x, y, **_look(number, one))
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    return _svg(figure, title, legend=True)
 
 
 def heat_map(
-    values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float | None = None
+    values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float
 ) -> str:
-    """Return an SVG of a matrix as colours from zero up, first row at the bottom.
+    """Return an SVG of a matrix [rows, columns], first row at the bottom.
 
-    Args:
-        values: [rows, columns], none below 0.
-        title: Read aloud in place of the picture.
-        x_label: What a column is.
-        y_label: What a row is.
-        highest: Value of the brightest colour, so that several maps can be compared; None for
-            the largest there is.
+    Values are colours from 0 to `highest`, which several maps can share.
     """
     matrix = np.asarray(values, dtype=float)
     rows, columns = matrix.shape
     height = min(9.0, max(2.0, 0.9 + 0.85 * (_WIDTH - 1.2) * rows / max(columns, 6)))
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    top = float(matrix.max()) if highest is None else highest
-    mesh = axes.pcolormesh(matrix, cmap=_COLOURS, vmin=0, vmax=top or 1.0)
+    figure, axes = _axes(_WIDTH, height, x_label, y_label, frame=True)
+    mesh = axes.pcolormesh(matrix, cmap="viridis", vmin=0, vmax=highest or 1.0, shading="nearest")
     mesh.set_edgecolor("face")
-    for axis, size in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        shown = [int(place) for place in MaxNLocator(8, integer=True).tick_values(0, size - 1)]
-        places = [place for place in shown if 0 <= place < size]
-        axis.set_ticks([place + 0.5 for place in places], [str(place) for place in places])
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     figure.colorbar(mesh, ax=axes)
     return _svg(figure, title)
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _axes(
+    width: float, height: float, x_label: str, y_label: str, *, frame: bool = False
+) -> tuple[Figure, Axes]:
+    """Return a figure and its axes, with a frame or with a grid."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    if not frame:
+        axes.grid(color=_GRID, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _set_log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with round ticks around values above 0."""
+    # Limits before anything is drawn: where all is zero, the automatic ones have no width.
+    axes.set_xscale("log")
+    ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(values), max(values))
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.set_xlim(min(values) / _LOG_MARGIN, max(values) * _LOG_MARGIN)
+    axes.minorticks_off()
+
+
+def _look(number: int, series: Series) -> dict[str, Any]:
+    """Return how a series is drawn: by its number, the same in every plot."""
+    colour = _LINE if series.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
+    width, layer = (2.4, 3) if series.emphasis else (1.2, 2)
+    return {
+        "color": colour,
+        "label": series.label,
+        "linewidth": width,
+        "zorder": layer,
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markersize": 6 if series.emphasis else 4.5,
+    }
+
+
+def _svg(figure: Figure, title: str, *, legend: bool = False) -> str:
     """Return the figure as an SVG element that is the same for the same figure."""
+    if legend:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     stream = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(stream, format="svg", metadata=_METADATA | {"Title": title})

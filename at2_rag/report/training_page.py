@@ -1,4 +1,4 @@
-"""The page about a training run, drawn from its record."""
+"""The page of a training run, drawn from its record."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ _FIGURES = {"ndcg_at_10": "nDCG@10 out of fold", "faithfulness": "faithfulness o
 
 
 def training_page(record: Mapping[str, Any]) -> str:
-    """Return the page.
-
-    Args:
-        record: What `training.json` holds.
-    """
+    """Return the page; `record` is the content of `training.json`."""
     candidates = record["candidates"]
     return render_page(
         "training.html.jinja",
@@ -26,51 +22,46 @@ def training_page(record: Mapping[str, Any]) -> str:
         facts=_facts(record),
         chosen=next(row for row in candidates if row["chosen"]),
         sources=list(candidates[0]["by_source"]),
-        with_objective="objective" in candidates[0],
+        with_objective=record["settings"]["signal"] != "evidence",
         curves=_curves(record["learning_curve"]),
         maps=_maps(record["head_importance"]),
     )
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    settings, run = record["settings"], record["run"]
-    samples = record["samples"]
-    by_source = ", ".join(f"{name} {count:,}" for name, count in samples.items())
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in record["left_out"].items())
-    seconds = ", ".join(f"{name} {value:,.1f}" for name, value in run["seconds"].items())
-    peak = run["peak_memory_mb"]
-    machine = run["machine"]
+    settings, samples, run = record["settings"], record["samples"], record["run"]
+    peak, machine = run["peak_memory_mb"], run["machine"]
+    files = [f"{file['name']} ({file['examples']:,})" for file in record["data"]]
+    by_source = [f"{name} {count:,}" for name, count in samples.items()]
+    left_out = [f"{count:,} {reason}" for reason, count in record["left_out"].items()]
+    seconds = [f"{name} {value:,.1f}" for name, value in run["seconds"].items()]
+    versions = [f"{name} {value}" for name, value in record["versions"].items()]
+    ablations = []
+    if settings["signal"] != "evidence":
+        masks = f"{settings['masks']} random masks, over {settings['reading']} chunk states"
+        generated = settings["answers"] == "generated"
+        limit = f", of at most {settings['answer_tokens']} tokens" if generated else ""
+        ablations = [("Ablations", masks), ("Answers", settings["answers"] + limit)]
     return [
         ("Command", record["command"]),
         ("Model", settings["model"]),
         ("Signal", settings["signal"]),
         ("Target", settings["target"]),
         ("Reading", record["reading"]),
-        *_ablation_facts(settings),
-        ("Data", ", ".join(f"{file['name']} ({file['examples']:,})" for file in record["data"])),
-        ("Samples", f"{sum(samples.values()):,} ({by_source})"),
-        ("Left out", left_out or "none"),
+        *ablations,
+        ("Data", ", ".join(files)),
+        ("Samples", f"{sum(samples.values()):,} ({', '.join(by_source)})"),
+        ("Left out", ", ".join(left_out) or "none"),
         ("Seed, folds", f"{settings['seed']}, {settings['folds']}"),
-        ("Seconds", seconds),
+        ("Seconds", ", ".join(seconds)),
         ("Peak memory", f"{peak:,} MB" if peak is not None else "not known on this system"),
         ("Machine", f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in record["versions"].items())),
-    ]
-
-
-def _ablation_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if settings["signal"] == "evidence":
-        return []
-    generated = settings["answers"] == "generated"
-    answers = f", of at most {settings['answer_tokens']} tokens" if generated else ""
-    return [
-        ("Ablations", f"{settings['masks']} random masks, over {settings['reading']} chunk states"),
-        ("Answers", f"{settings['answers']}{answers}"),
+        ("Versions", ", ".join(versions)),
     ]
 
 
 def _curves(points: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    """Return a plot of every figure that at least two points have."""
+    """Return a plot of each figure that two points or more have."""
     plots = []
     for name, label in _FIGURES.items():
         known = [
@@ -82,16 +73,17 @@ def _curves(points: Sequence[Mapping[str, Any]]) -> list[Markup]:
             x, y = zip(*known, strict=True)
             title = f"Learning curve: {label}"
             svg = line_plot(x, y, title=title, x_label="samples fitted on", y_label=label)
-            plots.append(Markup(svg))  # made here, nothing in it is from outside
+            plots.append(Markup(svg))  # no text from outside is in it
     return plots
 
 
 def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """Return a heat map [L, H] of each pass by its name, all on one scale of colours."""
     values = importance["values"]
-    highest = max(value for of_pass in values for row in of_pass for value in row)
+    highest = max(value for matrix in values for row in matrix for value in row)
     maps = []
-    for name, of_pass in zip(importance["passes"], values, strict=True):
+    for name, matrix in zip(importance["passes"], values, strict=True):
         title = f"Importance of heads in the pass {name}"
-        svg = heat_map(of_pass, title=title, x_label="head", y_label="layer", highest=highest)
+        svg = heat_map(matrix, title=title, x_label="head", y_label="layer", highest=highest)
         maps.append((name, Markup(svg)))
     return maps

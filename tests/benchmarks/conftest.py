@@ -23,16 +23,12 @@ def tiny_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]
     tiny_model(num_hidden_layers=3).save_pretrained(folder / "tiny")
     tiny_tokenizer().save_pretrained(folder / "tiny")
     write_examples(folder / "train.jsonl", planted_examples(["novels", "seas"]))
+    chunks = [
+        {"text": f"Bridge {number} was opened in 1932.", "is_gold": number == 0}
+        for number in range(10)
+    ]
     items = [
-        {
-            "id": str(item),
-            "question": "What was opened?",
-            "chunks": [
-                {"text": f"Bridge {item} {number} was opened in 1932.", "is_gold": number == 0}
-                for number in range(10)
-            ],
-        }
-        for item in range(4)
+        {"id": str(number), "question": "What was opened?", "chunks": chunks} for number in range(2)
     ]
     lines = "".join(json.dumps(item) + "\n" for item in items)
     (folder / "data.jsonl").write_text(lines, encoding="utf-8")

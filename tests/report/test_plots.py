@@ -1,8 +1,7 @@
-"""Plots as SVG: well formed, the values in their places, and no state left behind."""
+"""Plots as SVG: well formed, values where they belong, and no state left behind."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -11,43 +10,32 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from at2_rag.report.plots import Bar, Series, bar_plot, heat_map, interval_plot, line_plot
+from at2_rag.report.plots import Series, heat_map, interval_plot, line_plot, reliability_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def texts(svg: str) -> list[str]:
-    return ["".join(found.itertext()).strip() for found in _root(svg).iter(f"{SVG}text")]
-
-
-def _root(svg: str) -> ElementTree.Element:
+def root_of(svg: str) -> ElementTree.Element:
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg" and root.get("role") == "img"
     return root
 
 
-def placed(svg: str) -> list[tuple[float, str]]:
-    """Texts with where they stand from the left."""
-    found = []
-    for element in _root(svg).iter(f"{SVG}text"):
-        moved = re.search(r"translate\((\S+) ", element.get("transform") or "")
-        place = element.get("x") or (moved.group(1) if moved else "nan")
-        found.append((float(place), "".join(element.itertext()).strip()))
-    return found
+def group(svg: str, name: str) -> ElementTree.Element:
+    [element] = [one for one in root_of(svg).iter(f"{SVG}g") if one.get("id") == name]
+    return element
 
 
-def cells(svg: str) -> list[str]:
-    """Colours of a heat map's cells, in drawing order."""
-    root = _root(svg)
-    [mesh] = [group for group in root.iter(f"{SVG}g") if group.get("id") == "QuadMesh_1"]
-    styles = [path.get("style") or "" for path in mesh.iter(f"{SVG}path")]
-    return [style.split("fill: ")[1].split(";")[0] for style in styles if "fill: " in style]
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()).strip() for element in root_of(svg).iter(f"{SVG}text")]
 
 
-def test_a_line_has_labels_and_values() -> None:
+def test_a_line_has_labels_and_values_and_leaves_matplotlibs_settings() -> None:
+    before = dict(mpl.rcParams)
     svg = line_plot([1, 2, 4], [0.5, 0.25, 1], title="Curve", x_label="x & y", y_label="quality")
     assert {"x & y", "quality", "0.500", "0.250", "1.000"} <= set(texts(svg))
-    assert _root(svg).findtext(f"{SVG}title") == "Curve"
+    assert root_of(svg).findtext(f"{SVG}title") == "Curve"
+    assert dict(mpl.rcParams) == before
 
 
 def test_small_differences_look_small() -> None:
@@ -57,26 +45,24 @@ def test_small_differences_look_small() -> None:
 
 
 def test_equal_values_are_equal_colours_and_the_scale_starts_at_zero() -> None:
+    def colours(values: np.ndarray) -> list[str]:
+        svg = heat_map(values, title="Map", x_label="head", y_label="layer", highest=1.0)
+        styles = [path.get("style") or "" for path in group(svg, "QuadMesh_1").iter(f"{SVG}path")]
+        return [style.split("fill: ")[1].split(";")[0] for style in styles if "fill: " in style]
+
     values = np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
-    found = cells(heat_map(values, title="Map", x_label="head", y_label="layer"))
-    assert len(found) == 6 and len(set(found)) == 3
-    assert found[0] == found[4] and found[1] == found[3] and found[2] == found[5]
-    halved = cells(heat_map(values / 2, title="Map", x_label="head", y_label="layer", highest=1.0))
-    assert halved[1] == found[2] and halved[0] == found[0]
+    full, half = colours(values), colours(values / 2)
+    assert len(full) == 6 and len(set(full)) == 3
+    assert full[0] == full[4] and full[1] == full[3] and full[2] == full[5]
+    assert half[1] == full[2] and half[0] == full[0]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (30, 9), (12, 64)])
+@pytest.mark.parametrize("shape", [(1, 1), (30, 9)])
 def test_maps_of_any_shape_have_ticks_within_it(shape: tuple[int, int]) -> None:
-    svg = heat_map(np.zeros(shape), title="Map", x_label="head", y_label="layer")
+    svg = heat_map(np.zeros(shape), title="Map", x_label="head", y_label="layer", highest=0.0)
     numbers = [int(text) for text in texts(svg) if text.isdigit()]
-    assert numbers and max(numbers) < max(shape)
+    assert 0 in numbers and max(numbers) < max(shape)
     assert {"head", "layer"} <= set(texts(svg))
-
-
-def test_settings_of_matplotlib_are_left_as_they_were() -> None:
-    before = dict(mpl.rcParams)
-    line_plot([1, 2], [1, 2], title="t", x_label="x", y_label="y")
-    assert dict(mpl.rcParams) == before
 
 
 def test_no_global_figures_and_the_pip_line_where_matplotlib_is_missing() -> None:
@@ -88,14 +74,16 @@ def test_no_global_figures_and_the_pip_line_where_matplotlib_is_missing() -> Non
     assert 'run: pip install "at2-rag[train]"' in done.stderr.splitlines()[-1]
 
 
-def test_intervals_have_a_legend_and_round_ticks() -> None:
+def test_intervals_have_a_legend_round_ticks_and_a_lowest_value() -> None:
     series = [
-        Series("full & long", [(2785.0, 0.2, 0.1, 0.3)]),
-        Series("ours", [(186.0, 0.48, 0.3, 0.6), (520.0, 0.25, None, None)], emphasis=True),
-        Series("closed", [(0.0, 0.05, 0.0, 0.1)]),
+        Series("full & long", [(2785.0, 0.92, 0.91, 0.93)]),
+        Series("ours", [(186.0, 0.94, 0.93, 0.96), (520.0, 0.95, None, None)], emphasis=True),
+        Series("closed", [(0.0, 0.9, 0.89, 0.91)]),
     ]
-    svg = interval_plot(series, title="Curves", x_label="tokens", y_label="accuracy")
+    svg = interval_plot(series, title="C", x_label="tokens", y_label="accuracy", lowest=0.85)
     assert {"full & long", "ours", "closed", "200", "500", "1,000", "2,000"} <= set(texts(svg))
+    values = [float(text) for text in texts(svg) if text.startswith("0.")]
+    assert min(values) >= 0.85 and max(values) < 1
     small = interval_plot(series, title="C", x_label="tokens", y_label="accuracy", legend=False)
     assert "ours" not in texts(small)
 
@@ -103,40 +91,17 @@ def test_intervals_have_a_legend_and_round_ticks() -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("names", [(), ("first", "last")])
 def test_intervals_of_nothing_but_zeros_can_be_drawn(names: tuple[str, ...]) -> None:
-    for x in (0.0, 1.0, 40.0):
-        series = [Series("a", [(x, 0.0, 0.0, 0.0)]), Series("b", [(x, 0.0, None, None)])]
-        svg = interval_plot(series, title="Z", x_label="x", y_label="y", x_names=names)
-        assert set(names) <= set(texts(svg))
+    series = [Series("a", [(1.0, 0.0, 0.0, 0.0)]), Series("b", [(0.0, 0.0, None, None)])]
+    svg = interval_plot(series, title="Z", x_label="x", y_label="y", x_names=names)
+    assert set(names) <= set(texts(svg))
 
 
-@pytest.mark.filterwarnings("error")
-def test_intervals_of_zeros_far_apart_can_be_drawn_beside_a_line() -> None:
-    points = [(994.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), (106.0, 0.0, 0.0, 0.0)]
-    series = [Series(str(place), [own]) for place, own in enumerate(points)]
-    svg = interval_plot(series, title="Z", x_label="x", y_label="y")
-    assert {"200", "500"} <= set(texts(svg))
-
-
-def test_bars_stand_in_order_with_their_names_and_lengths() -> None:
-    bars = [Bar("one", 0.1, 0.09, 0.2, limit=0.3, emphasis=True), Bar("two", 10.0, 9.0, 12.0)]
-    svg = bar_plot(bars, title="Bars", x_label="times & more")
-    found = texts(svg)
-    assert found.index("one") < found.index("two")
-    assert {"times & more", "0.1", "1", "10"} <= set(found)
-    ends = {}
-    for group in _root(svg).iter(f"{SVG}g"):
-        if group.get("id") in ("patch_3", "patch_4"):  # after the page and the axes
-            ends[group.get("id")] = max(
-                map(float, re.findall("[ML] (\\S+)", group[0].get("d", "")))
-            )
-    one, two = ends["patch_3"], ends["patch_4"]
-    [tick_one] = [x for x, text in placed(svg) if text == "1"]
-    [tick_ten] = [x for x, text in placed(svg) if text == "10"]
-    assert two - one == pytest.approx(2 * (tick_ten - tick_one), rel=1e-3)
-
-
-def test_an_axis_of_values_begins_where_it_is_told() -> None:
-    series = [Series("ours", [(1, 0.91, 0.9, 0.92), (2, 0.95, None, None)])]
-    svg = interval_plot(series, title="t", x_label="x", y_label="y", lowest=0.85)
-    values = [float(text) for text in texts(svg) if text.startswith("0.")]
-    assert min(values) >= 0.85 and max(values) < 1
+def test_reliability_has_a_legend_and_one_line_a_series_beside_the_perfect_one() -> None:
+    series = [
+        Series(name, [(0.1, share, None, None), (0.8, 0.9, None, None)], name == "all")
+        for name, share in (("all", 0.2), ("novels", 0.3))
+    ]
+    svg = reliability_plot(series, title="Reliability")
+    assert {"all", "novels", "mean probability of a bin"} <= set(texts(svg))
+    lines = [one for one in group(svg, "axes_1") if (one.get("id") or "").startswith("line2d")]
+    assert len(lines) == 3

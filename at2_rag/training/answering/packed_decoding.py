@@ -1,8 +1,4 @@
-"""The attention of several texts that go on side by side, their new tokens packed into one row.
-
-Nothing is padded or copied: keys and values stay where they were first written, and query heads
-that share them are read as rows of one product.
-"""
+"""The attention of new tokens over the states of what came before them."""
 
 from __future__ import annotations
 
@@ -15,8 +11,37 @@ from torch.nn.functional import scaled_dot_product_attention
 from at2_rag.reading.attention import AttentionCall
 
 
+def attend_over(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Return what tokens read, [H, Q, D].
+
+    Args:
+        query: [H, Q, D].
+        keys: [Hkv, W, D].
+        values: The same shape.
+        mask: [Q, W], bool or additive; None to hide nothing.
+        scale: Factor on the products.
+    """
+    heads, length, dim = query.shape
+    key_heads = len(keys)
+    shared = heads // key_heads
+    # Query heads that share a key head become rows of it: [H, Q, D] -> [1, Hkv, H / Hkv * Q, D].
+    output = scaled_dot_product_attention(
+        query.reshape(1, key_heads, shared * length, dim),
+        keys[None],
+        values[None],
+        attn_mask=None if mask is None else mask.repeat(shared, 1),
+        scale=scale,
+    )
+    return output.reshape(heads, length, dim)
+
+
 class PackedDecoding:
-    """Reads new tokens of several texts, each over its own past and causally itself.
+    """Reads new tokens of several texts, packed into one row.
+
+    Each text's tokens attend to its past and causally to themselves. Nothing is padded or copied:
+    keys and values stay where they were first written.
 
     Args:
         keys: For each text [L, Hkv, W, D]: the states of its past, then room for its new tokens,
@@ -28,47 +53,33 @@ class PackedDecoding:
         self._keys, self._values = keys, values
         self._parts: list[tuple[int, int, int]] = []
 
-    def begin(self, going: Sequence[int], filled: Sequence[int], lengths: Sequence[int]) -> None:
+    def begin(self, texts: Sequence[int], filled: Sequence[int], lengths: Sequence[int]) -> None:
         """Say which texts the next row holds, how full their pasts are, how many tokens."""
-        self._parts = list(zip(going, filled, lengths, strict=True))
+        self._parts = list(zip(texts, filled, lengths, strict=True))
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Return what the tokens of the row read, [1, N, H, D]."""
-        read, start = [], 0
-        for place, filled, length in self._parts:
-            own, end = slice(start, start + length), filled + length
-            keys, values = self._keys[place][call.layer], self._values[place][call.layer]
-            keys[:, filled:end] = call.key[0, :, own]
-            values[:, filled:end] = call.value[0, :, own]
-            query = call.query[0, :, own]
-            read.append(_attend(query, keys[:, :end], values[:, :end], call.scaling))
-            start = own.stop
-        return torch.cat(read, dim=1).transpose(0, 1)[None]
+        outputs, start = [], 0
+        for text, filled, length in self._parts:
+            rows, end = slice(start, start + length), filled + length
+            keys, values = self._keys[text][call.layer], self._values[text][call.layer]
+            keys[:, filled:end] = call.key[0, :, rows]
+            values[:, filled:end] = call.value[0, :, rows]
+            query = call.query[0, :, rows]
+            outputs.append(_attend_last(query, keys[:, :end], values[:, :end], call.scaling))
+            start = rows.stop
+        return torch.cat(outputs, dim=1).transpose(0, 1)[None]
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Return what a text's last Q tokens read, [H, Q, D].
-
-    Args:
-        query: [H, Q, D].
-        keys: [Hkv, W, D], the tokens' own last.
-        values: The same shape.
-        scale: Factor on the products.
-    """
-    heads, length, dim = query.shape
-    key_heads, width, _ = keys.shape
+def _attend_last(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Return what a text's last Q tokens read causally, [H, Q, D]."""
+    length, width = query.shape[1], keys.shape[1]
     if length == width:
         # From its start on a text needs no mask, which spares the half that would be hidden.
         return scaled_dot_product_attention(
             query[None], keys[None], values[None], is_causal=True, scale=scale, enable_gqa=True
         )[0]
-    mask, shared = None, heads // key_heads
+    mask = None
     if length > 1:
         mask = torch.ones(length, width, dtype=torch.bool, device=keys.device).tril(width - length)
-        mask = mask.repeat(shared, 1)
-    # Query heads that share a key head become rows of it.
-    folded = query.reshape(1, key_heads, shared * length, dim)
-    output = scaled_dot_product_attention(
-        folded, keys[None], values[None], attn_mask=mask, scale=scale
-    )
-    return output.reshape(heads, length, dim)
+    return attend_over(query, keys, values, mask, scale)

@@ -1,1 +1,5 @@
-"""Calibrating."""
+"""Calibrating head weights: from labelled questions to probabilities, and how good those are.
+
+`calibrator.calibrate` is the way in. May import training.collection, training.answering and
+training.fitting; imported by training.commands.
+"""

@@ -1,39 +1,46 @@
-"""How good probabilities are."""
+"""How good probabilities are, and how sure figures.
+
+The calibration error and reliability share bins of equal mass, in which equal probabilities may
+fall on both sides of an edge; scikit-learn has no calibration error, and other bins.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu
+from scipy.stats import bootstrap, mannwhitneyu
+
+from at2_rag.arrays import Bools, Floats
 
 BINS = 15
-"""Bins of the calibration error, each of as many probabilities."""
+"""Bins, with as many probabilities in each."""
 
 _DRAWS = 200
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
-
-def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BINS) -> float:
+def calibration_error(probabilities: Floats, outcomes: Bools) -> float:
     """Return the expected calibration error over bins of equal mass, in [0, 1].
 
-    The mean over probabilities of how far the mean of their bin is from the share of outcomes that
-    are true there (M. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", AAAI 2015, with bins of equal mass). Of equal probabilities each has the mean of their
-    outcomes. Even perfect ones have an error: with few of them a bin's share is off by chance.
+    The mean over all probabilities of the distance between the mean probability of their bin and
+    the share of true outcomes there (M. Naeini et al., "Obtaining Well Calibrated Probabilities
+    Using Bayesian Binning", AAAI 2015, with bins of equal mass). Outcomes of equal probabilities
+    are averaged first, so that their order doesn't change the error. Perfect probabilities have an
+    error, too: in a small bin the share of true outcomes is off by chance.
     """
-    _, place = np.unique(probabilities, return_inverse=True)
-    shares = (np.bincount(place, weights=outcomes) / np.bincount(place))[place]
-    off = [
-        own.size * abs(float(probabilities[own].mean() - shares[own].mean()))
-        for own in equal_bins(probabilities, bins)
+    _, inverse = np.unique(probabilities, return_inverse=True)
+    shares = (np.bincount(inverse, weights=outcomes) / np.bincount(inverse))[inverse]
+    distances = [
+        rows.size * abs(float(probabilities[rows].mean() - shares[rows].mean()))
+        for rows in _equal_bins(probabilities)
     ]
-    return sum(off) / len(probabilities)
+    return sum(distances) / len(probabilities)
 
 
-def error_by_chance(probabilities: Floats, *, bins: int = BINS) -> float:
-    """Return the mean calibration error that these probabilities have if they are the true ones.
+def error_by_chance(probabilities: Floats) -> float:
+    """Return the mean calibration error of these probabilities were they the true ones.
 
     Over 200 draws of outcomes, with a fixed seed. NaN without any.
     """
@@ -41,26 +48,25 @@ def error_by_chance(probabilities: Floats, *, bins: int = BINS) -> float:
         return float("nan")
     rng = np.random.default_rng(0)
     draws = rng.random((_DRAWS, len(probabilities))) < probabilities
-    errors = [calibration_error(probabilities, own, bins=bins) for own in draws]
-    return float(np.mean(errors))
+    return float(np.mean([calibration_error(probabilities, draw) for draw in draws]))
 
 
 def reliability(probabilities: Floats, outcomes: Bools) -> tuple[tuple[float, float], ...]:
     """Return for each bin of equal mass the mean probability and the share of true outcomes."""
     return tuple(
-        (float(probabilities[own].mean()), float(outcomes[own].mean()))
-        for own in equal_bins(probabilities)
+        (float(probabilities[rows].mean()), float(outcomes[rows].mean()))
+        for rows in _equal_bins(probabilities)
     )
 
 
-def equal_bins(probabilities: Floats, bins: int = BINS) -> list[npt.NDArray[np.intp]]:
-    """Return the places of the probabilities of bins of equal mass, lowest first, none empty."""
-    split = np.array_split(np.argsort(probabilities, kind="stable"), bins)
-    return [own for own in split if own.size]
+def _equal_bins(probabilities: Floats) -> list[npt.NDArray[np.intp]]:
+    """Return the indices of each bin's probabilities, lowest bin first, none empty."""
+    split = np.array_split(np.argsort(probabilities, kind="stable"), BINS)
+    return [rows for rows in split if rows.size]
 
 
 def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
-    """Return by how much of it the squared error is below that of the base rate, at most 1.
+    """Return 1 less the mean squared error as a share of that of the base rate, at most 1.
 
     G. Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950. NaN where all
     outcomes are the same.
@@ -72,13 +78,28 @@ def brier_skill(probabilities: Floats, outcomes: Bools) -> float:
     return 1 - float(np.mean((probabilities - outcomes) ** 2)) / variance
 
 
-def auroc(probabilities: Floats, outcomes: Bools) -> float:
-    """Return how often a true outcome has the greater probability, ties counting half, in [0, 1].
+def auroc(scores: Floats, outcomes: Bools) -> float:
+    """Return how often a true outcome has the greater score, ties counting half, in [0, 1].
 
-    J. Hanley and B. McNeil, "The Meaning and Use of the Area under a Receiver Operating
-    Characteristic (ROC) Curve", 1982. NaN where all outcomes are the same.
+    The area under the ROC curve by the Mann-Whitney statistic. NaN where all outcomes are the same.
     """
-    true, false = probabilities[outcomes], probabilities[~outcomes]
+    true, false = scores[outcomes], scores[~outcomes]
     if not true.size or not false.size:
         return float("nan")
     return float(mannwhitneyu(true, false).statistic) / (true.size * false.size)
+
+
+def percentile_interval(
+    samples: Sequence[Floats], statistic: Callable[..., Any]
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a statistic of paired samples [N].
+
+    A point where all values are alike. The statistic takes the samples, and `axis`.
+    """
+    if all(np.ptp(values) == 0 for values in samples):
+        value = float(statistic(*samples, axis=-1))
+        return value, value
+    interval = bootstrap(
+        samples, statistic, paired=True, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

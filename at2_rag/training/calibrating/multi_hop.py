@@ -1,22 +1,25 @@
-"""Fits multi-hop weights. Pure numbers, no model."""
+"""Fits multi-hop weights. No model is needed."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import InputError
+from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
-from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
-from at2_rag.training.fitting.fit import LinearFit, fit_listwise
-from at2_rag.training.fitting.intervals import percentile_interval
-from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.fits import (
+    EVERY,
+    Labelled,
+    fit_logistic,
+    fit_ranking,
+    out_of_fold,
+)
+from at2_rag.training.calibrating.metrics import percentile_interval
 
 RIDGE = 0.1
 """Ridge penalty on the weights of standardised features."""
@@ -24,35 +27,21 @@ RIDGE = 0.1
 TOP = 3
 """Chunks among which all gold ones are looked for."""
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FollowedCall:
-    """One call, and what the second reading saw.
-
-    Attributes:
-        source: The data set it is from.
-        fold: Its fold.
-        scores: [S], the first scores of all its chunks, at least two.
-        gold: [S] bool.
-        evidence: The greatest evidence logit of the first reading.
-        features: [S - 1, L x H] float32, of all chunks but the one with the greatest score.
-        place: Its place among all calls.
-    """
+class MultiHopSample:
+    """One question's chunks after the second reading, the question beside the best chunk."""
 
     source: str
     fold: int
-    scores: Floats
-    gold: Bools
-    evidence: float
-    features: npt.NDArray[np.float32]
-    place: int = 0
+    scores: Floats  # [S], first scores of all chunks, S at least 2
+    gold: Bools  # [S]
+    evidence: float  # greatest evidence logit of the first reading
+    features: npt.NDArray[np.float32]  # [S - 1, L x H], of all chunks but the best, in order
 
     @property
     def best(self) -> int:
-        """The place of the best chunk."""
+        """Index of the chunk with the greatest first score."""
         return int(np.argmax(self.scores))
 
     @property
@@ -62,122 +51,84 @@ class FollowedCall:
         return others
 
     @property
-    def first(self) -> Floats:
-        """The first scores of the others."""
-        return self.scores[self.others]
+    def ranked(self) -> Labelled:
+        """First scores and features of the others, [S - 1, 1 + L x H], and which are gold."""
+        others = self.others
+        terms = np.hstack([self.scores[others].astype(np.float32)[:, None], self.features])
+        return Labelled(EVERY, self.fold, terms, self.gold[others])
 
 
 @dataclass(frozen=True, slots=True)
 class MultiHopFigures:
-    """In how many calls the best three hold all gold chunks, of calls with two or three.
+    """How often the best three chunks hold all gold ones, where there are two or three."""
 
-    Attributes:
-        source: The data set, or "every source".
-        calls: Calls judged.
-        without: Share of them by first scores.
-        with_it: Share of them after a multi-hop that was fitted without the call's fold.
-        low: Lower end of the 95 % percentile bootstrap interval of the difference.
-        high: Its upper end.
-    """
-
-    source: str
-    calls: int
-    without: float
-    with_it: float
-    low: float
+    source: str  # or `EVERY`
+    calls: int  # questions judged
+    without: float  # share of them by first scores
+    with_it: float  # share after a second reading, by weights fitted without their fold
+    low: float  # 95 % percentile bootstrap interval of the difference
     high: float
 
+    @property
+    def gain(self) -> float:
+        """The difference."""
+        return self.with_it - self.without
 
-def fit_multi_hop(calls: Sequence[FollowedCall], shape: tuple[int, int]) -> MultiHop:
-    """Return the multi-hop under which gold chunks other than the best are likeliest.
 
-    Weights are fitted to calls with gold among the other chunks, each counting the same, by the
-    listwise loss of `training.fit`; probabilities to all calls, by weights fitted without their
-    fold, every source counting the same.
+def fit_multi_hop(
+    samples: Sequence[MultiHopSample], shape: tuple[int, int]
+) -> tuple[MultiHop, list[Floats]]:
+    """Fit multi-hop weights, of shape [L, H], that make gold chunks other than the best likeliest.
 
-    Args:
-        calls: The calls, of at least two folds.
-        shape: [L, H], layers and heads of the weights.
+    Weights are fitted to samples with gold among the other chunks, each counting the same;
+    probabilities to the scores of all samples by weights fitted without their fold, every source
+    counting the same. Those scores [S] of each sample are returned beside the weights.
 
     Raises:
-        InputError: If no call, or none beside a fold, has gold and no gold among the others.
+        InputError: If no sample, or none outside a fold, has gold and other chunks beside the best.
     """
-    second = out_of_fold_second(calls)
-    terms = [
-        chunk_terms(divided_anew(own.first, scores), own.evidence)
-        for own, scores in zip(calls, second, strict=True)
-    ]
-    sizes = [len(own) for own in second]
-    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
-    outcomes = np.concatenate([own.gold[own.others] for own in calls])
-    chunk = logistic_fit(np.concatenate(terms), outcomes, weights, PENALTY, rising=RISING)
-    fit = _fit(calls)
-    weight = fit.weight[1:].reshape(shape).astype(np.float32)
-    return MultiHop(weight, max(0.0, float(fit.weight[0])), chunk)
+    ranked = [sample.ranked for sample in samples]
+    scored, after = [], []
+    for sample, of_others, weight in zip(samples, ranked, out_of_fold(ranked, _fit), strict=True):
+        second = of_others.terms @ weight
+        terms = chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence)
+        scored.append(of_others._replace(source=sample.source, terms=terms))
+        after.append(second_scores(sample.scores, sample.best, second))
+    chunk = fit_logistic(scored, name="second gold label", rising=RISING)
+    weight = _fit(ranked)
+    heads = weight[1:].reshape(shape).astype(np.float32)
+    return MultiHop(heads, max(0.0, float(weight[0])), chunk), after
 
 
-def out_of_fold_second(calls: Sequence[FollowedCall]) -> list[Floats]:
-    """Return each call's second scores by weights that were fitted without its fold."""
-    fits = {
-        fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
-    }
-    return [_inputs(own) @ fits[own.fold].weight for own in calls]
+def judge_multi_hop(
+    samples: Sequence[MultiHopSample], after: Sequence[Floats]
+) -> list[MultiHopFigures]:
+    """Return the figures of each source that has samples with two or three gold chunks, and of all.
 
-
-def scores_after(calls: Sequence[FollowedCall]) -> dict[int, Floats]:
-    """Return each call's scores after a multi-hop fitted without its fold, [S], by its place."""
-    return {
-        own.place: second_scores(own.scores, own.best, second)
-        for own, second in zip(calls, out_of_fold_second(calls), strict=True)
-    }
-
-
-def judge_multi_hop(calls: Sequence[FollowedCall]) -> list[MultiHopFigures]:
-    """Return the figures of each source that has calls with two or three gold chunks, and of all.
-
-    Args:
-        calls: As in `fit_multi_hop`.
+    `after` holds each sample's scores after the second reading, see `fit_multi_hop`.
     """
-    found: dict[str, list[tuple[bool, bool]]] = {}
-    for own, second in zip(calls, out_of_fold_second(calls), strict=True):
-        if 2 <= own.gold.sum() <= TOP:
-            after = second_scores(own.scores, own.best, second)
-            found.setdefault(own.source, []).append(
-                (_all_gold(own.scores, own.gold), _all_gold(after, own.gold))
-            )
-    every = [pair for own in found.values() for pair in own]
-    groups = {**dict(sorted(found.items())), **({"every source": every} if every else {})}
-    return [_figures(name, np.array(pairs, dtype=float)) for name, pairs in groups.items()]
+    pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for sample, scores in zip(samples, after, strict=True):
+        if 2 <= sample.gold.sum() <= TOP:
+            pair = (_all_gold(sample.scores, sample.gold), _all_gold(scores, sample.gold))
+            for name in (sample.source, EVERY):
+                pairs[name].append(pair)
+    names = sorted(pairs, key=lambda name: (name == EVERY, name))
+    return [_figures(name, pairs[name]) for name in names]
 
 
-def _figures(name: str, pairs: npt.NDArray[np.floating[Any]]) -> MultiHopFigures:
-    gained = pairs[:, 1] - pairs[:, 0]
-    low, high = percentile_interval([gained], np.mean)
-    without, with_it = pairs.mean(axis=0).tolist()
-    return MultiHopFigures(name, len(pairs), without, with_it, low, high)
+def _figures(source: str, pairs: Sequence[tuple[bool, bool]]) -> MultiHopFigures:
+    without, with_it = np.array(pairs, dtype=float).T
+    low, high = percentile_interval([with_it - without], np.mean)
+    return MultiHopFigures(
+        source, len(pairs), float(without.mean()), float(with_it.mean()), low, high
+    )
 
 
 def _all_gold(scores: Floats, gold: Bools) -> bool:
     return bool(gold[np.argsort(-scores, kind="stable")[:TOP]].sum() == gold.sum())
 
 
-def _fit(calls: Sequence[FollowedCall]) -> LinearFit:
-    chosen = [own for own in calls if 0 < own.gold[own.others].sum() < own.others.sum()]
-    if not chosen:
-        raise InputError(
-            "multi-hop weights can't be fitted: there is no call whose best chunk leaves gold and "
-            "other chunks; pass more examples with two gold chunks, or leave --multi-hop off"
-        )
-    return fit_listwise(
-        ListwiseData(
-            np.concatenate([_inputs(own) for own in chosen]),
-            np.concatenate([own.gold[own.others] for own in chosen]),
-            np.array([len(own.features) for own in chosen]),
-            np.full(len(chosen), 1 / len(chosen)),
-        ),
-        ridge=RIDGE,
-    )
-
-
-def _inputs(own: FollowedCall) -> npt.NDArray[np.float32]:
-    return np.hstack([own.first[:, None].astype(np.float32), own.features])
+def _fit(samples: Sequence[Labelled]) -> Floats:
+    """Return the weights [1 + L x H] of first score and features."""
+    return fit_ranking(samples, name="multi-hop weights", ridge=RIDGE).weight

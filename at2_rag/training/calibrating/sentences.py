@@ -1,120 +1,113 @@
-"""Fits sentence weights. Pure numbers, no model."""
+"""Fits sentence weights. No model is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError
 from at2_rag.readout.calibration import RISING, chunk_terms
-from at2_rag.readout.sentence_weights import SentenceWeights
+from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.text.units import unit_places
-from at2_rag.training.calibrating.fit import PENALTY, logistic_fit
-from at2_rag.training.fitting.fit import fit_listwise
-from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.fits import (
+    Labelled,
+    fit_logistic,
+    fit_ranking,
+    out_of_fold,
+)
+from at2_rag.training.calibrating.probabilities import ScoredSample
 
 RIDGE = 1e-3
 """Ridge penalty on the three numbers, of standardised terms."""
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
+class SentenceSample(NamedTuple):
+    """The sentences of one question's chunks, after one reading or two."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SentenceCall:
-    """The sentences of one call, at least one, after one reading or two.
-
-    Attributes:
-        source: The data set it is from.
-        fold: Its fold.
-        terms: [U, 3], its sentences' `SENTENCE_TERMS`.
-        evidence: The greatest evidence logit of the call's sources.
-        gold: [U] bool, whether each sentence holds evidence.
-    """
-
-    source: str
-    fold: int
-    terms: Floats
-    evidence: float
-    gold: Bools
+    ranked: Labelled  # [U, 3] `SENTENCE_TERMS`, and which sentences hold evidence
+    evidence: float  # greatest evidence logit of the question's chunks
 
 
 def gold_sentences(example: Example) -> Bools | None:
     """Return which units of the chunks' texts hold evidence, [U]; None where that isn't known.
 
     Evidence is what overlaps a sentence that the file names; where it names none, the units of gold
-    chunks that a reference answer stands in.
+    chunks that hold a reference answer.
     """
-    places = unit_places(example.chunks)
+    units = unit_places(example.chunks)
     if any(example.gold_sentences):
         named = [example.gold_spans(index) for index in range(len(example.chunks))]
-        found = [
+        gold = [
             any(first < end and start < last for first, last in named[index])
-            for index, start, end in places
+            for index, start, end in units
         ]
     else:
         answers = findable_answers(example.answers)
-        found = [
+        gold = [
             example.labels[index]
             and contains_answer(normalise(example.chunks[index].text[start:end]), answers)
-            for index, start, end in places
+            for index, start, end in units
         ]
-    return np.array(found, dtype=bool) if any(found) else None
+    return np.array(gold, dtype=bool) if any(gold) else None
 
 
-def fit_sentences(calls: Sequence[SentenceCall]) -> SentenceWeights:
-    """Return the sentence weights under which sentences with evidence are likeliest.
+def sentence_samples(
+    scored: Sequence[ScoredSample],
+    examples: Sequence[Example],
+    sentence_scores: Mapping[int, npt.NDArray[np.float32]],
+    after: Mapping[int, Floats],
+) -> list[SentenceSample]:
+    """Return the sentences of samples, but of twins, whose evidence is known by sentence.
 
-    Scores minimise the listwise loss of `training.fit`; probabilities are fitted to scores by
-    weights that were fitted without the call's fold. Every source counts the same, and of a source
-    every call.
+    A sample that was read a second time counts twice, with its scores before and after, so that
+    weights and probabilities suit both.
 
     Args:
-        calls: The calls, of at least two folds.
+        scored: The samples.
+        examples: What the samples' `example` are indices of.
+        sentence_scores: [U], an example's scores of its sentences, by its index.
+        after: [S], a sample's scores after the second reading, by its index.
+    """
+    result = []
+    for index, (sample, first, evidence) in enumerate(scored):
+        if sample.answerable is not None or sample.example not in sentence_scores:
+            continue
+        example = examples[sample.example]
+        gold = gold_sentences(example)
+        if gold is None:
+            continue
+        owners = [chunk for chunk, _, _ in unit_places(example.chunks)]
+        for scores in (first, *([after[index]] if index in after else [])):
+            terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
+            ranked = Labelled(sample.source, sample.fold, terms, gold)
+            result.append(SentenceSample(ranked, evidence))
+    return result
+
+
+def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
+    """Return the sentence weights that make sentences with evidence likeliest.
+
+    Scores minimise the listwise loss; probabilities are fitted to scores by weights that were
+    fitted without the sample's fold. Every source counts the same.
 
     Raises:
-        InputError: If no call, or none beside a fold, has sentences with evidence and without.
+        InputError: If no sample, or none outside a fold, has sentences with evidence and without.
     """
-    weights_of_all = _fit(calls)
-    fits = {
-        fold: _fit([own for own in calls if own.fold != fold]) for fold in {c.fold for c in calls}
-    }
-    scores = [own.terms @ np.array(fits[own.fold]) for own in calls]
-    sizes = [len(own) for own in scores]
-    weights = np.repeat(source_weights([own.source for own in calls]) / sizes, sizes)
-    likely = logistic_fit(
-        np.concatenate(
-            [chunk_terms(own, call.evidence) for own, call in zip(scores, calls, strict=True)]
-        ),
-        np.concatenate([own.gold for own in calls]),
-        weights,
-        PENALTY,
-        rising=RISING,
-    )
-    return SentenceWeights(weights_of_all, likely)
+    ranked = [sample.ranked for sample in samples]
+    scored = []
+    for sample, weights in zip(samples, out_of_fold(ranked, _fit), strict=True):
+        scores = sample.ranked.terms @ np.array(weights)
+        scored.append(sample.ranked._replace(terms=chunk_terms(scores, sample.evidence)))
+    likely = fit_logistic(scored, name="sentence's gold label", rising=RISING)
+    return SentenceWeights(_fit(ranked), likely)
 
 
-def _fit(calls: Sequence[SentenceCall]) -> tuple[float, ...]:
-    chosen = [own for own in calls if 0 < own.gold.sum() < len(own.gold)]
-    if not chosen:
-        raise InputError(
-            "sentence weights can't be fitted: there is no call with sentences that hold evidence "
-            "and others; pass more examples, or leave --sentences off"
-        )
-    fit = fit_listwise(
-        ListwiseData(
-            np.concatenate([own.terms for own in chosen]).astype(np.float32),
-            np.concatenate([own.gold for own in chosen]),
-            np.array([len(own.gold) for own in chosen]),
-            source_weights([own.source for own in chosen]),
-        ),
-        ridge=RIDGE,
-    )
-    *of_chunk, own_score = fit.weight.tolist()
-    return (*of_chunk, max(0.0, own_score))
+def _fit(samples: Sequence[Labelled]) -> tuple[float, ...]:
+    fit = fit_ranking(samples, name="sentence weights", ridge=RIDGE)
+    *of_chunk, of_sentence = fit.weight.tolist()
+    return (*of_chunk, max(0.0, of_sentence))

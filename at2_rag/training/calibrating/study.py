@@ -1,18 +1,22 @@
-"""How well a calibration carries over to data sets that had no part in it."""
+"""How good probabilities are on each source in turn, by what was fitted without it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from at2_rag.errors import InputError
-from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fit import LabelledCall, fit_calibration, logistic_fit
+from at2_rag.arrays import Floats
+from at2_rag.training.calibrating.fits import (
+    EVERY,
+    Labelled,
+    fit_logistic,
+    fit_ranking,
+    out_of_fold,
+)
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -20,292 +24,224 @@ from at2_rag.training.calibrating.metrics import (
     error_by_chance,
     reliability,
 )
-from at2_rag.training.fitting.fit import fit_listwise
-from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.validation import source_weights
+from at2_rag.training.calibrating.probabilities import (
+    CalibrationSample,
+    ScoredSample,
+    fit_calibration,
+    with_evidence,
+)
+from at2_rag.training.calibrating.transfer import (
+    KeptCurve,
+    TransferFigures,
+    judge_transfer,
+    max_missed_for,
+)
+from at2_rag.training.fitting.fit import LinearFit
 
 RIDGE = 1e-2
-"""Ridge penalty of the head weights that are fitted without a source."""
+"""Ridge penalty of the head weights."""
+
+Points = tuple[tuple[float, float], ...]
 
 _LENGTH_RIDGE = 1e-3  # keeps slopes finite
-
-Readout = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
-"""Features [S, F] to scores [S]."""
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-
-_NONE: Bools = np.zeros(0, dtype=bool)
-
-
-EVERY = "every source"
-"""What the figures of all data sets taken together are called."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Predicted:
-    """Probabilities with their outcomes, of calls that had no part in what they were fitted to.
-
-    Attributes:
-        likely: [N], that each chunk matters.
-        matters: [N] bool, whether it does.
-        gold: [N] bool, whether it is gold.
-        best: [C] places of each call's best chunk.
-        answerable: [K], that anything helps in each call that is judged for that.
-        helped: [K] bool, whether anything does.
-    """
-
-    likely: Floats
-    matters: Bools
-    gold: Bools
-    best: npt.NDArray[np.intp]
-    answerable: Floats
-    helped: Bools
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFigures:
     """How good probabilities are on one data set.
 
-    Attributes:
-        source: The data set, or `EVERY`.
-        chunks: Chunks judged.
-        matter: Share of them that matter.
-        error: Expected calibration error over all chunks.
-        error_of_best: The same over each call's best chunk.
-        error_by_chance: What the expected calibration error of perfect probabilities would be, for
-            it is never zero; `error_of_best_by_chance` likewise.
-        error_of_best_by_chance: See there.
-        error_of_gold: The error with gold labels as outcomes.
-        skill: Brier skill over the base rate.
-        skill_of_gold: The same with gold labels as outcomes.
-        calls: Calls judged for whether anything helps.
-        auroc: Area under the curve of their probabilities.
-        error_of_calls: Expected calibration error of those.
-        auroc_of_lengths: Area under the curve of what can be told from the number of chunks and
-            their lengths alone: well above one half, twins differ in more than the evidence.
-        reliability: For each bin of chunks its mean probability and the share that matter.
-        reliability_of_best: The same for the best chunks.
-        reliability_of_calls: The same for calls, whether anything helps.
+    Errors are expected calibration errors, skills are Brier skills over the base rate.
     """
 
-    source: str
-    chunks: int
-    matter: float
+    source: str  # or `EVERY`
+    chunks: int  # chunks judged
+    relevant: float  # share of them that are relevant
     error: float
-    error_of_best: float
-    error_by_chance: float
+    error_of_best: float  # over each question's best chunk
+    error_by_chance: float  # that perfect probabilities would have, never zero
     error_of_best_by_chance: float
-    error_of_gold: float
+    error_of_gold: float  # with gold labels as outcomes
     skill: float
     skill_of_gold: float
-    calls: int
-    auroc: float
+    calls: int  # twins judged for whether they are answerable
+    auroc: float  # area under the ROC curve of the probability that they are
     error_of_calls: float
-    auroc_of_lengths: float
-    reliability: tuple[tuple[float, float], ...]
-    reliability_of_best: tuple[tuple[float, float], ...]
-    reliability_of_calls: tuple[tuple[float, float], ...]
+    auroc_of_lengths: float  # far above .5: twins differ in more than the evidence
+    reliability: Points  # for each bin of chunks the mean probability, and the share relevant
+    reliability_of_best: Points
+    reliability_of_calls: Points
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values; None for what isn't defined."""
-        values = asdict(self)
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in values.items()
+            for name, value in asdict(self).items()
         }
 
 
-def judge_left_out_sources(
-    calls: Sequence[LabelledCall],
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a fit that never saw a sample predicts of it."""
+
+    sample: CalibrationSample
+    scores: Floats  # [S]
+    probabilities: Floats  # [S], that each chunk is relevant
+    answerable: float  # probability that any chunk holds the answer
+    by_lengths: float  # logit of the same by the number of chunks and their lengths alone
+
+
+def study_left_out_sources(
+    samples: Sequence[CalibrationSample],
     shape: tuple[int, int, int],
+    further: Sequence[CalibrationSample] = (),
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[CalibrationFigures]:
-    """Yield for each source the figures of head weights and calibration fitted without it.
+) -> tuple[list[CalibrationFigures], list[TransferFigures]]:
+    """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
-    Sources without outcomes of both chunks and calls are fitted on but not judged. Of two sources
-    or more the figures of all of them follow, each chunk and call judged by what was fitted without
-    its source.
+    Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
+    sources judged come last. There are none with a single source.
 
     Args:
-        calls: Calls of at least two sources.
-        shape: [P, L, H] of the head weights.
+        samples: The samples fitted to and judged.
+        shape: The head weights'.
+        further: More samples of the sources, which nothing is fitted to, judged for transfer.
         progress: Called with the sources done and in all.
 
     Raises:
-        InputError: If there is one source only, or what is left of the others can't be fitted to.
+        InputError: If what is left of the others can't be fitted to.
     """
-    if len({own.source for own in calls}) < 2:
-        raise InputError(
-            f"all calls are of the source {calls[0].source!r}; pass examples of two sources or "
-            "more, so that one can be left out"
+    sources = sorted({sample.source for sample in samples})
+    figures: list[CalibrationFigures] = []
+    transfer: list[TransferFigures] = []
+    every: list[Prediction] = []
+    for done, source in enumerate(sources if len(sources) > 1 else []):
+        progress(done, len(sources))
+        judged = [sample for sample in samples if sample.source == source]
+        has_outcomes = any(sample.relevant is not None for sample in judged) and any(
+            sample.answerable is not None for sample in judged
         )
-    names = sorted(
-        {own.source for own in calls if own.matters is not None}
-        & {own.source for own in calls if own.answerable is not None}
+        if not (has_outcomes or any(sample.is_ranked for sample in judged)):
+            continue
+        predict, of_others = fit_without(source, samples, shape)
+        predictions = list(map(predict, judged))
+        if has_outcomes:
+            figures.append(_figures(source, predictions))
+            every += predictions
+        max_missed = max_missed_for(_curves(of_others))
+        more = [predict(sample) for sample in further if sample.source == source]
+        for split, rows in (("fitted", predictions), ("judged", more)):
+            if curves := _curves(rows):
+                transfer.append(judge_transfer(source, split, curves, max_missed))
+    progress(len(sources), len(sources))
+    return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])], transfer
+
+
+def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:
+    known = [(row, row.sample.relevant) for row in predictions if row.sample.relevant is not None]
+    likely = np.concatenate([row.probabilities for row, _ in known])
+    relevant = np.concatenate([labels for _, labels in known])
+    gold = np.concatenate([row.sample.gold for row, _ in known])
+    best = np.concatenate([np.arange(len(labels)) == row.scores.argmax() for row, labels in known])
+    twins = [row for row in predictions if row.sample.answerable is not None]
+    answerable = np.array([row.answerable for row in twins])
+    answered = np.array([bool(row.sample.answerable) for row in twins])
+    return CalibrationFigures(
+        source=source,
+        chunks=len(likely),
+        relevant=float(relevant.mean()),
+        error=calibration_error(likely, relevant),
+        error_of_best=calibration_error(likely[best], relevant[best]),
+        error_by_chance=error_by_chance(likely),
+        error_of_best_by_chance=error_by_chance(likely[best]),
+        error_of_gold=calibration_error(likely, gold),
+        skill=brier_skill(likely, relevant),
+        skill_of_gold=brier_skill(likely, gold),
+        calls=len(twins),
+        auroc=auroc(answerable, answered),
+        error_of_calls=calibration_error(answerable, answered),
+        auroc_of_lengths=auroc(np.array([row.by_lengths for row in twins]), answered),
+        reliability=reliability(likely, relevant),
+        reliability_of_best=reliability(likely[best], relevant[best]),
+        reliability_of_calls=reliability(answerable, answered),
     )
-    every: list[_Predicted] = []
-    lengths: list[tuple[Floats, Bools]] = []
-    for done, name in enumerate(names):
-        progress(done, len(names))
-        others = [own for own in calls if own.source != name]
-        judged = [own for own in calls if own.source == name]
-        _, readout, calibration = fit_without(others, shape)
-        every.append(_predict(judged, readout, calibration))
-        lengths.append(told_by_lengths(judged, others))
-        yield _figures(name, every[-1], lengths[-1])
-    if len(every) > 1:
-        yield _figures(EVERY, _joined(every), _columns_joined(lengths))
-    progress(len(names), len(names))
 
 
 def fit_without(
-    calls: Sequence[LabelledCall], shape: tuple[int, int, int]
-) -> tuple[list[Floats], Readout, Calibration]:
-    """Return out-of-fold scores of calls, and head weights and calibration fitted to all of them.
-
-    Args:
-        calls: Those of all sources but the one that is left out.
-        shape: As in `judge_left_out_sources`, like what is raised.
-    """
-    scores = out_of_fold_scores(calls)
-    return scores, fit_readout(calls), fit_calibration(calls, scores, shape)
-
-
-def said_of(
-    call: LabelledCall, readout: Readout, calibration: Calibration
-) -> tuple[Floats, Floats, float]:
-    """Return a call's scores, its chunks' probabilities and that anything helps."""
-    scores = readout(call.features)
-    evidence = float(calibration.evidence(call.features).max())
-    likely = calibration.probabilities(scores, evidence)
-    return scores, likely, calibration.answerable(scores, evidence)
-
-
-def out_of_fold_scores(calls: Sequence[LabelledCall]) -> list[Floats]:
-    """Return each call's scores by head weights that were fitted without its fold."""
-    readouts = {
-        fold: fit_readout([own for own in calls if own.fold != fold])
-        for fold in {own.fold for own in calls}
-    }
-    return [readouts[own.fold](own.features) for own in calls]
-
-
-def fit_readout(calls: Sequence[LabelledCall]) -> Readout:
-    """Return head weights fitted to rank the gold chunks of calls that have both kinds.
-
-    Twins are left out: of an unanswerable one nothing can be ranked, and to have seen the other
-    would tell them apart.
-    """
-    ranked = [
-        own for own in calls if own.answerable is None and own.gold.any() and not own.gold.all()
-    ]
-    if not ranked:
-        raise InputError("there is no call with gold and other chunks left to fit weights to")
-    fit = fit_listwise(
-        ListwiseData(
-            np.concatenate([own.features for own in ranked]),
-            np.concatenate([own.gold for own in ranked]),
-            np.array([len(own.gold) for own in ranked]),
-            source_weights([own.source for own in ranked]),
-        ),
-        ridge=RIDGE,
-    )
-    return lambda features: features @ fit.weight + fit.bias
-
-
-def _predict(
-    calls: Sequence[LabelledCall], readout: Readout, calibration: Calibration
-) -> _Predicted:
-    likely, matters, gold, best = [np.zeros(0)], [_NONE], [_NONE], []
-    answerable: list[tuple[float, bool]] = []
-    chunks = 0
-    for own in calls:
-        scores, of_chunks, of_call = said_of(own, readout, calibration)
-        if own.matters is not None:
-            likely.append(of_chunks)
-            matters.append(own.matters)
-            gold.append(own.gold)
-            best.append(chunks + int(np.argmax(scores)))
-            chunks += len(scores)
-        if own.answerable is not None:
-            answerable.append((of_call, own.answerable))
-    return _Predicted(
-        np.concatenate(likely),
-        np.concatenate(matters),
-        np.concatenate(gold),
-        np.array(best, dtype=np.intp),
-        np.array([p for p, _ in answerable]),
-        np.array([y for _, y in answerable], dtype=bool),
-    )
-
-
-def _joined(parts: Sequence[_Predicted]) -> _Predicted:
-    """Return the predictions of several data sets as those of one."""
-    starts = np.cumsum([0, *(len(own.likely) for own in parts)])
-    return _Predicted(
-        np.concatenate([own.likely for own in parts]),
-        np.concatenate([own.matters for own in parts]),
-        np.concatenate([own.gold for own in parts]),
-        np.concatenate([own.best + start for own, start in zip(parts, starts, strict=False)]),
-        np.concatenate([own.answerable for own in parts]),
-        np.concatenate([own.helped for own in parts]),
-    )
-
-
-def _figures(source: str, own: _Predicted, by_lengths: tuple[Floats, Bools]) -> CalibrationFigures:
-    best_p, best_y = own.likely[own.best], own.matters[own.best]
-    return CalibrationFigures(
-        source=source,
-        chunks=len(own.likely),
-        matter=float(own.matters.mean()),
-        error=calibration_error(own.likely, own.matters),
-        error_of_best=calibration_error(best_p, best_y),
-        error_by_chance=error_by_chance(own.likely),
-        error_of_best_by_chance=error_by_chance(best_p),
-        error_of_gold=calibration_error(own.likely, own.gold),
-        skill=brier_skill(own.likely, own.matters),
-        skill_of_gold=brier_skill(own.likely, own.gold),
-        calls=len(own.answerable),
-        auroc=auroc(own.answerable, own.helped),
-        error_of_calls=calibration_error(own.answerable, own.helped),
-        auroc_of_lengths=auroc(*by_lengths),
-        reliability=reliability(own.likely, own.matters),
-        reliability_of_best=reliability(best_p, best_y),
-        reliability_of_calls=reliability(own.answerable, own.helped),
-    )
-
-
-def told_by_lengths(
-    judged: Sequence[LabelledCall], others: Sequence[LabelledCall]
-) -> tuple[Floats, Bools]:
-    """Return how likely it is from the number of chunks and their lengths alone that calls help.
-
-    Args:
-        judged: Calls to tell apart.
-        others: Calls that a logistic function of them is fitted to.
+    source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
+) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
+    """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
 
     Returns:
-        Logits [K], and whether anything helps; none where lengths aren't known.
+        What predicts samples of the source, and predictions of the samples fitted to, each by head
+        weights and a second readout fitted without its fold.
+
+    Raises:
+        InputError: If the other sources can't be fitted to.
     """
+    others = [sample for sample in samples if sample.source != source]
+    ranked = _ranked(others)
+    fits = out_of_fold(ranked, _fit_head_weights)
+    scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
+    scored = with_evidence(others, scores)
+    calibration = fit_calibration(scored, shape)
+    head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
 
-    def terms(calls: Sequence[LabelledCall]) -> tuple[Floats, Bools]:
-        known = [own for own in calls if own.answerable is not None and own.words is not None]
-        sizes = [own.words.astype(float) for own in known if own.words is not None]
-        values = [[len(own), own.sum(), own.max(), own.min(), own.std()] for own in sizes]
-        return np.array(values), np.array([bool(own.answerable) for own in known], dtype=bool)
+    def predict_scored(scored: ScoredSample) -> Prediction:
+        sample, scores, evidence = scored
+        return Prediction(
+            sample,
+            scores,
+            calibration.probabilities(scores, evidence),
+            calibration.answerable(scores, evidence),
+            float(_length_terms(sample) @ np.array(slopes) + constant),
+        )
 
-    values, outcomes = terms(others)
-    judged_values, judged_outcomes = terms(judged)
-    if not len(values) or not len(judged_values):
-        return np.zeros(0), _NONE
-    *slopes, constant = logistic_fit(
-        values, outcomes, np.full(len(values), 1 / len(values)), _LENGTH_RIDGE
-    )
-    return judged_values @ np.array(slopes) + constant, judged_outcomes
+    def predict(sample: CalibrationSample) -> Prediction:
+        evidence = float(calibration.evidence(sample.features).max())
+        return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
+
+    return predict, list(map(predict_scored, scored))
 
 
-def _columns_joined(parts: Sequence[tuple[Floats, Bools]]) -> tuple[Floats, Bools]:
-    logits, outcomes = zip(*parts, strict=True)
-    return np.concatenate(logits), np.concatenate(outcomes)
+def _ranked(samples: Sequence[CalibrationSample]) -> list[Labelled]:
+    """Return what head weights are fitted to.
+
+    Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
+    answerable one would be biased towards it.
+    """
+    return [
+        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in samples
+    ]
+
+
+def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
+    return fit_ranking(samples, name="head weights", ridge=RIDGE)
+
+
+def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
+    scores: Floats = sample.features @ fit.weight + fit.bias
+    return scores
+
+
+def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
+    labelled = [
+        Labelled(EVERY, 0, _length_terms(sample)[None], np.array([sample.answerable]))
+        for sample in samples
+        if sample.answerable is not None
+    ]
+    return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
+
+
+def _length_terms(sample: CalibrationSample) -> Floats:
+    words = sample.words.astype(float)
+    return np.array([len(words), words.sum(), words.max(), words.min(), words.std()])
+
+
+def _curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
+    """Return the curves of the samples that can be ranked."""
+    return [
+        KeptCurve.of(row.sample, row.scores, row.probabilities)
+        for row in predictions
+        if row.sample.is_ranked
+    ]

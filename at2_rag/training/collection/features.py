@@ -1,181 +1,84 @@
-"""Collects the features of examples, shard by shard."""
+"""Collects features: what the questions of examples attend to in each chunk."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError, PromptTooLongError, ScoringError
+from at2_rag.errors import PromptTooLongError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
-from at2_rag.reading.features import PASSES, Pass, Reading, log_mass
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.collection.shards import MOST_CHUNKS, Sample, draw_samples, plan_shards
-from at2_rag.training.collection.store import ShardFeatures, ShardStore, join_shards
-
-FORMAT = 1
+from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
+from at2_rag.training.collection.samples import (
+    MOST_CHUNKS,
+    ONE_KIND,
+    Sample,
+    plan_samples,
+    reading_settings,
+)
 
 JOINT_MOST_CHUNKS = 20
 """Most chunks of a sample in joint reading, where cost and window grow with their number."""
 
 
-def collect(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    folder: str | Path,
-    *,
-    reading: Reading,
-    fingerprint: str,
-    seed: int,
-    padded: bool = True,
-    passes: tuple[Pass, ...] | None = None,
-    workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ShardFeatures:
-    """Return the features of all examples, reading only the shards that `folder` doesn't hold.
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Features of samples, the chunks of one after those of another: N chunks of I samples.
 
-    Examples that exceed the model's window are left out, see `fits_window`. In joint reading
-    distractors are added only as long as the prompt fits.
-
-    Args:
-        model: The scoring model, cut to the deepest layer wanted.
-        examples: What to read; see `plan_shards` and `draw_samples`.
-        folder: Where shards are kept.
-        reading: Decides the passes; all quantities of all its passes are collected.
-        passes: The first passes of the reading if not all are wanted.
-        fingerprint: The model's, so that features of different models are never mixed.
-        seed: Of the added distractors.
-        padded: Whether examples get distractors of others, see `draw_samples`; without, each is
-            read with its own chunks.
-        workers: Threads that each read samples of their own. One torch thread in each of as many
-            workers as there are cores reads about twice as much as one worker with all of them.
-        progress: Called with the number of samples done and in all, first with those that the
-            folder held.
-
-    Raises:
-        DataError: If the folder holds a collection with other settings.
-        InputError: If no example has both gold and other chunks and fits the model's window.
-        ScoringError: If the model's numbers overflowed.
-        StorageError: If a shard can't be written.
+    Attributes:
+        examples: [I] int64, index of each sample's example.
+        counts: [I] int64, chunks of each sample, N in all.
+        log_mass: [N, P, L, H] float16, per pass; see `FeatureSpec`.
+        log_ratio: The same shape.
     """
-    settings = feature_settings(
-        model,
-        examples,
-        reading=reading,
-        fingerprint=fingerprint,
-        seed=seed,
-        padded=padded,
-        passes=passes,
-    )
-    wanted = PASSES[reading] if passes is None else passes
-    store = ShardStore(folder, ShardFeatures, settings=settings)
-    shards = plan_samples(examples, reading=reading, seed=seed, padded=padded)
-    if not shards:
-        raise InputError(
-            f"none of the {len(examples)} examples has both gold and other chunks; pass examples "
-            "with both, or more examples of a source, so that they serve each other as distractors"
+
+    examples: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    log_mass: npt.NDArray[np.float16]
+    log_ratio: npt.NDArray[np.float16]
+
+    @classmethod
+    def of(cls, rows: Mapping[int, Row]) -> Features:
+        """Put rows of a `FeatureCollection` together, at least one."""
+        return cls(
+            np.array(list(rows), dtype=np.int64),
+            np.array([len(row["log_mass"]) for row in rows.values()], dtype=np.int64),
+            np.concatenate([row["log_mass"] for row in rows.values()]),
+            np.concatenate([row["log_ratio"] for row in rows.values()]),
         )
-    shards = _within_window(model, examples, shards, reading)
-    if not shards:
-        raise InputError(
-            f"none of the {len(examples)} examples fits the model's window of "
-            f"{model.prompts.max_tokens} tokens; pass shorter questions"
-            + (', fewer or shorter chunks, or use reading="independent"' * (reading == "joint"))
-        )
-    found = [
-        store.read(index, [sample.example for sample in samples])
-        for index, samples in enumerate(shards)
-    ]
-    total = sum(map(len, shards))
-    done = sum(len(features.examples) for features in found if features is not None)
-    progress(done, total)
-    reader: _Reader
-    if reading == "independent":
-        reader = _IndependentReader(model, wanted)
-    else:
-        reader = _JointReader(model)
-    collected = []
-    with ThreadPoolExecutor(workers) as executor:
-        for index, (samples, features) in enumerate(zip(shards, found, strict=True)):
-            if features is None:
-                read = []
-                for attention in reader.read(samples, examples, executor):
-                    read.append(attention)
-                    progress(done + len(read), total)
-                features = _to_shard(samples, read, wanted)
-                store.write(index, features)
-                done += len(samples)
-            collected.append(features)
-    return join_shards(collected)
 
+    def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
+        """Return the features of a design, [N, F], as `FeatureSpec.extract` orders them."""
+        stored = self.log_ratio if spec.quantity == "log_ratio" else self.log_mass
+        passes = [PASSES[spec.reading].index(name) for name in spec.passes]
+        values = stored[:, passes, :depth].astype(np.float32)
+        return (np.exp(values) if spec.quantity == "mass" else values).reshape(len(values), -1)
 
-def feature_settings(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    *,
-    reading: Reading,
-    fingerprint: str,
-    seed: int,
-    padded: bool = True,
-    passes: tuple[Pass, ...] | None = None,
-) -> dict[str, object]:
-    """Return all that decides collected features, JSON-ready; see `collect`."""
-    return {
-        "format": FORMAT,
-        "reading": reading,
-        "depth": model.depth,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "fingerprint": fingerprint,
-        "template": model.prompts.template_hash,
-        "seed": seed,
-        "examples": content_hash(examples),
-        **({} if padded else {"padded": False}),
-        **({} if passes is None else {"passes": list(passes)}),
-    }
-
-
-def plan_samples(
-    examples: Sequence[Example], *, reading: Reading, seed: int, padded: bool = True
-) -> list[list[Sample]]:
-    """Return the samples of each shard as they are drawn; no shard is empty.
-
-    `collect` reads of them what fits the model's window.
-    """
-    most = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
-    drawn = [
-        draw_samples(examples, shard, seed=seed, most_chunks=most)
-        if padded
-        else [_as_it_is(examples, index) for index in shard]
-        for shard in plan_shards(examples)
-    ]
-    return [samples for samples in drawn if samples]
-
-
-def _as_it_is(examples: Sequence[Example], index: int) -> Sample:
-    own = examples[index]
-    return Sample(index, own.chunks, own.labels, own=len(own.chunks))
+    def by_sample(self, values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Return what belongs to each sample's chunks, [N, ...] -> I x [S, ...]."""
+        return np.split(values, np.cumsum(self.counts)[:-1])
 
 
 def fits_window(
     model: ScoringModel, query: str, chunks: Sequence[Chunk], *, reading: Reading
 ) -> bool:
-    """Tell whether a prompt fits the model's window; independently read chunks always do."""
+    """Return whether a prompt fits the model's window; independently read chunks always do."""
     try:
         if reading == "joint":
             model.prompts.joint(query, chunks)
@@ -186,99 +89,137 @@ def fits_window(
     return True
 
 
-def _within_window(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    shards: Sequence[Sequence[Sample]],
-    reading: Reading,
-) -> list[list[Sample]]:
-    """Return the samples that can be read, each with as many added chunks as fit."""
-    kept = []
-    for shard in shards:
-        cut = [_cut(model, examples[sample.example], sample, reading) for sample in shard]
-        if own := [sample for sample in cut if sample is not None]:
-            kept.append(own)
-    return kept
+class SampleCollection(Collection):
+    """A collection of samples of examples, see `plan_samples`.
+
+    Attributes:
+        samples: What is read of each example that gives a sample, by the example's index.
+    """
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        examples: Sequence[Example],
+        folder: str | Path,
+        shards: Sequence[Sequence[Sample]],
+        settings: Mapping[str, Any],
+        *,
+        fingerprint: str,
+        no_sample: str,
+    ) -> None:
+        self._model, self._examples = model, examples
+        self.samples = {sample.example: sample for shard in shards for sample in shard}
+        undrawn = sorted(set(range(len(examples))) - set(self.samples))
+        super().__init__(
+            folder,
+            {**settings, **reading_settings(model, fingerprint, examples)},
+            [[sample.example for sample in shard] for shard in shards],
+            left_out=dict.fromkeys(undrawn, no_sample),
+        )
+
+    @cached_property
+    def _prefix(self) -> ChunkState:
+        self._model.check_independent()
+        return encode_prefix(self._model)
 
 
-def _cut(model: ScoringModel, example: Example, sample: Sample, reading: Reading) -> Sample | None:
-    """Return a sample without the added chunks that don't fit, None if nothing is left to rank."""
-    sizes = range(sample.own, len(sample.chunks) + 1)
+class FeatureCollection(SampleCollection):
+    """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
 
-    def too_long(size: int) -> bool:
-        return not fits_window(model, example.query, sample.chunks[:size], reading=reading)
+    In joint reading distractors are added only as long as the prompt fits the model's window.
 
-    if not too_long(sizes[-1]):
-        return sample
-    size = sizes.start + bisect_left(sizes, True, key=too_long) - 1  # too long from one size on
-    labels = sample.labels[:size]
-    if size < sample.own or not any(labels) or all(labels):
-        return None
-    return replace(sample, chunks=sample.chunks[:size], labels=labels)
+    Args:
+        model: The scoring model, cut to the deepest layer wanted.
+        examples: What to read.
+        folder: Where shards are kept.
+        reading: Decides the passes; all quantities are collected.
+        fingerprint: The model's.
+        seed: Of the added distractors.
+        padded: See `plan_samples`.
+        passes: The first passes of the reading if not all are wanted.
+    """
 
+    remedy = (
+        "pass examples of which each, or another of its source, has chunks that aren't gold, and "
+        "that fit the model's window"
+    )
 
-class _Reader(Protocol):
-    def read(
-        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
-    ) -> Iterator[Mapping[Pass, SpanAttention]]:
-        """Read the samples of one shard, in order."""
+    def __init__(
+        self,
+        model: ScoringModel,
+        examples: Sequence[Example],
+        folder: str | Path,
+        *,
+        reading: Reading,
+        fingerprint: str,
+        seed: int,
+        padded: bool = True,
+        passes: tuple[Pass, ...] | None = None,
+    ) -> None:
+        self._reading, self._passes = reading, passes or PASSES[reading]
+        most_chunks = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
+        shards = plan_samples(examples, seed=seed, padded=padded, most_chunks=most_chunks)
+        settings = {
+            "signal": "evidence",
+            "reading": reading,
+            "passes": list(self._passes),
+            "padded": padded,
+            "seed": seed,
+        }
+        super().__init__(
+            model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=ONE_KIND
+        )
 
+    def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
+        """Read one shard, in independent reading every different chunk only once."""
+        layouts = [self._layout(item) for item in items]
+        states: dict[str, ChunkState] = {}
+        if self._reading == "independent":
+            sources = {ids for layout in layouts if layout for ids in layout.source_ids}
+            encode = partial(encode_sources, self._model, self._prefix, store=states)
+            for _ in executor.map(encode, packs(sorted(sources, key=canonical))):
+                pass
+        return executor.map(partial(self._read_example, states), items, layouts)
 
-class _IndependentReader:
-    """Reads every different source of a shard once, then each question over its own."""
-
-    def __init__(self, model: ScoringModel, passes: Sequence[Pass]) -> None:
-        model.check_independent()
-        self._model, self._passes = model, passes
-        self._prefix = encode_prefix(model)
-
-    def read(
-        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
-    ) -> Iterator[Mapping[Pass, SpanAttention]]:
-        """Read the samples of one shard, in order."""
-        layouts = [
-            self._model.prompts.independent(examples[sample.example].query, sample.chunks)
-            for sample in samples
-        ]
-        sources = sorted({ids for layout in layouts for ids in layout.source_ids}, key=canonical)
-        store: dict[str, ChunkState] = {}
-        encode = partial(encode_sources, self._model, self._prefix, store=store)
-        for _ in workers.map(encode, packs(sources)):
-            pass
-        yield from workers.map(partial(self._read_one, store), samples, layouts)
-
-    def _read_one(
-        self, store: dict[str, ChunkState], sample: Sample, layout: PromptLayout
-    ) -> Mapping[Pass, SpanAttention]:
+    def _read_example(
+        self, states: dict[str, ChunkState], item: int, layout: PromptLayout | None
+    ) -> Row | str:
+        if layout is None:
+            return TOO_LONG
+        if self._reading == "joint":
+            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self._passes)
         with torch.inference_mode():
             sources = list(dict.fromkeys(layout.source_ids))
-            states = encode_sources(self._model, self._prefix, sources, store=store)
-            return read_passes(
+            attention = read_passes(
                 self._model,
                 self._prefix,
                 layout,
                 self._passes,
-                states=states,
-                chunks=len(sample.chunks),
+                states=encode_sources(self._model, self._prefix, sources, store=states),
+                chunks=len(self.samples[item].chunks),
             )
+        return feature_arrays(attention, self._passes)
 
+    def _layout(self, item: int) -> PromptLayout | None:
+        """Return the prompt of the most chunks that fit; None if too few to tell gold from others.
 
-class _JointReader:
-    """Reads each sample as one prompt."""
+        The example's chunks have to fit, only added ones may be missing.
+        """
+        sample, query, prompts = self.samples[item], self._examples[item].query, self._model.prompts
+        sizes = range(sample.original, len(sample.chunks) + 1)
 
-    def __init__(self, model: ScoringModel) -> None:
-        self._model = model
+        def too_long(size: int) -> bool:
+            chunks = sample.chunks[:size]
+            return not fits_window(self._model, query, chunks, reading=self._reading)
 
-    def read(
-        self, samples: Sequence[Sample], examples: Sequence[Example], workers: Executor
-    ) -> Iterator[Mapping[Pass, SpanAttention]]:
-        """Read the samples of one shard, in order."""
-
-        def read_one(sample: Sample) -> Mapping[Pass, SpanAttention]:
-            layout = self._model.prompts.joint(examples[sample.example].query, sample.chunks)
-            return {"joint": self._model.read_joint([layout])[0]}
-
-        yield from workers.map(read_one, samples)
+        size = sizes[-1]
+        if too_long(size):
+            size = sizes.start + bisect_left(sizes, True, key=too_long) - 1
+            labels = sample.labels[:size]
+            if size < sample.original or not any(labels) or all(labels):
+                return None
+        build = prompts.joint if self._reading == "joint" else prompts.independent
+        return build(query, sample.chunks[:size])
 
 
 def read_passes(
@@ -290,73 +231,47 @@ def read_passes(
     states: Mapping[tuple[int, ...], ChunkState],
     chunks: int,
 ) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of passes over the states of a layout's sources, by chunk."""
+    """Return the attention of passes over the states of a layout's sources, by chunk.
+
+    A chunk that was read in several windows has the attention of its strongest.
+    """
     owners = torch.tensor(layout.owners)
     attention: dict[Pass, SpanAttention] = {}
     for name in passes:  # a pass by itself, so that no other changes its rounding
         wanted = [LayoutPasses(layout, {name: None})]
         [read] = read_independent(model, prefix, wanted, states=states)
-        attention[name] = _by_chunk(read[name], owners, chunks)
+        attention[name] = read[name]
+        if len(owners) > chunks:
+            strongest = torch.empty(chunks, dtype=torch.int64)
+            overall = read[name].log_ratio.mean((0, 1))  # [L, H, S] -> [S]
+            for chunk in range(chunks):
+                windows = (owners == chunk).nonzero().flatten()
+                strongest[chunk] = windows[overall[windows].argmax()]
+            attention[name] = SpanAttention(
+                read[name].mass[..., strongest], read[name].log_ratio[..., strongest]
+            )
     return attention
 
 
-def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:
-    """Give a chunk that was read in several windows the features of its strongest window."""
-    if len(owners) == chunks:
-        return attention
-    strongest = torch.empty(chunks, dtype=torch.int64)
-    overall = attention.log_ratio.mean((0, 1))
-    for chunk in range(chunks):
-        windows = (owners == chunk).nonzero().flatten()
-        strongest[chunk] = windows[overall[windows].argmax()]
-    return SpanAttention(attention.mass[..., strongest], attention.log_ratio[..., strongest])
-
-
-def _to_shard(
-    samples: Sequence[Sample],
-    features: Sequence[Mapping[Pass, SpanAttention]],
-    passes: Sequence[Pass],
-) -> ShardFeatures:
-    return ShardFeatures(
-        examples=np.array([sample.example for sample in samples], dtype=np.int64),
-        counts=np.array([len(sample.chunks) for sample in samples], dtype=np.int64),
-        labels=np.array([label for sample in samples for label in sample.labels]),
-        **stacked_features(features, passes),
-    )
-
-
-def stacked_features(
-    features: Sequence[Mapping[Pass, SpanAttention]], passes: Sequence[Pass]
+def feature_arrays(
+    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass]
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` as shards hold them, [sum of chunks, P, L, H] float16.
+    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16.
 
     Raises:
         ScoringError: If a number isn't finite.
     """
-
-    def stacked(quantity: Callable[[SpanAttention], Tensor]) -> npt.NDArray[np.float16]:
-        rows = [
-            torch.stack([quantity(attention[name]) for name in passes]).permute(3, 0, 1, 2)
-            for attention in features
-        ]
-        array: npt.NDArray[np.float16] = torch.cat(rows).half().cpu().numpy()
-        if not np.isfinite(array).all():
+    read = [attention[name] for name in passes]
+    arrays: dict[str, npt.NDArray[np.float16]] = {}
+    for name, quantities in (
+        ("log_mass", [log_mass(one.mass) for one in read]),
+        ("log_ratio", [one.log_ratio for one in read]),
+    ):
+        # P x [L, H, S] -> [S, P, L, H]
+        values = torch.stack(quantities).permute(3, 0, 1, 2).contiguous().half().cpu().numpy()
+        if not np.isfinite(values).all():
             raise ScoringError(
                 "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
             )
-        return array
-
-    return {
-        "log_mass": stacked(lambda attention: log_mass(attention.mass)),
-        "log_ratio": stacked(lambda attention: attention.log_ratio),
-    }
-
-
-def content_hash(examples: Sequence[Example]) -> str:
-    """Return a SHA-256 over all that is read of examples."""
-    digest = hashlib.sha256()
-    for example in examples:
-        fields = (example.source, example.id, example.query, example.labels, example.answers)
-        chunks = [(chunk.title, chunk.text) for chunk in example.chunks]
-        digest.update(json.dumps([fields, chunks]).encode())
-    return digest.hexdigest()
+        arrays[name] = values
+    return arrays

@@ -1,106 +1,89 @@
-"""What `at2-rag calibrate` shows of its figures."""
+"""The figures of `at2-rag calibrate` as tables and as a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from at2_rag.report.plots import Series, reliability_plot
+from at2_rag.training.calibrating.fits import EVERY
 from at2_rag.training.calibrating.multi_hop import MultiHopFigures
-from at2_rag.training.calibrating.study import EVERY, CalibrationFigures
-from at2_rag.training.calibrating.transfer import TARGET, Interval, TransferFigures
+from at2_rag.training.calibrating.study import CalibrationFigures
+from at2_rag.training.calibrating.transfer import TARGET, TransferFigures
+
+# Headings, and how a row's figures `0` are written below them.
+_PROBABILITIES = {
+    "chunks": "{0.chunks:,}",
+    "relevant": "{0.relevant:.3f}",
+    "ECE": "{0.error:.3f}",
+    "of best": "{0.error_of_best:.3f}",
+    "skill": "{0.skill:.3f}",
+    "of gold": "{0.skill_of_gold:.3f}",
+    "calls": "{0.calls:,}",
+    "AUROC": "{0.auroc:.3f}",
+    "by length": "{0.auroc_of_lengths:.3f}",
+}
+_TRANSFER = {
+    "": "{0.split}",
+    "calls": "{0.calls:,}",
+    "max_missed": "{0.max_missed:.2f}",
+    "gold kept": "{0.kept_gold:.2f} [{0.kept_gold_interval[0]:.2f}, {0.kept_gold_interval[1]:.2f}]",
+    "words": "{0.words:,.0f}",
+    "times the tuned": "{0.words_ratio:.2f} "
+    "[{0.words_ratio_interval[0]:.2f}, {0.words_ratio_interval[1]:.2f}]",
+}
+_MULTI_HOP = {
+    "calls": "{0.calls:,}",
+    "without": "{0.without:.3f}",
+    "with multi-hop": "{0.with_it:.3f}",
+    "difference": "{0.gain:+.3f} [{0.low:+.3f}, {0.high:+.3f}]",
+}
 
 
-def figures_table(figures: Sequence[CalibrationFigures]) -> Table:
-    """Return the figures on sources that weights and calibration were fitted without."""
-    table = Table(title="left-out sources", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("source", no_wrap=True)
-    for heading in (
-        "chunks",
-        "matter",
-        "ECE",
-        "best's",
-        "skill",
-        "gold's",
-        "calls",
-        "AUROC",
-        "by length",
-    ):
-        table.add_column(heading, justify="right")
-    for own in figures:
-        numbers = (own.matter, own.error, own.error_of_best, own.skill, own.skill_of_gold)
-        table.add_row(
-            Text(own.source),
-            f"{own.chunks:,}",
-            *(f"{number:.3f}" for number in numbers),
-            f"{own.calls:,}",
-            f"{own.auroc:.3f}",
-            f"{own.auroc_of_lengths:.3f}",
-        )
-    return table
+def figure_tables(
+    probabilities: Sequence[CalibrationFigures],
+    transfer: Sequence[TransferFigures],
+    multi_hop: Sequence[MultiHopFigures],
+) -> list[Table]:
+    """Return a table of each kind of figures that there are."""
+    kept = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
+    best = "all gold in the best 3, weights fitted without the fold"
+    tables: list[tuple[str, Sequence[object], Mapping[str, str]]] = [
+        ("left-out sources", probabilities, _PROBABILITIES),
+        (kept, transfer, _TRANSFER),
+        (best, multi_hop, _MULTI_HOP),
+    ]
+    return [_table(title, rows, columns) for title, rows, columns in tables if rows]
 
 
-def multi_hop_table(figures: Sequence[MultiHopFigures]) -> Table:
-    """Return how often the best three chunks hold all gold ones, with and without a multi-hop."""
-    title = "all gold in the best 3, weights fitted without the fold"
+def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("source", no_wrap=True)
-    for heading in ("calls", "without", "with multi-hop", "difference"):
+    for heading in columns:
         table.add_column(heading, justify="right")
-    for own in figures:
-        gain = own.with_it - own.without
-        table.add_row(
-            Text(own.source),
-            f"{own.calls:,}",
-            f"{own.without:.3f}",
-            f"{own.with_it:.3f}",
-            Text(f"{gain:+.3f} [{own.low:+.3f}, {own.high:+.3f}]"),
-        )
+    for row in rows:
+        cells = [cell.format(row) for cell in ("{0.source}", *columns.values())]
+        table.add_row(*map(Text, cells))  # so that no name is read as markup
     return table
 
 
-def reliability_plot_of(figures: Sequence[CalibrationFigures]) -> str:
-    """Draw how often what was foretold of left-out sources came true."""
-    every = [own for own in figures if own.source == EVERY]
+def reliability_of_sources(figures: Sequence[CalibrationFigures]) -> str:
+    """Return an SVG of how often predictions for left-out sources came true, that of all first."""
+    rows = {row.source: row for row in figures}
+    every = rows.pop(EVERY, None)
+    curves = [(source, row.reliability) for source, row in rows.items()]
+    of_all = []
+    if every is not None:
+        of_all = [
+            (f"all chunks, {EVERY}", every.reliability),
+            (f"best chunks, {EVERY}", every.reliability_of_best),
+            (f"answerable, {EVERY}", every.reliability_of_calls),
+        ]
     series = [
-        Series(f"{what}, {own.source}", [(*point, None, None) for point in points], emphasis=True)
-        for own in every
-        for what, points in (
-            ("all chunks", own.reliability),
-            ("best chunks", own.reliability_of_best),
-            ("answerable", own.reliability_of_calls),
-        )
-    ]
-    series += [
-        Series(own.source, [(*point, None, None) for point in own.reliability])
-        for own in figures
-        if own.source != EVERY
+        Series(label, [(x, y, None, None) for x, y in points], index < len(of_all))
+        for index, (label, points) in enumerate(of_all + curves)
     ]
     return reliability_plot(series, title="Reliability on left-out sources")
-
-
-def transfer_table(figures: Sequence[TransferFigures]) -> Table:
-    """Return what one max_missed keeps on sources that it was chosen without."""
-    title = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("source", no_wrap=True)
-    for heading in ("", "calls", "max_missed", "gold kept", "words", "times the tuned"):
-        table.add_column(heading, justify="right")
-    for own in figures:
-        table.add_row(
-            Text(own.source),
-            own.split,
-            f"{own.calls:,}",
-            f"{own.max_missed:.2f}",
-            Text(_with_interval(own.kept_gold, own.kept_gold_interval)),
-            f"{own.words:,.0f}",
-            Text(_with_interval(own.words_ratio, own.words_ratio_interval)),
-        )
-    return table
-
-
-def _with_interval(value: float, interval: Interval) -> str:
-    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"

@@ -9,26 +9,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import replace_surrogates
-from at2_rag.training.fitting import ablation_validation
-from at2_rag.training.fitting.validation import rounded
+from at2_rag.training.fitting import samples
+from at2_rag.training.fitting.cross_validation import rounded
+from at2_rag.training.fitting.dev import DevFigures
+from at2_rag.training.fitting.trainer import Training
 
-if TYPE_CHECKING:
-    from at2_rag.training.fitting.ablation_trainer import AblationTraining
-    from at2_rag.training.fitting.dev_figures import DevFigures, DevSet
-    from at2_rag.training.fitting.trainer import Training
-
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 RECORD_FILE, PAGE_FILE = "training.json", "training.html"
 
 _PACKAGES = ("at2-rag", "matplotlib", "numpy", "scipy", "tokenizers", "torch", "transformers")
 
 
 def training_record(
-    training: Training | AblationTraining,
+    training: Training,
     *,
     command: str,
     settings: Mapping[str, Any],
@@ -36,35 +33,39 @@ def training_record(
     dev: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return all that is known of a run, JSON-ready; only `run` differs when it is repeated.
+    """Return everything known about a run, JSON-ready; only `run` differs when it is repeated.
 
-    Args:
-        training: What the run gave.
-        command: The command line.
-        settings: What was asked for.
-        data: A `file_record` a file.
-        dev: See `dev_record`; None without dev files.
-        seconds: Of each stage.
+    `settings` are the command's arguments, `data` is what `file_records` returned, `dev` a
+    `dev_record` or None, `seconds` are of each stage.
     """
+    judged_over = "gold chunks"
+    if settings["signal"] == "ablation":
+        judged_over = (
+            f"chunks that add at least {samples.LEAST_CONTRIBUTION} nats to the log-likelihood of "
+            f"the {settings['target']}"
+        )
     return {
         "format": RECORD_FORMAT,
         "command": command,
         "settings": dict(settings),
         "reading": training.weights.reading,
-        "judged_over": judged_over(settings["signal"], settings["target"]),
+        "judged_over": judged_over,
         "data": list(data),
         "samples": dict(training.samples),
         "left_out": dict(training.left_out),
-        "candidates": _candidates(training),
-        "learning_curve": [
+        "candidates": [
             {
-                "share": point.share,
-                "samples": point.samples,
-                "figures": {
-                    name: None if value is None else round(value, 4)
-                    for name, value in point.figures.items()
-                },
+                "quantity": result.candidate.spec.quantity,
+                "passes": list(result.candidate.spec.passes),
+                "depth": result.candidate.depth,
+                "ridge": result.candidate.ridge,
+                **result.figures(),
+                "chosen": result is training.chosen,
             }
+            for result in training.results
+        ],
+        "learning_curve": [
+            {"share": point.share, "samples": point.samples, "figures": rounded(point.figures)}
             for point in training.curve
         ],
         "head_importance": {
@@ -88,46 +89,36 @@ def training_record(
     }
 
 
-def judged_over(signal: str, target: str) -> str:
-    """Return in words which chunks ought to be ranked first, in the nDCG@10 out of fold."""
-    if signal != "ablation":
-        return "gold chunks"
-    least = ablation_validation.LEAST_CONTRIBUTION
-    return f"chunks that add at least {least} nats to the log-likelihood of the {target}"
-
-
-def file_record(path: Path, *, examples: int) -> dict[str, Any]:
-    """Return a file's name, without its folder, its SHA-256 and how many examples it holds."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": replace_surrogates(path.name), "sha256": digest, "examples": examples}
-
-
 def file_records(
-    paths: Sequence[str], examples: Sequence[Sequence[Example]]
+    paths: Sequence[str | Path], examples: Sequence[Sequence[Example]]
 ) -> list[dict[str, Any]]:
-    """Return the records of files and of the examples read from each."""
-    return [
-        file_record(Path(path), examples=len(own))
-        for path, own in zip(paths, examples, strict=True)
-    ]
+    """Return each file's name, without its folder, its SHA-256 and how many examples it holds."""
+    records = []
+    for path, of_file in zip(map(Path, paths), examples, strict=True):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = replace_surrogates(path.name)
+        records.append({"name": name, "sha256": digest, "examples": len(of_file)})
+    return records
 
 
 def dev_record(
-    dev: DevSet, figures: DevFigures, *, data: Sequence[Mapping[str, Any]]
+    figures: DevFigures,
+    *,
+    data: Sequence[Mapping[str, Any]],
+    left_out: Mapping[str, int],
+    shared: int,
 ) -> dict[str, Any]:
     """Return the figures on dev examples, JSON-ready.
 
-    Args:
-        dev: The examples.
-        figures: The fitted weights' figures on them.
-        data: A `file_record` a file.
+    `data` is what `file_records` returned, `left_out` counts the examples that can't be judged,
+    `shared` those that share a gold passage or the question with the examples trained on.
     """
     return {
         "data": list(data),
-        "examples": dev.counts,
-        "left_out": dict(dev.left_out),
-        "shared_with_training": dev.shared,
+        "examples": dict(figures.examples),
+        "left_out": dict(left_out),
+        "shared_with_training": shared,
         "ndcg_at_10": round(figures.ndcg, 4),
         "by_source": rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),
@@ -143,17 +134,3 @@ def peak_memory_mb() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
-
-
-def _candidates(training: Training | AblationTraining) -> list[dict[str, Any]]:
-    return [
-        {
-            "quantity": result.candidate.spec.quantity,
-            "passes": list(result.candidate.spec.passes),
-            "depth": result.candidate.depth,
-            "ridge": result.candidate.ridge,
-            **result.figures(),
-            "chosen": result is training.chosen,
-        }
-        for result in training.results
-    ]

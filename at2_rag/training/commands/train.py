@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from rich import box
+from rich.table import Table
 from rich.text import Text
 
-from at2_rag.cli.command_line import without_place
 from at2_rag.data.examples import Example, draw_per_source, read_files
 from at2_rag.errors import InputError, StorageError
-from at2_rag.files import check_writable, remove_leftovers, write_whole
+from at2_rag.files import check_writable, remove_leftovers, without_folder, write_whole
 from at2_rag.progress import StepProgress
-from at2_rag.reading.features import PASSES, FeatureSpec, Reading
-from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
+from at2_rag.reading.features import FeatureSpec, Reading
+from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import TargetRule
 from at2_rag.report.training_page import training_page
-from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.collection.ablations import SHARD_TOKENS, AblationPlan, drawn_samples
-from at2_rag.training.collection.answer_features import ANSWERS_FOLDER
-from at2_rag.training.collection.features import plan_samples
-from at2_rag.training.collection.shards import Sample, plan_shards
-from at2_rag.training.collection.store import reading_depth
-from at2_rag.training.collection.store_size import (
-    ablation_bytes,
-    check_room,
-    feature_bytes,
-    megabytes,
-    missing_bytes,
-)
+from at2_rag.training.collection.ablations import AblationPlan
+from at2_rag.training.collection.collection import reading_depth
+from at2_rag.training.collection.features import Features
 from at2_rag.training.commands.loading import load_for_workers
 from at2_rag.training.commands.record import (
     PAGE_FILE,
@@ -43,36 +36,30 @@ from at2_rag.training.commands.record import (
     file_records,
     training_record,
 )
-from at2_rag.training.commands.results_table import results_table
-from at2_rag.training.fitting.ablation_trainer import (
-    AblationTraining,
-    check_ablation_training,
-    train_on_ablations,
-)
-from at2_rag.training.fitting.ablation_validation import Objective
-from at2_rag.training.fitting.dev_figures import (
+from at2_rag.training.fitting.dev import (
     DEV_FOLDER,
-    DevSet,
-    check_dev,
     choose_dev,
-    collect_dev,
     count_shared,
+    dev_collection,
+    judge_on_dev,
 )
-from at2_rag.training.fitting.trainer import Training, check_training, train
+from at2_rag.training.fitting.objectives import Objective, Signal
+from at2_rag.training.fitting.trainer import Training, train
+from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 
 _DEPTH_SHARE = 0.6
-_CHARACTERS_A_TOKEN = 4
+"""Part of the model's layers that is used by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What was asked for; the fields are the command's arguments."""
+    """The arguments of the command."""
 
     files: tuple[str, ...]
     output: str
     model: str
     revision: str | None
-    signal: Literal["evidence", "ablation", "both"]
+    signal: Signal
     target: TargetRule
     reading: Reading
     depths: tuple[int, ...]
@@ -89,253 +76,108 @@ class TrainRequest:
     dev: tuple[str, ...]
 
     @property
-    def place(self) -> Path:
-        """Where collected features are kept."""
+    def folder(self) -> Path:
+        """Where what is read is kept."""
         return Path(self.collected) if self.collected else Path(self.output) / "features"
 
     @property
-    def plan(self) -> AblationPlan:
-        """What is ablated."""
-        return AblationPlan(self.masks, self.answer_tokens, reference=self.answers == "reference")
-
-    @property
     def settings(self) -> dict[str, Any]:
-        """All that was asked for, but no place of a file or folder."""
+        """The arguments without paths of files and folders, JSON-ready."""
         values = asdict(self)
         for name in ("files", "output", "collected", "dev"):
             del values[name]
-        return {**values, "model": without_place(self.model)}
+        return {**values, "model": without_folder(self.model)}
+
+    def plan(self, layers: int) -> TrainingPlan:
+        """Return what to learn from and which designs to try, of a model of so many layers."""
+        return TrainingPlan(
+            signal=self.signal,
+            target=self.target,
+            reading=self.reading,
+            specs=tuple(map(_parse_features, self.features)),
+            objectives=self.objectives,
+            depths=self.depths or (round(_DEPTH_SHARE * layers),),
+            folds=self.folds,
+            seed=self.seed,
+            ablations=AblationPlan(
+                self.masks, self.answer_tokens, reference=self.answers == "reference"
+            ),
+        )
 
 
 def run_training(request: TrainRequest, *, command: str) -> None:
-    """Fit head weights and write them with a report.
-
-    Args:
-        request: What was asked for.
-        command: The command line, for the report.
+    """Fit head weights and write them with a report; `command` is the command line, for the report.
 
     Raises:
         AT2Error: If an argument, a file, the model or the disk can't be used.
     """
-    if request.signal != "evidence" and request.reading != "independent":
+    request.plan(layers=1)  # refuses what doesn't go together before anything is loaded
+    if request.target == "answer" and request.dev:
         raise InputError(
-            f"--signal {request.signal} with --reading {request.reading}; ablations are read over "
-            "chunk states, pass --reading independent"
+            "--target answer fits weights that rank nothing for a question; leave out --dev"
         )
-    if request.signal == "evidence" and request.objectives:
-        raise InputError(
-            f"--objective {request.objectives[0]} with --signal evidence, which has one objective "
-            "only; leave it out, or pass --signal ablation or both"
-        )
-    if request.target == "answer" and (request.signal == "evidence" or request.dev):
-        raise InputError(
-            "--target answer learns from ablated answers and ranks nothing for a question; pass "
-            "--signal ablation or both, and no --dev"
-        )
-    specs = [_parse_features(text) for text in request.features] or None
     by_file = read_files(request.files, labelled=request.signal != "ablation")
     dev_by_file = read_files(request.dev)
     data = file_records(request.files, by_file)
     dev_data = file_records(request.dev, dev_by_file)
-    examples = [example for own in by_file for example in own]
+    examples, dev_examples = [*chain.from_iterable(by_file)], [*chain.from_iterable(dev_by_file)]
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
     output = Path(request.output)
     check_writable(output)
     remove_leftovers(output)
     with StepProgress() as progress:
-        dev = [example for own in dev_by_file for example in own]
-        run = _Run(request, examples, dev, specs, progress)
-        training = run.train()
-        judged = run.judge_on_dev(training, dev_data)
+        training, dev = _train(request, examples, dev_examples, dev_data, progress)
     record = training_record(
         training,
         command=command,
         settings=request.settings,
         data=data,
-        dev=judged,
+        dev=dev,
         seconds=progress.seconds,
     )
     _write(request, training, record)
-    progress.console.print(results_table(training))
-    if judged is not None:
-        _say(
-            progress,
-            f"dev: nDCG@10 {judged['ndcg_at_10']:.3f}, gold first {judged['gold_first']:.3f} "
-            f"({sum(judged['examples'].values()):,} examples)",
-        )
-    _say(progress, f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it")
+    console = progress.console
+    console.print(_results_table(training))
+    if dev is not None:
+        count = sum(dev["examples"].values())
+        figures = f"nDCG@10 {dev['ndcg_at_10']:.3f}, gold first {dev['gold_first']:.3f}"
+        console.out(f"dev: {figures} ({count:,} examples)", highlight=False)
+    written = f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
+    console.out(written, highlight=False)
 
 
-def _say(progress: StepProgress, text: str) -> None:
-    """Print a line as it is: names in it may look like markup, and paths stay whole."""
-    progress.console.print(Text(text), highlight=False, soft_wrap=True)
-
-
-class _Run:
-    """The model and the data of one run, with room for what is collected."""
-
-    def __init__(
-        self,
-        request: TrainRequest,
-        examples: Sequence[Example],
-        dev: Sequence[Example],
-        specs: Sequence[FeatureSpec] | None,
-        progress: StepProgress,
-    ) -> None:
-        self._request, self._examples, self._progress = request, examples, progress
-        self._specs = specs
-        progress("loading the model", 0, 1)
-        self._workers = os.cpu_count() or 1
-        loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
-        self._loaded, self._tokenizer = loaded.model, loaded.tokenizer
-        layers, _ = layers_and_heads(self._loaded.base_model.config)
-        self._depths = request.depths or (round(_DEPTH_SHARE * layers),)
-        # What was collected deeper serves every smaller depth.
-        places = (request.place, self._dev_place)
-        deepest = reading_depth(max(self._depths), places, layers=layers)
-        self._model = ScoringModel(self._loaded, self._tokenizer, depth=deepest)
-        self._fingerprint = loaded.fingerprint
-        progress("loading the model", 1, 1)
-        chosen, left_out = (
-            choose_dev(self._model, dev, reading=request.reading) if dev else ([], {})
-        )
-        self._check(chosen)
-        self._check_room(chosen)
-        self._dev = self._collect_dev(chosen, left_out) if chosen else None
-
-    def _check(self, dev: Sequence[Example]) -> None:
-        """Refuse what can't be fitted before anything is read."""
-        request = self._request
-        if request.signal == "evidence":
-            check_training(
-                self._model,
-                self._examples,
-                request.place,
-                reading=request.reading,
-                **self._design,
-            )
-        else:
-            check_ablation_training(
-                self._model, self._examples, request.place, **self._ablation, **self._design
-            )
-        if dev:
-            check_dev(
-                self._model,
-                dev,
-                self._dev_place,
-                reading=request.reading,
-                fingerprint=self._fingerprint,
-            )
-
-    def train(self) -> Training | AblationTraining:
-        """Collect what is missing and fit."""
-        request = self._request
-        run: dict[str, Any] = {"workers": self._workers, "progress": self._progress}
-        if request.signal == "evidence":
-            return train(
-                self._model,
-                self._examples,
-                request.place,
-                reading=request.reading,
-                **self._design,
-                **run,
-            )
-        return train_on_ablations(
-            self._model,
-            AnswerModel(self._loaded, self._tokenizer),
-            self._examples,
-            request.place,
-            **self._ablation,
-            **self._design,
-            **run,
-        )
-
-    @property
-    def _design(self) -> dict[str, Any]:
-        request = self._request
-        return {
-            "fingerprint": self._fingerprint,
-            "specs": self._specs,
-            "depths": self._depths,
-            "folds": request.folds,
-            "seed": request.seed,
-        }
-
-    @property
-    def _ablation(self) -> dict[str, Any]:
-        request = self._request
-        return {
-            "signal": request.signal,
-            "target": request.target,
-            "objectives": request.objectives,
-            "plan": request.plan,
-        }
-
-    def judge_on_dev(
-        self, training: Training | AblationTraining, data: Sequence[dict[str, Any]]
-    ) -> dict[str, Any] | None:
-        """Return the weights' figures on the dev files; None without any."""
-        if self._dev is None:
-            return None
-        return dev_record(self._dev, self._dev.judge(training.weights), data=data)
-
-    @property
-    def _dev_place(self) -> Path:
-        return self._request.place / DEV_FOLDER
-
-    def _collect_dev(self, examples: Sequence[Example], left_out: dict[str, int]) -> DevSet:
-        return collect_dev(
-            self._model,
-            examples,
-            self._dev_place,
-            left_out=left_out,
-            shared=count_shared(examples, self._examples),
-            reading=self._request.reading,
-            fingerprint=self._fingerprint,
-            workers=self._workers,
-            progress=lambda done, total: self._progress("reading dev", done, total),
-        )
-
-    def _check_room(self, dev: Sequence[Example]) -> None:
-        """Say what collecting takes on the disk, and refuse if there is less."""
-        request, examples = self._request, self._examples
-        size = len(PASSES[request.reading]) * self._model.depth * self._model.heads
-        if request.signal == "evidence":
-            shards = plan_samples(examples, reading=request.reading, seed=request.seed)
-            needed = feature_bytes(_chunk_counts(shards), features=size)
-        else:
-            shards = [
-                drawn_samples(examples, shard, seed=request.seed)
-                for shard in plan_shards(examples, shard_tokens=SHARD_TOKENS)
-            ]
-            needed = ablation_bytes(
-                _chunk_counts(shards),
-                features=size,
-                masks=request.masks,
-                answer_tokens=request.answer_tokens,
-                query_tokens=sum(len(example.query) for example in examples)
-                / (_CHARACTERS_A_TOKEN * len(examples)),
-            )
-        missing = missing_bytes(request.place, needed)
-        if request.target == "answer":
-            answers = feature_bytes(
-                _chunk_counts(shards), features=self._model.depth * self._model.heads
-            )
-            missing += missing_bytes(request.place / ANSWERS_FOLDER, answers)
-        if dev:
-            own = plan_samples(dev, reading=request.reading, seed=0, padded=False)
-            own_needed = feature_bytes(_chunk_counts(own), features=size)
-            missing += missing_bytes(self._dev_place, own_needed)
-        check_room(request.place, missing)
-        _say(
-            self._progress,
-            f"what is read takes about {megabytes(missing)} more in {request.place}",
-        )
-
-
-def _chunk_counts(shards: Iterable[Sequence[Sample]]) -> list[list[int]]:
-    return [[len(sample.chunks) for sample in shard] for shard in shards]
+def _train(
+    request: TrainRequest,
+    examples: Sequence[Example],
+    dev_examples: Sequence[Example],
+    dev_data: Sequence[dict[str, Any]],
+    progress: StepProgress,
+) -> tuple[Training, dict[str, Any] | None]:
+    """Load the model, check everything, read the dev examples, train and judge."""
+    progress("loading the model", 0, 1)
+    loaded = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
+    layers, _ = layers_and_heads(loaded.model.base_model.config)
+    plan = request.plan(layers)
+    dev_folder = request.folder / DEV_FOLDER
+    # What was collected deeper serves every smaller depth.
+    depth = reading_depth(max(plan.depths), (request.folder, dev_folder), layers=layers)
+    data = TrainingData(loaded, examples, request.folder, plan, depth=depth)
+    workers = os.cpu_count() or 1
+    progress("loading the model", 1, 1)
+    data.check()
+    if not dev_examples:
+        return train(data, workers=workers, progress=progress), None
+    chosen, left_out = choose_dev(data.model, dev_examples, reading=plan.reading)
+    dev = dev_collection(
+        data.model, chosen, dev_folder, reading=plan.reading, fingerprint=loaded.fingerprint
+    )
+    dev.check()
+    shared = count_shared(chosen, examples)
+    read = dev.collect(workers=workers, progress=partial(progress, "reading dev"))
+    training = train(data, workers=workers, progress=progress)
+    figures = judge_on_dev(training.weights, chosen, Features.of(read.rows))
+    return training, dev_record(figures, data=dev_data, left_out=left_out, shared=shared)
 
 
 def _parse_features(text: str) -> FeatureSpec:
@@ -345,25 +187,18 @@ def _parse_features(text: str) -> FeatureSpec:
     return FeatureSpec(quantity, tuple(passes.split("+")))  # type: ignore[arg-type]
 
 
-def _write(
-    request: TrainRequest, training: Training | AblationTraining, record: dict[str, Any]
-) -> None:
-    ablated = {
-        "answers": request.answers,
-        **({"answer_tokens": request.answer_tokens} if request.answers == "generated" else {}),
-        "masks": request.masks,
-    }
+def _write(request: TrainRequest, training: Training, record: dict[str, Any]) -> None:
+    settings = record["settings"]
+    names = ["model", "revision", "signal", "seed", "folds"]
+    ablated = ["answers", "masks"] if request.signal != "evidence" else []
+    if ablated and request.answers == "generated":
+        ablated.append("answer_tokens")
     facts: dict[str, Any] = {
-        "model": record["settings"]["model"],
-        "revision": request.revision,
-        "signal": request.signal,
+        **{name: settings[name] for name in names},
         "data": [file["name"] for file in record["data"]],
-        "samples": record["samples"],
-        "left_out": record["left_out"],
-        "seed": request.seed,
-        "folds": request.folds,
+        **{name: record[name] for name in ("samples", "left_out")},
+        **{name: settings[name] for name in ablated},
         "ridge": training.chosen.candidate.ridge,
-        **({} if request.signal == "evidence" else ablated),
         "cross_validation": training.chosen.figures(),
         **({} if record["dev"] is None else {"dev": record["dev"]}),
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
@@ -377,5 +212,26 @@ def _write(
     except OSError as error:
         raise StorageError(
             f"{folder} can't be written ({error}); make room or choose another folder: what was "
-            f"read is kept in {request.place}, and a rerun with --collected goes on from there"
+            f"read is kept in {request.folder}, and a rerun with --collected goes on from there"
         ) from error
+
+
+def _results_table(training: Training) -> Table:
+    """Return a table of all designs with their quality, the chosen one in bold."""
+    sources = list(training.chosen.by_source)
+    table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("features", no_wrap=True)
+    for heading in ("objective", "layers", "ridge", "macro", *sources):
+        table.add_column(Text(heading), justify="right")
+    for result in training.results:
+        design = result.candidate
+        table.add_row(
+            Text(f"{design.spec.quantity}:{'+'.join(design.spec.passes)}"),
+            design.objective,
+            str(design.depth),
+            f"{design.ridge:g}",
+            f"{result.ndcg:.3f}",
+            *(f"{result.by_source[name]:.3f}" for name in sources),
+            style="bold" if result is training.chosen else None,
+        )
+    return table

@@ -19,7 +19,7 @@ from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from tests.evals.labelled_items import make_item, write_items
 from tests.evals.qa.command import lines, report, run
 from tests.evals.qa.served import served
-from tests.report.test_training_page import Reader
+from tests.page_reader import Reader
 
 
 def timeless(line: dict[str, Any]) -> dict[str, Any]:

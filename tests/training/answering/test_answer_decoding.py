@@ -26,23 +26,24 @@ QUERIES = (QUERY, "where does the river flow?", "Emma?")
 
 def prompts_of(model: AnswerModel) -> list[PromptLayout]:
     """Questions over three, two and one of the chunks."""
-    return [model.prompts.independent(query, CHUNKS[place:]) for place, query in enumerate(QUERIES)]
+    return [model.prompts.independent(query, CHUNKS[index:]) for index, query in enumerate(QUERIES)]
 
 
 def answers(model: AnswerModel, prompts: list[PromptLayout], most: int = 12) -> list[str]:
     states = model.encode(list({ids for prompt in prompts for ids in prompt.source_ids}))
-    return answer_over_states(model, prompts, states, max_new_tokens=most)
+    with ThreadPoolExecutor(2) as workers:
+        return answer_over_states(model, prompts, states, max_new_tokens=most, workers=workers)
 
 
 def by_brute_force(family: str, model: AnswerModel, prompt: PromptLayout, tokens: int) -> list[int]:
     """Read everything anew for each next token; no token that ends an answer is taken."""
-    found: list[int] = []
+    actual: list[int] = []
     for _ in range(tokens):
-        layout = AnswerLayout(prompt, model.prompts.bridge_ids, tuple(found), ())
+        layout = AnswerLayout(prompt, model.prompts.bridge_ids, tuple(actual), ())
         logits = brute_force_logits(family, layout, [True] * len(prompt.source_ids))[-1].clone()
         logits[list(model.end_ids)] = float("-inf")
-        found.append(int(logits.argmax()))
-    return found
+        actual.append(int(logits.argmax()))
+    return actual
 
 
 @pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
@@ -54,29 +55,22 @@ def test_answers_equal_brute_force(family: str) -> None:
     assert len(set(map(tuple, expected))) > 1
 
 
-def test_an_answer_to_one_chunk_is_that_to_its_prompt() -> None:
-    model = answer_model()
-    found = answers(model, [model.prompts.independent(query, CHUNKS[:1]) for query in QUERIES])
-    joint = [model.prompts.joint(query, CHUNKS[:1]) for query in QUERIES]
-    assert found == model.generate(joint, max_new_tokens=12)
-
-
 def test_an_answer_ends_where_the_model_ends_it_but_not_at_once() -> None:
     model = answer_model()
     prompt = prompts_of(model)[0]
     tokens = by_brute_force("llama", model, prompt, 30)
-    late = next(place for place in range(LEAST_TOKENS, 30) if tokens[place] not in tokens[:place])
-    for place, kept in ((late, tokens[:late]), (2, None)):
+    late = next(index for index in range(LEAST_TOKENS, 30) if tokens[index] not in tokens[:index])
+    for index, kept in ((late, tokens[:late]), (2, None)):
         ending = tiny_model()
-        ending.generation_config.eos_token_id = [tokens[place], 2]
+        ending.generation_config.eos_token_id = [tokens[index], 2]
         other = AnswerModel(ending, tiny_tokenizer())
-        [found] = answers(other, [prompt], 30)
+        [actual] = answers(other, [prompt], 30)
         if kept is None:  # the third token may not end it, so another one is taken there
             kept = by_brute_force("llama", other, prompt, LEAST_TOKENS)
             assert kept[:2] == tokens[:2] and kept[2] != tokens[2]
-            assert found.startswith(model.decode(kept))
+            assert actual.startswith(model.decode(kept))
         else:
-            assert found == model.decode(kept)
+            assert actual == model.decode(kept)
 
 
 def test_a_model_without_an_end_token_answers_to_the_limit() -> None:
@@ -90,21 +84,17 @@ def test_a_model_without_an_end_token_answers_to_the_limit() -> None:
     assert answers(model, [prompt], 12) == [model.decode(expected)]
 
 
-def test_batches_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = answer_model()
     prompts = prompts_of(model) * 3
     together = answers(model, prompts)
     monkeypatch.setattr(answer_decoding, "BATCH_ANSWERS", 2)
-    states = model.encode(list({ids for prompt in prompts for ids in prompt.source_ids}))
-    with ThreadPoolExecutor(3) as workers:
-        assert together == answer_over_states(
-            model, prompts, states, max_new_tokens=12, workers=workers
-        )
-    assert answer_over_states(model, [], {}, max_new_tokens=4) == []
+    assert answers(model, prompts) == together
+    assert answers(model, []) == []
 
 
 def test_what_does_not_fit_the_window_is_refused() -> None:
     model = answer_model()
     prompt = model.prompts.independent(QUERY, [Chunk("sea " * 40)])
     with pytest.raises(PromptTooLongError, match=f"the model takes {model.prompts.max_tokens}"):
-        answer_over_states(model, [prompt], {}, max_new_tokens=2040)
+        answers(model, [prompt], 2040)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.errors import PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
+from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -40,16 +39,10 @@ def joint(model: AnswerModel, query: str, chunks: Any, answer: str) -> AnswerLay
     return model.prompts.answer(model.prompts.joint(query, chunks), answer)
 
 
-def log_softmax_of(model: Any, layout: AnswerLayout, logits: Tensor) -> Tensor:
+def log_softmax_of(layout: AnswerLayout, logits: Tensor) -> Tensor:
     """Return the answer tokens' log-probabilities from logits [N, V] of the whole prompt."""
     tokens = torch.tensor(layout.answer_ids)
     return logits[-len(tokens) - 1 : -1].double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-
-
-def brute_force(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
-    """Return the answer tokens' log-probabilities with some sources hidden."""
-    logits = brute_force_logits(family, layout, kept)
-    return log_softmax_of(tiny_model(family), layout, logits)
 
 
 def brute_force_logits(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
@@ -89,60 +82,30 @@ def test_reading_in_full_is_the_stock_models(family: str, chat_template: bool) -
         for count, answer in ((3, ANSWER), (0, "no"), (1, "Emma " * 9), (2, ANSWER))
     ]
     stock = tiny_model(family)
-    for layout, found in zip(layouts, model.read(layouts), strict=True):
+    for layout, actual in zip(layouts, model.read(layouts), strict=True):
         with torch.inference_mode():
             logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0]
-        expected = log_softmax_of(stock, layout, logits)
-        assert torch.nn.functional.logsigmoid(found.double()).allclose(expected, atol=1e-5)
+        expected = log_softmax_of(layout, logits)
+        assert torch.nn.functional.logsigmoid(actual.double()).allclose(expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
-def test_masked_states_equal_brute_force(family: str) -> None:
-    model = answer_model(family)
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
-    masks = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
-    found = model.read_masked(layout, masks)
-    assert found.shape == (4, len(layout.answer_ids))
-    for mask, row in zip(masks, found, strict=True):
-        expected = brute_force(family, layout, mask.tolist())
-        assert torch.nn.functional.logsigmoid(row.double()).allclose(expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
-def test_the_questions_own_tokens_equal_brute_force(family: str) -> None:
+def test_question_and_answer_over_masked_states_equal_brute_force(family: str) -> None:
     model = answer_model(family)
     layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
     first, last = layout.prompt.target_span
-    masks = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0]]).bool()
-    found = model.read_masked(layout, masks, question=True)
-    assert found.shape == (3, last - first + len(layout.answer_ids))
-    assert found[:, last - first :].allclose(model.read_masked(layout, masks), atol=1e-4)
+    masks = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
+    read = model.read_masked(layout, masks, question=True)
+    answer = read[:, last - first :]
+    assert answer.shape == (4, len(layout.answer_ids))
+    assert model.read_masked(layout, masks).allclose(answer, atol=1e-4)
     tokens = torch.tensor(layout.input_ids)[first:last]
-    for mask, row in zip(masks, found, strict=True):
-        logits = brute_force_logits(family, layout, mask.tolist())[first - 1 : last - 1].double()
-        expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        assert torch.nn.functional.logsigmoid(row[: last - first].double()).allclose(
-            expected, atol=1e-5
-        )
-
-
-def test_many_masks_in_many_passes_equal_one_by_one() -> None:
-    model = answer_model()
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), "word " * 30)
-    masks = torch.rand(150, 3, generator=torch.Generator().manual_seed(0)) < 0.5
-    alone = torch.cat([model.read_masked(layout, mask[None]) for mask in masks[::10]])
-    assert model.read_masked(layout, masks)[::10].allclose(alone, atol=1e-4)
-
-
-def test_states_that_are_there_are_used_as_they_are() -> None:
-    model = answer_model()
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
-    masks = torch.tensor([[True, False, True]])
-    states = model.encode(layout.prompt.source_ids)
-    fresh = model.read_masked(layout, masks)
-    assert torch.equal(model.read_masked(layout, masks, states=states), fresh)
-    changed = {ids: ChunkState(state.keys, 2 * state.values) for ids, state in states.items()}
-    assert not torch.allclose(model.read_masked(layout, masks, states=changed), fresh)
+    for mask, row in zip(masks, torch.nn.functional.logsigmoid(read.double()), strict=True):
+        logits = brute_force_logits(family, layout, mask.tolist()).double()
+        expected = log_softmax_of(layout, logits)
+        assert row[last - first :].allclose(expected, atol=1e-5)
+        asking = logits[first - 1 : last - 1].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        assert row[: last - first].allclose(asking, atol=1e-5)
 
 
 def test_the_lower_layers_of_a_full_state_are_a_cut_models_state() -> None:
@@ -177,18 +140,8 @@ def test_generation_is_greedy_whatever_shares_the_batch() -> None:
         assert answer == str(tokenizer.decode(new, skip_special_tokens=True)).strip()
 
 
-def test_answers_do_not_depend_on_how_many_threads_generate() -> None:
-    model = answer_model()
-    # 30 prompts of some 160 tokens are two batches.
-    prompts = [model.prompts.joint(f"{QUERY} {number}", CHUNKS * 4) for number in range(30)]
-    alone = model.generate(prompts, max_new_tokens=6)
-    with ThreadPoolExecutor(3) as workers:
-        assert model.generate(prompts, max_new_tokens=6, workers=workers) == alone
-
-
 def test_too_long_names_both_numbers() -> None:
     model = answer_model()
-    long = [Chunk("river " * 1500)]
     prompt = model.prompts.joint(QUERY, CHUNKS)
     with pytest.raises(PromptTooLongError, match=r"need \d+ tokens.*takes 2048"):
         model.prompts.answer(prompt, "word " * 2000)
@@ -196,15 +149,6 @@ def test_too_long_names_both_numbers() -> None:
     fits = model.prompts.joint(QUERY, many)
     with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the model takes 2048"):
         model.generate([fits], max_new_tokens=2048)
-    with pytest.raises(PromptTooLongError):
-        model.prompts.joint(QUERY, long * 2)
-
-
-@pytest.mark.parametrize("answer", ["", " \n", None, 5])
-def test_a_blank_answer_is_refused(answer: Any) -> None:
-    model = answer_model()
-    with pytest.raises(InputError, match="answer is blank"):
-        model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
 
 
 @pytest.mark.parametrize("chat_template", [True, False])
@@ -216,7 +160,7 @@ def test_spans_are_the_answers_characters(answer: str, chat_template: bool) -> N
     model = answer_model(chat_template=chat_template)
     layout = model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
     assert len(layout.spans) == len(layout.answer_ids)
-    covered = {place for start, end in layout.spans for place in range(start, end)}
+    covered = {index for start, end in layout.spans for index in range(start, end)}
     assert covered == set(range(len(answer)))
     assert [start for start, _ in layout.spans] == sorted(start for start, _ in layout.spans)
     special = set(tiny_tokenizer().all_special_ids)
@@ -225,23 +169,13 @@ def test_spans_are_the_answers_characters(answer: str, chat_template: bool) -> N
 
 def test_logit_probabilities_by_hand() -> None:
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
-    found = token_logit_probabilities(probabilities.log(), torch.tensor([0, 1]))
-    assert found.tolist() == pytest.approx([0.0, math.log(0.8 / 0.2)], abs=1e-6)
+    actual = token_logit_probabilities(probabilities.log(), torch.tensor([0, 1]))
+    assert actual.tolist() == pytest.approx([0.0, math.log(0.8 / 0.2)], abs=1e-6)
     whole = 0.5 * 0.8
-    assert float(log_probability(found)) == pytest.approx(math.log(whole), abs=1e-6)
-    assert float(logit_probability(found)) == pytest.approx(math.log(whole / (1 - whole)), abs=1e-6)
-
-
-def test_logit_probabilities_near_nought_and_one_stay_finite() -> None:
-    logits = torch.tensor([[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]])
-    sure, hopeless = token_logit_probabilities(logits, torch.tensor([0, 0]))
-    assert float(sure) == pytest.approx(200 - math.log(2), abs=1e-3)
-    assert float(hopeless) == pytest.approx(-200 - math.log(2), abs=1e-3)
-    assert float(logit_probability(sure[None])) == pytest.approx(float(sure), abs=1e-3)
-    assert float(logit_probability(hopeless[None])) == pytest.approx(float(hopeless), abs=1e-3)
-    both = torch.tensor([40.0, 41.0])
-    expected = -math.log(math.exp(-40) + math.exp(-41))
-    assert float(logit_probability(both)) == pytest.approx(expected, abs=1e-6)
+    assert float(log_probability(actual)) == pytest.approx(math.log(whole), abs=1e-6)
+    assert float(logit_probability(actual)) == pytest.approx(
+        math.log(whole / (1 - whole)), abs=1e-6
+    )
 
 
 def test_the_callers_model_is_left_alone() -> None:
@@ -252,8 +186,6 @@ def test_the_callers_model_is_left_alone() -> None:
     model.read([joint(model, QUERY, CHUNKS, ANSWER)])
     assert stock.config._attn_implementation == implementation
     assert all(torch.equal(before[name], tensor) for name, tensor in stock.state_dict().items())
-    shared = {tensor.data_ptr() for tensor in stock.parameters()}
-    assert {tensor.data_ptr() for tensor in model._view.parameters()} == shared
 
 
 @pytest.mark.parametrize(
@@ -265,5 +197,5 @@ def test_answers_next_to_certain_have_finite_logit_probabilities(logits: list[fl
         sure = [1 / (1 + Decimal(-logit).exp()) for logit in logits]
         whole = Decimal(math.prod(sure))
         expected = float((whole / (1 - whole)).ln())
-    found = logit_probability(torch.tensor([logits]))
-    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([expected], rel=1e-9)
+    actual = logit_probability(torch.tensor([logits]))
+    assert actual.dtype == torch.float64 and actual.tolist() == pytest.approx([expected], rel=1e-9)

@@ -10,84 +10,109 @@ import pytest
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.calibrating.sentences import SentenceCall, fit_sentences, gold_sentences
+from at2_rag.training.calibrating.fits import Labelled
+from at2_rag.training.calibrating.metrics import calibration_error
+from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
+from at2_rag.training.calibrating.sentences import (
+    SentenceSample,
+    fit_sentences,
+    gold_sentences,
+    sentence_samples,
+)
 
 TRUE = np.array([1.2, -0.6, 0.8])
+TEXTS = (
+    "Emma was born in Steventon. It is small.",
+    "Steventon lies in Hampshire. Boats pass. A mill stands in Steventon.",
+    "Nobody lives in Steventon.",
+)
+STEVENTON = Example(
+    "1", "s", "where?", tuple(map(Chunk, TEXTS)), (True, True, False), ("Steventon",)
+)
 
 
-def drawn(count: int, seed: int, source: str = "a") -> list[SentenceCall]:
-    """Draw calls in which the sentence with evidence follows a softmax over the true scores."""
+def drawn(count: int, seed: int, source: str = "a") -> list[SentenceSample]:
+    """Draw samples in which the sentence with evidence follows a softmax over the true scores."""
     rng = np.random.default_rng(seed)
-    calls = []
-    for place in range(count):
+    samples = []
+    for number in range(count):
         terms = rng.normal(0, 2, (int(rng.integers(4, 20)), 3))
-        gold = np.zeros(len(terms), dtype=bool)
-        gold[int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))] = True
-        calls.append(SentenceCall(source, place % 5, terms, float(rng.normal()), gold))
-    return calls
+        best = int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))
+        ranked = Labelled(source, number % 5, terms, np.arange(len(terms)) == best)
+        samples.append(SentenceSample(ranked, float(rng.normal())))
+    return samples
 
 
-def test_the_weights_are_those_that_evidence_follows() -> None:
-    found = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
-    assert found.score == pytest.approx(TRUE.tolist(), abs=0.15)
-
-
-def test_probabilities_are_how_often_there_is_evidence() -> None:
-    found = fit_sentences(drawn(1500, 2))
-    likely, gold = [], []
-    for own in drawn(1500, 3):
-        scores = own.terms @ np.array(found.score)
+def test_weights_follow_evidence_and_probabilities_come_true() -> None:
+    fitted = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
+    assert fitted.score == pytest.approx(TRUE.tolist(), abs=0.15)
+    samples, likely = drawn(1500, 3), []
+    slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
+    for sample in samples:
+        scores = sample.ranked.terms @ np.array(fitted.score)
         shares = scores - np.logaddexp.reduce(scores)
-        logits = np.stack([scores, shares, np.full(len(scores), own.evidence)], 1)
-        slopes, constant = np.array(found.likely[:3]), found.likely[3]
-        likely.append(1 / (1 + np.exp(-(logits @ slopes + constant))))
-        gold.append(own.gold)
-    every, outcomes = np.concatenate(likely), np.concatenate(gold)
-    for low, high in ((0, 0.1), (0.1, 0.4), (0.4, 0.8)):
-        chosen = (every >= low) & (every < high)
-        assert chosen.sum() > 50
-        assert outcomes[chosen].mean() == pytest.approx(every[chosen].mean(), abs=0.1)
+        terms = np.stack([scores, shares, np.full(len(scores), sample.evidence)], 1)
+        likely.append(1 / (1 + np.exp(-(terms @ slopes + constant))))
+    gold = np.concatenate([sample.ranked.labels for sample in samples])
+    assert calibration_error(np.concatenate(likely), gold) < 0.03
 
 
-def test_a_sentence_is_never_worth_less_for_its_own_score() -> None:
+def test_a_greater_score_never_lowers_a_sentences_worth() -> None:
     turned = [
-        dataclasses.replace(own, terms=own.terms * np.array([1, 1, -1])) for own in drawn(300, 4)
+        SentenceSample(ranked._replace(terms=ranked.terms * [1, 1, -1]), evidence)
+        for ranked, evidence in drawn(300, 4)
     ]
     assert fit_sentences(turned).score[2] == 0
 
 
 def test_without_both_kinds_nothing_can_be_fitted() -> None:
-    none = [dataclasses.replace(own, gold=np.ones(len(own.gold), bool)) for own in drawn(10, 5)]
+    all_gold = [
+        SentenceSample(ranked._replace(labels=np.ones(len(ranked.labels), bool)), evidence)
+        for ranked, evidence in drawn(10, 5)
+    ]
     with pytest.raises(InputError, match="sentence weights can't be fitted"):
-        fit_sentences(none)
-    with pytest.raises(InputError, match="sentence weights can't be fitted"):
-        fit_sentences([])
+        fit_sentences(all_gold)
 
 
-def example(**given: object) -> Example:
-    chunks = (
-        Chunk("Emma was born in Steventon. It is small."),
-        Chunk("Steventon lies in Hampshire. Boats pass. A mill stands in Steventon."),
-        Chunk("Nobody lives in Steventon."),
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # What the file names.
+        (
+            {"gold_sentences": (("Emma was born in Steventon.",), ("Boats pass.",), ())},
+            [True, False, False, True, False, False],
+        ),
+        # A named range across two sentences.
+        (
+            {"gold_sentences": ((), (" Boats pass. A mill stands ", " "), ())},
+            [False, False, False, True, True, False],
+        ),
+        # Else sentences of gold chunks with the answer.
+        ({}, [True, False, True, False, True, False]),
+        ({"answers": ("Bath",)}, None),
+        ({"answers": ()}, None),
+    ],
+)
+def test_gold_sentences(changes: dict[str, object], expected: list[bool] | None) -> None:
+    gold = gold_sentences(dataclasses.replace(STEVENTON, **changes))  # type: ignore[arg-type]
+    assert (gold if gold is None else gold.tolist()) == expected
+
+
+def test_a_sample_counts_before_and_after_the_second_reading() -> None:
+    sample = CalibrationSample(
+        "s", 2, np.zeros((3, 2), np.float32), np.zeros(3, bool), np.ones(3, dtype=np.int64)
     )
-    own = Example("1", "s", "where?", chunks, (True, True, False), ("Steventon",))
-    return dataclasses.replace(own, **given)  # type: ignore[arg-type]
-
-
-def test_what_the_file_names_is_evidence() -> None:
-    named = example(gold_sentences=(("Emma was born in Steventon.",), ("Boats pass.",), ()))
-    found = gold_sentences(named)
-    assert found is not None
-    assert found.tolist() == [True, False, False, True, False, False]
-    across = example(gold_sentences=((), (" Boats pass. A mill stands ", " "), ()))
-    found = gold_sentences(across)
-    assert found is not None
-    assert found.tolist() == [False, False, False, True, True, False]
-
-
-def test_else_what_has_the_answer_in_a_gold_chunk_is() -> None:
-    found = gold_sentences(example())
-    assert found is not None
-    assert found.tolist() == [True, False, True, False, True, False]
-    assert gold_sentences(example(answers=("Bath",))) is None
-    assert gold_sentences(example(answers=())) is None
+    first = ScoredSample(sample, np.array([1.0, 2.0, 3.0]), 0.1)
+    twin = first._replace(sample=dataclasses.replace(sample, answerable=True))
+    unknown = first._replace(sample=dataclasses.replace(sample, example=1))
+    examples = [STEVENTON, dataclasses.replace(STEVENTON, answers=())]
+    of_sentences = dict.fromkeys((0, 1), np.arange(6, dtype=np.float32))
+    again = {3: np.array([7.0, 8.0, 9.0])}
+    rows = sentence_samples([first, twin, unknown, first], examples, of_sentences, again)
+    assert [(one.ranked.fold, one.evidence) for one in rows] == [(2, 0.1)] * 3
+    assert [one.ranked.labels.tolist() for one in rows] == [
+        [True, False, True, False, True, False]
+    ] * 3
+    once = [[1, 1, 0], [1, 1, 1], [2, 2, 2], [2, 2, 3], [2, 2, 4], [3, 3, 5]]
+    twice = [[7, 1, 0], [7, 1, 1], [8, 2, 2], [8, 2, 3], [8, 2, 4], [9, 3, 5]]
+    assert [one.ranked.terms.tolist() for one in rows] == [once, once, twice]

@@ -8,74 +8,79 @@ import json
 import numpy as np
 import pytest
 
-from at2_rag.errors import InputError
-from at2_rag.training.calibrating.fit import LabelledCall
+from at2_rag.training.calibrating.fits import EVERY
 from at2_rag.training.calibrating.metrics import auroc
-from at2_rag.training.calibrating.study import EVERY, judge_left_out_sources, told_by_lengths
-from tests.training.calibrating.test_fit import SHAPE, drawn
+from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.study import (
+    CalibrationFigures,
+    fit_without,
+    study_left_out_sources,
+)
+from tests.training.calibrating.drawn_samples import SHAPE, drawn
 
 
-def with_words(calls: list[LabelledCall], longer_by: int = 0) -> list[LabelledCall]:
-    """Give chunks random lengths, longer ones to answerable calls; make every other call a twin."""
+def with_twins(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
+    """Make every other sample a twin and give random lengths, longer ones to answerable twins."""
     rng = np.random.default_rng(0)
     return [
         dataclasses.replace(
-            own,
-            matters=None if place % 2 else own.matters,
-            answerable=own.answerable if place % 2 else None,
-            words=rng.integers(20, 90, len(own.gold)) + longer_by * bool(own.answerable),
+            sample,
+            relevant=None if number % 2 else sample.relevant,
+            answerable=sample.answerable if number % 2 else None,
+            words=rng.integers(20, 90, len(sample.gold)) + longer_by * bool(sample.answerable),
         )
-        for place, own in enumerate(calls)
+        for number, sample in enumerate(samples)
     ]
+
+
+def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
+    return {row.source: row for row in study_left_out_sources(samples, SHAPE)[0]}
 
 
 def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
-    calls = with_words([*drawn(500, 0, "a"), *drawn(500, 1, "b"), *drawn(500, 9, "d")])
+    samples = [
+        sample for seed, name in enumerate("abd") for sample in with_twins(drawn(300, seed, name))
+    ]
     turned = [
-        dataclasses.replace(own, matters=None if own.matters is None else ~own.matters)
-        for own in with_words(drawn(500, 2, "c"))
+        dataclasses.replace(one, relevant=None if one.relevant is None else ~one.relevant)
+        for one in with_twins(drawn(300, 3, "c"))
     ]
-    found = {own.source: own for own in judge_left_out_sources([*calls, *turned], SHAPE)}
-    assert set(found) == {"a", "b", "c", "d", EVERY}
-    assert found["c"].skill < min(0, found["a"].skill)  # the others say the opposite of it
-    assert found["c"].error > 0.2
-    of_c = [own for own in turned if own.matters is not None]
-    assert found["c"].chunks == sum(len(own.gold) for own in of_c)
-    assert found["c"].calls == 250 and found["a"].auroc > 0.55
-    assert len(found["a"].reliability) == 15
-    shares = [share for _, share in found["c"].reliability]
-    assert np.mean(shares) == pytest.approx(found["c"].matter, abs=0.01)
-    every = found.pop(EVERY)
-    assert every.chunks == sum(own.chunks for own in found.values())
-    assert every.calls == sum(own.calls for own in found.values())
-    mean = sum(own.matter * own.chunks for own in found.values()) / every.chunks
-    assert every.matter == pytest.approx(mean)
+    figures = judged([*samples, *turned])
+    assert list(figures) == ["a", "b", "c", "d", EVERY]
+    c, every = figures["c"], figures.pop(EVERY)
+    assert c.skill < min(0, figures["a"].skill) and c.error > 0.2  # the others say the opposite
+    assert c.chunks == sum(len(one.gold) for one in turned if one.relevant is not None)
+    assert c.calls == 150 and figures["a"].auroc > 0.55
+    assert np.mean([share for _, share in c.reliability]) == pytest.approx(c.relevant, abs=0.01)
+    assert every.chunks == sum(row.chunks for row in figures.values())
+    assert every.calls == sum(row.calls for row in figures.values())
     assert len(every.reliability_of_best) == len(every.reliability_of_calls) == 15
-    assert 0 < every.error_by_chance < found["a"].error_by_chance < 0.1
-    json.loads(json.dumps([own.to_dict() for own in found.values()], allow_nan=False))
+    assert 0 < every.error_by_chance < figures["a"].error_by_chance < 0.1
 
 
-def test_sources_without_outcomes_are_not_judged() -> None:
-    calls = with_words([*drawn(200, 3, "a"), *drawn(200, 4, "b")])
+def test_sources_without_outcomes_are_not_judged_and_what_is_not_defined_is_none() -> None:
+    samples = with_twins([*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")])
+    for index, sample in enumerate(samples):
+        if sample.source == "b" and sample.answerable is not None:
+            samples[index] = dataclasses.replace(sample, answerable=True)
     silent = [
-        dataclasses.replace(own, matters=None, answerable=None)
-        for own in with_words(drawn(50, 5, "c"))
+        dataclasses.replace(sample, relevant=None, answerable=None) for sample in drawn(50, 5, "d")
     ]
-    judged = [own.source for own in judge_left_out_sources([*calls, *silent], SHAPE)]
-    assert judged == ["a", "b", EVERY]
-    no_words = [dataclasses.replace(own, words=None) for own in calls]
-    figures = list(judge_left_out_sources(no_words, SHAPE))
-    assert [own.to_dict()["auroc_of_lengths"] for own in figures] == [None, None, None]
-    with pytest.raises(InputError, match="all calls are of the source 'a'; pass examples of two"):
-        list(judge_left_out_sources(drawn(9, 6, "a"), SHAPE))
+    rows = {name: row.to_dict() for name, row in judged([*samples, *silent]).items()}
+    json.dumps(rows, allow_nan=False)
+    undefined = {name: row["auroc"] is None for name, row in rows.items()}
+    assert undefined == {"a": False, "b": True, "c": False, EVERY: False}
+    assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == ([], [])
 
 
-def test_lengths_that_tell_are_seen() -> None:
+@pytest.mark.parametrize(("longer_by", "low", "high"), [(0, 0.42, 0.58), (30, 0.8, 1.0)])
+def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high: float) -> None:
     rng = np.random.default_rng(1)
     one, other = (
-        [dataclasses.replace(own, answerable=bool(rng.random() < 0.5)) for own in drawn(800, seed)]
+        [dataclasses.replace(one, answerable=bool(rng.random() < 0.5)) for one in drawn(800, seed)]
         for seed in (7, 8)
     )
-    assert abs(auroc(*told_by_lengths(with_words(one), with_words(other))) - 0.5) < 0.08
-    assert auroc(*told_by_lengths(with_words(one, 30), with_words(other, 30))) > 0.8
-    assert auroc(np.array([1.0, 0.0]), np.array([True, False])) == 1
+    predict, _ = fit_without("b", with_twins(other, longer_by), SHAPE)
+    twins = [sample for sample in with_twins(one, longer_by) if sample.answerable is not None]
+    logits = np.array([predict(sample).by_lengths for sample in twins])
+    assert low < auroc(logits, np.array([bool(sample.answerable) for sample in twins])) < high

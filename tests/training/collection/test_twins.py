@@ -13,7 +13,7 @@ from at2_rag.training.collection.twins import LENGTH_TOLERANCE, TwinMaker, Twins
 
 
 def words(number: int, name: str) -> str:
-    return " ".join(f"{name}{place}" for place in range(number))
+    return " ".join(f"{name}{index}" for index in range(number))
 
 
 def make_example(id: str, lengths: str, *, gold: str, source: str = "novels") -> Example:
@@ -23,8 +23,8 @@ def make_example(id: str, lengths: str, *, gold: str, source: str = "novels") ->
         source=source,
         query=f"What is {id}?",
         chunks=tuple(
-            Chunk(words(10 * int(length), f"{source}{id}x{place}y"))
-            for place, length in enumerate(lengths)
+            Chunk(words(10 * int(length), f"{source}{id}x{index}y"))
+            for index, length in enumerate(lengths)
         ),
         labels=tuple(mark == "g" for mark in gold),
         answers=("Jane Austen",),
@@ -43,7 +43,7 @@ def made(example: Example, examples: list[Example], seed: int = 0) -> Twins:
 
 def changed(example: Example, twin: Example) -> list[int]:
     pairs = zip(example.chunks, twin.chunks, strict=True)
-    return [place for place, (one, other) in enumerate(pairs) if one is not other]
+    return [index for index, (one, other) in enumerate(pairs) if one is not other]
 
 
 def test_twins_differ_from_the_example_in_as_many_chunks_of_equal_length() -> None:
@@ -68,8 +68,8 @@ def test_replacements_are_of_the_source_and_hold_no_answer() -> None:
     telling = dataclasses.replace(
         telling,
         chunks=tuple(
-            Chunk(f"{chunk.text} {'the Jane Austen' * (place % 2)}")
-            for place, chunk in enumerate(telling.chunks)
+            Chunk(f"{chunk.text} {'the Jane Austen' * (index % 2)}")
+            for index, chunk in enumerate(telling.chunks)
         ),
     )
     example = EXAMPLES[0]
@@ -78,30 +78,11 @@ def test_replacements_are_of_the_source_and_hold_no_answer() -> None:
     for seed in range(60):
         twins = made(example, [*EXAMPLES, *strangers, telling], seed)
         for twin in (twins.answerable, twins.unanswerable):
-            for place in changed(example, twin):
-                text = twin.chunks[place].text
+            for index in changed(example, twin):
+                text = twin.chunks[index].text
                 assert text.startswith("novels") and not contains_answer(normalise(text), answers)
                 seen.add(text)
     assert any(text.startswith("novelst") for text in seen)
-
-
-def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
-    own = EXAMPLES[0]
-    double = dataclasses.replace(
-        own,
-        id="double",
-        chunks=tuple(Chunk(chunk.text.upper(), title="Another") for chunk in own.gold),
-        labels=(False, False),
-    )
-    assert TwinMaker([own, double]).twins(own, seed=0) is None
-
-
-def test_an_example_whose_other_chunks_hold_the_answer_has_no_twins() -> None:
-    own = EXAMPLES[0]
-    for text in ("jane AUSTEN, it is said", own.gold[0].text.upper()):
-        chunks = (Chunk(text, "Another"), *own.chunks[1:])
-        telling = dataclasses.replace(own, chunks=chunks)
-        assert TwinMaker(EXAMPLES).twins(telling, seed=0) is None
 
 
 def test_twins_depend_on_seed_and_example_alone() -> None:
@@ -111,12 +92,31 @@ def test_twins_depend_on_seed_and_example_alone() -> None:
     assert any(other != one for other in others)
 
 
-@pytest.mark.parametrize("gold", ["----------", "gggggg----"])
-def test_without_gold_or_with_little_else_there_are_no_twins(gold: str) -> None:
-    example = make_example("few", "1234512345", gold=gold)
+def impossible() -> dict[str, Example]:
+    """Examples that have no twins, by the reason."""
+    one = EXAMPLES[0]
+    by_reason = {
+        "no gold": make_example("few", "1234512345", gold="----------"),
+        "more gold than others": make_example("few", "1234512345", gold="gggggg----"),
+        "no chunk as long": make_example("long", "1294512345", gold="--g-------"),
+    }
+    for name, text in {
+        "answer": "jane AUSTEN, it is said",
+        "gold": one.gold[0].text.upper(),
+    }.items():
+        chunks = (Chunk(text, "Another"), *one.chunks[1:])
+        by_reason[f"{name} in another chunk"] = dataclasses.replace(one, chunks=chunks)
+    return by_reason
+
+
+@pytest.mark.parametrize("reason", impossible())
+def test_where_twins_would_differ_in_more_there_are_none(reason: str) -> None:
+    example = impossible()[reason]
     assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None
 
 
-def test_where_no_chunk_is_as_long_there_are_no_twins() -> None:
-    example = make_example("long", "1294512345", gold="--g-------")
-    assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None
+def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
+    example = EXAMPLES[0]
+    chunks = tuple(Chunk(chunk.text.upper(), title="Another") for chunk in example.gold)
+    double = dataclasses.replace(example, id="double", chunks=chunks, labels=(False, False))
+    assert TwinMaker([example, double]).twins(example, seed=0) is None

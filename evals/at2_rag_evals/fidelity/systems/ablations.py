@@ -81,10 +81,9 @@ class MaskedRegressionSystem(RegressionSystem):
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Return the coefficients."""
         masks = self._plan.split(item).fitted
-        example = item.example
-        ablations = ablate_by_masking(
-            self._reader.model, example.query, example.chunks, answer, masks
-        )
+        model, example = self._reader.model, item.example
+        prompt = model.scoring_model.prompts.independent(example.query, example.chunks)
+        ablations = ablate_by_masking(model, prompt, answer, masks)
         tokens = ablations.token_logits.shape[1]
         return ItemScores(sparse_fit(masks, ablations.logit_probabilities, tokens=tokens))
 

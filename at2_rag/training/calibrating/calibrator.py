@@ -1,0 +1,123 @@
+"""Calibrates head weights by labelled examples."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from at2_rag.arrays import Floats
+from at2_rag.errors import InputError
+from at2_rag.readout.calibration import Outcome
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.training.calibrating.examples import CalibrationExamples
+from at2_rag.training.calibrating.multi_hop import MultiHopFigures, fit_multi_hop, judge_multi_hop
+from at2_rag.training.calibrating.probabilities import (
+    CalibrationSample,
+    fit_calibration,
+    fit_prior_weight,
+    with_evidence,
+)
+from at2_rag.training.calibrating.samples import SampleReader
+from at2_rag.training.calibrating.sentences import fit_sentences, sentence_samples
+
+LearnedPrior: TypeAlias = Literal["score", "cosine"]
+"""What is weighed of retrieval scores: their ranks, or the scores where they are cosines."""
+
+_PRIOR_FIELDS: Mapping[LearnedPrior, str] = {"score": "prior_weight", "cosine": "cosine_weight"}
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """What a calibration learned."""
+
+    weights: HeadWeights
+    samples: Sequence[CalibrationSample]  # what it was fitted to
+    multi_hop: Sequence[MultiHopFigures]  # of the second reading, where that was learned
+
+
+def calibrate(
+    reader: SampleReader,
+    examples: CalibrationExamples,
+    *,
+    outcome: Outcome = "evidence",
+    priors: Sequence[LearnedPrior] = ("score",),
+    multi_hop: bool = False,
+    sentences: bool = False,
+) -> Calibrated:
+    """Learn what turns the scores of the reader's head weights into probabilities.
+
+    What an earlier calibration learned and this one doesn't is kept, with a warning.
+
+    Args:
+        reader: Reads the examples. The scores of its head weights are logits.
+        examples: Others than the head weights were fitted to, see `choose_examples`.
+        outcome: What makes a chunk relevant: that it is labelled gold ("evidence"), or that the
+            right answer is less likely without it ("removal"), for which each is left out in turn.
+        priors: What to weigh of the chunks' retrieval scores.
+        multi_hop: Whether to learn multi-hop weights; the head weights' reading is "independent".
+        sentences: Whether to learn sentence weights.
+
+    Raises:
+        InputError: If the head weights can't be calibrated so, or the examples don't have both
+            kinds of an outcome.
+        AT2Error: As `SampleReader`.
+    """
+    weights = reader.weights
+    _check_options(weights, multi_hop=multi_hop, sentences=sentences)
+    samples = reader.read(examples, outcome=outcome, priors=priors)
+    reader.progress("fit", 0, 1)
+    scored = with_evidence(samples, [weights.score(sample.features) for sample in samples])
+    shape = weights.weight.shape
+    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape, outcome=outcome)}
+    for prior in priors:
+        weight = fit_prior_weight(scored, prior)
+        if weight is not None:
+            learned[_PRIOR_FIELDS[prior]] = weight
+    reader.progress("fit", 1, 1)
+    figures: list[MultiHopFigures] = []
+    after: dict[int, Floats] = {}
+    if multi_hop:
+        again = reader.read_again(examples.chosen, scored)
+        second_samples = list(again.values())
+        learned["multi_hop"], second_scores = fit_multi_hop(second_samples, shape[1:])
+        figures = judge_multi_hop(second_samples, second_scores)
+        after = dict(zip(again, second_scores, strict=True))
+    if sentences:
+        sentence_scores = reader.read_sentences(examples.chosen)
+        learned["sentences"] = fit_sentences(
+            sentence_samples(scored, examples.chosen, sentence_scores, after)
+        )
+    kept = [
+        name.replace("_", "-")
+        for name in ("multi_hop", "sentences")
+        if getattr(weights, name) is not None and name not in learned
+    ]
+    if kept:
+        _logger.warning(
+            "the %s weights of an earlier calibration are kept; their probabilities were fitted "
+            "beside that one's",
+            " and ".join(kept),
+        )
+    return Calibrated(replace(weights, **learned), samples, figures)
+
+
+def _check_options(weights: HeadWeights, *, multi_hop: bool, sentences: bool) -> None:
+    if multi_hop and weights.reading == "joint":
+        raise InputError(
+            "multi-hop weights can't be learned for head weights of joint reading, which keeps no "
+            "states to read again over; leave multi-hop off, or use weights for independent reading"
+        )
+    if sentences and weights.multi_hop is not None and not multi_hop:
+        raise InputError(
+            "sentence weights can't be learned alone for head weights with multi-hop weights, "
+            "since sentences are scored after the second reading, too; pass both"
+        )
+    if weights.score_scale != "logit":
+        raise InputError(
+            f"the head weights' scores are {weights.score_scale}; only logits can be calibrated, "
+            "as those of weights fitted to evidence labels are"
+        )

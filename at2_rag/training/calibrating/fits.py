@@ -1,0 +1,108 @@
+"""The fits that a calibration is made of: rankings and logistic functions. No model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from at2_rag.arrays import Bools, Floats
+from at2_rag.errors import InputError
+from at2_rag.training.fitting.fit import LinearFit, fit_listwise
+from at2_rag.training.fitting.losses import ListwiseData
+from at2_rag.training.fitting.samples import source_weights
+
+PENALTY = 1e-4
+"""Ridge penalty that keeps slopes finite where the terms separate the labels perfectly."""
+
+EVERY = "every source"
+"""Name of all data sets taken together as one."""
+
+
+Fit = TypeVar("Fit")
+
+
+class Labelled(NamedTuple):
+    """One sample of a fit. Sources count the same, and so do a source's samples."""
+
+    source: str
+    fold: int
+    terms: npt.NDArray[Any]  # [S, T]
+    labels: Bools  # [S]
+
+
+def out_of_fold(samples: Sequence[Labelled], fit: Callable[[Sequence[Labelled]], Fit]) -> list[Fit]:
+    """Return for each sample what `fit` returns for the samples of all other folds."""
+    fits = {
+        fold: fit([sample for sample in samples if sample.fold != fold])
+        for fold in sorted({sample.fold for sample in samples})
+    }
+    return [fits[sample.fold] for sample in samples]
+
+
+def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> LinearFit:
+    """Return the readout that ranks true labels highest, see `fit_listwise`.
+
+    Samples whose labels are all the same are left out.
+
+    Raises:
+        InputError: If no sample is left; it calls what is fitted by its `name`.
+    """
+    samples = [sample for sample in samples if 0 < sample.labels.mean() < 1]
+    if not samples:
+        raise InputError(
+            f"{name} can't be fitted: no question has both gold and others to rank; pass more "
+            "examples, or calibrate without them"
+        )
+    data = ListwiseData(
+        np.concatenate([sample.terms for sample in samples]).astype(np.float32),
+        np.concatenate([sample.labels for sample in samples]),
+        np.array([len(sample.labels) for sample in samples]),
+        source_weights([sample.source for sample in samples]),
+    )
+    return fit_listwise(data, ridge=ridge)
+
+
+def fit_logistic(
+    samples: Sequence[Labelled], *, name: str, ridge: float = PENALTY, rising: int = 0
+) -> tuple[float, ...]:
+    """Return slopes and constant of the logistic function that makes the labels likeliest.
+
+    Args:
+        samples: The samples; every label of a sample counts the same.
+        name: What a label is, for the error.
+        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
+        rising: How many slopes, from the first, may not be below 0.
+
+    Raises:
+        InputError: If all labels are the same.
+    """
+    labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
+    if labels.all() or not labels.any():
+        raise InputError(
+            f"calibration needs both kinds of each outcome, but {int(labels.sum())} of "
+            f"{len(labels)} times a {name} is true; pass more examples"
+        )
+    sizes = [len(sample.labels) for sample in samples]
+    weights = np.repeat(source_weights([sample.source for sample in samples]) / sizes, sizes)
+    terms = np.concatenate([sample.terms for sample in samples])  # [N, T]
+    mean, scale = terms.mean(axis=0, dtype=float), terms.std(axis=0, dtype=float) + 1e-9
+    values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])  # [N, T + 1]
+    signs = np.where(labels, 1.0, -1.0)
+
+    def loss(vector: Floats) -> tuple[float, Floats]:
+        margins = signs * (values @ vector)
+        penalty = ridge * vector
+        penalty[-1] = 0.0
+        slope = values.T @ (-weights * signs * np.exp(-np.logaddexp(0.0, margins)))
+        total = float(weights @ np.logaddexp(0.0, -margins)) + float(penalty @ vector) / 2
+        return total, slope + penalty
+
+    count = terms.shape[1]
+    bounds = [(0.0, None)] * rising + [(None, None)] * (count + 1 - rising)
+    result = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
+    slopes = result.x[:-1] / scale
+    return (*map(float, slopes), float(result.x[-1] - slopes @ mean))

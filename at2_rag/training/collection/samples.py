@@ -1,0 +1,231 @@
+"""What is read of examples for training: their chunks, and for a part of them more distractors.
+
+Examples that share chunks are put into one shard, where each chunk is read once; the shard's other
+chunks serve as further distractors at no cost but the question's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from at2_rag.data.answers import contains_answer, findable_answers, normalise
+from at2_rag.data.examples import Example, passage_keys
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.text.chunks import Chunk
+
+SHARD_TOKENS = 200_000
+"""About how many tokens of different chunks a shard holds; decides the memory it needs."""
+
+FEWEST_CHUNKS, MOST_CHUNKS = 5, 50
+"""Range of the number of chunks of an example with added distractors."""
+
+PADDED_SHARE = 0.35
+"""Share of examples that get more distractors; those without any always do."""
+
+ONE_KIND = "without both gold and other chunks"
+"""Why an example gives no labelled sample."""
+
+FEW_CHUNKS = "fewer than two chunks"
+"""Why an example gives no sample where labels aren't looked at."""
+
+_CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An example as it is read for training.
+
+    Attributes:
+        example: Index of the example in the caller's list.
+        chunks: The example's chunks in their order, then distractors from other examples.
+        labels: For each chunk, whether it is gold.
+        original: How many of the chunks are the example's.
+    """
+
+    example: int
+    chunks: tuple[Chunk, ...]
+    labels: tuple[bool, ...]
+    original: int
+
+
+def plan_samples(
+    examples: Sequence[Example],
+    *,
+    seed: int,
+    labelled: bool = True,
+    padded: bool = True,
+    shard_tokens: int = SHARD_TOKENS,
+    most_chunks: int = MOST_CHUNKS,
+) -> list[list[Sample]]:
+    """Return the samples of each shard, see `plan_shards` and `draw_samples`.
+
+    Examples that give none are missing. Without `padded` every example is read as it is.
+    """
+    shards = []
+    for indices in plan_shards(examples, shard_tokens=shard_tokens):
+        if padded:
+            samples = draw_samples(
+                examples, indices, seed=seed, labelled=labelled, most_chunks=most_chunks
+            )
+        else:
+            unchanged = [(index, examples[index]) for index in indices]
+            samples = [Sample(i, one.chunks, one.labels, len(one.chunks)) for i, one in unchanged]
+        if samples:
+            shards.append(samples)
+    return shards
+
+
+def plan_shards(
+    examples: Sequence[Example], *, shard_tokens: int = SHARD_TOKENS
+) -> list[tuple[int, ...]]:
+    """Return the indices of each shard's examples, all of one source; depends on nothing else.
+
+    Greedy: a shard starts with the first example left and takes in the one that shares the
+    largest part of its text with the shard, until the shard's different chunks are about
+    `shard_tokens` long.
+    """
+    by_source: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        by_source[example.source].append(index)
+    return [
+        shard
+        for indices in by_source.values()
+        for shard in _plan_source(examples, indices, shard_tokens)
+    ]
+
+
+def _plan_source(
+    examples: Sequence[Example], indices: Sequence[int], shard_tokens: int
+) -> list[tuple[int, ...]]:
+    texts = {i: frozenset(chunk.rendered for chunk in examples[i].chunks) for i in indices}
+    sizes = {i: max(1, sum(map(len, texts[i]))) for i in indices}
+    having: dict[str, list[int]] = defaultdict(list)
+    for index in indices:
+        for text in texts[index]:
+            having[text].append(index)
+    left = dict.fromkeys(indices)
+    shards = []
+    while left:
+        shard: list[int] = []
+        held: set[str] = set()
+        shared: Counter[int] = Counter()
+        size = 0
+        while left and size < shard_tokens * _CHARACTERS_A_TOKEN:
+            if shared:
+                index = max(shared, key=lambda i: (shared[i] / sizes[i], -i))
+            else:
+                index = next(iter(left))
+            del left[index]
+            del shared[index]
+            shard.append(index)
+            for text in texts[index] - held:
+                held.add(text)
+                size += len(text)
+                for other in having[text]:
+                    if other in left:
+                        shared[other] += len(text)
+        shards.append(tuple(sorted(shard)))
+    return shards
+
+
+def draw_samples(
+    examples: Sequence[Example],
+    shard: Sequence[int],
+    *,
+    seed: int,
+    labelled: bool = True,
+    most_chunks: int = MOST_CHUNKS,
+) -> list[Sample]:
+    """Return the shard's examples, a random part of them with added distractors.
+
+    An added chunk is a chunk of another example of the shard, gold there or not. It equals none of
+    the example's chunks, has no gold chunk's text under another title and contains none of the
+    answers. What an example gets depends on the shard, the seed and the example's id alone.
+    Examples left with gold chunks only are dropped.
+
+    With `labelled=False` neither labels nor answers are looked at: examples with fewer than
+    `FEWEST_CHUNKS` chunks and a part of the others get more, and those left with fewer than two
+    are dropped.
+    """
+    pool = {normalise(chunk.rendered): chunk for index in shard for chunk in examples[index].chunks}
+    texts = list(pool)
+    samples = []
+    for index in shard:
+        example = examples[index]
+        name = f"{example.source}/{example.id}".encode(errors="surrogatepass")
+        rng = np.random.default_rng([seed, zlib.crc32(name)])
+        size = len(example.chunks)
+        lacking = all(example.labels) if labelled else size < FEWEST_CHUNKS
+        if lacking or rng.random() < PADDED_SHARE:
+            drawn = math.exp(rng.uniform(math.log(FEWEST_CHUNKS), math.log(most_chunks)))
+            size = max(size, round(drawn))
+        present = {normalise(chunk.rendered) for chunk in example.chunks}
+        is_evidence = evidence_test(example) if labelled else None
+        added: list[Chunk] = []
+        for number in rng.permutation(len(texts)) if size > len(example.chunks) else ():
+            if len(example.chunks) + len(added) == size:
+                break
+            text, chunk = texts[number], pool[texts[number]]
+            if text not in present and not (is_evidence and is_evidence(text, chunk)):
+                added.append(chunk)
+        labels = (*example.labels, *[False] * len(added))
+        if any(labels) and not all(labels) if labelled else len(labels) >= 2:
+            samples.append(Sample(index, (*example.chunks, *added), labels, len(example.chunks)))
+    return samples
+
+
+def evidence_test(example: Example) -> Callable[[str, Chunk], bool]:
+    """Return a test of a chunk, by its normalised text: is it evidence for the example's question?
+
+    It is if it holds one of the reference answers (a yes or no can't be looked for), or has a gold
+    chunk's text, maybe under another title.
+    """
+    answers, passages = findable_answers(example.answers), passage_keys(example.gold)
+
+    def test(text: str, chunk: Chunk) -> bool:
+        return contains_answer(text, answers) or not passages.isdisjoint(passage_keys([chunk]))
+
+    return test
+
+
+def doubtful_labels(example: Example, sample: Sample) -> list[bool]:
+    """Return for each chunk of a sample whether its label is a guess.
+
+    Added chunks count as not gold. That is a guess where one is evidence, see `evidence_test`;
+    `draw_samples` adds such chunks where it looks at neither answers nor labels.
+    """
+    test = evidence_test(example)
+    added = sample.chunks[sample.original :]
+    doubtful = [test(normalise(chunk.rendered), chunk) for chunk in added]
+    return [*[False] * sample.original, *doubtful]
+
+
+def reading_settings(
+    model: ScoringModel, fingerprint: str, examples: Sequence[Example]
+) -> dict[str, object]:
+    """Return what decides all that is read of examples with a model, JSON-ready."""
+    return {
+        "depth": model.depth,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint,
+        "template": model.prompts.template_hash,
+        "examples": content_hash(examples),
+    }
+
+
+def content_hash(examples: Sequence[Example]) -> str:
+    """Return a SHA-256 over all that is read of examples."""
+    digest = hashlib.sha256()
+    for example in examples:
+        fields = (example.source, example.id, example.query, example.labels, example.answers)
+        chunks = [(chunk.title, chunk.text) for chunk in example.chunks]
+        digest.update(json.dumps([fields, chunks]).encode())
+    return digest.hexdigest()

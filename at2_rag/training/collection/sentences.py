@@ -1,0 +1,63 @@
+"""Collects what sentence weights are fitted to: scores of sentences by the head weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from at2_rag.data.examples import Example
+from at2_rag.errors import PromptTooLongError
+from at2_rag.pruning.scorer import Scorer
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.text.units import unit_places
+from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
+from at2_rag.training.collection.samples import reading_settings
+
+SHARD_EXAMPLES = 20
+
+
+class SentenceCollection(Collection):
+    """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_places`.
+
+    Examples without any text, and those whose question exceeds the model's window, are left out.
+    Each head weights have a subfolder of their own. The model is cut to the weights' layers.
+    """
+
+    def __init__(
+        self, model: ScoringModel, weights: HeadWeights, examples: Sequence[Example], folder: Path
+    ) -> None:
+        self._scorer, self._examples = Scorer(model, weights), examples
+        units = [unit_places(example.chunks) for example in examples]
+        settings = {
+            "signal": "sentences",
+            **reading_settings(model, weights.fingerprint or "", examples),
+            "weights": _hash(weights.weight.tobytes()),
+            "bias": weights.bias,
+            "quantity": weights.spec.quantity,
+            "passes": list(weights.spec.passes),
+            "units": _hash(json.dumps(units).encode()),
+        }
+        name = f"sentences-{_hash(json.dumps(settings).encode())[:8]}"
+        shards = split_evenly(range(len(examples)), SHARD_EXAMPLES)
+        super().__init__(folder / name, settings, shards)
+
+    def read(self, item: int) -> Row | str:
+        """Read one example."""
+        query, chunks = self._examples[item].query, self._examples[item].chunks
+        units = unit_places(chunks)
+        if not units:
+            return "without text"
+        try:
+            scores = self._scorer.unit_scores(query, chunks, units, alone=False)
+        except PromptTooLongError:
+            return TOO_LONG
+        return {"scores": scores.astype(np.float32)}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,144 @@
+"""What fitted weights are worth on dev examples, which had no part in the fit.
+
+Each is ranked with its chunks as they were retrieved; nothing is added.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from at2_rag.data.examples import Example, passage_keys
+from at2_rag.errors import InputError
+from at2_rag.reading.features import Reading
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.training.collection.collection import TOO_LONG
+from at2_rag.training.collection.features import FeatureCollection, Features, fits_window
+from at2_rag.training.fitting.cross_validation import (
+    FEWEST_CHUNKS,
+    macro_mean,
+    mean_by_source,
+    ndcg_at_10,
+)
+
+_logger = logging.getLogger(__name__)
+
+DEV_FOLDER = "dev"
+"""Folder of collected dev examples, in that of what is trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevFigures:
+    """Quality on dev examples.
+
+    Attributes:
+        examples: Examples judged, by source.
+        ndcg: Macro mean over sources of the mean nDCG@10.
+        ndcg_by_source: Mean nDCG@10 of each source.
+        gold_first: Macro mean over sources of the share of examples with a gold chunk first.
+        gold_first_by_source: That share of each source.
+    """
+
+    examples: Mapping[str, int]
+    ndcg: float
+    ndcg_by_source: Mapping[str, float]
+    gold_first: float
+    gold_first_by_source: Mapping[str, float]
+
+
+def choose_dev(
+    model: ScoringModel, examples: Sequence[Example], *, reading: Reading
+) -> tuple[list[Example], dict[str, int]]:
+    """Return the examples whose ranking can be judged, and how many others there are, by reason.
+
+    Raises:
+        InputError: If none is left.
+    """
+    reasons = [_reason_to_leave_out(model, example, reading) for example in examples]
+    kept = [example for example, why in zip(examples, reasons, strict=True) if why is None]
+    left_out = Counter(reason for reason in reasons if reason is not None)
+    if not kept:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(
+            f"none of the {len(examples)} dev examples can be judged ({counts}); pass examples "
+            f"with {FEWEST_CHUNKS} chunks or more, gold and not gold"
+        )
+    return kept, dict(left_out)
+
+
+def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading) -> str | None:
+    if len(example.chunks) < FEWEST_CHUNKS:
+        return f"fewer than {FEWEST_CHUNKS} chunks"
+    if not any(example.labels):
+        return "without gold"
+    if all(example.labels):
+        return "without a distractor"
+    fits = fits_window(model, example.query, example.chunks, reading=reading)
+    return None if fits else TOO_LONG
+
+
+def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int:
+    """Return how many examples share a gold passage or the question with those trained on.
+
+    Passages and questions are compared without differences in case and white space. A warning is
+    logged where there are any: figures on such examples flatter.
+    """
+
+    def plain(text: str) -> str:
+        return " ".join(text.casefold().split())
+
+    passages = passage_keys(chunk for example in trained for chunk in example.gold)
+    questions = {plain(example.query) for example in trained}
+    shared = sum(
+        plain(example.query) in questions or not passages.isdisjoint(passage_keys(example.gold))
+        for example in examples
+    )
+    if shared:
+        _logger.warning(
+            "%d of %d dev examples share a gold passage or their question with the examples "
+            "trained on, so that the figures on dev flatter; take them out of one of both",
+            shared,
+            len(examples),
+        )
+    return shared
+
+
+def dev_collection(
+    model: ScoringModel,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    reading: Reading,
+    fingerprint: str,
+) -> FeatureCollection:
+    """Return where features of dev examples are kept, each with its chunks as they are."""
+    return FeatureCollection(
+        model, examples, folder, reading=reading, fingerprint=fingerprint, seed=0, padded=False
+    )
+
+
+def judge_on_dev(
+    weights: HeadWeights, examples: Sequence[Example], features: Features
+) -> DevFigures:
+    """Rank the chunks of the dev examples read with the weights; ties keep the chunks' order."""
+    judged = [examples[index] for index in features.examples]
+    labels = np.concatenate([example.labels for example in judged])
+    sources = np.array([example.source for example in judged])
+    scores = weights.score(features.matrix(weights.spec, weights.layers))
+    by_sample = zip(features.by_sample(scores), features.by_sample(labels), strict=True)
+    first = np.array([gold[np.argmax(of_chunks)] for of_chunks, gold in by_sample])
+    ndcg = mean_by_source(ndcg_at_10(scores, labels, features.counts), sources)
+    gold_first = mean_by_source(first, sources)
+    return DevFigures(
+        dict(sorted(Counter(sources.tolist()).items())),
+        macro_mean(ndcg),
+        ndcg,
+        macro_mean(gold_first),
+        gold_first,
+    )

@@ -1,0 +1,103 @@
+"""Samples that head weights are fitted to: features, labels and what ablations do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.arrays import Bools, Floats
+from at2_rag.training.answering.ablation import Ablations, contributions, drops
+from at2_rag.training.collection.collection import Row
+from at2_rag.training.collection.features import Features
+
+LEAST_CONTRIBUTION = 1.0
+"""Nats that a relevant chunk adds to a text's log-likelihood, where labels aren't to be used."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effects:
+    """What ablations do in I samples, of N chunks in all.
+
+    Attributes:
+        masks: Each sample's masks, [M, S] bool.
+        likelihoods: Logit-probability of each sample's answer under each mask, [M].
+        drops: [N] float64, what each chunk's absence costs the answer, in nats a token.
+        contributions: [N] float64, what each chunk adds to the log-likelihood of the question, or
+            of the answer, in nats.
+    """
+
+    masks: tuple[Bools, ...]
+    likelihoods: tuple[Floats, ...]
+    drops: Floats
+    contributions: Floats
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], *, contributions_to: Literal["question", "answer"]) -> Effects:
+        """Compute effects from rows of an `AblationCollection`."""
+        logits = "query_logits" if contributions_to == "question" else "token_logits"
+        ablations = [Ablations(row["masks"], row["token_logits"]) for row in rows]
+        return cls(
+            tuple(row["masks"] for row in rows),
+            tuple(one.logit_probabilities for one in ablations),
+            np.concatenate([drops(one) for one in ablations]),
+            np.concatenate([contributions(row["masks"], row[logits]) for row in rows]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Samples, ready to fit and to split: N chunks of I samples.
+
+    Attributes:
+        features: Their features.
+        sources: Each sample's data set.
+        groups: Each sample's group; folds keep a group together.
+        left_out: Examples that gave no sample, by reason.
+        labels: [N] bool, gold or not; None where labels aren't to be used.
+        doubtful: [N] bool, chunks whose label is a guess: labels are neither fitted to nor judged
+            there. None for none.
+        effects: What ablations do; None where nothing was ablated.
+    """
+
+    features: Features
+    sources: tuple[str, ...]
+    groups: tuple[int, ...]
+    left_out: Mapping[str, int]
+    labels: Bools | None = None
+    doubtful: Bools | None = None
+    effects: Effects | None = None
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Chunks of each sample, [I]."""
+        return self.features.counts
+
+    @property
+    def relevant(self) -> Bools:
+        """Whether each chunk is gold, or without labels adds `LEAST_CONTRIBUTION`, [N]."""
+        if self.labels is not None:
+            return self.labels
+        assert self.effects is not None  # one or the other is known
+        return self.effects.contributions >= LEAST_CONTRIBUTION
+
+    @property
+    def certain(self) -> Bools:
+        """Whether each chunk's label is known to be right, [N]."""
+        if self.labels is None or self.doubtful is None:
+            return np.ones(int(self.counts.sum()), dtype=bool)
+        return ~self.doubtful
+
+
+def sum_by_sample(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return the sum of each sample's values, [N] -> [I]."""
+    return np.add.reduceat(values, np.cumsum(counts) - counts)
+
+
+def source_weights(sources: Sequence[str]) -> Floats:
+    """Return weights of samples, [I], under which every source counts the same."""
+    names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    return 1.0 / (len(names) * counts[inverse])

@@ -1,0 +1,238 @@
+"""What a training run asks for, checked before anything is read, and the samples it collects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import numpy as np
+
+from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
+from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.head_weights import TargetRule
+from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.collection.ablations import (
+    AblationCollection,
+    AblationPlan,
+    AnswerFeatureCollection,
+)
+from at2_rag.training.collection.collection import Collected, Row
+from at2_rag.training.collection.features import FeatureCollection, Features
+from at2_rag.training.collection.samples import doubtful_labels
+from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, Signal
+from at2_rag.training.fitting.samples import Effects, Samples
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with a stage's name, the steps done and in all; the first call of a stage begins it."""
+
+_PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
+    "independent": (("together",), ("apart",), ("together", "apart")),
+    "joint": (("joint",),),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """What to learn from, and which designs to try.
+
+    Attributes:
+        signal: "evidence" reads features and fits to gold labels. "ablation" reads features and
+            what ablations do to answers, and looks at no label, neither in the fit nor in the
+            choice. "both" reads the same and fits to labels, too, which judge all designs; labels
+            say nothing of added chunks that hold a reference answer, nor of samples whose chunks
+            are all gold.
+        target: Whose attention the weights are for: the question's, or the answer's, which is
+            read jointly and needs ablations.
+        reading: How chunks are read for the question; ablations need "independent".
+        specs: Feature sets to try; none for all of the reading's.
+        objectives: Objectives to try; none for all of the signal's.
+        depths: Numbers of layers to try, up to the model's; none for that alone.
+        folds: Number of folds.
+        seed: Of added chunks, masks and folds.
+        ablations: What to ablate.
+
+    Raises:
+        InputError: If these don't go together.
+    """
+
+    signal: Signal = "evidence"
+    target: TargetRule = "question"
+    reading: Reading = "independent"
+    specs: tuple[FeatureSpec, ...] = ()
+    objectives: tuple[Objective, ...] = ()
+    depths: tuple[int, ...] = ()
+    folds: int = 5
+    seed: int = 0
+    ablations: AblationPlan = field(default_factory=AblationPlan)
+
+    def __post_init__(self) -> None:
+        if self.signal == "evidence" and self.target == "answer":
+            raise InputError(
+                "the target 'answer' is learned from ablated answers; pass the signal 'ablation' "
+                "or 'both'"
+            )
+        if self.signal != "evidence" and self.reading != "independent":
+            raise InputError(
+                f"the signal {self.signal!r} reads ablations over chunk states; pass the reading "
+                f"'independent' instead of {self.reading!r}"
+            )
+        for spec in self.specs:
+            if spec.reading != self.features_read:
+                raise InputError(
+                    f"the features {spec} are of reading {spec.reading!r}, to be fitted for is "
+                    f"{self.features_read!r}; pass features of the passes "
+                    f"{', '.join(PASSES[self.features_read])}"
+                )
+        for objective in self.objectives:
+            if objective not in OBJECTIVES[self.signal]:
+                raise InputError(
+                    f"the signal {self.signal!r} has no objective {objective!r}; pass "
+                    f"{', '.join(OBJECTIVES[self.signal])}"
+                )
+
+    @property
+    def features_read(self) -> Reading:
+        """The reading that the features, and so the weights, are of."""
+        return "joint" if self.target == "answer" else self.reading
+
+    @property
+    def specs_tried(self) -> tuple[FeatureSpec, ...]:
+        """The feature sets to try."""
+        return self.specs or tuple(
+            FeatureSpec(quantity, passes)
+            for quantity in get_args(Quantity)
+            for passes in _PASS_CHOICES[self.features_read]
+        )
+
+    @property
+    def objectives_tried(self) -> tuple[Objective, ...]:
+        """The objectives to try."""
+        return self.objectives or OBJECTIVES[self.signal]
+
+
+class TrainingData:
+    """The examples of a training run, and where what is read of them is kept.
+
+    Args:
+        loaded: The model.
+        examples: Questions with their chunks.
+        folder: Where what is read is kept; a killed run goes on from there.
+        plan: What to learn from, and which designs to try.
+        depth: Layers to read, no fewer than the plan has; None for all.
+
+    Attributes:
+        model: The scoring model, cut to the layers read.
+
+    Raises:
+        InputError: If a depth is out of range.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        examples: Sequence[Example],
+        folder: str | Path,
+        plan: TrainingPlan,
+        *,
+        depth: int | None = None,
+    ) -> None:
+        self.examples, self.plan, self.fingerprint = examples, plan, loaded.fingerprint
+        self.model = ScoringModel(loaded.model, loaded.tokenizer, depth=depth)
+        for layers in plan.depths:
+            if not 1 <= layers <= self.model.depth:
+                raise InputError(
+                    f"depth is {layers}; pass 1 to {self.model.depth}, the depth collected"
+                )
+        self._collection: FeatureCollection | AblationCollection
+        identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": plan.seed}
+        if plan.signal == "evidence":
+            self._collection = FeatureCollection(
+                self.model, examples, folder, reading=plan.reading, **identity
+            )
+        else:
+            answer_model = AnswerModel(loaded.model, loaded.tokenizer)
+            self._collection = AblationCollection(
+                self.model, answer_model, examples, folder, plan=plan.ablations, **identity
+            )
+
+    def check(self) -> None:
+        """Refuse what can't be fitted, as far as can be known before anything is read.
+
+        Raises:
+            InputError: If there are fewer groups of examples than folds.
+            DataError: If the folder holds another collection.
+        """
+        if self.plan.signal == "ablation":
+            self._check_groups(range(len(self.examples)), "examples")
+        else:
+            groups = zip(gold_groups(self.examples), self.examples, strict=True)
+            labelled = [group for group, example in groups if any(example.labels)]
+            if labelled:  # else another error says more
+                self._check_groups(labelled, "groups of examples that share gold passages")
+        self._collection.check()
+        if self.plan.target == "answer":
+            self._answers({}).check()
+
+    def gather(
+        self, *, workers: int = 1, progress: Progress = lambda stage, done, total: None
+    ) -> Samples:
+        """Return the samples, reading only what the folder doesn't hold; see `Collection.collect`.
+
+        Raises:
+            InputError: If there are fewer groups of samples than folds, or no sample at all.
+        """
+        collected = self._collection.collect(workers=workers, progress=partial(progress, "reading"))
+        if self.plan.target == "answer":
+            answers = self._answers(collected.rows).collect(
+                workers=workers, progress=partial(progress, "reading answers")
+            )
+            rows = {item: {**collected.rows[item], **row} for item, row in answers.rows.items()}
+            collected = Collected(rows, {**collected.left_out, **answers.left_out})
+        samples = self._samples(collected)
+        self._check_groups(samples.groups, "groups of examples that share passages")
+        return samples
+
+    def _answers(self, ablated: Mapping[int, Row]) -> AnswerFeatureCollection:
+        assert isinstance(self._collection, AblationCollection)  # the plan saw to that
+        return AnswerFeatureCollection(self.model, self.examples, self._collection, ablated)
+
+    def _check_groups(self, groups: Sequence[int], name: str) -> None:
+        if len(set(groups)) < self.plan.folds:
+            raise InputError(
+                f"the data has {len(set(groups))} {name}, cross-validation needs "
+                f"{self.plan.folds}; pass more data or fewer folds"
+            )
+
+    def _samples(self, collected: Collected) -> Samples:
+        signal, items = self.plan.signal, list(collected.rows)
+        features = Features.of(collected.rows)
+        read = [self._collection.samples[item] for item in items]
+        labels = doubtful = effects = None
+        if signal != "evidence":
+            rows = list(collected.rows.values())
+            effects = Effects.of(rows, contributions_to=self.plan.target)
+        if signal == "ablation":
+            assert effects is not None  # just made
+            by_sample = zip(read, features.by_sample(effects.contributions), strict=True)
+            top = [sample.chunks[int(np.argmax(of_chunks))] for sample, of_chunks in by_sample]
+            groups = linked_groups([passage_keys([chunk]) for chunk in top])
+        else:
+            numbers = gold_groups(self.examples)
+            groups = [numbers[item] for item in items]
+            # In joint reading chunks at the end may be missing.
+            sizes = zip(read, features.counts.tolist(), strict=True)
+            labels = np.concatenate([sample.labels[:size] for sample, size in sizes])
+        if signal == "both":
+            doubtful = np.concatenate(
+                [doubtful_labels(self.examples[sample.example], sample) for sample in read]
+            )
+        sources = tuple(self.examples[item].source for item in items)
+        return Samples(
+            features, sources, tuple(groups), collected.reasons, labels, doubtful, effects
+        )

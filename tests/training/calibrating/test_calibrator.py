@@ -1,0 +1,99 @@
+"""Calibrating head weights of a tiny model, and pruning with what was learned."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, HeadWeights, LoadedModel
+from at2_rag.errors import HeadWeightsMismatchError, InputError
+from at2_rag.training.calibrating import calibrator
+from at2_rag.training.calibrating.examples import choose_examples
+from at2_rag.training.calibrating.samples import SampleReader
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
+from tests.training.calibrating.equal_examples import equal_examples
+
+MODEL = LoadedModel(tiny_model(), tiny_tokenizer())
+WEIGHTS = random_weights(MODEL.model, MODEL.tokenizer, "together", "apart")
+EXAMPLES = [*equal_examples("novels"), *equal_examples("seas")]
+CHOSEN = choose_examples(EXAMPLES)
+
+
+def calibrate(weights: HeadWeights, folder: Path, **options: Any) -> HeadWeights:
+    reader = SampleReader(MODEL, weights, folder, workers=1)
+    return calibrator.calibrate(reader, options.pop("examples", CHOSEN), **options).weights
+
+
+@pytest.mark.parametrize("outcome", ["evidence", "removal"])
+def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    # A random model's answers hardly depend on the chunks.
+    monkeypatch.setattr("at2_rag.training.calibrating.samples.RELEVANT_DROP", 0.0)
+    examples = choose_examples(EXAMPLES, limit=12)
+    fitted = calibrate(WEIGHTS, tmp_path, examples=examples, outcome=outcome)
+    assert np.array_equal(fitted.weight, WEIGHTS.weight) and fitted.prior_weight is None
+    assert fitted.calibration is not None and fitted.calibration.outcome == outcome
+    example = examples.chosen[0]
+    result = AT2Pruner(MODEL, head_weights=fitted).prune(example.query, example.chunks)
+    assert result.answerable is not None and 0 < result.answerable < 1
+    assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
+    shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    kinds = {"examples", "twins", *(["drops"] if outcome == "removal" else [])}
+    assert {path.parent.name for path in shards} == kinds
+    again = calibrate(WEIGHTS, tmp_path, examples=examples, outcome=outcome)
+    assert shards == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert again.calibration is not None
+    assert again.calibration.numbers() == fitted.calibration.numbers()
+
+
+def test_multi_hop_and_sentence_weights_are_learned_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted = calibrate(WEIGHTS, tmp_path, multi_hop=True, sentences=True)
+    assert fitted.multi_hop is not None and fitted.sentences is not None
+    assert fitted.sentences.score[0] != fitted.sentences.score[1]  # both readings count
+    query, chunks = CHOSEN.chosen[0].query, CHOSEN.chosen[0].chunks
+    pruner = AT2Pruner(MODEL, head_weights=fitted)
+    once = pruner.prune(query, chunks, top_k=3)
+    twice = pruner.prune(query, chunks, top_k=3, multi_hop=True)
+    assert twice.kept[0].index == once.kept[0].index
+    assert [one.score for one in once.kept] != [one.score for one in twice.kept]
+    assert pruner.prune(query, chunks, unit="sentence").kept
+    with caplog.at_level(logging.WARNING):
+        kept = calibrate(fitted, tmp_path)
+    assert (kept.sentences, kept.multi_hop) == (fitted.sentences, fitted.multi_hop)
+    assert "multi-hop and sentences weights of an earlier calibration are kept" in caplog.text
+
+
+def test_weights_of_retrieval_scores_are_learned_and_kept(tmp_path: Path) -> None:
+    scored = []
+    for example in EXAMPLES:
+        chunks = tuple(
+            replace(chunk, retrieval_score=0.5 * gold - 1e-3 * len(chunk.text))
+            for chunk, gold in zip(example.chunks, example.labels, strict=True)
+        )
+        scored.append(replace(example, chunks=chunks))
+    examples = choose_examples(scored, limit=12)
+    by_rank = calibrate(WEIGHTS, tmp_path, examples=examples)
+    assert by_rank.prior_weight is not None and by_rank.prior_weight > 0
+    assert by_rank.cosine_weight is None
+    both = calibrate(by_rank, tmp_path, examples=examples, priors=["cosine"])
+    assert both.prior_weight == by_rank.prior_weight
+    assert both.cosine_weight is not None and both.cosine_weight > 0
+
+
+def test_weights_that_can_not_be_calibrated_are_refused(tmp_path: Path) -> None:
+    joint = random_weights(MODEL.model, MODEL.tokenizer, "joint")
+    with pytest.raises(InputError, match="for head weights of joint reading"):
+        calibrate(joint, tmp_path, multi_hop=True)
+    with pytest.raises(InputError, match="only logits can be calibrated"):
+        calibrate(replace(WEIGHTS, score_scale="additive"), tmp_path)
+    with pytest.raises(HeadWeightsMismatchError):
+        calibrate(replace(WEIGHTS, fingerprint="0" * 64), tmp_path)

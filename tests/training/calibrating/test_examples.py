@@ -1,0 +1,45 @@
+"""Which examples a calibration is fitted to and judged by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from at2_rag.errors import InputError
+from at2_rag.training.calibrating.examples import choose_examples, choose_judged
+from tests.training.calibrating.equal_examples import equal_examples
+from tests.training.planted_examples import planted_examples
+
+NOVELS, SEAS = equal_examples("novels", 6), equal_examples("seas", 6)
+SHORT = planted_examples(["seas"], 3, chunks=3)
+
+
+def test_examples_that_can_not_be_used_are_counted_and_the_others_have_twins() -> None:
+    examples = choose_examples([*NOVELS, *SHORT], limit=4)
+    assert len(examples.chosen) == 4 and examples.unusable == 3
+    assert len(examples.twins) == 8
+    for index, twin in zip(examples.twins_of, examples.twins, strict=True):
+        assert twin.query == examples.chosen[index].query
+    with pytest.raises(InputError, match="none of the 3 examples can be calibrated with"):
+        choose_examples(SHORT)
+
+
+def test_what_can_not_be_learned_of_them_is_refused() -> None:
+    silent = [replace(example, answers=("nowhere to be found",)) for example in NOVELS]
+    with pytest.raises(InputError, match="in no example is it known which sentences"):
+        choose_examples(silent, sentences=True)
+    chunks = tuple(replace(chunk, retrieval_score=20.0) for chunk in NOVELS[0].chunks)
+    scored = [replace(NOVELS[0], chunks=chunks), *NOVELS[1:]]
+    with pytest.raises(InputError, match="example '0' of novels: .* within -1 and 1"):
+        choose_examples(scored, priors=["cosine"])
+
+
+def test_judged_are_examples_of_the_sources_fitted_to() -> None:
+    judged = choose_judged([*SEAS, *NOVELS, *SHORT], sources={"seas", "mills"}, limit=4)
+    assert [example.source for example in judged.chosen] == ["seas"] * 4
+    assert judged.twins == () and judged.unusable == 9
+    assert choose_judged([], sources={"seas"}).chosen == ()
+    for sources in ({"mills", "lakes"}, {"seas"}):
+        with pytest.raises(InputError, match="none of the 6 examples can be judged"):
+            choose_judged(SEAS, sources=sources)

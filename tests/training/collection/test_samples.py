@@ -1,0 +1,208 @@
+"""Shards cover every example once; added distractors never give the answer away."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.collection.samples import (
+    FEWEST_CHUNKS,
+    MOST_CHUNKS,
+    PADDED_SHARE,
+    Sample,
+    doubtful_labels,
+    draw_samples,
+    plan_samples,
+    plan_shards,
+)
+
+WORDS = ["river", "bridge", "novel", "harbour", "town", "sea", "mill", "glass", "owl", "lamp"]
+
+
+def make_example(
+    number: int,
+    *,
+    source: str = "a",
+    chunks: int = 6,
+    gold: tuple[int, ...] = (0,),
+    answers: tuple[str, ...] = (),
+    shared: tuple[Chunk, ...] = (),
+) -> Example:
+    """Make an example whose chunks are like no other's, but for the shared ones."""
+    rng = random.Random(f"{source}{number}")
+    unique = [
+        Chunk(f"{source}{number}.{index} " + " ".join(rng.choices(WORDS, k=12)), title=f"t{number}")
+        for index in range(chunks - len(shared))
+    ]
+    everything = (*unique, *shared)
+    return Example(
+        id=str(number),
+        source=source,
+        query=f"what is {number}?",
+        chunks=everything,
+        labels=tuple(index in gold for index in range(len(everything))),
+        answers=answers,
+    )
+
+
+# --- plan ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard_tokens", [1, 400, 200_000])
+def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) -> None:
+    examples = [make_example(number, source="abc"[number % 3]) for number in range(60)]
+    shards = plan_shards(examples, shard_tokens=shard_tokens)
+    assert sorted(index for shard in shards for index in shard) == list(range(60))
+    for shard in shards:
+        assert len({examples[index].source for index in shard}) == 1
+        assert list(shard) == sorted(shard)
+
+
+def test_examples_that_share_chunks_are_put_together() -> None:
+    topics = [tuple(Chunk(f"topic {t} " + "word " * 40 + str(n)) for n in range(4)) for t in (0, 1)]
+    examples = [make_example(number, shared=topics[number % 2]) for number in range(20)]
+    first, *rest = plan_shards(examples, shard_tokens=450)
+    assert len(first) > 3 and rest
+    assert all(index % 2 == 0 for index in first)
+    mixed = [shard for shard in (first, *rest) if len({index % 2 for index in shard}) == 2]
+    assert len(mixed) <= 1
+    other = [dataclasses.replace(one, query="else", id="x", answers=("y",)) for one in examples]
+    assert plan_shards(other, shard_tokens=450) == [first, *rest]
+    assert plan_shards([]) == []
+
+
+# --- samples ---------------------------------------------------------------------------------
+
+EXAMPLES = [
+    make_example(number, chunks=1 + number % 7, answers=(f"a{number}.0",)) for number in range(80)
+]
+SHARD = tuple(range(80))
+
+
+def draw(seed: int = 0, **options: Any) -> list[Sample]:
+    return draw_samples(EXAMPLES, SHARD, seed=seed, **options)
+
+
+def test_a_sample_is_the_example_and_then_chunks_of_others_of_the_shard_none_twice() -> None:
+    shard = tuple(range(0, 80, 2))
+    pool = {chunk.rendered for index in shard for chunk in EXAMPLES[index].chunks}
+    added = 0
+    for sample in draw_samples(EXAMPLES, shard, seed=0):
+        example, original = EXAMPLES[sample.example], sample.original
+        assert sample.example in shard and original == len(example.chunks)
+        assert sample.chunks[:original] == example.chunks
+        assert sample.labels == (*example.labels, *[False] * (len(sample.chunks) - original))
+        texts = [chunk.rendered for chunk in sample.chunks]
+        assert len(set(texts)) == len(texts) and set(texts[original:]) <= pool
+        added += len(texts) - original
+    assert added > 100
+
+
+def test_sizes_are_within_their_range() -> None:
+    sizes = Counter[str]()
+    for sample in draw():
+        size = len(sample.chunks)
+        if size == sample.original:
+            sizes["as it was"] += 1
+            continue
+        assert FEWEST_CHUNKS <= size <= MOST_CHUNKS
+        sizes["few" if size < 16 else "many"] += 1
+    assert sizes["few"] > 3 and sizes["many"] > 3 and sizes["as it was"] > 20
+    assert max(len(sample.chunks) for sample in draw(most_chunks=9)) <= 9
+    examples = [make_example(number, chunks=4) for number in range(400)]
+    samples = draw_samples(examples, range(400), seed=1)
+    share = sum(len(sample.chunks) > sample.original for sample in samples) / len(samples)
+    # A sample of the share may be drawn no larger than it is: log(5..50) hardly ever is below 5.
+    assert share == pytest.approx(PADDED_SHARE, abs=0.08)
+
+
+def test_gold_alone_gets_distractors_or_is_dropped() -> None:
+    alone = [make_example(number, chunks=1) for number in range(30)]
+    assert all(len(sample.chunks) > 1 for sample in draw_samples(alone, range(30), seed=1))
+    assert draw_samples(alone, (0,), seed=0) == []
+    no_gold = make_example(1, chunks=2, gold=())
+    samples = draw_samples([alone[0], no_gold], (0, 1), seed=0)
+    assert [sample.example for sample in samples] == [0]
+    [unpadded] = plan_samples(alone, seed=3, padded=False)
+    assert [len(sample.chunks) for sample in unpadded] == [1] * 30
+
+
+def test_no_distractor_holds_an_answer_or_equals_a_chunk_of_the_example() -> None:
+    spoilers = tuple(
+        Chunk(text) for text in ("It was Jane AUSTEN, of course.", "The jane Austen house.")
+    )
+    harmless = tuple(Chunk(text) for text in ("Janes Austens", "Jane of Austen", "yes it is"))
+    asking = make_example(0, chunks=1, answers=("The Jane Austen", "yes", ""))
+    copies = tuple(dataclasses.replace(chunk, id="copy") for chunk in asking.chunks)
+    shouted = Chunk(asking.chunks[0].text.upper(), title="T0!")
+    wrong = {chunk.text for chunk in (*spoilers, *copies, shouted)}
+    others = [
+        make_example(number, chunks=9, shared=(*spoilers, *harmless, *copies, shouted))
+        for number in (1, 2)
+    ]
+    seen = set()
+    for seed in range(60):
+        sample, *_ = draw_samples([asking, *others], (0, 1, 2), seed=seed)
+        seen |= {chunk.text for chunk in sample.chunks[1:]}
+    assert seen.isdisjoint(wrong) and {chunk.text for chunk in harmless} <= seen
+
+
+def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
+    assert draw() == draw()
+    assert draw(seed=1) != draw()
+    moved = [EXAMPLES[0], *EXAMPLES]
+    later = draw_samples(moved, range(1, 81), seed=0)
+    assert [dataclasses.replace(s, example=s.example - 1) for s in later] == draw()
+    renamed = [
+        dataclasses.replace(EXAMPLES[3], id="other") if i == 3 else e
+        for i, e in enumerate(EXAMPLES)
+    ]
+    before, after = draw(), draw_samples(renamed, SHARD, seed=0)
+    differing = {one.example for one, other in zip(before, after, strict=True) if one != other}
+    assert differing <= {3}
+
+
+def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
+    examples = [
+        make_example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(shared_chunk,))
+        for number, shared_chunk in enumerate(
+            [Chunk("by jane AUSTEN, 1815"), Chunk("Janes Austens"), Chunk("yes"), Chunk("a sea")]
+        )
+    ]
+    samples = draw_samples(examples, range(4), seed=0, labelled=False, most_chunks=20)
+    seen = set()
+    for sample in samples:
+        marks = doubtful_labels(examples[sample.example], sample)
+        for number, (chunk, mark) in enumerate(zip(sample.chunks, marks, strict=True)):
+            added = number >= sample.original
+            assert mark == (added and chunk.text == "by jane AUSTEN, 1815")
+            seen.add((added, mark))
+    assert {(True, True), (True, False)} <= seen
+
+
+def test_a_gold_text_under_another_title_is_no_distractor() -> None:
+    text = "The long passage"
+    asking = dataclasses.replace(
+        make_example(0, chunks=2), chunks=(Chunk(text, title="A"), Chunk("x", title="A"))
+    )
+    others = [
+        make_example(number, chunks=3, shared=(Chunk(f" the  LONG passage{end}", title="B"),))
+        for number, end in ((1, ""), (2, " more"))
+    ]
+    examples, seen = [asking, *others], Counter[str]()
+    for seed in range(40):
+        [labelled, *_] = draw_samples(examples, range(3), seed=seed)
+        seen.update(chunk.text for chunk in labelled.chunks[2:])
+        [plain, *_] = draw_samples(examples, range(3), seed=seed, labelled=False)
+        marked = [c for c, m in zip(plain.chunks, doubtful_labels(asking, plain), strict=True) if m]
+        same = [chunk for chunk in plain.chunks[2:] if chunk.text == " the  LONG passage"]
+        assert marked == same
+        seen["marked"] += len(same)
+    assert seen[" the  LONG passage more"] and seen["marked"]
+    assert not seen[" the  LONG passage"]

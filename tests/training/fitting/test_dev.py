@@ -1,0 +1,121 @@
+"""Dev figures: the pruner's ranking of each example's chunks, and figures by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, HeadWeights
+from at2_rag.data.examples import Example
+from at2_rag.errors import InputError
+from at2_rag.model.loading import LoadedModel
+from at2_rag.reading.features import PASSES, FeatureSpec, Reading
+from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.text.chunks import Chunk
+from at2_rag.training.collection.features import Features
+from at2_rag.training.fitting.dev import choose_dev, count_shared, dev_collection, judge_on_dev
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.planted_examples import planted_examples
+from tests.training.small_examples import DEPTH, scoring_model
+
+
+@pytest.fixture(scope="module")
+def model() -> ScoringModel:
+    return scoring_model()
+
+
+@pytest.mark.parametrize("reading", sorted(PASSES))
+def test_figures_are_those_of_the_pruners_ranking(
+    model: ScoringModel, tmp_path: Path, reading: Reading
+) -> None:
+    examples = planted_examples(["novels"], each=5, chunks=7) + [
+        replace(example, labels=(True, True, False, False, False))
+        for example in planted_examples(["seas"], each=3)
+    ]
+    collection = dev_collection(model, examples, tmp_path, reading=reading, fingerprint="f")
+    features = Features.of(collection.collect().rows)
+    assert sorted(features.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
+    spec = FeatureSpec("log_ratio", PASSES[reading])
+    shape = (len(spec.passes), DEPTH, 4)
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    weights = HeadWeights(weight, 0.0, spec)
+    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
+    quality: dict[str, list[float]] = {}
+    first: dict[str, list[bool]] = {}
+    for example in examples:
+        scores = [scored.score for scored in pruner.score(example.query, example.chunks)]
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        ranked = [example.labels[index] for index in order]
+        best = sum(1 / math.log2(rank + 2) for rank in range(sum(ranked)))
+        gained = sum(label / math.log2(rank + 2) for rank, label in enumerate(ranked))
+        quality.setdefault(example.source, []).append(gained / best)
+        first.setdefault(example.source, []).append(ranked[0])
+    figures = judge_on_dev(weights, examples, features)
+    assert figures.examples == {"novels": 5, "seas": 3}
+    for source in ("novels", "seas"):
+        assert figures.ndcg_by_source[source] == pytest.approx(np.mean(quality[source]))
+        assert figures.gold_first_by_source[source] == pytest.approx(np.mean(first[source]))
+    assert figures.ndcg == pytest.approx(np.mean(list(figures.ndcg_by_source.values())))
+
+
+def test_figures_of_scores_set_by_hand() -> None:
+    chunks = tuple(Chunk(str(number)) for number in range(4))
+    examples = [
+        Example("0", "b", "q", chunks, (True, False, False, False)),
+        Example("1", "a", "q", chunks, (False, True, False, False)),
+    ]
+    scores = np.array([3, 2, 1, 0, 5, 4, 3, 2], dtype=np.float16)
+    values = scores.reshape(8, 1, 1, 1).repeat(2, axis=1)
+    features = Features(np.array([1, 0]), np.array([4, 4]), values, values)
+    weights = HeadWeights(np.ones((1, 1, 1), np.float32), 0.0, FeatureSpec("log_ratio", ("apart",)))
+    figures = judge_on_dev(weights, examples, features)
+    assert figures.ndcg_by_source == pytest.approx({"a": 1 / math.log2(3), "b": 1.0})
+    assert figures.gold_first_by_source == {"a": 0.0, "b": 1.0}
+    assert figures.gold_first == 0.5
+
+
+def test_what_cannot_be_judged_is_counted_by_reason(model: ScoringModel) -> None:
+    good = planted_examples(["novels"], each=2)
+    wrong = [
+        replace(good[0], chunks=good[0].chunks[:3], labels=(True, False, False)),
+        replace(good[0], labels=(False,) * 5),
+        replace(good[0], labels=(True,) * 5),
+        replace(good[1], labels=(True,) * 5),
+        replace(good[0], query="river " * 3000),
+    ]
+    kept, left_out = choose_dev(model, [*good, *wrong], reading="independent")
+    assert kept == good
+    assert left_out == {
+        "fewer than 4 chunks": 1,
+        "without gold": 1,
+        "without a distractor": 2,
+        "longer than the model's window": 1,
+    }
+    long = replace(good[0], chunks=(Chunk("river " * 3000), *good[0].chunks[1:]))
+    assert choose_dev(model, [*good, long], reading="independent")[0] == [*good, long]
+    assert choose_dev(model, [*good, long], reading="joint")[1] == {
+        "longer than the model's window": 1
+    }
+    with pytest.raises(InputError, match=r"none of the 5 dev examples can be judged \(1 fewer"):
+        choose_dev(model, wrong, reading="independent")
+
+
+def test_dev_examples_that_were_trained_on_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    trained, other = planted_examples(["novels"], each=4), planted_examples(["seas"], each=4)
+    unseen = [replace(one, query=f"{one.query} {one.id}") for one in other]
+    assert count_shared(unseen, trained) == 0 and caplog.records == []
+    gold = trained[0].gold[0]
+    shouted = replace(gold, text=f" {gold.text.upper()}  ", title="another")
+    dev = [
+        replace(other[0], query="by passage?", chunks=(shouted, Chunk("x")), labels=(True, False)),
+        replace(other[1], query=f"  {trained[1].query.upper()}"),
+        replace(other[2], query="no gold?", chunks=(gold, Chunk("x")), labels=(False, True)),
+        replace(other[3], query="nothing?"),
+    ]
+    assert count_shared(dev, trained) == 2
+    [warning] = caplog.records
+    assert "2 of 4 dev examples share a gold passage or their question" in warning.getMessage()
