@@ -8,6 +8,7 @@ from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.rankers.at2 import AT2Ranker
 from at2_rag_evals.rankers.base import ItemScores, Ranker
+from at2_rag_evals.rankers.query_heads import QueryHeadsRanker
 
 
 class RankerSystem(FidelitySystem):
@@ -29,16 +30,17 @@ class RankerSystem(FidelitySystem):
 
 
 class QuestionAttentionSystem(RankerSystem):
-    """A form of at2, which scores chunks, or sentences within their chunks."""
+    """A ranker by attention, which scores chunks, or sentences within their chunks."""
 
-    _ranker: AT2Ranker
+    _ranker: AT2Ranker | QueryHeadsRanker
 
-    def __init__(self, ranker: AT2Ranker) -> None:
+    def __init__(self, ranker: AT2Ranker | QueryHeadsRanker) -> None:
         super().__init__(ranker)
-        self.shares_are_softmax = ranker.scores_are_logits
-        self.scale = "logit" if ranker.scores_are_logits else "additive"
-        if ranker.settings["head_weights"] == UNIFORM:
+        if isinstance(ranker, QueryHeadsRanker) or ranker.settings["head_weights"] == UNIFORM:
             self.scale = "mass"
+        else:
+            self.shares_are_softmax = ranker.scores_are_logits
+            self.scale = "logit" if ranker.scores_are_logits else "additive"
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Score the sources by the question's attention."""

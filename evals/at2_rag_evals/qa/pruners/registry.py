@@ -9,14 +9,14 @@ from functools import cache, partial
 from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
-from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker, QueryHeadsRanker
+from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.query_heads import EvidenceHeads, QueryHeadsRanker
 
 
 def make_pruners(request: QARequest) -> list[Pruner]:
