@@ -61,9 +61,8 @@ def fidelity(as_json: bool, **values: Any) -> None:
 def trimming(as_json: bool, **values: Any) -> None:
     """Compare the answers kept by sentences and by whole chunks of FILES, and the tokens they take.
 
-    Counts the items whose reference answer stands in the best chunks, and in the sentences that are
-    kept of all chunks under a share of the tokens, or by their probabilities, and checks that every
-    kept character is theirs.
+    Counts the items whose reference answer is in the best chunks, and in the sentences kept of all
+    chunks by a share of the tokens or by probability. Checks that kept sentences are verbatim.
     """
     from at2_rag_evals.trimming.command import run_trimming
 

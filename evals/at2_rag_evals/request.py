@@ -113,8 +113,8 @@ class EvalRequest:
     files: tuple[Path, ...] = argument(nargs=-1, required=True, type=FILE)
     output: Path | None = option(
         type=FOLDER,
-        help="Folder for the report, what it says of each item, and stored scores: a killed run "
-        "goes on from those.",
+        help="Folder for the report, figures of each item, and stored scores, from which a killed "
+        "run continues.",
     )
     limit: int | None = option(
         type=click.IntRange(min=1),

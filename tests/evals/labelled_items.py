@@ -1,13 +1,16 @@
-"""Small labelled items, and systems with planted scores, for the tests of the evals."""
+"""Small labelled items, a system with planted scores, and runs of the command line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from click.testing import CliRunner, Result
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
+from at2_rag_evals.cli import eval_group
 from at2_rag_evals.rankers import ItemScores, Ranker
 
 
@@ -42,18 +45,36 @@ def write_items(path: Path, items: Sequence[Example]) -> Path:
             "question": item.query,
             "answers": list(item.answers),
             "chunks": [
-                {"title": chunk.title, "text": chunk.text, "is_gold": label}
-                for chunk, label in zip(item.chunks, item.labels, strict=True)
+                {"title": chunk.title, "text": chunk.text, "is_gold": label, "gold_sents": gold}
+                for chunk, label, gold in zip(item.chunks, item.labels, sentences, strict=True)
             ],
         }
         for item in items
+        for sentences in [item.gold_sentences or [()] * len(item.chunks)]
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
+def run_eval(*arguments: object) -> Result:
+    """Run `at2-rag eval` and raise what it raises."""
+    result = CliRunner().invoke(eval_group, list(map(str, arguments)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def check_repeatable(output: Path, run: Callable[[], object], hidden: Sequence[object]) -> None:
+    """Check that a second run changes no file, and that none of the files names what is hidden."""
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    run()
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    everything = b"".join(before.values())
+    assert not [each for each in (*hidden, output.parent.name) if str(each).encode() in everything]
+
+
 class CountingRanker(Ranker):
-    """Scores chunks by the length of their text and counts how often it is loaded and asked.
+    """Scores chunks by the length of their text and counts how often it is loaded and scores.
 
     Args:
         fail_after: Number of calls after which it raises, as a killed run stops; None for never.

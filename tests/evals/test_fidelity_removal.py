@@ -15,7 +15,7 @@ from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, Reading, RemovalReader
-from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
+from at2_rag_evals.fidelity.sources import SourcedSet, whole_chunks
 from at2_rag_evals.fidelity.systems.ablations import (
     LeaveOneOutSystem,
     MaskedRegressionSystem,
@@ -30,6 +30,7 @@ from tests.tiny_models import tiny_model, tiny_tokenizer
 ITEM = whole_chunks(make_item("emma", "g----", answers=["Jane Austen"]))
 ANSWER = "Jane Austen"
 ALL = np.ones((1, 5), dtype=bool)
+SCORES = (0.5, 3.0, 1.0, 2.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,11 @@ def reader_of(
     return RemovalReader(load, settings=settings, path=path, **options)  # type: ignore[arg-type]
 
 
-def stock(
-    model: AnswerModel, item: SourcedItem, answer: str, mask: list[bool]
-) -> tuple[float, float]:
+def stock(model: AnswerModel, mask: np.ndarray) -> tuple[float, float]:
     """Logit-probability and mean log-probability by the model itself, in float64."""
-    kept = [chunk for chunk, keep in zip(item.example.chunks, mask, strict=True) if keep]
-    layout = model.prompts.answer(model.prompts.joint(item.example.query, kept), answer)
+    example = ITEM.example
+    kept = [chunk for chunk, keep in zip(example.chunks, mask, strict=True) if keep]
+    layout = model.prompts.answer(model.prompts.joint(example.query, kept), ANSWER)
     with torch.inference_mode():
         logits = tiny_model()(torch.tensor([layout.input_ids])).logits[0].double()
     tokens = torch.tensor(layout.answer_ids)
@@ -66,7 +66,7 @@ def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
     masks = np.concatenate([leave_one_out(5), ~leave_one_out(5)[1:]])
     readings = reader_of(lambda: model, workers=2).read(ITEM, ANSWER, masks)
     for mask, reading in zip(masks, readings, strict=True):
-        logit, mean = stock(model, ITEM, ANSWER, mask.tolist())
+        logit, mean = stock(model, mask)
         assert reading.logit_probability == pytest.approx(logit, abs=1e-4)
         assert reading.mean_log_probability == pytest.approx(mean, abs=1e-4)
         assert reading.seconds > 0
@@ -75,10 +75,8 @@ def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
 def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
     reader = reader_of(lambda: model)
     actual = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
-    full, _ = stock(model, ITEM, ANSWER, [True] * 5)
-    for index, score in enumerate(actual.scores):
-        without, _ = stock(model, ITEM, ANSWER, [other != index for other in range(5)])
-        assert score == pytest.approx(full - without, abs=2e-4)
+    full, *without = (stock(model, mask)[0] for mask in leave_one_out(5))
+    assert actual.scores == pytest.approx([full - each for each in without], abs=2e-4)
     readings = reader.read(ITEM, ANSWER, leave_one_out(5))
     assert actual.seconds == pytest.approx(sum(reading.seconds for reading in readings))
 
@@ -86,10 +84,9 @@ def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
 def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
     path, plan = tmp_path / "store", MaskPlan()
     reader = reader_of(lambda: model, path)
-    removal, masking = RegressionSystem(reader, plan), MaskedRegressionSystem(reader, plan)
-    masking.prepare()
     readings = Store(path, f"readings {hash_of(reader.settings)}", Reading)
-    for system in (removal, masking):
+    for system in (RegressionSystem(reader, plan), MaskedRegressionSystem(reader, plan)):
+        system.prepare()
         assert len(system.scores(ITEM, ANSWER).scores) == 5
         assert len(readings) == len(plan.split(ITEM).fitted) == 15
 
@@ -97,18 +94,20 @@ def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) 
 def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) -> None:
     path = tmp_path / "store"
     first = reader_of(lambda: model, path, answer_tokens=4)
-    answer, reason = first.answer(ITEM)
+    answer = first.answer(ITEM)
     readings = first.read(ITEM, ANSWER, leave_one_out(5))
     again = reader_of(never, path, answer_tokens=4)
-    assert again.answer(ITEM) == (answer, reason)
+    assert again.answer(ITEM) == answer
     assert again.read(ITEM, ANSWER, leave_one_out(5)) == readings
-    with pytest.raises(AssertionError, match="loaded"):
-        again.read(ITEM, "Jane", ALL)
-    with pytest.raises(AssertionError, match="loaded"):
-        reader_of(never, path, answer_tokens=5).answer(ITEM)
     moved = whole_chunks(make_item("emma", "g----", source="seas"))
-    with pytest.raises(AssertionError, match="loaded"):
-        again.read(moved, ANSWER, ALL)
+    unread: list[Callable[[], object]] = [
+        lambda: again.read(ITEM, "Jane", ALL),
+        lambda: again.read(moved, ANSWER, ALL),
+        lambda: reader_of(never, path, answer_tokens=5).answer(ITEM),
+    ]
+    for read in unread:
+        with pytest.raises(AssertionError, match="loaded"):
+            read()
 
 
 def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> None:
@@ -117,7 +116,7 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
     reader = reader_of(lambda: model, answers="reference")
     judged = judge(items, [LeaveOneOutSystem(reader)], reader, plan=MaskPlan(held=4))
-    assert [each.item.example.id for each in judged.items] == ["emma"]
+    assert [each.item for each in judged.items] == [ITEM]
     assert judged.left_out == {"novels": {"no gold chunk": 2, TOO_LONG: 1, NO_ANSWER: 1}}
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
 
@@ -127,31 +126,28 @@ class Planted(FidelitySystem):
     scale = "logit"
     shares_are_softmax = True
 
-    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
-        return ItemScores((0.5, 3.0, 1.0, 2.0, 0.0), seconds=0.25)
+    def scores(self, item: object, answer: str) -> ItemScores:
+        return ItemScores(SCORES, seconds=0.25)
 
 
 def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     reader, plan = reader_of(lambda: model, answers="reference"), MaskPlan(held=8)
-    judged = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan)
-    [each] = judged.items
-    metrics = each.metrics["planted"]
-    _, full = stock(model, ITEM, ANSWER, [True] * 5)
+    [judged] = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan).items
+    metrics = judged.metrics["planted"]
 
     def mean(*kept: int) -> float:
-        return stock(model, ITEM, ANSWER, [index in kept for index in range(5)])[1]
+        return stock(model, np.isin(np.arange(5), kept))[1]
 
-    assert each.full == pytest.approx(full, abs=1e-4)
+    full = mean(*range(5))
+    assert judged.full == pytest.approx(full, abs=1e-4)
     assert metrics["drop_1"] == pytest.approx(full - mean(0, 2, 3, 4), abs=2e-4)
     assert metrics["drop_3"] == pytest.approx(full - mean(0, 4), abs=2e-4)
     assert metrics["insertion_1"] == pytest.approx(mean(1), abs=1e-4)
     assert metrics["insertion_3"] == pytest.approx(mean(1, 2, 3), abs=1e-4)
     assert metrics["insertion_5"] is None
     masks = plan.split(ITEM).held[0.2]
-    true = [stock(model, ITEM, ANSWER, mask.tolist())[0] for mask in masks]
-    expected = np.corrcoef(masks @ [0.5, 3.0, 1.0, 2.0, 0.0], true)[0, 1]
-    assert metrics["lds_pearson_0.2"] == pytest.approx(expected, abs=0.02)
-    shares = np.exp([0.5, 3.0, 1.0, 2.0, 0.0]) / np.exp([0.5, 3.0, 1.0, 2.0, 0.0]).sum()
-    expected = np.corrcoef(masks @ shares, true)[0, 1]
-    assert metrics["lds_shares_pearson_0.2"] == pytest.approx(expected, abs=0.02)
-    assert each.scored["planted"].seconds == 0.25
+    effects = [stock(model, mask)[0] for mask in masks]
+    for name, scores in {"lds": SCORES, "lds_shares": np.exp(SCORES)}.items():
+        expected = np.corrcoef(masks @ np.array(scores), effects)[0, 1]
+        assert metrics[f"{name}_pearson_0.2"] == pytest.approx(expected, abs=0.02)
+    assert judged.scored["planted"].seconds == 0.25

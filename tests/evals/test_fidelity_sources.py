@@ -10,13 +10,7 @@ import pytest
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.fidelity.masks import MaskPlan
-from at2_rag_evals.fidelity.sources import (
-    Source,
-    SourcedItem,
-    chunk_sentences,
-    sourced_set,
-    whole_chunks,
-)
+from at2_rag_evals.fidelity.sources import chunk_sentences, sourced_set, whole_chunks
 from at2_rag_evals.fidelity.systems.base import GoldSystem
 from at2_rag_evals.items import ItemSet, content_hash
 from tests.evals.labelled_items import make_item
@@ -35,15 +29,9 @@ EXAMPLE = Example(
 )
 
 
-def kept(item: SourcedItem, *places: int) -> list[tuple[str, str | None]]:
-    mask = np.zeros(len(item.sources), dtype=bool)
-    mask[list(places)] = True
-    return [(chunk.text, chunk.title) for chunk in item.kept(mask)]
-
-
 def test_masks_over_chunks_keep_them_whole() -> None:
     item = whole_chunks(EXAMPLE)
-    assert item.sources == (Source(0, 0, 46), Source(1, 0, 0), Source(2, 0, 16))
+    assert item.sources == ((0, 0, 46), (1, 0, 0), (2, 0, 16))
     assert item.kept(np.array([True, True, True])) == EXAMPLE.chunks
     assert item.kept(np.array([False, True, True])) == EXAMPLE.chunks[1:]
     assert item.kept(np.array([False, False, False])) == ()
@@ -51,35 +39,38 @@ def test_masks_over_chunks_keep_them_whole() -> None:
     assert item.key == content_hash(EXAMPLE.query, EXAMPLE.chunks)
 
 
-def test_masks_over_sentences_leave_the_others_text_out() -> None:
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [
+        ([], []),
+        ([0], [Chunk("Jane wrote Emma.", "Emma")]),
+        ([0, 1], [Chunk("Jane wrote Emma.  It is a novel.", "Emma")]),
+        ([1, 2], [Chunk("It is a novel.\nIt is long.", "Emma")]),
+        ([0, 2, 3], [Chunk("Jane wrote Emma.  It is long.", "Emma"), Chunk("The sea is wide.")]),
+        ([0, 1, 2, 3], [EXAMPLE.chunks[0], EXAMPLE.chunks[2]]),
+    ],
+)
+def test_masks_over_sentences_leave_out_the_text_of_others(
+    indices: list[int], expected: list[Chunk]
+) -> None:
     item = chunk_sentences(EXAMPLE)
-    assert item.sources == (
-        Source(0, 1, 17),
-        Source(0, 19, 33),
-        Source(0, 34, 45),
-        Source(2, 0, 16),
+    mask = np.isin(np.arange(4), indices)
+    kept = list(item.kept(mask))
+    kept.remove(EXAMPLE.chunks[1])  # it has no sentences and always stays
+    assert kept == expected
+
+
+def test_sentences_are_sources_under_their_titles() -> None:
+    item, whole = chunk_sentences(EXAMPLE), whole_chunks(EXAMPLE)
+    assert item.sources == ((0, 1, 17), (0, 19, 33), (0, 34, 45), (2, 0, 16))
+    assert item.sources_as_chunks == (
+        Chunk("Jane wrote Emma.", "Emma"),
+        Chunk("It is a novel.", "Emma"),
+        Chunk("It is long.", "Emma"),
+        Chunk("The sea is wide."),
     )
-    nothing = ("", "Nothing")
-    assert item.kept(np.ones(4, dtype=bool)) == EXAMPLE.chunks
-    assert kept(item) == [nothing]
-    assert kept(item, 0) == [("Jane wrote Emma.", "Emma"), nothing]
-    assert kept(item, 0, 1) == [("Jane wrote Emma.  It is a novel.", "Emma"), nothing]
-    assert kept(item, 1, 2) == [("It is a novel.\nIt is long.", "Emma"), nothing]
-    assert kept(item, 0, 2, 3) == [
-        ("Jane wrote Emma.  It is long.", "Emma"),
-        nothing,
-        ("The sea is wide.", None),
-    ]
-    assert [(chunk.text, chunk.title) for chunk in item.sources_as_chunks] == [
-        ("Jane wrote Emma.", "Emma"),
-        ("It is a novel.", "Emma"),
-        ("It is long.", "Emma"),
-        ("The sea is wide.", None),
-    ]
-    assert item.key != whole_chunks(EXAMPLE).key
-    assert not np.array_equal(
-        MaskPlan().split(item).fitted, MaskPlan().split(whole_chunks(EXAMPLE)).fitted
-    )
+    assert item.key != whole.key
+    assert not np.array_equal(MaskPlan().split(item).fitted, MaskPlan().split(whole).fitted)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +91,11 @@ def test_gold_sentences(gold: tuple[tuple[str, ...], ...], expected: tuple[bool,
 
 def test_items_with_too_many_sentences_or_too_few_are_counted() -> None:
     few = replace(EXAMPLE, id="few", chunks=(Chunk("One. Two."), Chunk(""), Chunk("Three.")))
-    many = make_item("many", "g----")
-    items = ItemSet("natural size", (EXAMPLE, few, many), {"novels": {"no gold chunk": 2}})
+    items = ItemSet("some", (EXAMPLE, few, make_item("many", "g----")), {"novels": {"odd": 2}})
     actual = sourced_set(items, "sentence", max_sentences=4)
     assert [item.example.id for item in actual.items] == ["emma"]
     assert actual.left_out == {
-        "novels": {"no gold chunk": 2, "fewer than 4 sentences": 1, "more than 4 sentences": 1}
+        "novels": {"odd": 2, "fewer than 4 sentences": 1, "more than 4 sentences": 1}
     }
     whole = sourced_set(items, "chunk", max_sentences=4)
     assert [item.unit for item in whole.items] == ["chunk"] * 3

@@ -21,34 +21,18 @@ def test_items_that_say_nothing_are_left_out_and_counted_once() -> None:
         make_item("no gold", "----"),
         make_item("all gold", "gggg"),
         make_item("short", "g", source="other"),
+        *(make_item(name, source="x") for name in "abc"),
     ]
-    judged = rankable_items(examples)
-    assert [item.id for item in judged.items] == ["kept"]
+    judged = rankable_items(examples, limit=2)
+    assert [item.id for item in judged.items] == ["kept", "a", "b"]
     assert judged.left_out == {
         "novels": {"fewer than 4 chunks": 2, "no gold chunk": 1, "no distractor": 1},
         "other": {"fewer than 4 chunks": 1},
-    }
-
-
-def test_limit_keeps_the_first_that_can_be_judged_of_each_source() -> None:
-    examples = [
-        make_item("a", "g"),
-        *(make_item(name, source=source) for name in "bcd" for source in ("x", "novels")),
-    ]
-    judged = rankable_items(examples, limit=2)
-    assert [(item.source, item.id) for item in judged.items] == [
-        ("x", "b"),
-        ("novels", "b"),
-        ("x", "c"),
-        ("novels", "c"),
-    ]
-    assert judged.left_out == {
-        "novels": {"fewer than 4 chunks": 1, "beyond the first 2": 1},
         "x": {"beyond the first 2": 1},
     }
 
 
-def test_an_item_given_twice_is_refused() -> None:
+def test_two_items_with_one_id_are_refused() -> None:
     rankable_items([make_item("a"), make_item("a", source="other")])
     with pytest.raises(DataError, match="id 'a' of source 'novels' appears twice"):
         rankable_items([make_item("a"), make_item("a")])

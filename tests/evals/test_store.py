@@ -31,34 +31,26 @@ RESULTS = {
 
 def test_results_come_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "store.sqlite"
-    store = Store(path, "system", Scored)
-    for key, result in RESULTS.items():
-        store[key] = Scored((9.0,))
-        store[key] = result
+    for store in (Store(path, "system", Scored), Store(None, "system", Scored)):
+        for key, result in RESULTS.items():
+            store[key] = Scored((9.0,))
+            store[key] = result
+        assert {key: store[key] for key in RESULTS} == RESULTS
     again = Store(path, "system", Scored)
     assert {key: again[key] for key in RESULTS} == RESULTS
     assert len(again) == len(RESULTS) and "key0" in again and "key2" not in again
-    assert again.get("key2") is None
     with pytest.raises(KeyError, match="key2"):
         again["key2"]
+    assert len(Store(None, "system", Scored)) == 0
 
 
-def test_results_are_found_under_the_same_settings_only(tmp_path: Path) -> None:
+def test_results_are_stored_by_name_and_settings(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    keys = [settings_key(CountingRanker()), settings_key(CountingRanker(version=2))]
     other = CountingRanker()
     other.name = "other"
-    keys.append(settings_key(other))
-    assert len(set(keys)) == 3
+    keys = [settings_key(each) for each in (CountingRanker(), CountingRanker(version=2), other)]
     Store(path, keys[0], Scored)["key0"] = RESULTS["key0"]
     assert [len(Store(path, key, Scored)) for key in keys] == [1, 0, 0]
-
-
-def test_without_a_path_results_live_for_the_run() -> None:
-    store = Store(None, "system", Scored)
-    store["key1"] = RESULTS["key1"]
-    assert store["key1"] == RESULTS["key1"]
-    assert len(Store(None, "system", Scored)) == 0
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From ratings to figures, against means worked out by hand."""
+"""From ratings to figures, against means computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.ranking.rating import RatedSet, Rating
 from at2_rag_evals.ranking.report import summary_tables
 from at2_rag_evals.ranking.summary import SetSummary, size_range, summarise
-from at2_rag_evals.report import grid
+from at2_rag_evals.report import difference_cell, estimate_cell
 from at2_rag_evals.tables import to_markdown
 from tests.evals.labelled_items import make_item
 
@@ -40,12 +40,16 @@ def rate(rankings: Sequence[Sequence[int]]) -> tuple[Rating, ...]:
     )
 
 
-@pytest.fixture
-def summary() -> SetSummary:
+def summary_of(**rankings: Sequence[Sequence[int]]) -> SetSummary:
     item_set = ItemSet("natural size", tuple(ITEMS), {"a": {"no gold chunk": 3}})
-    rated = RatedSet(item_set, {"first_k": rate(IN_ORDER), "at2": rate(REVERSED)})
+    rated = RatedSet(item_set, {name: rate(each) for name, each in rankings.items()})
     clusters = {(item.source, item.id): index for index, item in enumerate(ITEMS)}
     return summarise(rated, clusters, seed=0)
+
+
+@pytest.fixture(scope="module")
+def summary() -> SetSummary:
+    return summary_of(first_k=IN_ORDER, at2=REVERSED)
 
 
 def means(figures: object) -> object:
@@ -67,10 +71,8 @@ def test_macro_is_the_mean_of_the_sources_means(summary: SetSummary) -> None:
 
 def test_metrics_count_only_items_where_they_are_defined(summary: SetSummary) -> None:
     in_top_3 = summary.by_source["all_gold_in_top_3"]
-    assert means(in_top_3) == {
-        "b": {"first_k": 1.0, "at2": 0.0},
-        "macro": {"first_k": 1.0, "at2": 0.0},
-    }
+    expected = {"first_k": 1.0, "at2": 0.0}
+    assert means(in_top_3) == {"b": expected, "macro": expected}
     assert (in_top_3["b"]["at2"].n, in_top_3["b"]["at2"].low) == (1, None)
 
 
@@ -82,36 +84,19 @@ def test_differences_are_ours_minus_theirs(summary: SetSummary) -> None:
         "macro": {"first_k": -1 / 4},
     }
     assert (differences["a"]["first_k"].low, differences["a"]["first_k"].high) == (-1.0, 0.0)
+    alone = summary_of(first_k=IN_ORDER)
+    assert alone.differences == {}
+    assert not any("minus" in table.title for table in summary_tables(alone))
 
 
 def test_figures_by_number_of_chunks_pool_the_sources(summary: SetSummary) -> None:
-    by_size = summary.by_chunks["gold_first"]
-    assert means(by_size) == {
+    assert means(summary.by_chunks["gold_first"]) == {
         "4-6": {"first_k": 2 / 3, "at2": 0.0},
         "7-10": {"first_k": 0.0, "at2": 1.0},
     }
     assert summary.items_by_chunks == {"4-6": {"a": 2, "b": 1}, "7-10": {"b": 1}}
-
-
-@pytest.mark.parametrize(
-    ("chunks", "expected"),
-    [(4, "4-6"), (6, "4-6"), (7, "7-10"), (11, "11-20"), (50, "21-50"), (51, ">50")],
-)
-def test_size_range(chunks: int, expected: str) -> None:
-    assert size_range(chunks) == expected
-
-
-def test_totals(summary: SetSummary) -> None:
-    totals = summary.systems["at2"]
-    assert (totals.chunks, totals.truncated_chunks, totals.median_seconds) == (20, 8, 1.5)
-
-
-def test_without_ours_there_are_no_differences() -> None:
-    rated = RatedSet(ItemSet("s", tuple(ITEMS), {}), {"first_k": rate(IN_ORDER)})
-    clusters = {(item.source, item.id): 0 for item in ITEMS}
-    summary = summarise(rated, clusters, seed=0)
-    assert summary.differences == {}
-    assert not any("minus" in table.title for table in summary_tables(summary))
+    ranges = [size_range(chunks) for chunks in (4, 6, 7, 11, 50, 51)]
+    assert ranges == ["4-6", "4-6", "7-10", "11-20", "21-50", ">50"]
 
 
 def test_tables_show_the_figures(summary: SetSummary) -> None:
@@ -123,11 +108,8 @@ def test_tables_show_the_figures(summary: SetSummary) -> None:
 
 
 def test_only_a_leading_zero_is_left_out_of_numbers() -> None:
-    values = (0.25, -0.25, 10.25, -20.5, 1.0)
-    groups = {
-        str(index): {"at2": Estimate(own, None, None, 1, 1)} for index, own in enumerate(values)
-    }
-    rows = grid("numbers", groups, ["at2"]).rows
-    assert [row[-1].text for row in rows] == [".250", "-.250", "10.250", "-20.500", "1.000"]
-    rows = grid("differences", groups, ["at2"], difference=True).rows
-    assert [row[-1].text for row in rows] == ["+.250", "-.250", "+10.250", "-20.500", "+1.000"]
+    values = [Estimate(mean, None, None, 1, 1) for mean in (0.25, -0.25, 10.25, -20.5, 1.0)]
+    plain = [estimate_cell(value).text for value in values]
+    assert plain == [".250", "-.250", "10.250", "-20.500", "1.000"]
+    signed = [difference_cell(value).text for value in values]
+    assert signed == ["+.250", "-.250", "+10.250", "-20.500", "+1.000"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -106,17 +107,15 @@ def judge(
             reader.read(item, answer, np.concatenate(list(plan.split(item).held.values())))
             answered.append((item, answer))
     scored = {system.name: _scores(system, answered, path, progress) for system in systems}
-    truths = []
-    removal_seconds = []
+    truths, removal_seconds = [], []
     for item, answer in answered:
         held = plan.split(item).held
         readings = {rate: reader.read(item, answer, masks) for rate, masks in held.items()}
-        truths.append(
-            {
-                rate: (held[rate], np.array([each.logit_probability for each in of_rate]))
-                for rate, of_rate in readings.items()
-            }
-        )
+        truth = {
+            rate: (held[rate], np.array([each.logit_probability for each in of_rate]))
+            for rate, of_rate in readings.items()
+        }
+        truths.append(truth)
         seconds = [each.seconds for of_rate in readings.values() for each in of_rate]
         removal_seconds.append(float(np.mean(seconds)))
     sources = [item.example.source for item, _ in answered]
@@ -160,7 +159,7 @@ def _scores(
     for key, (item, answer) in zip(keys, _tracked(answered, system.name, progress), strict=True):
         if key not in store:
             store[key] = checked_scores(
-                lambda item=item, answer=answer: system.scores(item, answer),  # type: ignore[misc]
+                partial(system.scores, item, answer),
                 len(item.sources),
                 f"{system.name} failed on item {item.example.id!r} of {item.example.source}",
             )

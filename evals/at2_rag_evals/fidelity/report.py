@@ -13,25 +13,24 @@ from at2_rag_evals.tables import Table
 
 NOTES = (
     INTERVAL_NOTE,
-    "The truth is how the same model reads the answer with chunks, or with --unit sentence "
-    "sentences of them, removed from the prompt. LDS: "
-    "correlation of summed scores with the answer's logit-probability over held masks; constant "
-    "scores count as 0, and items whose truth is constant are left out of it.",
-    "A sum of scores depends on where they have their zero: scores that are all positive predict "
-    "the number of sources kept, even random ones. Centred scores have each item's mean taken off.",
-    "LDS of tempered shares takes the softmax of every system's scores (the attention baselines' "
-    "logarithms) at the temperature that suits the system best on these very items: an upper "
-    "bound for each, so that none loses for the form of its scores. Scores made to add up (gold, "
-    "at2_answer, leave_one_out and the regressions) stay as they are.",
-    "With few sources some held masks leave out one source, which leave_one_out has read itself.",
+    "The truth is how the same model reads the answer after chunks (with --unit sentence, their "
+    "sentences) are removed from the prompt. LDS is the correlation of summed scores with the "
+    "answer's logit-probability over held masks; constant scores count as 0, and items whose truth "
+    "is constant are left out of it.",
+    "A sum of scores depends on where their zero is: scores that are all positive predict the "
+    "number of sources kept, even if random. Centred scores have each item's mean subtracted.",
+    "LDS of tempered shares takes the softmax of each system's scores (of their logarithm, for "
+    "attention baselines) at the temperature that is best on these very items: an upper bound, so "
+    "that no system loses for the form of its scores. Additive scores (gold, at2_answer, "
+    "leave_one_out and the regressions) stay as they are.",
+    "With few sources some held masks leave out one source, which leave_one_out has read.",
     "An insertion with k sources is over items with more than k.",
     "gold sees the labels; answer_heads_mean, at2_answer, leave_one_out, regression_32 and "
     "masked_regression read the answer, which the others don't.",
-    "Seconds are those of one thread on this machine an item, the answer at hand and models "
-    "loaded; removals is the same in average readings of held masks. Masks of an item are read "
-    "together, prompts that begin alike sharing their beginning, and a reading counts with its "
-    "part of that: one prompt read by itself costs more. Texts that a system had read for an "
-    "earlier item of the run may have cost it nothing: no speed benchmark.",
+    "Seconds are for one item on one thread of this machine, with the answer made and models "
+    "loaded; removals are the same in average readings of held masks. Masks of an item are read "
+    "together and share the beginnings of their prompts: one prompt read alone costs more. Texts "
+    "read for an earlier item may have cost nothing: no speed benchmark.",
 )
 
 

@@ -14,19 +14,11 @@ from at2_rag_evals.store import Store, settings_key
 
 
 class AnswerStore:
-    """The answers of one generator under one set of settings.
-
-    Args:
-        generator: The generator.
-        path: The store's file; None to remember answers for this run only.
-    """
+    """The answers of one generator; without a path they are remembered for this run only."""
 
     def __init__(self, generator: Generator, path: Path | None) -> None:
         self._generator = generator
         self._store = Store(path, settings_key(generator), Answer)
-
-    def __len__(self) -> int:
-        return len(self._store)
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
         """Return the prompts that have no answer yet, each once, in order."""
@@ -58,10 +50,7 @@ class AnswerStore:
                     self._store[_key(missing[index])] = result
                 done += 1
                 progress(done, total)
-        return [
-            failures[prompt] if prompt in failures else self._store[_key(prompt)]
-            for prompt in prompts
-        ]
+        return [failures.get(prompt) or self._store[_key(prompt)] for prompt in prompts]
 
 
 def _key(prompt: str) -> str:

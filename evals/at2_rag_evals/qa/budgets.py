@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One limit: a number of chunks, or of tokens of the context they make.
-
-    Attributes:
-        top_k: Most chunks kept; None for a limit of tokens.
-        max_tokens: Most tokens of the kept context (titles and separators included), by the
-            generator's tokenizer; None for a limit of chunks.
-    """
+    """One limit: a number of chunks, or of the generator's tokens of the context they make."""
 
     top_k: int | None = None
     max_tokens: int | None = None

@@ -16,29 +16,18 @@ from at2_rag_evals.qa.results_folder import read_items, read_summary
 from at2_rag_evals.qa.run import CellName
 from at2_rag_evals.summary import MACRO
 
-_COMPARED = (
-    "model_files_sha256",
-    "files_sha256",
-    "head_weights_sha256",
-    "reading",
-    "answer_tokens",
-)
-"""Settings of generators and pruners that have to agree; versions and devices may differ."""
+# Settings of generators and pruners that have to agree; versions and devices may differ.
+_FILES = ("model_files_sha256", "files_sha256", "head_weights_sha256")
+_COMPARED = (*_FILES, "reading", "answer_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The budget with which a generator answered best from what a pruner kept.
-
-    Attributes:
-        generator: The generator's name.
-        cell: The pruner, the budget and the order.
-        accuracy: Macro accuracy over the items it was chosen on.
-    """
+    """The cell with the budget at which a generator answered best from what a pruner kept."""
 
     generator: str
     cell: CellName
-    accuracy: Estimate
+    accuracy: Estimate  # macro, over the items it was chosen on
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -59,8 +48,8 @@ def choose_budgets(
 
     Args:
         folder: The output folder of a finished `at2-rag eval qa` over training items.
-        judged: Generator's name -> the cells that are to be judged here.
-        items: The items that are to be judged here.
+        judged: Generator's name -> its cells in this run.
+        items: The items of this run.
         settings: The settings of this run, as in `summary.json`.
 
     Raises:
@@ -129,7 +118,6 @@ def _refuse_shared_items(folder: Path, items: Sequence[Example]) -> None:
 def _refuse_other_settings(
     folder: Path, choices: Sequence[Choice], there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> None:
-    """Refuse choices of other models, weights or prompts; versions and number types may differ."""
     other = [] if there["prompt"] == here["prompt"] else ["the prompt"]
     for kind, names in (
         ("generators", [choice.generator for choice in choices]),

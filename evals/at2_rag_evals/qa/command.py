@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from at2_rag.data.examples import read_examples
-from at2_rag.errors import DataError, InputError
+from at2_rag.errors import InputError
 from at2_rag.files import write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.clusters import item_clusters
+from at2_rag_evals.items import none_usable
 from at2_rag_evals.provenance import file_record
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.generators.registry import make_generators
@@ -135,9 +136,8 @@ def _items(request: QARequest) -> QASet:
         items = movable_items(items)
     if not items.items:
         more = ", and one gold chunk among five for --gold-position" * request.gold_position
-        raise DataError(
-            f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(items.left_out)}); an item needs a chunk and an answer{more}"
+        raise none_usable(
+            len(examples), items.left_out, f"an item needs a chunk and an answer{more}"
         )
     return items
 

@@ -29,19 +29,12 @@ _Run: TypeAlias = dict[_Cell, dict[tuple[str, str, str], Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs' cells of the same name.
+    """Two runs' cells of the same name."""
 
-    Attributes:
-        items: Items that both have, in some cell of both.
-        other_items: Items that only one has, or whose question or chunks differ.
-        unmatched: Cells that one of them lacks.
-        differences: Metric -> source or "macro" -> cell -> estimate of A minus B, paired.
-    """
-
-    items: int
-    other_items: int
-    unmatched: tuple[str, ...]
-    differences: Figures
+    items: int  # that both have
+    other_items: int  # that only one has, or whose question or chunks differ
+    unmatched: tuple[str, ...]  # cells that one of them lacks
+    differences: Figures  # metric -> source or "macro" -> cell -> A minus B, paired
 
     def tables(self) -> Iterator[Table]:
         """Yield a table for each metric."""
@@ -61,11 +54,7 @@ class Comparison:
 
 
 def run_compare(first: Path, second: Path, *, seed: int, as_json: bool) -> None:
-    """Compare two folders and print what differs.
-
-    Raises:
-        InputError: If a folder holds no finished run of this version, or they share nothing.
-    """
+    """Compare two folders and print what differs."""
     comparison = compare_runs(first, second, seed=seed)
     if as_json:
         click.echo(json.dumps(asdict(comparison), indent=2))
@@ -82,12 +71,7 @@ def compare_runs(first: Path, second: Path, *, seed: int) -> Comparison:
     """Compare the cells that two runs share, on the items they share.
 
     Cells are the same if generator, pruner, budget, order and position of the gold chunk are; where
-    each run has one generator, those two are taken for each other.
-
-    Args:
-        first: Folder of run A.
-        second: Folder of run B.
-        seed: Seed of the bootstrap.
+    each run has one generator, those two are compared.
 
     Raises:
         InputError: If a folder holds no finished run of this version, or they share nothing.

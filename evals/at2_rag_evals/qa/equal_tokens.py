@@ -1,15 +1,11 @@
 """Accuracy at equal tokens: what another pruner would get with as many tokens as ours spends.
 
-Two pruners' "top 3" are contexts of different length. Here every other pruner gets, in each source,
-the same mean context tokens as the cell it is compared with: from its cell that is within
-`TOLERANCE` of them, or else from a mixture of its two cells next below and above. A mixture gives a
-random share of the items one budget and the rest the other; its expected tokens and accuracy, the
-weighted means of those cells, are what is reported. A pruner's cells begin with `closed_book` and,
-unless it changes texts, end with `none`, where those were run. Budgets of chunks and of tokens
-count alike.
-
-A mixture lies on a straight line between two cells. Where accuracy rises ever less with tokens, a
-budget near ours would do better by the other pruner; run some where a mixture decides.
+In each source, another pruner gets the mean context tokens of the cell it is compared with: from
+its cell within `TOLERANCE` of them, or else from a mixture of its two cells next below and above. A
+mixture gives a random share of the items one budget and the rest the other; its expected tokens and
+accuracy are reported. A pruner's cells begin with `closed_book` and, unless it changes texts, end
+with `none`, if those were run. Where accuracy rises ever less with tokens, a budget near ours would
+do better by the other pruner than a mixture does.
 """
 
 from __future__ import annotations
@@ -32,17 +28,14 @@ NOTHING, EVERYTHING = "closed_book", "none"
 class Mixture:
     """A pruner with the tokens of another's cell, in one source.
 
-    Attributes:
-        low: Label of the cell that a share 1 - `share` of the items gets.
-        high: Label of the cell that the others get; the same as `low` where one cell is close.
-        share: From 0 to 1.
-        tokens: Mean context tokens of the mixture.
+    A share of 1 - `share` of the items gets the cell with the label `low`, the others `high`, which
+    is the same where one cell is close.
     """
 
     low: str
     high: str
-    share: float
-    tokens: float
+    share: float  # from 0 to 1
+    tokens: float  # mean of the mixture
 
     def values(
         self, values: npt.NDArray[np.float64], labels: Sequence[str]
@@ -68,7 +61,7 @@ def matched(
         ours: The cell to compare with.
         cells: All cells of a generator.
         tokens: Source -> label -> mean context tokens.
-        changing: Names of the pruners that change texts, and so don't end with `none`.
+        changing: Names of the pruners that change texts.
     """
     matches: dict[str, dict[str, Mixture]] = {}
     for pruner in dict.fromkeys(cell.pruner for cell in cells if cell.budget is not None):

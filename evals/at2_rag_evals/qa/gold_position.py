@@ -32,17 +32,11 @@ MIN_CHUNKS = len(SHARES)
 
 @dataclass(frozen=True, slots=True)
 class PositionSummary:
-    """A generator's accuracy by position of the gold chunk.
-
-    Attributes:
-        name: The generator.
-        accuracy: Source or "macro" -> position -> cell -> estimate.
-        minus_first: The same, with the cell's accuracy at the first position subtracted; paired.
-    """
+    """A generator's accuracy by position of the gold chunk."""
 
     name: str
-    accuracy: Figures
-    minus_first: Figures
+    accuracy: Figures  # source or "macro" -> position -> cell -> estimate
+    minus_first: Figures  # the same, minus the cell's accuracy at the first position; paired
 
     def tables(self) -> Iterator[Table]:
         """Yield the tables: macro over sources, then source by source."""
@@ -73,10 +67,7 @@ def movable_items(items: QASet) -> QASet:
 def with_gold_at(item: Example, share: float) -> Example:
     """Return the item with its one gold chunk moved, the others in their order.
 
-    Args:
-        item: An item with exactly one gold chunk.
-        share: Where to, from 0 for the first position to 1 for the last; rounded to the nearest
-            position, halves up.
+    `share` is from 0 for the first position to 1 for the last; halves are rounded up.
     """
     gold = item.labels.index(True)
     order = [index for index in range(len(item.chunks)) if index != gold]
@@ -97,14 +88,7 @@ def summarise_positions(
     *,
     seed: int,
 ) -> PositionSummary:
-    """Work out one generator's figures.
-
-    Args:
-        items: The items, with their gold chunks at any position.
-        results: Position -> the generator's cells, the same ones at every position.
-        clusters: Each item's cluster.
-        seed: Seed of the bootstrap.
-    """
+    """Work out one generator's figures from position -> its cells, the same at each position."""
     columns = [
         [judged.metrics[PRIMARY] for judged in result.judged]
         for cells in results.values()

@@ -15,17 +15,11 @@ Kind = Literal["short", "long_form", "unanswerable"]
 
 @dataclass(frozen=True, slots=True)
 class QASet:
-    """Examples to answer, how many were left out, and what is odd about the others.
-
-    Attributes:
-        items: The examples, in the files' order.
-        left_out: Source -> reason -> number of examples left out for it.
-        remarks: Source -> oddity -> number of items that have it and are judged all the same.
-    """
+    """Examples to answer, how many were left out, and what is odd about the others."""
 
     items: tuple[Example, ...]
-    left_out: Mapping[str, Mapping[str, int]]
-    remarks: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, Mapping[str, int]]  # source -> reason -> number
+    remarks: Mapping[str, Mapping[str, int]]  # source -> oddity -> number of items
 
 
 def answerable_items(examples: Iterable[Example], *, limit: int | None = None) -> QASet:

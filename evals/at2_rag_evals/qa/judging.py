@@ -28,19 +28,12 @@ METRIC_TITLES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How one item went in one cell.
-
-    Attributes:
-        pruned: What was kept.
-        context_tokens: Tokens of the kept chunks as one context, by the generator's tokenizer.
-        result: The answer, or why there is none.
-        metrics: Metric -> value; None if it isn't defined for the item, or there is no answer.
-    """
+    """How one item went in one cell."""
 
     pruned: Pruned
-    context_tokens: int
+    context_tokens: int  # of the kept chunks as one context, by the generator's tokenizer
     result: Answer | Failure
-    metrics: Mapping[str, float | None]
+    metrics: Mapping[str, float | None]  # None where not defined for the item, or no answer
 
 
 def judge(item: Example, pruned: Pruned, context_tokens: int, result: Answer | Failure) -> Judged:

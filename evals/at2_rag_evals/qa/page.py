@@ -33,14 +33,10 @@ def qa_page(
     browsed: Mapping[str, Sequence[Mapping[str, Any]]],
     ours: Sequence[str],
 ) -> str:
-    """Return the page.
+    """Return the page of a report, as `summary.json` holds it.
 
-    Args:
-        report: What `summary.json` holds.
-        sections: The report's sections: one a generator, in the order of its figures, and others.
-        item_tables: How many items were judged and left out.
-        browsed: Items to read, by source; may be empty.
-        ours: Names of the pruners that the plots stress.
+    The first sections are those of its generators, in their order; the plots stress the pruners of
+    the names `ours`.
     """
     plots = [_token_curves(figures, ours) for figures in report["generators"]]
     plots += [_position_curves(figures, ours) for figures in report["gold_position"]]

@@ -184,7 +184,7 @@ class QARequest(EvalRequest):
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files of items: those of the shipped set where no files or data sets are named."""
+        """The files of items; those of the shipped set if no files or data sets are named."""
         return self.files if self.files or self.datasets else (ITEMS,)
 
     @property
@@ -210,11 +210,11 @@ def read_config(context: click.Context, parameter: click.Parameter, path: Path |
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path} can't be read as TOML: {error}") from error
-    known: dict[str, click.Parameter] = {}
-    for other in context.command.params:
-        if other.name and other is not parameter and other.name not in ("help", "verbose"):
-            flag = max(other.opts, key=len).lstrip("-") if other.opts else other.name
-            known[flag.lower()] = other
+    known = {
+        max(other.opts, key=len).lstrip("-"): other
+        for other in context.command.params
+        if other is not parameter and other.name not in ("help", "verbose")
+    }
     defaults: dict[str, Any] = {}
     for key, value in values.items():
         flag = key.replace("_", "-").lower()

@@ -39,15 +39,10 @@ class CellName:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """A finished cell.
+    """A finished cell: how each item went, in order.
 
-    Attributes:
-        generator: The generator's name.
-        cell: Its name.
-        judged: How each item went, in the items' order.
-        prune_peak: Most bytes that pruning took above what the process held before; None where it
-            isn't known.
-        answer_peak: The same of answering.
+    Peaks are the most bytes that pruning and answering took above what the process held before;
+    None where they aren't known.
     """
 
     generator: str
@@ -59,21 +54,15 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run: each generator answers each item from what each pruner keeps in each cell.
-
-    Attributes:
-        may_decline: Whether generators are told how to say that there is no answer.
-        store: The file in which answers are stored as they are made; None for nowhere.
-        peaks: Measures how much memory pruning and answering take.
-    """
+    """What is run: each generator answers each item from what each pruner keeps in each cell."""
 
     items: Sequence[Example]
     generators: Sequence[Generator]
     pruners: Sequence[Pruner]
     budgets: Sequence[Budget]
     orders: Sequence[Order] = ("score",)
-    may_decline: bool = False
-    store: Path | None = None
+    may_decline: bool = False  # whether generators learn how to say that there is no answer
+    store: Path | None = None  # where answers are stored as they are made
     peaks: StagePeaks = field(default_factory=StagePeaks)
 
     def cells(self, pruner: Pruner) -> dict[CellName, tuple[Budget, Order]]:

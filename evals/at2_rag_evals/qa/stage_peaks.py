@@ -29,9 +29,6 @@ class StagePeaks:
 
     A model counts in the stage that loads it. The highest figure of several runs stays: a run that
     finds everything stored takes next to nothing. Known on Linux alone.
-
-    Args:
-        path: The store's file; None to remember the figures for this run only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -42,8 +39,7 @@ class StagePeaks:
     def measure(self, stage: str) -> Iterator[Callable[[], None]]:
         """Measure what is done within.
 
-        Yields:
-            What to call now and then, so that a killed run stores what it took until then.
+        Yields a function to call now and then, so that a killed run stores what it took until then.
         """
         give_back_free_memory()
         self._note_highest()

@@ -49,11 +49,9 @@ class CellTotals:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSummary:
-    """All figures of one generator.
+    """All figures of one generator; cells are in the order they were run.
 
     Attributes:
-        name: The generator.
-        cells: Its cells, in the order they were run.
         by_source: Metric -> source or "macro" -> cell -> estimate.
         differences: Cell of ours or `none` -> source or "macro" -> other cell -> estimate of its
             accuracy minus the other's.
@@ -65,8 +63,7 @@ class GeneratorSummary:
         context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks; macro over the
             sources that accuracy is defined for.
         totals: Cell -> what it took; None where no item was answered.
-        unanswered: Reason -> number of items that some cell has no answer to, left out of every
-            cell's metrics of answers.
+        unanswered: Reason -> number of items left out of every cell's metrics of answers.
     """
 
     name: str
@@ -107,13 +104,8 @@ def summarise(
 ) -> GeneratorSummary:
     """Work out the figures of one generator's cells.
 
-    Args:
-        results: The cells.
-        items: The items.
-        clusters: Each item's cluster.
-        baselines: Names of the pruners that aren't ours: they are compared with, not compared.
-        seed: Seed of the bootstrap.
-        prices: What a million tokens of prompts and of answers cost; None where it isn't known.
+    Pruners of the names `baselines` are compared with, the others compared. `prices` are what a
+    million tokens of prompts and of answers cost.
     """
     name, cells = results[0].generator, [result.cell for result in results]
     labels = [cell.label for cell in cells]

@@ -32,13 +32,7 @@ class Section:
 def cell_table(
     title: str, groups: Mapping[str, Mapping[str, Estimate]], *, difference: bool = False
 ) -> Table:
-    """Lay out cells as rows and groups as columns, each with its n and number of clusters.
-
-    Args:
-        title: The table's title.
-        groups: Group -> cell -> estimate.
-        difference: Whether the estimates are differences.
-    """
+    """Lay out cells as rows and groups as columns, each with its n and number of clusters."""
     show = difference_cell if difference else estimate_cell
     header: _Row = ["cell"]
     for group, estimates in groups.items():
@@ -54,13 +48,7 @@ def cell_table(
 def generator_section(
     summary: GeneratorSummary, choices: Sequence[Choice] = (), chosen_on: Path | None = None
 ) -> Section:
-    """Return a generator's part of the report, with the budgets chosen for it if there are any.
-
-    Args:
-        summary: The generator's figures.
-        choices: The budgets of all generators.
-        chosen_on: The folder of the run they were chosen on.
-    """
+    """Return a generator's part of the report, with its `choices` on another run's folder."""
     remarks = list(_unmatched_notes(summary))
     if summary.unanswered:
         reasons = ", ".join(f"{number} {reason}" for reason, number in summary.unanswered.items())

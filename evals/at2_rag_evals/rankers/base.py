@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,8 +57,11 @@ class Ranker(Protocol):
 
 def score_item(ranker: Ranker, item: Example) -> ItemScores:
     """Let a ranker score an item; time and errors as in `checked_scores`."""
-    name = f"{ranker.name} failed on item {item.id!r} of {item.source}"
-    return checked_scores(lambda: ranker.score(item.query, item.chunks), len(item.chunks), name)
+    return checked_scores(
+        partial(ranker.score, item.query, item.chunks),
+        len(item.chunks),
+        f"{ranker.name} failed on item {item.id!r} of {item.source}",
+    )
 
 
 def checked_scores(score: Callable[[], ItemScores], count: int, failure: str) -> ItemScores:

@@ -18,8 +18,8 @@ NOTES = (
     "Distractors mined with BM25 are adversarial to BM25: on sources built that way it does worse "
     "than on chunks found by another retriever. Distractors that were constructed or drawn at "
     "random are easier than those a web-scale retriever brings.",
-    "Milliseconds are medians of this run's wall clock an item, texts that a system had seen "
-    "before included at no cost: no speed comparison.",
+    "Milliseconds are this run's median wall-clock time an item; texts that a system had seen "
+    "before cost nothing: no speed comparison.",
 )
 
 

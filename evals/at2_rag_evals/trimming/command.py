@@ -28,7 +28,7 @@ from at2_rag_evals.trimming.request import Cut, TrimmingRequest
 
 NOTES = (
     INTERVAL_NOTE,
-    "An answer is held where its normalised words stand in the kept text one after another.",
+    "A text holds an answer if the answer's normalised words follow each other in it.",
 )
 
 

@@ -73,8 +73,8 @@ class TrimmingRequest(EvalRequest):
     multi_hop: MultiHopFor | None = option(
         type=click.Choice(["none", "sentences", "both"]),
         show_default="for sentences where a max_missed asks for it",
-        help="Read again with the best chunk: for nothing, for sentences, for them and whole "
-        "chunks.",
+        help="Read again with the best chunk: for nothing, for sentences, or for sentences and "
+        "whole chunks.",
     )
 
     @property

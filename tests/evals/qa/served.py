@@ -1,4 +1,4 @@
-"""A chat-completions server in a thread of its own that misbehaves by plan."""
+"""A chat-completions server in a thread that misbehaves by plan."""
 
 from __future__ import annotations
 
@@ -15,15 +15,10 @@ from typing import Any
 
 @dataclass(slots=True)
 class Served:
-    """A running server.
-
-    Attributes:
-        url: Its address.
-        requests: The bodies of its requests, each with path and key.
-    """
+    """A running server."""
 
     url: str = ""
-    requests: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)  # each with path and key
 
     @property
     def prompts(self) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.results_folder import FORMAT
@@ -51,28 +52,20 @@ def finished(
 ) -> Path:
     """Write what a run of `none` and of at2 with these accuracies leaves; tokens rise with k."""
     cells = [CellName("none"), *TOPS[: len(accuracy)]]
-    means = [0.9, *accuracy]
     estimates = {
-        cell.label: {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 9, "clusters": 9}
-        for cell, mean in zip(cells, means, strict=True)
+        cell.label: asdict(Estimate(mean, mean - 0.1, mean + 0.1, 9, 9))
+        for cell, mean in zip(cells, [0.9, *accuracy], strict=True)
     }
     generator = {
         "name": "g",
-        "cells": [
-            {"label": c.label, "pruner": c.pruner, "budget": c.budget, "order": c.order}
-            for c in cells
-        ],
+        "cells": [{"label": cell.label, **asdict(cell)} for cell in cells],
         "by_source": {"accuracy": {"macro": estimates}},
         "context_tokens": {"macro": {cell.label: n * 100 for n, cell in enumerate(cells)}},
     }
     keys = ("generator", "pruner", "budget", "order", "gold_position", "cluster", "metrics")
-    rows: list[Mapping[str, Any]] = [
-        {
-            **dict.fromkeys(keys),
-            "source": item.source,
-            "id": item.id,
-            "content": content_hash(item.query, item.chunks),
-        }
+    rows = [
+        dict.fromkeys(keys)
+        | {"source": item.source, "id": item.id, "content": content_hash(item.query, item.chunks)}
         for item in items
     ]
     folder.mkdir()
@@ -92,7 +85,6 @@ def write_summary(folder: Path, generators: Sequence[Any], *, gold_position: boo
     [
         ((0.2, 0.5, 0.4), "top 2"),
         ((0.5, 0.4, 0.5), "top 1"),  # level: the one with fewer tokens
-        ((0.1, 0.2, 0.3), "top 3"),
         (((0.3 + 0.2 + 0.1) / 3, (0.1 + 0.2 + 0.3) / 3), "top 1"),  # level but for rounding
     ],
 )

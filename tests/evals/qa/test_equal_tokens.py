@@ -36,7 +36,6 @@ def tokens(**spent: float) -> Mapping[str, Mapping[str, float]]:
     ("spent", "expected"),
     [
         ({"bm25_1": 102, "bm25_3": 300}, Mixture(BM25[0].label, BM25[0].label, 0.0, 102)),
-        ({"bm25_1": 98, "bm25_3": 300}, Mixture(BM25[0].label, BM25[0].label, 0.0, 98)),
         ({"bm25_1": 80, "bm25_3": 160}, Mixture(BM25[0].label, BM25[1].label, 0.25, 100)),
         ({"bm25_1": 125, "bm25_3": 300}, Mixture("closed_book", BM25[0].label, 0.8, 100)),
         ({"bm25_1": 40, "bm25_3": 90}, Mixture(BM25[1].label, "none", 10 / 910, 100)),

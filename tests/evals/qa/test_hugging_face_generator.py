@@ -61,11 +61,9 @@ def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[lis
         (PackedGeneration, "llama", False, 120),
         (PackedGeneration, "qwen3", True, 1),
         (PackedGeneration, "granite", False, 120),
-        (PackedGeneration, "qwen2", True, 4096),
         (PaddedGeneration, "llama", False, 4096),
         (PaddedGeneration, "gpt2", True, 120),
         (PaddedGeneration, "gemma3_text", False, 1),
-        (PaddedGeneration, "olmo2", False, 4096),
     ],
 )
 def test_batches_answer_as_generate_does_one_by_one(
@@ -146,4 +144,4 @@ def test_stored_answers_are_found_again_and_bound_to_the_model(tmp_path: Path) -
         HuggingFaceGenerator(folder, answer_tokens=5),
         HuggingFaceGenerator(save(tmp_path / "b" / "tiny", tiny_model(seed=1)), answer_tokens=4),
     ):
-        assert len(AnswerStore(other, store)) == 0
+        assert len(AnswerStore(other, store).missing(PROMPTS)) == len(PROMPTS)

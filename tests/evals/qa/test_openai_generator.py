@@ -8,7 +8,7 @@ import pytest
 
 from at2_rag.errors import InputError
 from at2_rag_evals.qa.answer_store import AnswerStore
-from at2_rag_evals.qa.generators.base import Answer, Failure, GenerationError
+from at2_rag_evals.qa.generators.base import Answer, Failure, GenerationError, Generator
 from at2_rag_evals.qa.generators.openai_model import OpenAIGenerator
 from at2_rag_evals.qa.generators.registry import make_generators
 from at2_rag_evals.qa.request import QARequest
@@ -64,7 +64,7 @@ def test_a_prompt_without_an_answer_is_sent_again_by_the_next_run(
     with served(plan) as server:
         first = AnswerStore(generator(server.url), tmp_path / "store.sqlite")
         results = dict(zip(prompts, first.answers(prompts), strict=True))
-        reasons = {name: own.reason for name, own in results.items() if isinstance(own, Failure)}
+        reasons = {name: one.reason for name, one in results.items() if isinstance(one, Failure)}
         assert list(reasons) == ["bad", "long", "odd"]
         assert "500" in reasons["bad"] and "refused the prompt" in reasons["long"]
         empty = results["mute"]
@@ -72,7 +72,7 @@ def test_a_prompt_without_an_answer_is_sent_again_by_the_next_run(
         before = len(server.requests)
         second = AnswerStore(generator(server.url), tmp_path / "store.sqlite")
         assert second.missing(prompts) == list(reasons)
-        assert all(isinstance(own, Answer) for own in second.answers(prompts))
+        assert all(isinstance(one, Answer) for one in second.answers(prompts))
         assert len(server.requests) == before + 3
 
 
@@ -90,25 +90,19 @@ def test_a_dead_server_stops_the_run_early() -> None:
         list(dead.answer([*"abcdefgh"]))
 
 
-@pytest.mark.parametrize(
-    ("specs", "message"),
-    [
-        (("openai:",), "names no model"),
-        (("openai:nobody-knows",), "how 'nobody-knows' counts tokens .* pass --token-counter"),
-    ],
-)
-def test_generators_that_cannot_be_made(
-    tmp_path: Path, specs: tuple[str, ...], message: str
+def test_generators_that_cannot_be_made_and_a_folder_that_counts_tokens(
+    tmp_path: Path, scoring_folder: Path
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        make_generators(QARequest(output=tmp_path, generators=specs))
+    def make(spec: str, counter: Path | None = None) -> Generator:
+        token_counter = None if counter is None else str(counter)
+        request = QARequest(output=tmp_path, generators=(spec,), token_counter=token_counter)
+        return make_generators(request)[0]
 
-
-def test_a_folder_counts_tokens(tmp_path: Path, scoring_folder: Path) -> None:
-    specs = ("openai:nobody-knows",)
-    [model] = make_generators(
-        QARequest(output=tmp_path, generators=specs, token_counter=str(scoring_folder))
-    )
-    assert model.name == "nobody-knows" and model.count("the sea") > 0
+    with pytest.raises(InputError, match="names no model"):
+        make("openai:")
+    with pytest.raises(InputError, match="how 'nobody-knows' counts tokens .* --token-counter"):
+        make("openai:nobody-knows")
     with pytest.raises(InputError, match="can't be loaded as a tokenizer"):
-        make_generators(QARequest(output=tmp_path, generators=specs, token_counter=str(tmp_path)))
+        make("openai:nobody-knows", tmp_path)
+    model = make("openai:nobody-knows", scoring_folder)
+    assert model.name == "nobody-knows" and model.count("the sea") > 0

@@ -37,22 +37,11 @@ def make(folder: Path, *names: str, **options: Any) -> list[Pruner]:
     return make_pruners(QARequest(output=folder, pruners=names, **options))
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("none", (0, 1, 2, 3, 4)),
-        ("closed_book", ()),
-        ("oracle", (1, 4)),
-        ("first_k", (0, 1, 2)),
-        ("last_k", (2, 3, 4)),
-    ],
-)
-def test_what_is_kept_by_position_or_label(
-    tmp_path: Path, name: str, expected: tuple[int, ...]
-) -> None:
-    [pruner] = make(tmp_path, name)
-    assert pruner.prune(make_item("a", "-g--g"), limit(top_k=3)).kept == expected
-    assert (pruner.name, pruner.budgeted) == (name, name in ("first_k", "last_k"))
+def test_what_is_kept_by_position_or_label(tmp_path: Path) -> None:
+    pruners = make(tmp_path, "none", "closed_book", "oracle", "first_k", "last_k")
+    kept = [pruner.prune(make_item("a", "-g--g"), limit(top_k=3)).kept for pruner in pruners]
+    assert kept == [(0, 1, 2, 3, 4), (), (1, 4), (0, 1, 2), (2, 3, 4)]
+    assert [pruner.budgeted for pruner in pruners] == [False, False, False, True, True]
 
 
 def test_random_k_draws_evenly_and_by_its_seed(tmp_path: Path) -> None:
@@ -79,9 +68,7 @@ def test_orders_and_token_budgets_by_hand() -> None:
         return [pruner.prune(item, limit(**budget, order=order)).kept for order in orders]
 
     assert kept(top_k=2) == [(2, 0), (0, 2)]
-    assert kept(top_k=9) == [(2, 0, 3, 1), (0, 1, 2, 3)]
     assert kept(max_tokens=6) == [(2, 3), (2, 3)]  # 4 words, 3 don't fit, 2 do, then nothing
-    assert kept(max_tokens=8) == [(2, 0, 1), (0, 1, 2)]
     assert kept(max_tokens=3) == [(), ()]  # not even the best fits
 
 
@@ -141,7 +128,6 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
     options: dict[str, Any] = {"model": folder, "head_weights": str(tmp_path / "weights")}
     overrides: dict[str, dict[str, Any]] = {
         "at2_adaptive": {},
-        "at2_adaptive_1.5": {"max_missed": 1.5},
         "at2_adaptive_multi_hop_1.5": {"max_missed": 1.5, "multi_hop": True},
         "at2_adaptive_once_1.5": {"max_missed": 1.5, "multi_hop": False},
     }

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ def test_all_pruners_from_files_to_report(
     first = report(*files, *options)
     assert first == json.loads((output / "summary.json").read_text())
     assert "at2-rag eval qa novels.jsonl seas.jsonl " in first["command"]
-    assert "--top-k 2 --max-tokens 60 --generator tiny" in first["command"]
     assert first["items"]["judged"] == 10
     assert first["notes"][-1].startswith(
         "The generator tiny has the weights of the model that scores for all_heads_mean, at2: "
@@ -91,7 +89,7 @@ def test_all_pruners_from_files_to_report(
     everything = b"".join(path.read_bytes() for path in output.rglob("*") if path.is_file())
     for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
         assert str(folder).encode() not in everything
-    assert b"secret place" not in everything and b"other place" not in everything
+    assert b"secret place" not in everything
 
 
 @pytest.fixture
@@ -142,8 +140,7 @@ def test_what_a_server_refused_is_counted_and_left_out(
         [generator] = report(*files, *remote, *options)["generators"]
     assert generator["unanswered"] == {"no answer from none": 1}
     assert generator["by_source"]["accuracy"]["novels"]["none"]["n"] == 6
-    errors = [line for line in lines(tmp_path / "out") if line["error"]]
-    assert errors and {line["id"] for line in errors} == {"n1"}
+    assert {line["id"] for line in lines(tmp_path / "out") if line["error"]} == {"n1"}
     assert generator["totals"]["none"]["cost"] == pytest.approx(9 * (11 * 2 + 7 * 10) / 1e6)
 
 
@@ -199,16 +196,11 @@ def test_the_command_offers_every_pruner_there_is(tmp_path: Path) -> None:
 def test_unanswerable_and_long_form_items_are_reported_apart(
     tmp_path: Path, scoring_folder: Path
 ) -> None:
-    items = [
-        replace(make_item("u", "---"), unanswerable=True),
-        replace(make_item("l", "g--", answers=["a long answer"]), long_form=True),
-        make_item("s", "g--", answers=["sea"]),
-    ]
+    chunks = [{"text": "sea", "is_gold": True}, {"text": "river"}]
+    kinds: list[dict[str, Any]] = [{"unanswerable": True}, {"long_form": True}, {}]
     records = [
-        {"id": item.id, "question": item.query, "answers": list(item.answers)}
-        | {"chunks": [{"text": chunk.text} for chunk in item.chunks]}
-        | {"meta": {"unanswerable": item.unanswerable, "long_form": item.long_form}}
-        for item in items
+        {"id": str(n), "question": "What?", "answers": ["sea"], "chunks": chunks, **kind}
+        for n, kind in enumerate(kinds)
     ]
     path = tmp_path / "mixed.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -216,14 +208,8 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
     printed = report(path, *options, "--output", tmp_path / "o", "--may-decline")
     figures = printed["generators"][0]["by_source"]
     counts = {name: groups["macro"]["none"]["n"] for name, groups in figures.items() if groups}
-    assert counts == {
-        "accuracy": 1,
-        "exact_match": 1,
-        "f1": 1,
-        "long_form_f1": 1,
-        "abstention": 1,
-        "false_abstention": 2,
-    }
+    once = ("accuracy", "exact_match", "f1", "long_form_f1", "abstention")
+    assert counts == {**dict.fromkeys(once, 1), "false_abstention": 2, "gold_recall": 3}
     assert all("I don't know" in prompt for prompt in printed["settings"]["prompt"].values())
     page = Reader((tmp_path / "o" / "report.html").read_text())
     verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "none"}
@@ -255,8 +241,6 @@ def test_without_files_the_shipped_set_is_judged(tmp_path: Path, scoring_folder:
     printed = report(*options, "--output", tmp_path / "out")
     assert (printed["items"]["judged"], printed["items"]["left_out"]) == (72, {})
     assert [file["name"] for file in printed["settings"]["files"]] == ["items.jsonl"]
-    accuracy = printed["generators"][0]["by_source"]["accuracy"]
-    assert set(accuracy) == {"shipped_single", "shipped_multi_hop", "macro"}
 
 
 def test_tables_are_for_people_and_generators_stand_side_by_side(
@@ -281,4 +265,3 @@ def test_tables_are_for_people_and_generators_stand_side_by_side(
     cells = ["none", "first_k, top 1"]
     assert [row[0] for row in rows[:5]] == ["cell", *cells, "cell", cells[1]]
     assert all(row[1] == row[2] for row in rows if row[0] in cells)
-    assert "Generators side by side" in (tmp_path / "out" / "report.html").read_text()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from at2_rag.readout.head_weights import UNIFORM
+from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.rankers.at2 import AT2Ranker
 from at2_rag_evals.rankers.base import ItemScores, Ranker
+from at2_rag_evals.rankers.query_heads import QueryHeadsRanker
 
 
 class RankerSystem(FidelitySystem):
     """A ranker of texts, which sees each source by itself."""
 
-    scale = "logit"
+    scale: Scale = "logit"
 
     def __init__(self, ranker: Ranker) -> None:
-        self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
+        self.name, self.settings = ranker.name, ranker.settings
+        self._ranker = ranker
 
     def prepare(self) -> None:
         """Load the ranker."""
@@ -26,19 +29,18 @@ class RankerSystem(FidelitySystem):
         return self._ranker.score(item.example.query, item.sources_as_chunks)
 
 
-class QuestionAttentionSystem(FidelitySystem):
-    """A form of at2, which scores chunks, or sentences within their chunks."""
+class QuestionAttentionSystem(RankerSystem):
+    """A ranker by attention, which scores chunks, or sentences within their chunks."""
 
-    def __init__(self, ranker: AT2Ranker) -> None:
-        self.name, self.settings, self._ranker = ranker.name, ranker.settings, ranker
-        self.shares_are_softmax = ranker.scores_are_logits
-        self.scale = "logit" if ranker.scores_are_logits else "additive"
-        if ranker.settings["head_weights"] == UNIFORM:
+    _ranker: AT2Ranker | QueryHeadsRanker
+
+    def __init__(self, ranker: AT2Ranker | QueryHeadsRanker) -> None:
+        super().__init__(ranker)
+        if isinstance(ranker, QueryHeadsRanker) or ranker.settings["head_weights"] == UNIFORM:
             self.scale = "mass"
-
-    def prepare(self) -> None:
-        """Load the ranker."""
-        self._ranker.prepare()
+        else:
+            self.shares_are_softmax = ranker.scores_are_logits
+            self.scale = "logit" if ranker.scores_are_logits else "additive"
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
         """Score the sources by the question's attention."""

@@ -16,9 +16,9 @@ from at2_rag_evals.fidelity.systems.ablations import (
 )
 from at2_rag_evals.fidelity.systems.answer_attention import AnswerAttentionSystem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem, GoldSystem
-from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads, QueryHeadsSystem
 from at2_rag_evals.fidelity.systems.ranked import QuestionAttentionSystem, RankerSystem
 from at2_rag_evals.rankers.at2 import AT2Ranker
+from at2_rag_evals.rankers.query_heads import EvidenceHeads, QueryHeadsRanker
 from at2_rag_evals.rankers.registry import RankerOptions, make_ranker
 
 
@@ -43,7 +43,8 @@ def make_systems(
     systems: list[FidelitySystem] = []
     for name in request.judged:
         if name in HEAD_COUNTS:
-            systems.append(QueryHeadsSystem(name, heads(), HEAD_COUNTS[name]))
+            chosen = QueryHeadsRanker(name, heads(), HEAD_COUNTS[name])
+            systems.append(QuestionAttentionSystem(chosen))
         elif name in table:
             systems.append(table[name]())
         else:

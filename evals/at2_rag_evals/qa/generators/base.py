@@ -15,25 +15,19 @@ class GenerationError(AT2Error, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A prompt's answer.
+    """A prompt's answer, without control tokens and the space around it; may be empty.
 
-    Attributes:
-        text: The answer, without control tokens and the space around it; may be empty.
-        prompt_tokens: Tokens of the prompt, template included where the generator says so.
-        new_tokens: Tokens of the answer.
-        seconds: How long it took; a batch's time is shared out evenly.
-        prefill_seconds: The part until the first token; None where it isn't known apart.
-        decode_seconds: The part after the first token; None where it isn't known apart.
-        attempts: How often the prompt was sent.
+    A batch's time is shared out evenly; None where the time until the first token, and after it,
+    isn't known apart.
     """
 
     text: str
-    prompt_tokens: int
+    prompt_tokens: int  # template included where the generator says so
     new_tokens: int
     seconds: float
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
-    attempts: int = 1
+    attempts: int = 1  # how often the prompt was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +38,10 @@ class Failure:
 
 
 class Generator(Protocol):
-    """Answers prompts, greedily where it can.
+    """Answers prompts, greedily where it can."""
 
-    Attributes:
-        name: What the report calls the generator.
-        settings: All that decides an answer besides the prompt, as JSON-ready values.
-    """
-
-    name: str
-    settings: Mapping[str, object]
+    name: str  # what the report calls it
+    settings: Mapping[str, object]  # JSON-ready: what decides an answer besides the prompt
 
     def count(self, text: str) -> int:
         """Return the tokens of a text by the generator's tokenizer."""

@@ -26,16 +26,8 @@ _MARK = "\ue000at2-rag\ue000"
 class HuggingFaceGenerator:
     """Answers greedily, by the chat template where the model has one, batches of like length.
 
-    The model is loaded when the first prompt is to be answered or counted. Control tokens in a
-    prompt are the plain text they are. Which prompts share a batch can change an answer by
-    rounding alone.
-
-    Args:
-        model: A known name, a folder or a hub id; None for the default model.
-        answer_tokens: Most new tokens.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
+    The model is loaded when the first prompt is to be answered. Control tokens in a prompt are
+    plain text. Which prompts share a batch can change an answer by rounding alone.
     """
 
     def __init__(self, model: str | None = None, *, answer_tokens: int = 32) -> None:
@@ -115,7 +107,7 @@ class HuggingFaceGenerator:
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Token ids before and after what the user says."""
+        """Token ids before and after the user's words."""
         tokenizer = self._loaded.tokenizer
         if tokenizer.chat_template is None:
             head = tuple(tokenizer("", add_special_tokens=True)["input_ids"])

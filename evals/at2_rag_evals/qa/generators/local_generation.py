@@ -22,11 +22,6 @@ class PackedGeneration:
     Only the attention keeps prompts apart, see `PackedDecoding`. An answer that has ended costs
     nothing more.
 
-    Args:
-        model: A causal language model; not changed.
-        tokenizer: Its fast tokenizer.
-        end_ids: Tokens that end an answer.
-
     Raises:
         UnsupportedModelError: If the model can't read chunks independently.
     """
@@ -83,12 +78,7 @@ class PackedGeneration:
 
 
 class PaddedGeneration:
-    """Answers prompts padded on the left, by transformers' `generate`: for any family.
-
-    Args:
-        model: A causal language model.
-        end_ids: Tokens that end an answer.
-    """
+    """Answers prompts padded on the left, by transformers' `generate`: for any family."""
 
     batch_tokens, batch_rows = 4096, 16  # padding included
 

@@ -19,20 +19,9 @@ class OpenAIGenerator:
 
     The client reads its key from OPENAI_API_KEY and waits between attempts as long as the server
     says, or exponentially longer. A prompt that the server refuses, or that fails to the last
-    attempt, has no answer. With a wrong key or address the run stops.
+    attempt, has no answer. A wrong key or address stops the run.
 
-    Args:
-        model: The model's name at the server.
-        count: Counts tokens as the model does.
-        base_url: The server's address, such as "http://localhost:8000/v1"; None for
-            OPENAI_BASE_URL, or else OpenAI's.
-        answer_tokens: Most new tokens of an answer.
-        timeout: Seconds to wait for an answer.
-        attempts: Most times that a prompt is sent.
-        parallel: Most prompts sent at a time.
-
-    Raises:
-        ImportError: If `openai` isn't installed.
+    The arguments are the command's options; `count` counts tokens as the model does.
     """
 
     def __init__(
@@ -68,12 +57,7 @@ class OpenAIGenerator:
         return self._count(text)
 
     def answer(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Failure]]:
-        """Yield each prompt's index and answer, in the order in which they come.
-
-        Raises:
-            GenerationError: If the server refuses the key or the address, or several prompts in a
-                row fail to the last attempt.
-        """
+        """Yield each prompt's index and answer, in the order in which they come."""
         failed = 0
         executor = ThreadPoolExecutor(self._parallel)
         try:

@@ -20,16 +20,7 @@ from at2_rag_evals.store import Store, settings_key
 
 
 class AT2AdaptivePruner:
-    """`AT2Pruner.prune` with no limit but `max_missed`; what it keeps is stored as it is chosen.
-
-    Args:
-        name: What the report calls the pruner.
-        options: The pruner's options; they set no limit but `max_missed`.
-        model: The scoring model, a known name, a folder or a hub id; None for the default model.
-        head_weights: A folder with calibrated head weights, or the name of shipped ones; None for
-            those shipped for the model.
-        store: The file of stored results; None to remember them for this run only.
-    """
+    """`AT2Pruner.prune` with no limit but `max_missed`; what it keeps is stored as it is chosen."""
 
     budgeted = False
     ordered = True

@@ -23,18 +23,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was kept of an item.
+    """What was kept of an item, in the order the generator sees it."""
 
-    Attributes:
-        kept: Indices of the kept chunks, in the order the generator sees them.
-        seconds: What pruning a new item costs, models loaded.
-        texts: What the generator sees of the kept chunks, title and text, in the same order; None
-            for the chunks as they are.
-    """
-
-    kept: tuple[int, ...]
-    seconds: float
-    texts: tuple[str, ...] | None = None
+    kept: tuple[int, ...]  # indices of chunks
+    seconds: float  # what pruning a new item costs, models loaded
+    texts: tuple[str, ...] | None = None  # title and text; None for the chunks as they are
 
     def passed_on(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Return what the generator sees of the item's chunks."""
@@ -46,20 +39,13 @@ class Pruned:
 class Pruner(Protocol):
     """Keeps some of an item's chunks.
 
-    Of an item it looks at question and chunks alone; only `oracle` looks at labels, and none at
-    answers.
-
-    Attributes:
-        name: What the report calls the pruner.
-        budgeted: Whether the budget makes a difference.
-        ordered: Whether the limit's order makes a difference.
-        settings: All that decides what is kept besides item and limit, as JSON-ready values.
+    It looks at question and chunks alone; only `oracle` looks at labels, and none at answers.
     """
 
-    name: str
-    budgeted: bool
-    ordered: bool
-    settings: Mapping[str, object]
+    name: str  # what the report calls it
+    budgeted: bool  # whether the budget makes a difference
+    ordered: bool  # whether the limit's order makes a difference
+    settings: Mapping[str, object]  # JSON-ready: what decides besides item and limit
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
         """Choose what is kept of an item; models are loaded on the first item that needs them."""

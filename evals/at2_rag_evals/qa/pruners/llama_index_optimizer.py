@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +13,15 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk, replace_surrogates
 from at2_rag.text.sentences import sentence_spans
+from at2_rag_evals.items import content_hash
 from at2_rag_evals.provenance import code_version
+from at2_rag_evals.qa.pruners.base import Limit, Pruned
+from at2_rag_evals.qa.pruners.ranking import RankingPruner, best_within
 from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.store import Store, settings_key
 
 PERCENTILE_CUTOFF = 0.5  # share of a chunk's sentences that is kept, rounded down, at least one
 
@@ -42,20 +48,34 @@ class MiniLMEmbedding(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
-class LlamaIndexOptimizer:
-    """Keeps the half of each chunk's sentences that is most like the question.
+@dataclass(frozen=True, slots=True)
+class _TrimmedText:
+    text: str  # title and what is left of the chunk's text
+    seconds: float
+
+
+class LlamaIndexPruner:
+    """Keeps the best chunks of `minilm`, and of each the half most like the question.
 
     LlamaIndex, `llama_index.core.postprocessor.SentenceEmbeddingOptimizer`. It orders the sentences
     it keeps by similarity. By default it also adds the neighbours of each, which repeats sentences
     and can make a text longer than it was; here that is switched off. A node is a chunk's text; its
     title isn't shortened and stays above it. Sentences are those of `at2_rag.text.sentences`, since
     LlamaIndex's splitter may download data of NLTK.
+
+    With a number of chunks as budget, only those kept are trimmed; with one of tokens all are, and
+    trimmed texts fill it. Scores and texts are stored as they are made.
+
+    Args:
+        embedder: What scores and embeds.
+        store: The file of stored scores and texts; None to remember them for this run only.
     """
 
     name = "llama_index_optimizer"
+    budgeted = True
+    ordered = True
 
-    def __init__(self, embedder: MiniLMRanker) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: MiniLMRanker, *, store: Path | None) -> None:
         self._optimizer = SentenceEmbeddingOptimizer(
             embed_model=MiniLMEmbedding(embedder),
             percentile_cutoff=PERCENTILE_CUTOFF,
@@ -64,18 +84,47 @@ class LlamaIndexOptimizer:
             context_after=0,
         )
         self.settings: Mapping[str, object] = {
+            "ranking": {"name": embedder.name, **embedder.settings},
             **embedder.settings,
             "llama-index-core": version("llama-index-core"),
             "percentile_cutoff": PERCENTILE_CUTOFF,
             "pruner": code_version(Path(__file__).parent),
             "at2-rag": code_version(),  # whose sentences these are
         }
+        self._embedder, self._ready = embedder, False
+        self._ranking = RankingPruner(embedder, store=store)
+        self._store = Store(store, settings_key(self), _TrimmedText)
 
-    def prepare(self) -> None:
-        """Load the embedding model."""
-        self._embedder.prepare()
+    def prune(self, item: Example, limit: Limit) -> Pruned:
+        """Keep the best chunks within the limit, by the tokens of what is passed on of them."""
+        scored = self._ranking.scored(item)
+        indices = tuple(range(len(item.chunks)))
+        if limit.budget.max_tokens is None:
+            indices = best_within(limit, scored.scores, [chunk.rendered for chunk in item.chunks])
+        trimmed = self._trimmed(item, indices)
+        start = time.perf_counter()
+        texts = {index: left.text for index, left in trimmed.items()}
+        kept = best_within(limit, scored.scores, texts)
+        seconds = scored.seconds + sum(left.seconds for left in trimmed.values())
+        seconds += time.perf_counter() - start
+        return Pruned(kept, seconds, tuple(texts[index] for index in kept))
 
-    def trim(self, query: str, chunks: Sequence[Chunk]) -> list[str]:
+    def _trimmed(self, item: Example, indices: Sequence[int]) -> dict[int, _TrimmedText]:
+        """Return what is left of the chunks at these indices, by index."""
+        keys = {index: content_hash(item.query, (item.chunks[index],)) for index in indices}
+        missing = {key: index for index, key in keys.items() if key not in self._store}
+        if missing:
+            if not self._ready:
+                self._embedder.prepare()
+                self._ready = True
+            start = time.perf_counter()
+            texts = self._trim(item.query, [item.chunks[index] for index in missing.values()])
+            seconds = (time.perf_counter() - start) / len(missing)
+            for key, text in zip(missing, texts, strict=True):
+                self._store[key] = _TrimmedText(text, seconds)
+        return {index: self._store[key] for index, key in keys.items()}
+
+    def _trim(self, query: str, chunks: Sequence[Chunk]) -> list[str]:
         """Return each chunk's title and what the optimizer leaves of its text."""
         nodes = [
             NodeWithScore(node=TextNode(text=replace_surrogates(chunk.text))) for chunk in chunks

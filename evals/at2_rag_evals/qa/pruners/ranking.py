@@ -29,7 +29,7 @@ class RankingPruner:
         ranker: The ranker; loaded when an item's scores are needed that aren't stored.
         name: What the report calls the pruner; None for the ranker's name.
         store: The file of stored scores; None to remember them for this run only.
-        order: The order in which chunks are passed on, whatever the limit's; None for the limit's.
+        order: The order in which chunks are passed on; None for the limit's.
     """
 
     budgeted = True
@@ -82,10 +82,7 @@ def best_within(
 ) -> tuple[int, ...]:
     """Return the indices of the best chunks within a limit, in the order they are passed on.
 
-    Args:
-        limit: The limit.
-        scores: The chunks' scores.
-        texts: What is passed on of the chunk at each index that may be kept.
+    `texts` are what is passed on of the chunk at each index that may be kept.
     """
     options = PruneOptions(
         top_k=limit.budget.top_k, max_tokens=limit.budget.max_tokens, order=limit.order

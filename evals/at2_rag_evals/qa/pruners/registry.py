@@ -9,15 +9,14 @@ from functools import cache, partial
 from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
-from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker, QueryHeadsRanker
-from at2_rag_evals.qa.pruners.trimming import TrimmingPruner
+from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
+from at2_rag_evals.rankers.query_heads import EvidenceHeads, QueryHeadsRanker
 
 
 def make_pruners(request: QARequest) -> list[Pruner]:
@@ -97,10 +96,10 @@ def _langchain_filter(request: QARequest) -> Ranker:
 
 def _llama_index_optimizer(request: QARequest) -> Pruner:
     import_extra("llama_index.core", extra="peers")
-    from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexOptimizer
+    from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexPruner
 
     embedder = MiniLMRanker(request.embedding_model, remember=False)
-    return TrimmingPruner(embedder, LlamaIndexOptimizer(embedder), store=request.store)
+    return LlamaIndexPruner(embedder, store=request.store)
 
 
 def _long_llm_lingua(request: QARequest) -> Ranker:

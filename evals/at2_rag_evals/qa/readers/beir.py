@@ -89,11 +89,9 @@ def _run(folder: Path) -> dict[str, list[str]]:
 
 
 def _rows(path: Path, columns: Mapping[int, str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the location and columns of each line but a heading.
+    """Yield the location and values of each line but a heading.
 
-    Args:
-        path: The file.
-        columns: How many columns there may be -> which they are.
+    `columns` are how many there may be -> which they are.
     """
     for number, line in enumerate(read_lines(path), start=1):
         parts = line.split()

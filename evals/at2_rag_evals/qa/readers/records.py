@@ -19,14 +19,10 @@ class Record:
     """An object of a file, taken apart by methods that check what they return.
 
     All raise `DataError` for a value of another type, or one that is missing and has no default.
-
-    Attributes:
-        values: The object.
-        location: File and line or path inside it, for messages.
     """
 
     values: dict[str, Any]
-    location: str
+    location: str  # file and line or path inside it, for messages
 
     def text(self, key: str, *, default: str | None = None) -> str:
         """Return a string; numbers are taken as they are written."""

@@ -34,25 +34,16 @@ READERS: Mapping[str, Callable[[Path], Iterator[Example]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A published data set in the form it is published in.
+    """A published data set in the form it is published in."""
 
-    Attributes:
-        name: One of `READERS`.
-        path: Its file, or BEIR's folder.
-    """
-
-    name: str
-    path: Path
+    name: str  # one of `READERS`
+    path: Path  # its file, or BEIR's folder
 
     def __str__(self) -> str:
         return f"{self.name}={self.path.resolve().name}"
 
     def read(self) -> list[Example]:
-        """Read its examples.
-
-        Raises:
-            DataError: If it isn't of its form, or holds no question.
-        """
+        """Read its examples; raise DataError if it isn't of its form, or holds no question."""
         examples = list(READERS[self.name](self.path))
         if not examples:
             raise DataError(f"{self.path}: holds no question; pass a data set with some")
@@ -67,11 +58,7 @@ class Dataset:
 
 
 def parse_dataset(text: str) -> Dataset:
-    """Return the data set that NAME=PATH names.
-
-    Raises:
-        InputError: If there is no such reader, file or folder.
-    """
+    """Return the data set that NAME=PATH names; raise InputError if there is none."""
     name, equals, path = text.partition("=")
     if not equals or name not in READERS:
         raise InputError(

@@ -20,12 +20,10 @@ from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.results import ScoredChunk, ScoredSentence
-from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.fidelity.systems.base import FidelitySystem
+from at2_rag.text.chunks import Chunk
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import file_record
-from at2_rag_evals.rankers.base import ItemScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 
 TRAIN_ITEMS = 20
 """Most training items of a source that heads are chosen on."""
@@ -100,10 +98,8 @@ class EvidenceHeads:
         )
 
 
-class QueryHeadsSystem(FidelitySystem):
-    """Scores chunks, or sentences within them, by the attention mass of the best heads."""
-
-    scale = "mass"
+class QueryHeadsRanker(Ranker):
+    """Scores chunks by the mean attention mass of the `count` heads with most on evidence."""
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
@@ -114,10 +110,11 @@ class QueryHeadsSystem(FidelitySystem):
         """Load the model and choose the heads."""
         self._pruner = AT2Pruner(self._heads.model, head_weights=self._heads.weights(self._count))
 
-    def scores(self, item: SourcedItem, answer: str) -> ItemScores:
-        """Score the sources with the pruner."""
-        sentences = item.unit == "sentence"
-        score = self._pruner.score_sentences if sentences else self._pruner.score
-        scored: Sequence[ScoredChunk | ScoredSentence]
-        scored = score(item.example.query, item.example.chunks)
-        return ItemScores(tuple(source.score for source in scored))
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Score the chunks with the pruner."""
+        return ItemScores(tuple(chunk.score for chunk in self._pruner.score(query, chunks)))
+
+    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Score the sentences of the chunks within their chunks, one score for each sentence."""
+        sentences = self._pruner.score_sentences(query, chunks)
+        return ItemScores(tuple(sentence.score for sentence in sentences))

@@ -1,0 +1,108 @@
+"""Whether sentences keep the answer: against the pruner's results, read by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from at2_rag.data.examples import Example
+from at2_rag.errors import AT2Error, DataError
+from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Chunk
+from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.request import Cut
+from tests.evals.labelled_items import run_eval, write_items
+
+TEXTS = [
+    "The sea is wide. Jane Austen wrote Emma. A novel is long.",
+    "The novel is of the sea. Who wrote it is unknown.",
+    "Emma is a novel. The sea of Emma is wide and the novel is too.",
+    "A lamp and a tower. The owl of the mill.",
+]
+
+
+def example(number: int, *answers: str) -> Example:
+    turned = TEXTS[number % 4 :] + TEXTS[: number % 4]
+    return Example(
+        id=str(number),
+        source="novels" if number % 2 else "seas",
+        query=f"who wrote the novel emma of {number}",
+        chunks=tuple(map(Chunk, turned)),
+        labels=tuple("Austen" in text for text in turned),
+        answers=answers,
+    )
+
+
+def test_both_ways_are_read_for_the_answer(model_folder: Path) -> None:
+    pruner = AT2Pruner.from_pretrained(model_folder, head_weights="uniform")
+    items = [example(number, "Jane Austen") for number in range(6)]
+    shares = {Cut(share=0.8): 0.8, Cut(share=0.3): 0.3}
+    actual = judge_trimming(pruner, items, top_k=(1, 2), cuts=list(shares))
+    assert list(actual) == [(count, cut) for count in (1, 2) for cut in shares]
+    for (count, cut), results in actual.items():
+        for item, result in zip(items, results, strict=True):
+            whole = pruner.prune(item.query, item.chunks, top_k=count)
+            assert result.chunk_tokens == whole.tokens_after
+            assert result.in_chunks == any("Jane Austen" in kept.text for kept in whole.kept)
+            most = max(1, int(shares[cut] * whole.tokens_after))
+            sentences = pruner.prune(item.query, item.chunks, unit="sentence", max_tokens=most)
+            assert result.sentence_tokens == sentences.tokens_after <= most
+            assert result.in_sentences == ("Jane Austen" in sentences.context)
+            assert result.verbatim
+    assert len({result.in_sentences for results in actual.values() for result in results}) == 2
+
+
+@pytest.mark.parametrize(
+    ("kept", "verbatim"),
+    [
+        ("One two. … Five.", True),
+        ("One two. … Six.", False),
+        ("One two. and Five.", False),
+        ("One two. … Five. More", False),
+    ],
+)
+def test_text_that_is_not_verbatim_is_noticed(kept: str, verbatim: bool) -> None:
+    text = "One two. Three four. Five."
+    assert is_verbatim(text, kept, [(0, 8), (21, 26)]) == verbatim
+    assert is_verbatim(text, text, None) and not is_verbatim(text, "One two.", None)
+
+
+def test_items_without_an_answer_to_find_are_left_out() -> None:
+    usable = example(1, "Jane Austen")
+    long_form = dataclasses.replace(example(9, "Jane Austen"), long_form=True)
+    others = [example(3), example(5, "yes"), example(7, "Charlotte Bronte"), long_form]
+    items = trimmable_items([usable, *others])
+    assert items.items == (usable,)
+    assert items.left_out == {
+        "novels": {
+            "no answer to look for": 2,
+            "no chunk holds the answer": 1,
+            "long-form answer": 1,
+        }
+    }
+
+
+def test_the_command_reports_what_was_judged(model_folder: Path, tmp_path: Path) -> None:
+    items = [example(number, "Jane Austen") for number in range(8)]
+    path, output = write_items(tmp_path / "items.jsonl", items), tmp_path / "out"
+    command = ("trimming", path, "--model", model_folder, "--head-weights", "uniform")
+    assert "all kept text verbatim" in run_eval(*command, "--output", output).stdout
+    report = json.loads((output / "trimming.json").read_text())
+    records = [json.loads(line) for line in (output / "items.jsonl").read_text().splitlines()]
+    assert len(records) == 16
+    for figures in report["figures"]:
+        rows = [row for row in records if row["top_k"] == figures["top_k"]]
+        for kind in ("in_chunks", "in_sentences"):
+            assert figures[kind]["macro"]["mean"] == pytest.approx(sum(r[kind] for r in rows) / 8)
+        mean = sum(row["chunk_tokens"] for row in rows) / 8
+        assert figures["chunk_tokens"]["macro"] == pytest.approx(mean)
+        assert figures["changed"] == 0
+    assert str(tmp_path) not in json.dumps(report)
+    with pytest.raises(AT2Error, match="aren't calibrated"):
+        run_eval(*command, "--min-probability", "0.5")
+    write_items(path, [example(1)])
+    with pytest.raises(DataError, match="none of the 1 items can be judged"):
+        run_eval(*command)
