@@ -19,10 +19,9 @@ _LOADING = threading.Lock()
 
 
 def default_pruner() -> AT2Pruner:
-    """Return the pruner of the default model, the same object on every call.
+    """Return the pruner of the default model, loaded on the first call, one for the process.
 
-    The first call loads it, which takes seconds (and a download if the model isn't cached). Threads
-    that call meanwhile wait for that one load; a failed load is tried again on the next call.
+    Threads that call meanwhile wait for that one load; a failed load is tried again.
     """
     with _LOADING:
         return _load()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from at2_rag.errors import ScoringError
 
+Bools: TypeAlias = npt.NDArray[np.bool_]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 

@@ -25,8 +25,8 @@ from at2_rag.prompt.sentence_tokens import (
     sentence_places,
     tokens_over,
 )
-from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.attention import Span
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.lookup import check_match, resolve_head_weights

@@ -18,27 +18,23 @@ _LEFTOVER_SECONDS = 3600.0
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file under a temporary name beside it, then rename it into place.
 
+    If that fails with an `OSError`, nothing of it is left.
+
     Args:
         path: The file.
         data: Its content.
         private: Whether only this user may read it.
-
-    Raises:
-        OSError: If it can't be written; nothing of it is left then.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_PART}")
+    mode = 0o600 if private else 0o666
     try:
-        with open(part, "xb", opener=_private_opener if private else None) as file:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-def _private_opener(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def remove_leftovers(folder: Path) -> None:

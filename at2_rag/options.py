@@ -11,16 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import (
-    Any,
-    Literal,
-    TypeAlias,
-    TypedDict,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Literal, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Prior
@@ -33,7 +24,7 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or sentences (tables, lists, code as a whole)."""
 
 IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
-"""What to keep where probably no chunk holds the answer: as ever with a note, the best, nothing."""
+"""What to keep where probably no chunk holds the answer: what the limits say, the best, nothing."""
 
 DEFAULT_MAX_OVERLAP = 0.9
 DEFAULT_TOP_K = 3
@@ -48,37 +39,30 @@ UNANSWERABLE_BELOW = 0.5
 _Check: TypeAlias = Callable[[str, Any], None]
 
 
-def _count(name: str, value: Any) -> None:
-    if not (_is(value, Integral) and value >= 1):
-        raise InputError(
-            f"{name} is {value!r}; pass an integer of at least 1, or None for no such limit"
-        )
+def _numeric(what: str, allows: Callable[[Any], bool]) -> _Check:
+    """Return a check for finite numbers; True and False are none here."""
+
+    def check(name: str, value: Any) -> None:
+        try:
+            usable = (
+                isinstance(value, Real)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+                and allows(value)
+            )
+        except OverflowError:  # an integer that no float holds
+            usable = False
+        if not usable:
+            raise InputError(f"{name} is {value!r}; pass {what}, or None for no such limit")
+
+    return check
 
 
-def _number(name: str, value: Any) -> None:
-    if not _is_finite(value):
-        raise InputError(f"{name} is {value!r}; pass a finite number, or None for no such limit")
-
-
-def _expectation(name: str, value: Any) -> None:
-    if not (_is_finite(value) and value >= 0):
-        raise InputError(
-            f"{name} is {value!r}; pass a finite number of at least 0, or None for no such limit"
-        )
-
-
-def _probability(name: str, value: Any) -> None:
-    if not (_is(value, Real) and 0 <= value <= 1):
-        raise InputError(
-            f"{name} is {value!r}; pass a probability from 0 to 1, or None for no such limit"
-        )
-
-
-def _share(name: str, value: Any) -> None:
-    if not (_is(value, Real) and 0 < value <= 1):
-        raise InputError(
-            f"{name} is {value!r}; pass a number above 0 and at most 1, or None for no such limit"
-        )
+_count = _numeric("an integer of at least 1", lambda n: n >= 1 and isinstance(n, Integral))
+_number = _numeric("a finite number", lambda number: True)
+_expectation = _numeric("a finite number of at least 0", lambda number: number >= 0)
+_probability = _numeric("a probability from 0 to 1", lambda number: 0 <= number <= 1)
+_share = _numeric("a number above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
 def _pattern(name: str, value: Any) -> None:
@@ -102,19 +86,6 @@ def _switch(name: str, value: Any) -> None:
         )
 
 
-def _is(value: object, kind: type) -> bool:
-    """Tell whether `value` is a number of this kind; True and False are not numbers here."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    """Tell whether `value` is a real number that a float can hold."""
-    try:
-        return _is(value, Real) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def _option(
     help: str,
     check: _Check,
@@ -123,14 +94,10 @@ def _option(
     limit: bool = False,
     required: bool = False,
 ) -> Any:
-    """Declare an option.
+    """Declare an option, with what adapters and the command line say of it.
 
-    Args:
-        help: What it does, as adapters and the command line say it.
-        check: Raises `InputError` for a value, None aside, that can't be used.
-        default: Its default.
-        limit: Whether it bounds how much is kept.
-        required: Whether None isn't a value of it.
+    `check` raises for a value, None aside, that can't be used; a `limit` bounds how much is kept;
+    None isn't a value of what is `required`.
     """
     known = {"help": help, "check": check, "limit": limit, "required": required}
     return field(default=default, metadata=known)

@@ -1,12 +1,11 @@
-"""Progress of long work: bars on a terminal, a line now and then elsewhere."""
+"""Progress of long work, and how long the stages of a call took."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -26,9 +25,39 @@ LINE_SECONDS = 30.0
 _SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
 
 
+class Stopwatch:
+    """Takes the seconds of each stage, and since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage, or as more of it."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
+
+    def seconds(self, *, shared_by: int = 1) -> dict[str, float]:
+        """Return the seconds of each stage and in `total`, divided by `shared_by` requests."""
+        total = time.perf_counter() - self._start
+        return {name: took / shared_by for name, took in [*self._stages.items(), ("total", total)]}
+
+
+def added(*timings: Mapping[str, float]) -> dict[str, float]:
+    """Return the sum of the seconds of each stage; `total` comes last."""
+    sums: dict[str, float] = {}
+    for name, seconds in (entry for timing in timings for entry in timing.items()):
+        sums[name] = sums.get(name, 0.0) + seconds
+    return {**{name: sums[name] for name in sums if name != "total"}, "total": sums["total"]}
+
+
 @dataclass(slots=True)
 class _Stage:
-    """A stage: when it began and after how many steps, and when it last wrote a line."""
+    """When a stage began, after how many steps, and when it last wrote a line."""
 
     start: float
     done_before: int
@@ -38,37 +67,33 @@ class _Stage:
 
 
 class StepProgress:
-    """Shows stages of many steps, one after another, on standard error.
+    """Shows stages of many steps: bars on a terminal, a line now and then elsewhere.
 
     Called with a stage's name, the steps done and the steps in all. The first call of a stage
     begins it: steps done by then are shown as done but don't count for the time left. The call
     that has all steps done ends it. Use it in a `with` block.
 
     Args:
-        bars: Whether to draw bars; None for yes where the console is a terminal.
-        write: Takes the lines where there are no bars; None prints them to the console.
         console: Where to show it; None for standard error.
-        every: Least seconds between two lines of a stage.
+        write: Takes the lines where there are no bars; None prints them to the console.
         clock: Returns the seconds since some fixed moment.
     """
 
     def __init__(
         self,
         *,
-        bars: bool | None = None,
-        write: Callable[[str], None] | None = None,
         console: Console | None = None,
-        every: float = LINE_SECONDS,
+        write: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or Console(stderr=True)
         self.seconds: dict[str, float] = {}
         """Seconds that each stage has taken so far."""
         self._write = write or self._print
-        self._every, self._clock = every, clock
+        self._clock = clock
         self._stages: dict[str, _Stage] = {}
         self._bars: Progress | None = None
-        if self.console.is_terminal if bars is None else bars:
+        if self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -84,12 +109,7 @@ class StepProgress:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -108,9 +128,9 @@ class StepProgress:
             self._bars.update(stage.task, completed=done, total=total)
         elif total is not None and not stage.ended:
             stage.ended = done >= total
-            if stage.ended or now - stage.last_line >= self._every:
+            if stage.ended or now - stage.last_line >= LINE_SECONDS:
                 stage.last_line = now
-                self._write(self._line(name, stage, done, total))
+                self._write(_line(name, now - stage.start, done - stage.done_before, done, total))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float], None]]:
@@ -123,20 +143,19 @@ class StepProgress:
         self(name, 0, None)
         yield lambda share: self(name, round(100 * share), 100)
 
-    def _line(self, name: str, stage: _Stage, done: int, total: int) -> str:
-        elapsed = self.seconds[name]
-        text = f"{name}: {done}/{total}, {duration(elapsed)} elapsed"
-        new = done - stage.done_before
-        if new > 0 and done < total:
-            text += f", about {duration(elapsed / new * (total - done))} left"
-        return text
-
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
-    """Return a time for people: "40 s", "21 min", "2 h 5 min"."""
+def _line(name: str, elapsed: float, new: int, done: int, total: int) -> str:
+    """Return a line; `new` steps were done in the `elapsed` seconds."""
+    text = f"{name}: {done}/{total}, {_duration(elapsed)} elapsed"
+    if new > 0 and done < total:
+        text += f", about {_duration(elapsed / new * (total - done))} left"
+    return text
+
+
+def _duration(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

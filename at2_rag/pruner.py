@@ -1,7 +1,4 @@
-"""`AT2Pruner`: from a question and its chunks to the few relevant ones.
-
-The only composer: prompt layout, reading, features, head weights and selection meet here.
-"""
+"""`AT2Pruner`: from a question and its chunks to the few relevant ones."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ from at2_rag.text.tokens import resolve_token_counter
 logger = logging.getLogger(__name__)
 
 _INDEX_BATCH = 64
-"""Chunks whose states are in memory at a time while many are read ahead of a question."""
+"""Chunks that `index` reads at a time."""
 
 OnError = Literal["raise", "keep_all"]
 
@@ -70,8 +67,8 @@ class PrunerSettings(TypedDict, total=False):
 class AT2Pruner:
     """Ranks chunks by the attention a small local model pays to them, and keeps the best.
 
-    Thread-safe, and immutable once made, so that `copy.deepcopy` gives the pruner itself. The
-    caller's model, chunks and torch settings are never changed.
+    Thread-safe and immutable; `copy.deepcopy` returns the pruner itself. The caller's model, chunks
+    and torch settings are never changed.
 
     Args:
         model: The scoring model.
@@ -86,8 +83,8 @@ class AT2Pruner:
             or tiktoken encoding, a Hugging Face tokenizer or a callable; None for the scoring
             model's tokenizer.
         separator: Text between two chunks in the generator's prompt; counted too.
-        ellipsis: Text in place of the sentences that a chunk was trimmed of, with white space
-            around it; "" for nothing but the white space.
+        ellipsis: Text instead of the sentences that a chunk was trimmed of, with white space around
+            it; "" for nothing but the white space.
         on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
             in the result. Unusable arguments raise in either case.
         chunk_cache: Keeps the states of chunks between calls, for independent reading: a
@@ -181,7 +178,7 @@ class AT2Pruner:
 
     @property
     def calibrated(self) -> bool:
-        """Whether scores become probabilities, which can do without a limit."""
+        """Whether scores become probabilities, so that `prune` needs no limit."""
         return self.head_weights.calibration is not None
 
     @property
@@ -191,7 +188,7 @@ class AT2Pruner:
 
     @property
     def ellipsis(self) -> str:
-        """Text in place of what a chunk was trimmed of."""
+        """Text instead of what a chunk was trimmed of."""
         return self._context.ellipsis
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
@@ -201,7 +198,7 @@ class AT2Pruner:
         """Score every chunk, by one reading and without a prior.
 
         Returns:
-            One `ScoredChunk` a chunk, in the order given; empty for no chunks.
+            One `ScoredChunk` a chunk, in input order; empty for no chunks.
 
         Raises:
             InputError: If the query is blank or not a string, or a chunk isn't text.
@@ -209,8 +206,7 @@ class AT2Pruner:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        options = PruneOptions(multi_hop=False)
-        request = make_request(query, chunks, options, self.head_weights, self._context)
+        request = self._request(query, chunks, PruneOptions(multi_hop=False))
         if not request.chunks:
             return ()
         scores = self._scorer.score([request])[0].chunks
@@ -221,11 +217,11 @@ class AT2Pruner:
     ) -> tuple[ScoredSentence, ...]:
         """Score every sentence of every chunk, by the head weights of the chunks.
 
-        A sentence is read within its chunk. In independent reading the chunk's state is cut: the
+        A sentence is read within its chunk. Read independently, the chunk's state is cut: the
         masses of its sentences, title and white space *together* add up to the chunk's, and
-        *apart* the question sees one sentence's tokens after the prefix. In joint reading the
-        sentence's tokens in the prompt are taken. How well weights that were fitted on chunks
-        serve sentences is a matter of measurement: `at2-rag eval fidelity --unit sentence`.
+        *apart* the question sees one sentence's tokens after the prefix. Read jointly, the
+        sentence's tokens in the prompt count. `at2-rag eval fidelity --unit sentence` measures how
+        well weights that were fitted on chunks serve sentences.
 
         Args:
             query: The question.
@@ -249,16 +245,16 @@ class AT2Pruner:
         *,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        """Read chunks ahead of any question and keep their states in the store.
+        """Read chunks ahead of any question and keep their states in the cache.
 
-        What the store has is not read again: an interrupted run goes on where it was.
+        Chunks that are in the cache are not read again, so an interrupted run can be resumed.
 
         Args:
-            chunks: As in `prune`; taken in as they are needed.
+            chunks: As in `prune`; consumed a few at a time.
             progress: Called with the number of chunks done so far.
 
         Raises:
-            InputError: If the pruner has no store or reads chunks jointly, or a chunk isn't text.
+            InputError: If the pruner has no cache or reads chunks jointly, or a chunk isn't text.
         """
         done = 0
         for batch in chunk_batches(chunks, _INDEX_BATCH):
@@ -287,7 +283,7 @@ class AT2Pruner:
     async def aprune(
         self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]
     ) -> PruneResult:
-        """Do as `prune` in a worker thread, so that the event loop goes on."""
+        """Prune in a worker thread, so that the event loop isn't blocked."""
         return await asyncio.to_thread(partial(self.prune, query, chunks, **overrides))
 
     def prune_batch(
@@ -295,10 +291,10 @@ class AT2Pruner:
         requests: Iterable[tuple[str, Iterable[ChunkLike]]],
         **overrides: Unpack[PruneOverrides],
     ) -> list[PruneResult]:
-        """Do as `prune` for each pair of query and chunks; the options hold for each.
+        """Prune for many pairs of query and chunks, with the same options.
 
-        Several are read in the same passes of the model, chunks that they share once, which
-        changes scores by rounding alone; results have equal parts of a pass's time.
+        Several are read in the same passes of the model, and chunks that they share once, which
+        changes scores by rounding alone. The time of a pass is divided evenly among its results.
 
         Raises:
             InputError: As in `prune`; and if `protect` names ranges, which are of one request's
@@ -320,18 +316,14 @@ class AT2Pruner:
 
     def _results(self, requests: Sequence[Request]) -> list[PruneResult]:
         """Score the requests that need it, and choose what is kept of each."""
-        results = {
-            index: result
-            for index, request in enumerate(requests)
-            if (result := without_scores(request, self._context))
-        }
-        waiting = [index for index in range(len(requests)) if index not in results]
+        results = [without_scores(request, self._context) for request in requests]
+        waiting = [index for index, result in enumerate(results) if result is None]
         scores = self._scorer.score(
             [requests[index] for index in waiting], tolerant=self.on_error == "keep_all"
         )
         for index, outcome in zip(waiting, scores, strict=True):
             results[index] = self._result(requests[index], outcome)
-        return [results[index] for index in range(len(requests))]
+        return [result for result in results if result is not None]
 
     def _result(self, request: Request, outcome: Scores | Failure) -> PruneResult:
         if isinstance(outcome, Failure):

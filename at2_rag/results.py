@@ -13,8 +13,8 @@ from at2_rag.errors import InputError
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
 from at2_rag.text.units import Place
 
-_OWN_FIELDS = ("index", "score", "probability", "spans", "kept_text")
-"""Names of a result's fields that a caller's mapping may have, too."""
+_RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text")
+"""Fields of a result in JSON; a caller's entries of these names are under "given"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,18 @@ class ScoredChunk:
 
     Attributes:
         chunk: The caller's own object, untouched.
-        score: Larger means more useful for the query. On the scale of a logit: a softmax over
-            the scores of one call is the estimated share of each chunk; but not with head weights
-            whose `score_scale` is "additive", as that of "uniform" is, whose scores are shares of
-            attention. NaN only where scoring failed and the caller asked for
-            `on_error="keep_all"`, or where the context was small and not scored at all.
-        index: Place in the caller's list, from 0.
-        text: The chunk's text, as given.
-        title: The chunk's title, as given, or None.
-        spans: Where it was trimmed (`unit="sentence"`): the half-open ranges of characters of
-            `text` that are kept, ascending; None where all of it is.
-        ellipsis: What stands for what is left out between two of them.
+        score: Larger means more useful for the query. A logit: the softmax over the scores of one
+            call is each chunk's estimated share; but a share of attention with head weights whose
+            `score_scale` is "additive", such as "uniform". NaN if the chunk wasn't scored.
+        index: Its index in the caller's list, from 0.
+        text: The chunk's text, unchanged.
+        title: The chunk's title, unchanged, or None.
+        spans: The half-open ranges of characters of `text` that are kept, ascending, if the chunk
+            was trimmed (`unit="sentence"`); None if all of it is kept.
+        ellipsis: Text between two spans.
         probability: The probability, in [0, 1], that the chunk is relevant: that it is evidence for
             the answer (or, if `Calibration.outcome` is "removal", that the answer gets worse
-            without it). None where the head weights aren't calibrated, or nothing was scored.
+            without it). None if the head weights aren't calibrated, or nothing was scored.
     """
 
     chunk: Any = field(hash=False)
@@ -68,9 +66,9 @@ class ScoredChunk:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
 
-        Where there is one `probability` is there, too, and of a trimmed chunk `spans` and
-        `kept_text`. Where a mapping has one of these (but title and text) of its own, a retriever's
-        score, say, it is under `given`, by its name.
+        `probability` is there if there is one, `spans` and `kept_text` for a trimmed chunk. If the
+        caller's mapping has an entry of one of these names, such as a retriever's `score`, it is
+        under `given`.
         """
         fields: dict[str, Any] = {
             "index": self.index,
@@ -82,18 +80,13 @@ class ScoredChunk:
             fields["probability"] = self.probability
         if self.spans is not None:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
-        if isinstance(self.chunk, Mapping):
-            entries = {str(key): value for key, value in self.chunk.items()}
-            hidden = {name: entries[name] for name in _OWN_FIELDS if name in entries}
-            rest = {
-                name: value
-                for name, value in entries.items()
-                if name not in fields and name not in hidden
-            }
-            return {**fields, **rest, **({"given": hidden} if hidden else {})}
         if isinstance(self.chunk, Chunk):
             return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
-        return fields
+        if not isinstance(self.chunk, Mapping):
+            return fields
+        entries = {str(key): value for key, value in self.chunk.items()}
+        hidden = {name: entries.pop(name) for name in _RESULT_FIELDS if name in entries}
+        return {**fields, **entries, **({"given": hidden} if hidden else {})}
 
 
 def scored_chunks(
@@ -125,12 +118,11 @@ class BreakEven:
 
     Attributes:
         tokens_saved: Context tokens that the generator doesn't have to read.
-        seconds_spent: What pruning took, counting and selecting included.
-        seconds_saved: What the generator would have taken to read those tokens; None where its
-            speed wasn't stated.
-        money_spent: What the scoring machine cost meanwhile; None where no price was stated.
-        money_saved: What the generator would have charged for those tokens; None where no price
-            was stated.
+        seconds_spent: How long pruning took, counting and selecting included.
+        seconds_saved: How long the generator would have read those tokens; None if its speed wasn't
+            stated.
+        money_spent: What the scoring machine cost meanwhile; None if no price was stated.
+        money_saved: What the generator would have charged for those tokens; None likewise.
     """
 
     tokens_saved: int
@@ -158,22 +150,22 @@ class PruneResult:
 
     Attributes:
         query: The question.
-        kept: Chunks to pass on, in the order asked for (by score, or as in the input); with
-            `unit="sentence"` by the score of the best unit that is kept of each.
+        kept: Chunks to pass on, by score or as in the input (`PruneOptions.order`); with
+            `unit="sentence"` by the score of the best kept unit of each.
         dropped: All others, in the same kind of order.
         tokens_before: Tokens of all chunks as one context (titles and separators included), by
             the pruner's token counter.
-        tokens_after: The same for the kept chunks; equals the count of `context`.
-        separator: What stands between two chunks of the context.
+        tokens_after: Tokens of `context`.
+        separator: Text between two chunks of the context.
         timings: Seconds per stage: `count`, `layout`, `wait` (for other threads that read),
-            `encode` and `question` (or in their place `joint`), `select`; and the `total`. A stage
-            that didn't run is not there.
+            `encode` and `question` (or `joint` instead), `select`; and the `total`. A stage that
+            didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
-        error: Why scoring failed, where the caller asked for `on_error="keep_all"`; else None.
-        skipped: Whether the context was so small that it was kept as it is, see
-            `skip_below_tokens` of `AT2Pruner.prune`.
-        answerable: How likely it is that the answer stands in any of the chunks, in [0, 1]; None
-            where the head weights aren't calibrated, or nothing was scored.
+        error: Why scoring failed, with `on_error="keep_all"`; else None.
+        skipped: Whether the context was kept as it is for being small
+            (`PruneOptions.skip_below_tokens`).
+        answerable: The probability, in [0, 1], that any of the chunks holds the answer; None if the
+            head weights aren't calibrated, or nothing was scored.
     """
 
     query: str
@@ -198,7 +190,7 @@ class PruneResult:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The kept chunks' texts, as given; of trimmed ones what is kept."""
+        """The kept chunks' texts; of trimmed ones what is kept."""
         return tuple(scored.kept_text for scored in self.kept)
 
     @property
@@ -218,30 +210,32 @@ class PruneResult:
         price_per_million: float | None = None,
         machine_price_per_hour: float | None = None,
     ) -> BreakEven:
-        """Say what pruning cost, and what it saved at the generator.
+        """Return what pruning cost, and what it saved at the generator.
 
         Args:
-            tokens_per_second: How fast the generator reads a prompt; None if it isn't known.
+            tokens_per_second: How fast the generator reads a prompt; None if unknown.
             price_per_million: What the generator charges for a million prompt tokens, as the
-                pruner counts them; None if it isn't known.
+                pruner counts them; None if unknown.
             machine_price_per_hour: What the machine that scores costs; None for nothing.
 
         Raises:
-            InputError: If a rate isn't a finite number, the speed isn't above 0, or a price is
-                below.
+            InputError: If a rate isn't a finite number of at least 0, or the speed is 0.
         """
-        _check_rate("tokens_per_second", tokens_per_second, positive=True)
-        _check_rate("price_per_million", price_per_million)
-        _check_rate("machine_price_per_hour", machine_price_per_hour)
-        saved, spent = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
+        rates = {
+            "tokens_per_second": tokens_per_second,
+            "price_per_million": price_per_million,
+            "machine_price_per_hour": machine_price_per_hour,
+        }
+        for name, rate in rates.items():
+            _check_rate(name, rate)
+        tokens, seconds = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
+        speed, price, machine = rates.values()
         return BreakEven(
-            tokens_saved=saved,
-            seconds_spent=spent,
-            seconds_saved=None if tokens_per_second is None else saved / tokens_per_second,
-            money_spent=None
-            if machine_price_per_hour is None
-            else spent / 3600 * machine_price_per_hour,
-            money_saved=None if price_per_million is None else saved / 1e6 * price_per_million,
+            tokens_saved=tokens,
+            seconds_spent=seconds,
+            seconds_saved=None if speed is None else tokens / speed,
+            money_spent=None if machine is None else seconds / 3600 * machine,
+            money_saved=None if price is None else tokens / 1e6 * price,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -275,15 +269,12 @@ class ScoredSentence:
     """A sentence of a chunk with its score.
 
     Attributes:
-        chunk_index: The chunk's place in the caller's list, from 0.
+        chunk_index: The chunk's index in the caller's list, from 0.
         start: Where the sentence starts in the chunk's text, in characters.
         end: Where it ends, exclusive.
         text: The sentence, `chunk.text[start:end]` to the letter.
         score: By the same head weights as the chunk's; larger means that more attention went
-            there, the answer's in attribution, the question's from `AT2Pruner.score_sentences`.
-            With the quantity "mass", read jointly or together, the scores of a chunk's sentences,
-            title and separator add up to the chunk's, but for the constant and for tokens that
-            two of them share; read apart, each sentence has a softmax of its own.
+            there: the answer's in attribution, the question's in `AT2Pruner.score_sentences`.
     """
 
     chunk_index: int
@@ -311,8 +302,8 @@ class Attribution:
         query: The question.
         answer: The answer, whole.
         span: The part attributed, a half-open range of characters in the answer.
-        chunks: Every chunk with its score, in the order given.
-        sentences: Every sentence of every chunk, in order; empty unless asked for.
+        chunks: Every chunk with its score, in input order.
+        sentences: Every sentence of every chunk, in order; empty without `unit="sentence"`.
     """
 
     query: str
@@ -323,12 +314,12 @@ class Attribution:
 
     @property
     def best_chunks(self) -> tuple[ScoredChunk, ...]:
-        """The chunks by score, best first; equal ones in the order given."""
+        """The chunks by score, best first; equal ones in input order."""
         return tuple(sorted(self.chunks, key=lambda chunk: -chunk.score))
 
     @property
     def best_sentences(self) -> tuple[ScoredSentence, ...]:
-        """The sentences by score, best first; equal ones in the order given."""
+        """The sentences by score, best first; equal ones in input order."""
         return tuple(sorted(self.sentences, key=lambda sentence: -sentence.score))
 
 
@@ -340,8 +331,8 @@ class CitedSentence:
         start: Where it starts in the answer, in characters.
         end: Where it ends, exclusive.
         text: The sentence, `answer[start:end]` to the letter.
-        sources: Numbers of its sources, from 1, best first; empty where no chunk has the share.
-        shares: What part of the sentence's score each of them has, in (0, 1].
+        sources: Numbers of its sources, from 1, best first; empty if no chunk has the least share.
+        shares: Each source's share of the sentence's score, in (0, 1].
     """
 
     start: int
@@ -357,7 +348,7 @@ class CitedAnswer:
 
     Attributes:
         query: The question.
-        answer: The answer, as given.
+        answer: The answer, unchanged.
         sentences: Its sentences, in order.
         sources: The cited chunks; number n of a marker is `sources[n - 1]`. Their scores are for
             the whole answer.
@@ -379,10 +370,11 @@ class CitedAnswer:
         return "".join(parts) + self.answer[end:]
 
 
-def _check_rate(name: str, rate: float | None, *, positive: bool = False) -> None:
+def _check_rate(name: str, rate: float | None) -> None:
     if rate is None:
         return
     number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate)
+    positive = name == "tokens_per_second"
     if not number or rate < 0 or (positive and rate == 0):
         least = "above 0" if positive else "of at least 0"
         raise InputError(f"{name} is {rate!r}; pass a finite number {least}, or None")

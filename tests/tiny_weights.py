@@ -1,15 +1,21 @@
-"""Random head weights for the tiny models."""
+"""Random head weights for the tiny models, and pruners over them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from at2_rag.model.fingerprint import model_fingerprint
+from at2_rag.model.loading import LoadedModel
+from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import FeatureSpec, Pass, Quantity
 from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import HeadWeights
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
 def random_weights(
@@ -31,3 +37,18 @@ def random_weights(
         template_hash=ScoringModel(model, tokenizer, depth=1).prompts.template_hash,
         provenance={"model": "tiny", "seed": seed},
     )
+
+
+def tiny_pruner(
+    head_weights: Any = "uniform", model: Any = None, tokenizer: Any = None, **options: Any
+) -> AT2Pruner:
+    """Return a pruner over a tiny model, by default one of its kind."""
+    loaded = LoadedModel(model or tiny_model(), tokenizer or tiny_tokenizer())
+    return AT2Pruner(loaded, head_weights=head_weights, **options)
+
+
+def change_description(folder: Path, **changes: Any) -> None:
+    """Change the description of saved head weights; None takes a key out."""
+    path = folder / DESCRIPTION_FILE
+    description = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}))

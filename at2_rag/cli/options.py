@@ -14,7 +14,6 @@ from at2_rag.text.tokens import resolve_token_counter
 
 if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
-    from at2_rag.states.store import ChunkCache
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -86,11 +85,7 @@ def _prune_option(field: Field[Any], kind: Any) -> Callable[[_Command], _Command
 
 
 def taken_options(options: type[PruneOptions], values: dict[str, Any]) -> PruneOptions:
-    """Take the values of a type of options out of a command's arguments.
-
-    Raises:
-        click.UsageError: If a value can't be used.
-    """
+    """Take the values of a type of options out of a command's arguments."""
     try:
         return options(**{field.name: values.pop(field.name) for field in fields(options)})
     except ValueError as error:
@@ -107,20 +102,11 @@ def default_chunk_cache() -> Path:
 def load_pruner(
     *,
     model: str | None,
-    head_weights: str | None = None,
+    head_weights: str | None,
     token_counter: str | None = None,
-    chunk_cache: ChunkCache | None = None,
     **settings: Any,
 ) -> AT2Pruner:
-    """Load a pruner.
-
-    Args:
-        model: The scoring model; None for the default one.
-        head_weights: The name of shipped weights, "uniform", or a folder; None for the default.
-        token_counter: Whose tokens are counted; None for the scoring model's.
-        chunk_cache: Where chunk states are kept; None for nowhere.
-        **settings: Further settings of `AT2Pruner.from_pretrained`.
-    """
+    """Load a pruner with settings of `AT2Pruner.from_pretrained`; None for a default."""
     # An unusable counter is refused at once, before torch is imported.
     counter = None if token_counter is None else resolve_token_counter(token_counter)
 
@@ -134,6 +120,5 @@ def load_pruner(
         *(() if model is None else (model,)),
         head_weights=named_or_folder(head_weights),
         token_counter=counter,
-        chunk_cache=chunk_cache,
         **settings,
     )

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePath
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 from at2_rag.errors import ChunkTypeError, DataError
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
@@ -45,11 +45,7 @@ _FORMATS: dict[str, Format] = {
 
 
 def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike]:
-    """Read the passages of a file or folder.
-
-    Args:
-        path: The file or folder.
-        format: The file's format; None to detect it. A folder's files are always text.
+    """Read the passages of a file or folder; a format of None is detected.
 
     Raises:
         DataError: If a file can't be read or isn't of its format; the message names the file and
@@ -63,15 +59,9 @@ def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike
 
 
 def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> list[ChunkLike]:
-    """Read the passages in the bytes of a file.
+    """Read the passages in the bytes of a file, which may be gzipped, as `read_passages` does.
 
-    Args:
-        data: The bytes, UTF-8 with or without a byte order mark, gzipped or not.
-        name: The file's name; its ending tells the format, and messages begin with it.
-        format: The format; None to detect it.
-
-    Raises:
-        DataError: If the bytes aren't of the format; the message names the file and the line.
+    The ending of the file's name tells the format, and messages begin with the name.
     """
     text = _decode(data, name)
     path = PurePath(name)
@@ -84,7 +74,7 @@ def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> l
     except DataError as error:
         if format is not None:
             raise
-        others = " or ".join(other for other in ("jsonl", "json", "text") if other != kind)
+        others = " or ".join(other for other in get_args(Format) if other != kind)
         raise DataError(
             f"{error}; it was read as {kind}, pass --format {others} if it is that"
         ) from error
@@ -97,13 +87,9 @@ def _read_folder(folder: Path) -> list[ChunkLike]:
         raise DataError(f"{folder}: can't be read: {error.strerror or error}") from error
     visible = [entry for entry in entries if not entry.name.startswith(".")]
     files = [entry for entry in visible if entry.is_file()]
-    if len(files) < len(visible):
-        _logger.warning(
-            "%s: %d of its %d entries are not files and were not read",
-            folder,
-            len(visible) - len(files),
-            len(visible),
-        )
+    if others := len(visible) - len(files):
+        message = "%s: %d of its %d entries are not files and were not read"
+        _logger.warning(message, folder, others, len(visible))
     return [Chunk(text=_decode(_read_bytes(file), str(file)), id=file.name) for file in files]
 
 
@@ -159,7 +145,7 @@ def _read_lines(text: str, name: str) -> list[ChunkLike]:
     chunks: list[ChunkLike] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            value = _parse_json(line, name, first_line=number)
+            value = _parse_json(line, name, number)
             chunks.append(_checked(value, f"{name}, line {number}", len(chunks)))
     return chunks
 
@@ -176,7 +162,7 @@ def _read_list(text: str, name: str) -> list[ChunkLike]:
     return [_checked(item, name, index) for index, item in enumerate(value)]
 
 
-def _parse_json(text: str, name: str, *, first_line: int = 1) -> Any:
+def _parse_json(text: str, name: str, first_line: int = 1) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:

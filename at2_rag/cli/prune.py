@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,7 +24,6 @@ from at2_rag.options import PruneOptions
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 
 if TYPE_CHECKING:
-    from at2_rag.results import PruneResult
     from at2_rag.states.store import ChunkCache
     from at2_rag.text.chunks import ChunkLike
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     required=False,
     type=click.Path(exists=True, allow_dash=True),
 )
-@click.option("-q", "--query", required=True, help="The question that the chunks may answer.")
+@click.option("-q", "--query", required=True, help="The question.")
 @prune_options(PruneOptions)
 @click.option("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
 @click.option(
@@ -112,18 +110,15 @@ def prune(
     """
     options = taken_options(PruneOptions, settings)
     if keep_duplicates:
-        options = replace(options, max_overlap=None)
+        options = options.override(max_overlap=None)
     if not query.strip():
         raise click.UsageError("The question given with --query is blank.")
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     has_rates = any(rate is not None for rate in rates.values())
+    formats = "--json or --context"
     for first, second, names in (
         (as_json, as_context, "--json and --context"),
-        (
-            has_rates,
-            as_json or as_context,
-            "--tokens-per-second or --price and --json or --context",
-        ),
+        (has_rates, as_json or as_context, f"--tokens-per-second or --price and {formats}"),
         (chunk_cache is not None, no_chunk_cache, "--chunk-cache and --no-chunk-cache"),
     ):
         if first and second:
@@ -137,11 +132,16 @@ def prune(
     if as_json:
         click.echo(result.to_json())
     elif as_context:
-        _print_context(result)
+        for note in result.notes:
+            click.echo(note, err=True)
+        click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:
-        original_order = options.order == "original"
-        break_even = result.break_even(**rates) if has_rates else None
-        print_result(result, Console(), original_order=original_order, break_even=break_even)
+        print_result(
+            result,
+            Console(),
+            original_order=options.order == "original",
+            break_even=result.break_even(**rates) if has_rates else None,
+        )
 
 
 def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
@@ -160,9 +160,3 @@ def _chunk_cache(folder: Path | None) -> ChunkCache | None:
     from at2_rag.states.store import ChunkCache
 
     return ChunkCache(folder or default_chunk_cache(), max_memory_bytes=0)
-
-
-def _print_context(result: PruneResult) -> None:
-    for note in result.notes:
-        click.echo(note, err=True)
-    click.echo(replace_surrogates(result.context), nl=bool(result.kept))

@@ -10,12 +10,7 @@ import click
 from rich.console import Console
 
 from at2_rag.cli.command_line import verbose_option
-from at2_rag.cli.options import (
-    chunk_cache_option,
-    default_chunk_cache,
-    load_pruner,
-    model_options,
-)
+from at2_rag.cli.options import chunk_cache_option, default_chunk_cache, load_pruner, model_options
 from at2_rag.cli.passages import Format, read_passages
 from at2_rag.progress import StepProgress
 
@@ -55,8 +50,8 @@ def index(
 ) -> None:
     """Read the chunks of FILES ahead of any question, and keep their states.
 
-    FILES are files or folders of chunks as `at2-rag prune` reads them. A later question about
-    these chunks costs its own tokens alone, in `at2-rag prune` and in a pruner with
+    FILES are files or folders of chunks as `at2-rag prune` reads them. Later questions about these
+    chunks then read only the question, in `at2-rag prune` and in a pruner with
     chunk_cache=ChunkCache(FOLDER). Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """
@@ -130,7 +125,5 @@ def clear(chunk_cache: Path | None) -> None:
     from at2_rag.states.files import StateFiles
 
     folder = chunk_cache or default_chunk_cache()
-    removed = 0
-    if folder.is_dir():
-        removed = StateFiles(folder).clear()
+    removed = StateFiles(folder).clear() if folder.is_dir() else 0
     click.echo(f"{removed:,} states removed from {folder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Literal
 
 from rich import box
@@ -11,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.results import BreakEven, PruneResult, ScoredChunk
+from at2_rag.results import BreakEven, PruneResult
 from at2_rag.text.chunks import as_chunk
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def print_result(
@@ -25,14 +25,10 @@ def print_result(
     original_order: bool = False,
     break_even: BreakEven | None = None,
 ) -> None:
-    """Print a result to a console.
+    """Print a result, and what was saved if `break_even` says so.
 
-    Args:
-        result: The result.
-        console: The console; its width and encoding limit what is printed.
-        original_order: Whether rows are in the order of the input; else the best is first, if
-            there are scores.
-        break_even: What was saved, to print it too; None for no such line.
+    Rows are in the order of the input if `original_order` or without scores; else the best is
+    first. The console's width and encoding limit what is printed.
     """
     if result.kept or result.dropped:
         by_index = original_order or not result.scored
@@ -50,21 +46,18 @@ def shown(text: str, encoding: str = "utf-8") -> str:
     replaced by U+FFFD or "?".
     """
     start = re.sub(r"\s+", " ", text[:_LONGEST_START]).strip()
-    visible = "".join("\ufffd" if _steers(character) else character for character in start)
+    visible = _STEERING.sub("\ufffd", start)
     return visible.encode(encoding, "replace").decode(encoding)
-
-
-def _steers(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") or character in (
-        "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-    )
 
 
 def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table:
     ranked = sorted((*result.kept, *result.dropped), key=lambda chunk: (-chunk.score, chunk.index))
     ranks = {chunk.index: rank for rank, chunk in enumerate(ranked, start=1)}
     kept = {chunk.index for chunk in result.kept}
-    titles = {chunk.index: shown(_title(chunk), encoding) for chunk in ranked}
+    titles = {
+        chunk.index: shown(chunk.title or as_chunk(chunk.chunk, chunk.index).id or "", encoding)
+        for chunk in ranked
+    }
     titled = any(titles.values())
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, expand=True)
     calibrated = any(chunk.probability is not None for chunk in ranked)
@@ -84,11 +77,6 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
         cells += [shown(chunk.kept_text, encoding)]
         table.add_row(*(Text(cell) for cell in cells), style=None if is_kept else "dim")
     return table
-
-
-def _title(chunk: ScoredChunk) -> str:
-    """Return a chunk's title, or else its id."""
-    return chunk.title or as_chunk(chunk.chunk, chunk.index).id or ""
 
 
 def _summary(result: PruneResult) -> str:

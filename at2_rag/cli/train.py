@@ -1,7 +1,9 @@
-"""`at2-rag train`; importing this, as `--help` does, loads neither torch nor transformers."""
+"""`at2-rag train` and `calibrate`; importing this loads neither torch nor transformers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -12,16 +14,37 @@ from at2_rag.model.hub import DEFAULT_MODEL
 
 _ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _REMEDY = 'run: pip install "at2-rag[train]"'
+_SETTINGS = {"show_default": True}
+_COUNT = click.IntRange(min=1)
+_FILE = click.Path(exists=True, dir_okay=False)
+_FOLDER = click.Path(file_okay=False)
+
+_files = click.argument("files", nargs=-1, required=True, type=_FILE)
+_output = click.option("--output", required=True, type=_FOLDER, help="Folder to write.")
+_model = click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+_revision = click.option("--revision", help="Revision of a hub id.")
+_limit = click.option("--limit", type=_COUNT, help="Use so many examples of each source.")
+_folds = click.option("--folds", default=5, type=click.IntRange(min=2))
+_dtype = click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
 
 
-@click.command("train")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--output", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+@contextmanager
+def _importing(what: str) -> Iterator[None]:
+    """Say how to install what is missing."""
+    try:
+        yield
+    except ImportError as error:
+        remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
+        raise CommandError(f"{what} is not possible: {error}{remedy}") from error
+
+
+@click.command("train", context_settings=_SETTINGS)
+@_files
+@_output
 @click.option(
     "--signal",
     type=click.Choice(["evidence", "ablation", "both"]),
     default="evidence",
-    show_default=True,
     help="What to learn from: evidence labels (`is_gold`), what leaving chunks out does to the "
     "likelihood of the question and of the model's answer (needs no labels; independent "
     "reading), or both.",
@@ -30,24 +53,22 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     "--target",
     type=click.Choice(["question", "answer"]),
     default="question",
-    show_default=True,
     help="Whose attention the weights are for: the question's, to prune, or a finished answer's, "
     "to attribute it (learned from ablations).",
 )
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
-@click.option("--revision", help="Revision of a hub id.")
+@_model
+@_revision
 @click.option(
     "--reading",
     type=click.Choice(["independent", "joint"]),
     default="independent",
-    show_default=True,
     help="How the chunks are read.",
 )
 @click.option(
     "--depth",
     "depths",
     multiple=True,
-    type=click.IntRange(min=1),
+    type=_COUNT,
     help="Layers to use; repeat to cross-validate several. [default: 60 % of the model's]",
 )
 @click.option(
@@ -65,48 +86,39 @@ _REMEDY = 'run: pip install "at2-rag[train]"'
     help="What weights are fitted to; repeat to cross-validate several. [default: ablation: "
     "contributions, drops and pearson; both: mixed, evidence and contributions]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(min=2))
+@_limit
+@_folds
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Of the examples that --limit draws, added chunks, masks and folds.",
 )
 @click.option(
     "--collected",
-    type=click.Path(file_okay=False),
+    type=_FOLDER,
     help="Folder for collected features, to share between runs; those of more layers serve "
     "a smaller --depth too. [default: OUTPUT/features]",
 )
 @click.option(
     "--masks",
-    type=click.IntRange(min=1),
+    type=_COUNT,
     default=32,
-    show_default=True,
     help="Random ablations of an example, besides leaving out each chunk in turn.",
 )
 @click.option(
     "--answers",
     type=click.Choice(["generated", "reference"]),
     default="generated",
-    show_default=True,
     help="Whose answers are ablated: the model's, or each example's first reference answer.",
 )
-@click.option(
-    "--answer-tokens",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Most tokens of a generated answer.",
-)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--answer-tokens", type=_COUNT, default=32, help="Most tokens of a generated answer.")
+@_dtype
 @click.option(
     "--dev",
     multiple=True,
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
+    type=_FILE,
     help="Labelled questions that the fitted weights are judged on; repeat for several files.",
 )
 @verbose_option
@@ -118,11 +130,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     OUTPUT gets the weights, everything known about the run (training.json), and the same as a
     page (training.html).
     """
-    try:
+    with _importing("fitting head weights"):
         from at2_rag.training.commands.train import TrainRequest, run_training
-    except ImportError as error:
-        remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
-        raise CommandError(f"fitting head weights is not possible: {error}{remedy}") from error
     for name in _ABLATION_OPTIONS:
         passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if passed and options["signal"] == "evidence":
@@ -133,48 +142,45 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     run_training(TrainRequest(**options), command=command_without_places(context))
 
 
-@click.command("calibrate")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--output", required=True, type=click.Path(file_okay=False), help="Folder to write.")
+@click.command("calibrate", context_settings=_SETTINGS)
+@_files
+@_output
 @click.option(
     "--head-weights",
     help="Shipped weights by name, or a folder that `at2-rag train` wrote. [default: those that "
     "are shipped for the model]",
 )
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name, folder or hub id.")
-@click.option("--revision", help="Revision of a hub id.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use so many examples of each source.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True)
+@_model
+@_revision
+@_limit
+@_folds
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Of the examples that --limit draws, exchanged chunks and folds.",
 )
 @click.option(
     "--outcome",
     type=click.Choice(["evidence", "removal"]),
     default="evidence",
-    show_default=True,
-    help="What probabilities of chunks are of: that one is gold, or that the right answer is less "
-    "likely without it, for which each is left out in turn.",
+    help="What makes a chunk relevant: that it is gold, or that the right answer is less likely "
+    "without it, for which each chunk is left out in turn.",
 )
 @click.option(
     "--prior",
     type=click.Choice(["score", "cosine"]),
     multiple=True,
     default=("score",),
-    show_default=True,
     help="What to learn of the chunks' retrieval_score: what its ranks count, or the score itself "
     "where it is a cosine of embeddings. May be repeated.",
 )
 @click.option(
     "--judge",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="Further questions of the same sources, which nothing is fitted to: by them it is judged, "
-    "too, what one max_missed keeps on a source left out. May be repeated.",
+    type=_FILE,
+    help="Further questions of the same sources, for figures only: what one max_missed keeps on a "
+    "source left out of the fit. May be repeated.",
 )
 @click.option(
     "--multi-hop",
@@ -189,25 +195,22 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 )
 @click.option(
     "--collected",
-    type=click.Path(file_okay=False),
+    type=_FOLDER,
     help="Folder for what is read, to share between runs with weights over as many layers. "
     "[default: OUTPUT/features]",
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
+@_dtype
 @verbose_option
 @click.pass_context
 def calibrate_command(context: click.Context, /, **options: Any) -> None:
-    """Make probabilities of scores, fitted to questions with labelled chunks and answers.
+    """Turn scores into probabilities, fitted to questions with labelled chunks and answers.
 
-    Pass questions that the weights weren't fitted on. Learned is how likely it is that a chunk
-    matters, and that any chunk holds the answer (gold chunks are exchanged for others); where
-    chunks have a retrieval_score also what to make of that. Figures are of sources left out of all
-    fits, and tell what one max_missed keeps on each of them. OUTPUT gets the weights with their
-    calibration, a plot (reliability.svg) and everything known about the run (calibration.json).
+    Pass questions that the weights weren't fitted on. Learns how likely a chunk is relevant, how
+    likely any chunk holds the answer (by exchanging gold chunks for others), and what the chunks'
+    retrieval_score adds. The figures are for sources left out of every fit. OUTPUT gets the weights
+    with their calibration, a plot (reliability.svg) and everything known about the run
+    (calibration.json).
     """
-    try:
+    with _importing("calibrating"):
         from at2_rag.training.commands.calibrate import CalibrateRequest, run_calibration
-    except ImportError as error:
-        remedy = "" if _REMEDY in str(error) else f"; {_REMEDY}"
-        raise CommandError(f"calibrating is not possible: {error}{remedy}") from error
     run_calibration(CalibrateRequest(**options), command=command_without_places(context))

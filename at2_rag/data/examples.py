@@ -8,9 +8,8 @@ A file is JSON Lines (`.jsonl`, or gzipped `.jsonl.gz`), one example a line:
 `answers` and `source` may be missing (no answers; the file's name without its ending), and so may
 `is_gold` where labels aren't needed. A chunk may have `gold_sents`, a list of its sentences that
 are evidence. `long_form` and `unanswerable`, true or false, say what kind of answer a question has;
-they may be in `meta` too. All other keys are ignored, since the rest of `meta` may give answers
-away. Lone surrogates (halves of characters) are kept in texts, but not allowed in `id` and
-`source`.
+they may be in `meta` too. All other keys are ignored. Lone surrogates (halves of characters) are
+kept in texts, but not allowed in `id` and `source`.
 """
 
 from __future__ import annotations
@@ -31,6 +30,9 @@ from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
 _MOST_NAMED = 5
 """Bad lines that an error describes; it counts all of them."""
+
+_REQUIRED = object()
+"""In place of a default: the key must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +142,19 @@ def passage_keys(chunks: Iterable[Chunk]) -> frozenset[str]:
 
 
 def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
-    """Number the connected groups of things that share keys.
+    """Return each item's group number; items that share a key share a group.
 
-    Args:
-        keys: The keys of each thing; two things with a common key are in one group.
-
-    Returns:
-        For each thing its group's number; groups are numbered from 0 by first appearance.
+    `keys` holds the keys of each item. Groups are numbered from 0 by first appearance.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # A graph of things and keys, with an edge from each thing to each of its keys.
+    # A graph of items and keys, with an edge from each item to each of its keys.
     nodes: dict[Hashable, int] = {}
     edges = [
-        (thing, len(keys) + nodes.setdefault(key, len(nodes)))
-        for thing, of_thing in enumerate(keys)
-        for key in of_thing
+        (item, len(keys) + nodes.setdefault(key, len(nodes)))
+        for item, item_keys in enumerate(keys)
+        for key in item_keys
     ]
     rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
     size = len(keys) + len(nodes)
@@ -176,16 +174,13 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example]:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                where = f"line {number}"
                 try:
-                    example = _parse_line(line, source=source, where=where, labelled=labelled)
+                    example = _parse_line(line, source=source, labelled=labelled)
                     if not (example.chunks or chunkless):
-                        raise DataError(
-                            f"{where}: 'chunks' is empty; an example needs at least one chunk"
-                        )
+                        raise DataError("'chunks' is empty; an example needs at least one chunk")
                     examples.append(example)
-                except DataError as error:
-                    reasons.append(str(error))
+                except (DataError, ChunkTypeError) as error:
+                    reasons.append(f"line {number}: {error}")
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
@@ -203,97 +198,76 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example]:
     return examples
 
 
-def _parse_line(line: bytes, *, source: str, where: str, labelled: bool) -> Example:
+def _parse_line(line: bytes, *, source: str, labelled: bool) -> Example:
     try:
         item = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
+        raise DataError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+        raise DataError(f"not JSON ({error})") from error
     if not isinstance(item, dict):
-        raise DataError(f"{where}: a JSON {type(item).__name__}; expected an object")
-    query = _string(item, "question", where)
+        raise DataError(f"a JSON {type(item).__name__}; expected an object")
+    query = _value(item, "question", str, "a string")
     if not query.strip():
-        raise DataError(f"{where}: 'question' is blank")
-    chunks, labels, sentences = _parse_chunks(item, where, labelled=labelled)
+        raise DataError("'question' is blank")
+    chunks, labels, sentences = [], [], []
+    for index, value in enumerate(_value(item, "chunks", list, "a list")):
+        if not isinstance(value, dict):
+            raise DataError(
+                f"chunk {index} is a {type(value).__name__}; expected an object with 'text' and "
+                "'is_gold'"
+            )
+        chunks.append(as_chunk(value, index))
+        try:
+            default = _REQUIRED if labelled else False
+            labels.append(_value(value, "is_gold", bool, "true or false", default))
+            sentences.append(_strings(value, "gold_sents"))
+        except DataError as error:
+            raise DataError(f"chunk {index}: {error}") from error
     return Example(
-        id=_name(item, "id", where),
-        source=_name(item, "source", where) if item.get("source") is not None else source,
+        id=_name(item, "id"),
+        source=_name(item, "source") if item.get("source") is not None else source,
         query=query,
-        chunks=chunks,
-        labels=labels,
-        answers=_strings(item, "answers", where),
-        gold_sentences=sentences if any(sentences) else (),
-        long_form=_flag(item, "long_form", where),
-        unanswerable=_flag(item, "unanswerable", where),
+        chunks=tuple(chunks),
+        labels=tuple(labels),
+        answers=_strings(item, "answers"),
+        gold_sentences=tuple(sentences) if any(sentences) else (),
+        long_form=_flag(item, "long_form"),
+        unanswerable=_flag(item, "unanswerable"),
     )
 
 
-def _parse_chunks(
-    item: dict[str, Any], where: str, *, labelled: bool
-) -> tuple[tuple[Chunk, ...], tuple[bool, ...], tuple[tuple[str, ...], ...]]:
-    values = _required(item, "chunks", where)
-    if not isinstance(values, list):
-        raise DataError(f"{where}: 'chunks' is a {type(values).__name__}; expected a list")
-    chunks, labels, sentences = [], [], []
-    for index, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise DataError(
-                f"{where}: chunk {index} is a {type(value).__name__}; expected an object with "
-                "'text' and 'is_gold'"
-            )
-        label = False
-        if labelled or "is_gold" in value:
-            label = _required(value, "is_gold", f"{where}: chunk {index}")
-        if not isinstance(label, bool):
-            raise DataError(
-                f"{where}: chunk {index}: 'is_gold' is {label!r}; expected true or false"
-            )
-        try:
-            chunks.append(as_chunk(value, index))
-        except ChunkTypeError as error:
-            raise DataError(f"{where}: {error}") from error
-        labels.append(label)
-        sentences.append(_strings(value, "gold_sents", f"{where}: chunk {index}"))
-    return tuple(chunks), tuple(labels), tuple(sentences)
+def _value(
+    item: dict[str, Any], key: str, kind: type, expected: str, default: Any = _REQUIRED
+) -> Any:
+    """Return a value of a JSON object, or the default if the key is missing."""
+    value = item.get(key, default)
+    if value is _REQUIRED:
+        keys = ", ".join(sorted(item)) or "none"
+        raise DataError(f"the key '{key}' is missing (its keys: {keys})")
+    if not isinstance(value, kind):
+        raise DataError(f"'{key}' is {value!r:.80}; expected {expected}")
+    return value
 
 
-def _strings(item: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+def _strings(item: dict[str, Any], key: str) -> tuple[str, ...]:
     values = item.get(key, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"{where}: '{key}' is {values!r:.80}; expected a list of strings")
+        raise DataError(f"'{key}' is {values!r:.80}; expected a list of strings")
     return tuple(values)
 
 
-def _flag(item: dict[str, Any], key: str, where: str) -> bool:
-    if key not in item:
-        meta = item.get("meta")
-        return isinstance(meta, dict) and meta.get(key) is True
-    if not isinstance(item[key], bool):
-        raise DataError(f"{where}: '{key}' is {item[key]!r:.80}; expected true or false")
-    return bool(item[key])
+def _flag(item: dict[str, Any], key: str) -> bool:
+    meta = item.get("meta")
+    default = isinstance(meta, dict) and meta.get(key) is True
+    return bool(_value(item, key, bool, "true or false", default))
 
 
-def _string(item: dict[str, Any], key: str, where: str) -> str:
-    value = _required(item, key, where)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: '{key}' is a {type(value).__name__}; expected a string")
-    return value
-
-
-def _name(item: dict[str, Any], key: str, where: str) -> str:
+def _name(item: dict[str, Any], key: str) -> str:
     """Return a string without lone surrogates, which texts may have but names may not."""
-    value = _string(item, key, where)
+    value: str = _value(item, key, str, "a string")
     if value != replace_surrogates(value):
         raise DataError(
-            f"{where}: '{key}' is {value!a:.80}, with half a character (a lone surrogate); "
-            "remove it"
+            f"'{key}' is {value!a:.80}, with half a character (a lone surrogate); remove it"
         )
     return value
-
-
-def _required(item: dict[str, Any], key: str, where: str) -> Any:
-    if key not in item:
-        keys = ", ".join(sorted(item)) or "none"
-        raise DataError(f"{where}: the key '{key}' is missing (its keys: {keys})")
-    return item[key]

@@ -2,8 +2,7 @@
 
 A model is made in a workspace beside its final folder and renamed into place as the last step,
 under a file lock. So a killed process leaves at most a workspace, which the next run removes. A
-manifest lists the sizes and SHA-256 of the files; a folder with other sizes counts as damaged and
-is made again.
+manifest lists the sizes and SHA-256 of the files; a folder with other sizes is made again.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -27,9 +25,11 @@ from at2_rag.progress import StepProgress
 
 CACHE_VARIABLE = "AT2_RAG_CACHE"
 MANIFEST = "at2_rag_manifest.json"
-# Goes up when the same source would be converted into other bytes.
 FORMAT = 1
-_BLOCK = 1 << 20
+"""Goes up when the same source would be converted into other bytes."""
+
+BLOCK = 1 << 20
+"""Bytes that are read at once."""
 
 
 def cache_dir() -> Path:
@@ -68,23 +68,28 @@ class CachedModel:
             manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
             if (manifest["format"], manifest["source_sha256"]) != (FORMAT, self.source_sha256):
                 return False
-            files: dict[str, dict[str, Any]] = manifest["files"]
             return all(
-                (self.folder / name).stat().st_size == file["size"] for name, file in files.items()
+                (self.folder / name).stat().st_size == file["size"]
+                for name, file in manifest["files"].items()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     @contextmanager
     def workspace(self, progress: StepProgress) -> Iterator[Path]:
-        """Lock the model for this process and yield a fresh folder to work in.
+        """Lock the model for this process and yield a fresh folder, removed at the end.
 
-        Workspaces left by killed processes are removed first: none is in use while the lock is
-        held. This one is removed at the end, whatever happens.
+        Workspaces of killed processes are removed, too: none is in use while the lock is held.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         prefix = f".{self.folder.name}.tmp-"
-        with self._locked(progress):
+        lock = FileLock(self.root / f"{self.folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with progress.stage(f"Waiting for another process to prepare {self.name}"):
+                lock.acquire()
+        try:
             for leftover in self.root.glob(f"{prefix}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             workspace = self.root / f"{prefix}{secrets.token_hex(4)}"
@@ -93,47 +98,26 @@ class CachedModel:
                 yield workspace
             finally:
                 shutil.rmtree(workspace, ignore_errors=True)
-
-    @contextmanager
-    def _locked(self, progress: StepProgress) -> Iterator[None]:
-        lock = FileLock(self.root / f"{self.folder.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            with progress.stage(f"Waiting for another process to prepare {self.name}"):
-                lock.acquire()
-        try:
-            yield
         finally:
             lock.release()
 
     def publish(self, made: Path, workspace: Path) -> None:
-        """Move a finished model to its folder in one step; call within `workspace`.
-
-        Args:
-            made: Folder with the model's files, inside the workspace.
-            workspace: The workspace, to which a damaged model in that folder is moved.
-        """
+        """Move a finished model from the workspace to its folder in one step."""
         files = {
             path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(made.iterdir())
         }
         manifest = {"format": FORMAT, "source_sha256": self.source_sha256, "files": files}
         (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        for path in made.iterdir():
+        for path in (*made.iterdir(), made):
             _sync(path)
-        _sync(made)
         if self.folder.exists():
             self.folder.rename(workspace / "damaged")
         made.rename(self.folder)
         _sync(self.root)
 
     def require_space(self, need: int) -> None:
-        """Check that the disk has `need` bytes free.
-
-        Raises:
-            ModelNotFoundError: If it has fewer.
-        """
+        """Raise `ModelNotFoundError` unless the disk has `need` bytes free."""
         free = shutil.disk_usage(self.root).free
         if free < need:
             raise ModelNotFoundError(
@@ -142,37 +126,13 @@ class CachedModel:
                 "folder on another disk"
             )
 
-    @contextmanager
-    def explaining(self, need: int) -> Iterator[None]:
-        """Raise any error while the model is made as a `ModelNotFoundError` with its fix.
-
-        Args:
-            need: Bytes that making it takes, for the message.
-        """
-        try:
-            yield
-        except ModelNotFoundError:
-            raise
-        except Exception as error:  # safetensors and tokenizers raise types of their own
-            raise ModelNotFoundError(
-                f"can't prepare {self.name} in {self.root} ({type(error).__name__}: {error}); "
-                f"nothing was kept; check that the folder can be written and has {gigabytes(need)} "
-                f"free, or set {CACHE_VARIABLE} to a folder on another disk; or pass the name of "
-                "another local model folder"
-            ) from error
-
 
 def sha256_of(path: Path, report: Callable[[float], None] = lambda share: None) -> str:
-    """Return a file's SHA-256 in hexadecimal.
-
-    Args:
-        path: The file.
-        report: Called with the share read so far, from 0 to 1.
-    """
+    """Return a file's SHA-256 in hexadecimal; `report` takes the share read so far."""
     digest = hashlib.sha256()
     size = path.stat().st_size
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(BLOCK):
             digest.update(block)
             report(file.tell() / size)
     return digest.hexdigest()
@@ -185,12 +145,9 @@ def gigabytes(size: int) -> str:
 
 def _sync(path: Path) -> None:
     """Flush a file or, where the system can, a folder's entries to the disk."""
-    if path.is_dir():
-        if os.name != "posix":
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-    else:
-        descriptor = os.open(path, os.O_RDWR)
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

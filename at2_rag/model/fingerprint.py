@@ -48,11 +48,9 @@ _PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
 
 
 def model_fingerprint(base: Any, tokenizer: Any) -> str:
-    """Return the fingerprint of a whole base model and its tokenizer, 64 hexadecimal digits.
+    """Return the fingerprint of a transformers base model, all layers, and its tokenizer.
 
-    Args:
-        base: The transformers base model (without LM head), all of its layers.
-        tokenizer: Its tokenizer.
+    64 hexadecimal digits.
     """
     config = {name: getattr(base.config, name, None) for name in _ARCHITECTURE}
     vocabulary = sorted(tokenizer.get_vocab().items())
@@ -72,15 +70,9 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
-    It is computed again with another version of this module's format, of transformers or of
-    tokenizers, which may read the files differently.
-
-    Args:
-        folder: The model's folder; its files' names, sizes and modification times are the key.
-        cache: Folder to keep fingerprints in; ignored if it can't be written.
-        compute: Computes the fingerprint from the loaded model.
-        dtype: The loaded model's; part of the key, since float16 can't hold every number that
-            bfloat16 can.
+    The key holds the files' names, sizes and modification times; the dtype, since float16 can't
+    hold every number that bfloat16 can; and the versions of what reads the files. A `cache` folder
+    that can't be written is ignored.
     """
     files = sorted(
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
@@ -106,14 +98,9 @@ def cached_fingerprint(
 def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int) -> str:
     """Return a hash of all that decides chunk states besides the chunks, 64 hexadecimal digits.
 
-    Stricter than the fingerprint: head weights also serve models that are only equal after
-    rounding to bfloat16, and other versions of transformers; chunk states don't.
-
-    Args:
-        base: The transformers base model, all of its layers.
-        fingerprint: Its fingerprint.
-        template_hash: Hash of the prompt's template.
-        depth: Layers in use.
+    Stricter than the fingerprint of the base model: head weights also serve models that are only
+    equal after rounding to bfloat16, and other versions of transformers; chunk states don't.
+    `depth` is the number of layers in use.
     """
     config = {
         name: value
@@ -125,14 +112,10 @@ def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int)
     for parameter in base.parameters():
         digest.update(str(parameter.dtype).encode())
         values = parameter.detach()
-        if values.is_floating_point() and not _is_bfloat16(values):
+        rounded = values.to(torch.bfloat16).to(values.dtype)
+        if values.is_floating_point() and not torch.equal(rounded, values):
             digest.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _is_bfloat16(values: Tensor) -> bool:
-    """Return whether bfloat16 holds all values exactly."""
-    return torch.equal(values.to(torch.bfloat16).to(values.dtype), values)
 
 
 def _tensor_digest(parameter: Tensor) -> bytes:

@@ -53,18 +53,10 @@ _LAYER_TENSORS = {
 
 
 def convert_gguf(gguf: Path, folder: Path, *, report: Callable[[float], None]) -> None:
-    """Convert a llama GGUF file with a byte-level BPE tokenizer.
+    """Convert a llama GGUF file with a byte-level BPE tokenizer to a folder that doesn't exist yet.
 
-    Args:
-        gguf: The file.
-        folder: The folder to write; must not exist.
-        report: Called with the share of tensors done so far, from 0 to 1.
-
-    Raises:
-        ValueError: If the file has an unknown field or tensor, or the tokenizer changes when it
-            is saved and loaded.
-        OSError: If a file can't be read or written; safetensors and tokenizers raise errors of
-            other types when they can't write.
+    `report` takes the share of tensors done so far. Raises `ValueError` if the file has an unknown
+    field or tensor, or the tokenizer changes when it is saved and loaded.
     """
     from gguf import GGUFReader
 
@@ -77,7 +69,7 @@ def convert_gguf(gguf: Path, folder: Path, *, report: Callable[[float], None]) -
     special_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(folder / "generation_config.json", special_ids)
     _write_tokenizer(metadata, folder)
-    _write_weights(reader.tensors, config, folder / "model.safetensors", report=report)
+    _write_weights(reader.tensors, config, folder / "model.safetensors", report)
     # safetensors makes its files private; a cache may be shared, so all files get one mode.
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
 
@@ -86,11 +78,7 @@ def _config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     architecture = metadata["general.architecture"]
     if architecture != "llama":
         raise ValueError(f"the architecture is {architecture!r}; only 'llama' is handled")
-    fields = {
-        name.removeprefix("llama."): value
-        for name, value in metadata.items()
-        if name.startswith("llama.")
-    }
+    fields = _fields(metadata, "llama.")
     if fields.keys() != _CONFIG_FIELDS.keys():
         odd = ", ".join(sorted(fields.keys() ^ _CONFIG_FIELDS.keys()))
         raise ValueError(f"llama fields that are missing or not handled: {odd}")
@@ -112,11 +100,7 @@ def _config(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_weights(
-    tensors: list[Any],
-    config: Mapping[str, Any],
-    path: Path,
-    *,
-    report: Callable[[float], None],
+    tensors: list[Any], config: Mapping[str, Any], path: Path, report: Callable[[float], None]
 ) -> None:
     import torch
     from gguf import dequantize
@@ -153,11 +137,7 @@ def _tensor_name(name: str) -> str:
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    fields = {
-        name.removeprefix("tokenizer.ggml."): value
-        for name, value in metadata.items()
-        if name.startswith("tokenizer.ggml.")
-    }
+    fields = _fields(metadata, "tokenizer.ggml.")
     kind = (fields["model"], fields.get("pre"), fields.get("add_bos_token", False))
     if kind != ("gpt2", "smollm", False):
         raise ValueError(
@@ -181,9 +161,8 @@ def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL_TOKEN]
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in control]
-    )
+    special = [AddedToken(token, special=True, normalized=False) for token in control]
+    tokenizer.add_special_tokens(special)
     tokenizer.save(str(folder / "tokenizer.json"))
 
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -204,14 +183,20 @@ def _check_tokenizer(folder: Path, expected: list[int], template: str | None) ->
     loaded: Any = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
-    got = loaded(_SAMPLE)["input_ids"]
-    if got != expected or loaded.decode(got) != _SAMPLE:
+    ids = loaded(_SAMPLE)["input_ids"]
+    if ids != expected or loaded.decode(ids) != _SAMPLE:
         raise ValueError(
-            f"the saved tokenizer reads {_SAMPLE!r} as {got}, not as {expected}; "
+            f"the saved tokenizer reads {_SAMPLE!r} as {ids}, not as {expected}; "
             "this version of transformers changes it on loading"
         )
     if loaded.chat_template != template:
         raise ValueError("the saved tokenizer lost its chat template on loading")
+
+
+def _fields(metadata: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): metadata[name] for name in metadata if name.startswith(prefix)
+    }
 
 
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:

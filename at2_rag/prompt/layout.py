@@ -1,9 +1,8 @@
 """Lays out query and chunks as the token ids that the scoring model reads.
 
 The prompt is one user turn: the *prefix* (whatever the chat template puts before the user's words,
-and a short instruction), then the chunks, then the question. Each part is tokenised alone and the
-ids are joined, so spans are known by construction and never searched for. Control tokens in text
-from outside stay text, see `TextEncoder`.
+and a short instruction), then the chunks, then the question. Each part is tokenised alone, so that
+spans are known by construction and never searched for.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
@@ -73,11 +72,8 @@ class PromptLayout:
     @property
     def source_spans(self) -> tuple[tuple[int, int], ...]:
         """Half-open range of each source in `input_ids`."""
-        spans, start = [], len(self.prefix_ids)
-        for ids in self.source_ids:
-            spans.append((start, start + len(ids)))
-            start += len(ids)
-        return tuple(spans)
+        edges = accumulate(map(len, self.source_ids), initial=len(self.prefix_ids))
+        return tuple(pairwise(edges))
 
     @property
     def target_span(self) -> tuple[int, int]:
@@ -116,13 +112,21 @@ class AnswerLayout:
 class PromptBuilder:
     """Lays out prompts for one scoring model.
 
+    Its methods raise `InputError` for a blank query or answer, or a query of which the tokenizer
+    leaves nothing, and `PromptTooLongError` for what doesn't fit into the model's context.
+
     Args:
         tokenizer: The model's fast tokenizer; its chat template is used where it has one.
         max_tokens: The model's longest context, in tokens.
 
+    Attributes:
+        max_tokens: The model's longest context, in tokens.
+        prefix_ids: Ids of the prefix, the same for every prompt.
+        bridge_ids: Ids between question and answer, the same for every prompt.
+
     Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend, or its chat template changes
-            the user's words.
+        UnsupportedModelError: If the tokenizer has no fast backend, or its chat template fails or
+            changes the user's words.
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
@@ -133,16 +137,14 @@ class PromptBuilder:
         whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         whole.no_padding()
         whole.no_truncation()
-        prefix = whole.encode(
-            self._head + INSTRUCTION, add_special_tokens=tokenizer.chat_template is None
-        ).ids
-        if tokenizer.chat_template is None and prefix and prefix[-1] == tokenizer.eos_token_id:
+        plain = tokenizer.chat_template is None
+        prefix = whole.encode(self._head + INSTRUCTION, add_special_tokens=plain).ids
+        if plain and prefix and prefix[-1] == tokenizer.eos_token_id:
             prefix = prefix[:-1]
-        self._prefix_ids = tuple(prefix)
+        self.prefix_ids = tuple(prefix)
+        self.bridge_ids = tuple(whole.encode(tail, add_special_tokens=False).ids)
         # Without a template the answer is the next word after plain text.
-        self._answer_lead = " " if tail is None else ""
-        bridge = whole.encode(ANSWER_START if tail is None else tail, add_special_tokens=False)
-        self._bridge_ids = tuple(bridge.ids)
+        self._answer_lead = " " if plain else ""
         self._question_start = self._encoder.encode(QUESTION_START)
 
     @property
@@ -151,63 +153,29 @@ class PromptBuilder:
         wording = (self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS)
         return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
 
-    @property
-    def prefix_ids(self) -> tuple[int, ...]:
-        """Ids of the prefix, the same for every prompt."""
-        return self._prefix_ids
-
-    @property
-    def bridge_ids(self) -> tuple[int, ...]:
-        """Ids between the question and the answer, the same for every prompt."""
-        return self._bridge_ids
-
     def answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
-        """Add an answer to a prompt.
-
-        Raises:
-            InputError: If the answer is blank.
-            PromptTooLongError: If question and answer don't fit into the model's context with the
-                longest source alone.
-        """
+        """Add an answer to a prompt; both have to fit into the context with its longest source."""
         layout = self._with_answer(prompt, answer)
         longest = max(map(len, prompt.source_ids), default=0)
-        needed = len(self._prefix_ids) + longest + len(layout.query_ids)
-        if needed > self.max_tokens:
-            raise PromptTooLongError(
-                f"question and answer need {needed} tokens with the longest chunk alone, the "
-                f"scoring model takes {self.max_tokens}; pass shorter chunks or a shorter answer"
-            )
+        self._check_length(
+            len(self.prefix_ids) + longest + len(layout.query_ids),
+            "question and answer with the longest chunk alone need",
+            "pass shorter chunks or a shorter answer",
+        )
         return layout
 
     def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
-        """Lay out one prompt with all chunks.
-
-        Raises:
-            InputError: If the query is blank or has no token.
-            PromptTooLongError: If the prompt is longer than the model's context.
-        """
+        """Lay out one prompt with all chunks."""
         layout = self._all_chunks(query, chunks)
-        total = len(layout.input_ids)
-        if total > self.max_tokens:
-            raise PromptTooLongError(
-                f"prompt has {total} tokens, the scoring model takes {self.max_tokens}; "
-                'pass fewer chunks or use reading="independent"'
-            )
+        fix = 'pass fewer chunks or use reading="independent"'
+        self._check_length(len(layout.input_ids), "prompt has", fix)
         return layout
 
     def conversation(self, query: str, chunks: Sequence[Chunk], answer: str) -> AnswerLayout:
-        """Lay out one prompt with all chunks and an answer.
-
-        Raises:
-            InputError: If the query or the answer is blank.
-            PromptTooLongError: If prompt and answer together are longer than the model's context.
-        """
+        """Lay out one prompt with all chunks and an answer."""
         layout = self._with_answer(self._all_chunks(query, chunks), answer)
-        if len(layout.input_ids) > self.max_tokens:
-            raise PromptTooLongError(
-                f"prompt and answer have {len(layout.input_ids)} tokens, the scoring model takes "
-                f"{self.max_tokens}; pass fewer or shorter chunks, or a shorter answer"
-            )
+        fix = "pass fewer or shorter chunks, or a shorter answer"
+        self._check_length(len(layout.input_ids), "prompt and answer have", fix)
         return layout
 
     def token_spans(self, chunk: Chunk) -> tuple[tuple[int, int], ...]:
@@ -219,10 +187,6 @@ class PromptBuilder:
 
         A chunk longer than `WINDOW_TOKENS`, or than the model's context has room for beside prefix
         and question, becomes several overlapping windows.
-
-        Raises:
-            InputError: If the query is blank or has no token.
-            PromptTooLongError: If the question alone leaves no room for chunks.
         """
         question = self._question(query)
         sources, owners = self.windows(chunks, question_tokens=len(question))
@@ -231,28 +195,17 @@ class PromptBuilder:
     def windows(
         self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
     ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-        """Return the windows of chunks that are read independently.
+        """Return each window's ids, and the index of its chunk, as `independent` lays them out.
 
-        If the model's context is hardly longer than `WINDOW_TOKENS` they depend on the question's
-        length, but are the same for all questions of up to `QUESTION_ROOM` tokens.
-
-        Args:
-            chunks: The chunks.
-            question_tokens: Tokens of the question.
-
-        Returns:
-            Ids of each window, and the index of its chunk.
-
-        Raises:
-            PromptTooLongError: If the model's context leaves no room for chunks.
+        In a context hardly longer than `WINDOW_TOKENS` windows shrink to leave room for the
+        question, but are the same for all questions of up to `QUESTION_ROOM` tokens.
         """
-        room = self.max_tokens - len(self._prefix_ids)
-        # In a short context windows shrink, so that there is room for any question.
+        room = self.max_tokens - len(self.prefix_ids)
         kept_free = max(question_tokens, min(QUESTION_ROOM, room // 2))
         window = min(WINDOW_TOKENS, room - kept_free)
         if window < 1:
             raise PromptTooLongError(
-                f"the prompt around the chunks has {len(self._prefix_ids) + question_tokens} "
+                f"the prompt around the chunks has {len(self.prefix_ids) + question_tokens} "
                 f"tokens, the scoring model takes {self.max_tokens}; use another model"
             )
         sources: list[tuple[int, ...]] = []
@@ -273,7 +226,7 @@ class PromptBuilder:
         lead = self._answer_lead
         ids, spans = self._encoder.encode_with_spans(lead + answer)
         spans = tuple((max(0, start - len(lead)), end - len(lead)) for start, end in spans)
-        return AnswerLayout(prompt, self._bridge_ids, ids, spans)
+        return AnswerLayout(prompt, self.bridge_ids, ids, spans)
 
     def _layout(
         self,
@@ -282,7 +235,7 @@ class PromptBuilder:
         question: tuple[int, ...],
     ) -> PromptLayout:
         target = (len(self._question_start), len(question))
-        return PromptLayout(self._prefix_ids, sources, owners, question, target)
+        return PromptLayout(self.prefix_ids, sources, owners, question, target)
 
     def _sources(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         return self._encoder.encode_all([chunk.rendered + CHUNK_END for chunk in chunks])
@@ -297,13 +250,19 @@ class PromptBuilder:
                 "of its characters; use a model that reads its script, or word it differently"
             )
         question = self._question_start + query_ids
-        room = self.max_tokens - len(self._prefix_ids) - 2 * WINDOW_OVERLAP
+        room = self.max_tokens - len(self.prefix_ids) - 2 * WINDOW_OVERLAP
         if len(question) > room:
             raise PromptTooLongError(
                 f"question has {len(question)} tokens, the scoring model's context of "
                 f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
             )
         return question
+
+    def _check_length(self, tokens: int, what: str, fix: str) -> None:
+        if tokens > self.max_tokens:
+            raise PromptTooLongError(
+                f"{what} {tokens} tokens, the scoring model takes {self.max_tokens}; {fix}"
+            )
 
 
 def window_starts(tokens: int, size: int) -> range:
@@ -314,13 +273,10 @@ def window_starts(tokens: int, size: int) -> range:
     return range(0, tokens - size + step, step)
 
 
-def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
-    """Return the chat template's text before and after the user's words.
-
-    Without a template these are "" and None.
-    """
+def _text_around_user(tokenizer: Any) -> tuple[str, str]:
+    """Return the chat template's text before and after the user's words."""
     if tokenizer.chat_template is None:
-        return "", None
+        return "", ANSWER_START
     try:
         rendered: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": _SENTINEL}],
@@ -329,9 +285,10 @@ def _text_around_user(tokenizer: Any) -> tuple[str, str | None]:
             add_generation_prompt=True,
             date_string=_FIXED_DATE,
         )
-    except TemplateError as error:
+    except Exception as error:  # a template is a program from outside, and may raise anything
         raise UnsupportedModelError(
-            f"the model's chat template refuses a single user turn: {error}; use another model"
+            f"the model's chat template fails on a single user turn ({type(error).__name__}: "
+            f"{error}); use another model"
         ) from error
     head, sentinel, tail = rendered.partition(_SENTINEL)
     if not sentinel:

@@ -1,11 +1,9 @@
 """Which tokens of a prompt are those of the chunks' sentences.
 
-Two rules, since attention is taken from two things. In a causal prompt a sentence's tokens are
-those whose characters overlap it, so that a token on a border counts for both sides
-(`prompt_spans`). States of chunks that were read alone are cut into parts that hold each token
-once, so that masses add up (`sentence_parts`): a token belongs to the sentence in which its first
-character that isn't white space stands, or of white space alone, in which it starts. What belongs
-to no sentence (title, white space between sentences, separator) is the rest.
+In a joint prompt a token on a border counts for both sentences (`prompt_spans`). Chunks that were
+read alone are cut into parts that hold each token once, so that masses add up (`sentence_parts`):
+a token belongs to the sentence of its first character that isn't white space, or of its first
+character. Tokens of no sentence (title, separator) are the rest.
 """
 
 from __future__ import annotations
@@ -27,13 +25,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """Tokens of a source whose attention is counted separately.
-
-    The source is read as a whole; the question's attention to the part is kept apart from that to
-    the rest of the source.
+    """Tokens of a source; the question's attention to them is kept apart from that to the rest.
 
     Attributes:
-        source: Index of the source in its layout.
+        source: Index of the source, which is read as a whole, in its layout.
         start: The part's first token within the source.
         end: The part's end, exclusive; an empty part gets no attention.
     """
@@ -83,24 +78,14 @@ def prompt_spans(
     chunks: Sequence[Chunk],
     sentences: Sequence[Place],
 ) -> list[Span]:
-    """Return the spans of the sentences' tokens in the ids of a joint prompt.
-
-    Args:
-        prompts: The builder of the layout.
-        layout: The joint prompt.
-        chunks: Its chunks.
-        sentences: Their sentences.
-    """
-    starts = [first for first, _ in layout.source_spans]
-    tokens = {
-        index: prompts.token_spans(chunks[index])
-        for index in dict.fromkeys(index for index, _, _ in sentences)
-    }
+    """Return the spans of the sentences' tokens in the ids of a joint prompt of the chunks."""
+    sources = layout.source_spans
     spans = []
-    for index, start, end in sentences:
-        title = _before_text(chunks[index])
-        first, last = tokens_over(tokens[index], (title + start, title + end)) or (0, 0)
-        spans.append((starts[index] + first, starts[index] + last))
+    for index, group in groupby(sentences, key=itemgetter(0)):
+        tokens, title = prompts.token_spans(chunks[index]), _before_text(chunks[index])
+        for _, start, end in group:
+            first, last = tokens_over(tokens, (title + start, title + end)) or (0, 0)
+            spans.append((sources[index][0] + first, sources[index][0] + last))
     return spans
 
 
@@ -110,62 +95,45 @@ def sentence_parts(
     chunks: Sequence[Chunk],
     sentences: Sequence[Place],
 ) -> SentenceParts:
-    """Split the sources of an independent layout at the sentences of its chunks.
-
-    Args:
-        prompts: The builder of the layout.
-        layout: The independent layout.
-        chunks: Its chunks.
-        sentences: Their sentences, in order.
-    """
+    """Split the sources of an independent layout of chunks at their sentences, passed in order."""
     pieces_of: list[list[SourcePart]] = [[] for _ in sentences]
     rest: list[SourcePart] = []
-    sizes = [0] * len(sentences)
-    numbers_of: dict[int, list[int]] = {}
-    for number, (index, _, _) in enumerate(sentences):
-        numbers_of.setdefault(index, []).append(number)
-    firsts: dict[int, int] = {}
-    for source, owner in enumerate(layout.owners):
-        firsts.setdefault(owner, source)
-    for owner, first in firsts.items():
-        numbers = numbers_of.get(owner, [])
-        labels = _owners_of_tokens(prompts, chunks[owner], [(n, sentences[n]) for n in numbers])
-        counts = Counter(labels)
-        for number in numbers:
-            sizes[number] = counts[number]
+    sizes: Counter[int | None] = Counter()
+    for index, windows in groupby(range(len(layout.owners)), key=layout.owners.__getitem__):
+        first, *others = windows
+        labels = _sentence_of_tokens(prompts, index, chunks[index], sentences)
+        sizes.update(labels)
         size = len(layout.source_ids[first])
-        for source, start in enumerate(window_starts(len(labels), size), start=first):
-            for label, run in groupby(
-                range(start, min(start + size, len(labels))), labels.__getitem__
-            ):
+        for source, start in zip([first, *others], window_starts(len(labels), size), strict=True):
+            window = range(start, min(start + size, len(labels)))
+            for label, run in groupby(window, key=labels.__getitem__):
                 tokens = list(run)
                 part = SourcePart(source, tokens[0] - start, tokens[-1] + 1 - start)
                 (rest if label is None else pieces_of[label]).append(part)
     parts: list[SourcePart] = []
     owners: list[int] = []
-    for number, (pieces, size) in enumerate(zip(pieces_of, sizes, strict=True)):
-        whole = [piece for piece in pieces if piece.end - piece.start == size]
-        chosen = whole or pieces or [SourcePart(firsts[sentences[number][0]], 0, 0)]
+    for number, pieces in enumerate(pieces_of):
+        whole = [piece for piece in pieces if piece.end - piece.start == sizes[number]]
+        chosen = whole or pieces or [SourcePart(layout.owners.index(sentences[number][0]), 0, 0)]
         rest += [piece for piece in pieces if piece not in chosen]
         parts += chosen
         owners += [number] * len(chosen)
     return SentenceParts(tuple(parts), tuple(owners), tuple(rest))
 
 
-def _owners_of_tokens(
-    prompts: PromptBuilder, chunk: Chunk, sentences: Sequence[tuple[int, Place]]
+def _sentence_of_tokens(
+    prompts: PromptBuilder, index: int, chunk: Chunk, sentences: Sequence[Place]
 ) -> list[int | None]:
     """Return for each token of a chunk the number of its sentence; None for none."""
     title, text = _before_text(chunk), chunk.rendered + CHUNK_END
-    starts = [title + start for _, (_, start, _) in sentences]
-    owners: list[int | None] = []
+    numbers: list[int | None] = []
     for first, last in prompts.token_spans(chunk):
         piece = text[first:last]
-        position = first + (len(piece) - len(piece.lstrip()) if piece.strip() else 0)
-        before = bisect_right(starts, position) - 1
-        inside = before >= 0 and position < title + sentences[before][1][2]
-        owners.append(sentences[before][0] if inside else None)
-    return owners
+        position = first + len(piece) - len(piece.lstrip() or piece) - title
+        number = bisect_right(sentences, (index, position), key=itemgetter(0, 1)) - 1
+        inside = number >= 0 and sentences[number][0] == index and position < sentences[number][2]
+        numbers.append(number if inside else None)
+    return numbers
 
 
 def _before_text(chunk: Chunk) -> int:

@@ -10,31 +10,23 @@ from dataclasses import replace
 import numpy as np
 
 from at2_rag.options import UNANSWERABLE_BELOW
+from at2_rag.progress import Stopwatch, added
 from at2_rag.pruning.request import ContextFormat, Request
 from at2_rag.readout.scores import Scores
 from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.novelty import TextNovelty
 from at2_rag.selection.select import Selection, hold_only, select
-from at2_rag.stopwatch import Stopwatch, added
 from at2_rag.text.protection import Span
 from at2_rag.text.units import Place
 
 _LEAST_WORDS = 8
-"""Words from which on a sentence may be redundant: "It was founded in 1899." may mean anything."""
+"""Shorter sentences are never redundant: "It was founded in 1899." may mean anything."""
 
-_NO_TEXT_NOTE = (
-    "Nothing was kept: no chunk has any text, and of a chunk without there are no sentences."
-)
+_NO_TEXT_NOTE = "Nothing was kept: no chunk has any text, so there are no sentences."
 
 
 def choose(request: Request, scores: Scores, context: ContextFormat) -> PruneResult:
-    """Return what the options keep of a request's chunks.
-
-    Args:
-        request: The request, with at least one chunk.
-        scores: Its scores.
-        context: How kept chunks become one context.
-    """
+    """Return what the options keep of a request's chunks, at least one."""
     watch = Stopwatch()
     chunks = scores.chunks
     scored = scored_chunks(request.objects, request.chunks, chunks.scores, chunks.probabilities)
@@ -70,15 +62,7 @@ def without_scores(request: Request, context: ContextFormat) -> PruneResult | No
     """Return the result where there is nothing to score, or too little to be worth it."""
     options = request.options
     if not request.chunks:
-        return PruneResult(
-            request.query,
-            (),
-            (),
-            request.tokens,
-            request.tokens,
-            separator=context.separator,
-            timings=request.seconds,
-        )
+        return _all_kept(request, context)
     small = options.skip_below_tokens is not None and request.tokens <= options.skip_below_tokens
     if not small or (options.max_tokens is not None and request.tokens > options.max_tokens):
         return None
@@ -93,14 +77,7 @@ def without_scores(request: Request, context: ContextFormat) -> PruneResult | No
 def after_failure(
     request: Request, context: ContextFormat, error: Exception, seconds: Mapping[str, float]
 ) -> PruneResult:
-    """Return the result that keeps every chunk because scoring failed.
-
-    Args:
-        request: The request.
-        context: How chunks become one context.
-        error: Why it failed.
-        seconds: Seconds per stage until then, and in `total`.
-    """
+    """Return the result that keeps every chunk because scoring failed after so many seconds."""
     note = f"Scoring failed, so that all {len(request.chunks)} chunks were kept, unranked."
     return replace(
         _all_kept(request, context, note),
@@ -109,7 +86,7 @@ def after_failure(
     )
 
 
-def _all_kept(request: Request, context: ContextFormat, note: str) -> PruneResult:
+def _all_kept(request: Request, context: ContextFormat, *notes: str) -> PruneResult:
     unknown = np.full(len(request.chunks), np.nan)
     return PruneResult(
         request.query,
@@ -118,25 +95,24 @@ def _all_kept(request: Request, context: ContextFormat, note: str) -> PruneResul
         tokens_before=request.tokens,
         tokens_after=request.tokens,
         separator=context.separator,
-        notes=(note,),
+        notes=notes,
         timings=request.seconds,
     )
 
 
 def _select(request: Request, scores: Scores, context: ContextFormat) -> Selection:
-    """Choose units by the limits, and by what to do where nothing seems to help."""
+    """Choose units by the limits, and by what to keep where probably no chunk has the answer."""
     options, units, answerable = request.options, scores.units, scores.chunks.answerable
     always = protected_units(request.units, request.protected)
-    notes = list(request.notes)
+    notes = request.notes
     if answerable is not None and answerable < UNANSWERABLE_BELOW:
-        notes.insert(0, f"Most likely no chunk holds the answer: answerable is {answerable:.2f}.")
+        note = f"Most likely no chunk holds the answer: answerable is {answerable:.2f}."
+        notes = (note, *notes)
         best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
-        if options.if_unanswerable == "keep_none" or (
-            options.if_unanswerable == "keep_best" and best_is_held
-        ):
-            held = hold_only(units.scores, always, order=options.order)
-            return replace(held, notes=tuple(notes))
-        if options.if_unanswerable == "keep_best":
+        only_best = options.if_unanswerable == "keep_best"
+        if options.if_unanswerable == "keep_none" or (only_best and best_is_held):
+            return replace(hold_only(units.scores, always, options.order), notes=notes)
+        if only_best:
             options = options.override(top_k=1)
     counts = Counter(index for index, _, _ in request.units)
 
@@ -161,7 +137,7 @@ def _select(request: Request, scores: Scores, context: ContextFormat) -> Selecti
 
 
 def _novelty(request: Request) -> TextNovelty | None:
-    """Return what tells which units say something new; None if that isn't asked."""
+    """Return what tells which units say something new; None if duplicates may be kept."""
     if request.options.max_overlap is None:
         return None
     return TextNovelty(
@@ -177,16 +153,14 @@ def _spared(request: Request, context: ContextFormat) -> int:
     if request.options.max_tokens is None or not request.by_sentence:
         return 0
     titles = {chunk.title or "" for chunk in request.chunks}
-    joint = context.count(f"{context.separator} {context.ellipsis} ")
-    return max(map(context.count, titles), default=0) + joint
+    joined = context.count(f"{context.separator} {context.ellipsis} ")
+    return max(map(context.count, titles), default=0) + joined
 
 
 def protected_units(units: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:
-    """Return which units hold something protected, ascending.
+    """Return which units overlap a protected range of their chunk, ascending.
 
-    Args:
-        units: The units, in order.
-        protected: For each chunk ranges of its text, ascending, none overlapping another.
+    A chunk's ranges are ascending, and none overlaps another.
     """
     ends = [[end for _, end in spans] for spans in protected]
     numbers = []

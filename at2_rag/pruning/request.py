@@ -8,9 +8,9 @@ from typing import Any
 
 from at2_rag.arrays import Floats
 from at2_rag.options import PruneOptions
+from at2_rag.progress import Stopwatch
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
-from at2_rag.stopwatch import Stopwatch
 from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks, join_spans
 from at2_rag.text.protection import Span, protected_spans
 from at2_rag.text.tokens import TokenCounter

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.progress import Stopwatch
 
 
 class Turns:
@@ -20,11 +20,7 @@ class Turns:
 
     @contextmanager
     def take(self, watch: Stopwatch) -> Iterator[None]:
-        """Wait until few enough threads are reading; not to be taken again within.
-
-        Args:
-            watch: Takes the time of "wait".
-        """
+        """Wait until few enough threads are reading; not to be taken again within."""
         # One more than have cores to themselves: while it is in Python, another multiplies.
         most = 1 + _cores() // torch.get_num_threads()
         with self._condition:

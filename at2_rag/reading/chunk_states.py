@@ -100,7 +100,7 @@ def encode_sources(
     store: ChunkStateStore | None = None,
     scope: str = "",
 ) -> dict[tuple[int, ...], ChunkState]:
-    """Return the state of each of the given sources, read alone after the prefix.
+    """Return the state of each source, read alone after the prefix.
 
     Args:
         model: The scoring model.
@@ -183,11 +183,29 @@ def _encode_pack(
     *,
     last_values: bool = False,
 ) -> list[ChunkState]:
+    """Read sources in one forward pass and return their states."""
     if prefix is not None:
         last_values = len(prefix.values) == len(prefix.keys)
-    keeper = _StateKeeper(list(map(len, pack)), model.depth, last_values=last_values)
-    read_pack(model, prefix, pack, keeper.keep)
-    return keeper.states
+    lengths = list(map(len, pack))
+    states: list[ChunkState] = []
+
+    def keep(call: AttentionCall) -> None:
+        key, value = call.key[0], call.value[0]  # [Hkv, N, D]
+        if not states:
+            heads, _, dim = key.shape
+            layers = model.depth, model.depth - (not last_values)
+            states.extend(
+                ChunkState(*(key.new_empty(count, heads, length, dim) for count in layers))
+                for length in lengths
+            )
+        split = torch.split(key, lengths, dim=1), torch.split(value, lengths, dim=1)
+        for state, keys, values in zip(states, *split, strict=True):
+            state.keys[call.layer] = keys
+            if call.layer < len(state.values):
+                state.values[call.layer] = values
+
+    read_pack(model, prefix, pack, keep)
+    return states
 
 
 def read_pack(
@@ -210,35 +228,6 @@ def read_pack(
     ids = torch.tensor([token for source in pack for token in source], device=device)
     reading = _PackReading(prefix, list(map(len, pack)), model, keep)
     model.run_packed(ids, positions.to(device), reading)
-
-
-class _StateKeeper:
-    """Copies keys and values into the `states` of the sources, layer by layer.
-
-    So they are in memory once.
-    """
-
-    def __init__(self, lengths: Sequence[int], depth: int, *, last_values: bool) -> None:
-        self.states: list[ChunkState] = []
-        self._lengths, self._depth = list(lengths), depth
-        self._value_layers = depth if last_values else depth - 1
-
-    def keep(self, call: AttentionCall) -> None:
-        key, value = call.key[0], call.value[0]
-        if not self.states:
-            heads, _, dim = key.shape
-            self.states = [
-                ChunkState(
-                    key.new_empty(self._depth, heads, length, dim),
-                    value.new_empty(self._value_layers, heads, length, dim),
-                )
-                for length in self._lengths
-            ]
-        keys, values = (torch.split(packed, self._lengths, dim=1) for packed in (key, value))
-        for state, one_key, one_value in zip(self.states, keys, values, strict=True):
-            state.keys[call.layer] = one_key
-            if call.layer < len(state.values):
-                state.values[call.layer] = one_value
 
 
 class _PackReading:

@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionCall, SpanAttention
@@ -22,8 +23,7 @@ from at2_rag.reading.features import Pass
 from at2_rag.reading.lockstep import between_layers, run_in_lockstep
 from at2_rag.reading.question_pass import QuestionReading, question_calls
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import SourceRoom, make_room
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.reading.state_groups import RoomBySource, make_room
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,25 +66,27 @@ def read_independent(
             it reads a prompt, which passes that wait for each other can't.
     """
     model.check_independent()
-    rooms: list[Mapping[tuple[int, ...], Sequence[SourceRoom]]] = []
+    rooms: list[RoomBySource] = []
     questions: list[dict[Pass, QuestionReading]] = []
     for layout_passes in wanted:
-        layout, readings = layout_passes.layout, {}
-        for parts in dict.fromkeys(layout_passes.passes.values()):
-            grouped, places = make_room(prefix, layout, parts)
-            rooms.append(places)
-            for name, other in layout_passes.passes.items():
-                if other == parts:
-                    together = name == "together"
-                    readings[name] = QuestionReading(model, grouped, layout, together=together)
-        questions.append({name: readings[name] for name in layout_passes.passes})
+        layout, passes = layout_passes.layout, layout_passes.passes
+        grouped = {}
+        for parts in dict.fromkeys(passes.values()):
+            grouped[parts], by_source = make_room(prefix, layout, parts)
+            rooms.append(by_source)
+        questions.append(
+            {
+                name: QuestionReading(model, grouped[parts], layout, together=name == "together")
+                for name, parts in passes.items()
+            }
+        )
     runs: list[tuple[str, Callable[[], None]]] = []
     sources = {ids for one in wanted for ids in one.layout.source_ids} - {()}
     ready = {ids: states[ids] for ids in sources if ids in states} if states else {}
     if ready:
         runs.append(("encode", partial(_leave, ready, rooms, model.depth)))
     for pack in packs(sorted(sources - ready.keys(), key=canonical)):
-        runs.append(("encode", partial(read_pack, model, prefix, pack, _Keeper(pack, rooms).keep)))
+        runs.append(("encode", partial(read_pack, model, prefix, pack, _keeper(pack, rooms))))
     calls = question_calls(model, [one for readings in questions for one in readings.values()])
     runs += [("question", call) for call in calls]
     run_in_lockstep(runs, Stopwatch() if watch is None else watch)
@@ -92,50 +94,38 @@ def read_independent(
 
 
 def _leave(
-    states: Mapping[tuple[int, ...], ChunkState],
-    rooms: Sequence[Mapping[tuple[int, ...], Sequence[SourceRoom]]],
-    depth: int,
+    states: Mapping[tuple[int, ...], ChunkState], rooms: Sequence[RoomBySource], depth: int
 ) -> None:
     """Copy ready states to where the question reads them, a layer whenever its turn comes."""
     copies = [
         # A cache may hand out states that are elsewhere than the model, perhaps page-locked.
-        (target[0], kept[:, :, room.start : room.end].unbind(), kept.is_pinned())
+        (target, kept[:, :, room.part].unbind(), kept.is_pinned())
         for ids, state in states.items()
         for by_source in rooms
         for room in by_source.get(ids, ())
         for target, kept in ((room.keys, state.keys), (room.values, state.values))
-        if len(kept)
     ]
     for layer in range(depth):
         between_layers()
         for target, layers, pinned in copies:
-            if layer < len(layers):
+            if layer < len(layers):  # values of the last layer aren't needed
                 target.copy_(layers[layer], non_blocking=pinned)
 
 
-class _Keeper:
-    """Copies keys and values of a pack's sources to where the question reads them.
+def _keeper(
+    pack: Sequence[tuple[int, ...]], rooms: Sequence[RoomBySource]
+) -> Callable[[AttentionCall], None]:
+    """Return what copies a layer of a pack's sources to where the question reads it."""
+    lengths = list(map(len, pack))
+    rooms_of = [[room for by_source in rooms for room in by_source.get(ids, ())] for ids in pack]
 
-    Args:
-        pack: Token ids of the sources.
-        rooms: For each reading of them where their keys and values go, by token ids.
-    """
-
-    def __init__(
-        self,
-        pack: Sequence[tuple[int, ...]],
-        rooms: Sequence[Mapping[tuple[int, ...], Sequence[SourceRoom]]],
-    ) -> None:
-        self._lengths = list(map(len, pack))
-        self._rooms = [
-            [room for by_source in rooms for room in by_source.get(ids, ())] for ids in pack
-        ]
-
-    def keep(self, call: AttentionCall) -> None:
+    def keep(call: AttentionCall) -> None:
         # [1, Hkv, N, D] -> for each source [Hkv, W, D]
-        keys = torch.split(call.key[0], self._lengths, dim=1)
-        values = torch.split(call.value[0], self._lengths, dim=1)
-        for key, value, rooms in zip(keys, values, self._rooms, strict=True):
-            for room in rooms:
-                room.keys.copy_(key[None, :, room.start : room.end])
-                room.values.copy_(value[None, :, room.start : room.end])
+        keys = torch.split(call.key[0], lengths, dim=1)
+        values = torch.split(call.value[0], lengths, dim=1)
+        for key, value, targets in zip(keys, values, rooms_of, strict=True):
+            for room in targets:
+                room.keys.copy_(key[:, room.part])
+                room.values.copy_(value[:, room.part])
+
+    return keep

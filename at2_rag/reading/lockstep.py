@@ -15,7 +15,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from at2_rag.stopwatch import Stopwatch
+from at2_rag.progress import Stopwatch
 
 
 class _ForwardPass(greenlet):

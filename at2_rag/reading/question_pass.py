@@ -87,9 +87,16 @@ class QuestionReading:
             self._groups.extend(groups)
 
     def attention(self) -> SpanAttention:
-        """Return what was read, sources (or parts) in the order they were gathered in."""
+        """Return what was read, sources (or parts) in the layout's order."""
+        members = torch.cat([group.members for group in self._groups])
+        # Equal sources share the features of the first, so that their scores tie to the last bit.
+        order = members.argsort()[list(self._firsts)]
         parts = [part for piece in self.pieces for part in piece.attention.parts]
-        return _collect(parts, [group.members for group in self._groups], self._firsts)
+        mass, ratio = (
+            torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
+            for kind in (0, 1)
+        )
+        return SpanAttention(mass[..., order], ratio[..., order])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +155,7 @@ def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGrou
     size = 0
     for group in groups:
         for start in range(0, len(group.members), most):
-            piece = _slice(group, start, start + most)
+            piece = group.rows(start, start + most)
             if batch and size + len(piece.members) > most:
                 yield batch
                 batch, size = [], 0
@@ -156,31 +163,6 @@ def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGrou
             size += len(piece.members)
     if batch:
         yield batch
-
-
-def _slice(group: StateGroup, start: int, stop: int) -> StateGroup:
-    return StateGroup(
-        group.members[start:stop],
-        group.lengths[start:stop],
-        group.keys[:, :, start:stop],
-        group.values[:, :, start:stop],
-        None if group.padding is None else group.padding[start:stop],
-    )
-
-
-def _collect(
-    parts: Sequence[Sequence[tuple[Tensor, Tensor]]],
-    members: Sequence[Tensor],
-    firsts: Sequence[int],
-) -> SpanAttention:
-    """Join per-group features and put the sources back into their order."""
-    # Equal sources share the features of the first, so that their scores tie to the last bit.
-    order = torch.cat(list(members)).argsort()[list(firsts)]
-    mass, ratio = (
-        torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
-        for kind in (0, 1)
-    )
-    return SpanAttention(mass[..., order], ratio[..., order])
 
 
 class _QuestionAttention:
@@ -203,7 +185,7 @@ class _QuestionAttention:
         together: bool,
     ) -> None:
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix = KeySpan(prefix.keys[:, :, None], prefix.values[:, :, None])
+        self._prefix = prefix
         self._groups = [_span_of(group, together=together) for group in groups]
         self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
@@ -219,8 +201,8 @@ class _QuestionAttention:
         query = call.query[0].float().mul(call.scaling)
         # [H, C * Q, D] -> [Hkv, C, R, Q, D]
         query = query.view(key_heads, heads // key_heads, copies, length, dim).transpose(1, 2)
-        # [1, Hkv, C * Q, D] -> [1, Hkv, C, Q, D]
-        shape = (1, key_heads, copies, length, dim)
+        # [1, Hkv, C * Q, D] -> [Hkv, C, Q, D]
+        shape = (key_heads, copies, length, dim)
         keys, values = call.key.view(shape), call.value.view(shape)
         blocks = [
             self._attend_rows(call.layer, part, KeySpan(keys, values, future))
@@ -253,11 +235,13 @@ class _QuestionAttention:
         """
         last = layer == self._depth - 1
         copies, axis = query.shape[1], 4 if self._together else 1
-        prefix = self._prefix.read(layer, query.flatten(1, 2)[:, None], keys_only=last)
-        prefix = prefix.divided(copies)
-        within = question.read(0, query, keys_only=last)
+        keys = self._prefix.keys[layer][:, None]
+        span = KeySpan(keys, keys if last else self._prefix.values[layer][:, None])
+        # One copy with C * R heads a key head stands for C copies.
+        prefix = span.read(query.flatten(1, 2)[:, None], keys_only=last).divided(copies)
+        within = question.read(query, keys_only=last)
         sources = [
-            group.read(layer, rows, keys_only=last)
+            group.read(rows, keys_only=last)
             for rows, group in zip(self._by_group(query), self._groups, strict=True)
         ]
         source_lse = torch.cat([source.lse for source in sources], dim=axis)
@@ -298,7 +282,7 @@ def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
     keys, values, padding = group.keys, group.values, group.padding
     if not together:
         return KeySpan(keys, values, None if padding is None else padding[:, None, None])
-    # [L, Hkv, G, W, D] -> [L, Hkv, 1, G * W, D]
-    keys, values = (whole.flatten(2, 3)[:, :, None] for whole in (keys, values))
+    # [Hkv, G, W, D] -> [Hkv, 1, G * W, D]
+    keys, values = (whole.flatten(1, 2)[:, None] for whole in (keys, values))
     padding = None if padding is None else padding.flatten()
     return KeySpan(keys, values, padding, sources=len(group.members))

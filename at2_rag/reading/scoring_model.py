@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,16 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.prompt.layout import PromptBuilder, PromptLayout
+from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
     READING_KEYWORD,
     AttentionCall,
     AttentionReader,
-    JointCapture,
     PassComplete,
-    Span,
-    SpanAttention,
 )
 from at2_rag.reading.lockstep import between_layers, reuse_input
 
@@ -151,64 +148,6 @@ class ScoringModel:
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
         self.run(input_ids[None], reading, position_ids=position_ids[None], attention_mask=unused)
 
-    def read_joint(
-        self,
-        layouts: Sequence[PromptLayout],
-        *,
-        spans: Sequence[Sequence[Span]] | None = None,
-    ) -> list[SpanAttention]:
-        """Read each layout as one causal prompt, all in one model call (left-padded).
-
-        Args:
-            layouts: The prompts.
-            spans: For each layout the half-open ranges in its `input_ids` to read as sources, at
-                least one; they may overlap. None for the layouts' own sources.
-
-        Returns:
-            One `SpanAttention` a layout, over the layers in use.
-        """
-        if spans is None:
-            spans = [layout.source_spans for layout in layouts]
-        lengths = [len(layout.input_ids) for layout in layouts]
-        width = max(lengths)
-        pads = [width - length for length in lengths]
-        ids = [
-            [0] * pad + list(layout.input_ids) for pad, layout in zip(pads, layouts, strict=True)
-        ]
-        input_ids = torch.tensor(ids, device=self.device)
-        offsets = torch.tensor(pads, device=self.device)
-        mask = position_ids = None
-        if any(pads):
-            mask = torch.arange(width, device=self.device) >= offsets[:, None]
-            position_ids = (torch.arange(width, device=self.device) - offsets[:, None]).clamp(min=0)
-            mask = mask.long()
-        rows, shares = _rows_and_shares(
-            [_shifted(layout.target_span, pad) for layout, pad in zip(layouts, pads, strict=True)]
-        )
-        capture = JointCapture(
-            rows=rows.to(self.device),
-            shares=shares.to(self.device),
-            sources=[
-                [_shifted(span, pad) for span in of_layout]
-                for of_layout, pad in zip(spans, pads, strict=True)
-            ],
-            prefixes=[
-                (pad, pad + len(layout.prefix_ids))
-                for layout, pad in zip(layouts, pads, strict=True)
-            ],
-            depth=self.depth,
-        )
-        self.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
-        # Layers of a hybrid model that have no attention capture nothing: their features are 0.
-        most = max(map(len, spans))
-        read = torch.zeros(2, self.depth, len(layouts), self.heads, most, device=self.device)
-        for layer, values in capture.captured.items():
-            read[:, layer] = values[:, :, 0]
-        return [
-            SpanAttention(read[0, :, index, :, :count], read[1, :, index, :, :count])
-            for index, count in enumerate(map(len, spans))
-        ]
-
     def _check_capture(self) -> None:
         """Run a few tokens and see that every attention layer calls our function."""
         seen = _SeenLayers()
@@ -309,22 +248,6 @@ def _rope_types(config: Any) -> set[str]:
     rope = getattr(config, "rope_parameters", None) or {}
     by_layer = [value for value in rope.values() if isinstance(value, Mapping)]
     return {kind.get("rope_type", "default") for kind in by_layer or [rope]}
-
-
-def _rows_and_shares(targets: Sequence[Span]) -> tuple[Tensor, Tensor]:
-    """Return the places [B, T] of targets, and the equal share [B, 1, T] of each in its mean."""
-    width = max(end - start for start, end in targets)
-    rows = torch.zeros(len(targets), width, dtype=torch.int64)
-    shares = torch.zeros(len(targets), 1, width)
-    for index, (start, end) in enumerate(targets):
-        rows[index] = start  # padding reads a row that sees something, for nothing
-        rows[index, : end - start] = torch.arange(start, end)
-        shares[index, :, : end - start] = 1 / (end - start)
-    return rows, shares
-
-
-def _shifted(span: Span, pad: int) -> Span:
-    return span[0] + pad, span[1] + pad
 
 
 def shared_view(model: nn.Module) -> Any:

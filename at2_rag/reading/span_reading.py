@@ -21,8 +21,8 @@ class KeySpan:
     """Keys and values of a span of tokens, for each copy its own.
 
     Attributes:
-        keys: [L, Hkv, C, n * W, D].
-        values: The same; perhaps without the last layer.
+        keys: [Hkv, C, n * W, D].
+        values: [Hkv, C, n * W, D].
         hidden: Added to the logits, [C, R, q, n * W] or what broadcasts to it: minus infinity
             where a row may not look, 0 elsewhere. None to hide nothing.
         sources: n, whose keys these are, one after another.
@@ -33,19 +33,18 @@ class KeySpan:
     hidden: Tensor | None = None
     sources: int = 1
 
-    def read(self, layer: int, query: Tensor, *, keys_only: bool) -> SpanReading:
-        """Read the span in a layer; logits, softmax and the sum of values are float32.
+    def read(self, query: Tensor, *, keys_only: bool) -> SpanReading:
+        """Read the span; logits, softmax and the sum of values are float32.
 
         Of several sources, one that is more than about 87 below the strongest counts as not
         attended to.
 
         Args:
-            layer: The layer.
             query: [Hkv, C, R, q, D] float32, scaled.
             keys_only: Leave the values out.
         """
         shape = query.shape[:4]
-        logits = query.flatten(2, 3) @ self.keys[layer].float().transpose(-1, -2)
+        logits = query.flatten(2, 3) @ self.keys.float().transpose(-1, -2)
         if self.hidden is not None:
             logits.view(*shape, -1).add_(self.hidden)
         # The bound keeps sources without tokens from giving NaN; no logit comes near it.
@@ -55,7 +54,7 @@ class KeySpan:
         if keys_only:
             weighted = query.new_empty(*shape, 0)
         else:
-            weighted = (weights @ self.values[layer].float()).view(*shape, -1)
+            weighted = (weights @ self.values.float()).view(*shape, -1)
         return SpanReading(lse.view(*shape, -1), peak.view(*shape, 1), weighted)
 
 

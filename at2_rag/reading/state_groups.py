@@ -23,12 +23,12 @@ nothing converts it again; one with more is in the model's type and takes half t
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupedStates:
-    """The prefix's state, and room for those of all sources of one layout.
+    """The prefix's state, and room for one layer of the states of a layout's S sources.
 
     Attributes:
         prefix: State of the prefix.
         groups: Sources of similar length, padded to the longest of their group.
-        firsts: For each of the S sources the first one that equals it, perhaps itself.
+        firsts: For each source the index of the first one that equals it, perhaps its own index.
         longest: Tokens of the longest source; where parts are read, of the longest whole one.
     """
 
@@ -40,14 +40,14 @@ class GroupedStates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateGroup:
-    """States of G sources, padded to W tokens.
+    """One layer of the states of G sources, padded to W tokens.
 
     Attributes:
-        members: [G] int64, place of each source in its layout.
+        members: [G] int64, index of each source in its layout.
         lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
             which the question stands.
-        keys: [L, Hkv, G, W, D].
-        values: [L - 1, Hkv, G, W, D], or [L, ...] as in `ChunkState`.
+        keys: [Hkv, G, W, D].
+        values: [Hkv, G, W, D].
         padding: [G, W] float32, what is added to logits: minus infinity on padding, 0 elsewhere.
             None where all sources are equally long.
     """
@@ -58,43 +58,46 @@ class StateGroup:
     values: Tensor
     padding: Tensor | None
 
+    def rows(self, start: int, stop: int) -> StateGroup:
+        """Return the group's sources from `start` to `stop`, exclusive (views)."""
+        return StateGroup(
+            self.members[start:stop],
+            self.lengths[start:stop],
+            self.keys[:, start:stop],
+            self.values[:, start:stop],
+            None if self.padding is None else self.padding[start:stop],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceRoom:
-    """Where the state of a source, or of a part of it, goes in its group.
+    """Where a layer of a source's state, or of a part of it, goes: views into its group.
 
     Attributes:
-        start: The part's first token within the source.
-        end: The end of it, exclusive.
-        keys: [L, Hkv, end - start, D], a view into the group's.
-        values: Likewise.
+        part: The part's tokens within the source.
+        keys: [Hkv, W, D], W the part's tokens.
+        values: [Hkv, W, D].
     """
 
-    start: int
-    end: int
+    part: slice
     keys: Tensor
     values: Tensor
 
 
-def make_room(
-    prefix: ChunkState,
-    layout: PromptLayout,
-    parts: Sequence[SourcePart] | None = None,
-) -> tuple[GroupedStates, dict[tuple[int, ...], list[SourceRoom]]]:
-    """Group a layout's sources by length, with room for one layer of their states.
+RoomBySource = dict[tuple[int, ...], list[SourceRoom]]
+"""By a source's token ids where its state goes: once for each of its parts and occurrences."""
 
-    The groups show that layer in place of every layer. It is in float32 where the layout is small,
-    see `FLOAT32_TOKENS`.
+
+def make_room(
+    prefix: ChunkState, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
+) -> tuple[GroupedStates, RoomBySource]:
+    """Group a layout's sources by length, with room (zeros) for one layer of their states.
 
     Args:
         prefix: The prefix's state.
         layout: An independent layout with at least one source.
         parts: What to read in place of the layout's sources, at least one; tokens in no part are
             hidden from the question. None for the sources, whole.
-
-    Returns:
-        The groups, all zero, and for each source's token ids where its state goes, once for each
-        of its parts and for each time that the layout has it.
     """
     sources = layout.source_ids
     if parts is None:
@@ -102,25 +105,21 @@ def make_room(
     sorting = [(part.end - part.start, sources[part.source], part.start) for part in parts]
     order = sorted(range(len(parts)), key=sorting.__getitem__)
     device = prefix.keys.device
+    _, key_heads, _, dim = prefix.keys.shape
     small = sum(size for size, _, _ in sorting) <= FLOAT32_TOKENS
     dtype = torch.float32 if small else prefix.keys.dtype
     groups = []
-    rooms: dict[tuple[int, ...], list[SourceRoom]] = {}
+    rooms: RoomBySource = {}
     for run in length_runs([sorting[index][0] for index in order]):
         members = order[run.start : run.stop]
         widths = [sorting[index][0] for index in members]
         width = max(1, *widths)
-        keys, values = (
-            like.new_zeros(
-                min(1, len(like)),
-                *(like.shape[1], len(members), width, like.shape[3]),
-                dtype=dtype,
-            )
-            for like in (prefix.keys, prefix.values)
+        keys, values = torch.zeros(
+            2, key_heads, len(members), width, dim, dtype=dtype, device=device
         )
         for row, index in enumerate(members):
-            part, cells = parts[index], (slice(None), slice(None), row, slice(widths[row]))
-            room = SourceRoom(part.start, part.end, keys[cells], values[cells])
+            part, cells = parts[index], (slice(None), row, slice(widths[row]))
+            room = SourceRoom(slice(part.start, part.end), keys[cells], values[cells])
             rooms.setdefault(sources[part.source], []).append(room)
         lengths = torch.tensor([len(sources[parts[i].source]) for i in members], device=device)
         padding = None
@@ -128,15 +127,8 @@ def make_room(
             padding = torch.zeros(len(members), width)
             padding[torch.arange(width) >= torch.tensor(widths)[:, None]] = -torch.inf
             padding = padding.to(device)
-        groups.append(
-            StateGroup(
-                torch.tensor(members, device=device),
-                lengths,
-                keys.expand(len(prefix.keys), -1, -1, -1, -1),
-                values.expand(len(prefix.values), -1, -1, -1, -1),
-                padding,
-            )
-        )
+        indices = torch.tensor(members, device=device)
+        groups.append(StateGroup(indices, lengths, keys, values, padding))
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
     firsts = tuple(first.setdefault(key, index) for index, key in enumerate(sorting))
     return GroupedStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms

@@ -16,7 +16,7 @@ likely to be relevant.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -30,11 +30,11 @@ Outcome: TypeAlias = Literal["evidence", "removal"]
 """What makes a chunk relevant: that it is labelled as evidence, or that the right answer is less
 likely without it."""
 
-CHUNK_TERMS = ("score", "log_share", "best_evidence")
-"""What decides a chunk's probability, besides a constant."""
+CHUNK_TERMS = ("score", "log_share", "best_evidence", "constant")
+"""What decides a chunk's probability."""
 
-CALL_TERMS = ("best_evidence", "best_log_share")
-"""What decides a call's probability, besides a constant."""
+CALL_TERMS = ("best_evidence", "best_log_share", "constant")
+"""What decides a call's probability."""
 
 RISING = 2
 """How many of the `CHUNK_TERMS`, from the first, differ within a call: no slope of theirs may be
@@ -64,19 +64,9 @@ class Calibration:
     outcome: Outcome = "evidence"
 
     def __post_init__(self) -> None:
-        for name, terms in (("chunk", CHUNK_TERMS), ("call", CALL_TERMS)):
-            numbers = tuple(map(float, getattr(self, name)))
-            object.__setattr__(self, name, numbers)
-            if len(numbers) != len(terms) + 1 or not all(map(math.isfinite, numbers)):
-                raise HeadWeightsError(
-                    f"the calibration's numbers for a {name} are {numbers}; expected "
-                    f"{len(terms) + 1} finite ones, for {', '.join(terms)} and a constant"
-                )
-        if min(self.chunk[:RISING]) < 0:
-            raise HeadWeightsError(
-                f"the calibration's slopes for score and share are {self.chunk[:RISING]}; none may "
-                "be below 0, else a chunk that scores higher would count as less relevant"
-            )
+        chunk = checked_numbers("chunk", self.chunk, CHUNK_TERMS, rising=CHUNK_TERMS[:RISING])
+        object.__setattr__(self, "chunk", chunk)
+        object.__setattr__(self, "call", checked_numbers("call", self.call, CALL_TERMS))
         if self.outcome not in get_args(Outcome):
             raise HeadWeightsError(
                 f"the calibration's outcome is {self.outcome!r}; this version of at2_rag reads "
@@ -89,9 +79,7 @@ class Calibration:
 
     def evidence(self, features: npt.ArrayLike) -> Floats:
         """Return the evidence logits [S] of sources with features [S, F]."""
-        weighted = np.asarray(features, np.float64) * self.evidence_weight.astype(float).ravel()
-        logits: Floats = weighted.sum(axis=1)
-        return logits + self.evidence_bias
+        return weighted(features, self.evidence_weight) + self.evidence_bias
 
     def probabilities(self, scores: npt.ArrayLike, best_evidence: float) -> Floats:
         """Return for each chunk of a call the probability that it is relevant, [S] in [0, 1].
@@ -103,68 +91,74 @@ class Calibration:
         return logistic(chunk_terms(scores, best_evidence), self.chunk)
 
     def answerable(self, scores: npt.ArrayLike, best_evidence: float) -> float:
-        """Return the probability that the answer stands in any chunk of a call.
-
-        Args:
-            scores: As in `probabilities`, at least one.
-            best_evidence: See there.
-        """
+        """Return the probability that some chunk of a call, of at least one, holds the answer."""
         return float(logistic(call_terms(scores, best_evidence), self.call))
 
     def numbers(self) -> dict[str, Any]:
         """Return the outcome, and slopes and constants by their names, JSON-ready."""
         return {
             "outcome": self.outcome,
-            "chunk": by_name(self.chunk, CHUNK_TERMS),
-            "call": by_name(self.call, CALL_TERMS),
+            "chunk": dict(zip(CHUNK_TERMS, self.chunk, strict=True)),
+            "call": dict(zip(CALL_TERMS, self.call, strict=True)),
         }
 
     @classmethod
-    def from_parts(
-        cls, numbers: Any, evidence_weight: npt.NDArray[np.float32], evidence_bias: float
+    def from_numbers(
+        cls,
+        numbers: Mapping[str, Any],
+        evidence_weight: npt.NDArray[np.float32],
+        evidence_bias: float,
     ) -> Calibration:
-        """Return a calibration of what `numbers` gave and of the second readout.
+        """Return the calibration with these `numbers`, and with the second readout.
 
         Raises:
-            HeadWeightsError: If the numbers are of another form.
+            KeyError: If one is missing; TypeError or ValueError if one is no number.
         """
-        try:
-            chunk = in_order(numbers["chunk"], CHUNK_TERMS)
-            call = in_order(numbers["call"], CALL_TERMS)
-            outcome = numbers["outcome"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable("calibration", numbers, error) from error
-        return cls(evidence_weight, evidence_bias, chunk, call, outcome)
+        chunk = in_order(numbers["chunk"], CHUNK_TERMS)
+        call = in_order(numbers["call"], CALL_TERMS)
+        return cls(evidence_weight, evidence_bias, chunk, call, numbers["outcome"])
 
 
-def unreadable(what: str, numbers: Any, error: Exception, option: str = "") -> HeadWeightsError:
-    """Return the error that says that numbers of head weights are of another form.
+def checked_numbers(
+    what: str, numbers: Iterable[float], terms: tuple[str, ...], *, rising: tuple[str, ...] = ()
+) -> tuple[float, ...]:
+    """Return what terms count, as floats.
 
     Args:
-        what: What they are of.
-        numbers: The numbers.
-        error: What reading it gave.
-        option: What to add to `at2-rag calibrate`, which learns them.
-    """
-    kind = "an object" if isinstance(numbers, Mapping) else f"{numbers!r}"
-    return HeadWeightsError(
-        f"for the {what} there is {kind} that can't be read ({error!r}); calibrate the weights "
-        f"again with `at2-rag calibrate{option}`"
-    )
-
-
-def by_name(numbers: tuple[float, ...], terms: tuple[str, ...]) -> dict[str, float]:
-    """Return the slopes of terms, and the constant, by their names."""
-    return dict(zip((*terms, "constant"), numbers, strict=True))
-
-
-def in_order(named: Any, terms: tuple[str, ...]) -> tuple[float, ...]:
-    """Return what `by_name` gave in order again.
+        what: What the numbers are for, for the message.
+        numbers: One number a term.
+        terms: Names of the terms.
+        rising: Names of those whose number must be at least 0.
 
     Raises:
-        KeyError: If one is missing; TypeError or ValueError if it isn't of that form.
+        HeadWeightsError: If there are not as many numbers, one isn't finite, or is below 0.
     """
-    return tuple(float(named[name]) for name in (*terms, "constant"))
+    numbers = tuple(map(float, numbers))
+    if len(numbers) != len(terms) or not all(map(math.isfinite, numbers)):
+        raise HeadWeightsError(
+            f"the calibrated numbers for a {what} are {numbers}; expected {len(terms)} finite "
+            f"ones, for {', '.join(terms)}"
+        )
+    for name, number in zip(terms, numbers, strict=True):
+        if name in rising and number < 0:
+            raise HeadWeightsError(
+                f"the calibrated number of {name} for a {what} is {number}; it must not be below "
+                "0, else what scores higher would count as less relevant"
+            )
+    return numbers
+
+
+def in_order(named: Mapping[str, Any], terms: tuple[str, ...]) -> tuple[float, ...]:
+    """Return the numbers of terms in the order of their names."""
+    return tuple(float(named[name]) for name in terms)
+
+
+def weighted(features: npt.ArrayLike, weight: npt.NDArray[np.float32]) -> Floats:
+    """Return the weighted sum of each row of features, [S, F] -> [S]."""
+    # Row by row: a matrix product would let a source's position change its score's last bit.
+    products: Floats = np.asarray(features, np.float64) * weight.astype(np.float64).ravel()
+    sums: Floats = products.sum(axis=1)
+    return sums
 
 
 def logistic(terms: Floats, numbers: tuple[float, ...]) -> Floats:
@@ -174,18 +168,18 @@ def logistic(terms: Floats, numbers: tuple[float, ...]) -> Floats:
 
 
 def chunk_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
-    """Return the `CHUNK_TERMS` of a call's chunks, [S, 3]."""
+    """Return the `CHUNK_TERMS`, but for the constant, of a call's chunks, [S, 3]."""
     values = np.asarray(scores, dtype=np.float64)
     shares = values - _log_sum(values)
     return np.stack([values, shares, np.full(len(values), best_evidence)], axis=1)
 
 
 def call_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
-    """Return the `CALL_TERMS` of a call with at least one chunk, [2]."""
+    """Return the `CALL_TERMS`, but for the constant, of a call with at least one chunk, [2]."""
     values = np.asarray(scores, dtype=np.float64)
     return np.array([best_evidence, values.max() - _log_sum(values)])
 
 
 def _log_sum(values: Floats) -> float:
-    """Return the log-sum-exp of all values; of none that of nothing."""
+    """Return the log-sum-exp of all values; minus infinity for none."""
     return float(np.logaddexp.reduce(values)) if values.size else -math.inf

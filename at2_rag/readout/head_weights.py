@@ -15,16 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import (
-    AT2Error,
-    HeadWeightsError,
-    HeadWeightsMismatchError,
-    HeadWeightsNotFoundError,
-    InputError,
-)
+from at2_rag.errors import AT2Error, HeadWeightsError, HeadWeightsNotFoundError, InputError
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.reading.features import FeatureSpec, Reading
-from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.calibration import Calibration, weighted
 from at2_rag.readout.files import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -37,29 +31,17 @@ from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.text.chunks import Prior
 
 UNIFORM = "uniform"
-EVIDENCE, EVIDENCE_BIAS = "evidence_weight", "evidence_bias"
-"""Names of a calibration's tensors, beside "weight" and "bias"."""
-
-MULTI_HOP = "multi_hop_weight"
-"""Name of the multi-hop weights' tensor."""
-
-_PRIORS = ("prior_weight", "cosine_weight")
 
 TargetRule = Literal["question", "answer"]
-"""Whose attention the weights are for: the question's tokens', or that of the places that predict
-the answer's tokens (each one token earlier, as in AT2)."""
+"""Whose attention the weights are for: the question's tokens', or that of the positions that
+predict the answer's tokens (each one token earlier, as in AT2)."""
 
 ScoreScale = Literal["logit", "additive"]
 """What scores are: logits, whose softmax over one call's chunks is each one's estimated share, or
 numbers that add up, as shares of attention do and effects whose sum was fitted."""
 
+_PRIORS = ("prior_weight", "cosine_weight")
 _SHIPPED = files("at2_rag") / "weights"
-RULE_FIX: Mapping[TargetRule, str] = {
-    "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
-    "answer": "pass weights that `at2-rag train --signal ablation --target answer` fitted, or of "
-    "AT2's own form with `at2_rag.readout.score_estimator.read_score_estimator`",
-}
-"""What to do for want of weights for a target rule."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,23 +88,16 @@ class HeadWeights:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
-        if self.target_rule not in get_args(TargetRule):
-            raise HeadWeightsError(
-                f"target rule is {self.target_rule!r}; this version of at2_rag reads 'question' "
-                "and 'answer'"
-            )
-        if self.score_scale not in get_args(ScoreScale):
-            raise HeadWeightsError(
-                f"score scale is {self.score_scale!r}; this version of at2_rag reads 'logit' and "
-                "'additive'"
-            )
-        for name, value in (
-            ("fingerprint", self.fingerprint),
-            ("template hash", self.template_hash),
-        ):
-            if not (value is None or isinstance(value, str)):
+        for name, alias in (("target_rule", TargetRule), ("score_scale", ScoreScale)):
+            known = get_args(alias)
+            if (value := getattr(self, name)) not in known:
                 raise HeadWeightsError(
-                    f"the {name} is {value!r}; expected a hash as text, or None for weights that "
+                    f"{name} is {value!r}; this version of at2_rag reads {' and '.join(known)}"
+                )
+        for name in ("fingerprint", "template_hash"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise HeadWeightsError(
+                    f"{name} is {value!r}; expected a hash as text, or None for weights that "
                     "belong to no model"
                 )
         passes = len(self.spec.passes)
@@ -133,40 +108,35 @@ class HeadWeights:
             )
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias)):
             raise HeadWeightsError("head weights hold NaN or infinity; train them again")
-        self._check_learned()
+        for name in _PRIORS:
+            if (number := getattr(self, name)) is not None and not 0 <= number < np.inf:
+                raise HeadWeightsError(
+                    f"{name} is {number}; expected a finite number of at least 0"
+                )
+        self._check_parts()
 
-    def _check_learned(self) -> None:
-        """Check what was learned beside the weights."""
-        calibration = self.calibration
-        if calibration is not None and self.score_scale == "additive":
+    def _check_parts(self) -> None:
+        """Check that what was calibrated fits the weights."""
+        calibration, multi_hop = self.calibration, self.multi_hop
+        if self.score_scale == "additive" and (calibration or self.sentences):
             raise HeadWeightsError(
                 "the head weights are calibrated, but their score scale is 'additive'; only scores "
                 "that are logits can be, as those of weights fitted to evidence labels"
             )
-        if calibration is not None and calibration.evidence_weight.shape != self.weight.shape:
+        if calibration and calibration.evidence_weight.shape != self.weight.shape:
             raise HeadWeightsError(
                 "the calibration's evidence weights have the shape "
                 f"{calibration.evidence_weight.shape}, the head weights {self.weight.shape}; "
                 "calibrate these very weights"
             )
-        if self.sentences is not None and self.score_scale == "additive":
-            raise HeadWeightsError(
-                "there are sentence weights, but the score scale is 'additive'; they are for logits"
-            )
-        if self.multi_hop is not None and (
-            self.reading == "joint" or self.multi_hop.weight.shape != self.weight.shape[1:]
+        if multi_hop and (
+            self.reading == "joint" or multi_hop.weight.shape != self.weight.shape[1:]
         ):
             raise HeadWeightsError(
-                f"the multi-hop weights have the shape {self.multi_hop.weight.shape}, the head "
+                f"the multi-hop weights have the shape {multi_hop.weight.shape}, the head "
                 f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
                 "for independent reading over as many layers and heads"
             )
-        for what, weight in (("ranks", self.prior_weight), ("cosines", self.cosine_weight)):
-            if weight is not None and not 0 <= weight < np.inf:
-                raise HeadWeightsError(
-                    f"the weight of the retriever's {what} is {weight}; expected a finite number "
-                    "of at least 0"
-                )
 
     @property
     def layers(self) -> int:
@@ -195,41 +165,7 @@ class HeadWeights:
 
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the scores [S] of sources with features [S, F]."""
-        matrix = np.asarray(features, dtype=np.float64)
-        # Row by row: a matrix product would let a source's position change its score's last bit.
-        weighted = matrix * self.weight.astype(np.float64).ravel()
-        scores: npt.NDArray[np.float64] = weighted.sum(axis=1)
-        return scores + self.bias
-
-    def check(
-        self, *, fingerprint: str, template_hash: str, target_rule: TargetRule = "question"
-    ) -> None:
-        """Check that the weights belong to a scoring model, its prompt and what is read there.
-
-        Raises:
-            HeadWeightsMismatchError: If they were fitted on another model, wording or target rule.
-        """
-        if self.target_rule != target_rule:
-            user = {"question": "AT2Pruner", "answer": "AT2Attributor"}
-            raise HeadWeightsMismatchError(
-                f"the head weights are for the target rule {self.target_rule!r}, "
-                f"{user[target_rule]} reads {target_rule!r}; use them with "
-                f"{user[self.target_rule]}, {RULE_FIX[target_rule]}, or pass "
-                f'head_weights="{UNIFORM}"'
-            )
-        if self.fingerprint is None:
-            return
-        for what, expected, got in (
-            ("scoring model", self.fingerprint, fingerprint),
-            ("prompt template", self.template_hash, template_hash),
-        ):
-            if expected != got:
-                fitted = self.provenance.get("model", "another model")
-                raise HeadWeightsMismatchError(
-                    f"the head weights were fitted on {fitted} with another {what}: expected "
-                    f"{expected}, got {got}; load that model, fit weights for this one with "
-                    f'`at2-rag train`, or pass head_weights="{UNIFORM}"'
-                )
+        return weighted(features, self.weight) + self.bias
 
     def check_options(self, options: PruneOptions) -> None:
         """Check that these weights can do what the options ask for.
@@ -298,11 +234,11 @@ class HeadWeights:
             "provenance": dict(self.provenance),
         }
         if self.calibration is not None:
-            tensors[EVIDENCE] = self.calibration.evidence_weight
-            tensors[EVIDENCE_BIAS] = np.array([self.calibration.evidence_bias], dtype=np.float64)
+            tensors["evidence_weight"] = self.calibration.evidence_weight
+            tensors["evidence_bias"] = np.array([self.calibration.evidence_bias], dtype=np.float64)
             description["calibration"] = self.calibration.numbers()
         if self.multi_hop is not None:
-            tensors[MULTI_HOP] = self.multi_hop.weight
+            tensors["multi_hop_weight"] = self.multi_hop.weight
             description["multi_hop"] = self.multi_hop.numbers()
         if self.sentences is not None:
             description["sentences"] = self.sentences.numbers()
@@ -333,38 +269,34 @@ class HeadWeights:
             raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HeadWeightsError(
-                f"{folder} holds unusable head weights ({error!r}); train them again"
+                f"{folder} holds unusable head weights ({error!r}); train or calibrate them again"
             ) from error
         return weights
 
     @classmethod
     def _from_parts(cls, tensors: Tensors, description: Mapping[str, Any]) -> HeadWeights:
-        calibration = multi_hop = sentences = None
+        learned: dict[str, Any] = {
+            name: float(description[name]) for name in _PRIORS if name in description
+        }
         if "calibration" in description:
-            calibration = Calibration.from_parts(
+            learned["calibration"] = Calibration.from_numbers(
                 description["calibration"],
-                tensors[EVIDENCE].astype(np.float32),
-                float(tensors[EVIDENCE_BIAS][0]),
+                tensors["evidence_weight"].astype(np.float32),
+                float(tensors["evidence_bias"][0]),
             )
         if "multi_hop" in description:
-            multi_hop = MultiHop.from_parts(
-                description["multi_hop"], tensors[MULTI_HOP].astype(np.float32)
+            learned["multi_hop"] = MultiHop.from_numbers(
+                description["multi_hop"], tensors["multi_hop_weight"].astype(np.float32)
             )
         if "sentences" in description:
-            sentences = SentenceWeights.from_numbers(description["sentences"])
+            learned["sentences"] = SentenceWeights.from_numbers(description["sentences"])
+        facts = ("fingerprint", "template_hash", "provenance", "target_rule", "score_scale")
         return cls(
             weight=tensors["weight"].astype(np.float32),
             bias=float(tensors["bias"][0]),
             spec=FeatureSpec(description["quantity"], tuple(description["passes"])),
-            fingerprint=description["fingerprint"],
-            template_hash=description["template_hash"],
-            provenance=dict(description["provenance"]),
-            target_rule=description["target_rule"],
-            score_scale=description["score_scale"],
-            calibration=calibration,
-            multi_hop=multi_hop,
-            sentences=sentences,
-            **{name: float(description[name]) for name in _PRIORS if name in description},
+            **{name: description[name] for name in facts},
+            **learned,
         )
 
     @classmethod

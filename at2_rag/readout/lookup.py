@@ -12,10 +12,17 @@ from at2_rag.errors import HeadWeightsMismatchError, HeadWeightsNotFoundError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import layers_and_heads
-from at2_rag.readout.head_weights import RULE_FIX, UNIFORM, HeadWeights, TargetRule, shipped_names
+from at2_rag.readout.head_weights import UNIFORM, HeadWeights, TargetRule, shipped_names
 
 _DEFAULT_NAME: Mapping[Reading, str] = {"independent": "best", "joint": "joint"}
 _DEFAULT_ANSWER_NAME = "answer"
+
+_USER: Mapping[TargetRule, str] = {"question": "AT2Pruner", "answer": "AT2Attributor"}
+_RULE_FIX: Mapping[TargetRule, str] = {
+    "question": "pass weights that `at2-rag train` fitted, or name shipped ones",
+    "answer": "pass weights that `at2-rag train --signal ablation --target answer` fitted, or of "
+    "AT2's own form with `at2_rag.readout.score_estimator.read_score_estimator`",
+}
 
 
 def resolve_head_weights(
@@ -81,10 +88,28 @@ def check_match(
     """Check that weights belong to a model, its prompt and whose attention is read.
 
     Raises:
-        HeadWeightsMismatchError: If they don't.
+        HeadWeightsMismatchError: If they were fitted on another model, wording or target rule.
     """
-    fingerprint = "" if weights.fingerprint is None else model.fingerprint
-    weights.check(fingerprint=fingerprint, template_hash=template_hash, target_rule=target_rule)
+    if weights.target_rule != target_rule:
+        raise HeadWeightsMismatchError(
+            f"the head weights are for the target rule {weights.target_rule!r}, "
+            f"{_USER[target_rule]} reads {target_rule!r}; use them with "
+            f"{_USER[weights.target_rule]}, {_RULE_FIX[target_rule]}, or pass "
+            f'head_weights="{UNIFORM}"'
+        )
+    if weights.fingerprint is None:
+        return
+    for what, expected, got in (
+        ("scoring model", weights.fingerprint, model.fingerprint),
+        ("prompt template", weights.template_hash, template_hash),
+    ):
+        if expected != got:
+            raise HeadWeightsMismatchError(
+                f"the head weights were fitted on {weights.provenance.get('model', 'a model')} "
+                f"with another {what}: expected {expected}, got {got}; load that model, fit "
+                "weights for this one with `at2-rag train`, or pass "
+                f'head_weights="{UNIFORM}"'
+            )
 
 
 def _for_model(model: LoadedModel, reading: Reading, target_rule: TargetRule) -> HeadWeights:
@@ -98,19 +123,20 @@ def _for_model(model: LoadedModel, reading: Reading, target_rule: TargetRule) ->
         weights = HeadWeights.shipped(name)
         if weights.fingerprint == model.fingerprint:
             return weights
-    fingerprint = model.fingerprint[:12]
+    label, fingerprint = model.name or "this model", model.fingerprint[:12]
+    instead = f'pass head_weights="{UNIFORM}" for the plain mean over all heads'
     if target_rule == "answer":
         raise HeadWeightsNotFoundError(
-            f"no head weights for the target rule 'answer' are known for "
-            f"{model.name or 'this model'} (fingerprint {fingerprint}); {RULE_FIX[target_rule]}, "
-            f'or pass head_weights="{UNIFORM}" for the plain mean over all heads'
+            f"no head weights for the target rule 'answer' are known for {label} (fingerprint "
+            f"{fingerprint}); {_RULE_FIX[target_rule]}, or {instead}"
         )
+    command = (
+        f"at2-rag train DATA --model {shlex.quote(model.name or 'MODEL')} --reading {reading} "
+        "--output FOLDER"
+    )
     raise HeadWeightsNotFoundError(
-        f"no head weights are known for {model.name or 'this model'} (fingerprint {fingerprint}, "
-        f"reading {reading!r}); fit them with `at2-rag train DATA --model "
-        f"{shlex.quote(model.name or 'MODEL')} --reading {reading} --output FOLDER` and pass "
-        f'head_weights=Path(FOLDER), or pass head_weights="{UNIFORM}" for the plain mean over all '
-        "heads"
+        f"no head weights are known for {label} (fingerprint {fingerprint}, reading {reading!r}); "
+        f"fit them with `{command}` and pass head_weights=Path(FOLDER), or {instead}"
     )
 
 

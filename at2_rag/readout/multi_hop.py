@@ -9,7 +9,7 @@ of the softmax stays the same and is divided anew among them.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,17 @@ from at2_rag.options import UNANSWERABLE_BELOW, PruneOptions
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
-    by_name,
+    checked_numbers,
     chunk_terms,
     in_order,
     logistic,
-    unreadable,
+    weighted,
 )
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.text.chunks import Chunk
 
 MOST_WORDS = 200
-"""Words of the best chunk that stand after the question; what follows them doesn't."""
+"""How many words of the best chunk stand after the question; the rest of it is left out."""
 
 _BESIDE = 1e-6  # by how much the best chunk's score is above the others at least
 
@@ -57,18 +57,10 @@ class MultiHop:
     chunk: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "chunk", tuple(map(float, self.chunk)))
+        terms, what = ("first_score", *CHUNK_TERMS), "multi-hop chunk"
         numbers = (self.score, *self.chunk)
-        if len(self.chunk) != len(CHUNK_TERMS) + 1 or not all(map(math.isfinite, numbers)):
-            raise HeadWeightsError(
-                f"the multi-hop's numbers are {numbers}; expected {len(CHUNK_TERMS) + 2} finite "
-                f"ones, for the score, {', '.join(CHUNK_TERMS)} and a constant"
-            )
-        if min(self.score, *self.chunk[:RISING]) < 0:
-            raise HeadWeightsError(
-                f"the multi-hop's slopes for scores and share are {numbers[: RISING + 1]}; none "
-                "may be below 0"
-            )
+        _, *chunk = checked_numbers(what, numbers, terms, rising=terms[: 1 + RISING])
+        object.__setattr__(self, "chunk", tuple(chunk))
         if not np.isfinite(self.weight).all():
             raise HeadWeightsError("the multi-hop weights hold NaN or infinity; calibrate again")
 
@@ -79,49 +71,26 @@ class MultiHop:
             first: [S], their first scores.
             features: [S, L x H], those of the second reading.
         """
-        weighted = np.asarray(features, np.float64) * self.weight.astype(float).ravel()
-        second: Floats = self.score * np.asarray(first, np.float64) + weighted.sum(axis=1)
-        return second
+        second: Floats = self.score * np.asarray(first, np.float64)
+        return second + weighted(features, self.weight)
 
     def numbers(self) -> dict[str, Any]:
         """Return slopes and constant by their names, JSON-ready."""
-        return {"first_score": self.score, "chunk": by_name(self.chunk, CHUNK_TERMS)}
+        chunk = dict(zip(CHUNK_TERMS, self.chunk, strict=True))
+        return {"first_score": self.score, "chunk": chunk}
 
     @classmethod
-    def from_parts(cls, numbers: Any, weight: npt.NDArray[np.float32]) -> MultiHop:
-        """Return what `numbers` gave, with the weights.
-
-        Raises:
-            HeadWeightsError: If the numbers are of another form.
-        """
-        try:
-            chunk = in_order(numbers["chunk"], CHUNK_TERMS)
-            score = float(numbers["first_score"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable("multi-hop", numbers, error, " --multi-hop") from error
-        return cls(weight, score, chunk)
-
-
-def wants_hop(options: PruneOptions, chunks: int, *, known: bool) -> bool | None:
-    """Tell whether the question is read again; None where the first reading decides.
-
-    Args:
-        options: The options of the call.
-        chunks: How many chunks it has.
-        known: Whether the head weights have multi-hop weights.
-    """
-    if chunks < 2:
-        return False
-    if options.multi_hop is None and (options.max_missed is None or not known):
-        return False
-    return options.multi_hop
+    def from_numbers(cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32]) -> MultiHop:
+        """Return what `numbers` gave, with the weights; raises as `Calibration.from_numbers`."""
+        chunk = in_order(numbers["chunk"], CHUNK_TERMS)
+        return cls(weight, float(numbers["first_score"]), chunk)
 
 
 def reads_again(options: PruneOptions, first: ChunkScores) -> bool:
-    """Tell whether the first reading calls for a second one: the best chunk alone misses too much.
+    """Tell whether the best chunk alone would miss too much, by the first scores.
 
     Args:
-        options: The options of the call, with a `max_missed`.
+        options: The options of the call.
         first: The scores after the first reading.
     """
     if first.probabilities is None or options.max_missed is None:
@@ -165,18 +134,11 @@ def divided_anew(first: Floats, second: Floats) -> Floats:
 def after_multi_hop(
     first: ChunkScores, best: int, second: Floats, weights: MultiHop
 ) -> ChunkScores:
-    """Return the scores of a call's chunks after the second reading.
-
-    Args:
-        first: The scores after the first reading.
-        best: The index of the best chunk.
-        second: [S - 1], the second scores of the others, in order.
-        weights: The multi-hop weights.
-    """
-    others = np.arange(len(first.scores)) != best
+    """Return the scores of a call's chunks after the second reading; as `second_scores`."""
     scores = second_scores(first.scores, best, second)
     if first.probabilities is None or first.evidence is None:
         return ChunkScores(scores, answerable=first.answerable)
+    others = np.arange(len(scores)) != best
     likely = first.probabilities.copy()
     likely[others] = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
     likely[best] = max(likely[best], likely[others].max())

@@ -45,8 +45,8 @@ def prior_terms(chunks: Sequence[Chunk], prior: Prior) -> npt.NDArray[np.float64
     if prior == "cosine":
         _check_cosines(scores)
     else:
-        _, places, counts = np.unique(-values, return_inverse=True, return_counts=True)
-        values = 1 / (np.cumsum(counts) - (counts - 1) / 2)[places]
+        _, groups, counts = np.unique(-values, return_inverse=True, return_counts=True)
+        values = 1 / (np.cumsum(counts) - (counts - 1) / 2)[groups]
     terms = np.zeros(len(chunks))
     terms[known] = values - values.mean()
     return terms

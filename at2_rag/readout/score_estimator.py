@@ -67,9 +67,9 @@ def read_score_estimator(
     path = Path(path)
     saved = _load(path)
     try:
-        weight, provenance = _content(path, saved)
-    except HeadWeightsError:
-        raise
+        weight, provenance = _content(saved)
+    except HeadWeightsError as error:
+        raise HeadWeightsError(f"{path} {error}") from error
     except Exception as error:  # whatever odd tensors and values lead to
         raise HeadWeightsError(
             f"{path} holds values that can't be read ({type(error).__name__}); it is no "
@@ -81,46 +81,48 @@ def read_score_estimator(
         spec=_SPEC,
         fingerprint=fingerprint,
         template_hash=template_hash,
-        provenance=provenance,
+        provenance={"source": path.name, "form": "at2 score estimator", **provenance},
         target_rule="answer",
         score_scale="additive",
     )
 
 
-def _content(
-    path: Path, saved: Mapping[Any, Any]
-) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Return the weights [1, L, H] and what else is worth telling."""
-    _expect(path, "class", saved.get("class"), ESTIMATOR)
-    extractor = _mapping(path, "feature_extractor", saved.get("feature_extractor"))
-    _expect(path, "feature_extractor.class", extractor.get("class"), FEATURES)
-    facts = _mapping(path, "feature_extractor.kwargs", extractor.get("kwargs"))
-    layers, heads = (_count(path, name, facts.get(name)) for name in ("num_layers", "num_heads"))
+def _content(saved: Any) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Return the weights [1, L, H], and facts about them."""
+    _expect("class", _mapping("the file", saved).get("class"), ESTIMATOR)
+    extractor = _mapping("feature_extractor", saved.get("feature_extractor"))
+    _expect("feature_extractor.class", extractor.get("class"), FEATURES)
+    facts = _mapping("feature_extractor.kwargs", extractor.get("kwargs"))
+    layers, heads = (_count(name, facts.get(name)) for name in ("num_layers", "num_heads"))
     if layers * heads > MOST_HEADS:
         raise HeadWeightsError(
-            f"{path} states {layers} layers of {heads} heads, {layers * heads} in all; at most "
+            f"states {layers} layers of {heads} heads, {layers * heads} in all; at most "
             f"{MOST_HEADS} are read"
         )
-    state = _mapping(path, "state_dict", saved.get("state_dict"))
+    state = _mapping("state_dict", saved.get("state_dict"))
     unknown = sorted(map(str, set(state) - {"linear.weight", "linear.bias"}))
     if unknown:
         raise HeadWeightsError(
-            f"{path} has the unknown parameters {', '.join(unknown)}; a linear estimator has "
+            f"has the unknown parameters {', '.join(unknown)}; a linear estimator has "
             "linear.weight and linear.bias"
         )
-    weight = _numbers(path, "linear.weight", state.get("linear.weight"), (1, layers * heads))
-    if "linear.bias" in state and _numbers(path, "linear.bias", state["linear.bias"], (1,)).any():
+    weight = _numbers("linear.weight", state.get("linear.weight"), (1, layers * heads))
+    if "linear.bias" in state and _numbers("linear.bias", state["linear.bias"], (1,)).any():
         raise HeadWeightsError(
-            f"{path} has the bias {float(state['linear.bias'])}, which AT2 adds once for each "
-            "token of a source; head weights have no place for that, fit with bias=False"
+            f"has the bias {float(state['linear.bias'])}, which AT2 adds once for each token of a "
+            "source; head weights can't, fit with bias=False"
         )
     options = saved.get("kwargs")
-    provenance: dict[str, Any] = {"source": path.name, "form": "at2 score estimator"}
-    if isinstance(facts.get("model_type"), str):
-        provenance["model_type"] = facts["model_type"]
-    for name in ("normalize", "non_negative"):
-        if isinstance(options, Mapping) and isinstance(options.get(name), bool):
-            provenance[name] = options[name]
+    options = options if isinstance(options, Mapping) else {}
+    provenance = {
+        name: values[name]
+        for name, values, kind in (
+            ("model_type", facts, str),
+            ("normalize", options, bool),
+            ("non_negative", options, bool),
+        )
+        if isinstance(values.get(name), kind)
+    }
     return weight.reshape(1, layers, heads), provenance
 
 
@@ -178,10 +180,10 @@ def write_score_estimator(
     write_whole(Path(path), data.getvalue())
 
 
-def _load(path: Path) -> Mapping[Any, Any]:
+def _load(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise HeadWeightsNotFoundError(
             f"no score estimator at {path}: {error.strerror}; pass a score_estimator.pt"
@@ -195,45 +197,46 @@ def _load(path: Path) -> Mapping[Any, Any]:
         raise HeadWeightsError(
             f"{path} can't be read ({type(error).__name__}); it is damaged or no score_estimator.pt"
         ) from error
-    return _mapping(path, "the file", saved)
 
 
-def _mapping(path: Path, name: str, value: Any) -> Mapping[Any, Any]:
+# What these raise goes on after the file's path.
+
+
+def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise HeadWeightsError(
-            f"{path} is no score estimator: {name} is a {type(value).__name__}, expected a mapping"
+            f"is no score estimator: {name} is a {type(value).__name__}, expected a mapping"
         )
     return value
 
 
-def _expect(path: Path, name: str, value: Any, expected: str) -> None:
+def _expect(name: str, value: Any, expected: str) -> None:
     if value != expected:
-        raise HeadWeightsError(f"{path} has the {name} {value!r}; only {expected!r} can be read")
+        raise HeadWeightsError(f"has the {name} {value!r}; only {expected!r} can be read")
 
 
-def _count(path: Path, name: str, value: Any) -> int:
+def _count(name: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= MOST_HEADS:
         raise HeadWeightsError(
-            f"{path} has {name} {value!r}; expected a whole number from 1 to {MOST_HEADS}"
+            f"has {name} {value!r}; expected a whole number from 1 to {MOST_HEADS}"
         )
     return value
 
 
-def _numbers(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def _numbers(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return a tensor as a float32 array."""
     if not isinstance(value, torch.Tensor):
-        raise HeadWeightsError(f"{path} has a {type(value).__name__} as {name}, expected a tensor")
+        raise HeadWeightsError(f"has a {type(value).__name__} as {name}, expected a tensor")
     if value.is_nested or value.is_meta or value.layout != torch.strided:
-        raise HeadWeightsError(f"{path} has {name} as an unusual tensor; expected a dense one")
+        raise HeadWeightsError(f"has {name} as an unusual tensor; expected a dense one")
     if not value.is_floating_point() or tuple(value.shape) != shape:
         raise HeadWeightsError(
-            f"{path} has {name} of shape {tuple(value.shape)}, {value.dtype}; expected "
-            f"{shape} of floating point, as num_layers * num_heads says"
+            f"has {name} of shape {tuple(value.shape)}, {value.dtype}; expected {shape} of "
+            "floating point, as num_layers * num_heads says"
         )
-    if not value.is_contiguous():
-        # A view may show a few stored numbers as many.
-        raise HeadWeightsError(f"{path} has {name} not stored as it is; save it contiguous")
+    if not value.is_contiguous():  # a view may show a few stored numbers as many
+        raise HeadWeightsError(f"has {name} not stored as it is; save it contiguous")
     array: npt.NDArray[np.float32] = value.detach().float().numpy().copy()
     if not np.isfinite(array).all():
-        raise HeadWeightsError(f"{path} has NaN or infinity in {name}; fit the estimator again")
+        raise HeadWeightsError(f"has NaN or infinity in {name}; fit the estimator again")
     return array

@@ -9,8 +9,7 @@ sentences, and the call's greatest evidence logit.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Floats
-from at2_rag.errors import HeadWeightsError
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
-    by_name,
+    checked_numbers,
     chunk_terms,
     in_order,
     logistic,
-    unreadable,
 )
 from at2_rag.readout.scores import ChunkScores, UnitScores
 from at2_rag.text.units import Place
@@ -53,19 +50,12 @@ class SentenceWeights:
     likely: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name, terms in (("score", SENTENCE_TERMS), ("likely", (*CHUNK_TERMS, "constant"))):
-            numbers = tuple(map(float, getattr(self, name)))
+        for name, terms, rising in (
+            ("score", SENTENCE_TERMS, SENTENCE_TERMS[-1:]),
+            ("likely", CHUNK_TERMS, CHUNK_TERMS[:RISING]),
+        ):
+            numbers = checked_numbers("sentence", getattr(self, name), terms, rising=rising)
             object.__setattr__(self, name, numbers)
-            if len(numbers) != len(terms) or not all(map(math.isfinite, numbers)):
-                raise HeadWeightsError(
-                    f"the sentence weights' numbers are {numbers}; expected {len(terms)} finite "
-                    f"ones, for {', '.join(terms)}"
-                )
-        if min(self.score[-1], *self.likely[:RISING]) < 0:
-            raise HeadWeightsError(
-                f"the sentence weights' slopes are {self.score[-1]} for a sentence's score and "
-                f"{self.likely[:RISING]} for score and share; none may be below 0"
-            )
 
     def judge(
         self, first: Floats, last: ChunkScores, sentences: Floats, places: Sequence[Place]
@@ -79,9 +69,8 @@ class SentenceWeights:
             places: Where the U sentences are.
         """
         owners = [index for index, _, _ in places]
-        scores: Floats = sentence_terms(first, last.scores, sentences, owners) @ np.array(
-            self.score
-        )
+        terms = sentence_terms(first, last.scores, sentences, owners)
+        scores: Floats = terms @ np.array(self.score)
         if last.evidence is None:
             return UnitScores(scores)
         return UnitScores(scores, logistic(chunk_terms(scores, last.evidence), self.likely))
@@ -90,29 +79,18 @@ class SentenceWeights:
         """Return all numbers by their names, JSON-ready."""
         return {
             "score": dict(zip(SENTENCE_TERMS, self.score, strict=True)),
-            "likely": by_name(self.likely, CHUNK_TERMS),
+            "likely": dict(zip(CHUNK_TERMS, self.likely, strict=True)),
         }
 
     @classmethod
-    def from_numbers(cls, numbers: Any) -> SentenceWeights:
-        """Return what `numbers` gave.
-
-        Raises:
-            HeadWeightsError: If they are of another form.
-        """
-        try:
-            score = tuple(float(numbers["score"][name]) for name in SENTENCE_TERMS)
-            likely = in_order(numbers["likely"], CHUNK_TERMS)
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable("sentence weights", numbers, error, " --sentences") from error
-        return cls(score, likely)
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> SentenceWeights:
+        """Return what `numbers` gave; raises as `Calibration.from_numbers`."""
+        score = in_order(numbers["score"], SENTENCE_TERMS)
+        return cls(score, in_order(numbers["likely"], CHUNK_TERMS))
 
 
 def sentence_terms(
-    first: npt.ArrayLike,
-    last: npt.ArrayLike,
-    sentences: npt.ArrayLike,
-    owners: npt.ArrayLike,
+    first: npt.ArrayLike, last: npt.ArrayLike, sentences: npt.ArrayLike, owners: npt.ArrayLike
 ) -> Floats:
     """Return the `SENTENCE_TERMS` of a call's sentences, [U, 3].
 
@@ -123,11 +101,5 @@ def sentence_terms(
         owners: [U], each sentence's chunk.
     """
     chunks = np.asarray(owners, dtype=np.int64)
-    return np.stack(
-        [
-            np.asarray(last, np.float64)[chunks],
-            np.asarray(first, np.float64)[chunks],
-            np.asarray(sentences, np.float64),
-        ],
-        axis=1,
-    )
+    columns = [np.asarray(last)[chunks], np.asarray(first)[chunks], np.asarray(sentences)]
+    return np.stack(columns, axis=1).astype(np.float64)

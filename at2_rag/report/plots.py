@@ -24,7 +24,7 @@ except ImportError as error:
         f'drawing reports needs matplotlib ({error}); run: pip install "at2-rag[train]"'
     ) from error
 
-_LINE, _GRID, _COLOURS = "#1f5fa8", "#d5d9de", "viridis"
+_LINE, _GRID = "#1f5fa8", "#d5d9de"
 _SERIES_COLOURS = (
     *("#57606a", "#b0b6bd", "#2d7d46", "#c77b30", "#e0b13c", "#a33c3c"),
     *("#7b5ea7", "#3c9fa3", "#c25b94", "#8a6d3b", "#5b7fc2", "#6b8e23"),
@@ -38,17 +38,11 @@ _WIDTH = 4.8  # inches; pages scale it down where there is less room
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one kind, with their intervals.
-
-    Attributes:
-        label: Its name in the legend.
-        points: x, y and both ends of the interval of y (None without one) of each point.
-        emphasis: Whether it is what the plot is about.
-    """
+    """Points of one kind: x, y and both ends of the interval of y (None without one)."""
 
     label: str
     points: Sequence[tuple[float, float, float | None, float | None]]
-    emphasis: bool = False
+    emphasis: bool = False  # whether it is what the plot is about
 
 
 def line_plot(
@@ -80,17 +74,8 @@ def interval_plot(
 ) -> str:
     """Return an SVG of series of points with intervals, those of one series joined by a line.
 
-    Without `x_names` the x axis is logarithmic, and a series whose points all have x = 0 is a
-    horizontal line.
-
-    Args:
-        series: What is drawn, in the legend's order, which decides colours and markers.
-        title: See above.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis.
-        x_names: Names of x = 0, 1, ..., where x is no number.
-        lowest: Where the y axis begins.
-        legend: Whether to draw a legend.
+    With `x_names`, of x = 0, 1 and so on, x is no number. Without, the x axis is logarithmic, and a
+    series whose points all have x = 0 is a horizontal line. The y axis begins at `lowest`.
     """
     figure, axes = _axes(_WIDTH + 0.8 * legend, 4.4 if legend else 2.9, x_label, y_label)
     points = [point for one in series for point in one.points]
@@ -101,60 +86,45 @@ def interval_plot(
     for number, one in enumerate(series):
         x, y, low, high = zip(*one.points, strict=True)
         if not x_names and max(x) <= 0:
-            axes.axhline(y[0], linestyle=":", **_look(number, one))
+            axes.axhline(y[0], linestyle=":", **_look(number, one) | {"marker": ""})
             continue
         ends = np.array([low, high], dtype=float) - y  # NaN without an interval
         errors = np.maximum(0.0, np.nan_to_num(ends * [[-1], [1]]))
-        look = _look(number, one) | _marker(number, one)
-        axes.errorbar(x, y, yerr=errors, elinewidth=0.7, capsize=2, **look)
+        axes.errorbar(x, y, yerr=errors, elinewidth=0.7, capsize=2, **_look(number, one))
     if x_names:
         axes.set_xticks(range(len(x_names)), x_names)
-    if legend:
-        _draw_legend(figure)
-    return _svg(figure, title)
+    return _svg(figure, title, legend=legend)
 
 
 def reliability_plot(series: Sequence[Series], *, title: str) -> str:
     """Return an SVG of how often predictions came true, beside the line of perfect ones.
 
-    Args:
-        series: Mean probabilities as x and shares of true outcomes as y, all in [0, 1].
-        title: See above.
+    x is the mean probability of a bin, y the share of true outcomes, all in [0, 1].
     """
     figure, axes = _axes(_WIDTH, _WIDTH + 0.8, "mean probability of a bin", "share that came true")
     axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
     for number, one in enumerate(series):
         x, y, *_ = zip(*one.points, strict=True)
-        axes.plot(x, y, **_look(number, one), **_marker(number, one))
+        axes.plot(x, y, **_look(number, one))
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    _draw_legend(figure)
-    return _svg(figure, title)
+    return _svg(figure, title, legend=True)
 
 
 def heat_map(
-    values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float | None = None
+    values: npt.ArrayLike, *, title: str, x_label: str, y_label: str, highest: float
 ) -> str:
-    """Return an SVG of a matrix as colours from zero up, first row at the bottom.
+    """Return an SVG of a matrix [rows, columns], first row at the bottom.
 
-    Args:
-        values: [rows, columns], none below 0.
-        title: See above.
-        x_label: What a column is.
-        y_label: What a row is.
-        highest: Value of the brightest colour, so that several maps can be compared; None for
-            the matrix's largest.
+    Values are colours from 0 to `highest`, which several maps can share.
     """
     matrix = np.asarray(values, dtype=float)
     rows, columns = matrix.shape
     height = min(9.0, max(2.0, 0.9 + 0.85 * (_WIDTH - 1.2) * rows / max(columns, 6)))
     figure, axes = _axes(_WIDTH, height, x_label, y_label, frame=True)
-    top = float(matrix.max()) if highest is None else highest
-    mesh = axes.pcolormesh(matrix, cmap=_COLOURS, vmin=0, vmax=top or 1.0)
+    mesh = axes.pcolormesh(matrix, cmap="viridis", vmin=0, vmax=highest or 1.0, shading="nearest")
     mesh.set_edgecolor("face")
-    for axis, size in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        ticks = MaxNLocator(8, integer=True).tick_values(0, size - 1)
-        shown = [int(tick) for tick in ticks if 0 <= tick < size]
-        axis.set_ticks([tick + 0.5 for tick in shown], list(map(str, shown)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     figure.colorbar(mesh, ax=axes)
     return _svg(figure, title)
 
@@ -162,7 +132,7 @@ def heat_map(
 def _axes(
     width: float, height: float, x_label: str, y_label: str, *, frame: bool = False
 ) -> tuple[Figure, Axes]:
-    """Return a figure and its axes, with a whole frame or with a grid instead."""
+    """Return a figure and its axes, with a frame or with a grid."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -173,7 +143,7 @@ def _axes(
 
 
 def _set_log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with round ticks; values are above 0."""
+    """Make the x axis logarithmic, with round ticks around values above 0."""
     # Limits before anything is drawn: where all is zero, the automatic ones have no width.
     axes.set_xscale("log")
     ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(values), max(values))
@@ -183,23 +153,23 @@ def _set_log_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _look(number: int, series: Series) -> dict[str, Any]:
-    """Return what the line of the series of this number looks like, the same in every plot."""
+    """Return how a series is drawn: by its number, the same in every plot."""
     colour = _LINE if series.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
     width, layer = (2.4, 3) if series.emphasis else (1.2, 2)
-    return {"color": colour, "label": series.label, "linewidth": width, "zorder": layer}
+    return {
+        "color": colour,
+        "label": series.label,
+        "linewidth": width,
+        "zorder": layer,
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markersize": 6 if series.emphasis else 4.5,
+    }
 
 
-def _marker(number: int, series: Series) -> dict[str, Any]:
-    size = 6 if series.emphasis else 4.5
-    return {"marker": _MARKERS[number % len(_MARKERS)], "markersize": size}
-
-
-def _draw_legend(figure: Figure) -> None:
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-
-
-def _svg(figure: Figure, title: str) -> str:
+def _svg(figure: Figure, title: str, *, legend: bool = False) -> str:
     """Return the figure as an SVG element that is the same for the same figure."""
+    if legend:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     stream = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(stream, format="svg", metadata=_METADATA | {"Title": title})

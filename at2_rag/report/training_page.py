@@ -31,37 +31,32 @@ def training_page(record: Mapping[str, Any]) -> str:
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, samples, run = record["settings"], record["samples"], record["run"]
     peak, machine = run["peak_memory_mb"], run["machine"]
-    files = ", ".join(f"{file['name']} ({file['examples']:,})" for file in record["data"])
-    by_source = ", ".join(f"{name} {count:,}" for name, count in samples.items())
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in record["left_out"].items())
-    seconds = ", ".join(f"{name} {value:,.1f}" for name, value in run["seconds"].items())
+    files = [f"{file['name']} ({file['examples']:,})" for file in record["data"]]
+    by_source = [f"{name} {count:,}" for name, count in samples.items()]
+    left_out = [f"{count:,} {reason}" for reason, count in record["left_out"].items()]
+    seconds = [f"{name} {value:,.1f}" for name, value in run["seconds"].items()]
+    versions = [f"{name} {value}" for name, value in record["versions"].items()]
+    ablations = []
+    if settings["signal"] != "evidence":
+        masks = f"{settings['masks']} random masks, over {settings['reading']} chunk states"
+        generated = settings["answers"] == "generated"
+        limit = f", of at most {settings['answer_tokens']} tokens" if generated else ""
+        ablations = [("Ablations", masks), ("Answers", settings["answers"] + limit)]
     return [
         ("Command", record["command"]),
         ("Model", settings["model"]),
         ("Signal", settings["signal"]),
         ("Target", settings["target"]),
         ("Reading", record["reading"]),
-        *_ablation_facts(settings),
-        ("Data", files),
-        ("Samples", f"{sum(samples.values()):,} ({by_source})"),
-        ("Left out", left_out or "none"),
+        *ablations,
+        ("Data", ", ".join(files)),
+        ("Samples", f"{sum(samples.values()):,} ({', '.join(by_source)})"),
+        ("Left out", ", ".join(left_out) or "none"),
         ("Seed, folds", f"{settings['seed']}, {settings['folds']}"),
-        ("Seconds", seconds),
+        ("Seconds", ", ".join(seconds)),
         ("Peak memory", f"{peak:,} MB" if peak is not None else "not known on this system"),
         ("Machine", f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in record["versions"].items())),
-    ]
-
-
-def _ablation_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if settings["signal"] == "evidence":
-        return []
-    answers = settings["answers"]
-    if answers == "generated":
-        answers += f", of at most {settings['answer_tokens']} tokens"
-    return [
-        ("Ablations", f"{settings['masks']} random masks, over {settings['reading']} chunk states"),
-        ("Answers", answers),
+        ("Versions", ", ".join(versions)),
     ]
 
 
@@ -83,10 +78,11 @@ def _curves(points: Sequence[Mapping[str, Any]]) -> list[Markup]:
 
 
 def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """Return a heat map [L, H] of each pass by its name, all on one scale of colours."""
     values = importance["values"]
     highest = max(value for matrix in values for row in matrix for value in row)
     maps = []
-    for name, matrix in zip(importance["passes"], values, strict=True):  # [L, H]
+    for name, matrix in zip(importance["passes"], values, strict=True):
         title = f"Importance of heads in the pass {name}"
         svg = heat_map(matrix, title=title, x_label="head", y_label="layer", highest=highest)
         maps.append((name, Markup(svg)))

@@ -4,8 +4,8 @@ A text is compared by its *runs*, every `RUN_WORDS` words in a row without case 
 (w-shingling; A. Broder, "On the Resemblance and Containment of Documents", SEQUENCES 1997). It is
 redundant beside others if they contain at least a given share of its runs between them, and every
 run with a number, a name, a sign or a negation in it: "revenue in 2019" beside "revenue in 2020" is
-no duplicate, however long both are. A text with a title is held against those alone whose titles
-hold all words of its own.
+no duplicate, however long both are. A text with a title is compared only with texts whose titles
+hold all words of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RUN_WORDS = 3
 """Words of a run; a text of fewer is one run."""
 
 _AROUND = ".,;:!?…\"'“”„‘’«»‹›()[]{}*_`|/\\–—·•¿¡。，、；：！？「」『』（）"
-"""What is taken off both ends of a word; signs before numbers and as in "C++" are left."""
+"""Stripped from both ends of a word; signs before numbers and as in "C++" stay."""
 
 _NEGATIONS = frozenset(["never", "no", "nobody", "none", "nor", "not", "nothing", "without"])
 
@@ -29,14 +29,7 @@ Title = frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What is compared of a text.
-
-    Attributes:
-        title: The different words of its title.
-        words: How many words it has.
-        runs: Its runs; empty for a text without words.
-        telling: Those of them that have to be known, every one.
-    """
+    """What is compared of a text; `telling` are the runs of which every one has to be known."""
 
     title: Title
     words: int
@@ -44,15 +37,29 @@ class _Words:
     telling: frozenset[Run]
 
 
-class TextNovelty:
+class Novelty:
+    """Tells which texts say something new beside those taken so far; here every text does."""
+
+    def is_new(self, index: int) -> bool:
+        """Tell whether a text says something new."""
+        return True
+
+    def take(self, index: int) -> None:
+        """Add a text to those taken."""
+
+    def give_back(self, count: int) -> None:
+        """Take back the last so many."""
+
+
+class TextNovelty(Novelty):
     """Tells which of some texts say something new beside those taken so far.
 
     Args:
         texts: The texts.
         titles: Their titles; None for a text without.
-        overlap: Share of a text's runs, in (0, 1], from which on it says nothing new if those taken
-            contain them.
-        least_words: Words that a text has to have to be redundant.
+        overlap: A text says nothing new if those taken contain at least this share of its runs, in
+            (0, 1].
+        least_words: A text of fewer words always counts as new.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class TextNovelty:
         self._runs: dict[Title, Counter[Run]] = {}
 
     def is_new(self, index: int) -> bool:
-        """Tell whether a text says something new; one of too few words counts as new."""
+        """Tell whether those taken hold too little of a text."""
         text = self._of(index)
         if text.words < self._least:
             return True
@@ -100,11 +107,11 @@ def _words_of(text: str, title: str) -> _Words:
     words = _split(text)
     folded = [word.casefold() for word in words]
     telling = [_is_telling(word) for word in words]
-    starts = range(max(1, len(folded) - RUN_WORDS + 1)) if folded else ()
+    starts = range(max(1, len(words) - RUN_WORDS + 1)) if words else ()
     runs = [slice(start, start + RUN_WORDS) for start in starts]
     return _Words(
         title=frozenset(word.casefold() for word in _split(title)),
-        words=len(folded),
+        words=len(words),
         runs=frozenset(tuple(folded[run]) for run in runs),
         telling=frozenset(tuple(folded[run]) for run in runs if any(telling[run])),
     )

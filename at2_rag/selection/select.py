@@ -1,24 +1,10 @@
 """From scores to what is kept: pure arithmetic over indices, no model and no text.
 
-Six limits, all of which hold where several are set:
-
-- `top_k`: at most so many chunks;
-- `min_probability`: no chunk with a smaller probability;
-- `min_score`: no chunk that scores less;
-- `top_p`: only the smallest set of best-scored chunks whose share of the softmax over all
-  scores reaches it;
-- `max_missed`: only the smallest set of best-scored chunks expected to miss at most this many
-  relevant ones;
-- `max_tokens`: the kept chunks, joined to one context, count no more tokens.
-
-Where there are probabilities, `top_p` means their sum; without any there is neither
-`min_probability` nor `max_missed`. These four choose the candidates, which are then taken from the
-best down. Under `max_tokens` a candidate that does not fit is passed over, takes up no `top_k`
-place, and the next one is tried; but where the best candidate does not fit even alone, nothing is
-kept, since lesser chunks in its place would look like an answer to what was asked.
-
-Of candidates that say the same only the best is kept: one that is redundant beside what was taken
-before is passed over likewise, see `redundancy`.
+The limits are those of `PruneOptions`, and all that are set must hold. All but `top_k` and
+`max_tokens` choose the candidates, which are then taken from the best down. A candidate that does
+not fit into `max_tokens`, or says the same as what was taken before, is passed over and doesn't
+count towards `top_k`. But where the best candidate doesn't fit even alone nothing is kept, since
+lesser chunks in its stead would look like an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,49 +20,26 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats, check_finite
 from at2_rag.errors import InputError
 from at2_rag.options import Order, PruneOptions
+from at2_rag.selection.novelty import Novelty
 
-# Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8.
 _ROUNDING = 1e-9
+"""Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8."""
 
-# How much more joining one chunk to a context may save than joining another, in tokens: what is
-# saved is the same for all (what a counter adds around any text), but for merges at the seams.
 _SEAM = 16
+"""How many more tokens joining one chunk to a context may save than joining another, by merges at
+the seams; what a counter adds around any text is the same for all."""
 
-
-class Novelty(Protocol):
-    """Tells which chunks, by their indices, say something new beside those taken so far."""
-
-    def is_new(self, index: int) -> bool:
-        """Tell whether a chunk says something new."""
-
-    def take(self, index: int) -> None:
-        """Add a chunk to those taken."""
-
-    def give_back(self, count: int) -> None:
-        """Take back the last so many."""
-
-
-class _AllNew:
-    """Every chunk counts as new."""
-
-    def is_new(self, index: int) -> bool:
-        return True
-
-    def take(self, index: int) -> None:
-        pass
-
-    def give_back(self, count: int) -> None:
-        pass
+Count = Callable[[Sequence[int]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a selection kept and dropped, as places in the list of scores.
+    """What a selection kept and dropped, as indices of the scores.
 
     Attributes:
-        kept: Indices of the kept chunks, in the order asked for.
+        kept: Indices of the kept chunks, by score or as in the input.
         dropped: All other indices, in the same kind of order.
-        notes: Plain sentences saying why nothing was kept, where that is so.
+        notes: Plain sentences, for example why nothing was kept.
     """
 
     kept: tuple[int, ...]
@@ -88,7 +51,7 @@ def select(
     scores: Sequence[float] | npt.NDArray[np.floating[Any]],
     options: PruneOptions,
     *,
-    tokens_of: Callable[[Sequence[int]], int] | None = None,
+    tokens_of: Count | None = None,
     probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
     always: Collection[int] = (),
     novelty: Novelty | None = None,
@@ -100,40 +63,30 @@ def select(
     Args:
         scores: [S], one finite score a chunk, larger is better.
         options: The limits and the order; without a limit all are kept.
-        tokens_of: Tokens of the context made of the chunks with these indices, in this order;
-            needed with `max_tokens`. Taken to behave as tokenizers do: a chunk added never lowers
-            the count, and raises it by its own tokens, give or take the same number for each and
-            a few at its seams. What is kept is always counted as a whole.
+        tokens_of: Counts the tokens of the context of the chunks with these indices, in this order;
+            needed with `max_tokens`. An added chunk must never lower the count.
         probabilities: [S], the probability that each chunk is relevant, rising with the scores;
-            `top_p` is a share of their sum then, else of the softmax over the scores.
-        always: Indices that are kept whatever the limits say; they count to `max_tokens`, but take
-            up no `top_k` place.
-        novelty: Tells which chunks say something new, none taken yet; others are passed over and
-            take up no place. None if all do.
+            needed with `min_probability` and `max_missed`.
+        always: Indices that are kept whatever the limits say; they count towards `max_tokens`, but
+            not towards `top_k`.
+        novelty: Tells which chunks say something new, none taken yet; None if all do.
         spared: Tokens that joining one chunk to a context may save beyond what joining another
-            does, besides merges at the seams: a heading that several share, for one.
+            does: those of a heading that several share, for example.
         what: What is chosen, for the notes.
 
-    Returns:
-        The indices kept and dropped, each index in exactly one of them.
-
     Raises:
-        InputError: If an argument is not of its kind, or there are no probabilities for a limit
-            that needs them.
+        InputError: If `max_tokens` is set, but not `tokens_of`.
         ScoringError: If a score is NaN or infinite.
     """
     values = np.asarray(scores, dtype=np.float64)
     check_finite(values)
     ranking = np.argsort(-values, kind="stable")
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
-    listing: list[int] = (
-        list(range(len(values))) if options.order == "original" else ranking.tolist()
-    )
+    listing = ranking.tolist() if options.order == "score" else list(range(len(values)))
     held = [index for index in listing if index in always]
-    count_of = _eligible(values[ranking], likely, options)
-    eligible = ranking[:count_of].tolist()
-    candidates: list[int] = [index for index in eligible if index not in always]
-    novelty = novelty or _AllNew()
+    eligible = ranking[: _eligible(values[ranking], likely, options)].tolist()
+    candidates = [index for index in eligible if index not in always]
+    novelty = novelty or Novelty()
     for index in held:
         novelty.take(index)
     kept, passed_over = _distinct(candidates, novelty, options.top_k)
@@ -143,9 +96,7 @@ def select(
     max_tokens = options.max_tokens
     if max_tokens is not None and (held or candidates):
         if tokens_of is None:
-            raise InputError(
-                "max_tokens was given without tokens_of; pass the function that counts"
-            )
+            raise InputError("max_tokens needs tokens_of; pass the function that counts")
         count = _in_order(tokens_of, listing)
         if held and (tokens := count(held)) > max_tokens:
             kept, why = [], f"it has {tokens} tokens, max_tokens is {max_tokens}"
@@ -155,13 +106,7 @@ def select(
         elif kept:
             novelty.give_back(len(kept))
             kept, passed_over = _fill(
-                candidates,
-                count,
-                held,
-                novelty,
-                max_tokens=max_tokens,
-                top_k=options.top_k,
-                slack=_SEAM + spared,
+                candidates, count, held, novelty, max_tokens, options.top_k, _SEAM + spared
             )
     notes = []
     if why is not None:
@@ -172,12 +117,10 @@ def select(
     return _selection(listing, {*kept, *held}, notes)
 
 
-def hold_only(scores: Floats, always: Collection[int], *, order: Order) -> Selection:
+def hold_only(scores: Floats, always: Collection[int], order: Order) -> Selection:
     """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
-    listing = range(len(scores))
-    if order == "score":
-        return _selection(np.argsort(-scores, kind="stable").tolist(), always, ())
-    return _selection(listing, always, ())
+    ranking = np.argsort(-scores, kind="stable") if order == "score" else np.arange(len(scores))
+    return _selection(ranking.tolist(), always, ())
 
 
 def _selection(listing: Sequence[int], chosen: Collection[int], notes: Sequence[str]) -> Selection:
@@ -205,43 +148,26 @@ def _distinct(
     return kept, passed_over
 
 
-def _in_order(
-    tokens_of: Callable[[Sequence[int]], int], listing: Sequence[int]
-) -> Callable[[Sequence[int]], int]:
-    """Return the count of a context whose chunks stand as in the list, whatever their order."""
+def _in_order(tokens_of: Count, listing: Sequence[int]) -> Count:
+    """Return a count of chunks that puts them in the order of the list first."""
     position = {index: number for number, index in enumerate(listing)}
     return lambda indices: tokens_of(sorted(indices, key=position.__getitem__))
 
 
 def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> int:
-    """Return how many of the best pass the limits on scores and probabilities.
-
-    Args:
-        ranked: The scores, best first.
-        likely: The probabilities in the same order, if there are any.
-        limits: The limits.
-
-    Raises:
-        InputError: If there are no probabilities for a limit that needs them.
-    """
-    for name in ("min_probability", "max_missed"):
-        if getattr(limits, name) is not None and likely is None:
-            raise InputError(
-                f"{name} is {getattr(limits, name)}, but there are no probabilities to hold "
-                "against it; pass them, or another limit"
-            )
+    """Return how many of the best pass the limits on scores, and on probabilities, best first."""
     count = len(ranked)
     if not count:
         return 0
     if limits.min_score is not None:
         count = int(np.count_nonzero(ranked >= limits.min_score))
-    if limits.min_probability is not None and likely is not None:
-        count = min(count, int(np.count_nonzero(likely >= limits.min_probability)))
     # Every share is above zero, so that only all chunks have a mass of 1 (rounding aside).
     if limits.top_p is not None and limits.top_p < 1:
         mass = np.cumsum(np.exp(ranked - ranked[0]) if likely is None else likely)
         reached = mass >= (limits.top_p - _ROUNDING) * mass[-1]
         count = min(count, int(np.argmax(reached)) + 1)
+    if limits.min_probability is not None and likely is not None:
+        count = min(count, int(np.count_nonzero(likely >= limits.min_probability)))
     if limits.max_missed is not None and likely is not None:
         left = np.cumsum(likely[::-1])[::-1]  # the expected number of relevant ones from each on
         count = min(count, 1 + int(np.count_nonzero(left[1:] > limits.max_missed + _ROUNDING)))
@@ -258,15 +184,14 @@ def _why_none(best: float, likely: Floats | None, limits: PruneOptions) -> str:
 
 def _fill(
     candidates: Sequence[int],
-    count: Callable[[Sequence[int]], int],
+    count: Count,
     held: Sequence[int],
     novelty: Novelty,
-    *,
     max_tokens: int,
     top_k: int | None,
     slack: int,
 ) -> tuple[list[int], int]:
-    """Do as `_distinct`, passing over those that do not fit with what was taken before, too.
+    """Do as `_distinct`, passing over those that don't fit with what was taken before, too.
 
     Counting a context costs time in its length, so candidates are tried in blocks: a block that
     fits is taken whole and the next one is twice as long, one that does not is halved. As adding
@@ -276,12 +201,12 @@ def _fill(
     """
     kept = list(held)
     passed_over = 0
-    places = len(candidates) if top_k is None else top_k
+    most = len(held) + (len(candidates) if top_k is None else top_k)
     unseen = ((index, count([index])) for index in candidates)
     waiting: list[tuple[int, int]] = []
     size = len(candidates)
     used, saving = count(held) if held else 0, max_tokens
-    while wanted := min(size, places + len(held) - len(kept)):
+    while wanted := min(size, most - len(kept)):
         room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
         waiting = [entry for entry in waiting if entry[1] <= room]
         fitting = chain(waiting, (entry for entry in unseen if entry[1] <= room))

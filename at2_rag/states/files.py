@@ -1,9 +1,8 @@
 """Chunk states on disk: one file each, bounded in bytes, shared by any number of processes.
 
-The folder is its own index: a file's name is the state's key, and the file system knows its size
-and the time of its last use. A file is written whole or not at all and begins with a checksum over
-key and content, by which a torn, damaged or misplaced file is recognised when it is read. None of
-this is an error: a state that can't be read is computed again, one that can't be written isn't
+The folder is its own index: a file's name is the state's key, the file system knows its size and
+last use. A file begins with a checksum over key and content, which shows when it is damaged. None
+of this is an error: a state that can't be read is computed again, one that can't be written isn't
 kept.
 """
 
@@ -19,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
@@ -47,12 +46,7 @@ _SLACK = 16
 
 @dataclass(frozen=True, slots=True)
 class FolderSize:
-    """Size of a folder of states.
-
-    Attributes:
-        states: Number of states.
-        nbytes: Their bytes on disk.
-    """
+    """Number of states in a folder, and their bytes on disk."""
 
     states: int
     nbytes: int
@@ -61,27 +55,18 @@ class FolderSize:
 class StateFiles:
     """States in a folder; the least recently used are removed when they exceed a bound.
 
-    Thread-safe. Other processes may read, write and clear the folder at any time.
+    Thread-safe. Other processes may read, write and clear the folder at any time; those that write
+    at once may each exceed the bound by a sixteenth before they notice. States of the other
+    precision count towards the bound, but aren't used.
 
     Args:
         folder: The folder; made for this user alone if it doesn't exist, since states give away
             the texts they were made from.
-        max_bytes: Most bytes of all files; noted in the folder for later use. None for the noted
-            bound, else `DEFAULT_MAX_BYTES`. Processes that write at the same time may each exceed
-            it by a sixteenth before they notice.
-        precision: How states are kept; noted likewise. None for the noted precision, else "model".
-            States kept in the other precision count towards the bound, but aren't used.
-
-    Attributes:
-        max_bytes: The bound.
-        precision: How states are kept.
-        damaged: Files so far that were damaged, and dropped, or couldn't be read.
-        unwritten: States so far that couldn't be written, for lack of disk space for example.
-        too_large: States so far that weren't written since they exceed the bound by themselves.
-        evicted: Files removed so far to keep the bound.
+        max_bytes: Most bytes of all files, positive; noted in the folder. None for the noted
+            bound, else `DEFAULT_MAX_BYTES`.
+        precision: How states are kept; noted likewise. None for the noted one, else "model".
 
     Raises:
-        InputError: If the bound isn't positive, or the precision is unknown.
         StorageError: If the folder doesn't exist and can't be made.
     """
 
@@ -92,11 +77,8 @@ class StateFiles:
         max_bytes: int | None = None,
         precision: Precision | None = None,
     ) -> None:
-        if max_bytes is not None and max_bytes < 1:
-            raise InputError(f"max_bytes is {max_bytes}; pass a positive number of bytes")
-        check_precision(precision)
         self.folder = Path(folder)
-        self.damaged = self.unwritten = self.too_large = self.evicted = 0
+        self.damaged = self.unwritten = self.too_large = self.evicted = 0  # see `StateCounts`
         self._lock = threading.Lock()
         self._allowance = 0  # bytes that may be written before the folder is scanned again
         try:
@@ -113,7 +95,7 @@ class StateFiles:
         self.precision: Precision = self._notes.get("precision", "model")
         if new_notes:
             with suppress(OSError):  # in a folder that can't be written they hold for this object
-                _write_notes(self.folder, new_notes)
+                self._write_notes()
                 self._make_room(0)
 
     def get(self, key: str) -> ChunkState | Int8State | None:
@@ -131,8 +113,8 @@ class StateFiles:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
                 path.unlink()
-            return None
-        self.touch(key)
+        else:
+            self.touch(key)
         return state
 
     def touch(self, key: str) -> None:
@@ -141,7 +123,7 @@ class StateFiles:
             os.utime(self._path(key))
 
     def put(self, key: str, state: ChunkState | Int8State) -> None:
-        """Keep a state, unless it can't be written or is larger than the bound by itself."""
+        """Keep a state, unless it can't be written or exceeds the bound by itself."""
         path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
             with self._lock:
@@ -151,14 +133,20 @@ class StateFiles:
             self._make_room(len(data))
             self._make_folder()  # it may have been removed meanwhile, notes included
             if self._notes and not os.path.exists(self.folder / _NOTES_FILE):
-                _write_notes(self.folder, self._notes)
+                self._write_notes()
             write_whole(path, data, private=True)
         except OSError as error:
-            if not self.has(key):  # else another process was faster, and has it open
-                self._note_unwritten(error.strerror or str(error))
+            if self.has(key):  # another process was faster, and has it open
+                return
+            with self._lock:
+                self.unwritten += 1
+                first = self.unwritten == 1
+            if first:
+                reason = error.strerror or error
+                logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
 
     def size(self) -> FolderSize:
-        """Return the number of states and their bytes."""
+        """Return the number and the bytes of all states, of either precision."""
         files = self._files()
         return FolderSize(len(files), sum(size for _, size, _ in files))
 
@@ -172,22 +160,11 @@ class StateFiles:
         return os.path.isfile(self._path(key))
 
     def remove(self, key: str) -> bool:
-        """Remove a state; return whether it existed.
-
-        Raises:
-            StorageError: If it can't be removed.
-        """
+        """Remove a state; return whether it existed."""
         return _removed(self._path(key))
 
     def clear(self) -> int:
-        """Remove all states of either precision, and the folder if nothing else is in it.
-
-        Returns:
-            The number of states removed.
-
-        Raises:
-            StorageError: If one can't be removed.
-        """
+        """Remove all states, and the folder if nothing else is in it; return their number."""
         removed = sum(_removed(path) for _, _, path in self._files())
         with suppress(OSError):
             (self.folder / _NOTES_FILE).unlink()
@@ -227,9 +204,7 @@ class StateFiles:
                     if total <= most:
                         break
                     try:
-                        path.unlink()
-                    except FileNotFoundError:
-                        pass
+                        path.unlink(missing_ok=True)
                     except OSError:  # of another user, or in use
                         continue
                     total -= size
@@ -241,36 +216,17 @@ class StateFiles:
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def _write_notes(self) -> None:
+        write_whole(self.folder / _NOTES_FILE, json.dumps(self._notes).encode(), private=True)
+
     def _note_damage(self, message: str, *values: object) -> None:
         with self._lock:
             self.damaged += 1
         logger.warning(message, *values)
 
-    def _note_unwritten(self, reason: str) -> None:
-        with self._lock:
-            self.unwritten += 1
-            first = self.unwritten == 1
-        if first:
-            logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
-
-
-def check_precision(precision: str | None) -> None:
-    """Check the name of a precision; None is allowed.
-
-    Raises:
-        InputError: If it is unknown.
-    """
-    known = get_args(Precision)
-    if precision is not None and precision not in known:
-        raise InputError(f"precision is {precision!r}; pass {' or '.join(map(repr, known))}")
-
 
 def _removed(path: Path) -> bool:
-    """Remove a file; return whether it existed.
-
-    Raises:
-        StorageError: If it can't be removed.
-    """
+    """Remove a file; return whether it existed."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -283,12 +239,6 @@ def _removed(path: Path) -> bool:
     return True
 
 
-def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
-    """Add notes to those in a folder."""
-    text = json.dumps(_read_notes(folder) | dict(notes))
-    write_whole(folder / _NOTES_FILE, text.encode(), private=True)
-
-
 def _read_notes(folder: Path) -> dict[str, Any]:
     """Return the valid values of `max_bytes` and `precision` that are noted in a folder."""
     try:
@@ -299,7 +249,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
     valid: dict[str, Any] = {}
     if type(limit) is int and limit > 0:
         valid["max_bytes"] = limit
-    if precision in get_args(Precision):
+    if precision in list(_ENDINGS):
         valid["precision"] = precision
     return valid
 

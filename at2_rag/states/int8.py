@@ -37,16 +37,12 @@ class Int8State:
     @classmethod
     def of(cls, state: ChunkState) -> Int8State:
         """Round a state; rows that aren't finite stay so."""
-        keys, key_scales = _rounded(state.keys)
-        values, value_scales = _rounded(state.values)
-        return cls(keys, key_scales, values, value_scales, state.keys.new_empty(0))
+        return cls(*_rounded(state.keys), *_rounded(state.values), like=state.keys.new_empty(0))
 
     def restored(self) -> ChunkState:
         """Return a state of the original dtype, each number within half a scale of the original."""
-        dtype = self.like.dtype
-        return ChunkState(
-            (self.keys * self.key_scales).to(dtype), (self.values * self.value_scales).to(dtype)
-        )
+        keys, values = self.keys * self.key_scales, self.values * self.value_scales
+        return ChunkState(keys.to(self.like.dtype), values.to(self.like.dtype))
 
     def in_main_memory(self) -> Int8State:
         """Return the state in main memory."""
@@ -55,13 +51,11 @@ class Int8State:
     @property
     def nbytes(self) -> int:
         """Size of the state in memory."""
-        tensors = (self.keys, self.key_scales, self.values, self.value_scales)
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
 
 
 def _rounded(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    # [..., D] -> [..., D] int8 and [..., 1] float32
-    numbers = numbers.float()
+    numbers = numbers.float()  # [..., D] -> [..., D] int8 and [..., 1] float32
     scales = numbers.abs().amax(-1, keepdim=True) / _MOST
     steps = numbers / scales.clamp(min=torch.finfo(torch.float32).tiny)
     whole = steps.round().nan_to_num(0.0).clamp(-_MOST, _MOST)

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import get_args
 
 from cachetools import LRUCache
 
 from at2_rag.errors import InputError
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.files import FolderSize, Precision, StateFiles, check_precision
+from at2_rag.states.files import FolderSize, Precision, StateFiles
 from at2_rag.states.int8 import Int8State
 
 DEFAULT_MEMORY_BYTES = 2**30
@@ -26,8 +27,8 @@ class StateCounts:
     """What happened in a cache so far.
 
     Attributes:
-        memory_hits: States found in memory.
-        disk_hits: States found on disk only.
+        memory_hits: States read from memory.
+        disk_hits: States read from disk.
         misses: States that were missing or damaged, so that the model had to read the chunk.
         damaged: Files that were damaged, and dropped, or couldn't be read.
         unwritten: States that couldn't be written to disk.
@@ -88,10 +89,13 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             raise InputError(
                 f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
             )
+        if max_disk_bytes is not None and max_disk_bytes < 1:
+            raise InputError(f"max_disk_bytes is {max_disk_bytes}; pass a positive number of bytes")
+        if precision is not None and precision not in get_args(Precision):
+            raise InputError(f"precision is {precision!r}; pass 'model' or 'int8'")
         self._memory: LRUCache[str, _Remembered] = LRUCache(
             max_memory_bytes, getsizeof=lambda remembered: remembered.state.nbytes
         )
-        check_precision(precision)
         self._files = None
         if folder is not None:
             self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
@@ -103,35 +107,29 @@ class ChunkCache(MutableMapping[str, ChunkState]):
     @property
     def counts(self) -> StateCounts:
         """Hits, misses and failures so far."""
-        files = self._files
+        names = ("damaged", "unwritten", "too_large", "evicted")
         with self._lock:
             return StateCounts(
                 memory_hits=self._memory_hits,
                 disk_hits=self._disk_hits,
                 misses=self._misses,
-                damaged=0 if files is None else files.damaged,
-                unwritten=0 if files is None else files.unwritten,
-                too_large=0 if files is None else files.too_large,
-                evicted=0 if files is None else files.evicted,
                 memory_bytes=int(self._memory.currsize),
+                **{name: getattr(self._files, name, 0) for name in names},
             )
 
     @property
     def disk_size(self) -> FolderSize:
-        """Size of the folder; zero without one."""
+        """Number of states in the folder, and their bytes; zero without a folder."""
         return FolderSize(0, 0) if self._files is None else self._files.size()
 
     def __getitem__(self, key: str) -> ChunkState:
-        now = time.monotonic()
         with self._lock:
             known = self._memory.get(key)
             if known is not None:
                 self._memory_hits += 1
-                stale = now - known.touched > _TOUCH_SECONDS
-                if stale:
-                    known.touched = now
         if known is not None:
-            if stale and self._files is not None:
+            if self._files is not None and time.monotonic() - known.touched > _TOUCH_SECONDS:
+                known.touched = time.monotonic()
                 self._files.touch(key)
             return _restored(known.state)
         state = None if self._files is None else self._files.get(key)
@@ -144,9 +142,8 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         return _restored(state)
 
     def __setitem__(self, key: str, state: ChunkState) -> None:
-        on_cuda = state.keys.is_cuda
         kept = (Int8State.of(state) if self._int8 else state).in_main_memory()
-        if on_cuda and isinstance(kept, ChunkState) and kept.nbytes <= self._memory.maxsize:
+        if isinstance(kept, ChunkState) and state.keys.is_cuda and self._fits(kept):
             kept = kept.page_locked()
         with self._lock:
             self._remember(key, kept)
@@ -172,10 +169,10 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     def __iter__(self) -> Iterator[str]:
         with self._lock:
-            keys = dict.fromkeys(self._memory)
+            keys = list(self._memory)
         if self._files is not None:
-            keys.update(dict.fromkeys(self._files.keys()))
-        return iter(keys)
+            keys += self._files.keys()
+        return iter(dict.fromkeys(keys))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -191,8 +188,11 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         if self._files is not None:
             self._files.clear()
 
+    def _fits(self, state: ChunkState | Int8State) -> bool:
+        return state.nbytes <= self._memory.maxsize
+
     def _remember(self, key: str, state: ChunkState | Int8State) -> None:
-        if state.nbytes <= self._memory.maxsize:
+        if self._fits(state):
             self._memory[key] = _Remembered(state, time.monotonic())
 
 

@@ -1,7 +1,6 @@
-"""Chunks as callers pass them: strings, mappings or `Chunk`s.
+"""Chunks as callers pass them, and the normalised view that the scoring model reads.
 
-`as_chunk` gives the normalised view that the scoring model reads; the caller's own object comes
-back untouched in `ScoredChunk.chunk`.
+The caller's own object comes back untouched in `ScoredChunk.chunk`.
 """
 
 from __future__ import annotations
@@ -51,13 +50,18 @@ Prior: TypeAlias = Literal["score", "order", "cosine"]
 """How the retriever weighs in: ranks by `retrieval_score`, the chunks' order, or `retrieval_score`
 as a cosine of embeddings."""
 
+_TYPES: tuple[tuple[str, Any, str], ...] = (
+    ("text", str, "a string"),
+    ("title", str | None, "a string or None"),
+    ("retrieval_score", Real | None, "a number, larger is better, or None"),
+)
+
 
 def as_chunk(value: ChunkLike, index: int) -> Chunk:
     """Return the normalised view of the caller's chunk.
 
     Args:
-        value: A string, a mapping with at least `text`, or a `Chunk`; a mapping's other keys are
-            a chunk's other attributes.
+        value: A string, a `Chunk`, or a mapping with `text` and perhaps a chunk's other attributes.
         index: The chunk's index in the caller's list, for the error message.
 
     Raises:
@@ -73,8 +77,7 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
                 f"chunk {index} is a mapping without the key 'text' (its keys: {keys}); "
                 "pass {'text': ..., 'title': ...}"
             )
-        chunk_id = value.get("id")
-        metadata = value.get("metadata")
+        chunk_id, metadata = value.get("id"), value.get("metadata")
         value = Chunk(
             text=value["text"],
             title=value.get("title"),
@@ -87,20 +90,13 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
             f"chunk {index} is a {type(value).__name__}; pass a string, a mapping with 'text', "
             "or a Chunk"
         )
-    if not isinstance(value.text, str):
-        raise ChunkTypeError(
-            f"chunk {index} has a text of type {type(value.text).__name__}; pass a string"
-        )
-    if value.title is not None and not isinstance(value.title, str):
-        raise ChunkTypeError(
-            f"chunk {index} has a title of type {type(value.title).__name__}; pass a string or None"
-        )
-    score = value.retrieval_score
-    if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
-        raise ChunkTypeError(
-            f"chunk {index} has a retrieval_score of type {type(score).__name__} ({score!r:.40}); "
-            "pass a number, larger is better, or None"
-        )
+    for name, kind, wanted in _TYPES:
+        attribute = getattr(value, name)
+        if isinstance(attribute, bool) or not isinstance(attribute, kind):
+            raise ChunkTypeError(
+                f"chunk {index} has a {name} of type {type(attribute).__name__} "
+                f"({attribute!r:.40}); pass {wanted}"
+            )
     return value
 
 
@@ -119,11 +115,7 @@ def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], 
 
 
 def chunk_batches(chunks: Iterable[ChunkLike], size: int) -> Iterator[list[Chunk]]:
-    """Yield the chunks' normalised views, `size` at a time, reading no further than needed.
-
-    Raises:
-        InputError: If it isn't an iterable of chunks; on the way, if one isn't a chunk.
-    """
+    """Yield the chunks' normalised views, `size` at a time, reading no further than needed."""
     views = (as_chunk(chunk, index) for index, chunk in enumerate(_iterable(chunks)))
     while batch := list(islice(views, size)):
         yield batch

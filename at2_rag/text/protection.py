@@ -26,8 +26,6 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
         InputError: If it is neither, the expression is invalid, or a range isn't in its text.
     """
     protected: list[list[Span]] = [[] for _ in chunks]
-    if protect is None:
-        return protected
     if isinstance(protect, Mapping):
         for index, spans in protect.items():
             if not _is_integer(index) or not 0 <= index < len(chunks):
@@ -39,20 +37,19 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
                 raise InputError(
                     f"protect has {spans!r} for chunk {index}; pass a list of (start, end)"
                 )
-            ordered = sorted(_checked(span, index, chunks[index].text) for span in spans)
-            protected[index] = _joined(ordered)
-        return protected
-    pattern = pattern_of(protect)
-    for spans, chunk in zip(protected, chunks, strict=True):
-        spans += [match.span() for match in pattern.finditer(chunk.text) if match[0]]
+            protected[index] = _merged(_checked(span, index, chunks[index].text) for span in spans)
+    elif protect is not None:
+        pattern = pattern_of(protect)
+        for spans, chunk in zip(protected, chunks, strict=True):
+            spans += [match.span() for match in pattern.finditer(chunk.text) if match[0]]
     return protected
 
 
 def pattern_of(protect: object) -> re.Pattern[str]:
-    """Return a compiled regular expression, or compile its text.
+    """Return a regular expression, compiled if it isn't yet.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If it is no valid regular expression over text.
     """
     if isinstance(protect, re.Pattern) and isinstance(protect.pattern, str):
         return protect
@@ -72,10 +69,8 @@ def pattern_of(protect: object) -> re.Pattern[str]:
 
 def _checked(span: object, index: int, text: str) -> Span:
     pair = tuple(span) if isinstance(span, Iterable) else ()
-    if len(pair) == 2 and all(map(_is_integer, pair)):
-        start, end = map(int, pair)
-        if 0 <= start < end <= len(text):
-            return start, end
+    if len(pair) == 2 and all(map(_is_integer, pair)) and 0 <= pair[0] < pair[1] <= len(text):
+        return int(pair[0]), int(pair[1])
     raise InputError(
         f"protect has the range {span!r} for chunk {index}, whose text has {len(text)} "
         f"characters; pass (start, end) with 0 <= start < end <= {len(text)}"
@@ -86,12 +81,11 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return ascending ranges with overlapping ones merged."""
-    joined: list[Span] = []
-    for start, end in spans:
-        if joined and start < joined[-1][1]:
-            first, last = joined.pop()
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            first, last = merged.pop()
             start, end = first, max(last, end)
-        joined.append((start, end))
-    return joined
+        merged.append((start, end))
+    return merged

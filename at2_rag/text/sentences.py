@@ -50,11 +50,9 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     worded = False  # whether the last span has a letter or a digit
     for line in _LINE.finditer(text):
         for first, last in _pieces(line[0]):
-            piece = text[line.start() + first : line.start() + last]
-            if not piece.strip():
+            start, end = stripped(text, line.start() + first, line.start() + last)
+            if start >= end:
                 continue
-            start = line.start() + last - len(piece.lstrip())
-            end = line.start() + first + len(piece.rstrip())
             has_word = _WORD.search(text, start, end) is not None
             if spans and not (worded and has_word):
                 start = spans.pop()[0]
@@ -62,6 +60,12 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
             spans.append((start, end))
             worded = has_word
     return tuple(spans)
+
+
+def stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a span without the white space at its ends; start >= end if nothing is left."""
+    piece = text[start:end]
+    return end - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _pieces(line: str) -> Iterator[tuple[int, int]]:

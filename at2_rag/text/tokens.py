@@ -1,9 +1,7 @@
 """Counts a text's tokens for the generator that will read it.
 
-A counter is any callable from text to a number. `resolve_token_counter` makes one from the name of
-an OpenAI model or tiktoken encoding, a Hugging Face tokenizer, or the caller's own callable. Counts
-are exact: nothing estimates or falls back to another tokenizer. No tokens are added at a text's
-start or end. Lone surrogates, which no tokenizer accepts, count as the replacement character.
+Counts are exact: nothing estimates or falls back to another tokenizer. No tokens are added at a
+text's start or end. Lone surrogates, which no tokenizer accepts, count as U+FFFD.
 """
 
 from __future__ import annotations
@@ -34,14 +32,10 @@ def resolve_token_counter(
     """Return a function that counts the tokens of a text.
 
     Args:
-        spec: One of:
-
-            - the name of an OpenAI model or a tiktoken encoding, or a `tiktoken.Encoding`:
-              special tokens in the text count as plain text;
-            - a transformers tokenizer: counts `encode(text, add_special_tokens=False)`, where a
-              special token is one token, as in a prompt passed to a generator as text. A fast
-              tokenizer is copied, so that threads share no state and its truncation has no effect;
-            - any callable from text to an integer of at least 0; checked at each call.
+        spec: The name of an OpenAI model or a tiktoken encoding, or an encoding: special tokens in
+            the text count as plain text. Or a transformers tokenizer: a special token is one token,
+            as in a prompt passed to a generator as text. Or any callable from text to an integer
+            of at least 0.
 
     Raises:
         TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be loaded.
@@ -69,17 +63,14 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
     import tiktoken
 
     encodings = tiktoken.list_encoding_names()
-    encoding = name
-    if name not in encodings:
-        try:
-            encoding = tiktoken.encoding_name_for_model(name)
-        except KeyError:
-            raise TokenCounterError(
-                f"tiktoken knows no model or encoding named {name!r}; "
-                + _WHAT_TO_PASS.format(encodings=", ".join(sorted(encodings)))
-            ) from None
     try:
+        encoding = name if name in encodings else tiktoken.encoding_name_for_model(name)
         return tiktoken.get_encoding(encoding)
+    except KeyError:
+        raise TokenCounterError(
+            f"tiktoken knows no model or encoding named {name!r}; "
+            + _WHAT_TO_PASS.format(encodings=", ".join(sorted(encodings)))
+        ) from None
     except (OSError, ValueError) as error:
         raise TokenCounterError(
             f"the vocabulary of tiktoken's {encoding!r} is not in its cache and can't be "
@@ -109,7 +100,8 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
         )
     from tokenizers import Tokenizer
 
-    # A copy, since the tokenizer's encode() sets truncation and padding of its backend.
+    # A copy, since the tokenizer's encode() sets truncation and padding of its backend: threads
+    # would share them.
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()

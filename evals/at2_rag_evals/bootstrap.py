@@ -1,11 +1,10 @@
 """Bootstrap intervals over clusters of items.
 
-One method throughout: the percentile bootstrap of B. Efron and R. J. Tibshirani, "An Introduction
-to the Bootstrap", 1993, chapter 13, with whole clusters drawn with replacement (A. C. Davison and
-D. V. Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Systems are compared
-within the same draw, so that an interval of a difference is a paired one. Several sources are
-strata: each is drawn from by itself, and the macro figure of a draw is the mean of its sources'
-means.
+The percentile bootstrap of B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993,
+chapter 13, draws whole clusters with replacement (A. C. Davison and D. V. Hinkley, "Bootstrap
+Methods and their Application", 1997, section 3.8). Systems are compared within the same draw, so
+intervals of differences are paired. Sources are strata: each is drawn from by itself, and the macro
+figure of a draw is the mean of its sources' means.
 """
 
 from __future__ import annotations
@@ -23,15 +22,7 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its interval.
-
-    Attributes:
-        mean: The mean over the items, or over the sources' means.
-        low: Lower end of the 95 % interval; None where it can't be had (a source with one cluster).
-        high: Upper end.
-        n: Number of items.
-        clusters: Number of clusters they form.
-    """
+    """A mean with its 95 % interval, over `n` items; no interval where there is one cluster."""
 
     mean: float
     low: float | None
@@ -46,30 +37,16 @@ class Estimate:
 
     @property
     def negated(self) -> Estimate:
-        """The estimate of the same figure with its sign turned."""
+        """The estimate of the figure with its sign changed."""
         low, high = (None if end is None else 0.0 - end for end in (self.high, self.low))
         return Estimate(0.0 - self.mean, low, high, self.n, self.clusters)
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Return the figures as JSON-ready values."""
-        return {
-            "mean": self.mean,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "clusters": self.clusters,
-        }
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Means of several columns over one stratum, with their bootstrap draws.
+    """Means of columns over one stratum, [K], with their bootstrap draws, [B, K].
 
-    Attributes:
-        means: Mean of each column, [K].
-        draws: The same over each resample, [B, K]; None where there are fewer than two clusters.
-        n: Number of items.
-        clusters: Number of clusters.
+    There are no draws where there are fewer than two clusters.
     """
 
     means: npt.NDArray[np.float64]
@@ -94,25 +71,19 @@ def resample_means(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> Sample:
-    """Bootstrap the means of several columns over whole clusters.
-
-    Args:
-        values: One row an item, one column a system, [N, K].
-        clusters: Each item's cluster, [N].
-        rng: Where the draws come from.
-        resamples: Number of draws.
+    """Bootstrap the means of columns, [N, K], over whole clusters; `clusters` has each item's, [N].
 
     Raises:
         ValueError: If there are no items, or a value isn't finite.
     """
     if not len(values) or not np.isfinite(values).all():
         raise ValueError("a bootstrap needs at least one item, and finite values")
-    _, places, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    _, indices, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     number = len(sizes)
     if number < 2:
         return Sample(values.mean(axis=0), None, len(values), number)
     sums = np.zeros((number, values.shape[1]))
-    np.add.at(sums, places, values)
+    np.add.at(sums, indices, values)
     draws = np.empty((resamples, values.shape[1]))
     block = max(1, _BLOCK // number)
     for start in range(0, resamples, block):
@@ -124,7 +95,7 @@ def resample_means(
 
 
 def macro_sample(samples: Sequence[Sample]) -> Sample:
-    """Return the mean of several strata, each with the same weight."""
+    """Return the unweighted mean of strata."""
     draws = [sample.draws for sample in samples if sample.draws is not None]
     return Sample(
         means=np.mean([sample.means for sample in samples], axis=0),

@@ -7,15 +7,7 @@ from typing import Any
 
 
 def import_extra(module: str, *, extra: str = "evals") -> Any:
-    """Import a module of a package that an extra installs.
-
-    Args:
-        module: The module.
-        extra: The extra of at2-rag that has its package.
-
-    Raises:
-        ImportError: If it isn't installed; the message gives the pip line.
-    """
+    """Import a module; if it is missing, the ImportError gives the line that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

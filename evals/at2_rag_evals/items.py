@@ -1,4 +1,4 @@
-"""Which examples a ranking can be judged on."""
+"""Which examples systems can be judged on."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 
 MIN_CHUNKS = 4
+RANKABLE = "an item needs four chunks, gold and not gold"
 
 
 @dataclass(frozen=True, slots=True)
 class ItemSet:
-    """Examples to judge systems on, and how many were left out.
-
-    Attributes:
-        name: What the report calls the set.
-        items: The examples, in the files' order.
-        left_out: Source -> reason -> number of examples left out for it.
-    """
+    """A named set of examples, and source -> reason -> number of those left out."""
 
     name: str
     items: tuple[Example, ...]
@@ -31,17 +26,10 @@ class ItemSet:
 
 
 def rankable_items(examples: Iterable[Example], *, limit: int | None = None) -> ItemSet:
-    """Keep the examples whose ranking says something.
+    """Keep the examples whose ranking can be judged.
 
-    Left out, and counted under the first reason that applies: fewer than four chunks (guessing
-    does too well), no gold chunk (nothing to find), no distractor (nothing to get wrong).
-
-    Args:
-        examples: The files' examples.
-        limit: Keep at most this many items of each source, the first ones; counted as left out.
-
-    Raises:
-        DataError: If two examples of a source have the same id.
+    They have at least four chunks (of fewer, guessing does too well), a gold one (something to
+    find) and a distractor (something to get wrong). Limit and errors as in `usable_examples`.
     """
     items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
     return ItemSet("natural size", items, left_out)
@@ -55,10 +43,7 @@ def usable_examples(
 ) -> tuple[tuple[Example, ...], dict[str, dict[str, int]]]:
     """Return the examples that can be used, and source -> reason -> number of those left out.
 
-    Args:
-        examples: The files' examples.
-        reason_to_leave_out: Why an example can't be used; None if it can.
-        limit: Keep at most this many of each source, the first ones; None for all.
+    At most `limit` of each source are used, the first ones.
 
     Raises:
         DataError: If two examples of a source have the same id.
@@ -71,7 +56,7 @@ def usable_examples(
         if (example.source, example.id) in seen:
             raise DataError(
                 f"the id {example.id!r} of source {example.source!r} appears twice; "
-                "pass each file once and give each item its own id"
+                "pass each file once and give each item an id that no other has"
             )
         seen.add((example.source, example.id))
         reason = reason_to_leave_out(example)
@@ -89,6 +74,13 @@ def count(counts: dict[str, dict[str, int]], source: str, reason: str) -> None:
     """Add one to `counts[source][reason]`."""
     reasons = counts.setdefault(source, {})
     reasons[reason] = reasons.get(reason, 0) + 1
+
+
+def none_usable(total: int, left_out: Mapping[str, Mapping[str, int]], needed: str) -> DataError:
+    """Return the error that no item can be judged, and why; `needed` is what an item must have."""
+    return DataError(
+        f"none of the {total} items can be judged (left out: {json.dumps(left_out)}); {needed}"
+    )
 
 
 def content_hash(query: str, chunks: Sequence[Chunk]) -> str:

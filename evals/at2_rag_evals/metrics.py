@@ -1,31 +1,23 @@
 """Metrics of one item's ranking; labels are binary, and each metric is between 0 and 1.
 
-A ranking is a permutation of the chunks' places, best first. `rank_by_score` makes one from
-scores: highest first, and chunks with equal scores stay in input order, so that a system which
-can't tell chunks apart is judged as if it had left them where they were.
+A ranking lists the chunks' indices, best first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 
 from at2_rag_evals.extras import import_extra
 
-
-class Metric(Protocol):
-    """Rates one ranking; None where the metric isn't defined for the item."""
-
-    def __call__(self, ranking: Sequence[int], labels: Sequence[bool]) -> float | None:
-        """Rate `ranking`, the chunks' places from best to worst, against their labels."""
-        ...
+Metric = Callable[[Sequence[int], Sequence[bool]], float | None]
+"""Rates a ranking against the chunks' labels; None where the metric isn't defined for the item."""
 
 
 def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
-    """Return the chunks' places from the highest score to the lowest, ties in input order.
+    """Return the chunks' indices from the highest score to the lowest, ties in input order.
 
     Raises:
         ValueError: If a score is NaN.
@@ -33,12 +25,12 @@ def rank_by_score(scores: Sequence[float]) -> tuple[int, ...]:
     values = np.asarray(scores, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(f"the score of chunk {int(np.isnan(values).argmax())} is NaN")
-    return tuple(int(place) for place in np.argsort(-values, kind="stable"))
+    return tuple(int(index) for index in np.argsort(-values, kind="stable"))
 
 
 def gold_ranks(ranking: Sequence[int], labels: Sequence[bool]) -> tuple[int, ...]:
-    """Return the ranks, from 1, at which the gold chunks stand, in rising order."""
-    return tuple(rank for rank, place in enumerate(ranking, start=1) if labels[place])
+    """Return the ranks of the gold chunks, from 1."""
+    return tuple(rank for rank, index in enumerate(ranking, start=1) if labels[index])
 
 
 def ndcg_at_10(ranking: Sequence[int], labels: Sequence[bool]) -> float:
@@ -50,12 +42,12 @@ def ndcg_at_10(ranking: Sequence[int], labels: Sequence[bool]) -> float:
     """
     ir_measures = import_extra("ir_measures")
     judged = [
-        ir_measures.Qrel("item", str(place), int(label)) for place, label in enumerate(labels)
+        ir_measures.Qrel("item", str(index), int(label)) for index, label in enumerate(labels)
     ]
     # The measure breaks ties by id; falling whole numbers leave it none to break.
     run = [
-        ir_measures.ScoredDoc("item", str(place), float(-rank))
-        for rank, place in enumerate(ranking)
+        ir_measures.ScoredDoc("item", str(index), float(-rank))
+        for rank, index in enumerate(ranking)
     ]
     return float((ir_measures.nDCG @ 10).calc_aggregate(judged, run))
 
@@ -73,13 +65,12 @@ def all_gold_in_top_3(ranking: Sequence[int], labels: Sequence[bool]) -> float |
     """Whether the first three hold every gold chunk: recall at 3 equals 1.
 
     Defined for items with two or three gold chunks only: with one it says little that `gold_first`
-    doesn't, and no top three can hold four. Strict multi-hop counterpart of recall at k (Manning,
-    Raghavan and Schütze, 2008, section 8.4).
+    doesn't, and no top three can hold four.
     """
     count = sum(labels)
     if not 2 <= count <= 3:
         return None
-    return float(sum(labels[place] for place in ranking[:3]) == count)
+    return float(sum(labels[index] for index in ranking[:3]) == count)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

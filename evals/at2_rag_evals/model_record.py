@@ -1,52 +1,37 @@
-"""What decides how a model reads: its files, number type and device, our code and its libraries."""
+"""What decides how a model reads: its files, number type and device, at2_rag and its libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
-import at2_rag
-from at2_rag.model.hub import resolve_model
+from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import preferred_dtype
-from at2_rag_evals.provenance import files_sha256, without_folder
+from at2_rag_evals.provenance import code_version, files_sha256, without_folder
 
 _LIBRARIES = ("tokenizers", "torch", "transformers")
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
 
 
-def model_record(model: str, modules: Iterable[str]) -> dict[str, object]:
-    """Return what decides a model's readings on `eval_device`, as JSON-ready values.
+def model_record(model: str | None) -> dict[str, object]:
+    """Return what decides a model's readings on this machine, as JSON-ready values.
 
-    Args:
-        model: A known name, a folder or a hub id.
-        modules: The modules of at2_rag that read, such as "training/ablation".
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
+    `model` is a known name, a folder or a hub id; None for the default model.
     """
     device = eval_device()
-    package = Path(at2_rag.__file__).parent
     return {
         **model_files_record(model),
         "device": device.type,
         "dtype": str(preferred_dtype(device)).removeprefix("torch."),
         **{name: version(name) for name in _LIBRARIES},
-        "code_sha256": files_sha256(package, ["**/*.py"]),
+        "at2-rag": code_version(),
     }
 
 
-def model_files_record(model: str) -> dict[str, object]:
-    """Return which model is meant, by what it is called and by its files.
-
-    Args:
-        model: A known name, a folder or a hub id.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
-    """
+def model_files_record(model: str | None) -> dict[str, object]:
+    """Return a model's name and the hash of its files; arguments as in `model_record`."""
+    model = model or DEFAULT_MODEL
     return {
         "model": without_folder(model),
         "model_files_sha256": files_sha256(resolve_model(model), _MODEL_FILES),
@@ -54,5 +39,5 @@ def model_files_record(model: str) -> dict[str, object]:
 
 
 def eval_device() -> torch.device:
-    """Return where evals run models: CUDA where there is one, else the CPU."""
+    """Return where models run by default: CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

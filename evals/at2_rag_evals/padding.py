@@ -1,7 +1,6 @@
-"""Items made larger with distractors from other items of the same source.
+"""Items made larger: their own chunks, and distractors of other items of the same source.
 
-The natural sets have about ten chunks an item; a retriever may hand over fifty. Padding keeps an
-item's own chunks and adds others until there are as many as asked for.
+The natural sets have about ten chunks an item; a retriever may return fifty.
 """
 
 from __future__ import annotations
@@ -17,11 +16,7 @@ from at2_rag_evals.seeding import generator
 
 
 class DistractorPool:
-    """The distractors of a set of examples, by source; distinct by title and text.
-
-    Args:
-        examples: All examples at hand, those that can't be judged too.
-    """
+    """The distractors of all examples, by source; distinct by title and text."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
         self._chunks: dict[str, dict[str, Chunk]] = {}
@@ -34,9 +29,8 @@ class DistractorPool:
     def pad(self, example: Example, size: int, *, seed: int) -> Example | None:
         """Return the example with `size` chunks in random order; None if the pool is too small.
 
-        A chunk is added if it is a distractor in another item of the source, equals none of the
-        item's own chunks and contains none of its answers (title included; a yes or no can't be
-        looked for). The draw depends on the pool, `seed`, `size` and the example's id alone.
+        An added chunk equals none of the item's and contains none of its answers, in title or
+        text. The draw depends on the pool, `seed`, `size` and the example's id alone.
 
         Raises:
             ValueError: If the example has more than `size` chunks already.
@@ -45,16 +39,16 @@ class DistractorPool:
         if missing < 0:
             raise ValueError(f"the item has {len(example.chunks)} chunks, more than {size}")
         rng = generator(seed, "padding", size, example.source, example.id)
-        own = {normalise(chunk.rendered) for chunk in example.chunks}
+        present = {normalise(chunk.rendered) for chunk in example.chunks}
         answers = findable_answers(example.answers)
         pool = self._chunks.get(example.source, {})
         texts = list(pool)
         added: list[Chunk] = []
-        for place in rng.permutation(len(texts)):
+        for index in rng.permutation(len(texts)):
             if len(added) == missing:
                 break
-            text = texts[place]
-            if text not in own and not contains_answer(text, answers):
+            text = texts[index]
+            if text not in present and not contains_answer(text, answers):
                 added.append(pool[text])
         if len(added) < missing:
             return None
@@ -63,8 +57,8 @@ class DistractorPool:
         order = rng.permutation(size)
         return replace(
             example,
-            chunks=tuple(chunks[place] for place in order),
-            labels=tuple(labels[place] for place in order),
+            chunks=tuple(chunks[index] for index in order),
+            labels=tuple(labels[index] for index in order),
             gold_sentences=(),
         )
 

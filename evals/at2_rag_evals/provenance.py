@@ -1,4 +1,4 @@
-"""What a results file has to say about how it came about."""
+"""What results come from: versions, commit, and hashes of files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import at2_rag
-from at2_rag_evals.named_weights import NamedWeights
 
 PACKAGES = (
     "PyStemmer",
@@ -29,6 +29,7 @@ PACKAGES = (
     "torch",
     "transformers",
 )
+_PACKAGE = Path(at2_rag.__file__).resolve().parent
 
 
 def package_versions() -> dict[str, str]:
@@ -43,33 +44,46 @@ def package_versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """Return the commit that at2_rag runs from and whether files differ from it, if any."""
-    source = Path(at2_rag.__file__).resolve()
+    """Return the commit that at2_rag runs from and whether files differ; None outside git."""
     # An installed copy may lie inside someone else's repository: only a tracked file counts.
-    if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
+    if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    sha = _git(source.parent, "rev-parse", "HEAD")
-    changes = _git(source.parent, "status", "--porcelain", "--untracked-files=no")
+    sha = _git(_PACKAGE, "rev-parse", "HEAD")
+    changes = _git(_PACKAGE, "status", "--porcelain", "--untracked-files=no")
     return None if sha is None else {"sha": sha, "modified": bool(changes)}
 
 
-def files_sha256(folder: Path, patterns: Iterable[str]) -> str:
-    """Return a SHA-256 over the names and contents of files in a folder.
+@cache
+def code_version(folder: Path = _PACKAGE) -> str:
+    """Return at2_rag's version and the commit that last changed its code: "0.1.0+4e85c52...".
 
-    Args:
-        folder: The folder.
-        patterns: Which files count, as in `Path.glob`.
+    ".dirty-" and a hash follow where files differ from that commit. Outside a git checkout it is
+    the version alone.
+    """
+    commit = _git(folder, "log", "-1", "--format=%H", "--", ".") if git_state() else None
+    if not commit:
+        return at2_rag.__version__
+    changes = [_git(folder, "diff", commit, "--", ".") or ""]
+    for name in (_git(folder, "ls-files", "--others", "--exclude-standard") or "").splitlines():
+        changes += [name, (folder / name).read_bytes().hex()]
+    if not any(changes):
+        return f"{at2_rag.__version__}+{commit}"
+    digest = hashlib.sha256("\n".join(changes).encode()).hexdigest()
+    return f"{at2_rag.__version__}+{commit}.dirty-{digest[:16]}"
+
+
+def files_sha256(folder: Path, patterns: Iterable[str]) -> str:
+    """Return a SHA-256 over names and contents of the files in a folder that match a pattern.
 
     Raises:
-        FileNotFoundError: If no file does.
+        FileNotFoundError: If there are none.
     """
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not files:
         raise FileNotFoundError(f"{folder} holds none of the files expected")
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        content = file_record(path)["sha256"]
         digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
     return digest.hexdigest()
 
@@ -86,20 +100,10 @@ def without_folder(value: str) -> str:
     return (path.name or path.resolve().name) if path.exists() else value
 
 
-def weights_arguments(weights: Iterable[NamedWeights]) -> list[str]:
-    """Return the arguments that named these head weights, without their folders."""
-    return [f"--weights {own.name}={without_folder(own.head_weights)}" for own in weights]
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

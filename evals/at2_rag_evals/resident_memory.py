@@ -1,13 +1,13 @@
-"""How much memory this process holds and has held, as Linux counts it.
-
-A reset of the peak also resets what `training.record.peak_memory_mb` tells.
-"""
+"""How much memory this process holds and has held, as Linux counts it."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import re
 from pathlib import Path
+
+import psutil
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -17,13 +17,14 @@ _RESET_PEAK = "5"
 def give_back_free_memory() -> None:
     """Return freed memory to the system, so that its reuse counts as use."""
     gc.collect()
-    trim = getattr(_c_library(), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
+    if psutil.LINUX:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)
 
 
 def reset_peak() -> bool:
-    """Make the system forget the process's peak so far (Linux); False where it can't."""
+    """Make the system forget the process's peak so far; False where it can't, as off Linux."""
     try:
         _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
     except OSError:
@@ -32,25 +33,13 @@ def reset_peak() -> bool:
 
 
 def resident() -> int:
-    """Return the bytes the process holds in memory (Linux)."""
-    return _status("VmRSS")
+    """Return the bytes the process holds in memory."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def resident_peak() -> int:
-    """Return the most bytes the process has held since the last reset (Linux)."""
-    return _status("VmHWM")
-
-
-def _c_library() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(None)
-    except (OSError, TypeError):  # Windows has no library without a name
-        return None
-
-
-def _status(field: str) -> int:
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    raise OSError(f"{_STATUS} has no {field}")
+    """Return the most bytes the process has held since the last reset."""
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    if match is None:
+        raise OSError(f"{_STATUS} has no VmHWM")
+    return int(match[1]) * 1024

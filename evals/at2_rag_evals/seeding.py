@@ -9,6 +9,6 @@ import numpy as np
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Return the generator of `seed` and `names`; every other name has a stream of its own."""
+    """Return the generator of `seed` and `names`; other names give another."""
     digest = hashlib.sha256(json.dumps(names).encode("ascii")).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:16], "big")])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+_PLAIN_WIDTH = 160  # characters of a line where the output isn't a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell.
-
-    Attributes:
-        text: What it says.
-        detail: What belongs to it, such as an interval: dim and on a second line on a terminal.
-    """
+    """A cell, with a detail such as an interval: dim and on a second line on a terminal."""
 
     text: str
     detail: str = ""
@@ -25,11 +23,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a heading a column; the first column names the rows."""
+    """A table whose first column names the rows."""
 
     title: str
-    header: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    header: Sequence[Cell | str]
+    rows: Sequence[Sequence[Cell | str]]
 
 
 def to_markdown(table: Table) -> str:
@@ -44,24 +42,40 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def to_rich(table: Table) -> RichTable:
-    """Draw a table for a terminal."""
+def _to_rich(table: Table) -> RichTable:
     drawn = RichTable(
         title=Text(table.title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left"
     )
-    for place, cell in enumerate(table.header):
-        drawn.add_column(_rich_text(cell), justify="right" if place else "left")
+    for column, cell in enumerate(table.header):
+        drawn.add_column(_rich_text(cell), justify="right" if column else "left")
     for row in table.rows:
         drawn.add_row(*map(_rich_text, row))
     return drawn
 
 
-def _markdown_row(cells: Sequence[Cell]) -> str:
-    texts = (f"{cell.text} {cell.detail}".strip().replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(texts)} |"
+def print_report(tables: Iterable[Table], notes: Iterable[str] = ()) -> None:
+    """Print tables and then notes, each a paragraph."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    for table in tables:
+        console.print(_to_rich(table))
+    for note in notes:
+        console.print(note, style="dim", markup=False, highlight=False)
 
 
-def _rich_text(cell: Cell) -> Text:
+def _markdown_row(cells: Sequence[Cell | str]) -> str:
+    texts = (f"{cell.text} {cell.detail}".strip() for cell in map(_cell, cells))
+    escaped = (text.replace("|", "\\|") for text in texts)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _cell(cell: Cell | str) -> Cell:
+    return Cell(cell) if isinstance(cell, str) else cell
+
+
+def _rich_text(cell: Cell | str) -> Text:
+    cell = _cell(cell)
     if not cell.detail:
         return Text(cell.text)
     return Text.assemble(cell.text, "\n", (cell.detail, "dim"))

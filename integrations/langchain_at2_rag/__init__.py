@@ -9,8 +9,7 @@
 from __future__ import annotations
 
 try:
-    from langchain_at2_rag.compressor import AT2DocumentCompressor
-    from langchain_at2_rag.runnable import pruning_runnable
+    from langchain_at2_rag.compressor import AT2DocumentCompressor, pruning_runnable
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "langchain_core":
         raise

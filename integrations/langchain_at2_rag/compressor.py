@@ -1,18 +1,20 @@
-"""The document compressor: retrieved documents in, the relevant ones out."""
+"""The document compressor, and the same step for a chain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.adapters import AdapterSettings
+from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides
 from at2_rag.pruner import AT2Pruner
+from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
-from langchain_at2_rag.documents import as_chunk, kept_documents
 
 
 class CompressorSettings(AdapterOverrides, total=False):
@@ -70,7 +72,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             return []
         pruner = self.loaded_pruner()
         result = pruner.prune(query, self._chunks(documents), **self.overrides(pruner))
-        return kept_documents(documents, result)
+        return _kept(documents, result)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -80,8 +82,71 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             return []
         pruner = await self.aloaded_pruner()
         result = await pruner.aprune(query, self._chunks(documents), **self.overrides(pruner))
-        return kept_documents(documents, result)
+        return _kept(documents, result)
 
     def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
-        score_key = self.score_key if self.prune_options().prior in ("score", "cosine") else None
-        return [as_chunk(document, self.title_key, score_key) for document in documents]
+        reads_scores = self.prune_options().prior in ("score", "cosine")
+        return [self._chunk(document, reads_scores=reads_scores) for document in documents]
+
+    def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:
+        metadata = document.metadata
+        title = None if self.title_key is None else metadata.get(self.title_key)
+        return Chunk(
+            text=document.page_content,
+            title=title if isinstance(title, str) and title.strip() else None,
+            id=document.id,
+            retrieval_score=metadata.get(self.score_key) if reads_scores else None,
+        )
+
+
+def pruning_runnable(
+    pruner: AT2Pruner | None = None, **settings: Unpack[CompressorSettings]
+) -> Runnable[dict[str, Any], list[Document]]:
+    """Return a step that prunes a chain's documents, sync and async.
+
+        chain = RunnableParallel(query=RunnablePassthrough(), documents=retriever)
+        chain = chain | pruning_runnable(top_n=3)
+
+    Args:
+        pruner: As for `AT2DocumentCompressor`.
+        **settings: All other settings of `AT2DocumentCompressor`.
+
+    Raises:
+        ValueError: If a setting can't be used.
+    """
+    compressor = AT2DocumentCompressor(pruner=pruner, **settings)
+
+    def prune(inputs: dict[str, Any]) -> list[Document]:
+        return compressor.compress_documents(*_parts(inputs))
+
+    async def aprune(inputs: dict[str, Any]) -> list[Document]:
+        return await compressor.acompress_documents(*_parts(inputs))
+
+    return RunnableLambda(prune, afunc=aprune, name="at2_pruning")
+
+
+def _parts(inputs: dict[str, Any]) -> tuple[Sequence[Document], str]:
+    missing = [key for key in ("query", "documents") if key not in inputs]
+    if missing:
+        raise InputError(
+            f"the input of pruning_runnable has no {' and no '.join(map(repr, missing))} "
+            f"(it has: {', '.join(map(repr, inputs)) or 'nothing'}); put "
+            "RunnableParallel(query=RunnablePassthrough(), documents=retriever) before it"
+        )
+    return inputs["documents"], inputs["query"]
+
+
+def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
+    return [_copy(documents[chunk.index], chunk, result) for chunk in result.kept]
+
+
+def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:
+    update: dict[str, Any] = {"metadata": dict(document.metadata)}
+    if result.scored:
+        update["metadata"]["relevance_score"] = kept.relevance
+    if result.answerable is not None:
+        update["metadata"]["answerable"] = result.answerable
+    if kept.spans is not None:
+        update["metadata"]["kept_spans"] = list(map(list, kept.spans))
+        update["page_content"] = kept.kept_text
+    return document.model_copy(update=update)

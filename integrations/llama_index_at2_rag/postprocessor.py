@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Unpack
 
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from at2_rag.adapters import AdapterSettings
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides
 from at2_rag.pruner import AT2Pruner
-from at2_rag.results import PruneResult
+from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
-from llama_index_at2_rag.nodes import as_chunk, kept_nodes
-from llama_index_at2_rag.rerank_events import rerank_events
+
+_dispatcher = get_dispatcher(__name__)
 
 
 class PostprocessorSettings(AdapterOverrides, total=False):
@@ -71,7 +75,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             return []
         pruner = self.loaded_pruner()
         options = self.overrides(pruner)
-        with rerank_events(query, nodes, top_n=self._top_n, pruner=pruner) as kept:
+        with self._rerank_events(query, nodes, pruner) as kept:
             kept += self._kept(nodes, pruner.prune(query, self._chunks(nodes), **options))
         return kept
 
@@ -83,20 +87,78 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             return []
         pruner = await self.aloaded_pruner()
         options = self.overrides(pruner)
-        with rerank_events(query, nodes, top_n=self._top_n, pruner=pruner) as kept:
+        with self._rerank_events(query, nodes, pruner) as kept:
             kept += self._kept(nodes, await pruner.aprune(query, self._chunks(nodes), **options))
         return kept
 
-    @property
-    def _top_n(self) -> int | None:
-        return self.prune_options().top_k
+    @contextmanager
+    def _rerank_events(
+        self, query: str, nodes: list[NodeWithScore], pruner: AT2Pruner
+    ) -> Iterator[list[NodeWithScore]]:
+        """Send LlamaIndex's start event, and the end event whatever happens in between.
+
+        Yields an empty list, to be filled with the kept nodes for the end event.
+        """
+        kept: list[NodeWithScore] = []
+        top_n = self.prune_options().top_k or len(nodes)
+        _dispatcher.event(
+            ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=pruner.model_name)
+        )
+        try:
+            yield kept
+        finally:
+            _dispatcher.event(ReRankEndEvent(nodes=kept))
 
     def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
-        apart = self.prune_options().unit == "sentence"
-        return [as_chunk(node, self.title_key, apart=apart) for node in nodes]
+        by_sentence = self.prune_options().unit == "sentence"
+        return [self._chunk(retrieved, by_sentence=by_sentence) for retrieved in nodes]
+
+    def _chunk(self, retrieved: NodeWithScore, *, by_sentence: bool) -> Chunk:
+        """Return what the generator will see of the node, with its title on top and only there.
+
+        If sentences are pruned, the chunk's text is the node's text alone, verbatim, and whatever
+        is shown before it goes into the title, so that only the text can be trimmed.
+        """
+        node = retrieved.node
+        text = node.get_content(metadata_mode=MetadataMode.LLM)
+        title = None if self.title_key is None else node.metadata.get(self.title_key)
+        title = title if isinstance(title, str) and title.strip() else None
+        if title is not None:
+            hidden = [*node.excluded_llm_metadata_keys, self.title_key]
+            untitled = node.model_copy(update={"excluded_llm_metadata_keys": hidden})
+            shown, text = text, untitled.get_content(metadata_mode=MetadataMode.LLM)
+            title = None if text == shown else title
+        if by_sentence:
+            content = node.get_content(metadata_mode=MetadataMode.NONE)
+            before = text[: max(0, text.rfind(content.strip()))].strip()
+            text, title = content, "\n".join(filter(None, (title, before))) or None
+        return Chunk(text=text, title=title, id=node.node_id, retrieval_score=retrieved.score)
 
     def _kept(self, nodes: list[NodeWithScore], result: PruneResult) -> list[NodeWithScore]:
-        return kept_nodes(nodes, result, keep_retrieval_score=self.keep_retrieval_score)
+        return [self._copy(nodes[kept.index], kept, result) for kept in result.kept]
+
+    def _copy(
+        self, retrieved: NodeWithScore, kept: ScoredChunk, result: PruneResult
+    ) -> NodeWithScore:
+        node = retrieved.node
+        added: dict[str, Any] = {}
+        if self.keep_retrieval_score:
+            added["retrieval_score"] = retrieved.score
+        if result.answerable is not None:
+            added["answerable"] = result.answerable
+        if kept.spans is not None:
+            added["kept_spans"] = list(map(list, kept.spans))
+        copied = node.model_copy(
+            update={
+                "metadata": {**node.metadata, **added},
+                "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *added],
+                "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *added],
+            }
+        )
+        if kept.spans is not None:
+            copied.set_content(kept.kept_text)
+        score = kept.relevance if result.scored else retrieved.score
+        return retrieved.model_copy(update={"node": copied, "score": score})
 
 
 def _query_of(query_bundle: QueryBundle | None) -> str:

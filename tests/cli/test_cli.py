@@ -75,9 +75,8 @@ def test_version() -> None:
     assert subprocess.run(module, capture_output=True, text=True).stdout == expected
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_lists_every_command(flag: str) -> None:
-    ran = run(flag)
+def test_help_lists_every_command() -> None:
+    ran = run("-h")
     assert ran.exit_code == 0
     names = {line.split()[0] for line in ran.output.split("Commands:\n")[1].splitlines()}
     assert names == {"cache", "calibrate", "eval", "index", "models", "prune", "train"}
@@ -116,10 +115,7 @@ def test_json_output_is_the_pruners_own_result(
     passages: Path, loading: list[str], pruner: AT2Pruner
 ) -> None:
     for options, limits in (
-        (["--top-k", "2"], {"top_k": 2}),
-        (["--max-tokens", "40"], {"max_tokens": 40}),
         (["--min-score", "0"], {"min_score": 0.0}),
-        (["--top-p", "0.5", "--top-k", "4"], {"top_p": 0.5, "top_k": 4}),
         (["--top-k", "3", "--order", "original"], {"top_k": 3, "order": "original"}),
         (["--unit=sentence", "--top-p=.4"], {"unit": "sentence", "top_p": 0.4}),
     ):
@@ -150,11 +146,11 @@ def test_every_kind_of_input_gives_the_same_scores(
     (tmp_path / "packed").write_bytes(gzip.compress(lines.encode()))
     sources += [([tmp_path / "packed"], None)]
     sources += [(["--format", "text"], "\n\n".join(TEXTS))]
-    for arguments, given in sources:
-        shown = prune_json(*loading, "--top-k", "2", *arguments, input=given)
-        found = sorted((*shown["kept"], *shown["dropped"]), key=lambda chunk: chunk["index"])
-        assert [chunk["text"] for chunk in found] == TEXTS
-        assert [chunk["score"] for chunk in found] == expected
+    for arguments, input in sources:
+        shown = prune_json(*loading, "--top-k", "2", *arguments, input=input)
+        chunks = sorted((*shown["kept"], *shown["dropped"]), key=lambda chunk: chunk["index"])
+        assert [chunk["text"] for chunk in chunks] == TEXTS
+        assert [chunk["score"] for chunk in chunks] == expected
 
 
 def test_strange_text_goes_through_as_it_is(loading: list[str]) -> None:
@@ -178,31 +174,18 @@ def test_strange_text_goes_through_as_it_is(loading: list[str]) -> None:
 # --- prune: what comes out -------------------------------------------------------------------
 
 
-def rows(output: str) -> list[str]:
-    """The table's rows, without head and rule."""
-    return [line for line in output.splitlines()[2:] if re.match(r" +\d+ +-?\d", line)]
-
-
-def test_table_reads_well_at_80_columns(
-    passages: Path, loading: list[str], pruner: AT2Pruner
-) -> None:
+def test_the_table_shows_the_result(passages: Path, loading: list[str], pruner: AT2Pruner) -> None:
     result = pruner.prune(QUERY, PASSAGES, top_k=2)
     ran = prune(passages, *loading, "--top-k", "2")
     assert ran.exit_code == 0
     lines = ran.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    assert lines[0].split() == ["Rank", "Score", "Kept", "Title", "Text"]
-    found = rows(ran.stdout)
-    assert [row.split()[2] for row in found] == ["yes", "yes", "no", "no", "no"]
-    for row, chunk in zip(found, (*result.kept, *result.dropped), strict=True):
+    rows = [line for line in lines[2:] if re.match(r" +\d+ +-?\d", line)]
+    assert [row.split()[2] for row in rows] == ["yes", "yes", "no", "no", "no"]
+    for row, chunk in zip(rows, (*result.kept, *result.dropped), strict=True):
         assert row.split()[1] == f"{chunk.score:.3f}"
-        assert " ".join(chunk.text.split())[:20] in row
-        assert (chunk.title or "") in row
-    assert any("r1" in row for row in found)  # a passage without title goes by its id
-    assert re.fullmatch(
-        rf"Kept 2 of 5 chunks, {result.tokens_after} of {result.tokens_before} tokens, "
-        r"in \d+\.\d\d s\.",
-        lines[-1],
+    assert lines[-1].startswith(
+        f"Kept 2 of 5 chunks, {result.tokens_after} of {result.tokens_before} tokens, in "
     )
 
 
@@ -256,13 +239,8 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", " ", "--top-k", "1"], "--query is blank"),
         (["prune", "-q", "x", "--top-k", "1", "--prior", "rank"], "'rank' is not one of"),
         (["prune", "-q", "x", "--top-k", "0"], "top_k is 0; pass an integer of at least 1"),
-        (["prune", "-q", "x", "--top-k", "1.5"], "'1.5' is not a valid integer"),
-        (["prune", "-q", "x", "--min-score", "nan"], "min_score is nan"),
-        (["prune", "-q", "x", "--top-k", "1", "--format", "csv"], "'csv' is not one of"),
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
-        (["prune", "-q", "x", "--top-k", "1", "missing.txt"], "'missing.txt' does not exist"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
-        (["nothing"], "No such command 'nothing'"),
     ],
 )
 def test_usage_errors(arguments: list[str], part: str) -> None:
@@ -272,35 +250,19 @@ def test_usage_errors(arguments: list[str], part: str) -> None:
     assert ran.stderr.splitlines()[-1].startswith("Error: ")
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "part"),
-    [
-        (b'"a"\n{"body": 1}', "a.jsonl", ", line 2: chunk 1 is a mapping without the key 'text'"),
-        (b'"a"\n{"text": 1}', "a.jsonl", ", line 2: chunk 1 has a text of type int"),
-        (b'["a",]', "a.json", ", line 1, column "),
-        (b"One.\n\nTw\xff", "a.txt", ", line 3: not UTF-8, byte 0xff at offset 8"),
-    ],
-)
-def test_unusable_files_are_one_line_naming_file_and_line(
-    tmp_path: Path, content: bytes, name: str, part: str
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
+def test_an_unusable_file_is_one_line_naming_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('"a"\n{"text": 1}')
     ran = prune("--top-k", "1", path)
     assert (ran.exit_code, ran.stdout) == (1, "")
-    assert ran.stderr.startswith(f"Error: {path}{part}")
+    assert ran.stderr.startswith(f"Error: {path}, line 2: chunk 1 has a text of type int")
     assert len(ran.stderr.splitlines()) == 1
-    verbose = prune("--top-k", "1", path, "-v")
-    assert verbose.exit_code == 1
-    assert verbose.stderr.startswith("Traceback (most recent call last)")
-    assert verbose.stderr.endswith(ran.stderr)
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
         (["--model", "{tmp}"], "{tmp}"),
-        (["--model", "{model}"], 'head_weights="uniform"'),
         (["--model", "{model}", "--revision", "main"], "revision is 'main'"),
         (["--model", "{model}", "--head-weights", "{tmp}"], "{tmp}"),
         (["--model", "{model}", "--head-weights", "blanced"], "joint, or"),

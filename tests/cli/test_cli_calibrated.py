@@ -55,15 +55,12 @@ def prune(folder: Path, *arguments: str) -> Any:
     ("arguments", "options"),
     [
         ((), {}),
-        (("--max-missed", "0.2"), {"max_missed": 0.2}),
         (("--min-probability", "0.5"), {"min_probability": 0.5}),
         (("--top-k", "4", "--keep-duplicates"), {"top_k": 4, "max_overlap": None}),
         (("--max-missed", "0.2", "--no-multi-hop"), {"max_missed": 0.2, "multi_hop": False}),
         (("--top-k", "3", "--prior", "score"), {"top_k": 3, "prior": "score"}),
-        (("--multi-hop", "--top-k", "4"), {"top_k": 4, "multi_hop": True}),
         (("--if-unanswerable", "keep_none"), {"if_unanswerable": "keep_none"}),
     ],
-    ids=str,
 )
 def test_the_command_does_as_the_pruner(
     folder: Path, arguments: tuple[str, ...], options: dict[str, Any]

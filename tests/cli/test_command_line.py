@@ -40,7 +40,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.py").write_text(code)
     for package, entries in {
         "some-plugin": "greet = plugin_good:command\nlost = plugin_broken:command\n"
-        "odd = plugin_no_command:command\nown = plugin_good:command\n",
+        "odd = plugin_no_command:command\nlog = plugin_good:command\n",
         "at2-rag": "eval = plugin_broken:command\n",
     }.items():
         metadata = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
@@ -58,11 +58,11 @@ def main() -> None:
 
 @main.command()
 @verbose_option
-def own() -> None:
+def log() -> None:
     """A command of the group, which wins over the plug-in's."""
     logging.getLogger("at2_rag.some").warning("beware")
     logging.getLogger("at2_rag.some").debug("details")
-    click.echo("own")
+    click.echo("logged")
 
 
 @main.command()
@@ -85,10 +85,10 @@ def test_plugins_are_listed_and_run(plugins: None) -> None:
     shown = run("--help")
     assert shown.exit_code == 0
     names = [line.split()[0] for line in shown.output.split("Commands:\n")[1].splitlines()]
-    assert names == ["eval", "fail", "greet", "lost", "odd", "own"]
+    assert names == ["eval", "fail", "greet", "log", "lost", "odd"]
     assert "Greet NAME." in shown.output
     assert run("greet", "you").output == "hello you\n"
-    assert run("own").stdout == "own\n"
+    assert run("log").stdout == "logged\n"
     assert run("nothing").exit_code == 2
 
 
@@ -119,20 +119,17 @@ def test_a_plugin_that_cannot_be_loaded_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "code", "message"),
     [
-        ("ours", "Error: a.jsonl, line 3: no text\n"),
-        ("other", "Error: KeyError: 'x'; at2-rag -v shows the traceback\n"),
+        ("ours", 1, "Error: a.jsonl, line 3: no text"),
+        ("other", 1, "Error: KeyError: 'x'; at2-rag -v shows the traceback"),
+        ("click", 2, "Error: bad use"),
     ],
 )
-def test_errors_are_one_line_on_stderr(kind: str, message: str) -> None:
+def test_errors_are_one_line_on_stderr(kind: str, code: int, message: str) -> None:
     ran = run("fail", kind)
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (1, "", message)
-
-
-def test_clicks_own_errors_stay_as_they_are() -> None:
-    ran = run("fail", "click")
-    assert (ran.exit_code, ran.stderr.splitlines()[-1]) == (2, "Error: bad use")
+    assert (ran.exit_code, ran.stdout, ran.stderr.splitlines()[-1]) == (code, "", message)
+    assert code == 2 or ran.stderr == f"{message}\n"
 
 
 @pytest.mark.parametrize("arguments", [("-v", "fail"), ("fail", "--verbose")])
@@ -146,11 +143,9 @@ def test_verbose_shows_the_traceback_before_the_line(arguments: tuple[str, ...])
 def test_logs_go_to_stderr_and_details_need_verbose() -> None:
     logger = logging.getLogger("at2_rag")
     before = (logger.level, list(logger.handlers))
-    quiet = run("own")
-    assert (quiet.stdout, quiet.stderr) == ("own\n", "WARNING: beware\n")
-    for arguments in (("-v", "own"), ("own", "-v")):
-        verbose = run(*arguments)
-        assert (verbose.stdout, verbose.stderr) == ("own\n", "WARNING: beware\nDEBUG: details\n")
+    assert run("log").stderr == "WARNING: beware\n"
+    for arguments in (("-v", "log"), ("log", "-v")):
+        assert run(*arguments).stderr == "WARNING: beware\nDEBUG: details\n"
     assert (logger.level, list(logger.handlers)) == before
 
 

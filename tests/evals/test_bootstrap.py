@@ -31,13 +31,13 @@ def test_interval_of_a_mean_is_the_analytic_one() -> None:
 
 def test_nineteen_in_twenty_intervals_cover_the_true_mean() -> None:
     covered = 0
-    for trial in range(400):
+    for trial in range(200):
         values = generator(trial).binomial(1, 0.7, size=(80, 1)).astype(float)
-        estimate = resample_means(values, range(80), rng=generator(trial), resamples=1000)
+        estimate = resample_means(values, range(80), rng=generator(trial), resamples=500)
         low, high = estimate.estimate(0).low, estimate.estimate(0).high
         assert low is not None and high is not None
         covered += low <= 0.7 <= high
-    assert 0.92 <= covered / 400 <= 0.98
+    assert 0.92 <= covered / 200 <= 0.98
 
 
 def test_repeating_an_item_within_its_cluster_narrows_nothing() -> None:
@@ -70,19 +70,12 @@ def test_a_difference_is_paired() -> None:
     assert not sample.estimate(0, minus=0).excludes_zero
 
 
-def test_difference_of_independent_columns_is_the_analytic_one() -> None:
-    values = generator().normal(size=(500, 2))
-    sample = resample_means(values, range(500), rng=generator(1))
-    error = 1.96 * (values[:, 0] - values[:, 1]).std() / math.sqrt(500)
-    assert half_width(sample.estimate(0, minus=1)) == pytest.approx(error, rel=0.03)
-
-
 def test_macro_interval_is_that_of_a_mean_of_independent_means() -> None:
     rng = generator()
-    strata = [rng.normal(place, 1 + place, size=(100 * (place + 1), 1)) for place in range(3)]
+    strata = [rng.normal(index, 1 + index, size=(100 * (index + 1), 1)) for index in range(3)]
     samples = [
-        resample_means(values, range(len(values)), rng=generator(place))
-        for place, values in enumerate(strata)
+        resample_means(values, range(len(values)), rng=generator(index))
+        for index, values in enumerate(strata)
     ]
     estimate = macro_sample(samples).estimate(0)
     variance = sum(values.var() / len(values) for values in strata) / 9

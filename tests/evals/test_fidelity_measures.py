@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from at2_rag_evals.fidelity.judging import linear_datamodeling_scores
 from at2_rag_evals.fidelity.masks import FIT_MASKS, KEEP_RATES, MaskPlan
-from at2_rag_evals.fidelity.measures.insertion import only_best
+from at2_rag_evals.fidelity.measures.best_sources import best_masks, best_values
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Floats,
     Truth,
     centred,
     correlation,
+    linear_datamodeling_scores,
     predicted_effects,
     shares,
 )
 from at2_rag_evals.fidelity.measures.tempered_shares import MULTIPLES, Scale, tempered_lds
-from at2_rag_evals.fidelity.measures.top_k_drop import top_k_drop, without_best
 from at2_rag_evals.fidelity.sources import whole_chunks
-from at2_rag_evals.fidelity.systems.sparse_fit import sparse_fit
+from at2_rag_evals.fidelity.systems.ablations import sparse_fit
 from tests.evals.labelled_items import make_item
 
 MASKS = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)
@@ -43,13 +42,13 @@ def test_the_score_of_shares_takes_the_softmax_of_logits_only() -> None:
     masks = np.random.default_rng(4).random((2, 32, 6)) < 0.5
     parts = np.array([1, 2, 1, 20, 4, 4]) / 32
     truth = {rate: (own, own @ parts) for rate, own in zip(KEEP_RATES, masks, strict=True)}
-    found = linear_datamodeling_scores(np.log(parts).tolist(), truth, logits=True)
+    actual = linear_datamodeling_scores(np.log(parts).tolist(), truth, logits=True)
     for kind in ("pearson", "spearman"):
         for name in (f"lds_shares_{kind}", *(f"lds_shares_{kind}_{r}" for r in KEEP_RATES)):
-            assert found[name] == pytest.approx(1.0)
-            assert (found[name.replace("_shares", "")] or 0) < 0.99
-    found = linear_datamodeling_scores(parts.tolist(), truth)
-    assert found["lds_shares_pearson"] == found["lds_pearson"] == pytest.approx(1.0)
+            assert actual[name] == pytest.approx(1.0)
+            assert (actual[name.replace("_shares", "")] or 0) < 0.99
+    actual = linear_datamodeling_scores(parts.tolist(), truth)
+    assert actual["lds_shares_pearson"] == actual["lds_pearson"] == pytest.approx(1.0)
 
 
 def test_correlations_by_hand() -> None:
@@ -77,16 +76,16 @@ def test_scores_that_made_the_truth_have_a_perfect_score() -> None:
     for rate in KEEP_RATES:
         masks = rng.random((32, 6)) < rate
         truth[rate] = (masks, masks @ scores - 7.0)
-    found = linear_datamodeling_scores(scores.tolist(), truth)
-    for name, value in found.items():
+    actual = linear_datamodeling_scores(scores.tolist(), truth)
+    for name, value in actual.items():
         if "centred" not in name:
             assert value == pytest.approx(1.0), name
-    mean = (found["lds_pearson_0.2"] or 0) / 2 + (found["lds_pearson_0.5"] or 0) / 2
-    assert found["lds_pearson"] == pytest.approx(mean)
+    mean = (actual["lds_pearson_0.2"] or 0) / 2 + (actual["lds_pearson_0.5"] or 0) / 2
+    assert actual["lds_pearson"] == pytest.approx(mean)
     constant = {**truth, 0.5: (truth[0.5][0], np.zeros(32))}
-    found = linear_datamodeling_scores(scores.tolist(), constant)
-    assert found["lds_pearson_0.5"] is None and found["lds_pearson"] is None
-    assert found["lds_pearson_0.2"] == pytest.approx(1.0)
+    actual = linear_datamodeling_scores(scores.tolist(), constant)
+    assert actual["lds_pearson_0.5"] is None and actual["lds_pearson"] is None
+    assert actual["lds_pearson_0.2"] == pytest.approx(1.0)
 
 
 def test_a_constant_moves_the_score_but_not_the_centred_one() -> None:
@@ -100,14 +99,20 @@ def test_a_constant_moves_the_score_but_not_the_centred_one() -> None:
     assert moved["lds_centred_pearson"] == pytest.approx(plain["lds_centred_pearson"])
 
 
-def test_masks_of_the_best_chunks() -> None:
-    ranking = (2, 0, 3, 1)
-    assert without_best(ranking, 1).tolist() == [True, True, False, True]
-    assert without_best(ranking, 3).tolist() == [False, True, False, False]
-    kept = only_best(ranking, 2)
-    assert kept is not None and kept.tolist() == [True, False, True, False]
-    assert only_best(ranking, 4) is None and only_best(ranking, 5) is None
-    assert top_k_drop(-0.5, -2.0) == 1.5
+def test_the_best_sources_are_left_out_and_kept_alone() -> None:
+    masks = {metric: mask.tolist() for metric, mask in best_masks((2, 0, 3, 1)).items()}
+    assert masks == {
+        "drop_1": [True, True, False, True],
+        "drop_3": [False, True, False, False],
+        "insertion_1": [False, False, True, False],
+        "insertion_2": [True, False, True, False],
+        "insertion_3": [True, False, True, True],
+    }
+    values = best_values(-0.5, {metric: -float(sum(mask)) for metric, mask in masks.items()})
+    assert values == {
+        **{"drop_1": 2.5, "drop_3": 0.5, "insertion_1": -1.0, "insertion_2": -2.0},
+        **{"insertion_3": -3.0, "insertion_5": None},
+    }
 
 
 @pytest.mark.parametrize("chunks", [4, 5, 6, 10, 12, 13, 40])
@@ -134,7 +139,7 @@ def test_held_masks_and_fitted_masks_are_different(chunks: int) -> None:
 def test_held_masks_keep_about_as_many_as_asked_for() -> None:
     for chunks in (12, 40):
         items = [
-            whole_chunks(make_item(str(place), "g" + "-" * (chunks - 1))) for place in range(30)
+            whole_chunks(make_item(str(index), "g" + "-" * (chunks - 1))) for index in range(30)
         ]
         splits = [MaskPlan().split(item) for item in items]
         for rate in KEEP_RATES:
@@ -146,11 +151,11 @@ def test_held_masks_keep_about_as_many_as_asked_for() -> None:
 def test_the_sparse_fit_finds_what_matters() -> None:
     masks = np.random.default_rng(5).random((32, 10)) < 0.5
     effects = masks @ np.array([0, 5, 0, 0, 0, 0, -3, 0, 0, 0]) - 4
-    found = np.array(sparse_fit(masks, effects, tokens=1))
-    assert found[1] == pytest.approx(5, abs=0.1) and found[6] == pytest.approx(-3, abs=0.1)
-    assert np.abs(np.delete(found, [1, 6])).max() < 0.1
+    actual = np.array(sparse_fit(masks, effects, tokens=1))
+    assert actual[1] == pytest.approx(5, abs=0.1) and actual[6] == pytest.approx(-3, abs=0.1)
+    assert np.abs(np.delete(actual, [1, 6])).max() < 0.1
     scaled = np.array(sparse_fit(masks, 4 * effects, tokens=4))
-    assert scaled == pytest.approx(4 * found)
+    assert scaled == pytest.approx(4 * actual)
     masks[:, 2] = True
     assert sparse_fit(masks, effects, tokens=1)[2] == 0
     assert sparse_fit(masks, np.zeros(32), tokens=3) == (0.0,) * 10
@@ -173,8 +178,8 @@ def test_tempered_shares_find_the_temperature_that_made_the_effects() -> None:
             ("mass", [3 * np.exp(own) for own in items]),
         )
         for scale, scores in forms:
-            found = tempered_lds([own.tolist() for own in scores], truths, sources, scale)
-            assert found == pytest.approx([1.0] * 8), (multiple, scale)
+            actual = tempered_lds([own.tolist() for own in scores], truths, sources, scale)
+            assert actual == pytest.approx([1.0] * 8), (multiple, scale)
         added = tempered_lds([own.tolist() for own in items], truths, sources, "additive")
         by_rate = [
             np.mean([np.corrcoef(own @ item, own @ part)[0, 1] for own in masks])
@@ -194,14 +199,14 @@ def test_tempered_shares_are_chosen_by_the_mean_of_the_sources_means() -> None:
 
     # Three items of one source want it cold, one of each of two others wants it hot.
     truths = [truth(0.0625)] * 3 + [truth(4.0)] * 2
-    found = tempered_lds([scores] * 5, truths, ["a", "a", "a", "b", "c"], "logit")
-    assert found[3] == found[4] and (found[3] or 0) > (found[0] or 0)
+    actual = tempered_lds([scores] * 5, truths, ["a", "a", "a", "b", "c"], "logit")
+    assert actual[3] == actual[4] and (actual[3] or 0) > (actual[0] or 0)
 
 
 def test_scores_that_are_all_alike_say_nothing_in_any_form() -> None:
     masks = np.random.default_rng(5).random((2, 32, 7)) < 0.4
     truth = {rate: (own, own.sum(1) * 1.0) for rate, own in zip(KEEP_RATES, masks, strict=True)}
     for value in (0.1, 1 / 7, 0.3, 0.5):
-        found = linear_datamodeling_scores([value] * 7, truth)
-        assert found["lds_centred_pearson"] == found["lds_centred_spearman"] == 0.0
+        actual = linear_datamodeling_scores([value] * 7, truth)
+        assert actual["lds_centred_pearson"] == actual["lds_centred_spearman"] == 0.0
         assert centred([value] * 7).tolist() == [0.0] * 7

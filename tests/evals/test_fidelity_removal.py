@@ -14,14 +14,16 @@ from at2_rag.training.answering.ablation import leave_one_out
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
-from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, RemovalReader
+from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, Reading, RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedItem, SourcedSet, whole_chunks
-from at2_rag_evals.fidelity.systems.base import ItemScores
-from at2_rag_evals.fidelity.systems.leave_one_out import LeaveOneOutSystem
-from at2_rag_evals.fidelity.systems.masked_regression import MaskedRegressionSystem
-from at2_rag_evals.fidelity.systems.regression import RegressionSystem
-from at2_rag_evals.rankers import ChunkScores
+from at2_rag_evals.fidelity.systems.ablations import (
+    LeaveOneOutSystem,
+    MaskedRegressionSystem,
+    RegressionSystem,
+)
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
+from at2_rag_evals.rankers import ItemScores
+from at2_rag_evals.store import Store, hash_of
 from tests.evals.labelled_items import make_item
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -40,18 +42,18 @@ def never() -> AnswerModel:
 
 
 def reader_of(
-    load: Callable[[], AnswerModel], folder: Path | None = None, **options: object
+    load: Callable[[], AnswerModel], path: Path | None = None, **options: object
 ) -> RemovalReader:
     settings = {"model": "tiny"}
-    return RemovalReader(load, settings=settings, folder=folder, **options)  # type: ignore[arg-type]
+    return RemovalReader(load, settings=settings, path=path, **options)  # type: ignore[arg-type]
 
 
 def stock(
     model: AnswerModel, item: SourcedItem, answer: str, mask: list[bool]
 ) -> tuple[float, float]:
     """Logit-probability and mean log-probability by the model itself, in float64."""
-    kept = [chunk for chunk, keep in zip(item.chunks, mask, strict=True) if keep]
-    layout = model.prompts.answer(model.prompts.joint(item.query, kept), answer)
+    kept = [chunk for chunk, keep in zip(item.example.chunks, mask, strict=True) if keep]
+    layout = model.prompts.answer(model.prompts.joint(item.example.query, kept), answer)
     with torch.inference_mode():
         logits = tiny_model()(torch.tensor([layout.input_ids])).logits[0].double()
     tokens = torch.tensor(layout.answer_ids)
@@ -72,57 +74,41 @@ def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
 
 def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
     reader = reader_of(lambda: model)
-    found = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
+    actual = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
     full, _ = stock(model, ITEM, ANSWER, [True] * 5)
-    for place, score in enumerate(found.result.scores):
-        without, _ = stock(model, ITEM, ANSWER, [other != place for other in range(5)])
+    for index, score in enumerate(actual.scores):
+        without, _ = stock(model, ITEM, ANSWER, [other != index for other in range(5)])
         assert score == pytest.approx(full - without, abs=2e-4)
     readings = reader.read(ITEM, ANSWER, leave_one_out(5))
-    assert found.seconds == pytest.approx(sum(reading.seconds for reading in readings))
+    assert actual.seconds == pytest.approx(sum(reading.seconds for reading in readings))
 
 
 def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
-    reader, plan = reader_of(lambda: model, tmp_path), MaskPlan()
-    found = RegressionSystem(reader, plan).scores(ITEM, ANSWER)
-    [path] = tmp_path.glob("removal-*.jsonl")
-    assert len(path.read_text().splitlines()) == len(plan.split(ITEM).fitted) == 15
-    assert len(found.result.scores) == 5 and found.seconds > 0
-    masked = MaskedRegressionSystem(reader, plan)
-    masked.prepare()
-    assert len(masked.scores(ITEM, ANSWER).result.scores) == 5
-    assert len(path.read_text().splitlines()) == 15
+    path, plan = tmp_path / "store", MaskPlan()
+    reader = reader_of(lambda: model, path)
+    removal, masking = RegressionSystem(reader, plan), MaskedRegressionSystem(reader, plan)
+    masking.prepare()
+    readings = Store(path, f"readings {hash_of(reader.settings)}", Reading)
+    for system in (removal, masking):
+        assert len(system.scores(ITEM, ANSWER).scores) == 5
+        assert len(readings) == len(plan.split(ITEM).fitted) == 15
 
 
 def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) -> None:
-    first = reader_of(lambda: model, tmp_path, answer_tokens=4)
+    path = tmp_path / "store"
+    first = reader_of(lambda: model, path, answer_tokens=4)
     answer, reason = first.answer(ITEM)
     readings = first.read(ITEM, ANSWER, leave_one_out(5))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    again = reader_of(never, tmp_path, answer_tokens=4)
+    again = reader_of(never, path, answer_tokens=4)
     assert again.answer(ITEM) == (answer, reason)
     assert again.read(ITEM, ANSWER, leave_one_out(5)) == readings
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(AssertionError, match="loaded"):
         again.read(ITEM, "Jane", ALL)
     with pytest.raises(AssertionError, match="loaded"):
-        reader_of(never, tmp_path, answer_tokens=5).answer(ITEM)
+        reader_of(never, path, answer_tokens=5).answer(ITEM)
     moved = whole_chunks(make_item("emma", "g----", source="seas"))
     with pytest.raises(AssertionError, match="loaded"):
         again.read(moved, ANSWER, ALL)
-
-
-def test_a_torn_line_is_read_again(model: AnswerModel, tmp_path: Path) -> None:
-    readings = reader_of(lambda: model, tmp_path, workers=1).read(ITEM, ANSWER, leave_one_out(5))
-    [path] = tmp_path.glob("removal-*.jsonl")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:4]) + lines[4][:30])
-    again = reader_of(lambda: model, tmp_path).read(ITEM, ANSWER, leave_one_out(5))
-    values = [reading.logit_probability for reading in readings]
-    # What is read beside other masks may differ by rounding, what was stored does not.
-    assert [reading.logit_probability for reading in again] == pytest.approx(values, abs=1e-4)
-    assert [reading.logit_probability for reading in again[:4]] == values[:4]
-    stored = path.read_bytes().splitlines(keepends=True)
-    assert stored[:4] == lines[:4] and len(stored) == len(lines)
 
 
 def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> None:
@@ -131,36 +117,31 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
     reader = reader_of(lambda: model, answers="reference")
     judged = judge(items, [LeaveOneOutSystem(reader)], reader, plan=MaskPlan(held=4))
-    assert [own.item.id for own in judged.items] == ["emma"]
+    assert [each.item.example.id for each in judged.items] == ["emma"]
     assert judged.left_out == {"novels": {"no gold chunk": 2, TOO_LONG: 1, NO_ANSWER: 1}}
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
 
 
-class Planted:
-    """Scores given by the test."""
-
+class Planted(FidelitySystem):
     name = "planted"
-    scale: Scale = "logit"
+    scale = "logit"
     shares_are_softmax = True
-    settings: dict[str, object] = {}  # noqa: RUF012
-
-    def prepare(self) -> None: ...
 
     def scores(self, item: SourcedItem, answer: str) -> ItemScores:
-        return ItemScores(ChunkScores((0.5, 3.0, 1.0, 2.0, 0.0)), 0.25)
+        return ItemScores((0.5, 3.0, 1.0, 2.0, 0.0), seconds=0.25)
 
 
 def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     reader, plan = reader_of(lambda: model, answers="reference"), MaskPlan(held=8)
     judged = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan)
-    [own] = judged.items
-    metrics = own.metrics["planted"]
+    [each] = judged.items
+    metrics = each.metrics["planted"]
     _, full = stock(model, ITEM, ANSWER, [True] * 5)
 
     def mean(*kept: int) -> float:
-        return stock(model, ITEM, ANSWER, [place in kept for place in range(5)])[1]
+        return stock(model, ITEM, ANSWER, [index in kept for index in range(5)])[1]
 
-    assert own.full == pytest.approx(full, abs=1e-4)
+    assert each.full == pytest.approx(full, abs=1e-4)
     assert metrics["drop_1"] == pytest.approx(full - mean(0, 2, 3, 4), abs=2e-4)
     assert metrics["drop_3"] == pytest.approx(full - mean(0, 4), abs=2e-4)
     assert metrics["insertion_1"] == pytest.approx(mean(1), abs=1e-4)
@@ -173,4 +154,4 @@ def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
     shares = np.exp([0.5, 3.0, 1.0, 2.0, 0.0]) / np.exp([0.5, 3.0, 1.0, 2.0, 0.0]).sum()
     expected = np.corrcoef(masks @ shares, true)[0, 1]
     assert metrics["lds_shares_pearson_0.2"] == pytest.approx(expected, abs=0.02)
-    assert own.seconds == {"planted": 0.25}
+    assert each.scored["planted"].seconds == 0.25

@@ -17,7 +17,7 @@ from at2_rag_evals.fidelity.sources import (
     sourced_set,
     whole_chunks,
 )
-from at2_rag_evals.fidelity.systems.gold import GoldSystem
+from at2_rag_evals.fidelity.systems.base import GoldSystem
 from at2_rag_evals.items import ItemSet, content_hash
 from tests.evals.labelled_items import make_item
 
@@ -47,7 +47,7 @@ def test_masks_over_chunks_keep_them_whole() -> None:
     assert item.kept(np.array([True, True, True])) == EXAMPLE.chunks
     assert item.kept(np.array([False, True, True])) == EXAMPLE.chunks[1:]
     assert item.kept(np.array([False, False, False])) == ()
-    assert item.documents == EXAMPLE.chunks and item.labels == EXAMPLE.labels
+    assert item.sources_as_chunks == EXAMPLE.chunks and item.labels == EXAMPLE.labels
     assert item.key == content_hash(EXAMPLE.query, EXAMPLE.chunks)
 
 
@@ -70,7 +70,7 @@ def test_masks_over_sentences_leave_the_others_text_out() -> None:
         nothing,
         ("The sea is wide.", None),
     ]
-    assert [(chunk.text, chunk.title) for chunk in item.documents] == [
+    assert [(chunk.text, chunk.title) for chunk in item.sources_as_chunks] == [
         ("Jane wrote Emma.", "Emma"),
         ("It is a novel.", "Emma"),
         ("It is long.", "Emma"),
@@ -95,16 +95,16 @@ def test_masks_over_sentences_leave_the_others_text_out() -> None:
 def test_gold_sentences(gold: tuple[tuple[str, ...], ...], expected: tuple[bool, ...]) -> None:
     item = chunk_sentences(replace(EXAMPLE, gold_sentences=gold))
     assert item.labels == expected
-    assert GoldSystem().scores(item, "Jane").result.scores == tuple(map(float, expected))
+    assert GoldSystem().scores(item, "Jane").scores == tuple(map(float, expected))
 
 
 def test_items_with_too_many_sentences_or_too_few_are_counted() -> None:
     few = replace(EXAMPLE, id="few", chunks=(Chunk("One. Two."), Chunk(""), Chunk("Three.")))
     many = make_item("many", "g----")
     items = ItemSet("natural size", (EXAMPLE, few, many), {"novels": {"no gold chunk": 2}})
-    found = sourced_set(items, "sentence", max_sentences=4)
-    assert [item.id for item in found.items] == ["emma"]
-    assert found.left_out == {
+    actual = sourced_set(items, "sentence", max_sentences=4)
+    assert [item.example.id for item in actual.items] == ["emma"]
+    assert actual.left_out == {
         "novels": {"no gold chunk": 2, "fewer than 4 sentences": 1, "more than 4 sentences": 1}
     }
     whole = sourced_set(items, "chunk", max_sentences=4)

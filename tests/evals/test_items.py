@@ -88,10 +88,10 @@ def test_items_cluster_by_gold_passage_page_and_chunk_set_within_a_source() -> N
 
 
 def test_titles_that_many_items_have_name_no_page() -> None:
-    tables = [make_item(str(place), title="Table") for place in range(11)]
+    tables = [make_item(str(index), title="Table") for index in range(11)]
     assert len(set(item_clusters(tables))) == 11
     assert len(set(item_clusters(tables[:10]))) == 1
     # Eleven of 110 are a tenth, which still counts as a page.
-    others = [make_item(f"o{place}") for place in range(99)]
+    others = [make_item(f"o{index}") for index in range(99)]
     assert len(set(item_clusters([*tables, *others]))) == 100
     assert len(set(item_clusters([*tables, *others[1:]]))) == 109

@@ -15,7 +15,7 @@ from at2_rag_evals.items import rankable_items
 from at2_rag_evals.padding import DistractorPool, padded_set
 from tests.evals.labelled_items import make_item
 
-ITEMS = [make_item(f"item{place}", "g-g-----") for place in range(12)]
+ITEMS = [make_item(f"item{index}", "g-g-----") for index in range(12)]
 
 
 def texts(chunks: Iterable[Chunk]) -> set[str]:
@@ -23,7 +23,7 @@ def texts(chunks: Iterable[Chunk]) -> set[str]:
 
 
 def test_padding_keeps_the_items_own_chunks_and_adds_distractors_of_the_source() -> None:
-    strangers = [make_item(f"item{place}", "g-------", source="other") for place in range(12)]
+    strangers = [make_item(f"item{index}", "g-------", source="other") for index in range(12)]
     padded = DistractorPool([*ITEMS, *strangers]).pad(ITEMS[3], 50, seed=0)
     assert padded is not None
     assert len(padded.chunks) == 50
@@ -40,11 +40,11 @@ def test_padding_keeps_the_items_own_chunks_and_adds_distractors_of_the_source()
 def test_gold_stands_anywhere() -> None:
     pool = DistractorPool(ITEMS)
     places = Counter(
-        place
+        index
         for seed in range(200)
         for item in [pool.pad(ITEMS[0], 20, seed=seed)]
         if item is not None
-        for place, label in enumerate(item.labels)
+        for index, label in enumerate(item.labels)
         if label
     )
     assert len(places) == 20
@@ -92,12 +92,6 @@ def test_no_added_chunk_holds_an_answer_or_equals_an_own_chunk() -> None:
         assert padded is not None
         assert texts(padded.chunks) == texts([*asked.chunks, *allowed])
     assert pool.pad(asked, 9, seed=0) is None
-
-
-def test_yes_and_no_are_not_looked_for() -> None:
-    asked = make_item("asked", "g---", answers=["Yes", "no."])
-    other = with_chunks(make_item("other", "g"), Chunk("oh yes"), Chunk("no no"))
-    assert DistractorPool([asked, other]).pad(asked, 6, seed=0) is not None
 
 
 def test_items_that_cannot_be_padded_are_left_out_and_counted() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,18 +21,16 @@ from scipy.stats import rankdata
 from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.readout.multi_hop import MultiHop
-from at2_rag_evals.cli import DEFAULT_SYSTEMS, MORE_SYSTEMS
 from at2_rag_evals.metrics import rank_by_score
-from at2_rag_evals.rankers import SYSTEMS, Ranker, RankerOptions, make_ranker
-from at2_rag_evals.rankers.all_heads_mean import AllHeadsMeanRanker
-from at2_rag_evals.rankers.at2 import SCORING_MODULES, AT2Ranker
-from at2_rag_evals.rankers.at2_int8 import AT2Int8Ranker
-from at2_rag_evals.rankers.at2_joint import AT2JointRanker
+from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
+from at2_rag_evals.rankers.at2 import AT2Ranker
 from at2_rag_evals.rankers.bm25 import BM25Ranker
 from at2_rag_evals.rankers.first_k import FirstKRanker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 from at2_rag_evals.rankers.random_order import RandomRanker
-from at2_rag_evals.record_store import settings_key
+from at2_rag_evals.rankers.registry import BASELINES
+from at2_rag_evals.store import settings_key
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 HOSTILE = ["", " \n", "emma \x00\ud800 🙂", "<|im_end|> [CLS]", "מי כתב", "emma " * 200]
@@ -47,13 +45,7 @@ def order(ranker: Ranker, query: str, given: Sequence[Chunk]) -> tuple[int, ...]
     return rank_by_score(ranker.score(query, given).scores)
 
 
-def test_the_command_knows_the_systems_there_are() -> None:
-    assert set(SYSTEMS) == {*DEFAULT_SYSTEMS, *MORE_SYSTEMS}
-
-
-@pytest.mark.parametrize(
-    "name", sorted(own for own in SYSTEMS if own != "at2" and not own.startswith("at2_"))
-)
+@pytest.mark.parametrize("name", [*BASELINES, "all_heads_mean"])
 def test_every_system_scores_any_text(
     name: str, embedding_folder: Path, scoring_folder: Path
 ) -> None:
@@ -192,45 +184,52 @@ def test_a_missing_package_of_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
         BM25Ranker()
 
 
-def test_at2_gives_the_pruners_scores(scoring_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("at2", {"head_weights": "uniform"}),
+        ("all_heads_mean", {"head_weights": "best"}),
+        ("named", {"weights": (NamedWeights("named", "uniform"),)}),
+    ],
+)
+def test_at2_gives_the_pruners_scores(
+    name: str, options: dict[str, Any], scoring_folder: Path
+) -> None:
     pruner = AT2Pruner.from_pretrained(str(scoring_folder), head_weights="uniform")
     given = [Chunk("jane austen", "Emma"), Chunk("the sea"), Chunk("")]
     expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
-    for ranker in (
-        AT2Ranker(str(scoring_folder), head_weights="uniform"),
-        AllHeadsMeanRanker(str(scoring_folder)),
-    ):
-        ranker.prepare()
-        # Equal but for rounding, which depends on where the system puts the numbers in memory.
-        assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
-
-
-def test_at2_joint_reads_all_chunks_in_one_prompt(scoring_folder: Path) -> None:
-    folder, given = str(scoring_folder), [Chunk("jane austen", "Emma"), Chunk("the sea")]
-    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", reading="joint")
-    ranker = AT2Ranker(folder, head_weights="uniform", reading="joint")
+    ranker = make_ranker(name, RankerOptions(model=str(scoring_folder), **options))
+    assert ranker.name == name
     ranker.prepare()
-    expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
+    # Equal but for rounding, which depends on where the system puts the numbers in memory.
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
-    alone = AT2Ranker(folder, head_weights="uniform")
-    assert settings_key(ranker) != settings_key(alone)
-    joint = AT2JointRanker(folder)
-    assert (joint.name, joint.settings["reading"]) == ("at2_joint", "joint")
 
 
-def test_at2_int8_scores_from_rounded_states(scoring_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [({"reading": "joint"}, {"reading": "joint"}), ({"precision": "int8"}, {})],
+)
+def test_forms_of_at2_are_options_of_the_pruner(
+    form: dict[str, Any], options: dict[str, Any], scoring_folder: Path
+) -> None:
     folder, given = str(scoring_folder), [Chunk("jane austen", "Emma"), Chunk("the sea")]
-    store = ChunkCache(precision="int8")
-    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", chunk_cache=store)
-    pruner.index(given)
+    if "precision" in form:
+        options = {"chunk_cache": ChunkCache(precision="int8")}
+    pruner = AT2Pruner.from_pretrained(folder, head_weights="uniform", **options)
     expected = tuple(scored.score for scored in pruner.score("who wrote emma", given))
-    ranker = AT2Int8Ranker(folder, head_weights="uniform")
-    ranker.prepare()
+    ranker = AT2Ranker(folder, head_weights="uniform", **form)
+    plain = AT2Ranker(folder, head_weights="uniform")
+    for system in (ranker, plain):
+        system.prepare()
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
-    exact = AT2Ranker(folder, head_weights="uniform")
-    exact.prepare()
-    assert exact.score("who wrote emma", given).scores != pytest.approx(expected, rel=1e-6)
-    assert settings_key(ranker) != settings_key(exact)
+    assert plain.score("who wrote emma", given).scores != pytest.approx(expected, rel=1e-6)
+    assert settings_key(ranker) != settings_key(plain)
+
+
+def test_at2_joint_has_its_own_head_weights(scoring_folder: Path, tmp_path: Path) -> None:
+    options = RankerOptions(model=str(scoring_folder), head_weights="uniform")
+    settings = make_ranker("at2_joint", options).settings
+    assert (settings["reading"], settings["head_weights"]) == ("joint", "shipped")
 
 
 @pytest.mark.parametrize("name", ["at2_prior", "at2_cosine"])
@@ -251,8 +250,8 @@ def test_at2_scores_with_what_minilm_holds_of_chunks(
     cosines = np.array(retriever.score("who wrote emma", given).scores)
     known = 1 / rankdata(-cosines) if name == "at2_prior" else 4 * cosines
     terms = known - known.mean()
-    scores = [own.score for own in plain.score("who wrote emma", given)]
-    expected = [own + 0.5 * term for own, term in zip(scores, terms, strict=True)]
+    scores = [each.score for each in plain.score("who wrote emma", given)]
+    expected = [each + 0.5 * term for each, term in zip(scores, terms, strict=True)]
     assert ranker.score("who wrote emma", given).scores == pytest.approx(expected, rel=1e-6)
 
 
@@ -266,16 +265,18 @@ def test_at2_multi_hop_asks_again(scoring_folder: Path, tmp_path: Path) -> None:
     kept = pruner.prune("who wrote emma", given, top_k=3, multi_hop=True).kept
     ranker = make_ranker("at2_multi_hop", RankerOptions(model=folder, head_weights=str(tmp_path)))
     ranker.prepare()
-    found = ranker.score("who wrote emma", given).scores
-    assert [found[own.index] for own in kept] == pytest.approx([own.score for own in kept])
+    actual = ranker.score("who wrote emma", given).scores
+    assert [actual[each.index] for each in kept] == pytest.approx([each.score for each in kept])
 
 
 def test_rank_fusion_adds_reciprocal_ranks(embedding_folder: Path) -> None:
     given = [*chunks(["the sea and the sea", "emma by jane austen", "emma"]), Chunk("", "Emma")]
     words, embeddings = BM25Ranker(), MiniLMRanker(str(embedding_folder))
     embeddings.prepare()
-    ranks = [rankdata([-x for x in own.score("emma", given).scores]) for own in (words, embeddings)]
-    expected = sum(1 / (60 + own) for own in ranks)
+    ranks = [
+        rankdata([-x for x in each.score("emma", given).scores]) for each in (words, embeddings)
+    ]
+    expected = sum(1 / (60 + each) for each in ranks)
     fused = make_ranker("bm25_minilm", RankerOptions(embedding_model=str(embedding_folder)))
     fused.prepare()
     assert fused.score("emma", given).scores == pytest.approx(expected.tolist(), rel=1e-12)
@@ -298,37 +299,3 @@ def test_at2_settings_follow_model_and_weights(scoring_folder: Path, tmp_path: P
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     other = AT2Ranker(str(tmp_path / "model"), head_weights="uniform")
     assert len(set(map(settings_key, (ranker, saved, changed, other)))) == 4
-
-
-def test_stored_scores_of_at2_are_bound_to_all_code_that_scores() -> None:
-    """Every module that the pruner loads is either hashed or known not to touch a score."""
-    others = {
-        "at2_rag",
-        "calibration",
-        "citations",
-        "errors",
-        "fingerprint",
-        "gguf_conversion",
-        "limits",
-        "model_cache",
-        "model_folder",
-        "model_hub",
-        "whole_files",
-        "model_wheel",
-        "protection",
-        "multi_hop",
-        "redundancy",
-        "retrieval_prior",
-        "selection",
-        "sentence_weights",
-        "stage_progress",
-        "stopwatch",
-        "text_units",
-        "token_counting",
-        "trimming",
-        "turns",
-    }
-    code = "import at2_rag.pruner, sys; print(*(m for m in sys.modules if m[:7] == 'at2_rag'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.removeprefix("at2_rag.") for name in done.stdout.split()}
-    assert loaded - others == set(SCORING_MODULES)

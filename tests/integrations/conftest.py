@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from at2_rag import AT2Pruner
 from at2_rag.model.loading import LoadedModel
+from tests.integrations.frameworks import FRAMEWORKS, PASSAGES, Framework
 from tests.tiny_models import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Framework:
+    return FRAMEWORKS[request.param]
+
+
+@pytest.fixture
+def items(framework: Framework) -> list[Any]:
+    return [framework.item(passage) for passage in PASSAGES]
 
 
 @pytest.fixture(scope="session")

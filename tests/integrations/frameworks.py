@@ -1,11 +1,11 @@
-"""One interface to the adapters of every framework, so that one suite tests them all."""
+"""One interface to the adapters of every framework, so that the same tests serve them all."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -34,19 +34,15 @@ class Passage:
         return Chunk(text=self.text, title=self.title)
 
 
-class Framework(Protocol):
-    """An adapter under test, and how to read its inputs and outputs."""
-
-    def adapter(self, **settings: Any) -> Any: ...
-    def item(self, passage: Passage) -> Any: ...
-    def with_score(self, item: Any, score: float) -> Any: ...
-    def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
-    async def aprune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]: ...
-    def id(self, item: Any) -> str | None: ...
-    def metadata(self, item: Any) -> dict[str, Any]: ...
-    def score(self, item: Any) -> float | None: ...
-    def snapshot(self, item: Any) -> Any: ...
-    def text(self, item: Any) -> str: ...
+PASSAGES = [
+    Passage(
+        text=f"Letter {number} was written by {name} on a stormy night.",
+        title=f"Letters of {name}" if number % 3 else None,
+        id=f"letter-{number}",
+        metadata={"source": {"page": number, "tags": ["letters", name]}},
+    )
+    for number, name in enumerate(["Ada", "Bela", "Cleo", "Dora", "Ezra", "Finn", "Gus"])
+]
 
 
 class LangChainCompressor:
@@ -73,9 +69,6 @@ class LangChainCompressor:
 
     def score(self, item: Document) -> float | None:
         return item.metadata.get("relevance_score")
-
-    def snapshot(self, item: Document) -> Any:
-        return copy.deepcopy(item.model_dump())
 
     def text(self, item: Document) -> str:
         return item.page_content
@@ -123,11 +116,17 @@ class LlamaIndexPostprocessor:
     def score(self, item: NodeWithScore) -> float | None:
         return item.score
 
-    def snapshot(self, item: NodeWithScore) -> Any:
-        return copy.deepcopy(item.model_dump())
-
     def text(self, item: NodeWithScore) -> str:
         return item.node.get_content()
+
+
+Framework: TypeAlias = LangChainCompressor | LlamaIndexPostprocessor
+"""An adapter under test, and how to read its inputs and outputs."""
+
+
+def snapshots(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """All that documents or nodes hold, in copies."""
+    return [copy.deepcopy(item.model_dump()) for item in items]
 
 
 FRAMEWORKS: dict[str, Framework] = {

@@ -12,20 +12,11 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import Prior
-from tests.integrations.frameworks import FRAMEWORKS, Framework
-from tests.integrations.test_adapter_contract import PASSAGES, QUERY
+from tests.integrations.frameworks import PASSAGES, Framework
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
-
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest) -> Framework:
-    return FRAMEWORKS[request.param]
-
-
-@pytest.fixture
-def items(framework: Framework) -> list[Any]:
-    return [framework.item(passage) for passage in PASSAGES]
+QUERY = "Who wrote the letter from the island?"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +33,7 @@ def calibrated() -> AT2Pruner:
     return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights)
 
 
-@pytest.mark.parametrize("prior", ["score", "order", "cosine"])
+@pytest.mark.parametrize("prior", ["score", "cosine"])
 def test_the_retrievers_ranks_weigh_in(
     framework: Framework, items: list[Any], calibrated: AT2Pruner, prior: Prior
 ) -> None:
@@ -70,7 +61,7 @@ def test_without_a_limit_calibrated_weights_decide(
     assert all(framework.metadata(item)["answerable"] == expected.answerable for item in kept)
 
 
-@pytest.mark.parametrize("multi_hop", [None, False, True])
+@pytest.mark.parametrize("multi_hop", [None, False])
 def test_a_limit_on_missed_chunks_asks_again_as_the_pruner_does(
     framework: Framework, items: list[Any], calibrated: AT2Pruner, multi_hop: bool | None
 ) -> None:

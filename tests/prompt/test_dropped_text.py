@@ -17,39 +17,34 @@ EMPTY = ["", " \n", "你好。"]
 READINGS = pytest.mark.parametrize("options", [{}, {"chunk_cache": {}}, {"reading": "joint"}])
 
 
-def pruner(**options: Any) -> AT2Pruner:
+def make_pruner(**options: Any) -> AT2Pruner:
     return AT2Pruner(
         LoadedModel(tiny_model(), dropping_tokenizer()), head_weights="uniform", **options
     )
 
 
-def scores(made: AT2Pruner, chunks: list[str]) -> list[float]:
-    return [scored.score for scored in made.score(QUERY, chunks)]
-
-
 @READINGS
-def test_chunks_without_tokens_have_no_attention(options: dict[str, Any]) -> None:
-    made = pruner(**options)
-    [alone] = scores(made, [FULL])
+def test_chunks_and_sentences_without_tokens_have_no_attention(options: dict[str, Any]) -> None:
+    pruner = make_pruner(**options)
+    [alone] = [chunk.score for chunk in pruner.score(QUERY, [FULL])]
     assert alone > 0.01
-    assert scores(made, [""]) == [0.0]
-    assert scores(made, EMPTY) == [0.0, 0.0, 0.0]
-    assert scores(made, [*EMPTY, FULL]) == pytest.approx([0.0, 0.0, 0.0, alone], abs=1e-6)
-
-
-@READINGS
-def test_sentences_without_tokens_have_no_attention(options: dict[str, Any]) -> None:
-    made = pruner(**options)
-    assert [one.score for one in made.score_sentences(QUERY, ["", "你好。"])] == [0.0]
-    found = made.score_sentences(QUERY, [f"{FULL} 你好。"])
-    assert [one.text for one in found] == [FULL, "你好。"]
-    assert found[0].score > 0.01 and found[1].score == 0.0
+    for chunks, expected in (
+        ([""], [0.0]),
+        (EMPTY, [0.0, 0.0, 0.0]),
+        ([*EMPTY, FULL], [0.0, 0.0, 0.0, alone]),
+    ):
+        scores = [chunk.score for chunk in pruner.score(QUERY, chunks)]
+        assert scores == pytest.approx(expected, abs=1e-6)
+    assert [one.score for one in pruner.score_sentences(QUERY, ["", "你好。"])] == [0.0]
+    first, last = pruner.score_sentences(QUERY, [f"{FULL} 你好。"])
+    assert (first.text, last.text) == (FULL, "你好。")
+    assert first.score > 0.01 and last.score == 0.0
 
 
 @pytest.mark.parametrize("reading", ["independent", "joint"])
 def test_a_question_without_tokens_is_refused(reading: Any) -> None:
-    made = pruner(reading=reading)
-    for call in (made.score, made.score_sentences):
+    pruner = make_pruner(reading=reading)
+    for call in (pruner.score, pruner.score_sentences):
         with pytest.raises(InputError, match="'你好吗' has no token.*use a model"):
             call("你好吗", [FULL])
 
@@ -64,9 +59,9 @@ def test_a_sentence_of_an_answer_without_tokens_has_no_sources() -> None:
     assert [len(sentence.sources) for sentence in cited.sentences] == [2, 0, 2]
     for sentence in cited.sentences[::2]:
         span = sentence.start, sentence.end
-        found = attributor.attribute(QUERY, [FULL, "A river."], cited.answer, span=span)
-        total = sum(chunk.score for chunk in found.chunks)
-        shares = [chunk.score / total for chunk in found.best_chunks]
+        attribution = attributor.attribute(QUERY, [FULL, "A river."], cited.answer, span=span)
+        total = sum(chunk.score for chunk in attribution.chunks)
+        shares = [chunk.score / total for chunk in attribution.best_chunks]
         assert sentence.shares == pytest.approx(shares, abs=1e-6)
     for call in (attributor.cite, attributor.attribute):
         with pytest.raises(InputError, match="no token of the answer"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,8 @@ def test_spans_hold_the_texts(text: str, template: bool) -> None:
     ]
     expected = [text, "between", f"Emma, a novel\n{text}", text, text]
     query = text if text.strip() else QUERY
-    for layout in (
-        builder(tokenizer).joint(query, chunks),
-        builder(tokenizer).independent(query, chunks),
-    ):
+    prompts = builder(tokenizer)
+    for layout in (prompts.joint(query, chunks), prompts.independent(query, chunks)):
         spans = [layout.input_ids[start:end] for start, end in layout.source_spans]
         assert [decode(tokenizer, span) for span in spans] == [f"{text}\n\n" for text in expected]
         alone = [tokenizer(f"{text}\n\n", add_special_tokens=False).input_ids for text in expected]
@@ -92,33 +91,19 @@ def test_spans_hold_the_texts(text: str, template: bool) -> None:
 
 def test_parts_tile_the_prompt() -> None:
     layout = builder().joint(QUERY, [Chunk("one"), Chunk(""), Chunk("three"), Chunk("one")])
-    edges = [len(layout.prefix_ids)]
-    for start, end in layout.source_spans:
-        assert start == edges[-1] < end
-        edges.append(end)
+    starts, ends = zip(*layout.source_spans, strict=True)
     ids = layout.input_ids
-    assert ids[: edges[0]] == layout.prefix_ids
-    assert ids[edges[-1] :] == layout.question_ids
-    assert layout.source_ids[0] == layout.source_ids[3]
-    assert layout.source_spans[0] != layout.source_spans[3]
+    assert ids[: starts[0]] == layout.prefix_ids
+    assert starts[1:] == ends[:-1]
+    assert ids[ends[-1] :] == layout.question_ids
     assert layout.target_span[1] == len(ids)
 
 
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("a\ud800b", "a\ufffdb"),
-        ("\ud83d\ude42", "🙂"),
-        ("\ude42\ud83d", "\ufffd\ufffd"),
-    ],
-    ids=["lone", "pair", "wrong order"],
-)
-def test_surrogates_are_replaced_for_scoring(text: str, read: str) -> None:
-    chunk = Chunk(text, text)
-    layout = builder().joint(text, [chunk])
+def test_surrogates_are_replaced_for_scoring() -> None:
+    text, read = "a\ud800b\ud83d\ude42", "a\ufffdb🙂"
+    layout = builder().joint(text, [Chunk(text, text)])
     assert decode(tiny_tokenizer(), layout.source_ids[0]) == f"{read}\n{read}\n\n"
     assert question_text(tiny_tokenizer(), layout) == read
-    assert chunk.text == text
 
 
 @pytest.mark.parametrize("text", CONTROL_TEXTS)
@@ -208,25 +193,29 @@ def with_template(template: str | dict[str, str] | None) -> Any:
         "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}{% endif %}",
     ],
 )
-@pytest.mark.parametrize("start", ["", "  \n\n"])
-def test_the_templates_date_is_fixed(date: str, start: str) -> None:
-    dated = with_template(f"{start}{date} is today.{CHAT_TEMPLATE}")
-    fixed = with_template(f"{start}01 Jan 2025 is today.{CHAT_TEMPLATE}")
+def test_the_templates_date_is_fixed(date: str) -> None:
+    dated = with_template(f"  \n\n{date} is today.{CHAT_TEMPLATE}")
+    fixed = with_template(f"  \n\n01 Jan 2025 is today.{CHAT_TEMPLATE}")
     text = decode(dated, builder(dated).prefix_ids)
-    assert text.startswith(f"{start}01 Jan 2025 is today.<|im_start|>user")
+    assert text.startswith("  \n\n01 Jan 2025 is today.<|im_start|>user")
     assert builder(dated).prefix_ids == builder(fixed).prefix_ids
     assert builder(dated).template_hash == builder(fixed).template_hash
 
 
 @pytest.mark.parametrize(
-    "template",
+    ("template", "message"),
     [
-        "{{ messages[0]['role'] }}",
-        "{{ messages[0]['content'] | lower }}",
+        ("{{ messages[0]['role'] }}", "changes or drops the user's words"),
+        ("{{ messages[0]['content'] | lower }}", "changes or drops the user's words"),
+        ("{{ raise_exception('no system turn') }}", "(TemplateError: no system turn); use another"),
+        ("{{ 1 / 0 }}", "fails on a single user turn (ZeroDivisionError: division by zero); use"),
+        ("{% if %}", "(TemplateSyntaxError: "),
     ],
 )
-def test_a_template_that_changes_the_users_words_is_refused(template: str) -> None:
-    with pytest.raises(UnsupportedModelError, match="chat template changes or drops"):
+def test_a_template_that_fails_or_changes_the_users_words_is_refused(
+    template: str, message: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=re.escape(message)):
         builder(with_template(template))
 
 
@@ -235,27 +224,16 @@ def test_a_slow_tokenizer_is_refused() -> None:
         builder(ByT5Tokenizer())
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("INSTRUCTION", "Answer.\n\n"),
-        ("CHUNK_END", "\n"),
-        ("QUESTION_START", "Q: "),
-        ("WINDOW_TOKENS", 512),
-    ],
-)
-def test_template_hash_follows_our_wording(
-    name: str, value: object, monkeypatch: pytest.MonkeyPatch
+def test_template_hash_follows_template_and_wording_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = builder().template_hash
-    monkeypatch.setattr(prompt, name, value)
-    assert builder().template_hash != before
-
-
-def test_template_hash_follows_the_template_alone(tmp_path: Path) -> None:
     templates = [CHAT_TEMPLATE, "Be brief.\n" + CHAT_TEMPLATE, None]
     hashes = {builder(with_template(template)).template_hash for template in templates}
-    assert len(hashes) == 3
+    for name in ("INSTRUCTION", "CHUNK_END", "QUESTION_START", "WINDOW_TOKENS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(prompt, name, 512 if name == "WINDOW_TOKENS" else "Other: ")
+            hashes.add(builder().template_hash)
+    assert len(hashes) == 3 + 4
     tiny_tokenizer().save_pretrained(tmp_path)
     reloaded = builder(AutoTokenizer.from_pretrained(tmp_path), max_tokens=512)
     assert reloaded.template_hash == builder().template_hash in hashes
@@ -313,34 +291,24 @@ def test_a_question_too_long_is_refused_with_both_numbers(reading: str) -> None:
         getattr(prompts, reading)(letters(room - introduction + 1), [Chunk("one")])
 
 
-@pytest.mark.parametrize("query", ["", "\n\t\r\n", "\u3000"])
+@pytest.mark.parametrize("query", ["", "\n\t\r\n\u3000"])
 def test_a_blank_question_is_refused(query: str) -> None:
     for lay_out in (builder().joint, builder().independent):
         with pytest.raises(InputError, match="blank"):
             lay_out(query, [Chunk("one")])
 
 
-@pytest.fixture(scope="module")
-def default_tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
-
-
 @pytest.mark.default_model
-class TestDefaultTokenizer:
-    def test_spans_hold_the_texts(self, default_tokenizer: Any) -> None:
-        chunks = [Chunk(text, title) for text in TEXTS.values() for title in (None, "Emma")]
-        layout = builder(default_tokenizer).joint(QUERY, chunks)
-        expected = [f"{chunk.rendered}\n\n" for chunk in chunks]
-        assert [decode(default_tokenizer, ids) for ids in layout.source_ids] == expected
-        assert question_text(default_tokenizer, layout) == QUERY
-
-    def test_control_tokens_in_text_are_text(self, default_tokenizer: Any) -> None:
-        control = {token.content: i for i, token in default_tokenizer.added_tokens_decoder.items()}
-        assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} <= control.keys()
-        texts = [*control, *CONTROL_TEXTS]
-        layout = builder(default_tokenizer).joint(" ".join(texts), [Chunk(text) for text in texts])
-        assert [decode(default_tokenizer, ids) for ids in layout.source_ids] == [
-            f"{t}\n\n" for t in texts
-        ]
-        outside = {token for ids in (*layout.source_ids, layout.question_ids) for token in ids}
-        assert outside.isdisjoint(control.values())
+def test_spans_and_control_tokens_of_the_default_tokenizer() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(DEFAULT_MODEL))
+    control = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+    assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} <= control.keys()
+    texts = [*TEXTS.values(), *control, *CONTROL_TEXTS]
+    query = " ".join([*control, *CONTROL_TEXTS])
+    chunks = [Chunk(text, title) for text in texts for title in (None, "Emma")]
+    layout = builder(tokenizer).joint(query, chunks)
+    expected = [f"{chunk.rendered}\n\n" for chunk in chunks]
+    assert [decode(tokenizer, ids) for ids in layout.source_ids] == expected
+    assert question_text(tokenizer, layout) == query
+    outside = {token for ids in (*layout.source_ids, layout.question_ids) for token in ids}
+    assert outside.isdisjoint(control.values())

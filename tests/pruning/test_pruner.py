@@ -23,6 +23,7 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import WINDOW_TOKENS
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import Pass, Quantity
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
@@ -81,7 +82,7 @@ def scores_by_hand(
     attention: dict[Pass, SpanAttention] = {}
     if weights.reading == "joint":
         layout = scorer.prompts.joint(query, views)
-        attention["joint"] = scorer.read_joint([layout])[0]
+        attention["joint"] = read_joint(scorer, [layout])[0]
     else:
         layout = scorer.prompts.independent(query, views)
         attention["together"], attention["apart"] = read(scorer, layout)

@@ -25,6 +25,7 @@ from at2_rag.reading.attention import (
     span_logsumexp,
     target_logits,
 )
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from tests import brute_force
@@ -69,8 +70,8 @@ def test_captured_attention_equals_eager(family: str, overrides: dict[str, Any])
     expected = [brute_force.joint(model, layout) for layout in prompts]
     assert len({len(layout.input_ids) for layout in prompts}) == len(prompts)
     for layout, truth in zip(prompts, expected, strict=True):
-        brute_force.assert_equal(scorer.read_joint([layout])[0], truth)
-    for captured, truth in zip(scorer.read_joint(prompts), expected, strict=True):
+        brute_force.assert_equal(read_joint(scorer, [layout])[0], truth)
+    for captured, truth in zip(read_joint(scorer, prompts), expected, strict=True):
         brute_force.assert_equal(captured, truth)
 
 
@@ -88,8 +89,8 @@ def test_log_ratio_beyond_a_sliding_window() -> None:
     model = tiny_model("mistral", sliding_window=8)
     scorer = ScoringModel(model, tiny_tokenizer())
     layout = random_layout([10, 9, 5], prefix=range(3, 8), question=3)
-    last = scorer.read_joint([replace(layout, target=(2, 3))])[0]
-    both = scorer.read_joint([replace(layout, target=(1, 3))])[0]
+    last = read_joint(scorer, [replace(layout, target=(2, 3))])[0]
+    both = read_joint(scorer, [replace(layout, target=(1, 3))])[0]
     for attention, ratios in ((last, [0.0, 0.0, 50.0]), (both, [0.0, 25.0, 50.0])):
         assert (attention.log_ratio == torch.tensor(ratios)).all()
     assert (last.mass[..., :2] == 0).all()
@@ -251,7 +252,7 @@ def test_spans_are_not_padded_to_the_widest() -> None:
     layout = random_layout([1, 2] * 150 + [500], prefix=prefix, question=120)
     expected = brute_force.joint(model, layout)
     with LargestTensor() as seen:
-        [found] = scorer.read_joint([layout])
+        [found] = read_joint(scorer, [layout])
     brute_force.assert_equal(found, expected)
     tokens = len(layout.input_ids)
     assert seen.most <= max(tokens * tokens, 4 * TARGET_ROWS * tokens)

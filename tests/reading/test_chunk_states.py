@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from at2_rag.prompt.layout import QUESTION_ROOM, PromptLayout
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import Chunk
 from tests import brute_force
@@ -85,7 +86,7 @@ def test_one_source_is_read_alike_together_apart_and_jointly() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, [30])
     together, apart = read(model, layout)
-    (joint,) = model.read_joint([layout])
+    (joint,) = read_joint(model, [layout])
     brute_force.assert_equal(together, joint)
     brute_force.assert_equal(apart, joint)
 

@@ -18,7 +18,6 @@ from at2_rag.reading.chunk_states import PACK_TOKENS, encode_prefix, encode_sour
 from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.question_pass import CALL_TOKENS, QUESTION_ROWS
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import make_room
 from tests import brute_force
 from tests.independent_reading import (
     CountingModel,
@@ -93,17 +92,6 @@ def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
         [found] = read_independent(scoring_model, prefix, wanted)
     brute_force.assert_equal(found["together"], brute_force.together(model, layout))
     assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
-
-
-def test_room_for_one_layer_has_the_memory_of_one() -> None:
-    model = scorer(tiny_model())
-    layout = layout_of(model, LENGTHS)
-    prefix = encode_prefix(model)
-    ready, _ = make_room(prefix, layout)
-    for group in ready.groups:
-        assert (len(group.keys), len(group.values)) == (3, 2)
-        for tensor in (group.keys, group.values):
-            assert tensor.untyped_storage().nbytes() == tensor[0].nbytes
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 
 import pytest
 
+from at2_rag.progress import Stopwatch
 from at2_rag.reading.lockstep import between_layers, run_in_lockstep
-from at2_rag.stopwatch import Stopwatch
 
 
 def forward_pass(name: str, seen: list[str], layers: int = 3) -> Callable[[], None]:

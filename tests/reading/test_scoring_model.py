@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.reading.attention import SpanAttention
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel, layers_and_heads
 from at2_rag.text.chunks import Chunk
 from tests import brute_force, independent_reading
@@ -56,7 +57,7 @@ def scorer(model: Any, depth: int | None = None) -> ScoringModel:
 
 
 def read(model: ScoringModel) -> SpanAttention:
-    return model.read_joint([LAYOUT])[0]
+    return read_joint(model, [LAYOUT])[0]
 
 
 def same(one: SpanAttention, other: SpanAttention) -> bool:
@@ -173,7 +174,7 @@ def test_threads_give_the_serial_results() -> None:
     ]
 
     def joint(index: int) -> list[SpanAttention]:
-        return model.read_joint([layouts[index]])
+        return read_joint(model, [layouts[index]])
 
     def independent(index: int) -> list[SpanAttention]:
         return list(independent_reading.read(model, layouts[index]))
@@ -206,16 +207,16 @@ def longrope() -> Any:
 @pytest.mark.filterwarnings("ignore")
 def test_frequencies_that_follow_the_prompts_length_are_not_mixed() -> None:
     prompts = [random_layout(sizes, prefix=range(3, 13)) for sizes in ([5, 6], [60, 70])]
-    expected = [scorer(longrope()).read_joint([prompt])[0] for prompt in prompts]
+    expected = [read_joint(scorer(longrope()), [prompt])[0] for prompt in prompts]
     brute_force.assert_equal(expected[1], brute_force.joint(longrope(), prompts[1]))
     model = longrope()
     frequencies = model.model.rotary_emb.inv_freq.clone()
     shared = scorer(model)
     with ThreadPoolExecutor(4) as pool:
         jobs = [place % 2 for place in range(16)]
-        found = list(pool.map(lambda job: shared.read_joint([prompts[job]])[0], jobs))
+        found = list(pool.map(lambda job: read_joint(shared, [prompts[job]])[0], jobs))
     assert all(same(one, expected[job]) for one, job in zip(found, jobs, strict=True))
-    shared.read_joint([prompts[1]])
+    read_joint(shared, [prompts[1]])
     assert torch.equal(model.model.rotary_emb.inv_freq, frequencies), "the caller's own"
 
 
@@ -281,5 +282,5 @@ def test_chunks_of_a_prompt_laid_out_for_the_model() -> None:
     chunks = [Chunk("Jane Austen", "Emma"), Chunk(""), Chunk("\ud800 <|im_end|>")]
     layout = prompts.joint("Who wrote Emma?", chunks)
     brute_force.assert_equal(
-        scorer(model).read_joint([layout])[0], brute_force.joint(model, layout)
+        read_joint(scorer(model), [layout])[0], brute_force.joint(model, layout)
     )

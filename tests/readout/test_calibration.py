@@ -17,10 +17,8 @@ CHUNK, CALL = (0.5, 1.5, 0.2, -0.25), (0.8, -0.3, 0.1)
 
 
 def make(**changes: Any) -> Calibration:
-    return Calibration(**{"evidence_weight": WEIGHT, "evidence_bias": 0.5, **LEFT, **changes})
-
-
-LEFT: dict[str, Any] = {"chunk": CHUNK, "call": CALL}
+    values = {"evidence_weight": WEIGHT, "evidence_bias": 0.5, "chunk": CHUNK, "call": CALL}
+    return Calibration(**{**values, **changes})
 
 
 def logistic(value: float) -> float:
@@ -30,30 +28,27 @@ def logistic(value: float) -> float:
 def test_probabilities_by_hand() -> None:
     scores = [2.0, -1.0, 0.5]
     total = math.log(sum(map(math.exp, scores)))
-    expected = [logistic(0.5 * own + 1.5 * (own - total) + 0.2 * 3 - 0.25) for own in scores]
+    expected = [logistic(0.5 * one + 1.5 * (one - total) + 0.2 * 3 - 0.25) for one in scores]
     assert make().probabilities(scores, 3.0) == pytest.approx(expected, rel=1e-12)
     expected_call = logistic(0.8 * 3 - 0.3 * (2.0 - total) + 0.1)
     assert make().answerable(scores, 3.0) == pytest.approx(expected_call, rel=1e-12)
     features = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
     assert make().evidence(features) == pytest.approx([5.5, 2.5])
-
-
-def test_no_chunks_have_no_probabilities() -> None:
     assert make().probabilities([], 0.0).shape == (0,)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_higher_score_is_never_less_likely_and_order_does_not_matter(seed: int) -> None:
+def test_a_higher_score_is_never_less_likely_whatever_the_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     calibration = make(
         chunk=(*rng.exponential(size=2), *rng.normal(size=2)), call=tuple(rng.normal(size=3))
     )
     scores, best = rng.normal(0, 5, int(rng.integers(1, 30))), float(rng.normal())
-    found = calibration.probabilities(scores, best)
-    assert np.all(np.diff(found[np.argsort(scores)]) >= 0)
-    assert ((found >= 0) & (found <= 1)).all()
+    likely = calibration.probabilities(scores, best)
+    assert np.all(np.diff(likely[np.argsort(scores)]) >= 0)
+    assert ((likely >= 0) & (likely <= 1)).all()
     order = rng.permutation(len(scores))
-    assert calibration.probabilities(scores[order], best) == pytest.approx(found[order], abs=1e-12)
+    assert calibration.probabilities(scores[order], best) == pytest.approx(likely[order], abs=1e-12)
     expected = calibration.answerable(scores, best)
     assert calibration.answerable(scores[order], best) == pytest.approx(expected)
 
@@ -65,38 +60,24 @@ def test_extreme_scores_give_no_warning_and_finite_numbers() -> None:
             assert math.isfinite(make().answerable(scores, best))
 
 
-def test_its_numbers_survive_json() -> None:
-    text = json.dumps(make().numbers())
-    again = Calibration.from_parts(json.loads(text), WEIGHT, 0.5)
-    assert (again.chunk, again.call) == (CHUNK, CALL)
+@pytest.mark.parametrize("outcome", ["evidence", "removal"])
+def test_its_numbers_survive_json(outcome: Any) -> None:
+    numbers = json.loads(json.dumps(make(outcome=outcome).numbers()))
+    again = Calibration.from_numbers(numbers, WEIGHT, 0.5)
+    assert (again.chunk, again.call, again.outcome) == (CHUNK, CALL, outcome)
 
 
 @pytest.mark.parametrize(
-    ("numbers", "told"),
+    ("numbers", "message"),
     [
         ({"chunk": (1.0, 1.0)}, "numbers for a chunk are .*; expected 4 finite ones"),
         ({"call": (1.0, math.nan, 0.0)}, "numbers for a call are .*; expected 3 finite ones"),
-        ({"chunk": (1.0, -0.1, 0.0, 0.0)}, "slopes for score and share are .* none may be below"),
+        ({"chunk": (1.0, -0.1, 0.0, 0.0)}, "number of log_share for a chunk is -0.1; .* below 0"),
         ({"evidence_bias": math.inf}, "evidence weights hold NaN or infinity"),
         ({"evidence_weight": WEIGHT * np.nan}, "evidence weights hold NaN or infinity"),
+        ({"outcome": "luck"}, "the calibration's outcome is 'luck'"),
     ],
 )
-def test_unusable_numbers_are_refused(numbers: dict[str, Any], told: str) -> None:
-    with pytest.raises(HeadWeightsError, match=told):
+def test_unusable_numbers_are_refused(numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadWeightsError, match=message):
         make(**numbers)
-
-
-@pytest.mark.parametrize("values", [None, [], {}, {"chunk": {}}, {"chunk": 3, "call": "x"}, "text"])
-def test_other_forms_are_refused_with_the_fix(values: Any) -> None:
-    with pytest.raises(HeadWeightsError, match="can't be read .* `at2-rag calibrate`"):
-        Calibration.from_parts(values, WEIGHT, 0.5)
-
-
-def test_the_outcome_is_kept_and_checked() -> None:
-    assert make().outcome == "evidence"
-    for outcome in ("evidence", "removal"):
-        numbers = make(outcome=outcome).numbers()
-        assert numbers["outcome"] == outcome
-        assert Calibration.from_parts(numbers, WEIGHT, 0.5).outcome == outcome
-    with pytest.raises(HeadWeightsError, match="the calibration's outcome is 'luck'"):
-        make(outcome="luck")

@@ -19,13 +19,15 @@ from at2_rag.errors import (
     HeadWeightsMismatchError,
     HeadWeightsNotFoundError,
 )
-from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import resolve_model
-from at2_rag.model.loading import load_model
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.readout.files import DESCRIPTION_FILE, FORMAT_VERSION, WEIGHTS_FILE
+from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
+from at2_rag.readout.lookup import check_match
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import change_description, random_weights
 
 SHIPPED = Path(__file__).parents[2] / "at2_rag" / "weights"
 SHAPE = (2, 3, 4)
@@ -50,17 +52,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
-def describe(folder: Path, **changes: Any) -> None:
-    """Change the description; None takes a key out."""
-    path = folder / DESCRIPTION_FILE
-    description = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}))
-
-
 def replace_tensors(folder: Path, raw: bytes) -> None:
-    """Put other bytes in the place of the weights, with the checksum to match."""
+    """Write other bytes instead of the weights, with the checksum to match."""
     (folder / WEIGHTS_FILE).write_bytes(raw)
-    describe(folder, sha256=hashlib.sha256(raw).hexdigest())
+    change_description(folder, sha256=hashlib.sha256(raw).hexdigest())
 
 
 # --- on disk ---------------------------------------------------------------------------------
@@ -92,13 +87,6 @@ def test_the_folder_holds_two_files_that_other_tools_read(folder: Path) -> None:
     assert {name: description[name] for name in expected} == expected
 
 
-def test_saving_replaces_what_was_there(folder: Path) -> None:
-    other = make(bias=2.0, spec=FeatureSpec("mass", ("apart", "together")))
-    other.save(folder)
-    assert HeadWeights.load(folder).bias == 2.0
-    assert HeadWeights.load(folder).spec == other.spec
-
-
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -106,16 +94,11 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         HeadWeights.load(folder)
 
 
-def test_a_file_in_place_of_the_folder(folder: Path) -> None:
-    with pytest.raises(HeadWeightsNotFoundError, match=WEIGHTS_FILE):
-        HeadWeights.load(folder / DESCRIPTION_FILE)
-
-
-@pytest.mark.parametrize("place", [0, -1])
-def test_a_flipped_bit_is_seen(folder: Path, place: int) -> None:
+@pytest.mark.parametrize("index", [0, -1])
+def test_a_flipped_bit_is_seen(folder: Path, index: int) -> None:
     raw = bytearray((folder / WEIGHTS_FILE).read_bytes())
     whole = hashlib.sha256(raw).hexdigest()
-    raw[place] ^= 1
+    raw[index] ^= 1
     (folder / WEIGHTS_FILE).write_bytes(raw)
     with pytest.raises(HeadWeightsError) as error:
         HeadWeights.load(folder)
@@ -131,32 +114,23 @@ def test_a_file_cut_short_is_seen_even_with_its_checksum(folder: Path, length: i
 
 
 @pytest.mark.parametrize(
-    "tensors",
+    "changes",
     [
-        {"weight": np.zeros(SHAPE, np.float32)},
-        {"bias": np.zeros(1)},
-        {"weight": np.zeros(SHAPE, np.float32), "bias": np.zeros(())},
-        {"weight": np.zeros(SHAPE, np.float32), "bias": np.zeros(0)},
-        {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(1)},
-        {"weight": np.zeros((1, 3, 4), np.float32), "bias": np.zeros(1)},
-        {"weight": np.full(SHAPE, np.nan, np.float32), "bias": np.zeros(1)},
-        {"weight": np.full(SHAPE, -np.inf, np.float32), "bias": np.zeros(1)},
-        {"weight": np.zeros(SHAPE, np.float32), "bias": np.array([np.nan])},
+        {"bias": None},
+        {"weight": None},
+        {"bias": np.zeros(())},
+        {"bias": np.zeros(0)},
+        {"weight": np.zeros((3, 4), np.float32)},
+        {"weight": np.zeros((1, 3, 4), np.float32)},
+        {"weight": np.full(SHAPE, -np.inf, np.float32)},
+        {"bias": np.array([np.nan])},
     ],
-    ids=[
-        "no bias",
-        "no weight",
-        "scalar bias",
-        "empty bias",
-        "two dimensions",
-        "one pass",
-        "NaN",
-        "infinity",
-        "NaN bias",
-    ],
+    ids=str,
 )
-def test_unusable_tensors_are_refused(folder: Path, tensors: dict[str, Any]) -> None:
-    replace_tensors(folder, safetensors.numpy.save(tensors))
+def test_unusable_tensors_are_refused(folder: Path, changes: dict[str, Any]) -> None:
+    tensors = {"weight": np.zeros(SHAPE, np.float32), "bias": np.zeros(1), **changes}
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    replace_tensors(folder, safetensors.numpy.save(kept))
     with pytest.raises(HeadWeightsError, match="unusable head weights"):
         HeadWeights.load(folder)
 
@@ -185,34 +159,30 @@ def test_a_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, checksum:
     assert (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "\ufeffnot json", "{'a': 1}", "[" * 200_000])
-def test_a_description_that_is_not_json(folder: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", f"{DESCRIPTION_FILE} is not JSON"),
+        ("\ufeffnot json", f"{DESCRIPTION_FILE} is not JSON"),
+        ("[" * 200_000, f"{DESCRIPTION_FILE} is not JSON"),
+        ("[]", "format version None"),
+        ("null", "format version None"),
+        ('{"format_version": 2}', "format version 2.*reads 1;"),
+    ],
+)
+def test_a_description_of_another_form(folder: Path, text: str, message: str) -> None:
     (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-    with pytest.raises(HeadWeightsError, match=f"{DESCRIPTION_FILE} is not JSON"):
-        HeadWeights.load(folder)
-
-
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, "1", None])
-def test_another_format_version_names_both(folder: Path, version: Any) -> None:
-    describe(folder, format_version=version)
-    with pytest.raises(HeadWeightsError, match=f"format version {version!r}.*reads 1;"):
-        HeadWeights.load(folder)
-
-
-@pytest.mark.parametrize("text", ["[]", "5", "null", '"text"'])
-def test_a_description_that_is_no_object(folder: Path, text: str) -> None:
-    (folder / DESCRIPTION_FILE).write_text(text)
-    with pytest.raises(HeadWeightsError, match="format version None"):
+    with pytest.raises(HeadWeightsError, match=message):
         HeadWeights.load(folder)
 
 
 @pytest.mark.parametrize(
     "key",
     ["quantity", "passes", "fingerprint", "template_hash", "provenance", "target_rule", "sha256"]
-    + ["layers", "heads"],
+    + ["layers", "heads", "score_scale"],
 )
 def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
-    describe(folder, **{key: None})
+    change_description(folder, **{key: None})
     with pytest.raises(HeadWeightsError, match=key if key != "sha256" else "SHA-256 None"):
         HeadWeights.load(folder)
 
@@ -220,44 +190,39 @@ def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("quantity", "loudness"),
         ("quantity", ["mass"]),
-        ("passes", []),
         ("passes", "joint"),
         ("passes", ["together", "joint"]),
-        ("passes", ["apart", "apart"]),
         ("passes", 5),
-        ("provenance", 5),
         ("provenance", "text"),
         ("layers", 2),
         ("heads", "4"),
         ("fingerprint", 5),
-        ("template_hash", ["7"]),
+        ("target_rule", "prompt"),
+        ("score_scale", ["logit"]),
+        ("prior_weight", -1),
+        ("cosine_weight", "much"),
+        ("cosine_weight", float("inf")),
+        *[(part, "x") for part in ("calibration", "multi_hop", "sentences")],
+        *[(part, {"chunk": {}, "score": {}}) for part in ("calibration", "multi_hop", "sentences")],
     ],
 )
 def test_a_description_with_other_values(folder: Path, key: str, value: Any) -> None:
-    describe(folder, **{key: value})
+    change_description(folder, **{key: value})
     with pytest.raises(HeadWeightsError, match="unusable head weights"):
         HeadWeights.load(folder)
 
 
-def test_the_target_rule_is_kept(folder: Path) -> None:
-    assert HeadWeights.load(folder).target_rule == "question"
-    make(target_rule="answer").save(folder)
-    assert HeadWeights.load(folder).target_rule == "answer"
-    assert HeadWeights.load(folder).describe(note="x").target_rule == "answer"
-    with pytest.raises(HeadWeightsError, match="'prompt'.*reads 'question' and 'answer'"):
-        make(target_rule="prompt")
-
-
-def test_each_user_refuses_the_other_rule_and_names_the_fix() -> None:
-    known: dict[str, Any] = {"fingerprint": "f", "template_hash": "t"}
-    make(target_rule="answer", **known).check(**known, target_rule="answer")
-    with pytest.raises(HeadWeightsMismatchError, match=r"'answer', AT2Pruner.*use them with AT2A"):
-        make(target_rule="answer", **known).check(**known)
-    unbound = make(fingerprint=None, template_hash=None)
-    with pytest.raises(HeadWeightsMismatchError, match=r"AT2Attributor.*read_score_estimator"):
-        unbound.check(**known, target_rule="answer")
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("target_rule", ("question", "answer")), ("score_scale", ("logit", "additive"))],
+)
+def test_target_rule_and_score_scale_are_kept(tmp_path: Path, name: str, values: Any) -> None:
+    for value in values:
+        make(**{name: value}).save(tmp_path)
+        assert getattr(HeadWeights.load(tmp_path).describe(note="x"), name) == value
+    with pytest.raises(HeadWeightsError, match=f"'other'.*reads {' and '.join(values)}"):
+        make(**{name: "other"})
 
 
 # --- in use ----------------------------------------------------------------------------------
@@ -292,16 +257,26 @@ def test_unusable_weights_cannot_be_made(changes: dict[str, Any], message: str) 
         make(**changes)
 
 
-def test_checked_against_model_and_template() -> None:
-    weights = make()
-    weights.check(fingerprint="f" * 64, template_hash="7" * 64)
-    for got in ({"fingerprint": "e" * 64}, {"template_hash": "8" * 64}):
-        right: dict[str, Any] = {"fingerprint": "f" * 64, "template_hash": "7" * 64}
-        [(name, value)] = got.items()
-        with pytest.raises(HeadWeightsMismatchError) as error:
-            weights.check(**{**right, **got})
-        assert f"expected {right[name]}, got {value}" in str(error.value)
-        assert "fitted on tiny" in str(error.value)
+def test_weights_are_matched_with_model_template_and_target_rule() -> None:
+    model = LoadedModel(tiny_model(), tiny_tokenizer())
+    weights = random_weights(tiny_model(), tiny_tokenizer(), "apart")
+    template_hash = weights.template_hash or ""
+    check_match(weights, model, template_hash=template_hash)
+    free = HeadWeights.uniform(layers=2, heads=4, reading="joint")
+    check_match(free, model, template_hash="any")
+    other = dataclasses.replace(weights, fingerprint="e" * 64)
+    with pytest.raises(HeadWeightsMismatchError) as error:
+        check_match(other, model, template_hash=template_hash)
+    assert f"expected {'e' * 64}, got {weights.fingerprint}" in str(error.value)
+    assert "fitted on tiny" in str(error.value)
+    with pytest.raises(HeadWeightsMismatchError, match=f"expected {template_hash}, got 8"):
+        check_match(weights, model, template_hash="8")
+    answer = dataclasses.replace(weights, target_rule="answer")
+    check_match(answer, model, template_hash=template_hash, target_rule="answer")
+    with pytest.raises(HeadWeightsMismatchError, match=r"'answer', AT2Pruner.*use them with AT2A"):
+        check_match(answer, model, template_hash=template_hash)
+    with pytest.raises(HeadWeightsMismatchError, match=r"AT2Attributor.*read_score_estimator"):
+        check_match(free, model, template_hash="any", target_rule="answer")
 
 
 @pytest.mark.parametrize(("reading", "name"), [("independent", "together"), ("joint", "joint")])
@@ -311,7 +286,6 @@ def test_uniform_is_the_mean_of_the_mass_and_fits_every_model(reading: Any, name
     assert uniform.spec == FeatureSpec("mass", (name,))
     features = np.random.default_rng(3).uniform(size=(4, 10))
     assert uniform.score(features) == pytest.approx(features.mean(axis=1), abs=1e-7)
-    uniform.check(fingerprint="anything", template_hash="at all")
 
 
 def test_weights_can_be_copied_pickled_and_made_mappings(folder: Path) -> None:
@@ -323,7 +297,7 @@ def test_weights_can_be_copied_pickled_and_made_mappings(folder: Path) -> None:
         assert dataclasses.asdict(weights)["provenance"] == weights.provenance
     weights = make(provenance=facts)
     facts["model"] = "another"
-    assert weights.provenance == {"model": "tiny"}, "a copy of what was given"
+    assert weights.provenance == {"model": "tiny"}
 
 
 # --- shipped ---------------------------------------------------------------------------------
@@ -349,15 +323,11 @@ def test_shipped_weights_load_and_have_a_model_card() -> None:
 
 @pytest.mark.default_model
 def test_shipped_weights_belong_to_the_default_model() -> None:
-    model, tokenizer = load_model(resolve_model("smollm2-135m-instruct"), device="cpu")
-    fingerprint = model_fingerprint(model.base_model, tokenizer)
-    template_hash = ScoringModel(model, tokenizer, depth=1).prompts.template_hash
+    model = LoadedModel.from_pretrained(resolve_model("smollm2-135m-instruct"), device="cpu")
+    template_hash = ScoringModel(model.model, model.tokenizer, depth=1).prompts.template_hash
     for name in shipped_names():
         weights = HeadWeights.shipped(name)
-        weights.check(
-            fingerprint=fingerprint,
-            template_hash=template_hash,
-            target_rule=weights.target_rule,
-        )
-        assert weights.heads == model.config.num_attention_heads
-        assert weights.layers <= model.config.num_hidden_layers
+        rule = weights.target_rule
+        check_match(weights, model, template_hash=template_hash, target_rule=rule)
+        assert weights.heads == model.model.config.num_attention_heads
+        assert weights.layers <= model.model.config.num_hidden_layers

@@ -20,8 +20,8 @@ from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputErro
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import LoadedModel, load_model
-from at2_rag.reading.answer_pass import read_answer
 from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.score_estimator import read_score_estimator, write_score_estimator
@@ -39,20 +39,20 @@ class Reference:
     model: Any
     tokenizer: Any
     file: Path
-    found: dict[str, Any]
+    results: dict[str, Any]
 
     @property
-    def given(self) -> tuple[str, list[str], str]:
-        return self.found["query"], self.found["chunks"], self.found["answer"]
+    def arguments(self) -> tuple[str, list[str], str]:
+        return self.results["query"], self.results["chunks"], self.results["answer"]
 
 
 def reference(model: Any, tokenizer: Any, file: Path) -> Reference:
-    found = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    assert model_fingerprint(model.model, tokenizer) == found["model_fingerprint"], (
+    results = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    assert model_fingerprint(model.model, tokenizer) == results["model_fingerprint"], (
         "the model isn't the one the fixture was made with (another random generator?): run "
         "tests/fixtures/make_score_estimator.py"
     )
-    return Reference(model, tokenizer, file, found)
+    return Reference(model, tokenizer, file, results)
 
 
 @pytest.fixture(
@@ -81,10 +81,10 @@ def saved(**changes: Any) -> dict[str, Any]:
     }
     for name, value in changes.items():
         inner, *path = reversed(name.split("__"))
-        place = content
+        entries = content
         for step in reversed(path):
-            place = place[step]
-        place[inner.replace("-", ".")] = value
+            entries = entries[step]
+        entries[inner.replace("-", ".")] = value
     return content
 
 
@@ -93,13 +93,13 @@ def saved(**changes: Any) -> dict[str, Any]:
 
 def test_ids_and_features_are_the_references(made: Reference) -> None:
     scoring = ScoringModel(made.model, made.tokenizer)
-    query, texts, answer = made.given
+    query, texts, answer = made.arguments
     layout = scoring.prompts.conversation(query, [as_chunk(text, 0) for text in texts], answer)
-    assert list(layout.input_ids) == made.found["input_ids"]
+    assert list(layout.input_ids) == made.results["input_ids"]
     spans = layout.prompt.source_spans
-    assert [list(span) for span in spans] == made.found["source_spans"]
+    assert [list(span) for span in spans] == made.results["source_spans"]
     [read] = read_answer(scoring, layout, [(0, len(layout.answer_ids))], spans)
-    expected = torch.tensor(made.found["features"])
+    expected = torch.tensor(made.results["features"])
     config = made.model.config
     shape = (config.num_hidden_layers, config.num_attention_heads, len(texts))
     assert read.mass.shape == expected.shape == shape and expected.max() > 0.1
@@ -109,12 +109,12 @@ def test_ids_and_features_are_the_references(made: Reference) -> None:
 def test_scores_are_the_references(made: Reference) -> None:
     weights = read_score_estimator(made.file)
     attributor = AT2Attributor(LoadedModel(made.model, made.tokenizer), head_weights=weights)
-    scores = [chunk.score for chunk in attributor.attribute(*made.given).chunks]
-    assert scores == pytest.approx(made.found["scores"], abs=TOLERANCE)
-    answer = made.found["answer"]
+    scores = [chunk.score for chunk in attributor.attribute(*made.arguments).chunks]
+    assert scores == pytest.approx(made.results["scores"], abs=TOLERANCE)
+    answer = made.results["answer"]
     tokens = attributor.scoring_model.prompts._encoder.encode_with_spans(answer)[1]
-    first = attributor.attribute(*made.given, span=(0, tokens[2][1])).chunks
-    expected = made.found["scores_of_the_first_3_tokens"]
+    first = attributor.attribute(*made.arguments, span=(0, tokens[2][1])).chunks
+    expected = made.results["scores_of_the_first_3_tokens"]
     assert [chunk.score for chunk in first] == pytest.approx(expected, abs=TOLERANCE)
     assert max(abs(a - b) for a, b in zip(scores, expected, strict=True)) > 5 * TOLERANCE
 
@@ -150,10 +150,6 @@ def test_a_feature_is_layer_times_heads_plus_head(tmp_path: Path) -> None:
     torch.save(saved(), tmp_path / "a.pt")
     weights = read_score_estimator(tmp_path / "a.pt")
     assert weights.weight.tolist() == [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]]
-
-
-def test_what_is_read_can_be_saved_as_our_own(tmp_path: Path) -> None:
-    weights = read_score_estimator(FIXTURE)
     weights.save(tmp_path / "folder")
     assert np.array_equal(HeadWeights.load(tmp_path / "folder").weight, weights.weight)
 
@@ -174,9 +170,6 @@ def test_weights_that_the_form_cannot_hold(
     with pytest.raises(InputError, match=message):
         write_score_estimator(weights, tmp_path / "c.pt", model_type="llama")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_family_that_the_reference_does_not_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'gpt2'.*llama"):
         write_score_estimator(read_score_estimator(FIXTURE), tmp_path / "c.pt", model_type="gpt2")
 
@@ -188,15 +181,12 @@ def test_a_family_that_the_reference_does_not_read(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"class": "DeepScoreEstimator"}, "class 'DeepScoreEstimator'"),
-        ({"class": ["LinearScoreEstimator"]}, "class"),
         ({"feature_extractor__class": "Other"}, r"feature_extractor\.class 'Other'"),
         ({"feature_extractor": 5}, "feature_extractor is a int"),
-        ({"feature_extractor__kwargs": None}, "kwargs is a NoneType"),
         ({"feature_extractor__kwargs__num_layers": 0}, "num_layers 0"),
         ({"feature_extractor__kwargs__num_heads": True}, "num_heads True"),
         ({"feature_extractor__kwargs__num_heads": 4}, r"shape \(1, 6\).*\(1, 8\)"),
         ({"state_dict": []}, "state_dict is a list"),
-        ({"state_dict": {}}, "NoneType as linear.weight"),
         ({"state_dict__linear-weight": torch.zeros(6)}, r"shape \(6,\)"),
         ({"state_dict__linear-weight": torch.zeros(1, 6, dtype=torch.int64)}, "int64"),
         ({"state_dict__linear-weight": torch.zeros(1, 6).to_sparse()}, "a dense one"),
@@ -208,7 +198,6 @@ def test_a_family_that_the_reference_does_not_read(tmp_path: Path) -> None:
         ({"feature_extractor__kwargs__num_heads": 10**5}, "2 layers of 100000 heads, 200000 in"),
         ({"state_dict__linear-weight": torch.zeros(1, 6)._neg_view()}, "values that can't be read"),
         ({"state_dict__linear-weight": torch.full((1, 6), torch.nan)}, "NaN or infinity"),
-        ({"state_dict__linear-weight": torch.full((1, 6), torch.inf)}, "NaN or infinity"),
         ({"state_dict__linear-bias": torch.ones(1)}, "bias 1.0.*each token"),
         ({"state_dict__linear-bias": torch.ones(2)}, "linear.bias of shape"),
         ({"state_dict__other-weight": torch.ones(2)}, "unknown parameters other.weight"),

@@ -1,9 +1,8 @@
-"""Sentence weights: what they make of chunks' scores and sentences' own, by hand."""
+"""Sentence weights: what they make of the scores of chunks and sentences, by hand."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag import Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
-from at2_rag.model.loading import LoadedModel
 from at2_rag.readout.calibration import Calibration
-from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.sentence_weights import SentenceWeights
 from at2_rag.text.units import unit_places
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import change_description, random_weights, tiny_pruner
 
 QUERY = "where was the author of Emma born?"
 CHUNKS = [
@@ -36,79 +33,70 @@ SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, 1.0))
 
 @pytest.fixture(scope="module")
 def weights() -> HeadWeights:
-    found = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
-    second = np.random.default_rng(5).normal(size=found.weight.shape[1:]).astype(np.float32)
+    plain = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+    second = np.random.default_rng(5).normal(size=plain.weight.shape[1:]).astype(np.float32)
     return dataclasses.replace(
-        found,
+        plain,
         multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
-        calibration=Calibration(-found.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        calibration=Calibration(-plain.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
         sentences=SENTENCES,
     )
 
 
-def make(weights: HeadWeights) -> AT2Pruner:
-    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
-
-
-@pytest.fixture(scope="module")
-def pruner(weights: HeadWeights) -> AT2Pruner:
-    return make(weights)
-
-
-def by_hand(pruner: AT2Pruner, weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
-    """Return sentences' scores and probabilities, of what is known of chunks and sentences."""
-    plain = make(dataclasses.replace(weights, sentences=None))
-    first = [own.score for own in plain.score(QUERY, CHUNKS)]
-    asked = plain.prune(QUERY, CHUNKS, top_k=9, multi_hop=multi_hop, order="original")
-    after = [own.score for own in asked.kept]
+def by_hand(weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
+    """Return sentences' scores and probabilities, from the scores of chunks and sentences."""
+    plain = tiny_pruner(dataclasses.replace(weights, sentences=None))
+    first = [chunk.score for chunk in plain.score(QUERY, CHUNKS)]
+    result = plain.prune(QUERY, CHUNKS, top_k=9, multi_hop=multi_hop, order="original")
+    last = [chunk.score for chunk in result.kept]
     owners = [index for index, _, _ in unit_places(CHUNKS)]
-    own = [sentence.score for sentence in plain.score_sentences(QUERY, CHUNKS)]
-    assert len(own) == len(owners)
+    sentences = [sentence.score for sentence in plain.score_sentences(QUERY, CHUNKS)]
     scores = [
-        1.5 * after[chunk] - 0.5 * first[chunk] + 0.75 * value
-        for chunk, value in zip(owners, own, strict=True)
+        1.5 * last[chunk] - 0.5 * first[chunk] + 0.75 * score
+        for chunk, score in zip(owners, sentences, strict=True)
     ]
     total = math.log(math.fsum(map(math.exp, scores)))
-    evidence = max(0.25 + weights.bias - value for value in first)
+    evidence = max(0.25 + weights.bias - score for score in first)
     logits = [0.1 * one + 0.8 * (one - total) + 0.3 * evidence + 1.0 for one in scores]
     return scores, [1 / (1 + math.exp(-logit)) for logit in logits]
 
 
 def kept_sentences(result: PruneResult) -> set[tuple[int, str]]:
-    found = set()
-    for own in result.kept:
-        for index, start, end in unit_places(CHUNKS):
-            spans = own.spans or ((0, len(own.text)),)
-            if index == own.index and any(first <= start and end <= last for first, last in spans):
-                found.add((index, own.text[start:end]))
-    return found
+    return {
+        (index, chunk.text[start:end])
+        for chunk in result.kept
+        for index, start, end in unit_places(CHUNKS)
+        if index == chunk.index
+        and any(
+            first <= start and end <= last for first, last in chunk.spans or ((0, len(chunk.text)),)
+        )
+    }
 
 
 @pytest.mark.parametrize("multi_hop", [False, True])
-def test_limits_choose_by_scores_and_probabilities(
-    pruner: AT2Pruner, weights: HeadWeights, multi_hop: bool
-) -> None:
-    scores, likely = by_hand(pruner, weights, multi_hop)
+def test_limits_choose_by_scores_and_probabilities(weights: HeadWeights, multi_hop: bool) -> None:
+    pruner = tiny_pruner(weights)
+    scores, likely = by_hand(weights, multi_hop)
     names = [(index, CHUNKS[index].text[start:end]) for index, start, end in unit_places(CHUNKS)]
-    ranking = sorted(range(len(scores)), key=lambda place: -scores[place])
+    ranking = sorted(range(len(scores)), key=lambda number: -scores[number])
 
     def kept(**limit: Any) -> set[tuple[int, str]]:
         result = pruner.prune(QUERY, CHUNKS, unit="sentence", multi_hop=multi_hop, **limit)
         return kept_sentences(result)
 
     for count in range(1, len(scores)):
-        best = {names[place] for place in ranking[:count]}
+        best = {names[number] for number in ranking[:count]}
         assert kept(top_k=count) == best
         border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
         assert kept(min_probability=border) == best
-        rest = math.fsum(likely[place] for place in ranking[count:])
+        rest = math.fsum(likely[number] for number in ranking[count:])
         assert kept(max_missed=rest + 1e-4) == best
-        share = math.fsum(likely[place] for place in ranking[:count]) / math.fsum(likely)
+        share = math.fsum(likely[number] for number in ranking[:count]) / math.fsum(likely)
         assert kept(top_p=share - 1e-4) == best
 
 
 def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -> None:
-    plain = make(dataclasses.replace(weights, calibration=None, multi_hop=None))
+    plain = tiny_pruner(dataclasses.replace(weights, calibration=None, multi_hop=None))
     read = ChunkScores(np.array([1.0, 2.0]))
     places = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
     judged = SENTENCES.judge(read.scores, read, np.array([0.0, 4.0, -4.0]), places)
@@ -120,18 +108,14 @@ def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -
 def test_they_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> None:
     weights.save(tmp_path)
     assert HeadWeights.load(tmp_path).sentences == SENTENCES
-    description = json.loads((tmp_path / DESCRIPTION_FILE).read_text())
-    own = description["sentences"]
-    for bad in (
-        "x",
-        {"score": own["score"]},
-        {**own, "score": {**own["score"], "sentence": -1.0}},
-        {**own, "likely": {**own["likely"], "log_share": math.nan}},
+    numbers = SENTENCES.numbers()
+    for name, term, value, message in (
+        ("score", "sentence", -1.0, "number of sentence for a sentence is -1.0"),
+        ("likely", "log_share", math.nan, "numbers for a sentence are"),
     ):
-        changed = {**description, "sentences": bad}
-        (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(changed))
-        with pytest.raises(HeadWeightsError, match="sentence weights"):
+        bad = {**numbers, name: {**numbers[name], term: value}}
+        change_description(tmp_path, sentences=bad)
+        with pytest.raises(HeadWeightsError, match=message):
             HeadWeights.load(tmp_path)
-    del description["sentences"]
-    (tmp_path / DESCRIPTION_FILE).write_text(json.dumps(description))
+    change_description(tmp_path, sentences=None)
     assert HeadWeights.load(tmp_path).sentences is None

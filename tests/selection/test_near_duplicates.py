@@ -12,7 +12,6 @@ from at2_rag.pruner import AT2Pruner
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "What is the first number?"
-CHUNKS = ["The first number is one.", "The second number is two."]
 
 
 @pytest.fixture(scope="module")
@@ -20,26 +19,20 @@ def pruner() -> AT2Pruner:
     return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform")
 
 
-def test_near_duplicates_take_one_place(pruner: AT2Pruner) -> None:
+def test_of_near_duplicates_one_is_kept(pruner: AT2Pruner) -> None:
     text = "The council met in the old town hall by the river and spoke of the new bridge for hours"
-    given = [
-        text,
-        text.replace("hours", "ages"),
-        "Another text.",
-        text.replace("bridge", "Bridge of 1894"),
-        "",
-    ]
-    result = pruner.prune(QUERY, given, top_p=1.0)
-    kept = {own.index for own in result.kept}
+    near, named = text.replace("hours", "ages"), text.replace("bridge", "Bridge of 1894")
+    chunks = [text, near, "Another text.", named, ""]
+    kept = {chunk.index for chunk in pruner.prune(QUERY, chunks, top_p=1.0).kept}
     assert len(kept & {0, 1}) == 1 and kept - {0, 1} == {2, 3, 4}
-    assert len(pruner.prune(QUERY, given, top_p=1.0, max_overlap=None).kept) == 5
-    [one, other] = pruner.prune_batch([(QUERY, given), (QUERY, given[1:])], top_p=1.0)
-    assert {own.index for own in one.kept} == kept and len(other.kept) == 4
-    held = pruner.prune(QUERY, given, top_k=1, protect="Another|^The council")
-    assert {0, 1, 2, 3} <= {own.index for own in held.kept}
+    assert len(pruner.prune(QUERY, chunks, top_p=1.0, max_overlap=None).kept) == 5
+    one, other = pruner.prune_batch([(QUERY, chunks), (QUERY, chunks[1:])], top_p=1.0)
+    assert {chunk.index for chunk in one.kept} == kept and len(other.kept) == 4
+    protected = pruner.prune(QUERY, chunks, top_k=1, protect="Another|^The council")
+    assert {0, 1, 2, 3} <= {chunk.index for chunk in protected.kept}
 
 
 @pytest.mark.parametrize("overlap", [0, -0.1, 1.01, float("nan"), "all", True])
 def test_an_overlap_that_is_no_share_is_refused(pruner: AT2Pruner, overlap: Any) -> None:
     with pytest.raises(InputError, match="max_overlap is .*; pass a number above 0 and at most 1"):
-        pruner.prune(QUERY, CHUNKS, top_k=1, max_overlap=overlap)
+        pruner.prune(QUERY, ["one", "two"], top_k=1, max_overlap=overlap)

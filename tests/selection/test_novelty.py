@@ -21,19 +21,10 @@ def is_new(text: str, *others: str, overlap: float = 0.9) -> bool:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        LONG,
-        LONG.upper().lower(),
-        LONG.replace(" and ", ", and\n"),
-        f'  "{LONG}"!',
-        LONG.split(" and ")[0],
-        "the old town hall",
-        "river",
-    ],
+    [LONG, LONG.replace(" and ", ", and\n"), f'  "{LONG}"!', "the old town hall", "river"],
 )
 def test_what_stands_in_another_text_is_not_new(text: str) -> None:
-    words = text.split()
-    assert is_new(text, LONG) == (len(words) < 3)  # "river" alone is a run
+    assert is_new(text, LONG) == (text == "river")  # alone it is a run
     assert is_new(text)
     assert not is_new(text, "something else", text)
 
@@ -96,8 +87,7 @@ def test_a_text_without_words_is_as_good_as_new(text: str) -> None:
 
 def test_texts_in_chinese_and_thai_are_told_apart() -> None:
     for one, other in (("会议在北京举行。", "会议在上海举行。"), ("ประชุมที่กรุงเทพ", "ประชุมที่เชียงใหม่")):
-        assert is_new(one, other)
-        assert not is_new(one, other, one)
+        assert is_new(one, other) and not is_new(one, other, one)
 
 
 def test_another_text_that_is_kept_does_not_make_a_number_known() -> None:
@@ -143,24 +133,19 @@ def test_agrees_with_counting_runs_one_by_one(seed: int) -> None:
 
     def runs(text: str) -> set[tuple[str, ...]]:
         words = text.split()
-        return (
-            {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
-        )
+        starts = range(max(1, len(words) - 2)) if words else ()
+        return {tuple(words[start : start + 3]) for start in starts}
 
     for _ in range(80):
         index = rng.randrange(len(texts))
         title = set((titles[index] or "").split())
-        beside = [own for own in taken if title <= set((titles[own] or "").split())]
-        held = {tuple(map(str.lower, run)) for own in beside for run in runs(texts[own])}
-        own_runs = {tuple(map(str.lower, run)): run for run in runs(texts[index])}
-        known = own_runs.keys() & held
-        telling = {low for low, run in own_runs.items() if not all(map(str.islower, run))}
-        new = (
-            not own_runs
-            or Fraction(len(known), len(own_runs)) < Fraction(overlap)
-            or not telling <= known
-        )
-        assert novelty.is_new(index) is new
+        others = [texts[i] for i in taken if title <= set((titles[i] or "").split())]
+        held = {tuple(map(str.lower, run)) for text in others for run in runs(text)}
+        lowered = {tuple(map(str.lower, run)): run for run in runs(texts[index])}
+        known = lowered.keys() & held
+        telling = {low for low, run in lowered.items() if not all(map(str.islower, run))}
+        few = not lowered or Fraction(len(known), len(lowered)) < Fraction(overlap)
+        assert novelty.is_new(index) is (few or not telling <= known)
         if rng.random() < 0.5:
             novelty.take(index)
             taken.append(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from itertools import combinations
 from typing import Any
 
@@ -11,12 +12,19 @@ import numpy as np
 import pytest
 
 from at2_rag.errors import InputError, ScoringError
-from at2_rag.options import Order
+from at2_rag.options import PruneOptions
+from at2_rag.selection import select as module
+from at2_rag.selection.novelty import Novelty
 from at2_rag.selection.select import Selection
-from tests.selection.options import select
 
-SEEDS = range(100)
 SCORES = [0.5, 3.0, -1.0, 3.0, 2.0]
+OPTIONS = {option.name for option in fields(PruneOptions)}
+
+
+def select(scores: Any, **arguments: Any) -> Selection:
+    """Select by options that are passed by name, like the other arguments."""
+    options = {name: arguments.pop(name) for name in OPTIONS & arguments.keys()}
+    return module.select(scores, PruneOptions(**options), **arguments)
 
 
 def counter(
@@ -32,28 +40,37 @@ def counter(
     return tokens_of
 
 
+class Groups(Novelty):
+    """Only the first chunk of each group is new."""
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        self._groups = groups
+        self._taken: list[int] = []
+
+    def is_new(self, index: int) -> bool:
+        return self._groups[index] not in [self._groups[other] for other in self._taken]
+
+    def take(self, index: int) -> None:
+        self._taken.append(index)
+
+    def give_back(self, count: int) -> None:
+        del self._taken[len(self._taken) - count :]
+
+
 # --- single limits ---------------------------------------------------------------------------
 
 
-def test_top_k_keeps_the_best_in_score_order_with_ties_as_given() -> None:
+def test_top_k_keeps_the_best_in_either_order_with_ties_as_in_the_input() -> None:
     assert select(SCORES, top_k=3) == Selection(kept=(1, 3, 4), dropped=(0, 2))
-
-
-def test_original_order_holds_for_kept_and_dropped() -> None:
     scores = [0.0, 1.0, 5.0, 2.0, 9.0]
     assert select(scores, top_k=2, order="original") == Selection((2, 4), (0, 1, 3))
     assert select(scores, top_k=2, order="score") == Selection((4, 2), (3, 1, 0))
 
 
-def test_min_score_includes_its_own_value() -> None:
+def test_min_score_includes_its_own_value_and_may_keep_nothing() -> None:
     assert select(SCORES, min_score=2.0) == Selection(kept=(1, 3, 4), dropped=(0, 2))
-
-
-def test_min_score_above_all_keeps_nothing_and_says_so() -> None:
-    selection = select(SCORES, min_score=3.5)
-    assert selection.kept == ()
-    assert selection.dropped == (1, 3, 4, 0, 2)
-    assert selection.notes == ("Nothing was kept: the best score is 3.0, min_score is 3.5.",)
+    note = "Nothing was kept: the best score is 3.0, min_score is 3.5."
+    assert select(SCORES, min_score=3.5) == Selection((), (1, 3, 4, 0, 2), (note,))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +115,9 @@ def test_separators_count_towards_max_tokens() -> None:
 
 
 def test_best_chunk_over_the_budget_keeps_nothing_and_gives_both_numbers() -> None:
+    note = "Nothing was kept: the best chunk alone has 812 tokens, max_tokens is 500."
     selection = select([1.0, 9.0], tokens_of=counter([1, 812]), max_tokens=500)
-    assert selection.kept == ()
-    assert selection.dropped == (1, 0)
-    assert selection.notes == (
-        "Nothing was kept: the best chunk alone has 812 tokens, max_tokens is 500.",
-    )
+    assert selection == Selection((), (1, 0), (note,))
 
 
 # --- several limits --------------------------------------------------------------------------
@@ -124,72 +138,87 @@ def test_the_final_order_is_what_is_counted() -> None:
         return len(indices)
 
     select([1.0, 3.0, 2.0], tokens_of=tokens_of, max_tokens=9, order="original")
-    assert (0, 1, 2) in seen
-    seen.clear()
+    assert (0, 1, 2) in seen and (1, 2, 0) not in seen
     select([1.0, 3.0, 2.0], tokens_of=tokens_of, max_tokens=9, order="score")
     assert (1, 2, 0) in seen
 
 
-def greedy(
-    scores: Sequence[float],
-    tokens_of: Callable[[Sequence[int]], int],
-    *,
-    top_k: int | None,
-    max_tokens: int | None,
-    min_score: float | None,
-    top_p: float | None,
-    order: str,
+def candidates_of(
+    scores: Sequence[float], min_score: float | None, top_p: float | None
 ) -> list[int]:
-    """The rules taken literally, one chunk at a time, in plain Python."""
     ranking = sorted(range(len(scores)), key=lambda i: -scores[i])
-    candidates = ranking
     if top_p is not None:
         shares = [math.exp(scores[i] - max(scores)) for i in ranking]
         for count in range(1, len(ranking) + 1):
             if math.fsum(shares[:count]) / math.fsum(shares) >= top_p - 1e-12:
-                candidates = ranking[:count]
+                ranking = ranking[:count]
                 break
-    if min_score is not None:
-        candidates = [i for i in candidates if scores[i] >= min_score]
-    if max_tokens is not None and candidates and tokens_of(candidates[:1]) > max_tokens:
-        return []
-    kept: list[int] = []
+    return [i for i in ranking if min_score is None or scores[i] >= min_score]
+
+
+def greedy(
+    candidates: Sequence[int],
+    tokens_of: Callable[[Sequence[int]], int],
+    groups: Sequence[int],
+    always: Sequence[int],
+    *,
+    top_k: int | None,
+    max_tokens: int | None,
+) -> tuple[list[int], int]:
+    """The rules taken literally, one chunk at a time: what is kept, and how many are redundant."""
+    kept, redundant = list(always), 0
+    if max_tokens is not None and tokens_of(kept) > max_tokens:
+        return kept, 0
     for index in candidates:
-        if top_k is not None and len(kept) == top_k:
+        if index in always:
+            continue
+        if len(kept) - len(always) == top_k:
             break
-        trial = sorted([*kept, index]) if order == "original" else [*kept, index]
-        if max_tokens is None or tokens_of(trial) <= max_tokens:
+        if groups[index] in [groups[i] for i in kept]:
+            redundant += 1
+        elif max_tokens is None or tokens_of([*kept, index]) <= max_tokens:
             kept.append(index)
-    return sorted(kept) if order == "original" else kept
+        elif len(kept) == len(always):  # the best doesn't fit
+            break
+    return kept, redundant
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(400))
 def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 40))
     scores = rng.normal(0, 2, n).round(1).tolist()
     largest = int(rng.choice([3, 30, 300]))
-    sizes = rng.integers(0, largest + 1, n).tolist()
     overhead = int(rng.choice([0, 1, 500]))
+    sizes = rng.integers(0, largest + 1, n).tolist()
     tokens_of = counter(sizes, int(rng.choice([0, 1, 50])), overhead)
-    limits: dict[str, Any] = {
+    groups = rng.integers(0, n if seed % 2 else 10**9, n).tolist()
+    always = np.flatnonzero(rng.random(n) < rng.choice([0, 0.3])).tolist()
+    counts: dict[str, Any] = {
         "top_k": int(rng.integers(1, n + 2)) if rng.random() < 0.5 else None,
-        "min_score": float(rng.normal(-1, 1)) if rng.random() < 0.5 else None,
-        "top_p": float(1 - rng.random()) if rng.random() < 0.5 else None,
         "max_tokens": overhead + int(rng.integers(1, largest * n)) if rng.random() < 0.7 else None,
     }
-    if all(limit is None for limit in limits.values()):
-        limits["top_k"] = 1
-    order: Order = "original" if rng.random() < 0.5 else "score"
-    selection = select(scores, tokens_of=tokens_of, order=order, **limits)
-    assert list(selection.kept) == greedy(scores, tokens_of, order=order, **limits)
-    assert sorted(selection.kept + selection.dropped) == list(range(n))
-    if order == "original":
-        assert list(selection.dropped) == sorted(selection.dropped)
-    else:
-        assert [scores[i] for i in selection.dropped] == sorted(
-            (scores[i] for i in selection.dropped), reverse=True
+    limits: dict[str, Any] = {
+        "min_score": float(rng.normal(-1, 1)) if rng.random() < 0.5 else None,
+        "top_p": float(1 - rng.random()) if rng.random() < 0.5 else None,
+    }
+    kept, redundant = greedy(candidates_of(scores, **limits), tokens_of, groups, always, **counts)
+    for order, listing in (("score", candidates_of(scores, None, None)), ("original", range(n))):
+        selection = select(
+            scores,
+            tokens_of=tokens_of,
+            always=always,
+            novelty=Groups(groups),
+            order=order,
+            **counts,
+            **limits,
         )
+        assert list(selection.kept) == [i for i in listing if i in kept]
+        assert list(selection.dropped) == [i for i in listing if i not in kept]
+        noted = any("passed over" in note for note in selection.notes)
+        if counts["max_tokens"] is None:
+            assert noted == bool(redundant)
+        assert noted <= bool(redundant)  # some wouldn't have fitted anyway
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -229,12 +258,11 @@ def test_costs_little_counting_at_any_budget() -> None:
 
 
 def test_no_chunks_give_an_empty_selection() -> None:
-    assert select([], top_k=1) == Selection((), ())
-    assert select([], top_p=0.5, min_score=1.0) == Selection((), ())
-    assert select([], max_tokens=5, tokens_of=counter([])) == Selection((), ())
+    for limits in ({"top_k": 1}, {"top_p": 0.5, "min_score": 1.0}, {"max_tokens": 5}):
+        assert select([], tokens_of=counter([]), **limits) == Selection((), ())
 
 
-def test_numpy_scores_and_limits_are_taken_and_plain_ints_given_back() -> None:
+def test_numpy_scores_and_limits_are_taken_and_plain_ints_returned() -> None:
     selection = select(np.array([1, 3, 2], dtype=np.float32), top_k=np.int64(2))
     assert selection == Selection((1, 2), (0,))
     assert all(type(i) is int for i in selection.kept + selection.dropped)
@@ -258,59 +286,30 @@ def test_scores_that_are_not_finite_are_counted_and_the_first_named(bad: float) 
 # --- what is kept in any case ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_what_is_held_is_kept_and_the_rest_chosen_one_by_one(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, 9))
-    scores = rng.normal(size=count)
-    sizes = rng.integers(1, 20, count).tolist()
-    always = np.flatnonzero(rng.random(count) < 0.3).tolist()
-    top_k = int(rng.integers(1, 5))
-    budget = int(rng.integers(1, 60))
-    order: Order = "original" if seed % 2 else "score"
-    tokens_of = counter(sizes, separator=2)
-    ranking = [int(index) for index in np.argsort(-scores)]
-    kept = [index for index in ranking if index in always]
-    others = [index for index in ranking if index not in always]
-    if others and tokens_of([*kept, others[0]]) <= budget:
-        for index in others:
-            room = len(kept) - len(always) < top_k
-            if room and tokens_of([*kept, index]) <= budget:
-                kept.append(index)
-    found = select(
-        scores,
-        tokens_of=tokens_of,
-        max_tokens=budget,
-        top_k=top_k,
-        order=order,
-        always=always,
-    )
-    assert sorted(found.kept) == sorted(kept)
-    listing = range(count) if order == "original" else ranking
-    assert list(found.kept) == [index for index in listing if index in kept]
-    over = bool(always) and tokens_of(always) > budget
-    assert bool(found.notes) == (over or set(kept) == set(always) and bool(others))
-
-
 def test_what_is_held_does_not_count_to_top_k_and_needs_no_score() -> None:
     assert select(SCORES, top_k=1, always={2}).kept == (1, 2)
     assert select(SCORES, top_k=1, always={1}).kept == (1, 3)
-    found = select(SCORES, min_score=9.0, always={2, 0})
-    assert found.kept == (0, 2)
-    assert found.notes == (
-        "Only what is protected was kept: the best score is 3.0, min_score is 9.0.",
-    )
+    selection = select(SCORES, min_score=9.0, always={2, 0})
+    note = "Only what is protected was kept: the best score is 3.0, min_score is 9.0."
+    assert (selection.kept, selection.notes) == ((0, 2), (note,))
     assert select(SCORES, top_p=0.01, always={4}, order="original").kept == (1, 4)
 
 
 def test_notes_say_what_was_too_large() -> None:
-    sizes = counter([5, 5, 5, 5, 5])
-    found = select(SCORES, max_tokens=4, tokens_of=sizes, always={0}, what="sentence")
-    assert found.kept == (0,)
-    assert found.notes == ("Only what is protected was kept: it has 5 tokens, max_tokens is 4.",)
-    found = select(SCORES, max_tokens=9, tokens_of=sizes, always={0}, what="sentence")
-    assert found.notes[0].endswith(
-        "the best sentence and what is protected have 10 tokens, max_tokens is 9."
-    )
-    every = select(SCORES, max_tokens=9, tokens_of=sizes, always=range(5))
+    limits: Any = {"tokens_of": counter([5, 5, 5, 5, 5]), "what": "sentence"}
+    selection = select(SCORES, max_tokens=4, always={0}, **limits)
+    note = "Only what is protected was kept: it has 5 tokens, max_tokens is 4."
+    assert (selection.kept, selection.notes) == ((0,), (note,))
+    [note] = select(SCORES, max_tokens=9, always={0}, **limits).notes
+    assert note.endswith("the best sentence and what is protected have 10 tokens, max_tokens is 9.")
+    every = select(SCORES, max_tokens=9, always=range(5), **limits)
     assert len(every.kept) == 5 and "it has 25 tokens" in every.notes[0]
+
+
+def test_notes_say_how_many_said_the_same() -> None:
+    selection = select(SCORES, top_k=2, novelty=Groups([0, 1, 2, 1, 0]))
+    note = "1 chunk was passed over: others that are kept say the same."
+    assert selection == Selection((1, 4), (3, 0, 2), (note,))
+    selection = select(SCORES, top_k=2, novelty=Groups([0, 0, 0, 0, 0]), what="sentence")
+    note = "4 sentences were passed over: others that are kept say the same."
+    assert (selection.kept, selection.notes) == ((1,), (note,))

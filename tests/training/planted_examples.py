@@ -17,15 +17,10 @@ _WORDS = "river bridge novel harbour town sea mill glass owl lamp tower field".s
 def planted_examples(
     sources: Sequence[str] = ("novels", "seas"), each: int = 8, *, chunks: int = 5
 ) -> list[Example]:
-    """Make examples with one gold chunk each; no two have the same one.
+    """Make so many examples of each source, with one gold chunk each; no two have the same one.
 
     The gold chunk alone holds the answer, which is the same everywhere, so that no example's
     gold chunk is ever another's distractor.
-
-    Args:
-        sources: The data sets they are from.
-        each: Examples of each source.
-        chunks: Chunks of each example.
     """
 
     def text(rng: random.Random, words: int) -> str:
@@ -54,16 +49,19 @@ def planted_examples(
     return made
 
 
-def write_examples(path: Path, examples: Sequence[Example]) -> Path:
-    """Write examples as training reads them, gzipped if the name ends in `.gz`."""
+def write_examples(path: Path, examples: Sequence[Example], *, labelled: bool = True) -> Path:
+    """Write examples as training reads them, gzipped if the name ends in `.gz`.
+
+    Without `labelled` neither labels nor answers are written.
+    """
     records = [
         {
             "id": example.id,
             "source": example.source,
             "question": example.query,
-            "answers": list(example.answers),
+            **({"answers": list(example.answers)} if labelled else {}),
             "chunks": [
-                {"text": chunk.text, "is_gold": label}
+                {"text": chunk.text, **({"is_gold": label} if labelled else {})}
                 for chunk, label in zip(example.chunks, example.labels, strict=True)
             ],
         }

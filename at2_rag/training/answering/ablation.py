@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState
@@ -23,9 +23,7 @@ from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.logit_probabilities import log_probability, logit_probability
 from at2_rag.training.answering.shared_reading import read_shared
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
-Nats = npt.NDArray[np.float64]
+TokenLogits = npt.NDArray[np.float32]
 
 MILD_KEEP = 0.5
 """Keep rate of every other mask: half of the chunks, as in the paper."""
@@ -46,60 +44,42 @@ class Ablations:
     Attributes:
         masks: [M, S] bool, True for chunks that were kept.
         token_logits: [M, A] float32, logit-probability of each token of the answer.
-        query_logits: [M, Q] float32, of each token of the question itself; may be None where they
-            weren't read.
+        query_logits: [M, Q] float32, of each token of the question; None if not read.
     """
 
     masks: Bools
-    token_logits: Floats
-    query_logits: Floats | None = None
+    token_logits: TokenLogits
+    query_logits: TokenLogits | None = None
 
     @property
-    def logit_probabilities(self) -> npt.NDArray[np.float64]:
+    def logit_probabilities(self) -> Floats:
         """Logit-probability of the whole answer under each mask, [M]."""
-        values: npt.NDArray[np.float64] = logit_probability(
-            torch.from_numpy(self.token_logits)
-        ).numpy()
+        values: Floats = logit_probability(torch.from_numpy(self.token_logits)).numpy()
         return values
 
     @property
-    def mean_log_probabilities(self) -> npt.NDArray[np.float64]:
+    def mean_log_probabilities(self) -> Floats:
         """Mean log-probability of the answer's tokens under each mask, [M], in nats a token."""
-        values: npt.NDArray[np.float64] = log_probability(
-            torch.from_numpy(self.token_logits)
-        ).numpy() / len(self.token_logits.T)
-        return values
+        return _log_probabilities(self.token_logits) / len(self.token_logits.T)
 
 
 def draw_masks(
-    chunks: int,
-    count: int,
-    rng: np.random.Generator,
-    *,
-    keep: float | None = None,
+    chunks: int, count: int, rng: np.random.Generator, *, keep: float | None = None
 ) -> Bools:
     """Return different random masks over an item's chunks.
 
     Args:
-        chunks: Number of chunks S, at least 2: with one there is nothing to compare.
-        count: Number of masks; there are fewer of them where chunks are so few (then all that
-            are possible are returned) or the rate so extreme that no more different ones turn up.
+        chunks: Number of chunks S.
+        count: Most masks; there are fewer where no more different ones are possible, or turn up.
         rng: Seeded generator.
         keep: Probability that a chunk is kept, in (0, 1); None for both regimes in turn,
             `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
 
     Returns:
-        [M, S] bool, M at most `count`; neither all kept nor all left out.
-
-    Raises:
-        InputError: If there are fewer than two chunks, no masks, or the rate is out of range.
+        [M, S] bool; no mask keeps all chunks or none.
     """
     if chunks < 2:
         raise InputError(f"an item has {chunks} chunks; ablations compare at least 2")
-    if count < 1:
-        raise InputError(f"count is {count}; draw at least 1 mask")
-    if keep is not None and not 0 < keep < 1:
-        raise InputError(f"keep is {keep}; pass a probability above 0 and below 1")
     possible = 2**chunks - 2
     if possible <= count:
         numbers = np.arange(1, possible + 1)
@@ -114,10 +94,6 @@ def draw_masks(
         mask = rng.random(chunks) < rate
         if mask.any() and not mask.all():
             masks.setdefault(mask.tobytes(), mask)
-    if not masks:
-        raise InputError(
-            f"keep is {keep}, which keeps all of {chunks} chunks or none; pass another"
-        )
     return np.stack(list(masks.values()))
 
 
@@ -126,26 +102,20 @@ def leave_one_out(chunks: int) -> Bools:
     return np.concatenate([np.ones((1, chunks), dtype=bool), ~np.eye(chunks, dtype=bool)])
 
 
-def drops(ablations: Ablations) -> Nats:
+def drops(ablations: Ablations) -> Floats:
     """Return how much each chunk's absence costs the answer, [S], in nats a token.
 
-    Args:
-        ablations: Whose first S + 1 masks are `leave_one_out`'s.
-
-    Raises:
-        InputError: If they aren't.
+    The ablations' first S + 1 masks are `leave_one_out`'s.
     """
     chunks = ablations.masks.shape[1]
-    if not np.array_equal(ablations.masks[: chunks + 1], leave_one_out(chunks)):
-        raise InputError("the ablations don't begin with leave_one_out's masks; put them first")
     means = ablations.mean_log_probabilities
-    difference: Nats = means[0] - means[1 : chunks + 1]
+    difference: Floats = means[0] - means[1 : chunks + 1]
     return difference
 
 
 def contributions(
-    masks: Bools, token_logits: Floats, *, penalty: float = CONTRIBUTION_PENALTY
-) -> Nats:
+    masks: Bools, token_logits: TokenLogits, *, penalty: float = CONTRIBUTION_PENALTY
+) -> Floats:
     """Return what each chunk adds to the log-likelihood of a text, [S], in nats.
 
     The coefficients of a ridge regression of log p(text | kept chunks) on the masks. For the
@@ -158,36 +128,14 @@ def contributions(
         token_logits: [M, T] float32, logit-probability of each of the text's tokens.
         penalty: Ridge penalty, in masks; above 0.
     """
-    log_p = log_probability(torch.from_numpy(token_logits)).numpy()
+    log_p = _log_probabilities(token_logits)
     kept = masks - masks.mean(0)
     gram = kept.T @ kept + penalty * np.eye(kept.shape[1])
-    coefficients: Nats = np.linalg.solve(gram, kept.T @ (log_p - log_p.mean()))
+    coefficients: Floats = np.linalg.solve(gram, kept.T @ (log_p - log_p.mean()))
     return coefficients
 
 
 def ablate_by_masking(
-    model: AnswerModel, query: str, chunks: Sequence[Chunk], answer: str, masks: Bools
-) -> Ablations:
-    """Read the answer over chunk states, with the states of left-out chunks hidden.
-
-    Args:
-        model: The model that answers.
-        query: The question.
-        chunks: The item's chunks.
-        answer: The answer.
-        masks: [M, S] bool over the chunks.
-
-    Raises:
-        InputError: If query or answer is blank, or the masks don't fit the chunks.
-        PromptTooLongError: If question and answer don't fit the model's window.
-        UnsupportedModelError: If the model's family can't read chunks independently.
-        ScoringError: If the model's numbers overflowed.
-    """
-    _check_masks(masks, chunks)
-    return read_states(model, model.prompts.independent(query, chunks), answer, masks)
-
-
-def read_states(
     model: AnswerModel,
     prompt: PromptLayout,
     answer: str,
@@ -196,7 +144,7 @@ def read_states(
     states: Mapping[tuple[int, ...], ChunkState] | None = None,
     question: bool = False,
 ) -> Ablations:
-    """Do as `ablate_by_masking`, with a prompt that is laid out and states that may be known.
+    """Read the answer over chunk states, with the states of left-out chunks hidden.
 
     Args:
         model: The model that answers.
@@ -205,11 +153,19 @@ def read_states(
         masks: [M, S] bool over the prompt's chunks.
         states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
         question: Read the likelihood of the question's tokens too.
+
+    Raises:
+        InputError: If the answer is blank.
+        PromptTooLongError: If question and answer don't fit the model's window.
+        UnsupportedModelError: If the model's family can't read chunks independently.
+        ScoringError: If the model's numbers overflowed.
     """
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)
     read = model.read_masked(layout, by_source, states=states, question=question)
-    return _ablations(masks, read, answer=len(layout.answer_ids))
+    logits = _finite(read.cpu().numpy())
+    asking = logits.shape[1] - len(layout.answer_ids)  # tokens of the question
+    return Ablations(masks, logits[:, asking:], logits[:, :asking] if question else None)
 
 
 def ablate_by_removal(
@@ -220,29 +176,10 @@ def ablate_by_removal(
     masks: Bools,
     *,
     shared: bool = True,
-    workers: int = 1,
 ) -> Ablations:
-    """Read the answer in full after each choice of chunks, as a generator does after pruning.
-
-    Args:
-        model: The model that answers.
-        query: The question.
-        chunks: The item's chunks.
-        answer: The answer.
-        masks: [M, S] bool over the chunks.
-        shared: Read what prompts begin with alike only once, see `read_shared`; the same up to
-            rounding. False to read each prompt from its start.
-        workers: Threads that share the masks of a shared reading, at least 1.
-
-    Raises:
-        InputError: As `ablate_by_masking`, or if there are no workers.
-        PromptTooLongError: If a prompt with its answer exceeds the model's window.
-        ScoringError: If the model's numbers overflowed.
-    """
-    _check_masks(masks, chunks)
+    """Read the answer in full after the chunks that each mask keeps, see `read_choices`."""
     choices = [[chunk for chunk, kept in zip(chunks, mask, strict=True) if kept] for mask in masks]
-    logits = read_choices(model, query, choices, answer, shared=shared, workers=workers)
-    return Ablations(masks, logits)
+    return Ablations(masks, read_choices(model, query, choices, answer, shared=shared))
 
 
 def read_choices(
@@ -253,45 +190,40 @@ def read_choices(
     *,
     shared: bool = True,
     workers: int = 1,
-) -> Floats:
-    """Read the answer after each of several choices of chunks.
+) -> TokenLogits:
+    """Read the answer in full after each choice of chunks, as a generator does after pruning.
 
     Args:
         model: The model that answers.
         query: The question.
         choices: For each prompt its chunks.
         answer: The answer.
-        shared: As in `ablate_by_removal`, like `workers`.
-        workers: See there for the errors, too.
+        shared: Read beginnings that prompts share only once, see `read_shared`; the same up to
+            rounding. False to read each prompt from its start.
+        workers: Threads of a shared reading.
 
     Returns:
         The logit-probability of each token of the answer, [M, A].
+
+    Raises:
+        InputError: If query or answer is blank.
+        PromptTooLongError: If a prompt with its answer exceeds the model's window.
+        ScoringError: If the model's numbers overflowed.
     """
     prompts = [model.prompts.joint(query, chunks) for chunks in choices]
     layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]
     read = read_shared(model, layouts, workers=workers) if shared else model.read(layouts)
-    return _finite(torch.stack(read))
+    return _finite(torch.stack(read).cpu().numpy())
 
 
-def _check_masks(masks: Bools, chunks: Sequence[Chunk]) -> None:
-    if masks.dtype != np.bool_ or masks.ndim != 2 or masks.shape[1] != len(chunks):
-        raise InputError(
-            f"masks are {masks.dtype} of shape {masks.shape}; pass bool of shape "
-            f"[M, {len(chunks)}] for {len(chunks)} chunks"
-        )
+def _log_probabilities(token_logits: TokenLogits) -> Floats:
+    values: Floats = log_probability(torch.from_numpy(token_logits)).numpy()
+    return values
 
 
-def _ablations(masks: Bools, logits: Tensor, *, answer: int) -> Ablations:
-    """Split the logit-probabilities [M, Q + A] into those of question and answer."""
-    values = _finite(logits)
-    question = values.shape[1] - answer
-    return Ablations(masks, values[:, question:], values[:, :question] if question else None)
-
-
-def _finite(logits: Tensor) -> Floats:
-    values: Floats = logits.cpu().numpy()
-    if not np.isfinite(values).all():
+def _finite(logits: TokenLogits) -> TokenLogits:
+    if not np.isfinite(logits).all():
         raise ScoringError(
             "the model's log-probabilities hold NaN or infinity; load it in float32 or bfloat16"
         )
-    return values
+    return logits

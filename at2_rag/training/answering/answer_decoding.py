@@ -1,18 +1,16 @@
 """Greedy answers over chunk states: nothing but the question and the answer itself is run.
 
-The model's answer to a question whose chunks were read independently. Where chunk states exist
-anyway, as in collecting ablations, an answer costs little more than its tokens; reading the joint
-prompt for it would cost more than everything done with the answer.
+Where chunk states exist anyway, as in collecting ablations, an answer costs little more than its
+tokens; reading the joint prompt for it would cost more than everything done with the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 import torch
 
-from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.training.answering.answer_model import AnswerModel
@@ -31,41 +29,26 @@ def answer_over_states(
     states: Mapping[tuple[int, ...], ChunkState],
     *,
     max_new_tokens: int,
-    workers: Executor | None = None,
+    workers: Executor,
 ) -> list[str]:
-    """Return the greedy answer to each independent prompt, at most so many tokens long.
+    """Return the greedy answer to each independent prompt, of at least `LEAST_TOKENS` tokens.
 
-    Args:
-        model: The model that answers.
-        prompts: Independent prompts.
-        states: What `AnswerModel.encode` returned for all their sources.
-        max_new_tokens: Most tokens of an answer; the fewest are `LEAST_TOKENS`, or that if less.
-        workers: Threads that each answer batches; None for the caller's alone. The batches, and
-            so the answers, don't depend on their number.
+    The states are what `AnswerModel.encode` returned for the prompts' sources. The answers don't
+    depend on the number of workers.
 
     Raises:
         PromptTooLongError: If a question and its answer may exceed the model's window, beside the
             longest source.
     """
-    for prompt in prompts:
-        needed = question_end(model, prompt) + max_new_tokens
-        if needed > model.prompts.max_tokens:
-            raise PromptTooLongError(
-                f"question and answer may need {needed} tokens with the longest chunk alone, the "
-                f"model takes {model.prompts.max_tokens}; ask for a shorter answer"
-            )
+    model.check_window(question_end(model, prompt) + max_new_tokens for prompt in prompts)
     batches = [
         prompts[start : start + BATCH_ANSWERS] for start in range(0, len(prompts), BATCH_ANSWERS)
     ]
 
     def answer(batch: Sequence[PromptLayout]) -> list[str]:
-        tokens = [list[int]() for _ in batch]
-        for index, token in _greedy(model, batch, states, max_new_tokens):
-            tokens[index].append(token)
-        return [model.decode(answer_ids) for answer_ids in tokens]
+        return [model.decode(tokens) for tokens in _greedy(model, batch, states, max_new_tokens)]
 
-    answered = workers.map(answer, batches) if workers else map(answer, batches)
-    return [text for texts in answered for text in texts]
+    return [text for texts in workers.map(answer, batches) for text in texts]
 
 
 def question_end(model: AnswerModel, prompt: PromptLayout) -> int:
@@ -80,48 +63,40 @@ def _greedy(
     prompts: Sequence[PromptLayout],
     states: Mapping[tuple[int, ...], ChunkState],
     max_new_tokens: int,
-) -> Iterator[tuple[int, int]]:
-    """Yield (index of the prompt, next token of its answer) until all answers have ended."""
+) -> list[list[int]]:
+    """Return the tokens of each prompt's answer."""
+    answers = [list[int]() for _ in prompts]
     rows = [[*prompt.question_ids, *model.prompts.bridge_ids] for prompt in prompts]
     ends = [question_end(model, prompt) for prompt in prompts]
-    pasts = [
-        model.gather(prompt, states, room=len(row) + max_new_tokens)
-        for prompt, row in zip(prompts, rows, strict=True)
-    ]
+    keys, values, filled = [], [], []
+    for prompt, row in zip(prompts, rows, strict=True):
+        past_keys, past_values = model.gather(prompt, states, room=len(row) + max_new_tokens)
+        keys.append(past_keys)
+        values.append(past_values)
+        filled.append(past_keys.shape[2] - len(row) - max_new_tokens)
+    reading = PackedDecoding(keys, values)
+    end_ids = torch.tensor(sorted(model.end_ids), dtype=torch.int64)  # may be empty
     going = list(range(len(prompts)))
-    reading = PackedDecoding([keys for keys, _ in pasts], [values for _, values in pasts])
-    filled = [
-        keys.shape[2] - len(row) - max_new_tokens
-        for (keys, _), row in zip(pasts, rows, strict=True)
-    ]
-    end_ids = model.end_ids
-    no_end = torch.tensor(sorted(end_ids), dtype=torch.int64)  # may be empty
     for step in range(max_new_tokens):
         lengths = [len(rows[index]) for index in going]
         reading.begin(going, [filled[index] for index in going], lengths)
-        positions = [
-            torch.arange(ends[index] - length, ends[index])
-            for index, length in zip(going, lengths, strict=True)
-        ]
-        last = torch.tensor(lengths).cumsum(0) - 1
         logits = model.run_packed(
             torch.tensor([token for index in going for token in rows[index]]),
-            torch.cat(positions),
+            torch.cat([torch.arange(ends[i] - len(rows[i]), ends[i]) for i in going]),
             reading,
-            rows=last,
+            rows=torch.tensor(lengths).cumsum(0) - 1,
         )
         if step < LEAST_TOKENS:
-            logits = logits.index_fill(1, no_end.to(logits.device), -torch.inf)
-        chosen = logits.argmax(-1).tolist()
-        still = []
-        for index, length, token in zip(going, lengths, chosen, strict=True):
-            filled[index] += length
-            if token in end_ids:
-                continue
-            yield index, token
-            rows[index] = [token]
-            ends[index] += 1
-            still.append(index)
-        going = still
+            logits = logits.index_fill(1, end_ids.to(logits.device), -torch.inf)
+        unfinished = []
+        for index, token in zip(going, logits.argmax(-1).tolist(), strict=True):
+            filled[index] += len(rows[index])
+            if token not in model.end_ids:
+                answers[index].append(token)
+                rows[index] = [token]
+                ends[index] += 1
+                unfinished.append(index)
+        going = unfinished
         if not going:
-            return
+            break
+    return answers

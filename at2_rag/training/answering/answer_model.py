@@ -1,24 +1,21 @@
 """The whole model with its LM head: answers questions, and says how likely an answer is.
 
-What an ablation does to an answer is measured here in two ways. *Removal*: the prompt is laid out
-again without the chunk and read in full, which is what a generator meets after pruning. *Masked
-states*: every chunk is read once, independently, and an ablation hides states from question and
-answer, so that many ablations cost little more than one reading.
-
-Likelihoods are logit-probabilities, see `logit_probabilities`.
+What an ablation does to an answer is measured in two ways. *Removal*: the prompt is laid out again
+without the chunk and read in full, as a generator would after pruning. *Masked states*: every chunk
+is read once, by itself, and an ablation hides its states from question and answer, so that many
+ablations cost little more than one reading.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import AnswerLayout, PromptLayout
 from at2_rag.reading.attention import READING_KEYWORD, AttentionCall, AttentionReader
 from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
@@ -42,9 +39,6 @@ class AnswerModel:
     Args:
         model: A transformers causal LM with its LM head.
         tokenizer: Its fast tokenizer.
-
-    Raises:
-        UnsupportedModelError: As `ScoringModel`.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -52,55 +46,11 @@ class AnswerModel:
         self.prompts = self.scoring_model.prompts
         self._tokenizer = tokenizer
         self._view = shared_view(model)
-        self._prefix: ChunkState | None = None
-        self._prefix_lock = threading.Lock()
 
-    def generate(
-        self,
-        prompts: Sequence[PromptLayout],
-        *,
-        max_new_tokens: int = 32,
-        workers: Executor | None = None,
-    ) -> list[str]:
-        """Return the greedy answer to each joint prompt, at most so many tokens long.
-
-        Args:
-            prompts: Joint prompts.
-            max_new_tokens: Most tokens of an answer.
-            workers: Threads that each answer batches; None for the caller's alone. The batches,
-                and so the answers, don't depend on their number.
-
-        Raises:
-            PromptTooLongError: If a prompt and its answer may exceed the model's window.
-        """
-        bridge = self.prompts.bridge_ids
-        rows = [(*prompt.input_ids, *bridge) for prompt in prompts]
-        self.check_window(len(row) + max_new_tokens for row in rows)
-        batches = list(_batches([len(row) for row in rows]))
-
-        def answer(batch: Sequence[int]) -> list[str]:
-            return self._generate_batch([rows[index] for index in batch], max_new_tokens)
-
-        answers = [""] * len(rows)
-        answered = workers.map(answer, batches) if workers else map(answer, batches)
-        for batch, texts in zip(batches, answered, strict=True):
-            for index, text in zip(batch, texts, strict=True):
-                answers[index] = text
-        return answers
-
-    def _generate_batch(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-        ids, mask, _ = self._left_padded(rows)
-        with torch.inference_mode():
-            output = self._view.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,
-                pad_token_id=_any_id(self._tokenizer.pad_token_id, self._tokenizer.eos_token_id),
-            )
-        return [self.decode(row) for row in output[:, ids.shape[1] :].tolist()]
+    @cached_property
+    def prefix(self) -> ChunkState:
+        """The state of what every prompt begins with, all layers."""
+        return encode_prefix(self.scoring_model, last_values=True)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -115,11 +65,41 @@ class AnswerModel:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text.strip()
 
-    def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
-        """Read prompts with their answers in full.
+    def check_window(self, lengths: Iterable[int]) -> None:
+        """Raise PromptTooLongError if the longest prompt with its answer exceeds the window."""
+        longest, limit = max(lengths, default=0), self.prompts.max_tokens
+        if longest > limit:
+            raise PromptTooLongError(
+                f"prompt and answer have {longest} tokens, the model takes {limit}; pass fewer "
+                "chunks or a shorter answer"
+            )
 
-        Args:
-            layouts: Joint prompts with answers.
+    def generate(self, prompts: Sequence[PromptLayout], *, max_new_tokens: int = 32) -> list[str]:
+        """Return the greedy answer to each joint prompt.
+
+        Raises:
+            PromptTooLongError: If a prompt and its answer may exceed the model's window.
+        """
+        rows = [(*prompt.input_ids, *self.prompts.bridge_ids) for prompt in prompts]
+        self.check_window(len(row) + max_new_tokens for row in rows)
+        answers = []
+        for row in rows:
+            ids = torch.tensor([row], device=self.scoring_model.device)
+            with torch.inference_mode():
+                output = self._view.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    repetition_penalty=1.0,
+                    pad_token_id=self._tokenizer.eos_token_id,
+                )
+            answers.append(self.decode(output[0, len(row) :].tolist()))
+        return answers
+
+    def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
+        """Read joint prompts with their answers in full.
 
         Returns:
             For each the logit-probability of every answer token, [A] float32.
@@ -129,7 +109,7 @@ class AnswerModel:
         """
         rows = [layout.input_ids for layout in layouts]
         self.check_window(map(len, rows))
-        results: list[Tensor | None] = [None] * len(rows)
+        results: dict[int, Tensor] = {}
         for batch in _batches([len(row) for row in rows]):
             longest = max(len(layouts[index].answer_ids) for index in batch)
             ids, mask, positions = self._left_padded([rows[index] for index in batch])
@@ -144,25 +124,16 @@ class AnswerModel:
             for row, index in zip(logits, batch, strict=True):
                 answer = torch.tensor(layouts[index].answer_ids, device=ids.device)
                 results[index] = token_logit_probabilities(row[-len(answer) - 1 : -1], answer)
-        return [result for result in results if result is not None]
+        return [results[index] for index in range(len(rows))]
 
     def encode(self, sources: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], ChunkState]:
-        """Return the state of each source, all layers, values of the last included.
-
-        Args:
-            sources: Token ids of different sources, none empty.
+        """Return the state of each source (token ids), all layers, values of the last included.
 
         Raises:
             UnsupportedModelError: If the model's family can't read chunks independently.
         """
         self.scoring_model.check_independent()
-        return encode_sources(self.scoring_model, self._prefix_state(), sources)
-
-    def _prefix_state(self) -> ChunkState:
-        with self._prefix_lock:
-            if self._prefix is None:
-                self._prefix = encode_prefix(self.scoring_model, last_values=True)
-            return self._prefix
+        return encode_sources(self.scoring_model, self.prefix, sources)
 
     def read_masked(
         self,
@@ -182,32 +153,32 @@ class AnswerModel:
 
         Returns:
             The logit-probability of every token under every mask, [M, A] or [M, Q + A] float32.
-
-        Raises:
-            UnsupportedModelError: If the model's family can't read chunks independently.
         """
-        model, sources = self.scoring_model, layout.prompt.source_ids
+        sources, ids = layout.prompt.source_ids, torch.tensor(layout.query_ids)
         if states is None:
             states = self.encode(list(dict.fromkeys(sources)))
-        prefix = self._prefix_state()
         keys, values = self.gather(layout.prompt, states)
-        lengths = torch.tensor([len(ids) for ids in sources], device=model.device)
-        past = torch.ones(len(masks), prefix.tokens, dtype=torch.bool, device=model.device)
-        seen = torch.cat([past, masks.to(model.device).repeat_interleave(lengths, dim=1)], dim=1)
-        start = prefix.tokens + max(map(len, sources), default=0)
-        total = len(layout.query_ids)
+        lengths = torch.tensor([len(source) for source in sources], device=keys.device)
+        past = torch.ones(len(masks), self.prefix.tokens, dtype=torch.bool, device=keys.device)
+        seen = torch.cat([past, masks.to(keys.device).repeat_interleave(lengths, dim=1)], dim=1)
+        start, total = self.prefix.tokens + max(map(len, sources), default=0), len(ids)
         positions = list(range(total - len(layout.answer_ids), total))
         if question:
             positions = [*range(*layout.prompt.target), *positions]
+        wanted = torch.tensor(positions)
+        read = []
         step = max(1, min(BATCH_TOKENS // total, LOGIT_ROWS // len(positions)))
-        return torch.cat(
-            [
-                self._run_masked(
-                    layout.query_ids, start, positions, _MaskedReading(keys, values, rows)
-                )
-                for rows in torch.split(seen, step)
-            ]
-        )
+        for rows in torch.split(seen, step):
+            copies = len(rows)
+            logits = self.run_packed(
+                ids.repeat(copies),
+                torch.arange(start, start + total).repeat(copies),
+                _MaskedReading(keys, values, rows),
+                rows=(torch.arange(copies)[:, None] * total + wanted - 1).flatten(),
+            )
+            targets = ids[wanted].repeat(copies).to(logits.device)
+            read.append(token_logit_probabilities(logits, targets).view(copies, -1))
+        return torch.cat(read)
 
     def gather(
         self,
@@ -223,19 +194,16 @@ class AnswerModel:
             states: What `encode` returned for its sources.
             room: Columns left free (undefined) at the end, for tokens that are still to be read.
         """
-        ordered = [self._prefix_state(), *(states[ids] for ids in prompt.source_ids)]
-        first = ordered[0].keys
-        free = [first.new_empty(*first.shape[:2], room, first.shape[3])] if room else []
-        keys = torch.cat([*(state.keys for state in ordered), *free], dim=2)
-        values = torch.cat([*(state.values for state in ordered), *free], dim=2)
-        return keys, values
+        ordered = [self.prefix, *(states[ids] for ids in prompt.source_ids)]
+        free_keys, free_values = self.empty_past(room)
+        keys = torch.cat([*(state.keys for state in ordered), free_keys], dim=2)
+        return keys, torch.cat([*(state.values for state in ordered), free_values], dim=2)
 
     def empty_past(self, room: int) -> tuple[Tensor, Tensor]:
         """Return room (undefined) for keys and values of so many tokens, each [L, Hkv, W, D]."""
-        prefix = self._prefix_state()
         keys, values = (
             like.new_empty(*like.shape[:2], room, like.shape[3])
-            for like in (prefix.keys, prefix.values)
+            for like in (self.prefix.keys, self.prefix.values)
         )
         return keys, values
 
@@ -267,22 +235,8 @@ class AnswerModel:
             ).logits
         return logits[0]
 
-    def _run_masked(
-        self, ids: Sequence[int], start: int, positions: Sequence[int], reading: _MaskedReading
-    ) -> Tensor:
-        """Return the logit-probabilities [M, K] of the tokens at K positions of `ids`."""
-        copies, length = len(reading.seen), len(ids)
-        tokens, wanted = torch.tensor(ids), torch.tensor(positions)
-        logits = self.run_packed(
-            tokens.repeat(copies),
-            torch.arange(start, start + length).repeat(copies),
-            reading,
-            rows=(torch.arange(copies)[:, None] * length + wanted - 1).flatten(),
-        )
-        targets = tokens[wanted].repeat(copies).to(logits.device)
-        return token_logit_probabilities(logits, targets).view(copies, -1)
-
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return token ids, attention mask and positions, each [B, N]."""
         device = self.scoring_model.device
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
@@ -291,24 +245,9 @@ class AnswerModel:
         mask = (columns >= pads[:, None]).long()
         return ids, mask, (columns - pads[:, None]).clamp(min=0)
 
-    def check_window(self, lengths: Iterable[int]) -> None:
-        """Check that prompts with their answers, so many tokens long, fit the model's window.
-
-        Raises:
-            PromptTooLongError: If the longest doesn't.
-        """
-        longest, limit = max(lengths, default=0), self.prompts.max_tokens
-        if longest > limit:
-            raise PromptTooLongError(
-                f"prompt and answer have {longest} tokens, the model takes {limit}; pass fewer "
-                "chunks or a shorter answer"
-            )
-
 
 class _MaskedReading:
-    """Copies of question and answer, packed in one row.
-
-    Each sees the prefix, the sources chosen for it, and itself causally.
+    """Copies of question and answer in one row, each seeing what its mask leaves, and itself.
 
     Args:
         keys: [L, Hkv, W, D] of prefix and sources.
@@ -317,7 +256,6 @@ class _MaskedReading:
     """
 
     def __init__(self, keys: Tensor, values: Tensor, seen: Tensor) -> None:
-        self.seen = seen
         self._keys, self._values = keys, values
         self._columns = [row.nonzero().flatten() for row in seen]
 
@@ -348,10 +286,3 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _any_id(*ids: int | None) -> int:
-    known = [token for token in ids if token is not None]
-    if not known:
-        raise InputError("the tokenizer has neither a padding nor an end token; set one of them")
-    return known[0]

@@ -1,8 +1,7 @@
 """How likely an answer is, on a scale that doesn't end at certainty.
 
-Likelihoods are logit-probabilities (B. Cohen-Wang et al., "ContextCite: Attributing Model
-Generation to Context", NeurIPS 2024, section 3): log p - log(1 - p), additive where
-probabilities saturate.
+Logit-probabilities, log p - log(1 - p), are additive where probabilities saturate (B. Cohen-Wang et
+al., "ContextCite: Attributing Model Generation to Context", NeurIPS 2024, section 3).
 """
 
 from __future__ import annotations
@@ -29,20 +28,12 @@ def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def log_probability(token_logits: Tensor) -> Tensor:
-    """Return the log-probability of an answer, [...] float64.
-
-    Args:
-        token_logits: [..., A], logit-probabilities of its tokens.
-    """
+    """Return an answer's log-probability from its tokens' logits, [..., A] -> [...] float64."""
     return torch.nn.functional.logsigmoid(token_logits.double()).sum(-1)
 
 
 def logit_probability(token_logits: Tensor) -> Tensor:
-    """Return the logit-probability of an answer as a whole, [...] float64.
-
-    Args:
-        token_logits: [..., A], logit-probabilities of its tokens.
-    """
+    """Return a whole answer's logit-probability from its tokens', [..., A] -> [...] float64."""
     log_p = log_probability(token_logits)
     # Next to 0, where log p is lost or vanishes, 1 - p is the sum of the tokens' exp(-logit).
     near = -(-token_logits.double()).logsumexp(-1)

@@ -20,7 +20,7 @@ from itertools import count, pairwise
 import torch
 from torch import Tensor
 
-from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
@@ -38,7 +38,7 @@ BLOCK_ROWS = 256
 def read_shared(
     model: AnswerModel, layouts: Sequence[AnswerLayout], *, workers: int = 1
 ) -> list[Tensor]:
-    """Read prompts with their answers in full, shared beginnings once.
+    """Read joint prompts with their answers in full, shared beginnings once.
 
     The same as `AnswerModel.read` up to rounding. Which tokens share a forward pass depends on all
     the layouts and on `workers`, and so do the last bits. A model that isn't verified for packed
@@ -47,22 +47,12 @@ def read_shared(
     Keys and values in memory are at most those of about `PASS_TOKENS` tokens a branching on the
     way from the root, for each worker.
 
-    Args:
-        model: The model that answers.
-        layouts: Joint prompts with answers.
-        workers: Threads, at least 1, that each read a share of the prompts.
-
     Returns:
         For each the logit-probability of every answer token, [A] float32.
 
     Raises:
-        InputError: If there are no workers.
         PromptTooLongError: If a prompt exceeds the model's window.
     """
-    if workers < 1:
-        raise InputError(f"workers is {workers}; pass at least 1")
-    if not layouts:
-        return []
     model.check_window(len(layout.input_ids) for layout in layouts)
     rows = sorted(map(_Row.of, range(len(layouts)), layouts), key=lambda row: row.ids)
     try:
@@ -110,11 +100,11 @@ class _Row:
 
 
 def _common(rows: Sequence[_Row]) -> list[int]:
-    """Return for each of the sorted rows how much it shares with the one before it."""
+    """Return how much each of the sorted rows shares with the one before it."""
     return [0, *(row.common(before) for before, row in pairwise(rows))]
 
 
-def _shares(rows: Sequence[_Row], workers: int) -> list[Sequence[_Row]]:
+def _shares(rows: Sequence[_Row], workers: int) -> list[list[_Row]]:
     """Split sorted rows into as many runs as there are workers, with about as much to read."""
     costs = [len(row.ids) - common for row, common in zip(rows, _common(rows), strict=True)]
     shares: list[list[_Row]] = [[] for _ in range(workers)]
@@ -127,25 +117,21 @@ def _shares(rows: Sequence[_Row], workers: int) -> list[Sequence[_Row]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """Keys and values of one branch, a layer after another, [Hkv, W, D] each."""
-
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Branch:
     """Tokens `start` to `end` of the rows `first` to `last`, exclusive, that share them.
 
-    A branch of a single row is that row's end, and its answer is read there.
+    A branch of a single row is that row's end, and its answer is read there. Others leave their
+    keys and values, [Hkv, W, D] a layer, for the branches below them; `above` are those on the way
+    from the root.
     """
 
     first: int
     last: int
     start: int
     end: int
-    way: tuple[_State, ...]
+    above: tuple[_Branch, ...]
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
@@ -156,60 +142,41 @@ class _Branch:
         return self.last - self.first == 1
 
 
-class _Tree:
-    """The branches of sorted rows."""
-
-    def __init__(self, rows: Sequence[_Row]) -> None:
-        self.rows = rows
-        self._common = _common(rows)
-
-    def root(self) -> list[_Branch]:
-        """Return the branch of all rows, or those below it if they begin with different tokens."""
-        root = self._branch(0, len(self.rows), 0, ())
-        return [root] if root.tokens else self.below(root, ())
-
-    def below(self, branch: _Branch, way: tuple[_State, ...]) -> list[_Branch]:
-        """Return the branches that a branch of several rows splits into."""
-        inner = range(branch.first + 1, branch.last)
-        borders = [row for row in inner if self._common[row] == branch.end]
-        return [
-            self._branch(first, last, branch.end, way)
-            for first, last in pairwise([branch.first, *borders, branch.last])
-        ]
-
-    def _branch(self, first: int, last: int, start: int, way: tuple[_State, ...]) -> _Branch:
-        end = min(self._common[first + 1 : last], default=len(self.rows[first].ids))
-        return _Branch(first, last, start, end, way)
-
-
 def _read_tree(model: AnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
     """Return each sorted row's logit-probabilities of its answer's tokens, [A] float32."""
-    tree = _Tree(rows)
+    common = _common(rows)
+
+    def branch(first: int, last: int, start: int, above: tuple[_Branch, ...]) -> _Branch:
+        end = min(common[first + 1 : last], default=len(rows[first].ids))
+        return _Branch(first, last, start, end, above)
+
+    def split(parent: _Branch) -> list[_Branch]:
+        """Return the branches that a branch of several rows splits into."""
+        above = (*parent.above, parent) if parent.tokens else ()
+        inner = range(parent.first + 1, parent.last)
+        borders = [row for row in inner if common[row] == parent.end]
+        pairs = pairwise([parent.first, *borders, parent.last])
+        return [branch(first, last, parent.end, above) for first, last in pairs]
+
+    root = branch(0, len(rows), 0, ())
     results: dict[int, Tensor] = {}
     # The last in are the first out: down the tree before across, so that few states wait.
-    waiting = tree.root()[::-1]
+    waiting = [root] if root.tokens else split(root)[::-1]
     while waiting:
         pack = [waiting.pop()]
         size = pack[0].tokens
         while waiting and size + waiting[-1].tokens <= PASS_TOKENS:
             pack.append(waiting.pop())
             size += pack[-1].tokens
-        states, read = _read_pack(model, rows, pack)
-        results |= read
-        below = [
-            branch
-            for above, state in zip(pack, states, strict=True)
-            if state is not None
-            for branch in tree.below(above, (*above.way, state))
-        ]
-        waiting += below[::-1]
+        results |= _read_pack(model, rows, pack)
+        waiting += [part for parent in pack if not parent.is_end for part in split(parent)][::-1]
     return [results[index] for index in range(len(rows))]
 
 
 def _read_pack(
     model: AnswerModel, rows: Sequence[_Row], pack: Sequence[_Branch]
-) -> tuple[list[_State | None], dict[int, Tensor]]:
-    """Run one pass; return the states of branches that go on, and what was read of other rows."""
+) -> dict[int, Tensor]:
+    """Run one pass; return what was read of the rows that end in it."""
     device = model.scoring_model.device
     ids = [token for branch in pack for token in rows[branch.first].ids[branch.start : branch.end]]
     positions = [position for branch in pack for position in range(branch.start, branch.end)]
@@ -218,7 +185,7 @@ def _read_pack(
     ends = [branch.first for branch in pack if branch.is_end]
     if not ends:
         model.scoring_model.run_packed(input_ids, position_ids, reading)
-        return reading.states, {}
+        return {}
     predicting: list[int] = []
     stop = 0
     for branch in pack:
@@ -230,22 +197,16 @@ def _read_pack(
     )
     answers = [rows[row].answer for row in ends]
     tokens = torch.tensor([token for answer in answers for token in answer], device=device)
-    lengths = [len(answer) for answer in answers]
-    read = torch.split(token_logit_probabilities(logits, tokens), lengths)
-    return reading.states, dict(zip(ends, read, strict=True))
+    read = torch.split(token_logit_probabilities(logits, tokens), list(map(len, answers)))
+    return dict(zip(ends, read, strict=True))
 
 
 class _BranchReading:
-    """Packed branches, each attending to its way from the root and causally to itself.
-
-    Args:
-        pack: The branches.
-        model: Whose layers they go through.
-    """
+    """Packed branches, each attending to its way from the root and causally to itself."""
 
     def __init__(self, pack: Sequence[_Branch], model: ScoringModel) -> None:
-        self.states = [None if branch.is_end else _State() for branch in pack]
         self._pack = pack
+        # Where no row ends, nothing is wanted after the last layer's keys and values.
         self._end = None if any(branch.is_end for branch in pack) else model.depth - 1
         shape = (BLOCK_ROWS, BLOCK_ROWS)
         hidden = torch.full(shape, -torch.inf, dtype=model.dtype, device=model.device)
@@ -254,20 +215,18 @@ class _BranchReading:
     def attend(self, call: AttentionCall) -> Tensor:
         outputs: list[Tensor] = []
         start = 0
-        for branch, state in zip(self._pack, self.states, strict=True):
+        for branch in self._pack:
             rows = slice(start, start + branch.tokens)
             start = rows.stop
             key, value = call.key[0, :, rows], call.value[0, :, rows]
-            if state is not None:  # cloned, so that it doesn't hold on to the whole pack's
-                state.keys.append(key.clone())
-                state.values.append(value.clone())
+            if not branch.is_end:  # cloned, so that it doesn't hold on to the whole pack's
+                branch.keys.append(key.clone())
+                branch.values.append(value.clone())
             if call.layer == self._end:
                 continue
-            if branch.way:
-                key = torch.cat([*(above.keys[call.layer] for above in branch.way), key], dim=1)
-                value = torch.cat(
-                    [*(above.values[call.layer] for above in branch.way), value], dim=1
-                )
+            if branch.above:
+                key = torch.cat([*(one.keys[call.layer] for one in branch.above), key], dim=1)
+                value = torch.cat([*(one.values[call.layer] for one in branch.above), value], dim=1)
             query = call.query[0, :, rows]
             outputs += self._blocks(query, key, value, branch.start, call.scaling)
         if call.layer == self._end:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from at2_rag.arrays import Floats
 from at2_rag.data.examples import Example, draw_per_source
 from at2_rag.errors import InputError
 from at2_rag.readout.prior import prior_terms
@@ -19,19 +17,12 @@ from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS
 
 @dataclass(frozen=True, slots=True)
 class CalibrationExamples:
-    """Examples that a calibration can be fitted to or judged by.
+    """Examples that a calibration can be fitted to or judged by."""
 
-    Attributes:
-        chosen: Examples with enough chunks, some of them gold and some not.
-        twins: For each of them that has twins, the answerable and the unanswerable one in turn.
-        twins_of: For each twin the index of its example in `chosen`.
-        unusable: How many examples lack chunks, gold ones or others.
-    """
-
-    chosen: tuple[Example, ...]
-    twins: tuple[Example, ...] = ()
-    twins_of: tuple[int, ...] = ()
-    unusable: int = 0
+    chosen: tuple[Example, ...]  # with enough chunks, some of them gold and some not
+    twins: tuple[Example, ...] = ()  # of some of them, answerable and unanswerable in turn
+    twins_of: tuple[int, ...] = ()  # for each twin the index of its example in `chosen`
+    unusable: int = 0  # examples that lack chunks, gold ones or others
 
 
 def choose_examples(
@@ -54,13 +45,12 @@ def choose_examples(
     Raises:
         InputError: If none can be used, or nothing can be learned of priors or sentences.
     """
-    usable = _usable(examples)
-    if not usable:
+    chosen, unusable = _usable(examples, limit, seed)
+    if not chosen:
         raise InputError(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
             f"{FEWEST_CHUNKS} chunks or more, gold and not gold"
         )
-    chosen = usable if limit is None else draw_per_source(usable, limit, seed=seed)
     for example in chosen:
         try:
             known_priors(example, priors)
@@ -75,12 +65,10 @@ def choose_examples(
     twins: list[Example] = []
     twins_of: list[int] = []
     for index, example in enumerate(chosen):
-        pair = maker.twins(example, seed=seed)
-        if pair is not None:
+        if pair := maker.twins(example, seed=seed):
             twins += [pair.answerable, pair.unanswerable]
             twins_of += [index, index]
-    unusable = len(examples) - len(usable)
-    return CalibrationExamples(tuple(chosen), tuple(twins), tuple(twins_of), unusable)
+    return CalibrationExamples(chosen, tuple(twins), tuple(twins_of), unusable)
 
 
 def choose_judged(
@@ -90,43 +78,40 @@ def choose_judged(
     limit: int | None = None,
     seed: int = 0,
 ) -> CalibrationExamples:
-    """Return which further examples a calibration can be judged by, without twins.
+    """Return which further examples of the sources fitted to a calibration can be judged by.
 
-    Args:
-        examples: Labelled examples; none for none.
-        sources: The data sets fitted to, of which one is left out at a time.
-        limit: As in `choose_examples`.
-        seed: Of the examples that the limit draws.
+    They need no twins. For `limit` and `seed` see `choose_examples`.
 
     Raises:
-        InputError: If none of the examples can be used, or there is no other source to fit to.
+        InputError: If there are examples but none can be used, or no other source to fit to.
     """
-    usable = [example for example in _usable(examples) if example.source in sources]
-    if examples and (not usable or len(sources) < 2):
+    of_sources = [example for example in examples if example.source in sources]
+    chosen, unusable = _usable(of_sources, limit, seed)
+    if examples and (not chosen or len(sources) < 2):
         raise InputError(
             f"none of the {len(examples)} examples can be judged: each needs {FEWEST_CHUNKS} "
             "chunks or more, gold and not gold, and a source that is fitted to beside another one; "
             f"fitted to are {', '.join(sorted(sources))}"
         )
-    chosen = draw_per_source(usable, limit, seed=seed) if usable and limit is not None else usable
-    return CalibrationExamples(tuple(chosen), unusable=len(examples) - len(usable))
+    return CalibrationExamples(chosen, unusable=unusable + len(examples) - len(of_sources))
 
 
-def known_priors(
-    example: Example, priors: Sequence[Prior]
-) -> Mapping[Prior, npt.NDArray[np.float64]]:
-    """Return the prior terms [S] of each kind that the example's chunks have.
-
-    Raises:
-        InputError: As `prior_terms`.
-    """
+def known_priors(example: Example, priors: Sequence[Prior]) -> dict[Prior, Floats]:
+    """Return the prior terms [S] of each kind that the example's chunks have."""
     terms = {prior: prior_terms(example.chunks, prior) for prior in priors}
     return {prior: values for prior, values in terms.items() if values is not None}
 
 
-def _usable(examples: Sequence[Example]) -> list[Example]:
-    return [
+def _usable(
+    examples: Sequence[Example], limit: int | None, seed: int
+) -> tuple[tuple[Example, ...], int]:
+    """Return the usable examples, at most `limit` of a source, and how many aren't usable."""
+    usable = [
         example
         for example in examples
         if len(example.chunks) >= FEWEST_CHUNKS and any(example.labels) and not all(example.labels)
     ]
+    unusable = len(examples) - len(usable)
+    if usable and limit is not None:
+        usable = draw_per_source(usable, limit, seed=seed)
+    return tuple(usable), unusable

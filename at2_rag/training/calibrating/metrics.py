@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap, mannwhitneyu
 
+from at2_rag.arrays import Bools, Floats
+
 BINS = 15
-"""Bins of the calibration error, with as many probabilities in each."""
+"""Bins, with as many probabilities in each."""
 
 _DRAWS = 200
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
-
-def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BINS) -> float:
+def calibration_error(probabilities: Floats, outcomes: Bools) -> float:
     """Return the expected calibration error over bins of equal mass, in [0, 1].
 
     The mean over all probabilities of the distance between the mean probability of their bin and
@@ -35,7 +34,7 @@ def calibration_error(probabilities: Floats, outcomes: Bools, *, bins: int = BIN
     shares = (np.bincount(inverse, weights=outcomes) / np.bincount(inverse))[inverse]
     distances = [
         rows.size * abs(float(probabilities[rows].mean() - shares[rows].mean()))
-        for rows in _equal_bins(probabilities, bins)
+        for rows in _equal_bins(probabilities)
     ]
     return sum(distances) / len(probabilities)
 
@@ -56,13 +55,13 @@ def reliability(probabilities: Floats, outcomes: Bools) -> tuple[tuple[float, fl
     """Return for each bin of equal mass the mean probability and the share of true outcomes."""
     return tuple(
         (float(probabilities[rows].mean()), float(outcomes[rows].mean()))
-        for rows in _equal_bins(probabilities, BINS)
+        for rows in _equal_bins(probabilities)
     )
 
 
-def _equal_bins(probabilities: Floats, bins: int) -> list[npt.NDArray[np.intp]]:
+def _equal_bins(probabilities: Floats) -> list[npt.NDArray[np.intp]]:
     """Return the indices of each bin's probabilities, lowest bin first, none empty."""
-    split = np.array_split(np.argsort(probabilities, kind="stable"), bins)
+    split = np.array_split(np.argsort(probabilities, kind="stable"), BINS)
     return [rows for rows in split if rows.size]
 
 
@@ -93,11 +92,9 @@ def auroc(scores: Floats, outcomes: Bools) -> float:
 def percentile_interval(
     samples: Sequence[Floats], statistic: Callable[..., Any]
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a statistic of paired samples.
+    """Return the 95 % percentile bootstrap interval of a statistic of paired samples [N].
 
-    Args:
-        samples: [N] each, at least one value; where all are alike the interval is a point.
-        statistic: Of the samples, along `axis`.
+    A point where all values are alike. The statistic takes the samples, and `axis`.
     """
     if all(np.ptp(values) == 0 for values in samples):
         value = float(statistic(*samples, axis=-1))

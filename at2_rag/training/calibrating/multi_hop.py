@@ -1,21 +1,21 @@
-"""Fits multi-hop weights. Pure numbers, no model."""
+"""Fits multi-hop weights. No model is needed."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fits import (
     EVERY,
-    Bools,
-    Floats,
-    Row,
-    fit_link,
+    Labelled,
+    fit_logistic,
     fit_ranking,
     out_of_fold,
 )
@@ -30,25 +30,14 @@ TOP = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultiHopSample:
-    """One question's chunks after the second reading, the question beside the best chunk.
-
-    Attributes:
-        source: The data set it is from.
-        fold: Its fold.
-        scores: [S], the first scores of all its chunks, at least two.
-        gold: [S] bool.
-        evidence: The greatest evidence logit of the first reading.
-        features: [S - 1, L x H] float32, of all chunks but the best, in order.
-        index: Index of its sample among all samples.
-    """
+    """One question's chunks after the second reading, the question beside the best chunk."""
 
     source: str
     fold: int
-    scores: Floats
-    gold: Bools
-    evidence: float
-    features: npt.NDArray[np.float32]
-    index: int = 0
+    scores: Floats  # [S], first scores of all chunks, S at least 2
+    gold: Bools  # [S]
+    evidence: float  # greatest evidence logit of the first reading
+    features: npt.NDArray[np.float32]  # [S - 1, L x H], of all chunks but the best, in order
 
     @property
     def best(self) -> int:
@@ -62,30 +51,22 @@ class MultiHopSample:
         return others
 
     @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        """First scores and features of the others, [S - 1, 1 + L x H]."""
-        first = self.scores[self.others].astype(np.float32)
-        return np.hstack([first[:, None], self.features])
+    def ranked(self) -> Labelled:
+        """First scores and features of the others, [S - 1, 1 + L x H], and which are gold."""
+        others = self.others
+        terms = np.hstack([self.scores[others].astype(np.float32)[:, None], self.features])
+        return Labelled(EVERY, self.fold, terms, self.gold[others])
 
 
 @dataclass(frozen=True, slots=True)
 class MultiHopFigures:
-    """How often the best three chunks hold all gold ones, where there are two or three.
+    """How often the best three chunks hold all gold ones, where there are two or three."""
 
-    Attributes:
-        source: The data set, or `EVERY`.
-        calls: Questions judged.
-        without: Share of them by first scores.
-        with_it: Share of them after a second reading, by weights fitted without their fold.
-        low: Lower end of the 95 % percentile bootstrap interval of the difference.
-        high: Its upper end.
-    """
-
-    source: str
-    calls: int
-    without: float
-    with_it: float
-    low: float
+    source: str  # or `EVERY`
+    calls: int  # questions judged
+    without: float  # share of them by first scores
+    with_it: float  # share after a second reading, by weights fitted without their fold
+    low: float  # 95 % percentile bootstrap interval of the difference
     high: float
 
     @property
@@ -94,60 +75,46 @@ class MultiHopFigures:
         return self.with_it - self.without
 
 
-def fit_multi_hop(samples: Sequence[MultiHopSample], shape: tuple[int, int]) -> MultiHop:
-    """Return the multi-hop weights under which gold chunks other than the best are likeliest.
+def fit_multi_hop(
+    samples: Sequence[MultiHopSample], shape: tuple[int, int]
+) -> tuple[MultiHop, list[Floats]]:
+    """Fit multi-hop weights, of shape [L, H], that make gold chunks other than the best likeliest.
 
-    Weights are fitted to samples with gold among the other chunks, each counting the same, by the
-    listwise loss; probabilities to all samples, by weights fitted without their fold, every source
-    counting the same.
-
-    Args:
-        samples: Of at least two folds.
-        shape: [L, H], layers and heads of the weights.
+    Weights are fitted to samples with gold among the other chunks, each counting the same;
+    probabilities to the scores of all samples by weights fitted without their fold, every source
+    counting the same. Those scores [S] of each sample are returned beside the weights.
 
     Raises:
         InputError: If no sample, or none outside a fold, has gold and other chunks beside the best.
     """
-    chunk = fit_link(
-        [
-            Row(
-                sample.source,
-                chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence),
-                sample.gold[sample.others],
-            )
-            for sample, second in zip(samples, _out_of_fold_second(samples), strict=True)
-        ],
-        name="second gold label",
-        rising=RISING,
-    )
-    weight = _fit(samples)
+    ranked = [sample.ranked for sample in samples]
+    scored, after = [], []
+    for sample, of_others, weight in zip(samples, ranked, out_of_fold(ranked, _fit), strict=True):
+        second = of_others.terms @ weight
+        terms = chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence)
+        scored.append(of_others._replace(source=sample.source, terms=terms))
+        after.append(second_scores(sample.scores, sample.best, second))
+    chunk = fit_logistic(scored, name="second gold label", rising=RISING)
+    weight = _fit(ranked)
     heads = weight[1:].reshape(shape).astype(np.float32)
-    return MultiHop(heads, max(0.0, float(weight[0])), chunk)
+    return MultiHop(heads, max(0.0, float(weight[0])), chunk), after
 
 
-def scores_after(samples: Sequence[MultiHopSample]) -> list[Floats]:
-    """Return each sample's scores [S] after the second reading, weights fitted without its fold."""
-    return [
-        second_scores(sample.scores, sample.best, second)
-        for sample, second in zip(samples, _out_of_fold_second(samples), strict=True)
-    ]
-
-
-def judge_multi_hop(samples: Sequence[MultiHopSample]) -> list[MultiHopFigures]:
+def judge_multi_hop(
+    samples: Sequence[MultiHopSample], after: Sequence[Floats]
+) -> list[MultiHopFigures]:
     """Return the figures of each source that has samples with two or three gold chunks, and of all.
 
-    Args:
-        samples: As in `fit_multi_hop`; none for no figures.
+    `after` holds each sample's scores after the second reading, see `fit_multi_hop`.
     """
-    groups: dict[str, list[tuple[bool, bool]]] = {}
-    every: list[tuple[bool, bool]] = []
-    for sample, after in zip(samples, scores_after(samples), strict=True):
+    pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for sample, scores in zip(samples, after, strict=True):
         if 2 <= sample.gold.sum() <= TOP:
-            pair = (_all_gold(sample.scores, sample.gold), _all_gold(after, sample.gold))
-            groups.setdefault(sample.source, []).append(pair)
-            every.append(pair)
-    figures = [_figures(name, pairs) for name, pairs in sorted(groups.items())]
-    return [*figures, _figures(EVERY, every)] if figures else []
+            pair = (_all_gold(sample.scores, sample.gold), _all_gold(scores, sample.gold))
+            for name in (sample.source, EVERY):
+                pairs[name].append(pair)
+    names = sorted(pairs, key=lambda name: (name == EVERY, name))
+    return [_figures(name, pairs[name]) for name in names]
 
 
 def _figures(source: str, pairs: Sequence[tuple[bool, bool]]) -> MultiHopFigures:
@@ -162,13 +129,6 @@ def _all_gold(scores: Floats, gold: Bools) -> bool:
     return bool(gold[np.argsort(-scores, kind="stable")[:TOP]].sum() == gold.sum())
 
 
-def _out_of_fold_second(samples: Sequence[MultiHopSample]) -> list[Floats]:
-    """Return each sample's second scores [S - 1], by weights fitted without its fold."""
-    weights = out_of_fold(samples, _fit)
-    return [sample.inputs @ weight for sample, weight in zip(samples, weights, strict=True)]
-
-
-def _fit(samples: Sequence[MultiHopSample]) -> Floats:
+def _fit(samples: Sequence[Labelled]) -> Floats:
     """Return the weights [1 + L x H] of first score and features."""
-    rows = [Row(EVERY, sample.inputs, sample.gold[sample.others]) for sample in samples]
-    return fit_ranking(rows, name="multi-hop weights", ridge=RIDGE).weight
+    return fit_ranking(samples, name="multi-hop weights", ridge=RIDGE).weight

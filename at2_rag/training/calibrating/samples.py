@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.data.examples import Example, gold_groups
+from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.lookup import check_match
 from at2_rag.readout.multi_hop import multi_hop_question
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
-from at2_rag.training.calibrating.fits import Bools, Floats
 from at2_rag.training.calibrating.multi_hop import MultiHopSample
-from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.collection.collection import Collection, Row
 from at2_rag.training.collection.drops import DropCollection
 from at2_rag.training.collection.features import FeatureCollection
@@ -32,30 +36,31 @@ from at2_rag.training.fitting.cross_validation import assign_folds
 RELEVANT_DROP = 0.1
 """Drop above which a chunk is relevant by the outcome "removal", in nats a token of the answer."""
 
-Progress = Callable[[str, int, int], None]
-"""Takes the name of a stage, the steps done and the steps in all."""
-
 Features = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False)
 class SampleReader:
-    """Reads samples of examples, and keeps all that was read in a folder.
+    """Reads samples of examples with a model and the head weights to calibrate.
 
-    Its methods read only what the folder doesn't hold. They raise DataError if it holds something
-    else, and InputError if no example fits the model's window. For its fields see `Calibrator`;
-    `model` is cut to the layers of the head weights, `answer_model` is whole.
+    All that was read is kept in a folder, and not read again. Methods raise DataError if the folder
+    holds something else, StorageError if it can't be written, and InputError if no example fits the
+    model's window; making a reader raises HeadWeightsMismatchError.
     """
 
-    model: ScoringModel
-    answer_model: AnswerModel
+    model: LoadedModel
     weights: HeadWeights
     folder: Path
-    fingerprint: str
-    folds: int
-    seed: int
-    workers: int
-    progress: Progress
+    folds: int = 5
+    seed: int = 0  # of the folds
+    workers: int | None = None  # threads that read, each with one torch thread; None: one a core
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+
+    def __post_init__(self) -> None:
+        hf_model, tokenizer = self.model.model, self.model.tokenizer
+        self._scoring_model = ScoringModel(hf_model, tokenizer, depth=self.weights.layers)
+        template_hash = self._scoring_model.prompts.template_hash
+        check_match(self.weights, self.model, template_hash=template_hash)
 
     def read(
         self,
@@ -63,145 +68,124 @@ class SampleReader:
         *,
         outcome: Outcome = "evidence",
         priors: Sequence[Prior] = (),
-        subfolder: str = "",
     ) -> list[CalibrationSample]:
         """Return samples of the chosen examples that fit the model's window, then of their twins.
 
-        Examples that share a gold passage are in one fold, and twins in that of their example.
-
-        Args:
-            examples: What to read.
-            outcome: What makes a chunk relevant; only "removal" reads answers.
-            priors: The kinds of prior terms that samples are to have.
-            subfolder: Where in the folder to keep what is read.
+        Examples that share a gold passage are in one fold, and twins in that of their example. For
+        `outcome` and `priors` see `calibrate`.
         """
-        folder = self.folder / subfolder
-        chosen, twins = examples.chosen, examples.twins
+        chosen = examples.chosen
         rng = np.random.default_rng(self.seed)
         folds = assign_folds(gold_groups(chosen), self.folds, rng).tolist()
-        features = list(self._features("examples", chosen, folder))
-        twin_features = list(self._features("twins", twins, folder))
-        relevant = self._relevant(chosen, outcome, folder)
-        samples = [
-            replace(
-                _sample(chosen[index], rows, folds[index], index),
-                relevant=relevant.get(index),
-                priors=known_priors(chosen[index], priors),
-            )
-            for index, rows in features
-        ]
+        features = list(self._features("examples", chosen))
+        twin_features = list(self._features("twins", examples.twins))
+        relevant = self._relevant(chosen, outcome)
+        samples = []
+        for index, rows in features:
+            example = chosen[index]
+            terms, labels = known_priors(example, priors), relevant.get(index)
+            samples.append(_sample(example, rows, folds, index, relevant=labels, priors=terms))
         for index, rows in twin_features:
-            example = examples.twins_of[index]
-            sample = _sample(twins[index], rows, folds[example], example)
-            samples.append(replace(sample, answerable=not twins[index].unanswerable))
+            twin, example_index = examples.twins[index], examples.twins_of[index]
+            answerable = not twin.unanswerable
+            samples.append(_sample(twin, rows, folds, example_index, answerable=answerable))
         return samples
 
     def read_again(
-        self,
-        examples: CalibrationExamples,
-        samples: Sequence[CalibrationSample],
-        scores: Sequence[Floats],
-        evidence: Sequence[float],
-    ) -> list[MultiHopSample]:
-        """Read each question of the chosen examples beside its best chunk, over the other chunks.
+        self, examples: Sequence[Example], scored: Sequence[ScoredSample]
+    ) -> dict[int, MultiHopSample]:
+        """Read each question but twins' again beside its best chunk, over the other chunks.
 
-        Args:
-            examples: The examples.
-            samples: What `read` returned for them.
-            scores: Each sample's scores.
-            evidence: Each sample's greatest evidence logit, by a readout fitted without its fold.
+        Returns:
+            What was read of each sample, by its index in `scored`.
         """
-        indices = [index for index, sample in enumerate(samples) if sample.answerable is None]
-        questions = [
-            _beside_best(examples.chosen[samples[index].example], int(np.argmax(scores[index])))
-            for index in indices
-        ]
+        indices = [index for index, row in enumerate(scored) if row.sample.answerable is None]
+        rows = [scored[index] for index in indices]
+        questions = [_beside_best(examples[row.sample.example], row.scores) for row in rows]
         # The best chunks depend on the head weights.
-        folder = self.folder / f"multi_hop-{content_hash(questions)[:8]}"
-        read = self._features("again", questions, folder, passes=("together",))
-        return [
-            MultiHopSample(
-                samples[index].source,
-                samples[index].fold,
-                scores[index],
-                samples[index].gold,
-                evidence[index],
-                features,
-                index=index,
+        name = f"multi_hop-{content_hash(questions)[:8]}/again"
+        result = {}
+        for question, features in self._features(name, questions, passes=("together",)):
+            sample, scores, evidence = rows[question]
+            result[indices[question]] = MultiHopSample(
+                sample.source, sample.fold, scores, sample.gold, evidence, features
             )
-            for index, features in ((indices[question], rows) for question, rows in read)
-        ]
+        return result
 
-    def read_sentences(self, examples: CalibrationExamples) -> dict[int, Features]:
-        """Return the scores [U] of each chosen example's sentences, by the example's index."""
-        collection = SentenceCollection(self.model, self.weights, examples.chosen, self.folder)
+    def read_sentences(self, examples: Sequence[Example]) -> dict[int, Features]:
+        """Return the scores [U] of each example's sentences, by the example's index."""
+        collection = SentenceCollection(self._scoring_model, self.weights, examples, self.folder)
         rows = self._collect("reading sentences", collection)
         return {index: row["scores"] for index, row in rows.items()}
 
     def _collect(self, stage: str, collection: Collection) -> Mapping[int, Row]:
         return collection.collect(
-            workers=self.workers, progress=lambda done, total: self.progress(stage, done, total)
+            workers=self.workers or os.cpu_count() or 1,
+            progress=lambda done, total: self.progress(stage, done, total),
         ).rows
 
     def _features(
         self,
         name: str,
         examples: Sequence[Example],
-        folder: Path,
         *,
         passes: tuple[Pass, ...] | None = None,
     ) -> Iterable[tuple[int, Features]]:
-        """Return the index and the features [S, F] of each example that fits the window."""
+        """Return the index and the features [S, F] of each example that fits the window.
+
+        They are kept in the folder `name`.
+        """
         if not examples:
             return ()
         spec = self.weights.spec
         collection = FeatureCollection(
-            self.model,
+            self._scoring_model,
             examples,
-            folder / name,
+            self.folder / name,
             reading=spec.reading,
-            fingerprint=self.fingerprint,
+            fingerprint=self.model.fingerprint,
             seed=self.seed,
             padded=False,
             passes=passes,
         )
-        features = FeatureArrays.of(self._collect(f"reading {name}", collection))
-        matrix = features.matrix(
-            FeatureSpec(spec.quantity, passes or spec.passes), self.model.depth
-        )
+        rows = self._collect(f"reading {collection.folder.name}", collection)
+        features = FeatureArrays.of(rows)
+        spec = FeatureSpec(spec.quantity, passes or spec.passes)
+        matrix = features.matrix(spec, self._scoring_model.depth)
         return zip(features.examples.tolist(), features.by_sample(matrix), strict=True)
 
-    def _relevant(
-        self, examples: Sequence[Example], outcome: Outcome, folder: Path
-    ) -> Mapping[int, Bools]:
+    def _relevant(self, examples: Sequence[Example], outcome: Outcome) -> dict[int, Bools]:
         """Return by an example's index which of its chunks are relevant, [S], where it is known."""
         if outcome == "evidence":
             return {index: np.array(example.labels) for index, example in enumerate(examples)}
         collection = DropCollection(
-            self.answer_model, examples, folder / "drops", fingerprint=self.fingerprint
+            AnswerModel(self.model.model, self.model.tokenizer),
+            examples,
+            self.folder / "drops",
+            fingerprint=self.model.fingerprint,
         )
         rows = self._collect("leaving chunks out", collection)
         return {index: row["drops"] > RELEVANT_DROP for index, row in rows.items()}
 
 
-def _sample(example: Example, features: Features, fold: int, index: int) -> CalibrationSample:
+def _sample(
+    example: Example, features: Features, folds: Sequence[int], index: int, **more: Any
+) -> CalibrationSample:
+    gold = np.array(example.labels)
+    words = np.array([len(chunk.rendered.split()) for chunk in example.chunks], dtype=np.int64)
     return CalibrationSample(
-        source=example.source,
-        fold=fold,
-        features=features,
-        gold=np.array(example.labels),
-        words=np.array([len(chunk.rendered.split()) for chunk in example.chunks], dtype=np.int64),
-        example=index,
+        example.source, folds[index], features, gold, words, example=index, **more
     )
 
 
-def _beside_best(example: Example, best: int) -> Example:
+def _beside_best(example: Example, scores: Floats) -> Example:
     """Return the example with its best chunk moved into the question."""
-    others = [index for index in range(len(example.chunks)) if index != best]
+    best = int(np.argmax(scores))
+    chunks, labels = example.chunks, example.labels
     return replace(
         example,
-        query=multi_hop_question(example.query, example.chunks[best]),
-        chunks=tuple(example.chunks[index] for index in others),
-        labels=tuple(example.labels[index] for index in others),
+        query=multi_hop_question(example.query, chunks[best]),
+        chunks=chunks[:best] + chunks[best + 1 :],
+        labels=labels[:best] + labels[best + 1 :],
         gold_sentences=(),
     )

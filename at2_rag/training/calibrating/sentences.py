@@ -1,49 +1,36 @@
-"""Fits sentence weights. Pure numbers, no model."""
+"""Fits sentence weights. No model is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.text.units import unit_places
 from at2_rag.training.calibrating.fits import (
-    Bools,
-    Floats,
-    Row,
-    fit_link,
+    Labelled,
+    fit_logistic,
     fit_ranking,
     out_of_fold,
 )
-from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.probabilities import ScoredSample
 
 RIDGE = 1e-3
 """Ridge penalty on the three numbers, of standardised terms."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SentenceSample:
-    """The sentences of one question's chunks, at least one, after one reading or two.
+class SentenceSample(NamedTuple):
+    """The sentences of one question's chunks, after one reading or two."""
 
-    Attributes:
-        source: The data set it is from.
-        fold: Its fold.
-        terms: [U, 3], its sentences' `SENTENCE_TERMS`.
-        evidence: The greatest evidence logit of the question's chunks.
-        gold: [U] bool, whether each sentence holds evidence.
-    """
-
-    source: str
-    fold: int
-    terms: Floats
-    evidence: float
-    gold: Bools
+    ranked: Labelled  # [U, 3] `SENTENCE_TERMS`, and which sentences hold evidence
+    evidence: float  # greatest evidence logit of the question's chunks
 
 
 def gold_sentences(example: Example) -> Bools | None:
@@ -70,28 +57,24 @@ def gold_sentences(example: Example) -> Bools | None:
 
 
 def sentence_samples(
-    samples: Sequence[CalibrationSample],
+    scored: Sequence[ScoredSample],
     examples: Sequence[Example],
     sentence_scores: Mapping[int, npt.NDArray[np.float32]],
-    first: Sequence[Floats],
     after: Mapping[int, Floats],
-    evidence: Sequence[float],
 ) -> list[SentenceSample]:
-    """Return the sentences of samples whose evidence is known by sentence.
+    """Return the sentences of samples, but of twins, whose evidence is known by sentence.
 
     A sample that was read a second time counts twice, with its scores before and after, so that
     weights and probabilities suit both.
 
     Args:
-        samples: All samples; twins don't count.
+        scored: The samples.
         examples: What the samples' `example` are indices of.
         sentence_scores: [U], an example's scores of its sentences, by its index.
-        first: Each sample's first scores of chunks.
-        after: A sample's scores of chunks after the second reading, by its index.
-        evidence: Each sample's greatest evidence logit.
+        after: [S], a sample's scores after the second reading, by its index.
     """
     result = []
-    for index, sample in enumerate(samples):
+    for index, (sample, first, evidence) in enumerate(scored):
         if sample.answerable is not None or sample.example not in sentence_scores:
             continue
         example = examples[sample.example]
@@ -99,43 +82,32 @@ def sentence_samples(
         if gold is None:
             continue
         owners = [chunk for chunk, _, _ in unit_places(example.chunks)]
-        for scores in (first[index], *([after[index]] if index in after else [])):
-            terms = sentence_terms(first[index], scores, sentence_scores[sample.example], owners)
-            result.append(SentenceSample(sample.source, sample.fold, terms, evidence[index], gold))
+        for scores in (first, *([after[index]] if index in after else [])):
+            terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
+            ranked = Labelled(sample.source, sample.fold, terms, gold)
+            result.append(SentenceSample(ranked, evidence))
     return result
 
 
 def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
-    """Return the sentence weights under which sentences with evidence are likeliest.
+    """Return the sentence weights that make sentences with evidence likeliest.
 
     Scores minimise the listwise loss; probabilities are fitted to scores by weights that were
-    fitted without the sample's fold. Every source counts the same, and so does every sample of a
-    source.
-
-    Args:
-        samples: Of at least two folds.
+    fitted without the sample's fold. Every source counts the same.
 
     Raises:
         InputError: If no sample, or none outside a fold, has sentences with evidence and without.
     """
-    weights = _fit(samples)
-    scores = [
-        sample.terms @ np.array(numbers)
-        for sample, numbers in zip(samples, out_of_fold(samples, _fit), strict=True)
-    ]
-    likely = fit_link(
-        [
-            Row(sample.source, chunk_terms(values, sample.evidence), sample.gold)
-            for sample, values in zip(samples, scores, strict=True)
-        ],
-        name="sentence's gold label",
-        rising=RISING,
-    )
-    return SentenceWeights(weights, likely)
+    ranked = [sample.ranked for sample in samples]
+    scored = []
+    for sample, weights in zip(samples, out_of_fold(ranked, _fit), strict=True):
+        scores = sample.ranked.terms @ np.array(weights)
+        scored.append(sample.ranked._replace(terms=chunk_terms(scores, sample.evidence)))
+    likely = fit_logistic(scored, name="sentence's gold label", rising=RISING)
+    return SentenceWeights(_fit(ranked), likely)
 
 
-def _fit(samples: Sequence[SentenceSample]) -> tuple[float, ...]:
-    rows = [Row(one.source, one.terms.astype(np.float32), one.gold) for one in samples]
-    fit = fit_ranking(rows, name="sentence weights", ridge=RIDGE)
+def _fit(samples: Sequence[Labelled]) -> tuple[float, ...]:
+    fit = fit_ranking(samples, name="sentence weights", ridge=RIDGE)
     *of_chunk, of_sentence = fit.weight.tolist()
     return (*of_chunk, max(0.0, of_sentence))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from at2_rag.training.calibrating.fits import EVERY
-from at2_rag.training.calibrating.left_out import Prediction, fit_without
+from at2_rag.arrays import Floats
+from at2_rag.training.calibrating.fits import (
+    EVERY,
+    Labelled,
+    fit_logistic,
+    fit_ranking,
+    out_of_fold,
+)
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -18,63 +24,70 @@ from at2_rag.training.calibrating.metrics import (
     error_by_chance,
     reliability,
 )
-from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.transfer import TransferFigures, judge_transfer
+from at2_rag.training.calibrating.probabilities import (
+    CalibrationSample,
+    ScoredSample,
+    fit_calibration,
+    with_evidence,
+)
+from at2_rag.training.calibrating.transfer import (
+    KeptCurve,
+    TransferFigures,
+    judge_transfer,
+    max_missed_for,
+)
+from at2_rag.training.fitting.fit import LinearFit
+
+RIDGE = 1e-2
+"""Ridge penalty of the head weights."""
 
 Points = tuple[tuple[float, float], ...]
+
+_LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFigures:
     """How good probabilities are on one data set.
 
-    Attributes:
-        source: The data set, or `EVERY`.
-        chunks: Chunks judged.
-        relevant: Share of them that are relevant.
-        error: Expected calibration error over all chunks.
-        error_of_best: The same over each question's best chunk.
-        error_by_chance: The calibration error that perfect probabilities would have, which is never
-            zero.
-        error_of_best_by_chance: The same for the best chunks.
-        error_of_gold: The error with gold labels as outcomes.
-        skill: Brier skill over the base rate.
-        skill_of_gold: The same with gold labels as outcomes.
-        calls: Twins judged for whether they are answerable.
-        auroc: Area under the ROC curve of the probability that they are.
-        error_of_calls: Expected calibration error of it.
-        auroc_of_lengths: The area by number and lengths of chunks alone: well above one half, twins
-            differ in more than the evidence.
-        reliability: For each bin of chunks its mean probability and the share that is relevant.
-        reliability_of_best: The same for the best chunks.
-        reliability_of_calls: The same for twins, whether they are answerable.
+    Errors are expected calibration errors, skills are Brier skills over the base rate.
     """
 
-    source: str
-    chunks: int
-    relevant: float
+    source: str  # or `EVERY`
+    chunks: int  # chunks judged
+    relevant: float  # share of them that are relevant
     error: float
-    error_of_best: float
-    error_by_chance: float
+    error_of_best: float  # over each question's best chunk
+    error_by_chance: float  # that perfect probabilities would have, never zero
     error_of_best_by_chance: float
-    error_of_gold: float
+    error_of_gold: float  # with gold labels as outcomes
     skill: float
     skill_of_gold: float
-    calls: int
-    auroc: float
+    calls: int  # twins judged for whether they are answerable
+    auroc: float  # area under the ROC curve of the probability that they are
     error_of_calls: float
-    auroc_of_lengths: float
-    reliability: Points
+    auroc_of_lengths: float  # far above .5: twins differ in more than the evidence
+    reliability: Points  # for each bin of chunks the mean probability, and the share relevant
     reliability_of_best: Points
     reliability_of_calls: Points
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON-ready values; None for what isn't defined."""
-        values = asdict(self)
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in values.items()
+            for name, value in asdict(self).items()
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a fit that never saw a sample predicts of it."""
+
+    sample: CalibrationSample
+    scores: Floats  # [S]
+    probabilities: Floats  # [S], that each chunk is relevant
+    answerable: float  # probability that any chunk holds the answer
+    by_lengths: float  # logit of the same by the number of chunks and their lengths alone
 
 
 def study_left_out_sources(
@@ -84,15 +97,15 @@ def study_left_out_sources(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[CalibrationFigures], list[TransferFigures]]:
-    """Judge each source by head weights and calibration fitted to all others.
+    """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
-    Sources without outcomes of both chunks and twins are fitted on but not judged. Of two judged
-    sources or more the figures of all of them follow.
+    Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
+    sources judged come last. There are none with a single source.
 
     Args:
-        samples: The samples fitted to and judged; figures of a single source are none.
-        shape: [P, L, H] of the head weights.
-        further: Samples that nothing is fitted to; those of a source are judged for transfer, too.
+        samples: The samples fitted to and judged.
+        shape: The head weights'.
+        further: More samples of the sources, which nothing is fitted to, judged for transfer.
         progress: Called with the sources done and in all.
 
     Raises:
@@ -115,8 +128,11 @@ def study_left_out_sources(
         if has_outcomes:
             figures.append(_figures(source, predictions))
             every += predictions
+        max_missed = max_missed_for(_curves(of_others))
         more = [predict(sample) for sample in further if sample.source == source]
-        transfer += judge_transfer(source, of_others, {"fitted": predictions, "judged": more})
+        for split, rows in (("fitted", predictions), ("judged", more)):
+            if curves := _curves(rows):
+                transfer.append(judge_transfer(source, split, curves, max_missed))
     progress(len(sources), len(sources))
     return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])], transfer
 
@@ -126,9 +142,7 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
     likely = np.concatenate([row.probabilities for row, _ in known])
     relevant = np.concatenate([labels for _, labels in known])
     gold = np.concatenate([row.sample.gold for row, _ in known])
-    best = [int(np.argmax(row.scores)) for row, _ in known]
-    best_likely = np.array([row.probabilities[i] for (row, _), i in zip(known, best, strict=True)])
-    best_relevant = np.array([labels[i] for (_, labels), i in zip(known, best, strict=True)])
+    best = np.concatenate([np.arange(len(labels)) == row.scores.argmax() for row, labels in known])
     twins = [row for row in predictions if row.sample.answerable is not None]
     answerable = np.array([row.answerable for row in twins])
     answered = np.array([bool(row.sample.answerable) for row in twins])
@@ -137,9 +151,9 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         chunks=len(likely),
         relevant=float(relevant.mean()),
         error=calibration_error(likely, relevant),
-        error_of_best=calibration_error(best_likely, best_relevant),
+        error_of_best=calibration_error(likely[best], relevant[best]),
         error_by_chance=error_by_chance(likely),
-        error_of_best_by_chance=error_by_chance(best_likely),
+        error_of_best_by_chance=error_by_chance(likely[best]),
         error_of_gold=calibration_error(likely, gold),
         skill=brier_skill(likely, relevant),
         skill_of_gold=brier_skill(likely, gold),
@@ -148,6 +162,86 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         error_of_calls=calibration_error(answerable, answered),
         auroc_of_lengths=auroc(np.array([row.by_lengths for row in twins]), answered),
         reliability=reliability(likely, relevant),
-        reliability_of_best=reliability(best_likely, best_relevant),
+        reliability_of_best=reliability(likely[best], relevant[best]),
         reliability_of_calls=reliability(answerable, answered),
     )
+
+
+def fit_without(
+    source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
+) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
+    """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
+
+    Returns:
+        What predicts samples of the source, and predictions of the samples fitted to, each by head
+        weights and a second readout fitted without its fold.
+
+    Raises:
+        InputError: If the other sources can't be fitted to.
+    """
+    others = [sample for sample in samples if sample.source != source]
+    ranked = _ranked(others)
+    fits = out_of_fold(ranked, _fit_head_weights)
+    scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
+    scored = with_evidence(others, scores)
+    calibration = fit_calibration(scored, shape)
+    head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
+
+    def predict_scored(scored: ScoredSample) -> Prediction:
+        sample, scores, evidence = scored
+        return Prediction(
+            sample,
+            scores,
+            calibration.probabilities(scores, evidence),
+            calibration.answerable(scores, evidence),
+            float(_length_terms(sample) @ np.array(slopes) + constant),
+        )
+
+    def predict(sample: CalibrationSample) -> Prediction:
+        evidence = float(calibration.evidence(sample.features).max())
+        return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
+
+    return predict, list(map(predict_scored, scored))
+
+
+def _ranked(samples: Sequence[CalibrationSample]) -> list[Labelled]:
+    """Return what head weights are fitted to.
+
+    Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
+    answerable one would be biased towards it.
+    """
+    return [
+        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in samples
+    ]
+
+
+def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
+    return fit_ranking(samples, name="head weights", ridge=RIDGE)
+
+
+def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
+    scores: Floats = sample.features @ fit.weight + fit.bias
+    return scores
+
+
+def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
+    labelled = [
+        Labelled(EVERY, 0, _length_terms(sample)[None], np.array([sample.answerable]))
+        for sample in samples
+        if sample.answerable is not None
+    ]
+    return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
+
+
+def _length_terms(sample: CalibrationSample) -> Floats:
+    words = sample.words.astype(float)
+    return np.array([len(words), words.sum(), words.max(), words.min(), words.std()])
+
+
+def _curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
+    """Return the curves of the samples that can be ranked."""
+    return [
+        KeptCurve.of(row.sample, row.scores, row.probabilities)
+        for row in predictions
+        if row.sample.is_ranked
+    ]

@@ -1,22 +1,22 @@
 """Whether one max_missed keeps as much of the evidence on a data set it was chosen without.
 
 For each source in turn, head weights and calibration are fitted to the others, and so is
-max_missed: the largest under which the mean share of gold chunks kept, over sources, reaches a
-target. Two things are measured on the source left out: the share of its gold chunks kept, and the
-words kept as a multiple of what a max_missed tuned on that very source would keep.
+max_missed: the largest that keeps a target share of gold chunks. On the source left out, the share
+of gold chunks that it keeps is measured, and how many more words than one tuned there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from at2_rag.training.calibrating.fits import Floats
-from at2_rag.training.calibrating.left_out import Prediction
+from at2_rag.arrays import Floats
 from at2_rag.training.calibrating.metrics import percentile_interval
+from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.fitting.samples import source_weights
 
 TARGET = 0.9
@@ -29,87 +29,45 @@ Interval = tuple[float, float]
 class TransferFigures:
     """What one max_missed does on a source that it was chosen without.
 
-    Attributes:
-        source: The data set.
-        split: "fitted" for questions like those that others are fitted to, "judged" for further
-            ones.
-        calls: Questions judged.
-        max_missed: The one chosen on the other sources.
-        kept_gold: Mean share of a question's gold chunks that it keeps.
-        kept_gold_interval: 95 % percentile bootstrap interval, over questions.
-        chunks: Mean chunks kept.
-        words: Mean words kept.
-        tuned_max_missed: The one chosen on these very questions.
-        tuned_kept_gold: What that keeps.
-        words_ratio: Words kept, as a multiple of those kept with the tuned one.
-        words_ratio_interval: 95 % percentile bootstrap interval, the tuned one held fixed.
+    Intervals are 95 % percentile bootstrap intervals over questions, max_missed held fixed.
     """
 
     source: str
-    split: str
-    calls: int
-    max_missed: float
-    kept_gold: float
+    split: str  # "fitted": questions that fits to others use too; "judged": further ones
+    calls: int  # questions judged
+    max_missed: float  # chosen on the other sources
+    kept_gold: float  # mean share of a question's gold chunks
     kept_gold_interval: Interval
-    chunks: float
-    words: float
-    tuned_max_missed: float
+    chunks: float  # mean chunks kept
+    words: float  # mean words kept
+    tuned_max_missed: float  # chosen on these very questions
     tuned_kept_gold: float
-    words_ratio: float
+    words_ratio: float  # words kept, as a multiple of those kept with the tuned one
     words_ratio_interval: Interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptCurve:
-    """What keeping the best chunk of a question, the best two and so on comes to.
-
-    Attributes:
-        source: The data set it is from.
-        missed: [S], expected number of relevant chunks dropped.
-        gold: [S], share of gold chunks kept.
-        words: [S], words kept.
-    """
+    """What keeping the best chunk of a question, the best two and so on comes to."""
 
     source: str
-    missed: Floats
-    gold: Floats
-    words: Floats
+    missed: Floats  # [S], expected number of relevant chunks dropped
+    gold: Floats  # [S], share of gold chunks kept
+    words: Floats  # [S], words kept
+
+    @classmethod
+    def of(cls, sample: CalibrationSample, scores: Floats, probabilities: Floats) -> Self:
+        """Return the curve of a sample that can be ranked, by scores and probabilities [S]."""
+        order = np.argsort(-scores, kind="stable")
+        left = np.cumsum(probabilities[order][::-1])[::-1]
+        gold = np.cumsum(sample.gold[order]) / sample.gold.sum()
+        words = np.cumsum(sample.words[order].astype(float))
+        return cls(sample.source, np.append(left[1:], 0.0), gold, words)
 
     def kept(self, max_missed: float) -> tuple[int, float, float]:
         """Return chunks, share of gold and words kept, as `selection.select` chooses them."""
         last = int(np.count_nonzero(self.missed[:-1] > max_missed))
         return last + 1, float(self.gold[last]), float(self.words[last])
-
-
-def judge_transfer(
-    source: str, fitted: Iterable[Prediction], judged: Mapping[str, Iterable[Prediction]]
-) -> list[TransferFigures]:
-    """Return the figures of each split of a source that has samples to be ranked.
-
-    Args:
-        source: The source left out.
-        fitted: Predictions of the samples of the others, to which max_missed is fitted.
-        judged: Predictions of samples of the source, by the name of their split.
-    """
-    max_missed = max_missed_for(kept_curves(fitted))
-    splits = {split: kept_curves(predictions) for split, predictions in judged.items()}
-    return [
-        _figures(source, split, curves, max_missed) for split, curves in splits.items() if curves
-    ]
-
-
-def kept_curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
-    """Return the curve of each sample that can be ranked."""
-    curves = []
-    for prediction in predictions:
-        sample = prediction.sample
-        if sample.is_ranked:
-            order = np.argsort(-prediction.scores, kind="stable")
-            left = np.cumsum(prediction.probabilities[order][::-1])[::-1]
-            gold = np.cumsum(sample.gold[order]) / sample.gold.sum()
-            words = np.cumsum(sample.words[order].astype(float))
-            curves.append(KeptCurve(sample.source, np.append(left[1:], 0.0), gold, words))
-    return curves
 
 
 def max_missed_for(curves: Sequence[KeptCurve]) -> float:
@@ -120,17 +78,19 @@ def max_missed_for(curves: Sequence[KeptCurve]) -> float:
     """
     weights = source_weights([curve.source for curve in curves])
     candidates = np.unique(np.concatenate([curve.missed for curve in curves]))
-    low, high = 0, len(candidates)  # the first is 0, which keeps all gold
-    while high - low > 1:
-        middle = (low + high) // 2
-        _, kept, _ = _kept(curves, candidates[middle])
-        low, high = (middle, high) if float(weights @ kept) >= TARGET else (low, middle)
-    return float(candidates[low])
+
+    def keeps_too_little(max_missed: float) -> bool:
+        return float(weights @ _kept(curves, max_missed)[1]) < TARGET
+
+    # The first candidate is 0, which keeps all gold.
+    first_too_large = bisect_left(candidates, True, lo=1, key=keeps_too_little)
+    return float(candidates[first_too_large - 1])
 
 
-def _figures(
+def judge_transfer(
     source: str, split: str, curves: Sequence[KeptCurve], max_missed: float
 ) -> TransferFigures:
+    """Return the figures of questions of a source left out, at least one."""
     tuned = max_missed_for(curves)
     chunks, gold, words = _kept(curves, max_missed)
     _, tuned_gold, tuned_words = _kept(curves, tuned)

@@ -1,33 +1,34 @@
 """Collects features and ablations of examples; needs neither labels nor reference answers.
 
 Chunks are read once with all layers: the lower ones give the features, the whole stack carries
-the masked answers.
+the masked answers. For weights that attribute answers, each ablated answer is read once more after
+its joint prompt, as `AT2Attributor` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from at2_rag.arrays import Bools
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, packs
+from at2_rag.reading.chunk_states import ChunkState, canonical, packs
 from at2_rag.reading.features import PASSES
+from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.training.answering.ablation import Ablations, draw_masks, leave_one_out, read_states
+from at2_rag.training.answering.ablation import ablate_by_masking, draw_masks, leave_one_out
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
-from at2_rag.training.collection.features import feature_arrays, read_passes
-from at2_rag.training.collection.samples import FEW_CHUNKS, plan_samples, reading_settings
+from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
+from at2_rag.training.collection.features import SampleCollection, feature_arrays, read_passes
+from at2_rag.training.collection.samples import FEW_CHUNKS, plan_samples
 
 MOST_CHUNKS = 20
 """Most chunks of an example with added ones. Every chunk is one more mask, over more chunks."""
@@ -36,14 +37,13 @@ SHARD_TOKENS = 20_000
 """About how many tokens of different chunks a shard holds. Their states, all layers, are in
 memory at once: about half a gigabyte with the default model."""
 
-MASKS = 32
-"""Random masks of a sample, besides leaving out each chunk in turn."""
-
-ANSWER_TOKENS = 32
-"""Most tokens of a generated answer."""
-
 NO_ANSWER = "no answer"
 """Why an example gives no ablations."""
+
+ANSWERS_FOLDER = "answers"
+"""Where features of answers are kept, within the folder of the ablations."""
+
+SHARD_ANSWERS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class AblationPlan:
     """What is ablated.
 
     Attributes:
-        masks: Random masks of each sample.
+        masks: Random masks of each sample, besides leaving out each chunk in turn.
         answer_tokens: Most tokens of a generated answer.
         reference: Use each example's first reference answer instead of the model's.
     """
 
-    masks: int = MASKS
-    answer_tokens: int = ANSWER_TOKENS
+    masks: int = 32
+    answer_tokens: int = 32
     reference: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class AblationPlan:
             )
 
 
-class AblationCollection(Collection):
+class AblationCollection(SampleCollection):
     """Features and ablations of examples.
 
     A row of S chunks, M masks, an answer of A tokens and a question of Q has
@@ -79,19 +79,9 @@ class AblationCollection(Collection):
     - `answer`, uint8: the answer in UTF-8.
 
     An example is left out if it has fewer than two chunks, if question and answer exceed the
-    model's window beside its longest chunk, or if it gets no answer.
-
-    Args:
-        model: The scoring model, cut to the deepest layer wanted.
-        answer_model: The same model in full.
-        examples: What to read; labels are not looked at, reference answers only if the plan says.
-        folder: Where shards are kept.
-        fingerprint: The model's.
-        seed: Of the added chunks and the masks.
-        plan: What to ablate; None for `AblationPlan()`.
-
-    Attributes:
-        samples: What is read of each example that gives a sample, by the example's index.
+    model's window beside its longest chunk, or if it gets no answer. Labels are not looked at,
+    reference answers only if the plan says so. `model` is cut to the deepest layer wanted,
+    `answer_model` is the same in full; `seed` is of the added chunks and the masks.
     """
 
     remedy = "pass examples with at least two chunks that fit the model's window"
@@ -105,34 +95,31 @@ class AblationCollection(Collection):
         *,
         fingerprint: str,
         seed: int,
-        plan: AblationPlan | None = None,
+        plan: AblationPlan,
     ) -> None:
-        self._model, self._answer_model, self._examples = model, answer_model, examples
-        self._plan, self._seed = plan or AblationPlan(), seed
+        self._answer_model, self._plan, self._seed = answer_model, plan, seed
         shards = plan_samples(
             examples, seed=seed, labelled=False, shard_tokens=SHARD_TOKENS, most_chunks=MOST_CHUNKS
         )
-        self.samples = {sample.example: sample for shard in shards for sample in shard}
-        generated = f"generated, {self._plan.answer_tokens} tokens"
         settings = {
             "signal": "ablation",
-            "masks": self._plan.masks,
-            "answers": "reference" if self._plan.reference else generated,
+            "masks": plan.masks,
+            "answers": "reference" if plan.reference else f"generated, {plan.answer_tokens} tokens",
             "seed": seed,
-            **reading_settings(model, fingerprint, examples),
         }
-        undrawn = set(range(len(examples))) - set(self.samples)
         super().__init__(
-            folder,
-            settings,
-            [[sample.example for sample in shard] for shard in shards],
-            left_out=dict.fromkeys(sorted(undrawn), FEW_CHUNKS),
+            model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=FEW_CHUNKS
         )
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> list[Row | str]:
         """Read one shard."""
         layouts = {item: layout for item in items if (layout := self._layout(item)) is not None}
-        states = self._states(layouts.values(), executor)
+        sources = {ids for layout in layouts.values() for ids in layout.source_ids}
+        states: dict[tuple[int, ...], ChunkState] = {}
+        for encoded in executor.map(
+            self._answer_model.encode, packs(sorted(sources, key=canonical))
+        ):
+            states |= encoded
         answers = self._answers(layouts, states, executor)
         readable = [
             item for item, answer in answers.items() if answer and self._fits(layouts[item], answer)
@@ -147,30 +134,23 @@ class AblationCollection(Collection):
             return feature_arrays(attention, PASSES["independent"])
 
         def ablations(item: int) -> Row:
-            read = read_states(
-                self._answer_model,
-                layouts[item],
-                answers[item],
-                self._masks(item),
-                states=states,
-                question=True,
+            layout, answer, masks = layouts[item], answers[item], self._masks(item)
+            read = ablate_by_masking(
+                self._answer_model, layout, answer, masks, states=states, question=True
             )
-            return _arrays(read, answers[item])
+            assert read.query_logits is not None  # the question was read
+            return {
+                "masks": masks,
+                "token_logits": read.token_logits,
+                "query_logits": read.query_logits,
+                "answer": np.frombuffer(answer.encode(), dtype=np.uint8),
+            }
 
-        of_features = executor.map(features, readable)
-        of_ablations = executor.map(ablations, readable)
-        rows: dict[int, Row] = {
-            item: {**one, **other}
-            for item, one, other in zip(readable, of_features, of_ablations, strict=True)
-        }
+        read = zip(executor.map(features, readable), executor.map(ablations, readable), strict=True)
+        rows = {item: {**one, **other} for item, (one, other) in zip(readable, read, strict=True)}
         return [
             rows.get(item, NO_ANSWER if answers.get(item) == "" else TOO_LONG) for item in items
         ]
-
-    @cached_property
-    def _prefix(self) -> ChunkState:
-        self._model.check_independent()
-        return encode_prefix(self._model)
 
     def _layout(self, item: int) -> PromptLayout | None:
         """Return a sample's prompt, None if there is no room for it and an answer."""
@@ -185,23 +165,12 @@ class AblationCollection(Collection):
         return layout if question_end(self._answer_model, layout) <= room else None
 
     def _fits(self, layout: PromptLayout, answer: str) -> bool:
-        """Tell whether the window holds an answer, whose text may be more tokens than it was."""
+        """Return whether the window holds an answer, whose text may be more tokens than it was."""
         try:
             self._model.prompts.answer(layout, answer)
         except PromptTooLongError:
             return False
         return True
-
-    def _states(
-        self, layouts: Iterable[PromptLayout], executor: Executor
-    ) -> dict[tuple[int, ...], ChunkState]:
-        sources = {ids for layout in layouts for ids in layout.source_ids}
-        states: dict[tuple[int, ...], ChunkState] = {}
-        for encoded in executor.map(
-            self._answer_model.encode, packs(sorted(sources, key=canonical))
-        ):
-            states |= encoded
-        return states
 
     def _answers(
         self,
@@ -220,7 +189,7 @@ class AblationCollection(Collection):
         )
         return dict(zip(layouts, answers, strict=True))
 
-    def _masks(self, item: int) -> npt.NDArray[np.bool_]:
+    def _masks(self, item: int) -> Bools:
         chunks = len(self.samples[item].chunks)
         rng = np.random.default_rng([self._seed, item, chunks])
         nothing = np.zeros((1, chunks), dtype=bool)
@@ -228,11 +197,36 @@ class AblationCollection(Collection):
         return np.concatenate([leave_one_out(chunks), nothing, random])
 
 
-def _arrays(ablations: Ablations, answer: str) -> Row:
-    assert ablations.query_logits is not None  # the question was read
-    return {
-        "masks": ablations.masks,
-        "token_logits": ablations.token_logits,
-        "query_logits": ablations.query_logits,
-        "answer": np.frombuffer(answer.encode(), dtype=np.uint8),
-    }
+class AnswerFeatureCollection(Collection):
+    """Features of ablated answers; a row has `log_mass` and `log_ratio`, [S, 1, L, H] float16.
+
+    Samples whose prompt and answer exceed the model's window are left out. `ablated` is what
+    `ablations` collected, or nothing to check the folder only.
+    """
+
+    remedy = "pass examples with fewer or shorter chunks"
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        examples: Sequence[Example],
+        ablations: AblationCollection,
+        ablated: Mapping[int, Row],
+    ) -> None:
+        self._model, self._examples = model, examples
+        self._samples, self._ablated = ablations.samples, ablated
+        settings = {"depth": model.depth, "ablations": ablations.identity}
+        shards = split_evenly(list(ablated), SHARD_ANSWERS)
+        super().__init__(ablations.folder / ANSWERS_FOLDER, settings, shards)
+
+    def read(self, item: int) -> Row | str:
+        """Read one answer."""
+        answer = self._ablated[item]["answer"].tobytes().decode()
+        query, chunks = self._examples[item].query, self._samples[item].chunks
+        try:
+            layout = self._model.prompts.conversation(query, chunks, answer)
+        except PromptTooLongError:
+            return TOO_LONG
+        whole = (0, len(layout.answer_ids))
+        [attention] = read_answer(self._model, layout, [whole], layout.prompt.source_spans)
+        return feature_arrays({"joint": attention}, ("joint",))

@@ -35,12 +35,10 @@ TOO_LONG = "longer than the model's window"
 
 _METADATA = "at2_rag"  # one key only: safetensors doesn't keep the order of several
 
-Row: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+Row: TypeAlias = Arrays
 """What was read of one item: arrays by name."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +63,13 @@ class Collection:
     """Rows kept in a folder; a subclass says what is read of an item.
 
     Args:
-        folder: May not be there yet.
+        folder: Made when the first shard is written.
         settings: JSON-ready values that decide the content.
         shards: The items of each shard, the unit of resumption.
         left_out: Items that are in no shard, and why.
+
+    Attributes:
+        identity: A SHA-256 of all that decides the content.
     """
 
     remedy = "pass others"
@@ -85,30 +86,19 @@ class Collection:
         self.folder = Path(folder)
         self._shards, self._left_out = shards, left_out or {}
         self._settings: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **settings}))
-        self._hash = hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
+        text = json.dumps(self._settings, sort_keys=True)
+        self.identity = hashlib.sha256(text.encode()).hexdigest()
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
         """Return what `read` returns for each item; called with the items of one shard."""
         return executor.map(self.read, items)
 
     def read(self, item: int) -> Row | str:
-        """Return an item's row, or why it has none.
-
-        Raises:
-            ScoringError: If the model's numbers overflowed.
-        """
+        """Return an item's row, or why it has none."""
         raise NotImplementedError
 
-    @property
-    def identity(self) -> str:
-        """A SHA-256 of all that decides the content."""
-        return self._hash
-
     def check(self) -> bool:
-        """Check that the folder holds this collection or none; changes nothing.
-
-        Returns:
-            Whether it holds this collection.
+        """Return whether the folder holds this collection; changes nothing.
 
         Raises:
             DataError: If it holds one with other settings, or settings that can't be read.
@@ -116,8 +106,7 @@ class Collection:
         path = self.folder / SETTINGS_FILE
         try:
             if not path.exists():
-                shards = len(list(self.folder.glob("shard-*.safetensors")))
-                if shards:
+                if shards := self._shards_written:
                     raise DataError(
                         f"{self.folder} holds {shards} shards but no {SETTINGS_FILE}, so it isn't "
                         "known what they are of; put that file back, remove the shards, or use "
@@ -127,10 +116,9 @@ class Collection:
         except OSError:  # no folder; writing there will say so
             return False
         stored, wanted = _read_settings(path), self._settings
-        names = sorted({*stored, *wanted})
         changes = ", ".join(
             f"{name}: {stored.get(name)!r} there, {wanted.get(name)!r} now"
-            for name in names
+            for name in sorted({*stored, *wanted})
             if stored.get(name) != wanted.get(name)
         )
         if changes:
@@ -144,7 +132,7 @@ class Collection:
         self,
         *,
         workers: int = 1,
-        progress: Callable[[int, int], None] = ignore_progress,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Collected:
         """Return the rows of all items, reading only the shards that the folder doesn't hold.
 
@@ -161,7 +149,11 @@ class Collection:
             StorageError: If a shard can't be read or written.
         """
         if any(self._shards):
-            self._prepare()
+            if self.check():
+                remove_leftovers(self.folder)
+            else:
+                settings = json.dumps(self._settings, indent=2, sort_keys=True)
+                self._write(SETTINGS_FILE, settings.encode())
         stored = [self._read(number, items) for number, items in enumerate(self._shards)]
         total = sum(map(len, self._shards))
         done = sum(len(rows) for rows in stored if rows is not None)
@@ -174,14 +166,11 @@ class Collection:
                     for item, row in zip(items, self.read_shard(items, executor), strict=True):
                         rows[item] = row
                         progress(done + len(rows), total)
-                    self._write(number, rows)
+                    self._write(_name(number), self._pack(rows))
                     done += len(rows)
                 everything |= rows
         everything |= self._left_out
-        collected = Collected(
-            {item: row for item, row in everything.items() if not isinstance(row, str)},
-            {item: reason for item, reason in everything.items() if isinstance(reason, str)},
-        )
+        collected = Collected(*_sort_out(everything))
         if not collected.rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in collected.reasons.items())
             raise InputError(
@@ -189,20 +178,13 @@ class Collection:
             )
         return collected
 
-    def _prepare(self) -> None:
-        if self.check():
-            remove_leftovers(self.folder)
-            return
-        path = self.folder / SETTINGS_FILE
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(self._settings, indent=2, sort_keys=True).encode())
-        except OSError as error:
-            raise self._unwritten(path, error) from error
+    @property
+    def _shards_written(self) -> int:
+        return len(list(self.folder.glob("shard-*.safetensors")))
 
     def _read(self, number: int, items: Sequence[int]) -> dict[int, Row | str] | None:
         """Return the rows of a shard; None if it is missing or damaged."""
-        path = self._path(number)
+        path = self.folder / _name(number)
         try:
             if not path.exists():
                 return None
@@ -212,46 +194,49 @@ class Collection:
                 f"{path} can't be read ({error.strerror or error}); remove it or use another folder"
             ) from error
         try:
-            arrays, header = load(data), _read_header(data)
-            rows = _rows(arrays, header["left_out"])
+            arrays = load(data)
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_METADATA])
+            rows: dict[int, Any] = {int(item): why for item, why in header["left_out"].items()}
+            for key, values in arrays.items():
+                item, _, name = key.partition(".")
+                rows.setdefault(int(item), {})[name] = values
         except (SafetensorError, TypeError, ValueError, KeyError):
             return None
         if header["content"] != _content_hash(arrays):
             return None
-        if header["settings"] != self._hash or set(rows) != set(items):
+        if header["settings"] != self.identity or set(rows) != set(items):
             raise DataError(
                 f"{path} is of another collection than {SETTINGS_FILE} beside it says; remove it, "
                 "and a rerun makes it anew"
             )
         return {item: rows[item] for item in items}
 
-    def _write(self, number: int, rows: Mapping[int, Row | str]) -> None:
-        path = self._path(number)
+    def _pack(self, rows: Mapping[int, Row | str]) -> bytes:
+        """Return the content of a shard's file; its arrays are named "item.name"."""
+        read, left_out = _sort_out(rows)
         arrays = {
             f"{item}.{name}": np.ascontiguousarray(values)
-            for item, row in rows.items()
-            if not isinstance(row, str)
+            for item, row in read.items()
             for name, values in row.items()
         }
         header = {
-            "settings": self._hash,
+            "settings": self.identity,
             "content": _content_hash(arrays),
-            "left_out": {item: reason for item, reason in rows.items() if isinstance(reason, str)},
+            "left_out": left_out,
         }
+        return save(arrays, {_METADATA: json.dumps(header, sort_keys=True)})
+
+    def _write(self, name: str, data: bytes) -> None:
         try:
-            write_whole(path, save(arrays, {_METADATA: json.dumps(header, sort_keys=True)}))
-        except (OSError, SafetensorError) as error:
-            raise self._unwritten(path, error) from error
-
-    def _unwritten(self, path: Path, error: Exception) -> StorageError:
-        kept = len(list(self.folder.glob("shard-*.safetensors")))
-        return StorageError(
-            f"{path} can't be written ({error}); the {kept} shards written before are kept and a "
-            "rerun goes on from there: make room on that disk, or move the folder to another one"
-        )
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.safetensors"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / name, data)
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder / name} can't be written ({error}); the {self._shards_written} "
+                "shards written before are kept and a rerun goes on from there: make room on that "
+                "disk, or move the folder to another one"
+            ) from error
 
 
 def split_evenly(items: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -260,13 +245,7 @@ def split_evenly(items: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def reading_depth(wanted: int, folders: Iterable[str | Path], *, layers: int) -> int:
-    """Return how many layers to read so that collections of more layers can be gone on with.
-
-    Args:
-        wanted: Layers wanted.
-        folders: Of collections; those that aren't there, or can't be read, are none.
-        layers: The model's layers.
-    """
+    """Return how many of the model's layers to read to go on with collections of more layers."""
     depths = [wanted]
     for folder in folders:
         with suppress(OSError, DataError):  # `Collection.check` says what is wrong
@@ -288,28 +267,20 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _rows(
-    arrays: Mapping[str, npt.NDArray[Any]], left_out: Mapping[str, str]
-) -> dict[int, Row | str]:
-    """Put the arrays of a file, named "item.name", together to rows."""
-    rows: dict[int, dict[str, npt.NDArray[Any]]] = {}
-    for key, values in arrays.items():
-        item, _, name = key.partition(".")
-        rows.setdefault(int(item), {})[name] = values
-    return {**rows, **{int(item): reason for item, reason in left_out.items()}}
+def _name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
 
 
-def _content_hash(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _sort_out(rows: Mapping[int, Row | str]) -> tuple[dict[int, Row], dict[int, str]]:
+    """Return the rows, and why there are no others."""
+    read = {item: row for item, row in rows.items() if not isinstance(row, str)}
+    return read, {item: reason for item, reason in rows.items() if isinstance(reason, str)}
+
+
+def _content_hash(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         values = arrays[name]
         digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-def _read_header(data: bytes) -> dict[str, Any]:
-    """Return what a file says of itself."""
-    length = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_METADATA])
-    return header

@@ -19,7 +19,6 @@ from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, sp
 from at2_rag.training.collection.samples import reading_settings
 
 SHARD_EXAMPLES = 20
-"""Examples of a shard."""
 
 
 class DropCollection(Collection):
@@ -27,12 +26,6 @@ class DropCollection(Collection):
 
     The answer is the first reference answer. Examples without one or without chunks are left out,
     and those whose prompt and answer exceed the model's window.
-
-    Args:
-        model: The model that answers.
-        examples: What to read.
-        folder: Where shards are kept.
-        fingerprint: The model's.
     """
 
     remedy = "pass examples with chunks and a reference answer that fit the model's window"

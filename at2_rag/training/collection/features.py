@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError, ScoringError
@@ -22,6 +21,7 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
 from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
@@ -78,7 +78,7 @@ class Features:
 def fits_window(
     model: ScoringModel, query: str, chunks: Sequence[Chunk], *, reading: Reading
 ) -> bool:
-    """Tell whether a prompt fits the model's window; independently read chunks always do."""
+    """Return whether a prompt fits the model's window; independently read chunks always do."""
     try:
         if reading == "joint":
             model.prompts.joint(query, chunks)
@@ -89,7 +89,41 @@ def fits_window(
     return True
 
 
-class FeatureCollection(Collection):
+class SampleCollection(Collection):
+    """A collection of samples of examples, see `plan_samples`.
+
+    Attributes:
+        samples: What is read of each example that gives a sample, by the example's index.
+    """
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        examples: Sequence[Example],
+        folder: str | Path,
+        shards: Sequence[Sequence[Sample]],
+        settings: Mapping[str, Any],
+        *,
+        fingerprint: str,
+        no_sample: str,
+    ) -> None:
+        self._model, self._examples = model, examples
+        self.samples = {sample.example: sample for shard in shards for sample in shard}
+        undrawn = sorted(set(range(len(examples))) - set(self.samples))
+        super().__init__(
+            folder,
+            {**settings, **reading_settings(model, fingerprint, examples)},
+            [[sample.example for sample in shard] for shard in shards],
+            left_out=dict.fromkeys(undrawn, no_sample),
+        )
+
+    @cached_property
+    def _prefix(self) -> ChunkState:
+        self._model.check_independent()
+        return encode_prefix(self._model)
+
+
+class FeatureCollection(SampleCollection):
     """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
 
     In joint reading distractors are added only as long as the prompt fits the model's window.
@@ -98,14 +132,11 @@ class FeatureCollection(Collection):
         model: The scoring model, cut to the deepest layer wanted.
         examples: What to read.
         folder: Where shards are kept.
-        reading: Decides the passes; all quantities of all its passes are collected.
-        fingerprint: The model's, so that features of different models are never mixed.
+        reading: Decides the passes; all quantities are collected.
+        fingerprint: The model's.
         seed: Of the added distractors.
-        padded: Whether examples get distractors of others, see `plan_samples`.
+        padded: See `plan_samples`.
         passes: The first passes of the reading if not all are wanted.
-
-    Attributes:
-        samples: What is read of each example that gives a sample, by the example's index.
     """
 
     remedy = (
@@ -125,29 +156,18 @@ class FeatureCollection(Collection):
         padded: bool = True,
         passes: tuple[Pass, ...] | None = None,
     ) -> None:
-        self._model, self._examples, self._reading = model, examples, reading
-        self._passes = passes or PASSES[reading]
-        shards = plan_samples(
-            examples,
-            seed=seed,
-            padded=padded,
-            most_chunks=MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS,
-        )
-        self.samples = {sample.example: sample for shard in shards for sample in shard}
+        self._reading, self._passes = reading, passes or PASSES[reading]
+        most_chunks = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
+        shards = plan_samples(examples, seed=seed, padded=padded, most_chunks=most_chunks)
         settings = {
             "signal": "evidence",
             "reading": reading,
             "passes": list(self._passes),
             "padded": padded,
             "seed": seed,
-            **reading_settings(model, fingerprint, examples),
         }
-        undrawn = set(range(len(examples))) - set(self.samples)
         super().__init__(
-            folder,
-            settings,
-            [[sample.example for sample in shard] for shard in shards],
-            left_out=dict.fromkeys(sorted(undrawn), ONE_KIND),
+            model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=ONE_KIND
         )
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
@@ -167,7 +187,7 @@ class FeatureCollection(Collection):
         if layout is None:
             return TOO_LONG
         if self._reading == "joint":
-            return feature_arrays({"joint": self._model.read_joint([layout])[0]}, self._passes)
+            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self._passes)
         with torch.inference_mode():
             sources = list(dict.fromkeys(layout.source_ids))
             attention = read_passes(
@@ -180,34 +200,26 @@ class FeatureCollection(Collection):
             )
         return feature_arrays(attention, self._passes)
 
-    @cached_property
-    def _prefix(self) -> ChunkState:
-        self._model.check_independent()
-        return encode_prefix(self._model)
-
     def _layout(self, item: int) -> PromptLayout | None:
-        """Return a sample's prompt; None if too little of it fits the window."""
-        sample, query, prompts = self.samples[item], self._examples[item].query, self._model.prompts
-        size = self._fitting_size(query, sample)
-        if size is None:
-            return None
-        chunks = sample.chunks[:size]
-        joint = self._reading == "joint"
-        return prompts.joint(query, chunks) if joint else prompts.independent(query, chunks)
+        """Return the prompt of the most chunks that fit; None if too few to tell gold from others.
 
-    def _fitting_size(self, query: str, sample: Sample) -> int | None:
-        """Return how many chunks fit the window; None if too few to tell gold from others."""
+        The example's chunks have to fit, only added ones may be missing.
+        """
+        sample, query, prompts = self.samples[item], self._examples[item].query, self._model.prompts
         sizes = range(sample.original, len(sample.chunks) + 1)
 
         def too_long(size: int) -> bool:
             chunks = sample.chunks[:size]
             return not fits_window(self._model, query, chunks, reading=self._reading)
 
-        if not too_long(sizes[-1]):
-            return sizes[-1]
-        size = sizes.start + bisect_left(sizes, True, key=too_long) - 1  # too long from one size on
-        labels = sample.labels[:size]
-        return None if size < sample.original or not any(labels) or all(labels) else size
+        size = sizes[-1]
+        if too_long(size):
+            size = sizes.start + bisect_left(sizes, True, key=too_long) - 1
+            labels = sample.labels[:size]
+            if size < sample.original or not any(labels) or all(labels):
+                return None
+        build = prompts.joint if self._reading == "joint" else prompts.independent
+        return build(query, sample.chunks[:size])
 
 
 def read_passes(
@@ -219,26 +231,26 @@ def read_passes(
     states: Mapping[tuple[int, ...], ChunkState],
     chunks: int,
 ) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of passes over the states of a layout's sources, by chunk."""
+    """Return the attention of passes over the states of a layout's sources, by chunk.
+
+    A chunk that was read in several windows has the attention of its strongest.
+    """
     owners = torch.tensor(layout.owners)
     attention: dict[Pass, SpanAttention] = {}
     for name in passes:  # a pass by itself, so that no other changes its rounding
         wanted = [LayoutPasses(layout, {name: None})]
         [read] = read_independent(model, prefix, wanted, states=states)
-        attention[name] = _by_chunk(read[name], owners, chunks)
+        attention[name] = read[name]
+        if len(owners) > chunks:
+            strongest = torch.empty(chunks, dtype=torch.int64)
+            overall = read[name].log_ratio.mean((0, 1))  # [L, H, S] -> [S]
+            for chunk in range(chunks):
+                windows = (owners == chunk).nonzero().flatten()
+                strongest[chunk] = windows[overall[windows].argmax()]
+            attention[name] = SpanAttention(
+                read[name].mass[..., strongest], read[name].log_ratio[..., strongest]
+            )
     return attention
-
-
-def _by_chunk(attention: SpanAttention, owners: Tensor, chunks: int) -> SpanAttention:
-    """Give a chunk that was read in several windows the features of its strongest window."""
-    if len(owners) == chunks:
-        return attention
-    strongest = torch.empty(chunks, dtype=torch.int64)
-    overall = attention.log_ratio.mean((0, 1))  # [L, H, S] -> [S]
-    for chunk in range(chunks):
-        windows = (owners == chunk).nonzero().flatten()
-        strongest[chunk] = windows[overall[windows].argmax()]
-    return SpanAttention(attention.mass[..., strongest], attention.log_ratio[..., strongest])
 
 
 def feature_arrays(

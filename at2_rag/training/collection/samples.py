@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,15 +65,9 @@ def plan_samples(
     shard_tokens: int = SHARD_TOKENS,
     most_chunks: int = MOST_CHUNKS,
 ) -> list[list[Sample]]:
-    """Return the samples of each shard; examples that give none are missing.
+    """Return the samples of each shard, see `plan_shards` and `draw_samples`.
 
-    Args:
-        examples: What to read.
-        seed: Of the added distractors.
-        labelled: See `draw_samples`.
-        padded: Whether to add distractors at all; without, every example is read as it is.
-        shard_tokens: About how many tokens of different chunks a shard holds.
-        most_chunks: Most chunks of an example with added distractors.
+    Examples that give none are missing. Without `padded` every example is read as it is.
     """
     shards = []
     for indices in plan_shards(examples, shard_tokens=shard_tokens):
@@ -82,7 +76,8 @@ def plan_samples(
                 examples, indices, seed=seed, labelled=labelled, most_chunks=most_chunks
             )
         else:
-            samples = [_unchanged(index, examples[index]) for index in indices]
+            unchanged = [(index, examples[index]) for index in indices]
+            samples = [Sample(i, one.chunks, one.labels, len(one.chunks)) for i, one in unchanged]
         if samples:
             shards.append(samples)
     return shards
@@ -173,15 +168,13 @@ def draw_samples(
             drawn = math.exp(rng.uniform(math.log(FEWEST_CHUNKS), math.log(most_chunks)))
             size = max(size, round(drawn))
         present = {normalise(chunk.rendered) for chunk in example.chunks}
-        answers = findable_answers(example.answers if labelled else ())
-        gold = passage_keys(example.gold) if labelled else frozenset()
+        is_evidence = evidence_test(example) if labelled else None
         added: list[Chunk] = []
         for number in rng.permutation(len(texts)) if size > len(example.chunks) else ():
             if len(example.chunks) + len(added) == size:
                 break
-            chunk = pool[texts[number]]
-            known = texts[number] in present or not gold.isdisjoint(passage_keys([chunk]))
-            if not known and not contains_answer(texts[number], answers):
+            text, chunk = texts[number], pool[texts[number]]
+            if text not in present and not (is_evidence and is_evidence(text, chunk)):
                 added.append(chunk)
         labels = (*example.labels, *[False] * len(added))
         if any(labels) and not all(labels) if labelled else len(labels) >= 2:
@@ -189,20 +182,30 @@ def draw_samples(
     return samples
 
 
-def doubtful_labels(example: Example, sample: Sample) -> tuple[bool, ...]:
+def evidence_test(example: Example) -> Callable[[str, Chunk], bool]:
+    """Return a test of a chunk, by its normalised text: is it evidence for the example's question?
+
+    It is if it holds one of the reference answers (a yes or no can't be looked for), or has a gold
+    chunk's text, maybe under another title.
+    """
+    answers, passages = findable_answers(example.answers), passage_keys(example.gold)
+
+    def test(text: str, chunk: Chunk) -> bool:
+        return contains_answer(text, answers) or not passages.isdisjoint(passage_keys([chunk]))
+
+    return test
+
+
+def doubtful_labels(example: Example, sample: Sample) -> list[bool]:
     """Return for each chunk of a sample whether its label is a guess.
 
-    Added chunks count as not gold. That is a guess where one holds one of the example's reference
-    answers, or a gold chunk's text under another title; `draw_samples` adds such chunks where it
-    looks at neither answers nor labels.
+    Added chunks count as not gold. That is a guess where one is evidence, see `evidence_test`;
+    `draw_samples` adds such chunks where it looks at neither answers nor labels.
     """
-    answers, gold = findable_answers(example.answers), passage_keys(example.gold)
-    added = (
-        contains_answer(normalise(chunk.rendered), answers)
-        or not gold.isdisjoint(passage_keys([chunk]))
-        for chunk in sample.chunks[sample.original :]
-    )
-    return (*[False] * sample.original, *added)
+    test = evidence_test(example)
+    added = sample.chunks[sample.original :]
+    doubtful = [test(normalise(chunk.rendered), chunk) for chunk in added]
+    return [*[False] * sample.original, *doubtful]
 
 
 def reading_settings(
@@ -226,7 +229,3 @@ def content_hash(examples: Sequence[Example]) -> str:
         chunks = [(chunk.title, chunk.text) for chunk in example.chunks]
         digest.update(json.dumps([fields, chunks]).encode())
     return digest.hexdigest()
-
-
-def _unchanged(index: int, example: Example) -> Sample:
-    return Sample(index, example.chunks, example.labels, len(example.chunks))

@@ -19,19 +19,13 @@ from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, sp
 from at2_rag.training.collection.samples import reading_settings
 
 SHARD_EXAMPLES = 20
-"""Examples of a shard."""
 
 
 class SentenceCollection(Collection):
     """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_places`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
-
-    Args:
-        model: The scoring model, cut to the layers of the head weights.
-        weights: The head weights.
-        examples: What to read.
-        folder: Where shards are kept, for each head weights in a folder of their own.
+    Each head weights have a subfolder of their own. The model is cut to the weights' layers.
     """
 
     def __init__(

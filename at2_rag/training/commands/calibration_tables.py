@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.report.plots import Series, reliability_plot
-from at2_rag.training.calibrating.calibrator import CalibrationStudy
 from at2_rag.training.calibrating.fits import EVERY
+from at2_rag.training.calibrating.multi_hop import MultiHopFigures
 from at2_rag.training.calibrating.study import CalibrationFigures
-from at2_rag.training.calibrating.transfer import TARGET
+from at2_rag.training.calibrating.transfer import TARGET, TransferFigures
 
 # Headings, and how a row's figures `0` are written below them.
 _PROBABILITIES = {
@@ -43,15 +43,19 @@ _MULTI_HOP = {
 }
 
 
-def study_tables(study: CalibrationStudy) -> list[Table]:
-    """Return a table of each kind of figures that the study has."""
-    transfer = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
-    multi_hop = "all gold in the best 3, weights fitted without the fold"
-    tables = (
-        ("left-out sources", study.probabilities, _PROBABILITIES),
-        (transfer, study.transfer, _TRANSFER),
-        (multi_hop, study.multi_hop, _MULTI_HOP),
-    )
+def figure_tables(
+    probabilities: Sequence[CalibrationFigures],
+    transfer: Sequence[TransferFigures],
+    multi_hop: Sequence[MultiHopFigures],
+) -> list[Table]:
+    """Return a table of each kind of figures that there are."""
+    kept = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
+    best = "all gold in the best 3, weights fitted without the fold"
+    tables: list[tuple[str, Sequence[object], Mapping[str, str]]] = [
+        ("left-out sources", probabilities, _PROBABILITIES),
+        (kept, transfer, _TRANSFER),
+        (best, multi_hop, _MULTI_HOP),
+    ]
     return [_table(title, rows, columns) for title, rows, columns in tables if rows]
 
 
@@ -66,20 +70,20 @@ def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> Ta
     return table
 
 
-def reliability_plot_of(figures: Sequence[CalibrationFigures]) -> str:
-    """Return an SVG of how often predictions for left-out sources came true."""
-    series = []
-    for row in figures:
-        curves = {row.source: row.reliability}
-        if row.source == EVERY:
-            curves = {
-                f"all chunks, {EVERY}": row.reliability,
-                f"best chunks, {EVERY}": row.reliability_of_best,
-                f"answerable, {EVERY}": row.reliability_of_calls,
-            }
-        series += [
-            Series(label, [(*point, None, None) for point in points], row.source == EVERY)
-            for label, points in curves.items()
+def reliability_of_sources(figures: Sequence[CalibrationFigures]) -> str:
+    """Return an SVG of how often predictions for left-out sources came true, that of all first."""
+    rows = {row.source: row for row in figures}
+    every = rows.pop(EVERY, None)
+    curves = [(source, row.reliability) for source, row in rows.items()]
+    of_all = []
+    if every is not None:
+        of_all = [
+            (f"all chunks, {EVERY}", every.reliability),
+            (f"best chunks, {EVERY}", every.reliability_of_best),
+            (f"answerable, {EVERY}", every.reliability_of_calls),
         ]
-    series.sort(key=lambda one: not one.emphasis)
+    series = [
+        Series(label, [(x, y, None, None) for x, y in points], index < len(of_all))
+        for index, (label, points) in enumerate(of_all + curves)
+    ]
     return reliability_plot(series, title="Reliability on left-out sources")

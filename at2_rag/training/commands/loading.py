@@ -13,14 +13,6 @@ def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> L
 
     Sets torch's threads to one for the whole process: many workers of one thread read faster than
     one worker of many, see `Collection.collect`.
-
-    Args:
-        name: A known name, a folder or a hub id.
-        revision: Of a hub id.
-        dtype: Name of the number type; None for the device's.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found, fetched or read.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
     torch.set_num_threads(1)

@@ -35,33 +35,37 @@ def training_record(
 ) -> dict[str, Any]:
     """Return everything known about a run, JSON-ready; only `run` differs when it is repeated.
 
-    Args:
-        training: What the run gave.
-        command: The command line.
-        settings: The arguments of the run.
-        data: A `file_record` a file.
-        dev: A `dev_record`; None without dev files.
-        seconds: Of each stage.
+    `settings` are the command's arguments, `data` is what `file_records` returned, `dev` a
+    `dev_record` or None, `seconds` are of each stage.
     """
+    judged_over = "gold chunks"
+    if settings["signal"] == "ablation":
+        judged_over = (
+            f"chunks that add at least {samples.LEAST_CONTRIBUTION} nats to the log-likelihood of "
+            f"the {settings['target']}"
+        )
     return {
         "format": RECORD_FORMAT,
         "command": command,
         "settings": dict(settings),
         "reading": training.weights.reading,
-        "judged_over": judged_over(settings["signal"], settings["target"]),
+        "judged_over": judged_over,
         "data": list(data),
         "samples": dict(training.samples),
         "left_out": dict(training.left_out),
-        "candidates": _candidates(training),
-        "learning_curve": [
+        "candidates": [
             {
-                "share": point.share,
-                "samples": point.samples,
-                "figures": {
-                    name: None if value is None else round(value, 4)
-                    for name, value in point.figures.items()
-                },
+                "quantity": result.candidate.spec.quantity,
+                "passes": list(result.candidate.spec.passes),
+                "depth": result.candidate.depth,
+                "ridge": result.candidate.ridge,
+                **result.figures(),
+                "chosen": result is training.chosen,
             }
+            for result in training.results
+        ],
+        "learning_curve": [
+            {"share": point.share, "samples": point.samples, "figures": rounded(point.figures)}
             for point in training.curve
         ],
         "head_importance": {
@@ -85,29 +89,17 @@ def training_record(
     }
 
 
-def judged_over(signal: str, target: str) -> str:
-    """Return in words which chunks nDCG@10 out of fold takes as relevant."""
-    if signal != "ablation":
-        return "gold chunks"
-    least = samples.LEAST_CONTRIBUTION
-    return f"chunks that add at least {least} nats to the log-likelihood of the {target}"
-
-
-def file_record(path: Path, *, examples: int) -> dict[str, Any]:
-    """Return a file's name, without its folder, its SHA-256 and how many examples it holds."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": replace_surrogates(path.name), "sha256": digest, "examples": examples}
-
-
 def file_records(
-    paths: Sequence[str], examples: Sequence[Sequence[Example]]
+    paths: Sequence[str | Path], examples: Sequence[Sequence[Example]]
 ) -> list[dict[str, Any]]:
-    """Return the records of files and of the examples read from each."""
-    return [
-        file_record(Path(path), examples=len(of_file))
-        for path, of_file in zip(paths, examples, strict=True)
-    ]
+    """Return each file's name, without its folder, its SHA-256 and how many examples it holds."""
+    records = []
+    for path, of_file in zip(map(Path, paths), examples, strict=True):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = replace_surrogates(path.name)
+        records.append({"name": name, "sha256": digest, "examples": len(of_file)})
+    return records
 
 
 def dev_record(
@@ -119,11 +111,8 @@ def dev_record(
 ) -> dict[str, Any]:
     """Return the figures on dev examples, JSON-ready.
 
-    Args:
-        figures: The fitted weights' figures.
-        data: A `file_record` a file.
-        left_out: Examples that can't be judged, by reason.
-        shared: How many share a gold passage or the question with the examples trained on.
+    `data` is what `file_records` returned, `left_out` counts the examples that can't be judged,
+    `shared` those that share a gold passage or the question with the examples trained on.
     """
     return {
         "data": list(data),
@@ -145,17 +134,3 @@ def peak_memory_mb() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
-
-
-def _candidates(training: Training) -> list[dict[str, Any]]:
-    return [
-        {
-            "quantity": result.candidate.spec.quantity,
-            "passes": list(result.candidate.spec.passes),
-            "depth": result.candidate.depth,
-            "ridge": result.candidate.ridge,
-            **result.figures(),
-            "chosen": result is training.chosen,
-        }
-        for result in training.results
-    ]

@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,11 +106,7 @@ class TrainRequest:
 
 
 def run_training(request: TrainRequest, *, command: str) -> None:
-    """Fit head weights and write them with a report.
-
-    Args:
-        request: The arguments.
-        command: The command line, for the report.
+    """Fit head weights and write them with a report; `command` is the command line, for the report.
 
     Raises:
         AT2Error: If an argument, a file, the model or the disk can't be used.
@@ -122,14 +120,13 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     dev_by_file = read_files(request.dev)
     data = file_records(request.files, by_file)
     dev_data = file_records(request.dev, dev_by_file)
-    examples = [example for of_file in by_file for example in of_file]
+    examples, dev_examples = [*chain.from_iterable(by_file)], [*chain.from_iterable(dev_by_file)]
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
     output = Path(request.output)
     check_writable(output)
     remove_leftovers(output)
     with StepProgress() as progress:
-        dev_examples = [example for of_file in dev_by_file for example in of_file]
         training, dev = _train(request, examples, dev_examples, dev_data, progress)
     record = training_record(
         training,
@@ -140,19 +137,14 @@ def run_training(request: TrainRequest, *, command: str) -> None:
         seconds=progress.seconds,
     )
     _write(request, training, record)
-    progress.console.print(_results_table(training))
+    console = progress.console
+    console.print(_results_table(training))
     if dev is not None:
-        _print(
-            progress,
-            f"dev: nDCG@10 {dev['ndcg_at_10']:.3f}, gold first {dev['gold_first']:.3f} "
-            f"({sum(dev['examples'].values()):,} examples)",
-        )
-    _print(progress, f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it")
-
-
-def _print(progress: StepProgress, text: str) -> None:
-    """Print a line as it is: names in it may look like markup, and paths stay whole."""
-    progress.console.print(Text(text), highlight=False, soft_wrap=True)
+        count = sum(dev["examples"].values())
+        figures = f"nDCG@10 {dev['ndcg_at_10']:.3f}, gold first {dev['gold_first']:.3f}"
+        console.out(f"dev: {figures} ({count:,} examples)", highlight=False)
+    written = f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
+    console.out(written, highlight=False)
 
 
 def _train(
@@ -182,9 +174,7 @@ def _train(
     )
     dev.check()
     shared = count_shared(chosen, examples)
-    read = dev.collect(
-        workers=workers, progress=lambda done, total: progress("reading dev", done, total)
-    )
+    read = dev.collect(workers=workers, progress=partial(progress, "reading dev"))
     training = train(data, workers=workers, progress=progress)
     figures = judge_on_dev(training.weights, chosen, Features.of(read.rows))
     return training, dev_record(figures, data=dev_data, left_out=left_out, shared=shared)
@@ -199,11 +189,12 @@ def _parse_features(text: str) -> FeatureSpec:
 
 def _write(request: TrainRequest, training: Training, record: dict[str, Any]) -> None:
     settings = record["settings"]
+    names = ["model", "revision", "signal", "seed", "folds"]
     ablated = ["answers", "masks"] if request.signal != "evidence" else []
     if ablated and request.answers == "generated":
         ablated.append("answer_tokens")
     facts: dict[str, Any] = {
-        **{name: settings[name] for name in ("model", "revision", "signal", "seed", "folds")},
+        **{name: settings[name] for name in names},
         "data": [file["name"] for file in record["data"]],
         **{name: record[name] for name in ("samples", "left_out")},
         **{name: settings[name] for name in ablated},

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.training.fitting.objectives import Objective, fit_objective
@@ -70,7 +71,7 @@ class CandidateResult:
     faithfulness: float | None
     faithfulness_by_source: Mapping[str, float]
     share_faithfulness: float | None
-    quality: npt.NDArray[np.float64] = field(repr=False, compare=False)
+    quality: Floats = field(repr=False, compare=False)
 
     def figures(self) -> dict[str, Any]:
         """Return objective and figures as JSON-ready values, rounded."""
@@ -78,9 +79,9 @@ class CandidateResult:
             "objective": self.candidate.objective,
             "ndcg_at_10": round(self.ndcg, 4),
             "by_source": rounded(self.by_source),
-            "faithfulness": _rounded(self.faithfulness),
+            **rounded({"faithfulness": self.faithfulness}),
             "faithfulness_by_source": rounded(self.faithfulness_by_source),
-            "share_faithfulness": _rounded(self.share_faithfulness),
+            **rounded({"share_faithfulness": self.share_faithfulness}),
         }
 
 
@@ -114,13 +115,19 @@ class CrossValidation:
                 f"not (gold, or adding {LEAST_CONTRIBUTION} nats), so cross-validation has no "
                 "ranking to judge; pass more examples, with more chunks"
             )
-        self._warn_of_unjudged()
-        self._built: tuple[FeatureSpec, int] | None = None
+        judged = set(self._sources[self._judged].tolist())
+        unjudged = {name: n for name, n in Counter(samples.sources).items() if name not in judged}
+        if unjudged:
+            _logger.warning(
+                "cross-validation leaves out %s: no sample has %d chunks or more, some relevant "
+                "and some not, so nothing there is judged; its samples are fitted on all the same",
+                ", ".join(f"{name!r} ({n} samples)" for name, n in sorted(unjudged.items())),
+                FEWEST_CHUNKS,
+            )
+        self._built: tuple[FeatureSpec, int] | None = None  # of `_matrix`
         self._matrix = np.zeros((0, 0), dtype=np.float32)
 
-    def judge(
-        self, candidate: Candidate, *, part: npt.NDArray[np.bool_] | None = None
-    ) -> CandidateResult:
+    def judge(self, candidate: Candidate, *, part: Bools | None = None) -> CandidateResult:
         """Return a design's out-of-fold figures.
 
         Args:
@@ -136,26 +143,23 @@ class CrossValidation:
         quality[self._judged] = ndcg_at_10(
             scores[self._rows], self._relevant[self._rows], self._sizes[self._judged]
         )
-        ndcg = self._by_source(quality)
+        ndcg, faithful, of_shares = self._by_source(quality), {}, {}
         effects, counts = self._samples.effects, self._samples.counts
-        faithful, of_shares = {}, {}
         if effects is not None:
             faithful = self._by_source(faithfulness(effects, scores, counts))
             shares = np.concatenate([softmax(of_sample) for of_sample in _split(scores, counts)])
             of_shares = self._by_source(faithfulness(effects, shares, counts))
         return CandidateResult(
             candidate,
-            float(np.mean(list(ndcg.values()))),
+            macro_mean(ndcg),
             ndcg,
-            _macro(faithful),
+            macro_mean(faithful) if faithful else None,
             faithful,
-            _macro(of_shares),
+            macro_mean(of_shares) if of_shares else None,
             quality,
         )
 
-    def scores(
-        self, candidate: Candidate, *, part: npt.NDArray[np.bool_] | None = None
-    ) -> npt.NDArray[np.float64]:
+    def scores(self, candidate: Candidate, *, part: Bools | None = None) -> Floats:
         """Return the score of every chunk, [N], by weights fitted without its sample's fold."""
         if self._built != (candidate.spec, candidate.depth):
             self._built = (candidate.spec, candidate.depth)
@@ -174,27 +178,19 @@ class CrossValidation:
             scores[rows] = self._matrix[rows] @ fit.weight + fit.bias
         return scores
 
-    def _by_source(self, values: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Return each source's mean over its samples that have a value."""
+    def _by_source(self, values: Floats) -> dict[str, float]:
         known = ~np.isnan(values)
-        return {
-            str(name): float(values[known & (self._sources == name)].mean())
-            for name in np.unique(self._sources[known])
-        }
+        return mean_by_source(values[known], self._sources[known])
 
-    def _warn_of_unjudged(self) -> None:
-        unjudged = Counter(self._sources.tolist())
-        for name in set(self._sources[self._judged].tolist()):
-            del unjudged[name]
-        if unjudged:
-            _logger.warning(
-                "cross-validation leaves out %s: no sample has %d chunks or more, some relevant "
-                "and some not, so nothing there is judged; its samples are fitted on all the same",
-                ", ".join(
-                    f"{name!r} ({count} samples)" for name, count in sorted(unjudged.items())
-                ),
-                FEWEST_CHUNKS,
-            )
+
+def mean_by_source(values: npt.NDArray[Any], sources: npt.NDArray[np.str_]) -> dict[str, float]:
+    """Return the mean of each source's samples, sources in alphabetical order."""
+    return {str(name): float(values[sources == name].mean()) for name in np.unique(sources)}
+
+
+def macro_mean(by_source: Mapping[str, float]) -> float:
+    """Return the mean over sources."""
+    return float(np.mean(list(by_source.values())))
 
 
 def assign_folds(
@@ -215,9 +211,7 @@ def assign_folds(
     return fold_of[inverse]
 
 
-def ndcg_at_10(
-    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def ndcg_at_10(scores: Floats, labels: Bools, counts: npt.NDArray[np.int64]) -> Floats:
     """Return each sample's nDCG@10 with binary gains (Järvelin and Kekäläinen, 2002), [I].
 
     Ties keep the chunks' order, unlike in scikit-learn's, which takes their mean.
@@ -231,9 +225,7 @@ def ndcg_at_10(
     return np.array(values)
 
 
-def faithfulness(
-    effects: Effects, scores: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def faithfulness(effects: Effects, scores: Floats, counts: npt.NDArray[np.int64]) -> Floats:
     """Return for each sample the correlation of predicted and measured effects of random masks.
 
     The predicted effect of a mask is the sum of the kept chunks' scores.
@@ -254,17 +246,9 @@ def faithfulness(
     return np.array(values)
 
 
-def rounded(values: Mapping[str, float]) -> dict[str, float]:
+def rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Return the values rounded to four decimals."""
-    return {name: round(value, 4) for name, value in values.items()}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _macro(by_source: Mapping[str, float]) -> float | None:
-    return float(np.mean(list(by_source.values()))) if by_source else None
+    return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
 
 def _split(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:

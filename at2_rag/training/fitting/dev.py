@@ -20,7 +20,12 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.collection.collection import TOO_LONG
 from at2_rag.training.collection.features import FeatureCollection, Features, fits_window
-from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS, ndcg_at_10
+from at2_rag.training.fitting.cross_validation import (
+    FEWEST_CHUNKS,
+    macro_mean,
+    mean_by_source,
+    ndcg_at_10,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -52,29 +57,30 @@ def choose_dev(
 ) -> tuple[list[Example], dict[str, int]]:
     """Return the examples whose ranking can be judged, and how many others there are, by reason.
 
-    Args:
-        model: The scoring model.
-        examples: Labelled examples.
-        reading: How the chunks are to be read.
-
     Raises:
         InputError: If none is left.
     """
-    kept: list[Example] = []
-    left_out: Counter[str] = Counter()
-    for example in examples:
-        reason = _reason_to_leave_out(model, example, reading)
-        if reason is None:
-            kept.append(example)
-        else:
-            left_out[reason] += 1
+    reasons = [_reason_to_leave_out(model, example, reading) for example in examples]
+    kept = [example for example, why in zip(examples, reasons, strict=True) if why is None]
+    left_out = Counter(reason for reason in reasons if reason is not None)
     if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(
-            f"none of the {len(examples)} dev examples can be judged ({reasons}); pass examples "
+            f"none of the {len(examples)} dev examples can be judged ({counts}); pass examples "
             f"with {FEWEST_CHUNKS} chunks or more, gold and not gold"
         )
     return kept, dict(left_out)
+
+
+def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading) -> str | None:
+    if len(example.chunks) < FEWEST_CHUNKS:
+        return f"fewer than {FEWEST_CHUNKS} chunks"
+    if not any(example.labels):
+        return "without gold"
+    if all(example.labels):
+        return "without a distractor"
+    fits = fits_window(model, example.query, example.chunks, reading=reading)
+    return None if fits else TOO_LONG
 
 
 def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int:
@@ -83,10 +89,14 @@ def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int
     Passages and questions are compared without differences in case and white space. A warning is
     logged where there are any: figures on such examples flatter.
     """
+
+    def plain(text: str) -> str:
+        return " ".join(text.casefold().split())
+
     passages = passage_keys(chunk for example in trained for chunk in example.gold)
-    questions = {_plain(example.query) for example in trained}
+    questions = {plain(example.query) for example in trained}
     shared = sum(
-        _plain(example.query) in questions or not passages.isdisjoint(passage_keys(example.gold))
+        plain(example.query) in questions or not passages.isdisjoint(passage_keys(example.gold))
         for example in examples
     )
     if shared:
@@ -116,48 +126,19 @@ def dev_collection(
 def judge_on_dev(
     weights: HeadWeights, examples: Sequence[Example], features: Features
 ) -> DevFigures:
-    """Rank the chunks of every dev example with the weights; ties keep the chunks' order.
-
-    Args:
-        weights: Of the reading collected, with at most the depth collected.
-        examples: The dev examples.
-        features: Features of some of them.
-    """
+    """Rank the chunks of the dev examples read with the weights; ties keep the chunks' order."""
     judged = [examples[index] for index in features.examples]
     labels = np.concatenate([example.labels for example in judged])
-    sources, counts = np.array([example.source for example in judged]), features.counts
+    sources = np.array([example.source for example in judged])
     scores = weights.score(features.matrix(weights.spec, weights.layers))
-    ndcg = ndcg_at_10(scores, labels, counts)
-    ends = np.cumsum(counts)
-    first = np.array(
-        [
-            labels[start + np.argmax(scores[start:end])]
-            for start, end in zip(ends - counts, ends, strict=True)
-        ]
-    )
-    names = sorted(set(sources.tolist()))
-    of_ndcg, of_first = (
-        {name: float(values[sources == name].mean()) for name in names} for values in (ndcg, first)
-    )
+    by_sample = zip(features.by_sample(scores), features.by_sample(labels), strict=True)
+    first = np.array([gold[np.argmax(of_chunks)] for of_chunks, gold in by_sample])
+    ndcg = mean_by_source(ndcg_at_10(scores, labels, features.counts), sources)
+    gold_first = mean_by_source(first, sources)
     return DevFigures(
-        {name: int((sources == name).sum()) for name in names},
-        float(np.mean(list(of_ndcg.values()))),
-        of_ndcg,
-        float(np.mean(list(of_first.values()))),
-        of_first,
+        dict(sorted(Counter(sources.tolist()).items())),
+        macro_mean(ndcg),
+        ndcg,
+        macro_mean(gold_first),
+        gold_first,
     )
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _reason_to_leave_out(model: ScoringModel, example: Example, reading: Reading) -> str | None:
-    if len(example.chunks) < FEWEST_CHUNKS:
-        return f"fewer than {FEWEST_CHUNKS} chunks"
-    if not any(example.labels):
-        return "without gold"
-    if all(example.labels):
-        return "without a distractor"
-    fits = fits_window(model, example.query, example.chunks, reading=reading)
-    return None if fits else TOO_LONG

@@ -18,23 +18,23 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.losses import (
     AblationData,
     ListwiseData,
     ListwiseLoss,
     PearsonLoss,
-    Standard,
-    Vector,
+    Standardised,
 )
 
 _MOST_ITERATIONS = 500
 _TOLERANCE = 1e-7  # relative change of the loss at which fitting ends
 
-Loss: TypeAlias = Callable[[Vector], tuple[float, Vector]]
+Loss: TypeAlias = Callable[[Floats], tuple[float, Floats]]
+"""Returns value and gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class LinearFit:
         loss: The weighted mean loss on the training samples, without the penalty.
     """
 
-    weight: npt.NDArray[np.float64]
+    weight: Floats
     bias: float
     loss: float
 
@@ -63,14 +63,14 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
     Raises:
         InputError: If a sample has no label above 0, or a number isn't finite.
     """
-    standard = Standard.of(data.features)
-    term = ListwiseLoss(data, standard)
+    standard = Standardised(data.features)
+    loss = ListwiseLoss(data, standard.matrix)
 
-    def penalty(vector: Vector) -> tuple[float, Vector]:
+    def penalty(vector: Floats) -> tuple[float, Floats]:
         return ridge / 2 * float(vector @ vector), ridge * vector
 
-    vector = _minimise(term, penalty, np.zeros(len(standard.mean)))
-    return _folded(standard, vector, 0.0, term(vector)[0])
+    vector = _minimise(loss, penalty, np.zeros(len(standard.mean)))
+    return _folded(standard, vector, 0.0, loss(vector)[0])
 
 
 def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
@@ -88,43 +88,38 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
         InputError: If no sample's effects vary, no scores could tell its masks apart, or a number
             isn't finite.
     """
-    standard = Standard.of(data.features)
-    term = PearsonLoss(data, standard)
+    standard = Standardised(data.features)
+    loss = PearsonLoss(data, standard.matrix)
 
-    def penalty(vector: Vector) -> tuple[float, Vector]:
-        square, variance = float(vector @ vector), term.variance(vector)
-        slope = 2 * vector - square / variance * term.variance_slope(vector)
+    def penalty(vector: Floats) -> tuple[float, Floats]:
+        square, (variance, slope) = float(vector @ vector), loss.variance(vector)
+        slope = 2 * vector - square / variance * slope
         return ridge / 2 * square / variance, ridge / 2 / variance * slope
 
-    start = term.least_squares(ridge)
-    if not term.variance(start) > 0:
+    start = loss.least_squares(ridge)
+    if not loss.variance(start)[0] > 0:
         raise InputError(
             "no weights give predictions that vary over masks: all masks of a sample are alike, or "
             "effects don't follow the features; pass samples with at least two different masks"
         )
-    vector = _minimise(term, penalty, start)
-    scaled = vector / np.sqrt(term.variance(vector))
-    return _folded(standard, scaled[:-1], scaled[-1], term(vector)[0])
+    vector = _minimise(loss, penalty, start)
+    scaled = vector / np.sqrt(loss.variance(vector)[0])
+    return _folded(standard, scaled[:-1], scaled[-1], loss(vector)[0])
 
 
-def _folded(standard: Standard, vector: Vector, bias: float, loss: float) -> LinearFit:
+def _folded(standard: Standardised, vector: Floats, bias: float, loss: float) -> LinearFit:
     """Return the readout for features as they come."""
     weight = vector / standard.scale
     return LinearFit(weight=weight, bias=float(bias - standard.mean @ weight), loss=loss)
 
 
-def _minimise(term: Loss, penalty: Loss, start: Vector) -> Vector:
-    """Return the vector that minimises the sum of both; each returns its value and gradient."""
+def _minimise(loss: Loss, penalty: Loss, start: Floats) -> Floats:
+    """Return the vector that minimises the sum of both."""
 
-    def objective(vector: Vector) -> tuple[float, Vector]:
-        (loss, slope), (added, added_slope) = term(vector), penalty(vector)
-        return loss + added, slope + added_slope
+    def objective(vector: Floats) -> tuple[float, Floats]:
+        (value, slope), (added, added_slope) = loss(vector), penalty(vector)
+        return value + added, slope + added_slope
 
-    vector: Vector = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
-    ).x
+    options = {"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE}
+    vector: Floats = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
     return vector

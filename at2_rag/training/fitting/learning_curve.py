@@ -10,16 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-
-Part: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +39,12 @@ def learning_curve(
     groups: Sequence[int],
     sources: Sequence[str],
     folds: npt.NDArray[np.int64],
-    judge: Callable[[Part], Mapping[str, float | None]],
+    judge: Callable[[Bools], Mapping[str, float | None]],
     *,
     seed: int,
-    shares: Sequence[float] = SHARES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[LearningPoint, ...]:
-    """Return the curve's points, smallest part first.
+    """Return the curve's points, one for each of `SHARES`, smallest first.
 
     Larger parts hold the smaller ones. Of every fold and source the same share of groups is
     taken, at least one; shares that come to the same samples give one point. A part that is too
@@ -60,17 +57,14 @@ def learning_curve(
         judge: Takes the samples [I] bool that may be fitted on and returns out-of-fold figures;
             raises InputError where they are too few.
         seed: Of the order in which groups are taken.
-        shares: Parts to fit on, rising, in (0, 1].
-        progress: Called with the number of parts done and in all.
+        progress: Called with the parts done and in all.
     """
-    parts: dict[bytes, tuple[float, Part]] = {}
     ranks = _ranks(groups, sources, folds, np.random.default_rng(seed))
-    for share in shares:
-        part = ranks < share
-        parts[part.tobytes()] = (share, part)
+    parts = {(ranks < share).tobytes(): share for share in SHARES}  # the largest of equal ones
     points = []
     progress(0, len(parts))
-    for done, (share, part) in enumerate(parts.values(), start=1):
+    for done, share in enumerate(parts.values(), start=1):
+        part = ranks < share
         fitted = [int((part & (folds != fold)).sum()) for fold in np.unique(folds)]
         with suppress(InputError):  # a fold has too few samples; larger parts may do
             points.append(LearningPoint(share, float(np.mean(fitted)), judge(part)))
@@ -83,15 +77,16 @@ def _ranks(
     sources: Sequence[str],
     folds: npt.NDArray[np.int64],
     rng: np.random.Generator,
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Return each sample's rank, [I] in [0, 1): the share of its fold and source before it."""
-    strata: dict[tuple[int, str], dict[int, None]] = defaultdict(dict)
     stratum_of: dict[int, tuple[int, str]] = {}
     for group, source, fold in zip(groups, sources, folds.tolist(), strict=True):
-        strata[stratum_of.setdefault(group, (fold, source))][group] = None
+        stratum_of.setdefault(group, (fold, source))
+    strata: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for group, stratum in stratum_of.items():
+        strata[stratum].append(group)
     rank: dict[int, float] = {}
-    for stratum in strata.values():
-        members = list(stratum)
+    for members in strata.values():
         for before, index in enumerate(rng.permutation(len(members))):
             rank[members[index]] = before / len(members)
     return np.array([rank[group] for group in groups])

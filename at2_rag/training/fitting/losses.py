@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
-
-Floats: TypeAlias = npt.NDArray[np.float32]
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 _LEAST_EFFECT = 1e-6  # root mean square of effects that aren't just rounding
 
@@ -30,12 +28,12 @@ class ListwiseData:
         weights: [I] float64, weight of each sample in the loss.
     """
 
-    features: Floats
+    features: npt.NDArray[np.float32]
     labels: npt.NDArray[Any]
     counts: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
+    weights: Floats
 
-    def take(self, samples: npt.NDArray[np.bool_]) -> ListwiseData:
+    def take(self, samples: Bools) -> ListwiseData:
         """Return the samples where the mask [I] holds."""
         rows = np.repeat(samples, self.counts)
         return ListwiseData(
@@ -55,13 +53,13 @@ class AblationData:
         effects: For each sample [M], the answer's likelihood under each mask on any scale.
     """
 
-    features: Floats
+    features: npt.NDArray[np.float32]
     counts: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-    masks: Sequence[npt.NDArray[np.bool_]]
-    effects: Sequence[npt.NDArray[np.float64]]
+    weights: Floats
+    masks: Sequence[Bools]
+    effects: Sequence[Floats]
 
-    def take(self, samples: npt.NDArray[np.bool_]) -> AblationData:
+    def take(self, samples: Bools) -> AblationData:
         """Return the samples where the mask [I] holds."""
         kept = np.flatnonzero(samples).tolist()
         return AblationData(
@@ -73,43 +71,32 @@ class AblationData:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Standard:
-    """How features are standardised."""
+class Standardised:
+    """Features [N, F], standardised.
 
-    mean: Vector
-    scale: Vector
+    Attributes:
+        mean: [F] float64.
+        scale: [F] float64, the standard deviation; infinite for a feature that never varies, so
+            that it gets no weight.
+        matrix: [N, F] float32. torch's products, unlike NumPy's, keep to the number of threads
+            that torch is set to.
+    """
 
-    @classmethod
-    def of(cls, features: Floats) -> Standard:
-        """Return the mean and standard deviation of features [N, F].
-
-        Raises:
-            InputError: If a feature isn't finite.
-        """
+    def __init__(self, features: npt.NDArray[np.float32]) -> None:
         if not np.isfinite(features).all():
             raise InputError("the features hold NaN or infinity; collect them anew")
-        scale = features.std(axis=0, dtype=np.float64)
-        scale[scale < 1e-6] = np.inf  # a feature that never varies gets no weight
-        return cls(features.mean(axis=0, dtype=np.float64), scale)
-
-    def matrix(self, features: Floats) -> torch.Tensor:
-        """Return features [N, F] standardised, float32."""
-        # torch's products, not NumPy's: they keep to the number of threads that torch is set to.
-        return torch.from_numpy(((features - self.mean) / self.scale).astype(np.float32))
+        self.scale = features.std(axis=0, dtype=np.float64)
+        self.scale[self.scale < 1e-6] = np.inf
+        self.mean = features.mean(axis=0, dtype=np.float64)
+        self.matrix = torch.from_numpy(((features - self.mean) / self.scale).astype(np.float32))
 
 
 class ListwiseLoss:
-    """The listwise loss and its gradient.
+    """The listwise loss and its gradient, over standardised features."""
 
-    Raises:
-        InputError: If a label is negative or no number, or a sample has none above 0.
-    """
-
-    def __init__(self, data: ListwiseData, standard: Standard) -> None:
-        self._matrix = standard.matrix(data.features)
-        self._counts = data.counts
-        self._starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
+    def __init__(self, data: ListwiseData, matrix: torch.Tensor) -> None:
+        self._matrix, self._counts = matrix, data.counts
+        self._starts = np.cumsum(data.counts) - data.counts
         labels = data.labels.astype(float)
         if not (np.isfinite(labels) & (labels >= 0)).all():
             raise InputError("labels hold NaN, infinity or values below 0; pass finite ones from 0")
@@ -123,7 +110,7 @@ class ListwiseLoss:
         self._share = data.weights / data.weights.sum()
         self._row_share = np.repeat(self._share, data.counts)
 
-    def __call__(self, vector: Vector) -> tuple[float, Vector]:
+    def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """Return loss and gradient at the weights [F] of standardised features."""
         scores = (self._matrix @ torch.from_numpy(vector).float()).double().numpy()
         top = np.maximum.reduceat(scores, self._starts)
@@ -136,17 +123,14 @@ class ListwiseLoss:
 
 
 class PearsonLoss:
-    """Minus the weighted mean correlation, and its gradient.
+    """Minus the weighted mean correlation, and its gradient, over standardised features.
 
-    Its weights are [F + 1]: those of the standardised features, then the bias, which every kept
-    chunk adds to a prediction.
-
-    Raises:
-        InputError: If an effect isn't finite, or no sample's effects vary.
+    Its weights are [F + 1]: those of the features, then the bias, which every kept chunk adds to a
+    prediction.
     """
 
-    def __init__(self, data: AblationData, standard: Standard) -> None:
-        matrix, ends = standard.matrix(data.features), np.cumsum(data.counts)
+    def __init__(self, data: AblationData, matrix: torch.Tensor) -> None:
+        ends = np.cumsum(data.counts)
         rows, effects, counts, weights = [], [], [], []
         for index, (masks, effect) in enumerate(zip(data.masks, data.effects, strict=True)):
             if not np.isfinite(effect).all():
@@ -172,10 +156,10 @@ class PearsonLoss:
             )
         self._rows, self._effects = torch.cat(rows), np.concatenate(effects)
         self._counts = np.array(counts)
-        self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
+        self._starts = np.cumsum(self._counts) - self._counts
         self._share = np.array(weights) / np.sum(weights)
 
-    def __call__(self, vector: Vector) -> tuple[float, Vector]:
+    def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """Return loss and gradient."""
         predicted = self._predict(vector)
         norms = np.sqrt(np.add.reduceat(predicted**2, self._starts)) + 1e-12
@@ -186,17 +170,14 @@ class PearsonLoss:
         )
         return -float(self._share @ correlations), -self._back(slope)
 
-    def variance(self, vector: Vector) -> float:
-        """Return the weighted mean over samples of the predictions' variance."""
-        squares = np.add.reduceat(self._predict(vector) ** 2, self._starts)
-        return float(self._share @ (squares / self._counts))
-
-    def variance_slope(self, vector: Vector) -> Vector:
-        """Return the gradient of `variance`."""
+    def variance(self, vector: Floats) -> tuple[float, Floats]:
+        """Return the weighted mean over samples of the predictions' variance, and its gradient."""
+        predicted = self._predict(vector)
+        squares = np.add.reduceat(predicted**2, self._starts)
         weights = np.repeat(2 * self._share / self._counts, self._counts)
-        return self._back(weights * self._predict(vector))
+        return float(self._share @ (squares / self._counts)), self._back(weights * predicted)
 
-    def least_squares(self, ridge: float) -> Vector:
+    def least_squares(self, ridge: float) -> Floats:
         """Return the ridge regression of the standardised effects."""
         weights = np.repeat(self._share / self._counts, self._counts)
         rows = self._rows.double()
@@ -208,10 +189,10 @@ class PearsonLoss:
         solution = np.linalg.solve(gram + strength * np.eye(len(gram)), target)
         return solution.astype(np.float64)
 
-    def _predict(self, vector: Vector) -> Vector:
-        predicted: Vector = (self._rows @ torch.from_numpy(vector).float()).double().numpy()
+    def _predict(self, vector: Floats) -> Floats:
+        predicted: Floats = (self._rows @ torch.from_numpy(vector).float()).double().numpy()
         return predicted
 
-    def _back(self, slope: Vector) -> Vector:
-        back: Vector = (torch.from_numpy(slope).float() @ self._rows).double().numpy()
+    def _back(self, slope: Floats) -> Floats:
+        back: Floats = (torch.from_numpy(slope).float() @ self._rows).double().numpy()
         return back

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.fit import LinearFit, fit_listwise, fit_pearson
 from at2_rag.training.fitting.losses import AblationData, ListwiseData
@@ -41,7 +42,7 @@ def fit_objective(
     matrix: npt.NDArray[np.float32],
     *,
     ridge: float,
-    chosen: npt.NDArray[np.bool_],
+    chosen: Bools,
 ) -> LinearFit:
     """Fit a readout to an objective.
 
@@ -80,37 +81,26 @@ def fit_objective(
 
 
 def _relevance(
-    objective: Objective,
-    samples: Samples,
-    rows: npt.NDArray[np.bool_],
-    counts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
+    objective: Objective, samples: Samples, rows: Bools, counts: npt.NDArray[np.int64]
+) -> Floats:
     """Return how relevant each of the chunks in `rows` is, at least 0, on any scale by sample."""
-    if objective == "evidence":
-        return _gold(samples, rows, counts)
+    gold = np.zeros(0)
+    if objective in ("evidence", "mixed"):  # a sample whose chunks are all gold says nothing
+        gold = np.asarray(samples.labels, dtype=np.float64)[rows]
+        gold = gold * np.repeat(sum_by_sample(gold, counts) < counts, counts)
+        if objective == "evidence":
+            return gold
     assert samples.effects is not None  # checked by the caller
     if objective == "drops":
         return np.maximum(samples.effects.drops[rows], 0)
     contributions = np.maximum(samples.effects.contributions[rows], 0)
     if objective == "contributions":
         return contributions
-    gold = _shares(_gold(samples, rows, counts), counts)
-    return (1 - MIXED_SHARE) * gold + MIXED_SHARE * _shares(contributions, counts)
+    return (1 - MIXED_SHARE) * _shares(gold, counts) + MIXED_SHARE * _shares(contributions, counts)
 
 
-def _gold(
-    samples: Samples, rows: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Return 1 for gold chunks; 0 for others, and where a sample's chunks are all gold."""
-    gold = np.asarray(samples.labels, dtype=np.float64)[rows]
-    telling = sum_by_sample(gold, counts) < counts
-    return gold * np.repeat(telling, counts)
-
-
-def _shares(
-    values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _shares(values: Floats, counts: npt.NDArray[np.int64]) -> Floats:
     """Return each value's part of its sample's sum; 0 where that is 0."""
     totals = sum_by_sample(values, counts)
-    shares: npt.NDArray[np.float64] = values / np.repeat(np.where(totals > 0, totals, 1), counts)
+    shares: Floats = values / np.repeat(np.where(totals > 0, totals, 1), counts)
     return shares

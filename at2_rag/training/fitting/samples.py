@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
@@ -29,19 +30,14 @@ class Effects:
             of the answer, in nats.
     """
 
-    masks: tuple[npt.NDArray[np.bool_], ...]
-    likelihoods: tuple[npt.NDArray[np.float64], ...]
-    drops: npt.NDArray[np.float64]
-    contributions: npt.NDArray[np.float64]
+    masks: tuple[Bools, ...]
+    likelihoods: tuple[Floats, ...]
+    drops: Floats
+    contributions: Floats
 
     @classmethod
     def of(cls, rows: Sequence[Row], *, contributions_to: Literal["question", "answer"]) -> Effects:
-        """Compute effects from rows of an `AblationCollection`.
-
-        Args:
-            rows: The rows.
-            contributions_to: Whose likelihood contributions are to.
-        """
+        """Compute effects from rows of an `AblationCollection`."""
         logits = "query_logits" if contributions_to == "question" else "token_logits"
         ablations = [Ablations(row["masks"], row["token_logits"]) for row in rows]
         return cls(
@@ -71,8 +67,8 @@ class Samples:
     sources: tuple[str, ...]
     groups: tuple[int, ...]
     left_out: Mapping[str, int]
-    labels: npt.NDArray[np.bool_] | None = None
-    doubtful: npt.NDArray[np.bool_] | None = None
+    labels: Bools | None = None
+    doubtful: Bools | None = None
     effects: Effects | None = None
 
     @property
@@ -81,7 +77,7 @@ class Samples:
         return self.features.counts
 
     @property
-    def relevant(self) -> npt.NDArray[np.bool_]:
+    def relevant(self) -> Bools:
         """Whether each chunk is gold, or without labels adds `LEAST_CONTRIBUTION`, [N]."""
         if self.labels is not None:
             return self.labels
@@ -89,7 +85,7 @@ class Samples:
         return self.effects.contributions >= LEAST_CONTRIBUTION
 
     @property
-    def certain(self) -> npt.NDArray[np.bool_]:
+    def certain(self) -> Bools:
         """Whether each chunk's label is known to be right, [N]."""
         if self.labels is None or self.doubtful is None:
             return np.ones(int(self.counts.sum()), dtype=bool)
@@ -101,7 +97,7 @@ def sum_by_sample(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> np
     return np.add.reduceat(values, np.cumsum(counts) - counts)
 
 
-def source_weights(sources: Sequence[str]) -> npt.NDArray[np.float64]:
+def source_weights(sources: Sequence[str]) -> Floats:
     """Return weights of samples, [I], under which every source counts the same."""
     names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
     return 1.0 / (len(names) * counts[inverse])

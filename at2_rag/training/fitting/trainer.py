@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.fitting.cross_validation import (
     Candidate,
@@ -16,7 +17,7 @@ from at2_rag.training.fitting.cross_validation import (
     CrossValidation,
     assign_folds,
 )
-from at2_rag.training.fitting.learning_curve import LearningPoint, Part, learning_curve
+from at2_rag.training.fitting.learning_curve import LearningPoint, learning_curve
 from at2_rag.training.fitting.objectives import fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
@@ -45,7 +46,7 @@ class Training:
     samples: Mapping[str, int]
     left_out: Mapping[str, int]
     curve: tuple[LearningPoint, ...]
-    importance: npt.NDArray[np.float64]
+    importance: Floats
 
 
 def train(
@@ -64,15 +65,12 @@ def train(
 
     Args:
         data: The examples, and the plan.
-        workers: Threads that read, see `Collection.collect`.
+        workers: Threads that read, see `Collection.collect` for the errors, too.
         progress: Called with the stage's name, the steps done and in all.
 
     Raises:
         InputError: If the data is too little: fewer groups than folds, no sample whose ranking can
             be judged, or none that says anything about an objective.
-        DataError: If the folder holds another collection.
-        ScoringError: If the model's numbers overflowed.
-        StorageError: If what is read can't be written.
     """
     data.check()
     plan = data.plan
@@ -80,9 +78,9 @@ def train(
     fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
     results = _try_designs(validation, plan, data.model.depth, progress)
-    chosen = _best(results)
+    chosen = max(results, key=_ndcg)
 
-    def judge(part: Part) -> dict[str, float | None]:
+    def judge(part: Bools) -> dict[str, float | None]:
         result = validation.judge(chosen.candidate, part=part)
         return {"ndcg_at_10": result.ndcg, "faithfulness": result.faithfulness}
 
@@ -92,7 +90,7 @@ def train(
         fold_of,
         judge,
         seed=plan.seed,
-        progress=lambda done, total: progress("learning curve", done, total),
+        progress=partial(progress, "learning curve"),
     )
     progress("fit", 0, 1)
     weights = replace(
@@ -116,11 +114,6 @@ def train(
 def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeights:
     """Return head weights fitted on all samples in a design, bound to no model.
 
-    Args:
-        samples: The samples.
-        design: The design.
-        heads: The model's query heads a layer.
-
     Raises:
         InputError: If the samples say nothing about the design's objective.
     """
@@ -136,7 +129,7 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
     )
 
 
-def head_importance(samples: Samples, weights: HeadWeights) -> npt.NDArray[np.float64]:
+def head_importance(samples: Samples, weights: HeadWeights) -> Floats:
     """Return each head's absolute weight times its feature's standard deviation, [P, L, H].
 
     It is the standard deviation that a head alone gives the score, in the score's unit; heads
@@ -144,7 +137,7 @@ def head_importance(samples: Samples, weights: HeadWeights) -> npt.NDArray[np.fl
     """
     matrix = samples.features.matrix(weights.spec, weights.layers)
     spread = matrix.std(axis=0, dtype=np.float64).reshape(weights.weight.shape)
-    importance: npt.NDArray[np.float64] = np.abs(weights.weight.astype(np.float64)) * spread
+    importance: Floats = np.abs(weights.weight.astype(np.float64)) * spread
     return importance
 
 
@@ -163,17 +156,16 @@ def _try_designs(
     results: list[CandidateResult] = []
     progress("cross-validation", 0, total)
 
-    def judge(design: Candidate) -> None:
-        results.append(validation.judge(design))
-        progress("cross-validation", len(results), total)
+    def judge(designs: Iterable[Candidate]) -> None:
+        for design in designs:
+            results.append(validation.judge(design))
+            progress("cross-validation", len(results), total)
 
-    for design in designs:
-        judge(design)
-    best = _best(results).candidate
-    for layers in shallower:
-        judge(replace(best, depth=layers))
+    judge(designs)
+    best = max(results, key=_ndcg).candidate
+    judge(replace(best, depth=layers) for layers in shallower)
     return results
 
 
-def _best(results: Sequence[CandidateResult]) -> CandidateResult:
-    return max(results, key=lambda result: result.ndcg)
+def _ndcg(result: CandidateResult) -> float:
+    return result.ndcg

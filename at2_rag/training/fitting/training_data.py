@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.errors import InputError
@@ -17,11 +17,14 @@ from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Readin
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import TargetRule
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.collection.ablations import AblationCollection, AblationPlan
-from at2_rag.training.collection.answer_features import AnswerFeatureCollection
+from at2_rag.training.collection.ablations import (
+    AblationCollection,
+    AblationPlan,
+    AnswerFeatureCollection,
+)
 from at2_rag.training.collection.collection import Collected, Row
 from at2_rag.training.collection.features import FeatureCollection, Features
-from at2_rag.training.collection.samples import Sample, doubtful_labels
+from at2_rag.training.collection.samples import doubtful_labels
 from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, Signal
 from at2_rag.training.fitting.samples import Effects, Samples
 
@@ -32,15 +35,6 @@ _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
     "independent": (("together",), ("apart",), ("together", "apart")),
     "joint": (("joint",),),
 }
-
-
-def feature_specs(reading: Reading) -> tuple[FeatureSpec, ...]:
-    """Return every combination of quantity and passes of a reading."""
-    return tuple(
-        FeatureSpec(quantity, passes)
-        for quantity in get_args(Quantity)
-        for passes in _PASS_CHOICES[reading]
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +104,11 @@ class TrainingPlan:
     @property
     def specs_tried(self) -> tuple[FeatureSpec, ...]:
         """The feature sets to try."""
-        return self.specs or feature_specs(self.features_read)
+        return self.specs or tuple(
+            FeatureSpec(quantity, passes)
+            for quantity in get_args(Quantity)
+            for passes in _PASS_CHOICES[self.features_read]
+        )
 
     @property
     def objectives_tried(self) -> tuple[Objective, ...]:
@@ -125,7 +123,7 @@ class TrainingData:
         loaded: The model.
         examples: Questions with their chunks.
         folder: Where what is read is kept; a killed run goes on from there.
-        plan: What to learn from, and which designs to try; None for `TrainingPlan()`.
+        plan: What to learn from, and which designs to try.
         depth: Layers to read, no fewer than the plan has; None for all.
 
     Attributes:
@@ -133,7 +131,6 @@ class TrainingData:
 
     Raises:
         InputError: If a depth is out of range.
-        UnsupportedModelError: As `ScoringModel`.
     """
 
     def __init__(
@@ -141,28 +138,27 @@ class TrainingData:
         loaded: LoadedModel,
         examples: Sequence[Example],
         folder: str | Path,
-        plan: TrainingPlan | None = None,
+        plan: TrainingPlan,
         *,
         depth: int | None = None,
     ) -> None:
-        self.examples, self.plan = examples, plan or TrainingPlan()
+        self.examples, self.plan, self.fingerprint = examples, plan, loaded.fingerprint
         self.model = ScoringModel(loaded.model, loaded.tokenizer, depth=depth)
-        self.fingerprint = loaded.fingerprint
-        for layers in self.plan.depths:
+        for layers in plan.depths:
             if not 1 <= layers <= self.model.depth:
                 raise InputError(
                     f"depth is {layers}; pass 1 to {self.model.depth}, the depth collected"
                 )
         self._collection: FeatureCollection | AblationCollection
-        identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": self.plan.seed}
-        if self.plan.signal == "evidence":
+        identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": plan.seed}
+        if plan.signal == "evidence":
             self._collection = FeatureCollection(
-                self.model, examples, folder, reading=self.plan.reading, **identity
+                self.model, examples, folder, reading=plan.reading, **identity
             )
         else:
             answer_model = AnswerModel(loaded.model, loaded.tokenizer)
             self._collection = AblationCollection(
-                self.model, answer_model, examples, folder, plan=self.plan.ablations, **identity
+                self.model, answer_model, examples, folder, plan=plan.ablations, **identity
             )
 
     def check(self) -> None:
@@ -184,30 +180,17 @@ class TrainingData:
             self._answers({}).check()
 
     def gather(
-        self,
-        *,
-        workers: int = 1,
-        progress: Progress = lambda stage, done, total: None,
+        self, *, workers: int = 1, progress: Progress = lambda stage, done, total: None
     ) -> Samples:
-        """Return the samples, reading only what the folder doesn't hold.
-
-        Args:
-            workers: Threads that read, see `Collection.collect`.
-            progress: Called with the stage's name, the steps done and in all.
+        """Return the samples, reading only what the folder doesn't hold; see `Collection.collect`.
 
         Raises:
             InputError: If there are fewer groups of samples than folds, or no sample at all.
-            DataError: If the folder holds another collection.
-            ScoringError: If the model's numbers overflowed.
-            StorageError: If what is read can't be written.
         """
-        collected = self._collection.collect(
-            workers=workers, progress=lambda done, total: progress("reading", done, total)
-        )
+        collected = self._collection.collect(workers=workers, progress=partial(progress, "reading"))
         if self.plan.target == "answer":
             answers = self._answers(collected.rows).collect(
-                workers=workers,
-                progress=lambda done, total: progress("reading answers", done, total),
+                workers=workers, progress=partial(progress, "reading answers")
             )
             rows = {item: {**collected.rows[item], **row} for item, row in answers.rows.items()}
             collected = Collected(rows, {**collected.left_out, **answers.left_out})
@@ -227,18 +210,21 @@ class TrainingData:
             )
 
     def _samples(self, collected: Collected) -> Samples:
-        signal, rows = self.plan.signal, list(collected.rows.values())
+        signal, items = self.plan.signal, list(collected.rows)
         features = Features.of(collected.rows)
-        read = [self._collection.samples[item] for item in collected.rows]
+        read = [self._collection.samples[item] for item in items]
         labels = doubtful = effects = None
         if signal != "evidence":
+            rows = list(collected.rows.values())
             effects = Effects.of(rows, contributions_to=self.plan.target)
         if signal == "ablation":
             assert effects is not None  # just made
-            groups = _groups_by_top_passage(read, features.by_sample(effects.contributions))
+            by_sample = zip(read, features.by_sample(effects.contributions), strict=True)
+            top = [sample.chunks[int(np.argmax(of_chunks))] for sample, of_chunks in by_sample]
+            groups = linked_groups([passage_keys([chunk]) for chunk in top])
         else:
             numbers = gold_groups(self.examples)
-            groups = [numbers[item] for item in collected.rows]
+            groups = [numbers[item] for item in items]
             # In joint reading chunks at the end may be missing.
             sizes = zip(read, features.counts.tolist(), strict=True)
             labels = np.concatenate([sample.labels[:size] for sample, size in sizes])
@@ -246,19 +232,7 @@ class TrainingData:
             doubtful = np.concatenate(
                 [doubtful_labels(self.examples[sample.example], sample) for sample in read]
             )
-        sources = tuple(self.examples[item].source for item in collected.rows)
+        sources = tuple(self.examples[item].source for item in items)
         return Samples(
             features, sources, tuple(groups), collected.reasons, labels, doubtful, effects
         )
-
-
-def _groups_by_top_passage(
-    samples: Sequence[Sample], contributions: Sequence[npt.NDArray[np.float64]]
-) -> list[int]:
-    """Return groups of samples that share their most important passage."""
-    return linked_groups(
-        [
-            passage_keys([sample.chunks[int(np.argmax(of_chunks))]])
-            for sample, of_chunks in zip(samples, contributions, strict=True)
-        ]
-    )

@@ -28,11 +28,11 @@ _ENUMERATED = 12
 
 @dataclass(frozen=True, slots=True)
 class MaskSplit:
-    """An item's masks; none is both held and fitted on.
+    """An item's masks, [M, S]; none is in both groups.
 
     Attributes:
-        held: Keep rate -> masks that systems are judged on, [M, S] bool.
-        fitted: Masks that a system may look at, [M, S] bool.
+        held: Keep rate -> masks that systems are judged on.
+        fitted: Masks that a system may be fitted on.
     """
 
     held: Mapping[float, Bools]
@@ -43,10 +43,8 @@ class MaskSplit:
 class MaskPlan:
     """How masks are drawn; an item's depend on the plan, the item's content and sources alone.
 
-    Attributes:
-        held: Held masks of each keep rate. Of few sources there are fewer: 7 with four, 15
-            with five, 31 with six, and then both rates have the same.
-        seed: Seed.
+    `held` is the number of held masks of each keep rate; of four, five and six sources there are 7,
+    15 and 31 at most, the same for both rates.
     """
 
     held: int = 32
@@ -55,21 +53,18 @@ class MaskPlan:
     def split(self, item: SourcedItem) -> MaskSplit:
         """Draw an item's masks."""
         rng = generator(self.seed, "fidelity masks", item.key)
-        return _split(len(item.sources), self.held, rng)
-
-
-def _split(size: int, count: int, rng: np.random.Generator) -> MaskSplit:
-    if size <= _ENUMERATED:
-        every = draw_masks(size, 2**size, rng)
-        order = rng.permutation(len(every))
-        to_hold, to_fit = every[order[: len(every) // 2]], every[order[len(every) // 2 :]]
-        held = {rate: _drawn_from(to_hold, count, rate, rng) for rate in KEEP_RATES}
-        return MaskSplit(held, _drawn_from(to_fit, FIT_MASKS, FIT_KEEP, rng))
-    held = {rate: draw_masks(size, count, rng, keep=rate) for rate in KEEP_RATES}
-    taken = {mask.tobytes() for masks in held.values() for mask in masks}
-    spare = draw_masks(size, FIT_MASKS + len(taken), rng, keep=FIT_KEEP)
-    free = [mask for mask in spare if mask.tobytes() not in taken]
-    return MaskSplit(held, np.stack(free[:FIT_MASKS]))
+        size = len(item.sources)
+        if size <= _ENUMERATED:
+            every = draw_masks(size, 2**size, rng)
+            order = rng.permutation(len(every))
+            to_hold, to_fit = every[order[: len(every) // 2]], every[order[len(every) // 2 :]]
+            held = {rate: _drawn_from(to_hold, self.held, rate, rng) for rate in KEEP_RATES}
+            return MaskSplit(held, _drawn_from(to_fit, FIT_MASKS, FIT_KEEP, rng))
+        held = {rate: draw_masks(size, self.held, rng, keep=rate) for rate in KEEP_RATES}
+        in_use = {mask.tobytes() for masks in held.values() for mask in masks}
+        spare = draw_masks(size, FIT_MASKS + len(in_use), rng, keep=FIT_KEEP)
+        free = [mask for mask in spare if mask.tobytes() not in in_use]
+        return MaskSplit(held, np.stack(free[:FIT_MASKS]))
 
 
 def _drawn_from(masks: Bools, count: int, keep: float, rng: np.random.Generator) -> Bools:

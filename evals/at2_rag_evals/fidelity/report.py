@@ -1,23 +1,19 @@
-"""The fidelity report: for people as tables, for programs as JSON."""
+"""The tables and notes of the fidelity report, and its lines on items."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
-from at2_rag_evals.report import figures, grid, items_table, report_head
-from at2_rag_evals.tables import Cell, Table, to_markdown
+from at2_rag_evals.report import INTERVAL_NOTE, grid, items_table
+from at2_rag_evals.tables import Table
 
 NOTES = (
-    "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
-    "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
-    "from by itself. Differences are paired: * marks those whose interval excludes zero.",
-    "The truth is the model's own reading of the answer with chunks, or with --unit sentence "
+    INTERVAL_NOTE,
+    "The truth is how the same model reads the answer with chunks, or with --unit sentence "
     "sentences of them, removed from the prompt. LDS: "
     "correlation of summed scores with the answer's logit-probability over held masks; constant "
     "scores count as 0, and items whose truth is constant are left out of it.",
@@ -50,76 +46,50 @@ def shares_note(systems: Iterable[FidelitySystem]) -> str:
 
 def fidelity_tables(summary: FidelitySummary) -> Iterator[Table]:
     """Yield the tables of a run."""
-    systems = list(summary.costs)
+    systems = list(summary.seconds)
     for metric, title in METRIC_TITLES.items():
         if summary.by_source[metric]:
             yield grid(title, summary.by_source[metric], systems)
-    for compared, found in summary.differences.items():
+    for compared, figures in summary.differences.items():
         others = [system for system in systems if system != compared]
-        for metric, groups in found.items():
+        for metric, groups in figures.items():
             if groups and others:
                 title = f"{METRIC_TITLES[metric]}: {compared} minus each other system"
                 yield grid(title, groups, others, difference=True)
     yield _costs_table(summary)
-    yield items_table("fidelity", summary.counts, summary.left_out)
+    yield items_table("fidelity", summary.items, summary.left_out)
 
 
-def fidelity_markdown(report: Mapping[str, Any], summary: FidelitySummary) -> str:
-    """Write the report as Markdown."""
-    settings = report["settings"]
-    lines = report_head(
-        "Fidelity eval",
-        report,
-        more=f"; {settings['answers']} answers, read by {settings['reading']['model']}, "
-        f"{settings['masks']} held masks a keep rate; sources are {settings['unit']}s",
-    )
-    for table in fidelity_tables(summary):
-        lines += [to_markdown(table), ""]
-    lines += ["## Notes", "", *(f"- {note}" for note in report["notes"])]
-    return "\n".join(lines) + "\n"
-
-
-def summary_record(summary: FidelitySummary) -> dict[str, Any]:
-    """Return the figures as JSON-ready values."""
-    return {
-        "items": dict(summary.counts),
-        "left_out": {source: dict(reasons) for source, reasons in summary.left_out.items()},
-        "by_source": figures(summary.by_source),
-        "differences": {system: figures(found) for system, found in summary.differences.items()},
-        "seconds": {system: asdict(cost) for system, cost in summary.costs.items()},
-    }
-
-
-def judged_lines(judged: JudgedSet) -> Iterator[str]:
-    """Yield one line of JSON an item: every system's metrics and cost."""
-    for own in judged.items:
-        record = {
-            "source": own.item.source,
-            "id": own.item.id,
-            "chunks": len(own.item.chunks),
-            "sources": len(own.item.sources),
-            "gold": sum(own.item.labels),
-            "answer_tokens": own.tokens,
-            "mean_log_probability": own.full,
-            "seconds_a_removal": own.removal_seconds,
+def item_records(judged: JudgedSet) -> Iterator[dict[str, Any]]:
+    """Yield for each item every system's metrics and cost."""
+    for result in judged.items:
+        example = result.item.example
+        yield {
+            "source": example.source,
+            "id": example.id,
+            "chunks": len(example.chunks),
+            "sources": len(result.item.sources),
+            "gold": sum(result.item.labels),
+            "answer_tokens": result.tokens,
+            "mean_log_probability": result.full,
+            "seconds_a_removal": result.removal_seconds,
             "systems": {
-                system: {**metrics, "seconds": own.seconds[system]}
-                for system, metrics in own.metrics.items()
+                system: {**metrics, "seconds": result.scored[system].seconds}
+                for system, metrics in result.metrics.items()
             },
         }
-        yield json.dumps(record) + "\n"
 
 
 def _costs_table(summary: FidelitySummary) -> Table:
-    header = map(Cell, ("system", "seconds, mean", "median", "removals", "truncated texts"))
+    header = ["system", "seconds, mean", "median", "removals", "truncated texts"]
     rows = [
         [
-            Cell(system),
-            Cell(f"{cost.mean:.4f}"),
-            Cell(f"{cost.median:.4f}"),
-            Cell(f"{cost.removals:.2f}"),
-            Cell(f"{cost.truncated:,}"),
+            system,
+            f"{cost.mean:.4f}",
+            f"{cost.median:.4f}",
+            f"{cost.removals:.2f}",
+            f"{cost.truncated:,}",
         ]
-        for system, cost in summary.costs.items()
+        for system, cost in summary.seconds.items()
     ]
-    return Table("Cost an item", list(header), rows)
+    return Table("Cost an item", header, rows)

@@ -1,16 +1,14 @@
-"""What masks keep and leave out of an item: its chunks, or the sentences of them.
+"""What masks keep and leave out of an item: its chunks, or their sentences.
 
-Masks, scores and measures are over an item's *sources* and don't ask which of the two they are.
+Masks, scores and measures are over an item's *sources*, whichever of the two they are.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ from at2_rag.data.examples import Example
 from at2_rag.prompt.sentence_tokens import sentence_places
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, content_hash, count
+from at2_rag_evals.store import hash_of
 
 Unit = Literal["chunk", "sentence"]
 
@@ -26,15 +25,8 @@ MIN_SENTENCES = 4
 MAX_SENTENCES = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A part of an item that a mask keeps or leaves out.
-
-    Attributes:
-        chunk: The index of its chunk.
-        start: Where it starts in the chunk's text, in characters.
-        end: Where it ends, exclusive.
-    """
+class Source(NamedTuple):
+    """A part of an item that a mask keeps or leaves out: characters start to end of a chunk."""
 
     chunk: int
     start: int
@@ -43,14 +35,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class SourcedItem:
-    """An item with its sources, by `whole_chunks` or `chunk_sentences`.
-
-    Attributes:
-        example: The item.
-        unit: What the sources are.
-        sources: The sources, by chunk and place.
-        labels: For each source, whether it is gold.
-    """
+    """An item with its sources, in the order of chunks and text, and whether each is gold."""
 
     example: Example
     unit: Unit
@@ -58,73 +43,40 @@ class SourcedItem:
     labels: tuple[bool, ...]
 
     @property
-    def id(self) -> str:
-        """The example's identifier within its data set."""
-        return self.example.id
-
-    @property
-    def source(self) -> str:
-        """The data set the example comes from."""
-        return self.example.source
-
-    @property
-    def query(self) -> str:
-        """The question."""
-        return self.example.query
-
-    @property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """The retrieved chunks, whole."""
-        return self.example.chunks
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Reference answers; may be empty."""
-        return self.example.answers
-
-    @property
-    def documents(self) -> tuple[Chunk, ...]:
-        """Each source as a chunk of its own: the chunks, or sentences under their titles."""
+    def sources_as_chunks(self) -> tuple[Chunk, ...]:
+        """Each source as a chunk: the chunks themselves, or sentences under their titles."""
         if self.unit == "chunk":
-            return self.chunks
+            return self.example.chunks
+        chunks = self.example.chunks
         return tuple(
-            Chunk(self.chunks[own.chunk].text[own.start : own.end], self.chunks[own.chunk].title)
-            for own in self.sources
+            Chunk(chunks[index].text[start:end], chunks[index].title)
+            for index, start, end in self.sources
         )
 
     @property
     def key(self) -> str:
         """A SHA-256 over question, chunks and sources: what a mask's reading depends on."""
-        content = content_hash(self.query, self.chunks)
-        if self.unit == "chunk":
-            return content
-        seen = [content, [[own.chunk, own.start, own.end] for own in self.sources]]
-        return hashlib.sha256(json.dumps(seen).encode("ascii")).hexdigest()
+        content = content_hash(self.example.query, self.example.chunks)
+        return content if self.unit == "chunk" else hash_of([content, self.sources])
 
     def kept(self, mask: npt.NDArray[np.bool_]) -> tuple[Chunk, ...]:
-        """Return what a mask leaves of the chunks.
+        """Return what a mask over the sources, [S], leaves of the chunks.
 
-        A chunk of which all sources are kept stays as it is, one of which none is goes with its
-        title. Of any other the kept sources stay, to the letter and in order, each with the white
-        space that follows it up to the next one. A chunk without sources is never left out.
-
-        Args:
-            mask: [S] bool over the sources.
+        A chunk stays as it is if all of its sources are kept (or it has none), and goes with its
+        title if none is. Otherwise its kept sources stay, verbatim and in order, each with the
+        white space that follows it.
         """
-        of_chunk: dict[int, list[int]] = {}
-        for place, own in enumerate(self.sources):
-            of_chunk.setdefault(own.chunk, []).append(place)
         kept = []
-        for index, chunk in enumerate(self.chunks):
-            places = of_chunk.get(index, [])
-            if mask[places].all():
+        for index, chunk in enumerate(self.example.chunks):
+            indices = [i for i, source in enumerate(self.sources) if source.chunk == index]
+            if mask[indices].all():
                 kept.append(chunk)
-            elif mask[places].any():
-                starts = [*(self.sources[place].start for place in places), len(chunk.text)]
+            elif mask[indices].any():
+                starts = [*(self.sources[i].start for i in indices), len(chunk.text)]
                 pieces = [
                     chunk.text[start:end]
-                    for place, (start, end) in zip(places, pairwise(starts), strict=True)
-                    if mask[place]
+                    for i, (start, end) in zip(indices, pairwise(starts), strict=True)
+                    if mask[i]
                 ]
                 kept.append(Chunk("".join(pieces).rstrip(), chunk.title))
         return tuple(kept)
@@ -132,12 +84,7 @@ class SourcedItem:
 
 @dataclass(frozen=True, slots=True)
 class SourcedSet:
-    """Items to judge systems on, and how many were left out.
-
-    Attributes:
-        items: The items, in the files' order.
-        left_out: Data set -> reason -> number of examples left out for it.
-    """
+    """Items with sources, and data set -> reason -> number of examples left out."""
 
     items: tuple[SourcedItem, ...]
     left_out: Mapping[str, Mapping[str, int]]
@@ -145,38 +92,32 @@ class SourcedSet:
 
 def whole_chunks(example: Example) -> SourcedItem:
     """Return an item whose sources are its chunks."""
-    sources = (Source(index, 0, len(own.text)) for index, own in enumerate(example.chunks))
+    sources = (Source(index, 0, len(chunk.text)) for index, chunk in enumerate(example.chunks))
     return SourcedItem(example, "chunk", tuple(sources), example.labels)
 
 
 def chunk_sentences(example: Example) -> SourcedItem:
     """Return an item whose sources are the sentences of its chunks.
 
-    Gold is what overlaps a gold sentence of its chunk; in an item without gold sentences, every
-    sentence of a gold chunk.
+    Gold are those that overlap a gold sentence; in an item without gold sentences, all of a gold
+    chunk.
     """
-    sources = tuple(Source(*place) for place in sentence_places(example.chunks))
+    sources = tuple(Source(*sentence) for sentence in sentence_places(example.chunks))
+    labels = tuple(example.labels[source.chunk] for source in sources)
     if any(example.gold_sentences):
         gold = [example.gold_spans(index) for index in range(len(example.chunks))]
         labels = tuple(
-            any(own.start < end and own.end > start for start, end in gold[own.chunk])
-            for own in sources
+            any(source.start < end and source.end > start for start, end in gold[source.chunk])
+            for source in sources
         )
-    else:
-        labels = tuple(example.labels[own.chunk] for own in sources)
     return SourcedItem(example, "sentence", sources, labels)
 
 
 def sourced_set(item_set: ItemSet, unit: Unit, *, max_sentences: int = MAX_SENTENCES) -> SourcedSet:
-    """Give items their sources.
+    """Divide items into sources.
 
-    Left out, and counted, are items with fewer than `MIN_SENTENCES` sentences, or more than
-    `max_sentences`: leaving one out reads the answer once a sentence.
-
-    Args:
-        item_set: The items.
-        unit: What their sources are.
-        max_sentences: Most sentences of an item; without meaning for chunks.
+    With unit "sentence", items of fewer than `MIN_SENTENCES` or more than `max_sentences` are left
+    out and counted: leave-one-out reads the answer once for each sentence.
     """
     if unit == "chunk":
         return SourcedSet(tuple(map(whole_chunks, item_set.items)), item_set.left_out)
@@ -184,9 +125,9 @@ def sourced_set(item_set: ItemSet, unit: Unit, *, max_sentences: int = MAX_SENTE
     left_out = {source: dict(reasons) for source, reasons in item_set.left_out.items()}
     for item in map(chunk_sentences, item_set.items):
         if len(item.sources) < MIN_SENTENCES:
-            count(left_out, item.source, f"fewer than {MIN_SENTENCES} sentences")
+            count(left_out, item.example.source, f"fewer than {MIN_SENTENCES} sentences")
         elif len(item.sources) > max_sentences:
-            count(left_out, item.source, f"more than {max_sentences} sentences")
+            count(left_out, item.example.source, f"more than {max_sentences} sentences")
         else:
             items.append(item)
     return SourcedSet(tuple(items), left_out)

@@ -7,11 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from at2_rag_evals.bootstrap import Estimate, macro_sample
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
-from at2_rag_evals.summary import MACRO, OURS, Figures, Strata, differences, estimates
+from at2_rag_evals.summary import (
+    MACRO,
+    OURS,
+    Figures,
+    Strata,
+    as_matrix,
+    differences,
+    estimates,
+    with_macro,
+)
 
 COMPARED = (OURS, "at2_answer")
 """The systems that every other one is compared with."""
@@ -19,11 +25,9 @@ COMPARED = (OURS, "at2_answer")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a system's scores cost, in seconds of one thread.
+    """What a system's scores cost an item, in seconds of one thread.
 
     Attributes:
-        mean: Mean over the items.
-        median: Median.
         removals: The mean, as a number of average readings by removal.
         truncated: Texts (chunks or sentences) that the system read only in part.
     """
@@ -39,19 +43,17 @@ class FidelitySummary:
     """All figures of a run.
 
     Attributes:
-        counts: Source -> number of items.
-        left_out: Source -> reason -> number of examples left out.
+        left_out: Source -> reason -> number of examples.
         by_source: Metric -> source or "macro" -> system -> estimate.
         differences: Compared system -> metric -> "macro" -> other system -> estimate of the
             compared one minus its.
-        costs: System -> what it costs.
     """
 
-    counts: Mapping[str, int]
+    items: Mapping[str, int]
     left_out: Mapping[str, Mapping[str, int]]
     by_source: Figures
     differences: Mapping[str, Figures]
-    costs: Mapping[str, Cost]
+    seconds: Mapping[str, Cost]
 
 
 def summarise_fidelity(
@@ -60,56 +62,51 @@ def summarise_fidelity(
     systems: Sequence[str],
     *,
     seed: int,
-    resamples: int,
 ) -> FidelitySummary:
-    """Work out the figures of a run.
+    """Compute the figures of a run over one item or more.
 
-    Args:
-        judged: The items; at least one.
-        clusters: (source, id) of an item -> its cluster.
-        systems: The systems, in the report's order.
-        seed: Seed of the bootstrap.
-        resamples: Number of bootstrap draws.
+    `clusters` has each item's cluster by source and id; `systems` are in the report's order.
     """
-    sources = [own.item.source for own in judged.items]
-    strata = Strata(
-        clusters=[clusters[own.item.source, own.item.id] for own in judged.items],
-        name="fidelity",
-        seed=seed,
-        resamples=resamples,
-    )
-    by_source = {}
-    compared: dict[str, dict[str, Mapping[str, Mapping[str, Estimate]]]]
-    compared = {system: {} for system in COMPARED if system in systems}
-    for metric in METRIC_TITLES:
-        rows = [[own.metrics[system][metric] for system in systems] for own in judged.items]
-        values = np.array(
-            [[np.nan if value is None else value for value in row] for row in rows],
-            dtype=np.float64,
+    examples = [result.item.example for result in judged.items]
+    sources = [example.source for example in examples]
+    strata = Strata([clusters[each.source, each.id] for each in examples], "fidelity", seed)
+    samples = {
+        metric: with_macro(
+            strata.sample(
+                as_matrix(
+                    [result.metrics[system][metric] for system in systems]
+                    for result in judged.items
+                ),
+                sources,
+                metric=metric,
+            )
         )
-        samples = strata.sample(values, sources, metric=metric)
-        if samples:
-            samples[MACRO] = macro_sample(list(samples.values()))
-        by_source[metric] = estimates(samples, systems)
-        for system, found in compared.items():
-            macro = {name: sample for name, sample in samples.items() if name == MACRO}
-            found[metric] = differences(macro, systems, ours=system)
-    removal = statistics.mean(own.removal_seconds for own in judged.items)
+        for metric in METRIC_TITLES
+    }
+    compared = {
+        ours: {
+            metric: differences({MACRO: groups[MACRO]} if groups else {}, systems, ours=ours)
+            for metric, groups in samples.items()
+        }
+        for ours in COMPARED
+        if ours in systems
+    }
+    removal = statistics.mean(result.removal_seconds for result in judged.items)
     return FidelitySummary(
-        counts=Counter(sources),
+        items=dict(Counter(sources)),
         left_out=judged.left_out,
-        by_source=by_source,
+        by_source={metric: estimates(groups, systems) for metric, groups in samples.items()},
         differences=compared,
-        costs={system: _cost(judged, system, removal) for system in systems},
+        seconds={system: _cost(judged, system, removal) for system in systems},
     )
 
 
 def _cost(judged: JudgedSet, system: str, removal: float) -> Cost:
-    seconds = [own.seconds[system] for own in judged.items]
-    mean = statistics.mean(seconds)
+    scored = [result.scored[system] for result in judged.items]
+    mean = statistics.mean(each.seconds for each in scored)
     return Cost(
         mean=mean,
-        median=statistics.median(seconds),
+        median=statistics.median(each.seconds for each in scored),
         removals=mean / removal if removal else 0.0,
-        truncated=sum(own.truncated[system] for own in judged.items),
+        truncated=sum(each.truncated for each in scored),
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from at2_rag.errors import InputError
-
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -15,21 +13,10 @@ class Budget:
         top_k: Most chunks kept; None for a limit of tokens.
         max_tokens: Most tokens of the kept context (titles and separators included), by the
             generator's tokenizer; None for a limit of chunks.
-
-    Raises:
-        InputError: If not exactly one limit is given, or it is below 1.
     """
 
     top_k: int | None = None
     max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [limit for limit in (self.top_k, self.max_tokens) if limit is not None]
-        if len(given) != 1 or given[0] < 1:
-            raise InputError(
-                f"top_k is {self.top_k!r} and max_tokens {self.max_tokens!r}; a budget has exactly "
-                "one of them, of at least 1"
-            )
 
     @property
     def label(self) -> str:
@@ -38,12 +25,7 @@ class Budget:
 
 
 def adaptive_name(max_missed: float | None, *, multi_hop: bool | None = None) -> str:
-    """Return the name of at2_rag without a budget.
-
-    Args:
-        max_missed: Its max_missed; None for the default.
-        multi_hop: Whether it asks again beside the best chunk; None where the max_missed does.
-    """
+    """Return the name of at2_rag without a budget, by its options of these names."""
     endings = {None: "", True: "_multi_hop", False: "_once"}
     name = f"at2_adaptive{endings[multi_hop]}"
     return name if max_missed is None else f"{name}_{max_missed:g}"

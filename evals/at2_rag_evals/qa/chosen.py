@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,19 +11,19 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
-from at2_rag_evals.qa.folder_format import read_summary
 from at2_rag_evals.qa.judging import PRIMARY
+from at2_rag_evals.qa.results_folder import read_items, read_summary
 from at2_rag_evals.qa.run import CellName
-from at2_rag_evals.qa.summary import BASELINE, GeneratorSummary
-from at2_rag_evals.report import difference_cell, estimate_cell
 from at2_rag_evals.summary import MACRO
-from at2_rag_evals.tables import Cell, Table
 
-_DIGITS = 12
-"""Digits that count when accuracies are compared; those behind are rounding."""
-
-_MEANT = ("model_files_sha256", "files_sha256", "head_weights_sha256", "reading", "answer_tokens")
-"""Settings of generators and pruners that say what is run rather than by which version or where."""
+_COMPARED = (
+    "model_files_sha256",
+    "files_sha256",
+    "head_weights_sha256",
+    "reading",
+    "answer_tokens",
+)
+"""Settings of generators and pruners that have to agree; versions and devices may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
         cell = {"label": self.cell.label, **asdict(self.cell)}
-        return {"generator": self.generator, **cell, "accuracy": self.accuracy.to_dict()}
+        return {"generator": self.generator, **cell, "accuracy": asdict(self.accuracy)}
 
 
 def choose_budgets(
@@ -65,63 +64,38 @@ def choose_budgets(
         settings: The settings of this run, as in `summary.json`.
 
     Raises:
-        InputError: If the folder holds no such run, has an item that is judged here, has no cell
-            of a pruner and generator that are judged here, was run with other models, head weights
-            or words, or if chosen budgets aren't judged here.
+        InputError: If budgets can't be chosen on that run for this one.
     """
     summary = read_summary(folder)
     if summary["settings"]["gold_position"]:
         raise InputError(
             f"{folder.name} is a run with --gold-position, which has no budgets to choose from; "
-            "pass a run without it"
+            "name a run without it"
         )
     _refuse_shared_items(folder, items)
-    found = []
-    for figures in summary["generators"]:
-        pruners = {(cell.pruner, cell.order) for cell in judged.get(figures["name"], ())}
-        found += [
-            choice
-            for choice in _choices(figures)
-            if (choice.cell.pruner, choice.cell.order) in pruners
-        ]
-    if not found:
+    curves = {name: {(cell.pruner, cell.order) for cell in cells} for name, cells in judged.items()}
+    choices = [
+        choice
+        for generator in summary["generators"]
+        for choice in _choices(generator)
+        if (choice.cell.pruner, choice.cell.order) in curves.get(choice.generator, ())
+    ]
+    if not choices:
         raise InputError(
             f"{folder.name} has no budget of a pruner and generator that are judged here; run "
             "`at2-rag eval qa` on training items with the same pruners and generators first"
         )
-    _refuse_other_settings(folder, found, summary["settings"], settings)
-    missing = [choice for choice in found if choice.cell not in judged[choice.generator]]
+    _refuse_other_settings(folder, choices, summary["settings"], settings)
+    missing = [choice for choice in choices if choice.cell not in judged[choice.generator]]
     if missing:
-        named = "; ".join(f"{own.cell.label} for {own.generator}" for own in missing)
+        named = "; ".join(f"{choice.cell.label} for {choice.generator}" for choice in missing)
         raise InputError(
             f"the best budgets in {folder.name} aren't all judged here; add these: {named}"
         )
-    return found
-
-
-def choices_table(summary: GeneratorSummary, choices: Sequence[Choice], folder: Path) -> Table:
-    """Lay out a generator's chosen cells: accuracy there, accuracy here, and less `none` here."""
-    against = summary.differences.get(BASELINE, {})
-    header = [
-        *(Cell("cell"), Cell("accuracy there"), Cell("accuracy", "macro")),
-        *(Cell(f"minus {BASELINE}", group) for group in against),
-    ]
-    rows = []
-    for choice in choices:
-        label = choice.cell.label
-        here = summary.by_source[PRIMARY].get(MACRO, {}).get(label)
-        rows.append(
-            [
-                *(Cell(label), estimate_cell(choice.accuracy)),
-                Cell("-") if here is None else estimate_cell(here),
-                *(difference_cell(own[label].negated) for own in against.values()),
-            ]
-        )
-    return Table(f"Budgets chosen on {folder.resolve().name}, {summary.name}", header, rows)
+    return choices
 
 
 def _choices(figures: dict[str, Any]) -> list[Choice]:
-    """Return the choices of one generator's figures, as in `summary.json`."""
     accuracy = figures["by_source"].get(PRIMARY, {}).get(MACRO, {})
     tokens = figures["context_tokens"][MACRO]
     best: dict[tuple[str, str | None], tuple[tuple[float, float], Choice]] = {}
@@ -130,23 +104,17 @@ def _choices(figures: dict[str, Any]) -> list[Choice]:
         if record["budget"] is None or label not in accuracy:
             continue
         cell = CellName(record["pruner"], record["budget"], record["order"])
-        rank = (round(accuracy[label]["mean"], _DIGITS), -tokens[label])
+        rank = (round(accuracy[label]["mean"], 12), -tokens[label])  # digits behind are rounding
         key = (cell.pruner, cell.order)
         if key not in best or rank > best[key][0]:
-            choice = Choice(figures["name"], cell, Estimate(**accuracy[label]))
-            best[key] = (rank, choice)
+            best[key] = rank, Choice(figures["name"], cell, Estimate(**accuracy[label]))
     return [choice for _, choice in best.values()]
 
 
 def _refuse_shared_items(folder: Path, items: Sequence[Example]) -> None:
-    path = folder / "items.jsonl"
-    try:
-        with path.open(encoding="utf-8") as lines:
-            records = [json.loads(line) for line in lines]
-        names = {(record["source"], record["id"]) for record in records}
-        contents = {record["content"] for record in records}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} can't be read ({error}); run that eval again") from error
+    records = read_items(folder)
+    names = {(record["source"], record["id"]) for record in records}
+    contents = {record["content"] for record in records}
     shared = sum(
         (item.source, item.id) in names or content_hash(item.query, item.chunks) in contents
         for item in items
@@ -161,7 +129,7 @@ def _refuse_shared_items(folder: Path, items: Sequence[Example]) -> None:
 def _refuse_other_settings(
     folder: Path, choices: Sequence[Choice], there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> None:
-    """Refuse choices of other models, weights or words; versions and number types may differ."""
+    """Refuse choices of other models, weights or prompts; versions and number types may differ."""
     other = [] if there["prompt"] == here["prompt"] else ["the prompt"]
     for kind, names in (
         ("generators", [choice.generator for choice in choices]),
@@ -169,7 +137,7 @@ def _refuse_other_settings(
     ):
         for name in dict.fromkeys(names):
             one, two = (run[kind].get(name, {}) for run in (there, here))
-            keys = [key for key in _MEANT if one.get(key) != two.get(key)]
+            keys = [key for key in _COMPARED if one.get(key) != two.get(key)]
             other += [f"{key} of {name}" for key in keys]
     if other:
         raise InputError(

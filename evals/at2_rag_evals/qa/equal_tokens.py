@@ -1,15 +1,15 @@
-"""Accuracy at equal tokens: what another pruner would get with the very tokens that ours spends.
+"""Accuracy at equal tokens: what another pruner would get with as many tokens as ours spends.
 
-Two pruners' "top 3" are contexts of different length. Here every other pruner gets, in each source
-by itself, the same mean context tokens as the cell it is compared with: by the cell of its own that
-is within `TOLERANCE` of them, or else by a mixture of the two cells of its own that are next below
-and above. A mixture gives a share of the items, drawn at random, the one and the rest the other
-budget; its expected tokens and accuracy are those cells' weighted means, which is what is reported.
-A pruner's cells are taken to begin with `closed_book` and, unless it changes texts, to end with
-`none`, where those were run. Cells of both kinds of budget are on one line.
+Two pruners' "top 3" are contexts of different length. Here every other pruner gets, in each source,
+the same mean context tokens as the cell it is compared with: from its cell that is within
+`TOLERANCE` of them, or else from a mixture of its two cells next below and above. A mixture gives a
+random share of the items one budget and the rest the other; its expected tokens and accuracy, the
+weighted means of those cells, are what is reported. A pruner's cells begin with `closed_book` and,
+unless it changes texts, end with `none`, where those were run. Budgets of chunks and of tokens
+count alike.
 
-A mixture is on a straight line between two cells. Where accuracy rises ever less with tokens, more
-budgets near ours would do better by the other pruner; run some where a mixture decides.
+A mixture lies on a straight line between two cells. Where accuracy rises ever less with tokens, a
+budget near ours would do better by the other pruner; run some where a mixture decides.
 """
 
 from __future__ import annotations
@@ -47,12 +47,7 @@ class Mixture:
     def values(
         self, values: npt.NDArray[np.float64], labels: Sequence[str]
     ) -> npt.NDArray[np.float64]:
-        """Return the mixture's expected value of each item, [N].
-
-        Args:
-            values: One row an item, one column a cell, [N, K].
-            labels: The columns' cells, [K].
-        """
+        """Return the expected value of each item, [N], from the values of all cells, [N, K]."""
         low, high = (values[:, labels.index(label)] for label in (self.low, self.high))
         return (1 - self.share) * low + self.share * high
 
@@ -64,40 +59,38 @@ def matched(
     *,
     changing: Collection[str] = (),
 ) -> dict[str, dict[str, Mixture]]:
-    """Return other pruner -> source -> its mixture with the tokens of our cell.
+    """Return other pruner -> source -> its mixture with as many tokens as our cell.
 
-    Left out are pruners that the budget makes no difference to, and those whose cells don't reach
-    our tokens from both sides in every source.
+    Left out are pruners without budgets, and those whose cells don't lie on both sides of our
+    tokens in every source.
 
     Args:
         ours: The cell to compare with.
         cells: All cells of a generator.
         tokens: Source -> label -> mean context tokens.
-        changing: Names of the pruners that change texts, which `none` isn't the end of.
+        changing: Names of the pruners that change texts, and so don't end with `none`.
     """
-    found: dict[str, dict[str, Mixture]] = {}
+    matches: dict[str, dict[str, Mixture]] = {}
     for pruner in dict.fromkeys(cell.pruner for cell in cells if cell.budget is not None):
-        curve = [cell.label for cell in cells if _on_curve(cell, pruner, ours)]
+        curve = [
+            cell.label
+            for cell in cells
+            if cell.pruner == pruner
+            and cell.budget is not None
+            and (None in (cell.order, ours.order) or cell.order == ours.order)
+        ]
         if pruner == ours.pruner or not curve:
             continue
         outer = (NOTHING,) if pruner in changing else (NOTHING, EVERYTHING)
         ends = [cell.label for cell in cells if cell.pruner in outer]
         mixtures = {
-            source: _mixture(own[ours.label], curve, ends, own) for source, own in tokens.items()
+            source: mixture
+            for source, spent in tokens.items()
+            if (mixture := _mixture(spent[ours.label], curve, ends, spent)) is not None
         }
-        reached = {source: own for source, own in mixtures.items() if own is not None}
-        if len(reached) == len(mixtures):
-            found[pruner] = reached
-    return found
-
-
-def _on_curve(cell: CellName, pruner: str, ours: CellName) -> bool:
-    """Whether a cell is one of the pruner's, in our order where it has several."""
-    return (
-        cell.pruner == pruner
-        and cell.budget is not None
-        and (None in (cell.order, ours.order) or cell.order == ours.order)
-    )
+        if len(mixtures) == len(tokens):
+            matches[pruner] = mixtures
+    return matches
 
 
 def _mixture(

@@ -15,7 +15,7 @@ Kind = Literal["short", "long_form", "unanswerable"]
 
 @dataclass(frozen=True, slots=True)
 class QASet:
-    """Examples to answer, how many were left out, and what is odd about those that weren't.
+    """Examples to answer, how many were left out, and what is odd about the others.
 
     Attributes:
         items: The examples, in the files' order.
@@ -29,16 +29,10 @@ class QASet:
 
 
 def answerable_items(examples: Iterable[Example], *, limit: int | None = None) -> QASet:
-    """Keep the examples that can be answered and judged.
+    """Keep the examples that can be answered and judged, at most `limit` of each source.
 
-    Left out, and counted under the first reason that applies: no chunks (nothing to prune), no
-    reference answer that isn't blank once normalised, unless the question is marked unanswerable
-    (nothing to judge by). Items without gold, with one chunk, with gold chunks alone or with a
-    blank chunk are kept and counted as remarks.
-
-    Args:
-        examples: The files' examples.
-        limit: Keep at most this many items of each source, the first ones; counted as left out.
+    Left out and counted are examples without chunks, and those without a reference answer unless
+    they are marked unanswerable. Oddities are counted as remarks.
 
     Raises:
         DataError: If two examples of a source have the same id.
@@ -46,17 +40,21 @@ def answerable_items(examples: Iterable[Example], *, limit: int | None = None) -
     items, left_out = usable_examples(examples, _reason_to_leave_out, limit=limit)
     remarks: dict[str, dict[str, int]] = {}
     for item in items:
-        for remark in _remarks(item):
-            count(remarks, item.source, remark)
+        oddities = {
+            "no gold": not any(item.labels),
+            "one chunk": len(item.chunks) == 1,
+            "gold alone": len(item.chunks) > 1 and all(item.labels),
+            "a blank chunk": any(not chunk.rendered.strip() for chunk in item.chunks),
+            "unanswerable with gold": item.unanswerable and any(item.labels),
+        }
+        for remark, applies in oddities.items():
+            if applies:
+                count(remarks, item.source, remark)
     return QASet(items, left_out, remarks)
 
 
 def kind_of(example: Example) -> Kind:
-    """Return how an item is judged.
-
-    `unanswerable` by whether the answer declines, `long_form` by token F1, all others by
-    containment.
-    """
+    """Return how an item is judged: by containment, by token F1, or by whether it declines."""
     if example.unanswerable:
         return "unanswerable"
     return "long_form" if example.long_form else "short"
@@ -68,14 +66,3 @@ def _reason_to_leave_out(example: Example) -> str | None:
     if not example.unanswerable and not any(map(normalise, example.answers)):
         return "no answers"
     return None
-
-
-def _remarks(example: Example) -> list[str]:
-    found = {
-        "no gold": not any(example.labels),
-        "one chunk": len(example.chunks) == 1,
-        "gold alone": len(example.chunks) > 1 and all(example.labels),
-        "a blank chunk": any(not chunk.rendered.strip() for chunk in example.chunks),
-        "unanswerable with gold": example.unanswerable and any(example.labels),
-    }
-    return [remark for remark, applies in found.items() if applies]

@@ -34,7 +34,7 @@ class Judged:
         pruned: What was kept.
         context_tokens: Tokens of the kept chunks as one context, by the generator's tokenizer.
         result: The answer, or why there is none.
-        metrics: Metric -> value; None where it isn't defined for the item, or there is no answer.
+        metrics: Metric -> value; None if it isn't defined for the item, or there is no answer.
     """
 
     pruned: Pruned
@@ -44,23 +44,16 @@ class Judged:
 
 
 def judge(item: Example, pruned: Pruned, context_tokens: int, result: Answer | Failure) -> Judged:
-    """Judge an item's answer by what the item's kind asks for."""
+    """Judge an item's answer by the metrics of the item's kind."""
     metrics: dict[str, float | None] = dict.fromkeys(METRIC_TITLES)
     metrics["gold_recall"] = gold_recall(pruned.kept, item.labels)
     if isinstance(result, Answer):
-        metrics.update(_answer_metrics(item, result.text))
+        text, kind = result.text, kind_of(item)
+        metrics["abstention" if kind == "unanswerable" else "false_abstention"] = abstains(text)
+        if kind == "long_form":
+            metrics["long_form_f1"] = token_f1(text, item.answers)
+        elif kind == "short":
+            metrics[PRIMARY] = answer_contained(text, item.answers)
+            metrics["exact_match"] = exact_match(text, item.answers)
+            metrics["f1"] = token_f1(text, item.answers)
     return Judged(pruned, context_tokens, result, metrics)
-
-
-def _answer_metrics(item: Example, text: str) -> dict[str, float]:
-    kind = kind_of(item)
-    if kind == "unanswerable":
-        return {"abstention": abstains(text)}
-    if kind == "long_form":
-        return {"long_form_f1": token_f1(text, item.answers), "false_abstention": abstains(text)}
-    return {
-        PRIMARY: answer_contained(text, item.answers),
-        "exact_match": exact_match(text, item.answers),
-        "f1": token_f1(text, item.answers),
-        "false_abstention": abstains(text),
-    }

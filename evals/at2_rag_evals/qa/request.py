@@ -1,89 +1,228 @@
-"""What `at2-rag eval qa` was asked for."""
+"""What `at2-rag eval qa` is run with; its fields are the command's options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from at2_rag.options import Order
-from at2_rag_evals.named_weights import NamedWeights, with_named
-from at2_rag_evals.provenance import weights_arguments, without_folder
+import click
+
+from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
-from at2_rag_evals.qa.generators.registry import GeneratorOptions
-from at2_rag_evals.qa.readers.registry import Dataset
 from at2_rag_evals.qa.shipped_set import ITEMS
-from at2_rag_evals.qa.summary import Prices
+from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
+
+if TYPE_CHECKING:
+    from at2_rag.options import Order
+    from at2_rag_evals.qa.readers.registry import Dataset
+
+DEFAULT_PRUNERS = (
+    "none",
+    "closed_book",
+    "oracle",
+    "first_k",
+    "last_k",
+    "random_k",
+    "bm25",
+    "minilm",
+    "all_heads_mean",
+    "at2",
+)
+MORE_PRUNERS = (
+    "bm25_unstemmed",
+    "bm25_minilm",
+    "at2_adaptive",
+    "at2_adaptive_multi_hop",
+    "at2_adaptive_once",
+    "at2_joint",
+    "heads_8",
+    "heads_16",
+    "langchain_filter",
+    "llama_index_optimizer",
+    "long_llm_lingua",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class QARequest:
-    """The fields are the command's arguments."""
+def _parse_datasets(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Dataset, ...]:
+    from at2_rag_evals.qa.readers.registry import parse_dataset
 
-    files: tuple[Path, ...]
-    output: Path
-    pruners: tuple[str, ...]
-    datasets: tuple[Dataset, ...] = ()
-    top_k: tuple[int, ...] = ()
-    max_tokens: tuple[int, ...] = ()
-    max_missed: tuple[float, ...] = ()
-    multi_hop: bool | None = None
-    generators: tuple[str, ...] = ("default",)
-    limit: int | None = None
-    seed: int = 0
-    orders: tuple[Order, ...] = ("score",)
-    gold_position: bool = False
-    may_decline: bool = False
-    model: str | None = None
-    head_weights: str | None = None
-    weights: tuple[NamedWeights, ...] = ()
-    embedding_model: str | None = None
-    train: tuple[Path, ...] = ()
-    chosen_on: Path | None = None
-    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
-    prices: Prices | None = None
+    return tuple(map(parse_dataset, values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QARequest(EvalRequest):
+    """All options of the command, with their defaults."""
+
+    files: tuple[Path, ...] = argument(nargs=-1, type=FILE)
+    output: Path = option(
+        required=True,
+        type=FOLDER,
+        help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
+    )
+    model: str | None = option(
+        help="Scoring model of the pruners: a known name, a folder or a hub id."
+    )
+    head_weights: str | None = option(help="Folder with the head weights of at2 and at2_adaptive.")
+    datasets: tuple[Dataset, ...] = option(
+        "--dataset",
+        multiple=True,
+        callback=_parse_datasets,
+        metavar="NAME=PATH",
+        help="A published data set as it is: squad, hotpotqa, musique, nq_multi_document or rgb "
+        "with its file, beir with its folder. May be repeated.",
+    )
+    pruners: tuple[str, ...] = option(
+        "--pruner",
+        default=DEFAULT_PRUNERS,
+        multiple=True,
+        type=click.Choice(DEFAULT_PRUNERS + MORE_PRUNERS),
+        show_default=f"all but {', '.join(MORE_PRUNERS)}",
+        help="Judge this pruner. May be repeated.",
+    )
+    weights: tuple[NamedWeights, ...] = option(**weights_attributes(DEFAULT_PRUNERS + MORE_PRUNERS))
+    top_k: tuple[int, ...] = option(
+        multiple=True,
+        type=click.IntRange(min=1),
+        metavar="K",
+        show_default="1 and 3, without --max-tokens",
+        help="Keep at most K chunks. May be repeated.",
+    )
+    max_tokens: tuple[int, ...] = option(
+        multiple=True,
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Keep a context of at most N of the generator's tokens. May be repeated.",
+    )
+    max_missed: tuple[float, ...] = option(
+        multiple=True,
+        type=click.FloatRange(min=0),
+        metavar="X",
+        help="Also judge at2_rag without a budget but with this max_missed, as the pruner "
+        "at2_adaptive_X. May be repeated.",
+    )
+    multi_hop: bool | None = option(
+        "--multi-hop/--no-multi-hop",
+        show_default="where the best chunk alone doesn't meet --max-missed",
+        help="Whether the pruners of --max-missed read the question again with the best chunk.",
+    )
+    generators: tuple[str, ...] = option(
+        "--generator",
+        default=("default",),
+        multiple=True,
+        metavar="SPEC",
+        help="What answers: a local model (name, folder or hub id), or openai:MODEL for a model of "
+        "any server that speaks OpenAI's chat completions. May be repeated.",
+    )
+    orders: tuple[Order, ...] = option(
+        "--order",
+        default=("score",),
+        multiple=True,
+        type=click.Choice(["score", "original"]),
+        help="Order of the kept chunks in the prompt. May be repeated.",
+    )
+    gold_position: bool = option(
+        default=False,
+        is_flag=True,
+        help="Judge items with one gold chunk five times, with that chunk at the first, quarter, "
+        "middle, three-quarter and last position.",
+    )
+    may_decline: bool = option(
+        default=False,
+        is_flag=True,
+        help="Tell the generator how to say that the passages hold no answer.",
+    )
+    answer_tokens: int = option(
+        default=32, type=click.IntRange(min=1), help="Most tokens of an answer."
+    )
+    embedding_model: str | None = option(
+        help="sentence-transformers model of minilm: a folder or a hub id."
+    )
+    train: tuple[Path, ...] = option(
+        multiple=True,
+        type=FILE,
+        help="Training file on which attention heads are chosen. May be repeated.",
+    )
+    chosen_on: Path | None = option(
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help="Output folder of a run over training items: for each generator and pruner the report "
+        "shows how the budget with the highest accuracy there does here.",
+    )
+    base_url: str | None = option(
+        metavar="URL",
+        show_default="OPENAI_BASE_URL, or else OpenAI's",
+        help="Address of the server of openai: generators; its key is read from OPENAI_API_KEY.",
+    )
+    token_counter: str | None = option(
+        help="What counts tokens for openai: generators: a tiktoken encoding, an OpenAI model's "
+        "name or a tokenizer's folder.",
+        show_default="the model's name",
+    )
+    timeout: float = option(
+        default=60.0,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds to wait for a server's answer.",
+    )
+    attempts: int = option(
+        default=6,
+        type=click.IntRange(min=1),
+        help="Most times that a prompt is sent to a server, with growing waits.",
+    )
+    parallel: int = option(
+        default=4, type=click.IntRange(min=1), help="Prompts sent to a server at a time."
+    )
+    prices: tuple[float, float] | None = option(
+        nargs=2,
+        type=click.FloatRange(min=0),
+        metavar="PROMPT ANSWER",
+        help="What a million tokens of prompts and of answers cost.",
+    )
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files of items: those of the shipped set where no files or data sets are named."""
+        return self.files if self.files or self.datasets else (ITEMS,)
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """All pruners' names, in the report's order."""
-        adaptive = [
-            adaptive_name(max_missed, multi_hop=self.multi_hop) for max_missed in self.max_missed
-        ]
-        return (*with_named(self.pruners, self.weights), *adaptive)
+        """All pruners' names, each once, in the report's order."""
+        adaptive = [adaptive_name(limit, multi_hop=self.multi_hop) for limit in self.max_missed]
+        names = with_named(tuple(dict.fromkeys(self.pruners)), self.weights)
+        return tuple(dict.fromkeys((*names, *adaptive)))
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """All budgets; top 1 and top 3 where none was asked for."""
-        found = [Budget(top_k=number) for number in self.top_k]
-        found += [Budget(max_tokens=number) for number in self.max_tokens]
-        return tuple(dict.fromkeys(found)) or (Budget(top_k=1), Budget(top_k=3))
+        """All budgets, each once; top 1 and top 3 where there are none."""
+        budgets = [Budget(top_k=number) for number in self.top_k]
+        budgets += [Budget(max_tokens=number) for number in self.max_tokens]
+        return tuple(dict.fromkeys(budgets)) or (Budget(top_k=1), Budget(top_k=3))
 
-    @property
-    def command(self) -> str:
-        """The command line, with the names of files and folders but not where they are."""
-        shipped = self.files == (ITEMS,) and not self.datasets
-        parts = ["at2-rag eval qa", *([] if shipped else [path.name for path in self.files])]
-        parts += [f"--dataset {own.name}={own.path.resolve().name}" for own in self.datasets]
-        parts += [f"--pruner {name}" for name in self.pruners]
-        parts += weights_arguments(self.weights)
-        for budget in self.budgets:
-            limit = budget.top_k if budget.max_tokens is None else budget.max_tokens
-            parts.append(f"{'--top-k' if budget.max_tokens is None else '--max-tokens'} {limit}")
-        parts += [f"--max-missed {max_missed:g}" for max_missed in self.max_missed]
-        if self.multi_hop is not None:
-            parts.append("--multi-hop" if self.multi_hop else "--no-multi-hop")
-        parts += [f"--generator {without_folder(spec)}" for spec in self.generators]
-        parts += [] if self.limit is None else [f"--limit {self.limit}"]
-        parts += [f"--seed {self.seed}", *(f"--order {order}" for order in self.orders)]
-        parts += ["--gold-position"] if self.gold_position else []
-        parts += ["--may-decline"] if self.may_decline else []
-        parts += [f"--answer-tokens {self.generator.answer_tokens}"]
-        for option, value in (
-            ("--model", self.model),
-            ("--head-weights", self.head_weights),
-            ("--embedding-model", self.embedding_model),
-            ("--token-counter", self.generator.token_counter),
-            ("--chosen-on", None if self.chosen_on is None else str(self.chosen_on)),
-            ("--output", str(self.output)),
-        ):
-            parts += [] if value is None else [f"{option} {without_folder(value)}"]
-        return " ".join([*parts, *(f"--train {path.name}" for path in self.train)])
+
+def read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Make a TOML file's values the defaults of the other options."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path} can't be read as TOML: {error}") from error
+    known: dict[str, click.Parameter] = {}
+    for other in context.command.params:
+        if other.name and other is not parameter and other.name not in ("help", "verbose"):
+            flag = max(other.opts, key=len).lstrip("-") if other.opts else other.name
+            known[flag.lower()] = other
+    defaults: dict[str, Any] = {}
+    for key, value in values.items():
+        flag = key.replace("_", "-").lower()
+        if flag not in known:
+            raise click.BadParameter(
+                f"{path.name} has the key {key!r}; the known ones are {', '.join(sorted(known))}"
+            )
+        option = known[flag]
+        many = option.multiple if isinstance(option, click.Option) else option.nargs == -1
+        defaults[str(option.name)] = [value] if many and not isinstance(value, list) else value
+    context.default_map = {**(context.default_map or {}), **defaults}

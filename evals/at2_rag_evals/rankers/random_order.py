@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import content_hash
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores, Ranker
 from at2_rag_evals.seeding import generator
 
 
-class RandomRanker:
-    """Scores drawn at random, the same on every run with the same seed.
-
-    Args:
-        seed: Decides the draw, together with the item's content.
-    """
+class RandomRanker(Ranker):
+    """Scores drawn at random; they depend on the seed and the item's content alone."""
 
     name = "random"
-    workers = 1
 
     def __init__(self, seed: int = 0) -> None:
-        self.settings: Mapping[str, object] = {"seed": seed}
+        self.settings = {"seed": seed}
         self._seed = seed
 
-    def prepare(self) -> None:
-        """Do nothing; there is nothing to load."""
-
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
-        """Draw one number a chunk."""
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Draw one number for each chunk."""
         rng = generator(self._seed, "random", content_hash(query, chunks))
-        return ChunkScores(tuple(rng.random(len(chunks)).tolist()))
+        return ItemScores(tuple(rng.random(len(chunks)).tolist()))

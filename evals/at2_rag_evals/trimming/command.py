@@ -2,116 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import click
-import numpy as np
-from rich.console import Console
 
 from at2_rag.data.examples import Example, read_examples
-from at2_rag.errors import DataError
-from at2_rag.files import write_whole
-from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import preferred_dtype
 from at2_rag.progress import StepProgress
-from at2_rag.pruner import AT2Pruner
-from at2_rag.readout.lookup import named_or_folder
-from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate, macro_sample
+from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.clusters import item_clusters
-from at2_rag_evals.items import ItemSet
-from at2_rag_evals.model_record import eval_device, model_record
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
-from at2_rag_evals.rankers.at2 import SCORING_MODULES, head_weights_record
-from at2_rag_evals.rankers.shared_states import shared_states
-from at2_rag_evals.report import difference_cell, estimate_cell, items_table, report_head
-from at2_rag_evals.summary import MACRO, Strata
-from at2_rag_evals.tables import Cell, Table, to_markdown, to_rich
-from at2_rag_evals.trimming.judging import Cut, Trimmed, judge_trimming, trimmable_items
-
-DEFAULT_SHARE = 0.5
-"""Most tokens of sentences, as a share of those of the best chunks, where nothing else is said."""
-
-MultiHopFor = Literal["none", "sentences", "both"]
-"""For what the question is asked again beside the best chunk, whole chunks or sentences."""
-
-_CHOOSING_MODULES = (
-    *("calibration", "multi_hop", "limits", "redundancy", "selection"),
-    *("sentence_weights", "text_units", "trimming"),
+from at2_rag_evals.items import none_usable
+from at2_rag_evals.model_record import model_record
+from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
+from at2_rag_evals.report import (
+    INTERVAL_NOTE,
+    difference_cell,
+    estimate_cell,
+    items_table,
+    publish,
+    run_record,
 )
-_WIDTH = 120
-NOTE = (
-    "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
-    "passage, a page or their chunks; macro is the mean of the sources' means. An answer is held "
-    "where its normalised words stand in the kept text one after another."
+from at2_rag_evals.summary import Strata, as_matrix, with_macro
+from at2_rag_evals.tables import Cell, Table
+from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.request import Cut, TrimmingRequest
+
+NOTES = (
+    INTERVAL_NOTE,
+    "An answer is held where its normalised words stand in the kept text one after another.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TrimmingRequest:
-    """What was asked for; the fields are the command's arguments."""
-
-    files: tuple[Path, ...]
-    output: Path | None = None
-    top_k: tuple[int, ...] = (1, 3)
-    share: float | None = None
-    min_probabilities: tuple[float, ...] = ()
-    max_missed: tuple[float, ...] = ()
-    multi_hop: MultiHopFor | None = None
-    limit: int | None = None
-    seed: int = 0
-    model: str | None = None
-    head_weights: str | None = None
-
-    @property
-    def cuts(self) -> tuple[Cut, ...]:
-        """How sentences are chosen; in half of the tokens where nothing else was asked for."""
-        others = bool(self.min_probabilities or self.max_missed)
-        share = DEFAULT_SHARE if self.share is None and not others else self.share
-        asks = None if self.multi_hop is None else self.multi_hop != "none"
-        return (
-            *(Cut(share=own, multi_hop=asks) for own in [share] if own is not None),
-            *(Cut(min_probability=own, multi_hop=asks) for own in self.min_probabilities),
-            *(Cut(max_missed=own, multi_hop=asks) for own in self.max_missed),
-        )
-
-    @property
-    def command(self) -> str:
-        """The command line, with the names of files and folders but not where they are."""
-        parts = ["at2-rag eval trimming", *(path.name for path in self.files)]
-        parts += [f"--top-k {count}" for count in self.top_k]
-        parts += [] if self.share is None else [f"--share {self.share:g}"]
-        parts += [f"--min-probability {own:g}" for own in self.min_probabilities]
-        parts += [f"--max-missed {own:g}" for own in self.max_missed]
-        parts += [] if self.multi_hop is None else [f"--multi-hop {self.multi_hop}"]
-        parts += [] if self.limit is None else [f"--limit {self.limit}"]
-        parts += [f"--seed {self.seed}"]
-        for option, value in (
-            ("--model", self.model),
-            ("--head-weights", self.head_weights),
-            ("--output", None if self.output is None else str(self.output)),
-        ):
-            parts += [] if value is None else [f"{option} {without_folder(value)}"]
-        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class TrimmingFigures:
-    """How both ways of pruning did with one number of chunks, by source and `MACRO`.
+    """How both ways of pruning did, by source and "macro"; see `Trimmed`.
 
-    Attributes:
-        top_k: The number of chunks.
-        cut: How sentences were chosen.
-        in_chunks: Share of items whose best chunks hold the answer.
-        in_sentences: Share of items whose kept sentences do.
-        difference: The latter less the former.
-        chunk_tokens: Mean tokens of the best chunks.
-        sentence_tokens: Mean tokens of the kept sentences.
-        changed: Items in which something kept is not the chunks' own text.
+    `difference` is sentences minus chunks, `changed` the number of items in which something kept
+    isn't verbatim text of the chunks.
     """
 
     top_k: int
@@ -125,166 +51,92 @@ class TrimmingFigures:
 
 
 def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
-    """Run the trimming eval, print its report and write it where asked to.
-
-    Raises:
-        AT2Error: If a file, the model or the head weights can't be used.
-    """
-    if request.output is not None:
-        request.output.mkdir(parents=True, exist_ok=True)
+    """Run the trimming eval, print its report and write it to the output folder, if any."""
     examples = read_examples(request.files, labelled=False)
     items = trimmable_items(examples, limit=request.limit)
     if not items.items:
-        raise DataError(
-            f"none of the {len(examples)} items can be judged (left out: "
-            f"{json.dumps(items.left_out)}); an item needs an answer that stands in a chunk"
+        raise none_usable(
+            len(examples), items.left_out, "an item needs an answer that a chunk contains"
         )
     with StepProgress() as progress:
         progress("loading the model", 0, 1)
-        pruner = _pruner(request)
+        pruner = load_pruner(request.model, request.head_weights, chunk_cache=shared_cache())
         progress("loading the model", 1, 1)
         trimmed = judge_trimming(
             pruner,
             items.items,
-            top_k=request.top_k,
+            top_k=tuple(dict.fromkeys(request.top_k)),
             cuts=request.cuts,
             multi_hop=request.multi_hop == "both",
             progress=lambda done, total: progress("pruning", done, total),
         )
-    found = [
-        _figures(request, items.items, count, cut, own) for (count, cut), own in trimmed.items()
+    figures = [
+        _figures(items.items, top_k, cut, results, seed=request.seed)
+        for (top_k, cut), results in trimmed.items()
     ]
-    report = _report(request, items, found)
-    tables = [*map(_table, found), _items(items)]
-    if request.output is not None:
-        _write(request.output, report, tables, items, trimmed)
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    for table in tables:
-        console.print(to_rich(table))
-    console.print(NOTE, style="dim", markup=False, highlight=False)
-
-
-def _pruner(request: TrimmingRequest) -> AT2Pruner:
-    device = eval_device()
-    return AT2Pruner.from_pretrained(
-        request.model or DEFAULT_MODEL,
-        head_weights=named_or_folder(request.head_weights),
-        device=device,
-        dtype=preferred_dtype(device),
-        chunk_cache=shared_states(),
+    settings = {
+        "top_k": list(request.top_k),
+        "cuts": [asdict(cut) for cut in request.cuts],
+        "multi_hop": request.multi_hop,
+        **model_record(request.model),
+        **head_weights_record(request.head_weights),
+    }
+    counts = Counter(item.source for item in items.items)
+    tables = [*map(_table, figures), items_table(items.name, counts, items.left_out)]
+    publish(
+        run_record("trimming", request, settings)
+        | {"left_out": items.left_out, "figures": list(map(asdict, figures))},
+        {"": tables},
+        NOTES,
+        [
+            {"source": item.source, "id": item.id, "top_k": top_k, "cut": cut.label}
+            | asdict(result)
+            for (top_k, cut), results in trimmed.items()
+            for item, result in zip(items.items, results, strict=True)
+        ],
+        folder=request.output,
+        as_json=as_json,
     )
 
 
 def _figures(
-    request: TrimmingRequest,
-    items: Sequence[Example],
-    count: int,
-    cut: Cut,
-    trimmed: Sequence[Trimmed],
+    items: Sequence[Example], top_k: int, cut: Cut, trimmed: Sequence[Trimmed], *, seed: int
 ) -> TrimmingFigures:
+    values = as_matrix(
+        (each.in_chunks, each.in_sentences, each.chunk_tokens, each.sentence_tokens)
+        for each in trimmed
+    )
+    strata = Strata(item_clusters(items), f"top {top_k}", seed)
     sources = [item.source for item in items]
-    values = np.array([[own.in_chunks, own.in_sentences] for own in trimmed], dtype=np.float64)
-    strata = Strata(item_clusters(items), f"top {count}", request.seed, RESAMPLES)
-    samples = strata.sample(values, sources, metric="containment")
-    samples[MACRO] = macro_sample(list(samples.values()))
-    tokens = np.array([[own.chunk_tokens, own.sentence_tokens] for own in trimmed], dtype=float)
-    means = {
-        source: tokens[[own == source for own in sources]].mean(axis=0)
-        for source in dict.fromkeys(sources)
-    }
-    means[MACRO] = np.mean(list(means.values()), axis=0)
+    samples = with_macro(strata.sample(values, sources, metric="containment"))
     return TrimmingFigures(
-        top_k=count,
+        top_k=top_k,
         cut=cut.label,
-        in_chunks={name: own.estimate(0) for name, own in samples.items()},
-        in_sentences={name: own.estimate(1) for name, own in samples.items()},
-        difference={name: own.estimate(1, minus=0) for name, own in samples.items()},
-        chunk_tokens={name: float(own[0]) for name, own in means.items()},
-        sentence_tokens={name: float(own[1]) for name, own in means.items()},
-        changed=sum(not own.verbatim for own in trimmed),
+        in_chunks={name: sample.estimate(0) for name, sample in samples.items()},
+        in_sentences={name: sample.estimate(1) for name, sample in samples.items()},
+        difference={name: sample.estimate(1, minus=0) for name, sample in samples.items()},
+        chunk_tokens={name: float(sample.means[2]) for name, sample in samples.items()},
+        sentence_tokens={name: float(sample.means[3]) for name, sample in samples.items()},
+        changed=sum(not each.verbatim for each in trimmed),
     )
 
 
 def _table(figures: TrimmingFigures) -> Table:
-    header = [
-        *(Cell("items"), Cell("n/clusters"), Cell("chunks hold it"), Cell("tokens")),
-        *(Cell("sentences hold it"), Cell("tokens"), Cell("difference")),
-    ]
-    rows = [
+    header = ["items", "n/clusters", "chunks hold it", "tokens"]
+    header += ["sentences hold it", "tokens", "difference"]
+    rows: list[list[Cell | str]] = [
         [
-            Cell(name),
-            Cell(f"{own.n}/{own.clusters}"),
-            estimate_cell(own),
-            Cell(f"{figures.chunk_tokens[name]:,.0f}"),
+            name,
+            f"{estimate.n}/{estimate.clusters}",
+            estimate_cell(estimate),
+            f"{figures.chunk_tokens[name]:,.0f}",
             estimate_cell(figures.in_sentences[name]),
-            Cell(f"{figures.sentence_tokens[name]:,.0f}"),
+            f"{figures.sentence_tokens[name]:,.0f}",
             difference_cell(figures.difference[name]),
         ]
-        for name, own in figures.in_chunks.items()
+        for name, estimate in figures.in_chunks.items()
     ]
     best = "best chunk" if figures.top_k == 1 else f"best {figures.top_k} chunks"
     changed = "all kept text verbatim" if not figures.changed else f"{figures.changed} changed"
     title = f"Answer kept: {best}, or sentences ({figures.cut}); {changed}"
     return Table(title, header, rows)
-
-
-def _items(items: ItemSet) -> Table:
-    counts = Counter(item.source for item in items.items)
-    return items_table(items.name, counts, items.left_out)
-
-
-def _report(
-    request: TrimmingRequest, items: ItemSet, found: Sequence[TrimmingFigures]
-) -> dict[str, Any]:
-    return {
-        "eval": "trimming",
-        "command": request.command,
-        "settings": {
-            "files": [file_record(path) for path in request.files],
-            "seed": request.seed,
-            "limit": request.limit,
-            "top_k": list(request.top_k),
-            "cuts": [asdict(own) for own in request.cuts],
-            "multi_hop": request.multi_hop,
-            "resamples": RESAMPLES,
-            "level": LEVEL,
-            **model_record(request.model or DEFAULT_MODEL, (*SCORING_MODULES, *_CHOOSING_MODULES)),
-            **head_weights_record(request.head_weights),
-        },
-        "git": git_state(),
-        "packages": package_versions(),
-        "left_out": {source: dict(own) for source, own in items.left_out.items()},
-        "figures": [asdict(own) for own in found],
-        "notes": [NOTE],
-    }
-
-
-def _write(
-    folder: Path,
-    report: dict[str, Any],
-    tables: Sequence[Table],
-    items: ItemSet,
-    trimmed: Mapping[tuple[int, Cut], Sequence[Trimmed]],
-) -> None:
-    lines = [
-        json.dumps(_record(item, count, cut, own)) + "\n"
-        for (count, cut), every in trimmed.items()
-        for item, own in zip(items.items, every, strict=True)
-    ]
-    text = [*report_head("Trimming eval", report)]
-    for table in tables:
-        text += [to_markdown(table), ""]
-    text += ["## Notes", "", f"- {NOTE}"]
-    write_whole(folder / "items.jsonl", "".join(lines).encode())
-    write_whole(folder / "trimming.md", ("\n".join(text) + "\n").encode())
-    write_whole(folder / "trimming.json", (json.dumps(report, indent=2) + "\n").encode())
-
-
-def _record(item: Example, count: int, cut: Cut, own: Trimmed) -> dict[str, Any]:
-    names = {"source": item.source, "id": item.id, "top_k": count, "cut": cut.label}
-    return {**names, **asdict(own)}

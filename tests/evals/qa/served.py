@@ -1,50 +1,89 @@
-"""Starts `endpoint_server.py` and reads what it was asked."""
+"""A chat-completions server in a thread of its own that misbehaves by plan."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
     """A running server.
 
     Attributes:
         url: Its address.
-        log: The file of its requests.
+        requests: The bodies of its requests, each with path and key.
     """
 
-    url: str
-    log: Path
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
-    def requests(self) -> list[dict[str, Any]]:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [json.loads(line) for line in lines]
+    @property
+    def prompts(self) -> list[str]:
+        return [request["messages"][0]["content"] for request in self.requests]
 
 
 @contextmanager
-def served(
-    log: Path, plan: Mapping[str, Sequence[str]] | None = None, *, seconds: float = 0.0
-) -> Iterator[Served]:
-    """Run the server in a process of its own.
+def served(plan: Mapping[str, Sequence[str]] | None = None) -> Iterator[Served]:
+    """Run the server.
 
     Args:
-        log: Where it writes its requests.
-        plan: What requests meet.
-        seconds: How long each takes.
+        plan: A word -> what the first, second, ... request with it in the prompt meets: "ok" (from
+            then on, too), a status, "hang", "drop", "garbage", "other", "empty" or "no usage".
     """
-    script = Path(__file__).with_name("endpoint_server.py")
-    command = [sys.executable, str(script), str(log), json.dumps(plan or {}), str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield Served(f"http://127.0.0.1:{int(process.stdout.readline())}/v1", log)
-        finally:
-            process.kill()
+    log, lock, seen = Served(), threading.Lock(), Counter[str]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            prompt = body["messages"][0]["content"]
+            word = next((word for word in plan or {} if word in prompt), "")
+            with lock:
+                seen[word] += 1
+                number = seen[word]
+                log.requests.append(
+                    {"path": self.path, "key": self.headers.get("Authorization"), **body}
+                )
+            steps = (plan or {}).get(word, ())
+            self._meet(steps[number - 1] if number <= len(steps) else "ok", prompt)
+
+        def _meet(self, step: str, prompt: str) -> None:
+            text = "" if step == "empty" else f" Answer to: {prompt.splitlines()[-1]} "
+            reply: dict[str, Any] = {"choices": [{"message": {"content": text}}]}
+            if step != "no usage":
+                reply["usage"] = {"prompt_tokens": 11, "completion_tokens": 7}
+            bodies = {"garbage": b'{"choices": [', "other": b'{"error": "later"}'}
+            if step == "drop":
+                self.connection.close()
+            elif step.isdigit():
+                self._send(int(step), b'{"error": {"message": "not now"}}')
+            else:
+                time.sleep(1.5 if step == "hang" else 0)
+                self._send(200, bodies.get(step, json.dumps(reply).encode()))
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    log.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield log
+    finally:
+        server.shutdown()
+        server.server_close()

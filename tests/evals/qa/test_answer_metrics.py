@@ -9,51 +9,42 @@ import numpy as np
 import pytest
 from torchmetrics.text import SQuAD
 
-from at2_rag_evals.qa.metrics import abstains, answer_contained, exact_match, gold_recall, token_f1
-from at2_rag_evals.qa.metrics.abstention import PHRASES
+from at2_rag_evals.qa.metrics import (
+    PHRASES,
+    abstains,
+    answer_contained,
+    exact_match,
+    gold_recall,
+    token_f1,
+)
 
 
 @pytest.mark.parametrize(
     ("prediction", "answers", "expected"),
     [
-        ("It was Jane Austen.", ["Jane Austen"], 1),
         ("It was JANE  austen!", ["the Jane Austen"], 1),
         ("Austen, Jane", ["Jane Austen"], 0),
         ("Jane, the Austen", ["Jane Austen"], 1),  # articles and commas are no tokens
         ("a party", ["art"], 0),
         ("Jane", ["Jane Austen"], 0),
         ("In 1815", ["1814", "1815"], 1),
-        ("In 18155", ["1815"], 0),
         ("$1,200.50 in all", ["1200.50"], 1),
         ("the U.S.A", ["USA"], 1),
         ("new york new york city", ["new york city"], 1),
         ("", ["Emma"], 0),
         ("Emma", [], 0),
-        ("anything", ["the"], 0),
-        ("anything", ["?"], 0),
+        ("anything", ["the", "?"], 0),
         ("Mañana sí", ["mañana"], 1),
-    ],
-)
-def test_an_answer_is_held_as_a_run_of_tokens(
-    prediction: str, answers: list[str], expected: int
-) -> None:
-    assert answer_contained(prediction, answers) == expected
-
-
-@pytest.mark.parametrize(
-    ("prediction", "answers", "expected"),
-    [
-        ("Yes, both are.", ["yes"], 1),
-        ("No.", ["No"], 1),
-        ("The answer is yes", ["yes"], 0),  # by the first word alone
+        ("Yes, both are.", ["yes"], 1),  # a yes or no is the first word
+        ("The answer is yes", ["yes"], 0),
         ("There is no doubt: yes", ["no"], 0),
         ("Nobody", ["no"], 0),
-        ("", ["no"], 0),
         ("They say no more", ["no", "no more"], 1),  # the second is an answer like any other
-        ("Dr. No", ["Dr. No"], 1),
     ],
 )
-def test_a_yes_or_no_is_the_first_word(prediction: str, answers: list[str], expected: int) -> None:
+def test_an_answer_is_contained_as_a_run_of_tokens(
+    prediction: str, answers: list[str], expected: int
+) -> None:
     assert answer_contained(prediction, answers) == expected
 
 
@@ -71,11 +62,11 @@ def test_containment_agrees_with_a_regular_expression() -> None:
         prediction = " ".join(rng.choice(words, rng.integers(0, 9)))
         answer = " ".join(rng.choice(words, rng.integers(1, 4)))
         pattern = simplified(answer)
-        found = bool(pattern) and re.search(
+        match = bool(pattern) and re.search(
             rf"(?<!\S){re.escape(pattern)}(?!\S)", simplified(prediction)
         )
-        assert answer_contained(prediction, [answer]) == bool(found), (prediction, answer)
-        held += bool(found)
+        assert answer_contained(prediction, [answer]) == bool(match), (prediction, answer)
+        held += bool(match)
     assert 200 < held < 1800
 
 
@@ -140,5 +131,5 @@ def test_declining_is_told_by_its_phrases(prediction: str, expected: int) -> Non
     assert abstains(prediction) == expected
 
 
-def test_each_phrase_of_declining_is_found() -> None:
+def test_each_phrase_of_declining_is_recognised() -> None:
     assert all(abstains(phrase) for phrase in PHRASES)

@@ -13,69 +13,62 @@ from click.testing import CliRunner
 from at2_rag.errors import InputError
 from at2_rag_evals.cli import eval_group
 from at2_rag_evals.qa.compare import compare_runs
-from at2_rag_evals.qa.folder_format import FORMAT
 from at2_rag_evals.qa.judging import METRIC_TITLES
-from tests.evals.labelled_items import make_item, write_items
-from tests.evals.qa.test_qa_command import run
+from at2_rag_evals.qa.results_folder import FORMAT
 
 
-def line(place: int, value: float | None, **own: Any) -> dict[str, Any]:
+def line(number: int, value: float | None, **other: Any) -> dict[str, Any]:
     metrics: dict[str, float | None] = dict.fromkeys(METRIC_TITLES)
     values: dict[str, Any] = {"generator": "g", "pruner": "none", "budget": None, "order": None}
-    values |= {"gold_position": None, "source": "ab"[place % 2], "id": str(place)}
-    values |= {"content": str(place), "cluster": place, "metrics": {**metrics, "accuracy": value}}
-    return {**values, **own}
+    values |= {"gold_position": None, "source": "ab"[number % 2], "id": str(number)}
+    values |= {"content": str(number), "cluster": number}
+    return {**values, "metrics": {**metrics, "accuracy": value}, **other}
 
 
 def folder(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
     path.mkdir()
     (path / "summary.json").write_text(json.dumps({"eval": "qa", "format": FORMAT}))
-    (path / "items.jsonl").write_text("".join(json.dumps(own) + "\n" for own in lines))
+    (path / "items.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     return path
 
 
 def test_differences_are_over_the_items_that_both_answered(tmp_path: Path) -> None:
     values = [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, None, 1.0]
-    first = folder(tmp_path / "A", [line(place, own) for place, own in enumerate(values)])
+    first = folder(tmp_path / "A", [line(*numbered) for numbered in enumerate(values)])
     others = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
-    lines = [line(place, own) for place, own in enumerate(others)]
+    lines = [line(*numbered) for numbered in enumerate(others)]
     lines.append(line(7, 0.0, content="another question"))
     second = folder(tmp_path / "B", [*lines, line(0, 1.0, pruner="bm25", budget="top 1")])
-    found = compare_runs(first, second, seed=0, resamples=2000)
-    accuracy = found.differences["accuracy"]
+    compared = compare_runs(first, second, seed=0)
+    accuracy = compared.differences["accuracy"]
     # Of source a: items 0, 2, 4 (6 has no answer in A), of b: 1, 3, 5 (7 isn't the same).
     assert accuracy["a"]["none"].mean == pytest.approx(2 / 3) and accuracy["a"]["none"].n == 3
     assert accuracy["b"]["none"].mean == pytest.approx(-1 / 3)
     assert accuracy["macro"]["none"].mean == pytest.approx(1 / 6)
-    assert (found.items, found.other_items) == (7, 1)
-    assert found.unmatched == ("bm25, top 1 (in B)",) and found.significant() == []
-    assert found.differences["f1"] == {}
-    back = compare_runs(second, first, seed=0, resamples=2000).differences["accuracy"]["a"]
+    assert (compared.items, compared.other_items) == (7, 1)
+    assert compared.unmatched == ("bm25, top 1 (in B)",) and compared.significant() == []
+    assert compared.differences["f1"] == {}
+    back = compare_runs(second, first, seed=0).differences["accuracy"]["a"]
     assert back["none"].mean == -accuracy["a"]["none"].mean
 
 
-def test_what_differs_for_sure_is_said_and_one_generator_stands_for_another(
+def test_a_significant_difference_between_one_generator_and_another(
     tmp_path: Path,
 ) -> None:
     first = folder(tmp_path / "A", [line(n, float(n % 5 > 0)) for n in range(40)])
     second = folder(tmp_path / "B", [line(n, 0.0, generator="h") for n in range(40)])
-    [said] = compare_runs(first, second, seed=0, resamples=2000).significant()
-    assert said.startswith("Accuracy (answer contained), none: A minus B is +0.800 [+0.")
+    [sentence] = compare_runs(first, second, seed=0).significant()
+    assert sentence.startswith("Accuracy (answer contained), none: A minus B is +0.800 [+0.")
 
 
-def test_the_command_compares_two_real_runs(tmp_path: Path, scoring_folder: Path) -> None:
-    items = [make_item(f"n{n}", "-g--", answers=["sea"]) for n in range(4)]
-    path = write_items(tmp_path / "novels.jsonl", items)
-    for name, seed in (("A", 0), ("B", 1)):
-        options = ("--generator", scoring_folder, "--answer-tokens", 2, "--seed", seed)
-        run(path, *options, "--pruner", "none", "--pruner", "random_k", "--output", tmp_path / name)
-    folders = [str(tmp_path / "A"), str(tmp_path / "B")]
+def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:
+    folders = [str(folder(tmp_path / name, [line(n, 1.0) for n in range(4)])) for name in "AB"]
     result = CliRunner().invoke(eval_group, ["compare", *folders], catch_exceptions=False)
-    assert "Gold recall among kept chunks: A minus B" in result.stdout
-    assert "4 items in both, 0 left out" in result.stdout
+    assert "Accuracy (answer contained): A minus B" in result.stdout
+    assert "4 items in both, 0 in one alone" in result.stdout
     report = json.loads(CliRunner().invoke(eval_group, ["compare", *folders, "--json"]).stdout)
-    none = report["differences"]["accuracy"]["macro"]["none"]
-    assert none["mean"] == 0 and set(report["differences"]["accuracy"]) == {"novels", "macro"}
+    accuracy = report["differences"]["accuracy"]
+    assert accuracy["macro"]["none"]["mean"] == 0 and set(accuracy) == {"a", "b", "macro"}
 
 
 def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
@@ -87,10 +80,12 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     (tmp_path / "D").mkdir()
     with pytest.raises(InputError, match="holds no summary.json"):
         compare_runs(first, tmp_path / "D", seed=0)
-    (first / "summary.json").write_text('{"eval": "qa", "format": 99}')
-    with pytest.raises(InputError, match="in format 99"):
-        compare_runs(first, tmp_path / "C", seed=0)
-    torn = folder(tmp_path / "E", [line(0, 1.0)])
-    (torn / "items.jsonl").write_text("{")
-    with pytest.raises(InputError, match=r"items\.jsonl can't be read"):
-        compare_runs(torn, tmp_path / "C", seed=0)
+    for number, content in enumerate(("{", "[]\n", '{"id": "1"}\n')):
+        torn = folder(tmp_path / f"torn{number}", [line(0, 1.0)])
+        (torn / "items.jsonl").write_text(content)
+        with pytest.raises(InputError, match=r"items\.jsonl can't be read"):
+            compare_runs(torn, tmp_path / "C", seed=0)
+    for content, message in (('{"eval": "qa", "format": 99}', "in format 99"), ("[", "be read")):
+        (first / "summary.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            compare_runs(first, tmp_path / "C", seed=0)

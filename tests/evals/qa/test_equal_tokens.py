@@ -9,9 +9,9 @@ import pytest
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.judging import judge
 from at2_rag_evals.qa.pruners.base import Pruned
-from at2_rag_evals.qa.report import generator_section
 from at2_rag_evals.qa.run import CellName, CellResult
-from at2_rag_evals.qa.summary import Summariser
+from at2_rag_evals.qa.summary import GeneratorSummary, summarise
+from at2_rag_evals.qa.tables import generator_section
 from tests.evals.labelled_items import make_item
 from tests.evals.qa.test_qa_summary import BASELINES, answer
 
@@ -21,7 +21,7 @@ BM25 = [CellName("bm25", f"top {k}", "score") for k in (1, 3)]
 BY_INPUT = [CellName("first_k", f"top {k}") for k in (1, 3)]
 
 
-def tokens(**own: float) -> Mapping[str, Mapping[str, float]]:
+def tokens(**spent: float) -> Mapping[str, Mapping[str, float]]:
     labels = {
         "none": NONE.label,
         "closed": CLOSED.label,
@@ -29,11 +29,11 @@ def tokens(**own: float) -> Mapping[str, Mapping[str, float]]:
         "bm25_1": BM25[0].label,
         "bm25_3": BM25[1].label,
     }
-    return {"s": {labels[name]: value for name, value in own.items()}}
+    return {"s": {labels[name]: value for name, value in spent.items()}}
 
 
 @pytest.mark.parametrize(
-    ("own", "expected"),
+    ("spent", "expected"),
     [
         ({"bm25_1": 102, "bm25_3": 300}, Mixture(BM25[0].label, BM25[0].label, 0.0, 102)),
         ({"bm25_1": 98, "bm25_3": 300}, Mixture(BM25[0].label, BM25[0].label, 0.0, 98)),
@@ -43,11 +43,13 @@ def tokens(**own: float) -> Mapping[str, Mapping[str, float]]:
     ],
 )
 def test_a_close_cell_or_else_the_two_next_to_our_tokens(
-    own: Mapping[str, float], expected: Mixture
+    spent: Mapping[str, float], expected: Mixture
 ) -> None:
-    found = matched(OURS, [NONE, CLOSED, *BM25, OURS], tokens(none=1000, closed=0, ours=100, **own))
-    assert set(found) == {"bm25"}
-    got = found["bm25"]["s"]
+    matches = matched(
+        OURS, [NONE, CLOSED, *BM25, OURS], tokens(none=1000, closed=0, ours=100, **spent)
+    )
+    assert set(matches) == {"bm25"}
+    got = matches["bm25"]["s"]
     assert (got.low, got.high) == (expected.low, expected.high)
     assert (got.share, got.tokens) == pytest.approx((expected.share, expected.tokens))
 
@@ -71,9 +73,9 @@ def test_orders_are_compared_with_the_same_order_and_with_none() -> None:
     original = [CellName("bm25", f"top {k}", "original") for k in (1, 3)]
     cells = [*BM25, *original, *BY_INPUT, OURS, CellName("at2", "top 1", "original")]
     spent = {cell.label: 100.0 for cell in cells}
-    found = matched(OURS, cells, {"s": spent})
-    assert set(found) == {"bm25", "first_k"}  # none of our own
-    assert found["bm25"]["s"].low == BM25[0].label
+    matches = matched(OURS, cells, {"s": spent})
+    assert set(matches) == {"bm25", "first_k"}  # none of ours
+    assert matches["bm25"]["s"].low == BM25[0].label
     other = matched(CellName("at2", "top 1", "original"), cells, {"s": spent})
     assert other["bm25"]["s"].low == original[0].label
 
@@ -86,8 +88,8 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
             "g",
             name,
             tuple(
-                judge(own, Pruned((0,), 0.0), size, answer("sea" if hit else "x"))
-                for own, hit, size in zip(items, hits, spent, strict=True)
+                judge(item, Pruned((0,), 0.0), size, answer("sea" if hit else "x"))
+                for item, hit, size in zip(items, hits, spent, strict=True)
             ),
         )
 
@@ -96,22 +98,20 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
         cell(BM25[1], [1, 1, 1, 0, 0, 0, 0, 0], [160] * 4 + [300] * 4),
         cell(OURS, [1, 1, 1, 0, 1, 1, 1, 1], [100] * 8),
     ]
-    summariser = Summariser(
-        items=items,
-        clusters=range(8),
-        baselines=BASELINES | {"first_k"},
-        seed=0,
-        resamples=2000,
-    )
-    summary = summariser.summarise(results)
-    found = summary.equal_tokens[OURS.label]
+
+    def summary_of(results: Sequence[CellResult]) -> GeneratorSummary:
+        baselines = BASELINES | {"first_k"}
+        return summarise(results, items=items, clusters=range(8), baselines=baselines, seed=0)
+
+    summary = summary_of(results)
+    matches = summary.equal_tokens[OURS.label]
     # a: 3/4 of .25 and 1/4 of .75 are .375, ours .75; b: within 2 %, .5 and ours 1.
-    assert found["a"]["bm25"].mean == pytest.approx(0.375)
-    assert found["b"]["bm25"].mean == pytest.approx(0.5)
-    assert found["macro"]["bm25"].mean == pytest.approx(0.4375)
-    assert found["b"]["bm25"].low is not None and found["b"]["bm25"].low >= 0  # paired
+    assert matches["a"]["bm25"].mean == pytest.approx(0.375)
+    assert matches["b"]["bm25"].mean == pytest.approx(0.5)
+    assert matches["macro"]["bm25"].mean == pytest.approx(0.4375)
+    assert matches["b"]["bm25"].low is not None and matches["b"]["bm25"].low >= 0  # paired
     mixture = summary.mixtures[OURS.label]["bm25"]["a"]
     assert (mixture.low, mixture.high, mixture.share) == (BM25[0].label, BM25[1].label, 0.25)
     first = cell(BY_INPUT[1], [1] * 8, [300] * 8)  # out of reach, with nothing below
-    [remark] = generator_section(summariser.summarise([*results, first])).remarks
+    [remark] = generator_section(summary_of([*results, first])).remarks
     assert remark.startswith("Not compared with at2, top 1 at equal tokens: first_k, whose")

@@ -10,13 +10,18 @@ import pytest
 
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.gold_position import SHARES, movable_items, with_gold_at
+from at2_rag_evals.qa.gold_position import (
+    SHARES,
+    movable_items,
+    summarise_positions,
+    with_gold_at,
+)
 from at2_rag_evals.qa.items import QASet
-from at2_rag_evals.qa.position_summary import summarise_positions
-from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
+from at2_rag_evals.qa.pruners.registry import make_pruners
+from at2_rag_evals.qa.request import QARequest
 from at2_rag_evals.qa.run import Plan, run_cells
 from tests.evals.labelled_items import make_item, write_items
-from tests.evals.qa.test_qa_command import lines, run
+from tests.evals.qa.command import lines, run
 
 
 class FirstChunkReader:
@@ -29,8 +34,8 @@ class FirstChunkReader:
         return len(text.split())
 
     def answer(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Failure]]:
-        for place, prompt in enumerate(prompts):
-            yield place, Answer(prompt.split("\n\n")[1], self.count(prompt), 1, 0.1)
+        for index, prompt in enumerate(prompts):
+            yield index, Answer(prompt.split("\n\n")[1], self.count(prompt), 1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -40,31 +45,32 @@ class FirstChunkReader:
 def test_places_by_hand(chunks: int, expected: list[int]) -> None:
     item = make_item("a", "--g" + "-" * (chunks - 3))
     moved = [with_gold_at(item, share) for share in SHARES.values()]
-    assert [own.labels.index(True) for own in moved] == expected
-    for own in moved:
-        assert own.gold == item.gold and set(own.chunks) == set(item.chunks)
-        assert [chunk for chunk in own.chunks if chunk not in own.gold] == [
+    assert [one.labels.index(True) for one in moved] == expected
+    for one in moved:
+        assert one.gold == item.gold and set(one.chunks) == set(item.chunks)
+        assert [chunk for chunk in one.chunks if chunk not in one.gold] == [
             chunk for chunk in item.chunks if chunk not in item.gold
         ]
 
 
 def test_items_that_have_no_one_gold_chunk_to_move_are_counted() -> None:
     items = [make_item(mark, mark) for mark in ("g----", "g-g--", "-----", "g---")]
-    found = movable_items(QASet(tuple(items), {"novels": {"no answers": 1}}, {}))
-    assert [item.id for item in found.items] == ["g----"]
-    assert found.left_out == {
+    summary = movable_items(QASet(tuple(items), {"novels": {"no answers": 1}}, {}))
+    assert [item.id for item in summary.items] == ["g----"]
+    assert summary.left_out == {
         "novels": {"no answers": 1, "not exactly one gold chunk": 2, "fewer than 5 chunks": 1}
     }
 
 
-def test_a_reader_of_the_first_chunk_is_right_when_gold_comes_first() -> None:
+def test_a_reader_of_the_first_chunk_is_right_when_gold_comes_first(tmp_path: Path) -> None:
     items = [
         make_item(str(n), "-----g", source="ab"[n % 2], answers=[f"{'ab'[n % 2]} {n} passage 5"])
         for n in range(8)
     ]
-    pruners = make_pruners(["none", "oracle", "first_k", "last_k"], PrunerOptions())
+    names = ("none", "oracle", "first_k", "last_k")
+    pruners = make_pruners(QARequest(output=tmp_path, pruners=names))
     results = {
-        place: run_cells(
+        position: run_cells(
             Plan(
                 items=[with_gold_at(item, share) for item in items],
                 generators=[FirstChunkReader()],
@@ -73,9 +79,9 @@ def test_a_reader_of_the_first_chunk_is_right_when_gold_comes_first() -> None:
                 orders=["score", "original"],
             )
         )
-        for place, share in SHARES.items()
+        for position, share in SHARES.items()
     }
-    found = summarise_positions(items, results, range(8), seed=0, resamples=200)
+    summary = summarise_positions(items, results, range(8), seed=0)
     assert [cell.cell.label for cell in results["first"]] == [
         "none",
         "oracle",
@@ -83,16 +89,16 @@ def test_a_reader_of_the_first_chunk_is_right_when_gold_comes_first() -> None:
         "last_k, top 2",
     ]
     means = {
-        place: {cell: estimate.mean for cell, estimate in own.items()}
-        for place, own in found.accuracy["macro"].items()
+        position: {cell: estimate.mean for cell, estimate in cells.items()}
+        for position, cells in summary.accuracy["macro"].items()
     }
-    assert [own["none"] for own in means.values()] == [1, 0, 0, 0, 0]
-    assert [own["oracle"] for own in means.values()] == [1] * 5
-    assert [own["first_k, top 2"] for own in means.values()] == [1, 0, 0, 0, 0]
+    assert [cells["none"] for cells in means.values()] == [1, 0, 0, 0, 0]
+    assert [cells["oracle"] for cells in means.values()] == [1] * 5
+    assert [cells["first_k, top 2"] for cells in means.values()] == [1, 0, 0, 0, 0]
     # The last two chunks are places 4 and 5; gold in three-quarter place is the first of them.
-    assert [own["last_k, top 2"] for own in means.values()] == [0, 0, 0, 1, 0]
-    assert found.minus_first["a"]["last"]["none"].mean == -1
-    assert found.minus_first["macro"].keys() == {"quarter", "middle", "three-quarter", "last"}
+    assert [cells["last_k, top 2"] for cells in means.values()] == [0, 0, 0, 1, 0]
+    assert summary.minus_first["a"]["last"]["none"].mean == -1
+    assert summary.minus_first["macro"].keys() == {"quarter", "middle", "three-quarter", "last"}
 
 
 def test_the_command_moves_gold_and_keeps_both_orders(tmp_path: Path, scoring_folder: Path) -> None:
@@ -105,9 +111,9 @@ def test_the_command_moves_gold_and_keeps_both_orders(tmp_path: Path, scoring_fo
     assert "Accuracy by place of the gold chunk, macro, tiny" in result.stdout
     records = lines(tmp_path / "out")
     assert len(records) == 5 * 3 * 3
-    gold = {(own["gold_position"], *own["gold"]) for own in records}
+    gold = {(line["gold_position"], *line["gold"]) for line in records}
     assert gold == {("first", 0), ("quarter", 1), ("middle", 3), ("three-quarter", 4), ("last", 5)}
-    assert {(own["pruner"], own["order"]) for own in records} == {
+    assert {(line["pruner"], line["order"]) for line in records} == {
         ("none", None),
         ("bm25", "score"),
         ("bm25", "original"),

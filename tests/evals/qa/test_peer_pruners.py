@@ -6,6 +6,8 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from at2_rag.options import Order
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.budgets import Budget
 from at2_rag_evals.qa.pruners.base import Limit, Pruner
-from at2_rag_evals.qa.pruners.registry import PrunerOptions, make_pruners
-from at2_rag_evals.rankers import RankerOptions
-from at2_rag_evals.record_store import settings_key
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from at2_rag_evals.qa.pruners.registry import make_pruners
+from at2_rag_evals.qa.request import QARequest
+from tests.evals.labelled_items import write_items
+from tests.evals.qa.command import lines, report
+from tests.tiny_models import tiny_tokenizer
 
 PACKAGES = {
     "langchain_filter": "langchain_community",
@@ -58,18 +61,18 @@ def limit(
     return Limit(Budget(top_k, max_tokens), order, words)
 
 
-def make(name: str, options: RankerOptions, folder: Path | None = None) -> Pruner:
+def make(name: str, request: QARequest) -> Pruner:
     pytest.importorskip(PACKAGES[name])
-    [pruner] = make_pruners([name], PrunerOptions(options, folder=folder))
+    [pruner] = make_pruners(replace(request, pruners=(name,)))
     assert pruner.name == name
     json.dumps(dict(pruner.settings), allow_nan=False)
     return pruner
 
 
 @pytest.fixture
-def options(embedding_folder: Path, scoring_folder: Path) -> RankerOptions:
-    return RankerOptions(
-        model=str(scoring_folder), embedding_model=str(embedding_folder), remember=False
+def qa_request(tmp_path: Path, embedding_folder: Path, scoring_folder: Path) -> QARequest:
+    return QARequest(
+        output=tmp_path, model=str(scoring_folder), embedding_model=str(embedding_folder)
     )
 
 
@@ -82,27 +85,27 @@ def embedding_model(embedding_folder: Path) -> Any:
 def cosines(model: Any, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
     rows = np.array([model.encode(text) for text in (query, *texts)], dtype=np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found: npt.NDArray[np.float64] = rows[1:] @ rows[0]
-    assert np.diff(np.sort(found)).min(initial=1) > 1e-4  # no ties, whose order is nobody's
-    return found
+    values: npt.NDArray[np.float64] = rows[1:] @ rows[0]
+    assert np.diff(np.sort(values)).min(initial=1) > 1e-4  # no ties, whose order isn't defined
+    return values
 
 
-def fill(places: Sequence[int], texts: Sequence[str], room: int) -> tuple[int, ...]:
+def fill(ranking: Sequence[int], texts: Sequence[str], room: int) -> tuple[int, ...]:
     """Take texts in turn, those that still fit; none where not even the first does."""
     taken: list[int] = []
-    for place in places:
-        if words(texts[place]) <= room:
-            taken.append(place)
-            room -= words(texts[place])
+    for index in ranking:
+        if words(texts[index]) <= room:
+            taken.append(index)
+            room -= words(texts[index])
         elif not taken:
             return ()
     return tuple(taken)
 
 
 def test_langchains_filter_keeps_the_most_similar_documents(
-    options: RankerOptions, embedding_model: Any
+    qa_request: QARequest, embedding_model: Any
 ) -> None:
-    pruner = make("langchain_filter", options)
+    pruner = make("langchain_filter", qa_request)
     texts = [chunk.rendered for chunk in ITEM.chunks]
     ranking = np.argsort(-cosines(embedding_model, QUERY, texts)).tolist()
     assert ranking != sorted(ranking)
@@ -110,33 +113,6 @@ def test_langchains_filter_keeps_the_most_similar_documents(
         assert pruner.prune(ITEM, limit(top_k=k)).kept == tuple(ranking[:k])
         kept = pruner.prune(ITEM, limit(top_k=k, order="original")).kept
         assert kept == tuple(sorted(ranking[:k]))
-    for room in (1, 7, 12, 20, 99):
-        assert pruner.prune(ITEM, limit(max_tokens=room)).kept == fill(ranking, texts, room)
-
-
-def test_langchains_own_k_keeps_the_same_documents_ties_and_all(
-    options: RankerOptions, embedding_model: Any
-) -> None:
-    pruner = make("langchain_filter", options)
-    from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
-    from langchain_core.documents import Document
-    from langchain_core.embeddings import Embeddings
-
-    class SentenceTransformersEmbeddings(Embeddings):
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            return [embedding_model.encode(text).tolist() for text in texts]
-
-        def embed_query(self, text: str) -> list[float]:
-            return self.embed_documents([text])[0]
-
-    chunks = tuple(Chunk(text) for text in ("the sea", "emma", "the sea", "a novel", "emma"))
-    item = Example("t", "s", QUERY, chunks, (False,) * 5)
-    documents = [Document(page_content=own.text, metadata={"n": n}) for n, own in enumerate(chunks)]
-    for k in range(1, 6):
-        compressor = EmbeddingsFilter(embeddings=SentenceTransformersEmbeddings(), k=k)
-        returned = compressor.compress_documents(documents, QUERY)
-        expected = tuple(document.metadata["n"] for document in returned)
-        assert pruner.prune(item, limit(top_k=k)).kept == expected
 
 
 SENTENCES = (
@@ -154,29 +130,29 @@ def trimmed(model: Any) -> list[str]:
     texts = []
     for chunk, sentences in zip(ITEM.chunks, SENTENCES, strict=True):
         best = np.argsort(-cosines(model, QUERY, sentences))[: max(1, len(sentences) // 2)]
-        text = " ".join(sentences[place] for place in best)
+        text = " ".join(sentences[index] for index in best)
         texts.append(f"{chunk.title}\n{text}" if chunk.title else text)
     return texts
 
 
 def test_llama_indexs_optimizer_passes_on_the_better_half_of_the_best_chunks(
-    options: RankerOptions, embedding_model: Any
+    qa_request: QARequest, embedding_model: Any
 ) -> None:
-    pruner = make("llama_index_optimizer", options)
+    pruner = make("llama_index_optimizer", qa_request)
     texts = trimmed(embedding_model)
     rendered = [chunk.rendered for chunk in ITEM.chunks]
-    assert [len(text) < len(own) for text, own in zip(texts, rendered, strict=True)] == [
+    assert [len(text) < len(whole) for text, whole in zip(texts, rendered, strict=True)] == [
         *(True, False, True, True, False, False)
     ]
     ranking = np.argsort(-cosines(embedding_model, QUERY, rendered)).tolist()
     for k in (1, 3, 6):
         pruned = pruner.prune(ITEM, limit(top_k=k))
         assert pruned.kept == tuple(ranking[:k])
-        assert pruned.texts == tuple(texts[place] for place in ranking[:k])
-        assert [own.rendered for own in pruned.passed_on(ITEM.chunks)] == list(pruned.texts)
+        assert pruned.texts == tuple(texts[index] for index in ranking[:k])
+        assert [chunk.rendered for chunk in pruned.passed_on(ITEM.chunks)] == list(pruned.texts)
     original = pruner.prune(ITEM, limit(top_k=3, order="original"))
     assert original.kept == tuple(sorted(ranking[:3]))
-    assert original.texts == tuple(texts[place] for place in sorted(ranking[:3]))
+    assert original.texts == tuple(texts[index] for index in sorted(ranking[:3]))
     for room in (1, 7, 12, 20, 99):  # filled with what is passed on, not with whole chunks
         pruned = pruner.prune(ITEM, limit(max_tokens=room))
         assert pruned.kept == fill(ranking, texts, room)
@@ -184,65 +160,62 @@ def test_llama_indexs_optimizer_passes_on_the_better_half_of_the_best_chunks(
     assert fill(ranking, texts, 20) != fill(ranking, rendered, 20)
 
 
-def test_llama_indexs_optimizer_by_default_repeats_sentences(
-    options: RankerOptions, embedding_folder: Path
+def test_changed_texts_reach_prompt_report_and_page(
+    qa_request: QARequest, tmp_path: Path, scoring_folder: Path
 ) -> None:
-    """Why it is told to leave out the neighbours of a kept sentence."""
-    make("llama_index_optimizer", options)
-    from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
-    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-
-    from at2_rag_evals.qa.pruners.llama_index_optimizer import MiniLMEmbedding
-    from at2_rag_evals.rankers.minilm import MiniLMRanker
-
-    embedder = MiniLMRanker(str(embedding_folder))
-    embedder.prepare()
-    optimizer = SentenceEmbeddingOptimizer(
-        embed_model=MiniLMEmbedding(embedder),
-        percentile_cutoff=0.5,
-        tokenizer_fn=lambda text: text.split(". "),
+    make("llama_index_optimizer", qa_request)
+    files = write_items(tmp_path / "novels.jsonl", [replace(ITEM, answers=("austen",))])
+    printed = report(
+        *(files, "--generator", scoring_folder, "--answer-tokens", 1, "--output", tmp_path / "o"),
+        *("--embedding-model", qa_request.embedding_model, "--top-k", 2, "--max-tokens", 90),
+        *("--pruner", "minilm", "--pruner", "llama_index_optimizer"),
     )
-    text = "The sea. Jane wrote. And emma. Austen is. Of who. A novel"  # 3 kept, with 4 neighbours
-    [node] = optimizer.postprocess_nodes(
-        [NodeWithScore(node=TextNode(text=text))], QueryBundle(QUERY)
-    )
-    assert words(node.node.get_content()) > words(text)
+    cells = {(line["pruner"], line["budget"]): line for line in lines(tmp_path / "o")}
+    whole, half = (cells[name, "top 2"] for name in ("minilm", "llama_index_optimizer"))
+    assert whole["kept"] == half["kept"] and whole["texts"] is None
+    assert half["context_tokens"] < whole["context_tokens"]
+    assert half["answer"]["prompt_tokens"] < whole["answer"]["prompt_tokens"]
+    more = cells["llama_index_optimizer", "90 tokens"]
+    assert 0 < more["context_tokens"] <= 90
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert page.count("as changed") == 2  # a row for each budget
+    assert all(f"<p>{escape(text)}</p>" in page for text in (*half["texts"], *more["texts"]))
+    settings = printed["settings"]["pruners"]["llama_index_optimizer"]
+    assert (settings["percentile_cutoff"], settings["ranking"]["name"]) == (0.5, "minilm")
 
 
 def test_trimmed_texts_are_found_again(
-    options: RankerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    qa_request: QARequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = make("llama_index_optimizer", options, tmp_path)
+    first = make("llama_index_optimizer", qa_request)
     results = [first.prune(ITEM, limit(top_k=k)) for k in (1, 3)]
-    files = sorted(path for path in tmp_path.rglob("*.jsonl"))
-    own, ranking = (path.read_text().splitlines() for path in files)
-    assert [path.name.partition("-")[0] for path in files] == ["llama_index_optimizer", "minilm"]
-    assert (len(own), len(ranking)) == (3, 1)  # what isn't kept isn't trimmed
-    again = make("llama_index_optimizer", options, tmp_path)
+    again = make("llama_index_optimizer", qa_request)
     library = pytest.importorskip("sentence_transformers")
     monkeypatch.setattr(library, "SentenceTransformer", None)  # nothing is loaded
-    found = [again.prune(ITEM, limit(top_k=k)) for k in (1, 3)]
-    assert [(own.kept, own.texts) for own in found] == [(own.kept, own.texts) for own in results]
+    repeated = [again.prune(ITEM, limit(top_k=k)) for k in (1, 3)]
+    assert [(one.kept, one.texts) for one in repeated] == [(one.kept, one.texts) for one in results]
+    with pytest.raises(TypeError):
+        again.prune(ITEM, limit(top_k=6))  # what wasn't kept wasn't trimmed
 
 
 def question_log_likelihood(model: Any, document: str) -> float:
     """The mean log-probability of the question and LongLLMLingua's sentence after a document."""
     tokenizer = tiny_tokenizer()
-    said = f"{QUERY} We can get the answer to this question in the given documents."
+    question = f"{QUERY} We can get the answer to this question in the given documents."
     before = tokenizer(document)["input_ids"]
-    ids = tokenizer(document + said)["input_ids"]
+    ids = tokenizer(document + question)["input_ids"]
     assert ids[: len(before)] == before
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].double()
     logs = logits.log_softmax(-1)
-    own = [float(logs[place - 1, ids[place]]) for place in range(len(before), len(ids))]
-    return sum(own) / len(own)
+    likelihoods = [float(logs[n - 1, ids[n]]) for n in range(len(before), len(ids))]
+    return sum(likelihoods) / len(likelihoods)
 
 
 def test_long_llm_lingua_is_its_formula(
-    options: RankerOptions, scoring_folder: Path, monkeypatch: pytest.MonkeyPatch
+    qa_request: QARequest, scoring_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pruner = make("long_llm_lingua", options)
+    pruner = make("long_llm_lingua", qa_request)
     import tiktoken
 
     monkeypatch.setattr(tiktoken, "encoding_for_model", None)  # whose vocabulary is fetched
@@ -254,8 +227,6 @@ def test_long_llm_lingua_is_its_formula(
     assert ranking != sorted(ranking)
     for k in (1, 3, 6):
         assert pruner.prune(ITEM, limit(top_k=k)).kept == tuple(ranking[:k])
-    for room in (7, 20):
-        assert pruner.prune(ITEM, limit(max_tokens=room)).kept == fill(ranking, texts, room)
     from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
 
     ranker = LongLLMLinguaRanker(str(scoring_folder))
@@ -263,33 +234,16 @@ def test_long_llm_lingua_is_its_formula(
     assert ranker.score(QUERY, ITEM.chunks).scores == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_long_llm_lingua_cuts_nothing(options: RankerOptions) -> None:
-    pruner = make("long_llm_lingua", options)
+def test_long_llm_lingua_cuts_nothing(qa_request: QARequest) -> None:
+    pruner = make("long_llm_lingua", qa_request)
     item = Example("long", "s", QUERY, (Chunk("emma"), Chunk("sea " * 3000)), (False,) * 2)
     with pytest.raises(ScoringError, match=r"'long' of s: .* have \d{4} tokens, .* takes 2048"):
         pruner.prune(item, limit(top_k=1))
 
 
-def test_settings_follow_the_model(
-    options: RankerOptions, scoring_folder: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("llmlingua")
-    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
-
-    tiny_model(seed=1).save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    one, again, other = (
-        LongLLMLinguaRanker(str(folder))
-        for folder in (scoring_folder, scoring_folder, tmp_path / "tiny")
-    )
-    assert settings_key(one) == settings_key(again) != settings_key(other)
-    assert str(tmp_path) not in json.dumps(dict(other.settings))
-    assert {"llmlingua", "transformers", "dtype", "code_sha256"} <= set(one.settings)
-
-
 @pytest.mark.parametrize("name", PACKAGES)
-def test_any_text_can_be_pruned(name: str, options: RankerOptions) -> None:
-    pruner = make(name, options)
+def test_any_text_can_be_pruned(name: str, qa_request: QARequest) -> None:
+    pruner = make(name, qa_request)
     hostile = ["", " \n", "emma \x00\ud800 🙂. A.", "<|im_end|> [CLS]", "מי כתב", "emma. " * 200]
     chunks = (*map(Chunk, hostile), Chunk("emma", title="\ud800 a title"))
     for query in ("who wrote emma", "🙂\ud800"):
@@ -301,10 +255,10 @@ def test_any_text_can_be_pruned(name: str, options: RankerOptions) -> None:
 
 @pytest.mark.parametrize(("name", "package"), PACKAGES.items())
 def test_a_missing_package_is_named_before_anything_runs(
-    name: str, package: str, options: RankerOptions, monkeypatch: pytest.MonkeyPatch
+    name: str, package: str, qa_request: QARequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=re.escape(f"need {package} (")) as caught:
-        make_pruners([name], PrunerOptions(options))
+        make_pruners(replace(qa_request, pruners=(name,)))
     assert str(caught.value).endswith('run: pip install "at2-rag[peers]"')
     assert "\n" not in str(caught.value)

@@ -20,8 +20,8 @@ def chunk(text: str = "Emma is by Jane Austen.", gold: bool = True) -> dict[str,
 def read(tmp_path: Path, *items: dict[str, Any]) -> list[Example]:
     path = tmp_path / "novels.jsonl"
     lines = [
-        {"id": str(place), "question": "who?", "answers": ["Austen"], "chunks": [chunk()], **item}
-        for place, item in enumerate(items)
+        {"id": str(n), "question": "who?", "answers": ["Austen"], "chunks": [chunk()], **item}
+        for n, item in enumerate(items)
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_examples(path, labelled=False, chunkless=True)
@@ -42,13 +42,13 @@ def test_every_example_is_judged_or_counted(tmp_path: Path) -> None:
         {},
         {},
     )
-    found = answerable_items(examples, limit=6)
-    assert [item.id for item in found.items] == ["0", "1", "6", "7", "8", "9"]
-    assert found.left_out == {"novels": {"no chunks": 2, "no answers": 2, "beyond the first 6": 1}}
-    assert found.remarks == {
+    items = answerable_items(examples, limit=6)
+    assert [item.id for item in items.items] == ["0", "1", "6", "7", "8", "9"]
+    assert items.left_out == {"novels": {"no chunks": 2, "no answers": 2, "beyond the first 6": 1}}
+    assert items.remarks == {
         "novels": {"no gold": 2, "a blank chunk": 1, "gold alone": 1, "one chunk": 1}
     }
-    assert len(found.items) + sum(found.left_out["novels"].values()) == len(examples)
+    assert len(items.items) + sum(items.left_out["novels"].values()) == len(examples)
 
 
 def test_flags_are_read_beside_the_question_or_in_meta(tmp_path: Path) -> None:
@@ -68,17 +68,11 @@ def test_flags_are_read_beside_the_question_or_in_meta(tmp_path: Path) -> None:
     assert "secret" not in repr(examples)
 
 
-def test_a_flag_of_another_type_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_told_apart_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'unanswerable' is 'no'; expected true or false"):
         read(tmp_path, {"unanswerable": "no"})
-
-
-def test_an_example_without_chunks_is_refused_unless_asked_for(tmp_path: Path) -> None:
     read(tmp_path, {"chunks": []})
     with pytest.raises(DataError, match="'chunks' is empty"):
         read_examples(tmp_path / "novels.jsonl")
-
-
-def test_an_id_that_appears_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the id 'x' of source 'novels' appears twice"):
         answerable_items(read(tmp_path, {"id": "x"}, {"id": "x"}))

@@ -1,4 +1,4 @@
-"""What generators are asked: the same words for all, and yes or no only where it is asked for."""
+"""What generators are sent: the same words for all, and yes or no only where it is called for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import pytest
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.qa.wording import asks_yes_or_no, prompt_text
 
-CHUNKS = (Chunk("It was published in 1815.", "Emma"), Chunk("Persuasion came later."))
-
 
 def test_the_whole_prompt() -> None:
-    assert prompt_text("Who wrote Emma?", CHUNKS, may_decline=False) == (
+    chunks = (Chunk("It was published in 1815.", "Emma"), Chunk("Persuasion came later."))
+    assert prompt_text("Who wrote Emma?", chunks, may_decline=False) == (
         "Answer the question briefly, using only the passages below.\n\n"
         "Emma\nIt was published in 1815.\n\nPersuasion came later.\n\nQuestion: Who wrote Emma?"
     )
@@ -22,36 +21,20 @@ def test_the_whole_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "expected"),
     [
-        "Was Emma published in 1815?",
-        "are both films from the same country",
-        "  'Is' it true?",
-        "Isn't Highbury a village?",
-        "Do Emma and Harriet\nmeet?",
-        "Have they met?",
-        "Does a motor need oil?",
+        ("are both films from the same country", True),
+        ("  'Is' it true?", True),
+        ("Isn't Highbury a village?", True),
+        ("Do Emma and Harriet\nmeet?", True),
+        ("Does a motor need oil?", True),
+        ("Is Emma older,\nor Harriet?", False),
+        ("Would  you tell me who wrote it?", False),
+        ("Who was Emma?", False),
+        ("Island of which country is Box Hill?", False),
+        ("Candles are made of what?", False),
+        ("?", False),
     ],
 )
-def test_questions_for_yes_or_no(query: str) -> None:
-    assert asks_yes_or_no(query)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "Was it Emma or Persuasion?",
-        "Is Emma older,\nor Harriet?",
-        "Can you name the village?",
-        "Would  you tell me who wrote it?",
-        "Who was Emma?",
-        "When did Emma meet Harriet?",
-        "Island of which country is Box Hill?",
-        "Candles are made of what?",
-        "In which year was it published?",
-        "",
-        "?",
-    ],
-)
-def test_other_questions(query: str) -> None:
-    assert not asks_yes_or_no(query)
+def test_questions_for_yes_or_no(query: str, expected: bool) -> None:
+    assert asks_yes_or_no(query) is expected

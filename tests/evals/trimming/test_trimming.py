@@ -14,7 +14,8 @@ from at2_rag.errors import DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.cli import eval_group
-from at2_rag_evals.trimming.judging import Cut, is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
+from at2_rag_evals.trimming.request import Cut
 from tests.evals.labelled_items import write_items
 
 TEXTS = [
@@ -45,20 +46,20 @@ def pruner(scoring_folder: Path) -> AT2Pruner:
 def test_both_ways_are_read_for_the_answer(pruner: AT2Pruner) -> None:
     items = [example(number) for number in range(6)]
     cuts = (Cut(share=0.8), Cut(share=0.3))
-    found = judge_trimming(pruner, items, top_k=(1, 2), cuts=cuts)
-    assert list(found) == [(count, cut) for count in (1, 2) for cut in cuts]
-    for (count, way), every in found.items():
-        for item, own in zip(items, every, strict=True):
+    actual = judge_trimming(pruner, items, top_k=(1, 2), cuts=cuts)
+    assert list(actual) == [(count, cut) for count in (1, 2) for cut in cuts]
+    for (count, way), every in actual.items():
+        for item, each in zip(items, every, strict=True):
             whole = pruner.prune(item.query, item.chunks, top_k=count)
-            assert own.chunk_tokens == whole.tokens_after
-            assert own.in_chunks == any("Jane Austen" in kept.text for kept in whole.kept)
+            assert each.chunk_tokens == whole.tokens_after
+            assert each.in_chunks == any("Jane Austen" in kept.text for kept in whole.kept)
             most = max(1, int((way.share or 0) * whole.tokens_after))
             cut = pruner.prune(item.query, item.chunks, unit="sentence", max_tokens=most)
-            assert own.sentence_tokens == cut.tokens_after
-            assert own.sentence_tokens <= most
-            assert own.in_sentences == ("Jane Austen" in cut.context)
-            assert own.verbatim
-    assert len({own.in_sentences for every in found.values() for own in every}) == 2
+            assert each.sentence_tokens == cut.tokens_after
+            assert each.sentence_tokens <= most
+            assert each.in_sentences == ("Jane Austen" in cut.context)
+            assert each.verbatim
+    assert len({each.in_sentences for every in actual.values() for each in every}) == 2
 
 
 def test_what_is_no_longer_the_text_is_seen() -> None:
@@ -102,21 +103,15 @@ def test_the_command_reports_what_was_judged(scoring_folder: Path, tmp_path: Pat
     records = [json.loads(line) for line in lines]
     assert len(records) == 16
     for figures in report["figures"]:
-        own = [row for row in records if row["top_k"] == figures["top_k"]]
+        each = [row for row in records if row["top_k"] == figures["top_k"]]
         for kind in ("in_chunks", "in_sentences"):
             by_source = [
-                sum(row[kind] for row in own if row["source"] == source) / 4
+                sum(row[kind] for row in each if row["source"] == source) / 4
                 for source in ("novels", "seas")
             ]
             assert figures[kind]["macro"]["mean"] == pytest.approx(sum(by_source) / 2)
         assert figures["changed"] == 0
     assert str(tmp_path) not in json.dumps(report)
-    markdown = (tmp_path / "out" / "trimming.md").read_text()
-    assert "Answer kept: best 3 chunks, or sentences (at most 0.5 of the tokens); all" in markdown
-    never = ["--multi-hop", "none", "--json"]
-    assert (
-        "0.5 of the tokens, asked once" in CliRunner().invoke(eval_group, [*command, *never]).stdout
-    )
     refused = CliRunner().invoke(eval_group, [*command, "--min-probability", "0.5"])
     assert "aren't calibrated" in str(refused.exception)
     write_items(path, [example(1, ())])

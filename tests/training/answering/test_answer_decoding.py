@@ -31,7 +31,8 @@ def prompts_of(model: AnswerModel) -> list[PromptLayout]:
 
 def answers(model: AnswerModel, prompts: list[PromptLayout], most: int = 12) -> list[str]:
     states = model.encode(list({ids for prompt in prompts for ids in prompt.source_ids}))
-    return answer_over_states(model, prompts, states, max_new_tokens=most)
+    with ThreadPoolExecutor(2) as workers:
+        return answer_over_states(model, prompts, states, max_new_tokens=most, workers=workers)
 
 
 def by_brute_force(family: str, model: AnswerModel, prompt: PromptLayout, tokens: int) -> list[int]:
@@ -83,21 +84,17 @@ def test_a_model_without_an_end_token_answers_to_the_limit() -> None:
     assert answers(model, [prompt], 12) == [model.decode(expected)]
 
 
-def test_batches_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = answer_model()
     prompts = prompts_of(model) * 3
     together = answers(model, prompts)
     monkeypatch.setattr(answer_decoding, "BATCH_ANSWERS", 2)
-    states = model.encode(list({ids for prompt in prompts for ids in prompt.source_ids}))
-    with ThreadPoolExecutor(3) as workers:
-        assert together == answer_over_states(
-            model, prompts, states, max_new_tokens=12, workers=workers
-        )
-    assert answer_over_states(model, [], {}, max_new_tokens=4) == []
+    assert answers(model, prompts) == together
+    assert answers(model, []) == []
 
 
 def test_what_does_not_fit_the_window_is_refused() -> None:
     model = answer_model()
     prompt = model.prompts.independent(QUERY, [Chunk("sea " * 40)])
     with pytest.raises(PromptTooLongError, match=f"the model takes {model.prompts.max_tokens}"):
-        answer_over_states(model, [prompt], {}, max_new_tokens=2040)
+        answers(model, [prompt], 2040)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.errors import PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel
@@ -39,16 +39,10 @@ def joint(model: AnswerModel, query: str, chunks: Any, answer: str) -> AnswerLay
     return model.prompts.answer(model.prompts.joint(query, chunks), answer)
 
 
-def log_softmax_of(model: Any, layout: AnswerLayout, logits: Tensor) -> Tensor:
+def log_softmax_of(layout: AnswerLayout, logits: Tensor) -> Tensor:
     """Return the answer tokens' log-probabilities from logits [N, V] of the whole prompt."""
     tokens = torch.tensor(layout.answer_ids)
     return logits[-len(tokens) - 1 : -1].double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-
-
-def brute_force(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
-    """Return the answer tokens' log-probabilities with some sources hidden."""
-    logits = brute_force_logits(family, layout, kept)
-    return log_softmax_of(tiny_model(family), layout, logits)
 
 
 def brute_force_logits(family: str, layout: AnswerLayout, kept: list[bool]) -> Tensor:
@@ -91,38 +85,27 @@ def test_reading_in_full_is_the_stock_models(family: str, chat_template: bool) -
     for layout, actual in zip(layouts, model.read(layouts), strict=True):
         with torch.inference_mode():
             logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0]
-        expected = log_softmax_of(stock, layout, logits)
+        expected = log_softmax_of(layout, logits)
         assert torch.nn.functional.logsigmoid(actual.double()).allclose(expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
-def test_masked_states_equal_brute_force(family: str) -> None:
-    model = answer_model(family)
-    layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
-    masks = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
-    actual = model.read_masked(layout, masks)
-    assert actual.shape == (4, len(layout.answer_ids))
-    for mask, row in zip(masks, actual, strict=True):
-        expected = brute_force(family, layout, mask.tolist())
-        assert torch.nn.functional.logsigmoid(row.double()).allclose(expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
-def test_the_questions_own_tokens_equal_brute_force(family: str) -> None:
+def test_question_and_answer_over_masked_states_equal_brute_force(family: str) -> None:
     model = answer_model(family)
     layout = model.prompts.answer(model.prompts.independent(QUERY, CHUNKS), ANSWER)
     first, last = layout.prompt.target_span
-    masks = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0]]).bool()
-    actual = model.read_masked(layout, masks, question=True)
-    assert actual.shape == (3, last - first + len(layout.answer_ids))
-    assert actual[:, last - first :].allclose(model.read_masked(layout, masks), atol=1e-4)
+    masks = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
+    read = model.read_masked(layout, masks, question=True)
+    answer = read[:, last - first :]
+    assert answer.shape == (4, len(layout.answer_ids))
+    assert model.read_masked(layout, masks).allclose(answer, atol=1e-4)
     tokens = torch.tensor(layout.input_ids)[first:last]
-    for mask, row in zip(masks, actual, strict=True):
-        logits = brute_force_logits(family, layout, mask.tolist())[first - 1 : last - 1].double()
-        expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        assert torch.nn.functional.logsigmoid(row[: last - first].double()).allclose(
-            expected, atol=1e-5
-        )
+    for mask, row in zip(masks, torch.nn.functional.logsigmoid(read.double()), strict=True):
+        logits = brute_force_logits(family, layout, mask.tolist()).double()
+        expected = log_softmax_of(layout, logits)
+        assert row[last - first :].allclose(expected, atol=1e-5)
+        asking = logits[first - 1 : last - 1].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        assert row[: last - first].allclose(asking, atol=1e-5)
 
 
 def test_the_lower_layers_of_a_full_state_are_a_cut_models_state() -> None:
@@ -159,7 +142,6 @@ def test_generation_is_greedy_whatever_shares_the_batch() -> None:
 
 def test_too_long_names_both_numbers() -> None:
     model = answer_model()
-    long = [Chunk("river " * 1500)]
     prompt = model.prompts.joint(QUERY, CHUNKS)
     with pytest.raises(PromptTooLongError, match=r"need \d+ tokens.*takes 2048"):
         model.prompts.answer(prompt, "word " * 2000)
@@ -167,15 +149,6 @@ def test_too_long_names_both_numbers() -> None:
     fits = model.prompts.joint(QUERY, many)
     with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the model takes 2048"):
         model.generate([fits], max_new_tokens=2048)
-    with pytest.raises(PromptTooLongError):
-        model.prompts.joint(QUERY, long * 2)
-
-
-@pytest.mark.parametrize("answer", ["", " \n", None, 5])
-def test_a_blank_answer_is_refused(answer: Any) -> None:
-    model = answer_model()
-    with pytest.raises(InputError, match="answer is blank"):
-        model.prompts.answer(model.prompts.joint(QUERY, CHUNKS), answer)
 
 
 @pytest.mark.parametrize("chat_template", [True, False])
@@ -213,8 +186,6 @@ def test_the_callers_model_is_left_alone() -> None:
     model.read([joint(model, QUERY, CHUNKS, ANSWER)])
     assert stock.config._attn_implementation == implementation
     assert all(torch.equal(before[name], tensor) for name, tensor in stock.state_dict().items())
-    shared = {tensor.data_ptr() for tensor in stock.parameters()}
-    assert {tensor.data_ptr() for tensor in model._view.parameters()} == shared
 
 
 @pytest.mark.parametrize(

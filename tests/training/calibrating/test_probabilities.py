@@ -9,23 +9,30 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
+from at2_rag.training.calibrating.fits import Labelled
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
     CalibrationSample,
+    ScoredSample,
     fit_calibration,
     fit_evidence,
     fit_prior_weight,
-    out_of_fold_evidence,
+    with_evidence,
 )
-from tests.training.calibrating.drawn_samples import SHAPE, TRUE, Floats, drawn, readout
+from tests.training.calibrating.drawn_samples import SHAPE, TRUE, drawn, readout
 
 
 def calibrate(samples: list[CalibrationSample], sign: int = 1) -> Calibration:
     scores = [sign * readout(sample.features) for sample in samples]
-    return fit_calibration(samples, scores, out_of_fold_evidence(samples), SHAPE)
+    return fit_calibration(with_evidence(samples, scores), SHAPE)
+
+
+def labelled(samples: list[CalibrationSample]) -> list[Labelled]:
+    return [Labelled(one.source, one.fold, one.features, one.gold) for one in samples]
 
 
 def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floats, float]:
@@ -46,22 +53,23 @@ def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
 
 
 def test_the_second_readout_is_a_ridge_logistic_regression() -> None:
-    samples = drawn(300, 3)
+    samples = labelled(drawn(300, 3))
     weight, bias = fit_evidence(samples)
-    features = np.concatenate([sample.features for sample in samples]).astype(float)
+    features = np.concatenate([sample.terms for sample in samples]).astype(float)
     mean, scale = features.mean(0), features.std(0)
-    gold = np.concatenate([sample.gold for sample in samples])
-    sizes = np.array([len(sample.gold) for sample in samples])
-    peer = LogisticRegression(C=1 / EVIDENCE_RIDGE, tol=1e-8)
-    weights = np.repeat(1 / (len(samples) * sizes), sizes)
-    peer.fit((features - mean) / scale, gold, sample_weight=weights)
+    sizes = np.array([len(sample.labels) for sample in samples])
+    peer = LogisticRegression(C=1 / EVIDENCE_RIDGE, tol=1e-8).fit(
+        (features - mean) / scale,
+        np.concatenate([sample.labels for sample in samples]),
+        sample_weight=np.repeat(1 / (len(samples) * sizes), sizes),
+    )
     assert weight == pytest.approx(peer.coef_[0] / scale, abs=2e-3)
     assert bias == pytest.approx(peer.intercept_[0] - mean @ (peer.coef_[0] / scale), abs=5e-3)
 
 
 def test_every_source_counts_the_same() -> None:
-    few = drawn(150, 4)
-    many = [dataclasses.replace(one, gold=~one.gold) for one in drawn(300, 5, "b")]
+    few = labelled(drawn(150, 4))
+    many = [one._replace(labels=~one.labels) for one in labelled(drawn(300, 5, "b"))]
     once, thrice = fit_evidence([*few, *many]), fit_evidence([*few, *many * 3])
     assert once[0] == pytest.approx(thrice[0], abs=5e-3)
     assert np.abs(fit_evidence(few)[0] - once[0]).max() > 0.05
@@ -69,13 +77,10 @@ def test_every_source_counts_the_same() -> None:
 
 def test_evidence_of_a_sample_is_by_a_readout_that_never_saw_its_fold() -> None:
     samples = drawn(60, 6)
-    evidence = out_of_fold_evidence(samples)
-    for fold in range(3):
-        weight, bias = fit_evidence([sample for sample in samples if sample.fold != fold])
-        for index, sample in enumerate(samples):
-            if sample.fold == fold:
-                best = max(sample.features @ weight) + bias
-                assert evidence[index] == pytest.approx(best, abs=1e-6)
+    for row in with_evidence(samples, [readout(sample.features) for sample in samples]):
+        others = [sample for sample in samples if sample.fold != row.sample.fold]
+        weight, bias = fit_evidence(labelled(others))
+        assert row.evidence == pytest.approx(max(row.sample.features @ weight) + bias, abs=1e-6)
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
@@ -87,7 +92,6 @@ def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
     [
         ({"relevant": None}, "0 of 0 times a chunk's outcome"),
         ({"answerable": True}, "9 of 9 times a call's outcome"),
-        ({"answerable": None}, "0 of 0 times a call's outcome"),
     ],
 )
 def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str) -> None:
@@ -96,39 +100,34 @@ def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str)
         calibrate(samples)
 
 
-def test_without_gold_labels_there_is_no_readout() -> None:
-    with pytest.raises(InputError, match="but 0 of 0 times a chunk's gold label"):
-        fit_evidence([])
-
-
-def ranked(count: int, seed: int, weight: float) -> tuple[list[CalibrationSample], list[Floats]]:
+def ranked(count: int, seed: int, weight: float) -> list[ScoredSample]:
     """Draw samples with one gold chunk each, chosen by twice the score and weighted prior."""
     rng = np.random.default_rng(seed)
-    samples, scores = [], []
+    scored = []
     for _ in range(count):
         size = int(rng.integers(3, 12))
-        values, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
-        logits = 2 * (values + weight * (prior - prior.mean()))
+        scores, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
+        logits = 2 * (scores + weight * (prior - prior.mean()))
         gold = np.arange(size) == int(np.argmax(logits + rng.gumbel(size=size)))
         features, words = np.zeros((size, 4), np.float32), np.ones(size, dtype=np.int64)
         priors: dict[Any, Floats] = {"score": prior - prior.mean()}
-        samples.append(CalibrationSample("a", 0, features, gold, words, priors=priors))
-        scores.append(values)
-    return samples, scores
+        sample = CalibrationSample("a", 0, features, gold, words, priors=priors)
+        scored.append(ScoredSample(sample, scores, 0.0))
+    return scored
 
 
 def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
-    assert fit_prior_weight(*ranked(2000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
-    assert fit_prior_weight(*ranked(2000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
-    assert fit_prior_weight(*ranked(2000, 2, -3.0), "score") == 0.0  # never against the retriever
+    assert fit_prior_weight(ranked(2000, 0, 1.5), "score") == pytest.approx(1.5, abs=0.2)
+    assert fit_prior_weight(ranked(2000, 1, 0.0), "score") == pytest.approx(0.0, abs=0.15)
+    assert fit_prior_weight(ranked(2000, 2, -3.0), "score") == 0.0  # never against the retriever
 
 
 def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() -> None:
-    samples, scores = ranked(20, 0, 1.0)
-    unknown = [dataclasses.replace(sample, priors={}) for sample in samples]
-    twins = [dataclasses.replace(sample, answerable=True) for sample in samples]
-    assert fit_prior_weight(unknown, scores, "score") is None
-    assert fit_prior_weight(samples, scores, "cosine") is None
-    assert fit_prior_weight(twins, scores, "score") is None
-    both = fit_prior_weight([*samples, *twins], [*scores, *scores], "score")
-    assert both == pytest.approx(fit_prior_weight(samples, scores, "score"))
+    scored = ranked(20, 0, 1.0)
+    twins = [
+        one._replace(sample=dataclasses.replace(one.sample, answerable=True)) for one in scored
+    ]
+    assert fit_prior_weight(scored, "cosine") is None
+    assert fit_prior_weight(twins, "score") is None
+    both = fit_prior_weight([*scored, *twins], "score")
+    assert both == pytest.approx(fit_prior_weight(scored, "score"))

@@ -10,7 +10,9 @@ import pytest
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.calibrating.probabilities import CalibrationSample
+from at2_rag.training.calibrating.fits import Labelled
+from at2_rag.training.calibrating.metrics import calibration_error
+from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.calibrating.sentences import (
     SentenceSample,
     fit_sentences,
@@ -19,17 +21,13 @@ from at2_rag.training.calibrating.sentences import (
 )
 
 TRUE = np.array([1.2, -0.6, 0.8])
+TEXTS = (
+    "Emma was born in Steventon. It is small.",
+    "Steventon lies in Hampshire. Boats pass. A mill stands in Steventon.",
+    "Nobody lives in Steventon.",
+)
 STEVENTON = Example(
-    "1",
-    "s",
-    "where?",
-    (
-        Chunk("Emma was born in Steventon. It is small."),
-        Chunk("Steventon lies in Hampshire. Boats pass. A mill stands in Steventon."),
-        Chunk("Nobody lives in Steventon."),
-    ),
-    (True, True, False),
-    ("Steventon",),
+    "1", "s", "where?", tuple(map(Chunk, TEXTS)), (True, True, False), ("Steventon",)
 )
 
 
@@ -40,46 +38,40 @@ def drawn(count: int, seed: int, source: str = "a") -> list[SentenceSample]:
     for number in range(count):
         terms = rng.normal(0, 2, (int(rng.integers(4, 20)), 3))
         best = int(np.argmax(terms @ TRUE + rng.gumbel(size=len(terms))))
-        gold = np.arange(len(terms)) == best
-        samples.append(SentenceSample(source, number % 5, terms, float(rng.normal()), gold))
+        ranked = Labelled(source, number % 5, terms, np.arange(len(terms)) == best)
+        samples.append(SentenceSample(ranked, float(rng.normal())))
     return samples
 
 
-def test_the_weights_are_those_that_evidence_follows() -> None:
+def test_weights_follow_evidence_and_probabilities_come_true() -> None:
     fitted = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
     assert fitted.score == pytest.approx(TRUE.tolist(), abs=0.15)
-
-
-def test_probabilities_are_how_often_there_is_evidence() -> None:
-    fitted = fit_sentences(drawn(1500, 2))
-    likely, gold = [], []
-    for sample in drawn(1500, 3):
-        scores = sample.terms @ np.array(fitted.score)
+    samples, likely = drawn(1500, 3), []
+    slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
+    for sample in samples:
+        scores = sample.ranked.terms @ np.array(fitted.score)
         shares = scores - np.logaddexp.reduce(scores)
         terms = np.stack([scores, shares, np.full(len(scores), sample.evidence)], 1)
-        slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
         likely.append(1 / (1 + np.exp(-(terms @ slopes + constant))))
-        gold.append(sample.gold)
-    every, outcomes = np.concatenate(likely), np.concatenate(gold)
-    for low, high in ((0, 0.1), (0.1, 0.4), (0.4, 0.8)):
-        chosen = (every >= low) & (every < high)
-        assert chosen.sum() > 50
-        assert outcomes[chosen].mean() == pytest.approx(every[chosen].mean(), abs=0.1)
+    gold = np.concatenate([sample.ranked.labels for sample in samples])
+    assert calibration_error(np.concatenate(likely), gold) < 0.03
 
 
 def test_a_greater_score_never_lowers_a_sentences_worth() -> None:
     turned = [
-        dataclasses.replace(sample, terms=sample.terms * np.array([1, 1, -1]))
-        for sample in drawn(300, 4)
+        SentenceSample(ranked._replace(terms=ranked.terms * [1, 1, -1]), evidence)
+        for ranked, evidence in drawn(300, 4)
     ]
     assert fit_sentences(turned).score[2] == 0
 
 
 def test_without_both_kinds_nothing_can_be_fitted() -> None:
-    all_gold = [dataclasses.replace(one, gold=np.ones(len(one.gold), bool)) for one in drawn(10, 5)]
-    for samples in (all_gold, []):
-        with pytest.raises(InputError, match="sentence weights can't be fitted"):
-            fit_sentences(samples)
+    all_gold = [
+        SentenceSample(ranked._replace(labels=np.ones(len(ranked.labels), bool)), evidence)
+        for ranked, evidence in drawn(10, 5)
+    ]
+    with pytest.raises(InputError, match="sentence weights can't be fitted"):
+        fit_sentences(all_gold)
 
 
 @pytest.mark.parametrize(
@@ -107,35 +99,20 @@ def test_gold_sentences(changes: dict[str, object], expected: list[bool] | None)
 
 
 def test_a_sample_counts_before_and_after_the_second_reading() -> None:
-    def sample(example: int, answerable: bool | None = None) -> CalibrationSample:
-        gold, words = np.array([True, False, False]), np.ones(3, dtype=np.int64)
-        features = np.zeros((3, 2), np.float32)
-        return CalibrationSample(
-            "s", example, features, gold, words, answerable=answerable, example=example
-        )
-
-    chunks = (
-        Chunk("Emma was born in Steventon. It is small."),
-        Chunk(" "),
-        Chunk("Boats pass. A mill stands there."),
+    sample = CalibrationSample(
+        "s", 2, np.zeros((3, 2), np.float32), np.zeros(3, bool), np.ones(3, dtype=np.int64)
     )
-    one = Example("1", "s", "where?", chunks, (True, False, False), ("Steventon",))
-    two = dataclasses.replace(one, id="2", gold_sentences=((), (), ("Boats pass.",)))
-    samples = sentence_samples(
-        [sample(0), sample(1), sample(0, answerable=True)],
-        [one, two],
-        {index: np.arange(4, dtype=np.float32) + index for index in (0, 1)},
-        [np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.zeros(3)],
-        {1: np.array([7.0, 8.0, 9.0])},
-        [0.1, 0.2, 0.3],
-    )
-    assert [(each.fold, each.evidence, each.gold.tolist()) for each in samples] == [
-        (0, 0.1, [True, False, False, False]),
-        (1, 0.2, [False, False, True, False]),
-        (1, 0.2, [False, False, True, False]),
-    ]
-    assert [each.terms.tolist() for each in samples] == [
-        [[1, 1, 0], [1, 1, 1], [3, 3, 2], [3, 3, 3]],
-        [[4, 4, 1], [4, 4, 2], [6, 6, 3], [6, 6, 4]],
-        [[7, 4, 1], [7, 4, 2], [9, 6, 3], [9, 6, 4]],
-    ]
+    first = ScoredSample(sample, np.array([1.0, 2.0, 3.0]), 0.1)
+    twin = first._replace(sample=dataclasses.replace(sample, answerable=True))
+    unknown = first._replace(sample=dataclasses.replace(sample, example=1))
+    examples = [STEVENTON, dataclasses.replace(STEVENTON, answers=())]
+    of_sentences = dict.fromkeys((0, 1), np.arange(6, dtype=np.float32))
+    again = {3: np.array([7.0, 8.0, 9.0])}
+    rows = sentence_samples([first, twin, unknown, first], examples, of_sentences, again)
+    assert [(one.ranked.fold, one.evidence) for one in rows] == [(2, 0.1)] * 3
+    assert [one.ranked.labels.tolist() for one in rows] == [
+        [True, False, True, False, True, False]
+    ] * 3
+    once = [[1, 1, 0], [1, 1, 1], [2, 2, 2], [2, 2, 3], [2, 2, 4], [3, 3, 5]]
+    twice = [[7, 1, 0], [7, 1, 1], [8, 2, 2], [8, 2, 3], [8, 2, 4], [9, 3, 5]]
+    assert [one.ranked.terms.tolist() for one in rows] == [once, once, twice]

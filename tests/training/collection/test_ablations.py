@@ -13,14 +13,22 @@ import torch
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, InputError, PromptTooLongError
 from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.reading.joint import read_answer
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
-from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
+from at2_rag.training.answering.answer_decoding import question_end
 from at2_rag.training.collection import ablations as module
-from at2_rag.training.collection.ablations import NO_ANSWER, AblationCollection, AblationPlan
+from at2_rag.training.collection.ablations import (
+    ANSWERS_FOLDER,
+    NO_ANSWER,
+    AblationCollection,
+    AblationPlan,
+    AnswerFeatureCollection,
+)
 from at2_rag.training.collection.collection import TOO_LONG, Collected, Row
 from at2_rag.training.collection.features import feature_arrays, read_passes
 from at2_rag.training.collection.samples import FEW_CHUNKS
+from tests.training.answering.test_answer_decoding import answers
 from tests.training.small_examples import answer_model, make_examples, scoring_model
 
 PLAN = AblationPlan(masks=6, answer_tokens=4)
@@ -29,6 +37,7 @@ PLAN = AblationPlan(masks=6, answer_tokens=4)
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD_TOKENS", 60)
+    monkeypatch.setattr(module, "SHARD_ANSWERS", 2)
 
 
 def collection(folder: Path, examples: list[Example], **options: Any) -> AblationCollection:
@@ -59,10 +68,9 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         assert not masks[len(chunks) + 1].any()
         assert len(masks) == len(chunks) + 2 + min(6, 2 ** len(chunks) - 2)
         prompt = model.prompts.independent(query, chunks)
-        states = model.encode(list(dict.fromkeys(prompt.source_ids)))
-        [answer] = answer_over_states(model, [prompt], states, max_new_tokens=4)
+        [answer] = answers(model, [prompt], 4)
         assert answer_of(row) == answer != ""
-        truth = ablate_by_masking(model, query, chunks, answer, masks)
+        truth = ablate_by_masking(model, prompt, answer, masks)
         assert row["token_logits"] == pytest.approx(truth.token_logits, abs=1e-3)
         by_source = torch.from_numpy(masks[:, list(prompt.owners)])
         read = model.read_masked(model.prompts.answer(prompt, answer), by_source, question=True)
@@ -126,8 +134,7 @@ def test_an_answer_that_is_longer_as_text_than_as_generated_is_left_out(tmp_path
         == window - plan.answer_tokens
     )
     layout = answering.prompts.independent(edge.query, edge.chunks)
-    states = answering.encode(list(dict.fromkeys(layout.source_ids)))
-    [answer] = answer_over_states(answering, [layout], states, max_new_tokens=32)
+    [answer] = answers(answering, [layout], 32)
     with pytest.raises(PromptTooLongError):
         answering.prompts.answer(layout, answer)
     collected = collect(tmp_path, [*make_examples("a"), edge], plan=plan, models=models)
@@ -138,8 +145,6 @@ def test_an_answer_that_is_longer_as_text_than_as_generated_is_left_out(tmp_path
     ("change", "named"),
     [
         ({"seed": 1}, "seed: 0 there, 1 now"),
-        ({"fingerprint": "g"}, "fingerprint: 'f' there, 'g' now"),
-        ({"depth": 1}, "depth: 2 there, 1 now"),
         ({"plan": AblationPlan(masks=7, answer_tokens=4)}, "masks: 6 there, 7 now"),
         ({"plan": AblationPlan(masks=6, answer_tokens=5)}, "generated, 4 tokens"),
     ],
@@ -153,7 +158,32 @@ def test_whatever_decides_the_content_is_in_the_settings(
         collect(tmp_path, examples, **change)
 
 
-@pytest.mark.parametrize("numbers", [{"masks": 0}, {"answer_tokens": 0}])
-def test_a_plan_of_nothing_is_refused(numbers: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="both are at least 1"):
-        AblationPlan(**numbers)
+# --- features of answers ---------------------------------------------------------------------
+
+
+def test_features_of_answers_are_those_of_attribution(tmp_path: Path) -> None:
+    examples, model = make_examples("a"), scoring_model()
+    long = tuple(Chunk(f"{number} " + "river " * 500) for number in range(5))
+    examples.append(Example("long", "z", "what?", long, (True,) * 5))
+    ablations = collection(tmp_path, examples)
+    ablated = ablations.collect().rows
+    collected = AnswerFeatureCollection(model, examples, ablations, ablated).collect(workers=2)
+    assert sorted(ablated) == [0, 1, 2, 3, 4] and sorted(collected.rows) == [0, 1, 2, 3]
+    assert collected.left_out == {4: TOO_LONG}
+    assert len(list((tmp_path / ANSWERS_FOLDER).glob("shard-*"))) == 3
+    for item, row in collected.rows.items():
+        chunks = ablations.samples[item].chunks
+        answer = answer_of(ablated[item])
+        layout = model.prompts.conversation(examples[item].query, chunks, answer)
+        spans = layout.prompt.source_spans
+        with torch.inference_mode():
+            [expected] = read_answer(model, layout, [(0, len(layout.answer_ids))], spans)
+        assert np.exp(row["log_mass"][:, 0].astype(float)) == pytest.approx(
+            expected.mass.permute(2, 0, 1).numpy(), rel=1e-2, abs=1e-4
+        )
+        assert row["log_ratio"][:, 0] == pytest.approx(
+            expected.log_ratio.permute(2, 0, 1).numpy(), rel=2e-3, abs=1e-3
+        )
+    other = collection(tmp_path, examples, seed=1)
+    with pytest.raises(DataError, match="ablations: '"):
+        AnswerFeatureCollection(model, examples, other, {}).check()

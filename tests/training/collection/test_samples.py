@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import re
 from collections import Counter
 from typing import Any
 
@@ -55,7 +54,7 @@ def make_example(
 # --- plan ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 60, 400, 200_000])
+@pytest.mark.parametrize("shard_tokens", [1, 400, 200_000])
 def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) -> None:
     examples = [make_example(number, source="abc"[number % 3]) for number in range(60)]
     shards = plan_shards(examples, shard_tokens=shard_tokens)
@@ -73,13 +72,8 @@ def test_examples_that_share_chunks_are_put_together() -> None:
     assert all(index % 2 == 0 for index in first)
     mixed = [shard for shard in (first, *rest) if len({index % 2 for index in shard}) == 2]
     assert len(mixed) <= 1
-
-
-def test_the_plan_depends_on_nothing_but_the_examples() -> None:
-    examples = [make_example(number, source="ab"[number % 2]) for number in range(30)]
-    plan = plan_shards(examples, shard_tokens=300)
     other = [dataclasses.replace(one, query="else", id="x", answers=("y",)) for one in examples]
-    assert plan_shards(examples, shard_tokens=300) == plan_shards(other, shard_tokens=300) == plan
+    assert plan_shards(other, shard_tokens=450) == [first, *rest]
     assert plan_shards([]) == []
 
 
@@ -95,26 +89,18 @@ def draw(seed: int = 0, **options: Any) -> list[Sample]:
     return draw_samples(EXAMPLES, SHARD, seed=seed, **options)
 
 
-def test_a_sample_is_the_example_and_then_distractors() -> None:
-    for sample in draw():
-        example = EXAMPLES[sample.example]
-        assert sample.original == len(example.chunks)
-        assert sample.chunks[: sample.original] == example.chunks
-        assert sample.labels[: sample.original] == example.labels
-        assert not any(sample.labels[sample.original :])
-        assert len(sample.labels) == len(sample.chunks)
-
-
-def test_added_chunks_come_from_other_examples_of_the_shard_and_none_twice() -> None:
+def test_a_sample_is_the_example_and_then_chunks_of_others_of_the_shard_none_twice() -> None:
     shard = tuple(range(0, 80, 2))
     pool = {chunk.rendered for index in shard for chunk in EXAMPLES[index].chunks}
     added = 0
     for sample in draw_samples(EXAMPLES, shard, seed=0):
-        assert sample.example in shard
+        example, original = EXAMPLES[sample.example], sample.original
+        assert sample.example in shard and original == len(example.chunks)
+        assert sample.chunks[:original] == example.chunks
+        assert sample.labels == (*example.labels, *[False] * (len(sample.chunks) - original))
         texts = [chunk.rendered for chunk in sample.chunks]
-        assert len(set(texts)) == len(texts)
-        assert set(texts[sample.original :]) <= pool
-        added += len(texts) - sample.original
+        assert len(set(texts)) == len(texts) and set(texts[original:]) <= pool
+        added += len(texts) - original
     assert added > 100
 
 
@@ -129,23 +115,25 @@ def test_sizes_are_within_their_range() -> None:
         sizes["few" if size < 16 else "many"] += 1
     assert sizes["few"] > 3 and sizes["many"] > 3 and sizes["as it was"] > 20
     assert max(len(sample.chunks) for sample in draw(most_chunks=9)) <= 9
-
-
-def test_the_share_that_gets_more_is_as_stated_and_gold_only_always_does() -> None:
     examples = [make_example(number, chunks=4) for number in range(400)]
     samples = draw_samples(examples, range(400), seed=1)
     share = sum(len(sample.chunks) > sample.original for sample in samples) / len(samples)
     # A sample of the share may be drawn no larger than it is: log(5..50) hardly ever is below 5.
     assert share == pytest.approx(PADDED_SHARE, abs=0.08)
+
+
+def test_gold_alone_gets_distractors_or_is_dropped() -> None:
     alone = [make_example(number, chunks=1) for number in range(30)]
     assert all(len(sample.chunks) > 1 for sample in draw_samples(alone, range(30), seed=1))
+    assert draw_samples(alone, (0,), seed=0) == []
+    no_gold = make_example(1, chunks=2, gold=())
+    samples = draw_samples([alone[0], no_gold], (0, 1), seed=0)
+    assert [sample.example for sample in samples] == [0]
+    [unpadded] = plan_samples(alone, seed=3, padded=False)
+    assert [len(sample.chunks) for sample in unpadded] == [1] * 30
 
 
-def test_no_distractor_holds_an_answer_or_equals_an_own_chunk() -> None:
-    def normal(text: str) -> list[str]:
-        words = re.sub(r"[^\w\s]", "", text.lower()).split()
-        return [word for word in words if word not in ("a", "an", "the")]
-
+def test_no_distractor_holds_an_answer_or_equals_a_chunk_of_the_example() -> None:
     spoilers = tuple(
         Chunk(text) for text in ("It was Jane AUSTEN, of course.", "The jane Austen house.")
     )
@@ -153,20 +141,16 @@ def test_no_distractor_holds_an_answer_or_equals_an_own_chunk() -> None:
     asking = make_example(0, chunks=1, answers=("The Jane Austen", "yes", ""))
     copies = tuple(dataclasses.replace(chunk, id="copy") for chunk in asking.chunks)
     shouted = Chunk(asking.chunks[0].text.upper(), title="T0!")
+    wrong = {chunk.text for chunk in (*spoilers, *copies, shouted)}
     others = [
         make_example(number, chunks=9, shared=(*spoilers, *harmless, *copies, shouted))
         for number in (1, 2)
     ]
-    seen = Counter[str]()
+    seen = set()
     for seed in range(60):
-        [sample] = [
-            s for s in draw_samples([asking, *others], (0, 1, 2), seed=seed) if not s.example
-        ]
-        for chunk in sample.chunks[1:]:
-            seen[chunk.text] += 1
-            assert " jane austen " not in f" {' '.join(normal(chunk.rendered))} "
-            assert normal(chunk.rendered) != normal(asking.chunks[0].rendered)
-    assert all(seen[chunk.text] for chunk in harmless)
+        sample, *_ = draw_samples([asking, *others], (0, 1, 2), seed=seed)
+        seen |= {chunk.text for chunk in sample.chunks[1:]}
+    assert seen.isdisjoint(wrong) and {chunk.text for chunk in harmless} <= seen
 
 
 def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
@@ -184,27 +168,6 @@ def test_what_is_drawn_depends_on_seed_and_id_alone() -> None:
     assert differing <= {3}
 
 
-def test_a_plan_is_the_shards_with_their_samples() -> None:
-    examples = [make_example(number, chunks=1 + number % 5) for number in range(12)]
-    gold_only = make_example(0, source="b", chunks=1)
-    plan = plan_samples([*examples, gold_only], seed=3, shard_tokens=300)
-    shards = plan_shards(examples, shard_tokens=300)
-    assert len(plan) > 1
-    assert plan == [draw_samples(examples, shard, seed=3) for shard in shards]
-    unpadded = plan_samples([*examples, gold_only], seed=3, padded=False)
-    assert [len(sample.chunks) for shard in unpadded for sample in shard] == [
-        len(example.chunks) for example in [*examples, gold_only]
-    ]
-
-
-def test_examples_left_without_both_kinds_are_dropped() -> None:
-    only_gold = make_example(0, chunks=2, gold=(0, 1))
-    no_gold = make_example(1, chunks=2, gold=())
-    assert draw_samples([only_gold], (0,), seed=0) == []
-    samples = draw_samples([only_gold, no_gold], (0, 1), seed=0)
-    assert [sample.example for sample in samples] == [0]
-
-
 def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
     examples = [
         make_example(number, chunks=3, answers=("The Jane Austen", "yes"), shared=(shared_chunk,))
@@ -213,16 +176,14 @@ def test_added_chunks_that_hold_an_answer_have_no_label() -> None:
         )
     ]
     samples = draw_samples(examples, range(4), seed=0, labelled=False, most_chunks=20)
-    seen = Counter[str]()
+    seen = set()
     for sample in samples:
         marks = doubtful_labels(examples[sample.example], sample)
-        assert len(marks) == len(sample.chunks) and not any(marks[: sample.original])
-        for chunk, mark in zip(
-            sample.chunks[sample.original :], marks[sample.original :], strict=True
-        ):
-            assert mark == (chunk.text == "by jane AUSTEN, 1815")
-            seen["unlabelled" if mark else "labelled"] += 1
-    assert seen["unlabelled"] and seen["labelled"]
+        for number, (chunk, mark) in enumerate(zip(sample.chunks, marks, strict=True)):
+            added = number >= sample.original
+            assert mark == (added and chunk.text == "by jane AUSTEN, 1815")
+            seen.add((added, mark))
+    assert {(True, True), (True, False)} <= seen
 
 
 def test_a_gold_text_under_another_title_is_no_distractor() -> None:

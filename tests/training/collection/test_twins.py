@@ -85,25 +85,6 @@ def test_replacements_are_of_the_source_and_hold_no_answer() -> None:
     assert any(text.startswith("novelst") for text in seen)
 
 
-def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
-    example = EXAMPLES[0]
-    double = dataclasses.replace(
-        example,
-        id="double",
-        chunks=tuple(Chunk(chunk.text.upper(), title="Another") for chunk in example.gold),
-        labels=(False, False),
-    )
-    assert TwinMaker([example, double]).twins(example, seed=0) is None
-
-
-def test_an_example_whose_other_chunks_hold_the_answer_has_no_twins() -> None:
-    example = EXAMPLES[0]
-    for text in ("jane AUSTEN, it is said", example.gold[0].text.upper()):
-        chunks = (Chunk(text, "Another"), *example.chunks[1:])
-        telling = dataclasses.replace(example, chunks=chunks)
-        assert TwinMaker(EXAMPLES).twins(telling, seed=0) is None
-
-
 def test_twins_depend_on_seed_and_example_alone() -> None:
     example = EXAMPLES[1]
     assert made(example, EXAMPLES) == made(example, EXAMPLES)
@@ -111,12 +92,31 @@ def test_twins_depend_on_seed_and_example_alone() -> None:
     assert any(other != one for other in others)
 
 
-@pytest.mark.parametrize("gold", ["----------", "gggggg----"])
-def test_without_gold_or_with_little_else_there_are_no_twins(gold: str) -> None:
-    example = make_example("few", "1234512345", gold=gold)
+def impossible() -> dict[str, Example]:
+    """Examples that have no twins, by the reason."""
+    one = EXAMPLES[0]
+    by_reason = {
+        "no gold": make_example("few", "1234512345", gold="----------"),
+        "more gold than others": make_example("few", "1234512345", gold="gggggg----"),
+        "no chunk as long": make_example("long", "1294512345", gold="--g-------"),
+    }
+    for name, text in {
+        "answer": "jane AUSTEN, it is said",
+        "gold": one.gold[0].text.upper(),
+    }.items():
+        chunks = (Chunk(text, "Another"), *one.chunks[1:])
+        by_reason[f"{name} in another chunk"] = dataclasses.replace(one, chunks=chunks)
+    return by_reason
+
+
+@pytest.mark.parametrize("reason", impossible())
+def test_where_twins_would_differ_in_more_there_are_none(reason: str) -> None:
+    example = impossible()[reason]
     assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None
 
 
-def test_where_no_chunk_is_as_long_there_are_no_twins() -> None:
-    example = make_example("long", "1294512345", gold="--g-------")
-    assert TwinMaker([*EXAMPLES, example]).twins(example, seed=0) is None
+def test_a_gold_passage_under_another_title_is_no_replacement() -> None:
+    example = EXAMPLES[0]
+    chunks = tuple(Chunk(chunk.text.upper(), title="Another") for chunk in example.gold)
+    double = dataclasses.replace(example, id="double", chunks=chunks, labels=(False, False))
+    assert TwinMaker([example, double]).twins(example, seed=0) is None

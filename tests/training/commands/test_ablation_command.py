@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,30 +43,14 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return ("--collected", tmp_path_factory.mktemp("readings"))
 
 
-@pytest.fixture
-def unlabelled(data: Path, tmp_path: Path) -> Path:
-    """The data without labels and answers."""
-    folder = tmp_path / "unlabelled"
-    folder.mkdir()
-    (folder / "tiny").symlink_to(data / "tiny")
-    for name in FILES:
-        packed = name.endswith(".gz")
-        raw = (data / name).read_bytes()
-        items = [
-            json.loads(line) for line in (gzip.decompress(raw) if packed else raw).splitlines()
-        ]
-        for item in items:
-            item.pop("answers")
-            for chunk in item["chunks"]:
-                del chunk["is_gold"]
-        lines = "".join(json.dumps(item) + "\n" for item in items).encode()
-        (folder / name).write_bytes(gzip.compress(lines) if packed else lines)
-    return folder
-
-
 def test_labels_and_answers_are_not_needed_and_change_nothing(
-    data: Path, unlabelled: Path, readings: tuple[str, Path], tmp_path: Path
+    data: Path, readings: tuple[str, Path], tmp_path: Path
 ) -> None:
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    (unlabelled / "tiny").symlink_to(data / "tiny")
+    for name, source in zip(FILES, ("novels", "seas"), strict=True):
+        write_examples(unlabelled / name, planted_examples([source]), labelled=False)
     labelled = trained(data, *ABLATION, *readings, output=tmp_path / "labelled")
     bare = trained(unlabelled, *ABLATION, output=tmp_path / "bare")
     assert (HeadWeights.load(labelled).weight == HeadWeights.load(bare).weight).all()
@@ -100,7 +82,6 @@ def test_both_uses_labels_and_the_same_readings(
 @pytest.mark.parametrize(
     ("options", "reading", "over"),
     [
-        (("--signal", "both", *FEATURES), "independent", "gold chunks"),
         (
             ("--signal", "ablation", *FEATURES),
             "independent",
@@ -136,7 +117,6 @@ def test_record_and_page_say_what_was_judged_and_for_which_reading(
         ((*ABLATION, "--reading", "joint"), "pass the reading 'independent' instead of 'joint'"),
         (("--signal", "ablation", "--target", "answer", "--dev", FILES[0]), "leave out --dev"),
         ((*FEATURES, "--masks", 32), "--masks 32 with --signal evidence"),
-        ((*FEATURES, "--answers", "reference"), "--answers reference with --signal evidence"),
         ((*FEATURES, "--answer-tokens", 3), "--answer-tokens 3 with --signal evidence"),
     ],
 )
@@ -175,11 +155,3 @@ def test_one_mask_leaves_faithfulness_open(data: Path, tmp_path: Path) -> None:
     assert {row["faithfulness"] for row in record(output)["candidates"]} == {None}
     assert provenance(output)["cross_validation"]["faithfulness"] is None
     assert record(output)["dev"]["examples"] == {"lakes": 4}
-
-
-def test_answers_that_heed_no_chunk_are_refused(
-    data: Path, readings: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(samples, "LEAST_CONTRIBUTION", 1000.0)
-    line = last_line(train(data, *ABLATION, *readings, output=tmp_path / "out"))
-    assert "none of the 16 samples has 4 chunks or more" in line and "no ranking to judge" in line

@@ -33,46 +33,22 @@ BOTH = Candidate(FeatureSpec("log_ratio", ("apart", "together")), 2, 1e-2, "evid
 # --- nDCG ------------------------------------------------------------------------------------
 
 
-def ndcg(scores: list[float], gold: set[int]) -> float:
-    labels = np.array([index in gold for index in range(len(scores))])
-    [value] = ndcg_at_10(np.array(scores), labels, np.array([len(scores)]))
-    return float(value)
-
-
 @pytest.mark.parametrize(
-    ("ranks", "chunks", "expected"),
+    ("scores", "gold", "expected"),
     [
-        ([1], 4, 1.0),
-        ([2], 4, 1 / math.log2(3)),
-        ([3], 4, 1 / 2),
-        ([7], 12, 1 / 3),
-        ([11], 12, 0.0),
-        ([1, 2], 5, 1.0),
-        ([1, 3], 5, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
-        ([3, 7], 12, (1 / 2 + 1 / 3) / (1 + 1 / math.log2(3))),
-        ([2, 11], 12, (1 / math.log2(3)) / (1 + 1 / math.log2(3))),
-        (list(range(1, 13)), 12, 1.0),
-        (
-            list(range(3, 15)),
-            14,
-            1 - (1 + 1 / math.log2(3)) / sum(1 / math.log2(i) for i in range(2, 12)),
-        ),
+        ([1, 9, 3, 2], {1}, 1.0),
+        ([1, 9, 3, 2], {2}, 1 / math.log2(3)),
+        ([9, 2, 3, 1, 0], {0, 1}, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
+        (list(range(12)), {0}, 0.0),
+        ([1, 1, 1], {0}, 1.0),
+        ([1, 1, 1], {2}, 1 / 2),
     ],
 )
-def test_ndcg_on_fractions_worked_out_by_hand(
-    ranks: list[int], chunks: int, expected: float
-) -> None:
-    order = np.random.default_rng(0).permutation(chunks)
-    scores = [0.0] * chunks
-    for rank, index in enumerate(order, start=1):
-        scores[index] = -float(rank)
-    gold = {int(order[rank - 1]) for rank in ranks}
-    assert ndcg(scores, gold) == pytest.approx(expected)
-
-
-def test_ties_are_ranked_as_they_stand() -> None:
-    assert ndcg([1.0, 1.0, 1.0], {0}) == 1.0
-    assert ndcg([1.0, 1.0, 1.0], {2}) == pytest.approx(1 / 2)
+def test_ndcg_by_hand(scores: list[float], gold: set[int], expected: float) -> None:
+    """The last two: ties are ranked as they stand."""
+    labels = np.array([index in gold for index in range(len(scores))])
+    value = ndcg_at_10(np.array(scores, dtype=float), labels, np.array([len(scores)]))
+    assert value.tolist() == pytest.approx([expected])
 
 
 def test_ndcg_agrees_with_ir_measures() -> None:
@@ -105,13 +81,8 @@ def test_folds_keep_groups_together_and_are_about_equally_large(folds: int) -> N
         assert len(set(fold_of[np.array(groups) == group].tolist())) == 1
     sizes = np.bincount(fold_of, minlength=folds)
     assert sizes.max() - sizes.min() <= max(np.bincount(groups)[100:])
-
-
-def test_folds_are_drawn_from_the_generator_given() -> None:
-    groups = list(range(50))
-    first = assign_folds(groups, 5, np.random.default_rng(0))
-    assert np.array_equal(first, assign_folds(groups, 5, np.random.default_rng(0)))
-    assert not np.array_equal(first, assign_folds(groups, 5, np.random.default_rng(1)))
+    assert np.array_equal(fold_of, assign_folds(groups, folds, np.random.default_rng(3)))
+    assert not np.array_equal(fold_of, assign_folds(groups, folds, np.random.default_rng(1)))
 
 
 # --- out of fold -----------------------------------------------------------------------------
@@ -157,24 +128,11 @@ def test_figures_are_macro_means_of_fits_without_the_fold() -> None:
     assert results[2] != results[0]
 
 
-def test_a_part_to_fit_on_changes_the_fit_and_not_what_is_judged() -> None:
-    samples, fold_of = labelled_samples([5] * 40, ["a"] * 40), np.arange(40) % 4
-    part = np.arange(40) < 12
-    validation = CrossValidation(samples, fold_of)
-    whole, of_part = validation.judge(BOTH), validation.judge(BOTH, part=part)
-    assert not np.isnan(of_part.quality).any() and of_part.ndcg != whole.ndcg
-
-
 def test_samples_too_short_to_judge_are_refused_instead_of_giving_nan() -> None:
     short = labelled_samples([2, 3, 3, 2], ["a", "a", "b", "b"])
     message = r"none of the 4 samples has 4 chunks or more \(the largest has 3\), some of them rel"
     with pytest.raises(InputError, match=message):
         CrossValidation(short, np.array([0, 1, 0, 1]))
-    still = planted_samples(10, labels=False)
-    assert still.effects is not None
-    effects = dataclasses.replace(still.effects, contributions=0 * still.effects.contributions)
-    with pytest.raises(InputError, match="has no ranking to judge"):
-        CrossValidation(dataclasses.replace(still, effects=effects), np.arange(10) % 2)
 
 
 def test_a_source_that_drops_out_is_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,9 +142,6 @@ def test_a_source_that_drops_out_is_named(caplog: pytest.LogCaptureFixture) -> N
     [record] = caplog.records
     assert "leaves out 'a' (2 samples), 'c' (2 samples)" in record.getMessage()
     assert set(validation.judge(APART).by_source) == {"b"}
-    caplog.clear()
-    CrossValidation(labelled_samples([4, 3, 5, 2], ["a", "a", "b", "b"]), np.arange(4) % 2)
-    assert not caplog.records
 
 
 # --- faithfulness ----------------------------------------------------------------------------
@@ -207,14 +162,7 @@ def test_faithfulness_is_scipys_correlation_over_random_masks() -> None:
         random = slice(len(of_chunks) + 2, None)
         predicted = [sum(of_chunks[mask]) for mask in masks[random]]
         assert value == pytest.approx(pearsonr(predicted, effects[random]).statistic)
-
-
-def test_faithfulness_of_samples_that_say_nothing_is_no_number() -> None:
-    samples = planted_samples(4)
-    assert samples.effects is not None
-    flat = dataclasses.replace(
-        samples.effects, likelihoods=tuple(0 * one for one in samples.effects.likelihoods)
-    )
-    scores = np.arange(float(samples.counts.sum()))
-    assert np.isnan(faithfulness(flat, scores, samples.counts)).all()
+    flat = tuple(0 * one for one in samples.effects.likelihoods)
+    still = dataclasses.replace(samples.effects, likelihoods=flat)
+    assert np.isnan(faithfulness(still, scores, samples.counts)).all()
     assert np.isnan(faithfulness(samples.effects, 0 * scores, samples.counts)).all()

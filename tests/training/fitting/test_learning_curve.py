@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from at2_rag.arrays import Bools
 from at2_rag.errors import InputError
-from at2_rag.training.fitting.learning_curve import Part, learning_curve
+from at2_rag.training.fitting.learning_curve import learning_curve
 
 FOLDS = np.repeat(np.arange(4), 20)
 """Samples come in pairs of one group; a fold has eight groups of source "a" and two of "b"."""
@@ -13,10 +14,10 @@ GROUPS = [sample // 2 for sample in range(80)]
 SOURCES = ["a" if sample % 20 < 16 else "b" for sample in range(80)]
 
 
-def parts_of(seed: int = 0) -> list[Part]:
-    parts: list[Part] = []
+def parts_of(seed: int = 0) -> list[Bools]:
+    parts: list[Bools] = []
 
-    def judge(part: Part) -> dict[str, float | None]:
+    def judge(part: Bools) -> dict[str, float | None]:
         parts.append(part)
         return {"quality": float(part.sum())}
 
@@ -61,7 +62,7 @@ def test_parts_that_come_to_the_same_are_one_point() -> None:
 
 
 def test_a_part_that_is_too_little_gives_no_point() -> None:
-    def judge(part: Part) -> dict[str, float | None]:
+    def judge(part: Bools) -> dict[str, float | None]:
         if part.sum() < 40:
             raise InputError("too little")
         return {"quality": None}

@@ -33,7 +33,9 @@ def by_sample(samples: Samples, values: np.ndarray) -> list[np.ndarray]:
     return samples.features.by_sample(values)
 
 
-def test_effects_are_computed_by_sample() -> None:
+def test_effects_are_computed_by_sample_and_sources_weigh_the_same() -> None:
+    weights = source_weights(["a"] * 3 + ["b"])
+    assert weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
     samples = planted_samples(8)
     effects = samples.effects
     assert effects is not None and samples.labels is not None
@@ -138,10 +140,3 @@ def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
         > 0.9
         > judge(samples, design(objective)).ndcg
     )
-
-
-def test_every_source_weighs_the_same() -> None:
-    weights = source_weights(["a"] * 10 + ["b"] * 2 + ["a"] * 8)
-    assert weights.sum() == pytest.approx(1.0)
-    assert weights[10:12].tolist() == pytest.approx([0.25, 0.25])
-    assert weights[:10].sum() + weights[12:].sum() == pytest.approx(0.5)

@@ -1,20 +1,18 @@
 """Linear datamodeling score: do sums of scores predict what ablations do?
 
-S. M. Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023, definition 2.2, after
-A. Ilyas et al., "Datamodels: Predicting Predictions from Training Data", ICML 2022; for context
-B. Cohen-Wang et al., "ContextCite: Attributing Model Generation to Context", NeurIPS 2024, section
-3. The predicted effect of a mask is the sum of the scores of the chunks it keeps, the true effect
-is the answer's logit-probability when the model reads those chunks only, and the score of an item
-is their correlation over random masks: Spearman's rank correlation in those papers, Pearson's for
-the size of effects too.
+S. M. Park et al., "TRAK", ICML 2023, definition 2.2, after A. Ilyas et al., "Datamodels", ICML
+2022; for context B. Cohen-Wang et al., "ContextCite", NeurIPS 2024, section 3. The predicted effect
+of a mask is the sum of the scores of the sources it keeps, the true effect is the answer's
+logit-probability when the model reads only those, and the score of an item is their correlation
+over random masks: Spearman's in those papers, Pearson's for the size of effects too.
 
-The sum depends on where scores have their zero: a constant added to every score adds a multiple
-of the number of chunks kept. *Centred* scores have the item's mean score taken off first, which
-leaves the differences between chunks alone. *Shares* are the softmax of scores on a logit's scale.
+A constant added to every score adds a multiple of the number of sources kept to the sum. *Centred*
+scores have the item's mean subtracted. *Shares* are the softmax of scores on a logit's scale.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,24 +25,23 @@ Kind = Literal["pearson", "spearman"]
 Truth = tuple[npt.NDArray[np.bool_], Floats]
 """Masks [M, S] and the true effect of each, [M]."""
 
+KINDS: tuple[Kind, ...] = ("pearson", "spearman")
+FORMS = {"lds": "LDS", "lds_shares": "LDS of shares"}
+"""Forms of scores that are reported for each keep rate, and their titles."""
+
 _CONSTANT = 1e-12  # relative; sums of equal scores may differ in their last bits
 
 
 def predicted_effects(scores: npt.ArrayLike, masks: npt.NDArray[np.bool_]) -> Floats:
-    """Return the sum of the kept chunks' scores under each mask, [M].
-
-    Args:
-        scores: One a chunk, [S].
-        masks: [M, S] bool, True for chunks that were kept.
-    """
+    """Return the sum of the kept sources' scores, [S], under each mask, [M, S] -> [M]."""
     effects: Floats = masks.astype(np.float64) @ np.asarray(scores, dtype=np.float64)
     return effects
 
 
 def centred(scores: npt.ArrayLike) -> Floats:
-    """Return the scores [S] with their mean taken off."""
+    """Return scores, [S], minus their mean."""
     values = np.asarray(scores, dtype=np.float64)
-    if _constant(values):  # else what rounding leaves would follow the number of chunks kept
+    if _is_constant(values):  # else what rounding leaves would follow the number of chunks kept
         return np.zeros_like(values)
     less: Floats = values - values.mean()
     return less
@@ -59,20 +56,14 @@ def shares(scores: npt.ArrayLike) -> Floats:
 
 
 def correlation(predicted: Floats, true: Floats, kind: Kind) -> float | None:
-    """Return the correlation of predicted and true effects, -1 to 1.
+    """Return the correlation of predicted and true effects, both [M]; ties have their mean rank.
 
-    Args:
-        predicted: [M].
-        true: [M].
-        kind: Pearson's, or Spearman's with mean ranks for ties.
-
-    Returns:
-        0 where all predictions are alike: such scores say nothing. None where all true effects
-        are, or there are fewer than two: there is nothing to predict.
+    It is 0 where all predictions are equal, for such scores say nothing, and None where all true
+    effects are, or there are fewer than two: there is nothing to predict.
     """
-    if len(true) < 2 or _constant(true):
+    if len(true) < 2 or _is_constant(true):
         return None
-    if _constant(predicted):
+    if _is_constant(predicted):
         return 0.0
     if kind == "spearman":
         rank = import_extra("scipy.stats").rankdata
@@ -81,5 +72,42 @@ def correlation(predicted: Floats, true: Floats, kind: Kind) -> float | None:
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
 
 
-def _constant(values: Floats) -> bool:
+def mean_if_defined(values: Sequence[float | None]) -> float | None:
+    """Return the mean of values; None if one of them is None."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
+
+
+def _is_constant(values: Floats) -> bool:
     return bool(np.ptp(values) <= _CONSTANT * np.abs(values).max())
+
+
+def linear_datamodeling_scores(
+    scores: Sequence[float], truth: Mapping[float, Truth], *, logits: bool = False
+) -> dict[str, float | None]:
+    """Return all linear datamodeling scores of an item, by metric.
+
+    A mean over keep rates is None if it is for one of them.
+
+    Args:
+        scores: One a source, [S].
+        truth: Keep rate -> masks and the true effect of each.
+        logits: Whether the shares are the scores' softmax, rather than the scores themselves.
+    """
+    raw = np.asarray(scores, dtype=np.float64)
+    forms = {
+        "lds": raw,
+        "lds_shares": shares(raw) if logits else raw,
+        "lds_centred": centred(raw),
+    }
+    results: dict[str, float | None] = {}
+    for kind in KINDS:
+        for form, values in forms.items():
+            by_rate = {
+                rate: correlation(predicted_effects(values, masks), true, kind)
+                for rate, (masks, true) in truth.items()
+            }
+            results[f"{form}_{kind}"] = mean_if_defined(list(by_rate.values()))
+            if form in FORMS:
+                results |= {f"{form}_{kind}_{rate}": value for rate, value in by_rate.items()}
+    return results

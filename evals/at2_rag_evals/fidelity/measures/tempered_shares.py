@@ -1,10 +1,8 @@
 """Shares at the temperature that suits a system best: an upper bound, the same for every system.
 
-How far a sum of scores predicts effects depends on their form: a cosine or a mass of attention that
-ranks well may still be too flat to add up. So that no system loses for its form alone, each one's
-shares (the softmax of its scores, or of the logarithm of scores that are masses) are taken at
-several temperatures, and the one with the highest linear datamodeling score over *the very items
-judged* counts. Scores that are made to add up stay as they are.
+Scores that rank well, such as cosines, may still be too flat to add up. So that no system loses for
+the form of its scores, their softmax (of masses, that of their logarithm) is taken at several
+temperatures, and the best over *the very items judged* counts. Additive scores stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from at2_rag_evals.fidelity.measures.linear_datamodeling import (
     Truth,
     correlation,
+    mean_if_defined,
     predicted_effects,
     shares,
 )
@@ -43,37 +42,34 @@ def tempered_lds(
     Args:
         scores: For each item one score a source, [S].
         truths: For each item keep rate -> masks and true effects.
-        sources: The data set each item comes from; the temperature is chosen by the mean of their
-            means.
+        sources: Each item's data set; the temperature is chosen by the mean of their means.
         scale: What the scores are.
     """
-    values = [np.asarray(own, dtype=np.float64) for own in scores]
+    values = [np.asarray(of_item, dtype=np.float64) for of_item in scores]
     if scale == "additive" or not values:
         return _of_items(values, truths)
-    logits = [np.log(np.maximum(own, _LEAST_MASS)) if scale == "mass" else own for own in values]
-    spread = float(np.sqrt(np.mean([own.var() for own in logits]))) or 1.0
+    if scale == "mass":
+        values = [np.log(np.maximum(masses, _LEAST_MASS)) for masses in values]
+    spread = float(np.sqrt(np.mean([logits.var() for logits in values]))) or 1.0
     tried = [
-        _of_items([shares(own / (multiple * spread)) for own in logits], truths)
+        _of_items([shares(logits / (multiple * spread)) for logits in values], truths)
         for multiple in MULTIPLES
     ]
-    return max(tried, key=lambda found: _macro(found, sources))
+    return max(tried, key=lambda results: _macro(results, sources))
 
 
 def _of_items(
     scores: Sequence[npt.NDArray[np.float64]], truths: Sequence[Mapping[float, Truth]]
 ) -> list[float | None]:
-    return [_mean_correlation(own, truth) for own, truth in zip(scores, truths, strict=True)]
-
-
-def _mean_correlation(
-    scores: npt.NDArray[np.float64], truth: Mapping[float, Truth]
-) -> float | None:
-    found = [
-        correlation(predicted_effects(scores, masks), true, "pearson")
-        for masks, true in truth.values()
+    return [
+        mean_if_defined(
+            [
+                correlation(predicted_effects(of_item, masks), true, "pearson")
+                for masks, true in truth.values()
+            ]
+        )
+        for of_item, truth in zip(scores, truths, strict=True)
     ]
-    defined = [value for value in found if value is not None]
-    return float(np.mean(defined)) if len(defined) == len(found) else None
 
 
 def _macro(values: Sequence[float | None], sources: Sequence[str]) -> float:
@@ -81,4 +77,5 @@ def _macro(values: Sequence[float | None], sources: Sequence[str]) -> float:
     for value, source in zip(values, sources, strict=True):
         if value is not None:
             by_source.setdefault(source, []).append(value)
-    return float(np.mean([np.mean(own) for own in by_source.values()])) if by_source else 0.0
+    means = [np.mean(of_source) for of_source in by_source.values()]
+    return float(np.mean(means)) if means else 0.0

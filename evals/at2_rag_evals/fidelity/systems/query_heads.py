@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import LoadedModel, preferred_dtype
+from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import FeatureSpec
@@ -22,13 +21,11 @@ from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.results import ScoredChunk, ScoredSentence
-from at2_rag_evals.fidelity.measures.tempered_shares import Scale
 from at2_rag_evals.fidelity.sources import SourcedItem
-from at2_rag_evals.fidelity.systems.base import ItemScores
-from at2_rag_evals.model_record import eval_device, model_record
+from at2_rag_evals.fidelity.systems.base import FidelitySystem
+from at2_rag_evals.model_record import model_record
 from at2_rag_evals.provenance import file_record
-from at2_rag_evals.rankers.at2 import SCORING_MODULES
-from at2_rag_evals.rankers.base import ChunkScores
+from at2_rag_evals.rankers.base import ItemScores
 
 TRAIN_ITEMS = 20
 """Most training items of a source that heads are chosen on."""
@@ -39,22 +36,14 @@ class EvidenceHeads:
 
     W. Zhang et al., "Query-Focused Retrieval Heads Improve Long-Context Reasoning and Re-ranking"
     (QRHead), EMNLP 2025: a head's score is the attention mass from the question's tokens to gold
-    passages, averaged over a few dozen items. Here the mass is that of reading together (see
-    docs/architecture.md), averaged within sources first.
-
-    Args:
-        files: The training files.
-        model: The scoring model, a known name, a folder or a hub id; None for the default model.
-        seed: Of the draw of at most `TRAIN_ITEMS` items a source.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found or fetched.
+    passages, averaged over a few dozen items. Here the mass is that of reading together, averaged
+    within sources first. Of each source at most `TRAIN_ITEMS` are drawn, by `seed`.
     """
 
     def __init__(self, files: Sequence[Path], *, model: str | None = None, seed: int = 0) -> None:
-        self._files, self._model_name, self._seed = files, model or DEFAULT_MODEL, seed
+        self._files, self._model, self._seed = files, model, seed
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name, SCORING_MODULES),
+            **model_record(model),
             "train": [file_record(path) for path in files],
             "train_items": TRAIN_ITEMS,
             "seed": seed,
@@ -64,17 +53,14 @@ class EvidenceHeads:
     def model(self) -> LoadedModel:
         """The loaded model."""
         torch.set_num_threads(1)
-        device = eval_device()
-        return LoadedModel.from_pretrained(
-            self._model_name, device=device, dtype=preferred_dtype(device)
-        )
+        return LoadedModel.from_pretrained(self._model or DEFAULT_MODEL)
 
     @cached_property
     def evidence_mass(self) -> npt.NDArray[np.float64]:
         """Mean attention mass on gold chunks, macro over sources, [L, H].
 
         Raises:
-            DataError: If a training file can't be read, or none of their items has gold.
+            DataError: If no training item has gold.
         """
         examples = [item for item in read_examples(self._files) if any(item.labels)]
         if not examples:
@@ -92,22 +78,20 @@ class EvidenceHeads:
                 mass = read["together"].mass.double().cpu().numpy()
             gold = np.array([item.labels[owner] for owner in layout.owners])
             by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
-        means = [np.mean(own, axis=0) for own in by_source.values()]
+        means = [np.mean(masses, axis=0) for masses in by_source.values()]
         macro: npt.NDArray[np.float64] = np.mean(means, axis=0)
         return macro
 
-    def best(self, count: int) -> list[tuple[int, int]]:
-        """Return layer and head of the `count` heads with most mass on evidence, best first."""
-        mass = self.evidence_mass
-        order = np.argsort(-mass, axis=None, kind="stable")[:count]
-        return [(int(place) // mass.shape[1], int(place) % mass.shape[1]) for place in order]
-
     def weights(self, count: int) -> HeadWeights:
-        """Return the readout that averages those heads' mass, cut after the deepest of them."""
-        chosen = self.best(count)
-        weight = np.zeros((1, 1 + max(layer for layer, _ in chosen), self.evidence_mass.shape[1]))
-        for layer, head in chosen:
-            weight[0, layer, head] = 1 / len(chosen)
+        """Return head weights that average the mass of the `count` heads with most on evidence.
+
+        Their layers end with the deepest of those heads.
+        """
+        mass = self.evidence_mass
+        best = np.argsort(-mass, axis=None, kind="stable")[:count]
+        layers, heads = np.unravel_index(best, mass.shape)
+        weight = np.zeros((1, 1 + layers.max(), mass.shape[1]))
+        weight[0, layers, heads] = 1 / len(best)
         return HeadWeights(
             weight.astype(np.float32),
             0.0,
@@ -116,21 +100,14 @@ class EvidenceHeads:
         )
 
 
-class QueryHeadsSystem:
-    """Scores chunks, or sentences within them, by the attention mass of the best heads.
+class QueryHeadsSystem(FidelitySystem):
+    """Scores chunks, or sentences within them, by the attention mass of the best heads."""
 
-    Args:
-        name: What the report calls the system.
-        heads: What to choose from.
-        count: How many heads.
-    """
-
-    scale: Scale = "mass"
-    shares_are_softmax = False
+    scale = "mass"
 
     def __init__(self, name: str, heads: EvidenceHeads, count: int) -> None:
         self.name = name
-        self.settings: Mapping[str, object] = {**heads.settings, "heads": count}
+        self.settings = {**heads.settings, "heads": count}
         self._heads, self._count = heads, count
 
     def prepare(self) -> None:
@@ -141,7 +118,6 @@ class QueryHeadsSystem:
         """Score the sources with the pruner."""
         sentences = item.unit == "sentence"
         score = self._pruner.score_sentences if sentences else self._pruner.score
-        start = time.perf_counter()
-        scored: Sequence[ScoredChunk | ScoredSentence] = score(item.query, item.chunks)
-        result = ChunkScores(tuple(own.score for own in scored))
-        return ItemScores(result, time.perf_counter() - start)
+        scored: Sequence[ScoredChunk | ScoredSentence]
+        scored = score(item.example.query, item.example.chunks)
+        return ItemScores(tuple(source.score for source in scored))

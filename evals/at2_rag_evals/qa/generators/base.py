@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from at2_rag.errors import AT2Error
 
@@ -24,7 +24,7 @@ class Answer:
         seconds: How long it took; a batch's time is shared out evenly.
         prefill_seconds: The part until the first token; None where it isn't known apart.
         decode_seconds: The part after the first token; None where it isn't known apart.
-        attempts: How often the generator was asked.
+        attempts: How often the prompt was sent.
     """
 
     text: str
@@ -35,63 +35,31 @@ class Answer:
     decode_seconds: float | None = None
     attempts: int = 1
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Answer:
-        """Return the answer that `asdict` made this record of.
-
-        Raises:
-            KeyError: If a value is missing.
-            TypeError: If a value isn't of its type.
-            ValueError: If a number isn't one.
-        """
-        if not isinstance(record["text"], str):
-            raise TypeError(f"text is a {type(record['text']).__name__}; expected a string")
-        apart = [record["prefill_seconds"], record["decode_seconds"]]
-        prefill, decode = (None if value is None else float(value) for value in apart)
-        return cls(
-            text=record["text"],
-            prompt_tokens=int(record["prompt_tokens"]),
-            new_tokens=int(record["new_tokens"]),
-            seconds=float(record["seconds"]),
-            prefill_seconds=prefill,
-            decode_seconds=decode,
-            attempts=int(record["attempts"]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a prompt has no answer; it is asked again by the next run.
-
-    Attributes:
-        reason: One sentence.
-    """
+    """Why a prompt has no answer, in a sentence; the next run tries again."""
 
     reason: str
 
 
 class Generator(Protocol):
-    """Answers prompts, greedily where it can be told to."""
+    """Answers prompts, greedily where it can.
 
-    @property
-    def name(self) -> str:
-        """What the report calls the generator."""
-        ...
+    Attributes:
+        name: What the report calls the generator.
+        settings: All that decides an answer besides the prompt, as JSON-ready values.
+    """
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides an answer besides the prompt, as JSON-ready values.
-
-        Stored answers are found again by these.
-        """
-        ...
+    name: str
+    settings: Mapping[str, object]
 
     def count(self, text: str) -> int:
         """Return the tokens of a text by the generator's tokenizer."""
         ...
 
     def answer(self, prompts: Sequence[str]) -> Iterator[tuple[int, Answer | Failure]]:
-        """Yield each prompt's place and answer as it is made, in any order.
+        """Yield each prompt's index and answer as it is made, in any order.
 
         Raises:
             GenerationError: If there is no use in going on.

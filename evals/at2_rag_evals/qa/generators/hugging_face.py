@@ -6,28 +6,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from at2_rag.model.loading import load_model, preferred_dtype
+from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
-from at2_rag_evals.provenance import files_sha256, without_folder
+from at2_rag_evals.provenance import code_version, without_folder
 from at2_rag_evals.qa.generators.base import Answer, Failure
-from at2_rag_evals.qa.generators.packed_generation import PackedGeneration
-from at2_rag_evals.qa.generators.padded_generation import PaddedGeneration
-
-_READERS = (
-    "attention",
-    "model_loading",
-    "scoring_model",
-    "training/answer_model",
-    "training/packed_decoding",
+from at2_rag_evals.qa.generators.local_generation import (
+    PackedGeneration,
+    PaddedGeneration,
+    grouped,
 )
-_FILES = ("greedy.py", "hugging_face.py", "packed_generation.py", "padded_generation.py")
+
 _MARK = "\ue000at2-rag\ue000"
-_PLAIN_ANSWER = "\n\nAnswer:"
 
 
 class HuggingFaceGenerator:
@@ -50,8 +43,8 @@ class HuggingFaceGenerator:
         self._answer_tokens = answer_tokens
         self.name = without_folder(self._model_name)
         self.settings: Mapping[str, object] = {
-            **model_record(self._model_name, _READERS),
-            "generator_sha256": files_sha256(Path(__file__).parent, _FILES),
+            **model_record(self._model_name),
+            "generator": code_version(Path(__file__).parent),
             "answer_tokens": answer_tokens,
             "decoding": "greedy",
         }
@@ -65,25 +58,30 @@ class HuggingFaceGenerator:
         rows = [self._input_ids(prompt) for prompt in prompts]
         limit = self._window - self._answer_tokens
         fitting = []
-        for place, row in enumerate(rows):
-            if len(row) > limit:
-                yield (
-                    place,
-                    Failure(
-                        f"the prompt has {len(row)} tokens and its answer up to "
-                        f"{self._answer_tokens}, the model takes {self._window}"
-                    ),
-                )
-            else:
-                fitting.append(place)
-        for batch in self._batches(fitting, [len(row) for row in rows]):
-            yield from zip(batch, self._answer_batch([rows[place] for place in batch]), strict=True)
+        for index, row in enumerate(rows):
+            if len(row) <= limit:
+                fitting.append(index)
+                continue
+            reason = (
+                f"the prompt has {len(row)} tokens and its answer up to {self._answer_tokens}, "
+                f"the model takes {self._window}"
+            )
+            yield index, Failure(reason)
+        fitting.sort(key=lambda index: -len(rows[index]))
+        most_tokens, most_rows = self._generation.batch_tokens, self._generation.batch_rows
+        for batch in grouped(
+            [len(rows[index]) for index in fitting],
+            lambda lengths: len(lengths) <= most_rows and lengths[0] * len(lengths) <= most_tokens,
+        ):
+            indices = [fitting[number] for number in batch]
+            answers = self._answer_batch([rows[index] for index in indices])
+            yield from zip(indices, answers, strict=True)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def _loaded(self) -> LoadedModel:
         device = eval_device()
-        return load_model(
-            resolve_model(self._model_name), device=device, dtype=preferred_dtype(device)
+        return LoadedModel.from_pretrained(
+            self._model_name, device=device, dtype=preferred_dtype(device)
         )
 
     @cached_property
@@ -91,40 +89,38 @@ class HuggingFaceGenerator:
         from transformers import AutoTokenizer
 
         folder = resolve_model(self._model_name)
-        # By itself: a run whose answers are all stored counts, but needs no model.
+        # Without the model: a run whose answers are all stored only counts.
         return resolve_token_counter(
             AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         )
 
     @cached_property
     def _window(self) -> int:
-        config = self._loaded[0].config.get_text_config()
+        config = self._loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
     @cached_property
     def _generation(self) -> PackedGeneration | PaddedGeneration:
-        """How the model's family can be read."""
-        model, tokenizer = self._loaded
+        loaded = self._loaded
         try:
-            return PackedGeneration(model, tokenizer, self._end_ids)
+            return PackedGeneration(loaded.model, loaded.tokenizer, self._end_ids)
         except UnsupportedModelError:
-            return PaddedGeneration(model, self._end_ids)
+            return PaddedGeneration(loaded.model, self._end_ids)
 
     @cached_property
     def _end_ids(self) -> frozenset[int]:
-        model, tokenizer = self._loaded
-        ids = model.generation_config.eos_token_id
-        ids = tokenizer.eos_token_id if ids is None else ids
+        ids = self._loaded.model.generation_config.eos_token_id
+        ids = self._loaded.tokenizer.eos_token_id if ids is None else ids
         return frozenset([] if ids is None else ids if isinstance(ids, list) else [ids])
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids before and after what the user says."""
-        tokenizer = self._loaded[1]
+        tokenizer = self._loaded.tokenizer
         if tokenizer.chat_template is None:
             head = tuple(tokenizer("", add_special_tokens=True)["input_ids"])
             head = head[:-1] if head and head[-1] == tokenizer.eos_token_id else head
-            return head, self._encode(_PLAIN_ANSWER)
+            return head, self._encode("\n\nAnswer:")
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": _MARK}],
             tokenize=False,
@@ -147,7 +143,7 @@ class HuggingFaceGenerator:
         return (*before, *self._encode(prompt), *after)
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        tokenizer = self._loaded[1]
+        tokenizer = self._loaded.tokenizer
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return tuple(ids["input_ids"])
 
@@ -155,7 +151,7 @@ class HuggingFaceGenerator:
         start = time.perf_counter()
         made, prefill = self._generation.generate(rows, self._answer_tokens)
         seconds = time.perf_counter() - start
-        tokenizer, size = self._loaded[1], len(rows)
+        tokenizer, size = self._loaded.tokenizer, len(rows)
         for row, tokens in zip(rows, made, strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
             yield Answer(
@@ -166,15 +162,3 @@ class HuggingFaceGenerator:
                 prefill_seconds=prefill / size,
                 decode_seconds=(seconds - prefill) / size,
             )
-
-    def _batches(self, places: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Group places by length, longest first, within the bounds of a batch."""
-        way, batch = self._generation, list[int]()
-        for place in sorted(places, key=lambda place: -lengths[place]):
-            full = len(batch) == way.batch_rows
-            if batch and (full or lengths[batch[0]] * (len(batch) + 1) > way.batch_tokens):
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch

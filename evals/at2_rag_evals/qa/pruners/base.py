@@ -14,17 +14,11 @@ from at2_rag_evals.qa.budgets import Budget
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much may be kept, and in which order it is passed on.
-
-    Attributes:
-        budget: How much.
-        order: "score" or "original".
-        count: Tokens of a text by the generator's tokenizer.
-    """
+    """How much may be kept, and in which order it is passed on."""
 
     budget: Budget
     order: Order
-    count: Callable[[str], int]
+    count: Callable[[str], int]  # tokens of a text by the generator's tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +26,7 @@ class Pruned:
     """What was kept of an item.
 
     Attributes:
-        kept: Places of the kept chunks, in the order the generator sees them.
+        kept: Indices of the kept chunks, in the order the generator sees them.
         seconds: What pruning a new item costs, models loaded.
         texts: What the generator sees of the kept chunks, title and text, in the same order; None
             for the chunks as they are.
@@ -43,14 +37,10 @@ class Pruned:
     texts: tuple[str, ...] | None = None
 
     def passed_on(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Return what the generator sees.
-
-        Args:
-            chunks: The item's chunks.
-        """
+        """Return what the generator sees of the item's chunks."""
         if self.texts is not None:
             return [Chunk(text) for text in self.texts]
-        return [chunks[place] for place in self.kept]
+        return [chunks[index] for index in self.kept]
 
 
 class Pruner(Protocol):
@@ -58,27 +48,18 @@ class Pruner(Protocol):
 
     Of an item it looks at question and chunks alone; only `oracle` looks at labels, and none at
     answers.
+
+    Attributes:
+        name: What the report calls the pruner.
+        budgeted: Whether the budget makes a difference.
+        ordered: Whether the limit's order makes a difference.
+        settings: All that decides what is kept besides item and limit, as JSON-ready values.
     """
 
-    @property
-    def name(self) -> str:
-        """What the report calls the pruner."""
-        ...
-
-    @property
-    def budgeted(self) -> bool:
-        """Whether the budget makes a difference."""
-        ...
-
-    @property
-    def ordered(self) -> bool:
-        """Whether it makes a difference in which order kept chunks are asked for."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides what is kept besides item and limit, as JSON-ready values."""
-        ...
+    name: str
+    budgeted: bool
+    ordered: bool
+    settings: Mapping[str, object]
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
         """Choose what is kept of an item; models are loaded on the first item that needs them."""

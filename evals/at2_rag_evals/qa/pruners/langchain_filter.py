@@ -1,8 +1,8 @@
-"""LangChain's own compressor by embeddings, over the model of `minilm`."""
+"""LangChain's compressor by embeddings, over the model of `minilm`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,19 +11,15 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.provenance import files_sha256
-from at2_rag_evals.rankers.base import ChunkScores, readable
+from at2_rag_evals.provenance import code_version
+from at2_rag_evals.rankers.base import ItemScores, Ranker, readable
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 _PACKAGES = ("langchain-classic", "langchain-community", "langchain-core")
 
 
 class MiniLMEmbeddings(Embeddings):
-    """The embeddings of `minilm` as LangChain asks for them.
-
-    Args:
-        embedder: What embeds; its model must be loaded by then.
-    """
+    """The embeddings of `minilm` as LangChain asks for them."""
 
     def __init__(self, embedder: MiniLMRanker) -> None:
         self._embedder = embedder
@@ -37,47 +33,36 @@ class MiniLMEmbeddings(Embeddings):
         return self.embed_documents([text])[0]
 
 
-class LangChainFilterRanker:
+class LangChainFilterRanker(Ranker):
     """Ranks the chunks as `EmbeddingsFilter.compress_documents` returns them.
 
     LangChain, `langchain_classic.retrievers.document_compressors.EmbeddingsFilter`. A chunk is a
-    `Document` of title and text. The filter orders documents by cosine and returns the first k of
-    that order, so that its order of all of them, asked for once, holds what it keeps at every k;
-    scores are places in it, counted from the end, for its ties are in no stated order.
-
-    Args:
-        embedder: What embeds.
+    `Document` of title and text. The filter orders documents by cosine and returns the first k, so
+    that its order of all documents says what it keeps at every k. Scores are ranks in that order,
+    counted from the end, since the filter's order of ties is unspecified.
     """
 
     name = "langchain_filter"
-    workers = 1
 
     def __init__(self, embedder: MiniLMRanker) -> None:
         self._embedder = embedder
-        self.settings: Mapping[str, object] = {
+        self.settings = {
             **embedder.settings,
             **{name: version(name) for name in _PACKAGES},
-            "code_sha256": files_sha256(Path(__file__).parent, [Path(__file__).name]),
+            "pruner": code_version(Path(__file__).parent),
         }
 
     def prepare(self) -> None:
-        """Load the embedding model.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the embedding model."""
         self._embedder.prepare()
 
-    def score(self, query: str, chunks: Sequence[Chunk]) -> ChunkScores:
-        """Score each chunk by its place among what the filter returns, the first highest."""
+    def score(self, query: str, chunks: Sequence[Chunk]) -> ItemScores:
+        """Score the first that the filter returns highest."""
         documents = [
-            Document(page_content=readable(chunk.rendered), metadata={"place": place})
-            for place, chunk in enumerate(chunks)
+            Document(page_content=readable(chunk.rendered), metadata={"index": index})
+            for index, chunk in enumerate(chunks)
         ]
         compressor = EmbeddingsFilter(embeddings=MiniLMEmbeddings(self._embedder), k=len(documents))
         returned = compressor.compress_documents(documents, readable(query))
-        scores = {
-            document.metadata["place"]: float(len(returned) - rank)
-            for rank, document in enumerate(returned)
-        }
-        return ChunkScores(tuple(scores[place] for place in range(len(chunks))))
+        ranks = {document.metadata["index"]: rank for rank, document in enumerate(returned)}
+        return ItemScores(tuple(float(len(chunks) - ranks[n]) for n in range(len(chunks))))

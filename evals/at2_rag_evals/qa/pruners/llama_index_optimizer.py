@@ -1,4 +1,4 @@
-"""LlamaIndex's own shortening of nodes by sentence embeddings, over the model of `minilm`."""
+"""LlamaIndex's shortening of nodes by sentence embeddings, over the model of `minilm`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-import at2_rag
 from at2_rag.text.chunks import Chunk, replace_surrogates
 from at2_rag.text.sentences import sentence_spans
-from at2_rag_evals.provenance import files_sha256
+from at2_rag_evals.provenance import code_version
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
-PERCENTILE_CUTOFF = 0.5
-"""Share of a chunk's sentences that is kept, rounded down, but one at least."""
+PERCENTILE_CUTOFF = 0.5  # share of a chunk's sentences that is kept, rounded down, at least one
 
 
 class MiniLMEmbedding(BaseEmbedding):
-    """The embeddings of `minilm` as LlamaIndex asks for them.
-
-    Args:
-        embedder: What embeds; its model must be loaded by then.
-    """
+    """The embeddings of `minilm` as LlamaIndex asks for them."""
 
     _embedder: MiniLMRanker = PrivateAttr()
 
@@ -51,15 +45,11 @@ class MiniLMEmbedding(BaseEmbedding):
 class LlamaIndexOptimizer:
     """Keeps the half of each chunk's sentences that is most like the question.
 
-    LlamaIndex, `llama_index.core.postprocessor.SentenceEmbeddingOptimizer`. It puts the sentences
-    it keeps in the order of their similarity. By default it also puts a sentence's neighbours to
-    each of them, which repeats sentences and can make a text longer than it was; here it is told to
-    leave that. A node is a chunk's text; its title isn't shortened and stays above it. Sentences
-    are those of `at2_rag.text.sentences`: LlamaIndex's own splitter fetches data of NLTK's where
-    none is found.
-
-    Args:
-        embedder: What embeds.
+    LlamaIndex, `llama_index.core.postprocessor.SentenceEmbeddingOptimizer`. It orders the sentences
+    it keeps by similarity. By default it also adds the neighbours of each, which repeats sentences
+    and can make a text longer than it was; here that is switched off. A node is a chunk's text; its
+    title isn't shortened and stays above it. Sentences are those of `at2_rag.text.sentences`, since
+    LlamaIndex's splitter may download data of NLTK.
     """
 
     name = "llama_index_optimizer"
@@ -77,16 +67,12 @@ class LlamaIndexOptimizer:
             **embedder.settings,
             "llama-index-core": version("llama-index-core"),
             "percentile_cutoff": PERCENTILE_CUTOFF,
-            "code_sha256": files_sha256(Path(__file__).parent, [Path(__file__).name]),
-            "sentences_sha256": files_sha256(Path(at2_rag.__file__).parent, ["text/sentences.py"]),
+            "pruner": code_version(Path(__file__).parent),
+            "at2-rag": code_version(),  # whose sentences these are
         }
 
     def prepare(self) -> None:
-        """Load the embedding model.
-
-        Raises:
-            ModelNotFoundError: If the folder can't be read as one.
-        """
+        """Load the embedding model."""
         self._embedder.prepare()
 
     def trim(self, query: str, chunks: Sequence[Chunk]) -> list[str]:
@@ -96,11 +82,11 @@ class LlamaIndexOptimizer:
         ]
         left = self._optimizer.postprocess_nodes(nodes, QueryBundle(replace_surrogates(query)))
         return [
-            replace(chunk, text=own.node.get_content()).rendered
-            for chunk, own in zip(chunks, left, strict=True)
+            replace(chunk, text=shortened.node.get_content()).rendered
+            for chunk, shortened in zip(chunks, left, strict=True)
         ]
 
 
 def _sentences(text: str) -> list[str]:
-    """Split a text; one without a sentence, of which the optimizer takes none, is its own."""
+    """Split a text; one without a sentence, which the optimizer can't take, stays whole."""
     return [text[start:end] for start, end in sentence_spans(text)] or [text]

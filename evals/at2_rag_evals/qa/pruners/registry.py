@@ -2,144 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 
 from at2_rag.errors import InputError
+from at2_rag.options import Order, PruneOptions
+from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.systems.query_heads import EvidenceHeads
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.pruners.base import Pruner
-from at2_rag_evals.qa.pruners.closed_book import ClosedBookPruner
-from at2_rag_evals.qa.pruners.keep_all import KeepAllPruner
-from at2_rag_evals.qa.pruners.last_k import LastKRanker
-from at2_rag_evals.qa.pruners.oracle import OraclePruner
-from at2_rag_evals.qa.pruners.peers import PEERS
-from at2_rag_evals.qa.pruners.query_heads import QueryHeadsRanker
 from at2_rag_evals.qa.pruners.ranking import RankingPruner
-from at2_rag_evals.rankers import Ranker, RankerOptions, make_ranker
-from at2_rag_evals.rankers.first_k import FirstKRanker
-from at2_rag_evals.rankers.registry import SYSTEMS
-
-HEAD_COUNTS: Mapping[str, int] = MappingProxyType({"heads_8": 8, "heads_16": 16})
-
-
-_NO_PRUNERS = frozenset(
-    {"first_k", "random", "at2_int8", "at2_prior", "at2_cosine", "at2_multi_hop"}
-)
-"""Systems of the ranking eval that have a pruner of another name here, or none."""
+from at2_rag_evals.qa.pruners.simple import FIXED, FixedPruner, LastKRanker, QueryHeadsRanker
+from at2_rag_evals.qa.pruners.trimming import TrimmingPruner
+from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
+from at2_rag_evals.rankers import RANKERS, Ranker, RankerOptions, make_ranker
+from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 
-@dataclass(frozen=True, slots=True)
-class PrunerOptions:
-    """What pruners can be told.
-
-    Attributes:
-        ranker: What rankers can be told.
-        train: Training files that `heads_8` and `heads_16` are chosen on.
-        folder: Where scores are stored; None for nowhere.
-        max_missed: Tolerances with each of which at2_rag is a pruner without a budget.
-    """
-
-    ranker: RankerOptions = field(default_factory=lambda: RankerOptions(remember=False))
-    train: Sequence[Path] = ()
-    folder: Path | None = None
-    max_missed: Sequence[float] = ()
-
-
-def make_pruners(names: Sequence[str], options: PrunerOptions) -> list[Pruner]:
-    """Make pruners by name; what they lack to run is found out here.
+def make_pruners(request: QARequest) -> list[Pruner]:
+    """Make the pruners of a request; what one lacks to run is known before any runs.
 
     Raises:
-        InputError: If a name is unknown or appears twice, or heads are to be chosen without
-            training files.
+        InputError: If a name is unknown, or heads are to be chosen without training files.
         ImportError: If a package that a pruner needs isn't installed.
     """
-    heads: dict[str, EvidenceHeads] = {}
-
-    def shared_heads() -> EvidenceHeads:
-        if not heads:
-            heads["shared"] = EvidenceHeads(
-                options.train, model=options.ranker.model, seed=options.ranker.seed
-            )
-        return heads["shared"]
-
-    known = known_pruners(options)
-    for name in names:
-        if name not in known:
-            raise InputError(f"there is no pruner {name!r}; the known ones are {', '.join(known)}")
-        if names.count(name) > 1:
-            raise InputError(f"the pruner {name!r} is named twice; name it once")
-        if name in HEAD_COUNTS and not options.train:
-            raise InputError(
-                f"the pruner {name!r} chooses its heads on training items; pass --train FILE"
-            )
-    return [_make(name, options, shared_heads) for name in names]
+    table = pruner_table(request)
+    for name in request.judged:
+        if name not in table:
+            raise InputError(f"there is no pruner {name!r}; the known ones are {', '.join(table)}")
+    return [table[name]() for name in request.judged]
 
 
-def known_pruners(options: PrunerOptions) -> tuple[str, ...]:
-    """Return the names of all pruners, those of named head weights included."""
-    named = tuple(own.name for own in options.ranker.weights)
-    rankers = tuple(name for name in SYSTEMS if name not in _NO_PRUNERS)
-    adaptive = (name for name, _, _ in _adaptive_kinds(options))
-    return (*_OTHERS, *rankers, *adaptive, *HEAD_COUNTS, *PEERS, *named)
+def pruner_table(request: QARequest) -> dict[str, Callable[[], Pruner]]:
+    """Return name -> what makes the pruner, those of named head weights included."""
+    options = replace(RankerOptions.of(request), remember=False)
+
+    def ranking(
+        make: Callable[[], Ranker], *, name: str | None = None, order: Order | None = None
+    ) -> Callable[[], Pruner]:
+        return lambda: RankingPruner(make(), name=name, store=request.store, order=order)
+
+    @cache
+    def heads() -> EvidenceHeads:
+        if not request.train:
+            raise InputError("heads are chosen on training items; pass --train FILE")
+        return EvidenceHeads(request.train, model=request.model, seed=request.seed)
+
+    table: dict[str, Callable[[], Pruner]] = {name: partial(FixedPruner, name) for name in FIXED}
+    table |= {
+        "first_k": ranking(partial(make_ranker, "first_k", options), order="original"),
+        "last_k": ranking(LastKRanker, order="original"),
+        "random_k": ranking(partial(make_ranker, "random", options), name="random_k"),
+    }
+    shared = [name for name in DEFAULT_PRUNERS + MORE_PRUNERS if name in RANKERS]
+    for name in (*shared, *(named.name for named in request.weights)):
+        table.setdefault(name, ranking(partial(make_ranker, name, options)))
+    for max_missed in (None, *request.max_missed):
+        for multi_hop in (None, True, False):
+            name = adaptive_name(max_missed, multi_hop=multi_hop)
+            choice = PruneOptions(max_missed=max_missed, multi_hop=multi_hop)
+            table[name] = partial(_adaptive, request, name, choice)
+    for count in (8, 16):
+        name = f"heads_{count}"
+        table[name] = ranking(
+            lambda name=name, count=count: QueryHeadsRanker(name, heads(), count)  # type: ignore[misc]
+        )
+    return table | {
+        "langchain_filter": ranking(partial(_langchain_filter, request)),
+        "llama_index_optimizer": partial(_llama_index_optimizer, request),
+        "long_llm_lingua": ranking(partial(_long_llm_lingua, request)),
+    }
 
 
-def _make(name: str, options: PrunerOptions, shared_heads: Callable[[], EvidenceHeads]) -> Pruner:
-    if name in _OTHERS:
-        return _OTHERS[name](options)
-    for own, max_missed, multi_hop in _adaptive_kinds(options):
-        if name == own:
-            return _adaptive(name, max_missed, multi_hop, options)
-    if name in PEERS:
-        return PEERS[name](options.ranker, options.folder)
-    if name in HEAD_COUNTS:
-        ranker = QueryHeadsRanker(name, shared_heads(), HEAD_COUNTS[name])
-        return RankingPruner(ranker, folder=options.folder)
-    return RankingPruner(make_ranker(name, options.ranker), folder=options.folder)
-
-
-def _adaptive_kinds(options: PrunerOptions) -> list[tuple[str, float | None, bool | None]]:
-    """Return the names of at2_rag without a budget, each with its max_missed and multi-hop."""
-    return [
-        (adaptive_name(max_missed, multi_hop=multi_hop), max_missed, multi_hop)
-        for max_missed in (None, *options.max_missed)
-        for multi_hop in (None, True, False)
-    ]
-
-
-def _adaptive(
-    name: str, max_missed: float | None, multi_hop: bool | None, options: PrunerOptions
-) -> Pruner:
-    from at2_rag_evals.qa.pruners.at2_adaptive import AT2AdaptivePruner  # imports transformers
+def _adaptive(request: QARequest, name: str, options: PruneOptions) -> Pruner:
+    from at2_rag_evals.qa.pruners.adaptive import AT2AdaptivePruner  # imports transformers
 
     return AT2AdaptivePruner(
-        options.ranker.model,
-        head_weights=options.ranker.head_weights,
-        name=name,
-        max_missed=max_missed,
-        multi_hop=multi_hop,
-        folder=options.folder,
+        name,
+        options,
+        model=request.model,
+        head_weights=request.head_weights,
+        store=request.store,
     )
 
 
-def _by_place(ranker: Ranker, options: PrunerOptions) -> Pruner:
-    return RankingPruner(ranker, folder=options.folder, order="original")
+def _langchain_filter(request: QARequest) -> Ranker:
+    for module in ("langchain_classic", "langchain_community"):
+        import_extra(module, extra="peers")
+    from at2_rag_evals.qa.pruners.langchain_filter import LangChainFilterRanker
+
+    return LangChainFilterRanker(MiniLMRanker(request.embedding_model, remember=False))
 
 
-def _random_k(options: PrunerOptions) -> Pruner:
-    ranker = make_ranker("random", options.ranker)
-    return RankingPruner(ranker, name="random_k", folder=options.folder)
+def _llama_index_optimizer(request: QARequest) -> Pruner:
+    import_extra("llama_index.core", extra="peers")
+    from at2_rag_evals.qa.pruners.llama_index_optimizer import LlamaIndexOptimizer
+
+    embedder = MiniLMRanker(request.embedding_model, remember=False)
+    return TrimmingPruner(embedder, LlamaIndexOptimizer(embedder), store=request.store)
 
 
-_OTHERS: Mapping[str, Callable[[PrunerOptions], Pruner]] = MappingProxyType(
-    {
-        "none": lambda options: KeepAllPruner(),
-        "closed_book": lambda options: ClosedBookPruner(),
-        "oracle": lambda options: OraclePruner(),
-        "first_k": lambda options: _by_place(FirstKRanker(), options),
-        "last_k": lambda options: _by_place(LastKRanker(), options),
-        "random_k": _random_k,
-    }
-)
+def _long_llm_lingua(request: QARequest) -> Ranker:
+    import_extra("llmlingua", extra="peers")
+    from at2_rag_evals.qa.pruners.long_llm_lingua import LongLLMLinguaRanker
+
+    return LongLLMLinguaRanker(request.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,22 +13,26 @@ from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
 from at2_rag_evals.qa.pruners.ranking import RankingPruner, best_within
-from at2_rag_evals.qa.pruners.text_store import TextStore, TrimmedText
 from at2_rag_evals.rankers.base import Ranker
+from at2_rag_evals.store import Store, settings_key
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedText:
+    """What is left of a chunk, title and text, and how long trimming took."""
+
+    text: str
+    seconds: float
 
 
 class Trimmer(Protocol):
-    """Shortens chunks for a question, each without a look at the others."""
+    """Shortens chunks for a question, each without a look at the others.
 
-    @property
-    def name(self) -> str:
-        """What the report calls the pruner."""
-        ...
+    Name and settings are as a pruner's.
+    """
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """All that decides the texts besides question and chunk, as JSON-ready values."""
-        ...
+    name: str
+    settings: Mapping[str, object]
 
     def prepare(self) -> None:
         """Load what trimming needs; called once, before the first chunk to trim."""
@@ -47,59 +52,49 @@ class TrimmingPruner:
     Args:
         ranker: The ranker.
         trimmer: The trimmer; the pruner has its name.
-        folder: Where scores and texts are stored, in a folder of the trimmer's name; None to
-            remember them for this run only.
+        store: The file of stored scores and texts; None to remember them for this run only.
     """
 
     budgeted = True
     ordered = True
 
-    def __init__(self, ranker: Ranker, trimmer: Trimmer, *, folder: Path | None = None) -> None:
+    def __init__(self, ranker: Ranker, trimmer: Trimmer, *, store: Path | None = None) -> None:
         self.name = trimmer.name
         self.settings: Mapping[str, object] = {
             "ranking": {"name": ranker.name, **ranker.settings},
             **trimmer.settings,
         }
-        own = None if folder is None else folder / trimmer.name
-        self._ranking = RankingPruner(ranker, folder=own)
+        self._ranking = RankingPruner(ranker, store=store)
         self._trimmer = trimmer
-        self._store = TextStore(trimmer, own)
+        self._store = Store(store, settings_key(trimmer), TrimmedText)
         self._ready = False
 
     def prune(self, item: Example, limit: Limit) -> Pruned:
-        """Keep the best chunks within the limit, by the tokens of what is passed on of them.
-
-        Raises:
-            ScoringError: If the ranker fails on the item.
-        """
+        """Keep the best chunks within the limit, by the tokens of what is passed on of them."""
         scored = self._ranking.scored(item)
-        scores = scored.result.scores
+        indices = tuple(range(len(item.chunks)))
         if limit.budget.max_tokens is None:
-            wanted = best_within(limit, scores, lambda place: item.chunks[place].rendered)
-        else:
-            wanted = tuple(range(len(item.chunks)))
-        trimmed = self._trimmed(item, wanted)
+            indices = best_within(limit, scored.scores, [chunk.rendered for chunk in item.chunks])
+        trimmed = self._trimmed(item, indices)
         start = time.perf_counter()
-        kept = best_within(limit, scores, lambda place: trimmed[place].text)
-        seconds = scored.seconds + sum(own.seconds for own in trimmed.values())
-        return Pruned(
-            kept,
-            seconds + time.perf_counter() - start,
-            tuple(trimmed[place].text for place in kept),
-        )
+        texts = {index: left.text for index, left in trimmed.items()}
+        kept = best_within(limit, scored.scores, texts)
+        seconds = scored.seconds + sum(left.seconds for left in trimmed.values())
+        seconds += time.perf_counter() - start
+        return Pruned(kept, seconds, tuple(texts[index] for index in kept))
 
-    def _trimmed(self, item: Example, places: Sequence[int]) -> dict[int, TrimmedText]:
-        """Return what is left of the chunks at these places, by place."""
-        keys = {place: content_hash(item.query, (item.chunks[place],)) for place in places}
-        missing = {key: place for place, key in keys.items() if key not in self._store}
+    def _trimmed(self, item: Example, indices: Sequence[int]) -> dict[int, TrimmedText]:
+        """Return what is left of the chunks at these indices, by index."""
+        keys = {index: content_hash(item.query, (item.chunks[index],)) for index in indices}
+        missing = {key: index for index, key in keys.items() if key not in self._store}
         if missing:
             if not self._ready:
                 self._trimmer.prepare()
                 self._ready = True
             start = time.perf_counter()
-            chunks = [item.chunks[place] for place in missing.values()]
+            chunks = [item.chunks[index] for index in missing.values()]
             texts = self._trimmer.trim(item.query, chunks)
             seconds = (time.perf_counter() - start) / len(missing)
             for key, text in zip(missing, texts, strict=True):
-                self._store.add(key, TrimmedText(text, seconds))
-        return {place: self._store[key] for place, key in keys.items()}
+                self._store[key] = TrimmedText(text, seconds)
+        return {index: self._store[key] for index, key in keys.items()}

@@ -1,1 +1,1 @@
-"""Readers of published data sets, one a file: from their files as they are to examples."""
+"""Readers of published data sets: from their files as they are to examples."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError
-from at2_rag.text.chunks import Chunk
-from at2_rag_evals.qa.readers.records import Record, read_json_lines, read_lines_of
+from at2_rag_evals.qa.readers.records import Record, read_json_lines, read_lines
 
-MOST_CHUNKS = 20
 RUN_NAMES = ("run.trec", "run.txt", "run.tsv")
 FILES = ("corpus.jsonl*", "queries.jsonl*", "qrels/*.tsv", *RUN_NAMES)
 
 
-def read_beir(folder: Path) -> list[Example]:
+def read_beir(folder: Path) -> Iterator[Example]:
     """Read the judged queries with the first twenty documents that a run found.
 
     N. Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information
@@ -24,37 +22,28 @@ def read_beir(folder: Path) -> list[Example]:
     order is that of scores. Relevance above 0 is gold. Of `qrels` the file `test.tsv` is read, or
     the only one. BEIR has no answers but in the `metadata` of some queries (`answer` or
     `answers`).
-
-    Raises:
-        DataError: If a file is missing, or isn't of this form.
     """
     relevant = _qrels(folder)
     run = _run(folder)
-    wanted = {own for query in relevant for own in run.get(query, ())}
+    retrieved = {document for query in relevant for document in run.get(query, ())}
     documents = {
-        own.text("_id"): Chunk(own.text("text", default=""), own.text("title", default="") or None)
-        for own in read_json_lines(_file(folder, "corpus.jsonl"))
-        if own.text("_id") in wanted
+        record.text("_id"): record.chunk("text", default="")
+        for record in read_json_lines(_file(folder, "corpus.jsonl"))
+        if record.text("_id") in retrieved
     }
-    examples = []
     for query in read_json_lines(_file(folder, "queries.jsonl")):
         identifier = query.text("_id")
         if identifier not in relevant or not query.text("text").strip():
             continue
-        found = [own for own in run.get(identifier, ()) if own in documents][:MOST_CHUNKS]
-        examples.append(
-            Example(
-                id=identifier,
-                source=folder.resolve().name,
-                query=query.text("text"),
-                chunks=tuple(documents[own] for own in found),
-                labels=tuple(own in relevant[identifier] for own in found),
-                answers=_answers(query),
-            )
+        names = [name for name in run.get(identifier, ()) if name in documents][:20]
+        yield Example(
+            id=identifier,
+            source=folder.resolve().name,
+            query=query.text("text"),
+            chunks=tuple(documents[name] for name in names),
+            labels=tuple(name in relevant[identifier] for name in names),
+            answers=_answers(query),
         )
-    if not examples:
-        raise DataError(f"{folder}: none of its queries is judged in its qrels")
-    return examples
 
 
 def _answers(query: Record) -> tuple[str, ...]:
@@ -63,7 +52,7 @@ def _answers(query: Record) -> tuple[str, ...]:
         return ()
     value = metadata.get("answers", metadata.get("answer"))
     values = value if isinstance(value, list) else [value]
-    return tuple(own for own in values if isinstance(own, str) and own)
+    return tuple(answer for answer in values if isinstance(answer, str) and answer)
 
 
 def _qrels(folder: Path) -> dict[str, set[str]]:
@@ -73,16 +62,12 @@ def _qrels(folder: Path) -> dict[str, set[str]]:
     if len(chosen) != 1:
         names = ", ".join(path.name for path in files) or "nothing"
         raise DataError(f"{folder / 'qrels'} holds {names}; expected test.tsv or one file")
-    found: dict[str, set[str]] = {}
-    for place, parts in _rows(chosen[0]):
-        if parts[0] in ("query-id", "query_id"):
-            continue
-        if len(parts) not in (3, 4):  # TREC's own have a second column of zeros
-            raise DataError(f"{place}: {len(parts)} columns; expected query, document, relevance")
-        relevant = found.setdefault(parts[0], set())
-        if _number(parts[-1], place) > 0:
+    judged: dict[str, set[str]] = {}
+    for location, parts in _rows(chosen[0], {3: "query, document, relevance", 4: "TREC's four"}):
+        relevant = judged.setdefault(parts[0], set())
+        if _number(parts[-1], location) > 0:
             relevant.add(parts[-2])
-    return found
+    return judged
 
 
 def _run(folder: Path) -> dict[str, list[str]]:
@@ -93,30 +78,38 @@ def _run(folder: Path) -> dict[str, list[str]]:
             f"{folder} holds no run; put what a retriever found into {' or '.join(RUN_NAMES)}"
         )
     scored: dict[str, dict[str, float]] = {}
-    for place, parts in _rows(path):
-        if parts[0] in ("query-id", "query_id"):
-            continue
-        if len(parts) not in (3, 6):
-            raise DataError(f"{place}: {len(parts)} columns; expected TREC's six, or three")
+    for location, parts in _rows(path, {3: "query, document, score", 6: "TREC's six"}):
         document, score = (parts[1], parts[2]) if len(parts) == 3 else (parts[2], parts[4])
-        own = scored.setdefault(parts[0], {})
-        own[document] = max(_number(score, place), own.get(document, float("-inf")))
+        scores = scored.setdefault(parts[0], {})
+        scores[document] = max(_number(score, location), scores.get(document, float("-inf")))
     return {
-        query: sorted(own, key=lambda document: -own[document]) for query, own in scored.items()
+        query: sorted(scores, key=lambda document: -scores[document])
+        for query, scores in scored.items()
     }
 
 
-def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(read_lines_of(path), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.split()
+def _rows(path: Path, columns: Mapping[int, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the location and columns of each line but a heading.
+
+    Args:
+        path: The file.
+        columns: How many columns there may be -> which they are.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        parts = line.split()
+        if parts and parts[0] not in ("query-id", "query_id"):
+            location = f"{path}, line {number}"
+            if len(parts) not in columns:
+                expected = ", or ".join(columns.values())
+                raise DataError(f"{location}: {len(parts)} columns; expected {expected}")
+            yield location, parts
 
 
-def _number(text: str, place: str) -> float:
+def _number(text: str, location: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DataError(f"{place}: {text!r:.80} is no number") from error
+        raise DataError(f"{location}: {text!r:.80} is no number") from error
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import InputError
+from at2_rag.errors import DataError, InputError
 from at2_rag_evals.provenance import file_record, files_sha256
 from at2_rag_evals.qa.readers.beir import FILES as BEIR_FILES
 from at2_rag_evals.qa.readers.beir import read_beir
-from at2_rag_evals.qa.readers.hotpotqa import read_hotpotqa
-from at2_rag_evals.qa.readers.musique import read_musique
-from at2_rag_evals.qa.readers.nq_multi_document import read_nq_multi_document
-from at2_rag_evals.qa.readers.rgb import read_rgb
-from at2_rag_evals.qa.readers.squad import read_squad
+from at2_rag_evals.qa.readers.json_sets import (
+    read_hotpotqa,
+    read_musique,
+    read_nq_multi_document,
+    read_rgb,
+    read_squad,
+)
 
-READERS: Mapping[str, Callable[[Path], list[Example]]] = MappingProxyType(
+READERS: Mapping[str, Callable[[Path], Iterator[Example]]] = MappingProxyType(
     {
         "squad": read_squad,
         "hotpotqa": read_hotpotqa,
@@ -42,13 +44,19 @@ class Dataset:
     name: str
     path: Path
 
+    def __str__(self) -> str:
+        return f"{self.name}={self.path.resolve().name}"
+
     def read(self) -> list[Example]:
         """Read its examples.
 
         Raises:
-            DataError: If it isn't of its form.
+            DataError: If it isn't of its form, or holds no question.
         """
-        return READERS[self.name](self.path)
+        examples = list(READERS[self.name](self.path))
+        if not examples:
+            raise DataError(f"{self.path}: holds no question; pass a data set with some")
+        return examples
 
     def record(self) -> dict[str, str]:
         """Return what it was read from, without its folder."""

@@ -1,0 +1,42 @@
+"""What `at2-rag eval ranking` is run with; its fields are the command's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.rankers.registry import RANKERS, VARIANTS
+from at2_rag_evals.request import EvalRequest, option
+
+_DEFAULT = tuple(name for name in RANKERS if name not in VARIANTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingRequest(EvalRequest):
+    """All options of the command, with their defaults."""
+
+    pad_to: tuple[int, ...] = option(
+        multiple=True,
+        type=click.IntRange(min=5),
+        metavar="N",
+        help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
+    )
+    weights: tuple[NamedWeights, ...] = option(**weights_attributes(RANKERS))
+    embedding_model: str | None = option(
+        help="sentence-transformers model of minilm: a folder or a hub id."
+    )
+    systems: tuple[str, ...] = option(
+        "--system",
+        default=_DEFAULT,
+        multiple=True,
+        type=click.Choice(RANKERS),
+        show_default=f"all but {', '.join(name for name in RANKERS if name in VARIANTS)}",
+        help="Judge this system. May be repeated.",
+    )
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """All systems' names, in the report's order."""
+        return with_named(tuple(dict.fromkeys(self.systems)), self.weights)

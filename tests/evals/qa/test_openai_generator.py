@@ -1,0 +1,114 @@
+"""The generator over a network, against a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from at2_rag.errors import InputError
+from at2_rag_evals.qa.answer_store import AnswerStore
+from at2_rag_evals.qa.generators.base import Answer, Failure, GenerationError
+from at2_rag_evals.qa.generators.openai_model import OpenAIGenerator
+from at2_rag_evals.qa.generators.registry import make_generators
+from at2_rag_evals.qa.request import QARequest
+from tests.evals.qa.served import served
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def generator(url: str, *, attempts: int = 2) -> OpenAIGenerator:
+    return OpenAIGenerator(
+        "gpt-x", count=words, base_url=url, answer_tokens=9, timeout=0.7, attempts=attempts
+    )
+
+
+@pytest.mark.parametrize("step", ["503", "429", "hang", "drop"])
+def test_a_busy_server_is_tried_again(step: str) -> None:
+    with served({"flaky": [step]}) as server:
+        answers = dict(generator(server.url).answer(["a flaky one\nQ1", "fine\nQ2"]))
+    assert sorted(prompt[0] for prompt in server.prompts) == [*"aaf"]
+    flaky, fine = answers[0], answers[1]
+    assert isinstance(flaky, Answer) and isinstance(fine, Answer)
+    assert (flaky.text, flaky.attempts) == ("Answer to: Q1", 2)
+    assert (fine.text, fine.attempts) == ("Answer to: Q2", 1)
+    assert (fine.prompt_tokens, fine.new_tokens) == (11, 7)  # as the server counts
+
+
+def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with served({"one": ["no usage"]}) as server:
+        model = generator(server.url)
+        [(_, answer)] = model.answer(["number one"])
+    [request] = server.requests
+    assert request == {
+        "path": "/v1/chat/completions",
+        "key": "Bearer secret",
+        "model": "gpt-x",
+        "messages": [{"role": "user", "content": "number one"}],
+        "max_tokens": 9,
+        "temperature": 0,
+    }
+    assert isinstance(answer, Answer) and (answer.prompt_tokens, answer.new_tokens) == (2, 4)
+    assert "secret" not in str(model.settings)
+
+
+@pytest.mark.parametrize("step", ["garbage", "other"])
+def test_a_prompt_without_an_answer_is_sent_again_by_the_next_run(
+    tmp_path: Path, step: str
+) -> None:
+    plan = {"bad": ["500"] * 2, "long": ["400"], "odd": [step], "mute": ["empty"]}
+    prompts = ["good", "bad", "long", "odd", "mute"]
+    with served(plan) as server:
+        first = AnswerStore(generator(server.url), tmp_path / "store.sqlite")
+        results = dict(zip(prompts, first.answers(prompts), strict=True))
+        reasons = {name: own.reason for name, own in results.items() if isinstance(own, Failure)}
+        assert list(reasons) == ["bad", "long", "odd"]
+        assert "500" in reasons["bad"] and "refused the prompt" in reasons["long"]
+        empty = results["mute"]
+        assert isinstance(empty, Answer) and empty.text == ""
+        before = len(server.requests)
+        second = AnswerStore(generator(server.url), tmp_path / "store.sqlite")
+        assert second.missing(prompts) == list(reasons)
+        assert all(isinstance(own, Answer) for own in second.answers(prompts))
+        assert len(server.requests) == before + 3
+
+
+@pytest.mark.parametrize("status", ["401", "404"])
+def test_a_wrong_key_or_address_stops_the_run(status: str) -> None:
+    with served({"p": [status] * 9}) as server:
+        with pytest.raises(GenerationError, match=f"{status}.* check --base-url"):
+            list(generator(server.url).answer([f"p{number}" for number in range(50)]))
+    assert len(server.requests) < 20
+
+
+def test_a_dead_server_stops_the_run_early() -> None:
+    dead = generator("http://127.0.0.1:9/v1", attempts=1)
+    with pytest.raises(GenerationError, match="3 prompts in a row failed .* APIConnectionError"):
+        list(dead.answer([*"abcdefgh"]))
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (("openai:",), "names no model"),
+        (("openai:nobody-knows",), "how 'nobody-knows' counts tokens .* pass --token-counter"),
+    ],
+)
+def test_generators_that_cannot_be_made(
+    tmp_path: Path, specs: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_generators(QARequest(output=tmp_path, generators=specs))
+
+
+def test_a_folder_counts_tokens(tmp_path: Path, scoring_folder: Path) -> None:
+    specs = ("openai:nobody-knows",)
+    [model] = make_generators(
+        QARequest(output=tmp_path, generators=specs, token_counter=str(scoring_folder))
+    )
+    assert model.name == "nobody-knows" and model.count("the sea") > 0
+    with pytest.raises(InputError, match="can't be loaded as a tokenizer"):
+        make_generators(QARequest(output=tmp_path, generators=specs, token_counter=str(tmp_path)))

@@ -1,0 +1,92 @@
+"""The options of the eval commands: read from the command line, refused, and written out again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from at2_rag_evals.cli import eval_group
+from at2_rag_evals.fidelity.request import FidelityRequest
+from at2_rag_evals.named_weights import NamedWeights
+from at2_rag_evals.ranking.request import RankingRequest
+from at2_rag_evals.request import command_line
+from at2_rag_evals.trimming.request import Cut, TrimmingRequest
+
+
+def test_a_command_line_has_no_defaults_and_no_folders(tmp_path: Path) -> None:
+    request = FidelityRequest(
+        files=(tmp_path / "a.jsonl", tmp_path / "b.jsonl"),
+        output=tmp_path / "results",
+        masks=4,
+        head_weights=str(tmp_path),
+        weights=(NamedWeights("mine", "uniform"),),
+        systems=("gold", "at2"),
+    )
+    assert command_line("at2-rag eval fidelity", request) == (
+        f"at2-rag eval fidelity a.jsonl b.jsonl --output results --head-weights {tmp_path.name} "
+        "--weights mine=uniform --masks 4 --system gold --system at2"
+    )
+    assert request.judged == ("gold", "at2", "mine")
+
+
+@pytest.mark.parametrize(
+    ("options", "cuts"),
+    [
+        ({}, [Cut(share=0.5)]),
+        (
+            {"share": 0.3, "min_probabilities": (0.1, 0.1)},
+            [Cut(share=0.3), Cut(min_probability=0.1)],
+        ),
+        ({"max_missed": (0.2,), "multi_hop": "none"}, [Cut(max_missed=0.2, multi_hop=False)]),
+        ({"multi_hop": "both"}, [Cut(share=0.5, multi_hop=True)]),
+    ],
+)
+def test_sentences_are_chosen_by_a_share_unless_told_otherwise(
+    options: dict[str, object], cuts: list[Cut]
+) -> None:
+    assert list(TrimmingRequest(**options).cuts) == cuts  # type: ignore[arg-type]
+
+
+def test_systems_are_judged_once_and_named_weights_follow_at2() -> None:
+    named = (NamedWeights("mine", "uniform"),)
+    assert RankingRequest(systems=("bm25", "bm25"), weights=named).judged == ("bm25", "mine")
+    assert RankingRequest(weights=named).judged[-2:] == ("at2", "mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("ranking", "Missing argument"),
+        ("ranking missing.jsonl", "does not exist"),
+        ("ranking F --pad-to 3", "3 is not in the range"),
+        ("ranking F --system bm26", "'bm26' is not one of"),
+        ("fidelity F --unit word", "'word' is not one of"),
+        ("fidelity F --weights mine", "'mine' isn't NAME=WEIGHTS"),
+        ("fidelity F --weights mine=", "'mine=' isn't NAME=WEIGHTS"),
+        ("fidelity F --weights a/b=uniform", "the name 'a/b' isn't plain"),
+        ("fidelity F --weights gold=uniform", "the name 'gold' is taken"),
+        ("ranking F --weights at2=uniform", "the name 'at2' is taken"),
+        ("fidelity F --weights mine=uniform --weights mine=joint", "the name 'mine' is taken"),
+        ("trimming F --share 0", "0.0 is not in the range"),
+    ],
+)
+def test_unusable_arguments_are_refused(tmp_path: Path, arguments: str, message: str) -> None:
+    path = tmp_path / "F"
+    path.touch()
+    words = [str(path) if word == "F" else word for word in arguments.split()]
+    result = CliRunner().invoke(eval_group, words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_the_commands_are_loaded_without_heavy_imports() -> None:
+    code = (
+        "import sys; from at2_rag_evals.cli import eval_group\n"
+        "heavy = {'torch', 'transformers', 'rich', 'bm25s', 'sklearn', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
