@@ -24,9 +24,8 @@ def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, 
     record = json.loads(report.read_text(encoding="utf-8"))
     text = report.with_suffix(".md").read_text(encoding="utf-8") + json.dumps(record)
     assert str(Path(options[1]).parent) not in text  # files are named, but not where they are
-    words = record["command"].split()
-    assert [words[words.index(name) + 1] for name in ("--model", "--output")] == ["tiny", "out"]
-    assert words[words.index("--prompt-tokens") + 1 :][:2] == ["100", "2000"]
+    for option in ("--model tiny", "--output out", "--prompt-tokens 100 2000"):
+        assert f" {option}" in record["command"]
     return dict(record["tables"])
 
 
@@ -39,8 +38,7 @@ def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     presets = [f"{p}, {s}" for p in ("best", "balanced", "fast") for s in ("cold", "warm")]
     assert {*presets, "joint", "best, from disk", "32 removals"} <= {row["case"] for row in calls}
     assert len(tables["Cold calls, by the matrix products they need"]) == 3
-    assert len(tables["Other ways, by our time"]) == 4
-    assert len(tables["A call by its chunks, best"]) == 2
+    assert len(tables["Other ways, by our time"]) == 2 * len(tables["A call by its chunks, best"])
     one, two = tables["Callers of one pruner, best, warm"]
     assert one["throughput"] == 1 and one["wrong scores"] == two["wrong scores"] == 0
     full, cold, *_ = tables["Answers of 2 tokens"]
