@@ -83,12 +83,13 @@ def main(
     report = Report("Peak memory", shared, model, seed=SEED, head_weights=weights)
     rows: list[Row] = []
     with StepProgress() as progress:
-        for number, size in enumerate(chunks, start=1):
+        progress("numbers of chunks", 0, len(chunks))
+        for size in chunks:
             prompt = prompts.of_size(size)
             cases = [DEFAULT, KEPT, *([JOINT] if joint_tokens(layouts, prompt) else [])]
             peaks = {case: measure(shared, case, prompt) for case in cases}
             rows.append(size_row(model, prompt, peaks))
-            progress("numbers of chunks", number, len(chunks))
+            progress("numbers of chunks", len(rows), len(chunks))
     title = "Peak of a call above the loaded model, MB"
     report.add(title, rows, f"Chunks from {prompts.source}.", *growth_notes(rows, [DEFAULT]))
     others = [REMOVALS] * ablations + [REFERENCE] * bool(reference)

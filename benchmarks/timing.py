@@ -89,6 +89,7 @@ def time_cases(
         schedule += [(number, name) for name in names]
     runs = []
     with StepProgress() as progress:
+        progress("timing", 0, len(schedule))
         for number, name in schedule:
             cpu, start = time.process_time(), time.perf_counter()
             stages = cases[name](number % prompts)

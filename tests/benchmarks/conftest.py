@@ -23,15 +23,9 @@ def tiny_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]
     tiny_model(num_hidden_layers=3).save_pretrained(folder / "tiny")
     tiny_tokenizer().save_pretrained(folder / "tiny")
     write_examples(folder / "train.jsonl", planted_examples(["novels", "seas"]))
-    chunks = [
-        {"text": f"Bridge {number} was opened in 1932.", "is_gold": number == 0}
-        for number in range(10)
-    ]
-    items = [
-        {"id": str(number), "question": "What was opened?", "chunks": chunks} for number in range(2)
-    ]
-    lines = "".join(json.dumps(item) + "\n" for item in items)
-    (folder / "data.jsonl").write_text(lines, encoding="utf-8")
+    chunks = [{"text": f"Bridge {n} was opened in 1932.", "is_gold": n == 0} for n in range(10)]
+    line = json.dumps({"id": "1", "question": "What was opened?", "chunks": chunks}) + "\n"
+    (folder / "data.jsonl").write_text(2 * line, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
         options = ["--model", str(folder / "tiny"), "--data", str(folder / "data.jsonl")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,17 @@ from click.testing import CliRunner
 
 
 def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, Any]:
+    gc.freeze()  # collecting what was there before takes most of the time
     result = CliRunner().invoke(command, [*options, "--output", str(folder / "out")])
+    gc.unfreeze()
     assert result.exit_code == 0, result.output
     report = folder / "out" / f"{command.name}.json"
-    record: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    record = json.loads(report.read_text(encoding="utf-8"))
     text = report.with_suffix(".md").read_text(encoding="utf-8") + json.dumps(record)
     assert str(Path(options[1]).parent) not in text  # files are named, but not where they are
-    words = record["command"].split()
-    assert words[:2] == ["python", f"benchmarks/{command.name}.py"]
-    assert [words[words.index(name) + 1] for name in ("--model", "--output")] == ["tiny", "out"]
-    assert words[words.index("--prompt-tokens") + 1 :][:2] == ["100", "2000"]
-    assert {"cores", "ram_gb", "instructions"} <= record["machine"].keys()
-    tables: dict[str, Any] = record["tables"]
-    return tables
+    for option in ("--model tiny", "--output out", "--prompt-tokens 100 2000"):
+        assert f" {option}" in record["command"]
+    return dict(record["tables"])
 
 
 def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
@@ -41,23 +38,13 @@ def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     presets = [f"{p}, {s}" for p in ("best", "balanced", "fast") for s in ("cold", "warm")]
     assert {*presets, "joint", "best, from disk", "32 removals"} <= {row["case"] for row in calls}
     assert len(tables["Cold calls, by the matrix products they need"]) == 3
-    assert len(tables["Other ways, by our time"]) == 4
-    assert [row["chunks"] for row in tables["A call by its chunks, best"]] == [2, 12]
+    assert len(tables["Other ways, by our time"]) == 2 * len(tables["A call by its chunks, best"])
     one, two = tables["Callers of one pruner, best, warm"]
     assert one["throughput"] == 1 and one["wrong scores"] == two["wrong scores"] == 0
     full, cold, *_ = tables["Answers of 2 tokens"]
     assert full["kept"] == 10 and 1 <= cold["kept"] < 10
 
 
-@pytest.fixture
-def frozen_heap() -> Iterator[None]:
-    """Leaves what is loaded already out of garbage collection, which takes most of the time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("frozen_heap")
 def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "measure", memory.measure_here)  # no fresh process a case
     options = ["--chunks", "10", "--chunks", "150", "--ablations"]
@@ -68,8 +55,7 @@ def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     for row in (few, many):
         keys_and_values = 2 + 1  # of two layers; chunks don't need the last layer's values
         assert row["states"] == row["tokens"] * keys_and_values * 2 * 8 * 4 / 1e6
-    others = tables["Peak of other ways over 10 chunks, MB"]
-    assert [row["case"] for row in others] == ["best", "32 removals"]
+    assert len(tables["Peak of other ways over 10 chunks, MB"]) == 2
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
