@@ -60,11 +60,6 @@ def calibrate(
         priors: What to weigh of the chunks' retrieval scores.
         multi_hop: Whether to learn multi-hop weights; the head weights' reading is "independent".
         sentences: Whether to learn sentence weights.
-
-    Raises:
-        InputError: If the head weights can't be calibrated so, or the examples don't have both
-            kinds of an outcome.
-        AT2Error: As `SampleReader`.
     """
     weights = reader.weights
     _check_options(weights, multi_hop=multi_hop, sentences=sentences)

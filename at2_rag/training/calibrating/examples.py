@@ -40,9 +40,6 @@ def choose_examples(
         seed: Of the examples that the limit draws, and of the twins.
         priors: Kinds of prior terms to be weighed, which retrieval scores have to allow.
         sentences: Whether sentence weights are to be learned, which takes known evidence.
-
-    Raises:
-        InputError: If none can be used, or nothing can be learned of priors or sentences.
     """
     chosen, unusable = _usable(examples, limit, seed)
     if not chosen:
@@ -78,9 +75,6 @@ def choose_judged(
     """Return the further examples that a calibration can be judged by, without twins.
 
     They are of the sources that it is fitted to. For `limit` and `seed` see `choose_examples`.
-
-    Raises:
-        InputError: If there are examples but none can be used, or no other source to fit to.
     """
     of_sources = [example for example in examples if example.source in sources]
     chosen, unusable = _usable(of_sources, limit, seed)

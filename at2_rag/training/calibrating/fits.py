@@ -47,9 +47,6 @@ def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> Line
     """Return the readout that ranks true labels highest, see `fit_listwise`.
 
     Samples whose labels are all the same are left out.
-
-    Raises:
-        InputError: If no sample is left; it calls what is fitted by its `name`.
     """
     samples = [sample for sample in samples if 0 < sample.labels.mean() < 1]
     if not samples:
@@ -76,9 +73,6 @@ def fit_logistic(
         name: What a label is, for the error.
         ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
         rising: How many slopes, from the first, may not be below 0.
-
-    Raises:
-        InputError: If all labels are the same.
     """
     labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
     if labels.all() or not labels.any():

@@ -83,9 +83,6 @@ def fit_multi_hop(
     Weights are fitted to samples with gold among the other chunks, each counting the same;
     probabilities to the scores of all samples by weights fitted without their fold, every source
     counting the same. Those scores [S] of each sample are returned beside the weights.
-
-    Raises:
-        InputError: If no sample, or none outside a fold, has gold and other chunks beside the best.
     """
     ranked = [sample.ranked for sample in samples]
     scored, after = [], []

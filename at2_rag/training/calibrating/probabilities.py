@@ -64,11 +64,7 @@ def with_evidence(
 def fit_calibration(
     scored: Sequence[ScoredSample], shape: tuple[int, int, int], *, outcome: Outcome = "evidence"
 ) -> Calibration:
-    """Return the calibration, its readout shaped [P, L, H], that makes outcomes likeliest.
-
-    Raises:
-        InputError: If all outcomes of one kind are the same, or there are none.
-    """
+    """Return the calibration, its readout shaped [P, L, H], that makes outcomes likeliest."""
     of_chunks = [
         Labelled(sample.source, sample.fold, chunk_terms(scores, evidence), sample.relevant)
         for sample, scores, evidence in scored

@@ -94,9 +94,6 @@ def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
 
     Scores minimise the listwise loss; probabilities are fitted to scores by weights that were
     fitted without the sample's fold. Every source counts the same.
-
-    Raises:
-        InputError: If no sample, or none outside a fold, has sentences with evidence and without.
     """
     ranked = [sample.ranked for sample in samples]
     scored = []

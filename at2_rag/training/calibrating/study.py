@@ -107,9 +107,6 @@ def study_left_out_sources(
         shape: The head weights'.
         further: More samples of the sources, which nothing is fitted to, judged for transfer.
         progress: Called with the sources done and in all.
-
-    Raises:
-        InputError: If what is left of the others can't be fitted to.
     """
     sources = sorted({sample.source for sample in samples})
     figures: list[CalibrationFigures] = []
@@ -175,9 +172,6 @@ def fit_without(
     Returns:
         What predicts samples of the source, and predictions of the samples fitted to, each by head
         weights and a second readout fitted without its fold.
-
-    Raises:
-        InputError: If the other sources can't be fitted to.
     """
     others = [sample for sample in samples if sample.source != source]
     ranked = _ranked(others)

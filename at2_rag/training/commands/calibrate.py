@@ -68,11 +68,7 @@ class CalibrateRequest:
 
 
 def run_calibration(request: CalibrateRequest, *, command: str) -> None:
-    """Calibrate head weights and write them with a report, which shows the command line.
-
-    Raises:
-        AT2Error: If an argument, a file, the model or the disk can't be used.
-    """
+    """Calibrate head weights and write them with a report, which shows the command line."""
     by_file, judged_by_file = read_files(request.files), read_files(request.judge)
     limit, seed = request.limit, request.seed
     examples = choose_examples(

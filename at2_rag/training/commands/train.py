@@ -106,11 +106,7 @@ class TrainRequest:
 
 
 def run_training(request: TrainRequest, *, command: str) -> None:
-    """Fit head weights and write them with a report; `command` is the command line, for the report.
-
-    Raises:
-        AT2Error: If an argument, a file, the model or the disk can't be used.
-    """
+    """Fit head weights and write them with a report, which shows the command line."""
     request.plan(layers=1)  # refuses what doesn't go together before anything is loaded
     if request.target == "answer" and request.dev:
         raise InputError(

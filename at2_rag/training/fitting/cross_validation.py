@@ -27,8 +27,7 @@ from at2_rag.reading.features import FeatureSpec
 from at2_rag.training.fitting.objectives import Objective, fit_objective
 from at2_rag.training.fitting.samples import LEAST_CONTRIBUTION, Effects, Samples, sum_by_sample
 
-FEWEST_CHUNKS = 4
-"""Chunks of a sample whose ranking is judged, at least; guessing does too well with fewer."""
+FEWEST_CHUNKS = 4  # of a sample whose ranking is judged; guessing does too well with fewer
 
 _logger = logging.getLogger(__name__)
 
@@ -45,26 +44,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """Out-of-fold figures of a candidate, each the macro mean over sources.
-
-    Attributes:
-        candidate: The design.
-        ndcg: nDCG@10 over the relevant chunks.
-        by_source: The same for each source.
-        faithfulness: Mean correlation over random masks, of scores as they are; None without
-            ablations, or where no sample has three masks that differ.
-        faithfulness_by_source: The same for each source.
-        share_faithfulness: Mean correlation over random masks, of shares.
-        quality: [I] float64, nDCG@10 of each sample; NaN where it isn't judged.
-    """
+    """Out-of-fold figures of a candidate, each the macro mean over sources."""
 
     candidate: Candidate
     ndcg: float
-    by_source: Mapping[str, float]
-    faithfulness: float | None
+    by_source: Mapping[str, float]  # nDCG
+    faithfulness: float | None  # None without ablations, or without three masks that differ
     faithfulness_by_source: Mapping[str, float]
     share_faithfulness: float | None
-    quality: Floats = field(repr=False, compare=False)
+    quality: Floats = field(repr=False, compare=False)  # [I], nDCG of each sample; NaN: not judged
 
     def figures(self) -> dict[str, Any]:
         """Return objective and figures as JSON-ready values, rounded."""
@@ -83,13 +71,6 @@ class CrossValidation:
 
     Only samples of `FEWEST_CHUNKS` chunks or more are judged, some of them relevant and some not;
     all are fitted on. A source that has none doesn't count, and a warning is logged that names it.
-
-    Args:
-        samples: All samples.
-        fold_of: [I] int64, each sample's fold.
-
-    Raises:
-        InputError: If no sample can be judged.
     """
 
     def __init__(self, samples: Samples, fold_of: npt.NDArray[np.int64]) -> None:
@@ -121,16 +102,7 @@ class CrossValidation:
         self._matrix = np.zeros((0, 0), dtype=np.float32)
 
     def judge(self, candidate: Candidate, *, part: Bools | None = None) -> CandidateResult:
-        """Return a design's out-of-fold figures.
-
-        Args:
-            candidate: The design.
-            part: [I] bool, samples that may be fitted on, for a learning curve; None for all. All
-                are judged.
-
-        Raises:
-            InputError: If the samples that may be fitted on say nothing about the objective.
-        """
+        """Return a design's figures; `part` [I] are the samples that may be fitted on."""
         scores = self.scores(candidate, part=part)
         quality = np.full(len(self._judged), np.nan)
         quality[self._judged] = ndcg_at_10(
@@ -221,11 +193,7 @@ def ndcg_at_10(scores: Floats, labels: Bools, counts: npt.NDArray[np.int64]) -> 
 def faithfulness(effects: Effects, scores: Floats, counts: npt.NDArray[np.int64]) -> Floats:
     """Return for each sample the correlation of predicted and measured effects of random masks.
 
-    The predicted effect of a mask is the sum of the kept chunks' scores.
-
-    Returns:
-        [I], each in [-1, 1]; NaN where the masks are fewer than three or all effects or predictions
-        alike.
+    [I]; NaN where the masks are fewer than three or all effects or predictions alike.
     """
     values = []
     samples = zip(effects.masks, effects.likelihoods, _split(scores, counts), strict=True)

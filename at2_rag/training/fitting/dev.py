@@ -29,35 +29,24 @@ from at2_rag.training.fitting.cross_validation import (
 
 _logger = logging.getLogger(__name__)
 
-DEV_FOLDER = "dev"
-"""Folder of collected dev examples, in that of what is trained on."""
+DEV_FOLDER = "dev"  # of collected dev examples, in that of what is trained on
 
 
 @dataclass(frozen=True, slots=True)
 class DevFigures:
-    """Quality on dev examples, by source and as the macro mean over sources.
+    """Quality on dev examples, by source and as the macro mean over sources."""
 
-    Attributes:
-        examples: Examples judged, by source.
-        ndcg: Mean nDCG@10.
-        gold_first: Share of examples with a gold chunk first.
-    """
-
-    examples: Mapping[str, int]
-    ndcg: float
+    examples: Mapping[str, int]  # examples judged, by source
+    ndcg: float  # nDCG@10
     ndcg_by_source: Mapping[str, float]
-    gold_first: float
+    gold_first: float  # share of examples with a gold chunk first
     gold_first_by_source: Mapping[str, float]
 
 
 def choose_dev(
     model: ScoringModel, examples: Sequence[Example], *, reading: Reading
 ) -> tuple[list[Example], dict[str, int]]:
-    """Return the examples whose ranking can be judged, and how many others there are, by reason.
-
-    Raises:
-        InputError: If none is left.
-    """
+    """Return the examples whose ranking can be judged, and how many others there are, by reason."""
     reasons = [_reason_to_leave_out(model, example, reading) for example in examples]
     kept = [example for example, why in zip(examples, reasons, strict=True) if why is None]
     left_out = Counter(reason for reason in reasons if reason is not None)

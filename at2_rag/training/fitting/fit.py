@@ -30,36 +30,21 @@ from at2_rag.training.fitting.losses import (
     Standardised,
 )
 
-_MOST_ITERATIONS = 500
-_TOLERANCE = 1e-7  # relative change of the loss at which fitting ends
-
-Loss: TypeAlias = Callable[[Floats], tuple[float, Floats]]
-"""Returns value and gradient."""
+Loss: TypeAlias = Callable[[Floats], tuple[float, Floats]]  # returns value and gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearFit:
-    """A linear readout: `features @ weight + bias`.
+    """A linear readout: `features @ weight + bias`, for features as they come."""
 
-    Attributes:
-        weight: [F] float64, for features as they come: standardisation is folded in.
-        bias: Of a listwise fit, makes the mean score over the training chunks zero; fitted
-            where ablations show what keeping any chunk at all does.
-    """
-
-    weight: Floats
-    bias: float
+    weight: Floats  # [F]
+    bias: float  # of a listwise fit: makes the mean score over the training chunks zero
 
 
 def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
     """Return the weights that minimise the listwise loss plus a ridge penalty.
 
-    Args:
-        data: The samples.
-        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the weights of the standardised features.
-
-    Raises:
-        InputError: If a sample has no label above 0, or a number isn't finite.
+    That is `loss + ridge / 2 * |v|^2`, v the weights of the standardised features.
     """
     standard = Standardised(data.features)
     loss = ListwiseLoss(data, standard.matrix)
@@ -74,17 +59,8 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
 def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
     """Return the weights whose summed scores correlate best with the ablations' effects.
 
-    Samples whose effects don't vary are passed over. The scale of the scores is such that a
-    prediction's variance over masks is 1 in the weighted mean over samples.
-
-    Args:
-        data: The samples.
-        ridge: Penalty r in `loss + r / 2 * |v|^2 / V`, v the weights of the standardised
-            features (bias included) and V the weighted mean variance of the predictions.
-
-    Raises:
-        InputError: If no sample's effects vary, no scores could tell its masks apart, or a number
-            isn't finite.
+    Minimises `loss + ridge / 2 * |v|^2 / V`, v the weights of the standardised features (bias
+    included) and V the weighted mean variance of the predictions; the weights are scaled to V = 1.
     """
     standard = Standardised(data.features)
     loss = PearsonLoss(data, standard.matrix)
@@ -118,6 +94,6 @@ def _minimise(loss: Loss, penalty: Loss, start: Floats) -> Floats:
         (value, slope), (added, added_slope) = loss(vector), penalty(vector)
         return value + added, slope + added_slope
 
-    options = {"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE}
+    options = {"maxiter": 500, "ftol": 1e-7}
     vector: Floats = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
     return vector

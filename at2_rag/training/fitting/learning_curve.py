@@ -22,17 +22,11 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class LearningPoint:
-    """One point of the curve.
+    """One point of the curve."""
 
-    Attributes:
-        share: Part of the groups that was fitted on, in (0, 1].
-        samples: Mean over folds of the number of samples fitted on.
-        figures: Out-of-fold figures by name; None where they can't be computed.
-    """
-
-    share: float
-    samples: float
-    figures: Mapping[str, float | None]
+    share: float  # part of the groups that was fitted on, in (0, 1]
+    samples: float  # samples fitted on, mean over folds
+    figures: Mapping[str, float | None]  # out of fold, by name; None: can't be computed
 
 
 def learning_curve(
@@ -48,10 +42,7 @@ def learning_curve(
 
     Larger parts hold the smaller ones. Of every fold and source the same share of groups is
     taken, at least one; shares that come to the same samples give one point. A part that is too
-    little to fit on gives none.
-
-    `judge` takes the samples [I] bool that may be fitted on and returns out-of-fold figures; it
-    raises InputError where they are too few. `progress` is called with the parts done and in all.
+    little to fit on, which `judge` refuses with an InputError, gives none.
     """
     ranks = _ranks(groups, sources, folds, np.random.default_rng(seed))
     parts = {(ranks < share).tobytes(): share for share in SHARES}  # the largest of equal ones

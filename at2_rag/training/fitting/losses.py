@@ -18,20 +18,12 @@ _LEAST_EFFECT = 1e-6  # root mean square of effects that aren't just rounding
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListwiseData:
-    """Samples with features and labels, the chunks of a sample one after another.
+    """Samples with features and labels, the chunks of a sample one after another."""
 
-    Attributes:
-        features: [N, F] float32.
-        labels: [N] bool, gold or not; or float, at least 0, how relevant each chunk is. Every
-            sample has some above 0.
-        counts: [I] int64, chunks of each sample, summing to N.
-        weights: [I] float64, weight of each sample in the loss.
-    """
-
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[Any]
-    counts: npt.NDArray[np.int64]
-    weights: Floats
+    features: npt.NDArray[np.float32]  # [N, F]
+    labels: npt.NDArray[Any]  # [N], how relevant each chunk is; every sample has some above 0
+    counts: npt.NDArray[np.int64]  # [I], chunks of each sample
+    weights: Floats  # [I], of samples in the loss
 
     def take(self, samples: Bools) -> ListwiseData:
         """Return the samples where the mask [I] holds."""
@@ -43,21 +35,13 @@ class ListwiseData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AblationData:
-    """Samples with features and what ablations did to their answers.
+    """Samples with features and what ablations did to their answers."""
 
-    Attributes:
-        features: [N, F] float32, the chunks of a sample one after another.
-        counts: [I] int64, chunks of each sample, summing to N.
-        weights: [I] float64, weight of each sample in the loss.
-        masks: For each sample [M, S] bool, True for kept chunks; M may differ.
-        effects: For each sample [M], the answer's likelihood under each mask on any scale.
-    """
-
-    features: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-    weights: Floats
-    masks: Sequence[Bools]
-    effects: Sequence[Floats]
+    features: npt.NDArray[np.float32]  # [N, F], the chunks of a sample one after another
+    counts: npt.NDArray[np.int64]  # [I], chunks of each sample
+    weights: Floats  # [I], of samples in the loss
+    masks: Sequence[Bools]  # of each sample [M, S], True for kept chunks
+    effects: Sequence[Floats]  # of each sample [M], its answer's likelihood on any scale
 
     def take(self, samples: Bools) -> AblationData:
         """Return the samples where the mask [I] holds."""
@@ -72,22 +56,15 @@ class AblationData:
 
 
 class Standardised:
-    """Features [N, F], standardised.
-
-    Attributes:
-        mean: [F] float64.
-        scale: [F] float64, the standard deviation; infinite for a feature that never varies, so
-            that it gets no weight.
-        matrix: [N, F] float32. torch's products, unlike NumPy's, keep to the number of threads
-            that torch is set to.
-    """
+    """Features [N, F], standardised."""
 
     def __init__(self, features: npt.NDArray[np.float32]) -> None:
         if not np.isfinite(features).all():
             raise InputError("the features hold NaN or infinity; collect them anew")
         self.scale = features.std(axis=0, dtype=np.float64)
-        self.scale[self.scale < 1e-6] = np.inf
+        self.scale[self.scale < 1e-6] = np.inf  # a feature that never varies gets no weight
         self.mean = features.mean(axis=0, dtype=np.float64)
+        # torch's products, unlike NumPy's, keep to the number of threads that torch is set to.
         self.matrix = torch.from_numpy(((features - self.mean) / self.scale).astype(np.float32))
 
 

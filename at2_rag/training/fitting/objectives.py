@@ -32,8 +32,7 @@ OBJECTIVES: Mapping[Signal, tuple[Objective, ...]] = {
 }
 """The objectives of each signal, tried in this order."""
 
-MIXED_SHARE = 0.3
-"""The contributions' part of the mixed objective."""
+MIXED_SHARE = 0.3  # the contributions' part of the mixed objective
 
 
 def fit_objective(
@@ -44,19 +43,7 @@ def fit_objective(
     ridge: float,
     chosen: Bools,
 ) -> LinearFit:
-    """Fit a readout to an objective.
-
-    Args:
-        objective: The objective.
-        samples: All samples.
-        matrix: [N, F], their features in a design.
-        ridge: Penalty of the fit.
-        chosen: [I] bool, samples to fit on.
-
-    Raises:
-        InputError: If the objective needs gold labels or ablations and there are none, or the
-            chosen samples say nothing about it.
-    """
+    """Fit a readout to the `chosen` [I] of the samples, whose features are `matrix` [N, F]."""
     weights = source_weights(samples.sources)
     if objective != "evidence" and samples.effects is None:
         raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")

@@ -14,26 +14,17 @@ from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
 
-LEAST_CONTRIBUTION = 1.0
-"""Nats that a relevant chunk adds to a text's log-likelihood, where labels aren't to be used."""
+LEAST_CONTRIBUTION = 1.0  # nats that a chunk adds to count as relevant without labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Effects:
-    """What ablations do in I samples, of N chunks in all.
+    """What ablations do in I samples, of N chunks in all."""
 
-    Attributes:
-        masks: Each sample's masks, [M, S] bool.
-        likelihoods: Logit-probability of each sample's answer under each mask, [M].
-        drops: [N] float64, what each chunk's absence costs the answer, in nats a token.
-        contributions: [N] float64, what each chunk adds to the log-likelihood of the question, or
-            of the answer, in nats.
-    """
-
-    masks: tuple[Bools, ...]
-    likelihoods: tuple[Floats, ...]
-    drops: Floats
-    contributions: Floats
+    masks: tuple[Bools, ...]  # of each sample [M, S], True for kept chunks
+    likelihoods: tuple[Floats, ...]  # of each sample [M], its answer's logit-probability
+    drops: Floats  # [N], nats a token that each chunk's absence costs the answer
+    contributions: Floats  # [N], nats that each chunk adds to the likelihood of question or answer
 
     @classmethod
     def of(cls, rows: Sequence[Row], *, contributions_to: Literal["question", "answer"]) -> Effects:
@@ -50,26 +41,15 @@ class Effects:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Samples, ready to fit and to split: N chunks of I samples.
-
-    Attributes:
-        features: Their features.
-        sources: Each sample's data set.
-        groups: Each sample's group; folds keep a group together.
-        left_out: Examples that gave no sample, by reason.
-        labels: [N] bool, gold or not; None where labels aren't to be used.
-        doubtful: [N] bool, chunks whose label is a guess: labels are neither fitted to nor judged
-            there. None for none.
-        effects: What ablations do; None where nothing was ablated.
-    """
+    """Samples, ready to fit and to split: N chunks of I samples."""
 
     features: Features
     sources: tuple[str, ...]
-    groups: tuple[int, ...]
-    left_out: Mapping[str, int]
-    labels: Bools | None = None
-    doubtful: Bools | None = None
-    effects: Effects | None = None
+    groups: tuple[int, ...]  # folds keep a group together
+    left_out: Mapping[str, int]  # examples that gave no sample, by reason
+    labels: Bools | None = None  # [N], gold or not; None where labels aren't to be used
+    doubtful: Bools | None = None  # [N], whose label is a guess, neither fitted to nor judged
+    effects: Effects | None = None  # None where nothing was ablated
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

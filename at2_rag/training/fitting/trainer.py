@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from at2_rag.training.fitting.cross_validation import (
     assign_folds,
 )
 from at2_rag.training.fitting.learning_curve import LearningPoint, learning_curve
-from at2_rag.training.fitting.objectives import fit_objective
+from at2_rag.training.fitting.objectives import OBJECTIVES, fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
 
@@ -27,26 +28,15 @@ RIDGES = (3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Training:
-    """What a training run gave.
+    """What a training run gave."""
 
-    Attributes:
-        weights: Fitted on all samples, in the chosen design.
-        results: Every design tried, in the order tried, with its out-of-fold figures.
-        chosen: The one with the highest macro nDCG@10 out of fold.
-        samples: Samples fitted on, by source.
-        left_out: Examples that gave no sample, by reason.
-        curve: Out-of-fold nDCG@10 (`ndcg_at_10`) and `faithfulness` of the chosen design, fitted
-            on growing parts.
-        importance: [P, L, H], see `head_importance`.
-    """
-
-    weights: HeadWeights
-    results: tuple[CandidateResult, ...]
-    chosen: CandidateResult
-    samples: Mapping[str, int]
-    left_out: Mapping[str, int]
-    curve: tuple[LearningPoint, ...]
-    importance: Floats
+    weights: HeadWeights  # fitted on all samples, in the chosen design
+    results: tuple[CandidateResult, ...]  # of every design, in the order tried
+    chosen: CandidateResult  # the one with the highest macro nDCG@10 out of fold
+    samples: Mapping[str, int]  # samples fitted on, by source
+    left_out: Mapping[str, int]  # examples that gave no sample, by reason
+    curve: tuple[LearningPoint, ...]  # `ndcg_at_10` and `faithfulness` of the chosen design
+    importance: Floats  # [P, L, H], see `head_importance`
 
 
 def train(
@@ -62,15 +52,6 @@ def train(
     parts of the data, for the learning curve, and then on everything. Folds keep examples together
     that share a gold passage, or without labels their most important passage. Deterministic for
     the same data and torch threads.
-
-    Args:
-        data: The examples, and the plan.
-        workers: Threads that read, see `Collection.collect` for the errors, too.
-        progress: Called with the stage's name, the steps done and in all.
-
-    Raises:
-        InputError: If the data is too little: fewer groups than folds, no sample whose ranking can
-            be judged, or none that says anything about an objective.
     """
     data.check()
     plan = data.plan
@@ -78,7 +59,7 @@ def train(
     fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
     results = _try_designs(validation, plan, data.model.depth, progress)
-    chosen = max(results, key=_ndcg)
+    chosen = max(results, key=attrgetter("ndcg"))
 
     def judge(part: Bools) -> dict[str, float | None]:
         result = validation.judge(chosen.candidate, part=part)
@@ -112,11 +93,7 @@ def train(
 
 
 def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeights:
-    """Return head weights fitted on all samples in a design, bound to no model.
-
-    Raises:
-        InputError: If the samples say nothing about the design's objective.
-    """
+    """Return head weights fitted on all samples in a design, bound to no model."""
     matrix = samples.features.matrix(design.spec, design.depth)
     everything = np.ones(len(samples.sources), dtype=bool)
     fit = fit_objective(design.objective, samples, matrix, ridge=design.ridge, chosen=everything)
@@ -149,7 +126,7 @@ def _try_designs(
     designs = [
         Candidate(spec, deepest, ridge, objective)
         for spec in plan.specs_tried
-        for objective in plan.objectives_tried
+        for objective in plan.objectives or OBJECTIVES[plan.signal]
         for ridge in RIDGES
     ]
     total = len(designs) + len(shallower)
@@ -162,10 +139,6 @@ def _try_designs(
             progress("cross-validation", len(results), total)
 
     judge(designs)
-    best = max(results, key=_ndcg).candidate
+    best = max(results, key=attrgetter("ndcg")).candidate
     judge(replace(best, depth=layers) for layers in shallower)
     return results
-
-
-def _ndcg(result: CandidateResult) -> float:
-    return result.ndcg

@@ -41,34 +41,20 @@ _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
 class TrainingPlan:
     """What to learn from, and which designs to try.
 
-    Attributes:
-        signal: "evidence" reads features and fits to gold labels. "ablation" reads features and
-            what ablations do to answers, and looks at no label, neither in the fit nor in the
-            choice. "both" reads the same and fits to labels, too, which judge all designs; labels
-            say nothing of added chunks that hold a reference answer, nor of samples whose chunks
-            are all gold.
-        target: Whose attention the weights are for: the question's, or the answer's, which is
-            read jointly and needs ablations.
-        reading: How chunks are read for the question; ablations need "independent".
-        specs: Feature sets to try; none for all of the reading's.
-        objectives: Objectives to try; none for all of the signal's.
-        depths: Numbers of layers to try, up to the model's; none for that alone.
-        folds: Number of folds.
-        seed: Of added chunks, masks and folds.
-        ablations: What to ablate.
-
-    Raises:
-        InputError: If these don't go together.
+    The signal "evidence" reads features and fits to gold labels. "ablation" reads features and what
+    ablations do to answers, and looks at no label, neither in the fit nor in the choice. "both"
+    reads the same and fits to labels, too, which judge all designs; labels say nothing of added
+    chunks that hold a reference answer, nor of samples whose chunks are all gold.
     """
 
     signal: Signal = "evidence"
-    target: TargetRule = "question"
-    reading: Reading = "independent"
-    specs: tuple[FeatureSpec, ...] = ()
-    objectives: tuple[Objective, ...] = ()
-    depths: tuple[int, ...] = ()
+    target: TargetRule = "question"  # whose attention is read; "answer" is read jointly
+    reading: Reading = "independent"  # how chunks are read for the question
+    specs: tuple[FeatureSpec, ...] = ()  # to try; none for all of the reading's
+    objectives: tuple[Objective, ...] = ()  # to try; none for all of the signal's
+    depths: tuple[int, ...] = ()  # to try, in layers; none for the model's alone
     folds: int = 5
-    seed: int = 0
+    seed: int = 0  # of added chunks, masks and folds
     ablations: AblationPlan = field(default_factory=AblationPlan)
 
     def __post_init__(self) -> None:
@@ -110,20 +96,12 @@ class TrainingPlan:
             for passes in _PASS_CHOICES[self.features_read]
         )
 
-    @property
-    def objectives_tried(self) -> tuple[Objective, ...]:
-        """The objectives to try."""
-        return self.objectives or OBJECTIVES[self.signal]
-
 
 class TrainingData:
     """The examples of a training run, and the folder in which what is read of them is kept.
 
     A killed run goes on from there. `depth` is how many layers to read, no fewer than the plan has;
     None for all. `model` is the scoring model, cut to them.
-
-    Raises:
-        InputError: If a depth is out of range.
     """
 
     def __init__(
@@ -155,12 +133,7 @@ class TrainingData:
             )
 
     def check(self) -> None:
-        """Refuse what can't be fitted, as far as can be known before anything is read.
-
-        Raises:
-            InputError: If there are fewer groups of examples than folds.
-            DataError: If the folder holds another collection.
-        """
+        """Refuse what can't be fitted, as far as can be known before anything is read."""
         if self.plan.signal == "ablation":
             self._check_groups(range(len(self.examples)), "examples")
         else:
@@ -175,11 +148,7 @@ class TrainingData:
     def gather(
         self, *, workers: int = 1, progress: Progress = lambda stage, done, total: None
     ) -> Samples:
-        """Return the samples, reading only what the folder doesn't hold; see `Collection.collect`.
-
-        Raises:
-            InputError: If there are fewer groups of samples than folds, or no sample at all.
-        """
+        """Return the samples, reading only what the folder doesn't hold."""
         collected = self._collection.collect(workers=workers, progress=partial(progress, "reading"))
         if self.plan.target == "answer":
             answers = self._answers(collected.rows).collect(
