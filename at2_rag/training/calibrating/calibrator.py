@@ -22,8 +22,7 @@ from at2_rag.training.calibrating.probabilities import (
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.sentences import fit_sentences, sentence_samples
 
-LearnedPrior: TypeAlias = Literal["score", "cosine"]
-"""What is weighed of retrieval scores: their ranks, or the scores where they are cosines."""
+LearnedPrior: TypeAlias = Literal["score", "cosine"]  # by ranks, or by scores that are cosines
 
 _PRIOR_FIELDS: Mapping[LearnedPrior, str] = {"score": "prior_weight", "cosine": "cosine_weight"}
 
@@ -50,16 +49,9 @@ def calibrate(
 ) -> Calibrated:
     """Learn what turns the scores of the reader's head weights into probabilities.
 
-    What an earlier calibration learned and this one doesn't is kept, with a warning.
-
-    Args:
-        reader: Reads the examples. The scores of its head weights are logits.
-        examples: Others than the head weights were fitted to, see `choose_examples`.
-        outcome: What makes a chunk relevant: that it is labelled gold ("evidence"), or that the
-            right answer is less likely without it ("removal"), for which each is left out in turn.
-        priors: What to weigh of the chunks' retrieval scores.
-        multi_hop: Whether to learn multi-hop weights; the head weights' reading is "independent".
-        sentences: Whether to learn sentence weights.
+    What makes a chunk relevant is that it is labelled gold ("evidence"), or that the right answer
+    is less likely without it ("removal"). What an earlier calibration learned and this one doesn't
+    is kept, with a warning.
     """
     weights = reader.weights
     _check_options(weights, multi_hop=multi_hop, sentences=sentences)

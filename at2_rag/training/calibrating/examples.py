@@ -32,14 +32,9 @@ def choose_examples(
     priors: Sequence[Prior] = (),
     sentences: bool = False,
 ) -> CalibrationExamples:
-    """Return the examples that a calibration can be fitted to, with their twins.
+    """Return the examples that a calibration can be fitted to, at most `limit` of a source.
 
-    Args:
-        examples: Labelled examples; the chunks of all of them may replace others in twins.
-        limit: Most examples of a source; None for all.
-        seed: Of the examples that the limit draws, and of the twins.
-        priors: Kinds of prior terms to be weighed, which retrieval scores have to allow.
-        sentences: Whether sentence weights are to be learned, which takes known evidence.
+    Their twins come with them, in which chunks of any of `examples` may replace others.
     """
     chosen, unusable = _usable(examples, limit, seed)
     if not chosen:
@@ -72,10 +67,7 @@ def choose_judged(
     limit: int | None = None,
     seed: int = 0,
 ) -> CalibrationExamples:
-    """Return the further examples that a calibration can be judged by, without twins.
-
-    They are of the sources that it is fitted to. For `limit` and `seed` see `choose_examples`.
-    """
+    """Return the further examples that a calibration fitted to `sources` can be judged by."""
     of_sources = [example for example in examples if example.source in sources]
     chosen, unusable = _usable(of_sources, limit, seed)
     if examples and (not chosen or len(sources) < 2):

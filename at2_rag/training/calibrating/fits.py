@@ -15,12 +15,8 @@ from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 from at2_rag.training.fitting.samples import source_weights
 
-PENALTY = 1e-4
-"""Ridge penalty that keeps slopes finite where the terms separate the labels perfectly."""
-
-EVERY = "every source"
-"""Name of all data sets taken together as one."""
-
+PENALTY = 1e-4  # ridge that keeps slopes finite where the terms separate the labels perfectly
+EVERY = "every source"  # name of all data sets taken together as one
 
 Fit = TypeVar("Fit")
 
@@ -44,10 +40,7 @@ def out_of_fold(samples: Sequence[Labelled], fit: Callable[[Sequence[Labelled]],
 
 
 def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> LinearFit:
-    """Return the readout that ranks true labels highest, see `fit_listwise`.
-
-    Samples whose labels are all the same are left out.
-    """
+    """Return the readout that ranks true labels highest, fitted where there are others, too."""
     samples = [sample for sample in samples if 0 < sample.labels.mean() < 1]
     if not samples:
         raise InputError(
@@ -68,11 +61,7 @@ def fit_logistic(
 ) -> tuple[float, ...]:
     """Return slopes and constant of the logistic function that makes the labels likeliest.
 
-    Args:
-        samples: The samples; every label of a sample counts the same.
-        name: What a label is, for the error.
-        ridge: Penalty r in `loss + r / 2 * |v|^2`, v the slopes of the standardised terms.
-        rising: How many slopes, from the first, may not be below 0.
+    Every label of a sample counts the same; the first `rising` slopes are at least 0.
     """
     labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
     if labels.all() or not labels.any():

@@ -14,9 +14,7 @@ from scipy.stats import bootstrap, mannwhitneyu
 
 from at2_rag.arrays import Bools, Floats
 
-BINS = 15
-"""Bins, with as many probabilities in each."""
-
+BINS = 15  # with as many probabilities in each
 _DRAWS = 200
 
 

@@ -21,11 +21,8 @@ from at2_rag.training.calibrating.fits import (
 )
 from at2_rag.training.calibrating.metrics import percentile_interval
 
-RIDGE = 0.1
-"""Ridge penalty on the weights of standardised features."""
-
-TOP = 3
-"""Chunks among which all gold ones are looked for."""
+RIDGE = 0.1  # on the weights of standardised features
+TOP = 3  # chunks among which all gold ones are looked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +99,7 @@ def judge_multi_hop(
 ) -> list[MultiHopFigures]:
     """Return the figures of each source that has samples with two or three gold chunks, and of all.
 
-    `after` holds each sample's scores after the second reading, see `fit_multi_hop`.
+    `after` are each sample's second scores.
     """
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for sample, scores in zip(samples, after, strict=True):

@@ -16,9 +16,7 @@ from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.fits import Labelled, fit_logistic, out_of_fold
 from at2_rag.training.fitting.samples import source_weights
 
-EVIDENCE_RIDGE = 0.1
-"""Ridge penalty of the second readout, on the weights of standardised features."""
-
+EVIDENCE_RIDGE = 0.1  # of the second readout, on the weights of standardised features
 _LEAST_SCALE = 0.1  # of scores that say nothing
 
 

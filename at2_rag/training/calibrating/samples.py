@@ -32,8 +32,7 @@ from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
 
-RELEVANT_DROP = 0.1
-"""Drop above which a chunk is relevant by the outcome "removal", in nats a token of the answer."""
+RELEVANT_DROP = 0.1  # nats a token of the answer above which a chunk is relevant by "removal"
 
 Float32s = npt.NDArray[np.float32]
 
@@ -42,9 +41,7 @@ Float32s = npt.NDArray[np.float32]
 class SampleReader:
     """Reads examples with a model and the head weights to calibrate.
 
-    What was read is kept in a folder, and not read again. Methods raise DataError if the folder
-    holds something else, StorageError if it can't be written, and InputError if no example fits the
-    model's window. HeadWeightsMismatchError is raised at once if the weights are for another model.
+    What was read is kept in a folder, and not read again.
     """
 
     model: LoadedModel
@@ -70,8 +67,7 @@ class SampleReader:
     ) -> list[CalibrationSample]:
         """Return samples of the chosen examples that fit the model's window, then of their twins.
 
-        Examples that share a gold passage are in one fold, and twins in that of their example. For
-        `outcome` and `priors` see `calibrate`.
+        Examples that share a gold passage are in one fold, and twins in that of their example.
         """
         chosen = examples.chosen
         rng = np.random.default_rng(self.seed)
@@ -95,8 +91,7 @@ class SampleReader:
     ) -> dict[int, MultiHopSample]:
         """Read each question but twins' again beside its best chunk, over the other chunks.
 
-        Returns:
-            What was read of each sample, by its index in `scored`.
+        Samples are returned by their index in `scored`.
         """
         indices = [index for index, row in enumerate(scored) if row.sample.answerable is None]
         rows = [scored[index] for index in indices]

@@ -14,16 +14,10 @@ from at2_rag.data.examples import Example
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
 from at2_rag.text.units import unit_places
-from at2_rag.training.calibrating.fits import (
-    Labelled,
-    fit_logistic,
-    fit_ranking,
-    out_of_fold,
-)
+from at2_rag.training.calibrating.fits import Labelled, fit_logistic, fit_ranking, out_of_fold
 from at2_rag.training.calibrating.probabilities import ScoredSample
 
-RIDGE = 1e-3
-"""Ridge penalty on the three numbers, of standardised terms."""
+RIDGE = 1e-3  # on the three numbers, of standardised terms
 
 
 class SentenceSample(NamedTuple):
@@ -65,13 +59,8 @@ def sentence_samples(
     """Return the sentences of samples, but of twins, whose evidence is known by sentence.
 
     A sample that was read a second time counts twice, with its scores before and after, so that
-    weights and probabilities suit both.
-
-    Args:
-        scored: The samples.
-        examples: What the samples' `example` are indices of.
-        sentence_scores: [U], an example's scores of its sentences, by its index.
-        after: [S], a sample's scores after the second reading, by its index.
+    weights and probabilities suit both. Sentence scores [U] are by an example's index, scores
+    `after` the second reading [S] by a sample's.
     """
     result = []
     for index, (sample, first, evidence) in enumerate(scored):

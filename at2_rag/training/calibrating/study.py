@@ -38,12 +38,10 @@ from at2_rag.training.calibrating.transfer import (
 )
 from at2_rag.training.fitting.fit import LinearFit
 
-RIDGE = 1e-2
-"""Ridge penalty of the head weights."""
+RIDGE = 1e-2  # of the head weights
+_LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 Points = tuple[tuple[float, float], ...]
-
-_LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +98,8 @@ def study_left_out_sources(
     """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
     Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
-    sources judged come last. There are none with a single source.
-
-    Args:
-        samples: The samples fitted to and judged.
-        shape: The head weights'.
-        further: More samples of the sources, which nothing is fitted to, judged for transfer.
-        progress: Called with the sources done and in all.
+    sources judged come last. There are none with a single source. Nothing is fitted to `further`
+    samples, which are judged for transfer only.
     """
     sources = sorted({sample.source for sample in samples})
     figures: list[CalibrationFigures] = []
@@ -169,12 +162,15 @@ def fit_without(
 ) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
     """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
 
-    Returns:
-        What predicts samples of the source, and predictions of the samples fitted to, each by head
-        weights and a second readout fitted without its fold.
+    Returns what predicts samples of the source, and predictions of the samples fitted to, each by
+    head weights and a second readout fitted without its fold.
     """
     others = [sample for sample in samples if sample.source != source]
-    ranked = _ranked(others)
+    # Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
+    # answerable one would be biased towards it.
+    ranked = [
+        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in others
+    ]
     fits = out_of_fold(ranked, _fit_head_weights)
     scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
     scored = with_evidence(others, scores)
@@ -196,17 +192,6 @@ def fit_without(
         return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
 
     return predict, list(map(predict_scored, scored))
-
-
-def _ranked(samples: Sequence[CalibrationSample]) -> list[Labelled]:
-    """Return what head weights are fitted to.
-
-    Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
-    answerable one would be biased towards it.
-    """
-    return [
-        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in samples
-    ]
 
 
 def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:

@@ -19,9 +19,7 @@ from at2_rag.training.calibrating.metrics import percentile_interval
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.fitting.samples import source_weights
 
-TARGET = 0.9
-"""Share of gold chunks to keep."""
-
+TARGET = 0.9  # share of gold chunks to keep
 Interval = tuple[float, float]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
@@ -15,7 +14,6 @@ from typing import Any
 from rich.text import Text
 
 from at2_rag.data.examples import Example, read_files
-from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
@@ -27,7 +25,7 @@ from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.samples import RELEVANT_DROP, SampleReader
 from at2_rag.training.calibrating.study import study_left_out_sources
 from at2_rag.training.commands.calibration_tables import figure_tables, reliability_of_sources
-from at2_rag.training.commands.loading import load_for_workers
+from at2_rag.training.commands.loading import load_for_workers, writing_to
 from at2_rag.training.commands.record import file_records
 
 RECORD_FILE = "calibration.json"
@@ -102,7 +100,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             multi_hop=request.multi_hop,
             sentences=request.sentences,
         )
-        with _writing_to(output):
+        with writing_to(output, collected=folder):
             calibrated.weights.describe(calibrated_on=data).save(output)
         probabilities, transfer = study_left_out_sources(
             calibrated.samples,
@@ -136,7 +134,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         },
     }
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    with _writing_to(output):
+    with writing_to(output, collected=folder):
         write_whole(output / RECORD_FILE, text.encode())
         if probabilities:
             write_whole(output / PLOT_FILE, reliability_of_sources(probabilities).encode())
@@ -144,17 +142,6 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress.console.print(table)
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{folder} can't be written ({error}); make room or choose another folder: a rerun "
-            "with the same --collected reads nothing again"
-        ) from error
 
 
 def _per_source(examples: Iterable[Example]) -> dict[str, int]:

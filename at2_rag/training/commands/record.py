@@ -33,11 +33,7 @@ def training_record(
     dev: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return everything known about a run, JSON-ready; only `run` differs when it is repeated.
-
-    `settings` are the command's arguments, `data` is what `file_records` returned, `dev` a
-    `dev_record` or None, `seconds` are of each stage.
-    """
+    """Return everything known about a run, JSON-ready; only `run` differs when it is repeated."""
     judged_over = "gold chunks"
     if settings["signal"] == "ablation":
         judged_over = (
@@ -109,11 +105,7 @@ def dev_record(
     left_out: Mapping[str, int],
     shared: int,
 ) -> dict[str, Any]:
-    """Return the figures on dev examples, JSON-ready.
-
-    `data` is what `file_records` returned, `left_out` counts the examples that can't be judged,
-    `shared` those that share a gold passage or the question with the examples trained on.
-    """
+    """Return the figures on dev examples, JSON-ready; `shared` is what `count_shared` returned."""
     return {
         "data": list(data),
         "examples": dict(figures.examples),

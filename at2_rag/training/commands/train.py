@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.data.examples import Example, draw_per_source, read_files
-from at2_rag.errors import InputError, StorageError
+from at2_rag.errors import InputError
 from at2_rag.files import check_writable, remove_leftovers, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.reading.features import FeatureSpec, Reading
@@ -28,7 +28,7 @@ from at2_rag.report.training_page import training_page
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth
 from at2_rag.training.collection.features import Features
-from at2_rag.training.commands.loading import load_for_workers
+from at2_rag.training.commands.loading import load_for_workers, writing_to
 from at2_rag.training.commands.record import (
     PAGE_FILE,
     RECORD_FILE,
@@ -47,8 +47,7 @@ from at2_rag.training.fitting.objectives import Objective, Signal
 from at2_rag.training.fitting.trainer import Training, train
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 
-_DEPTH_SHARE = 0.6
-"""Part of the model's layers that is used by default."""
+_DEPTH_SHARE = 0.6  # of the model's layers, used by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +184,14 @@ def _parse_features(text: str) -> FeatureSpec:
 
 def _write(request: TrainRequest, training: Training, record: dict[str, Any]) -> None:
     settings = record["settings"]
-    names = ["model", "revision", "signal", "seed", "folds"]
     ablated = ["answers", "masks"] if request.signal != "evidence" else []
     if ablated and request.answers == "generated":
         ablated.append("answer_tokens")
     facts: dict[str, Any] = {
-        **{name: settings[name] for name in names},
+        **{name: settings[name] for name in ("model", "revision", "signal", "seed", "folds")},
         "data": [file["name"] for file in record["data"]],
-        **{name: record[name] for name in ("samples", "left_out")},
+        "samples": record["samples"],
+        "left_out": record["left_out"],
         **{name: settings[name] for name in ablated},
         "ridge": training.chosen.candidate.ridge,
         "cross_validation": training.chosen.figures(),
@@ -200,16 +199,11 @@ def _write(request: TrainRequest, training: Training, record: dict[str, Any]) ->
         "versions": {name: version(name) for name in ("at2-rag", "torch", "transformers")},
     }
     folder = Path(request.output)
-    try:
+    with writing_to(folder, collected=request.folder):
         training.weights.describe(**facts).save(folder)
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         write_whole(folder / RECORD_FILE, text.encode())
         write_whole(folder / PAGE_FILE, training_page(record).encode())
-    except OSError as error:
-        raise StorageError(
-            f"{folder} can't be written ({error}); make room or choose another folder: what was "
-            f"read is kept in {request.folder}, and a rerun with --collected goes on from there"
-        ) from error
 
 
 def _results_table(training: Training) -> Table:
