@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -25,6 +26,8 @@ _model = click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hu
 _revision = click.option("--revision", help="Revision of a hub id.")
 _limit = click.option("--limit", type=_COUNT, help="Use so many examples of each source.")
 _folds = click.option("--folds", default=5, type=click.IntRange(min=2))
+_seed = partial(click.option, "--seed", type=click.IntRange(min=0), default=0)
+_collected = partial(click.option, "--collected", type=_FOLDER)
 _dtype = click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
 
 
@@ -88,15 +91,8 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_limit
 @_folds
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Of the examples that --limit draws, added chunks, masks and folds.",
-)
-@click.option(
-    "--collected",
-    type=_FOLDER,
+@_seed(help="Of the examples that --limit draws, added chunks, masks and folds.")
+@_collected(
     help="Folder for collected features, to share between runs; those of more layers serve "
     "a smaller --depth too. [default: OUTPUT/features]",
 )
@@ -154,12 +150,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @_revision
 @_limit
 @_folds
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Of the examples that --limit draws, exchanged chunks and folds.",
-)
+@_seed(help="Of the examples that --limit draws, exchanged chunks and folds.")
 @click.option(
     "--outcome",
     type=click.Choice(["evidence", "removal"]),
@@ -193,9 +184,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     help="Also learn which sentences hold the evidence: those that gold_sents name, else those of "
     "gold chunks with the answer. For pruning inside chunks.",
 )
-@click.option(
-    "--collected",
-    type=_FOLDER,
+@_collected(
     help="Folder for what is read, to share between runs with weights over as many layers. "
     "[default: OUTPUT/features]",
 )

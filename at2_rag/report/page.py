@@ -10,12 +10,9 @@ _PACKAGE = "at2_rag.report"
 
 
 def render_page(template: str, *, package: str = _PACKAGE, **values: Any) -> str:
-    """Return a page.
+    """Return the page of a template in the package's folder `templates`.
 
-    Args:
-        template: A file in the package's folder `templates`; it may include those of this package.
-        package: The package.
-        **values: The template's variables; text is escaped, `markupsafe.Markup` is not.
+    It may include templates of this package. Text is escaped, `markupsafe.Markup` is not.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, "templates") for name in (package, _PACKAGE)]),

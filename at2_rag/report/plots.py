@@ -82,7 +82,13 @@ def interval_plot(
     highest = max((y if high is None else high for _, y, _, high in points), default=0.0)
     axes.set_ylim(lowest, lowest + max(_LEAST_SPAN, 1.06 * (highest - lowest)))
     if not x_names:
-        _set_log_axis(axes, [x for x, *_ in points if x > 0] or [1.0])
+        # Limits before anything is drawn: where all is zero, the automatic ones have no width.
+        values = [x for x, *_ in points if x > 0] or [1.0]
+        axes.set_xscale("log")
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(values), max(values))
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        axes.set_xlim(min(values) / _LOG_MARGIN, max(values) * _LOG_MARGIN)
+        axes.minorticks_off()
     for number, one in enumerate(series):
         x, y, low, high = zip(*one.points, strict=True)
         if not x_names and max(x) <= 0:
@@ -140,16 +146,6 @@ def _axes(
         axes.grid(color=_GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _set_log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with round ticks around values above 0."""
-    # Limits before anything is drawn: where all is zero, the automatic ones have no width.
-    axes.set_xscale("log")
-    ticks = LogLocator(subs=(1, 2, 5)).tick_values(min(values), max(values))
-    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-    axes.set_xlim(min(values) / _LOG_MARGIN, max(values) * _LOG_MARGIN)
-    axes.minorticks_off()
 
 
 def _look(number: int, series: Series) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from at2_rag.training.calibrating.probabilities import (
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.sentences import fit_sentences, sentence_samples
 
-LearnedPrior: TypeAlias = Literal["score", "cosine"]  # by ranks, or by scores that are cosines
+LearnedPrior: TypeAlias = Literal["score", "cosine"]  # ranks of scores, or scores that are cosines
 
 _PRIOR_FIELDS: Mapping[LearnedPrior, str] = {"score": "prior_weight", "cosine": "cosine_weight"}
 

@@ -17,7 +17,6 @@ from at2_rag.training.fitting.samples import source_weights
 
 PENALTY = 1e-4  # ridge that keeps slopes finite where the terms separate the labels perfectly
 EVERY = "every source"  # name of all data sets taken together as one
-
 Fit = TypeVar("Fit")
 
 

@@ -97,10 +97,7 @@ def fit_multi_hop(
 def judge_multi_hop(
     samples: Sequence[MultiHopSample], after: Sequence[Floats]
 ) -> list[MultiHopFigures]:
-    """Return the figures of each source that has samples with two or three gold chunks, and of all.
-
-    `after` are each sample's second scores.
-    """
+    """Return figures of each source that has samples with two or three gold chunks, and of all."""
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for sample, scores in zip(samples, after, strict=True):
         if 2 <= sample.gold.sum() <= TOP:

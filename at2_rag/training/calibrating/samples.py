@@ -39,10 +39,7 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class SampleReader:
-    """Reads examples with a model and the head weights to calibrate.
-
-    What was read is kept in a folder, and not read again.
-    """
+    """Reads examples for the head weights to calibrate, once: the folder keeps the results."""
 
     model: LoadedModel
     weights: HeadWeights

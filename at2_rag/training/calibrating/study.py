@@ -172,7 +172,7 @@ def fit_without(
         Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in others
     ]
     fits = out_of_fold(ranked, _fit_head_weights)
-    scores = [_scores(sample, fit) for sample, fit in zip(others, fits, strict=True)]
+    scores = [fit.scores(sample.features) for sample, fit in zip(others, fits, strict=True)]
     scored = with_evidence(others, scores)
     calibration = fit_calibration(scored, shape)
     head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
@@ -189,18 +189,13 @@ def fit_without(
 
     def predict(sample: CalibrationSample) -> Prediction:
         evidence = float(calibration.evidence(sample.features).max())
-        return predict_scored(ScoredSample(sample, _scores(sample, head_weights), evidence))
+        return predict_scored(ScoredSample(sample, head_weights.scores(sample.features), evidence))
 
     return predict, list(map(predict_scored, scored))
 
 
 def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
     return fit_ranking(samples, name="head weights", ridge=RIDGE)
-
-
-def _scores(sample: CalibrationSample, fit: LinearFit) -> Floats:
-    scores: Floats = sample.features @ fit.weight + fit.bias
-    return scores
 
 
 def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:

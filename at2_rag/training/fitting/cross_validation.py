@@ -140,7 +140,7 @@ class CrossValidation:
                 chosen=~held_out if part is None else ~held_out & part,
             )
             rows = np.repeat(held_out, self._samples.counts)
-            scores[rows] = self._matrix[rows] @ fit.weight + fit.bias
+            scores[rows] = fit.scores(self._matrix[rows])
         return scores
 
     def _by_source(self, values: Floats) -> dict[str, float]:
@@ -193,7 +193,7 @@ def ndcg_at_10(scores: Floats, labels: Bools, counts: npt.NDArray[np.int64]) -> 
 def faithfulness(effects: Effects, scores: Floats, counts: npt.NDArray[np.int64]) -> Floats:
     """Return for each sample the correlation of predicted and measured effects of random masks.
 
-    [I]; NaN where the masks are fewer than three or all effects or predictions alike.
+    [I]; NaN for fewer than three masks, or where all effects or all predictions are alike.
     """
     values = []
     samples = zip(effects.masks, effects.likelihoods, _split(scores, counts), strict=True)

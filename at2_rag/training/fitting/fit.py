@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 
 from at2_rag.arrays import Floats
@@ -39,6 +40,11 @@ class LinearFit:
 
     weight: Floats  # [F]
     bias: float  # of a listwise fit: makes the mean score over the training chunks zero
+
+    def scores(self, features: npt.NDArray[np.float32]) -> Floats:
+        """Return the scores of chunks by their features, [N, F] -> [N]."""
+        scores: Floats = features @ self.weight + self.bias
+        return scores
 
 
 def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:

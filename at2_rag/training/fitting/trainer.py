@@ -107,11 +107,7 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
 
 
 def head_importance(samples: Samples, weights: HeadWeights) -> Floats:
-    """Return each head's absolute weight times its feature's standard deviation, [P, L, H].
-
-    It is the standard deviation that a head alone gives the score, in the score's unit; heads
-    that say the same share it among them.
-    """
+    """Return the standard deviation that each head alone gives the score, [P, L, H]."""
     matrix = samples.features.matrix(weights.spec, weights.layers)
     spread = matrix.std(axis=0, dtype=np.float64).reshape(weights.weight.shape)
     importance: Floats = np.abs(weights.weight.astype(np.float64)) * spread
