@@ -25,11 +25,8 @@ from at2_rag.training.answering.shared_reading import read_shared
 
 TokenLogits = npt.NDArray[np.float32]
 
-MILD_KEEP = 0.5
-"""Keep rate of every other mask: half of the chunks, as in the paper."""
-
-PRUNED_KEEP = (0.1, 0.3)
-"""Range of the others' keep rates: what pruning leaves."""
+MILD_KEEP = 0.5  # keep rate of every other mask, as in the paper
+PRUNED_KEEP = (0.1, 0.3)  # range of the others' keep rates: what pruning leaves
 
 CONTRIBUTION_PENALTY = 1.0
 """Ridge penalty in masks: with few masks, chunks differ less than they seem to."""
@@ -39,17 +36,11 @@ _MOST_DRAWS = 200  # for each mask wanted
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablations:
-    """An answer's likelihood under masks.
+    """An answer's likelihood under masks."""
 
-    Attributes:
-        masks: [M, S] bool, True for chunks that were kept.
-        token_logits: [M, A] float32, logit-probability of each token of the answer.
-        query_logits: [M, Q] float32, of each token of the question; None if not read.
-    """
-
-    masks: Bools
-    token_logits: TokenLogits
-    query_logits: TokenLogits | None = None
+    masks: Bools  # [M, S], True for chunks that were kept
+    token_logits: TokenLogits  # [M, A], logit-probability of each token of the answer
+    query_logits: TokenLogits | None = None  # [M, Q], of each token of the question, if read
 
     @property
     def logit_probabilities(self) -> Floats:
@@ -66,17 +57,10 @@ class Ablations:
 def draw_masks(
     chunks: int, count: int, rng: np.random.Generator, *, keep: float | None = None
 ) -> Bools:
-    """Return different random masks over an item's chunks.
+    """Return up to `count` different random masks, [M, S] bool; none keeps all chunks or none.
 
-    Args:
-        chunks: Number of chunks S.
-        count: Most masks; there are fewer where no more different ones are possible, or turn up.
-        rng: Seeded generator.
-        keep: Probability that a chunk is kept, in (0, 1); None for both regimes in turn,
-            `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
-
-    Returns:
-        [M, S] bool; no mask keeps all chunks or none.
+    `keep` is the probability that a chunk is kept, in (0, 1); None for both regimes in turn,
+    `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
     """
     if chunks < 2:
         raise InputError(f"an item has {chunks} chunks; ablations compare at least 2")
@@ -141,19 +125,8 @@ def ablate_by_masking(
 ) -> Ablations:
     """Read the answer over chunk states, with the states of left-out chunks hidden.
 
-    Args:
-        model: The model that answers.
-        prompt: An independent prompt.
-        answer: The answer.
-        masks: [M, S] bool over the prompt's chunks.
-        states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
-        question: Read the likelihood of the question's tokens too.
-
-    Raises:
-        InputError: If the answer is blank.
-        PromptTooLongError: If question and answer don't fit the model's window.
-        UnsupportedModelError: If the model's family can't read chunks independently.
-        ScoringError: If the model's numbers overflowed.
+    `prompt` is an independent one, `states` what `AnswerModel.encode` returned for its sources;
+    None to encode them. With `question` the likelihood of the question's tokens is read too.
     """
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)
@@ -188,22 +161,9 @@ def read_choices(
 ) -> TokenLogits:
     """Read the answer in full after each choice of chunks, as a generator does after pruning.
 
-    Args:
-        model: The model that answers.
-        query: The question.
-        choices: For each prompt its chunks.
-        answer: The answer.
-        shared: Read beginnings that prompts share only once, see `read_shared`; the same up to
-            rounding. False to read each prompt from its start.
-        workers: Threads of a shared reading.
-
-    Returns:
-        The logit-probability of each token of the answer, [M, A].
-
-    Raises:
-        InputError: If query or answer is blank.
-        PromptTooLongError: If a prompt with its answer exceeds the model's window.
-        ScoringError: If the model's numbers overflowed.
+    Returns the logit-probability of each token of the answer, [M, A]. With `shared`, beginnings
+    that prompts share are read only once, see `read_shared`, by so many `workers`; the same up to
+    rounding.
     """
     prompts = [model.prompts.joint(query, chunks) for chunks in choices]
     layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]

@@ -15,12 +15,8 @@ _LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
 def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """Return log p - log(1 - p) of each token, exact where p is next to 0 or 1.
 
-    Args:
-        logits: [..., A, V] next-token logits.
-        tokens: [..., A] int64.
-
-    Returns:
-        [..., A] float32: a token's logit minus the log-sum-exp of all others'.
+    [..., A, V] next-token logits, [..., A] tokens -> [..., A] float32, a token's logit minus the
+    log-sum-exp of all others'.
     """
     logits, index = logits.float(), tokens[..., None]
     others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)

@@ -38,7 +38,7 @@ BLOCK_ROWS = 256
 def read_shared(
     model: AnswerModel, layouts: Sequence[AnswerLayout], *, workers: int = 1
 ) -> list[Tensor]:
-    """Read joint prompts with their answers in full, shared beginnings once.
+    """Return for each prompt the logit-probability of every answer token, [A] float32.
 
     The same as `AnswerModel.read` up to rounding. Which tokens share a forward pass depends on all
     the layouts and on `workers`, and so do the last bits. A model that isn't verified for packed
@@ -46,15 +46,10 @@ def read_shared(
 
     Keys and values in memory are at most those of about `PASS_TOKENS` tokens a branching on the
     way from the root, for each worker.
-
-    Returns:
-        For each the logit-probability of every answer token, [A] float32.
-
-    Raises:
-        PromptTooLongError: If a prompt exceeds the model's window.
     """
     model.check_window(len(layout.input_ids) for layout in layouts)
-    rows = sorted(map(_Row.of, range(len(layouts)), layouts), key=lambda row: row.ids)
+    rows = [_Row(i, each.input_ids[:-1], each.answer_ids) for i, each in enumerate(layouts)]
+    rows.sort(key=lambda row: row.ids)
     try:
         model.scoring_model.check_independent()
         packed = True
@@ -76,21 +71,11 @@ def read_shared(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A prompt with its answer.
+    """A prompt with its answer."""
 
-    Attributes:
-        index: Its index among the layouts.
-        ids: Token ids, without the last one, which predicts nothing that is wanted.
-        answer: Token ids of the answer, predicted by the last of `ids`, as many as they are.
-    """
-
-    index: int
-    ids: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    @classmethod
-    def of(cls, index: int, layout: AnswerLayout) -> _Row:
-        return cls(index, layout.input_ids[:-1], layout.answer_ids)
+    index: int  # among the layouts
+    ids: tuple[int, ...]  # without the last token, which predicts nothing that is wanted
+    answer: tuple[int, ...]  # predicted by as many tokens at the end of `ids`
 
     def common(self, other: _Row) -> int:
         """Return how many tokens both begin with, without those that predict an answer."""

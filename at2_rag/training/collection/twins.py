@@ -25,15 +25,10 @@ LENGTH_TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """An example with and without its evidence.
+    """An example with and without its evidence."""
 
-    Attributes:
-        answerable: Some chunks that aren't gold exchanged, the gold ones as they were.
-        unanswerable: The gold chunks exchanged, the others as they were; no label is true.
-    """
-
-    answerable: Example
-    unanswerable: Example
+    answerable: Example  # some chunks that aren't gold exchanged
+    unanswerable: Example  # the gold chunks exchanged; no label is true
 
 
 class TwinMaker:
@@ -49,11 +44,8 @@ class TwinMaker:
     def twins(self, example: Example, *, seed: int) -> Twins | None:
         """Return an example's twins, drawn by its source's chunks, the seed and the example alone.
 
-        Returns:
-            None if the example has no gold chunk, or more of them than others; if one of the others
-            is evidence, see `evidence_test`; or if its source has too few replacements: chunks that
-            aren't the example's, are no evidence, and are within `LENGTH_TOLERANCE` of the length
-            of what they replace.
+        None if the example has no gold chunk, or more of them than others; if one of the others is
+        evidence; or if its source has too few replacements of about the same length.
         """
         gold = [index for index, label in enumerate(example.labels) if label]
         others = [index for index, label in enumerate(example.labels) if not label]
