@@ -23,12 +23,6 @@ class TextEncoder:
 
     Uses a private copy of the tokenizer that reads special and control-like added tokens as text;
     the caller's tokenizer is only read. Thread-safe.
-
-    Args:
-        tokenizer: A fast Hugging Face tokenizer.
-
-    Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend.
     """
 
     def __init__(self, tokenizer: Any) -> None:
