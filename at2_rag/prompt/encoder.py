@@ -12,8 +12,7 @@ from tokenizers import Tokenizer
 
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.text.chunks import replace_surrogates
-
-Span = tuple[int, int]
+from at2_rag.text.sentences import Span
 
 _CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 

@@ -1,9 +1,8 @@
 """Which tokens of a prompt are those of the chunks' sentences.
 
-In a joint prompt a token on a border counts for both sentences (`prompt_spans`). Chunks that were
-read alone are cut into parts that hold each token once, so that masses add up (`sentence_parts`):
-a token belongs to the sentence of its first character that isn't white space, or of its first
-character. Tokens of no sentence (title, separator) are the rest.
+In a joint prompt a token on a border counts for both sentences. Chunks that were read alone are cut
+into parts that hold each token once, so that masses add up: a token belongs to the sentence of its
+first character that isn't white space. Tokens of no sentence (title, separator) are the rest.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from operator import itemgetter
 
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import sentence_spans
+from at2_rag.text.sentences import Span, sentence_spans
 from at2_rag.text.units import Place
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

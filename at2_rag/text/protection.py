@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.sentences import Span
 
-Span = tuple[int, int]
 Protect: TypeAlias = str | re.Pattern[str] | Mapping[int, Iterable[Span]]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+Span = tuple[int, int]
 _BREAKS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
 LINE_BREAK = re.compile(f"[{_BREAKS}]")  # a character that ends a line, as in `str.splitlines`
 _LINE = re.compile(f"[^{_BREAKS}]+")

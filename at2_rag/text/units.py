@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import LINE_BREAK, sentence_spans, stripped
+from at2_rag.text.sentences import LINE_BREAK, Span, sentence_spans, stripped
 
-Span = tuple[int, int]
-Place = tuple[int, int, int]
-"""A unit's chunk, and its half-open range of characters in that chunk's text."""
+Place = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
 
 _END = 20  # characters at a line's end that are searched for an end mark
 OPEN_LINES = 3  # most lines without an end mark that are joined to what follows them

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import logsigmoid
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError, ScoringError
@@ -20,7 +21,6 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.logit_probabilities import log_probability, logit_probability
 from at2_rag.training.answering.shared_reading import read_shared
 
 TokenLogits = npt.NDArray[np.float32]
@@ -32,6 +32,7 @@ CONTRIBUTION_PENALTY = 1.0
 """Ridge penalty in masks: with few masks, chunks differ less than they seem to."""
 
 _MOST_DRAWS = 200  # for each mask wanted
+_LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,13 +46,12 @@ class Ablations:
     @property
     def logit_probabilities(self) -> Floats:
         """Logit-probability of the whole answer under each mask, [M]."""
-        values: Floats = logit_probability(torch.from_numpy(self.token_logits)).numpy()
-        return values
+        return logit_probability(self.token_logits)
 
     @property
     def mean_log_probabilities(self) -> Floats:
         """Mean log-probability of the answer's tokens under each mask, [M], in nats a token."""
-        return _log_probabilities(self.token_logits) / len(self.token_logits.T)
+        return log_probability(self.token_logits) / len(self.token_logits.T)
 
 
 def draw_masks(
@@ -107,7 +107,7 @@ def contributions(
     Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), for an answer's text which
     one it rests on. `token_logits` are the logit-probabilities of the text's tokens, [M, T].
     """
-    log_p = _log_probabilities(token_logits)
+    log_p = log_probability(token_logits)
     kept = masks - masks.mean(0)
     gram = kept.T @ kept + penalty * np.eye(kept.shape[1])
     coefficients: Floats = np.linalg.solve(gram, kept.T @ (log_p - log_p.mean()))
@@ -171,9 +171,21 @@ def read_choices(
     return _finite(torch.stack(read).cpu().numpy())
 
 
-def _log_probabilities(token_logits: TokenLogits) -> Floats:
-    values: Floats = log_probability(torch.from_numpy(token_logits)).numpy()
+def log_probability(token_logits: TokenLogits) -> Floats:
+    """Return an answer's log-probability from its tokens' logits, [..., A] -> [...] float64."""
+    values: Floats = logsigmoid(torch.from_numpy(token_logits).double()).sum(-1).numpy()
     return values
+
+
+def logit_probability(token_logits: TokenLogits) -> Floats:
+    """Return a whole answer's logit-probability from its tokens', [..., A] -> [...] float64."""
+    logits = torch.from_numpy(token_logits).double()
+    log_p = logsigmoid(logits).sum(-1)
+    # Next to 0, where log p is lost or vanishes, 1 - p is the sum of the tokens' exp(-logit).
+    near = -(-logits).logsumexp(-1)
+    sure = log_p > -_LEAST_LOSS
+    values = torch.where(sure, near, log_p - (-torch.expm1(log_p.masked_fill(sure, -1))).log())
+    return np.asarray(values)
 
 
 def _finite(logits: TokenLogits) -> TokenLogits:

@@ -1,9 +1,7 @@
 """The whole model with its LM head: answers questions, and says how likely an answer is.
 
-What an ablation does to an answer is measured in two ways. *Removal*: the prompt is laid out again
-without the chunk and read in full, as a generator would after pruning. *Masked states*: every chunk
-is read once, by itself, and an ablation hides its states from question and answer, so that many
-ablations cost little more than one reading.
+It reads answers in two ways: over prompts read in full, as a generator does after pruning, or over
+states of chunks that were read once, each by itself, of which masks hide some.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from at2_rag.prompt.layout import AnswerLayout, PromptLayout
 from at2_rag.reading.attention import READING_KEYWORD, AttentionCall, AttentionReader
 from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import ScoringModel, shared_view
-from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
 from at2_rag.training.answering.packed_decoding import attend_over
 
 BATCH_TOKENS = 4096
@@ -234,6 +231,18 @@ class _MaskedReading:
             query = call.query[0, :, rows]
             outputs.append(attend_over(query, keys, values, mask, call.scaling))
         return torch.cat(outputs, dim=1).transpose(0, 1)[None]
+
+
+def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return log p - log(1 - p) of each token, exact where p is next to 0 or 1.
+
+    [..., A, V] next-token logits, [..., A] tokens -> [..., A] float32. Logit-probabilities are
+    additive where probabilities saturate (B. Cohen-Wang et al., "ContextCite: Attributing Model
+    Generation to Context", NeurIPS 2024, section 3).
+    """
+    logits, index = logits.float(), tokens[..., None]
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    return logits.gather(-1, index).squeeze(-1) - others
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -1,12 +1,8 @@
 """Reads many prompts with their answers in full, but each shared beginning only once.
 
-A causal model's states of a prompt's beginning don't depend on what follows. Prompts with chunks
-removed begin alike wherever they keep the same first chunks, so the prompts of an item form a
-tree: a branch is a run of tokens that the same prompts share, and each prompt ends in the part that
-it has alone, answer included. A branch is run once, over the keys and values of those on its way
-from the root; its keys and values are kept until the last branch below it is done.
-
-Several branches share one forward pass. They are packed one after another, and only the attention
+Prompts with chunks removed begin alike if they keep the same first chunks, so they form a tree: a
+branch is a run of tokens that the same prompts share. It is run once, over the keys and values of
+the branches above it. Several branches are packed into one forward pass, and only the attention
 keeps them apart, as in `chunk_states`.
 """
 
@@ -24,15 +20,11 @@ from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
+from at2_rag.training.answering.answer_model import AnswerModel, token_logit_probabilities
 from at2_rag.training.answering.packed_decoding import attend_over
 
-PASS_TOKENS = 512
-"""Most tokens of one forward pass over branches (one longer branch has a pass of its own)."""
-
-BLOCK_ROWS = 256
-"""Most tokens of a branch that attend at once, each such block to nothing after its end."""
+PASS_TOKENS = 512  # most of one forward pass (a longer branch has a pass of its own)
+BLOCK_ROWS = 256  # most tokens of a branch that attend at once
 
 
 def read_shared(
@@ -106,15 +98,14 @@ class _Branch:
     """Tokens `start` to `end` of the rows `first` to `last`, exclusive, that share them.
 
     A branch of a single row is that row's end, and its answer is read there. Others leave their
-    keys and values, [Hkv, W, D] a layer, for the branches below them; `above` are those on the way
-    from the root.
+    keys and values, [Hkv, W, D] a layer, for the branches below them.
     """
 
     first: int
     last: int
     start: int
     end: int
-    above: tuple[_Branch, ...]
+    above: tuple[_Branch, ...]  # on the way from the root
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 

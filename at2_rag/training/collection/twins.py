@@ -1,8 +1,7 @@
 """Pairs of examples that differ in whether their chunks hold the answer, and in nothing else.
 
-Both have as many chunks as the example they are made from, of about the same lengths and from the
-same source, and as many of them are exchanged for chunks of other examples: in one the gold chunks,
-in the other chunks that aren't gold.
+In both as many chunks are exchanged for chunks of other examples, of about the same lengths and
+from the same source: in one the gold chunks, in the other chunks that aren't gold.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.samples import evidence_test
 
-LENGTH_TOLERANCE = 0.1
-"""How much longer or shorter a chunk may be than the one it replaces, as a share of its words."""
+LENGTH_TOLERANCE = 0.1  # share of its words by which a replacement may differ in length
 
 
 @dataclass(frozen=True, slots=True)
