@@ -23,8 +23,7 @@ from at2_rag.text.chunks import Chunk
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
 QUESTION_START = "Question: "
-ANSWER_START = "\n\nAnswer:"
-"""Text between question and answer for models without a chat template."""
+ANSWER_START = "\n\nAnswer:"  # between question and answer, without a chat template
 
 WINDOW_TOKENS = 1024  # longest window of a chunk that independent reading reads at once
 WINDOW_OVERLAP = 128  # tokens shared by two neighbouring windows of a long chunk

@@ -28,9 +28,7 @@ TokenLogits = npt.NDArray[np.float32]
 MILD_KEEP = 0.5  # keep rate of every other mask, as in the paper
 PRUNED_KEEP = (0.1, 0.3)  # range of the others' keep rates: what pruning leaves
 
-CONTRIBUTION_PENALTY = 1.0
-"""Ridge penalty in masks: with few masks, chunks differ less than they seem to."""
-
+CONTRIBUTION_PENALTY = 1.0  # in masks: with few of them, chunks differ less than they seem to
 _MOST_DRAWS = 200  # for each mask wanted
 _LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
 

@@ -25,18 +25,12 @@ from safetensors.numpy import load, save
 from at2_rag.errors import DataError, InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
 
-FORMAT = 3
-"""Of the files, and of what rows hold: a collection of another format is refused."""
-
+FORMAT = 3  # of the files, and of what rows hold: a collection of another format is refused
 SETTINGS_FILE = "collection.json"
-
-TOO_LONG = "longer than the model's window"
-"""Why an item gives no row, in every kind of collection."""
-
+TOO_LONG = "longer than the model's window"  # why an item gives no row
 _METADATA = "at2_rag"  # one key only: safetensors doesn't keep the order of several
 
-Row: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""What was read of one item: arrays by name."""
+Row: TypeAlias = Mapping[str, npt.NDArray[Any]]  # what was read of one item, by name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

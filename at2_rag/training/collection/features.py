@@ -33,8 +33,7 @@ from at2_rag.training.collection.samples import (
     reading_settings,
 )
 
-JOINT_MOST_CHUNKS = 20
-"""Most chunks of a sample in joint reading, where cost and window grow with their number."""
+JOINT_MOST_CHUNKS = 20  # of a sample in joint reading, where cost grows with their number
 
 
 @dataclass(frozen=True, slots=True, eq=False)

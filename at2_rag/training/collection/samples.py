@@ -21,14 +21,9 @@ from at2_rag.data.examples import Example, passage_keys
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 
-SHARD_TOKENS = 200_000
-"""About how many tokens of different chunks a shard holds; decides the memory it needs."""
-
-FEWEST_CHUNKS, MOST_CHUNKS = 5, 50
-"""Range of the number of chunks of an example with added distractors."""
-
-PADDED_SHARE = 0.35
-"""Share of examples that get more distractors; those without any always do."""
+SHARD_TOKENS = 200_000  # about how many of different chunks a shard holds; decides its memory
+FEWEST_CHUNKS, MOST_CHUNKS = 5, 50  # of an example with added distractors
+PADDED_SHARE = 0.35  # of examples that get more distractors; those without any always do
 
 ONE_KIND = "without both gold and other chunks"  # why an example gives no labelled sample
 FEW_CHUNKS = "fewer than two chunks"  # why it gives no sample without labels
