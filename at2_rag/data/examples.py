@@ -28,39 +28,23 @@ import numpy as np
 from at2_rag.errors import ChunkTypeError, DataError
 from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
-_MOST_NAMED = 5
-"""Bad lines that an error describes; it counts all of them."""
-
-_REQUIRED = object()
-"""In place of a default: the key must be there."""
+_MOST_NAMED = 5  # bad lines that an error describes; it counts all of them
+_REQUIRED = object()  # in place of a default: the key must be there
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question with its retrieved chunks, and which of them are evidence.
+    """One question with its retrieved chunks, and which of them are evidence."""
 
-    Attributes:
-        id: The example's identifier within its source.
-        source: The data set it is from.
-        query: The question.
-        chunks: The retrieved chunks, in the file's order.
-        labels: For each chunk, whether it is gold: evidence for the answer.
-        answers: Reference answers, any of which is right; may be empty.
-        gold_sentences: For each chunk the parts of its text that are evidence; empty if the file
-            names none at all.
-        long_form: Whether answers are written in free words rather than quoted from a text.
-        unanswerable: Whether no chunk answers the question, so that saying so is right.
-    """
-
-    id: str
-    source: str
+    id: str  # within its source
+    source: str  # the data set it is from
     query: str
     chunks: tuple[Chunk, ...]
-    labels: tuple[bool, ...]
-    answers: tuple[str, ...] = ()
-    gold_sentences: tuple[tuple[str, ...], ...] = ()
-    long_form: bool = False
-    unanswerable: bool = False
+    labels: tuple[bool, ...]  # for each chunk, whether it is gold: evidence for the answer
+    answers: tuple[str, ...] = ()  # reference answers, any of which is right
+    gold_sentences: tuple[tuple[str, ...], ...] = ()  # for each chunk, if the file names any
+    long_form: bool = False  # answers are written in free words rather than quoted from a text
+    unanswerable: bool = False  # no chunk answers the question
 
     @property
     def gold(self) -> tuple[Chunk, ...]:
@@ -94,14 +78,8 @@ def read_examples(
 ) -> list[Example]:
     """Read the examples of one or more files, in order.
 
-    Args:
-        paths: A `.jsonl` or `.jsonl.gz` file, or several.
-        labelled: Whether every chunk must have `is_gold`; if not, a chunk without it isn't gold.
-        chunkless: Whether an example may have no chunks.
-
-    Raises:
-        DataError: If a file can't be read or has no example, or lines can't be used; the message
-            counts the file's bad lines and describes the first few.
+    With `labelled` every chunk must have `is_gold`, otherwise a chunk without it isn't gold. With
+    `chunkless` an example may have no chunks.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer
 
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.text.chunks import replace_surrogates
-
-Span = tuple[int, int]
+from at2_rag.text.sentences import Span
 
 _CONTROL = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 
@@ -23,12 +22,6 @@ class TextEncoder:
 
     Uses a private copy of the tokenizer that reads special and control-like added tokens as text;
     the caller's tokenizer is only read. Thread-safe.
-
-    Args:
-        tokenizer: A fast Hugging Face tokenizer.
-
-    Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend.
     """
 
     def __init__(self, tokenizer: Any) -> None:

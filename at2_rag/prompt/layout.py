@@ -23,17 +23,11 @@ from at2_rag.text.chunks import Chunk
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
 QUESTION_START = "Question: "
-ANSWER_START = "\n\nAnswer:"
-"""Text between question and answer for models without a chat template."""
+ANSWER_START = "\n\nAnswer:"  # between question and answer, without a chat template
 
-WINDOW_TOKENS = 1024
-"""Longest window of a chunk that independent reading reads at once."""
-
-QUESTION_ROOM = 64
-"""Tokens left for the question where the model's context is short."""
-
-WINDOW_OVERLAP = 128
-"""Tokens shared by two neighbouring windows of a long chunk."""
+WINDOW_TOKENS = 1024  # longest window of a chunk that independent reading reads at once
+WINDOW_OVERLAP = 128  # tokens shared by two neighbouring windows of a long chunk
+QUESTION_ROOM = 64  # tokens left for the question where the model's context is short
 
 _SENTINEL = "AT2RAGUSERCONTENT"
 _FIXED_DATE = "01 Jan 2025"
@@ -45,23 +39,15 @@ _FIXED_CLOCK = f"{{% macro strftime_now(format) %}}{_FIXED_DATE}{{% endmacro %}}
 class PromptLayout:
     """The token ids of a prompt's parts, with their spans.
 
-    A *source* is a chunk, or one window of a chunk that is too long to be read at once.
-
-    Attributes:
-        prefix_ids: Ids before the first source; never empty.
-        source_ids: Ids of each source. Since every chunk ends in the chunk separator, only a
-            tokenizer that drops white space leaves none, of a blank chunk.
-        owners: For each source the index of its chunk, ascending.
-        question_ids: Ids of the question with its introduction.
-        target: Half-open range within `question_ids` of the query's tokens, whose attention is
-            read; never empty.
+    A *source* is a chunk, or one window of a chunk that is too long to be read at once. The
+    *target* are the query's tokens, whose attention is read.
     """
 
-    prefix_ids: tuple[int, ...]
-    source_ids: tuple[tuple[int, ...], ...]
-    owners: tuple[int, ...]
-    question_ids: tuple[int, ...]
-    target: tuple[int, int]
+    prefix_ids: tuple[int, ...]  # before the first source; never empty
+    source_ids: tuple[tuple[int, ...], ...]  # empty only if the tokenizer drops white space
+    owners: tuple[int, ...]  # for each source the index of its chunk, ascending
+    question_ids: tuple[int, ...]  # with its introduction
+    target: tuple[int, int]  # half-open range within `question_ids`; never empty
 
     @property
     def input_ids(self) -> tuple[int, ...]:
@@ -84,19 +70,12 @@ class PromptLayout:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLayout:
-    """A prompt with an answer.
-
-    Attributes:
-        prompt: The prompt.
-        bridge_ids: Ids between the question and the answer.
-        answer_ids: Ids of the answer.
-        spans: For each answer token its half-open range of characters in the answer's text.
-    """
+    """A prompt with an answer."""
 
     prompt: PromptLayout
-    bridge_ids: tuple[int, ...]
+    bridge_ids: tuple[int, ...]  # between the question and the answer
     answer_ids: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int], ...]  # each answer token's range of characters in the answer
 
     @property
     def input_ids(self) -> tuple[int, ...]:
@@ -113,20 +92,8 @@ class PromptBuilder:
     """Lays out prompts for one scoring model.
 
     Its methods raise `InputError` for a blank query or answer, or a query of which the tokenizer
-    leaves nothing, and `PromptTooLongError` for what doesn't fit into the model's context.
-
-    Args:
-        tokenizer: The model's fast tokenizer; its chat template is used where it has one.
-        max_tokens: The model's longest context, in tokens.
-
-    Attributes:
-        max_tokens: The model's longest context, in tokens.
-        prefix_ids: Ids of the prefix, the same for every prompt.
-        bridge_ids: Ids between question and answer, the same for every prompt.
-
-    Raises:
-        UnsupportedModelError: If the tokenizer has no fast backend, or its chat template fails or
-            changes the user's words.
+    leaves nothing, and `PromptTooLongError` for what doesn't fit into the model's context of
+    `max_tokens`. The tokenizer's chat template is used if it has one.
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:

@@ -1,9 +1,8 @@
 """Which tokens of a prompt are those of the chunks' sentences.
 
-In a joint prompt a token on a border counts for both sentences (`prompt_spans`). Chunks that were
-read alone are cut into parts that hold each token once, so that masses add up (`sentence_parts`):
-a token belongs to the sentence of its first character that isn't white space, or of its first
-character. Tokens of no sentence (title, separator) are the rest.
+In a joint prompt a token on a border counts for both sentences. Chunks that were read alone are cut
+into parts that hold each token once, so that masses add up: a token belongs to the sentence of its
+first character that isn't white space. Tokens of no sentence (title, separator) are the rest.
 """
 
 from __future__ import annotations
@@ -17,42 +16,30 @@ from operator import itemgetter
 
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import sentence_spans
+from at2_rag.text.sentences import Span, sentence_spans
 from at2_rag.text.units import Place
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """Tokens of a source; the question's attention to them is kept apart from that to the rest.
+    """Tokens of a source; the question's attention to them is kept apart from that to the rest."""
 
-    Attributes:
-        source: Index of the source, which is read as a whole, in its layout.
-        start: The part's first token within the source.
-        end: The part's end, exclusive; an empty part gets no attention.
-    """
-
-    source: int
-    start: int
-    end: int
+    source: int  # index of the source, which is read as a whole, in its layout
+    start: int  # first token within the source
+    end: int  # exclusive; an empty part gets no attention
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceParts:
     """The tokens of an independent layout, split at the sentences of its chunks.
 
-    Attributes:
-        parts: Tokens of sentences. In a chunk of several windows a sentence has a part for each
-            window that has all of it or, if none has, for each that has some of it.
-        owners: For each part its sentence's index, ascending; every sentence has a part, empty if
-            it has no token.
-        rest: All other tokens, in as few parts as possible.
+    In a chunk of several windows a sentence has a part for each window that has all of it or, if
+    none has, for each that has some of it. A sentence without tokens has an empty part.
     """
 
     parts: tuple[SourcePart, ...]
-    owners: tuple[int, ...]
-    rest: tuple[SourcePart, ...]
+    owners: tuple[int, ...]  # for each part its sentence's index, ascending
+    rest: tuple[SourcePart, ...]  # all other tokens, in as few parts as possible
 
 
 def sentence_places(chunks: Sequence[Chunk]) -> list[Place]:
@@ -63,9 +50,7 @@ def sentence_places(chunks: Sequence[Chunk]) -> list[Place]:
 def tokens_over(tokens: Sequence[Span], span: Span) -> Span | None:
     """Return the half-open range of the tokens that overlap a range of characters; None for none.
 
-    Args:
-        tokens: Each token's half-open range of characters; starts and ends ascend.
-        span: The range of characters.
+    `tokens` are the tokens' half-open ranges of characters; starts and ends ascend.
     """
     first = bisect_right(tokens, span[0], key=itemgetter(1))
     last = bisect_left(tokens, span[1], key=itemgetter(0))

@@ -16,7 +16,7 @@ from at2_rag.readout.scores import Scores
 from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.novelty import TextNovelty
 from at2_rag.selection.select import Selection, hold_only, select
-from at2_rag.text.protection import Span
+from at2_rag.text.sentences import Span
 from at2_rag.text.units import Place
 
 _LEAST_WORDS = 8

@@ -12,7 +12,8 @@ from at2_rag.progress import Stopwatch
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks, join_spans
-from at2_rag.text.protection import Span, protected_spans
+from at2_rag.text.protection import protected_spans
+from at2_rag.text.sentences import Span
 from at2_rag.text.tokens import TokenCounter
 from at2_rag.text.units import Place, unit_places
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
     from at2_rag.reading.chunk_states import ChunkState
     from at2_rag.states.int8 import Int8State
 
-Precision = Literal["model", "int8"]
-"""How states are kept: in the model's dtype, or in eight bits."""
+Precision = Literal["model", "int8"]  # in the model's dtype, or in eight bits
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,7 @@ _ENDINGS: Mapping[Precision, str] = {"model": ".state", "int8": ".int8"}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(f"({_KEY.pattern})({'|'.join(map(re.escape, _ENDINGS.values()))})")
 _NOTES_FILE = "folder.json"
-_SLACK = 16
-"""The folder is scanned again once a sixteenth of the bound has been written."""
+_SLACK = 16  # the folder is scanned again once a sixteenth of the bound has been written
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +55,8 @@ class StateFiles:
 
     Thread-safe. Other processes may read, write and clear the folder at any time; those that write
     at once may each exceed the bound by a sixteenth before they notice. States of the other
-    precision count towards the bound, but aren't used.
-
-    Args:
-        folder: The folder; made for this user alone if it doesn't exist, since states give away
-            the texts they were made from.
-        max_bytes: Most bytes of all files, positive; noted in the folder. None for the noted
-            bound, else `DEFAULT_MAX_BYTES`.
-        precision: How states are kept; noted likewise. None for the noted one, else "model".
-
-    Raises:
-        StorageError: If the folder doesn't exist and can't be made.
+    precision count towards the bound, but aren't used. `max_bytes` and `precision` are noted in
+    the folder; None for what is noted there, else the defaults.
     """
 
     def __init__(
@@ -214,6 +203,7 @@ class StateFiles:
             self._allowance = max(0, min(slack, self.max_bytes - total - needed))
 
     def _make_folder(self) -> None:
+        # For this user alone, since states give away the texts they were made from.
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _write_notes(self) -> None:

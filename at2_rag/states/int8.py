@@ -18,21 +18,13 @@ _MOST = 127
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Int8State:
-    """A chunk state in eight bits.
+    """A chunk state in eight bits."""
 
-    Attributes:
-        keys: [L, Hkv, W, D] int8.
-        key_scales: [L, Hkv, W, 1] float32.
-        values: [L - 1, Hkv, W, D] int8, or [L, ...] as in `ChunkState`.
-        value_scales: [L - 1, Hkv, W, 1] float32, likewise.
-        like: Empty, of the original state's dtype.
-    """
-
-    keys: Tensor
-    key_scales: Tensor
-    values: Tensor
-    value_scales: Tensor
-    like: Tensor
+    keys: Tensor  # [L, Hkv, W, D] int8
+    key_scales: Tensor  # [L, Hkv, W, 1] float32
+    values: Tensor  # [L - 1, Hkv, W, D] int8, or [L, ...] as in `ChunkState`
+    value_scales: Tensor  # [L - 1, Hkv, W, 1] float32, likewise
+    like: Tensor  # empty, of the original state's dtype
 
     @classmethod
     def of(cls, state: ChunkState) -> Int8State:

@@ -18,33 +18,21 @@ from at2_rag.states.int8 import Int8State
 
 DEFAULT_MEMORY_BYTES = 2**30
 
-_TOUCH_SECONDS = 60.0
-"""Seconds between two updates of a file's time of use while its state is used from memory."""
+_TOUCH_SECONDS = 60.0  # between two updates of a file's time of use, for states in memory
 
 
 @dataclass(frozen=True, slots=True)
 class StateCounts:
-    """What happened in a cache so far.
+    """What happened in a cache so far."""
 
-    Attributes:
-        memory_hits: States read from memory.
-        disk_hits: States read from disk.
-        misses: States that were missing or damaged, so that the model had to read the chunk.
-        damaged: Files that were damaged, and dropped, or couldn't be read.
-        unwritten: States that couldn't be written to disk.
-        too_large: States larger than the folder's bound by themselves.
-        evicted: Files removed to keep the folder's bound.
-        memory_bytes: Bytes of the states in memory.
-    """
-
-    memory_hits: int
-    disk_hits: int
-    misses: int
-    damaged: int
-    unwritten: int
-    too_large: int
-    evicted: int
-    memory_bytes: int
+    memory_hits: int  # states read from memory
+    disk_hits: int  # states read from disk
+    misses: int  # missing or damaged, so that the model had to read the chunk
+    damaged: int  # files that were damaged, and dropped, or couldn't be read
+    unwritten: int  # states that couldn't be written to disk
+    too_large: int  # states larger than the folder's bound by themselves
+    evicted: int  # files removed to keep the folder's bound
+    memory_bytes: int  # bytes of the states in memory
 
 
 @dataclass(slots=True)

@@ -58,16 +58,7 @@ _TYPES: tuple[tuple[str, Any, str], ...] = (
 
 
 def as_chunk(value: ChunkLike, index: int) -> Chunk:
-    """Return the normalised view of the caller's chunk.
-
-    Args:
-        value: A string, a `Chunk`, or a mapping with `text` and perhaps a chunk's other attributes.
-        index: The chunk's index in the caller's list, for the error message.
-
-    Raises:
-        ChunkTypeError: If `value` is anything else, its text or title isn't a string, or its
-            retrieval score isn't a number.
-    """
+    """Return the normalised view of the caller's chunk; `index` is for the error message."""
     if isinstance(value, str):
         return Chunk(text=value)
     if isinstance(value, Mapping):
@@ -101,11 +92,7 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
 
 
 def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:
-    """Return the caller's objects and their normalised views.
-
-    Raises:
-        InputError: If the query isn't text or is blank, or `chunks` isn't an iterable of chunks.
-    """
+    """Return the caller's objects and their normalised views, of a query that isn't blank."""
     if not isinstance(query, str):
         raise InputError(f"query is a {type(query).__name__}; pass the question as text")
     if not query.strip():

@@ -9,21 +9,15 @@ from typing import TypeAlias
 
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.sentences import Span
 
-Span = tuple[int, int]
 Protect: TypeAlias = str | re.Pattern[str] | Mapping[int, Iterable[Span]]
 
 
 def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[list[Span]]:
     """Return the protected ranges of each chunk's text, ascending and without overlaps.
 
-    Args:
-        chunks: The chunks.
-        protect: A regular expression, whose matches are protected; or ranges of characters by
-            chunk index.
-
-    Raises:
-        InputError: If it is neither, the expression is invalid, or a range isn't in its text.
+    `protect` is a regular expression, or has ranges of characters by chunk index.
     """
     protected: list[list[Span]] = [[] for _ in chunks]
     if isinstance(protect, Mapping):
@@ -46,11 +40,7 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
 
 
 def pattern_of(protect: object) -> re.Pattern[str]:
-    """Return a regular expression, compiled if it isn't yet.
-
-    Raises:
-        InputError: If it is no valid regular expression over text.
-    """
+    """Return a regular expression over text, compiled if it isn't yet."""
     if isinstance(protect, re.Pattern) and isinstance(protect.pattern, str):
         return protect
     if not isinstance(protect, str):

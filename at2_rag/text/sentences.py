@@ -14,10 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+Span = tuple[int, int]
 _BREAKS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
-LINE_BREAK = re.compile(f"[{_BREAKS}]")
-"""A character that ends a line, as `str.splitlines` has it."""
-
+LINE_BREAK = re.compile(f"[{_BREAKS}]")  # a character that ends a line, as in `str.splitlines`
 _LINE = re.compile(f"[^{_BREAKS}]+")
 _WORD = re.compile(r"[^\W_]")
 _WIDE = "。！？｡"
@@ -36,15 +35,9 @@ _ABBREVIATIONS = frozenset(
 def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     """Return the spans of a text's sentences.
 
-    A piece without any letter or digit (a rule of dashes, a lone bracket) belongs to the sentence
-    before it, or at the start of the text to the one after it.
-
-    Args:
-        text: Any string; lone surrogates are fine.
-
-    Returns:
-        Half-open ranges of characters, ascending, without white space around each. Together they
-        cover every character that isn't white space; there are none in a blank text.
+    They ascend, without white space around each, and together cover every character that isn't
+    white space. A piece without any letter or digit (a rule of dashes, a lone bracket) belongs to
+    the sentence before it, or at the start of the text to the one after it.
     """
     spans: list[tuple[int, int]] = []
     worded = False  # whether the last span has a letter or a digit

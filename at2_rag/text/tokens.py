@@ -31,15 +31,9 @@ def resolve_token_counter(
 ) -> TokenCounter:
     """Return a function that counts the tokens of a text.
 
-    Args:
-        spec: The name of an OpenAI model or a tiktoken encoding, or an encoding: special tokens in
-            the text count as plain text. Or a transformers tokenizer: a special token is one token,
-            as in a prompt passed to a generator as text. Or any callable from text to an integer
-            of at least 0.
-
-    Raises:
-        TokenCounterError: If no counter can be made of `spec`, or its vocabulary can't be loaded.
-            The counter raises it too, for a text that can't be tokenised or an unusable count.
+    With a tiktoken encoding, by its name or an OpenAI model's, special tokens in the text count as
+    plain text. With a transformers tokenizer a special token is one token, as in a prompt passed to
+    a generator as text.
     """
     if isinstance(spec, str):
         return _encoding_counter(_load_encoding(spec))

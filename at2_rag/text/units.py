@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import LINE_BREAK, sentence_spans, stripped
+from at2_rag.text.sentences import LINE_BREAK, Span, sentence_spans, stripped
 
-Span = tuple[int, int]
-Place = tuple[int, int, int]
-"""A unit's chunk, and its half-open range of characters in that chunk's text."""
+Place = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
 
 _END = 20  # characters at a line's end that are searched for an end mark
-OPEN_LINES = 3
-"""Most lines without an end mark that are joined to what follows them."""
+OPEN_LINES = 3  # most lines without an end mark that are joined to what follows them
 
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪·–—]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
@@ -29,15 +26,7 @@ _CLOSED = re.compile(r"[.!?…؟۔।॥։።፧፨៕។၊။‼⁇⁈⁉。�
 
 
 def text_units(text: str) -> tuple[Span, ...]:
-    """Return the spans of a text's units.
-
-    Args:
-        text: Any string; lone surrogates are fine.
-
-    Returns:
-        Half-open ranges of characters, ascending, without white space around each. Together they
-        cover every character that isn't white space; there are none in a blank text.
-    """
+    """Return the spans of a text's units, which cover it as `sentence_spans` do."""
     pieces: list[tuple[int, int, bool]] = []  # start, end, whether it is a block
     last_end = 0
     for start, end in [*_blocks(text), (len(text), len(text))]:
@@ -129,10 +118,8 @@ def _list(lines: Sequence[str], number: int) -> int:
 
 
 def _is_table_row(line: str) -> bool:
-    """Tell whether a line has cells between bars or tabs."""
     return "|" in line or "\t" in line.strip()
 
 
 def _is_code(line: str) -> bool:
-    """Tell whether a line is indented or ends as a statement does."""
     return line.startswith(("    ", "\t")) or line.rstrip().endswith(("{", "}", ";"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import logsigmoid
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError, ScoringError
@@ -20,63 +21,44 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.logit_probabilities import log_probability, logit_probability
 from at2_rag.training.answering.shared_reading import read_shared
 
 TokenLogits = npt.NDArray[np.float32]
 
-MILD_KEEP = 0.5
-"""Keep rate of every other mask: half of the chunks, as in the paper."""
+MILD_KEEP = 0.5  # keep rate of every other mask, as in the paper
+PRUNED_KEEP = (0.1, 0.3)  # range of the others' keep rates: what pruning leaves
 
-PRUNED_KEEP = (0.1, 0.3)
-"""Range of the others' keep rates: what pruning leaves."""
-
-CONTRIBUTION_PENALTY = 1.0
-"""Ridge penalty in masks: with few masks, chunks differ less than they seem to."""
-
+CONTRIBUTION_PENALTY = 1.0  # in masks: with few of them, chunks differ less than they seem to
 _MOST_DRAWS = 200  # for each mask wanted
+_LEAST_LOSS = 1e-20  # of an answer, in nats; what is less is as good as certain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablations:
-    """An answer's likelihood under masks.
+    """An answer's likelihood under masks."""
 
-    Attributes:
-        masks: [M, S] bool, True for chunks that were kept.
-        token_logits: [M, A] float32, logit-probability of each token of the answer.
-        query_logits: [M, Q] float32, of each token of the question; None if not read.
-    """
-
-    masks: Bools
-    token_logits: TokenLogits
-    query_logits: TokenLogits | None = None
+    masks: Bools  # [M, S], True for chunks that were kept
+    token_logits: TokenLogits  # [M, A], logit-probability of each token of the answer
+    query_logits: TokenLogits | None = None  # [M, Q], of each token of the question, if read
 
     @property
     def logit_probabilities(self) -> Floats:
         """Logit-probability of the whole answer under each mask, [M]."""
-        values: Floats = logit_probability(torch.from_numpy(self.token_logits)).numpy()
-        return values
+        return logit_probability(self.token_logits)
 
     @property
     def mean_log_probabilities(self) -> Floats:
         """Mean log-probability of the answer's tokens under each mask, [M], in nats a token."""
-        return _log_probabilities(self.token_logits) / len(self.token_logits.T)
+        return log_probability(self.token_logits) / len(self.token_logits.T)
 
 
 def draw_masks(
     chunks: int, count: int, rng: np.random.Generator, *, keep: float | None = None
 ) -> Bools:
-    """Return different random masks over an item's chunks.
+    """Return up to `count` different random masks, [M, S] bool; none keeps all chunks or none.
 
-    Args:
-        chunks: Number of chunks S.
-        count: Most masks; there are fewer where no more different ones are possible, or turn up.
-        rng: Seeded generator.
-        keep: Probability that a chunk is kept, in (0, 1); None for both regimes in turn,
-            `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
-
-    Returns:
-        [M, S] bool; no mask keeps all chunks or none.
+    `keep` is the probability that a chunk is kept, in (0, 1); None for both regimes in turn,
+    `MILD_KEEP` and a rate drawn from `PRUNED_KEEP`.
     """
     if chunks < 2:
         raise InputError(f"an item has {chunks} chunks; ablations compare at least 2")
@@ -123,7 +105,7 @@ def contributions(
     Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022), for an answer's text which
     one it rests on. `token_logits` are the logit-probabilities of the text's tokens, [M, T].
     """
-    log_p = _log_probabilities(token_logits)
+    log_p = log_probability(token_logits)
     kept = masks - masks.mean(0)
     gram = kept.T @ kept + penalty * np.eye(kept.shape[1])
     coefficients: Floats = np.linalg.solve(gram, kept.T @ (log_p - log_p.mean()))
@@ -141,19 +123,8 @@ def ablate_by_masking(
 ) -> Ablations:
     """Read the answer over chunk states, with the states of left-out chunks hidden.
 
-    Args:
-        model: The model that answers.
-        prompt: An independent prompt.
-        answer: The answer.
-        masks: [M, S] bool over the prompt's chunks.
-        states: What `AnswerModel.encode` returned for the prompt's sources; None to encode them.
-        question: Read the likelihood of the question's tokens too.
-
-    Raises:
-        InputError: If the answer is blank.
-        PromptTooLongError: If question and answer don't fit the model's window.
-        UnsupportedModelError: If the model's family can't read chunks independently.
-        ScoringError: If the model's numbers overflowed.
+    `prompt` is an independent one, `states` what `AnswerModel.encode` returned for its sources;
+    None to encode them. With `question` the likelihood of the question's tokens is read too.
     """
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)
@@ -188,22 +159,9 @@ def read_choices(
 ) -> TokenLogits:
     """Read the answer in full after each choice of chunks, as a generator does after pruning.
 
-    Args:
-        model: The model that answers.
-        query: The question.
-        choices: For each prompt its chunks.
-        answer: The answer.
-        shared: Read beginnings that prompts share only once, see `read_shared`; the same up to
-            rounding. False to read each prompt from its start.
-        workers: Threads of a shared reading.
-
-    Returns:
-        The logit-probability of each token of the answer, [M, A].
-
-    Raises:
-        InputError: If query or answer is blank.
-        PromptTooLongError: If a prompt with its answer exceeds the model's window.
-        ScoringError: If the model's numbers overflowed.
+    Returns the logit-probability of each token of the answer, [M, A]. With `shared`, beginnings
+    that prompts share are read only once, see `read_shared`, by so many `workers`; the same up to
+    rounding.
     """
     prompts = [model.prompts.joint(query, chunks) for chunks in choices]
     layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]
@@ -211,9 +169,21 @@ def read_choices(
     return _finite(torch.stack(read).cpu().numpy())
 
 
-def _log_probabilities(token_logits: TokenLogits) -> Floats:
-    values: Floats = log_probability(torch.from_numpy(token_logits)).numpy()
+def log_probability(token_logits: TokenLogits) -> Floats:
+    """Return an answer's log-probability from its tokens' logits, [..., A] -> [...] float64."""
+    values: Floats = logsigmoid(torch.from_numpy(token_logits).double()).sum(-1).numpy()
     return values
+
+
+def logit_probability(token_logits: TokenLogits) -> Floats:
+    """Return a whole answer's logit-probability from its tokens', [..., A] -> [...] float64."""
+    logits = torch.from_numpy(token_logits).double()
+    log_p = logsigmoid(logits).sum(-1)
+    # Next to 0, where log p is lost or vanishes, 1 - p is the sum of the tokens' exp(-logit).
+    near = -(-logits).logsumexp(-1)
+    sure = log_p > -_LEAST_LOSS
+    values = torch.where(sure, near, log_p - (-torch.expm1(log_p.masked_fill(sure, -1))).log())
+    return np.asarray(values)
 
 
 def _finite(logits: TokenLogits) -> TokenLogits:

@@ -16,11 +16,8 @@ from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.packed_decoding import PackedDecoding
 
-LEAST_TOKENS = 8
-"""Tokens before which no answer ends: small models like to stop after "The answer is:"."""
-
-BATCH_ANSWERS = 8
-"""Most questions that are answered side by side; each holds a copy of its sources' states."""
+LEAST_TOKENS = 8  # no answer ends before: small models like to stop after "The answer is:"
+BATCH_ANSWERS = 8  # answered side by side; each holds a copy of its sources' states
 
 
 def answer_over_states(
@@ -35,10 +32,6 @@ def answer_over_states(
 
     The states are what `AnswerModel.encode` returned for the prompts' sources. The answers don't
     depend on the number of workers.
-
-    Raises:
-        PromptTooLongError: If a question and its answer may exceed the model's window, beside the
-            longest source.
     """
     model.check_window(question_end(model, prompt) + max_new_tokens for prompt in prompts)
     batches = [

@@ -1,9 +1,7 @@
 """The whole model with its LM head: answers questions, and says how likely an answer is.
 
-What an ablation does to an answer is measured in two ways. *Removal*: the prompt is laid out again
-without the chunk and read in full, as a generator would after pruning. *Masked states*: every chunk
-is read once, by itself, and an ablation hides its states from question and answer, so that many
-ablations cost little more than one reading.
+It reads answers in two ways: over prompts read in full, as a generator does after pruning, or over
+states of chunks that were read once, each by itself, of which masks hide some.
 """
 
 from __future__ import annotations
@@ -20,14 +18,12 @@ from at2_rag.prompt.layout import AnswerLayout, PromptLayout
 from at2_rag.reading.attention import READING_KEYWORD, AttentionCall, AttentionReader
 from at2_rag.reading.chunk_states import ChunkState, encode_prefix, encode_sources
 from at2_rag.reading.scoring_model import ScoringModel, shared_view
-from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
 from at2_rag.training.answering.packed_decoding import attend_over
 
 BATCH_TOKENS = 4096
 """Most tokens (padding included) of one forward pass; a longer prompt has a pass of its own."""
 
-LOGIT_ROWS = 1024
-"""Most rows of next-token logits held at a time."""
+LOGIT_ROWS = 1024  # most rows of next-token logits held at a time
 
 
 class AnswerModel:
@@ -35,10 +31,6 @@ class AnswerModel:
 
     The caller's model is not changed. Thread-safe for models whose position embedding doesn't
     follow the prompt's length (longrope's does).
-
-    Args:
-        model: A transformers causal LM with its LM head.
-        tokenizer: Its fast tokenizer.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -75,11 +67,7 @@ class AnswerModel:
             )
 
     def generate(self, prompts: Sequence[PromptLayout], *, max_new_tokens: int = 32) -> list[str]:
-        """Return the greedy answer to each joint prompt.
-
-        Raises:
-            PromptTooLongError: If a prompt and its answer may exceed the model's window.
-        """
+        """Return the greedy answer to each joint prompt."""
         rows = [(*prompt.input_ids, *self.prompts.bridge_ids) for prompt in prompts]
         self.check_window(len(row) + max_new_tokens for row in rows)
         answers = []
@@ -99,14 +87,7 @@ class AnswerModel:
         return answers
 
     def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
-        """Read joint prompts with their answers in full.
-
-        Returns:
-            For each the logit-probability of every answer token, [A] float32.
-
-        Raises:
-            PromptTooLongError: If one exceeds the model's window.
-        """
+        """Return for each joint prompt the logit-probability of every answer token, [A] float32."""
         rows = [layout.input_ids for layout in layouts]
         self.check_window(map(len, rows))
         results: dict[int, Tensor] = {}
@@ -127,11 +108,7 @@ class AnswerModel:
         return [results[index] for index in range(len(rows))]
 
     def encode(self, sources: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], ChunkState]:
-        """Return the state of each source (token ids), all layers, values of the last included.
-
-        Raises:
-            UnsupportedModelError: If the model's family can't read chunks independently.
-        """
+        """Return the state of each source (token ids), all layers, values of the last included."""
         self.scoring_model.check_independent()
         return encode_sources(self.scoring_model, self.prefix, sources)
 
@@ -145,14 +122,9 @@ class AnswerModel:
     ) -> Tensor:
         """Read an answer with sources hidden, over states of sources that were read alone.
 
-        Args:
-            layout: An independent prompt with an answer.
-            masks: [M, S] bool over the prompt's sources, True for those that are seen.
-            states: What `encode` returned for the prompt's sources; None to encode them here.
-            question: Read the query's Q tokens too, before the answer's.
-
-        Returns:
-            The logit-probability of every token under every mask, [M, A] or [M, Q + A] float32.
+        Returns the logit-probability of every token under every mask, [M, A] float32; with
+        `question` [M, Q + A], the query's tokens first. `masks` is [M, S] bool over the independent
+        prompt's sources, `states` what `encode` returned for them; None to encode them here.
         """
         sources, ids = layout.prompt.source_ids, torch.tensor(layout.query_ids)
         if states is None:
@@ -189,10 +161,7 @@ class AnswerModel:
     ) -> tuple[Tensor, Tensor]:
         """Return keys and values of prefix and sources one after another, each [L, Hkv, W, D].
 
-        Args:
-            prompt: An independent prompt.
-            states: What `encode` returned for its sources.
-            room: Columns left free (undefined) at the end, for tokens that are still to be read.
+        `room` columns at the end are left free (undefined) for tokens that are still to be read.
         """
         ordered = [self.prefix, *(states[ids] for ids in prompt.source_ids)]
         free_keys, free_values = self.empty_past(room)
@@ -212,14 +181,8 @@ class AnswerModel:
     ) -> Tensor:
         """Run texts packed into one row through the whole model, see `ScoringModel.run_packed`.
 
-        Args:
-            input_ids: [N] int64, the texts one after another.
-            position_ids: [N] int64, each token's position in its text.
-            reading: Serves the attention by itself, to the last layer.
-            rows: [K] int64, tokens whose next-token logits are wanted.
-
-        Returns:
-            [K, V] logits in the model's dtype.
+        Returns the next-token logits of the K tokens `rows`, [K, V] in the model's dtype.
+        `reading` serves the attention by itself, to the last layer.
         """
         device = self.scoring_model.device
         # A mask of four dimensions is taken as it is, which keeps transformers from building one.
@@ -247,17 +210,11 @@ class AnswerModel:
 
 
 class _MaskedReading:
-    """Copies of question and answer in one row, each seeing what its mask leaves, and itself.
-
-    Args:
-        keys: [L, Hkv, W, D] of prefix and sources.
-        values: The same shape.
-        seen: [M, W] bool, what each copy sees.
-    """
+    """Copies of question and answer in one row, each seeing what its mask leaves, and itself."""
 
     def __init__(self, keys: Tensor, values: Tensor, seen: Tensor) -> None:
-        self._keys, self._values = keys, values
-        self._columns = [row.nonzero().flatten() for row in seen]
+        self._keys, self._values = keys, values  # [L, Hkv, W, D] of prefix and sources
+        self._columns = [row.nonzero().flatten() for row in seen]  # [M, W] bool
 
     def attend(self, call: AttentionCall) -> Tensor:
         length = call.query.shape[2] // len(self._columns)
@@ -274,6 +231,18 @@ class _MaskedReading:
             query = call.query[0, :, rows]
             outputs.append(attend_over(query, keys, values, mask, call.scaling))
         return torch.cat(outputs, dim=1).transpose(0, 1)[None]
+
+
+def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return log p - log(1 - p) of each token, exact where p is next to 0 or 1.
+
+    [..., A, V] next-token logits, [..., A] tokens -> [..., A] float32. Logit-probabilities are
+    additive where probabilities saturate (B. Cohen-Wang et al., "ContextCite: Attributing Model
+    Generation to Context", NeurIPS 2024, section 3).
+    """
+    logits, index = logits.float(), tokens[..., None]
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    return logits.gather(-1, index).squeeze(-1) - others
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -14,14 +14,9 @@ from at2_rag.reading.attention import AttentionCall
 def attend_over(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """Return what tokens read, [H, Q, D].
+    """Return what tokens read: query [H, Q, D], keys and values [Hkv, W, D] -> [H, Q, D].
 
-    Args:
-        query: [H, Q, D].
-        keys: [Hkv, W, D].
-        values: The same shape.
-        mask: [Q, W], bool or additive; None to hide nothing.
-        scale: Factor on the products.
+    `mask` is [Q, W], bool or additive; None to hide nothing.
     """
     heads, length, dim = query.shape
     key_heads = len(keys)
@@ -41,12 +36,8 @@ class PackedDecoding:
     """Reads new tokens of several texts, packed into one row.
 
     Each text's tokens attend to its past and causally to themselves. Nothing is padded or copied:
-    keys and values stay where they were first written.
-
-    Args:
-        keys: For each text [L, Hkv, W, D]: the states of its past, then room for its new tokens,
-            which are filled in as they are read.
-        values: The same shapes.
+    keys and values, [L, Hkv, W, D] for each text, hold its past and then room for its new tokens,
+    which are filled in as they are read.
     """
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -1,12 +1,8 @@
 """Reads many prompts with their answers in full, but each shared beginning only once.
 
-A causal model's states of a prompt's beginning don't depend on what follows. Prompts with chunks
-removed begin alike wherever they keep the same first chunks, so the prompts of an item form a
-tree: a branch is a run of tokens that the same prompts share, and each prompt ends in the part that
-it has alone, answer included. A branch is run once, over the keys and values of those on its way
-from the root; its keys and values are kept until the last branch below it is done.
-
-Several branches share one forward pass. They are packed one after another, and only the attention
+Prompts with chunks removed begin alike if they keep the same first chunks, so they form a tree: a
+branch is a run of tokens that the same prompts share. It is run once, over the keys and values of
+the branches above it. Several branches are packed into one forward pass, and only the attention
 keeps them apart, as in `chunk_states`.
 """
 
@@ -24,21 +20,17 @@ from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.logit_probabilities import token_logit_probabilities
+from at2_rag.training.answering.answer_model import AnswerModel, token_logit_probabilities
 from at2_rag.training.answering.packed_decoding import attend_over
 
-PASS_TOKENS = 512
-"""Most tokens of one forward pass over branches (one longer branch has a pass of its own)."""
-
-BLOCK_ROWS = 256
-"""Most tokens of a branch that attend at once, each such block to nothing after its end."""
+PASS_TOKENS = 512  # most of one forward pass (a longer branch has a pass of its own)
+BLOCK_ROWS = 256  # most tokens of a branch that attend at once
 
 
 def read_shared(
     model: AnswerModel, layouts: Sequence[AnswerLayout], *, workers: int = 1
 ) -> list[Tensor]:
-    """Read joint prompts with their answers in full, shared beginnings once.
+    """Return for each prompt the logit-probability of every answer token, [A] float32.
 
     The same as `AnswerModel.read` up to rounding. Which tokens share a forward pass depends on all
     the layouts and on `workers`, and so do the last bits. A model that isn't verified for packed
@@ -46,15 +38,10 @@ def read_shared(
 
     Keys and values in memory are at most those of about `PASS_TOKENS` tokens a branching on the
     way from the root, for each worker.
-
-    Returns:
-        For each the logit-probability of every answer token, [A] float32.
-
-    Raises:
-        PromptTooLongError: If a prompt exceeds the model's window.
     """
     model.check_window(len(layout.input_ids) for layout in layouts)
-    rows = sorted(map(_Row.of, range(len(layouts)), layouts), key=lambda row: row.ids)
+    rows = [_Row(i, each.input_ids[:-1], each.answer_ids) for i, each in enumerate(layouts)]
+    rows.sort(key=lambda row: row.ids)
     try:
         model.scoring_model.check_independent()
         packed = True
@@ -76,21 +63,11 @@ def read_shared(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A prompt with its answer.
+    """A prompt with its answer."""
 
-    Attributes:
-        index: Its index among the layouts.
-        ids: Token ids, without the last one, which predicts nothing that is wanted.
-        answer: Token ids of the answer, predicted by the last of `ids`, as many as they are.
-    """
-
-    index: int
-    ids: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    @classmethod
-    def of(cls, index: int, layout: AnswerLayout) -> _Row:
-        return cls(index, layout.input_ids[:-1], layout.answer_ids)
+    index: int  # among the layouts
+    ids: tuple[int, ...]  # without the last token, which predicts nothing that is wanted
+    answer: tuple[int, ...]  # predicted by as many tokens at the end of `ids`
 
     def common(self, other: _Row) -> int:
         """Return how many tokens both begin with, without those that predict an answer."""
@@ -121,15 +98,14 @@ class _Branch:
     """Tokens `start` to `end` of the rows `first` to `last`, exclusive, that share them.
 
     A branch of a single row is that row's end, and its answer is read there. Others leave their
-    keys and values, [Hkv, W, D] a layer, for the branches below them; `above` are those on the way
-    from the root.
+    keys and values, [Hkv, W, D] a layer, for the branches below them.
     """
 
     first: int
     last: int
     start: int
     end: int
-    above: tuple[_Branch, ...]
+    above: tuple[_Branch, ...]  # on the way from the root
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from at2_rag.arrays import Bools
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
@@ -37,28 +36,18 @@ SHARD_TOKENS = 20_000
 """About how many tokens of different chunks a shard holds. Their states, all layers, are in
 memory at once: about half a gigabyte with the default model."""
 
-NO_ANSWER = "no answer"
-"""Why an example gives no ablations."""
-
-ANSWERS_FOLDER = "answers"
-"""Where features of answers are kept, within the folder of the ablations."""
-
+NO_ANSWER = "no answer"  # why an example gives no ablations
+ANSWERS_FOLDER = "answers"  # of features of answers, within the folder of the ablations
 SHARD_ANSWERS = 25
 
 
 @dataclass(frozen=True, slots=True)
 class AblationPlan:
-    """What is ablated.
+    """What is ablated."""
 
-    Attributes:
-        masks: Random masks of each sample, besides leaving out each chunk in turn; at least 1.
-        answer_tokens: Most tokens of a generated answer; at least 1.
-        reference: Use each example's first reference answer instead of the model's.
-    """
-
-    masks: int = 32
-    answer_tokens: int = 32
-    reference: bool = False
+    masks: int = 32  # random masks of each sample, besides leaving out each chunk in turn
+    answer_tokens: int = 32  # most tokens of a generated answer
+    reference: bool = False  # use each example's first reference answer instead of the model's
 
 
 class AblationCollection(SampleCollection):
@@ -128,7 +117,11 @@ class AblationCollection(SampleCollection):
             return feature_arrays(attention, PASSES["independent"])
 
         def ablations(item: int) -> Row:
-            layout, answer, masks = layouts[item], answers[item], self._masks(item)
+            layout, answer, chunks = layouts[item], answers[item], len(self.samples[item].chunks)
+            rng = np.random.default_rng([self._seed, item, chunks])
+            random = draw_masks(chunks, self._plan.masks, rng)
+            nothing = np.zeros((1, chunks), dtype=bool)
+            masks = np.concatenate([leave_one_out(chunks), nothing, random])
             read = ablate_by_masking(
                 self._answer_model, layout, answer, masks, states=states, question=True
             )
@@ -147,7 +140,7 @@ class AblationCollection(SampleCollection):
         ]
 
     def _layout(self, item: int) -> PromptLayout | None:
-        """Return a sample's prompt, None if there is no room for it and an answer."""
+        """Return a sample's prompt; None if the window has no room for it and an answer."""
         example = self._examples[item]
         try:
             layout = self._model.prompts.independent(example.query, self.samples[item].chunks)
@@ -182,13 +175,6 @@ class AblationCollection(SampleCollection):
             workers=executor,
         )
         return dict(zip(layouts, answers, strict=True))
-
-    def _masks(self, item: int) -> Bools:
-        chunks = len(self.samples[item].chunks)
-        rng = np.random.default_rng([self._seed, item, chunks])
-        nothing = np.zeros((1, chunks), dtype=bool)
-        random = draw_masks(chunks, self._plan.masks, rng)
-        return np.concatenate([leave_one_out(chunks), nothing, random])
 
 
 class AnswerFeatureCollection(Collection):

@@ -25,33 +25,20 @@ from safetensors.numpy import load, save
 from at2_rag.errors import DataError, InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
 
-FORMAT = 3
-"""Of the files, and of what rows hold: a collection of another format is refused."""
-
+FORMAT = 3  # of the files, and of what rows hold: a collection of another format is refused
 SETTINGS_FILE = "collection.json"
-
-TOO_LONG = "longer than the model's window"
-"""Why an item gives no row, in every kind of collection."""
-
+TOO_LONG = "longer than the model's window"  # why an item gives no row
 _METADATA = "at2_rag"  # one key only: safetensors doesn't keep the order of several
 
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
-
-Row: TypeAlias = Arrays
-"""What was read of one item: arrays by name."""
+Row: TypeAlias = Mapping[str, npt.NDArray[Any]]  # what was read of one item, by name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Collected:
-    """What a collection holds.
+    """What a collection holds."""
 
-    Attributes:
-        rows: Each item's row, in the order of the shards.
-        left_out: For each item without a row, why.
-    """
-
-    rows: Mapping[int, Row]
-    left_out: Mapping[int, str]
+    rows: Mapping[int, Row]  # in the order of the shards
+    left_out: Mapping[int, str]  # for each item without a row, why
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -62,15 +49,11 @@ class Collected:
 class Collection:
     """Rows kept in a folder; a subclass says what is read of an item.
 
-    Args:
-        folder: Made when the first shard is written.
-        settings: JSON-ready values that decide the content; `identity` is their SHA-256.
-        shards: The items of each shard, the unit of resumption.
-        left_out: Items that are in no shard, and why.
+    `settings` are JSON-ready values that decide the content; `identity` is their SHA-256. A killed
+    run goes on after its last whole shard. `left_out` says why items are in no shard.
     """
 
-    remedy = "pass others"
-    """What to do where no item gives a row."""
+    remedy = "pass others"  # what to do if no item gives a row
 
     def __init__(
         self,
@@ -95,11 +78,7 @@ class Collection:
         raise NotImplementedError
 
     def check(self) -> bool:
-        """Return whether the folder holds this collection; changes nothing.
-
-        Raises:
-            DataError: If it holds one with other settings, or settings that can't be read.
-        """
+        """Return whether the folder holds this collection; raise DataError if it holds another."""
         path = self.folder / SETTINGS_FILE
         try:
             if not path.exists():
@@ -133,17 +112,8 @@ class Collection:
     ) -> Collected:
         """Return the rows of all items, reading only the shards that the folder doesn't hold.
 
-        Args:
-            workers: Threads that read. One torch thread in each of as many workers as there are
-                cores reads about twice as much as one worker with all of them.
-            progress: Called with the number of items done and in all, first with those that the
-                folder held.
-
-        Raises:
-            DataError: If the folder holds another collection.
-            InputError: If no item gives a row.
-            ScoringError: If the model's numbers overflowed.
-            StorageError: If a shard can't be read or written.
+        As many `workers` as there are cores, with one torch thread each, read about twice as much
+        as one with all of them. `progress` is called with the number of items done and in all.
         """
         if any(self._shards):
             if self.check():
@@ -274,7 +244,7 @@ def _sort_out(rows: Mapping[int, Row | str]) -> tuple[dict[int, Row], dict[int, 
     return read, {item: reason for item, reason in rows.items() if isinstance(reason, str)}
 
 
-def _content_hash(arrays: Arrays) -> str:
+def _content_hash(arrays: Row) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         values = arrays[name]

@@ -33,25 +33,17 @@ from at2_rag.training.collection.samples import (
     reading_settings,
 )
 
-JOINT_MOST_CHUNKS = 20
-"""Most chunks of a sample in joint reading, where cost and window grow with their number."""
+JOINT_MOST_CHUNKS = 20  # of a sample in joint reading, where cost grows with their number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Features of samples, the chunks of one after those of another: N chunks of I samples.
+    """Features of samples, the chunks of one after those of another: N chunks of I samples."""
 
-    Attributes:
-        examples: [I] int64, index of each sample's example.
-        counts: [I] int64, chunks of each sample, N in all.
-        log_mass: [N, P, L, H] float16, per pass; see `FeatureSpec`.
-        log_ratio: The same shape.
-    """
-
-    examples: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    log_mass: npt.NDArray[np.float16]
-    log_ratio: npt.NDArray[np.float16]
+    examples: npt.NDArray[np.int64]  # [I], index of each sample's example
+    counts: npt.NDArray[np.int64]  # [I], chunks of each sample
+    log_mass: npt.NDArray[np.float16]  # [N, P, L, H], see `FeatureSpec`
+    log_ratio: npt.NDArray[np.float16]  # likewise
 
     @classmethod
     def of(cls, rows: Mapping[int, Row]) -> Features:
@@ -90,11 +82,7 @@ def fits_window(
 
 
 class SampleCollection(Collection):
-    """A collection of samples of examples, see `plan_samples`.
-
-    Attributes:
-        samples: What is read of each example that gives a sample, by the example's index.
-    """
+    """A collection of examples' samples, see `plan_samples`; `samples` has them by example."""
 
     def __init__(
         self,
@@ -127,16 +115,8 @@ class FeatureCollection(SampleCollection):
     """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
 
     In joint reading distractors are added only as long as the prompt fits the model's window.
-
-    Args:
-        model: The scoring model, cut to the deepest layer wanted.
-        examples: What to read.
-        folder: Where shards are kept.
-        reading: Decides the passes; all quantities are collected.
-        fingerprint: The model's.
-        seed: Of the added distractors.
-        padded: See `plan_samples`.
-        passes: The first passes of the reading if not all are wanted.
+    The model is cut to the deepest layer wanted. `passes` are the first ones of the reading, if
+    not all are wanted; `seed` is of the added distractors.
     """
 
     remedy = (
@@ -256,11 +236,7 @@ def read_passes(
 def feature_arrays(
     attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass]
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16.
-
-    Raises:
-        ScoringError: If a number isn't finite.
-    """
+    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16."""
     read = [attention[name] for name in passes]
     arrays: dict[str, npt.NDArray[np.float16]] = {}
     for name, quantities in (

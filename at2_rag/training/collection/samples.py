@@ -21,39 +21,24 @@ from at2_rag.data.examples import Example, passage_keys
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 
-SHARD_TOKENS = 200_000
-"""About how many tokens of different chunks a shard holds; decides the memory it needs."""
+SHARD_TOKENS = 200_000  # about how many of different chunks a shard holds; decides its memory
+FEWEST_CHUNKS, MOST_CHUNKS = 5, 50  # of an example with added distractors
+PADDED_SHARE = 0.35  # of examples that get more distractors; those without any always do
 
-FEWEST_CHUNKS, MOST_CHUNKS = 5, 50
-"""Range of the number of chunks of an example with added distractors."""
-
-PADDED_SHARE = 0.35
-"""Share of examples that get more distractors; those without any always do."""
-
-ONE_KIND = "without both gold and other chunks"
-"""Why an example gives no labelled sample."""
-
-FEW_CHUNKS = "fewer than two chunks"
-"""Why an example gives no sample where labels aren't looked at."""
+ONE_KIND = "without both gold and other chunks"  # why an example gives no labelled sample
+FEW_CHUNKS = "fewer than two chunks"  # why it gives no sample without labels
 
 _CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An example as it is read for training.
+    """An example as it is read for training: its chunks, then distractors from others."""
 
-    Attributes:
-        example: Index of the example in the caller's list.
-        chunks: The example's chunks in their order, then distractors from other examples.
-        labels: For each chunk, whether it is gold.
-        original: How many of the chunks are the example's.
-    """
-
-    example: int
+    example: int  # index in the caller's list
     chunks: tuple[Chunk, ...]
-    labels: tuple[bool, ...]
-    original: int
+    labels: tuple[bool, ...]  # for each chunk, whether it is gold
+    original: int  # how many of the chunks are the example's
 
 
 def plan_samples(

@@ -1,8 +1,7 @@
 """Pairs of examples that differ in whether their chunks hold the answer, and in nothing else.
 
-Both have as many chunks as the example they are made from, of about the same lengths and from the
-same source, and as many of them are exchanged for chunks of other examples: in one the gold chunks,
-in the other chunks that aren't gold.
+In both as many chunks are exchanged for chunks of other examples, of about the same lengths and
+from the same source: in one the gold chunks, in the other chunks that aren't gold.
 """
 
 from __future__ import annotations
@@ -19,21 +18,15 @@ from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.samples import evidence_test
 
-LENGTH_TOLERANCE = 0.1
-"""How much longer or shorter a chunk may be than the one it replaces, as a share of its words."""
+LENGTH_TOLERANCE = 0.1  # share of its words by which a replacement may differ in length
 
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """An example with and without its evidence.
+    """An example with and without its evidence."""
 
-    Attributes:
-        answerable: Some chunks that aren't gold exchanged, the gold ones as they were.
-        unanswerable: The gold chunks exchanged, the others as they were; no label is true.
-    """
-
-    answerable: Example
-    unanswerable: Example
+    answerable: Example  # some chunks that aren't gold exchanged
+    unanswerable: Example  # the gold chunks exchanged; no label is true
 
 
 class TwinMaker:
@@ -49,11 +42,8 @@ class TwinMaker:
     def twins(self, example: Example, *, seed: int) -> Twins | None:
         """Return an example's twins, drawn by its source's chunks, the seed and the example alone.
 
-        Returns:
-            None if the example has no gold chunk, or more of them than others; if one of the others
-            is evidence, see `evidence_test`; or if its source has too few replacements: chunks that
-            aren't the example's, are no evidence, and are within `LENGTH_TOLERANCE` of the length
-            of what they replace.
+        None if the example has no gold chunk, or more of them than others; if one of the others is
+        evidence; or if its source has too few replacements of about the same length.
         """
         gold = [index for index, label in enumerate(example.labels) if label]
         others = [index for index, label in enumerate(example.labels) if not label]

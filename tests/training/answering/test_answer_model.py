@@ -6,6 +6,7 @@ import math
 from decimal import Decimal, localcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,12 +15,8 @@ from at2_rag.errors import PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.logit_probabilities import (
-    log_probability,
-    logit_probability,
-    token_logit_probabilities,
-)
+from at2_rag.training.answering.ablation import log_probability, logit_probability
+from at2_rag.training.answering.answer_model import AnswerModel, token_logit_probabilities
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 CHUNKS = (
@@ -155,7 +152,7 @@ def test_spans_are_the_answers_characters(answer: str) -> None:
 
 def test_logit_probabilities_by_hand() -> None:
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
-    actual = token_logit_probabilities(probabilities.log(), torch.tensor([0, 1]))
+    actual = token_logit_probabilities(probabilities.log(), torch.tensor([0, 1])).numpy()
     assert actual.tolist() == pytest.approx([0.0, math.log(0.8 / 0.2)], abs=1e-6)
     whole = 0.5 * 0.8
     assert float(log_probability(actual)) == pytest.approx(math.log(whole), abs=1e-6)
@@ -183,5 +180,5 @@ def test_answers_next_to_certain_have_finite_logit_probabilities(logits: list[fl
         sure = [1 / (1 + Decimal(-logit).exp()) for logit in logits]
         whole = Decimal(math.prod(sure))
         expected = float((whole / (1 - whole)).ln())
-    actual = logit_probability(torch.tensor([logits]))
-    assert actual.dtype == torch.float64 and actual.tolist() == pytest.approx([expected], rel=1e-9)
+    actual = logit_probability(np.array([logits], dtype=np.float32))
+    assert actual.dtype == np.float64 and actual.tolist() == pytest.approx([expected], rel=1e-9)
