@@ -29,7 +29,7 @@ from at2_rag.reading.attention import Span
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.lookup import check_match, resolve_head_weights
+from at2_rag.readout.shipped import check_match, resolve_head_weights
 from at2_rag.results import Attribution, CitedAnswer, CitedSentence, scored_chunks, scored_sentences
 from at2_rag.text.chunks import ChunkLike, checked_chunks
 from at2_rag.text.sentences import sentence_spans

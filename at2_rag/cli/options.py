@@ -113,7 +113,7 @@ def load_pruner(
     from transformers.utils.logging import disable_progress_bar
 
     from at2_rag.pruner import AT2Pruner
-    from at2_rag.readout.lookup import named_or_folder
+    from at2_rag.readout.shipped import named_or_folder
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
     return AT2Pruner.from_pretrained(

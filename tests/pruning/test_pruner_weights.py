@@ -21,7 +21,7 @@ from at2_rag.errors import (
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
-from at2_rag.readout.lookup import named_or_folder
+from at2_rag.readout.shipped import named_or_folder
 from tests.tiny_models import tiny_model, tiny_tokenizer, vision_model
 from tests.tiny_weights import random_weights, tiny_pruner
 

@@ -25,7 +25,7 @@ from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
-from at2_rag.readout.lookup import check_match
+from at2_rag.readout.shipped import check_match
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import change_description, random_weights
 

@@ -18,7 +18,7 @@ from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.files import DESCRIPTION_FILE
-from at2_rag.readout.lookup import named_or_folder, resolve_head_weights
+from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
 from at2_rag.training.calibrating.examples import choose_examples, choose_judged
 from at2_rag.training.calibrating.probabilities import CalibrationSample

@@ -18,7 +18,7 @@ from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import Reading
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import UNIFORM
-from at2_rag.readout.lookup import load_head_weights, named_or_folder
+from at2_rag.readout.shipped import load_head_weights, named_or_folder
 from at2_rag.states.files import Precision
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, Prior

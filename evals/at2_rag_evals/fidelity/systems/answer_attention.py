@@ -9,7 +9,7 @@ import torch
 from at2_rag.attribution import AT2Attributor
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.readout.head_weights import UNIFORM
-from at2_rag.readout.lookup import named_or_folder
+from at2_rag.readout.shipped import named_or_folder
 from at2_rag.results import ScoredChunk, ScoredSentence
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
