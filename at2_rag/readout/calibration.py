@@ -45,22 +45,14 @@ below 0."""
 class Calibration:
     """Makes probabilities of the scores of head weights.
 
-    Attributes:
-        evidence_weight: [P, L, H] float32, the second readout, shaped like the head weights.
-        evidence_bias: Added to every evidence logit.
-        chunk: Slopes for `CHUNK_TERMS`, and the constant.
-        call: Slopes for `CALL_TERMS`, and the constant.
-        outcome: What a chunk's probability is of.
-
     Raises:
-        HeadWeightsError: If the number of slopes is wrong, one isn't finite, one that must be at
-            least 0 isn't, or the outcome is unknown.
+        HeadWeightsError: As `checked_numbers`, or if the outcome is unknown.
     """
 
-    evidence_weight: npt.NDArray[np.float32]
+    evidence_weight: npt.NDArray[np.float32]  # [P, L, H], the second readout
     evidence_bias: float
-    chunk: tuple[float, ...]
-    call: tuple[float, ...]
+    chunk: tuple[float, ...]  # slopes for CHUNK_TERMS, and the constant
+    call: tuple[float, ...]  # slopes for CALL_TERMS, and the constant
     outcome: Outcome = "evidence"
 
     def __post_init__(self) -> None:
@@ -84,9 +76,7 @@ class Calibration:
     def probabilities(self, scores: npt.ArrayLike, best_evidence: float) -> Floats:
         """Return for each chunk of a call the probability that it is relevant, [S] in [0, 1].
 
-        Args:
-            scores: [S], the scores of all of the call's chunks.
-            best_evidence: The greatest of their evidence logits.
+        `scores` [S] are those of all of its chunks, `best_evidence` the greatest evidence logit.
         """
         return logistic(chunk_terms(scores, best_evidence), self.chunk)
 
@@ -109,11 +99,7 @@ class Calibration:
         evidence_weight: npt.NDArray[np.float32],
         evidence_bias: float,
     ) -> Calibration:
-        """Return the calibration with these `numbers`, and with the second readout.
-
-        Raises:
-            KeyError: If one is missing; TypeError or ValueError if one is no number.
-        """
+        """Return the calibration with these numbers; KeyError or ValueError if one is unusable."""
         chunk = in_order(numbers["chunk"], CHUNK_TERMS)
         call = in_order(numbers["call"], CALL_TERMS)
         return cls(evidence_weight, evidence_bias, chunk, call, numbers["outcome"])

@@ -39,22 +39,11 @@ _BESIDE = 1e-6  # by how much the best chunk's score is above the others at leas
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultiHop:
-    """Weights for the second reading.
+    """Weights for the second reading; raises as `checked_numbers`."""
 
-    Attributes:
-        weight: [L, H] float32, for the features of the pass "together".
-        score: Weight of a chunk's first score, at least 0.
-        chunk: Slopes for `calibration.CHUNK_TERMS` of the second scores among themselves, and the
-            constant: what makes probabilities of them.
-
-    Raises:
-        HeadWeightsError: If the number of slopes is wrong, one isn't finite, or one that must be at
-            least 0 isn't.
-    """
-
-    weight: npt.NDArray[np.float32]
-    score: float
-    chunk: tuple[float, ...]
+    weight: npt.NDArray[np.float32]  # [L, H], for the features of the pass "together"
+    score: float  # weight of a chunk's first score, at least 0
+    chunk: tuple[float, ...]  # slopes for the CHUNK_TERMS of the second scores, and the constant
 
     def __post_init__(self) -> None:
         terms, what = ("first_score", *CHUNK_TERMS), "multi-hop chunk"
@@ -67,9 +56,7 @@ class MultiHop:
     def scores(self, first: npt.ArrayLike, features: npt.ArrayLike) -> Floats:
         """Return the second scores [S] of the other chunks, not yet on the scale of the first.
 
-        Args:
-            first: [S], their first scores.
-            features: [S, L x H], those of the second reading.
+        They are made of the first scores [S] and the features [S, L x H] of the second reading.
         """
         second: Floats = self.score * np.asarray(first, np.float64)
         return second + weighted(features, self.weight)
@@ -87,12 +74,7 @@ class MultiHop:
 
 
 def reads_again(options: PruneOptions, first: ChunkScores) -> bool:
-    """Tell whether the best chunk alone would miss too much, by the first scores.
-
-    Args:
-        options: The options of the call.
-        first: The scores after the first reading.
-    """
+    """Tell whether the best chunk alone would miss too much, by the first scores."""
     if first.probabilities is None or options.max_missed is None:
         return False
     unanswerable = first.answerable is not None and first.answerable < UNANSWERABLE_BELOW
@@ -112,12 +94,9 @@ def multi_hop_question(query: str, best: Chunk) -> str:
 
 
 def second_scores(first: Floats, best: int, second: Floats) -> Floats:
-    """Return a call's scores [S] after the second reading.
+    """Return a call's scores [S] after the second reading, which gave [S - 1] to the others.
 
-    Args:
-        first: [S], the first scores.
-        best: The index of the best chunk, which stays first.
-        second: [S - 1], the second scores of the others, in order.
+    The chunk at index `best` stays first.
     """
     others = np.arange(len(first)) != best
     scores = first.copy()

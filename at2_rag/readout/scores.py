@@ -54,12 +54,7 @@ class Scores:
 
 
 def best_by_owner(scores: Floats, owners: Sequence[int], count: int) -> Floats:
-    """Return the best score of each owner, [count]; every owner has at least one.
-
-    Args:
-        scores: [N], for example of the windows of chunks.
-        owners: [N], the index of each one's owner.
-        count: Number of owners.
+    """Return the best of the `scores` [N] of each owner, [count]; `owners` [N] are their indices.
 
     Raises:
         ScoringError: If a score isn't finite.
@@ -76,13 +71,8 @@ def divided(
     """Divide each chunk's share, or its probability, among its units.
 
     A unit gets its share of the softmax over its chunk's units: of the chunk's share of the
-    softmax over all chunks, or of the chunk's probability.
-
-    Args:
-        chunks: The scores of the chunks.
-        units: [U], each unit's score by the head weights of chunks.
-        places: The U units.
-        additive: Whether scores add up and are no logits; they are returned as they are then.
+    softmax over all chunks, or of the chunk's probability. `units` [U] are scores by the head
+    weights of chunks; additive ones are no logits and are returned as they are.
     """
     if additive:
         return UnitScores(units)

@@ -35,19 +35,10 @@ was read again), and the sentence's score by the head weights of chunks."""
 
 @dataclass(frozen=True, slots=True)
 class SentenceWeights:
-    """What makes scores and probabilities of sentences.
+    """What makes scores and probabilities of sentences; raises as `checked_numbers`."""
 
-    Attributes:
-        score: Weights of the `SENTENCE_TERMS`; the last at least 0.
-        likely: Slopes for `calibration.CHUNK_TERMS` of sentences' scores, and the constant.
-
-    Raises:
-        HeadWeightsError: If the number of slopes is wrong, one isn't finite, or one that must be at
-            least 0 isn't.
-    """
-
-    score: tuple[float, ...]
-    likely: tuple[float, ...]
+    score: tuple[float, ...]  # weights of the SENTENCE_TERMS; the last at least 0
+    likely: tuple[float, ...]  # slopes for the CHUNK_TERMS of sentences' scores, and the constant
 
     def __post_init__(self) -> None:
         for name, terms, rising in (
@@ -60,14 +51,7 @@ class SentenceWeights:
     def judge(
         self, first: Floats, last: ChunkScores, sentences: Floats, places: Sequence[Place]
     ) -> UnitScores:
-        """Return the scores and probabilities of a call's sentences.
-
-        Args:
-            first: [S], the chunks' first scores.
-            last: The chunks' last scores.
-            sentences: [U], each sentence's score by the head weights of chunks.
-            places: Where the U sentences are.
-        """
+        """Return the scores and probabilities of a call's sentences; arguments as below."""
         owners = [index for index, _, _ in places]
         terms = sentence_terms(first, last.scores, sentences, owners)
         scores: Floats = terms @ np.array(self.score)
@@ -98,7 +82,7 @@ def sentence_terms(
         first: [S], the chunks' first scores.
         last: [S], the chunks' last scores.
         sentences: [U], each sentence's score by the head weights of chunks.
-        owners: [U], each sentence's chunk.
+        owners: [U], the index of each sentence's chunk.
     """
     chunks = np.asarray(owners, dtype=np.int64)
     columns = [np.asarray(last)[chunks], np.asarray(first)[chunks], np.asarray(sentences)]
