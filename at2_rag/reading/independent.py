@@ -28,15 +28,10 @@ from at2_rag.reading.state_groups import RoomBySource, make_room
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayoutPasses:
-    """A layout, and what its question is read over.
-
-    Attributes:
-        layout: An independent layout with at least one source.
-        passes: The passes wanted, "together" or "apart", each with what it reads in place of the
-            layout's sources, see `make_room`; None for the sources themselves.
-    """
+    """An independent layout with at least one source, and what its question is read over."""
 
     layout: PromptLayout
+    # Each pass ("together" or "apart") with the parts it reads; None for the whole sources.
     passes: Mapping[Pass, tuple[SourcePart, ...] | None]
 
 
@@ -51,15 +46,8 @@ def read_independent(
     """Read layouts' sources and their questions; sources that layouts share are read once.
 
     Sources whose `states` are known, by their token ids, are not read again. `watch` takes the time
-    of "encode" and "question".
-
-    Returns:
-        For each layout and pass the attention [L, H, S] over the layers in use, sources (or parts)
-        in order.
-
-    Raises:
-        UnsupportedModelError: If the model can't read sources independently, or holds a lock while
-            it reads a prompt, which passes that wait for each other can't.
+    of "encode" and "question". Returns the attention to the sources (or parts) of each layout and
+    pass.
     """
     model.check_independent()
     rooms: list[RoomBySource] = []

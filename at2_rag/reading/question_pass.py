@@ -9,7 +9,7 @@ only the attention keeps them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,16 +18,13 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
-from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.chunk_states import ChunkState, runs_of
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.span_reading import KeySpan
 from at2_rag.reading.state_groups import GroupedStates, StateGroup
 
-CALL_TOKENS = 2048
-"""Most question tokens of one forward pass (one longer question has a pass of its own)."""
-
-QUESTION_ROWS = 32
-"""Most rows of the question whose logits over a group of sources are held at a time."""
+CALL_TOKENS = 2048  # most question tokens of one forward pass, unless a single one is longer
+QUESTION_ROWS = 32  # most rows of the question whose logits over a group are held at a time
 
 
 def question_calls(
@@ -37,23 +34,15 @@ def question_calls(
 
     What a reading shares a pass with makes no difference but in rounding.
     """
-    calls: list[list[_Piece]] = []
-    size = 0
-    for piece in (piece for reading in readings for piece in reading.pieces):
-        if not calls or size + len(piece.input_ids) > CALL_TOKENS:
-            calls.append([])
-            size = 0
-        calls[-1].append(piece)
-        size += len(piece.input_ids)
-    return [partial(_run, model, pieces) for pieces in calls]
+    pieces = [piece for reading in readings for piece in reading.pieces]
+    sizes = [len(piece.input_ids) for piece in pieces]
+    return [partial(_run, model, pieces[run]) for run in runs_of(sizes, CALL_TOKENS)]
 
 
 class QuestionReading:
     """A question over the states of one layout: over all sources at once, or over each by itself.
 
-    Attributes:
-        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`, or one copy
-            of a longer question.
+    Its `pieces` have to go through the model.
     """
 
     def __init__(
@@ -92,21 +81,14 @@ class QuestionReading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Copies of a question that go through the model in one pass.
+    """Copies of a question, one after another, that go through the model in one pass."""
 
-    Attributes:
-        input_ids: [N] int64, the copies one after another.
-        position_ids: [N] int64.
-        attention: Keeps them apart.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    attention: _QuestionAttention
+    input_ids: Tensor  # [N] int64
+    position_ids: Tensor  # [N] int64
+    attention: _QuestionAttention  # keeps them apart
 
 
 def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
-    """Run pieces in one forward pass."""
     model.run_packed(
         torch.cat([piece.input_ids for piece in pieces]),
         torch.cat([piece.position_ids for piece in pieces]),
@@ -140,20 +122,14 @@ class _SideBySide:
         return torch.cat(read, dim=1)
 
 
-def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+def _batches(groups: Sequence[StateGroup], most: int) -> list[Sequence[StateGroup]]:
     """Split groups into batches of at most `most` sources, cutting groups that are larger."""
-    batch: list[StateGroup] = []
-    size = 0
-    for group in groups:
-        for start in range(0, len(group.members), most):
-            piece = group.rows(start, start + most)
-            if batch and size + len(piece.members) > most:
-                yield batch
-                batch, size = [], 0
-            batch.append(piece)
-            size += len(piece.members)
-    if batch:
-        yield batch
+    cut = [
+        group.rows(start, start + most)
+        for group in groups
+        for start in range(0, len(group.members), most)
+    ]
+    return [cut[run] for run in runs_of([len(group.members) for group in cut], most)]
 
 
 class _QuestionAttention:
@@ -215,9 +191,8 @@ class _QuestionAttention:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read rows [Hkv, C, R, q, D] of the question (float32, scaled).
 
-        Returns:
-            Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
-            [Hkv, C, R, q, D]; in the last layer that is empty.
+        Returns mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
+        [Hkv, C, R, q, D], which is empty in the last layer.
         """
         last = layer == self._depth - 1
         copies, axis = query.shape[1], 4 if self._together else 1
@@ -253,14 +228,12 @@ class _QuestionAttention:
 
     def _keep_features(self, mass: Tensor, ratio: Tensor) -> None:
         # [Hkv, R, Q, S] -> [H, S], the mean over the target rows
-        mass, ratio = (values[:, :, self._target].mean(2).flatten(0, 1) for values in (mass, ratio))
-        for part, *features in zip(
-            self.parts,
-            torch.split(mass, self._sizes, 1),
-            torch.split(ratio, self._sizes, 1),
-            strict=True,
-        ):
-            part.append((features[0], features[1]))
+        by_group = (
+            torch.split(values[:, :, self._target].mean(2).flatten(0, 1), self._sizes, 1)
+            for values in (mass, ratio)
+        )
+        for part, features in zip(self.parts, zip(*by_group, strict=True), strict=True):
+            part.append(features)
 
 
 def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
