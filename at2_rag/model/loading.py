@@ -54,12 +54,11 @@ class LoadedModel:
             ModelNotFoundError: If the model can't be found, fetched or read.
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
-        if isinstance(dtype, str):
-            if dtype not in ("float32", "bfloat16", "float16"):
-                raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
-            dtype = getattr(torch, dtype)
+        if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
+            raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+        torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
-        model, tokenizer = load_model(folder, device=device, dtype=dtype)
+        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
         return cls(model, tokenizer, folder=folder)
 
     @property

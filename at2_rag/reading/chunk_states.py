@@ -155,9 +155,8 @@ def length_runs(lengths: Sequence[int]) -> Iterator[range]:
     """Split ascending lengths into runs whose padding to the longest stays small."""
     start = 0
     for stop in range(1, len(lengths) + 1):
-        ends = stop == len(lengths)
         if (
-            ends
+            stop == len(lengths)
             or lengths[stop] > 1.25 * lengths[start] + 8
             or (stop + 1 - start) * lengths[stop] > GROUP_TOKENS
         ):

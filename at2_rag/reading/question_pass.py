@@ -10,7 +10,7 @@ only the attention keeps them apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
-from at2_rag.reading.chunk_states import ChunkState, runs_of
+from at2_rag.reading.chunk_states import runs_of
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.span_reading import KeySpan
 from at2_rag.reading.state_groups import GroupedStates, StateGroup
@@ -40,52 +40,30 @@ def question_calls(
 
 
 class QuestionReading:
-    """A question over the states of one layout: over all sources at once, or over each by itself.
-
-    Its `pieces` have to go through the model.
-    """
+    """A question over the states of one layout: over all sources at once, or each by itself."""
 
     def __init__(
         self, model: ScoringModel, states: GroupedStates, layout: PromptLayout, *, together: bool
     ) -> None:
-        self.pieces: list[_Piece] = []
-        self._groups: list[StateGroup] = []
-        self._firsts = states.firsts
-        past = states.prefix.tokens
-        question = torch.tensor(layout.question_ids, device=model.device)
-        offsets = torch.arange(len(question), device=model.device)
-        most = max(1, CALL_TOKENS // len(question))
+        most = max(1, CALL_TOKENS // len(layout.question_ids))
         batches = [states.groups] if together else _batches(states.groups, most)
-        for groups in batches:
-            if together:
-                starts = torch.tensor([past + states.longest], device=model.device)
-            else:
-                starts = past + torch.cat([group.lengths for group in groups])
-            attention = _QuestionAttention(states.prefix, groups, model, layout, together=together)
-            positions = (starts[:, None] + offsets).flatten()
-            self.pieces.append(_Piece(question.repeat(len(starts)), positions, attention))
-            self._groups.extend(groups)
+        self.pieces = [
+            _Piece(model, states, groups, layout, together=together) for groups in batches
+        ]
+        self._groups = [group for groups in batches for group in groups]
+        self._firsts = states.firsts
 
     def attention(self) -> SpanAttention:
         """Return what was read, sources (or parts) in the layout's order."""
         members = torch.cat([group.members for group in self._groups])
         # Equal sources share the features of the first, so that their scores tie to the last bit.
         order = members.argsort()[list(self._firsts)]
-        parts = [part for piece in self.pieces for part in piece.attention.parts]
+        parts = [part for piece in self.pieces for part in piece.parts]
         mass, ratio = (
             torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
             for kind in (0, 1)
         )
         return SpanAttention(mass[..., order], ratio[..., order])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """Copies of a question, one after another, that go through the model in one pass."""
-
-    input_ids: Tensor  # [N] int64
-    position_ids: Tensor  # [N] int64
-    attention: _QuestionAttention  # keeps them apart
 
 
 def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
@@ -114,7 +92,7 @@ class _SideBySide:
                 value=call.value[:, :, rows],
             )
             try:
-                read.append(piece.attention.attend(part))
+                read.append(piece.attend(part))
             except PassComplete:  # in the last layer all say so
                 complete = True
         if complete:
@@ -132,11 +110,12 @@ def _batches(groups: Sequence[StateGroup], most: int) -> list[Sequence[StateGrou
     return [cut[run] for run in runs_of([len(group.members) for group in cut], most)]
 
 
-class _QuestionAttention:
+class _Piece:
     """Copies of the question over ready states: one over all of them, or one for each source.
 
-    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
-    of states, layer by layer, mass and log ratio, both [H, G].
+    They are one after another in `input_ids` and `position_ids` [N], and only the attention keeps
+    them apart. Logits, softmax and the weighted sum of values are float32. `parts` collects for
+    each group of states, layer by layer, mass and log ratio, both [H, G].
 
     Shapes in here: C copies of the question, Q tokens of one, q of them in a block, R = H / Hkv
     query heads that share a key head.
@@ -144,20 +123,28 @@ class _QuestionAttention:
 
     def __init__(
         self,
-        prefix: ChunkState,
-        groups: Sequence[StateGroup],
         model: ScoringModel,
+        states: GroupedStates,
+        groups: Sequence[StateGroup],
         layout: PromptLayout,
         *,
         together: bool,
     ) -> None:
+        question = torch.tensor(layout.question_ids, device=model.device)
+        past, length = states.prefix.tokens, len(question)
+        if together:
+            starts = torch.tensor([past + states.longest], device=model.device)
+        else:
+            starts = past + torch.cat([group.lengths for group in groups])
+        offsets = torch.arange(length, device=model.device)
+        self.input_ids = question.repeat(len(starts))
+        self.position_ids = (starts[:, None] + offsets).flatten()
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix = prefix
+        self._prefix = states.prefix
         self._groups = [_span_of(group, together=together) for group in groups]
         self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
         self._together = together
-        length = len(layout.question_ids)
         self._rows = QUESTION_ROWS if together else length
         self._future = torch.full((length, length), -torch.inf, device=model.device).triu(1)
 
