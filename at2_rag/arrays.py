@@ -14,11 +14,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def check_finite(scores: Floats) -> None:
-    """Check that scores are finite.
-
-    Raises:
-        ScoringError: If a score is NaN or infinite.
-    """
+    """Raise `ScoringError` if a score is NaN or infinite."""
     unusable = np.flatnonzero(~np.isfinite(scores))
     if unusable.size:
         first = int(unusable[0])

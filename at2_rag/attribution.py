@@ -20,11 +20,7 @@ from at2_rag.errors import InputError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.prompt.sentence_tokens import (
-    prompt_spans,
-    sentence_places,
-    tokens_over,
-)
+from at2_rag.prompt.sentence_tokens import prompt_spans, sentence_places, tokens_over
 from at2_rag.reading.attention import Span
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel

@@ -1,23 +1,7 @@
 """Every exception that at2_rag raises on purpose.
 
 All of them derive from `AT2Error`, so that one `except` clause catches them; those that
-stem from what the caller passed are `ValueError`s too, as Python's own functions do it:
-
-    AT2Error
-     +-- InputError (ValueError)            something the caller passed can't be used
-     |    +-- ChunkTypeError (TypeError)    a chunk isn't a string, mapping or Chunk
-     |    +-- PromptTooLongError            more tokens than the scoring model reads
-     |    +-- DataError                     a line of a data file isn't an item; names file and line
-     +-- TokenCounterError                  a token counter can't be built, or can't count a text
-     +-- ModelError                         the scoring model
-     |    +-- ModelNotFoundError            can't be found, fetched or read
-     |    +-- UnsupportedModelError         its architecture can't be captured or truncated
-     +-- HeadWeightsError                   a head-weights file
-     |    +-- HeadWeightsNotFoundError      the model has none
-     |    +-- HeadWeightsMismatchError      made for another model, template or reading
-     +-- ScoringError (RuntimeError)        the model's scores can't be used (NaN, for one)
-     +-- StorageError                       a disk is full, or can't be written
-
+stem from what the caller passed are `ValueError`s too, as Python's own functions do it.
 Messages say what was wrong, the value, the limit and the fix.
 """
 

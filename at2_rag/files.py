@@ -11,19 +11,13 @@ from pathlib import Path
 from at2_rag.errors import StorageError
 
 _PART = ".at2-part"
-_LEFTOVER_SECONDS = 3600.0
-"""Age at which a temporary file counts as left over; writing one takes seconds."""
+_LEFTOVER_SECONDS = 3600.0  # writing a file takes seconds
 
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file under a temporary name beside it, then rename it into place.
 
-    If that fails with an `OSError`, nothing of it is left.
-
-    Args:
-        path: The file.
-        data: Its content.
-        private: Whether only this user may read it.
+    If that fails, nothing is left. A `private` file can be read by this user alone.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_PART}")
     mode = 0o600 if private else 0o666
@@ -46,11 +40,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that a folder can be made and written to; leaves nothing behind.
-
-    Raises:
-        StorageError: If it can't.
-    """
+    """Raise `StorageError` unless a folder can be made and written to; leaves nothing behind."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

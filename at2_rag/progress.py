@@ -19,9 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINE_SECONDS = 30.0
-"""Least time between two lines of one stage, in seconds."""
-
+LINE_SECONDS = 30.0  # least time between two lines of one stage
 _SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
 
 
@@ -73,10 +71,8 @@ class StepProgress:
     begins it: steps done by then are shown as done but don't count for the time left. The call
     that has all steps done ends it. Use it in a `with` block.
 
-    Args:
-        console: Where to show it; None for standard error.
-        write: Takes the lines where there are no bars; None prints them to the console.
-        clock: Returns the seconds since some fixed moment.
+    The console is standard error by default. Where there are no bars, `write` takes the lines,
+    which by default are printed to the console.
     """
 
     def __init__(
@@ -87,8 +83,7 @@ class StepProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or Console(stderr=True)
-        self.seconds: dict[str, float] = {}
-        """Seconds that each stage has taken so far."""
+        self.seconds: dict[str, float] = {}  # that each stage has taken so far
         self._write = write or self._print
         self._clock = clock
         self._stages: dict[str, _Stage] = {}
@@ -134,11 +129,9 @@ class StepProgress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float], None]]:
-        """Show a stage whose steps can't be counted.
+        """Show a stage whose steps can't be counted, as busy until its share done is known.
 
-        Yields:
-            A function that takes the share done so far, from 0 to 1. Until it is called the stage
-            is shown as busy.
+        Yields a function that takes that share, from 0 to 1.
         """
         self(name, 0, None)
         yield lambda share: self(name, round(100 * share), 100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
@@ -61,27 +61,23 @@ def model_options(command: _Command) -> _Command:
 
 
 def prune_options(options: type[PruneOptions]) -> Callable[[_Command], _Command]:
-    """Return a decorator that adds an option for each field of a type of options."""
+    """Return a decorator that adds an option for each field of a type that checks its values."""
     types = plain_types(options)
 
     def add(command: _Command) -> _Command:
         for field in reversed(fields(options)):
-            command = _prune_option(field, types[field.name][0])(command)
+            kind = types[field.name][0]
+            flag = f"--{field.name.replace('_', '-')}"
+            command = click.option(
+                f"{flag}/--no{flag[1:]}" if kind is bool else flag,
+                type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,
+                default=field.default,
+                show_default=field.default is not None,
+                help=field.metadata["help"],
+            )(command)
         return command
 
     return add
-
-
-def _prune_option(field: Field[Any], kind: Any) -> Callable[[_Command], _Command]:
-    """Return the option of a field; values are checked by the type of options, not here."""
-    flag = f"--{field.name.replace('_', '-')}"
-    return click.option(
-        f"{flag}/--no{flag[1:]}" if kind is bool else flag,
-        type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,
-        default=field.default,
-        show_default=field.default is not None,
-        help=field.metadata["help"],
-    )
 
 
 def taken_options(options: type[PruneOptions], values: dict[str, Any]) -> PruneOptions:

@@ -1,15 +1,9 @@
 """Reads the chunks of files, folders and standard input for the command line.
 
-- JSON Lines: one chunk a line, a string or an object with `text` (and `title`, `id`, `metadata`
-  and any further keys); blank lines are skipped.
-- JSON: a list of such strings and objects, or an object that has the list under `chunks`.
-- Text: one chunk a paragraph; paragraphs are separated by blank lines and kept as they are.
-- A folder: one chunk a file, by name, with the file's name as `id`. Hidden files and folders
-  within the folder are not read.
-
-All are UTF-8 and may be gzipped. A file's ending (before `.gz`) tells its format. Without a known
-ending a file is JSON Lines if its first line is a JSON string or an object without `chunks`, JSON
-if it begins like an object or a list of passages, and else text.
+The formats are those of `at2-rag prune`; JSON may also be an object with the list under `chunks`.
+A file's ending (before `.gz`) tells its format. Without a known one a file is JSON Lines if its
+first line is a JSON string or an object without `chunks`, JSON if it begins like an object or a
+list of passages, and else text.
 """
 
 from __future__ import annotations
@@ -45,12 +39,7 @@ _FORMATS: dict[str, Format] = {
 
 
 def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike]:
-    """Read the passages of a file or folder; a format of None is detected.
-
-    Raises:
-        DataError: If a file can't be read or isn't of its format; the message names the file and
-            the line.
-    """
+    """Read the passages of a file or folder; a format of None is detected."""
     if path.is_dir():
         if format not in (None, "text"):
             raise DataError(f"{path}: is a folder, whose files are read as text, not {format}")
@@ -59,10 +48,7 @@ def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike
 
 
 def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> list[ChunkLike]:
-    """Read the passages in the bytes of a file, which may be gzipped, as `read_passages` does.
-
-    The ending of the file's name tells the format, and messages begin with the name.
-    """
+    """Read the passages in the bytes of a file of this name, as `read_passages` does."""
     text = _decode(data, name)
     path = PurePath(name)
     ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
@@ -178,10 +164,9 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value, write null")
 
 
-def _checked(value: Any, origin: str, index: int) -> ChunkLike:
+def _checked(passage: Any, origin: str, index: int) -> Any:
     try:
-        as_chunk(value, index)
+        as_chunk(passage, index)
     except ChunkTypeError as error:
         raise DataError(f"{origin}: {error}") from error
-    passage: ChunkLike = value
     return passage

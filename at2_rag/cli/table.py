@@ -25,10 +25,9 @@ def print_result(
     original_order: bool = False,
     break_even: BreakEven | None = None,
 ) -> None:
-    """Print a result, and what was saved if `break_even` says so.
+    """Print a result, and what `break_even` says was saved.
 
-    Rows are in the order of the input if `original_order` or without scores; else the best is
-    first. The console's width and encoding limit what is printed.
+    Rows are in the order of the input if `original_order` or without scores, else best first.
     """
     if result.kept or result.dropped:
         by_index = original_order or not result.scored
@@ -41,9 +40,8 @@ def print_result(
 def shown(text: str, encoding: str = "utf-8") -> str:
     """Return the start of a text on one line, safe to print.
 
-    Runs of white space become one space. Characters that would steer the terminal or reorder its
-    line (controls, bidirectional overrides), lone surrogates, and what the encoding lacks are
-    replaced by U+FFFD or "?".
+    Replaces characters that would steer the terminal or reorder its line (controls, bidirectional
+    overrides), lone surrogates, and what the encoding lacks.
     """
     start = re.sub(r"\s+", " ", text[:_LONGEST_START]).strip()
     visible = _STEERING.sub("\ufffd", start)

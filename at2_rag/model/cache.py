@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -28,16 +28,11 @@ MANIFEST = "at2_rag_manifest.json"
 FORMAT = 1
 """Goes up when the same source would be converted into other bytes."""
 
-BLOCK = 1 << 20
-"""Bytes that are read at once."""
+BLOCK = 1 << 20  # bytes read at once
 
 
 def cache_dir() -> Path:
-    """Return the folder of everything at2_rag keeps, which may not exist yet.
-
-    It is the environment variable `AT2_RAG_CACHE`, or else the user's cache folder of the
-    operating system.
-    """
+    """Return the folder of all that at2_rag keeps, which may not exist yet."""
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(os.path.expanduser(folder)).absolute()
     return Path(platformdirs.user_cache_dir("at2_rag", appauthor=False))
@@ -45,17 +40,11 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """A prepared model, ready or not.
+    """A prepared model, ready or not."""
 
-    Attributes:
-        root: Folder of all prepared models.
-        name: The model's name, fit for a folder name.
-        source_sha256: SHA-256 of the file it is converted from.
-    """
-
-    root: Path
+    root: Path  # folder of all prepared models
     name: str
-    source_sha256: str
+    source_sha256: str  # of the file it is converted from
 
     @property
     def folder(self) -> Path:
@@ -92,12 +81,10 @@ class CachedModel:
         try:
             for leftover in self.root.glob(f"{prefix}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            workspace = self.root / f"{prefix}{secrets.token_hex(4)}"
-            workspace.mkdir()
-            try:
-                yield workspace
-            finally:
-                shutil.rmtree(workspace, ignore_errors=True)
+            with TemporaryDirectory(
+                prefix=prefix, dir=self.root, ignore_cleanup_errors=True
+            ) as workspace:
+                yield Path(workspace)
         finally:
             lock.release()
 

@@ -22,11 +22,8 @@ from torch import Tensor
 
 from at2_rag.files import write_whole
 
-FORMAT_VERSION = 1
-"""Goes up when a change of this module changes fingerprints."""
-
-STATES_VERSION = 1
-"""Goes up when a change of this project changes the states of chunks."""
+FORMAT_VERSION = 1  # goes up when a change of this module changes fingerprints
+STATES_VERSION = 1  # goes up when a change of this project changes the states of chunks
 
 _ARCHITECTURE = (
     "model_type",
@@ -48,10 +45,7 @@ _PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
 
 
 def model_fingerprint(base: Any, tokenizer: Any) -> str:
-    """Return the fingerprint of a transformers base model, all layers, and its tokenizer.
-
-    64 hexadecimal digits.
-    """
+    """Return the fingerprint of a base model and its tokenizer, 64 hexadecimal digits."""
     config = {name: getattr(base.config, name, None) for name in _ARCHITECTURE}
     vocabulary = sorted(tokenizer.get_vocab().items())
     # A copy, since calling a tokenizer sets the truncation and padding of its backend.

@@ -52,8 +52,7 @@ _LAYER_TENSORS = {
 def convert_gguf(gguf: Path, folder: Path, *, report: Callable[[float], None]) -> None:
     """Convert a llama GGUF file with a byte-level BPE tokenizer to a folder that doesn't exist yet.
 
-    `report` takes the share of tensors done so far. Raises `ValueError` if the file has an unknown
-    field or tensor, or the tokenizer changes when it is saved and loaded.
+    `report` takes the share of tensors done so far.
     """
     from gguf import GGUFReader
 

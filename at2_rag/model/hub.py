@@ -59,17 +59,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def resolve_model(name: str | os.PathLike[str], *, revision: str | None = None) -> Path:
     """Return the local folder of a model; fetches and converts the model first if needed.
 
-    Progress is shown on standard error where that is a terminal, and logged elsewhere.
-
-    Args:
-        name: A built-in model's name, a local folder, or a hub id `owner/name`; looked up in
-            this order. A `Path` is always a folder.
-        revision: Branch, tag or commit; for hub ids only.
-
-    Raises:
-        ModelNotFoundError: If the model can't be found, fetched or converted, or the folder
-            isn't a model; the message says what was tried and the fix.
-        InputError: If `revision` is given for something that has none.
+    `name` is a built-in model's name, a local folder, or a hub id `owner/name`; looked up in this
+    order. A `Path` is always a folder.
     """
     text = os.fspath(name)
     built_in = BUILT_INS.get(text) if isinstance(name, str) else None

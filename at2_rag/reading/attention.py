@@ -34,8 +34,7 @@ IMPLEMENTATION = "at2_rag"
 READING_KEYWORD = "at2_reading"
 LOG_RATIO_LIMIT = 50.0
 
-TARGET_ROWS = 64
-"""Most target rows of a prompt whose logits over all of it are held at a time."""
+TARGET_ROWS = 64  # most target rows of a prompt whose logits over all of it are held at a time
 
 Span = tuple[int, int]
 
@@ -46,29 +45,17 @@ class PassComplete(Exception):  # noqa: N818 - a signal, not an error
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionCall:
-    """What one attention layer asks for.
-
-    Attributes:
-        layer: Index of the layer, from 0.
-        query: [B, H, Q, D], after position embedding and normalisation.
-        key: [B, Hkv, N, D], likewise, not repeated for grouped queries.
-        value: [B, Hkv, N, D].
-        mask: None (causal), bool [B, 1, Q, N] (True: may be read) or float, additive.
-        scaling: Factor on the products of queries and keys.
-        softcap: Limit c of `c * tanh(logit / c)`, or None.
-        sinks: Logit per head [H] of a place that takes attention and gives nothing, or None.
-        plain: Computes the layer's ordinary output, [B, Q, H, D].
-    """
+    """What one attention layer asks for."""
 
     layer: int
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
+    query: Tensor  # [B, H, Q, D], after position embedding and normalisation
+    key: Tensor  # [B, Hkv, N, D], likewise, not repeated for grouped queries
+    value: Tensor  # [B, Hkv, N, D]
+    mask: Tensor | None  # None: causal; bool [B, 1, Q, N], True: may be read; or float, additive
     scaling: float
-    softcap: float | None
-    sinks: Tensor | None
-    plain: Callable[[], Tensor]
+    softcap: float | None  # limit c of `c * tanh(logit / c)`
+    sinks: Tensor | None  # [H], logit of a position that takes attention and gives nothing
+    plain: Callable[[], Tensor]  # computes the layer's ordinary output, [B, Q, H, D]
 
 
 class AttentionReader(Protocol):
@@ -103,31 +90,20 @@ class JointCapture:
     """Reads sources that stand in causal prompts: captures, and leaves the output as it is.
 
     Rows are processed `TARGET_ROWS` at a time, and spans one by one, since a single long one would
-    pad all others to its own length.
-
-    Args:
-        rows: [B, T] int64, positions of the target tokens in the (padded) prompts.
-        shares: [B, K, T] float32, the weight of each row in the mean of each of K targets; 0 on
-            padding, whose row may be any that sees something.
-        sources: For each prompt its sources, half-open spans; an empty one has no mass, and the log
-            ratio of what is never seen.
-        prefixes: For each prompt the prefix's span.
-        depth: Layers to read; the pass ends in the last of them.
-
-    Attributes:
-        captured: For each layer that was read mass and log ratio, [2, B, K, H, S], S the most
-            sources of a prompt; the others' are followed by empty ones.
+    pad all others to its own length. An empty source has no mass, and the log ratio of what is
+    never seen. The pass ends in layer `depth`.
     """
 
     def __init__(
         self,
         *,
-        rows: Tensor,
-        shares: Tensor,
+        rows: Tensor,  # [B, T] int64, positions of the target tokens in the (padded) prompts
+        shares: Tensor,  # [B, K, T], weight of each row in the mean of each of K targets, or 0
         sources: Sequence[Sequence[Span]],
         prefixes: Sequence[Span],
         depth: int,
     ) -> None:
+        # For each layer mass and log ratio, [2, B, K, H, S], S the most sources of a prompt.
         self.captured: dict[int, Tensor] = {}
         self._rows = torch.split(rows, TARGET_ROWS, dim=1)
         self._shares = torch.split(shares, TARGET_ROWS, dim=2)
@@ -188,10 +164,7 @@ def log_ratio(source: Tensor, prefix: Tensor) -> Tensor:
 
 
 def span_logsumexp(logits: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:
-    """Return the log-sum-exp over each span, [B, H, T, N] -> [B, H, T, S]; -inf for an empty one.
-
-    There are S half-open spans for each of the B prompts.
-    """
+    """Return the log-sum-exp over each span, [B, H, T, N] -> [B, H, T, S]; -inf where empty."""
     return torch.stack(
         [
             torch.stack([row[..., start:end].logsumexp(-1) for start, end in ranges], dim=-1)

@@ -27,25 +27,19 @@ from torch.nn.functional import scaled_dot_product_attention
 from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
 
-PACK_TOKENS = 2048
-"""Most tokens of one forward pass over sources (one longer source has a pass of its own)."""
-
-GROUP_TOKENS = 8192
-"""Most (padded) tokens of sources whose states the question reads in one matrix product."""
+PACK_TOKENS = 2048  # most tokens of one forward pass over sources, unless a single one is longer
+GROUP_TOKENS = 8192  # most (padded) tokens of sources that the question reads in one matrix product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkState:
-    """Keys and values of one source (or of the prefix).
+    """Keys and values of one source (or of the prefix) of W tokens, in the model's dtype.
 
-    Attributes:
-        keys: [L, Hkv, W, D] in the model's dtype, W the source's tokens.
-        values: [L - 1, Hkv, W, D]; in the last layer in use only keys are needed. [L, Hkv, W, D]
-            where the question's own output is wanted too, see `encode_prefix`.
+    In the last layer in use only keys are needed, unless the model's output is wanted too.
     """
 
-    keys: Tensor
-    values: Tensor
+    keys: Tensor  # [L, Hkv, W, D]
+    values: Tensor  # [L - 1, Hkv, W, D] or [L, Hkv, W, D], see `encode_prefix`
 
     def first_layers(self, depth: int) -> ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
@@ -106,7 +100,10 @@ def encode_sources(
     states: dict[tuple[int, ...], ChunkState] = {}
     missing = sorted((ids for ids in sources if ids), key=canonical)
     if store is not None:
-        keys = {ids: _store_key(scope, ids) for ids in missing}
+        start = scope.encode() + b"\0"
+        keys = {
+            ids: hashlib.sha256(start + array("I", ids).tobytes()).hexdigest() for ids in missing
+        }
         for ids, key in keys.items():
             state = store.get(key)
             if state is not None and _fits(state, prefix, len(ids)):
@@ -125,7 +122,7 @@ def encode_sources(
 
 
 def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
-    """Tell whether a state from a store has the shapes and numbers of one that is made now."""
+    """Return whether a state from a store has the shapes and dtype of one that is made now."""
     return all(
         kept.shape == (*like.shape[:2], tokens, like.shape[3]) and kept.dtype == like.dtype
         for kept, like in ((state.keys, prefix.keys), (state.values, prefix.values))
@@ -137,31 +134,29 @@ def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     return len(ids), ids
 
 
-def _store_key(scope: str, ids: tuple[int, ...]) -> str:
-    return hashlib.sha256(scope.encode() + b"\0" + array("I", ids).tobytes()).hexdigest()
-
-
-def packs(sources: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+def packs(sources: Sequence[tuple[int, ...]]) -> list[Sequence[tuple[int, ...]]]:
     """Split sources into those that share a forward pass, in the order given."""
-    pack: list[tuple[int, ...]] = []
-    size = 0
-    for ids in sources:
-        if pack and size + len(ids) > PACK_TOKENS:
-            yield pack
-            pack, size = [], 0
-        pack.append(ids)
-        size += len(ids)
-    if pack:
-        yield pack
+    return [sources[run] for run in runs_of(list(map(len, sources)), PACK_TOKENS)]
+
+
+def runs_of(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Split into runs of a sum of at most `most`, as long as can be; a larger size stands alone."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if start < index and total + size > most:
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))
 
 
 def length_runs(lengths: Sequence[int]) -> Iterator[range]:
     """Split ascending lengths into runs whose padding to the longest stays small."""
     start = 0
     for stop in range(1, len(lengths) + 1):
-        ends = stop == len(lengths)
         if (
-            ends
+            stop == len(lengths)
             or lengths[stop] > 1.25 * lengths[start] + 8
             or (stop + 1 - start) * lengths[stop] > GROUP_TOKENS
         ):
@@ -249,9 +244,8 @@ class _PackReading:
             )
 
     def attend(self, call: AttentionCall) -> Tensor:
-        last = call.layer == self._depth - 1
         self._keep(call)
-        if last:
+        if call.layer == self._depth - 1:
             raise PassComplete
         repeats = call.query.shape[1] // call.key.shape[1]
         # [1, H, N, D] -> [N, H, D]

@@ -26,22 +26,12 @@ PASSES: Mapping[Reading, tuple[Pass, ...]] = {
     "independent": ("together", "apart"),
 }
 
-_LEAST_MASS = 1e-9
-"""Floor under the mass before its logarithm, about what bfloat16 attention still tells apart."""
+_LEAST_MASS = 1e-9  # about what bfloat16 attention still tells apart
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """Which features a readout uses.
-
-    Attributes:
-        quantity: `mass` (share of the attention), its logarithm, or `log_ratio` (log-sum-exp
-            against the prefix's); see `SpanAttention`.
-        passes: The passes they come from, in this order.
-
-    Raises:
-        InputError: If a name is unknown or the passes belong to no reading.
-    """
+    """Which features a readout uses: a quantity of `SpanAttention`, from each pass in order."""
 
     quantity: Quantity
     passes: tuple[Pass, ...]
@@ -66,13 +56,12 @@ class FeatureSpec:
 
     def extract(self, attention: Mapping[Pass, SpanAttention]) -> Tensor:
         """Return the features [S, F], float32, of the sources of one prompt."""
-        parts = [self._quantity_of(attention[name]) for name in self.passes]
-        return torch.cat([part.flatten(0, 1) for part in parts]).T
-
-    def _quantity_of(self, attention: SpanAttention) -> Tensor:
+        read = [attention[name] for name in self.passes]
         if self.quantity == "log_ratio":
-            return attention.log_ratio
-        return attention.mass if self.quantity == "mass" else log_mass(attention.mass)
+            parts = [one.log_ratio for one in read]
+        else:
+            parts = [one.mass if self.quantity == "mass" else log_mass(one.mass) for one in read]
+        return torch.cat([part.flatten(0, 1) for part in parts]).T
 
 
 def log_mass(mass: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ layer is in memory. Chunks whose states are there already only leave a layer of 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,15 +29,10 @@ from at2_rag.reading.state_groups import RoomBySource, make_room
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayoutPasses:
-    """A layout, and what its question is read over.
-
-    Attributes:
-        layout: An independent layout with at least one source.
-        passes: The passes wanted, "together" or "apart", each with what it reads in place of the
-            layout's sources, see `make_room`; None for the sources themselves.
-    """
+    """An independent layout with at least one source, and what its question is read over."""
 
     layout: PromptLayout
+    # Each pass ("together" or "apart") with the parts it reads; None for the whole sources.
     passes: Mapping[Pass, tuple[SourcePart, ...] | None]
 
 
@@ -51,25 +47,19 @@ def read_independent(
     """Read layouts' sources and their questions; sources that layouts share are read once.
 
     Sources whose `states` are known, by their token ids, are not read again. `watch` takes the time
-    of "encode" and "question".
-
-    Returns:
-        For each layout and pass the attention [L, H, S] over the layers in use, sources (or parts)
-        in order.
-
-    Raises:
-        UnsupportedModelError: If the model can't read sources independently, or holds a lock while
-            it reads a prompt, which passes that wait for each other can't.
+    of "encode" and "question". Returns the attention to the sources (or parts) of each layout and
+    pass.
     """
     model.check_independent()
-    rooms: list[RoomBySource] = []
+    rooms: RoomBySource = defaultdict(list)
     questions: list[dict[Pass, QuestionReading]] = []
     for layout_passes in wanted:
         layout, passes = layout_passes.layout, layout_passes.passes
         grouped = {}
         for parts in dict.fromkeys(passes.values()):
             grouped[parts], by_source = make_room(prefix, layout, parts)
-            rooms.append(by_source)
+            for ids, targets in by_source.items():
+                rooms[ids] += targets
         questions.append(
             {
                 name: QuestionReading(model, grouped[parts], layout, together=name == "together")
@@ -89,16 +79,13 @@ def read_independent(
     return [{name: one.attention() for name, one in readings.items()} for readings in questions]
 
 
-def _leave(
-    states: Mapping[tuple[int, ...], ChunkState], rooms: Sequence[RoomBySource], depth: int
-) -> None:
+def _leave(states: Mapping[tuple[int, ...], ChunkState], rooms: RoomBySource, depth: int) -> None:
     """Copy ready states to where the question reads them, a layer whenever its turn comes."""
     copies = [
         # A cache may hand out states that are elsewhere than the model, perhaps page-locked.
         (target, kept[:, :, room.part].unbind(), kept.is_pinned())
         for ids, state in states.items()
-        for by_source in rooms
-        for room in by_source.get(ids, ())
+        for room in rooms[ids]
         for target, kept in ((room.keys, state.keys), (room.values, state.values))
     ]
     for layer in range(depth):
@@ -109,18 +96,17 @@ def _leave(
 
 
 def _keeper(
-    pack: Sequence[tuple[int, ...]], rooms: Sequence[RoomBySource]
+    pack: Sequence[tuple[int, ...]], rooms: RoomBySource
 ) -> Callable[[AttentionCall], None]:
     """Return what copies a layer of a pack's sources to where the question reads it."""
     lengths = list(map(len, pack))
-    rooms_of = [[room for by_source in rooms for room in by_source.get(ids, ())] for ids in pack]
 
     def keep(call: AttentionCall) -> None:
         # [1, Hkv, N, D] -> for each source [Hkv, W, D]
         keys = torch.split(call.key[0], lengths, dim=1)
         values = torch.split(call.value[0], lengths, dim=1)
-        for key, value, targets in zip(keys, values, rooms_of, strict=True):
-            for room in targets:
+        for ids, key, value in zip(pack, keys, values, strict=True):
+            for room in rooms[ids]:
                 room.keys.copy_(key[:, room.part])
                 room.values.copy_(value[:, room.part])
 

@@ -20,14 +20,8 @@ def read_joint(
 ) -> list[SpanAttention]:
     """Read each layout as one causal prompt, all in one model call (left-padded).
 
-    Args:
-        model: The scoring model.
-        layouts: The prompts.
-        spans: For each layout the half-open ranges in its `input_ids` to read as sources, at
-            least one; they may overlap. None for the layouts' own sources.
-
-    Returns:
-        One `SpanAttention` a layout, over the layers in use.
+    `spans` has for each layout the half-open ranges of `input_ids` to read in place of its sources;
+    they may overlap.
     """
     if spans is None:
         spans = [layout.source_spans for layout in layouts]
@@ -77,17 +71,8 @@ def read_answer(
     """Read the attention of parts of a finished answer to parts of its prompt.
 
     The rows read are those that predict the answer's tokens, each one token earlier, as in the
-    reference implementation of AT2.
-
-    Args:
-        model: The scoring model.
-        layout: A joint prompt with an answer, within the model's window.
-        targets: Parts of the answer, half-open ranges in `layout.answer_ids`; none empty.
-        sources: Parts of the prompt, half-open ranges in `layout.input_ids`; an empty one has no
-            mass, and the log ratio of what is never seen.
-
-    Returns:
-        One `SpanAttention` a target, over the layers in use.
+    reference implementation of AT2. `targets` are half-open ranges of `layout.answer_ids`, none of
+    them empty, and `sources` of `layout.input_ids`.
     """
     start = len(layout.input_ids) - len(layout.answer_ids) - 1  # this row predicts the first token
     first, last = min(begin for begin, _ in targets), max(end for _, end in targets)

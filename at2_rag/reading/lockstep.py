@@ -27,22 +27,17 @@ class _ForwardPass(greenlet):
 
 
 def between_layers(*_: Any) -> None:
-    """Wait for the other passes; does nothing in a pass that `run_in_lockstep` doesn't run.
-
-    A hook for the entry of a layer.
-    """
+    """Wait for the other passes of `run_in_lockstep`, if there are any; a hook before a layer."""
     current = getcurrent()
     if isinstance(current, _ForwardPass) and current.parent is not None:
         current.parent.switch()
 
 
 def reuse_input(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    """Write a layer's output over its input, in a pass that runs in lockstep.
+    """Write a layer's output over its input, in a pass that runs in lockstep; a hook after a layer.
 
     Many passes wait between layers at a time, and transformers' models hold the first layer's input
     until they are through: so there is one of both.
-
-    A hook for the end of a layer.
     """
     if isinstance(getcurrent(), _ForwardPass) and isinstance(output, Tensor):
         hidden = inputs[0]
@@ -56,11 +51,8 @@ def run_in_lockstep(passes: Sequence[tuple[str, Callable[[], None]]], watch: Sto
 
     The mode is the thread's and not a pass's: it is entered around all of them, because passes
     that enter it by themselves don't leave it in reverse order. The same goes for a lock: passes
-    that take one must not be run here. If a pass raises, the others are given up.
-
-    Args:
-        passes: For each the stage its time counts to, and what runs it: one model call.
-        watch: Takes the time of the stages.
+    that take one must not be run here. If a pass raises, the others are given up. Each pass, one
+    model call, comes with the stage of `watch` that its time counts to.
     """
     running = [(stage, _ForwardPass(run)) for stage, run in passes]
     with torch.inference_mode():

@@ -9,8 +9,8 @@ only the attention keeps them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,16 +18,13 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
-from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.chunk_states import runs_of
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.reading.span_reading import KeySpan
 from at2_rag.reading.state_groups import GroupedStates, StateGroup
 
-CALL_TOKENS = 2048
-"""Most question tokens of one forward pass (one longer question has a pass of its own)."""
-
-QUESTION_ROWS = 32
-"""Most rows of the question whose logits over a group of sources are held at a time."""
+CALL_TOKENS = 2048  # most question tokens of one forward pass, unless a single one is longer
+QUESTION_ROWS = 32  # most rows of the question whose logits over a group are held at a time
 
 
 def question_calls(
@@ -37,52 +34,31 @@ def question_calls(
 
     What a reading shares a pass with makes no difference but in rounding.
     """
-    calls: list[list[_Piece]] = []
-    size = 0
-    for piece in (piece for reading in readings for piece in reading.pieces):
-        if not calls or size + len(piece.input_ids) > CALL_TOKENS:
-            calls.append([])
-            size = 0
-        calls[-1].append(piece)
-        size += len(piece.input_ids)
-    return [partial(_run, model, pieces) for pieces in calls]
+    pieces = [piece for reading in readings for piece in reading.pieces]
+    sizes = [len(piece.input_ids) for piece in pieces]
+    return [partial(_run, model, pieces[run]) for run in runs_of(sizes, CALL_TOKENS)]
 
 
 class QuestionReading:
-    """A question over the states of one layout: over all sources at once, or over each by itself.
-
-    Attributes:
-        pieces: What has to go through the model, in pieces of at most `CALL_TOKENS`, or one copy
-            of a longer question.
-    """
+    """A question over the states of one layout: over all sources at once, or each by itself."""
 
     def __init__(
         self, model: ScoringModel, states: GroupedStates, layout: PromptLayout, *, together: bool
     ) -> None:
-        self.pieces: list[_Piece] = []
-        self._groups: list[StateGroup] = []
-        self._firsts = states.firsts
-        past = states.prefix.tokens
-        question = torch.tensor(layout.question_ids, device=model.device)
-        offsets = torch.arange(len(question), device=model.device)
-        most = max(1, CALL_TOKENS // len(question))
+        most = max(1, CALL_TOKENS // len(layout.question_ids))
         batches = [states.groups] if together else _batches(states.groups, most)
-        for groups in batches:
-            if together:
-                starts = torch.tensor([past + states.longest], device=model.device)
-            else:
-                starts = past + torch.cat([group.lengths for group in groups])
-            attention = _QuestionAttention(states.prefix, groups, model, layout, together=together)
-            positions = (starts[:, None] + offsets).flatten()
-            self.pieces.append(_Piece(question.repeat(len(starts)), positions, attention))
-            self._groups.extend(groups)
+        self.pieces = [
+            _Piece(model, states, groups, layout, together=together) for groups in batches
+        ]
+        self._groups = [group for groups in batches for group in groups]
+        self._firsts = states.firsts
 
     def attention(self) -> SpanAttention:
         """Return what was read, sources (or parts) in the layout's order."""
         members = torch.cat([group.members for group in self._groups])
         # Equal sources share the features of the first, so that their scores tie to the last bit.
         order = members.argsort()[list(self._firsts)]
-        parts = [part for piece in self.pieces for part in piece.attention.parts]
+        parts = [part for piece in self.pieces for part in piece.parts]
         mass, ratio = (
             torch.cat([torch.stack([layer[kind] for layer in part]) for part in parts], dim=-1)
             for kind in (0, 1)
@@ -90,23 +66,7 @@ class QuestionReading:
         return SpanAttention(mass[..., order], ratio[..., order])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """Copies of a question that go through the model in one pass.
-
-    Attributes:
-        input_ids: [N] int64, the copies one after another.
-        position_ids: [N] int64.
-        attention: Keeps them apart.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    attention: _QuestionAttention
-
-
 def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
-    """Run pieces in one forward pass."""
     model.run_packed(
         torch.cat([piece.input_ids for piece in pieces]),
         torch.cat([piece.position_ids for piece in pieces]),
@@ -132,7 +92,7 @@ class _SideBySide:
                 value=call.value[:, :, rows],
             )
             try:
-                read.append(piece.attention.attend(part))
+                read.append(piece.attend(part))
             except PassComplete:  # in the last layer all say so
                 complete = True
         if complete:
@@ -140,27 +100,22 @@ class _SideBySide:
         return torch.cat(read, dim=1)
 
 
-def _batches(groups: Sequence[StateGroup], most: int) -> Iterator[list[StateGroup]]:
+def _batches(groups: Sequence[StateGroup], most: int) -> list[Sequence[StateGroup]]:
     """Split groups into batches of at most `most` sources, cutting groups that are larger."""
-    batch: list[StateGroup] = []
-    size = 0
-    for group in groups:
-        for start in range(0, len(group.members), most):
-            piece = group.rows(start, start + most)
-            if batch and size + len(piece.members) > most:
-                yield batch
-                batch, size = [], 0
-            batch.append(piece)
-            size += len(piece.members)
-    if batch:
-        yield batch
+    cut = [
+        group.rows(start, start + most)
+        for group in groups
+        for start in range(0, len(group.members), most)
+    ]
+    return [cut[run] for run in runs_of([len(group.members) for group in cut], most)]
 
 
-class _QuestionAttention:
+class _Piece:
     """Copies of the question over ready states: one over all of them, or one for each source.
 
-    Logits, softmax and the weighted sum of values are float32. `parts` collects for each group
-    of states, layer by layer, mass and log ratio, both [H, G].
+    They are one after another in `input_ids` and `position_ids` [N], and only the attention keeps
+    them apart. Logits, softmax and the weighted sum of values are float32. `parts` collects for
+    each group of states, layer by layer, mass and log ratio, both [H, G].
 
     Shapes in here: C copies of the question, Q tokens of one, q of them in a block, R = H / Hkv
     query heads that share a key head.
@@ -168,20 +123,28 @@ class _QuestionAttention:
 
     def __init__(
         self,
-        prefix: ChunkState,
-        groups: Sequence[StateGroup],
         model: ScoringModel,
+        states: GroupedStates,
+        groups: Sequence[StateGroup],
         layout: PromptLayout,
         *,
         together: bool,
     ) -> None:
+        question = torch.tensor(layout.question_ids, device=model.device)
+        past, length = states.prefix.tokens, len(question)
+        if together:
+            starts = torch.tensor([past + states.longest], device=model.device)
+        else:
+            starts = past + torch.cat([group.lengths for group in groups])
+        offsets = torch.arange(length, device=model.device)
+        self.input_ids = question.repeat(len(starts))
+        self.position_ids = (starts[:, None] + offsets).flatten()
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
-        self._prefix = prefix
+        self._prefix = states.prefix
         self._groups = [_span_of(group, together=together) for group in groups]
         self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
         self._together = together
-        length = len(layout.question_ids)
         self._rows = QUESTION_ROWS if together else length
         self._future = torch.full((length, length), -torch.inf, device=model.device).triu(1)
 
@@ -215,9 +178,8 @@ class _QuestionAttention:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read rows [Hkv, C, R, q, D] of the question (float32, scaled).
 
-        Returns:
-            Mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
-            [Hkv, C, R, q, D]; in the last layer that is empty.
+        Returns mass and log ratio of the sources, [Hkv, R, q, S], and the attention's output,
+        [Hkv, C, R, q, D], which is empty in the last layer.
         """
         last = layer == self._depth - 1
         copies, axis = query.shape[1], 4 if self._together else 1
@@ -253,14 +215,12 @@ class _QuestionAttention:
 
     def _keep_features(self, mass: Tensor, ratio: Tensor) -> None:
         # [Hkv, R, Q, S] -> [H, S], the mean over the target rows
-        mass, ratio = (values[:, :, self._target].mean(2).flatten(0, 1) for values in (mass, ratio))
-        for part, *features in zip(
-            self.parts,
-            torch.split(mass, self._sizes, 1),
-            torch.split(ratio, self._sizes, 1),
-            strict=True,
-        ):
-            part.append((features[0], features[1]))
+        by_group = (
+            torch.split(values[:, :, self._target].mean(2).flatten(0, 1), self._sizes, 1)
+            for values in (mass, ratio)
+        )
+        for part, features in zip(self.parts, zip(*by_group, strict=True), strict=True):
+            part.append(features)
 
 
 def _span_of(group: StateGroup, *, together: bool) -> KeySpan:

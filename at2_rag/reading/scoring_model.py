@@ -27,15 +27,12 @@ from at2_rag.reading.attention import (
 )
 from at2_rag.reading.lockstep import between_layers, reuse_input
 
+# `model_type`s whose independent reading is held equal to a brute-force forward by a test.
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
-"""`model_type`s whose independent reading is held equal to a brute-force forward by a test."""
 
+# Most tokens of one prompt whose feed-forward activations are in memory at a time. On a CPU each
+# product of few rows costs more than its share: it brings the weights into the processor's order.
 BLOCK_ROWS = 2048
-"""Most tokens of one prompt whose feed-forward activations are in memory at a time.
-
-On a CPU each product of few rows costs more than its share: it brings the weights into the
-processor's order first.
-"""
 
 _FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 _DEFAULT_WINDOW = 2048
@@ -45,21 +42,8 @@ class ScoringModel:
     """A causal language model, cut to the layers in use, that reads prompts for their attention.
 
     Thread-safe: a call changes nothing on the object, and torch's thread count is left alone.
-
-    Attributes:
-        layers: Layers of the whole model.
-        depth: Layers in use.
-        prompts: Lays out prompts for this model.
-
-    Args:
-        model: A transformers causal LM (or its base model); not changed.
-        tokenizer: Its fast tokenizer; only read.
-        depth: Layers to use, from the first; None for all.
-
-    Raises:
-        UnsupportedModelError: If the family doesn't route its attention through transformers'
-            attention interface, has none, or can't be cut.
-        InputError: If `depth` isn't between 1 and the model's number of layers.
+    `depth` is the number of layers in use, `layers` that of the whole model. Raises
+    `UnsupportedModelError` if the family's attention can't be captured, or it can't be cut.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, depth: int | None = None) -> None:
@@ -93,12 +77,7 @@ class ScoringModel:
         return dtype
 
     def check_independent(self) -> None:
-        """Check that chunks may be read independently.
-
-        Raises:
-            UnsupportedModelError: If the family has not been verified for it, or uses positions
-                or windows that depend on the prompt's length.
-        """
+        """Raise `UnsupportedModelError` unless chunks may be read independently."""
         config = self._view.config
         family = config.model_type
         reason = None
@@ -214,11 +193,7 @@ class _SeenLayers:
 
 
 def layers_and_heads(config: Any) -> tuple[int, int]:
-    """Return how many layers a base model has, and how many query heads a layer.
-
-    Raises:
-        UnsupportedModelError: If its config doesn't say.
-    """
+    """Return how many layers a base model has, and how many query heads a layer."""
     names = ("num_hidden_layers", "num_attention_heads")
     layers, heads = (getattr(config, name, None) for name in names)
     if isinstance(layers, int) and isinstance(heads, int):
@@ -245,11 +220,7 @@ def _rope_types(config: Any) -> set[str]:
 
 
 def shared_view(model: nn.Module) -> Any:
-    """Return a copy of a model's module tree that shares all parameters, with our attention.
-
-    Raises:
-        UnsupportedModelError: If the family can't use another attention function.
-    """
+    """Return a copy of a model's module tree that shares all parameters, with our attention."""
     view: Any = copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
     try:
         view.set_attn_implementation(IMPLEMENTATION)

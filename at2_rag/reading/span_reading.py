@@ -18,20 +18,13 @@ _LEAST_PEAK = -1e30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeySpan:
-    """Keys and values of a span of tokens, for each copy its own.
+    """Keys and values of a span of n sources, one after another, for each copy its own."""
 
-    Attributes:
-        keys: [Hkv, C, n * W, D].
-        values: [Hkv, C, n * W, D].
-        hidden: Added to the logits, [C, R, q, n * W] or what broadcasts to it: minus infinity
-            where a row may not look, 0 elsewhere. None to hide nothing.
-        sources: n, whose keys these are, one after another.
-    """
-
-    keys: Tensor
-    values: Tensor
+    keys: Tensor  # [Hkv, C, n * W, D]
+    values: Tensor  # [Hkv, C, n * W, D]
+    # Added to the logits [C, R, q, n * W], perhaps by broadcasting: -inf where a row may not look.
     hidden: Tensor | None = None
-    sources: int = 1
+    sources: int = 1  # n
 
     def read(self, query: Tensor, *, keys_only: bool) -> SpanReading:
         """Read the span; logits, softmax and the sum of values are float32.
@@ -58,16 +51,12 @@ class KeySpan:
 class SpanReading:
     """What a question's rows read in a span.
 
-    Attributes:
-        lse: [Hkv, C, R, q, n], log-sum-exp of the logits over each source.
-        peak: [Hkv, C, R, q, 1], the greatest logit.
-        weighted: [Hkv, C, R, q, D], sum of the values, each times the exponential of its logit
-            less the peak; D is 0 where only keys were read.
+    `weighted` is the sum of the values, each times the exponential of its logit less the peak.
     """
 
-    lse: Tensor
-    peak: Tensor
-    weighted: Tensor
+    lse: Tensor  # [Hkv, C, R, q, n], log-sum-exp of the logits over each source
+    peak: Tensor  # [Hkv, C, R, q, 1], the greatest logit
+    weighted: Tensor  # [Hkv, C, R, q, D]; D is 0 where only keys were read
 
     def divided(self, copies: int) -> SpanReading:
         """Return the reading of one copy with C * R heads a key head as that of C copies."""

@@ -16,47 +16,33 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import ChunkState, length_runs
 
+# Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
+# nothing converts it again; one with more is in the model's type and takes half the memory.
 FLOAT32_TOKENS = 8192
-"""Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
-nothing converts it again; one with more is in the model's type and takes half the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupedStates:
-    """The prefix's state, and room for one layer of the states of a layout's S sources.
-
-    Attributes:
-        prefix: State of the prefix.
-        groups: Sources of similar length, padded to the longest of their group.
-        firsts: For each source the index of the first one that equals it, perhaps its own index.
-        longest: Tokens of the longest source; where parts are read, of the longest whole one.
-    """
+    """The prefix's state, and room for one layer of the states of a layout's S sources."""
 
     prefix: ChunkState
     groups: tuple[StateGroup, ...]
-    firsts: tuple[int, ...]
-    longest: int
+    firsts: tuple[int, ...]  # for each source the index of the first that equals it
+    longest: int  # tokens of the longest source; where parts are read, of the longest whole one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateGroup:
-    """One layer of the states of G sources, padded to W tokens.
+    """One layer of the states of G sources of similar length, padded to W tokens.
 
-    Attributes:
-        members: [G] int64, index of each source in its layout.
-        lengths: [G] int64, tokens of each source; of a part, those of its whole source, after
-            which the question stands.
-        keys: [Hkv, G, W, D].
-        values: [Hkv, G, W, D].
-        padding: [G, W] float32, what is added to logits: minus infinity on padding, 0 elsewhere.
-            None where all sources are equally long.
+    The length of a part is that of its whole source, after which the question stands.
     """
 
-    members: Tensor
-    lengths: Tensor
-    keys: Tensor
-    values: Tensor
-    padding: Tensor | None
+    members: Tensor  # [G] int64, index of each source in its layout
+    lengths: Tensor  # [G] int64, tokens of each source
+    keys: Tensor  # [Hkv, G, W, D]
+    values: Tensor  # [Hkv, G, W, D]
+    padding: Tensor | None  # [G, W], added to logits: -inf on padding; None if there is none
 
     def rows(self, start: int, stop: int) -> StateGroup:
         """Return the group's sources from `start` to `stop`, exclusive (views)."""
@@ -71,17 +57,11 @@ class StateGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceRoom:
-    """Where a layer of a source's state, or of a part of it, goes: views into its group.
+    """Where a layer of a source's state, or of a part of it, goes: views into its group."""
 
-    Attributes:
-        part: The part's tokens within the source.
-        keys: [Hkv, W, D], W the part's tokens.
-        values: [Hkv, W, D].
-    """
-
-    part: slice
-    keys: Tensor
-    values: Tensor
+    part: slice  # the part's W tokens within the source
+    keys: Tensor  # [Hkv, W, D]
+    values: Tensor  # [Hkv, W, D]
 
 
 RoomBySource = dict[tuple[int, ...], list[SourceRoom]]
