@@ -25,8 +25,8 @@ from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.shipped import check_match, resolve_head_weights
 from at2_rag.readout.scores import Scores
+from at2_rag.readout.shipped import check_match, resolve_head_weights
 from at2_rag.results import (
     PruneResult,
     ScoredChunk,

@@ -18,8 +18,8 @@ from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.shipped import check_match
 from at2_rag.readout.multi_hop import multi_hop_question
+from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
