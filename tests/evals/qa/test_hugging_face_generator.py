@@ -60,8 +60,6 @@ def reference(folder: str, prompt: str, *, chat: bool, tokens: int) -> tuple[lis
         (PackedGeneration, "llama", True, 4096),
         (PackedGeneration, "llama", False, 120),
         (PackedGeneration, "qwen3", True, 1),
-        (PackedGeneration, "granite", False, 120),
-        (PaddedGeneration, "llama", False, 4096),
         (PaddedGeneration, "gpt2", True, 120),
         (PaddedGeneration, "gemma3_text", False, 1),
     ],

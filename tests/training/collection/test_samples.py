@@ -51,9 +51,6 @@ def make_example(
     )
 
 
-# --- plan ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shard_tokens", [1, 400, 200_000])
 def test_every_example_is_in_exactly_one_shard_of_its_source(shard_tokens: int) -> None:
     examples = [make_example(number, source="abc"[number % 3]) for number in range(60)]
@@ -76,8 +73,6 @@ def test_examples_that_share_chunks_are_put_together() -> None:
     assert plan_shards(other, shard_tokens=450) == [first, *rest]
     assert plan_shards([]) == []
 
-
-# --- samples ---------------------------------------------------------------------------------
 
 EXAMPLES = [
     make_example(number, chunks=1 + number % 7, answers=(f"a{number}.0",)) for number in range(80)

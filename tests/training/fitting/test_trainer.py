@@ -59,9 +59,6 @@ def run(*arguments: Any, **plan: Any) -> Training:
     return train(data(*arguments, **plan), workers=2)
 
 
-# --- what is fitted --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reading", sorted(PASSES))
 def test_a_pruner_ranks_with_the_weights(folders: dict[str, Path], reading: Reading) -> None:
     training = run(folders[reading], reading=reading)
@@ -103,9 +100,6 @@ def test_the_labels_of_added_chunks_that_hold_the_answer_are_doubtful(
     assert plain.labels is None and plain.doubtful is None
 
 
-# --- which design ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("signal", get_args(Signal))
 def test_every_design_is_tried_and_the_best_is_chosen(
     folders: dict[str, Path], signal: Signal
@@ -137,19 +131,11 @@ def test_every_design_is_tried_and_the_best_is_chosen(
     assert (training.weights.spec, training.weights.layers) == (chosen.spec, chosen.depth)
     last = training.curve[-1]
     assert last.share == 1 and last.samples == 12  # three of four folds
-    assert last.figures == {
-        "ndcg_at_10": training.chosen.ndcg,
-        "faithfulness": training.chosen.faithfulness,
-    }
-    assert list(dict.fromkeys(name for name, _, _ in steps)) == [
-        "reading",
-        "cross-validation",
-        "learning curve",
-        "fit",
-    ]
-    assert [step for step in steps if step[0] == "cross-validation"] == [
-        ("cross-validation", done, len(tried)) for done in range(len(tried) + 1)
-    ]
+    assert last.figures["ndcg_at_10"] == training.chosen.ndcg
+    assert last.figures["faithfulness"] == training.chosen.faithfulness
+    stages = list(dict.fromkeys(name for name, _, _ in steps))
+    assert stages == ["reading", "cross-validation", "learning curve", "fit"]
+    assert ("cross-validation", len(tried), len(tried)) in steps
 
 
 def test_the_same_data_gives_the_same_weights_and_is_read_once(tmp_path: Path) -> None:
@@ -165,9 +151,6 @@ def test_the_same_data_gives_the_same_weights_and_is_read_once(tmp_path: Path) -
     assert first.results == second.results
 
 
-# --- weights for answers ---------------------------------------------------------------------
-
-
 def test_weights_for_answers_are_the_attributors(tmp_path: Path) -> None:
     examples = make_examples("ab", each=6)
     training = run(tmp_path, examples, signal="ablation", target="answer", folds=3)
@@ -177,9 +160,6 @@ def test_weights_for_answers_are_the_attributors(tmp_path: Path) -> None:
     attributor = AT2Attributor(LOADED, head_weights=training.weights)
     attribution = attributor.attribute("who wrote Emma?", ["Jane Austen did.", "A sea."], "Austen")
     assert len(attribution.chunks) == 2
-
-
-# --- what is refused -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,14 +191,9 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_read(
 
 
 def test_fewer_groups_than_folds_are_refused(tmp_path: Path) -> None:
-    first, *others = planted_examples(["novels"], 6)
+    first, *others, last = planted_examples(["novels"], 6)
     shared = [
-        dataclasses.replace(
-            other,
-            chunks=(first.gold[0], *(c for c in other.chunks if c not in other.gold)),
-            labels=(True, *[False] * 4),
-        )
-        for other in others[:4]
+        dataclasses.replace(other, chunks=first.chunks, labels=first.labels) for other in others
     ]
     with pytest.raises(InputError, match="has 2 groups .* cross-validation needs 4; pass more"):
-        run(tmp_path, [first, *shared, others[4]])
+        run(tmp_path, [first, *shared, last])
