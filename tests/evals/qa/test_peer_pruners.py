@@ -19,14 +19,13 @@ from transformers import AutoModelForCausalLM
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import ScoringError
-from at2_rag.options import Order
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.qa.budgets import Budget
-from at2_rag_evals.qa.pruners.base import Limit, Pruner
+from at2_rag_evals.qa.pruners.base import Pruner
 from at2_rag_evals.qa.pruners.registry import make_pruners
 from at2_rag_evals.qa.request import QARequest
 from tests.evals.labelled_items import write_items
 from tests.evals.qa.command import lines, report
+from tests.evals.qa.test_pruners import limit
 from tests.tiny_models import tiny_tokenizer
 
 PACKAGES = {
@@ -53,12 +52,6 @@ ITEM = Example(
 
 def words(text: str) -> int:
     return len(text.split())
-
-
-def limit(
-    *, top_k: int | None = None, max_tokens: int | None = None, order: Order = "score"
-) -> Limit:
-    return Limit(Budget(top_k, max_tokens), order, words)
 
 
 def make(name: str, request: QARequest) -> Pruner:

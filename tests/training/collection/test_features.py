@@ -12,7 +12,7 @@ import torch
 
 from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
-from at2_rag.errors import DataError, ScoringError, UnsupportedModelError
+from at2_rag.errors import DataError, ScoringError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
@@ -155,13 +155,6 @@ def test_attention_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ScoringError, match="NaN or infinity; load it in float32"):
         collect(tmp_path, make_examples("a"), model=model)
     assert not list(tmp_path.glob("shard-*"))
-
-
-def test_a_family_that_cannot_be_read_independently_is_refused(tmp_path: Path) -> None:
-    model = ScoringModel(tiny_model("gemma2"), tiny_tokenizer(), depth=2)
-    with pytest.raises(UnsupportedModelError, match="joint"):
-        collect(tmp_path / "independent", make_examples("a"), model=model)
-    assert len(collect(tmp_path / "joint", make_examples("a"), model=model, reading="joint").rows)
 
 
 @pytest.mark.parametrize(("quantity", "depth"), [("mass", 1), ("log_mass", 4), ("log_ratio", 4)])

@@ -46,6 +46,7 @@ def test_labels_and_answers_are_not_needed_and_change_nothing(data: Path, tmp_pa
     assert (HeadWeights.load(labelled).weight == HeadWeights.load(bare).weight).all()
     scores = [scored.score for scored in pruner(data, labelled).score(QUERY, CHUNKS)]
     assert len(set(scores)) == 2
+    assert {row["depth"] for row in record(labelled)["candidates"]} == {2}  # 60 % of 3 layers
     facts, best = provenance(labelled), chosen(labelled)
     assert (facts["signal"], facts["answers"], facts["masks"]) == ("ablation", "generated", 6)
     assert facts["cross_validation"]["faithfulness"] == best["faithfulness"] is not None
@@ -72,7 +73,6 @@ def test_record_and_page_say_what_was_judged_and_for_which_reading(
     [
         (("--signal", "ablation", "--target", "answer", "--dev", FILES[0]), "leave out --dev"),
         ((*FEATURES, "--masks", 32), "--masks 32 with --signal evidence"),
-        ((*FEATURES, "--answer-tokens", 3), "--answer-tokens 3 with --signal evidence"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,8 +56,6 @@ def test_the_record_says_what_was_done_but_not_where(data: Path, judged: Path) -
     stages = ["loading the model", "reading dev", "reading", "cross-validation"]
     assert list(run["seconds"]) == [*stages, "learning curve", "fit"]
     assert 50 < run["peak_memory_mb"] < 100_000
-    assert run["machine"]["cores"] == os.cpu_count()
-    assert {"python", "torch", "matplotlib"} < set(known["versions"])
     for name in (RECORD_FILE, PAGE_FILE):
         assert data.name not in (judged / name).read_text()
 
