@@ -77,15 +77,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads the default model once for all pages."""
-    monkeypatch.setattr(at2_rag.LoadedModel, "from_pretrained", staticmethod(_loaded))
+    monkeypatch.setattr(at2_rag.LoadedModel, "from_pretrained", staticmethod(_LOAD_ONCE))
 
 
-@cache
-def _loaded(*arguments: Any, **keywords: Any) -> at2_rag.LoadedModel:
-    return _LOAD(*arguments, **keywords)
-
-
-_LOAD = at2_rag.LoadedModel.from_pretrained
+_LOAD_ONCE = cache(at2_rag.LoadedModel.from_pretrained)
 
 
 def _python(page: str) -> Iterator[tuple[Block, dict[str, Any]]]:

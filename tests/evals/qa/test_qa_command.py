@@ -161,7 +161,6 @@ def test_options_come_from_a_file_and_the_command_line_wins(
     [generator] = printed["generators"]
     cells = ["none", "last_k, top 2", "mine, top 2", "mine, top 2, original order"]
     assert [cell["label"] for cell in generator["cells"]] == cells
-    assert printed["settings"]["prices"] == {"prompt": 3.0, "answer": 15.5}
     assert printed["items"]["judged"] == 4
     for part in ("--top-k 2", "--limit 2", "--weights mine=uniform", "--prices 3 15.5"):
         assert part in printed["command"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from at2_rag import HeadWeights
+from at2_rag.training.collection.ablations import ANSWERS_FOLDER
 from at2_rag.training.commands.record import PAGE_FILE
 from at2_rag.training.fitting import samples
 from tests.training.commands.train_runs import (
@@ -63,7 +64,9 @@ def test_record_and_page_say_what_was_judged_and_for_which_reading(
     trained(data, *options, *SMALL, output=tmp_path)
     over = "chunks that add at least 0.001 nats to the log-likelihood of the answer"
     assert (record(tmp_path)["reading"], record(tmp_path)["judged_over"]) == ("joint", over)
-    assert HeadWeights.load(tmp_path).reading == "joint"
+    weights = HeadWeights.load(tmp_path)
+    assert (weights.reading, weights.target_rule) == ("joint", "answer")
+    assert (tmp_path / "features" / ANSWERS_FOLDER / "collection.json").exists()
     page = (tmp_path / PAGE_FILE).read_text()
     assert f"{over} count as relevant." in page and "<dd>joint</dd>" in page
 
@@ -90,10 +93,8 @@ def test_one_mask_leaves_faithfulness_open_and_what_is_left_out_is_on_record(
     alone = planted_examples(["alone"], each=1, chunks=1)  # nothing of its source to add
     write_examples(tmp_path / FILES[0], [*planted_examples(["novels"]), *alone])
     write_examples(tmp_path / FILES[1], planted_examples(["seas"]))
-    dev = write_examples(tmp_path / "dev.jsonl", planted_examples(["lakes"], each=4))
-    output = trained(tmp_path, *ABLATION, "--masks", 1, "--dev", dev, output=tmp_path / "out")
+    output = trained(tmp_path, *ABLATION, "--masks", 1, output=tmp_path / "out")
     assert record(output)["left_out"] == {"fewer than two chunks": 1}
     assert "1 fewer than two chunks" in (output / PAGE_FILE).read_text()
     assert {row["faithfulness"] for row in record(output)["candidates"]} == {None}
     assert provenance(output)["cross_validation"]["faithfulness"] is None
-    assert record(output)["dev"]["examples"] == {"lakes": 4}

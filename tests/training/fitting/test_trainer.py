@@ -10,12 +10,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from at2_rag.attribution import AT2Attributor
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Quantity, Reading
-from at2_rag.training.collection.ablations import ANSWERS_FOLDER, AblationPlan
+from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.fitting import samples as samples_module
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
@@ -137,17 +136,6 @@ def test_one_objective_alone_and_the_same_again_from_the_same_readings(tmp_path:
     assert first.results == second.results
 
 
-def test_weights_for_answers_are_the_attributors(tmp_path: Path) -> None:
-    examples = make_examples("ab", each=6)
-    training = run(tmp_path, examples, signal="ablation", target="answer", folds=3)
-    assert {result.candidate.spec.passes for result in training.results} == {("joint",)}
-    assert training.weights.target_rule == "answer" and training.weights.reading == "joint"
-    assert (tmp_path / ANSWERS_FOLDER / "collection.json").exists()
-    attributor = AT2Attributor(LOADED, head_weights=training.weights)
-    attribution = attributor.attribute("who wrote Emma?", ["Jane Austen did.", "A sea."], "Austen")
-    assert len(attribution.chunks) == 2
-
-
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -155,10 +143,6 @@ def test_weights_for_answers_are_the_attributors(tmp_path: Path) -> None:
         (
             {"specs": (LOG_RATIO, FeatureSpec("log_mass", ("joint",)))},
             "of reading 'joint', to be fitted for is 'independent'; .* together, apart",
-        ),
-        (
-            {"specs": (MASS,), "signal": "ablation", "target": "answer"},
-            "to be fitted for is 'joint'",
         ),
         ({"signal": "ablation", "objectives": ("mixed",)}, "no objective 'mixed'; pass contrib"),
         ({"objectives": ("drops",)}, "'evidence' has no objective 'drops'; pass evidence"),
