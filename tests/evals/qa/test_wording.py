@@ -29,6 +29,7 @@ def test_the_whole_prompt() -> None:
         ("Is Emma older,\nor Harriet?", False),
         ("Would  you tell me who wrote it?", False),
         ("Candles are made of what?", False),
+        ("?", False),
     ],
 )
 def test_questions_for_yes_or_no(query: str, expected: bool) -> None:

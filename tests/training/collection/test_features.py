@@ -149,8 +149,7 @@ def test_whatever_decides_the_content_is_in_the_settings(
 def test_attention_that_is_no_number_is_refused(tmp_path: Path) -> None:
     broken = tiny_model()
     with torch.no_grad():
-        for parameter in broken.parameters():
-            parameter.fill_(torch.nan)
+        broken.model.embed_tokens.weight.fill_(torch.nan)
     model = ScoringModel(broken, tiny_tokenizer(), depth=DEPTH)
     with pytest.raises(ScoringError, match="NaN or infinity; load it in float32"):
         collect(tmp_path, make_examples("a"), model=model)

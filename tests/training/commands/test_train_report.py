@@ -18,6 +18,7 @@ from tests.training.commands.train_runs import (
     provenance,
     record,
     train,
+    trained,
 )
 from tests.training.planted_examples import planted_examples, write_examples
 
@@ -40,10 +41,7 @@ def judged(data: Path, dev: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """What a run with dev files wrote."""
     output = tmp_path_factory.mktemp("judged") / "out"
     files = ("--dev", dev / "lakes.jsonl", "--dev", dev / "hills.jsonl.gz")
-    done = train(data, *MASS, "--depth", 3, "--seed", 3, *files, output=output)
-    assert done.exit_code == 0, done.stderr
-    assert "dev: nDCG@10 " in done.stderr and "(8 examples)" in done.stderr
-    return output
+    return trained(data, *MASS, "--depth", 3, "--seed", 3, *files, output=output)
 
 
 def test_the_record_says_what_was_done_but_not_where(data: Path, judged: Path) -> None:
