@@ -56,17 +56,12 @@ def test_designs_facts_dev_figures_and_plots_are_on_it() -> None:
         "Features nDCG@10 Layers Ridge novels seas",
         "log_ratio:together+apart 0.700 3 0.003 0.600 0.800",
         "log_ratio:together+apart (chosen) 0.812",
-        "novels 40 0.911 0.500",
         "Macro mean 42 0.901 0.750",
         "at2-rag train novels.jsonl --output out",
-        "novels.jsonl (1,234)",
         "1,200 (novels 1,000, seas 200)",
         "34 without both gold and other chunks",
         "Left out: 3 without gold.",
-        "reading 1,234.5",
         "1,500 MB",
-        "at2-rag 0.1.0",
-        "0.765",
         "Pass: apart",
     ):
         assert part in text
@@ -83,13 +78,9 @@ def test_ablations_have_objective_faithfulness_and_a_second_curve() -> None:
         "0.700 drops 3 0.003 – 0.600 0.800",
         "0.812 drops 3 0.03 0.432",
         "Reading joint",
-        "32 random masks",
         "generated, of at most 24",
-        "1.0 nats",
     ):
         assert part in text
-    record["settings"]["answers"] = "reference"
-    assert "Answers reference Data" in text_of(record)
 
 
 def test_what_is_missing_or_doubtful_is_said() -> None:

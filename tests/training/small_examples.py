@@ -37,10 +37,8 @@ def make_examples(sources: str = "abc", each: int = 4) -> list[Example]:
 
 
 def scoring_model(depth: int = DEPTH, **overrides: Any) -> ScoringModel:
-    """Return a tiny scoring model."""
     return ScoringModel(tiny_model(**overrides), tiny_tokenizer(), depth=depth)
 
 
 def answer_model(**overrides: Any) -> AnswerModel:
-    """Return the same model in full."""
     return AnswerModel(tiny_model(**overrides), tiny_tokenizer())

@@ -26,5 +26,4 @@ def report(*arguments: object) -> dict[str, Any]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of `items.jsonl`."""
     return [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]

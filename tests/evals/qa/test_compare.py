@@ -52,9 +52,7 @@ def test_differences_are_over_the_items_that_both_answered(tmp_path: Path) -> No
     assert back["none"].mean == -accuracy["a"]["none"].mean
 
 
-def test_a_significant_difference_between_one_generator_and_another(
-    tmp_path: Path,
-) -> None:
+def test_a_significant_difference_between_one_generator_and_another(tmp_path: Path) -> None:
     first = folder(tmp_path / "A", [line(n, float(n % 5 > 0)) for n in range(40)])
     second = folder(tmp_path / "B", [line(n, 0.0, generator="h") for n in range(40)])
     [sentence] = compare_runs(first, second, seed=0).significant()

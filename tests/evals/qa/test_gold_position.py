@@ -100,12 +100,11 @@ def test_the_command_moves_gold_and_keeps_both_orders(tmp_path: Path, scoring_fo
     options = ("--generator", scoring_folder, "--answer-tokens", 1, "--output", tmp_path / "out")
     pruners = ("--pruner", "none", "--pruner", "bm25", "--top-k", 2)
     orders = ("--order", "score", "--order", "original", "--gold-position")
-    result = run(path, *options, *pruners, *orders)
-    assert "Accuracy by place of the gold chunk, macro, tiny" in result.stdout
+    run(path, *options, *pruners, *orders)
     records = lines(tmp_path / "out")
     assert len(records) == 5 * 3 * 3
     gold = {(line["gold_position"], *line["gold"]) for line in records}
     assert gold == {("first", 0), ("quarter", 1), ("middle", 3), ("three-quarter", 4), ("last", 5)}
-    orders_run = {(line["pruner"], line["order"]) for line in records}
-    assert orders_run == {("none", None), ("bm25", "score"), ("bm25", "original")}
-    assert "bm25, top 2, original order" in (tmp_path / "out" / "qa.md").read_text()
+    markdown = (tmp_path / "out" / "qa.md").read_text()
+    assert "Accuracy by place of the gold chunk, macro, tiny" in markdown
+    assert "bm25, top 2, original order" in markdown

@@ -73,7 +73,6 @@ def test_neither_questions_nor_positions_give_an_answer_away(answerable: list[Ex
         assert answer_contained(item.query, item.answers) == 0.0, item.id
         for answer in item.answers:
             assert not re.fullmatch(r"\d{1,2}", answer) and not abstains(answer), item.id
-            assert normalise(answer) not in {"yes", "no", "red", "blue", "green", "monday", "may"}
     for source, share in ((SINGLE, 0.3), (MULTI_HOP, 0.25)):
         thirds = Counter(
             index * 3 // len(item.chunks)

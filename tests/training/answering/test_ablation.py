@@ -22,6 +22,7 @@ from at2_rag.training.answering.ablation import (
 )
 from at2_rag.training.answering.answer_model import AnswerModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.answering.test_answer_model import log_softmax_of
 
 CHUNKS = (
     Chunk("Jane Austen wrote Emma.", title="Emma"),
@@ -90,9 +91,8 @@ def test_removal_is_the_prompt_without_the_chunk(shared: bool) -> None:
         kept = [chunk for chunk, keep in zip(CHUNKS, mask, strict=True) if keep]
         layout = model.prompts.answer(model.prompts.joint(QUERY, kept), ANSWER)
         with torch.inference_mode():
-            logits = stock(torch.tensor([layout.input_ids])).logits[0].double()
-        tokens = torch.tensor(layout.answer_ids)
-        p = logits[-len(tokens) - 1 : -1].softmax(-1).gather(1, tokens[:, None])[:, 0]
+            logits = stock(torch.tensor([layout.input_ids])).logits[0]
+        p = log_softmax_of(layout, logits).exp()
         assert row == pytest.approx((p / (1 - p)).log().numpy(), abs=1e-4)
 
 

@@ -161,16 +161,6 @@ def test_logit_probabilities_by_hand() -> None:
     )
 
 
-def test_the_callers_model_is_left_alone() -> None:
-    stock = tiny_model()
-    before = {name: tensor.clone() for name, tensor in stock.state_dict().items()}
-    implementation = stock.config._attn_implementation
-    model = AnswerModel(stock, tiny_tokenizer())
-    model.read([joint(model, QUERY, CHUNKS, ANSWER)])
-    assert stock.config._attn_implementation == implementation
-    assert all(torch.equal(before[name], tensor) for name, tensor in stock.state_dict().items())
-
-
 @pytest.mark.parametrize(
     "logits", [[800.0], [760.0, 770.0], [45.0, 46.5, 60.0], [47.0], [30.0, 900.0], [-800.0, 5.0]]
 )

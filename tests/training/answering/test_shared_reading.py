@@ -18,15 +18,14 @@ from at2_rag.training.answering.ablation import leave_one_out
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.answering.shared_reading import PASS_TOKENS, read_shared
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.answering.test_answer_model import ANSWER, QUERY, log_softmax_of
+from tests.training.answering.test_answer_model import CHUNKS as THREE_CHUNKS
 
 CHUNKS = (
-    Chunk("Jane Austen wrote Emma in 1815.", title="Emma"),
-    Chunk("The river flows to the sea."),
-    Chunk("The bridge was opened in 1932 and spans the harbour."),
+    *THREE_CHUNKS,
     Chunk("The river flows to the sea."),  # as the second
     Chunk("The river flows to the old town."),  # begins as the second
 )
-QUERY, ANSWER = "who wrote the novel Emma?", "Jane Austen, in 1815"
 
 
 def layouts_of(
@@ -41,10 +40,8 @@ def assert_stock(stock: Any, layouts: Sequence[AnswerLayout], actual: Sequence[T
     assert len(actual) == len(layouts)
     for layout, result in zip(layouts, actual, strict=True):
         with torch.inference_mode():
-            logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0].double()
-        tokens = torch.tensor(layout.answer_ids)
-        rows = logits[-len(tokens) - 1 : -1].log_softmax(-1)
-        expected = rows.gather(1, tokens[:, None])[:, 0]
+            logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0]
+        expected = log_softmax_of(layout, logits)
         assert result.dtype == torch.float32 and result.shape == expected.shape
         assert torch.nn.functional.logsigmoid(result.double()).allclose(expected, atol=1e-5)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from at2_rag.data.examples import Example
-from at2_rag.errors import DataError, InputError
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.collection.collection import TOO_LONG, Collected
+from at2_rag.training.collection.collection import TOO_LONG
 from at2_rag.training.collection.drops import DropCollection
 from tests.tiny_models import tiny_model
+from tests.training.answering.test_answer_model import log_softmax_of
 from tests.training.small_examples import answer_model
 
 
@@ -31,29 +30,17 @@ SILENT, LONG = make_example(1, answers=()), make_example(3, answers=("word " * 5
 EXAMPLES = [make_example(0), SILENT, make_example(2), LONG]
 
 
-@pytest.fixture(scope="module")
-def model() -> AnswerModel:
-    return answer_model()
-
-
-def collect(model: AnswerModel, examples: list[Example], folder: Path, **options: Any) -> Collected:
-    return DropCollection(model, examples, folder, fingerprint="f").collect(**options)
-
-
 def nats(model: AnswerModel, example: Example, kept: list[Chunk]) -> float:
     """Return the mean log-probability of the answer's tokens by a plain forward pass."""
     layout = model.prompts.answer(model.prompts.joint(example.query, kept), "Jane Austen")
     with torch.inference_mode():
-        logits = tiny_model()(torch.tensor([layout.input_ids])).logits[0].double()
-    tokens = torch.tensor(layout.answer_ids)
-    log_p = logits[-len(tokens) - 1 : -1].log_softmax(-1).gather(1, tokens[:, None])
-    return float(log_p.mean())
+        logits = tiny_model()(torch.tensor([layout.input_ids])).logits[0]
+    return float(log_softmax_of(layout, logits).mean())
 
 
-def test_drops_are_those_of_plain_passes_without_each_chunk(
-    model: AnswerModel, tmp_path: Path
-) -> None:
-    collected = collect(model, EXAMPLES, tmp_path, workers=2)
+def test_drops_are_those_of_plain_passes_without_each_chunk(tmp_path: Path) -> None:
+    model = answer_model()
+    collected = DropCollection(model, EXAMPLES, tmp_path, fingerprint="f").collect(workers=2)
     assert sorted(collected.rows) == [0, 2] and sorted(collected.left_out) == [1, 3]
     assert collected.left_out[3] == TOO_LONG
     for item, row in collected.rows.items():
@@ -64,11 +51,3 @@ def test_drops_are_those_of_plain_passes_without_each_chunk(
             for chunk in chunks
         ]
         assert row["drops"] == pytest.approx(expected, abs=1e-5)
-
-
-def test_what_can_not_be_read_is_an_error(model: AnswerModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none of the 2 examples .* pass examples with chunks and"):
-        collect(model, [SILENT, LONG], tmp_path / "none")
-    collect(model, EXAMPLES[:1], tmp_path / "some")
-    with pytest.raises(DataError, match="other settings"):
-        collect(model, EXAMPLES[:2], tmp_path / "some")

@@ -32,8 +32,6 @@ def test_weights_tables_plot_and_record_are_written(model_folder: Path, tmp_path
     options = ("--multi-hop", "--sentences", "--judge", str(further))
     result = calibrate(model_folder, tmp_path, tmp_path / "weights", *options)
     assert result.exit_code == 0, result.output
-    for title in ("left-out sources", "for 90% of the gold chunks", "all gold in the best 3"):
-        assert title in result.output
     output = tmp_path / "out"
     assert (output / "reliability.svg").read_text().startswith("<svg ")
     weights, text = HeadWeights.load(output), (output / "calibration.json").read_text()
@@ -46,8 +44,6 @@ def test_weights_tables_plot_and_record_are_written(model_folder: Path, tmp_path
     assert record["relevant_chunks"]["seas"] == {"known": 60, "relevant": 20}
     assert weights.calibration and weights.multi_hop and weights.sentences
     assert record["calibration"] == weights.calibration.numbers()
-    assert record["multi_hop"]["numbers"] == weights.multi_hop.numbers()
-    assert record["sentences"] == weights.sentences.numbers()
     judged = [row["source"] for row in record["left_out_sources"]]
     assert judged == ["novels", "seas", "every source"]
     assert [row["split"] for row in record["transfer"]] == ["fitted", "fitted", "judged"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from tests.training.commands.train_runs import (
     SEVERAL,
     last_line,
     provenance,
-    pruner,
     record,
     train,
+    trained,
 )
 from tests.training.planted_examples import planted_examples, write_examples
 
@@ -42,71 +41,46 @@ def judged(data: Path, dev: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """What a run with dev files wrote."""
     output = tmp_path_factory.mktemp("judged") / "out"
     files = ("--dev", dev / "lakes.jsonl", "--dev", dev / "hills.jsonl.gz")
-    done = train(data, *MASS, "--depth", 3, "--seed", 3, *files, output=output)
-    assert done.exit_code == 0, done.stderr
-    assert "dev: nDCG@10 " in done.stderr and "(8 examples)" in done.stderr
-    return output
+    return trained(data, *MASS, "--depth", 3, "--seed", 3, *files, output=output)
 
 
 def test_the_record_says_what_was_done_but_not_where(data: Path, judged: Path) -> None:
     known = record(judged)
     assert known["command"].startswith(f"at2-rag train {' '.join(FILES)} --output out")
     assert "--seed 3" in known["command"] and "--dev lakes.jsonl" in known["command"]
-    assert [(file["name"], file["examples"]) for file in known["data"]] == [
-        (name, 8) for name in FILES
-    ]
     digest = hashlib.sha256((data / FILES[0]).read_bytes()).hexdigest()
     assert known["data"][0]["sha256"] == digest
-    assert known["settings"]["model"] == "tiny" and known["settings"]["seed"] == 3
-    assert known["samples"] == {"novels": 8, "seas": 8} and known["left_out"] == {}
     run = known["run"]
     stages = ["loading the model", "reading dev", "reading", "cross-validation"]
     assert list(run["seconds"]) == [*stages, "learning curve", "fit"]
     assert 50 < run["peak_memory_mb"] < 100_000
-    assert run["machine"]["cores"] == os.cpu_count()
-    assert {"python", "torch", "matplotlib"} < set(known["versions"])
     for name in (RECORD_FILE, PAGE_FILE):
         assert data.name not in (judged / name).read_text()
 
 
-def test_dev_examples_are_ranked_with_the_fitted_weights(data: Path, judged: Path) -> None:
+def test_dev_figures_are_on_record_and_page(judged: Path) -> None:
     known = record(judged)["dev"]
     assert known["examples"] == {"hills": 2, "lakes": 6}
     assert known["left_out"] == {"fewer than 4 chunks": 2, "without gold": 1}
     files = [(file["name"], file["examples"]) for file in known["data"]]
     assert files == [("lakes.jsonl", 8), ("hills.jsonl.gz", 3)]
-    reader = pruner(data, judged)
-    first = [
-        example.labels[reader.prune(example.query, example.chunks, top_k=1).kept[0].index]
-        for example in planted_examples(["lakes"], each=6, chunks=6)
-    ]
-    assert known["gold_first_by_source"]["lakes"] == pytest.approx(sum(first) / 6, abs=1e-4)
     assert provenance(judged)["dev"]["gold_first"] == known["gold_first"]
     page = (judged / PAGE_FILE).read_text()
     assert page.count("<svg ") == 2 and f"{known['gold_first']:.3f}" in page
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--seed", 1], "seed: 0 there, 1 now"),
-        (["--signal", "ablation"], "signal: 'evidence' there, 'ablation' now"),
-        (["--dev", "short"], "none of the 2 dev examples can be judged (2 fewer than 4 chunks)"),
-        (["--dev", "lakes"], "examples: 'lakes' there"),
-    ],
-)
-def test_what_cannot_be_fitted_is_said_before_anything_is_read(
-    data: Path, dev: Path, judged: Path, tmp_path: Path, options: list[object], message: str
+def test_readings_with_other_settings_are_refused_before_anything_is_read(
+    data: Path, dev: Path, judged: Path, tmp_path: Path
 ) -> None:
-    shared, short = tmp_path / "shared", tmp_path / "short.jsonl"
+    shared = tmp_path / "shared"
     write_settings(shared, judged / "features", seed=0, depth=3)
     write_settings(shared / "dev", judged / "features" / "dev", examples="lakes")
-    write_examples(short, planted_examples(["x"], each=2, chunks=3))
-    if options[0] == "--dev":
-        options = ["--dev", {"short": short, "lakes": dev / "lakes.jsonl"}[str(options[1])]]
     fixed = (*MASS, "--depth", 3, "--collected", shared)
-    done = train(data, *fixed, *options, output=tmp_path / "out")
-    assert message in last_line(done)
+    for options, message in (
+        (("--seed", 1), "seed: 0 there, 1 now"),
+        (("--dev", dev / "lakes.jsonl"), "examples: 'lakes' there"),
+    ):
+        assert message in last_line(train(data, *fixed, *options, output=tmp_path / "out"))
     assert not list(tmp_path.rglob("shard-*"))
 
 

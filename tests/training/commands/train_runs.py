@@ -30,7 +30,6 @@ def arguments(data: Path, *options: object, output: Path) -> list[str]:
 
 
 def train(data: Path, *options: object, output: Path) -> Result:
-    """Run it."""
     return CliRunner().invoke(main, arguments(data, *options, output=output))
 
 
@@ -48,28 +47,23 @@ def last_line(done: Result) -> str:
 
 
 def pruner(data: Path, output: Path, **options: Any) -> AT2Pruner:
-    """Return a pruner with the weights of a run."""
     return AT2Pruner.from_pretrained(data / "tiny", head_weights=output, dtype="float32", **options)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Return all files of a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def provenance(output: Path) -> Any:
-    """Return what weights say of where they come from."""
     return json.loads((output / DESCRIPTION_FILE).read_text())["provenance"]
 
 
 def record(output: Path) -> Any:
-    """Return a run's record."""
     return json.loads((output / RECORD_FILE).read_text())
 
 
 def chosen(output: Path) -> Any:
-    """Return the record of the chosen design."""
     [row] = [row for row in record(output)["candidates"] if row["chosen"]]
     return row
 

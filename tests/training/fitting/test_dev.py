@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.features import Features
+from at2_rag.training.fitting.cross_validation import ndcg_at_10
 from at2_rag.training.fitting.dev import choose_dev, count_shared, dev_collection, judge_on_dev
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.planted_examples import planted_examples
@@ -47,12 +47,10 @@ def test_figures_are_those_of_the_pruners_ranking(
     first: dict[str, list[bool]] = {}
     for example in examples:
         scores = [scored.score for scored in pruner.score(example.query, example.chunks)]
-        order = sorted(range(len(scores)), key=lambda index: -scores[index])
-        ranked = [example.labels[index] for index in order]
-        best = sum(1 / math.log2(rank + 2) for rank in range(sum(ranked)))
-        gained = sum(label / math.log2(rank + 2) for rank, label in enumerate(ranked))
-        quality.setdefault(example.source, []).append(gained / best)
-        first.setdefault(example.source, []).append(ranked[0])
+        labels = np.array(example.labels)
+        [ndcg] = ndcg_at_10(np.array(scores), labels, np.array([len(scores)]))
+        quality.setdefault(example.source, []).append(ndcg)
+        first.setdefault(example.source, []).append(bool(labels[np.argmax(scores)]))
     figures = judge_on_dev(weights, examples, features)
     assert figures.examples == {"novels": 5, "seas": 3}
     for source in ("novels", "seas"):
