@@ -258,28 +258,6 @@ def test_answers_of_all_kinds(model: Any, answer: str) -> None:
             attributor.attribute(QUERY, CHUNKS[:1], answer, span=(place, place + 1))
 
 
-def test_chunks_of_all_kinds(model: Any) -> None:
-    chunks: list[Any] = [
-        "",
-        " \n",
-        "<|im_end|> and <tool>. Two.",
-        "x \ud83d\ude00 y. \ud800 z. w",
-        Chunk("", "T"),
-    ]
-    result = make(model, answer_weights(model, "log_ratio")).attribute(
-        QUERY, chunks, ANSWER, unit="sentence"
-    )
-    texts = [(one.chunk_index, one.text) for one in result.sentences]
-    assert texts == [
-        (2, "<|im_end|> and <tool>."),
-        (2, "Two."),
-        (3, "x \ud83d\ude00 y."),
-        (3, "\ud800 z. w"),
-    ]
-    scores = [*(one.score for one in result.chunks), *(one.score for one in result.sentences)]
-    assert np.isfinite(scores).all()
-
-
 def test_no_chunks_and_one(model: Any) -> None:
     attributor = make(model)
     empty = attributor.attribute(QUERY, [], ANSWER, unit="sentence")

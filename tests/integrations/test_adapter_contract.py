@@ -130,17 +130,6 @@ def test_nothing_in_is_nothing_out_without_a_model(framework: Framework, loads: 
     assert loads == []
 
 
-def test_duplicates_are_kept_on_request(framework: Framework, pruner: AT2Pruner) -> None:
-    items = [framework.item(Passage("The same words.", id=str(n))) for n in range(4)]
-    items.append(items[1])
-    adapter = framework.adapter(pruner=pruner, top_n=99, max_overlap=None)
-    kept = framework.prune(adapter, QUERY, items)
-    assert [framework.id(item) for item in kept] == ["0", "1", "2", "3", "1"]
-    assert len({framework.score(item) for item in kept}) == 1
-    kept = framework.prune(framework.adapter(pruner=pruner, top_n=99), QUERY, items)
-    assert [framework.id(item) for item in kept] == ["0"]
-
-
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_any_text_is_scored_and_comes_back_as_it_was(
     framework: Framework, pruner: AT2Pruner, text: str
@@ -153,20 +142,6 @@ def test_any_text_is_scored_and_comes_back_as_it_was(
     assert [framework.metadata(item) for item in kept] == [p.all_metadata for p in passages]
     assert all(isinstance(framework.score(item), float) for item in kept)
     assert snapshots(items) == before
-
-
-def test_the_title_is_read_with_the_text(framework: Framework, pruner: AT2Pruner) -> None:
-    passages = [
-        Passage("He was born here.", title="Ada", id="ada"),
-        Passage("He was born here.", title="Bela", id="bela"),
-        Passage("He was born here.", id="none"),
-    ]
-    items = [framework.item(passage) for passage in passages]
-    adapter = framework.adapter(pruner=pruner, top_n=9, max_overlap=None, order="original")
-    scores = [framework.score(item) for item in framework.prune(adapter, QUERY, items)]
-    assert len(set(scores)) == 3
-    expected = pruner.score(QUERY, [passage.chunk for passage in passages])
-    assert scores == pytest.approx([chunk.score for chunk in expected])
 
 
 async def test_async_equals_sync(framework: Framework, items: list[Any], pruner: AT2Pruner) -> None:

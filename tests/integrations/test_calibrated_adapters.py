@@ -50,16 +50,3 @@ def test_without_a_limit_calibrated_weights_decide(
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
     assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected.kept]
     assert all(framework.metadata(item)["answerable"] == expected.answerable for item in kept)
-
-
-@pytest.mark.parametrize("multi_hop", [None, False])
-def test_a_limit_on_missed_chunks_asks_again_as_the_pruner_does(
-    framework: Framework, items: list[Any], calibrated: AT2Pruner, multi_hop: bool | None
-) -> None:
-    chunks = [passage.chunk for passage in PASSAGES]
-    expected = calibrated.prune(QUERY, chunks, max_missed=0.0, multi_hop=multi_hop).kept
-    once = calibrated.prune(QUERY, chunks, max_missed=0.0, multi_hop=False).kept
-    assert (expected == once) is (multi_hop is False)
-    adapter = framework.adapter(pruner=calibrated, max_missed=0.0, multi_hop=multi_hop)
-    kept = framework.prune(adapter, QUERY, items)
-    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected]

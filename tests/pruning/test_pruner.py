@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiktoken
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -23,7 +22,6 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
 from tests.independent_reading import read
-from tests.text.test_tokens import needs_vocabularies, openai_cache
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, tiny_pruner
 
@@ -211,19 +209,6 @@ def check_tokens(pruner: AT2Pruner, count: Any, separator: str) -> None:
         assert result.tokens_after == count(context) < result.tokens_before
     budget = result.tokens_after
     assert pruner.prune(QUERY, CHUNKS, max_tokens=budget).tokens_after <= budget
-
-
-@needs_vocabularies
-@pytest.mark.parametrize(
-    ("name", "encoding"), [("gpt-4o", "o200k_base"), ("cl100k_base", "cl100k_base")]
-)
-def test_tokens_of_an_openai_model(
-    model: Any, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
-) -> None:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
-    pruner = tiny_pruner(token_counter=name)
-    vocabulary = tiktoken.get_encoding(encoding)
-    check_tokens(pruner, lambda text: len(vocabulary.encode(text)), "\n\n")
 
 
 def test_tokens_of_the_scoring_model_are_the_default(pruner: AT2Pruner) -> None:

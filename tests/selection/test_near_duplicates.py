@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -30,9 +27,3 @@ def test_of_near_duplicates_one_is_kept(pruner: AT2Pruner) -> None:
     assert {chunk.index for chunk in one.kept} == kept and len(other.kept) == 4
     protected = pruner.prune(QUERY, chunks, top_k=1, protect="Another|^The council")
     assert {0, 1, 2, 3} <= {chunk.index for chunk in protected.kept}
-
-
-@pytest.mark.parametrize("overlap", [0, -0.1, 1.01, float("nan"), "all", True])
-def test_an_overlap_that_is_no_share_is_refused(pruner: AT2Pruner, overlap: Any) -> None:
-    with pytest.raises(InputError, match="max_overlap is .*; pass a number above 0 and at most 1"):
-        pruner.prune(QUERY, ["one", "two"], top_k=1, max_overlap=overlap)
