@@ -147,12 +147,6 @@ def test_scored_chunks_come_in_input_order(pruner: AT2Pruner) -> None:
     assert [s.rendered for s in scored] == list(RENDERED)
 
 
-def test_scores_do_not_depend_on_the_order_of_the_chunks(pruner: AT2Pruner) -> None:
-    forward = [s.score for s in pruner.score(QUERY, CHUNKS)]
-    backward = [s.score for s in pruner.score(QUERY, CHUNKS[::-1])]
-    assert backward[::-1] == pytest.approx(forward, abs=1e-6)
-
-
 # --- what is kept ----------------------------------------------------------------------------
 
 
@@ -177,24 +171,6 @@ def test_top_k_keeps_the_best(pruner: AT2Pruner, top_k: int) -> None:
     assert {s.index: s.score for s in (*result.kept, *result.dropped)} == pytest.approx(
         {s.index: s.score for s in pruner.score(QUERY, CHUNKS)}, abs=1e-6
     )
-
-
-def test_original_order(pruner: AT2Pruner) -> None:
-    result = pruner.prune(QUERY, CHUNKS, top_k=3, order="original")
-    assert kept(result) == sorted(ranked(pruner)[:3]) != ranked(pruner)[:3]
-    assert [s.index for s in result.dropped] == sorted(ranked(pruner)[3:])
-    assert result.context == "\n\n".join(RENDERED[index] for index in kept(result))
-
-
-def test_equal_chunks_stay_in_input_order(pruner: AT2Pruner) -> None:
-    chunks = ["same", "other", "same", "same"]
-    result = pruner.prune(QUERY, chunks, top_k=4, max_overlap=None)
-    assert [s.index for s in result.kept if s.text == "same"] == [0, 2, 3]
-    assert len({s.score for s in result.kept if s.text == "same"}) == 1
-    distinct = pruner.prune(QUERY, chunks, top_k=4)
-    assert sorted(s.index for s in distinct.kept) == [0, 1]
-    assert [s.index for s in distinct.dropped] == [2, 3]
-    assert distinct.notes == ("2 chunks were passed over: others that are kept say the same.",)
 
 
 # --- tokens ----------------------------------------------------------------------------------
