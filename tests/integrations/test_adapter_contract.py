@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,12 @@ import pytest
 
 from at2_rag import AT2Pruner, LoadedModel, PruneOptions, ScoringError
 from at2_rag.adapters import AdapterSettings, _load, default_pruner
+from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
 from tests.integrations.frameworks import PASSAGES, Framework, Passage, snapshots
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import calibrated_weights
 
 QUERY = "Who wrote the letter from the island?"
 
@@ -111,25 +112,10 @@ def test_the_callers_objects_stay_untouched(
     assert snapshots(items) == before
 
 
-def test_a_deep_copy_keeps_the_same(
-    framework: Framework, items: list[Any], pruner: AT2Pruner
-) -> None:
-    adapter = framework.adapter(pruner=pruner, top_n=2)
-    expected = snapshots(framework.prune(adapter, QUERY, items))
-    assert snapshots(framework.prune(copy.deepcopy(adapter), QUERY, items)) == expected
-
-
 def test_nothing_in_is_nothing_out_without_a_model(framework: Framework, loads: list[str]) -> None:
     assert framework.prune(framework.adapter(), QUERY, []) == []
     assert asyncio.run(framework.aprune(framework.adapter(), QUERY, [])) == []
     assert loads == []
-
-
-async def test_async_equals_sync(framework: Framework, items: list[Any], pruner: AT2Pruner) -> None:
-    adapter = framework.adapter(pruner=pruner, top_n=4)
-    kept = framework.prune(adapter, QUERY, items)
-    akept = await framework.aprune(adapter, QUERY, items)
-    assert snapshots(akept) == snapshots(kept)
 
 
 async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pruner) -> None:
@@ -248,3 +234,41 @@ def test_sentences_are_kept_verbatim_with_their_spans(
         assert spans == (None if chunk.spans is None else list(map(list, chunk.spans)))
         for start, end in spans or ():
             assert texts[chunk.index][start:end] in framework.text(item)
+
+
+# --- calibrated head weights ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> AT2Pruner:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    weights = calibrated_weights(model, tokenizer, cosine_weight=30.0)
+    return AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights)
+
+
+@pytest.mark.parametrize("prior", ["score", "cosine"])
+def test_the_retrievers_ranks_weigh_in(
+    framework: Framework, items: list[Any], calibrated: AT2Pruner, prior: Prior
+) -> None:
+    scores = [(len(passage.title or "") - index) / 100 for index, passage in enumerate(PASSAGES)]
+    scored = [framework.with_score(item, score) for item, score in zip(items, scores, strict=True)]
+    chunks = [
+        dataclasses.replace(passage.chunk, retrieval_score=score)
+        for passage, score in zip(PASSAGES, scores, strict=True)
+    ]
+    expected = calibrated.prune(QUERY, chunks, top_k=4, prior=prior).kept
+    adapter = framework.adapter(pruner=calibrated, top_n=4, prior=prior)
+    kept = framework.prune(adapter, QUERY, scored)
+    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected]
+    relevance = pytest.approx([chunk.relevance for chunk in expected])
+    assert [framework.score(item) for item in kept] == relevance
+
+
+def test_without_a_limit_calibrated_weights_decide(
+    framework: Framework, items: list[Any], calibrated: AT2Pruner
+) -> None:
+    expected = calibrated.prune(QUERY, [passage.chunk for passage in PASSAGES])
+    assert len(expected.kept) != 3
+    kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
+    assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected.kept]
+    assert all(framework.metadata(item)["answerable"] == expected.answerable for item in kept)
