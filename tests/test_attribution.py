@@ -242,9 +242,9 @@ def test_answers_of_all_kinds(model: Any, answer: str) -> None:
     assert [chunk.score for chunk in result.chunks] == pytest.approx(expected, abs=TOLERANCE)
     cited = attributor.cite(QUERY, CHUNKS, answer)
     assert cited.answer == answer
-    for place in range(len(answer)):
-        if not answer[place].isspace():
-            attributor.attribute(QUERY, CHUNKS[:1], answer, span=(place, place + 1))
+    for position in range(len(answer)):
+        if not answer[position].isspace():
+            attributor.attribute(QUERY, CHUNKS[:1], answer, span=(position, position + 1))
 
 
 def test_no_chunks_and_one(model: Any) -> None:

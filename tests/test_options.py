@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from at2_rag import InputError, PruneOptions
 from at2_rag.options import LIMITS
-
-
-def test_every_option_has_a_help_text_of_one_sentence_or_more() -> None:
-    for option in fields(PruneOptions):
-        assert option.metadata["help"].endswith("."), option.name
 
 
 def test_limits() -> None:
