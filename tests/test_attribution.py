@@ -13,11 +13,12 @@ import torch
 from at2_rag import AT2Attributor, Chunk, HeadWeights
 from at2_rag.errors import InputError, PromptTooLongError, ScoringError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.prompt.layout import CHUNK_END, AnswerLayout
+from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import Quantity
 from at2_rag.text.chunks import as_chunk
 from tests.brute_force import eager_weights
+from tests.pruning.test_sentence_scores import tokens_of
 from tests.tiny_models import FAMILIES, SPECIAL_TOKENS, tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -126,25 +127,13 @@ def test_sentences_of_chunks(model: Any) -> None:
         (1, "1. The bridge 😀"),
         (2, "It spans the harbour."),
     ]
-    layout, tokenizer = layout_of(attributor), tiny_tokenizer()
-    spans = []
+    layout, spans = layout_of(attributor), []
     for sentence in result.sentences:
         chunk = result.chunks[sentence.chunk_index]
         assert chunk.text[sentence.start : sentence.end] == sentence.text
-        first, last = layout.prompt.source_spans[sentence.chunk_index]
-        ids = layout.input_ids[first:last]
-        shift = len(chunk.rendered) - len(chunk.text)
-        offsets = tokenizer(chunk.rendered + CHUNK_END, return_offsets_mapping=True)
-        assert tuple(offsets["input_ids"]) == ids
-        inside = [
-            place
-            for place, (start, end) in enumerate(offsets["offset_mapping"])
-            if start < shift + sentence.end and end > shift + sentence.start
-        ]
-        spans.append((first + inside[0], first + inside[-1] + 1))
-        assert (
-            str(tokenizer.decode([*layout.input_ids[slice(*spans[-1])]])).strip() == sentence.text
-        )
+        source, _ = layout.prompt.source_spans[sentence.chunk_index]
+        first, last = tokens_of(as_chunk(chunk.chunk, 0), sentence.text, shared=True)
+        spans.append((source + first, source + last))
     expected = expected_scores(attributor, model, (0, len(layout.answer_ids)), spans)
     assert [one.score for one in result.sentences] == pytest.approx(expected, abs=TOLERANCE)
     assert [one.score for one in result.best_sentences] == sorted(
@@ -253,31 +242,9 @@ def test_answers_of_all_kinds(model: Any, answer: str) -> None:
     assert [chunk.score for chunk in result.chunks] == pytest.approx(expected, abs=TOLERANCE)
     cited = attributor.cite(QUERY, CHUNKS, answer)
     assert cited.answer == answer
-    for place in range(len(answer)):
-        if not answer[place].isspace():
-            attributor.attribute(QUERY, CHUNKS[:1], answer, span=(place, place + 1))
-
-
-def test_chunks_of_all_kinds(model: Any) -> None:
-    chunks: list[Any] = [
-        "",
-        " \n",
-        "<|im_end|> and <tool>. Two.",
-        "x \ud83d\ude00 y. \ud800 z. w",
-        Chunk("", "T"),
-    ]
-    result = make(model, answer_weights(model, "log_ratio")).attribute(
-        QUERY, chunks, ANSWER, unit="sentence"
-    )
-    texts = [(one.chunk_index, one.text) for one in result.sentences]
-    assert texts == [
-        (2, "<|im_end|> and <tool>."),
-        (2, "Two."),
-        (3, "x \ud83d\ude00 y."),
-        (3, "\ud800 z. w"),
-    ]
-    scores = [*(one.score for one in result.chunks), *(one.score for one in result.sentences)]
-    assert np.isfinite(scores).all()
+    for position in range(len(answer)):
+        if not answer[position].isspace():
+            attributor.attribute(QUERY, CHUNKS[:1], answer, span=(position, position + 1))
 
 
 def test_no_chunks_and_one(model: Any) -> None:

@@ -27,8 +27,8 @@ def test_weights_of_the_other_rule_are_refused(model: Any) -> None:
     question = answer_weights(model, target_rule="question")
     with pytest.raises(HeadWeightsMismatchError, match=r"'question'.*AT2Attributor reads 'answer'"):
         make(model, question)
-    asked = make(model, question, allow_question_weights=True).attribute(QUERY, CHUNKS, ANSWER)
-    assert asked.chunks == make(model).attribute(QUERY, CHUNKS, ANSWER).chunks
+    result = make(model, question, allow_question_weights=True).attribute(QUERY, CHUNKS, ANSWER)
+    assert result.chunks == make(model).attribute(QUERY, CHUNKS, ANSWER).chunks
     with pytest.raises(HeadWeightsMismatchError, match=r"'answer'.*AT2Pruner reads 'question'"):
         AT2Pruner(LoadedModel(model, tiny_tokenizer()), head_weights=answer_weights(model))
 
@@ -36,8 +36,6 @@ def test_weights_of_the_other_rule_are_refused(model: Any) -> None:
 def test_weights_of_another_model_or_reading(model: Any) -> None:
     with pytest.raises(HeadWeightsMismatchError, match="another scoring model"):
         make(tiny_model(seed=1), answer_weights(model))
-    with pytest.raises(HeadWeightsMismatchError, match="3 of 8"):
-        make(tiny_model(num_attention_heads=8, hidden_size=64), answer_weights(model))
     apart = random_weights(model, tiny_tokenizer(), "apart")
     with pytest.raises(HeadWeightsMismatchError, match="reading 'independent'"):
         make(model, dataclasses.replace(apart, target_rule="answer"))
@@ -59,8 +57,8 @@ def test_loading_from_folders(model: Any, tmp_path: Path, monkeypatch: Any) -> N
         tmp_path / "tiny", head_weights=tmp_path / "weights", dtype="float32", device="cpu"
     )
     expected = [chunk.score for chunk in make(model).attribute(QUERY, CHUNKS, ANSWER).chunks]
-    found = [chunk.score for chunk in loaded.attribute(QUERY, CHUNKS, ANSWER).chunks]
-    assert found == pytest.approx(expected, abs=TOLERANCE)
+    scores = [chunk.score for chunk in loaded.attribute(QUERY, CHUNKS, ANSWER).chunks]
+    assert scores == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_threads_share_and_objects_stay_as_they_are(model: Any) -> None:
@@ -75,5 +73,5 @@ def test_threads_share_and_objects_stay_as_they_are(model: Any) -> None:
             for one, other in zip(alone, together, strict=True):
                 assert one.text == other.text
     assert chunks == CHUNKS
-    found = attributor.attribute(QUERY, chunks, ANSWER)
-    assert all(scored.chunk is chunk for scored, chunk in zip(found.chunks, chunks, strict=True))
+    result = attributor.attribute(QUERY, chunks, ANSWER)
+    assert all(scored.chunk is chunk for scored, chunk in zip(result.chunks, chunks, strict=True))

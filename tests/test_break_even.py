@@ -97,13 +97,6 @@ def test_max_tokens_holds_all_the_same(pruner: AT2Pruner) -> None:
     assert pruner.prune(QUERY, CHUNKS, max_tokens=15, skip_below_tokens=100).skipped
 
 
-def test_skip_below_tokens_alone_is_no_limit(pruner: AT2Pruner) -> None:
-    every: list[dict[str, Any]] = [{}, {"skip_below_tokens": 5}]
-    for options in every:
-        with pytest.raises(InputError, match="no limit was given; .*top_k, max_tokens, min_score"):
-            pruner.prune(QUERY, CHUNKS, **options)
-
-
 def test_the_command_says_both(tmp_path: Path, model_folder: Path) -> None:
     corpus = tmp_path / "corpus.json"
     corpus.write_text(json.dumps(CHUNKS))

@@ -48,13 +48,6 @@ def metadata(wheel: Path, names: list[str]) -> email.message.Message:
         return email.message_from_string(archive.read(name).decode())
 
 
-def test_top_level_names(names: list[str]) -> None:
-    top = {name.partition("/")[0] for name in names}
-    [info] = top - set(PACKAGES)
-    assert top == {*PACKAGES, info}
-    assert info.startswith("at2_rag-") and info.endswith(".dist-info")
-
-
 def test_every_file_of_the_packages_is_in_it_and_nothing_else(names: list[str]) -> None:
     expected = {
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -66,9 +65,3 @@ def test_keyword_arguments_are_typed_as_what_takes_them() -> None:
     assert taken.pop("model") is at2_rag.LoadedModel
     taken.pop("return")
     assert get_type_hints(PrunerSettings) == taken
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_package_says_that_it_is_typed(package: str) -> None:
-    [folder] = importlib.import_module(package).__path__
-    assert (Path(folder) / "py.typed").is_file()

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
+import multiprocessing
 import os
-import subprocess
-import sys
 import zipfile
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from at2_rag.model.wheel import WheelModel
+from at2_rag.errors import ModelNotFoundError
+from at2_rag.model.wheel import WheelModel, resolve_wheel
 from tests.tiny_gguf import write_tiny_gguf
 
 ROOT = Path(__file__).parents[1]
-CHILD = """
-import json, logging, resource, sys
-from at2_rag.errors import ModelNotFoundError
-from at2_rag.model.wheel import WheelModel, resolve_wheel
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-model, limit = WheelModel(**json.loads(sys.argv[1])), int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    print(resolve_wheel(model))
-except ModelNotFoundError as error:
-    print(f"error: {error}")
-"""
 
 
 def write_tiny_wheel(folder: Path, *, version: str = "1.0", seed: int = 0) -> WheelModel:
@@ -105,19 +92,42 @@ def leftovers(cache: Path) -> list[str]:
     return [name for name in names if not name.endswith(("-v1", ".lock"))]
 
 
-def start(model: WheelModel, *, limit: int = 0) -> Any:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(asdict(model)), str(limit)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@dataclass
+class Child:
+    """A forked process that resolves a wheel, and what it writes: its log, then the outcome."""
+
+    process: Any
+    output: Any
 
 
-def finish(process: Any) -> tuple[str, str]:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out.strip(), err
+def start(model: WheelModel, *, limit: int = 0) -> Child:
+    reader, writer = os.pipe()
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=_resolve, args=(model, limit, writer))
+    process.start()
+    os.close(writer)
+    return Child(process, os.fdopen(reader))
+
+
+def _resolve(model: WheelModel, limit: int, writer: int) -> None:
+    with os.fdopen(writer, "w") as output:
+        logging.basicConfig(level=logging.INFO, stream=output, force=True)
+        if limit:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            print(resolve_wheel(model), file=output)
+        except ModelNotFoundError as error:
+            print(f"error: {error}", file=output)
+
+
+def finish(child: Child) -> tuple[str, str]:
+    """Return the outcome and the log."""
+    *log, outcome = child.output.read().splitlines(keepends=True)
+    child.process.join(timeout=120)
+    assert child.process.exitcode == 0, log
+    return outcome.strip(), "".join(log)
 
 
 def loads(folder: Path) -> bool:

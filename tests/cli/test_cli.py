@@ -7,8 +7,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from at2_rag import AT2Pruner, PruneResult, __version__
 from at2_rag.cli.group import main
 from at2_rag.cli.options import prune_options, taken_options
 from at2_rag.options import PruneOptions
-from at2_rag.readout.head_weights import UNIFORM, HeadWeights, shipped_names
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import calibrated_weights
 
 QUERY = "Who wrote Emma?"
 PASSAGES: list[dict[str, Any]] = [
@@ -98,13 +97,6 @@ def test_every_option_of_a_pruning_is_one_of_the_command() -> None:
     assert refused.exit_code == 2 and "brand_new is 2.0; pass a number" in refused.stderr
 
 
-def test_help_names_the_shipped_weights_of_questions() -> None:
-    shown = "".join(run("prune", "--help").output.split())  # lines may end at a name's hyphen
-    for name in shipped_names():
-        assert (f"'{name}'" in shown) == (HeadWeights.shipped(name).target_rule == "question")
-    assert f"'{UNIFORM}'" in shown
-
-
 # --- prune: what goes in ---------------------------------------------------------------------
 
 
@@ -121,6 +113,29 @@ def test_json_output_is_the_pruners_own_result(
         assert shown["timings"]["total"] > 0
 
 
+def test_calibrated_weights_need_no_limit_and_others_do(
+    passages: Path, model_folder: Path, loading: list[str], tmp_path: Path
+) -> None:
+    weights = calibrated_weights(tiny_model(), tiny_tokenizer(), cosine_weight=3.0)
+    weights.save(tmp_path / "weights")
+    pruner = AT2Pruner.from_pretrained(model_folder, head_weights=weights, dtype="float32")
+    calibrated = ["--model", str(model_folder), "--dtype", "float32"]
+    calibrated += ["--head-weights", str(tmp_path / "weights")]
+    cases: list[tuple[list[str], dict[str, Any]]] = [
+        ([], {}),
+        (["--top-k=4", "--keep-duplicates"], {"top_k": 4, "max_overlap": None}),
+        (["--max-missed=0.2", "--no-multi-hop"], {"max_missed": 0.2, "multi_hop": False}),
+        (["--top-k=3", "--prior=order"], {"top_k": 3, "prior": "order"}),
+        (["--if-unanswerable=keep_none"], {"if_unanswerable": "keep_none"}),
+    ]
+    for options, limits in cases:
+        shown = prune_json(passages, *calibrated, *options)
+        assert without_times(shown) == without_times(pruner.prune(QUERY, PASSAGES, **limits))
+        assert shown["answerable"] is not None
+    ran = prune(passages, *loading)
+    assert ran.exit_code == 1 and "no limit was given" in ran.stderr
+
+
 def test_every_kind_of_input_gives_the_same_scores(
     tmp_path: Path, loading: list[str], pruner: AT2Pruner
 ) -> None:
@@ -130,42 +145,19 @@ def test_every_kind_of_input_gives_the_same_scores(
     folder.mkdir()
     for number, text in enumerate(TEXTS):
         (folder / f"{number}.txt").write_text(text)
-    files = {
-        "a.jsonl": lines,
-        "a.json": json.dumps(TEXTS),
-        "b.json": json.dumps({"chunks": [{"text": text} for text in TEXTS]}),
-        "a.txt": "\n\n".join(TEXTS),
-    }
-    sources: list[tuple[list[str | Path], str | None]] = [([folder], None), (["-"], lines)]
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-        sources += [([tmp_path / name], None), ([], content)]
     (tmp_path / "packed").write_bytes(gzip.compress(lines.encode()))
-    sources += [([tmp_path / "packed"], None)]
-    sources += [(["--format", "text"], "\n\n".join(TEXTS))]
+    sources: list[tuple[list[str | Path], str | None]] = [
+        ([folder], None),
+        ([tmp_path / "packed"], None),
+        (["-"], lines),
+        ([], json.dumps({"chunks": TEXTS})),
+        (["--format", "text"], "\n\n".join(TEXTS)),
+    ]
     for arguments, input in sources:
         shown = prune_json(*loading, "--top-k", "2", *arguments, input=input)
         chunks = sorted((*shown["kept"], *shown["dropped"]), key=lambda chunk: chunk["index"])
         assert [chunk["text"] for chunk in chunks] == TEXTS
         assert [chunk["score"] for chunk in chunks] == expected
-
-
-def test_strange_text_goes_through_as_it_is(loading: list[str]) -> None:
-    strange = [
-        "\0\x1b[2J",
-        "lone \ud800",
-        "<|im_end|> שלום 👩‍👩‍👧",
-        "",
-        " \n",
-        "[bold]x[/bold] :smile:",
-    ]
-    lines = "\n".join(json.dumps(text) for text in strange)
-    shown = prune_json(*loading, "--top-k", "9", input=lines)
-    assert sorted(chunk["text"] for chunk in shown["kept"]) == sorted(strange)
-    table = prune(*loading, "--top-k", "9", input=lines)
-    assert table.exit_code == 0
-    assert "\x1b" not in table.stdout
-    assert "[bold]x[/bold] :smile:" in table.stdout
 
 
 # --- prune: what comes out -------------------------------------------------------------------
@@ -207,15 +199,13 @@ def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
 
 
 def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
-    passages: Path, loading: list[str]
+    passages: Path, loading: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ["prune", "--query", QUERY, "--top-k", "2", "--json", *loading, str(passages)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "at2_rag", *command], capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert len(json.loads(ran.stdout)["kept"]) == 2
-    assert "Loading weights" not in ran.stderr and "Scoring" not in ran.stderr
+    main(command, standalone_mode=False)
+    written = capfd.readouterr()
+    assert len(json.loads(written.out)["kept"]) == 2
+    assert "Loading weights" not in written.err and "Scoring" not in written.err
 
 
 # --- prune: what is wrong --------------------------------------------------------------------
@@ -271,18 +261,12 @@ def test_what_cannot_be_loaded_is_one_line(
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
-def test_a_terminal_as_standard_input_is_not_waited_for() -> None:
+def test_a_terminal_as_standard_input_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     controller, terminal = os.openpty()
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "at2_rag", "prune", "-q", "x", "--top-k", "1"],
-            stdin=terminal,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    finally:
-        os.close(controller)
-        os.close(terminal)
-    assert ran.returncode == 2
-    assert "standard input is a terminal" in ran.stderr
+    with os.fdopen(terminal) as stdin, pytest.raises(SystemExit, match="2"):
+        monkeypatch.setattr("sys.stdin", stdin)
+        main(["prune", "-q", "x", "--top-k", "1"])
+    os.close(controller)
+    assert "standard input is a terminal" in capsys.readouterr().err

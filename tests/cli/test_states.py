@@ -14,7 +14,6 @@ from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.cli.group import main
 from at2_rag.errors import ChunkTypeError, InputError
 from at2_rag.model.loading import LoadedModel
-from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUERY = "Who wrote Emma?"
@@ -128,21 +127,6 @@ def test_what_is_refused(corpus: Path, loading: list[str], tmp_path: Path) -> No
 
 def make(**options: Any) -> AT2Pruner:
     return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform", **options)
-
-
-def test_a_warm_query_reads_no_chunk() -> None:
-    store = ChunkCache()
-    pruner = make(chunk_cache=store)
-    expected = [chunk.score for chunk in make().score(QUERY, TEXTS)]
-    pruner.index(TEXTS)
-    assert store.counts.misses == 3
-    counted = CountingModel(tiny_model())
-    pruner.scoring_model.run, passes = counted.run, counted.passes  # type: ignore[method-assign]
-    scores = [chunk.score for chunk in pruner.score(QUERY, TEXTS)]
-    assert scores == pytest.approx(expected, abs=1e-6)
-    assert store.counts.misses == 3 and store.counts.memory_hits == 3
-    question = len(pruner.scoring_model.prompts.independent(QUERY, []).question_ids)
-    assert all(size % question == 0 for size in passes), "question tokens alone"
 
 
 def test_many_chunks_are_taken_in_as_they_are_needed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from at2_rag.errors import ModelNotFoundError
 from at2_rag.model.cache import MANIFEST, cache_dir
 from at2_rag.model.wheel import WheelModel, resolve_wheel
 from tests.tiny_wheel import finish, install_tiny_wheel, leftovers, loads, start
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with torch in it")
 
 
 def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +59,7 @@ def test_damaged_copy_is_made_again(
         assert leftovers(cache) == []
 
 
+@forks
 def test_two_processes_at_once_convert_once(cache: Path, tiny: WheelModel) -> None:
     children = [start(tiny), start(tiny)]
     (one, log), (two, other_log) = (finish(child) for child in children)
@@ -65,15 +69,15 @@ def test_two_processes_at_once_convert_once(cache: Path, tiny: WheelModel) -> No
     assert leftovers(cache) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@forks
 def test_killed_while_converting(cache: Path, tiny: WheelModel) -> None:
     child = start(tiny)
-    for line in child.stderr:
+    for line in child.output:
         if "Converting" in line:
-            child.kill()
+            child.process.kill()
             break
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
+    child.process.join()
+    assert child.process.exitcode == -signal.SIGKILL
     assert list(cache.glob("models/*-v1")) == []
     assert len(leftovers(cache)) == 1
     assert loads(resolve_wheel(tiny))
@@ -87,7 +91,7 @@ def test_too_little_space_is_seen_beforehand(cache: Path, tiny: WheelModel) -> N
         assert part in str(caught.value)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs RLIMIT_FSIZE")
+@forks
 @pytest.mark.parametrize("installed", [False, True])
 def test_a_full_disk_leaves_nothing(
     cache: Path,
@@ -100,7 +104,7 @@ def test_a_full_disk_leaves_nothing(
     """A size limit stands for it, hit by pip or, with an installed wheel, by the conversion."""
     if installed:
         install_tiny_wheel(tiny, wheels, tmp_path / "site")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+        monkeypatch.syspath_prepend(tmp_path / "site")
     message, log = finish(start(tiny, limit=40_000))
     expected = "can't prepare tiny in" if installed else "the model 'tiny' can't be fetched"
     assert message.startswith(f"error: {expected}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +66,13 @@ def test_bytes_are_the_same_each_time_and_files_share_a_mode(tmp_path: Path) -> 
     assert len({path.stat().st_mode for path in folders[0].iterdir()}) == 1
 
 
-def test_nothing_is_printed_and_no_random_number_drawn(tmp_path: Path) -> None:
-    gguf = write_tiny_gguf(tmp_path / "tiny.gguf")
-    script = (
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        "from at2_rag.model.gguf import convert_gguf\n"
-        "state = torch.get_rng_state()\n"
-        "convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]), report=lambda share: None)\n"
-        "assert torch.equal(state, torch.get_rng_state())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(gguf), str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_nothing_is_printed_and_no_random_number_drawn(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gguf, state = write_tiny_gguf(tmp_path / "tiny.gguf"), torch.get_rng_state()
+    convert(gguf, tmp_path / "model")
+    assert torch.equal(state, torch.get_rng_state())
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

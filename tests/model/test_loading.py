@@ -167,10 +167,3 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
 def test_an_unusable_device(device: Any, model_folder: Path) -> None:
     with pytest.raises(InputError, match=f"device is '{device}', .*; pass 'cpu', or None"):
         load_model(model_folder, device=device)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_without_cuda(model_folder: Path) -> None:
-    assert preferred_dtype(torch.device("cuda")) == torch.float32
-    with pytest.raises(InputError, match="device is 'cuda', which can't be used here"):
-        load_model(model_folder, device=torch.device("cuda"))

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
+from at2_rag.errors import PromptTooLongError, UnsupportedModelError
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.prompt import layout as prompt
 from at2_rag.prompt.encoder import TextEncoder
@@ -289,13 +289,6 @@ def test_a_question_too_long_is_refused_with_both_numbers(reading: str) -> None:
     assert len(layout.question_ids) == room
     with pytest.raises(PromptTooLongError, match=rf"question has {room + 1} tokens.*\b{room}\b"):
         getattr(prompts, reading)(letters(room - introduction + 1), [Chunk("one")])
-
-
-@pytest.mark.parametrize("query", ["", "\n\t\r\n\u3000"])
-def test_a_blank_question_is_refused(query: str) -> None:
-    for lay_out in (builder().joint, builder().independent):
-        with pytest.raises(InputError, match="blank"):
-            lay_out(query, [Chunk("one")])
 
 
 @pytest.mark.default_model

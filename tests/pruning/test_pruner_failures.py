@@ -89,13 +89,6 @@ def test_a_joint_prompt_too_long_gives_both_numbers(narrow: Any) -> None:
     assert len(make(narrow).prune(QUERY, chunks, top_k=3).kept) == 3
 
 
-@pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_a_question_too_long_gives_both_numbers(narrow: Any, reading: Any) -> None:
-    pruner = make(narrow, reading=reading)
-    with pytest.raises(PromptTooLongError, match=r"has \d+ tokens.*320"):
-        pruner.prune("who " * 400, CHUNKS, top_k=1)
-
-
 def test_after_a_failure_the_next_call_works(narrow: Any) -> None:
     pruner = make(narrow, reading="joint", on_error="keep_all")
     assert pruner.prune(QUERY, ["river " * 500], top_k=1).error

@@ -182,21 +182,6 @@ def test_random_numbers_and_gradient_mode_are_the_callers() -> None:
 # --- states of chunks ------------------------------------------------------------------------
 
 
-def test_states_are_kept_once_for_each_text_and_used_again(weights: HeadWeights) -> None:
-    expected = scores(tiny_pruner(weights))
-    store: dict[str, ChunkState] = {}
-    pruner = tiny_pruner(weights, chunk_cache=store)
-    assert scores(pruner) == pytest.approx(expected, abs=1e-6)
-    assert len(store) == 3  # of four chunks two are the same
-    kept = dict(store)
-    assert scores(pruner, "what is it?", CHUNKS[::-1]) == pytest.approx(
-        scores(tiny_pruner(weights), "what is it?", CHUNKS[::-1]), abs=1e-6
-    )
-    assert all(store[key] is state for key, state in kept.items()) and len(store) == 3
-    scores(pruner, QUERY, [*CHUNKS, "a new one"])
-    assert len(store) == 4
-
-
 def test_another_pruner_of_the_same_model_uses_the_states(weights: HeadWeights) -> None:
     store: dict[str, ChunkState] = {}
     expected = scores(tiny_pruner(weights, chunk_cache=store))

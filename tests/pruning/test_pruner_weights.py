@@ -154,13 +154,6 @@ def test_a_misspelt_name_lists_the_shipped_weights(
     assert (named_or_folder("best"), named_or_folder(None)) == ("best", None)
 
 
-def test_weights_that_are_not_there(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(HeadWeightsNotFoundError, match="no-such-folder"):
-        tiny_pruner(tmp_path / "no-such-folder", model)
-    with pytest.raises(HeadWeightsNotFoundError, match=r"head_weights\.safetensors"):
-        tiny_pruner(tmp_path, model)
-
-
 @pytest.mark.parametrize("reading", ["independent", "joint"])
 def test_models_without_heads_are_refused_by_name(reading: Any) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4, "vocab_size": 384}

@@ -16,7 +16,6 @@ import safetensors.numpy
 
 from at2_rag.errors import (
     HeadWeightsError,
-    HeadWeightsMismatchError,
     HeadWeightsNotFoundError,
 )
 from at2_rag.model.hub import resolve_model
@@ -26,8 +25,7 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
 from at2_rag.readout.shipped import check_match
-from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import change_description, random_weights
+from tests.tiny_weights import change_description
 
 SHIPPED = Path(__file__).parents[2] / "at2_rag" / "weights"
 SHAPE = (2, 3, 4)
@@ -118,12 +116,8 @@ def test_a_file_cut_short_is_seen_even_with_its_checksum(folder: Path, length: i
     [
         {"bias": None},
         {"weight": None},
-        {"bias": np.zeros(())},
         {"bias": np.zeros(0)},
         {"weight": np.zeros((3, 4), np.float32)},
-        {"weight": np.zeros((1, 3, 4), np.float32)},
-        {"weight": np.full(SHAPE, -np.inf, np.float32)},
-        {"bias": np.array([np.nan])},
     ],
     ids=str,
 )
@@ -255,28 +249,6 @@ def test_a_score_does_not_depend_on_its_neighbours() -> None:
 def test_unusable_weights_cannot_be_made(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadWeightsError, match=message):
         make(**changes)
-
-
-def test_weights_are_matched_with_model_template_and_target_rule() -> None:
-    model = LoadedModel(tiny_model(), tiny_tokenizer())
-    weights = random_weights(tiny_model(), tiny_tokenizer(), "apart")
-    template_hash = weights.template_hash or ""
-    check_match(weights, model, template_hash=template_hash)
-    free = HeadWeights.uniform(layers=2, heads=4, reading="joint")
-    check_match(free, model, template_hash="any")
-    other = dataclasses.replace(weights, fingerprint="e" * 64)
-    with pytest.raises(HeadWeightsMismatchError) as error:
-        check_match(other, model, template_hash=template_hash)
-    assert f"expected {'e' * 64}, got {weights.fingerprint}" in str(error.value)
-    assert "fitted on tiny" in str(error.value)
-    with pytest.raises(HeadWeightsMismatchError, match=f"expected {template_hash}, got 8"):
-        check_match(weights, model, template_hash="8")
-    answer = dataclasses.replace(weights, target_rule="answer")
-    check_match(answer, model, template_hash=template_hash, target_rule="answer")
-    with pytest.raises(HeadWeightsMismatchError, match=r"'answer', AT2Pruner.*use them with AT2A"):
-        check_match(answer, model, template_hash=template_hash)
-    with pytest.raises(HeadWeightsMismatchError, match=r"AT2Attributor.*read_score_estimator"):
-        check_match(free, model, template_hash="any", target_rule="answer")
 
 
 @pytest.mark.parametrize(("reading", "name"), [("independent", "together"), ("joint", "joint")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -123,13 +122,6 @@ def test_best_chunk_over_the_budget_keeps_nothing_and_gives_both_numbers() -> No
 # --- several limits --------------------------------------------------------------------------
 
 
-def test_a_chunk_that_does_not_fit_takes_no_top_k_place() -> None:
-    tokens_of = counter([5, 6, 1, 4])
-    scores = [4.0, 3.0, 2.0, 1.0]
-    assert select(scores, tokens_of=tokens_of, max_tokens=10, top_k=2).kept == (0, 2)
-    assert select(scores, tokens_of=tokens_of, max_tokens=10, top_k=3).kept == (0, 2, 3)
-
-
 def test_the_final_order_is_what_is_counted() -> None:
     seen: list[tuple[int, ...]] = []
 
@@ -219,18 +211,6 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
         if counts["max_tokens"] is None:
             assert noted == bool(redundant)
         assert noted <= bool(redundant)  # some wouldn't have fitted anyway
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_top_p_is_the_smallest_of_all_subsets(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(0, 1.5, int(rng.integers(1, 9)))
-    share = float(1 - rng.random())
-    shares = np.exp(scores) / np.exp(scores).sum()
-    kept = select(scores, top_p=share).kept
-    assert shares[list(kept)].sum() >= share - 1e-9
-    for smaller in range(1, len(kept)):
-        assert all(shares[list(c)].sum() < share for c in combinations(range(len(scores)), smaller))
 
 
 def test_costs_little_counting_at_any_budget() -> None:

@@ -48,17 +48,6 @@ def test_a_store_is_filled_and_used_again() -> None:
         assert same(one, two) and same(one, three)
 
 
-def test_only_what_the_store_lacks_is_encoded() -> None:
-    model = CountingModel(tiny_model())
-    layout = layout_of(model, LENGTHS)
-    store: dict[str, ChunkState] = {}
-    encode_sources(model, encode_prefix(model), layout.source_ids[:4], store=store)
-    model.passes.clear()
-    together, _ = read(model, layout, store)
-    assert model.passes[1] == sum(LENGTHS[4:])
-    brute_force.assert_equal(together, brute_force.together(tiny_model(), layout))
-
-
 def test_a_store_that_forgets_costs_only_time() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
