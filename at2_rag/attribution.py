@@ -1,7 +1,7 @@
 """`AT2Attributor`: from a finished answer back to the chunks and sentences it rests on.
 
 As B. Cohen-Wang, Y. Chuang and A. Madry, "Learning to Attribute with Attention", 2025: question,
-chunks and answer are read in one causal prompt, and the attention of the places that predict the
+chunks and answer are read in one causal prompt, and the attention of the tokens that predict the
 answer's tokens is weighted by head. The answer may come from any LLM; it is only read.
 """
 
@@ -20,7 +20,7 @@ from at2_rag.errors import InputError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.prompt.sentence_tokens import prompt_spans, sentence_places, tokens_over
+from at2_rag.prompt.sentence_tokens import prompt_spans, sentence_spans_of, tokens_over
 from at2_rag.reading.attention import Span
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
@@ -139,11 +139,11 @@ class AT2Attributor:
         if not views:
             return Attribution(query, answer, part, ())
         layout = self.scoring_model.prompts.conversation(query, views, answer)
-        places = sentence_places(views) if unit == "sentence" else []
-        within = prompt_spans(self.scoring_model.prompts, layout.prompt, views, places)
+        spans = sentence_spans_of(views) if unit == "sentence" else []
+        within = prompt_spans(self.scoring_model.prompts, layout.prompt, views, spans)
         sources = [*layout.prompt.source_spans, *within]
         [scores] = self._scores(layout, [_target(layout, part)], sources)
-        sentences = scored_sentences(views, places, scores[len(views) :])
+        sentences = scored_sentences(views, spans, scores[len(views) :])
         scored = scored_chunks(objects, views, scores[: len(views)])
         return Attribution(query, answer, part, scored, sentences)
 

@@ -17,7 +17,7 @@ from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
 from at2_rag.options import PruneOptions, PruneOverrides
-from at2_rag.prompt.sentence_tokens import sentence_places
+from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
 from at2_rag.pruning.request import ContextFormat, Request, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
@@ -234,10 +234,10 @@ class AT2Pruner:
             InputError: As in `score`, like `PromptTooLongError` and `ScoringError`.
         """
         _, views = checked_chunks(query, chunks)
-        places = sentence_places(views)
-        if not places:
+        spans = sentence_spans_of(views)
+        if not spans:
             return ()
-        return scored_sentences(views, places, self._scorer.unit_scores(query, views, places))
+        return scored_sentences(views, spans, self._scorer.unit_scores(query, views, spans))
 
     def index(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 _RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text")
 """Fields of a result in JSON; a caller's entries of these names are under "given"."""
@@ -285,12 +285,12 @@ class ScoredSentence:
 
 
 def scored_sentences(
-    chunks: Sequence[Chunk], places: Sequence[Place], scores: Sequence[float] | Floats
+    chunks: Sequence[Chunk], spans: Sequence[UnitSpan], scores: Sequence[float] | Floats
 ) -> tuple[ScoredSentence, ...]:
-    """Return the sentences at `places` with their scores, one each."""
+    """Return the sentences at `spans` with their scores, one each."""
     return tuple(
         ScoredSentence(index, start, end, chunks[index].text[start:end], float(score))
-        for (index, start, end), score in zip(places, scores, strict=True)
+        for (index, start, end), score in zip(spans, scores, strict=True)
     )
 
 

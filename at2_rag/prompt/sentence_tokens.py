@@ -17,7 +17,7 @@ from operator import itemgetter
 from at2_rag.prompt.layout import CHUNK_END, PromptBuilder, PromptLayout, window_starts
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span, sentence_spans
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SentenceParts:
     rest: tuple[SourcePart, ...]  # all other tokens, in as few parts as possible
 
 
-def sentence_places(chunks: Sequence[Chunk]) -> list[Place]:
+def sentence_spans_of(chunks: Sequence[Chunk]) -> list[UnitSpan]:
     """Return the chunks' sentences in order: chunk index, start and end; a blank chunk has none."""
     return [(i, *span) for i, chunk in enumerate(chunks) for span in sentence_spans(chunk.text)]
 
@@ -61,7 +61,7 @@ def prompt_spans(
     prompts: PromptBuilder,
     layout: PromptLayout,
     chunks: Sequence[Chunk],
-    sentences: Sequence[Place],
+    sentences: Sequence[UnitSpan],
 ) -> list[Span]:
     """Return the spans of the sentences' tokens in the ids of a joint prompt of the chunks."""
     sources = layout.source_spans
@@ -78,7 +78,7 @@ def sentence_parts(
     prompts: PromptBuilder,
     layout: PromptLayout,
     chunks: Sequence[Chunk],
-    sentences: Sequence[Place],
+    sentences: Sequence[UnitSpan],
 ) -> SentenceParts:
     """Split the sources of an independent layout of chunks at their sentences, passed in order."""
     pieces_of: list[list[SourcePart]] = [[] for _ in sentences]
@@ -107,7 +107,7 @@ def sentence_parts(
 
 
 def _sentence_of_tokens(
-    prompts: PromptBuilder, index: int, chunk: Chunk, sentences: Sequence[Place]
+    prompts: PromptBuilder, index: int, chunk: Chunk, sentences: Sequence[UnitSpan]
 ) -> list[int | None]:
     """Return for each token of a chunk the number of its sentence; None for none."""
     title, text = _before_text(chunk), chunk.rendered + CHUNK_END

@@ -17,7 +17,7 @@ from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.novelty import TextNovelty
 from at2_rag.selection.select import Selection, hold_only, select
 from at2_rag.text.sentences import Span
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 _LEAST_WORDS = 8
 """Shorter sentences are never redundant: "It was founded in 1899." may mean anything."""
@@ -157,7 +157,7 @@ def _spared(request: Request, context: ContextFormat) -> int:
     return max(map(context.count, titles), default=0) + joined
 
 
-def protected_units(units: Sequence[Place], protected: Sequence[Sequence[Span]]) -> list[int]:
+def protected_units(units: Sequence[UnitSpan], protected: Sequence[Sequence[Span]]) -> list[int]:
     """Return which units overlap a protected range of their chunk, ascending.
 
     A chunk's ranges are ascending, and none overlaps another.
@@ -172,7 +172,7 @@ def protected_units(units: Sequence[Place], protected: Sequence[Sequence[Span]])
 
 
 def kept_spans(
-    units: Sequence[Place], kept: Iterable[int], counts: Mapping[int, int] | None = None
+    units: Sequence[UnitSpan], kept: Iterable[int], counts: Mapping[int, int] | None = None
 ) -> dict[int, tuple[Span, ...] | None]:
     """Return what is kept of each chunk that has a kept unit, None for all of it.
 

@@ -15,7 +15,7 @@ from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks, join_spans
 from at2_rag.text.protection import protected_spans
 from at2_rag.text.sentences import Span
 from at2_rag.text.tokens import TokenCounter
-from at2_rag.text.units import Place, unit_places
+from at2_rag.text.units import UnitSpan, unit_spans
 
 _TOP_P_NOTE = (
     "top_p means little with these head weights: their scores add up, as shares of attention "
@@ -64,7 +64,7 @@ class Request:
     objects: Sequence[Any]
     chunks: Sequence[Chunk]
     options: PruneOptions
-    units: Sequence[Place]
+    units: Sequence[UnitSpan]
     protected: Sequence[Sequence[Span]]
     prior: Floats | None = None
     notes: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def make_request(
     watch = Stopwatch()
     objects, views = checked_chunks(query, chunks)
     if options.unit == "sentence":
-        units = unit_places(views)
+        units = unit_spans(views)
     else:
         units = [(index, 0, len(view.text)) for index, view in enumerate(views)]
     notes = [_TOP_P_NOTE] if weights.score_scale == "additive" and options.top_p else []

@@ -28,7 +28,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
 from at2_rag.readout.scores import ChunkScores, Scores, UnitScores, best_by_owner, divided
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Job:
     seconds: Mapping[str, float]  # of the layout
 
     @property
-    def units(self) -> Sequence[Place]:
+    def units(self) -> Sequence[UnitSpan]:
         """The units that are read beside the chunks: the sentences, if they are chosen among."""
         return self.request.units if self.request.by_sentence else ()
 
@@ -128,7 +128,7 @@ class Scorer:
         return [results[index] for index in range(len(requests))]
 
     def unit_scores(
-        self, query: str, chunks: Sequence[Chunk], units: Sequence[Place], *, alone: bool = True
+        self, query: str, chunks: Sequence[Chunk], units: Sequence[UnitSpan], *, alone: bool = True
     ) -> Floats:
         """Return the score [U] of each unit of chunks' texts by the head weights of chunks.
 

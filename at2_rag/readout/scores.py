@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from at2_rag.arrays import Floats, check_finite
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 _LEAST_PROBABILITY = 1e-300
 """Least probability that has a logarithm."""
@@ -66,7 +66,7 @@ def best_by_owner(scores: Floats, owners: Sequence[int], count: int) -> Floats:
 
 
 def divided(
-    chunks: ChunkScores, units: Floats, places: Sequence[Place], *, additive: bool = False
+    chunks: ChunkScores, units: Floats, spans: Sequence[UnitSpan], *, additive: bool = False
 ) -> UnitScores:
     """Divide each chunk's share, or its probability, among its units.
 
@@ -76,7 +76,7 @@ def divided(
     """
     if additive:
         return UnitScores(units)
-    owners = np.array([index for index, _, _ in places], dtype=np.int64)
+    owners = np.array([index for index, _, _ in spans], dtype=np.int64)
     totals = np.full(owners.max(initial=-1) + 1, -np.inf)
     np.logaddexp.at(totals, owners, units)
     log_shares = units - totals[owners]

@@ -26,7 +26,7 @@ from at2_rag.readout.calibration import (
     logistic,
 )
 from at2_rag.readout.scores import ChunkScores, UnitScores
-from at2_rag.text.units import Place
+from at2_rag.text.units import UnitSpan
 
 SENTENCE_TERMS = ("chunk", "chunk_at_first", "sentence")
 """Terms of a sentence's score: its chunk's last score, its chunk's first score (before the question
@@ -49,10 +49,10 @@ class SentenceWeights:
             object.__setattr__(self, name, numbers)
 
     def judge(
-        self, first: Floats, last: ChunkScores, sentences: Floats, places: Sequence[Place]
+        self, first: Floats, last: ChunkScores, sentences: Floats, spans: Sequence[UnitSpan]
     ) -> UnitScores:
         """Return the scores and probabilities of a call's sentences; arguments as below."""
-        owners = [index for index, _, _ in places]
+        owners = [index for index, _, _ in spans]
         terms = sentence_terms(first, last.scores, sentences, owners)
         scores: Floats = terms @ np.array(self.score)
         if last.evidence is None:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import LINE_BREAK, Span, sentence_spans, stripped
 
-Place = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
+UnitSpan = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
 
 _END = 20  # characters at a line's end that are searched for an end mark
 OPEN_LINES = 3  # most lines without an end mark that are joined to what follows them
@@ -38,7 +38,7 @@ def text_units(text: str) -> tuple[Span, ...]:
     return tuple(_joined(text, pieces))
 
 
-def unit_places(chunks: Sequence[Chunk]) -> list[Place]:
+def unit_spans(chunks: Sequence[Chunk]) -> list[UnitSpan]:
     """Return where the units of chunks' texts are, in order; a blank text has none."""
     return [(i, *span) for i, chunk in enumerate(chunks) for span in text_units(chunk.text)]
 

@@ -12,7 +12,7 @@ import torch
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import InputError
 from at2_rag.prompt.layout import CHUNK_END, PromptLayout
-from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_places
+from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_spans_of
 from at2_rag.reading.features import Pass, Quantity
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import as_chunk
@@ -143,7 +143,7 @@ def test_masses_of_parts_add_up_to_those_of_chunks(model: Any) -> None:
     scorer = make(model, "together", "apart").scoring_model
     views = [as_chunk(chunk, 0) for chunk in [*CHUNKS, LONG]]
     layout = scorer.prompts.independent(QUERY, views)
-    cut = sentence_parts(scorer.prompts, layout, views, sentence_places(views))
+    cut = sentence_parts(scorer.prompts, layout, views, sentence_spans_of(views))
     parts = [*cut.parts, *cut.rest]
     seen = sorted((part.source, token) for part in parts for token in range(part.start, part.end))
     assert seen == [
@@ -189,14 +189,14 @@ def test_a_sentence_is_read_in_the_windows_that_hold_it_whole() -> None:
     layout = scorer.prompts.independent(QUERY, [view])
     windows = len(layout.source_ids)
     assert windows > 2
-    places = sentence_places([view])
-    assert [view.text[start:end][:9] for _, start, end in places] == [
+    spans = sentence_spans_of([view])
+    assert [view.text[start:end][:9] for _, start, end in spans] == [
         "Jane Aust",
         "Qxzjk Qxz",
         "It is a n",
         "The end.",
     ]
-    cut = sentence_parts(scorer.prompts, layout, [view], places)
+    cut = sentence_parts(scorer.prompts, layout, [view], spans)
     held = [
         [part.source for part, owner in zip(cut.parts, cut.owners, strict=True) if owner == number]
         for number in range(4)

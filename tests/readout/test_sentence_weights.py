@@ -17,7 +17,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.scores import ChunkScores
 from at2_rag.readout.sentence_weights import SentenceWeights
-from at2_rag.text.units import unit_places
+from at2_rag.text.units import unit_spans
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import change_description, random_weights, tiny_pruner
 
@@ -49,7 +49,7 @@ def by_hand(weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
     first = [chunk.score for chunk in plain.score(QUERY, CHUNKS)]
     result = plain.prune(QUERY, CHUNKS, top_k=9, multi_hop=multi_hop, order="original")
     last = [chunk.score for chunk in result.kept]
-    owners = [index for index, _, _ in unit_places(CHUNKS)]
+    owners = [index for index, _, _ in unit_spans(CHUNKS)]
     sentences = [sentence.score for sentence in plain.score_sentences(QUERY, CHUNKS)]
     scores = [
         1.5 * last[chunk] - 0.5 * first[chunk] + 0.75 * score
@@ -65,7 +65,7 @@ def kept_sentences(result: PruneResult) -> set[tuple[int, str]]:
     return {
         (index, chunk.text[start:end])
         for chunk in result.kept
-        for index, start, end in unit_places(CHUNKS)
+        for index, start, end in unit_spans(CHUNKS)
         if index == chunk.index
         and any(
             first <= start and end <= last for first, last in chunk.spans or ((0, len(chunk.text)),)
@@ -77,7 +77,7 @@ def kept_sentences(result: PruneResult) -> set[tuple[int, str]]:
 def test_limits_choose_by_scores_and_probabilities(weights: HeadWeights, multi_hop: bool) -> None:
     pruner = tiny_pruner(weights)
     scores, likely = by_hand(weights, multi_hop)
-    names = [(index, CHUNKS[index].text[start:end]) for index, start, end in unit_places(CHUNKS)]
+    names = [(index, CHUNKS[index].text[start:end]) for index, start, end in unit_spans(CHUNKS)]
     ranking = sorted(range(len(scores)), key=lambda number: -scores[number])
 
     def kept(**limit: Any) -> set[tuple[int, str]]:
@@ -98,8 +98,8 @@ def test_limits_choose_by_scores_and_probabilities(weights: HeadWeights, multi_h
 def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -> None:
     plain = tiny_pruner(dataclasses.replace(weights, calibration=None, multi_hop=None))
     read = ChunkScores(np.array([1.0, 2.0]))
-    places = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
-    judged = SENTENCES.judge(read.scores, read, np.array([0.0, 4.0, -4.0]), places)
+    spans = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
+    judged = SENTENCES.judge(read.scores, read, np.array([0.0, 4.0, -4.0]), spans)
     assert judged.scores == pytest.approx([1.0, 5.0, -1.0])
     assert judged.probabilities is None
     assert len(plain.prune(QUERY, CHUNKS, top_k=1, unit="sentence").kept) == 1

@@ -13,7 +13,7 @@ from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.sentence_weights import SentenceWeights, sentence_terms
-from at2_rag.text.units import unit_places
+from at2_rag.text.units import unit_spans
 from at2_rag.training.calibrating.fits import Labelled, fit_logistic, fit_ranking, out_of_fold
 from at2_rag.training.calibrating.probabilities import ScoredSample
 
@@ -33,7 +33,7 @@ def gold_sentences(example: Example) -> Bools | None:
     Evidence is what overlaps a sentence that the file names; where it names none, the units of gold
     chunks that hold a reference answer.
     """
-    units = unit_places(example.chunks)
+    units = unit_spans(example.chunks)
     if any(example.gold_sentences):
         named = [example.gold_spans(index) for index in range(len(example.chunks))]
         gold = [
@@ -70,7 +70,7 @@ def sentence_samples(
         gold = gold_sentences(example)
         if gold is None:
             continue
-        owners = [chunk for chunk, _, _ in unit_places(example.chunks)]
+        owners = [chunk for chunk, _, _ in unit_spans(example.chunks)]
         for scores in (first, *([after[index]] if index in after else [])):
             terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
             ranked = Labelled(sample.source, sample.fold, terms, gold)

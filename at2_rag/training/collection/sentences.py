@@ -14,7 +14,7 @@ from at2_rag.errors import PromptTooLongError
 from at2_rag.pruning.scorer import Scorer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.text.units import unit_places
+from at2_rag.text.units import unit_spans
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
 from at2_rag.training.collection.samples import reading_settings
 
@@ -22,7 +22,7 @@ SHARD_EXAMPLES = 20
 
 
 class SentenceCollection(Collection):
-    """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_places`.
+    """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_spans`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
     Each head weights have a subfolder of their own. The model is cut to the weights' layers.
@@ -32,7 +32,7 @@ class SentenceCollection(Collection):
         self, model: ScoringModel, weights: HeadWeights, examples: Sequence[Example], folder: Path
     ) -> None:
         self._scorer, self._examples = Scorer(model, weights), examples
-        units = [unit_places(example.chunks) for example in examples]
+        units = [unit_spans(example.chunks) for example in examples]
         settings = {
             "signal": "sentences",
             **reading_settings(model, weights.fingerprint or "", examples),
@@ -49,7 +49,7 @@ class SentenceCollection(Collection):
     def read(self, item: int) -> Row | str:
         """Read one example."""
         query, chunks = self._examples[item].query, self._examples[item].chunks
-        units = unit_places(chunks)
+        units = unit_spans(chunks)
         if not units:
             return "without text"
         try:

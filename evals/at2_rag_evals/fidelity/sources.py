@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.data.examples import Example
-from at2_rag.prompt.sentence_tokens import sentence_places
+from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.items import ItemSet, content_hash, count
 from at2_rag_evals.store import hash_of
@@ -102,7 +102,7 @@ def chunk_sentences(example: Example) -> SourcedItem:
     Gold are those that overlap a gold sentence; in an item without gold sentences, all of a gold
     chunk.
     """
-    sources = tuple(Source(*sentence) for sentence in sentence_places(example.chunks))
+    sources = tuple(Source(*sentence) for sentence in sentence_spans_of(example.chunks))
     labels = tuple(example.labels[source.chunk] for source in sources)
     if any(example.gold_sentences):
         gold = [example.gold_spans(index) for index in range(len(example.chunks))]
