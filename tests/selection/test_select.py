@@ -106,13 +106,6 @@ def test_max_tokens_passes_over_what_does_not_fit() -> None:
     assert select(scores, tokens_of=counter(sizes), max_tokens=10).kept == (0, 2, 3)
 
 
-def test_separators_count_towards_max_tokens() -> None:
-    scores = [3.0, 2.0, 1.0]
-    assert select(scores, tokens_of=counter([4, 4, 1], 1), max_tokens=8).kept == (0, 2)
-    assert select(scores, tokens_of=counter([4, 4, 1], 1), max_tokens=9).kept == (0, 1)
-    assert select(scores, tokens_of=counter([4, 4, 1], 1), max_tokens=11).kept == (0, 1, 2)
-
-
 def test_best_chunk_over_the_budget_keeps_nothing_and_gives_both_numbers() -> None:
     note = "Nothing was kept: the best chunk alone has 812 tokens, max_tokens is 500."
     selection = select([1.0, 9.0], tokens_of=counter([1, 812]), max_tokens=500)
