@@ -2,10 +2,10 @@
 
 The form of the reference package `at2` 0.0.1: a dictionary of `class`, `state_dict` (with
 `linear.weight` [1, L*H], index layer * H + head), `feature_extractor` (`class` and `kwargs`),
-`kwargs` and `extras`. Its features are attention mass in one causal prompt, its targets what predicts the
-answer's tokens. Held against files and scores of that package on a tiny model and
-on the default model; the files its authors published, for models of 4 to 8 billion parameters,
-were never tried.
+`kwargs` and `extras`. Its features are attention mass in one causal prompt, its targets what
+predicts the answer's tokens. Held against files and scores of that package on a tiny model and on
+the default model; the files its authors published, for models of 4 to 8 billion parameters, were
+never tried.
 """
 
 from __future__ import annotations
