@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from at2_rag.model.loading import LoadedModel
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.head_weights import HeadWeights
-    from at2_rag.states.store import ChunkCache
+    from at2_rag.states.files import FolderSize
+    from at2_rag.states.store import ChunkCache, StateCounts
 
 __version__ = "0.1.0"
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "CitedAnswer",
     "CitedSentence",
     "DataError",
+    "FolderSize",
     "HeadWeights",
     "HeadWeightsError",
     "HeadWeightsMismatchError",
@@ -77,6 +79,7 @@ __all__ = [
     "ScoredChunk",
     "ScoredSentence",
     "ScoringError",
+    "StateCounts",
     "StorageError",
     "TokenCounterError",
     "UnsupportedModelError",
@@ -91,6 +94,8 @@ _LAZY = {
     "AT2Pruner": "at2_rag.pruner",
     "HeadWeights": "at2_rag.readout.head_weights",
     "ChunkCache": "at2_rag.states.store",
+    "FolderSize": "at2_rag.states.files",
+    "StateCounts": "at2_rag.states.store",
 }
 
 

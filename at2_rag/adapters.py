@@ -96,6 +96,10 @@ class AdapterSettings(BaseModel):
             return overrides
         return {**overrides, "top_k": DEFAULT_TOP_K}
 
+    def effective_options(self, pruner: AT2Pruner) -> PruneOptions:
+        """Return the options of a call: the pruner's, overridden by those that were set."""
+        return pruner.options.override(**self.overrides(pruner))
+
     def loaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded now if need be."""
         return self.pruner or default_pruner()

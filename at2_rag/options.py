@@ -1,7 +1,7 @@
 """Everything a caller may ask of a pruning: each option once, with its default, help and check.
 
 Adapters and the command line are built from the fields of `PruneOptions`: a new option is one field
-here, and one line in `PruneOverrides` for type checkers.
+here, and one line in `_SharedOverrides` for type checkers.
 """
 
 from __future__ import annotations
@@ -228,6 +228,10 @@ class PruneOptions:
             InputError: If a value can't be used.
             TypeError: If there is no option of a name.
         """
+        names = [option.name for option in fields(self)]
+        for name in overrides:
+            if name not in names:
+                raise TypeError(f"there is no option {name!r}; there are {', '.join(names)}")
         return replace(self, **overrides)
 
 

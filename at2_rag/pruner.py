@@ -115,6 +115,8 @@ class AT2Pruner:
             raise InputError(f"reading is {reading!r}; pass 'independent' or 'joint'")
         if on_error not in ("raise", "keep_all"):
             raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
+        if not isinstance(options, PruneOptions | None):
+            raise InputError(f"options is a {type(options).__name__}; pass PruneOptions(...)")
         base = checked_model(model).model.base_model
         self.head_weights = resolve_head_weights(head_weights, model, reading=reading)
         self.options = options or PruneOptions()
@@ -206,7 +208,10 @@ class AT2Pruner:
                 window.
             ScoringError: If the model's numbers overflowed.
         """
-        request = self._request(query, chunks, PruneOptions(multi_hop=False))
+        options = PruneOptions(multi_hop=False)
+        request = make_request(
+            query, chunks, options, self.head_weights, self._context, counts=False
+        )
         if not request.chunks:
             return ()
         scores = self._scorer.score([request])[0].chunks

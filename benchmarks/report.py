@@ -22,9 +22,10 @@ from timing import UNIT, Spread, TimedRun
 from transformers.utils import logging
 
 from at2_rag.errors import AT2Error, UnsupportedModelError
+from at2_rag.files import without_folder
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag_evals.provenance import file_record, git_state, package_versions, without_folder
+from at2_rag_evals.provenance import file_record, git_state, package_versions
 
 Value = str | int | float | Spread | None
 Row = Mapping[str, Value]

@@ -70,8 +70,8 @@ def test_extras(metadata: email.message.Message) -> None:
         required.setdefault(match[2] or "", set()).add(match[1])
     assert {"click", "safetensors", "torch", "transformers"} <= required[""]
     assert len(required[""]) <= 12
-    assert required["langchain"] == {"langchain-core"}
-    assert required["llama-index"] == {"llama-index-core"}
+    assert required["langchain"] == {"langchain-core", "pydantic"}
+    assert required["llama-index"] == {"llama-index-core", "pydantic"}
     users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]
     assert required["all"] == set().union(*users)
     assert required["all"] | required["peers"] <= required["dev"]

@@ -82,10 +82,15 @@ def prune_options(options: type[PruneOptions]) -> Callable[[_Command], _Command]
 
 def taken_options(options: type[PruneOptions], values: dict[str, Any]) -> PruneOptions:
     """Take the values of a type of options out of a command's arguments."""
+    settings = {field.name: values.pop(field.name) for field in fields(options)}
     try:
-        return options(**{field.name: values.pop(field.name) for field in fields(options)})
+        return options(**settings)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        message = str(error).replace(", or None for no such limit", "")
+        name = message.partition(" ")[0]
+        if name in settings:
+            message = message.replace(name, f"--{name.replace('_', '-')}", 1)
+        raise click.UsageError(message) from error
 
 
 def default_chunk_cache() -> Path:

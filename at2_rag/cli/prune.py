@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from at2_rag.cli.command_line import verbose_option
@@ -108,6 +109,8 @@ def prune(
     Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
     with --chunk-cache.
     """
+    source_of_overlap = click.get_current_context().get_parameter_source("max_overlap")
+    overlap_is_set = source_of_overlap is ParameterSource.COMMANDLINE
     options = taken_options(PruneOptions, settings)
     if keep_duplicates:
         options = options.override(max_overlap=None)
@@ -120,6 +123,7 @@ def prune(
         (as_json, as_context, "--json and --context"),
         (has_rates, as_json or as_context, f"--tokens-per-second or --price and {formats}"),
         (chunk_cache is not None, no_chunk_cache, "--chunk-cache and --no-chunk-cache"),
+        (keep_duplicates, overlap_is_set, "--keep-duplicates and --max-overlap"),
     ):
         if first and second:
             raise click.UsageError(f"{names} exclude each other; pass one of them.")

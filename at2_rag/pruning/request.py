@@ -83,6 +83,8 @@ def make_request(
     options: PruneOptions,
     weights: HeadWeights,
     context: ContextFormat,
+    *,
+    counts: bool = True,
 ) -> Request:
     """Check a question, its chunks and what the options, which have a limit, name in them.
 
@@ -106,8 +108,10 @@ def make_request(
         elif options.prior != "order":
             notes.append(_NO_PRIOR_NOTE.format(options.prior))
     spans = protected_spans(views, options.protect)
-    with watch.stage("count"):
-        tokens = context.tokens_of(view.rendered for view in views)
+    tokens = 0
+    if counts:
+        with watch.stage("count"):
+            tokens = context.tokens_of(view.rendered for view in views)
     return Request(
         query,
         objects,

@@ -3,8 +3,8 @@
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
 after it, over the states of the other chunks; *multi-hop weights* make scores of the attention that
-both pay to each, and of its first score. The best chunk stays first. What all the others have
-of the softmax stays the same and is divided anew among them.
+both pay to each, and of its first score. The best chunk stays first. The other chunks together
+keep their share of the softmax; only its split among them changes.
 """
 
 from __future__ import annotations

@@ -55,9 +55,10 @@ def resolve_head_weights(
     else:
         weights = load_head_weights(spec)
     if reading not in (None, weights.reading):
+        fix = "leave reading out, or pass" if target_rule == "question" else "pass"
         raise HeadWeightsMismatchError(
             f"the head weights are for reading {weights.reading!r}, not for {reading!r}; "
-            "leave reading out, or pass weights fitted for it"
+            f"{fix} weights fitted for it"
         )
     if weights.layers > layers or weights.heads != heads:
         raise HeadWeightsMismatchError(

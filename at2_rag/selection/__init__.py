@@ -1,4 +1,4 @@
 """From scores and options to what is kept: pure arithmetic over indices, without torch.
 
-Imports `options`, `arrays`, `text` and `errors`; imported by `pruning` and evals.
+Imports `options`, `arrays` and `errors`; imported by `pruning` and evals.
 """

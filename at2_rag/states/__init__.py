@@ -1,5 +1,5 @@
 """Chunk states kept between calls, in memory and on disk, as they are or in eight bits.
 
 `ChunkCache` is the public class. Imports `reading` for what a state is, `files` and `errors`; the
-pruner and the command line import it.
+command line and evals import it.
 """

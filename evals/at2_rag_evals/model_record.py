@@ -6,9 +6,10 @@ from importlib.metadata import version
 
 import torch
 
+from at2_rag.files import without_folder
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import preferred_dtype
-from at2_rag_evals.provenance import code_version, files_sha256, without_folder
+from at2_rag_evals.provenance import code_version, files_sha256
 
 _LIBRARIES = ("tokenizers", "torch", "transformers")
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")

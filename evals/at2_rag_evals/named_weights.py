@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from at2_rag_evals.provenance import without_folder
+from at2_rag.files import without_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 

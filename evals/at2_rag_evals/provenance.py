@@ -94,12 +94,6 @@ def file_record(path: Path) -> dict[str, str]:
         return {"name": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def without_folder(value: str) -> str:
-    """Return the last part of a path that exists, and anything else (a hub id) as it is."""
-    path = Path(value)
-    return (path.name or path.resolve().name) if path.exists() else value
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(folder), *arguments]

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from at2_rag_evals.provenance import without_folder
+from at2_rag.files import without_folder
 from at2_rag_evals.store import STORE_FILE
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from at2_rag.adapters import AdapterSettings
 from at2_rag.errors import InputError
-from at2_rag.options import AdapterOverrides
+from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
@@ -71,7 +71,8 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         if not documents:
             return []
         pruner = self.loaded_pruner()
-        result = pruner.prune(query, self._chunks(documents), **self.overrides(pruner))
+        chunks = self._chunks(documents, self.effective_options(pruner))
+        result = pruner.prune(query, chunks, **self.overrides(pruner))
         return _kept(documents, result)
 
     async def acompress_documents(
@@ -81,11 +82,12 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         if not documents:
             return []
         pruner = await self.aloaded_pruner()
-        result = await pruner.aprune(query, self._chunks(documents), **self.overrides(pruner))
+        chunks = self._chunks(documents, self.effective_options(pruner))
+        result = await pruner.aprune(query, chunks, **self.overrides(pruner))
         return _kept(documents, result)
 
-    def _chunks(self, documents: Sequence[Document]) -> list[Chunk]:
-        reads_scores = self.prune_options().prior in ("score", "cosine")
+    def _chunks(self, documents: Sequence[Document], options: PruneOptions) -> list[Chunk]:
+        reads_scores = options.prior in ("score", "cosine")
         return [self._chunk(document, reads_scores=reads_scores) for document in documents]
 
     def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:

@@ -13,7 +13,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from at2_rag.adapters import AdapterSettings
 from at2_rag.errors import InputError
-from at2_rag.options import AdapterOverrides
+from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
@@ -74,9 +74,10 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         if not nodes:
             return []
         pruner = self.loaded_pruner()
-        options = self.overrides(pruner)
-        with self._rerank_events(query, nodes, pruner) as kept:
-            kept += self._kept(nodes, pruner.prune(query, self._chunks(nodes), **options))
+        options = self.effective_options(pruner)
+        chunks = self._chunks(nodes, options)
+        with self._rerank_events(query, nodes, pruner, options) as kept:
+            kept += self._kept(nodes, pruner.prune(query, chunks, **self.overrides(pruner)))
         return kept
 
     async def _apostprocess_nodes(
@@ -86,21 +87,22 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         if not nodes:
             return []
         pruner = await self.aloaded_pruner()
-        options = self.overrides(pruner)
-        with self._rerank_events(query, nodes, pruner) as kept:
-            kept += self._kept(nodes, await pruner.aprune(query, self._chunks(nodes), **options))
+        options = self.effective_options(pruner)
+        chunks = self._chunks(nodes, options)
+        with self._rerank_events(query, nodes, pruner, options) as kept:
+            kept += self._kept(nodes, await pruner.aprune(query, chunks, **self.overrides(pruner)))
         return kept
 
     @contextmanager
     def _rerank_events(
-        self, query: str, nodes: list[NodeWithScore], pruner: AT2Pruner
+        self, query: str, nodes: list[NodeWithScore], pruner: AT2Pruner, options: PruneOptions
     ) -> Iterator[list[NodeWithScore]]:
         """Send LlamaIndex's start event, and the end event whatever happens in between.
 
         Yields an empty list, to be filled with the kept nodes for the end event.
         """
         kept: list[NodeWithScore] = []
-        top_n = self.prune_options().top_k or len(nodes)
+        top_n = options.top_k or len(nodes)
         _dispatcher.event(
             ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=pruner.model_name)
         )
@@ -109,8 +111,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         finally:
             _dispatcher.event(ReRankEndEvent(nodes=kept))
 
-    def _chunks(self, nodes: list[NodeWithScore]) -> list[Chunk]:
-        by_sentence = self.prune_options().unit == "sentence"
+    def _chunks(self, nodes: list[NodeWithScore], options: PruneOptions) -> list[Chunk]:
+        by_sentence = options.unit == "sentence"
         return [self._chunk(retrieved, by_sentence=by_sentence) for retrieved in nodes]
 
     def _chunk(self, retrieved: NodeWithScore, *, by_sentence: bool) -> Chunk:

@@ -94,7 +94,7 @@ def test_every_option_of_a_pruning_is_one_of_the_command() -> None:
     assert shown == f"{MoreOptions(brand_new=0.75)!r}\n"
     assert "0.25]" in CliRunner().invoke(command, ["--help"]).output
     refused = CliRunner().invoke(command, ["--brand-new", "2"])
-    assert refused.exit_code == 2 and "brand_new is 2.0; pass a number" in refused.stderr
+    assert refused.exit_code == 2 and "--brand-new is 2.0; pass a number" in refused.stderr
 
 
 # --- prune: what goes in ---------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "--top-k", "1"], "Missing option '-q' / '--query'"),
         (["prune", "-q", " ", "--top-k", "1"], "--query is blank"),
         (["prune", "-q", "x", "--top-k", "1", "--prior", "rank"], "'rank' is not one of"),
-        (["prune", "-q", "x", "--top-k", "0"], "top_k is 0; pass an integer of at least 1"),
+        (["prune", "-q", "x", "--top-k", "0"], "--top-k is 0; pass an integer of at least 1"),
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
     ],

@@ -25,7 +25,7 @@ class SentenceCollection(Collection):
     """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_spans`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
-    Each head weights have a subfolder of their own. The model is cut to the weights' layers.
+    Each set of head weights has its subfolder. The model is cut to the weights' layers.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 import at2_rag
+from at2_rag.files import without_folder
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.pruner import AT2Pruner
 from at2_rag.reading.features import Reading
@@ -23,7 +24,7 @@ from at2_rag.states.files import Precision
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, Prior
 from at2_rag_evals.model_record import model_record
-from at2_rag_evals.provenance import files_sha256, without_folder
+from at2_rag_evals.provenance import files_sha256
 from at2_rag_evals.rankers.base import ItemScores, Ranker
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
@@ -157,9 +158,8 @@ def _scores_are_logits(head_weights: str | None) -> bool:
 def _weights_sha256(head_weights: str | None) -> str | None:
     if head_weights == UNIFORM:
         return None
-    folder = Path(head_weights or "")
-    if head_weights is None or not folder.is_dir():
-        folder = Path(at2_rag.__file__).parent / "weights"
+    spec = None if head_weights is None else named_or_folder(head_weights)
+    folder = spec if isinstance(spec, Path) else Path(at2_rag.__file__).parent / "weights"
     try:
         return files_sha256(folder, [f"**/{WEIGHTS_FILE}", f"**/{DESCRIPTION_FILE}"])
     except FileNotFoundError:

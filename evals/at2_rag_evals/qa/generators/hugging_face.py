@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.files import without_folder
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import LoadedModel, preferred_dtype
 from at2_rag.text.tokens import TokenCounter, resolve_token_counter
 from at2_rag_evals.model_record import eval_device, model_record
-from at2_rag_evals.provenance import code_version, without_folder
+from at2_rag_evals.provenance import code_version
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.generators.local_generation import (
     PackedGeneration,
