@@ -24,7 +24,7 @@ _files = click.argument("files", nargs=-1, required=True, type=_FILE)
 _output = click.option("--output", required=True, type=_FOLDER, help="Folder to write.")
 _model = click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 _revision = click.option("--revision", help="Revision of a hub id.")
-_limit = click.option("--limit", type=_COUNT, help="Use so many examples of each source.")
+_limit = click.option("--limit", type=_COUNT, help="Use at most this many examples of each source.")
 _folds = click.option("--folds", default=5, type=click.IntRange(min=2))
 _seed = partial(click.option, "--seed", type=click.IntRange(min=0), default=0)
 _collected = partial(click.option, "--collected", type=_FOLDER)
@@ -163,8 +163,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     type=click.Choice(["score", "cosine"]),
     multiple=True,
     default=("score",),
-    help="What to learn of the chunks' retrieval_score: what its ranks count, or the score itself "
-    "where it is a cosine of embeddings. May be repeated.",
+    help="Learn a weight for the retriever: of its ranks (score) or of its cosines (cosine). "
+    "May be repeated.",
 )
 @click.option(
     "--judge",

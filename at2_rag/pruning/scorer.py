@@ -32,7 +32,7 @@ from at2_rag.text.units import UnitSpan
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = 16384
+GROUP_TOKENS = 16384
 """Most tokens that requests read in the same passes have; a larger request is read by itself."""
 
 MOST_KEPT = 8192
@@ -177,7 +177,7 @@ class Scorer:
         for key in sorted(jobs, key=sizes.__getitem__):
             padded = self._joint and groups
             size = sizes[key] * (len(groups[-1]) + 1) if padded else size + sizes[key]
-            if not groups or size > BATCH_TOKENS:
+            if not groups or size > GROUP_TOKENS:
                 groups.append([])
                 size = sizes[key]
             groups[-1].append(key)
@@ -319,7 +319,7 @@ class Scorer:
     ) -> list[tuple[_Attention, Floats]]:
         """Return the attention to each job's sources, and the scores of its units.
 
-        Without `whole` the attention is left out where it takes a reading by itself.
+        `whole=False` skips the pass over whole chunks if only sentences are wanted.
         """
         if self._joint:
             return self._read_joint(jobs, watch)
@@ -385,7 +385,7 @@ class Scorer:
     def _states(
         self, prefix: ChunkState, sources: Sequence[tuple[int, ...]], cache: ChunkStateStore
     ) -> Mapping[tuple[int, ...], ChunkState]:
-        """Return the states of sources, those that the cache hasn't read and left there."""
+        """Return the states of sources; reads those that the cache lacks and adds them."""
         different = list(dict.fromkeys(sources))
         return encode_sources(self._model, prefix, different, store=cache, scope=self._scope)
 

@@ -41,7 +41,7 @@ def read_joint(
     rows = torch.zeros(len(layouts), longest, dtype=torch.int64)
     shares = torch.zeros(len(layouts), 1, longest)
     for index, (start, end) in enumerate(targets):
-        rows[index] = start  # padding reads a row that sees something, for nothing
+        rows[index] = start  # padded rows repeat the first target row; their share is 0
         rows[index, : end - start] = torch.arange(start, end)
         shares[index, :, : end - start] = 1 / (end - start)
     capture = JointCapture(

@@ -32,7 +32,7 @@ def question_calls(
 ) -> list[Callable[[], None]]:
     """Return the forward passes that readings need, each to be called once.
 
-    What a reading shares a pass with makes no difference but in rounding.
+    Sharing a pass changes results only by rounding.
     """
     pieces = [piece for reading in readings for piece in reading.pieces]
     sizes = [len(piece.input_ids) for piece in pieces]

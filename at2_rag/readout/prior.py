@@ -1,4 +1,4 @@
-"""What the retriever held of the chunks, as a prior to their scores.
+"""The retriever's opinion of the chunks, as a prior to their scores.
 
 Retrievers' scores have no scale in common: BM25, distances turned around, fused ranks. What all
 have is an order, so a chunk's *prior term* is its reciprocal rank (from 1; equal scores share their

@@ -36,8 +36,8 @@ def resolve_head_weights(
         spec: The weights themselves, the name of shipped weights, "uniform", or a folder as a
             `Path`; None for the shipped weights fitted on the model.
         model: The scoring model.
-        reading: The reading the weights must be for; None for any, and for "independent" where
-            weights are looked up or made here.
+        reading: The reading the weights must be for; None accepts any; shipped or uniform
+            weights are then for independent reading.
         target_rule: Target rule of weights that are looked up or made here.
 
     Raises:

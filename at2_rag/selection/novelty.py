@@ -29,7 +29,7 @@ Title = frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What is compared of a text; `telling` are the runs of which every one has to be known."""
+    """The runs of words of a text; it is redundant only if all of its `telling` runs are known."""
 
     title: Title
     words: int

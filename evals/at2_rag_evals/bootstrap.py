@@ -43,7 +43,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MeanDraws:
     """Means of columns over one stratum, [K], with their bootstrap draws, [B, K].
 
     There are no draws where there are fewer than two clusters.
@@ -70,7 +70,7 @@ def resample_means(
     *,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
-) -> Sample:
+) -> MeanDraws:
     """Bootstrap the means of columns, [N, K], over whole clusters; `clusters` has each item's, [N].
 
     Raises:
@@ -81,7 +81,7 @@ def resample_means(
     _, indices, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
     number = len(sizes)
     if number < 2:
-        return Sample(values.mean(axis=0), None, len(values), number)
+        return MeanDraws(values.mean(axis=0), None, len(values), number)
     sums = np.zeros((number, values.shape[1]))
     np.add.at(sums, indices, values)
     draws = np.empty((resamples, values.shape[1]))
@@ -91,13 +91,13 @@ def resample_means(
             number, np.full(number, 1 / number), size=min(block, resamples - start)
         ).astype(np.float64)
         draws[start : start + len(drawn)] = (drawn @ sums) / (drawn @ sizes)[:, None]
-    return Sample(values.mean(axis=0), draws, len(values), number)
+    return MeanDraws(values.mean(axis=0), draws, len(values), number)
 
 
-def macro_sample(samples: Sequence[Sample]) -> Sample:
+def macro_sample(samples: Sequence[MeanDraws]) -> MeanDraws:
     """Return the unweighted mean of strata."""
     draws = [sample.draws for sample in samples if sample.draws is not None]
-    return Sample(
+    return MeanDraws(
         means=np.mean([sample.means for sample in samples], axis=0),
         draws=np.mean(draws, axis=0) if len(draws) == len(samples) else None,
         n=sum(sample.n for sample in samples),

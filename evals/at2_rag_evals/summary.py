@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate, Sample, macro_sample, resample_means
+from at2_rag_evals.bootstrap import RESAMPLES, Estimate, MeanDraws, macro_sample, resample_means
 from at2_rag_evals.seeding import generator
 
 MACRO = "macro"
@@ -31,7 +31,7 @@ class Strata:
 
     def sample(
         self, values: npt.NDArray[np.float64], groups: Sequence[str], *, metric: str
-    ) -> dict[str, Sample]:
+    ) -> dict[str, MeanDraws]:
         """Return each group's sample, over the items where the metric is defined for all systems.
 
         `values` has a row for each item and a column for each system, [N, K]; NaN where not
@@ -60,13 +60,13 @@ def as_matrix(rows: Iterable[Iterable[float | None]]) -> npt.NDArray[np.float64]
     return np.array(filled, dtype=np.float64)
 
 
-def with_macro(samples: Mapping[str, Sample]) -> dict[str, Sample]:
+def with_macro(samples: Mapping[str, MeanDraws]) -> dict[str, MeanDraws]:
     """Return samples of sources and, if there are any, the mean over them as "macro"."""
     return {**samples, MACRO: macro_sample(list(samples.values()))} if samples else {}
 
 
 def estimates(
-    samples: Mapping[str, Sample], systems: Sequence[str]
+    samples: Mapping[str, MeanDraws], systems: Sequence[str]
 ) -> dict[str, dict[str, Estimate]]:
     """Return group -> system -> estimate; the samples have a column for each system."""
     return {
@@ -76,7 +76,7 @@ def estimates(
 
 
 def differences(
-    samples: Mapping[str, Sample], systems: Sequence[str], *, ours: str = OURS
+    samples: Mapping[str, MeanDraws], systems: Sequence[str], *, ours: str = OURS
 ) -> dict[str, dict[str, Estimate]]:
     """Return group -> other system -> estimate of ours minus its."""
     our_column = systems.index(ours)

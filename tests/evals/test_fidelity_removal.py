@@ -14,7 +14,7 @@ from at2_rag.training.answering.ablation import leave_one_out
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
-from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, Reading, RemovalReader
+from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, AnswerReading, RemovalReader
 from at2_rag_evals.fidelity.sources import SourcedSet, whole_chunks
 from at2_rag_evals.fidelity.systems.ablations import (
     LeaveOneOutSystem,
@@ -84,7 +84,7 @@ def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
 def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
     path, plan = tmp_path / "store", MaskPlan()
     reader = reader_of(lambda: model, path)
-    readings = Store(path, f"readings {hash_of(reader.settings)}", Reading)
+    readings = Store(path, f"readings {hash_of(reader.settings)}", AnswerReading)
     for system in (RegressionSystem(reader, plan), MaskedRegressionSystem(reader, plan)):
         system.prepare()
         assert len(system.scores(ITEM, ANSWER).scores) == 5

@@ -11,7 +11,7 @@ import pytest
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.pruning import scorer as source_scorer
+from at2_rag.pruning import scorer as scorer_module
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
 from tests.independent_reading import CountingModel
@@ -120,7 +120,7 @@ def test_without_a_store_shared_chunks_are_read_once(weights: HeadWeights) -> No
 def test_large_requests_are_not_in_memory_together(
     weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(scorer_module, "GROUP_TOKENS", 1)
     pruner = tiny_pruner(weights, chunk_cache=ChunkCache())
     assert_like_one_by_one(pruner, top_k=2)
     passes = counted(pruner)
@@ -136,14 +136,14 @@ def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> Non
     pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
     question = len(pruner.scoring_model.prompts.independent(long, []).question_ids)
     rows = question * (1 + len(TEXTS))
-    assert 20 * rows > 2 * source_scorer.BATCH_TOKENS, "too many for one group"
+    assert 20 * rows > 2 * scorer_module.GROUP_TOKENS, "too many for one group"
     assert sum(passes) >= 20 * rows
     chunk_passes = [size for size in passes if size % question]
-    assert len(chunk_passes) - 1 == math.ceil(20 / (source_scorer.BATCH_TOKENS // rows))
+    assert len(chunk_passes) - 1 == math.ceil(20 / (scorer_module.GROUP_TOKENS // rows))
 
 
 def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 700)
+    monkeypatch.setattr(scorer_module, "GROUP_TOKENS", 700)
     pruner = tiny_pruner(reading="joint")
     requests = [(QUERY, TEXTS[:1])] * 5 + [(QUERY, TEXTS)] + [(QUERY, TEXTS[:1])] * 5
     passes = counted(pruner)
@@ -170,7 +170,7 @@ def test_each_has_its_part_of_the_time(weights: HeadWeights) -> None:
 
 def test_no_time_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of contexts that aren't scored, requests by themselves, and those that fail."""
-    monkeypatch.setattr(source_scorer, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(scorer_module, "GROUP_TOKENS", 1)
 
     def slow(text: str) -> int:
         time.sleep(0.01)

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from at2_rag.arrays import Bools
 from at2_rag.training.answering.ablation import draw_masks
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.seeding import generator
-
-Bools = npt.NDArray[np.bool_]
 
 KEEP_RATES = (0.2, 0.5)
 """Keep rates of held masks: what pruning leaves, and half of the chunks as in the papers."""

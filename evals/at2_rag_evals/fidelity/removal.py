@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from at2_rag.arrays import Bools
 from at2_rag.errors import AT2Error, PromptTooLongError, ScoringError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
@@ -28,7 +28,6 @@ from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.store import Store, hash_of
 
-Bools = npt.NDArray[np.bool_]
 AnswerSource = Literal["generated", "reference"]
 
 TOO_LONG = "longer than the model's window"
@@ -36,7 +35,7 @@ NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AnswerReading:
     """One reading of an answer.
 
     The seconds are thread-seconds: the time of the call that read it, times its threads, divided by
@@ -93,7 +92,7 @@ class RemovalReader:
         if answers == "generated":
             answer_settings["answer_tokens"] = answer_tokens
         self._answers = Store(path, f"answers {hash_of(answer_settings)}", GeneratedAnswer)
-        self._readings = Store(path, f"readings {hash_of(settings)}", Reading)
+        self._readings = Store(path, f"readings {hash_of(settings)}", AnswerReading)
 
     @cached_property
     def model(self) -> AnswerModel:
@@ -117,7 +116,7 @@ class RemovalReader:
             return None, TOO_LONG
         return text, ""
 
-    def read(self, item: SourcedItem, answer: str, masks: Bools) -> list[Reading]:
+    def read(self, item: SourcedItem, answer: str, masks: Bools) -> list[AnswerReading]:
         """Read an answer under each mask, [M, S] bool, that isn't stored yet.
 
         Readings are stored when the whole call is done: pass few calls of many masks for speed.
@@ -150,7 +149,7 @@ class RemovalReader:
             self._answers[key] = GeneratedAnswer(text)
         return self._answers[key].text
 
-    def _read(self, item: SourcedItem, answer: str, masks: Bools) -> list[Reading]:
+    def _read(self, item: SourcedItem, answer: str, masks: Bools) -> list[AnswerReading]:
         model, example = self.model, item.example
         workers = min(self._workers, len(masks))
         start = time.perf_counter()
@@ -165,7 +164,7 @@ class RemovalReader:
         seconds = (time.perf_counter() - start) * workers / len(masks)
         tokens = ablations.token_logits.shape[1]
         pairs = zip(ablations.logit_probabilities, ablations.mean_log_probabilities, strict=True)
-        return [Reading(float(logit), float(mean), tokens, seconds) for logit, mean in pairs]
+        return [AnswerReading(float(logit), float(mean), tokens, seconds) for logit, mean in pairs]
 
 
 def reading_key(item: SourcedItem, answer: str) -> str:

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.arrays import Floats
 from at2_rag_evals.extras import import_extra
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["pearson", "spearman"]
 Truth = tuple[npt.NDArray[np.bool_], Floats]
 """Masks [M, S] and the true effect of each, [M]."""
