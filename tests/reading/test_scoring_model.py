@@ -73,12 +73,12 @@ def test_families_that_may_not_route_attention_are_refused_or_read_right(
     config = AutoConfig.for_model(family, **SMALL[family], **TOKENS)
     model = from_config(AutoModelForCausalLM, config)
     try:
-        found = read(scorer(model, depth))
+        attention = read(scorer(model, depth))
     except UnsupportedModelError as error:
         assert re.search(f"family '{family}' .*; use a", str(error))
     else:
         model.set_attn_implementation("eager")
-        brute_force.assert_equal(found, brute_force.joint(model, LAYOUT), depth=depth)
+        brute_force.assert_equal(attention, brute_force.joint(model, LAYOUT), depth=depth)
 
 
 @pytest.mark.parametrize("family", ["bloom", "mamba", "mpt", "rwkv"])
@@ -214,8 +214,8 @@ def test_frequencies_that_follow_the_prompts_length_are_not_mixed() -> None:
     shared = scorer(model)
     with ThreadPoolExecutor(4) as pool:
         jobs = [place % 2 for place in range(16)]
-        found = list(pool.map(lambda job: read_joint(shared, [prompts[job]])[0], jobs))
-    assert all(same(one, expected[job]) for one, job in zip(found, jobs, strict=True))
+        attention = list(pool.map(lambda job: read_joint(shared, [prompts[job]])[0], jobs))
+    assert all(same(one, expected[job]) for one, job in zip(attention, jobs, strict=True))
     read_joint(shared, [prompts[1]])
     assert torch.equal(model.model.rotary_emb.inv_freq, frequencies), "the caller's own"
 
