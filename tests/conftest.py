@@ -25,3 +25,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedding_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny sentence-transformers model that reads at most eight tokens."""
+    from tests.tiny_embeddings import save_tiny_embeddings
+
+    return save_tiny_embeddings(tmp_path_factory.mktemp("embedding"))

@@ -15,6 +15,7 @@ PAGES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 )
 
+_LONG = ("train", "calibrate", "eval")
 _FENCE = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
 
@@ -54,6 +55,26 @@ def blocks(page: str) -> list[Block]:
             result.append(Block(language, code, None))
         end = match.end()
     return result
+
+
+def quick_commands(page: str) -> list[tuple[Block, list[str]]]:
+    """Return the commands of at2-rag that take seconds, with their blocks."""
+    return [
+        (block, command)
+        for block in blocks(page)
+        for command in block.commands
+        if command[0] == "at2-rag" and command[1] not in _LONG
+    ]
+
+
+def long_commands(page: str) -> list[list[str]]:
+    """Return the trainings, evals and benchmarks, which take minutes."""
+    return [
+        command
+        for block in blocks(page)
+        for command in block.commands
+        if command[0] == "python" or (command[0] == "at2-rag" and command[1] in _LONG)
+    ]
 
 
 def same_output(expected: str, printed: str) -> bool:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import runpy
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
@@ -25,16 +23,9 @@ from at2_rag import PruneOptions
 from at2_rag.cli.group import main
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
-from tests.docs.pages import PAGES, ROOT, Block, blocks, same_output
+from tests.docs.pages import PAGES, ROOT, Block, blocks, quick_commands, same_output
 
-RUN = {"prune", "index", "cache", "models"}
-"""Subcommands that are run; others take minutes, and only their arguments are parsed."""
-PROGRAMS = {"pip", "git", "cd"}
-EXAMPLES = {
-    "question": "Who wrote Emma?",
-    "answers": ["Jane Austen"],
-    "chunks": [{"title": "Emma", "text": "Emma is a novel by Jane Austen.", "is_gold": True}],
-}
+PROGRAMS = {"at2-rag", "python", "pip", "git", "cd"}
 
 
 @pytest.fixture
@@ -48,14 +39,7 @@ def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     lines = "".join(json.dumps(passage) + "\n" for passage in passages)
     (tmp_path / "passages.jsonl").write_text(lines)
-    names = ("my-set", "squad", "2wiki", "hotpotqa", "nq_open", "tatqa")
-    for folder in ("train", "dev", "unseen"):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / f"{name}.jsonl.gz").write_text(json.dumps(EXAMPLES))
-    (tmp_path / "questions.jsonl").write_text(json.dumps(EXAMPLES))
-    for folder in ("corpus", "my-weights", "signals"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "corpus").mkdir()
     for passage in passages:
         (tmp_path / "corpus" / f"{passage['title']}.txt").write_text(passage["text"])
     monkeypatch.chdir(tmp_path)
@@ -104,19 +88,11 @@ def test_python_blocks_print_what_follows_them(page: str) -> None:
         )
 
 
-def _quick(page: str) -> Iterator[tuple[Block, list[str]]]:
-    """Yield the commands that are run, with their blocks."""
-    for block in blocks(page):
-        for command in block.commands:
-            if command[0] == "at2-rag" and command[1] in RUN:
-                yield block, command[1:]
-
-
 @pytest.mark.default_model
-@pytest.mark.parametrize("page", [page for page in PAGES if any(_quick(page))])
+@pytest.mark.parametrize("page", [page for page in PAGES if quick_commands(page)])
 @pytest.mark.usefixtures("reader_folder", "empty_cache", "model_once")
 def test_quick_commands_print_what_follows_them(page: str) -> None:
-    for block, arguments in _quick(page):
+    for block, (_, *arguments) in quick_commands(page):
         result = CliRunner().invoke(main, arguments, env={"COLUMNS": "80"})
         assert result.exit_code == 0, f"{page}: {arguments}\n{result.output}"
         if block.output is not None:
@@ -124,42 +100,12 @@ def test_quick_commands_print_what_follows_them(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.usefixtures("reader_folder")
-def test_commands_exist_and_take_their_arguments(page: str) -> None:
+def test_console_blocks_hold_commands_that_exist(page: str) -> None:
     for block in blocks(page):
-        if block.language != "console":
-            continue
-        assert block.commands, f"{page}: a console block without a command:\n{block.code}"
-        for command in block.commands:
-            program = next(part for part in command if not re.match(r"[A-Z_]+=", part))
-            if program == "at2-rag":
-                _parse(main, command[1:])
-            elif program == "python":
-                _parse_program(ROOT / command[1], command[2:])
-            elif program not in PROGRAMS:
-                assert os.access(ROOT / program, os.X_OK), command
-
-
-def _parse_program(path: Path, arguments: list[str]) -> None:
-    """Parse the arguments of a program of the repository, if it takes options."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
-        program = runpy.run_path(str(path))["main"]
-    if isinstance(program, click.Command):
-        _parse(program, arguments)
-
-
-def _parse(command: click.Command, arguments: list[str]) -> None:
-    """Parse arguments down to the subcommand that would run."""
-    name = "program"
-    context: click.Context | None = None
-    while isinstance(command, click.Group):
-        context = click.Context(command, info_name=name, parent=context)
-        name, *arguments = arguments
-        subcommand = command.get_command(context, name)
-        assert subcommand is not None, f"there is no command {name!r}"
-        command = subcommand
-    command.make_context(name, arguments, parent=context)
+        if block.language == "console":
+            assert block.commands, f"{page}: a console block without a command:\n{block.code}"
+        for program, *_ in block.commands:
+            assert program in PROGRAMS or os.access(ROOT / program, os.X_OK), program
 
 
 @pytest.mark.parametrize("page", PAGES)

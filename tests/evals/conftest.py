@@ -5,52 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from tests.tiny_models import tiny_model, tiny_tokenizer
-
-WORDS = "who wrote emma jane austen the novel sea is a of and".split()
-
-
-@pytest.fixture(scope="session")
-def embedding_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny sentence-transformers model that reads at most eight tokens."""
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    folder = tmp_path_factory.mktemp("embedding")
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: index for index, word in enumerate([*specials, *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=8,
-    )
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=16,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder / "bert")
-    tokenizer.save_pretrained(folder / "bert")
-    model = sentence_transformers.SentenceTransformer(str(folder / "bert"), device="cpu")
-    model.max_seq_length = 8
-    model.save(str(folder / "model"))
-    return folder / "model"
 
 
 @pytest.fixture(scope="session")

@@ -10,19 +10,21 @@ from at2_rag.text.chunks import Chunk
 from tests.training.planted_examples import planted_examples
 
 
-def equal_examples(source: str, count: int = 10) -> list[Example]:
-    """Make examples of six chunks of two sentences; two chunks are gold, one has the answer."""
+def equal_examples(source: str, count: int = 10, *, chunks: int = 6) -> list[Example]:
+    """Make examples of chunks of two sentences; two chunks are gold, one has the answer."""
     rng = random.Random(source)
     examples = []
-    for example in planted_examples([source], count, chunks=6):
+    for example in planted_examples([source], count, chunks=chunks):
         gold = example.labels.index(True)
-        texts = [f"{' '.join(rng.choices('abcdefgh', k=17))}. nothing is here." for _ in range(6)]
+        texts = [
+            f"{' '.join(rng.choices('abcdefgh', k=17))}. nothing is here." for _ in range(chunks)
+        ]
         texts[gold] = f"{example.chunks[gold].text}. {example.answers[0]} is here."
         labels = list(example.labels)
         labels[labels.index(False)] = True
-        chunks = tuple(
+        scored = tuple(
             Chunk(text, retrieval_score=0.5 * label - 1e-3 * len(text))
             for text, label in zip(texts, labels, strict=True)
         )
-        examples.append(replace(example, chunks=chunks, labels=tuple(labels)))
+        examples.append(replace(example, chunks=scored, labels=tuple(labels)))
     return examples
