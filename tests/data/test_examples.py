@@ -131,6 +131,22 @@ def test_bad_lines_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
     assert len(message) < 1000 + len(str(tmp_path)), "quotes are short"
 
 
+def test_bad_lines_of_all_files_are_one_error(tmp_path: Path) -> None:
+    bad = {**ITEM, "answers": "x"}
+    first, second, third = (
+        write(tmp_path / f"{number}.jsonl", ITEM, *[bad] * number) for number in (4, 3, 2)
+    )
+    with pytest.raises(DataError) as caught:
+        read_examples([first, second, third])
+    message = str(caught.value)
+    for number, path in ((4, first), (3, second), (2, third)):
+        assert f"{number} of {number + 1} lines of {path} can't be used: " in message
+    assert message.count("'answers' is 'x'") == 5
+    assert message.endswith(
+        f"; and 2 more; 2 of 3 lines of {third} can't be used: not listed here; fix or remove them"
+    )
+
+
 def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(json.dumps(ITEM).encode() + b'\n{"id": "\xff"}\n')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from typing import Any
 
 import pytest
@@ -40,6 +42,18 @@ def test_documents_have_their_retrievers_scores_whoever_asks_for_them() -> None:
     chunks = compressor._chunks(documents, options)
     assert [chunk.retrieval_score for chunk in chunks] == [2.0, 1.0]
     assert compressor.effective_options(pruner(options=PruneOptions(top_k=2))).top_k == 2
+
+
+def test_settings_that_were_written_and_read_leave_the_pruners_defaults() -> None:
+    by_sentence = pruner(options=PruneOptions(unit="sentence", top_k=3))
+    adapters = (AT2NodePostprocessor(top_n=1), AT2DocumentCompressor(top_n=1))
+    for adapter in adapters:
+        for dumped in (adapter.model_dump(), json.loads(adapter.model_dump_json())):
+            dumped.pop("class_name", None)
+            again = type(adapter)(**dumped, pruner=by_sentence)
+            effective = again.effective_options(by_sentence)
+            assert (effective.unit, effective.top_k) == ("sentence", 1)
+        assert pickle.loads(pickle.dumps(adapter)).overrides(by_sentence) == {"top_k": 1}
 
 
 def test_scoring_counts_no_tokens() -> None:
