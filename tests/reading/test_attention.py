@@ -118,11 +118,11 @@ def logits_of(model: Any, implementation: str, **kwargs: Any) -> Tensor:
 def test_output_is_the_models_own(family: str, overrides: dict[str, Any]) -> None:
     model = tiny_model(family, **overrides)
     eager = logits_of(model, "eager")
-    own = eager if family in NO_SDPA else logits_of(model, "sdpa")
+    unchanged = eager if family in NO_SDPA else logits_of(model, "sdpa")
     capture = joint_capture([[38, 39]] * 2, [[(20, 24)]] * 2, prefix=(14, 18), depth=99)
     captured = logits_of(model, IMPLEMENTATION, **{READING_KEYWORD: capture})
     plain = logits_of(model, IMPLEMENTATION)
-    torch.testing.assert_close(plain, own, rtol=0, atol=1e-6)
+    torch.testing.assert_close(plain, unchanged, rtol=0, atol=1e-6)
     torch.testing.assert_close(plain, eager, rtol=0, atol=1e-4)
     assert torch.equal(captured, plain)
     assert len(capture.captured) == model.config.num_hidden_layers
@@ -215,9 +215,9 @@ def test_mass_and_log_ratio_by_hand(
     capture = joint_capture([[row]], [[(1, 2), (2, 4)]], prefix=(0, 1))
     with pytest.raises(PassComplete):
         capture.attend(call)
-    found = capture.captured[0][:, 0, 0]
-    torch.testing.assert_close(found[0], torch.tensor(mass, dtype=torch.float32))
-    torch.testing.assert_close(found[1], torch.tensor(ratio).log().clamp(min=-50))
+    features = capture.captured[0][:, 0, 0]
+    torch.testing.assert_close(features[0], torch.tensor(mass, dtype=torch.float32))
+    torch.testing.assert_close(features[1], torch.tensor(ratio).log().clamp(min=-50))
 
 
 def test_targets_are_means_of_their_rows() -> None:
@@ -232,9 +232,9 @@ def test_targets_are_means_of_their_rows() -> None:
         capture.attend(call_of(WEIGHTS.log()))
     mass = [[(2 / 10 + 2 / 6) / 2, (3 / 10 + 3 / 6) / 2, 0], [2 / 6, 3 / 6, 0]]
     ratio = [math.log(2), math.log(3), -50]
-    found = capture.captured[0][:, 0, :, 0]
-    torch.testing.assert_close(found[0], torch.tensor(mass))
-    torch.testing.assert_close(found[1], torch.tensor([ratio, ratio]))
+    features = capture.captured[0][:, 0, :, 0]
+    torch.testing.assert_close(features[0], torch.tensor(mass))
+    torch.testing.assert_close(features[1], torch.tensor([ratio, ratio]))
 
 
 @pytest.mark.parametrize("block", [1, 2, 100])
@@ -252,8 +252,8 @@ def test_spans_are_not_padded_to_the_widest() -> None:
     layout = random_layout([1, 2] * 150 + [500], prefix=prefix, question=120)
     expected = brute_force.joint(model, layout)
     with LargestTensor() as seen:
-        [found] = read_joint(scorer, [layout])
-    brute_force.assert_equal(found, expected)
+        [features] = read_joint(scorer, [layout])
+    brute_force.assert_equal(features, expected)
     tokens = len(layout.input_ids)
     assert seen.most <= max(tokens * tokens, 4 * TARGET_ROWS * tokens)
 

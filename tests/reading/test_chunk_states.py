@@ -50,8 +50,8 @@ def assert_brute_force(
 ) -> None:
     """Both ways of the question."""
     expected = brute_force.together(model, layout), brute_force.apart(model, layout)
-    for found, truth in zip(read(scorer(model, depth), layout), expected, strict=True):
-        brute_force.assert_equal(found, truth, depth=depth, tolerance=tolerance)
+    for features, truth in zip(read(scorer(model, depth), layout), expected, strict=True):
+        brute_force.assert_equal(features, truth, depth=depth, tolerance=tolerance)
 
 
 def test_every_family_that_may_be_read_independently_is_tested() -> None:
@@ -127,14 +127,14 @@ def test_order_does_not_matter(dtype: torch.dtype) -> None:
     model = scorer(tiny_model().to(dtype))
     layout = layout_of(model, [*LENGTHS, 12, 12])
     count = len(layout.source_ids)
-    given = read(model, layout)
+    features = read(model, layout)
     shuffle = random.Random(0)
     for _ in range(4):
         order = list(range(count))
         shuffle.shuffle(order)
         sources = tuple(layout.source_ids[index] for index in order)
         for ours, theirs in zip(
-            read(model, replace(layout, source_ids=sources)), given, strict=True
+            read(model, replace(layout, source_ids=sources)), features, strict=True
         ):
             for name in ("mass", "log_ratio"):
                 back = getattr(ours, name)[..., torch.tensor(order).argsort()]
@@ -147,11 +147,11 @@ def test_order_does_not_matter(dtype: torch.dtype) -> None:
 def test_apart_does_not_know_how_many_others_there_are() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
-    _, given = read(model, layout)
+    _, features = read(model, layout)
     for index, ids in enumerate(layout.source_ids):
         _, alone = read(model, brute_force.single(layout, ids))
         for name in ("mass", "log_ratio"):
-            one, other = getattr(alone, name)[..., 0], getattr(given, name)[..., index]
+            one, other = getattr(alone, name)[..., 0], getattr(features, name)[..., index]
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 

@@ -61,10 +61,12 @@ def test_sources_that_have_states_are_not_read_and_give_the_same(known: int) -> 
         states = encode_sources(counting, prefix, list(layout.source_ids[:known]))
         [fresh] = read_independent(counting, prefix, [wanted])
         counting.passes.clear()
-        [found] = read_independent(counting, prefix, [wanted], states=states)
+        [features] = read_independent(counting, prefix, [wanted], states=states)
     for name in ("together", "apart"):
-        brute_force.assert_equal(found[name], fresh[name])
-    brute_force.assert_equal(found["together"], brute_force.together_cached(tiny_model(), layout))
+        brute_force.assert_equal(features[name], fresh[name])
+    brute_force.assert_equal(
+        features["together"], brute_force.together_cached(tiny_model(), layout)
+    )
     questions = len(layout.question_ids) * (1 + len(parts))
     assert sum(counting.passes) == sum(LENGTHS[known:]) + questions
 
@@ -89,8 +91,8 @@ def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
     prefix = encode_prefix(scoring_model)
     wanted = [LayoutPasses(layout, {"together": None})]
     with LargestTensor() as seen:
-        [found] = read_independent(scoring_model, prefix, wanted)
-    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
+        [features] = read_independent(scoring_model, prefix, wanted)
+    brute_force.assert_equal(features["together"], brute_force.together(model, layout))
     assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
 
 
@@ -109,18 +111,18 @@ def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
     del places[id(getcurrent())]  # the prefix is not read in lockstep
     passes = 2 + 1  # two packs, the question
     assert len(layers) == model.depth == 3
-    assert [len(own) for own in places.values()] == [1] * passes
+    assert [len(states) for states in places.values()] == [1] * passes
     assert len(set.union(*places.values())) == passes
 
 
 def test_order_does_not_matter() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, [*LENGTHS, 12, 12])
-    given = read(model, layout)
+    before = read(model, layout)
     order = list(range(len(layout.source_ids)))
     random.Random(0).shuffle(order)
     moved = read(model, replace(layout, source_ids=tuple(layout.source_ids[i] for i in order)))
-    for ours, theirs in zip(moved, given, strict=True):
+    for ours, theirs in zip(moved, before, strict=True):
         back = torch.tensor(order).argsort()
         assert torch.equal(ours.mass[..., back], theirs.mass)
         assert torch.equal(ours.log_ratio[..., back], theirs.log_ratio)
@@ -144,12 +146,12 @@ def test_modes_of_the_thread_are_as_before(grad: bool) -> None:
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, LENGTHS)
     with torch.set_grad_enabled(grad):
-        [found] = read_independent(scoring_model, encode_prefix(scoring_model), [both(layout)])
+        [features] = read_independent(scoring_model, encode_prefix(scoring_model), [both(layout)])
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled() is grad
     assert torch.is_grad_enabled()
-    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
-    brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
+    brute_force.assert_equal(features["together"], brute_force.together(model, layout))
+    brute_force.assert_equal(features["apart"], brute_force.apart(model, layout))
 
 
 def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None:
@@ -165,9 +167,9 @@ def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_grad_enabled()
         weight.data = right
-        [found] = read_independent(scoring_model, prefix, [both(layout)])
-    brute_force.assert_equal(found["together"], brute_force.together(model, layout))
-    brute_force.assert_equal(found["apart"], brute_force.apart(model, layout))
+        [features] = read_independent(scoring_model, prefix, [both(layout)])
+    brute_force.assert_equal(features["together"], brute_force.together(model, layout))
+    brute_force.assert_equal(features["apart"], brute_force.apart(model, layout))
 
 
 def test_a_model_whose_prompts_take_turns_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -43,18 +45,23 @@ def test_sentences_of_lists_and_scripts(text: str, sentences: list[str]) -> None
     assert [text[start:end] for start, end in sentence_spans(text)] == sentences
 
 
+def check_cover(text: str, spans: Sequence[tuple[int, int]]) -> None:
+    """Check that each character but white space between spans is in exactly one of them."""
+    last = 0
+    for start, end in spans:
+        assert last <= start < end <= len(text)
+        assert not text[last:start].strip()
+        assert text[start:end] == text[start:end].strip()
+        last = end
+    assert not text[last:].strip()
+
+
 def test_every_character_is_in_one_sentence() -> None:
     rng = np.random.default_rng(0)
     alphabet = list("ab .!?。\n\r\t1😀\ud800\udc00،؟’\"')(-_\u200b\u3000Dr|।\u0300\x00\x1f\x85")
     for _ in range(1000):
         text = "".join(rng.choice(alphabet, size=rng.integers(40)))
-        last = 0
-        for start, end in sentence_spans(text):
-            assert last <= start < end <= len(text)
-            assert not text[last:start].strip()
-            assert text[start:end] == text[start:end].strip()
-            last = end
-        assert not text[last:].strip()
+        check_cover(text, sentence_spans(text))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,9 @@ def byte_encoding(pattern: str) -> tiktoken.Encoding:
 
 def openai_cache() -> Path | None:
     """The folder in which llama-index-core ships two of OpenAI's vocabularies."""
-    try:
-        spec = importlib.util.find_spec("llama_index.core")
-    except ModuleNotFoundError:
-        return None
-    for package in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(package, "_static", "tiktoken_cache")
-        if folder.is_dir():
-            return folder
-    return None
+    package = find_spec("llama_index") and find_spec("llama_index.core")
+    folder = Path(package.origin or "").parent / "_static" / "tiktoken_cache" if package else None
+    return folder if folder and folder.is_dir() else None
 
 
 needs_vocabularies = pytest.mark.skipif(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from at2_rag.text.units import OPEN_LINES, text_units
+from tests.text.test_sentences import check_cover
 
 TABLE = " | 2019 | 2018\nDiscount rate | 4.00% | 3.75%\nGrowth | 3.40% | - - %"
 MARKDOWN_TABLE = "| a | b |\n|---|---|\n| 1 | 2 |"
@@ -58,13 +59,7 @@ def test_every_character_is_in_one_unit() -> None:
     pieces += ["\r\n", "\u2028", "\ud800", "{", "word word", "…", "---", "é", "😀"]
     for _ in range(1000):
         text = "".join(rng.choice(pieces, size=rng.integers(30)))
-        last = 0
-        for start, end in text_units(text):
-            assert last <= start < end <= len(text)
-            assert not text[last:start].strip()
-            assert text[start:end] == text[start:end].strip()
-            last = end
-        assert not text[last:].strip()
+        check_cover(text, text_units(text))
 
 
 @pytest.mark.parametrize(

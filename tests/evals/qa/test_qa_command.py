@@ -21,6 +21,7 @@ from tests.evals.labelled_items import make_item, write_items
 from tests.evals.qa.command import lines, report, run
 from tests.evals.qa.served import served
 from tests.page_reader import Reader
+from tests.text.test_tokens import openai_cache
 
 
 def timeless(line: dict[str, Any]) -> dict[str, Any]:
@@ -90,9 +91,7 @@ def test_all_pruners_from_files_to_report(
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """Options of a remote generator, whose tokens a vocabulary of llama-index-core counts."""
-    core = pytest.importorskip("llama_index.core")
-    folder = Path(core.__file__).parent / "_static" / "tiktoken_cache"
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
     pruners = [part for name in ("none", "first_k", "bm25") for part in ("--pruner", name)]
     generator = ("--generator", "openai:gpt-4o", "--token-counter", "cl100k_base")
     return (*generator, "--parallel", "1", "--attempts", "1", *pruners)
