@@ -43,12 +43,12 @@ def _load() -> AT2Pruner:
 class AdapterSettings(BaseModel):
     """Settings of an adapter: a field for each option of `PruneOptions`, and these.
 
-    Options are named as there, but `top_n` stands for `top_k`. One that isn't set is the pruner's
-    own default.
+    Options are named as there, but `top_n` stands for `top_k`. One that isn't passed is the
+    pruner's default. Serialised settings leave out the pruner and every option that wasn't passed.
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process. Not part of the serialised settings, nor are options that aren't set.
+            the process.
         title_key: Metadata key of the title; None for no title.
     """
 
@@ -84,7 +84,7 @@ class AdapterSettings(BaseModel):
         return self._without_unset(serialize(self))
 
     def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Leave out the options that aren't set: wherever they are read, a pruner's own hold."""
+        """Leave out unset options, so that a pruner's defaults hold when settings are read."""
         options = {_setting(option.name) for option in fields(self.options_type)}
         unset = options - self.model_fields_set
         return {name: value for name, value in settings.items() if name not in unset}

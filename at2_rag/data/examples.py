@@ -93,8 +93,8 @@ def read_files(
     """Read the examples of each file, as `read_examples` does.
 
     Raises:
-        DataError: If a file can't be read or holds no example, or a line isn't one; the message
-            counts the bad lines of all files and names the first few.
+        DataError: If a file can't be read or holds no example, or else if a line isn't one; the
+            message counts the bad lines of all files and describes the first few.
     """
     files, bad_lines = [], {}
     for path in map(Path, paths):
@@ -103,7 +103,7 @@ def read_files(
         if reasons:
             bad_lines[path] = (len(reasons) + len(examples), reasons)
     if bad_lines:
-        raise DataError(_describe(bad_lines))
+        raise DataError(_bad_lines_message(bad_lines))
     return files
 
 
@@ -181,7 +181,7 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Exa
     return examples, reasons
 
 
-def _describe(bad_lines: Mapping[Path, tuple[int, list[str]]]) -> str:
+def _bad_lines_message(bad_lines: Mapping[Path, tuple[int, list[str]]]) -> str:
     """Return in words which lines of which files can't be used.
 
     `bad_lines` has a file's number of lines, and what is wrong with each bad one.

