@@ -8,6 +8,7 @@ import click
 
 from at2_rag.cli.command_line import verbose_option
 from at2_rag_evals.fidelity.request import FidelityRequest
+from at2_rag_evals.keeping.request import KeepingRequest
 from at2_rag_evals.qa.cli import compare, qa
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.request import json_option, request_options
@@ -67,3 +68,18 @@ def trimming(as_json: bool, **values: Any) -> None:
     from at2_rag_evals.trimming.command import run_trimming
 
     run_trimming(TrimmingRequest(**values), as_json=as_json)
+
+
+@eval_group.command()
+@request_options(KeepingRequest)
+@json_option
+@verbose_option
+def keeping(as_json: bool, **values: Any) -> None:
+    """Judge what pruning without any option keeps of FILES, also under attack.
+
+    Counts the items whose gold chunks are all kept, and the tokens that are. With --attack a chunk
+    that repeats the question, or stuffs its words, is put among each item's.
+    """
+    from at2_rag_evals.keeping.command import run_keeping
+
+    run_keeping(KeepingRequest(**values), as_json=as_json)

@@ -1,0 +1,1 @@
+"""The keeping eval: what default pruning keeps of the evidence, also under attack."""

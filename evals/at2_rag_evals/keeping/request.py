@@ -1,0 +1,33 @@
+"""What `at2-rag eval keeping` is run with; its fields are the command's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from at2_rag_evals.keeping.attacks import ATTACKS
+from at2_rag_evals.rankers.registry import BASELINES
+from at2_rag_evals.request import EvalRequest, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepingRequest(EvalRequest):
+    """All options of the command, with their defaults."""
+
+    attacks: tuple[str, ...] = option(
+        "--attack",
+        multiple=True,
+        type=click.Choice(tuple(ATTACKS)),
+        help="Also judge with a chunk of this attack among each item's. May be repeated.",
+    )
+    systems: tuple[str, ...] = option(
+        "--system",
+        multiple=True,
+        type=click.Choice(BASELINES),
+        help="Also rank with this baseline, which keeps as many chunks as at2 does. May be "
+        "repeated.",
+    )
+    embedding_model: str | None = option(
+        help="sentence-transformers model of minilm: a folder or a hub id."
+    )
