@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,7 @@ from at2_rag.progress import Stopwatch
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks, join_spans
+from at2_rag.text.echo import without_echoes
 from at2_rag.text.protection import protected_spans
 from at2_rag.text.sentences import Span
 from at2_rag.text.tokens import TokenCounter
@@ -21,7 +24,17 @@ _TOP_P_NOTE = (
     "top_p means little with these head weights: their scores add up, as shares of attention "
     "do, and are not logits, which the softmax over them takes them for."
 )
+_ECHO_NOTE = "{} the question; only what else is said there was scored."
+_TURN = re.compile(
+    r"^\W*(?:user|human|assistant|ai|bot|system|q|a)\W*:", re.IGNORECASE | re.MULTILINE
+)
+_TURNS_NOTE = (
+    "The query has several turns of a conversation, and all of them draw attention; pass its "
+    "last question alone, worded so that it stands by itself."
+)
 _NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,8 @@ class Request:
     Attributes:
         query: The question.
         objects: The caller's objects.
-        chunks: The S chunks as they are read.
+        chunks: The S chunks, normalised.
+        read_chunks: [S], the same as the model reads them: without echoes of the question.
         options: The options, with a limit that the head weights understand.
         units: The U units that the limits choose among; a chunk is a unit that covers its text.
         protected: For each chunk the ranges of its text that must be kept.
@@ -63,6 +77,7 @@ class Request:
     query: str
     objects: Sequence[Any]
     chunks: Sequence[Chunk]
+    read_chunks: Sequence[Chunk]
     options: PruneOptions
     units: Sequence[UnitSpan]
     protected: Sequence[Sequence[Span]]
@@ -107,6 +122,15 @@ def make_request(
             prior = weights.prior_weights[options.prior] * terms
         elif options.prior != "order":
             notes.append(_NO_PRIOR_NOTE.format(options.prior))
+    read_chunks = without_echoes(query, views)
+    echoes = sum(read is not view for read, view in zip(read_chunks, views, strict=True))
+    if echoes:
+        notes.append(
+            _ECHO_NOTE.format("1 chunk repeats" if echoes == 1 else f"{echoes} chunks repeat")
+        )
+    if len(_TURN.findall(query)) > 1:
+        logger.warning(_TURNS_NOTE)
+        notes.append(_TURNS_NOTE)
     spans = protected_spans(views, options.protect)
     tokens = 0
     if counts:
@@ -116,6 +140,7 @@ def make_request(
         query,
         objects,
         views,
+        read_chunks,
         options,
         units,
         protected=spans,

@@ -55,7 +55,6 @@ class _Job:
     """A request that is laid out."""
 
     request: Request
-    chunks: Sequence[Chunk]  # as they are read: without echoes of the question
     layout: PromptLayout
     may_hop: bool  # whether the question may be read again beside the best chunk
     seconds: Mapping[str, float]  # of the layout
@@ -118,10 +117,9 @@ class Scorer:
             watch = Stopwatch()
             try:
                 with watch.stage("layout"):
-                    chunks = without_echoes(request.query, request.chunks)
-                    layout = self._lay_out(request.query, chunks)
+                    layout = self._lay_out(request.query, request.read_chunks)
                 may_hop = self._may_hop(request, layout)
-                jobs[index] = _Job(request, chunks, layout, may_hop, watch.seconds())
+                jobs[index] = _Job(request, layout, may_hop, watch.seconds())
             except Exception as error:
                 if not tolerant:
                     raise
@@ -138,9 +136,9 @@ class Scorer:
         `alone` leaves out the readings of whole chunks, which change nothing but rounding. There is
         at least one unit; they are in order and don't overlap. Raises as `score`.
         """
-        request = Request(query, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         chunks = without_echoes(query, chunks)
-        job = _Job(request, chunks, self._lay_out(query, chunks), may_hop=False, seconds={})
+        request = Request(query, chunks, chunks, chunks, PruneOptions(unit="sentence"), units, ())
+        job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
         with self._turns.take(watch):
             [(_, scores)] = self._read([job], watch, self._cache, whole=not alone)
@@ -234,7 +232,7 @@ class Scorer:
             options = job.request.options
             first = last = self._chunk_scores(attention, job)
             if job.may_hop and (options.multi_hop or reads_again(options, first)):
-                last = self._after_second_reading(job, first, watch, cache)
+                last = self._after_second_reading(job.request, first, watch, cache)
             scores.append((last, self._units_of(job, first, last, sentences)))
         return scores
 
@@ -283,7 +281,7 @@ class Scorer:
         return self._cache is not None or tokens <= MOST_KEPT
 
     def _after_second_reading(
-        self, job: _Job, first: ChunkScores, watch: Stopwatch, cache: ChunkStateStore | None
+        self, request: Request, first: ChunkScores, watch: Stopwatch, cache: ChunkStateStore | None
     ) -> ChunkScores:
         """Return the scores once the question was read again beside the best chunk.
 
@@ -291,8 +289,8 @@ class Scorer:
         """
         weights, best = self._weights.multi_hop, int(np.argmax(first.scores))
         assert weights is not None  # as `_may_hop` made sure
-        others = [chunk for index, chunk in enumerate(job.chunks) if index != best]
-        question = multi_hop_question(job.request.query, job.chunks[best])
+        others = [chunk for index, chunk in enumerate(request.read_chunks) if index != best]
+        question = multi_hop_question(request.query, request.read_chunks[best])
         try:
             with watch.stage("layout"):
                 layout = self._lay_out(question, others)
@@ -335,7 +333,8 @@ class Scorer:
                 wanted.append(LayoutPasses(job.layout, dict.fromkeys(passes)))
             cut = None
             if job.units:
-                cut = sentence_parts(self._model.prompts, job.layout, job.chunks, job.units)
+                chunks = job.request.read_chunks
+                cut = sentence_parts(self._model.prompts, job.layout, chunks, job.units)
                 # Together, tokens of no sentence compete too; apart, the question doesn't see them.
                 parts = {"together": (*cut.parts, *cut.rest), "apart": cut.parts}
                 wanted.append(LayoutPasses(job.layout, {name: parts[name] for name in passes}))
@@ -358,7 +357,7 @@ class Scorer:
         spans = [
             [
                 *job.layout.source_spans,
-                *prompt_spans(prompts, job.layout, job.chunks, job.units),
+                *prompt_spans(prompts, job.layout, job.request.read_chunks, job.units),
             ]
             for job in jobs
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,19 @@ from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span, sentence_spans
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*")
-_ASKS = re.compile(r"\W*[?？؟;՞]")
+_CHARACTER = re.compile(r"\S")
+_ASKS = re.compile(r"\W*?[?？؟;՞][?!？！]*")
 _LEAST_SHARE = 0.8
 """Share of the question's words, from the first on, that make an echo of it."""
 
 _SHORT = 5
 """A question of fewer words may stand inside an answer: "Jane Austen, who wrote Emma, was ..."."""
+
+_LEAST_NAMED = 0.6
+"""Share of the question's content words without which nothing is an echo of it."""
+
+_NEAR = 200
+"""Characters beside a span in which other words show that it is part of a sentence."""
 
 _REPEATS = 2.0
 """How often a sentence that is stuffed with the question's words has each on average, at least."""
@@ -49,51 +57,49 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
     A chunk without an echo is returned as it is.
     """
     words = [word.text for word in _words(query)]
-    asks = bool(_ASKS.search(query.rstrip()[-1:]))
+    asks = _asks(query.rstrip())
     if not 2 <= len(words) <= _LONGEST:
         return list(chunks)
-    return [
-        replace(chunk, text=blanked(chunk.text, words, asks), title=_title(chunk, words, asks))
-        for chunk in chunks
-    ]
+    return [_without_echoes(chunk, words, asks) for chunk in chunks]
 
 
-def blanked(text: str, query: Sequence[str], asks: bool) -> str:
+def _without_echoes(chunk: Chunk, query: Sequence[str], asks: bool) -> Chunk:
+    text, title = _blanked(chunk.text, query, asks), _blanked(chunk.title or "", query, asks)
+    if (text, title) == (chunk.text, chunk.title or ""):
+        return chunk
+    return replace(chunk, text=text, title=title or chunk.title)
+
+
+def _blanked(text: str, query: Sequence[str], asks: bool) -> str:
     """Return a text with blanks in place of its echoes of a query.
 
     `query` are its words as `_words` gives them; `asks` says whether it ends as a question does.
     """
-    echoes = _echoes(text, query, asks)
-    if not echoes:
-        return text
     pieces, last = [], 0
-    for start, end in sorted(echoes):
+    for start, end in sorted(_echoes(text, query, asks)):
         start = max(start, last)
         if start < end:
-            pieces += [text[last:start], re.sub(r"\S", " ", text[start:end])]
+            pieces += [text[last:start], _CHARACTER.sub(" ", text[start:end])]
             last = end
     return "".join([*pieces, text[last:]])
 
 
-def _title(chunk: Chunk, query: Sequence[str], asks: bool) -> str | None:
-    return chunk.title and blanked(chunk.title, query, asks)
-
-
 def _echoes(text: str, query: Sequence[str], asks: bool) -> list[Span]:
     """Return the spans that repeat a query, which may overlap."""
+    known = {word for word in query if word not in _FUNCTION_WORDS}
+    folded = _folded(text)
+    if sum(word in folded for word in known) < _LEAST_NAMED * len(known):
+        return []
     words = _words(text)
     spans = list(_runs(text, words, query, asks))
-    known = {word for word in query if word not in _FUNCTION_WORDS}
-    if _is_stuffed(words, known):
+    if _is_stuffed(words, known, share=0.75):
         return [(0, len(text))]
-    if not spans and not _mentions(words, known):
-        return spans
+    starts = [word.start for word in words]
     for start, end in sentence_spans(text):
-        inside = [word for word in words if start <= word.start < end]
-        is_question = _ASKS.fullmatch(text[end - 1 : end]) is not None
-        # Beside an echo, other questions are asked: none of them answers.
-        asked_again = is_question and (spans or _says_nothing_new(inside, known))
-        if asked_again or _is_stuffed(inside, known):
+        inside = words[bisect_left(starts, start) : bisect_left(starts, end)]
+        # Beside an echo no other question answers, either.
+        asks_again = _asks(text[start:end]) and (spans or _says_nothing_new(inside, known))
+        if asks_again or _is_stuffed(inside, known, share=0.6):
             spans.append((start, end))
     return spans
 
@@ -120,31 +126,34 @@ def _runs(text: str, words: Sequence[_Word], query: Sequence[str], asks: bool) -
         index += length
 
 
+def _asks(text: str) -> bool:
+    """Tell whether a text ends as a question does."""
+    return text.rstrip("!！")[-1:] in tuple("?？؟;՞")
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Tell whether nothing but white space and punctuation is beside a span on its line."""
-    before, after = text[:start].rpartition("\n")[2], text[end:].partition("\n")[0]
+    """Tell whether there is no letter or digit near a span on its line."""
+    before = text[max(0, start - _NEAR) : start].rpartition("\n")[2]
+    after = text[end : end + _NEAR].partition("\n")[0]
     return not any(character.isalnum() for character in before + after)
 
 
 def _says_nothing_new(words: Sequence[_Word], known: set[str]) -> bool:
     content = {word.text for word in words} - _FUNCTION_WORDS
-    return content <= known and len(content) >= max(2, 0.6 * len(known))
+    return content <= known and len(content) >= max(2, _LEAST_NAMED * len(known))
 
 
-def _mentions(words: Sequence[_Word], known: set[str]) -> bool:
-    return len(known & {word.text for word in words}) >= max(2, 0.6 * len(known))
-
-
-def _is_stuffed(words: Sequence[_Word], known: set[str]) -> bool:
-    """Tell whether words are mostly a query's, again and again."""
+def _is_stuffed(words: Sequence[_Word], known: set[str], *, share: float) -> bool:
+    """Tell whether at least a share of the words are a query's, again and again."""
     content = [word.text for word in words if word.text not in _FUNCTION_WORDS]
     repeated = [word for word in content if word in known]
     different = len(set(repeated))
-    return different >= 2 and len(repeated) >= max(_REPEATS * different, 0.6 * len(content), 6)
+    return different >= 2 and len(repeated) >= max(_REPEATS * different, share * len(content), 6)
 
 
 def _words(text: str) -> list[_Word]:
-    return [
-        _Word(unicodedata.normalize("NFKC", match[0]).casefold(), match.start(), match.end())
-        for match in _WORD.finditer(text)
-    ]
+    return [_Word(_folded(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+def _folded(text: str) -> str:
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold()
