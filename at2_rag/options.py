@@ -30,10 +30,13 @@ DEFAULT_MAX_OVERLAP = 0.9
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 
-DEFAULT_MAX_MISSED = 0.8
+DEFAULT_MAX_MISSED = 0.2
 """The limit of calibrated head weights where none is set."""
 
-UNANSWERABLE_BELOW = 0.5
+UNSURE_BELOW = 0.5
+"""Probability of the best chunk below which `keep_if_unsure` holds."""
+
+UNANSWERABLE_BELOW = 0.05
 """Probability that any chunk holds the answer below which a question counts as unanswerable."""
 
 _Check: TypeAlias = Callable[[str, Any], None]
@@ -60,8 +63,7 @@ def _numeric(what: str, allows: Callable[[Any], bool]) -> _Check:
 
 _count = _numeric("an integer of at least 1", lambda n: n >= 1 and isinstance(n, Integral))
 _number = _numeric("a finite number", lambda number: True)
-_expectation = _numeric("a finite number of at least 0", lambda number: number >= 0)
-_probability = _numeric("a probability from 0 to 1", lambda number: 0 <= number <= 1)
+_probability = _numeric("a number from 0 to 1", lambda number: 0 <= number <= 1)
 _share = _numeric("a number above 0 and at most 1", lambda number: 0 < number <= 1)
 
 
@@ -120,8 +122,10 @@ class PruneOptions:
         top_p: Keep the fewest chunks (or sentences) that hold this share, in (0, 1], of the sum of
             all probabilities, or of the softmax over scores that aren't calibrated. That means
             little for scores on the "additive" scale; the result's notes say so.
-        max_missed: Keep the smallest set, at least one, expected to miss at most this many relevant
-            chunks (or sentences); needs calibrated head weights.
+        max_missed: Keep the smallest set, at least one, expected to miss at most this share, in
+            [0, 1], of the relevant chunks (or sentences); needs calibrated head weights.
+        keep_if_unsure: With `max_missed` keep at least this many where the best one is relevant
+            with a probability below `UNSURE_BELOW`; None for no such floor.
         skip_below_tokens: Keep a context of at most this many tokens as it is, unscored; of the
             limits only `max_tokens` holds then.
         order: "score" for best first, "original" for the order of the input. Chunks that weren't
@@ -166,10 +170,16 @@ class PruneOptions:
         limit=True,
     )
     max_missed: float | None = _option(
-        "Keep the smallest set expected to miss at most this many relevant chunks (or sentences); "
-        "needs calibrated head weights.",
-        _expectation,
+        "Keep the smallest set expected to miss at most this share of the relevant chunks (or "
+        "sentences); needs calibrated head weights.",
+        _probability,
         limit=True,
+    )
+    keep_if_unsure: int | None = _option(
+        "With a limit on what is missed, keep at least this many where the best one is less likely "
+        "relevant than not.",
+        _count,
+        default=3,
     )
     skip_below_tokens: int | None = _option(
         "Keep a context of at most this many tokens as it is, without scoring.", _count
@@ -245,6 +255,7 @@ class _SharedOverrides(TypedDict, total=False):
     min_score: float | None
     top_p: float | None
     max_missed: float | None
+    keep_if_unsure: int | None
     skip_below_tokens: int | None
     order: Order
     unit: Unit

@@ -106,7 +106,7 @@ def _select(request: Request, scores: Scores, context: ContextFormat) -> Selecti
     always = protected_units(request.units, request.protected)
     notes = request.notes
     if answerable is not None and answerable < UNANSWERABLE_BELOW:
-        note = f"Most likely no chunk holds the answer: answerable is {answerable:.2f}."
+        note = f"Perhaps no chunk holds the answer: answerable is {answerable:.2f}."
         notes = (note, *notes)
         best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
         only_best = options.if_unanswerable == "keep_best"

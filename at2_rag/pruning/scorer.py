@@ -301,9 +301,8 @@ class Scorer:
         spec = FeatureSpec(self._weights.spec.quantity, ("together",))
         before = np.delete(first.scores, best)[list(layout.owners)]
         second = weights.scores(before, spec.extract(attention).cpu().numpy())
-        return after_multi_hop(
-            first, best, best_by_owner(second, layout.owners, len(others)), weights
-        )
+        second = best_by_owner(second, layout.owners, len(others))
+        return after_multi_hop(first, best, second, weights, self._weights.calibration)
 
     # --- readings ----------------------------------------------------------------------------
 

@@ -81,8 +81,17 @@ class Calibration:
         return logistic(chunk_terms(scores, best_evidence), self.chunk)
 
     def answerable(self, scores: npt.ArrayLike, best_evidence: float) -> float:
-        """Return the probability that some chunk of a call, of at least one, holds the answer."""
-        return float(logistic(call_terms(scores, best_evidence), self.call))
+        """Return the probability that some chunk of a call, of at least one, holds the answer.
+
+        It is never below that of the chunk that is most likely relevant.
+        """
+        likely = float(logistic(call_terms(scores, best_evidence), self.call))
+        return max(likely, float(self.probabilities(scores, best_evidence).max()))
+
+    @property
+    def slope(self) -> float:
+        """By how much a chunk's logit rises with its score, those of the others as they are."""
+        return self.chunk[0] + self.chunk[1]
 
     def numbers(self) -> dict[str, Any]:
         """Return the outcome, and slopes and constants by their names, JSON-ready."""

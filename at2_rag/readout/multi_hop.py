@@ -3,8 +3,11 @@
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
 after it, over the states of the other chunks; *multi-hop weights* make scores of the attention that
-both pay to each, and of its first score. The best chunk stays first. The other chunks together
+both pay to each, and of its first score. On the scale of the first scores the other chunks together
 keep their share of the softmax; only its split among them changes.
+
+The second reading says how likely a chunk is relevant if the best chunk is. So it counts as much as
+the best chunk is likely, and it may raise a chunk, but never lower it. The best chunk stays first.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Floats
+from at2_rag.arrays import Floats, missed_shares
 from at2_rag.errors import HeadWeightsError
-from at2_rag.options import UNANSWERABLE_BELOW, PruneOptions
+from at2_rag.options import PruneOptions
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
+    Calibration,
     checked_numbers,
     chunk_terms,
     in_order,
@@ -34,7 +38,12 @@ from at2_rag.text.chunks import Chunk
 MOST_WORDS = 200
 """How many words of the best chunk stand after the question; the rest of it is left out."""
 
+LIKELY = 0.5
+"""Least probability of the best chunk with which a question is read again to keep enough."""
+
 _BESIDE = 1e-6  # by how much the best chunk's score is above the others at least
+_LEAST_SLOPE = 1e-3  # of a calibration that hardly heeds scores
+_LEAST_LIKELY = 1e-12  # probabilities nearer to 0 or 1 have no usable logit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,17 +83,13 @@ class MultiHop:
 
 
 def reads_again(options: PruneOptions, first: ChunkScores) -> bool:
-    """Tell whether the best chunk alone would miss too much, by the first scores."""
+    """Tell whether the best chunk is likely right, but misses too much, by the first scores."""
     if first.probabilities is None or options.max_missed is None:
         return False
-    unanswerable = first.answerable is not None and first.answerable < UNANSWERABLE_BELOW
-    if unanswerable and options.if_unanswerable == "keep_none":
+    if options.top_k == 1 and options.unit == "chunk":  # the best chunk stays the best
         return False
-    only_one = options.top_k == 1 or (unanswerable and options.if_unanswerable == "keep_best")
-    if only_one and options.unit == "chunk":  # the best chunk stays the best
-        return False
-    others = np.delete(first.probabilities, np.argmax(first.scores))
-    return float(others.sum()) > options.max_missed
+    ranked = np.sort(first.probabilities)[::-1]
+    return bool(ranked[0] >= LIKELY and missed_shares(ranked)[1] > options.max_missed)
 
 
 def multi_hop_question(query: str, best: Chunk) -> str:
@@ -101,8 +106,7 @@ def second_scores(first: Floats, best: int, second: Floats) -> Floats:
     others = np.arange(len(first)) != best
     scores = first.copy()
     scores[others] = divided_anew(first[others], second)
-    scores[best] = max(scores[best], scores[others].max() + _BESIDE)
-    return scores
+    return _best_first(scores, best)
 
 
 def divided_anew(first: Floats, second: Floats) -> Floats:
@@ -111,14 +115,43 @@ def divided_anew(first: Floats, second: Floats) -> Floats:
 
 
 def after_multi_hop(
-    first: ChunkScores, best: int, second: Floats, weights: MultiHop
+    first: ChunkScores,
+    best: int,
+    second: Floats,
+    weights: MultiHop,
+    calibration: Calibration | None = None,
 ) -> ChunkScores:
-    """Return the scores of a call's chunks after the second reading; as `second_scores`."""
+    """Return the scores [S] of a call's chunks after the second reading, raised or as they were.
+
+    Args:
+        first: The first scores, with probabilities if there is a calibration.
+        best: Index of the best chunk, beside which the question was read.
+        second: [S - 1], what `MultiHop.scores` gave for the other chunks.
+        weights: Says how likely a second score is that of a relevant chunk.
+        calibration: The calibration of the first scores.
+    """
     scores = second_scores(first.scores, best, second)
-    if first.probabilities is None or first.evidence is None:
-        return ChunkScores(scores, answerable=first.answerable)
+    if first.probabilities is None or first.evidence is None or calibration is None:
+        return ChunkScores(_best_first(np.maximum(scores, first.scores), best))
     others = np.arange(len(scores)) != best
     likely = first.probabilities.copy()
-    likely[others] = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
-    likely[best] = max(likely[best], likely[others].max())
-    return ChunkScores(scores, likely, first.answerable, first.evidence)
+    beside_best = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
+    likely[others] += likely[best] * np.maximum(beside_best - likely[others], 0.0)
+    # A raised chunk has the score that would have been as likely at the first reading.
+    rise = _logit(likely) - _logit(first.probabilities)
+    scores = _best_first(first.scores + rise / max(calibration.slope, _LEAST_SLOPE), best)
+    likely[best] = likely.max()
+    answerable = None if first.answerable is None else max(first.answerable, float(likely[best]))
+    return ChunkScores(scores, likely, answerable, first.evidence)
+
+
+def _best_first(scores: Floats, best: int) -> Floats:
+    others = np.delete(scores, best)
+    scores[best] = max(scores[best], others.max(initial=-np.inf) + _BESIDE)
+    return scores
+
+
+def _logit(likely: Floats) -> Floats:
+    bounded = np.clip(likely, _LEAST_LIKELY, 1 - _LEAST_LIKELY)
+    logits: Floats = np.log(bounded) - np.log1p(-bounded)
+    return logits

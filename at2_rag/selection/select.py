@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Floats, check_finite
+from at2_rag.arrays import Floats, check_finite, missed_shares
 from at2_rag.errors import InputError
-from at2_rag.options import Order, PruneOptions
+from at2_rag.options import UNSURE_BELOW, Order, PruneOptions
 from at2_rag.selection.novelty import Novelty
 
 _ROUNDING = 1e-9
@@ -169,8 +169,9 @@ def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> in
     if limits.min_probability is not None and likely is not None:
         count = min(count, int(np.count_nonzero(likely >= limits.min_probability)))
     if limits.max_missed is not None and likely is not None:
-        left = np.cumsum(likely[::-1])[::-1]  # the expected number of relevant ones from each on
-        count = min(count, 1 + int(np.count_nonzero(left[1:] > limits.max_missed + _ROUNDING)))
+        least = (limits.keep_if_unsure or 1) if likely[0] < UNSURE_BELOW else 1
+        enough = int(np.argmax(missed_shares(likely) <= limits.max_missed))
+        count = min(count, max(enough, least))
     return count
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import HeadWeightsError, InputError
-from at2_rag.options import IfUnanswerable
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights
@@ -84,17 +83,23 @@ def by_hand(pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[fl
     raw = [0.5 * first[n] + chunk.score for n, chunk in zip(others, read, strict=True)]
     mass = math.fsum(math.exp(first[n]) for n in others)
     shift = math.log(mass / math.fsum(map(math.exp, raw)))
-    scores = list(first)
-    for index, value in zip(others, raw, strict=True):
-        scores[index] = value + shift
-    scores[best] = max(scores[best], max(scores[n] for n in others) + 1e-6)
     evidence = max(0.25 + weights.bias - value for value in plain(pruner))
     slope, share, of_best, constant = CHUNK
     fixed = of_best * evidence + constant - share * math.log(mass)
-    likely = [1 / (1 + math.exp(-((slope + share) * scores[n] + fixed))) for n in others]
-    first_likely = weights.calibration.probabilities(first, evidence)[best]
-    likely.insert(best, max(float(first_likely), *likely))
+    likely = weights.calibration.probabilities(first, evidence).tolist()
+    scores, best_likely = list(first), likely[best]
+    for index, value in zip(others, raw, strict=True):
+        beside = 1 / (1 + math.exp(-((slope + share) * (value + shift) + fixed)))
+        raised = best_likely * max(beside, likely[index]) + (1 - best_likely) * likely[index]
+        scores[index] += (logit(raised) - logit(likely[index])) / (0.3 + 0.9)
+        likely[index] = raised
+    scores[best] = max(scores[best], max(scores[n] for n in others) + 1e-6)
+    likely[best] = max(likely)
     return scores, likely
+
+
+def logit(likely: float) -> float:
+    return math.log(likely / (1 - likely))
 
 
 def plain(pruner: AT2Pruner) -> list[float]:
@@ -117,9 +122,11 @@ def test_the_question_is_read_again_beside_the_best_chunk(pruner: AT2Pruner) -> 
     assert scored(result)[1] == pytest.approx(likely, abs=1e-4)
     assert [one.index for one in result.kept] == sorted(range(5), key=lambda n: -scores[n])[:2]
     assert result.kept[0].index == int(np.argmax(plain(pruner)))
-    assert result.answerable == pruner.prune(QUERY, CHUNKS, top_k=2).answerable
+    answerable = pruner.prune(QUERY, CHUNKS, top_k=2).answerable
+    assert result.answerable == max(answerable or 0, *likely)
+    assert all(scores[n] >= one - 1e-9 for n, one in enumerate(plain(pruner)))  # none is lowered
     limited = pruner.prune(QUERY, CHUNKS, max_missed=0.5, multi_hop=True)
-    assert math.fsum(likely[one.index] for one in limited.dropped) <= 0.5
+    assert math.fsum(likely[one.index] for one in limited.dropped) <= 0.5 * math.fsum(likely)
     terms = np.array([1 / rank for rank in range(1, 6)])
     first = (np.array(plain(pruner)) + 0.6 * (terms - terms.mean())).tolist()
     with_prior = pruner.prune(QUERY, CHUNKS, top_k=5, prior="order", multi_hop=True)
@@ -153,10 +160,11 @@ def test_max_missed_reads_again_if_the_best_chunk_alone_misses_too_much(
     once = pruner.prune(QUERY, CHUNKS, top_k=5, multi_hop=False)
     again = pruner.prune(QUERY, CHUNKS, top_k=5, multi_hop=True)
     assert scored(pruner.prune(QUERY, CHUNKS, top_k=5)) == scored(once)
-    rest = math.fsum(one.probability or 0 for one in once.kept[1:])
-    met = pruner.prune(QUERY, CHUNKS, max_missed=rest + 0.01)
+    likely = [one.probability or 0 for one in once.kept]
+    share = math.fsum(likely[1:]) / math.fsum(likely)
+    met = pruner.prune(QUERY, CHUNKS, max_missed=share + 0.01)
     assert scored(met) == scored(once) and len(met.kept) == 1
-    less = rest - 0.01
+    less = share - 0.01
     assert scored(pruner.prune(QUERY, CHUNKS, max_missed=less)) == scored(again)
     assert scored(pruner.prune(QUERY, CHUNKS, max_missed=less, multi_hop=False)) == scored(once)
     assert_like(pruner.prune(QUERY, CHUNKS, max_missed=less, unit="sentence"), again)
@@ -195,13 +203,9 @@ def test_the_question_is_not_read_again_where_that_changes_nothing(
     assert scored(pruner.prune(QUERY, CHUNKS, max_missed=0.0, top_k=1)) == scored(once)
     assert_like(pruner.prune(QUERY, CHUNKS, max_missed=0.0, top_k=1, unit="sentence"), again)
     assert weights.calibration is not None
-    doubting = dataclasses.replace(weights.calibration, call=(0.0, 0.0, -9.0))
-    doubter = tiny_pruner(dataclasses.replace(weights, calibration=doubting))
-    cases: list[tuple[IfUnanswerable, Any]]
-    cases = [("keep_none", once), ("keep_best", once), ("flag", again)]
-    for if_unanswerable, expected in cases:
-        result = doubter.prune(QUERY, CHUNKS, max_missed=0.0, if_unanswerable=if_unanswerable)
-        assert_like(result, expected)
+    unsure = dataclasses.replace(weights.calibration, chunk=(0.3, 0.9, 0.1, -9.0))
+    doubter = tiny_pruner(dataclasses.replace(weights, calibration=unsure))
+    assert_like(doubter.prune(QUERY, CHUNKS, max_missed=0.0), once)
     one = pruner.prune(QUERY, CHUNKS[:1], top_k=1, multi_hop=True)
     assert scored(one) == scored(pruner.prune(QUERY, CHUNKS[:1], top_k=1))
     assert pruner.prune(QUERY, [], top_k=1, multi_hop=True).kept == ()

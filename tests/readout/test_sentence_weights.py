@@ -89,9 +89,8 @@ def test_limits_choose_by_scores_and_probabilities(weights: HeadWeights, multi_h
         assert kept(top_k=count) == best
         border = (likely[ranking[count - 1]] + likely[ranking[count]]) / 2
         assert kept(min_probability=border) == best
-        rest = math.fsum(likely[number] for number in ranking[count:])
-        assert kept(max_missed=rest + 1e-4) == best
         share = math.fsum(likely[number] for number in ranking[:count]) / math.fsum(likely)
+        assert kept(max_missed=1 - share + 1e-4, keep_if_unsure=None) == best
         assert kept(top_p=share - 1e-4) == best
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from at2_rag.arrays import Floats
+from at2_rag.arrays import Floats, missed_shares
 from at2_rag.training.calibrating.metrics import percentile_interval
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.fitting.samples import source_weights
@@ -49,7 +49,7 @@ class KeptCurve:
     """What keeping the best chunk of a question, the best two and so on comes to."""
 
     source: str
-    missed: Floats  # [S], expected number of relevant chunks dropped
+    missed: Floats  # [S], expected share of the relevant chunks dropped
     gold: Floats  # [S], share of gold chunks kept
     words: Floats  # [S], words kept
 
@@ -57,13 +57,13 @@ class KeptCurve:
     def of(cls, sample: CalibrationSample, scores: Floats, probabilities: Floats) -> Self:
         """Return the curve of a sample that can be ranked, by scores and probabilities [S]."""
         order = np.argsort(-scores, kind="stable")
-        left = np.cumsum(probabilities[order][::-1])[::-1]
         gold = np.cumsum(sample.gold[order]) / sample.gold.sum()
         words = np.cumsum(sample.words[order].astype(float))
-        return cls(sample.source, np.append(left[1:], 0.0), gold, words)
+        missed = missed_shares(probabilities[order])[1:]
+        return cls(sample.source, missed, gold, words)
 
     def kept(self, max_missed: float) -> tuple[int, float, float]:
-        """Return chunks, share of gold and words kept, as `selection.select` chooses them."""
+        """Return chunks, share of gold and words kept, as without `keep_if_unsure`."""
         last = int(np.count_nonzero(self.missed[:-1] > max_missed))
         return last + 1, float(self.gold[last]), float(self.words[last])
 
