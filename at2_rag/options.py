@@ -30,7 +30,7 @@ DEFAULT_MAX_OVERLAP = 0.9
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 
-DEFAULT_MAX_MISSED = 0.2
+DEFAULT_MAX_MISSED = 0.15
 """The limit of calibrated head weights where none is set."""
 
 UNSURE_BELOW = 0.5
