@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,16 @@ class LoadedModel:
         """The name or folder in the model's config; None where it has none."""
         return self.model.base_model.config.name_or_path or None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The fingerprint that head weights are bound to; computed once, on first use."""
+        # Not a cached_property, whose lock in Python 3.11 a forked process may inherit held.
+        if "_fingerprint" not in self.__dict__:
+            self.__dict__["_fingerprint"] = self._computed_fingerprint()
+        fingerprint: str = self.__dict__["_fingerprint"]
+        return fingerprint
+
+    def _computed_fingerprint(self) -> str:
         compute = partial(model_fingerprint, self.model.base_model, self.tokenizer)
         if self.folder is None:
             return compute()

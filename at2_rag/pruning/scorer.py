@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
@@ -12,6 +11,7 @@ import numpy as np
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.forks import ForkLock
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
@@ -89,7 +89,7 @@ class Scorer:
         self._joint = weights.reading == "joint"
         self._cache, self._scope = cache, scope
         self._prefix: ChunkState | None = None
-        self._prefix_lock = threading.Lock()
+        self._prefix_lock = ForkLock()
         self._turns = Turns()
 
     @overload

@@ -8,7 +8,6 @@ The LM head is not part of it. Buffers are copied, since some families write int
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.forks import ForkLock, call_after_fork, forks
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
@@ -60,9 +60,14 @@ class ScoringModel:
         self._view = _truncated_view(base, self.depth)
         # Position embeddings that follow the prompt's length keep state between calls.
         self._fixed = _rope_types(base.config) <= _FIXED_ROPE
-        self._turn: AbstractContextManager[Any] = nullcontext() if self._fixed else threading.Lock()
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._fixed else ForkLock()
         self.prompts = PromptBuilder(tokenizer, max_tokens=_window(base.config, tokenizer))
         self._check_capture()
+        call_after_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Make this process do with one thread: OpenMP's others exist in the parent alone."""
+        torch.set_num_threads(1)
 
     @property
     def heads(self) -> int:
@@ -118,7 +123,7 @@ class ScoringModel:
             input_ids = pad(input_ids, (0, extra))
             position_ids = None if position_ids is None else pad(position_ids, (0, extra))
             attention_mask = None if attention_mask is None else pad(attention_mask, (0, extra))
-        with self._turn, torch.inference_mode():
+        with self._turn, forks.held_off(), torch.inference_mode():
             try:
                 self._view(
                     input_ids=input_ids,

@@ -12,6 +12,7 @@ from typing import get_args
 from cachetools import LRUCache
 
 from at2_rag.errors import InputError
+from at2_rag.forks import call_after_fork
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import FolderSize, Precision, StateFiles
 from at2_rag.states.int8 import Int8State
@@ -81,9 +82,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             raise InputError(f"max_disk_bytes is {max_disk_bytes}; pass a positive number of bytes")
         if precision is not None and precision not in get_args(Precision):
             raise InputError(f"precision is {precision!r}; pass 'model' or 'int8'")
-        self._memory: LRUCache[str, _Remembered] = LRUCache(
-            max_memory_bytes, getsizeof=lambda remembered: remembered.state.nbytes
-        )
+        self._memory = _new_memory(max_memory_bytes)
         self._files = None
         if folder is not None:
             self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
@@ -91,6 +90,13 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         self._int8 = precision == "int8"
         self._lock = threading.Lock()
         self._memory_hits = self._disk_hits = self._misses = 0
+        call_after_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Free the lock; if a thread was changing what is in memory, forget that."""
+        if self._lock.locked():
+            self._memory = _new_memory(int(self._memory.maxsize))
+        self._lock = threading.Lock()
 
     @property
     def counts(self) -> StateCounts:
@@ -182,6 +188,10 @@ class ChunkCache(MutableMapping[str, ChunkState]):
     def _remember(self, key: str, state: ChunkState | Int8State) -> None:
         if self._fits(state):
             self._memory[key] = _Remembered(state, time.monotonic())
+
+
+def _new_memory(max_bytes: int) -> LRUCache[str, _Remembered]:
+    return LRUCache(max_bytes, getsizeof=lambda remembered: remembered.state.nbytes)
 
 
 def _restored(state: ChunkState | Int8State) -> ChunkState:
