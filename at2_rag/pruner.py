@@ -14,7 +14,8 @@ import torch
 from at2_rag.errors import InputError, PrunerBusyError
 from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import LoadedModel, checked_model
+from at2_rag.model.loading import LoadedModel, checked_model, source_of
+from at2_rag.model.pickling import reduced
 from at2_rag.options import PruneOptions, PruneOverrides
 from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
@@ -72,8 +73,9 @@ class PrunerSettings(TypedDict, total=False):
 class AT2Pruner:
     """Ranks chunks by the attention a small local model pays to them, and keeps the best.
 
-    Thread-safe and immutable; `copy.deepcopy` returns the pruner itself. The caller's model, chunks
-    and torch settings are never changed.
+    Thread-safe and immutable; a copy is the pruner itself. It is pickled by the name or folder of
+    its model, which the process that unpickles it loads again, once; its cache as its folder, or
+    empty. The caller's model, chunks and torch settings are never changed.
 
     Args:
         model: The scoring model.
@@ -158,6 +160,18 @@ class AT2Pruner:
             )
         self._scorer = Scorer(self.scoring_model, self.head_weights, cache=chunk_cache, scope=scope)
         self._workers = Workers(most_readers, max_pending=max_pending)
+        self._source = source_of(model)
+        self._arguments: PrunerSettings = {
+            "options": self.options,
+            "head_weights": self.head_weights,
+            "reading": self.reading,
+            "token_counter": token_counter,
+            "separator": separator,
+            "ellipsis": ellipsis,
+            "on_error": on_error,
+            "chunk_cache": chunk_cache,
+            "max_pending": max_pending,
+        }
 
     @classmethod
     def from_pretrained(
@@ -204,8 +218,23 @@ class AT2Pruner:
         """Text instead of what a chunk was trimmed of."""
         return self._context.ellipsis
 
+    def __copy__(self) -> AT2Pruner:
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what loads the pruner again.
+
+        Raises:
+            InputError: If the model was passed as an object, or the token counter or the cache
+                can't be pickled.
+        """
+        arguments = self._arguments.copy()
+        if type(arguments["chunk_cache"]) is dict:
+            arguments["chunk_cache"] = {}  # like a ChunkCache in memory
+        return reduced(type(self), self._source, arguments)
 
     def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
         """Score every chunk, by one reading and without a prior.

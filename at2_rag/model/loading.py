@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -59,7 +60,15 @@ class LoadedModel:
         torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
-        return cls(model, tokenizer, folder=folder)
+        loaded = cls(model, tokenizer, folder=folder)
+        is_folder = folder == Path(os.path.expanduser(name_or_folder)).absolute()
+        _sources[loaded] = ModelSource(
+            folder if is_folder else str(name_or_folder),
+            revision,
+            None if device is None else str(device),
+            None if dtype is None else str(dtype).removeprefix("torch."),
+        )
+        return loaded
 
     @property
     def name(self) -> str | None:
@@ -81,6 +90,24 @@ class LoadedModel:
             return compute()
         cache = cache_dir() / "fingerprints"
         return cached_fingerprint(self.folder, cache, compute, dtype=self.model.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The arguments with which `LoadedModel.from_pretrained` loads a model, here or elsewhere."""
+
+    name_or_folder: str | Path  # a folder's is absolute
+    revision: str | None
+    device: str | None
+    dtype: str | None
+
+
+_sources: WeakKeyDictionary[LoadedModel, ModelSource] = WeakKeyDictionary()
+
+
+def source_of(model: LoadedModel) -> ModelSource | None:
+    """Return how a model was loaded; None for a model that the caller made."""
+    return _sources.get(model)
 
 
 def checked_model(model: object) -> LoadedModel:

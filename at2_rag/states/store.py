@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 from cachetools import LRUCache
 
@@ -49,7 +50,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     A mapping from keys to states. Lookups by `[]` and `get` are counted, `in` and iteration aren't.
     Thread-safe. A folder may be shared by any number of caches and processes, so that a key may
-    vanish while it is iterated over.
+    vanish while it is iterated over. Pickled, it is its folder, or an empty cache if it has none.
 
     Args:
         folder: Folder in which states outlive the process; None for memory only.
@@ -97,6 +98,14 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         if self._lock.locked():
             self._memory = _new_memory(int(self._memory.maxsize))
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings: dict[str, Any] = {"max_memory_bytes": int(self._memory.maxsize)}
+        if self._files is not None:  # which notes the rest
+            settings["folder"] = self._files.folder.absolute()
+        elif self._int8:
+            settings["precision"] = "int8"
+        return partial(type(self), **settings), ()
 
     @property
     def counts(self) -> StateCounts:
