@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from dataclasses import fields
 from functools import cache, reduce
 from operator import or_
@@ -20,10 +18,13 @@ from pydantic import (
 )
 
 from at2_rag.errors import InputError
+from at2_rag.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruner import AT2Pruner
+from at2_rag.pruning.workers import Workers
 
-_LOADING = threading.Lock()
+_LOADING = ForkLock()
+_loader = Workers(lambda: 1)
 
 
 def default_pruner() -> AT2Pruner:
@@ -126,7 +127,7 @@ class AdapterSettings(BaseModel):
         """Return the pruner, loaded in a worker thread if need be."""
         if self.pruner is not None:
             return self.pruner
-        return await asyncio.to_thread(default_pruner)
+        return await _loader.run(default_pruner)
 
 
 def _setting(option: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ import torch
 from at2_rag.arrays import Floats, check_finite
 from at2_rag.errors import InputError
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import LoadedModel, checked_model
+from at2_rag.model.loading import LoadedModel, checked_model, source_of
+from at2_rag.model.pickling import reduced
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.prompt.sentence_tokens import prompt_spans, sentence_spans_of, tokens_over
 from at2_rag.reading.attention import Span
@@ -36,7 +37,8 @@ Unit = Literal["chunk", "sentence"]
 class AT2Attributor:
     """Says which chunks, and which of their sentences, an answer rests on.
 
-    Thread-safe; the caller's model, chunks and torch settings are never changed.
+    Thread-safe; the caller's model, chunks and torch settings are never changed. Copied and pickled
+    like an `AT2Pruner`.
 
     Args:
         model: The scoring model.
@@ -72,6 +74,18 @@ class AT2Attributor:
             template_hash=self.scoring_model.prompts.template_hash,
             target_rule=weights.target_rule if allow_question_weights else "answer",
         )
+        self._source, self._allow_question_weights = source_of(model), allow_question_weights
+
+    def __copy__(self) -> AT2Attributor:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AT2Attributor:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        allow = self._allow_question_weights
+        arguments = {"head_weights": self.head_weights, "allow_question_weights": allow}
+        return reduced(type(self), self._source, arguments)
 
     @classmethod
     def from_pretrained(

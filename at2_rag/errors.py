@@ -58,5 +58,9 @@ class ScoringError(AT2Error, RuntimeError):
     """The scoring model gave scores that can't be used, for example NaN."""
 
 
+class PrunerBusyError(AT2Error, RuntimeError):
+    """Too many asynchronous calls wait for the pruner."""
+
+
 class StorageError(AT2Error):
     """What is to be kept doesn't fit on its disk, or can't be written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,15 +11,18 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, PrunerBusyError
 from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
-from at2_rag.model.loading import LoadedModel, checked_model
+from at2_rag.model.loading import LoadedModel, checked_model, source_of
+from at2_rag.model.pickling import reduced
 from at2_rag.options import PruneOptions, PruneOverrides
 from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
 from at2_rag.pruning.request import ContextFormat, Request, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
+from at2_rag.pruning.turns import most_readers
+from at2_rag.pruning.workers import Workers
 from at2_rag.reading.chunk_states import ChunkStateStore
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
@@ -48,6 +50,9 @@ logger = logging.getLogger(__name__)
 _INDEX_BATCH = 64
 """Chunks that `index` reads at a time."""
 
+DEFAULT_MAX_PENDING = 1024
+"""Calls of `aprune` that wait or run at a time."""
+
 OnError = Literal["raise", "keep_all"]
 
 
@@ -62,13 +67,15 @@ class PrunerSettings(TypedDict, total=False):
     ellipsis: str
     on_error: OnError
     chunk_cache: ChunkStateStore | None
+    max_pending: int
 
 
 class AT2Pruner:
     """Ranks chunks by the attention a small local model pays to them, and keeps the best.
 
-    Thread-safe and immutable; `copy.deepcopy` returns the pruner itself. The caller's model, chunks
-    and torch settings are never changed.
+    Thread-safe and immutable; a copy is the pruner itself. It is pickled by the name or folder of
+    its model, which the process that unpickles it loads again, once; its cache as its folder, or
+    empty. The caller's model, chunks and torch settings are never changed.
 
     Args:
         model: The scoring model.
@@ -89,6 +96,8 @@ class AT2Pruner:
             in the result. Unusable arguments raise in either case.
         chunk_cache: Keeps the states of chunks between calls, for independent reading: a
             `ChunkCache`, or any other mutable mapping; None to keep none.
+        max_pending: Most calls of `aprune` that wait or run at a time, at least 1; one more is
+            refused, or treated as a failure if `on_error` is "keep_all".
 
     Raises:
         InputError: If an argument can't be used, or the head weights can't do what the options
@@ -110,6 +119,7 @@ class AT2Pruner:
         ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
         chunk_cache: ChunkStateStore | None = None,
+        max_pending: int = DEFAULT_MAX_PENDING,
     ) -> None:
         if reading not in (None, "independent", "joint"):
             raise InputError(f"reading is {reading!r}; pass 'independent' or 'joint'")
@@ -117,6 +127,8 @@ class AT2Pruner:
             raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
         if not isinstance(options, PruneOptions | None):
             raise InputError(f"options is a {type(options).__name__}; pass PruneOptions(...)")
+        if isinstance(max_pending, bool) or not isinstance(max_pending, int) or max_pending < 1:
+            raise InputError(f"max_pending is {max_pending!r}; pass a whole number from 1")
         base = checked_model(model).model.base_model
         self.head_weights = resolve_head_weights(head_weights, model, reading=reading)
         self.options = options or PruneOptions()
@@ -147,6 +159,19 @@ class AT2Pruner:
                 depth=self.scoring_model.depth,
             )
         self._scorer = Scorer(self.scoring_model, self.head_weights, cache=chunk_cache, scope=scope)
+        self._workers = Workers(most_readers, max_pending=max_pending)
+        self._source = source_of(model)
+        self._arguments: PrunerSettings = {
+            "options": self.options,
+            "head_weights": self.head_weights,
+            "reading": self.reading,
+            "token_counter": token_counter,
+            "separator": separator,
+            "ellipsis": ellipsis,
+            "on_error": on_error,
+            "chunk_cache": chunk_cache,
+            "max_pending": max_pending,
+        }
 
     @classmethod
     def from_pretrained(
@@ -193,8 +218,23 @@ class AT2Pruner:
         """Text instead of what a chunk was trimmed of."""
         return self._context.ellipsis
 
+    def __copy__(self) -> AT2Pruner:
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AT2Pruner:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what loads the pruner again.
+
+        Raises:
+            InputError: If the model was passed as an object, or the token counter or the cache
+                can't be pickled.
+        """
+        arguments = self._arguments.copy()
+        if type(arguments["chunk_cache"]) is dict:
+            arguments["chunk_cache"] = {}  # like a ChunkCache in memory
+        return reduced(type(self), self._source, arguments)
 
     def score(self, query: str, chunks: Iterable[ChunkLike]) -> tuple[ScoredChunk, ...]:
         """Score every chunk, by one reading and without a prior.
@@ -288,8 +328,21 @@ class AT2Pruner:
     async def aprune(
         self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]
     ) -> PruneResult:
-        """Prune in a worker thread, so that the event loop isn't blocked."""
-        return await asyncio.to_thread(partial(self.prune, query, chunks, **overrides))
+        """Prune in a thread of the pruner's, so that neither loop nor its executor is blocked.
+
+        A call that is cancelled stops reading within a layer of the model.
+
+        Raises:
+            PrunerBusyError: If `max_pending` calls wait or run already, unless
+                `on_error="keep_all"`; else as `prune`.
+        """
+        try:
+            return await self._workers.run(partial(self.prune, query, chunks, **overrides))
+        except PrunerBusyError as error:
+            if self.on_error == "raise":
+                raise
+            request = self._request(query, chunks, self._options(overrides))
+            return self._result(request, Failure(error, {}))
 
     def prune_batch(
         self,

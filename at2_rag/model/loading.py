@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -59,21 +60,54 @@ class LoadedModel:
         torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
-        return cls(model, tokenizer, folder=folder)
+        loaded = cls(model, tokenizer, folder=folder)
+        is_folder = folder == Path(os.path.expanduser(name_or_folder)).absolute()
+        _sources[loaded] = ModelSource(
+            folder if is_folder else str(name_or_folder),
+            revision,
+            None if device is None else str(device),
+            None if dtype is None else str(dtype).removeprefix("torch."),
+        )
+        return loaded
 
     @property
     def name(self) -> str | None:
         """The name or folder in the model's config; None where it has none."""
         return self.model.base_model.config.name_or_path or None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The fingerprint that head weights are bound to; computed once, on first use."""
+        # Not a cached_property, whose lock in Python 3.11 a forked process may inherit held.
+        if "_fingerprint" not in self.__dict__:
+            self.__dict__["_fingerprint"] = self._computed_fingerprint()
+        fingerprint: str = self.__dict__["_fingerprint"]
+        return fingerprint
+
+    def _computed_fingerprint(self) -> str:
         compute = partial(model_fingerprint, self.model.base_model, self.tokenizer)
         if self.folder is None:
             return compute()
         cache = cache_dir() / "fingerprints"
         return cached_fingerprint(self.folder, cache, compute, dtype=self.model.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The arguments with which `LoadedModel.from_pretrained` loads a model, here or elsewhere."""
+
+    name_or_folder: str | Path  # a folder's is absolute
+    revision: str | None
+    device: str | None
+    dtype: str | None
+
+
+_sources: WeakKeyDictionary[LoadedModel, ModelSource] = WeakKeyDictionary()
+
+
+def source_of(model: LoadedModel) -> ModelSource | None:
+    """Return how a model was loaded; None for a model that the caller made."""
+    return _sources.get(model)
 
 
 def checked_model(model: object) -> LoadedModel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -66,6 +66,15 @@ class PromptLayout:
         """Half-open range of the query's tokens in `input_ids`."""
         start = len(self.prefix_ids) + sum(map(len, self.source_ids))
         return start + self.target[0], start + self.target[1]
+
+    def with_short_query(self, most: int) -> PromptLayout:
+        """Return the layout without the middle of a query of more than `most` tokens."""
+        start, end = self.target
+        if end - start <= most:
+            return self
+        first, last = start + most // 2, end - (most - most // 2)
+        question = self.question_ids[:first] + self.question_ids[last:]
+        return replace(self, question_ids=question, target=(start, start + most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def _select(request: Request, scores: Scores, context: ContextFormat) -> Selecti
     """Choose units by the limits, and by what to keep where probably no chunk has the answer."""
     options, units, answerable = request.options, scores.units, scores.chunks.answerable
     always = protected_units(request.units, request.protected)
-    notes = request.notes
+    notes = (*request.notes, *scores.notes)
     if answerable is not None and answerable < UNANSWERABLE_BELOW:
         note = f"Perhaps no chunk holds the answer: answerable is {answerable:.2f}."
         notes = (note, *notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
@@ -12,6 +11,7 @@ import numpy as np
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.forks import ForkLock
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
@@ -23,6 +23,7 @@ from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_pre
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.independent import LayoutPasses, read_independent
 from at2_rag.reading.joint import read_joint
+from at2_rag.reading.question_pass import APART_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
@@ -90,7 +91,7 @@ class Scorer:
         self._joint = weights.reading == "joint"
         self._cache, self._scope = cache, scope
         self._prefix: ChunkState | None = None
-        self._prefix_lock = threading.Lock()
+        self._prefix_lock = ForkLock()
         self._turns = Turns()
 
     @overload
@@ -187,12 +188,13 @@ class Scorer:
 
     def _tokens_read(self, job: _Job) -> int:
         """Return how many tokens an independent reading runs through the model."""
-        sources = set(job.layout.source_ids)
-        copies = sum(
-            1 + bool(job.units) if name == "together" else len(sources) + len(job.units)
-            for name in self._weights.spec.passes
-        )
-        return sum(map(len, sources)) + copies * len(job.layout.question_ids)
+        layout = job.layout
+        sources, tokens = set(layout.source_ids), len(layout.question_ids)
+        questions = {
+            "together": (1 + bool(job.units)) * tokens,
+            "apart": (len(sources) + len(job.units)) * min(tokens, layout.target[0] + APART_TOKENS),
+        }
+        return sum(map(len, sources)) + sum(questions[name] for name in self._weights.spec.passes)
 
     def _score_group(self, jobs: Mapping[int, _Job], tolerant: bool) -> dict[int, Scores | Failure]:
         """Score requests in the same passes; one by one where that fails."""
@@ -216,9 +218,22 @@ class Scorer:
             }
         shared = watch.seconds(shared_by=len(jobs))
         return {
-            index: Scores(chunks, units, added(job.seconds, shared))
+            index: Scores(chunks, units, added(job.seconds, shared), self._notes(job.layout))
             for (index, job), (chunks, units) in zip(jobs.items(), scores, strict=True)
         }
+
+    def _notes(self, layout: PromptLayout) -> tuple[str, ...]:
+        """Return what is out of the ordinary with a question, which is logged, too."""
+        tokens = layout.target[1] - layout.target[0]
+        if "apart" not in self._weights.spec.passes or tokens <= APART_TOKENS:
+            return ()
+        note = (
+            f"The question has {tokens:,} tokens, more than {APART_TOKENS}: only its first and "
+            f"last {APART_TOKENS // 2} are compared with each chunk by itself. Pass just what is "
+            "asked."
+        )
+        logger.warning(note)
+        return (note,)
 
     def _scores_of(
         self, jobs: Sequence[_Job], watch: Stopwatch

@@ -15,7 +15,8 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from at2_rag.progress import Stopwatch
+from at2_rag.forks import forks
+from at2_rag.progress import Stopwatch, check_wanted
 
 
 class _ForwardPass(greenlet):
@@ -27,7 +28,12 @@ class _ForwardPass(greenlet):
 
 
 def between_layers(*_: Any) -> None:
-    """Wait for the other passes of `run_in_lockstep`, if there are any; a hook before a layer."""
+    """Wait for the other passes of `run_in_lockstep`, if there are any; a hook before a layer.
+
+    Work that nobody waits for any more ends here, and forks have their moment.
+    """
+    forks.let_pass()
+    check_wanted()
     current = getcurrent()
     if isinstance(current, _ForwardPass) and current.parent is not None:
         current.parent.switch()

@@ -1,7 +1,8 @@
 """Questions over chunk states: only the question's tokens run.
 
 *Together*, over all states at once, so that sources compete, as they do in one prompt. *Apart*,
-over each state by itself, so that a source's features don't know how many others there are.
+over each state by itself, so that a source's features don't know how many others there are; of a
+long query only its first and last tokens, so that its length doesn't multiply with the sources.
 
 Both, and any number of questions, share forward passes: their tokens are packed into one row, and
 only the attention keeps them apart.
@@ -24,6 +25,7 @@ from at2_rag.reading.span_reading import KeySpan
 from at2_rag.reading.state_groups import GroupedStates, StateGroup
 
 CALL_TOKENS = 2048  # most question tokens of one forward pass, unless a single one is longer
+APART_TOKENS = 128  # most tokens of a query that are read apart
 QUESTION_ROWS = 32  # most rows of the question whose logits over a group are held at a time
 
 
@@ -45,6 +47,8 @@ class QuestionReading:
     def __init__(
         self, model: ScoringModel, states: GroupedStates, layout: PromptLayout, *, together: bool
     ) -> None:
+        if not together:
+            layout = layout.with_short_query(APART_TOKENS)
         most = max(1, CALL_TOKENS // len(layout.question_ids))
         batches = [states.groups] if together else _batches(states.groups, most)
         self.pieces = [

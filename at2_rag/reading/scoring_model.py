@@ -8,15 +8,17 @@ The LM head is not part of it. Buffers are copied, since some families write int
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
+from at2_rag.forks import ForkLock, call_after_fork, forks
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
@@ -33,6 +35,9 @@ INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", 
 # Most tokens of one prompt whose feed-forward activations are in memory at a time. On a CPU each
 # product of few rows costs more than its share: it brings the weights into the processor's order.
 BLOCK_ROWS = 2048
+
+# Least step of the numbers of tokens that a half-precision model runs, see `_padded_length`.
+LENGTH_STEP = 32
 
 _FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 _DEFAULT_WINDOW = 2048
@@ -54,10 +59,15 @@ class ScoringModel:
         self.depth = depth or self.layers
         self._view = _truncated_view(base, self.depth)
         # Position embeddings that follow the prompt's length keep state between calls.
-        fixed = _rope_types(base.config) <= _FIXED_ROPE
-        self._turn: AbstractContextManager[Any] = nullcontext() if fixed else threading.Lock()
+        self._fixed = _rope_types(base.config) <= _FIXED_ROPE
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._fixed else ForkLock()
         self.prompts = PromptBuilder(tokenizer, max_tokens=_window(base.config, tokenizer))
         self._check_capture()
+        call_after_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Make this process do with one thread: OpenMP's others exist in the parent alone."""
+        torch.set_num_threads(1)
 
     @property
     def heads(self) -> int:
@@ -101,8 +111,19 @@ class ScoringModel:
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> None:
-        """Run the layers in use over `input_ids` [B, N] with `reading` in their attention."""
-        with self._turn, torch.inference_mode():
+        """Run the layers in use over `input_ids` [B, N] with `reading` in their attention.
+
+        In half precision the reading may see more tokens than N, after all others.
+        """
+        tokens = input_ids.shape[1]
+        extra = self._padding(tokens)
+        if position_ids is None:
+            extra = max(0, min(extra, self.prompts.max_tokens - tokens))
+        if extra:  # causal attention hides them from the tokens before
+            input_ids = pad(input_ids, (0, extra))
+            position_ids = None if position_ids is None else pad(position_ids, (0, extra))
+            attention_mask = None if attention_mask is None else pad(attention_mask, (0, extra))
+        with self._turn, forks.held_off(), torch.inference_mode():
             try:
                 self._view(
                     input_ids=input_ids,
@@ -122,7 +143,22 @@ class ScoringModel:
         # A mask of four dimensions is taken as it is, which keeps transformers from building one
         # for the whole row.
         unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+        tokens = len(input_ids)
+        extra = self._padding(tokens)
+        if extra:
+            reading = _FirstTokens(reading, tokens, extra)
+            input_ids, position_ids = pad(input_ids, (0, extra)), pad(position_ids, (0, extra))
         self.run(input_ids[None], reading, position_ids=position_ids[None], attention_mask=unused)
+
+    def _padding(self, tokens: int) -> int:
+        """Return how many tokens to add, so that few lengths occur.
+
+        For each shape of a half-precision product oneDNN makes kernels of .7 MB, and keeps those
+        of the last thousand shapes.
+        """
+        if not self._fixed or self.device.type != "cpu" or self.dtype == torch.float32:
+            return 0
+        return _padded_length(tokens) - tokens
 
     def _check_capture(self) -> None:
         """Run a few tokens and see that every attention layer calls our function."""
@@ -181,6 +217,18 @@ class _RowBlocks(nn.Module):
         return output
 
 
+class _FirstTokens:
+    """A reading that sees the first tokens of a row alone, not those added after them."""
+
+    def __init__(self, reading: AttentionReader, tokens: int, extra: int) -> None:
+        self._reading, self._tokens, self._extra = reading, slice(tokens), extra
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        query, key, value = (one[:, :, self._tokens] for one in (call.query, call.key, call.value))
+        output = self._reading.attend(replace(call, query=query, key=key, value=value))
+        return pad(output, (0, 0, 0, 0, 0, self._extra))  # [B, N, H, D]
+
+
 class _SeenLayers:
     """A reading that only notes which layers call it."""
 
@@ -202,6 +250,12 @@ def layers_and_heads(config: Any) -> tuple[int, int]:
         f"the family {config.model_type!r} has {layers} layers with {heads} attention heads by "
         "its config, where two numbers are expected; use a text-only decoder with attention"
     )
+
+
+def _padded_length(tokens: int) -> int:
+    """Round up by less than an eighth, or to a multiple of `LENGTH_STEP`."""
+    step = max(LENGTH_STEP, 2 ** (tokens.bit_length() - 4))
+    return -(-tokens // step) * step
 
 
 def _window(config: Any, tokenizer: Any) -> int:

@@ -51,6 +51,7 @@ class Scores:
     chunks: ChunkScores
     units: UnitScores
     seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what is out of the ordinary with the reading
 
 
 def best_by_owner(scores: Floats, owners: Sequence[int], count: int) -> Floats:

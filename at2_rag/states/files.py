@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from at2_rag.errors import InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
+from at2_rag.forks import ForkLock
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
     from at2_rag.reading.chunk_states import ChunkState
@@ -68,7 +68,7 @@ class StateFiles:
     ) -> None:
         self.folder = Path(folder)
         self.damaged = self.unwritten = self.too_large = self.evicted = 0  # see `StateCounts`
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._allowance = 0  # bytes that may be written before the folder is scanned again
         try:
             self._make_folder()

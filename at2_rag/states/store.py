@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 from cachetools import LRUCache
 
 from at2_rag.errors import InputError
+from at2_rag.forks import call_after_fork
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import FolderSize, Precision, StateFiles
 from at2_rag.states.int8 import Int8State
@@ -48,7 +50,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     A mapping from keys to states. Lookups by `[]` and `get` are counted, `in` and iteration aren't.
     Thread-safe. A folder may be shared by any number of caches and processes, so that a key may
-    vanish while it is iterated over.
+    vanish while it is iterated over. Pickled, it is its folder, or an empty cache if it has none.
 
     Args:
         folder: Folder in which states outlive the process; None for memory only.
@@ -81,9 +83,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             raise InputError(f"max_disk_bytes is {max_disk_bytes}; pass a positive number of bytes")
         if precision is not None and precision not in get_args(Precision):
             raise InputError(f"precision is {precision!r}; pass 'model' or 'int8'")
-        self._memory: LRUCache[str, _Remembered] = LRUCache(
-            max_memory_bytes, getsizeof=lambda remembered: remembered.state.nbytes
-        )
+        self._memory = _new_memory(max_memory_bytes)
         self._files = None
         if folder is not None:
             self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
@@ -91,6 +91,21 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         self._int8 = precision == "int8"
         self._lock = threading.Lock()
         self._memory_hits = self._disk_hits = self._misses = 0
+        call_after_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Free the lock; if a thread was changing what is in memory, forget that."""
+        if self._lock.locked():
+            self._memory = _new_memory(int(self._memory.maxsize))
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings: dict[str, Any] = {"max_memory_bytes": int(self._memory.maxsize)}
+        if self._files is not None:  # which notes the rest
+            settings["folder"] = self._files.folder.absolute()
+        elif self._int8:
+            settings["precision"] = "int8"
+        return partial(type(self), **settings), ()
 
     @property
     def counts(self) -> StateCounts:
@@ -182,6 +197,10 @@ class ChunkCache(MutableMapping[str, ChunkState]):
     def _remember(self, key: str, state: ChunkState | Int8State) -> None:
         if self._fits(state):
             self._memory[key] = _Remembered(state, time.monotonic())
+
+
+def _new_memory(max_bytes: int) -> LRUCache[str, _Remembered]:
+    return LRUCache(max_bytes, getsizeof=lambda remembered: remembered.state.nbytes)
 
 
 def _restored(state: ChunkState | Int8State) -> ChunkState:

@@ -86,6 +86,12 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         result = await pruner.aprune(query, chunks, **self.overrides(pruner))
         return _kept(documents, result)
 
+    def _prune(self, inputs: dict[str, Any]) -> list[Document]:
+        return self.compress_documents(*_parts(inputs))
+
+    async def _aprune(self, inputs: dict[str, Any]) -> list[Document]:
+        return await self.acompress_documents(*_parts(inputs))
+
     def _chunks(self, documents: Sequence[Document], options: PruneOptions) -> list[Chunk]:
         reads_scores = options.prior in ("score", "cosine")
         return [self._chunk(document, reads_scores=reads_scores) for document in documents]
@@ -117,14 +123,7 @@ def pruning_runnable(
         ValueError: If a setting can't be used.
     """
     compressor = AT2DocumentCompressor(pruner=pruner, **settings)
-
-    def prune(inputs: dict[str, Any]) -> list[Document]:
-        return compressor.compress_documents(*_parts(inputs))
-
-    async def aprune(inputs: dict[str, Any]) -> list[Document]:
-        return await compressor.acompress_documents(*_parts(inputs))
-
-    return RunnableLambda(prune, afunc=aprune, name="at2_pruning")
+    return RunnableLambda(compressor._prune, afunc=compressor._aprune, name="at2_pruning")
 
 
 def _parts(inputs: dict[str, Any]) -> tuple[Sequence[Document], str]:

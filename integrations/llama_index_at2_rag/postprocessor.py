@@ -74,6 +74,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave unset options out; LlamaIndex's `__setstate__` passes the state to `__init__`."""
+        if self.pruner is not None:
+            self.pruner.__reduce__()  # where this raises, LlamaIndex would leave the pruner out
         state = super().__getstate__()
         return {**state, "__dict__": self._without_unset(state["__dict__"])}
 

@@ -11,6 +11,7 @@ import click
 import depth
 import memory
 import pytest
+import soak
 import speed
 from click.testing import CliRunner
 
@@ -56,6 +57,18 @@ def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Mon
         keys_and_values = 2 + 1  # of two layers; chunks don't need the last layer's values
         assert row["states"] == row["tokens"] * keys_and_values * 2 * 8 * 4 / 1e6
     assert len(tables["Peak of other ways over 10 chunks, MB"]) == 2
+
+
+def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 0.5)
+    tables = _run(soak.main, [*tiny_options, "--calls", "30", "--awaited", "20"], tmp_path)
+    rows = tables["Varied calls"]
+    assert [row["calls"] for row in rows] == [30, 30, 20]
+    assert all(row["threads left"] == 0 and row["growth, MB"] < 50 for row in rows)
+    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 3.0)
+    options = [*tiny_options, "--calls", "2", "--awaited", "2"]
+    result = CliRunner().invoke(soak.main, options)
+    assert result.exit_code == 1 and "the process took 3.0 s to end" in result.output
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:

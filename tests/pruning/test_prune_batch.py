@@ -12,8 +12,9 @@ from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning import scorer as scorer_module
+from at2_rag.reading.question_pass import APART_TOKENS
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.text.chunks import as_chunk
+from at2_rag.text.chunks import Chunk, as_chunk
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, tiny_pruner
@@ -131,15 +132,17 @@ def test_large_requests_are_not_in_memory_together(
 def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> None:
     """Not by what the caller's counter says, and with the copies of a long question."""
     pruner = tiny_pruner(weights, token_counter=lambda text: 1)
-    long = " and ".join(["where does the river flow"] * 25) + "?"
+    long = " and ".join(["where does the river flow"] * 60) + "?"
     passes = counted(pruner)
     pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
-    question = len(pruner.scoring_model.prompts.independent(long, []).question_ids)
-    rows = question * (1 + len(TEXTS))
+    layout = pruner.scoring_model.prompts.independent(long, list(map(Chunk, TEXTS)))
+    question, sources = len(layout.question_ids), sum(map(len, set(layout.source_ids)))
+    short = len(pruner.scoring_model.prompts.independent("a", []).question_ids) - 1 + APART_TOKENS
+    assert short < question
+    rows = question + short * len(TEXTS)
     assert 20 * rows > 2 * scorer_module.GROUP_TOKENS, "too many for one group"
     assert sum(passes) >= 20 * rows
-    chunk_passes = [size for size in passes if size % question]
-    assert len(chunk_passes) - 1 == math.ceil(20 / (scorer_module.GROUP_TOKENS // rows))
+    assert passes.count(sources) == math.ceil(20 / (scorer_module.GROUP_TOKENS // rows))
 
 
 def test_joint_prompts_are_grouped_by_their_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:

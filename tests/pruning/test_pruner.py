@@ -273,3 +273,19 @@ async def test_async_equals_sync(pruner: AT2Pruner) -> None:
         alone = pruner.prune(query, CHUNKS, top_k=2)
         assert result.query == query
         assert (result.kept, result.dropped) == (alone.kept, alone.dropped)
+
+
+def test_a_long_question_is_answered_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    weights = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
+    pruner = tiny_pruner(weights)
+    prompts = pruner.scoring_model.prompts
+    around = len(prompts.independent("a", []).question_ids) - 1
+    question = "where does the river flow"
+    while (tokens := len(prompts.independent(question, []).question_ids) - around) <= 128:
+        assert not pruner.prune(question, ["a river", "a bridge"], top_k=1).notes
+        question += " and where"
+    [note] = pruner.prune(question, ["a river", "a bridge"], top_k=1).notes
+    assert note.startswith(f"The question has {tokens} tokens, more than 128: only its first and")
+    assert note in caplog.messages
+    joint = tiny_pruner(reading="joint")  # reads all of it
+    assert not joint.prune(question, ["a river", "a bridge"], top_k=1).notes

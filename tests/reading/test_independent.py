@@ -96,6 +96,26 @@ def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
     assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
 
 
+def test_of_a_long_question_each_source_sees_the_first_and_last_tokens() -> None:
+    model = tiny_model()
+    counting = CountingModel(model)
+    layout = layout_of(counting, LENGTHS, question=2 + 300)
+    counting.passes.clear()
+    together, apart = read(counting, layout)
+    brute_force.assert_equal(together, brute_force.together(model, layout))
+    ids = layout.question_ids
+    short = replace(layout, question_ids=ids[: 2 + 64] + ids[-64:], target=(2, 2 + 128))
+    brute_force.assert_equal(apart, brute_force.apart(model, short))
+    assert sum(counting.passes[1:]) == sum(LENGTHS) + 302 + len(LENGTHS) * 130
+
+
+@pytest.mark.parametrize("tokens", [1, 127, 128])
+def test_a_question_of_up_to_128_tokens_is_read_whole(tokens: int) -> None:
+    model = tiny_model()
+    layout = layout_of(scorer(model), LENGTHS, question=2 + tokens)
+    brute_force.assert_equal(read(scorer(model), layout)[1], brute_force.apart(model, layout))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
     model = scorer(tiny_model(family))

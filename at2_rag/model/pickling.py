@@ -1,0 +1,61 @@
+"""Pickling what reads with a model: by the model's name or folder, from which it is loaded again.
+
+A process that unpickles the same again, as a worker does for each of its tasks, gets the same
+object: neither a model nor its tokenizer is loaded twice.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from at2_rag.errors import InputError
+from at2_rag.forks import ForkLock
+from at2_rag.model.loading import LoadedModel, ModelSource
+
+_MOST_KEPT = 4  # objects of each kind that a process keeps
+
+_loading = ForkLock()
+
+
+def reduced(
+    make: Callable[..., Any], source: ModelSource | None, arguments: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return what `__reduce__` returns for `make(model, **arguments)`.
+
+    Raises:
+        InputError: If the model was passed as an object, or an argument can't be pickled.
+    """
+    if source is None:
+        raise InputError(
+            "this reads with a model that was passed as an object, which isn't pickled; write "
+            "model and tokenizer into a folder with save_pretrained, and load it with "
+            "from_pretrained(Path(FOLDER))"
+        )
+    for name, value in arguments.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise InputError(
+                f"{name} can't be pickled ({type(error).__name__}: {error}); pass what can be, for "
+                "example a function or an object of a class that a module defines"
+            ) from error
+    return _unpickled, (make, source, pickle.dumps(dict(arguments)))
+
+
+def _unpickled(make: Callable[..., Any], source: ModelSource, arguments: bytes) -> Any:
+    with _loading:
+        return _made(make, source, arguments)
+
+
+@lru_cache(_MOST_KEPT)
+def _made(make: Callable[..., Any], source: ModelSource, arguments: bytes) -> Any:
+    return make(_model(source), **pickle.loads(arguments))
+
+
+@lru_cache(_MOST_KEPT)
+def _model(source: ModelSource) -> LoadedModel:
+    return LoadedModel.from_pretrained(**asdict(source))

@@ -1,0 +1,168 @@
+"""Whether a pruner lasts: memory, threads and the end of the process under varied work.
+
+python benchmarks/soak.py --threads 1
+python benchmarks/soak.py --threads 1 --data FILE.jsonl.gz --calls 2000 --output FOLDER
+
+Fails if memory grows by more than its limit, a call fails, a thread is left, or the process takes
+too long to end. README.md beside this file says more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from typing import Any
+
+import click
+import psutil
+from models import DEFAULT, make_pruner
+from prompts import Prompt, PromptSet
+from report import POSITIVE, Report, Row, SharedOptions, shared_options
+
+from at2_rag.pruner import AT2Pruner
+from at2_rag.text.chunks import Chunk
+
+SEED = 0
+CALLERS = 8
+MOST_SECONDS = 2.0  # in which cancelled calls, and the process after its work, have to end
+MB = 1e6
+
+
+@click.command("soak", context_settings={"show_default": True})
+@shared_options
+@click.option("--calls", type=POSITIVE, default=2000, help="Calls of one thread, then of eight.")
+@click.option("--awaited", type=POSITIVE, default=200, help="Calls awaited at once.")
+@click.option("--max-growth", type=POSITIVE, default=150, help="MB; most growth of a part.")
+def main(*, shared: SharedOptions, calls: int, awaited: int, max_growth: int) -> None:
+    """Prune varied requests for long, and look at what is left."""
+    model = shared.load()
+    pruner = make_pruner(model, DEFAULT)
+    prompts = shared.prompts(model, 8)
+    draw = random.Random(SEED)
+    requests = [_varied(prompts, draw) for _ in range(calls)]
+    for prompt in requests[: max(1, calls // 20)]:  # what is allocated once
+        _prune(pruner, prompt)
+    rows: list[Row] = []
+    parts: dict[str, Callable[[], int]] = {
+        "one thread": lambda: sum(_prune(pruner, prompt) for prompt in requests),
+        f"{CALLERS} threads": lambda: _in_threads(pruner, requests),
+        "awaited, half cancelled": lambda: asyncio.run(_awaited(pruner, requests, awaited, draw)),
+    }
+    for name, part in parts.items():
+        before, threads, start = _memory(), threading.active_count(), time.perf_counter()
+        done = part()
+        seconds, left = time.perf_counter() - start, _left_after(MOST_SECONDS, threads)
+        rows.append(
+            {
+                "part": name,
+                "calls": done,
+                "seconds": seconds,
+                "before, MB": before,
+                "growth, MB": _memory() - before,
+                "threads left": left,
+            }
+        )
+    report = Report("Soak", shared, model, seed=SEED, calls=calls, awaited=awaited)
+    report.add("Varied calls", rows)
+    seconds = seconds_to_end(shared, requests[:CALLERS])
+    report.add("End of a process with calls under way", [{"seconds": seconds}])
+    failures = [
+        f"{row['part']}: {row[what]} ({what})"
+        for row in rows
+        for what, limit in (("growth, MB", max_growth), ("threads left", 0))
+        if float(str(row[what])) > limit
+    ]
+    if seconds > MOST_SECONDS:
+        failures.append(f"the process took {seconds:.1f} s to end")
+    if failures:
+        raise click.ClickException("; ".join(failures))
+
+
+def seconds_to_end(options: SharedOptions, requests: Sequence[Prompt]) -> float:
+    """Return how long a process takes to end from when its loop is left with calls under way."""
+    receiver, sender = get_context("spawn").Pipe(duplex=False)
+    process = get_context("spawn").Process(target=_leave, args=(options, requests, sender))
+    process.start()
+    left: float = receiver.recv()
+    process.join()
+    return time.time() - left
+
+
+def _leave(options: SharedOptions, requests: Sequence[Prompt], sender: Any) -> None:
+    pruner = make_pruner(options.load(), DEFAULT)
+
+    async def start() -> None:
+        calls = [asyncio.create_task(pruner.aprune(one.query, one.chunks)) for one in requests]
+        await asyncio.sleep(0.05)
+        for call in calls:
+            call.cancel()
+
+    asyncio.run(start())
+    sender.send(time.time())
+
+
+def _varied(prompts: PromptSet, draw: random.Random) -> Prompt:
+    """Return one of the questions, perhaps longer, with 1 to 12 chunks cut to any length."""
+    prompt = draw.choice(prompts.prompts)
+    words = prompt.query.split()
+    query = " ".join([*words, *draw.choices(words, k=draw.randrange(20))])
+    chunks = draw.sample(prompts.pool, min(len(prompts.pool), draw.randint(1, 12)))
+    return Prompt(query, tuple(map(_cut, chunks, (draw.random() for _ in chunks))))
+
+
+def _cut(chunk: Chunk, share: float) -> Chunk:
+    return Chunk(chunk.text[: 1 + int(share * len(chunk.text))], chunk.title)
+
+
+def _prune(pruner: AT2Pruner, prompt: Prompt) -> int:
+    by_sentence = len(prompt.chunks) % 5 == 0
+    result = pruner.prune(
+        prompt.query, prompt.chunks, top_k=3, unit="sentence" if by_sentence else "chunk"
+    )
+    assert len({one.index for one in (*result.kept, *result.dropped)}) == len(prompt.chunks)
+    return 1
+
+
+def _in_threads(pruner: AT2Pruner, requests: Sequence[Prompt]) -> int:
+    with ThreadPoolExecutor(CALLERS) as threads:
+        return sum(threads.map(lambda prompt: _prune(pruner, prompt), requests))
+
+
+async def _awaited(
+    pruner: AT2Pruner, requests: Sequence[Prompt], count: int, draw: random.Random
+) -> int:
+    """Await calls at once, cancel every other one at some time, and return how many were."""
+
+    async def call(number: int) -> None:
+        prompt = requests[number % len(requests)]
+        task = asyncio.create_task(pruner.aprune(prompt.query, prompt.chunks, top_k=3))
+        if number % 2:
+            await asyncio.sleep(draw.random() * count / 50)
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    await asyncio.gather(*map(call, range(count)))
+    return count
+
+
+def _left_after(seconds: float, threads: int) -> int:
+    """Return how many more threads there are than before, once they had time to end."""
+    end = time.monotonic() + seconds
+    while threading.active_count() > threads and time.monotonic() < end:
+        time.sleep(0.01)
+    return max(0, threading.active_count() - threads)
+
+
+def _memory() -> float:
+    return float(psutil.Process().memory_info().rss / MB)
+
+
+if __name__ == "__main__":
+    main()
