@@ -12,8 +12,8 @@ and some fail on some input (docs/lab/splitter.md).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
+import sys
+from collections.abc import Iterator
 
 from at2_rag.text.words import (
     PARTICLES,
@@ -59,6 +59,8 @@ _ENCLOSED = re.compile(
     )
     + r"|„[^„“”]{0,240}[“”]|(?<![^\s(\[—–-])\"(?=\S)[^\"]{0,240}\""
 )
+_OPENER = re.compile('["„<' + "".join(first for first, _ in _PAIRS).replace("[", "\\[") + "]")
+_NOWHERE = (sys.maxsize, sys.maxsize)
 _ITEM = re.compile(r"\W*+\w{1,3}")
 _BEFORE = re.compile(r"[\s>(\[{\"'’“‘«„「\u3040-\u30ff\u4e00-\u9fff]")
 _NEXT = re.compile(r"[\s\"'“”‘„«»「『(\[¿¡—–-]{1,20}([^\W\d_]+['’]?|\d*)")
@@ -68,6 +70,7 @@ _QUANTITY = re.compile(r"(?<!\d)\d{1,3}\s?$")
 _DATE = re.compile(r"\d{1,2}\.\s?\d")  # of "1998. 5. 3."
 _LISTED = re.compile(r"\d{1,3}\.\s")
 _UNKNOWN = 4  # letters of a word that may be an abbreviation before a number
+_SAMPLE = 4000  # characters of a text that tell its language
 _LONGEST = 20  # characters of a word before a full stop that are looked at
 _TAKES_UP = re.compile("[、，,と]|って|という|など|[のはがをにもでへや]")  # a quotation that ended
 
@@ -79,15 +82,16 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
     white space. A piece without any letter or digit (a rule of dashes, a lone bracket, a tag)
     belongs to the sentence before it, or at the start of the text to the one after it.
     """
-    ordinals = cache(lambda: writes_ordinals(text))
+    sample = text[:_SAMPLE]
     spans: list[tuple[int, int]] = []
     worded = False  # whether the last span has a letter or a digit
     for line_start, line_end in _lines(text):
-        for first, last in _pieces(text[line_start:line_end], ordinals):
+        for first, last in _pieces(text[line_start:line_end], sample):
             start, end = stripped(text, line_start + first, line_start + last)
             if start >= end:
                 continue
-            has_word = _WORD.search(_TAG.sub("", text[start:end])) is not None
+            piece = text[start:end]
+            has_word = _WORD.search(_TAG.sub("", piece) if "<" in piece else piece) is not None
             if spans and not (worded and has_word):
                 start = spans.pop()[0]
                 has_word = has_word or worded
@@ -120,29 +124,37 @@ def _lines(text: str) -> Iterator[Span]:
         yield start, line.end()
 
 
-def _pieces(line: str, ordinals: Callable[[], bool | None]) -> Iterator[Span]:
+def _pieces(line: str, sample: str) -> Iterator[Span]:
     start = 0
     item = _ITEM.match(line)
     after_item = item.end() if item else None
-    enclosed = _ENCLOSED.finditer(line)
-    pair = next(enclosed, None)
+    enclosed = _enclosed(line)
+    first, last = next(enclosed, _NOWHERE)
     for mark in _END.finditer(line):
         end = mark.end()
         if mark.start() == after_item and start == 0 and mark[0] == ".":  # "1." before an item
             continue
-        while pair is not None and pair.end() <= end:
-            pair = next(enclosed, None)
-        if pair is not None and pair.start() < end:
+        while last <= end:
+            first, last = next(enclosed, _NOWHERE)
+        if first < end:
             continue
-        if _ends_sentence(line, start, mark, ordinals):
+        if _ends_sentence(line, start, mark, sample):
             yield start, end
             start = end
     yield start, len(line)
 
 
-def _ends_sentence(
-    line: str, start: int, mark: re.Match[str], ordinals: Callable[[], bool | None]
-) -> bool:
+def _enclosed(line: str) -> Iterator[Span]:
+    """Yield what is in pairs of brackets or quotation marks, the outer one of two."""
+    last = 0
+    for opener in _OPENER.finditer(line):
+        pair = _ENCLOSED.match(line, opener.start()) if opener.start() >= last else None
+        if pair:
+            last = pair.end()
+            yield pair.span()
+
+
+def _ends_sentence(line: str, start: int, mark: re.Match[str], sample: str) -> bool:
     marks, end = line[mark.start() : mark.start(1)], mark.end()
     if end == len(line):
         return True
@@ -164,7 +176,7 @@ def _ends_sentence(
     before = before[: len(before) - len(word)]
     rest = line[end : end + _LONGEST].lstrip()
     if _NUMBER.fullmatch(word):
-        return _number_ends(word, before, rest, after, ordinals)
+        return _number_ends(word, before, rest, after, sample)
     if _LISTED.match(line[start : start + _LONGEST].lstrip()) and _LISTED.match(rest):
         return True
     return _word_ends(word, before, after)
@@ -193,23 +205,21 @@ def _word_ends(word: str, before: str, after: str) -> bool:
     return not (after.isdigit() and len(word) <= _UNKNOWN and has_case(word))  # "Anm. 5"
 
 
-def _number_ends(
-    number: str, before: str, rest: str, after: str, ordinals: Callable[[], bool | None]
-) -> bool:
+def _number_ends(number: str, before: str, rest: str, after: str, sample: str) -> bool:
     """Return whether a number and a full stop end a sentence: it isn't an ordinal or an item."""
     words = before.split()
     last = number.rpartition(".")[2]
     if not words:  # an item
         return len(last) == 4
     if last.isdigit() and (len(last) == 4 or (last != number and int(last) > 12)):
-        return not _DATE.match(rest) and not (ordinals() and is_month(after))
-    if ordinals() is not False and is_month(after):
+        return not _DATE.match(rest) and not (writes_ordinals(sample) and is_month(after))
+    if is_month(after) and writes_ordinals(sample) is not False:
         return False
     if _begins_sentence(after) or (words[-1].endswith(".") and is_label(words[-1][:-1])):
         return True
     if not has_case(after):
         return bool(after) and not words[-1].rstrip(".").isdigit() and not after.isdigit()
-    return ordinals() is False
+    return writes_ordinals(sample) is False
 
 
 def _begins_sentence(word: str) -> bool:

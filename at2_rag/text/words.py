@@ -112,7 +112,8 @@ acesta aceasta acest această însă ini itu dia mereka tetapi namun nó họ о
 эта эти его её ее их тогда но однако поэтому потом также такой такая такие він вона воно вони це
 цей ця ці його її їх але однак той тя то те това този тази тези обаче αυτός αυτή αυτό αυτοί
 αυτές αυτά όμως αλλά τότε هو هي هم هذا هذه ذلك تلك لكن ولكن او آن این آنها اما यह वह ये वे इस
-इसका उसका लेकिन הוא היא הם זה זאת אלה אבל 그는 그녀는 그것은 이것은 이는 그의 그러나 하지만 또한 그래서
+इसका उसका लेकिन הוא היא הם זה זאת אלה אבל
+그는 그녀는 그것은 이것은 이는 그의 그러나 하지만 또한 그래서
 """
 
 # What stands for something before it, as the second or third word.
@@ -155,7 +156,6 @@ _LETTER = re.compile(r"[^\W\d_\u1100-\uffff]|(?=[\u0980-\u0dff])\w[^\w\s.]*")
 _VOWEL = re.compile("[aeiouyæøœıəαεηιουωаеиоуыэюяіїє]")
 _WORDS = re.compile(r"[^\W\d_]+['’]?")
 _EDGES = re.compile(r"^[^\w]+|[^\w\u0900-\u0dff]+$")
-_SAMPLE = 4000  # characters of a text that tell its language
 _SHORT = 4  # letters of an abbreviation without a vowel ("bldg", "vlt")
 
 _LABEL_WORDS = frozenset(_LABELS.split())
@@ -207,9 +207,10 @@ def is_month(word: str) -> bool:
     return _MONTHS.match(word.lower()) is not None
 
 
+@lru_cache(maxsize=16)
 def writes_ordinals(text: str) -> bool | None:
     """Return whether a text's language writes "3rd" as "3."; None where its words don't tell."""
-    words = [word.lower() for word in _WORDS.findall(text, 0, _SAMPLE)]
+    words = [word.lower() for word in _WORDS.findall(text)]
     ordinal = sum(word in ORDINAL_WORDS for word in words)
     cardinal = sum(word in CARDINAL_WORDS for word in words)
     return None if ordinal == cardinal else ordinal > cardinal
