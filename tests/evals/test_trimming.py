@@ -17,7 +17,7 @@ from at2_rag_evals.trimming.request import Cut
 from tests.evals.labelled_items import run_eval, write_items
 
 TEXTS = [
-    "The sea is wide. Jane Austen wrote Emma. A novel is long.",
+    "The sea is wide and so deep. Jane Austen wrote the novel Emma. A novel is a very long text.",
     "The novel is of the sea. Who wrote it is unknown.",
     "Emma is a novel. The sea of Emma is wide and the novel is too.",
     "A lamp and a tower. The owl of the mill.",

@@ -16,9 +16,14 @@ from tests.tiny_weights import random_weights, tiny_pruner
 
 QUERY = "who wrote the novel Emma?"
 CHUNKS: list[Any] = [
-    Chunk("Jane Austen wrote Emma in 1815. It is a novel. It has three volumes.", title="Emma"),
+    Chunk(
+        "Jane Austen wrote Emma in the year 1815. Some call Emma a novel of manners. "
+        "The book was sold in three volumes.",
+        title="Emma",
+    ),
     " \n",
-    "The river flows to the sea.  Dr. Who crossed it.\n\nThe bridge fell 😀.",
+    "The river flows down to the sea.  Dr. Who crossed it in a boat.\n\n"
+    "The bridge fell into the water 😀.",
     {"text": "It spans the harbour.", "id": "h"},
     "Rates:\na | b\n1 | 2\nThe rates fell. They rose.",
 ]
@@ -113,7 +118,7 @@ def test_what_is_protected_is_kept(model: Any) -> None:
     pruner = make(model)
     result = pruner.prune(QUERY, CHUNKS, top_k=1, unit="sentence", protect="volumes|1 \\| 2")
     kept = {text for _, text in pieces(result)}
-    assert {"It has three volumes.", "Rates:\na | b\n1 | 2"} <= kept
+    assert {"The book was sold in three volumes.", "Rates:\na | b\n1 | 2"} <= kept
     assert len(kept) == 3  # and the best of the others
     result = pruner.prune(QUERY, CHUNKS, max_tokens=1, unit="sentence", protect={3: [(0, 2)]})
     assert [one.index for one in result.kept] == [3]
@@ -121,9 +126,9 @@ def test_what_is_protected_is_kept(model: Any) -> None:
     result = pruner.prune(
         QUERY, CHUNKS, max_tokens=30, unit="sentence", protect="novel", order="original"
     )
-    assert "It is a novel." in result.texts[0] and result.tokens_after <= 30
+    assert "Some call Emma a novel of manners." in result.texts[0] and result.tokens_after <= 30
     result = pruner.prune(QUERY, CHUNKS, min_score=1e9, unit="sentence", protect="novel")
-    assert result.texts == ("It is a novel.",)
+    assert result.texts == ("Some call Emma a novel of manners.",)
     assert result.notes[0].startswith("Only what is protected was kept: the best score is ")
     result = pruner.prune(QUERY, CHUNKS, top_k=1, protect="harbour")
     assert {one.index for one in result.kept} > {3} and len(result.kept) == 2
@@ -165,7 +170,11 @@ def test_texts_of_other_scripts_and_line_ends(model: Any, ellipsis: str) -> None
 
 def test_a_chunk_of_several_windows_is_trimmed() -> None:
     model = tiny_model(max_position_embeddings=400)
-    text = "Jane Austen wrote Emma in 1815. " + "Qxzjk " * 170 + "q. It is a novel. The end."
+    text = (
+        "Jane Austen wrote Emma in the year 1815. "
+        + "Qxzjk " * 170
+        + "q. Some call Emma a novel of manners. Here the story of Emma ends."
+    )
     pruner = make(model)
     expected = expected_scores(pruner, [text, "The sea."])
     result = pruner.prune(QUERY, [text, "The sea."], top_k=2, unit="sentence")
@@ -220,11 +229,14 @@ def test_uniform_weights_add_up_and_are_taken_as_they_are(model: Any) -> None:
 
 def test_a_sentence_that_two_chunks_share_is_kept_once(model: Any) -> None:
     shared = "The bridge over the river was built in the year of the great flood."
-    chunks = [f"{shared} Emma came later.", f"Nobody saw the moon. {shared}"]
+    chunks = [
+        f"{shared} Emma came there many years later.",
+        f"Nobody saw the moon that night. {shared}",
+    ]
     pruner = make(model)
     result = pruner.prune(QUERY, chunks, top_p=1.0, unit="sentence")
     assert sum(shared in text for text in result.texts) == 1
-    assert "".join(result.texts).count("Emma came later.") == 1
-    assert "".join(result.texts).count("Nobody saw the moon.") == 1
+    assert "".join(result.texts).count("Emma came there many years later.") == 1
+    assert "".join(result.texts).count("Nobody saw the moon that night.") == 1
     every = pruner.prune(QUERY, chunks, top_p=1.0, unit="sentence", max_overlap=None)
     assert sum(shared in text for text in every.texts) == 2

@@ -218,7 +218,7 @@ def test_texts_of_all_kinds(model: Any, passes: tuple[Pass, ...]) -> None:
         "",
         " \n",
         "<|im_end|> and <tool>. Two.",
-        "x \ud83d\ude00 y. \ud800 z. w",
+        "x \ud83d\ude00 yes. \ud800 z. w",
         Chunk("...", title="T"),
         "一。二。三",
     ]
@@ -226,7 +226,7 @@ def test_texts_of_all_kinds(model: Any, passes: tuple[Pass, ...]) -> None:
     assert [(one.chunk_index, one.text) for one in sentences] == [
         (2, "<|im_end|> and <tool>."),
         (2, "Two."),
-        (3, "x \ud83d\ude00 y."),
+        (3, "x \ud83d\ude00 yes."),
         (3, "\ud800 z. w"),
         (4, "..."),
         (5, "一。"),

@@ -21,7 +21,8 @@ SPANS = [(0, 0, 5), (0, 6, 11), (0, 12, 18), (0, 19, 25), (2, 0, 5), (3, 0, 5)]
 
 
 def test_units_are_found_in_order() -> None:
-    assert unit_spans(CHUNKS) == SPANS
+    chunks = [Chunk("One more of those sentences. Take it.\n- a\n- b"), Chunk(" "), Chunk("T.")]
+    assert unit_spans(chunks) == [(0, 0, 37), (0, 38, 45), (2, 0, 2)]
 
 
 def test_a_chunks_share_is_divided_among_its_units() -> None:

@@ -23,10 +23,14 @@ from tests.tiny_weights import change_description, random_weights, tiny_pruner
 
 QUERY = "where was the author of Emma born?"
 CHUNKS = [
-    Chunk("Jane Austen wrote Emma. It was sold in three volumes. The owl sleeps.", "Emma"),
+    Chunk(
+        "Jane Austen wrote the novel Emma. Books were sold in three volumes. "
+        "Most owls sleep through the day.",
+        "Emma",
+    ),
     Chunk("The river flows through the old town."),
-    Chunk("Steventon is where Jane Austen was born. It is small.", "Steventon"),
-    Chunk("Boats pass below it. Nobody counts them.", "The bridge"),
+    Chunk("Steventon is where Jane Austen was born. Most houses in there are small.", "Steventon"),
+    Chunk("Boats pass below the old bridge. Nobody who lives here counts them.", "The bridge"),
 ]
 SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, 1.0))
 

@@ -11,33 +11,89 @@ from tests.text.test_sentences import check_cover
 TABLE = " | 2019 | 2018\nDiscount rate | 4.00% | 3.75%\nGrowth | 3.40% | - - %"
 MARKDOWN_TABLE = "| a | b |\n|---|---|\n| 1 | 2 |"
 CODE = "```python\nx = 1. y\n\n| not | a table |\n```"
+YAML = ["name: web\nimage: nginx\nabout: Serves files.\nports:\n  - 80\nrestart: always"]
 LIST = "- One. Two.\n- Three\n  goes on here.\n\n- Four"
 
 
 @pytest.mark.parametrize(
     "units",
     [
-        ["He came. ", "She went! ", "Why?"],
+        ["Nobody knew when the train would come. ", "Some went home through the rain!"],
         ["Before it.\n\n", TABLE.lstrip() + "\n", "After it."],
         ["Rates as follows:\n" + TABLE],
         ["A.\n", MARKDOWN_TABLE + "\n\n", "B."],
-        ["So:\n\n" + CODE + "\n", "Next. ", "Last."],
+        [
+            "So:\n\n" + CODE + "\n",
+            "What follows the code comes after it. ",
+            "Nothing else is in here now.",
+        ],
         ["~~~\nnever closed. Really.\n\nno"],
         ["Intro.\n", LIST + "\n\n", "After."],
         ["Steps\n1. Do this. Then that.\n2) And that.\n"],
         ["Text.\n\n", "    int x = 1;\n    return x; // a. b"],
         ["if (x) {\n  y();\n}\n"],
-        ["# Early life\n\nShe was born in 1775. ", "She wrote."],
-        ["Early life\n==========\nShe was born in 1775. ", "She wrote."],
-        ["This line of prose is wrapped\nand ends here. ", "This one\ndoes too."],
-        ["简。\n", "它于1815年出版！", "你知道《爱玛》吗？"],
+        [
+            "# Early life\n\nShe was born in 1775. She wrote. ",
+            "Novels of that time had three volumes.",
+        ],
+        ["Early life\n====\nAusten was born in 1775. ", "Novels of that time had three volumes."],
+        ["A line of this prose is wrapped\nand ends here. ", "Another one of the lines\ndoes too."],
+        [
+            "《爱玛》是简·奥斯汀的一部长篇小说。它于1815年出版！",
+            "你知道是谁把这部小说译成中文的吗？",
+        ],
         ["ประโยคหนึ่ง ประโยคสอง\nประโยคสาม"],
-        ["- a lone item. ", "And more."],
-        ["One | two. ", "Three."],
+        ["- a lone item of a list. ", "Three more of them would make it one."],
+        ["One | two are no columns of it. ", "Three more words would not change it."],
+        YAML,
+        ["name: web\nport: 80\n\n", "name: db\nport: 81\n"],
+        ["Text that says what follows below.\n", '{\n"a": 1,\n"b": 2\n}'],
+        [
+            "<h2>Life</h2><p>Austen was born in 1775.</p>",
+            "<p>Novels of that time had three volumes.</p>",
+            "<table><tr><td>a. B</td></tr><tr><td>c</td></tr></table>",
+            "<ul><li>One. Two</li></ul>",
+        ],
+        ["<ul>\n<li>A. B\n<ul><li>C</li></ul></li>\n</ul>\n", "After."],
+        ["Before it stands a table.\n", "<table><tr><td>cut off. Here"],
         ["a\tb\tc\nd\te\tf\n\n", "End."],
     ],
 )
 def test_units(units: list[str]) -> None:
+    text = "".join(units)
+    assert [text[start:end] for start, end in text_units(text)] == [unit.strip() for unit in units]
+
+
+LONG = "The bridge crosses the harbour at its narrowest point. "
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        [LONG + "It was opened in 1859 by a prince. ", "Trains have crossed the river since then."],
+        [LONG + "However, trains have used another one since 1902."],
+        [LONG + "After that, trains could cross the river for the first time."],
+        [LONG + "Die Stadt nutzt sie. ", "Busse fahren im Winter nur bis zum anderen Ufer."],
+        ["Die Brücke überquert den Hafen der Stadt. Sie wurde 1859 von einem König eröffnet."],
+        ["Le pont traverse le vieux port de la ville. Il a été ouvert en 1859 par un roi."],
+        ["El puente cruza el puerto viejo de la ciudad. Fue inaugurado en 1859 por un rey."],
+        ["Мост пересекает старую гавань нашего города. Он был открыт в 1859 году."],
+        ["Take one tablet. Never take two at once."],
+        ["Note. " + LONG, LONG],
+        ["Q: Can I pay by card? A: Cash only. ", "Q: Is it free? A: Not on Sundays."],
+        ["Q: Can I pay?\nA: Cash only.\n", "Q: Is it free?\nA: Not on Sundays in the winter.\n"],
+        ["## Can I pay by card?\n\n" + LONG + LONG, LONG + "\n", "How do I pay?\n\n- cash\n- card"],
+        ["Can I pay by card?\n" + LONG + "\n", "Is it free for children?\n" + LONG],
+        [LONG + "Why? " + LONG, LONG],
+        [
+            LONG + "It is old. It is red. ",
+            "It is big. It was opened in 1859. It is long. ",
+            "It fell.",
+        ],
+        [LONG + "\n\n", "Prices\nCash only."],
+    ],
+)
+def test_sentences_that_need_a_neighbour_are_in_one_unit(units: list[str]) -> None:
     text = "".join(units)
     assert [text[start:end] for start, end in text_units(text)] == [unit.strip() for unit in units]
 
@@ -71,6 +127,9 @@ def test_every_character_is_in_one_unit() -> None:
         " " * 100_000 + "x",
         "```\n" * 30_000,
         "- x\n\n\n\n\nplain\n" * 5_000,
+        "k: v\n" * 40_000,
+        "<ul><li>" * 25_000,
+        "Why?\n" * 40_000,
     ],
 )
 def test_work_on_long_texts_is_not_quadratic(text: str) -> None:

@@ -22,8 +22,9 @@ from at2_rag.training.calibrating.sentences import (
 
 TRUE = np.array([1.2, -0.6, 0.8])
 TEXTS = (
-    "Emma was born in Steventon. It is small.",
-    "Steventon lies in Hampshire. Boats pass. A mill stands in Steventon.",
+    "Emma was once born in Steventon. Most houses in there are small.",
+    "The village Steventon lies in Hampshire. Boats pass the mill all day long. "
+    "An old mill stands in Steventon.",
     "Nobody lives in Steventon.",
 )
 STEVENTON = Example(
@@ -79,12 +80,12 @@ def test_without_both_kinds_nothing_can_be_fitted() -> None:
     [
         # What the file names.
         (
-            {"gold_sentences": (("Emma was born in Steventon.",), ("Boats pass.",), ())},
+            {"gold_sentences": (("Emma was once born in Steventon.",), ("Boats pass",), ())},
             [True, False, False, True, False, False],
         ),
         # A named range across two sentences.
         (
-            {"gold_sentences": ((), (" Boats pass. A mill stands ", " "), ())},
+            {"gold_sentences": ((), (" long. An old mill stands ", " "), ())},
             [False, False, False, True, True, False],
         ),
         # Else sentences of gold chunks with the answer.

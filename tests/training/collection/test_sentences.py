@@ -18,9 +18,9 @@ from tests.tiny_weights import random_weights
 from tests.training.small_examples import scoring_model
 
 CHUNKS = (
-    Chunk("Emma was born in Steventon. It is small.", "Emma"),
+    Chunk("Emma was once born in Steventon. Most houses there are very small.", "Emma"),
     Chunk(" "),
-    Chunk("Boats pass. A mill stands there."),
+    Chunk("Boats pass the town every day. An old mill stands there too."),
 )
 
 
