@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model
@@ -112,9 +112,9 @@ class AT2Pruner:
         chunk_cache: ChunkStateStore | None = None,
     ) -> None:
         if reading not in (None, "independent", "joint"):
-            raise InputError(f"reading is {reading!r}; pass 'independent' or 'joint'")
+            raise InputError(f"reading is {brief(reading)}; pass 'independent' or 'joint'")
         if on_error not in ("raise", "keep_all"):
-            raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
+            raise InputError(f"on_error is {brief(on_error)}; pass 'raise' or 'keep_all'")
         if not isinstance(options, PruneOptions | None):
             raise InputError(f"options is a {type(options).__name__}; pass PruneOptions(...)")
         base = checked_model(model).model.base_model

@@ -61,7 +61,7 @@ class CachedModel:
                 (self.folder / name).stat().st_size == file["size"]
                 for name, file in manifest["files"].items()
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.errors import InputError, ModelNotFoundError, brief
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
@@ -55,7 +55,7 @@ class LoadedModel:
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
         if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+            raise InputError(f"dtype is {brief(dtype)}; pass 'float32', 'bfloat16' or 'float16'")
         torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, brief
 from at2_rag.files import write_whole
 
 FORMAT_VERSION = 1
@@ -55,14 +55,14 @@ def read_folder(folder: Path) -> tuple[Tensors, dict[str, Any]]:
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise HeadWeightsError(
-            f"{folder / DESCRIPTION_FILE} has format version {version!r}, this version of "
+            f"{folder / DESCRIPTION_FILE} has format version {brief(version)}, this version of "
             f"at2_rag reads {FORMAT_VERSION}; train the weights again"
         )
     digest = hashlib.sha256(raw).hexdigest()
     if digest != description.get("sha256"):
         raise HeadWeightsError(
             f"{folder / WEIGHTS_FILE} is damaged: expected SHA-256 "
-            f"{description.get('sha256')}, got {digest}; restore the file"
+            f"{brief(description.get('sha256'))}, got {digest!r}; restore the file"
         )
     try:
         return load(raw), description

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from at2_rag.errors import InputError, StorageError
+from at2_rag.errors import InputError, StorageError, brief
 from at2_rag.files import remove_leftovers, write_whole
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
@@ -32,6 +32,7 @@ Precision = Literal["model", "int8"]  # in the model's dtype, or in eight bits
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
+MOST_BYTES = 2**63
 
 _MAGIC = b"at2rag01"
 _DIGEST_BYTES = 16
@@ -163,7 +164,7 @@ class StateFiles:
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
-            raise InputError(f"{key!r} is not a key of a chunk state; keys are SHA-256 in hex")
+            raise InputError(f"{brief(key)} is not a key of a chunk state; keys are SHA-256 in hex")
         return self.folder / f"{key}{_ENDINGS[self.precision]}"
 
     def _files(self) -> list[tuple[int, int, Path]]:
@@ -237,7 +238,7 @@ def _read_notes(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     valid: dict[str, Any] = {}
-    if type(limit) is int and limit > 0:
+    if type(limit) is int and 0 < limit < MOST_BYTES:
         valid["max_bytes"] = limit
     if precision in list(_ENDINGS):
         valid["precision"] = precision

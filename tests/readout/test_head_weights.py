@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_seen(folder: Path, index: int) -> None:
     with pytest.raises(HeadWeightsError) as error:
         HeadWeights.load(folder)
     got = hashlib.sha256(raw).hexdigest()
-    assert f"expected SHA-256 {whole}, got {got}" in str(error.value)
+    assert f"expected SHA-256 {whole!r}, got {got!r}" in str(error.value)
 
 
 @pytest.mark.parametrize("length", [0, -1])
@@ -195,6 +195,7 @@ def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
         ("target_rule", "prompt"),
         ("score_scale", ["logit"]),
         ("prior_weight", -1),
+        ("prior_weight", 10**400),
         ("cosine_weight", "much"),
         ("cosine_weight", float("inf")),
         *[(part, "x") for part in ("calibration", "multi_hop", "sentences")],
