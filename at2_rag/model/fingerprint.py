@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from at2_rag.files import write_whole
+from at2_rag.model.cache import quick_sum
 
 FORMAT_VERSION = 1  # goes up when a change of this module changes fingerprints
 STATES_VERSION = 1  # goes up when a change of this project changes the states of chunks
@@ -64,13 +65,14 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
-    The key holds the files' names, sizes and modification times; the dtype, since float16 can't
-    hold every number that bfloat16 can; and the versions of what reads the files. A `cache` folder
-    that can't be written is ignored.
+    The key holds the files' names, sizes, modification times and checksums; the dtype, since
+    float16 can't hold every number that bfloat16 can; and the versions of what reads the files. A
+    `cache` folder that can't be written is ignored.
     """
     files = sorted(
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in folder.iterdir()
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns, quick_sum(path))
+        for pattern in ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+        for path in folder.glob(pattern)
         if path.is_file()
     )
     made_by = [FORMAT_VERSION, version("transformers"), version("tokenizers")]

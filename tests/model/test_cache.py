@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -36,8 +38,24 @@ def _lose(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def _zero_a_page(folder: Path) -> None:
+    """As after a loss of power: the file's size and time say nothing."""
+    weights = folder / "model.safetensors"
+    before = weights.stat()
+    with weights.open("r+b") as file:
+        file.seek(before.st_size // 2 // 4096 * 4096)
+        assert any(file.read(4096))
+        file.seek(-4096, os.SEEK_CUR)
+        file.write(bytes(4096))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def _garble(folder: Path) -> None:
     (folder / MANIFEST).write_text("[]")
+
+
+def _nest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[" * 10**5)
 
 
 def _empty(folder: Path) -> None:
@@ -46,17 +64,43 @@ def _empty(folder: Path) -> None:
 
 
 def test_damaged_copy_is_made_again(
-    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path,
+    tiny: WheelModel,
+    wheels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     install_tiny_wheel(tiny, wheels, tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
     folder = resolve_wheel(tiny)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for damage in (_cut, _lose, _garble, _empty):
+    for damage in (_cut, _lose, _zero_a_page, _garble, _nest, _empty):
         damage(folder)
+        caplog.clear()
         assert resolve_wheel(tiny) == folder
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, damage
+        [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert f"{folder} is damaged (" in warning.getMessage()
         assert leftovers(cache) == []
+
+
+def test_touched_files_are_whole_and_so_is_a_model_without_quick_sums(
+    cache: Path, tiny: WheelModel, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_tiny_wheel(tiny, wheels, tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    folder = resolve_wheel(tiny)
+    os.utime(folder / "model.safetensors")
+    assert tiny.cached.is_whole()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name, file in manifest["files"].items():
+        assert file["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        del file["quick_sum"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert tiny.cached.is_whole()
+    _zero_a_page(folder)
+    assert not tiny.cached.is_whole()
 
 
 @forks
