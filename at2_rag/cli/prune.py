@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,6 +22,7 @@ from at2_rag.cli.options import (
 )
 from at2_rag.cli.passages import Format, parse_passages, read_passages
 from at2_rag.cli.table import print_result
+from at2_rag.errors import StorageError
 from at2_rag.options import PruneOptions
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 
@@ -158,9 +160,14 @@ def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
 
 def _chunk_cache(folder: Path | None) -> ChunkCache | None:
     """Return the cache in a folder, or the one that `at2-rag index` made; None if it made none."""
-    if folder is None and not default_chunk_cache().is_dir():
-        return None
+    if folder is None:
+        try:
+            folder = default_chunk_cache()
+        except StorageError:  # without a home there is none
+            return None
+        if not os.path.isdir(folder):
+            return None
 
     from at2_rag.states.store import ChunkCache
 
-    return ChunkCache(folder or default_chunk_cache(), max_memory_bytes=0)
+    return ChunkCache(folder, max_memory_bytes=0)

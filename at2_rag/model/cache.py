@@ -22,7 +22,7 @@ import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 
-from at2_rag.errors import ModelNotFoundError
+from at2_rag.errors import ModelNotFoundError, StorageError
 from at2_rag.progress import StepProgress
 
 CACHE_VARIABLE = "AT2_RAG_CACHE"
@@ -34,10 +34,20 @@ BLOCK = 1 << 20  # bytes read at once
 
 
 def cache_dir() -> Path:
-    """Return the folder of all that at2_rag keeps, which may not exist yet."""
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(os.path.expanduser(folder)).absolute()
-    return Path(platformdirs.user_cache_dir("at2_rag", appauthor=False))
+    """Return the folder of all that at2_rag keeps, which may not exist yet.
+
+    Raises:
+        StorageError: If it would be in a home folder, and this user has none.
+    """
+    try:
+        if folder := os.environ.get(CACHE_VARIABLE):
+            return Path(folder).expanduser().absolute()
+        return Path(platformdirs.user_cache_dir("at2_rag", appauthor=False))
+    except RuntimeError as error:
+        raise StorageError(
+            f"this user has no home folder to keep files in ({error}); set {CACHE_VARIABLE} to a "
+            "folder"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

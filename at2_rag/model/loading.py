@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from at2_rag.errors import InputError, ModelNotFoundError, brief
+from at2_rag.errors import InputError, ModelNotFoundError, StorageError, brief
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
@@ -52,6 +52,7 @@ class LoadedModel:
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
+            StorageError: If a built-in model has no folder, as this user has no home.
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
         if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
@@ -72,7 +73,10 @@ class LoadedModel:
         compute = partial(model_fingerprint, self.model.base_model, self.tokenizer)
         if self.folder is None:
             return compute()
-        cache = cache_dir() / "fingerprints"
+        try:
+            cache = cache_dir() / "fingerprints"
+        except StorageError:  # without a home it is computed each time
+            return compute()
         return cached_fingerprint(self.folder, cache, compute, dtype=self.model.dtype)
 
 

@@ -74,7 +74,7 @@ def resolve_wheel(model: WheelModel) -> Path:
     damage = cached.damage()
     if damage is None:
         return cached.folder
-    if cached.folder.exists():
+    if os.path.exists(cached.folder):
         _log.warning("%s is damaged (%s), and is made anew", cached.folder, damage)
     try:
         with (
@@ -112,8 +112,9 @@ def _gguf(model: WheelModel, workspace: Path, progress: StepProgress) -> Path:
             digest = sha256_of(installed, report)
             _compare(digest, model.member_sha256, what=f"{installed}", fix=fix)
         return installed
+    state_of_copy = "damaged" if os.path.exists(cached.folder) else "none"
     tried = [
-        f"a cached copy at {cached.folder}: {'damaged' if cached.folder.exists() else 'none'}",
+        f"a cached copy at {cached.folder}: {state_of_copy}",
         f"the wheel {model.distribution}: {state}",
     ]
     if not sys.executable or importlib.util.find_spec("pip") is None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.model.cache import MANIFEST, cache_dir
 from at2_rag.model.wheel import WheelModel, resolve_wheel
-from tests.tiny_wheel import finish, install_tiny_wheel, leftovers, loads, start
+from tests.tiny_wheel import ROOT, finish, install_tiny_wheel, leftovers, loads, start
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with torch in it")
 
@@ -27,6 +28,41 @@ def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == tmp_path / "here"
     monkeypatch.setenv("AT2_RAG_CACHE", "")
     assert cache_dir().is_absolute() and "at2_rag" in cache_dir().parts
+
+
+HOMELESS = """
+import os, tempfile
+from at2_rag import AT2Pruner, StorageError
+from at2_rag.cli.group import main
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+os.setgid(54321), os.setuid(54321)  # no such user
+os.chdir(tempfile.mkdtemp())
+tiny_model().save_pretrained("model"), tiny_tokenizer().save_pretrained("model")
+pruner = AT2Pruner.from_pretrained("model", head_weights="uniform")
+print(len(pruner.prune("who?", ["Emma", "the sea"], top_k=1).kept))
+open("passages.txt", "w").write("Emma\\n\\nthe sea")
+weights = ["--model", "model", "--head-weights", "uniform", "--top-k", "1", "--context"]
+main(["prune", "passages.txt", "-q", "who?", *weights], standalone_mode=False)
+try:
+    AT2Pruner.from_pretrained("model")  # needs the fingerprint
+except Exception as error:
+    print(type(error).__name__)
+try:
+    AT2Pruner.from_pretrained()
+except StorageError as error:
+    print("set AT2_RAG_CACHE to a folder" in str(error), sorted(os.listdir()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user")
+def test_a_user_without_a_home_has_no_cache() -> None:
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    ran = subprocess.run(
+        [sys.executable, "-c", HOMELESS], env=kept, capture_output=True, text=True, cwd=ROOT
+    )
+    expected = ["1", "the sea", "HeadWeightsNotFoundError", "True ['model', 'passages.txt']"]
+    assert ran.stdout.splitlines() == expected, ran.stderr
 
 
 def _cut(folder: Path) -> None:

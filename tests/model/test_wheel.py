@@ -41,7 +41,7 @@ def test_fetches_once_then_lives_from_the_cache(
     for name, file in manifest["files"].items():
         content = (folder / name).read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-            assert (file["size"], file["sha256"]) == (len(content), sha256)
+        assert (file["size"], file["sha256"]) == (len(content), sha256)
 
     offline(monkeypatch, tmp_path)
     caplog.clear()
