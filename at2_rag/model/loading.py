@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +18,8 @@ from at2_rag.errors import InputError, ModelNotFoundError, StorageError, brief
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+
+_BAR_SWITCH = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,27 +102,46 @@ def load_model(
     dtype: torch.dtype | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal LM and its tokenizer from a local folder, as `from_pretrained` does."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     target = _usable_device(device)
     causal_lm: Any = AutoModelForCausalLM
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, report = causal_lm.from_pretrained(
-            folder,
-            dtype=dtype or preferred_dtype(target),
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # the report has them
-            output_loading_info=True,
-            **options,
-        )
+        config = AutoConfig.from_pretrained(folder, **options)
+        # A config may name implementations that are fetched as code. Arguments of `from_pretrained`
+        # don't stand above all of its spellings.
+        config._attn_implementation = config._experts_implementation = None
+        with _without_bar():
+            model, report = causal_lm.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype or preferred_dtype(target),
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # the report has them
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # transformers, its validators and readers have errors of all kinds
         raise ModelNotFoundError(
             f"{folder} can't be loaded as a model: {_reason(error)}"
         ) from error
     _check_weights(model, report, folder)
     return model.to(target), tokenizer
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide transformers' progress bar, whose switch is one for the process, and set it back."""
+    from transformers.utils import logging
+
+    with _BAR_SWITCH:
+        shown, logging._tqdm_active = logging._tqdm_active, False
+        try:
+            yield
+        finally:
+            logging._tqdm_active = shown
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:

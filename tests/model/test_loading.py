@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model.loading import load_model, preferred_dtype
@@ -158,6 +160,33 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
     assert "trust_remote_code" not in message
     assert answers.tell() == 0, "a question was answered"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_config_reaches_no_kernel_loader(key: str, tmp_path: Path) -> None:
+    """It names code on the hub; the package that would fetch it isn't even looked for."""
+    configure(saved(tmp_path), **{key: "kernels-community/flash-attn2"})
+    with pytest.raises(ImportError, match="kernels"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, device="cpu")
+    assert model.config._attn_implementation == "sdpa"
+    configure(tmp_path, **{key: "flex_attention", "experts_implementation": "sonicmoe"})
+    config = load_model(tmp_path, device="cpu")[0].config
+    assert (config._attn_implementation, config._experts_implementation) == ("sdpa", "eager")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_shows_no_bar_and_leaves_the_callers_switch(
+    shown: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", shown)
+    load_model(saved(tmp_path), device="cpu")
+    remove_all(tmp_path)
+    failure(tmp_path)
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled() is shown
+    AutoModelForCausalLM.from_pretrained(saved(tmp_path))
+    assert ("Loading weights" in capfd.readouterr().err) is shown
 
 
 # --- devices ---------------------------------------------------------------------------------
