@@ -149,7 +149,7 @@ def _checked_folder(folder: Path) -> Path:
         problems.append("no config.json")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         problems.append(f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
-    if not any(folder.glob("*.safetensors")):
+    if not any(path.is_file() for path in folder.glob("*.safetensors")):
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         problems.append(
             f"its only weights are a pickle ({', '.join(pickles[:3])}), which is never loaded "

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, brief
-from at2_rag.files import write_whole
+from at2_rag.files import read_regular, write_whole
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "head_weights.safetensors"
 DESCRIPTION_FILE = "head_weights.json"
+_MOST_BYTES = 2**30  # of one file; those of large models have some megabytes
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -43,8 +44,8 @@ def read_folder(folder: Path) -> tuple[Tensors, dict[str, Any]]:
         HeadWeightsError: If a file is damaged, or of another format version.
     """
     try:
-        raw = (folder / WEIGHTS_FILE).read_bytes()
-        description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+        raw = read_regular(folder / WEIGHTS_FILE, most=_MOST_BYTES)
+        description = json.loads(read_regular(folder / DESCRIPTION_FILE, most=_MOST_BYTES))
     except OSError as error:
         raise HeadWeightsNotFoundError(
             f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,19 @@ def test_the_folder_holds_two_files_that_other_tools_read(folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(HeadWeightsNotFoundError, match=rf"No such file.*{name}.*at2-rag train"):
+        HeadWeights.load(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFOs")
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
+def test_a_file_that_never_ends_is_not_read(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(HeadWeightsNotFoundError, match=f"not a regular file .*{name}"):
+        HeadWeights.load(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(HeadWeightsNotFoundError, match=f"not a regular file .*{name}"):
         HeadWeights.load(folder)
 
 
