@@ -28,6 +28,7 @@ import numpy as np
 from at2_rag.errors import ChunkTypeError, DataError, brief
 from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
+_MOST_LINE_BYTES = 2**26
 _MOST_NAMED = 5  # bad lines that an error describes; it counts all of them
 _REQUIRED = object()  # in place of a default: the key must be there
 
@@ -163,7 +164,10 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Exa
     reasons: list[str] = []
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            while line := lines.readline(_MOST_LINE_BYTES + 1):
+                number += 1
+                if len(line) > _MOST_LINE_BYTES:
+                    raise OSError(f"the next line has more than {_MOST_LINE_BYTES:,} bytes")
                 if not line.strip():
                     continue
                 try:
