@@ -61,7 +61,7 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = visible(error.message)
+            vars(error)["message"] = visible(error.message)  # it has no setter
             raise
         except (click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise

@@ -163,11 +163,11 @@ def quick_sum(path: Path) -> str:
     is no guard against intent.
     """
     sums = []
-    block = np.zeros(BLOCK, dtype=np.uint8)
+    block = bytearray(BLOCK)
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(memoryview(block)):
-            block[size:] = 0
-            sums.append(int(block.view(np.uint64).sum()))
+        while size := file.readinto(block):
+            block[size:] = bytes(BLOCK - size)
+            sums.append(int(np.frombuffer(block, dtype=np.uint64).sum()))
     return hashlib.sha256(repr(sums).encode()).hexdigest()
 
 

@@ -184,10 +184,11 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     try:
         usable = torch.device(device)
         torch.empty(1, device=usable)
-    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+    except Exception as error:  # torch raises whatever a value or a driver leads to
         reason = " ".join(str(error).split())[:200]
+        shown = brief(str(device) if isinstance(device, torch.device) else device)
         raise InputError(
-            f"device is {str(device)!r}, which can't be used here: {reason}; pass 'cpu', or None "
+            f"device is {shown}, which can't be used here: {reason}; pass 'cpu', or None "
             "for CUDA where there is one, else the CPU"
         ) from error
     return usable

@@ -318,8 +318,8 @@ class HeadWeights:
         known = shipped_names()
         if name not in known:
             raise HeadWeightsNotFoundError(
-                f"no head weights named {name!r} are shipped; there are {', '.join(known)}, or "
-                f'pass a folder as a Path, or head_weights="{UNIFORM}"'
+                f"no head weights named {brief(name)} are shipped; there are {', '.join(known)}, "
+                f'or pass a folder as a Path, or head_weights="{UNIFORM}"'
             )
         return cls.load(Path(str(_SHIPPED / name)))
 

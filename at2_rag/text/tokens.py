@@ -119,11 +119,8 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
 def _checked_counter(counter: Callable[[str], Any]) -> TokenCounter:
     def count(text: str) -> int:
         tokens = counter(replace_surrogates(text))
-        if (
-            isinstance(tokens, bool)
-            or not isinstance(tokens, Integral)
-            or not 0 <= tokens < _MOST_TOKENS
-        ):
+        is_integer = isinstance(tokens, Integral) and not isinstance(tokens, bool)
+        if not is_integer or not 0 <= int(tokens) < _MOST_TOKENS:
             raise TokenCounterError(
                 f"the token counter returned {brief(tokens)} for a text of {len(text)} characters; "
                 "it must return an integer from 0, below 2**63"

@@ -194,5 +194,5 @@ def test_loading_shows_no_bar_and_leaves_the_callers_switch(
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
 def test_an_unusable_device(device: Any, model_folder: Path) -> None:
-    with pytest.raises(InputError, match=f"device is '{device}', .*; pass 'cpu', or None"):
+    with pytest.raises(InputError, match=f"device is {device!r}, .*; pass 'cpu', or None"):
         load_model(model_folder, device=device)
