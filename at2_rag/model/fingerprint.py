@@ -42,6 +42,7 @@ _NOT_NUMERIC = (  # configuration that changes no number, or is hashed separatel
     "transformers_version",
     "use_cache",
 )
+_LOADED = (".safetensors", ".json", ".jinja", ".txt", ".model")  # endings of files
 _PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
 
 
@@ -65,14 +66,18 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
-    The key holds the files' names, sizes, modification times and checksums; the dtype, since
-    float16 can't hold every number that bfloat16 can; and the versions of what reads the files. A
-    `cache` folder that can't be written is ignored.
+    The key holds the files' names, sizes, modification times and, of those that are loaded,
+    checksums; the dtype, since float16 can't hold every number that bfloat16 can; and the versions
+    of what reads the files. A `cache` folder that can't be written is ignored.
     """
     files = sorted(
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns, quick_sum(path))
-        for pattern in ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-        for path in folder.glob(pattern)
+        (
+            path.name,
+            path.stat().st_size,
+            path.stat().st_mtime_ns,
+            quick_sum(path) if path.suffix in _LOADED else "",
+        )
+        for path in folder.iterdir()
         if path.is_file()
     )
     made_by = [FORMAT_VERSION, version("transformers"), version("tokenizers")]
