@@ -158,8 +158,8 @@ def test_the_retrievers_score_and_index_are_not_lost_in_json() -> None:
 def test_metadata_keeps_its_kind_in_json(value: Any, expected: Any) -> None:
     for chunk in ({"text": "a", "x": value}, Chunk("a", metadata={"x": value})):
         [shown] = strictly(result(ScoredChunk(chunk, 0.0, 0, "a")).to_json())["kept"]
-        found = shown["metadata"]["x"] if isinstance(chunk, Chunk) else shown["x"]
-        assert found == expected and type(found) is type(expected)
+        written = shown["metadata"]["x"] if isinstance(chunk, Chunk) else shown["x"]
+        assert written == expected and type(written) is type(expected)
 
 
 class Unprintable:

@@ -19,6 +19,7 @@ from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 
+_MOST_LAYERS = 10_000
 _BAR_SWITCH = threading.Lock()
 
 
@@ -113,6 +114,13 @@ def load_model(
         # A config may name implementations that are fetched as code. Arguments of `from_pretrained`
         # don't stand above all of its spellings.
         config._attn_implementation = config._experts_implementation = None
+        layers = getattr(config, "num_hidden_layers", 0)
+        if (
+            isinstance(layers, int) and layers > _MOST_LAYERS
+        ):  # else transformers would make them first, without an end
+            raise ValueError(
+                f"its config has {brief(layers)} layers, at most {_MOST_LAYERS:,} are read"
+            )
         with _without_bar():
             model, report = causal_lm.from_pretrained(
                 folder,

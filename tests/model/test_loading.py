@@ -95,6 +95,20 @@ def odd_config(folder: Path) -> None:
     configure(folder, hidden_size="wide")
 
 
+def endless_layers(folder: Path) -> None:
+    configure(folder, num_hidden_layers=10**400)
+
+
+def deep_config(folder: Path) -> None:
+    text = (folder / "config.json").read_text()
+    nest = '{"a":' * 3000 + "1" + "}" * 3000
+    (folder / "config.json").write_text(text.replace("{", f'{{"deep": {nest},', 1))
+
+
+def huge_number(folder: Path) -> None:
+    configure(folder, hidden_size=10**400)
+
+
 def break_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
@@ -115,7 +129,17 @@ def remove_all(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [odd_config, garble_config, break_weights, lose_a_shard, remove_all]
+    "damage",
+    [
+        odd_config,
+        endless_layers,
+        deep_config,
+        huge_number,
+        garble_config,
+        break_weights,
+        lose_a_shard,
+        remove_all,
+    ],
 )
 def test_a_folder_that_is_not_a_model(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(saved(tmp_path))
