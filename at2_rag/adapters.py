@@ -1,13 +1,19 @@
-"""What the adapters of frameworks share: their settings, and the pruner of the default model."""
+"""What the adapters of frameworks share: their settings, and the pruner of the default model.
+
+Importing an adapter loads neither torch nor transformers; they come in with the first pruner.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Container, Mapping
 from dataclasses import fields
 from functools import cache, reduce
 from operator import or_
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,11 +26,16 @@ from pydantic import (
 from at2_rag.errors import InputError
 from at2_rag.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
-from at2_rag.pruner import AT2Pruner
 from at2_rag.pruning.workers import Workers
 
+if TYPE_CHECKING:
+    from at2_rag.pruner import AT2Pruner
+
+_logger = logging.getLogger(__name__)
 _LOADING = ForkLock()
 _loader = Workers(lambda: 1)
+_PRUNER_WAS_SET = "pruner_was_set"
+"""Key of serialised settings that a default pruner must not be used with."""
 
 
 def default_pruner() -> AT2Pruner:
@@ -38,7 +49,50 @@ def default_pruner() -> AT2Pruner:
 
 @cache
 def _load() -> AT2Pruner:
+    from at2_rag.pruner import AT2Pruner
+
     return AT2Pruner.from_pretrained()
+
+
+def _checked_pruner(pruner: object) -> object:
+    from at2_rag.pruner import AT2Pruner
+
+    if not isinstance(pruner, AT2Pruner):
+        raise InputError(f"pruner is a {type(pruner).__name__}; pass an AT2Pruner, or None")
+    return pruner
+
+
+if TYPE_CHECKING:
+    _Pruner: TypeAlias = AT2Pruner
+else:
+    _Pruner = Annotated[Any, AfterValidator(_checked_pruner)]
+
+
+def addable(
+    metadata: Mapping[str, Any], added: Mapping[str, Any], *, earlier: Container[str]
+) -> dict[str, Any]:
+    """Return the entries of `added` that overwrite nothing of the caller's.
+
+    A key that the metadata has already stays as it is, which is logged once, unless it is one of
+    those that an `earlier` pass of ours may have written, and its value of the same type.
+    """
+    free = {
+        key: value
+        for key, value in added.items()
+        if key not in metadata or (key in earlier and type(metadata[key]) is type(value))
+    }
+    for key in added.keys() - free:
+        _warn_of_collision(key)
+    return free
+
+
+@cache
+def _warn_of_collision(key: str) -> None:
+    _logger.warning(
+        "metadata has an entry %r already, which is kept: what at2_rag writes there is left out; "
+        "rename the entry to get both",
+        key,
+    )
 
 
 class AdapterSettings(BaseModel):
@@ -49,14 +103,14 @@ class AdapterSettings(BaseModel):
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process.
+            the process. Settings of an adapter that had one can't be read without passing it again.
         title_key: Metadata key of the title; None for no title.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     options_type: ClassVar[type[PruneOptions]] = PruneOptions
 
-    pruner: AT2Pruner | None = Field(default=None, exclude=True)
+    pruner: _Pruner | None = Field(default=None, exclude=True)
     title_key: str | None = "title"
 
     @classmethod
@@ -82,13 +136,30 @@ class AdapterSettings(BaseModel):
 
     @model_serializer(mode="wrap")
     def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return self._without_unset(serialize(self))
+        return self._serialisable(serialize(self))
+
+    def _serialisable(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Leave out options that aren't set, and say if there was a pruner."""
+        marker = {} if self.pruner is None else {_PRUNER_WAS_SET: True}
+        return {**self._without_unset(settings), **marker}
 
     def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Leave out unset options, so that a pruner's defaults hold when settings are read."""
         options = {_setting(option.name) for option in fields(self.options_type)}
         unset = options - self.model_fields_set
         return {name: value for name, value in settings.items() if name not in unset}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_pruner(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping) or _PRUNER_WAS_SET not in settings:
+            return settings
+        if settings.get("pruner") is None:
+            raise InputError(
+                "these settings are of an adapter with a pruner, which isn't written with them; "
+                "pass one: pruner=AT2Pruner.from_pretrained(...)"
+            )
+        return {name: value for name, value in settings.items() if name != _PRUNER_WAS_SET}
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:

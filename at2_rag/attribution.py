@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from at2_rag.arrays import Floats, check_finite
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model, source_of
 from at2_rag.model.pickling import reduced
@@ -146,7 +146,7 @@ class AT2Attributor:
             ScoringError: If the model's numbers overflowed.
         """
         if unit not in ("chunk", "sentence"):
-            raise InputError(f"unit is {unit!r}; pass 'chunk' or 'sentence'")
+            raise InputError(f"unit is {brief(unit)}; pass 'chunk' or 'sentence'")
         objects, views = checked_chunks(query, chunks)
         _check_answer(answer)
         part = _checked_span(span, answer)
@@ -190,9 +190,9 @@ class AT2Attributor:
             ScoringError: As in `attribute`.
         """
         if isinstance(max_sources, bool) or not isinstance(max_sources, int) or max_sources < 1:
-            raise InputError(f"max_sources is {max_sources!r}; pass a whole number from 1")
+            raise InputError(f"max_sources is {brief(max_sources)}; pass a whole number from 1")
         if not isinstance(min_share, (int, float)) or not 0 <= min_share <= 1:
-            raise InputError(f"min_share is {min_share!r}; pass a number from 0 to 1")
+            raise InputError(f"min_share is {brief(min_share)}; pass a number from 0 to 1")
         objects, views = checked_chunks(query, chunks)
         _check_answer(answer)
         parts = sentence_spans(answer)
@@ -245,7 +245,7 @@ class AT2Attributor:
 
 def _check_answer(answer: str) -> None:
     if not isinstance(answer, str) or not answer.strip():
-        raise InputError(f"answer is blank or no text ({answer!r}); pass the answer as text")
+        raise InputError(f"answer is blank or no text ({brief(answer)}); pass the answer as text")
 
 
 def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
@@ -256,11 +256,11 @@ def _checked_span(span: tuple[int, int] | None, answer: str) -> Span:
         or len(span) != 2
         or not all(type(number) is int for number in span)
     ):
-        raise InputError(f"span is {span!r}; pass two whole numbers, start and end")
+        raise InputError(f"span is {brief(span)}; pass two whole numbers, start and end")
     start, end = span
     if not 0 <= start < end <= len(answer):
         raise InputError(
-            f"span is {span!r}, the answer has {len(answer)} characters; pass a start and a "
+            f"span is {brief(span)}, the answer has {len(answer)} characters; pass a start and a "
             f"larger end from 0 to {len(answer)}"
         )
     return start, end

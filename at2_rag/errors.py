@@ -5,6 +5,17 @@ stem from what the caller passed are `ValueError`s too, as Python's own function
 Messages say what was wrong, the value, the limit and the fix.
 """
 
+_MOST_SHOWN = 80
+
+
+def brief(value: object) -> str:
+    """Return a value as messages show it: its `repr`, cut to 80 characters; raises nothing."""
+    try:
+        text = repr(value)
+    except Exception:  # too many digits, nested too deep, or whatever a caller's class raises
+        text = object.__repr__(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
 
 class AT2Error(Exception):
     """Base class of all errors raised by at2_rag."""

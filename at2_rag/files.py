@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +31,25 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def read_regular(path: Path, *, most: int, follow: bool = True) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    Never waits for a FIFO and never reads a device; `follow` says whether a symlink will do.
+
+    Raises:
+        OSError: If it isn't such a file, or can't be read.
+    """
+    extra = getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > most:
+            reason = f"{status.st_size:,} bytes, of which at most {most:,} are read"
+            raise OSError(errno.EFBIG, reason, str(path))
+        return file.read()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import Prior
 from at2_rag.text.protection import Protect, pattern_of
 
@@ -56,7 +56,7 @@ def _numeric(what: str, allows: Callable[[Any], bool]) -> _Check:
         except OverflowError:  # an integer that no float holds
             usable = False
         if not usable:
-            raise InputError(f"{name} is {value!r}; pass {what}, or None for no such limit")
+            raise InputError(f"{name} is {brief(value)}; pass {what}, or None for no such limit")
 
     return check
 
@@ -76,7 +76,7 @@ def _one_of(alias: Any) -> _Check:
     def check(name: str, value: Any) -> None:
         if value not in get_args(alias):
             *others, last = map(repr, get_args(alias))
-            raise InputError(f"{name} is {value!r}; pass {', '.join(others)} or {last}")
+            raise InputError(f"{name} is {brief(value)}; pass {', '.join(others)} or {last}")
 
     return check
 
@@ -84,7 +84,7 @@ def _one_of(alias: Any) -> _Check:
 def _switch(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise InputError(
-            f"{name} is {value!r}; pass True or False, or None to leave it to a max_missed"
+            f"{name} is {brief(value)}; pass True or False, or None to leave it to a max_missed"
         )
 
 

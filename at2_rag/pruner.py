@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
-from at2_rag.errors import InputError, PrunerBusyError
+from at2_rag.errors import InputError, PrunerBusyError, brief
 from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model, source_of
@@ -122,9 +122,9 @@ class AT2Pruner:
         max_pending: int = DEFAULT_MAX_PENDING,
     ) -> None:
         if reading not in (None, "independent", "joint"):
-            raise InputError(f"reading is {reading!r}; pass 'independent' or 'joint'")
+            raise InputError(f"reading is {brief(reading)}; pass 'independent' or 'joint'")
         if on_error not in ("raise", "keep_all"):
-            raise InputError(f"on_error is {on_error!r}; pass 'raise' or 'keep_all'")
+            raise InputError(f"on_error is {brief(on_error)}; pass 'raise' or 'keep_all'")
         if not isinstance(options, PruneOptions | None):
             raise InputError(f"options is a {type(options).__name__}; pass PruneOptions(...)")
         if isinstance(max_pending, bool) or not isinstance(max_pending, int) or max_pending < 1:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from at2_rag.arrays import Floats
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
 from at2_rag.text.units import UnitSpan
 
-_RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text")
-"""Fields of a result in JSON; a caller's entries of these names are under "given"."""
+_RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text", "original")
+"""Fields of a result in JSON; a caller's entries of these names are under "original"."""
+
+_MOST_BITS = 2000  # of an integer that Python always writes in digits
+_MOST_LEVELS = 200  # of nested JSON; the interpreter and most readers take 1,000 and less
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class ScoredChunk:
 
         `probability` is there if there is one, `spans` and `kept_text` for a trimmed chunk. If the
         caller's mapping has an entry of one of these names, such as a retriever's `score`, it is
-        under `given`.
+        under `original`.
         """
         fields: dict[str, Any] = {
             "index": self.index,
@@ -81,12 +88,17 @@ class ScoredChunk:
         if self.spans is not None:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
         if isinstance(self.chunk, Chunk):
-            return {**fields, "id": self.chunk.id, "metadata": dict(self.chunk.metadata)}
+            metadata = self.chunk.metadata
+            return {
+                **fields,
+                "id": self.chunk.id,
+                "metadata": dict(metadata) if isinstance(metadata, Mapping) else metadata,
+            }
         if not isinstance(self.chunk, Mapping):
             return fields
-        entries = {str(key): value for key, value in self.chunk.items()}
+        entries = {_text(key): value for key, value in self.chunk.items()}
         hidden = {name: entries.pop(name) for name in _RESULT_FIELDS if name in entries}
-        return {**fields, **entries, **({"given": hidden} if hidden else {})}
+        return {**fields, **entries, **({"original": hidden} if hidden else {})}
 
 
 def scored_chunks(
@@ -258,10 +270,13 @@ class PruneResult:
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the result as ASCII-only JSON.
 
-        NaN and infinity become null, what else JSON can't hold is written by `str`.
+        NumPy's numbers are numbers, arrays and tensors are lists. NaN and infinity become null,
+        what else JSON can't hold is written by `str`.
+
+        Raises:
+            InputError: If metadata is nested more than about 200 levels deep, or holds itself.
         """
-        values = _json_ready(self.to_dict())
-        return json.dumps(values, indent=indent, default=str, allow_nan=False)
+        return json.dumps(_json_ready(self.to_dict()), indent=indent, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,16 +388,40 @@ class CitedAnswer:
 def _check_rate(name: str, rate: float | None) -> None:
     if rate is None:
         return
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate)
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
     positive = name == "tokens_per_second"
-    if not number or rate < 0 or (positive and rate == 0):
+    if not number or not 0 <= rate <= sys.float_info.max or (positive and rate == 0):
         least = "above 0" if positive else "of at least 0"
-        raise InputError(f"{name} is {rate!r}; pass a finite number {least}, or None")
+        raise InputError(f"{name} is {brief(rate)}; pass a finite number {least}, or None")
 
 
-def _json_ready(value: Any) -> Any:
+def _json_ready(value: Any, level: int = 0) -> Any:
+    if level > _MOST_LEVELS:
+        raise InputError(
+            f"metadata is nested more than {_MOST_LEVELS} levels deep, or holds itself, which JSON "
+            "can't; flatten it, or use to_dict()"
+        )
     if isinstance(value, Mapping):
-        return {str(key): _json_ready(item) for key, item in value.items()}
+        return {_text(key): _json_ready(item, level + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_ready(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_json_ready(item, level + 1) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value) if int(value).bit_length() <= _MOST_BITS else _text(value)
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, np.generic) and hasattr(value, "__array__"):
+        with suppress(Exception):  # a sparse tensor has no list
+            return _json_ready(value.tolist(), level + 1)
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    """Return a value as text, whatever its class or the interpreter has against it."""
+    try:
+        return str(value)
+    except Exception:
+        return hex(value) if isinstance(value, int) else object.__repr__(value)

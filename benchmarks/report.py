@@ -19,7 +19,6 @@ from click.core import ParameterSource
 from models import prompt_builder
 from prompts import PromptSet, read_prompts
 from timing import UNIT, Spread, TimedRun
-from transformers.utils import logging
 
 from at2_rag.errors import AT2Error, UnsupportedModelError
 from at2_rag.files import without_folder
@@ -75,7 +74,6 @@ class SharedOptions:
             UnsupportedModelError: If it doesn't run on sdpa attention, as the unit of time does.
         """
         torch.set_num_threads(self.threads)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         loaded = LoadedModel.from_pretrained(self.model, device="cpu", dtype=self.dtype)
         attention = loaded.model.config._attn_implementation
         if attention != "sdpa":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner, Chunk, PruneResult
+from at2_rag import AT2Pruner, Chunk, ChunkCache, PruneOptions, PruneResult
 from at2_rag.errors import AT2Error, ChunkTypeError, InputError
 from tests.tiny_models import SPECIAL_TOKENS, tiny_model
 from tests.tiny_weights import tiny_pruner
@@ -136,3 +139,31 @@ def test_chunks_that_are_not_text(pruner: AT2Pruner, chunk: Any, message: str) -
 def test_what_is_no_list_of_chunks(pruner: AT2Pruner, chunks: Any) -> None:
     with pytest.raises(InputError, match=f"chunks is a {type(chunks).__name__}; pass a list"):
         pruner.prune(QUERY, chunks, top_k=1)
+
+
+# --- numbers that no float, or no text, holds --------------------------------------------------
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000, -(10**5000), Unprintable()], ids=type)
+def test_values_without_a_text_are_refused_as_others_are(pruner: AT2Pruner, value: Any) -> None:
+    names = [option.name for option in fields(PruneOptions) if option.name != "protect"]
+    calls: list[Callable[[], Any]] = [partial(PruneOptions, **{name: value}) for name in names]
+    protects = ({0: [(0, value)]}, {value: [(0, 1)]}, {0: value}, value)
+    calls += [partial(pruner.prune, QUERY, ["Emma"], top_k=1, protect=p) for p in protects]
+    result = pruner.prune(QUERY, ["Emma"], top_k=1)
+    rates = ("tokens_per_second", "price_per_million", "machine_price_per_hour")
+    calls += [partial(result.break_even, **{name: value}) for name in rates]
+    counting = tiny_pruner(token_counter=lambda text: value)
+    calls.append(partial(counting.prune, QUERY, ["a"], max_tokens=3))
+    if isinstance(value, int):
+        calls.append(partial(ChunkCache, max_memory_bytes=value))
+        calls.append(partial(ChunkCache, "never made", max_disk_bytes=value))
+    for call in calls:
+        with pytest.raises(AT2Error) as error:
+            call()
+        assert len(str(error.value)) < 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
+import decimal
 import json
 import math
 import pickle
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from at2_rag import Chunk, PruneResult, ScoredChunk
+from at2_rag import Chunk, InputError, PruneResult, ScoredChunk
 
 
 def result(*kept: ScoredChunk, dropped: tuple[ScoredChunk, ...] = (), **fields: Any) -> PruneResult:
@@ -126,8 +128,64 @@ def test_the_retrievers_score_and_index_are_not_lost_in_json() -> None:
         "title": None,
         "text": "a",
         "rank": 3,
-        "given": {"score": 0.87, "index": 41},
+        "original": {"score": 0.87, "index": 41},
     }
+    chunk |= {"original": "mine"}
+    hidden = ScoredChunk(chunk, 1.5, 0, "a").to_dict()["original"]
+    assert hidden == {"score": 0.87, "index": 41, "original": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.25), 0.25),
+        (np.float16("inf"), None),
+        (np.longdouble(2), 2.0),
+        (np.int64(-3), -3),
+        (np.bool_(True), True),
+        (np.array([[1.0, np.nan]], dtype=np.float32), [[1.0, None]]),
+        (np.array(3), 3),
+        (np.datetime64("2020-01-02", "ns"), "2020-01-02T00:00:00.000000000"),
+        (torch.tensor([0.5, 2.0], dtype=torch.bfloat16), [0.5, 2.0]),
+        ({np.int64(1): (np.float32(0.5),)}, {"1": [0.5]}),
+        (10**400, 10**400),
+        (10**5000, hex(10**5000)),
+        ({10**5000: 1}, {hex(10**5000): 1}),
+        (decimal.Decimal("1.50"), "1.50"),
+    ],
+    ids=range(14),
+)
+def test_metadata_keeps_its_kind_in_json(value: Any, expected: Any) -> None:
+    for chunk in ({"text": "a", "x": value}, Chunk("a", metadata={"x": value})):
+        [shown] = strictly(result(ScoredChunk(chunk, 0.0, 0, "a")).to_json())["kept"]
+        written = shown["metadata"]["x"] if isinstance(chunk, Chunk) else shown["x"]
+        assert written == expected and type(written) is type(expected)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_metadata_that_never_ends_or_has_no_text() -> None:
+    def text(value: Any) -> str:
+        return result(ScoredChunk({"text": "a", "x": value}, 0.0, 0, "a")).to_json()
+
+    deep: list[Any] = []
+    for _ in range(180):
+        deep = [deep]
+    assert strictly(text(deep))["kept"][0]["x"] == deep
+    itself: dict[str, Any] = {}
+    itself["me"] = itself
+    for _ in range(5000):
+        deep = [deep]
+    for endless in (itself, deep):
+        with pytest.raises(InputError, match="more than 200 levels deep, or holds itself"):
+            text(endless)
+    assert "Unprintable object at" in strictly(text(Unprintable()))["kept"][0]["x"]
+    odd = Chunk("a", metadata=None)  # type: ignore[arg-type]
+    [shown] = strictly(result(ScoredChunk(odd, 0.0, 0, "a")).to_json())["kept"]
+    assert shown["metadata"] is None
 
 
 def test_a_score_that_is_no_number_is_null() -> None:
@@ -147,7 +205,6 @@ class Opaque:
         pytest.param(Opaque(), "<opaque>", id="opaque"),
         (-math.inf, None),
         (np.float64("nan"), None),
-        (np.int64(3), "3"),
         (MappingProxyType({"a": [math.inf]}), {"a": [None]}),
         ({("a", 1): 2, 3: 4}, {"('a', 1)": 2, "3": 4}),
         ("lone \ud800", "lone \ud800"),

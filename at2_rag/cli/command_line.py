@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from at2_rag.cli.terminal import visible
 from at2_rag.errors import AT2Error
 from at2_rag.files import last_part, without_folder
 
@@ -33,6 +34,11 @@ class CommandError(click.ClickException):
         return " ".join(line.strip() for line in self.message.splitlines() if line.strip())
 
 
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 class CommandGroup(click.Group):
     """A group of commands, with those of plug-ins, that shows each error as one line."""
 
@@ -50,19 +56,22 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; any error that isn't click's becomes a `CommandError`."""
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        handler.setFormatter(_VisibleFormatter("%(levelname)s: %(message)s"))
         _package_logger.addHandler(handler)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+        except click.ClickException as error:
+            vars(error)["message"] = visible(error.message)  # it has no setter
+            raise
+        except (click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.meta.get(_VERBOSE):
-                click.echo(traceback.format_exc(), err=True)
+                click.echo(visible(traceback.format_exc()), err=True)
             if isinstance(error, AT2Error):
-                raise CommandError(str(error)) from error
+                raise CommandError(visible(str(error))) from error
             raise CommandError(
-                f"{type(error).__name__}: {error}; at2-rag -v shows the traceback"
+                visible(f"{type(error).__name__}: {error}; at2-rag -v shows the traceback")
             ) from error
         finally:
             _package_logger.removeHandler(handler)

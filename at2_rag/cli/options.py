@@ -111,12 +111,9 @@ def load_pruner(
     # An unusable counter is refused at once, before torch is imported.
     counter = None if token_counter is None else resolve_token_counter(token_counter)
 
-    from transformers.utils.logging import disable_progress_bar
-
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.shipped import named_or_folder
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
     return AT2Pruner.from_pretrained(
         *(() if model is None else (model,)),
         head_weights=named_or_folder(head_weights),

@@ -3,7 +3,8 @@
 The formats are those of `at2-rag prune`; JSON may also be an object with the list under `chunks`.
 A file's ending (before `.gz`) tells its format. Without a known one a file is JSON Lines if its
 first line is a JSON string or an object without `chunks`, JSON if it begins like an object or a
-list of passages, and else text.
+list of passages, and else text. Of a file that never ends, packed or not, no more is read than
+`MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import codecs
 import gzip
 import json
 import logging
+import os
 import re
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any, Literal, NoReturn, TypeAlias, get_args
@@ -24,7 +27,11 @@ from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
 
 Format: TypeAlias = Literal["jsonl", "json", "text"]
 
+MOST_BYTES = 2**27
+"""How much a file, unpacked, or a folder may hold."""
+
 _GZIP = b"\x1f\x8b"
+_MOST_NAMED = 3
 
 _logger = logging.getLogger(__name__)
 
@@ -71,29 +78,47 @@ def _read_folder(folder: Path) -> list[ChunkLike]:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: can't be read: {error.strerror or error}") from error
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    files = [entry for entry in visible if entry.is_file()]
-    if others := len(visible) - len(files):
+    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    files = [entry for entry in shown if os.path.isfile(entry)]
+    if others := len(shown) - len(files):
         message = "%s: %d of its %d entries are not files and were not read"
-        _logger.warning(message, folder, others, len(visible))
-    return [Chunk(text=_decode(_read_bytes(file), str(file)), id=file.name) for file in files]
+        _logger.warning(message, folder, others, len(shown))
+    root = os.path.realpath(folder)
+    outside = {file for file in files if not Path(os.path.realpath(file)).is_relative_to(root)}
+    if outside:
+        named = ", ".join(sorted(file.name for file in outside)[:_MOST_NAMED])
+        message = "%s: %d symlinks lead out of the folder and were not read (%s); copy the files"
+        _logger.warning(message, folder, len(outside), named)
+    chunks: list[ChunkLike] = []
+    left = MOST_BYTES
+    for file in files:
+        if file not in outside:
+            text = _decode(_read_bytes(file), str(file))
+            left -= len(text)
+            if left < 0:
+                raise _too_large(f"{folder}: its files hold")
+            chunks.append(Chunk(text=text, id=file.name))
+    return chunks
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:  # or a pipe, as of <(command)
+            return file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def _decode(data: bytes, name: str) -> str:
-    if data.startswith(_GZIP):
+    if data.startswith(_GZIP) and len(data) <= MOST_BYTES:
         try:
-            data = gzip.decompress(data)
+            data = gzip.GzipFile(fileobj=BytesIO(data)).read(MOST_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{name}: a damaged gzip file ({error}); create or fetch it again"
             ) from error
+    if len(data) > MOST_BYTES:
+        raise _too_large(f"{name}: holds")
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode()
@@ -104,6 +129,10 @@ def _decode(data: bytes, name: str) -> str:
             f"{name}, line {line}: not UTF-8, byte 0x{data[offset]:02x} at offset {offset}; "
             "convert the file to UTF-8"
         ) from error
+
+
+def _too_large(subject: str) -> DataError:
+    return DataError(f"{subject} more than {MOST_BYTES:,} bytes, the most that is read; split it")
 
 
 def _detect(text: str) -> Format:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,8 +20,10 @@ from at2_rag.cli.options import (
     prune_options,
     taken_options,
 )
-from at2_rag.cli.passages import Format, parse_passages, read_passages
+from at2_rag.cli.passages import MOST_BYTES, Format, parse_passages, read_passages
 from at2_rag.cli.table import print_result
+from at2_rag.cli.terminal import visible
+from at2_rag.errors import StorageError
 from at2_rag.options import PruneOptions
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 
@@ -101,7 +104,7 @@ def prune(
     INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and optionally
     title, id, metadata and retrieval_score), a JSON file (a list of those), a text file (one chunk
     a paragraph), a folder of text files (one chunk a file), or - for standard input, the default.
-    Files may be gzipped.
+    Files may be gzipped. At most 128 MiB are read, unpacked.
 
     All limits must hold. Without any, calibrated head weights (like the default ones) keep the
     chunks that are probably relevant; others need a limit.
@@ -137,8 +140,11 @@ def prune(
         click.echo(result.to_json())
     elif as_context:
         for note in result.notes:
-            click.echo(note, err=True)
-        click.echo(replace_surrogates(result.context), nl=bool(result.kept))
+            click.echo(visible(note), err=True)
+        context = replace_surrogates(result.context)
+        # To the letter into a file or a pipe; a terminal would obey what a chunk says to it.
+        context = visible(context) if sys.stdout.isatty() else context
+        click.echo(context, nl=bool(result.kept), color=True)  # else it removes styles
     else:
         print_result(
             result,
@@ -152,15 +158,20 @@ def _read(source: str | None, form: Format | None) -> list[ChunkLike]:
     if source is None and sys.stdin.isatty():
         raise click.UsageError("No INPUT was given, and standard input is a terminal.")
     if source in (None, "-"):
-        return parse_passages(sys.stdin.buffer.read(), "<stdin>", format=form)
+        return parse_passages(sys.stdin.buffer.read(MOST_BYTES + 1), "<stdin>", format=form)
     return read_passages(Path(source), format=form)
 
 
 def _chunk_cache(folder: Path | None) -> ChunkCache | None:
     """Return the cache in a folder, or the one that `at2-rag index` made; None if it made none."""
-    if folder is None and not default_chunk_cache().is_dir():
-        return None
+    if folder is None:
+        try:
+            folder = default_chunk_cache()
+        except StorageError:  # without a home there is none
+            return None
+        if not os.path.isdir(folder):
+            return None
 
     from at2_rag.states.store import ChunkCache
 
-    return ChunkCache(folder or default_chunk_cache(), max_memory_bytes=0)
+    return ChunkCache(folder, max_memory_bytes=0)

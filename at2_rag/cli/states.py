@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -101,7 +102,7 @@ def info(chunk_cache: Path | None) -> None:
     from at2_rag.states.files import StateFiles
 
     folder = chunk_cache or default_chunk_cache()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         click.echo(f"0 states, 0 GB in {folder}")
         return
     files = StateFiles(folder)
@@ -125,5 +126,5 @@ def clear(chunk_cache: Path | None) -> None:
     from at2_rag.states.files import StateFiles
 
     folder = chunk_cache or default_chunk_cache()
-    removed = StateFiles(folder).clear() if folder.is_dir() else 0
+    removed = StateFiles(folder).clear() if os.path.isdir(folder) else 0
     click.echo(f"{removed:,} states removed from {folder}")

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from at2_rag.cli.terminal import visible
 from at2_rag.results import BreakEven, PruneResult
 from at2_rag.text.chunks import as_chunk
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def print_result(
@@ -34,7 +34,7 @@ def print_result(
         console.print(_table(result, console.encoding, original_order=by_index))
     gains = [] if break_even is None else [_gain(break_even)]
     for line in (_summary(result), *gains, *result.notes):
-        console.print(Text(line))
+        console.print(Text(visible(line)))
 
 
 def shown(text: str, encoding: str = "utf-8") -> str:
@@ -44,8 +44,7 @@ def shown(text: str, encoding: str = "utf-8") -> str:
     overrides), lone surrogates, and what the encoding lacks.
     """
     start = re.sub(r"\s+", " ", text[:_LONGEST_START]).strip()
-    visible = _STEERING.sub("\ufffd", start)
-    return visible.encode(encoding, "replace").decode(encoding)
+    return visible(start).encode(encoding, "replace").decode(encoding)
 
 
 def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table:

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from at2_rag.errors import ChunkTypeError, DataError
+from at2_rag.errors import ChunkTypeError, DataError, brief
 from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
+_MOST_LINE_BYTES = 2**26
 _MOST_NAMED = 5  # bad lines that an error describes; it counts all of them
 _REQUIRED = object()  # in place of a default: the key must be there
 
@@ -163,7 +164,10 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Exa
     reasons: list[str] = []
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            while line := lines.readline(_MOST_LINE_BYTES + 1):
+                number += 1
+                if len(line) > _MOST_LINE_BYTES:
+                    raise OSError(f"the next line has more than {_MOST_LINE_BYTES:,} bytes")
                 if not line.strip():
                     continue
                 try:
@@ -247,14 +251,14 @@ def _value(
         keys = ", ".join(sorted(item)) or "none"
         raise DataError(f"the key '{key}' is missing (its keys: {keys})")
     if not isinstance(value, kind):
-        raise DataError(f"'{key}' is {value!r:.80}; expected {expected}")
+        raise DataError(f"'{key}' is {brief(value)}; expected {expected}")
     return value
 
 
 def _strings(item: dict[str, Any], key: str) -> tuple[str, ...]:
     values = item.get(key, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"'{key}' is {values!r:.80}; expected a list of strings")
+        raise DataError(f"'{key}' is {brief(values)}; expected a list of strings")
     return tuple(values)
 
 

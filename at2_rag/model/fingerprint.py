@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from at2_rag.files import write_whole
+from at2_rag.model.cache import quick_sum
 
 FORMAT_VERSION = 1  # goes up when a change of this module changes fingerprints
 STATES_VERSION = 1  # goes up when a change of this project changes the states of chunks
@@ -41,6 +42,7 @@ _NOT_NUMERIC = (  # configuration that changes no number, or is hashed separatel
     "transformers_version",
     "use_cache",
 )
+_LOADED = (".safetensors", ".json", ".jinja", ".txt", ".model")  # endings of files
 _PROBE = "Who wrote 'Emma' (1815)?\n\n  Größe, 北京, 🙂 <tag> 3.14"
 
 
@@ -64,12 +66,17 @@ def cached_fingerprint(
 ) -> str:
     """Return the fingerprint of the model in `folder`, computed once for these files.
 
-    The key holds the files' names, sizes and modification times; the dtype, since float16 can't
-    hold every number that bfloat16 can; and the versions of what reads the files. A `cache` folder
-    that can't be written is ignored.
+    The key holds the files' names, sizes, modification times and, of those that are loaded,
+    checksums; the dtype, since float16 can't hold every number that bfloat16 can; and the versions
+    of what reads the files. A `cache` folder that can't be written is ignored.
     """
     files = sorted(
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        (
+            path.name,
+            path.stat().st_size,
+            path.stat().st_mtime_ns,
+            quick_sum(path) if path.suffix in _LOADED else "",
+        )
         for path in folder.iterdir()
         if path.is_file()
     )

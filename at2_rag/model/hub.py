@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.errors import InputError, ModelNotFoundError, brief
 from at2_rag.model.wheel import WheelModel, resolve_wheel
 
 _log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ def resolve_model(name: str | os.PathLike[str], *, revision: str | None = None) 
     is_folder = bool(text) and os.path.isdir(folder)
     if revision is not None and (built_in or is_folder):
         raise InputError(
-            f"revision is {revision!r}, but {text!r} is no hub id: only names like 'owner/name' "
-            "have revisions; leave it out"
+            f"revision is {brief(revision)}, but {text!r} is no hub id: only names like "
+            "'owner/name' have revisions; leave it out"
         )
     if built_in:
         return resolve_wheel(built_in)
@@ -88,7 +88,7 @@ def resolve_model(name: str | os.PathLike[str], *, revision: str | None = None) 
 def _resolve_hub_id(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    label = f"{repo!r}" if revision is None else f"{repo!r} at revision {revision!r}"
+    label = f"{repo!r}" if revision is None else f"{repo!r} at revision {brief(revision)}"
     try:
         _log.info("Fetching %s from the hub unless it is cached", label)
         folder = snapshot_download(
@@ -149,7 +149,7 @@ def _checked_folder(folder: Path) -> Path:
         problems.append("no config.json")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         problems.append(f"no tokenizer (none of {', '.join(_TOKENIZERS)})")
-    if not any(folder.glob("*.safetensors")):
+    if not any(path.is_file() for path in folder.glob("*.safetensors")):
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         problems.append(
             f"its only weights are a pickle ({', '.join(pickles[:3])}), which is never loaded "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,10 +15,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from at2_rag.errors import InputError, ModelNotFoundError
+from at2_rag.errors import InputError, ModelNotFoundError, StorageError, brief
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
+
+_MOST_LAYERS = 10_000
+_BAR_SWITCH = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +59,11 @@ class LoadedModel:
 
         Raises:
             ModelNotFoundError: If the model can't be found, fetched or read.
+            StorageError: If a built-in model has no folder, as this user has no home.
             InputError: If `revision`, `device` or `dtype` can't be used.
         """
         if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"dtype is {dtype!r}; pass 'float32', 'bfloat16' or 'float16'")
+            raise InputError(f"dtype is {brief(dtype)}; pass 'float32', 'bfloat16' or 'float16'")
         torch_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder = resolve_model(name_or_folder, revision=revision)
         model, tokenizer = load_model(folder, device=device, dtype=torch_dtype)
@@ -88,7 +95,10 @@ class LoadedModel:
         compute = partial(model_fingerprint, self.model.base_model, self.tokenizer)
         if self.folder is None:
             return compute()
-        cache = cache_dir() / "fingerprints"
+        try:
+            cache = cache_dir() / "fingerprints"
+        except StorageError:  # without a home it is computed each time
+            return compute()
         return cached_fingerprint(self.folder, cache, compute, dtype=self.model.dtype)
 
 
@@ -127,27 +137,53 @@ def load_model(
     dtype: torch.dtype | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal LM and its tokenizer from a local folder, as `from_pretrained` does."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     target = _usable_device(device)
     causal_lm: Any = AutoModelForCausalLM
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, report = causal_lm.from_pretrained(
-            folder,
-            dtype=dtype or preferred_dtype(target),
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # the report has them
-            output_loading_info=True,
-            **options,
-        )
+        config = AutoConfig.from_pretrained(folder, **options)
+        # A config may name implementations that are fetched as code. Arguments of `from_pretrained`
+        # don't stand above all of its spellings.
+        config._attn_implementation = config._experts_implementation = None
+        layers = getattr(config, "num_hidden_layers", 0)
+        if (
+            isinstance(layers, int) and layers > _MOST_LAYERS
+        ):  # else transformers would make them first, without an end
+            raise ValueError(
+                f"its config has {brief(layers)} layers, at most {_MOST_LAYERS:,} are read"
+            )
+        with _without_bar():
+            model, report = causal_lm.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype or preferred_dtype(target),
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # the report has them
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # transformers, its validators and readers have errors of all kinds
         raise ModelNotFoundError(
             f"{folder} can't be loaded as a model: {_reason(error)}"
         ) from error
     _check_weights(model, report, folder)
     return model.to(target), tokenizer
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide transformers' progress bar, whose switch is one for the process, and set it back."""
+    from transformers.utils import logging
+
+    with _BAR_SWITCH:
+        shown, logging._tqdm_active = logging._tqdm_active, False
+        try:
+            yield
+        finally:
+            logging._tqdm_active = shown
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
@@ -190,10 +226,11 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     try:
         usable = torch.device(device)
         torch.empty(1, device=usable)
-    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+    except Exception as error:  # torch raises whatever a value or a driver leads to
         reason = " ".join(str(error).split())[:200]
+        shown = brief(str(device) if isinstance(device, torch.device) else device)
         raise InputError(
-            f"device is {str(device)!r}, which can't be used here: {reason}; pass 'cpu', or None "
+            f"device is {shown}, which can't be used here: {reason}; pass 'cpu', or None "
             "for CUDA where there is one, else the CPU"
         ) from error
     return usable

@@ -71,8 +71,11 @@ class WheelModel:
 def resolve_wheel(model: WheelModel) -> Path:
     """Return the converted model's folder; fetches and converts the model first if needed."""
     cached = model.cached
-    if cached.is_whole():
+    damage = cached.damage()
+    if damage is None:
         return cached.folder
+    if os.path.exists(cached.folder):
+        _log.warning("%s is damaged (%s), and is made anew", cached.folder, damage)
     try:
         with (
             StepProgress(write=partial(_log.info, "%s")) as progress,
@@ -109,8 +112,9 @@ def _gguf(model: WheelModel, workspace: Path, progress: StepProgress) -> Path:
             digest = sha256_of(installed, report)
             _compare(digest, model.member_sha256, what=f"{installed}", fix=fix)
         return installed
+    state_of_copy = "damaged" if os.path.exists(cached.folder) else "none"
     tried = [
-        f"a cached copy at {cached.folder}: {'damaged' if cached.folder.exists() else 'none'}",
+        f"a cached copy at {cached.folder}: {state_of_copy}",
         f"the wheel {model.distribution}: {state}",
     ]
     if not sys.executable or importlib.util.find_spec("pip") is None:

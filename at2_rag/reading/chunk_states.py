@@ -28,6 +28,7 @@ from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
 
 PACK_TOKENS = 2048  # most tokens of one forward pass over sources, unless a single one is longer
+_MOST_KEPT = 1e6  # far above what models keep, far below what would overflow in a reading
 GROUP_TOKENS = 8192  # most (padded) tokens of sources that the question reads in one matrix product
 
 
@@ -40,6 +41,11 @@ class ChunkState:
 
     keys: Tensor  # [L, Hkv, W, D]
     values: Tensor  # [L - 1, Hkv, W, D] or [L, Hkv, W, D], see `encode_prefix`
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether all numbers are ones that a model may have made; a forged file has any."""
+        return are_plausible(self.keys) and are_plausible(self.values)
 
     def first_layers(self, depth: int) -> ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
@@ -62,6 +68,14 @@ class ChunkState:
     def nbytes(self) -> int:
         """Size of the state in memory."""
         return self.keys.nbytes + self.values.nbytes
+
+
+def are_plausible(numbers: Tensor) -> bool:
+    """Return whether all numbers are floats within a million of 0; NaN is not."""
+    if not numbers.is_floating_point():
+        return False
+    least, most = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
+    return -_MOST_KEPT < least and most < _MOST_KEPT  # NaN isn't
 
 
 ChunkStateStore = MutableMapping[str, ChunkState]

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Floats
-from at2_rag.errors import HeadWeightsError
+from at2_rag.errors import HeadWeightsError, brief
 
 Outcome: TypeAlias = Literal["evidence", "removal"]
 """What makes a chunk relevant: that it is labelled as evidence, or that the right answer is less
@@ -61,8 +61,8 @@ class Calibration:
         object.__setattr__(self, "call", checked_numbers("call", self.call, CALL_TERMS))
         if self.outcome not in get_args(Outcome):
             raise HeadWeightsError(
-                f"the calibration's outcome is {self.outcome!r}; this version of at2_rag reads "
-                "'evidence' and 'removal'"
+                f"the calibration's outcome is {brief(self.outcome)}; this version of at2_rag "
+                "reads 'evidence' and 'removal'"
             )
         if not (np.isfinite(self.evidence_weight).all() and math.isfinite(self.evidence_bias)):
             raise HeadWeightsError(

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError
-from at2_rag.files import write_whole
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, brief
+from at2_rag.files import read_regular, write_whole
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "head_weights.safetensors"
 DESCRIPTION_FILE = "head_weights.json"
+_MOST_BYTES = 2**30  # of one file; those of large models have some megabytes
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -43,8 +44,8 @@ def read_folder(folder: Path) -> tuple[Tensors, dict[str, Any]]:
         HeadWeightsError: If a file is damaged, or of another format version.
     """
     try:
-        raw = (folder / WEIGHTS_FILE).read_bytes()
-        description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+        raw = read_regular(folder / WEIGHTS_FILE, most=_MOST_BYTES)
+        description = json.loads(read_regular(folder / DESCRIPTION_FILE, most=_MOST_BYTES))
     except OSError as error:
         raise HeadWeightsNotFoundError(
             f"no head weights in {folder}: {error.strerror} ({error.filename}); pass a "
@@ -55,14 +56,14 @@ def read_folder(folder: Path) -> tuple[Tensors, dict[str, Any]]:
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise HeadWeightsError(
-            f"{folder / DESCRIPTION_FILE} has format version {version!r}, this version of "
+            f"{folder / DESCRIPTION_FILE} has format version {brief(version)}, this version of "
             f"at2_rag reads {FORMAT_VERSION}; train the weights again"
         )
     digest = hashlib.sha256(raw).hexdigest()
     if digest != description.get("sha256"):
         raise HeadWeightsError(
             f"{folder / WEIGHTS_FILE} is damaged: expected SHA-256 "
-            f"{description.get('sha256')}, got {digest}; restore the file"
+            f"{brief(description.get('sha256'))}, got {digest!r}; restore the file"
         )
     try:
         return load(raw), description

@@ -15,7 +15,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.errors import AT2Error, HeadWeightsError, HeadWeightsNotFoundError, InputError
+from at2_rag.errors import (
+    AT2Error,
+    HeadWeightsError,
+    HeadWeightsNotFoundError,
+    InputError,
+    brief,
+)
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
 from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.readout.calibration import Calibration, weighted
@@ -92,12 +98,12 @@ class HeadWeights:
             known = get_args(alias)
             if (value := getattr(self, name)) not in known:
                 raise HeadWeightsError(
-                    f"{name} is {value!r}; this version of at2_rag reads {' and '.join(known)}"
+                    f"{name} is {brief(value)}; this version of at2_rag reads {' and '.join(known)}"
                 )
         for name in ("fingerprint", "template_hash"):
             if not isinstance(value := getattr(self, name), str | None):
                 raise HeadWeightsError(
-                    f"{name} is {value!r}; expected a hash as text, or None for weights that "
+                    f"{name} is {brief(value)}; expected a hash as text, or None for weights that "
                     "belong to no model"
                 )
         passes = len(self.spec.passes)
@@ -111,7 +117,7 @@ class HeadWeights:
         for name in _PRIORS:
             if (number := getattr(self, name)) is not None and not 0 <= number < np.inf:
                 raise HeadWeightsError(
-                    f"{name} is {number}; expected a finite number of at least 0"
+                    f"{name} is {brief(number)}; expected a finite number of at least 0"
                 )
         self._check_parts()
 
@@ -255,7 +261,7 @@ class HeadWeights:
                 )
         except AT2Error as error:
             raise HeadWeightsError(f"{folder} holds unusable head weights: {error}") from error
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise HeadWeightsError(
                 f"{folder} holds unusable head weights ({error!r}); train or calibrate them again"
             ) from error
@@ -312,8 +318,8 @@ class HeadWeights:
         known = shipped_names()
         if name not in known:
             raise HeadWeightsNotFoundError(
-                f"no head weights named {name!r} are shipped; there are {', '.join(known)}, or "
-                f'pass a folder as a Path, or head_weights="{UNIFORM}"'
+                f"no head weights named {brief(name)} are shipped; there are {', '.join(known)}, "
+                f'or pass a folder as a Path, or head_weights="{UNIFORM}"'
             )
         return cls.load(Path(str(_SHIPPED / name)))
 

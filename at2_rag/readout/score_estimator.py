@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError, brief
 from at2_rag.files import write_whole
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.head_weights import HeadWeights
@@ -142,7 +142,7 @@ def write_score_estimator(
     """
     if model_type not in MODEL_TYPES:
         raise InputError(
-            f"model_type is {model_type!r}; the reference reads {', '.join(MODEL_TYPES)}"
+            f"model_type is {brief(model_type)}; the reference reads {', '.join(MODEL_TYPES)}"
         )
     form = (weights.spec.quantity, weights.spec.passes, weights.target_rule)
     expected = (_SPEC.quantity, _SPEC.passes, "answer")
@@ -212,13 +212,13 @@ def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
 
 def _expect(name: str, value: Any, expected: str) -> None:
     if value != expected:
-        raise HeadWeightsError(f"has the {name} {value!r}; only {expected!r} can be read")
+        raise HeadWeightsError(f"has the {name} {brief(value)}; only {expected!r} can be read")
 
 
 def _count(name: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= MOST_HEADS:
         raise HeadWeightsError(
-            f"has {name} {value!r}; expected a whole number from 1 to {MOST_HEADS}"
+            f"has {name} {brief(value)}; expected a whole number from 1 to {MOST_HEADS}"
         )
     return value
 

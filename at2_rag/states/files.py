@@ -1,7 +1,8 @@
 """Chunk states on disk: one file each, bounded in bytes, shared by any number of processes.
 
 The folder is its own index: a file's name is the state's key, the file system knows its size and
-last use. A file begins with a checksum over key and content, which shows when it is damaged. None
+last use. A file begins with a checksum over key and content, which shows when it is damaged; no
+checksum makes up for numbers that no model keeps. FIFOs, devices and symlinks are no states. None
 of this is an error: a state that can't be read is computed again, one that can't be written isn't
 kept.
 """
@@ -19,8 +20,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from at2_rag.errors import InputError, StorageError
-from at2_rag.files import remove_leftovers, write_whole
+from at2_rag.errors import InputError, StorageError, brief
+from at2_rag.files import read_regular, remove_leftovers, write_whole
 from at2_rag.forks import ForkLock
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
@@ -32,6 +33,7 @@ Precision = Literal["model", "int8"]  # in the model's dtype, or in eight bits
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
+MOST_BYTES = 2**63
 
 _MAGIC = b"at2rag01"
 _DIGEST_BYTES = 16
@@ -39,6 +41,8 @@ _ENDINGS: Mapping[Precision, str] = {"model": ".state", "int8": ".int8"}
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(f"({_KEY.pattern})({'|'.join(map(re.escape, _ENDINGS.values()))})")
 _NOTES_FILE = "folder.json"
+_MOST_STATE_BYTES = 2**32  # a window of 1,024 tokens of the largest models has a tenth
+_MOST_NOTES_BYTES = 2**16
 _SLACK = 16  # the folder is scanned again once a sixteenth of the bound has been written
 
 
@@ -91,7 +95,7 @@ class StateFiles:
         """Return the state of a key; None if there is none, or it is damaged."""
         path = self._path(key)
         try:
-            data = path.read_bytes()
+            data = read_regular(path, most=min(self.max_bytes, _MOST_STATE_BYTES), follow=False)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -146,7 +150,8 @@ class StateFiles:
 
     def has(self, key: str) -> bool:
         """Return whether a state exists, damaged or not."""
-        return os.path.isfile(self._path(key))
+        path = self._path(key)
+        return os.path.isfile(path) and not os.path.islink(path)
 
     def remove(self, key: str) -> bool:
         """Remove a state; return whether it existed."""
@@ -163,7 +168,7 @@ class StateFiles:
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
-            raise InputError(f"{key!r} is not a key of a chunk state; keys are SHA-256 in hex")
+            raise InputError(f"{brief(key)} is not a key of a chunk state; keys are SHA-256 in hex")
         return self.folder / f"{key}{_ENDINGS[self.precision]}"
 
     def _files(self) -> list[tuple[int, int, Path]]:
@@ -171,9 +176,9 @@ class StateFiles:
         files = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder) as entries:
             for entry in entries:
-                if _FILE.fullmatch(entry.name):
+                if _FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     with suppress(OSError):  # removed meanwhile
-                        status = entry.stat()
+                        status = entry.stat(follow_symlinks=False)
                         files.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
         return files
 
@@ -232,12 +237,12 @@ def _removed(path: Path) -> bool:
 def _read_notes(folder: Path) -> dict[str, Any]:
     """Return the valid values of `max_bytes` and `precision` that are noted in a folder."""
     try:
-        notes = json.loads((folder / _NOTES_FILE).read_bytes())
+        notes = json.loads(read_regular(folder / _NOTES_FILE, most=_MOST_NOTES_BYTES, follow=False))
         limit, precision = notes.get("max_bytes"), notes.get("precision")
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     valid: dict[str, Any] = {}
-    if type(limit) is int and limit > 0:
+    if type(limit) is int and 0 < limit < MOST_BYTES:
         valid["max_bytes"] = limit
     if precision in list(_ENDINGS):
         valid["precision"] = precision
@@ -266,7 +271,8 @@ def _decoded(key: str, data: bytes, precision: Precision) -> ChunkState | Int8St
         return None
     kind = Int8State if precision == "int8" else ChunkState
     try:
-        return kind(**load(bytes(body)))
+        state = kind(**load(bytes(body)))
+        return state if state.is_usable else None
     except (SafetensorError, TypeError, ValueError, RuntimeError):
         return None  # of the other precision, or no state at all, with a valid checksum
 

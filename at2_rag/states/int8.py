@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.chunk_states import ChunkState, are_plausible
 
 _MOST = 127
 
@@ -35,6 +35,18 @@ class Int8State:
         """Return a state of the original dtype, each number within half a scale of the original."""
         keys, values = self.keys * self.key_scales, self.values * self.value_scales
         return ChunkState(keys.to(self.like.dtype), values.to(self.like.dtype))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether types and shapes belong together, with numbers that a model may have made."""
+        pairs = ((self.keys, self.key_scales), (self.values, self.value_scales))
+        return self.like.is_floating_point() and all(
+            steps.dtype == torch.int8
+            and scales.dtype == torch.float32
+            and scales.shape == (*steps.shape[:-1], 1)
+            and are_plausible(scales)
+            for steps, scales in pairs
+        )
 
     def in_main_memory(self) -> Int8State:
         """Return the state in main memory."""

@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 from cachetools import LRUCache
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.forks import call_after_fork
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.files import FolderSize, Precision, StateFiles
+from at2_rag.states.files import MOST_BYTES, FolderSize, Precision, StateFiles
 from at2_rag.states.int8 import Int8State
 
 DEFAULT_MEMORY_BYTES = 2**30
@@ -63,7 +63,8 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             bound, else 20 GiB.
 
     Raises:
-        InputError: If a bound is negative, the folder's bound is 0, or the precision is unknown.
+        InputError: If a bound is negative or 2**63 and more, the folder's bound is 0, or the
+            precision is unknown.
         StorageError: If the folder doesn't exist and can't be made.
     """
 
@@ -75,14 +76,18 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
         max_disk_bytes: int | None = None,
     ) -> None:
-        if max_memory_bytes < 0:
+        if not 0 <= max_memory_bytes < MOST_BYTES:
             raise InputError(
-                f"max_memory_bytes is {max_memory_bytes}; pass 0 or a positive number of bytes"
+                f"max_memory_bytes is {brief(max_memory_bytes)}; pass a number of bytes from 0, "
+                "below 2**63"
             )
-        if max_disk_bytes is not None and max_disk_bytes < 1:
-            raise InputError(f"max_disk_bytes is {max_disk_bytes}; pass a positive number of bytes")
+        if max_disk_bytes is not None and not 1 <= max_disk_bytes < MOST_BYTES:
+            raise InputError(
+                f"max_disk_bytes is {brief(max_disk_bytes)}; pass a positive number of bytes, "
+                "below 2**63"
+            )
         if precision is not None and precision not in get_args(Precision):
-            raise InputError(f"precision is {precision!r}; pass 'model' or 'int8'")
+            raise InputError(f"precision is {brief(precision)}; pass 'model' or 'int8'")
         self._memory = _new_memory(max_memory_bytes)
         self._files = None
         if folder is not None:

@@ -11,7 +11,7 @@ from itertools import islice
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
-from at2_rag.errors import ChunkTypeError, InputError
+from at2_rag.errors import ChunkTypeError, InputError, brief
 from at2_rag.text.sentences import LINE_BREAK
 
 DEFAULT_SEPARATOR = "\n\n"
@@ -63,16 +63,16 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
         return Chunk(text=value)
     if isinstance(value, Mapping):
         if "text" not in value:
-            keys = ", ".join(sorted(map(str, value))) or "none"
             raise ChunkTypeError(
-                f"chunk {index} is a mapping without the key 'text' (its keys: {keys}); "
+                f"chunk {index} is a mapping without the key 'text' (its keys: "
+                f"{brief(list(value))}); "
                 "pass {'text': ..., 'title': ...}"
             )
         chunk_id, metadata = value.get("id"), value.get("metadata")
         value = Chunk(
             text=value["text"],
             title=value.get("title"),
-            id=None if chunk_id is None else str(chunk_id),
+            id=None if chunk_id is None else _id_text(chunk_id, index),
             metadata=metadata if isinstance(metadata, Mapping) else {},
             retrieval_score=value.get("retrieval_score"),
         )
@@ -86,9 +86,30 @@ def as_chunk(value: ChunkLike, index: int) -> Chunk:
         if isinstance(attribute, bool) or not isinstance(attribute, kind):
             raise ChunkTypeError(
                 f"chunk {index} has a {name} of type {type(attribute).__name__} "
-                f"({attribute!r:.40}); pass {wanted}"
+                f"({brief(attribute)}); pass {wanted}"
             )
+    _check_score(value.retrieval_score, index)
     return value
+
+
+def _id_text(chunk_id: object, index: int) -> str:
+    try:
+        return str(chunk_id)
+    except Exception as error:  # too many digits, or whatever the caller's class raises
+        raise ChunkTypeError(
+            f"chunk {index} has an id ({brief(chunk_id)}) that can't be written as text "
+            f"({type(error).__name__}: {error}); pass a string"
+        ) from error
+
+
+def _check_score(score: float | None, index: int) -> None:
+    try:
+        float(0.0 if score is None else score)
+    except Exception as error:  # too large, or whatever the caller's class raises
+        raise ChunkTypeError(
+            f"chunk {index} has the retrieval_score {brief(score)}, which no float holds "
+            f"({type(error).__name__}: {error}); scale it to at most 1e308, or pass None"
+        ) from error
 
 
 def checked_chunks(query: str, chunks: Iterable[ChunkLike]) -> tuple[list[Any], list[Chunk]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span
 
@@ -24,12 +24,12 @@ def protected_spans(chunks: Sequence[Chunk], protect: Protect | None) -> list[li
         for index, spans in protect.items():
             if not _is_integer(index) or not 0 <= index < len(chunks):
                 raise InputError(
-                    f"protect has the key {index!r}; pass an index of the {len(chunks)} chunks, "
-                    "from 0"
+                    f"protect has the key {brief(index)}; pass an index of the {len(chunks)} "
+                    "chunks, from 0"
                 )
             if not isinstance(spans, Iterable):
                 raise InputError(
-                    f"protect has {spans!r} for chunk {index}; pass a list of (start, end)"
+                    f"protect has {brief(spans)} for chunk {index}; pass a list of (start, end)"
                 )
             protected[index] = _merged(_checked(span, index, chunks[index].text) for span in spans)
     elif protect is not None:
@@ -50,10 +50,10 @@ def pattern_of(protect: object) -> re.Pattern[str]:
         )
     try:
         return re.compile(protect)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"protect is no regular expression: {protect!r} ({error}); re.escape() makes one that "
-            "matches a text verbatim"
+            f"protect is no regular expression: {brief(protect)} ({error}); re.escape() makes "
+            "one that matches a text verbatim"
         ) from error
 
 
@@ -62,7 +62,7 @@ def _checked(span: object, index: int, text: str) -> Span:
     if len(pair) == 2 and all(map(_is_integer, pair)) and 0 <= pair[0] < pair[1] <= len(text):
         return int(pair[0]), int(pair[1])
     raise InputError(
-        f"protect has the range {span!r} for chunk {index}, whose text has {len(text)} "
+        f"protect has the range {brief(span)} for chunk {index}, whose text has {len(text)} "
         f"characters; pass (start, end) with 0 <= start < end <= {len(text)}"
     )
 

@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from at2_rag.errors import TokenCounterError
+from at2_rag.errors import TokenCounterError, brief
 from at2_rag.text.chunks import replace_surrogates
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TokenCounter: TypeAlias = Callable[[str], int]
 
+_MOST_TOKENS = 2**63
 _LLAMA_INDEX_ENCODINGS = ("cl100k_base", "o200k_base", "o200k_harmony")
 _WHAT_TO_PASS = (
     "pass the name of an OpenAI model ('gpt-4o') or of a tiktoken encoding ({encodings}), "
@@ -118,10 +119,11 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
 def _checked_counter(counter: Callable[[str], Any]) -> TokenCounter:
     def count(text: str) -> int:
         tokens = counter(replace_surrogates(text))
-        if isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 0:
+        is_integer = isinstance(tokens, Integral) and not isinstance(tokens, bool)
+        if not is_integer or not 0 <= int(tokens) < _MOST_TOKENS:
             raise TokenCounterError(
-                f"the token counter returned {tokens!r} for a text of {len(text)} characters; "
-                "it must return an integer of at least 0"
+                f"the token counter returned {brief(tokens)} for a text of {len(text)} characters; "
+                "it must return an integer from 0, below 2**63"
             )
         return int(tokens)
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from at2_rag.cli.terminal import visible
+
 _PLAIN_WIDTH = 160  # characters of a line where the output isn't a terminal
 
 
@@ -61,7 +63,7 @@ def print_report(tables: Iterable[Table], notes: Iterable[str] = ()) -> None:
     for table in tables:
         console.print(_to_rich(table))
     for note in notes:
-        console.print(note, style="dim", markup=False, highlight=False)
+        console.print(visible(note), style="dim", markup=False, highlight=False)
 
 
 def _markdown_row(cells: Sequence[Cell | str]) -> str:
@@ -77,5 +79,5 @@ def _cell(cell: Cell | str) -> Cell:
 def _rich_text(cell: Cell | str) -> Text:
     cell = _cell(cell)
     if not cell.detail:
-        return Text(cell.text)
-    return Text.assemble(cell.text, "\n", (cell.detail, "dim"))
+        return Text(visible(cell.text))
+    return Text.assemble(visible(cell.text), "\n", (cell.detail, "dim"))

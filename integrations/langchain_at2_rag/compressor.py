@@ -9,12 +9,14 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from at2_rag.adapters import AdapterSettings
+from at2_rag.adapters import AdapterSettings, addable
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
-from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
+
+if TYPE_CHECKING:
+    from at2_rag.pruner import AT2Pruner
 
 
 class CompressorSettings(AdapterOverrides, total=False):
@@ -28,11 +30,15 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
     """Keeps the documents relevant to the query, with `metadata["relevance_score"]` set.
 
     Returns copies: the caller's documents are never written to, and ids, metadata and text stay as
-    they are. With `unit="sentence"` the text is what is kept of it, and `metadata["kept_spans"]`
-    has the ranges `[start, end]` of the original text. With calibrated head weights
-    `metadata["answerable"]` is the probability that any document holds the answer. If scoring
-    failed and the pruner has `on_error="keep_all"`, or wasn't needed (`skip_below_tokens`), all
-    documents come back and none gets a score.
+    they are. With `unit="sentence"` the text is what is kept of it, and
+    `metadata["at2_kept_spans"]` has the ranges `[start, end]` of the text that was passed in. With
+    calibrated head weights `metadata["at2_answerable"]` is the probability that any document holds
+    the answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
+    (`skip_below_tokens`), all documents come back and none gets a score.
+
+    `relevance_score`, LangChain's key for the score of the last reranker, is always written. Under
+    the keys with `at2_` the results of an earlier pass are replaced; a value of any other type is
+    the caller's: it stays, ours is left out, and a warning is logged once.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
     hold. Without any, calibrated head weights (like the default ones) keep the documents that are
@@ -142,12 +148,15 @@ def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
 
 
 def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:
-    update: dict[str, Any] = {"metadata": dict(document.metadata)}
+    added: dict[str, Any] = {}
+    update: dict[str, Any] = {}
+    if result.answerable is not None:
+        added["at2_answerable"] = result.answerable
+    if kept.spans is not None:
+        added["at2_kept_spans"] = list(map(list, kept.spans))
+        update["page_content"] = kept.kept_text
+    added = addable(document.metadata, added, earlier=added)
+    update["metadata"] = {**document.metadata, **added}
     if result.scored:
         update["metadata"]["relevance_score"] = kept.relevance
-    if result.answerable is not None:
-        update["metadata"]["answerable"] = result.answerable
-    if kept.spans is not None:
-        update["metadata"]["kept_spans"] = list(map(list, kept.spans))
-        update["page_content"] = kept.kept_text
     return document.model_copy(update=update)

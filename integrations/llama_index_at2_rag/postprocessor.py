@@ -12,12 +12,14 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from at2_rag.adapters import AdapterSettings
+from at2_rag.adapters import AdapterSettings, addable
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
-from at2_rag.pruner import AT2Pruner
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
+
+if TYPE_CHECKING:
+    from at2_rag.pruner import AT2Pruner
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -34,11 +36,14 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     Returns copies: the caller's nodes are never written to, and ids, metadata and content stay as
     they are. With `unit="sentence"` the text is what is kept of it (metadata is never cut), and
-    `metadata["kept_spans"]` has the ranges `[start, end]` of the original text. With calibrated
-    head weights `metadata["answerable"]` is the probability that any node holds the answer. Added
-    metadata is hidden from the LLM and from embeddings. If scoring failed and the pruner has
-    `on_error="keep_all"`, or wasn't needed (`skip_below_tokens`), all nodes come back with the
-    scores they had.
+    `metadata["at2_kept_spans"]` has the ranges `[start, end]` of the text that was passed in. With
+    calibrated head weights `metadata["at2_answerable"]` is the probability that any node holds the
+    answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
+    (`skip_below_tokens`), all nodes come back with the scores they had.
+
+    Added metadata is hidden from the LLM and from embeddings. A hidden value of the same type under
+    such a key is that of an earlier pass, and replaced; any other is the caller's: it stays, ours
+    is left out, and a warning is logged once.
 
     A node is scored and counted as the generator will see it: its content with the metadata meant
     for the LLM. A title in that metadata heads the text instead of its `title: ...` line, the form
@@ -52,7 +57,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         pruner: The pruner; None for that of the default model, loaded on first use and shared by
             the process. Serialised settings leave it out, and options that weren't passed.
         title_key: Metadata key of the title; None for no title.
-        keep_retrieval_score: Put the retriever's score under `metadata["retrieval_score"]`.
+        keep_retrieval_score: Put the retriever's score under `metadata["at2_retrieval_score"]`;
+            what an earlier pass put there stays.
     """
 
     keep_retrieval_score: bool = False
@@ -70,7 +76,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     @model_serializer(mode="wrap")
     def _serialize_component(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**self._without_unset(serialize(self)), "class_name": self.class_name()}
+        return {**self._serialisable(serialize(self)), "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave unset options out; LlamaIndex's `__setstate__` passes the state to `__init__`."""
@@ -155,18 +161,21 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         self, retrieved: NodeWithScore, kept: ScoredChunk, result: PruneResult
     ) -> NodeWithScore:
         node = retrieved.node
+        llm, embed = node.excluded_llm_metadata_keys, node.excluded_embed_metadata_keys
+        earlier = {key for key in node.metadata if key in llm and key in embed}
         added: dict[str, Any] = {}
-        if self.keep_retrieval_score:
-            added["retrieval_score"] = retrieved.score
+        if self.keep_retrieval_score and "at2_retrieval_score" not in earlier:
+            added["at2_retrieval_score"] = retrieved.score
         if result.answerable is not None:
-            added["answerable"] = result.answerable
+            added["at2_answerable"] = result.answerable
         if kept.spans is not None:
-            added["kept_spans"] = list(map(list, kept.spans))
+            added["at2_kept_spans"] = list(map(list, kept.spans))
+        added = addable(node.metadata, added, earlier=earlier)
         copied = node.model_copy(
             update={
                 "metadata": {**node.metadata, **added},
-                "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *added],
-                "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *added],
+                "excluded_llm_metadata_keys": [*llm, *sorted(added.keys() - llm)],
+                "excluded_embed_metadata_keys": [*embed, *sorted(added.keys() - embed)],
             }
         )
         if kept.spans is not None:

@@ -198,6 +198,34 @@ def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
     assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"
 
 
+STEERING = "\x1b]0;mine\x07\x1b[31mred\x9b2J\rover \u202eback\u202c\x7f\x00"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_chunk_does_not_steer_the_terminal(
+    loading: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passage = {"text": f"Emma\tof 1815,\nby Austen {STEERING} ☃", "title": STEERING}
+    path = tmp_path / "steering.jsonl"
+    path.write_text(json.dumps(passage))
+    command = ["prune", "-q", QUERY, "--top-k", "1", *loading, str(path)]
+    piped = run(*command, "--context").stdout
+    assert STEERING in piped, "to the letter"
+    for options in (["--context"], []):
+        controller, terminal = os.openpty()
+        with os.fdopen(terminal, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr("sys.stdout", stdout)
+            main([*command, *options], standalone_mode=False)
+            monkeypatch.undo()
+            written = os.read(controller, 1 << 16).decode().replace("\r\n", "\n")
+        os.close(controller)
+        without_styles = re.sub(r"\x1b\[[0-9;]*m", "", written) if not options else written
+        assert "Emma" in written and "\ufffd" in written
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", without_styles)
+        if options:
+            assert "Emma\tof 1815,\nby Austen" in written and "☃" in written
+
+
 def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
     passages: Path, loading: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from at2_rag.cli.command_line import (
     command_without_places,
     verbose_option,
 )
+from at2_rag.cli.group import main as at2_rag
 from at2_rag.errors import DataError
 from at2_rag.files import without_folder
 
@@ -74,6 +76,7 @@ def fail(kind: str) -> None:
         "ours": DataError("a.jsonl, line 3:\n  no text"),
         "other": KeyError("x"),
         "click": click.UsageError("bad use"),
+        "steer": DataError("\x1b[31mred\x9b2J\x7f"),
     }[kind]
 
 
@@ -130,6 +133,26 @@ def test_errors_are_one_line_on_stderr(kind: str, code: int, message: str) -> No
     ran = run("fail", kind)
     assert (ran.exit_code, ran.stdout, ran.stderr.splitlines()[-1]) == (code, "", message)
     assert code == 2 or ran.stderr == f"{message}\n"
+
+
+def test_messages_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    """Whatever a file's name, a file or a library puts into them."""
+    path = tmp_path / "\x1b[31m\u202e.jsonl"
+    path.write_text('{"text": 5}')
+    (tmp_path / "\x1b]0;link").symlink_to("nowhere")
+    (tmp_path / "\x1b]0;out").symlink_to(__file__)
+    (tmp_path / "\x1b]0;bytes").write_bytes(b"\xff")
+    prune = ("prune", "-q", "x", "--top-k", "1")
+    for group, arguments in (
+        (at2_rag, ("-v", *prune, str(path))),
+        (at2_rag, (*prune, str(tmp_path))),
+        (at2_rag, (*prune, f"{path}\x9b")),
+        (main, ("fail", "steer")),
+    ):
+        ran = CliRunner().invoke(group, arguments)
+        assert ran.exit_code in (1, 2)
+        assert "\ufffd" in ran.stderr or "\\x1b" in ran.stderr, "as click writes a path"
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", ran.stderr)
 
 
 @pytest.mark.parametrize("arguments", [("-v", "fail"), ("fail", "--verbose")])

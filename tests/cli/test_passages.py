@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from at2_rag.cli.passages import Format, parse_passages, read_passages
+from at2_rag.cli.passages import MOST_BYTES, Format, parse_passages, read_passages
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 
@@ -186,6 +187,43 @@ def test_a_folder_gives_one_chunk_a_file_by_name(
         Chunk("Ä", id="d"),
     ]
     assert "1 of its 5 entries are not files" in caplog.text
+
+
+def test_symlinks_out_of_a_folder_are_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "secret.txt", "secret")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder, "a.txt", "a")
+    (folder / "b.txt").symlink_to("a.txt")
+    (folder / "c.txt").symlink_to("../secret.txt")
+    (folder / "d.txt").symlink_to("/dev/zero")
+    (folder / "e.txt").symlink_to("e.txt")
+    (tmp_path / "link").symlink_to("folder")
+    for way in (folder, tmp_path / "link"):
+        caplog.clear()
+        assert read_passages(way) == [Chunk("a", id="a.txt"), Chunk("a", id="b.txt")]
+        assert "2 of its 5 entries are not files" in caplog.text
+        assert "1 symlinks lead out of the folder and were not read (c.txt)" in caplog.text
+
+
+ZEROS = gzip.compress(bytes(1 << 26)) * 32
+"""Two gibibytes of zeros in two megabytes: members of a gzip file follow each other."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no /dev/zero that never ends")
+def test_what_never_ends_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    bomb = write(tmp_path, "bomb.txt.gz", ZEROS)
+    limit = re.escape(f"more than {MOST_BYTES:,} bytes, the most that is read; split it")
+    for path in (bomb, Path("/dev/zero")):
+        with pytest.raises(DataError, match=f"{path}: holds {limit}"):
+            read_passages(path)
+    with bomb.open("wb") as file:
+        file.truncate(MOST_BYTES * 3 // 4)  # a sparse file
+    write(tmp_path, "more.txt", b"").open("ab").truncate(MOST_BYTES * 3 // 4)
+    with pytest.raises(DataError, match=f"{tmp_path}: its files hold {limit}"):
+        read_passages(tmp_path)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -152,6 +152,14 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
         read_examples(path)
 
 
+def test_a_line_that_never_ends_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.jsonl.gz"
+    line = json.dumps(ITEM).encode() + b"\n"
+    path.write_bytes(gzip.compress(line) + gzip.compress(bytes(1 << 26)) * 32)
+    with pytest.raises(DataError, match="can't be read after line 2: .* more than 67,108,864"):
+        read_examples(path)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     packed = gzip.compress(b"\n".join([json.dumps(ITEM).encode()] * 50))
     (tmp_path / "cut.jsonl.gz").write_bytes(packed[: len(packed) // 2])

@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, LoadedModel, PruneOptions, ScoringError
-from at2_rag.adapters import AdapterSettings, _load, default_pruner
+from at2_rag.adapters import AdapterSettings, _load, _warn_of_collision, default_pruner
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
-from tests.integrations.frameworks import PASSAGES, Framework, Passage, snapshots
+from tests.integrations.frameworks import (
+    PASSAGES,
+    Framework,
+    LlamaIndexPostprocessor,
+    Passage,
+    snapshots,
+)
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import calibrated_weights
 
@@ -230,10 +236,71 @@ def test_sentences_are_kept_verbatim_with_their_spans(
     assert [framework.text(item) for item in kept] == list(expected.texts)
     assert any(chunk.spans for chunk in expected.kept)
     for item, chunk in zip(kept, expected.kept, strict=True):
-        spans = framework.metadata(item).get("kept_spans")
+        spans = framework.metadata(item).get("at2_kept_spans")
         assert spans == (None if chunk.spans is None else list(map(list, chunk.spans)))
         for start, end in spans or ():
             assert texts[chunk.index][start:end] in framework.text(item)
+
+
+TWO_SENTENCES = [Passage(f"{name} sailed at dawn. The letter was lost.") for name in ("Ada", "Bo")]
+
+
+def test_the_callers_metadata_is_never_overwritten(
+    framework: Framework, calibrated: AT2Pruner, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = {"supported": 1, "kept_spans": "mine", "retrieval_score": 0.1, "answerable": "no"}
+    ours = {"at2_answerable": "mine", "at2_kept_spans": {"a": 1}, "at2_retrieval_score": "mine"}
+    items = [
+        framework.item(dataclasses.replace(passage, metadata={**plain, **ours}))
+        for passage in TWO_SENTENCES
+    ]
+    settings: dict[str, Any] = {"pruner": calibrated, "top_n": 1, "unit": "sentence"}
+    if isinstance(framework, LlamaIndexPostprocessor):
+        settings["keep_retrieval_score"] = True
+    _warn_of_collision.cache_clear()
+    for _ in range(2):
+        [kept] = framework.prune(framework.adapter(**settings), QUERY, items)
+        assert framework.metadata(kept) == {**plain, **ours}
+        assert len(framework.text(kept)) < len(TWO_SENTENCES[0].text)
+    written = set(ours) if "keep_retrieval_score" in settings else set(list(ours)[:2])
+    messages = [record.getMessage() for record in caplog.records]
+    assert sorted(message.split("'")[1] for message in messages) == sorted(written), (
+        "one warning a key"
+    )
+
+
+def test_a_second_pass_replaces_what_the_first_added(
+    framework: Framework, calibrated: AT2Pruner, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [framework.item(passage) for passage in TWO_SENTENCES]
+    settings: dict[str, Any] = {"pruner": calibrated, "top_n": 1, "unit": "sentence"}
+    if isinstance(framework, LlamaIndexPostprocessor):
+        settings["keep_retrieval_score"] = True
+    adapter = framework.adapter(**settings)
+    first = framework.prune(adapter, QUERY, items)
+    [second] = framework.prune(adapter, QUERY, first)
+    assert framework.metadata(second).keys() == framework.metadata(first[0]).keys()
+    assert not caplog.records
+    text = framework.text(first[0])
+    alone = calibrated.prune(QUERY, [text])
+    assert framework.metadata(second)["at2_answerable"] == pytest.approx(alone.answerable)
+    if isinstance(framework, LlamaIndexPostprocessor):
+        node, earlier = second.node, first[0].node
+        assert node.excluded_llm_metadata_keys == earlier.excluded_llm_metadata_keys
+        assert node.excluded_embed_metadata_keys == earlier.excluded_embed_metadata_keys
+        assert node.metadata["at2_retrieval_score"] == 0.5, "the retriever's, not the first pass's"
+
+
+def test_settings_of_an_adapter_with_a_pruner_are_not_read_without_one(
+    pruner: AT2Pruner,
+) -> None:
+    for kind in (AT2DocumentCompressor, AT2NodePostprocessor):
+        dumped = kind(pruner=pruner, top_n=2).model_dump()
+        dumped.pop("class_name", None)
+        with pytest.raises(ValueError, match="pass one: pruner="):
+            kind(**dumped)
+        again = kind(**dumped, pruner=pruner)
+        assert again.pruner is pruner and again.prune_options().top_k == 2
 
 
 # --- calibrated head weights ---------------------------------------------------------------------
@@ -271,4 +338,4 @@ def test_without_a_limit_calibrated_weights_decide(
     assert len(expected.kept) != 3
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
     assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected.kept]
-    assert all(framework.metadata(item)["answerable"] == expected.answerable for item in kept)
+    assert all(framework.metadata(item)["at2_answerable"] == expected.answerable for item in kept)

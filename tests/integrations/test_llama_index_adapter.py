@@ -192,16 +192,18 @@ def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) ->
     originals = {scored.node.node_id: scored for scored in nodes}
     for scored in kept:
         original = originals[scored.node.node_id]
-        assert scored.node.metadata["retrieval_score"] == original.score
+        assert scored.node.metadata["at2_retrieval_score"] == original.score
         for mode in (MetadataMode.LLM, MetadataMode.EMBED):
             assert scored.node.get_content(mode) == original.node.get_content(mode)
-        assert "retrieval_score" not in original.node.metadata
+        assert "at2_retrieval_score" not in original.node.metadata
         assert original.node.excluded_llm_metadata_keys == []
 
 
 def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
     dumped = AT2NodePostprocessor(pruner=pruner).to_dict()
     assert "pruner" not in dumped
+    with pytest.raises(ValueError, match="pass one: pruner="):
+        AT2NodePostprocessor.from_dict(dumped)
     assert AT2NodePostprocessor.from_dict(dumped, pruner=pruner).pruner is pruner
     postprocessor = AT2NodePostprocessor(
         max_tokens=500, order="original", keep_retrieval_score=True
@@ -231,14 +233,14 @@ def test_sentences_are_cut_out_of_the_text_and_never_out_of_metadata(
         )
         kept = adapter.postprocess_nodes(nodes, query_str=QUERY)
         for scored in kept:
-            spans = scored.node.metadata.get("kept_spans")
+            spans = scored.node.metadata.get("at2_kept_spans")
             text = texts[int(scored.node.node_id)]
             assert scored.node.get_content().strip()
             parts = [text[start:end] for start, end in spans] if spans else [text.strip()]
             shown = scored.node.get_content(metadata_mode=MetadataMode.LLM)
             assert all(part in shown for part in parts)
             assert all(f"{key}: {value}" in shown for key, value in metadata.items())
-            assert "kept_spans" not in shown
+            assert "at2_kept_spans" not in shown
         views = [scored.node.get_content(metadata_mode=MetadataMode.LLM) for scored in kept]
         count = sum(len(tiny_tokenizer()(view)["input_ids"]) for view in views)
         assert count <= most + len(kept)  # an empty line after the metadata is counted as a break

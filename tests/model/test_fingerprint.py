@@ -142,7 +142,14 @@ def add(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
-@pytest.mark.parametrize("change", [grow, touch, add])
+def rot(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    before = path.stat()
+    path.write_bytes(b"w\0\0ghts")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [grow, touch, add, rot])
 def test_it_is_computed_again_when_a_file_changes(
     change: Callable[[Path], None], cached: Cached
 ) -> None:

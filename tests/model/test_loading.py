@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from at2_rag.errors import InputError, ModelNotFoundError
 from at2_rag.model.loading import load_model, preferred_dtype
@@ -93,6 +95,20 @@ def odd_config(folder: Path) -> None:
     configure(folder, hidden_size="wide")
 
 
+def endless_layers(folder: Path) -> None:
+    configure(folder, num_hidden_layers=10**400)
+
+
+def deep_config(folder: Path) -> None:
+    text = (folder / "config.json").read_text()
+    nest = '{"a":' * 3000 + "1" + "}" * 3000
+    (folder / "config.json").write_text(text.replace("{", f'{{"deep": {nest},', 1))
+
+
+def huge_number(folder: Path) -> None:
+    configure(folder, hidden_size=10**400)
+
+
 def break_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 64)
 
@@ -113,7 +129,17 @@ def remove_all(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [odd_config, garble_config, break_weights, lose_a_shard, remove_all]
+    "damage",
+    [
+        odd_config,
+        endless_layers,
+        deep_config,
+        huge_number,
+        garble_config,
+        break_weights,
+        lose_a_shard,
+        remove_all,
+    ],
 )
 def test_a_folder_that_is_not_a_model(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(saved(tmp_path))
@@ -160,10 +186,37 @@ def test_code_of_a_folder_is_neither_run_nor_asked_for(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_config_reaches_no_kernel_loader(key: str, tmp_path: Path) -> None:
+    """It names code on the hub; the package that would fetch it isn't even looked for."""
+    configure(saved(tmp_path), **{key: "kernels-community/flash-attn2"})
+    with pytest.raises(ImportError, match="kernels"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, device="cpu")
+    assert model.config._attn_implementation == "sdpa"
+    configure(tmp_path, **{key: "flex_attention", "experts_implementation": "sonicmoe"})
+    config = load_model(tmp_path, device="cpu")[0].config
+    assert (config._attn_implementation, config._experts_implementation) == ("sdpa", "eager")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_shows_no_bar_and_leaves_the_callers_switch(
+    shown: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", shown)
+    load_model(saved(tmp_path), device="cpu")
+    remove_all(tmp_path)
+    failure(tmp_path)
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled() is shown
+    AutoModelForCausalLM.from_pretrained(saved(tmp_path))
+    assert ("Loading weights" in capfd.readouterr().err) is shown
+
+
 # --- devices ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
 def test_an_unusable_device(device: Any, model_folder: Path) -> None:
-    with pytest.raises(InputError, match=f"device is '{device}', .*; pass 'cpu', or None"):
+    with pytest.raises(InputError, match=f"device is {device!r}, .*; pass 'cpu', or None"):
         load_model(model_folder, device=device)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         HeadWeights.load(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFOs")
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
+def test_a_file_that_never_ends_is_not_read(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(HeadWeightsNotFoundError, match=f"not a regular file .*{name}"):
+        HeadWeights.load(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(HeadWeightsNotFoundError, match=f"not a regular file .*{name}"):
+        HeadWeights.load(folder)
+
+
 @pytest.mark.parametrize("index", [0, -1])
 def test_a_flipped_bit_is_seen(folder: Path, index: int) -> None:
     raw = bytearray((folder / WEIGHTS_FILE).read_bytes())
@@ -101,7 +115,7 @@ def test_a_flipped_bit_is_seen(folder: Path, index: int) -> None:
     with pytest.raises(HeadWeightsError) as error:
         HeadWeights.load(folder)
     got = hashlib.sha256(raw).hexdigest()
-    assert f"expected SHA-256 {whole}, got {got}" in str(error.value)
+    assert f"expected SHA-256 {whole!r}, got {got!r}" in str(error.value)
 
 
 @pytest.mark.parametrize("length", [0, -1])
@@ -195,6 +209,7 @@ def test_a_description_without_one_of_its_keys(folder: Path, key: str) -> None:
         ("target_rule", "prompt"),
         ("score_scale", ["logit"]),
         ("prior_weight", -1),
+        ("prior_weight", 10**400),
         ("cosine_weight", "much"),
         ("cosine_weight", float("inf")),
         *[(part, "x") for part in ("calibration", "multi_hop", "sentences")],

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from at2_rag import ChunkCache
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
-from at2_rag.states.files import StateFiles, _digest
+from at2_rag.states.files import DEFAULT_MAX_BYTES, Precision, StateFiles, _digest
 from at2_rag.states.int8 import Int8State
 from tests.independent_reading import CountingModel, layout_of
 from tests.states.states import key_of, paths, pruner, same, scores, state
@@ -82,6 +82,63 @@ def test_a_whole_state_of_other_shapes_is_read_anew() -> None:
     model.passes.clear()
     encode_sources(model, prefix, layout.source_ids, store=store)
     assert model.passes == [12 + 3 + 40 + 1 + 25]
+
+
+@pytest.mark.parametrize("precision", ["model", "int8"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38])
+def test_forged_numbers_cost_a_reading(tmp_path: Path, precision: Precision, number: float) -> None:
+    """With checksums to match, as whoever may write to the folder can make them."""
+    expected = scores(pruner(ChunkCache(precision=precision)))
+    assert scores(pruner(ChunkCache(tmp_path, precision=precision))) == expected
+    for path in tmp_path.glob("?" * 64 + ".*"):
+        tensors = load(path.read_bytes()[24:])
+        tensors["values" if precision == "model" else "value_scales"][-1, 0, 0, 0] = number
+        body = save(tensors)
+        path.write_bytes(b"at2rag01" + _digest(path.stem, memoryview(body)) + body)
+    cache = ChunkCache(tmp_path, precision=precision)
+    assert scores(pruner(cache)) == expected
+    assert cache.counts.damaged == cache.counts.misses == 9
+
+
+@pytest.mark.parametrize("name", ["keys", "key_scales", "values", "value_scales", "like"])
+@pytest.mark.parametrize("part", [torch.zeros(()), torch.zeros(5, dtype=torch.int64)], ids=str)
+def test_forged_shapes_cost_a_reading(tmp_path: Path, name: str, part: torch.Tensor) -> None:
+    files = StateFiles(tmp_path, precision="int8")
+    files.put(key_of("a"), Int8State.of(state(3)))
+    [path] = tmp_path.glob("*.int8")
+    body = save({**load(path.read_bytes()[24:]), name: part})
+    path.write_bytes(b"at2rag01" + _digest(path.stem, memoryview(body)) + body)
+    forged = ChunkCache(tmp_path)
+    assert forged.get(key_of("a")) is None or (name == "like" and part.ndim == 0)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _elsewhere(path: Path) -> None:
+    path.symlink_to(path.with_name("secret"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFOs")
+@pytest.mark.parametrize("make", [_fifo, _device, _elsewhere])
+def test_what_is_no_regular_file_is_no_state(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    StateFiles(tmp_path).put(key_of("a"), state(3))
+    [path] = paths(tmp_path)
+    path.rename(tmp_path / "secret")
+    for name in (path.name, "folder.json"):
+        make(tmp_path / name)
+    files = StateFiles(tmp_path)
+    assert files.max_bytes == DEFAULT_MAX_BYTES
+    assert files.get(key_of("a")) is None and not files.has(key_of("a"))
+    assert files.size().states == 0 and files.keys() == []
+    files.put(key_of("a"), state(3))
+    assert same(files.get(key_of("a")), state(3)) and path.is_file() and not path.is_symlink()
+    assert (tmp_path / "secret").exists()
 
 
 def _flip(path: Path) -> None:

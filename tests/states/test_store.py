@@ -136,8 +136,9 @@ def test_bound_and_precision_are_noted_in_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "notes",
-    ["", "[", "[]", "{}", '{"max_bytes": "9", "precision": []}', '{"max_bytes": -1}', "[" * 10**5],
-    ids=range(7),
+    ["", "[", "[]", "{}", '{"max_bytes": "9", "precision": []}', '{"max_bytes": -1}', "[" * 10**5]
+    + ['{"max_bytes": ' + "9" * 400 + "}"],
+    ids=range(8),
 )
 def test_damaged_notes_are_as_none(tmp_path: Path, notes: str) -> None:
     (tmp_path / "folder.json").write_text(notes)
@@ -148,7 +149,7 @@ def test_damaged_notes_are_as_none(tmp_path: Path, notes: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass 0 or a positive number of bytes"),
+        ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass a number of bytes from 0"),
         ({"max_disk_bytes": 0}, "max_disk_bytes is 0; pass a positive number of bytes"),
         ({"precision": "int4"}, "precision is 'int4'; pass 'model' or 'int8'"),
     ],

@@ -48,10 +48,17 @@ def test_the_title_stands_on_a_line_of_its_own(title: str | None, rendered: str)
     ("value", "message"),
     [
         (None, "is a NoneType; pass a string"),
-        ({"txt": "a", 1: 2}, r"without the key 'text' \(its keys: 1, txt\)"),
+        ({"txt": "a", 1: 2}, r"without the key 'text' \(its keys: \['txt', 1\]\)"),
         ({"text": b"a"}, r"has a text of type bytes \(b'a'\); pass a string"),
         (Chunk("a", title=5), r"has a title of type int \(5\); pass a string or None"),  # type: ignore[arg-type]
         (Chunk("a", retrieval_score=True), r"retrieval_score of type bool \(True\); pass a number"),
+        (
+            {"text": "a", "retrieval_score": 10**400},
+            r"retrieval_score 1000.*…, which no float holds",
+        ),
+        ({"text": "a", "id": 10**5000}, r"an id \(<int .*\) that can't be written as text"),
+        ({"text": "a", "title": 10**5000}, r"title of type int \(<int .*\); pass a string"),
+        ({10**5000: 1}, r"its keys: \[?<"),
     ],
 )
 def test_what_is_no_chunk_is_refused_with_its_index(value: Any, message: str) -> None:

@@ -168,7 +168,7 @@ class Collection:
             for key, values in arrays.items():
                 item, _, name = key.partition(".")
                 rows.setdefault(int(item), {})[name] = values
-        except (SafetensorError, TypeError, ValueError, KeyError):
+        except (SafetensorError, TypeError, ValueError, KeyError, RecursionError):
             return None
         if header["content"] != _content_hash(arrays):
             return None
@@ -227,7 +227,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError("not a JSON object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} holds no settings ({error}); remove its folder, or use another"
         ) from error

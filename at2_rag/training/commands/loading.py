@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from at2_rag.errors import StorageError
 from at2_rag.model.loading import LoadedModel
@@ -19,7 +18,6 @@ def load_for_workers(name: str, *, revision: str | None, dtype: str | None) -> L
     Sets torch's threads to one for the whole process: many workers of one thread read faster than
     one worker of many, see `Collection.collect`.
     """
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar for reading local files
     torch.set_num_threads(1)
     return LoadedModel.from_pretrained(name, revision=revision, dtype=dtype)
 

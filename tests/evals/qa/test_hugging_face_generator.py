@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from at2_rag.errors import UnsupportedModelError
+from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model.loading import LoadedModel
 from at2_rag_evals.qa.answer_store import AnswerStore
 from at2_rag_evals.qa.generators import hugging_face, local_generation
@@ -139,3 +139,10 @@ def test_stored_answers_are_found_again_and_bound_to_the_model(tmp_path: Path) -
         HuggingFaceGenerator(save(tmp_path / "b" / "tiny", tiny_model(seed=1)), answer_tokens=4),
     ):
         assert len(AnswerStore(other, store).missing(PROMPTS)) == len(PROMPTS)
+
+
+def test_a_template_that_fails_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "tiny", tiny_model())
+    (tmp_path / "tiny" / "chat_template.jinja").write_text("{{ 1 / 0 }}")
+    with pytest.raises(InputError, match=r"tiny fails on a single user turn \(ZeroDivisionError"):
+        list(HuggingFaceGenerator(folder).answer(["sea"]))

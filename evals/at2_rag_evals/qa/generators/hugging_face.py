@@ -114,12 +114,18 @@ class HuggingFaceGenerator:
             head = tuple(tokenizer("", add_special_tokens=True)["input_ids"])
             head = head[:-1] if head and head[-1] == tokenizer.eos_token_id else head
             return head, self._encode("\n\nAnswer:")
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _MARK}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
+        try:
+            rendered = tokenizer.apply_chat_template(
+                [{"role": "user", "content": _MARK}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+        except Exception as error:  # a template is a program from outside, and may raise anything
+            raise InputError(
+                f"the chat template of {self.name} fails on a single user turn "
+                f"({type(error).__name__}: {error}); pass another model"
+            ) from error
         parts = rendered.split(_MARK)
         if len(parts) != 2:
             raise InputError(
