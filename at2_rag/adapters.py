@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from at2_rag.errors import InputError
-from at2_rag.forks import ForkLock
+from at2_rag.model.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruning.workers import Workers
 

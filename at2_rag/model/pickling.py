@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from at2_rag.errors import InputError
-from at2_rag.forks import ForkLock
+from at2_rag.model.forks import ForkLock
 from at2_rag.model.loading import LoadedModel, ModelSource
 
 _MOST_KEPT = 4  # objects of each kind that a process keeps

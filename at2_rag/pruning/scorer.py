@@ -11,7 +11,7 @@ import numpy as np
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
-from at2_rag.forks import ForkLock
+from at2_rag.model.forks import ForkLock
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout

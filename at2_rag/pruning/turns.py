@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from at2_rag.forks import call_after_fork
+from at2_rag.model.forks import call_after_fork
 from at2_rag.progress import Stopwatch, check_wanted, may_be_abandoned
 
 _LOOK_SECONDS = 0.1  # between two looks of a waiting call at whether it is still wanted

@@ -15,7 +15,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from at2_rag.forks import forks
+from at2_rag.model.forks import forks
 from at2_rag.progress import Stopwatch, check_wanted
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from at2_rag.errors import InputError, StorageError, brief
 from at2_rag.files import read_regular, remove_leftovers, write_whole
-from at2_rag.forks import ForkLock
+from at2_rag.model.forks import ForkLock
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
     from at2_rag.reading.chunk_states import ChunkState

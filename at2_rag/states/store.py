@@ -13,7 +13,7 @@ from typing import Any, get_args
 from cachetools import LRUCache
 
 from at2_rag.errors import InputError, brief
-from at2_rag.forks import call_after_fork
+from at2_rag.model.forks import call_after_fork
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import MOST_BYTES, FolderSize, Precision, StateFiles
 from at2_rag.states.int8 import Int8State
