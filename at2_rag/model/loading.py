@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ import torch
 from at2_rag.errors import InputError, ModelNotFoundError, StorageError, brief
 from at2_rag.model.cache import cache_dir
 from at2_rag.model.fingerprint import cached_fingerprint, model_fingerprint
+from at2_rag.model.forks import ForkLock
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 
 _MOST_LAYERS = 10_000
-_BAR_SWITCH = threading.Lock()
+_BAR_SWITCH = ForkLock()
 
 
 @dataclass(frozen=True, eq=False)
