@@ -16,6 +16,7 @@ from at2_rag.cli.passages import Format, read_passages
 from at2_rag.progress import StepProgress
 
 _GIGABYTE = 1e9
+_MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
 
 @click.command(short_help="Read chunks ahead of any question.")
@@ -56,6 +57,9 @@ def index(
     chunk_cache=ChunkCache(FOLDER). Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """
+    if max_gb is not None and not max_gb < _MOST_GIGABYTES:
+        raise click.UsageError(f"--max-gb is {max_gb}; pass a number below {_MOST_GIGABYTES:.0e}")
+
     from at2_rag.states.store import ChunkCache
 
     chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))

@@ -157,6 +157,11 @@ def _checked_folder(folder: Path) -> Path:
             if pickles
             else "no safetensors weights"
         )
+    problems += [  # opening a FIFO waits for ever
+        f"{path.name} is neither a file nor a folder"
+        for path in sorted(folder.iterdir())
+        if path.exists() and not (path.is_file() or path.is_dir())
+    ]
     if problems:
         raise ModelNotFoundError(
             f"the folder {folder} isn't a model that can be loaded: {'; '.join(problems)}; pass a "

@@ -248,6 +248,8 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "0"], "--top-k is 0; pass an integer of at least 1"),
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
+        (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
+        (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
     ],
 )
 def test_usage_errors(arguments: list[str], part: str) -> None:

@@ -49,6 +49,16 @@ def test_everything_missing_is_reported_at_once(tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFOs")
+def test_files_that_never_end_are_refused(model_folder: Path) -> None:
+    os.mkfifo(model_folder / "tokenizer_config.json")
+    (model_folder / "generation_config.json").symlink_to("/dev/zero")
+    (model_folder / "lost.json").symlink_to("nowhere")
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_model(model_folder)
+    assert str(caught.value).count("is neither a file nor a folder") == 2
+
+
 def test_pickled_weights_are_refused(model_folder: Path) -> None:
     (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
     with pytest.raises(ModelNotFoundError, match=r"pickle \(pytorch_model\.bin\), which is never"):
