@@ -242,7 +242,10 @@ def test_sentences_are_kept_verbatim_with_their_spans(
             assert texts[chunk.index][start:end] in framework.text(item)
 
 
-TWO_SENTENCES = [Passage(f"{name} sailed at dawn. The letter was lost.") for name in ("Ada", "Bo")]
+TWO_SENTENCES = [
+    Passage(f"{name} sailed from the harbour at dawn. A letter was lost in the winter storms.")
+    for name in ("Ada", "Bo")
+]
 
 
 def test_the_callers_metadata_is_never_overwritten(
