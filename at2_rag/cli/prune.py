@@ -136,7 +136,7 @@ def prune(
     if as_json:
         click.echo(result.to_json())
     elif as_context:
-        for note in result.notes:
+        for note in result.notes if result.kept else ():  # if nothing is kept they are logged
             click.echo(note, err=True)
         click.echo(replace_surrogates(result.context), nl=bool(result.kept))
     else:

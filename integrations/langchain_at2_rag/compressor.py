@@ -148,6 +148,8 @@ def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Documen
         update["metadata"]["relevance_score"] = kept.relevance
     if result.answerable is not None:
         update["metadata"]["answerable"] = result.answerable
+    if kept.duplicates:
+        update["metadata"]["at2_duplicates"] = list(kept.duplicates)
     if kept.spans is not None:
         update["metadata"]["kept_spans"] = list(map(list, kept.spans))
         update["page_content"] = kept.kept_text
