@@ -207,27 +207,23 @@ class _Choice:
         large; its first line, which is the head of a table, comes before its others.
         """
         index, offset, end = self.units[number]
-        text, most = self._request.chunks[index].text[offset:end], self._request.options.max_tokens
-        spans, heads = [], {}
-        for start, stop in text_units(text):
-            lines: Sequence[Span] = [(0, stop - start)]
-            if most is not None and self._context.count(text[start:stop]) > most:
-                lines = sentence_spans(text[start:stop])
-            heads[len(spans)] = len(spans) + len(lines)
-            spans += [
-                (index, offset + start + first, offset + start + last) for first, last in lines
-            ]
+        chunk, most = self._request.chunks[index], self._request.options.max_tokens
+        spans: list[Span] = []
+        lines_of: list[slice] = []
+        for start, stop in text_units(chunk.text[offset:end]):
+            unit = chunk.text[offset + start : offset + stop]
+            too_large = most is not None and self._context.count(unit) > most
+            lines = sentence_spans(unit) if too_large else [(0, len(unit))]
+            lines_of.append(slice(len(spans), len(spans) + len(lines)))
+            spans += [(offset + start + first, offset + start + last) for first, last in lines]
         if not spans:
             return []
-        chunk = self._request.chunks[index]
-        scores = self._score_units(
-            self._request.query, [chunk], [(0, first, last) for _, first, last in spans]
-        )
-        for first, last in heads.items():
-            scores[first] = scores[first:last].max()
+        scores = self._score_units(self._request.query, [chunk], [(0, *span) for span in spans])
+        for unit_lines in lines_of:
+            scores[unit_lines.start] = scores[unit_lines].max()
         added = len(self.units)
-        self.units += spans
-        return (added + np.argsort(-scores, kind="stable")).tolist()
+        self.units += [(index, *span) for span in spans]
+        return [added + int(part) for part in np.argsort(-scores, kind="stable")]
 
 
 def _duplicates_note(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, Chunk
+from at2_rag.options import Order, Unit
+from at2_rag.pruner import OnError
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, tiny_pruner
 
@@ -60,14 +62,15 @@ def test_the_best_sentences_that_fit_are_kept_then_other_chunks(most: int) -> No
         == context(kept, [chunks[i] for i in rest])
     )
     assert [one.index for one in result.kept] == [*([best] if kept else []), *rest]
-    for one in result.kept[: bool(kept)]:
-        assert one.spans is not None and one.score == pytest.approx(scores[best])
-        pieces = {s.text for s in sentences if (s.start, s.end) in kept}
-        assert all(piece in one.kept_text for piece in pieces)
-        assert sum(last - first for first, last in one.spans) >= sum(map(len, pieces))
+    for trimmed in result.kept[: bool(kept)]:
+        assert trimmed.spans is not None and trimmed.score == pytest.approx(scores[best])
+        pieces = [chunks[best][first:last] for first, last in kept]
+        assert all(piece in trimmed.kept_text for piece in pieces)
+        assert sum(last - first for first, last in trimmed.spans) >= sum(map(len, pieces))
     assert f"has {len(chunks[best].split())} tokens, max_tokens is {most}" in result.notes[0]
-    for order in ("score", "original"):
-        [batched] = pruner.prune_batch([(QUERY, chunks)], max_tokens=most, order=order)  # type: ignore[arg-type]
+    orders: tuple[Order, Order] = ("score", "original")
+    for order in orders:
+        [batched] = pruner.prune_batch([(QUERY, chunks)], max_tokens=most, order=order)
         assert {(one.index, one.spans) for one in batched.kept} == {
             (one.index, one.spans) for one in result.kept
         }
@@ -91,9 +94,10 @@ def test_of_a_table_the_head_and_the_best_rows_are_kept(unit: Any) -> None:
 
 def test_where_nothing_fits_notes_and_log_say_so(caplog: pytest.LogCaptureFixture) -> None:
     pruner = make()
-    for unit in ("chunk", "sentence"):
+    units: tuple[Unit, Unit] = ("chunk", "sentence")
+    for unit in units:
         with caplog.at_level(logging.WARNING, logger="at2_rag"):
-            result = pruner.prune(QUERY, LONG, max_tokens=1, unit=unit)  # type: ignore[arg-type]
+            result = pruner.prune(QUERY, LONG, max_tokens=1, unit=unit)
         [note] = result.notes
         assert (result.kept, len(result.dropped)) == ((), 2)
         assert note.startswith("Nothing was kept: the best ") and "max_tokens is 1." in note
@@ -133,7 +137,8 @@ def test_a_failure_of_the_second_reading_is_one_of_scoring() -> None:
             raise RuntimeError("out of memory")
 
     model.get_input_embeddings().register_forward_pre_hook(fails)
-    for on_error in ("keep_all", "raise"):
+    on_errors: tuple[OnError, OnError] = ("keep_all", "raise")
+    for on_error in on_errors:
         most, passes = 10**9, 0
         pruner = tiny_pruner(model=model, on_error=on_error)
         pruner.prune(QUERY, LONG, top_k=1)  # the prefix is read

@@ -145,7 +145,7 @@ def test_the_final_order_is_what_is_counted() -> None:
     for order, expected in (("original", "abc"), ("score", "bca")):
         seen: list[str] = []
         tokens = ContextTokens(
-            lambda text, seen=seen: seen.append(text) or len(text),  # type: ignore[func-returns-value,misc]
+            lambda text, seen=seen: seen.append(text) or len(text),  # type: ignore[misc]
             "",
             lambda indices: ["abc"[i] for i in indices],
         )
