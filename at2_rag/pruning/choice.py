@@ -63,8 +63,6 @@ def choose(
     notes = [*selection.notes, *_duplicates_note(request.chunks, duplicates)]
     if not request.units:
         notes.append(_NO_TEXT_NOTE)
-    if not kept:
-        logger.warning("%s", " ".join(notes))
     return PruneResult(
         request.query,
         kept=tuple(
@@ -166,6 +164,8 @@ class _Choice:
             parts=self._parts,
             what=options.unit,
         )
+        if not selection.kept:
+            logger.warning("%s", " ".join(selection.notes) or _NO_TEXT_NOTE)
         return replace(selection, notes=(*selection.notes, *notes))
 
     def duplicates(self, selection: Selection) -> dict[int, list[int]]:

@@ -78,7 +78,8 @@ class Containment(Novelty):
     def holder(self, index: int) -> int | None:
         """Return which of those taken a text stands in; None if in none."""
         text = self._of(index)
-        if length(text.chunk.text) < self._least or _WORD.search(text.chunk.text) is None:
+        short = self._least > 1 and length(text.chunk.text) < self._least
+        if short or _WORD.search(text.chunk.text) is None:
             return None
         for folded, bare in sorted({(False, False), text.lacks}):
             needle = text.form("text", folded, bare).needle
