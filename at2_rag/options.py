@@ -26,7 +26,6 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
 """What to keep where probably no chunk holds the answer: what the limits say, the best, nothing."""
 
-DEFAULT_MAX_OVERLAP = 0.9
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 
@@ -115,7 +114,8 @@ class PruneOptions:
 
     Attributes:
         top_k: Keep at most this many chunks (or sentences), at least 1.
-        max_tokens: Keep what fits into this many tokens, titles and separators included.
+        max_tokens: Keep what fits into this many tokens, titles and separators included. If the
+            best chunk alone has more, it is trimmed to its best sentences.
         min_probability: Keep chunks (or sentences) with at least this probability of being
             relevant, in [0, 1]; needs calibrated head weights.
         min_score: Keep chunks (or sentences) with at least this raw score.
@@ -136,9 +136,11 @@ class PruneOptions:
         protect: Keep every chunk (or sentence) that this matches: a regular expression over the
             texts, or ranges of characters by chunk index. What is protected counts towards
             `max_tokens`, but not towards `top_k`.
-        max_overlap: Drop a chunk (or a sentence of eight words or more) if at least this share, in
-            (0, 1], of its runs of three words is in better ones that are kept, unless it adds a
-            number, a name, a negation or a title. None to keep duplicates.
+        max_overlap: With 1 a chunk (or a sentence of eight words or more) is dropped only if it
+            stands, word for word, in a better one that is kept. Below 1 near-duplicates are dropped
+            as well: if at least this share, in (0, 1), of their runs of three words stands in
+            better ones that are kept, between them, and all of their words do. None to keep
+            duplicates.
         if_unanswerable: What to keep, besides what is protected, where probably no chunk holds the
             answer (see `PruneResult.answerable`): "flag" for what the limits say, with a note,
             "keep_best" for the best one at most, "keep_none" for nothing. The last two need
@@ -200,10 +202,10 @@ class PruneOptions:
         "Keep every chunk (or sentence) that this regular expression matches.", _pattern
     )
     max_overlap: float | None = _option(
-        "Drop chunks (or sentences) if this share of them is in better ones that are kept, unless "
-        "they add a number, a name or a negation.",
+        "Drop chunks (or sentences) that stand in a better one that is kept: word for word with 1, "
+        "with less by this share of them.",
         _share,
-        default=DEFAULT_MAX_OVERLAP,
+        default=1.0,
     )
     if_unanswerable: IfUnanswerable = _option(
         "Where probably no chunk holds the answer: add a note, keep at most one chunk, or keep "

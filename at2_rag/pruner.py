@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 
-from at2_rag.errors import InputError, PrunerBusyError, brief
+from at2_rag.errors import InputError, PrunerBusyError, ScoringError, brief
 from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model, source_of
@@ -384,11 +384,14 @@ class AT2Pruner:
         return [result for result in results if result is not None]
 
     def _result(self, request: Request, outcome: Scores | Failure) -> PruneResult:
-        if isinstance(outcome, Failure):
-            logger.error(
-                "scoring failed, all %d chunks are kept",
-                len(request.chunks),
-                exc_info=outcome.error,
-            )
-            return after_failure(request, self._context, outcome.error, outcome.seconds)
-        return choose(request, outcome, self._context)
+        if isinstance(outcome, Scores):
+            try:
+                return choose(request, outcome, self._context, self._scorer.unit_scores)
+            except (ScoringError, RuntimeError) as error:  # of reading parts of a chunk
+                if self.on_error == "raise":
+                    raise
+                outcome = Failure(error, outcome.seconds)
+        logger.error(
+            "scoring failed, all %d chunks are kept", len(request.chunks), exc_info=outcome.error
+        )
+        return after_failure(request, self._context, outcome.error, outcome.seconds)

@@ -17,7 +17,7 @@ from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
 from at2_rag.text.units import UnitSpan
 
-_RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text", "original")
+_RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text", "duplicates", "original")
 """Fields of a result in JSON; a caller's entries of these names are under "original"."""
 
 _MOST_BITS = 2000  # of an integer that Python always writes in digits
@@ -37,11 +37,14 @@ class ScoredChunk:
         text: The chunk's text, unchanged.
         title: The chunk's title, unchanged, or None.
         spans: The half-open ranges of characters of `text` that are kept, ascending, if the chunk
-            was trimmed (`unit="sentence"`); None if all of it is kept.
+            was trimmed: with `unit="sentence"`, and the best chunk if it alone exceeds
+            `max_tokens`. None if all of it is kept.
         ellipsis: Text between two spans.
         probability: The probability, in [0, 1], that the chunk is relevant: that it is evidence for
             the answer (or, if `Calibration.outcome` is "removal", that the answer gets worse
             without it). None if the head weights aren't calibrated, or nothing was scored.
+        duplicates: Ids (for a chunk without an id, its index) of other chunks that were dropped, or
+            trimmed, since what they say is kept here (`PruneOptions.max_overlap`).
     """
 
     chunk: Any = field(hash=False)
@@ -52,6 +55,7 @@ class ScoredChunk:
     spans: tuple[tuple[int, int], ...] | None = None
     ellipsis: str = DEFAULT_ELLIPSIS
     probability: float | None = None
+    duplicates: tuple[str | int, ...] = ()
 
     @property
     def relevance(self) -> float:
@@ -73,7 +77,8 @@ class ScoredChunk:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values: `index`, `score` (None for NaN), then the caller's fields.
 
-        `probability` is there if there is one, `spans` and `kept_text` for a trimmed chunk. If the
+        `probability` is there if there is one, `spans` and `kept_text` for a trimmed chunk, and
+        `duplicates` if there are any. If the
         caller's mapping has an entry of one of these names, such as a retriever's `score`, it is
         under `original`.
         """
@@ -87,6 +92,8 @@ class ScoredChunk:
             fields["probability"] = self.probability
         if self.spans is not None:
             fields |= {"spans": list(map(list, self.spans)), "kept_text": self.kept_text}
+        if self.duplicates:
+            fields["duplicates"] = list(self.duplicates)
         if isinstance(self.chunk, Chunk):
             metadata = self.chunk.metadata
             return {

@@ -139,7 +139,7 @@ def prune(
     if as_json:
         click.echo(result.to_json())
     elif as_context:
-        for note in result.notes:
+        for note in result.notes if result.kept else ():  # if nothing is kept they are logged
             click.echo(visible(note), err=True)
         context = replace_surrogates(result.context)
         # To the letter into a file or a pipe; a terminal would obey what a chunk says to it.

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from at2_rag.arrays import Floats
 from at2_rag.options import UNANSWERABLE_BELOW
 from at2_rag.progress import Stopwatch, added
 from at2_rag.pruning.request import ContextFormat, Request
 from at2_rag.readout.scores import Scores
 from at2_rag.results import PruneResult, scored_chunks
-from at2_rag.selection.novelty import TextNovelty
+from at2_rag.selection.filling import ContextTokens
+from at2_rag.selection.near_duplicates import NearDuplicates
+from at2_rag.selection.novelty import Containment, Novelty
 from at2_rag.selection.select import Selection, hold_only, select
-from at2_rag.text.sentences import Span
-from at2_rag.text.units import UnitSpan
+from at2_rag.text.chunks import DEFAULT_ELLIPSIS, Chunk
+from at2_rag.text.sentences import Span, sentence_spans
+from at2_rag.text.units import UnitSpan, text_units
+
+logger = logging.getLogger(__name__)
 
 _LEAST_WORDS = 8
 """Shorter sentences are never redundant: "It was founded in 1899." may mean anything."""
@@ -25,34 +31,56 @@ _LEAST_WORDS = 8
 _NO_TEXT_NOTE = "Nothing was kept: no chunk has any text, so there are no sentences."
 
 
-def choose(request: Request, scores: Scores, context: ContextFormat) -> PruneResult:
-    """Return what the options keep of a request's chunks, at least one."""
+_MOST_NAMED = 5
+"""Duplicates that a note names."""
+
+ScoreUnits = Callable[[str, Sequence[Chunk], Sequence[UnitSpan]], Floats]
+
+
+def choose(
+    request: Request, scores: Scores, context: ContextFormat, score_units: ScoreUnits
+) -> PruneResult:
+    """Return what the options keep of a request's chunks, at least one.
+
+    `score_units` scores the parts of the best chunk, if that alone exceeds `max_tokens`.
+    """
     watch = Stopwatch()
     chunks = scores.chunks
     scored = scored_chunks(request.objects, request.chunks, chunks.scores, chunks.probabilities)
     with watch.stage("select"):
-        selection = _select(request, scores, context)
-        spans = kept_spans(request.units, selection.kept)
-        kept = list(dict.fromkeys(request.units[number][0] for number in selection.kept))
+        choice = _Choice(request, context, score_units)
+        selection = choice.select(scores)
+        kept_units = [choice.units[number] for number in selection.kept]
+        spans = kept_spans(kept_units, request.chunks)
+        kept = list(dict.fromkeys(index for index, _, _ in kept_units))
+        duplicates = choice.duplicates(selection)
         tokens_after = context.tokens_of(
             context.rendered(request.chunks[index], spans[index]) for index in kept
         )
     listing: Sequence[int] = range(len(scored))
     if request.options.order == "score":
         listing = np.argsort(-chunks.scores, kind="stable").tolist()
+    notes = [*selection.notes, *_duplicates_note(request.chunks, duplicates)]
+    if not request.units:
+        notes.append(_NO_TEXT_NOTE)
     return PruneResult(
         request.query,
         kept=tuple(
-            scored[index]
-            if spans[index] is None
-            else replace(scored[index], spans=spans[index], ellipsis=context.ellipsis)
+            replace(
+                scored[index],
+                spans=spans[index],
+                ellipsis=DEFAULT_ELLIPSIS if spans[index] is None else context.ellipsis,
+                duplicates=tuple(
+                    request.chunks[other].id or other for other in duplicates.get(index, ())
+                ),
+            )
             for index in kept
         ),
         dropped=tuple(scored[index] for index in listing if index not in spans),
         tokens_before=request.tokens,
         tokens_after=tokens_after,
         separator=context.separator,
-        notes=selection.notes if request.units else (*selection.notes, _NO_TEXT_NOTE),
+        notes=tuple(notes),
         answerable=chunks.answerable,
         timings=added(request.seconds, scores.seconds, watch.seconds()),
     )
@@ -100,61 +128,121 @@ def _all_kept(request: Request, context: ContextFormat, *notes: str) -> PruneRes
     )
 
 
-def _select(request: Request, scores: Scores, context: ContextFormat) -> Selection:
-    """Choose units by the limits, and by what to keep where probably no chunk has the answer."""
-    options, units, answerable = request.options, scores.units, scores.chunks.answerable
-    always = protected_units(request.units, request.protected)
-    notes = (*request.notes, *scores.notes)
-    if answerable is not None and answerable < UNANSWERABLE_BELOW:
-        note = f"Perhaps no chunk holds the answer: answerable is {answerable:.2f}."
-        notes = (note, *notes)
-        best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
-        only_best = options.if_unanswerable == "keep_best"
-        if options.if_unanswerable == "keep_none" or (only_best and best_is_held):
-            return replace(hold_only(units.scores, always, options.order), notes=notes)
-        if only_best:
-            options = options.override(top_k=1)
-    counts = Counter(index for index, _, _ in request.units)
+class _Choice:
+    """Chooses among the units of a request, and the parts of one that is too large."""
 
-    def tokens_of(numbers: Sequence[int]) -> int:
-        spans = kept_spans(request.units, numbers, counts)
-        indices = dict.fromkeys(request.units[number][0] for number in numbers)
-        return context.tokens_of(
-            context.rendered(request.chunks[index], spans[index]) for index in indices
+    def __init__(self, request: Request, context: ContextFormat, score_units: ScoreUnits) -> None:
+        self._request, self._context, self._score_units = request, context, score_units
+        self.units = list(request.units)  # and the parts
+
+    def select(self, scores: Scores) -> Selection:
+        """Choose by the limits, and by what to keep where probably no chunk has the answer."""
+        request, units, answerable = self._request, scores.units, scores.chunks.answerable
+        options, notes = request.options, (*request.notes, *scores.notes)
+        always = protected_units(request.units, request.protected)
+        if answerable is not None and answerable < UNANSWERABLE_BELOW:
+            note = f"Perhaps no chunk holds the answer: answerable is {answerable:.2f}."
+            notes = (note, *notes)
+            best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
+            only_best = options.if_unanswerable == "keep_best"
+            if options.if_unanswerable == "keep_none" or (only_best and best_is_held):
+                return replace(hold_only(units.scores, always, options.order), notes=notes)
+            if only_best:
+                options = options.override(top_k=1)
+        tokens = None
+        if options.max_tokens is not None:
+            tokens = ContextTokens(
+                self._context.count, self._context.separator, self._texts_of, self.units
+            )
+        selection = select(
+            units.scores,
+            options,
+            probabilities=units.probabilities,
+            tokens=tokens,
+            always=always,
+            novelty=self._novelty(),
+            parts=self._parts,
+            what=options.unit,
         )
+        if not selection.kept:
+            logger.warning("%s", " ".join(selection.notes) or _NO_TEXT_NOTE)
+        return replace(selection, notes=(*selection.notes, *notes))
 
-    selection = select(
-        units.scores,
-        options,
-        probabilities=units.probabilities,
-        tokens_of=tokens_of,
-        always=always,
-        novelty=_novelty(request),
-        spared=_spared(request, context),
-        what=options.unit,
-    )
-    return replace(selection, notes=(*selection.notes, *notes))
+    def duplicates(self, selection: Selection) -> dict[int, list[int]]:
+        """Return for each kept chunk the others whose units say nothing that it doesn't say."""
+        others: dict[int, list[int]] = {}
+        for unit, holder in selection.duplicates:
+            index, held = self.units[holder][0], self.units[unit][0]
+            if index != held and held not in others.setdefault(index, []):
+                others[index].append(held)
+        return others
+
+    def _texts_of(self, numbers: Sequence[int]) -> list[str]:
+        units, chunks = [self.units[number] for number in numbers], self._request.chunks
+        spans = kept_spans(units, chunks)
+        indices = dict.fromkeys(index for index, _, _ in units)
+        return [self._context.rendered(chunks[index], spans[index]) for index in indices]
+
+    def _novelty(self) -> Novelty | None:
+        """Return what tells which units say something new; None if duplicates may be kept."""
+        overlap, least = self._request.options.max_overlap, 1
+        if overlap is None:
+            return None
+        if self._request.by_sentence:
+            least = _LEAST_WORDS
+        if overlap == 1:
+            return Containment(self._unit, least_words=least)
+        return NearDuplicates(self._unit, overlap, least_words=least)
+
+    def _unit(self, number: int) -> Chunk:
+        """Return the text of a unit, with its chunk's title."""
+        index, start, end = self.units[number]
+        chunk = self._request.chunks[index]
+        return Chunk(chunk.text[start:end], chunk.title)
+
+    def _parts(self, number: int) -> list[int]:
+        """Return the numbers of new units, the parts of one, best first.
+
+        They are the sentences and blocks of a chunk, and the lines of such a unit if it is too
+        large; its first line, which is the head of a table, comes before its others.
+        """
+        index, offset, end = self.units[number]
+        chunk, most = self._request.chunks[index], self._request.options.max_tokens
+        spans: list[Span] = []
+        lines_of: list[slice] = []
+        for start, stop in text_units(chunk.text[offset:end]):
+            unit = chunk.text[offset + start : offset + stop]
+            too_large = most is not None and self._context.count(unit) > most
+            lines = sentence_spans(unit) if too_large else [(0, len(unit))]
+            lines_of.append(slice(len(spans), len(spans) + len(lines)))
+            spans += [(offset + start + first, offset + start + last) for first, last in lines]
+        if not spans:
+            return []
+        scores = self._score_units(self._request.query, [chunk], [(0, *span) for span in spans])
+        for unit_lines in lines_of:
+            scores[unit_lines.start] = scores[unit_lines].max()
+        added = len(self.units)
+        self.units += [(index, *span) for span in spans]
+        return [added + int(part) for part in np.argsort(-scores, kind="stable")]
 
 
-def _novelty(request: Request) -> TextNovelty | None:
-    """Return what tells which units say something new; None if duplicates may be kept."""
-    if request.options.max_overlap is None:
-        return None
-    return TextNovelty(
-        [request.chunks[index].text[start:end] for index, start, end in request.units],
-        [request.chunks[index].title for index, _, _ in request.units],
-        request.options.max_overlap,
-        least_words=_LEAST_WORDS if request.by_sentence else 1,
-    )
+def _duplicates_note(
+    chunks: Sequence[Chunk], duplicates: Mapping[int, Sequence[int]]
+) -> Iterable[str]:
+    """Yield a note that names dropped chunks, or such that sentences were dropped of."""
 
+    def name(index: int) -> str:
+        label = chunks[index].id
+        return f"chunk {index}" if label is None else f"chunk {index} ({label!r:.60})"
 
-def _spared(request: Request, context: ContextFormat) -> int:
-    """Return how many tokens a unit spares at most in a context that has its chunk already."""
-    if request.options.max_tokens is None or not request.by_sentence:
-        return 0
-    titles = {chunk.title or "" for chunk in request.chunks}
-    joined = context.count(f"{context.separator} {context.ellipsis} ")
-    return max(map(context.count, titles), default=0) + joined
+    pairs = [
+        f"{name(other)} (in {name(index)})"
+        for index, others in duplicates.items()
+        for other in others
+    ]
+    if pairs:
+        more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
+        yield f"Dropped, since all of it is kept: {', '.join(pairs[:_MOST_NAMED])}{more}."
 
 
 def protected_units(units: Sequence[UnitSpan], protected: Sequence[Sequence[Span]]) -> list[int]:
@@ -172,30 +260,24 @@ def protected_units(units: Sequence[UnitSpan], protected: Sequence[Sequence[Span
 
 
 def kept_spans(
-    units: Sequence[UnitSpan], kept: Iterable[int], counts: Mapping[int, int] | None = None
+    units: Iterable[UnitSpan], chunks: Sequence[Chunk]
 ) -> dict[int, tuple[Span, ...] | None]:
-    """Return what is kept of each chunk that has a kept unit, None for all of it.
+    """Return what kept units keep of each chunk that has one, None for all of it.
 
-    Neighbours are joined, with the white space between them.
-
-    Args:
-        units: All units, in order.
-        kept: Which of them are kept.
-        counts: How many units each chunk has; None to count them.
+    Units with nothing but white space between them are joined, with that white space.
     """
-    counts = Counter(index for index, _, _ in units) if counts is None else counts
     runs: dict[int, list[Span]] = {}
-    chosen: Counter[int] = Counter()
-    before = None
-    for number in sorted(kept):
-        index, start, end = units[number]
+    for index, start, end in sorted(units):
         spans = runs.setdefault(index, [])
-        chosen[index] += 1
-        if spans and before == number - 1:
+        if spans and not chunks[index].text[spans[-1][1] : start].strip():
             start = spans.pop()[0]
         spans.append((start, end))
-        before = number
     return {
-        index: None if chosen[index] == counts[index] else tuple(spans)
+        index: None if _is_whole(chunks[index].text, spans) else tuple(spans)
         for index, spans in runs.items()
     }
+
+
+def _is_whole(text: str, spans: Sequence[Span]) -> bool:
+    [(start, end), *others] = spans
+    return not others and not text[:start].strip() and not text[end:].strip()

@@ -1,4 +1,4 @@
-"""From scores and options to what is kept: pure arithmetic over indices, without torch.
+"""From scores, options and texts to what is kept, without torch.
 
-Imports `options`, `arrays` and `errors`; imported by `pruning` and evals.
+Imports `options`, `text`, `arrays` and `errors`; imported by `pruning` and evals.
 """

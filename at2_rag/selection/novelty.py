@@ -1,135 +1,209 @@
-"""Texts that say nothing new beside others: duplicates, near-duplicates, overlapping windows.
-
-A text is compared by its *runs*, every `RUN_WORDS` words in a row without case and punctuation
-(w-shingling; A. Broder, "On the Resemblance and Containment of Documents", SEQUENCES 1997). It is
-redundant beside others if they contain at least a given share of its runs between them, and every
-run with a number, a name, a sign or a negation in it: "revenue in 2019" beside "revenue in 2020" is
-no duplicate, however long both are. A text with a title is compared only with texts whose titles
-hold all words of it.
-"""
+"""Which texts say nothing new beside others that are kept, for standing in one of them."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-RUN_WORDS = 3
-"""Words of a run; a text of fewer is one run."""
+from at2_rag.text.chunks import Chunk
+from at2_rag.text.sentences import LINE_BREAK
 
-_AROUND = ".,;:!?…\"'“”„‘’«»‹›()[]{}*_`|/\\–—·•¿¡。，、；：！？「」『』（）"
-"""Stripped from both ends of a word; signs before numbers and as in "C++" stay."""
+LONG = 8
+"""Words from which a text needn't begin and end with a sentence, or a line, of what it stands in,
+and from which it is known whether it has capitals and punctuation at all."""
 
-_NEGATIONS = frozenset(["never", "no", "nobody", "none", "nor", "not", "nothing", "without"])
+_MOST_PLACES = 64
+"""Places in one text at which another is looked at; repeated letters may have millions."""
 
-Run = tuple[str, ...]
-Title = frozenset[str]
+_TYPOGRAPHY = str.maketrans(
+    {
+        **dict.fromkeys("’‘ʼ", "'"),
+        **dict.fromkeys("“”„‟«»", '"'),
+        **dict.fromkeys("‐‑‒–—−", "-"),
+        **dict.fromkeys("\u00ad\u200b\u2060\ufeff"),  # characters that are not seen
+        "…": "...",
+    }
+)
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef"
+    "\U00020000-\U0003ffff]"
+)
+"""Characters of scripts without spaces between words."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """The runs of words of a text; it is redundant only if all of its `telling` runs are known."""
-
-    title: Title
-    words: int
-    runs: frozenset[Run]
-    telling: frozenset[Run]
+_NESTED = re.compile(r":[ \t]*\n[ \t]+\S")  # as in Python and YAML, where indents mean something
+_PROSE = re.compile(r"[^\W_]|[\s.,;:!?'\"()-]|\.{3}")
+_MARKS = re.compile(r"(?<=\w)[.,;:!?]+(?!\S)")
+_LAST_DOTS = re.compile(r"[.。]+$")
+_BEFORE = re.compile(r"(?:[.!?؟۔।]['\")\]]*\s+|[。！？｡]['\")\]」』）]*\s*)['\"(\[「『（]*$")
+_AFTER = re.compile(r"(?:\.+['\")\]]*(?!\S)|。)")
+_WORD = re.compile(r"[^\W_]")
 
 
 class Novelty:
     """Tells which texts say something new beside those taken so far; here every text does."""
 
-    def is_new(self, index: int) -> bool:
-        """Tell whether a text says something new."""
-        return True
+    def holder(self, index: int) -> int | None:
+        """Return which of those taken says all that a text says; None if it says something new."""
+        return None
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
 
-    def give_back(self, count: int) -> None:
-        """Take back the last so many."""
 
+class Containment(Novelty):
+    """Takes a text to say nothing new only if it stands, word for word, in one of those taken.
 
-class TextNovelty(Novelty):
-    """Tells which of some texts say something new beside those taken so far.
+    White space aside, and how quotes and dashes are set, every character counts: "Pardon,
+    impossible to execute" is another text than "Pardon impossible, to execute". Only a text of
+    eight words or more that has no capitals (or nothing else), or no punctuation, is compared
+    without them. Such a text may start (with a small letter) and end (without a full stop) within a
+    sentence of the other one, as windows do. Any other must do so where a sentence or a line of it
+    does: "Smoking is allowed" isn't what "No smoking is allowed" says. Titles belong to the texts:
+    that of a text must be the other's, or stand before it in the other one.
 
     Args:
-        texts: The texts.
-        titles: Their titles; None for a text without.
-        overlap: A text says nothing new if those taken contain at least this share of its runs, in
-            (0, 1].
+        chunk_of: Returns the text and title with an index.
         least_words: A text of fewer words always counts as new.
     """
 
-    def __init__(
-        self,
-        texts: Sequence[str],
-        titles: Sequence[str | None],
-        overlap: float,
-        *,
-        least_words: int = 1,
-    ) -> None:
-        self._texts, self._titles, self._overlap = texts, titles, overlap
-        self._least = max(1, least_words)
-        self._known: dict[int, _Words] = {}
+    def __init__(self, chunk_of: Callable[[int], Chunk], *, least_words: int = 1) -> None:
+        self._chunk_of, self._least = chunk_of, least_words
+        self._known: dict[int, _Text] = {}
         self._taken: list[int] = []
-        self._runs: dict[Title, Counter[Run]] = {}
+        self._joined: dict[tuple[bool, bool], tuple[int, str]] = {}  # of how many, and all of them
 
-    def is_new(self, index: int) -> bool:
-        """Tell whether those taken hold too little of a text."""
+    def holder(self, index: int) -> int | None:
+        """Return which of those taken a text stands in; None if in none."""
         text = self._of(index)
-        if text.words < self._least:
-            return True
-        held = [runs for title, runs in self._runs.items() if text.title <= title]
-        known = {run for run in text.runs if any(runs[run] > 0 for runs in held)}
-        return len(known) < self._overlap * len(text.runs) or not text.telling <= known
+        short = self._least > 1 and length(text.chunk.text) < self._least
+        if short or _WORD.search(text.chunk.text) is None:
+            return None
+        for folded, bare in sorted({(False, False), text.lacks}):
+            needle = text.form("text", folded, bare).needle
+            if needle in self._all(folded, bare):
+                for other in self._taken:
+                    if self._of(other).says(text, folded, bare):
+                        return other
+        return None
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
-        text = self._of(index)
-        self._runs.setdefault(text.title, Counter()).update(text.runs)
         self._taken.append(index)
 
-    def give_back(self, count: int) -> None:
-        """Take back the last so many."""
-        for _ in range(count):
-            text = self._of(self._taken.pop())
-            self._runs[text.title].subtract(text.runs)
+    def _all(self, folded: bool, bare: bool) -> str:
+        """Return the forms of all that were taken, to look through them in one go."""
+        count, joined = self._joined.get((folded, bare), (0, ""))
+        new = (self._of(other).form("rendered", folded, bare) for other in self._taken[count:])
+        joined = "\0".join([joined, *(form.text for form in new)])
+        self._joined[folded, bare] = len(self._taken), joined
+        return joined
 
-    def _of(self, index: int) -> _Words:
+    def _of(self, index: int) -> _Text:
         if index not in self._known:
-            self._known[index] = _words_of(self._texts[index], self._titles[index] or "")
+            self._known[index] = _Text(self._chunk_of(index))
         return self._known[index]
 
 
-def _words_of(text: str, title: str) -> _Words:
-    words = _split(text)
-    folded = [word.casefold() for word in words]
-    telling = [_is_telling(word) for word in words]
-    starts = range(max(1, len(words) - RUN_WORDS + 1)) if words else ()
-    runs = [slice(start, start + RUN_WORDS) for start in starts]
-    return _Words(
-        title=frozenset(word.casefold() for word in _split(title)),
-        words=len(words),
-        runs=frozenset(tuple(folded[run]) for run in runs),
-        telling=frozenset(tuple(folded[run]) for run in runs if any(telling[run])),
-    )
+def length(text: str) -> int:
+    """Return the number of words of a text; two characters of a script without spaces are one."""
+    rest, unspaced = _UNSPACED.subn(" ", text)
+    return len(rest.split()) + unspaced // 2
 
 
-def _split(text: str) -> list[str]:
-    """Return the words of a text, without what is around them."""
-    stripped = (word.strip(_AROUND) for word in unicodedata.normalize("NFC", text).split())
-    return [word for word in stripped if word.strip("-")]
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A text with one blank for white space, and where its lines start and end."""
+
+    text: str
+    starts: frozenset[int]
+    ends: frozenset[int]
+
+    @property
+    def needle(self) -> str:
+        """The text without the full stop at its end, as it is looked for in others."""
+        return _LAST_DOTS.sub("", self.text)
+
+    def holds(self, other: _Form) -> bool:
+        """Tell whether another text stands in this one."""
+        needle = other.needle
+        stopped, long = needle != other.text, len(needle.split()) >= LONG
+        start = -1
+        for _ in range(_MOST_PLACES):
+            start = self.text.find(needle, start + 1)
+            if start < 0:
+                return False
+            if self._may_start(start, long and needle[0].islower()) and self._may_end(
+                start + len(needle), long and not stopped, needle[-1]
+            ):
+                return True
+        return False
+
+    def _may_start(self, start: int, inside: bool) -> bool:
+        if start in self.starts or (inside and self.text[start - 1] == " "):
+            return True
+        return _BEFORE.search(self.text[max(0, start - 9) : start]) is not None
+
+    def _may_end(self, end: int, long: bool, last: str) -> bool:
+        if end in self.ends or last in "！？" or _AFTER.match(self.text, end):
+            return True
+        if last in "!?؟۔।":
+            return self.text[end] in " '\")]"
+        return long and self.text[end] == " "
 
 
-def _is_telling(word: str) -> bool:
-    """Tell whether a word is a number, a name, a negation, or not of small letters alone."""
-    folded = word.casefold()
-    return folded in _NEGATIONS or folded.endswith(("n't", "n’t")) or not _is_small(word)
+class _Text:
+    """A text, and its forms as they are needed."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._forms: dict[tuple[str, bool, bool], _Form] = {}
+
+    @cached_property
+    def title(self) -> str:
+        return _form(self.chunk.title or "").text
+
+    @cached_property
+    def lacks(self) -> tuple[bool, bool]:
+        """Whether the text has no use of capitals, and no punctuation."""
+        text = self.chunk.text.translate(_TYPOGRAPHY)
+        if len(text.split()) < LONG or _PROSE.sub("", text):
+            return False, False
+        return text == text.lower() or text.isupper(), not re.search(r"[.,;:!?\"()]", text)
+
+    def says(self, other: _Text, folded: bool, bare: bool) -> bool:
+        """Tell whether another text stands in this one, both of them in these forms."""
+        names = ("rendered", "text")[: 1 + (self.title == other.title)]
+        forms = ((self.form(name, folded, bare), other.form(name, folded, bare)) for name in names)
+        return any(ours.holds(theirs) for ours, theirs in forms)
+
+    def form(self, name: str, folded: bool, bare: bool) -> _Form:
+        key = (name, folded, bare)
+        if key not in self._forms:
+            self._forms[key] = _form(getattr(self.chunk, name), folded=folded, bare=bare)
+        return self._forms[key]
 
 
-def _is_small(word: str) -> bool:
-    return word.islower() and all(
-        letter.isalpha() or letter in "-'’" or unicodedata.combining(letter) for letter in word
-    )
+def _form(text: str, *, folded: bool = False, bare: bool = False) -> _Form:
+    text = unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
+    text = text.casefold() if folded else text
+    text = _MARKS.sub("", text.replace('"', "")) if bare else text
+    nested = _NESTED.search(text) is not None
+    parts: list[str] = []
+    starts, ends = {0}, set()
+    size = last = 0
+    for piece in re.finditer(r"\S+", text):
+        gap = text[last : piece.start()] if parts else ""
+        space, broken = " " if gap else "", LINE_BREAK.search(gap) is not None
+        if broken:
+            ends.add(size)
+            if nested:
+                space = "\n" + re.split(LINE_BREAK, gap)[-1]
+            elif _UNSPACED.match(parts[-1][-1]) and _UNSPACED.match(piece[0]):
+                space = ""
+            starts.add(size + len(space))
+        parts += [space, piece[0]]
+        size, last = size + len(space) + len(piece[0]), piece.end()
+    return _Form("".join(parts), frozenset(starts), frozenset({*ends, size}))

@@ -3,15 +3,14 @@
 The limits are those of `PruneOptions`, and all that are set must hold. All but `top_k` and
 `max_tokens` choose the candidates, which are then taken from the best down. A candidate that does
 not fit into `max_tokens`, or says the same as what was taken before, is passed over and doesn't
-count towards `top_k`. But where the best candidate doesn't fit even alone nothing is kept, since
-lesser chunks in its stead would look like an answer.
+count towards `top_k`. Of the best candidate, where it doesn't fit even alone, as much is kept as
+fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,13 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats, check_finite, missed_shares
 from at2_rag.errors import InputError
 from at2_rag.options import UNSURE_BELOW, Order, PruneOptions
+from at2_rag.selection.filling import ContextTokens, Filling
 from at2_rag.selection.novelty import Novelty
 
 _ROUNDING = 1e-9
 """Shares this close below `top_p` have reached it: .5 + .3 must satisfy .8."""
 
-_SEAM = 16
-"""How many more tokens joining one chunk to a context may save than joining another, by merges at
-the seams; what a counter adds around any text is the same for all."""
-
-Count = Callable[[Sequence[int]], int]
+Parts = Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +33,28 @@ class Selection:
     """What a selection kept and dropped, as indices of the scores.
 
     Attributes:
-        kept: Indices of the kept chunks, by score or as in the input.
+        kept: Indices of the kept chunks, by score or as in the input. Of a chunk that was kept in
+            part it has the indices of the parts.
         dropped: All other indices, in the same kind of order.
         notes: Plain sentences, for example why nothing was kept.
+        duplicates: Pairs of a dropped chunk and a kept one that says all that it says.
     """
 
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    duplicates: tuple[tuple[int, int], ...] = ()
 
 
 def select(
     scores: Sequence[float] | npt.NDArray[np.floating[Any]],
     options: PruneOptions,
     *,
-    tokens_of: Count | None = None,
+    tokens: ContextTokens | None = None,
     probabilities: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
     always: Collection[int] = (),
     novelty: Novelty | None = None,
-    spared: int = 0,
+    parts: Parts = lambda index: (),
     what: str = "chunk",
 ) -> Selection:
     """Choose which chunks to keep.
@@ -63,19 +62,19 @@ def select(
     Args:
         scores: [S], one finite score a chunk, larger is better.
         options: The limits and the order; without a limit all are kept.
-        tokens_of: Counts the tokens of the context of the chunks with these indices, in this order;
-            needed with `max_tokens`. An added chunk must never lower the count.
+        tokens: Counts the tokens of contexts; needed with `max_tokens`. An added chunk must never
+            lower the count.
         probabilities: [S], the probability that each chunk is relevant, rising with the scores;
             needed with `min_probability` and `max_missed`.
         always: Indices that are kept whatever the limits say; they count towards `max_tokens`, but
             not towards `top_k`.
         novelty: Tells which chunks say something new, none taken yet; None if all do.
-        spared: Tokens that joining one chunk to a context may save beyond what joining another
-            does: those of a heading that several share, for example.
+        parts: Returns new indices, from S on, of the parts of the best chunk if that has too many
+            tokens, best first; none if it has no parts.
         what: What is chosen, for the notes.
 
     Raises:
-        InputError: If `max_tokens` is set, but not `tokens_of`.
+        InputError: If `max_tokens` is set, but not `tokens`.
         ScoringError: If a score is NaN or infinite.
     """
     values = np.asarray(scores, dtype=np.float64)
@@ -89,69 +88,110 @@ def select(
     novelty = novelty or Novelty()
     for index in held:
         novelty.take(index)
-    kept, passed_over = _distinct(candidates, novelty, options.top_k)
     why: str | None = None
     if not eligible and values.size:
         why = _why_none(values[ranking[0]], likely, options)
-    max_tokens = options.max_tokens
-    if max_tokens is not None and (held or candidates):
-        if tokens_of is None:
-            raise InputError("max_tokens needs tokens_of; pass the function that counts")
-        count = _in_order(tokens_of, listing)
-        if held and (tokens := count(held)) > max_tokens:
-            kept, why = [], f"it has {tokens} tokens, max_tokens is {max_tokens}"
-        elif kept and (tokens := count([*held, kept[0]])) > max_tokens:
-            beside = " and what is protected have" if held else " alone has"
-            kept, why = [], f"the best {what}{beside} {tokens} tokens, max_tokens is {max_tokens}"
-        elif kept:
-            novelty.give_back(len(kept))
-            kept, passed_over = _fill(
-                candidates, count, held, novelty, max_tokens, options.top_k, _SEAM + spared
-            )
+    if options.max_tokens is None:
+        kept, duplicates = _take(candidates, novelty, options.top_k, lambda index: [index])
+        return _selection(listing, {*held, *kept}, _notes(why, held), duplicates)
+    if tokens is None:
+        raise InputError("max_tokens needs tokens; pass what counts them")
+    budget = _Budget(Filling(tokens, listing, options.max_tokens, held), listing, parts)
+    if held and (count := budget.filling.tokens_with()) > options.max_tokens:
+        candidates, why = [], f"it has {count} tokens, max_tokens is {options.max_tokens}"
+    _, duplicates = _take(candidates, novelty, options.top_k, budget.add)
+    kept = budget.filling.finish()
     notes = []
-    if why is not None:
-        notes.append(f"{'Only what is protected' if held else 'Nothing'} was kept: {why}.")
-    elif passed_over:
-        some = f"1 {what} was" if passed_over == 1 else f"{passed_over} {what}s were"
-        notes.append(f"{some} passed over: others that are kept say the same.")
-    return _selection(listing, {*kept, *held}, notes)
+    if budget.best_tokens is not None:
+        beside = " and what is protected have" if held else " alone has"
+        size = (
+            f"best {what}{beside} {budget.best_tokens} tokens, max_tokens is {options.max_tokens}"
+        )
+        if len(kept) == len(held):
+            why = f"the {size}"
+        elif budget.trimmed:
+            notes.append(f"The {size}: what fits of it was kept.")
+        else:
+            notes.append(f"The {size}: it was dropped, and others that fit were kept.")
+    return _selection(listing, kept, [*notes, *_notes(why, held)], duplicates)
+
+
+def _notes(why_none: str | None, held: Sequence[int]) -> list[str]:
+    if why_none is None:
+        return []
+    return [f"{'Only what is protected' if held else 'Nothing'} was kept: {why_none}."]
 
 
 def hold_only(scores: Floats, always: Collection[int], order: Order) -> Selection:
     """Choose nothing but what is kept whatever the limits say; arguments as in `select`."""
     ranking = np.argsort(-scores, kind="stable") if order == "score" else np.arange(len(scores))
-    return _selection(ranking.tolist(), always, ())
+    return _selection(ranking.tolist(), always)
 
 
-def _selection(listing: Sequence[int], chosen: Collection[int], notes: Sequence[str]) -> Selection:
+def _selection(
+    listing: Sequence[int],
+    chosen: Collection[int],
+    notes: Sequence[str] = (),
+    duplicates: Sequence[tuple[int, int]] = (),
+) -> Selection:
     return Selection(
         kept=tuple(index for index in listing if index in chosen),
         dropped=tuple(index for index in listing if index not in chosen),
         notes=tuple(notes),
+        duplicates=tuple(pair for pair in duplicates if pair[1] in chosen),
     )
 
 
-def _distinct(
-    candidates: Sequence[int], novelty: Novelty, top_k: int | None
-) -> tuple[list[int], int]:
-    """Take candidates in turn; return them, and how many were passed over for saying the same."""
+def _take(
+    candidates: Sequence[int],
+    novelty: Novelty,
+    top_k: int | None,
+    add: Callable[[int], Sequence[int]],
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Take candidates in turn.
+
+    Returns:
+        What was taken, and for each candidate that says nothing new what says the same.
+    """
     kept: list[int] = []
-    passed_over = 0
+    duplicates: list[tuple[int, int]] = []
+    taken = 0
     for index in candidates:
-        if len(kept) == top_k:
+        if taken == top_k:
             break
-        if novelty.is_new(index):
-            novelty.take(index)
-            kept.append(index)
-        else:
-            passed_over += 1
-    return kept, passed_over
+        if (holder := novelty.holder(index)) is not None:
+            duplicates.append((index, holder))
+        elif added := add(index):
+            taken += 1
+            kept += added
+            for number in added:
+                novelty.take(number)
+    return kept, duplicates
 
 
-def _in_order(tokens_of: Count, listing: Sequence[int]) -> Count:
-    """Return a count of chunks that puts them in the order of the list first."""
-    position = {index: number for number, index in enumerate(listing)}
-    return lambda indices: tokens_of(sorted(indices, key=position.__getitem__))
+class _Budget:
+    """Adds candidates to a context that fit; of the first one, if it doesn't, the parts that do."""
+
+    def __init__(self, filling: Filling, listing: list[int], parts: Parts) -> None:
+        self.filling, self._listing, self._parts = filling, listing, parts
+        self.best_tokens: int | None = None  # of a first candidate that doesn't fit
+        self.trimmed = self._tried = False
+
+    def add(self, index: int) -> list[int]:
+        """Return what was added: the candidate, parts of it or nothing."""
+        first, self._tried = not self._tried, True
+        if self.filling.add(index, exact=first):
+            return [index]
+        if not first:
+            return []
+        self.best_tokens = self.filling.tokens_with(index)
+        parts = self._parts(index)
+        position = self._listing.index(index)
+        self._listing[position : position + 1] = parts
+        added = [part for part in parts if self.filling.add(part)]
+        self._listing[position : position + len(parts)] = added or [index]
+        self.trimmed = bool(added)
+        return added
 
 
 def _eligible(ranked: Floats, likely: Floats | None, limits: PruneOptions) -> int:
@@ -181,60 +221,3 @@ def _why_none(best: float, likely: Floats | None, limits: PruneOptions) -> str:
     if least is not None and likely is not None and likely[0] < least:
         return f"the best probability is {likely[0]}, min_probability is {least}"
     return f"the best score is {best}, min_score is {limits.min_score}"
-
-
-def _fill(
-    candidates: Sequence[int],
-    count: Count,
-    held: Sequence[int],
-    novelty: Novelty,
-    max_tokens: int,
-    top_k: int | None,
-    slack: int,
-) -> tuple[list[int], int]:
-    """Do as `_distinct`, passing over those that don't fit with what was taken before, too.
-
-    Counting a context costs time in its length, so candidates are tried in blocks: a block that
-    fits is taken whole and the next one is twice as long, one that does not is halved. As adding
-    a chunk never lowers the count, the outcome is that of trying them one by one. A candidate
-    that exceeds the room left by more than joining it could save (what it saved before, and
-    `slack` more) is passed over without counting it together with the rest.
-    """
-    kept = list(held)
-    passed_over = 0
-    most = len(held) + (len(candidates) if top_k is None else top_k)
-    unseen = ((index, count([index])) for index in candidates)
-    waiting: list[tuple[int, int]] = []
-    size = len(candidates)
-    used, saving = count(held) if held else 0, max_tokens
-    while wanted := min(size, most - len(kept)):
-        room = min(max_tokens, max_tokens - used + saving) if kept else max_tokens
-        waiting = [entry for entry in waiting if entry[1] <= room]
-        fitting = chain(waiting, (entry for entry in unseen if entry[1] <= room))
-        block: list[tuple[int, int]] = []
-        looked_at = end = 0
-        while len(block) < wanted and (entry := next(fitting, None)) is not None:
-            if looked_at == len(waiting):
-                waiting.append(entry)
-            looked_at += 1
-            if novelty.is_new(entry[0]):
-                novelty.take(entry[0])
-                block.append(entry)
-                end = looked_at
-        if not block:
-            return kept, passed_over + looked_at
-        trial = kept + [index for index, _ in block]
-        tokens = count(trial)
-        if joints := len(block) - (not kept):
-            saving = (used + sum(alone for _, alone in block) - tokens) // joints + slack
-        if tokens <= max_tokens:
-            kept, used = trial, tokens
-            size = 2 * len(block)
-        else:
-            novelty.give_back(len(block))
-            if len(block) > 1:
-                size = len(block) // 2
-                continue
-        passed_over += end - len(block)
-        waiting = waiting[end:]
-    return kept, passed_over

@@ -152,6 +152,8 @@ def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Documen
     update: dict[str, Any] = {}
     if result.answerable is not None:
         added["at2_answerable"] = result.answerable
+    if kept.duplicates:
+        added["at2_duplicates"] = list(kept.duplicates)
     if kept.spans is not None:
         added["at2_kept_spans"] = list(map(list, kept.spans))
         update["page_content"] = kept.kept_text

@@ -130,13 +130,14 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             _dispatcher.event(ReRankEndEvent(nodes=kept))
 
     def _chunks(self, nodes: list[NodeWithScore], options: PruneOptions) -> list[Chunk]:
-        by_sentence = options.unit == "sentence"
-        return [self._chunk(retrieved, by_sentence=by_sentence) for retrieved in nodes]
+        # A chunk that alone exceeds max_tokens is trimmed, too.
+        may_trim = options.unit == "sentence" or options.max_tokens is not None
+        return [self._chunk(retrieved, may_trim=may_trim) for retrieved in nodes]
 
-    def _chunk(self, retrieved: NodeWithScore, *, by_sentence: bool) -> Chunk:
+    def _chunk(self, retrieved: NodeWithScore, *, may_trim: bool) -> Chunk:
         """Return what the generator will see of the node, with its title on top and only there.
 
-        If sentences are pruned, the chunk's text is the node's text alone, verbatim, and whatever
+        If texts may be trimmed, the chunk's text is the node's text alone, verbatim, and whatever
         is shown before it goes into the title, so that only the text can be trimmed.
         """
         node = retrieved.node
@@ -148,7 +149,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             untitled = node.model_copy(update={"excluded_llm_metadata_keys": hidden})
             shown, text = text, untitled.get_content(metadata_mode=MetadataMode.LLM)
             title = None if text == shown else title
-        if by_sentence:
+        if may_trim:
             content = node.get_content(metadata_mode=MetadataMode.NONE)
             before = text[: max(0, text.rfind(content.strip()))].strip()
             text, title = content, "\n".join(filter(None, (title, before))) or None
@@ -168,6 +169,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             added["at2_retrieval_score"] = retrieved.score
         if result.answerable is not None:
             added["at2_answerable"] = result.answerable
+        if kept.duplicates:
+            added["at2_duplicates"] = list(kept.duplicates)
         if kept.spans is not None:
             added["at2_kept_spans"] = list(map(list, kept.spans))
         added = addable(node.metadata, added, earlier=earlier)

@@ -192,7 +192,7 @@ def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
     assert (shown["kept"], shown["dropped"]) == ([], [])
     ran = prune(*loading, "--max-tokens", "1", "--context", input="A long passage.")
     assert (ran.exit_code, ran.stdout) == (0, "")
-    assert ran.stderr.startswith("Nothing was kept: ")
+    assert ran.stderr.startswith("WARNING: Nothing was kept: ") and ran.stderr.count("\n") == 1
     odd = json.dumps("lone \ud800 [bold]x[/bold] 👩‍👩‍👧")
     ran = prune(*loading, "--top-k", "1", "--context", "--format", "jsonl", input=odd)
     assert ran.stdout == "lone \ufffd [bold]x[/bold] 👩‍👩‍👧\n"

@@ -306,6 +306,34 @@ def test_settings_of_an_adapter_with_a_pruner_are_not_read_without_one(
         assert again.pruner is pruner and again.prune_options().top_k == 2
 
 
+def test_a_best_text_over_the_budget_is_trimmed_and_an_empty_result_logged(
+    framework: Framework, pruner: AT2Pruner, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["Ann wrote the letter. An island in the sea is far away. Then it rained in May."] * 2
+    passages = [Passage(text=text, id=str(n), title=None) for n, text in enumerate(texts)]
+    items = [framework.item(passage) for passage in passages]
+    for most in (30, 1):
+        expected = pruner.prune(QUERY, [passage.chunk for passage in passages], max_tokens=most)
+        adapter = framework.adapter(pruner=pruner, max_tokens=most)
+        caplog.clear()
+        kept = framework.prune(adapter, QUERY, items)
+        assert [framework.text(item) for item in kept] == list(expected.texts)
+        if most == 1:
+            assert kept == [] and "Nothing was kept: the best chunk" in caplog.text
+            continue
+        [item], [chunk] = kept, expected.kept
+        assert chunk.spans and framework.metadata(item)["at2_kept_spans"] == list(
+            map(list, chunk.spans)
+        )
+
+
+def test_what_was_dropped_as_a_duplicate_is_named(framework: Framework, pruner: AT2Pruner) -> None:
+    text = "Ann wrote the letter from the island."
+    items = [framework.item(Passage(text=text, id=name, title=None)) for name in ("a", "b")]
+    [kept] = framework.prune(framework.adapter(pruner=pruner, top_n=2), QUERY, items)
+    assert [framework.id(kept), *framework.metadata(kept)["at2_duplicates"]] == ["a", "b"]
+
+
 # --- calibrated head weights ---------------------------------------------------------------------
 
 

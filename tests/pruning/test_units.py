@@ -63,7 +63,7 @@ def test_a_chunks_probability_is_divided_among_its_units() -> None:
 def test_kept_units_are_joined_where_they_are_neighbours(
     kept: list[int], spans: dict[int, tuple[tuple[int, int], ...] | None], text: str | None
 ) -> None:
-    by_chunk = kept_spans(SPANS, kept)
+    by_chunk = kept_spans([SPANS[number] for number in kept], CHUNKS)
     assert by_chunk == spans
     if text is not None:
         index = next(iter(by_chunk))

@@ -13,6 +13,7 @@ import pytest
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.options import PruneOptions
 from at2_rag.selection import select as module
+from at2_rag.selection.filling import ContextTokens
 from at2_rag.selection.novelty import Novelty
 from at2_rag.selection.select import Selection
 
@@ -27,16 +28,17 @@ def select(scores: Any, **arguments: Any) -> Selection:
 
 
 def counter(
-    sizes: Sequence[int], separator: int = 0, overhead: int = 0
-) -> Callable[[Sequence[int]], int]:
-    """The sum of the chunks' sizes, the separators between them and the prompt around them."""
+    sizes: Sequence[int], separator: int = 0, overhead: int = 0, counted: list[str] | None = None
+) -> ContextTokens:
+    """Words: of the chunks, of the separators between them and of the prompt around them."""
 
-    def tokens_of(indices: Sequence[int]) -> int:
-        if not indices:
-            return 0
-        return overhead + sum(sizes[i] for i in indices) + separator * (len(indices) - 1)
+    def count(text: str) -> int:
+        if counted is not None:
+            counted.append(text)
+        return overhead + len(text.split())
 
-    return tokens_of
+    texts = ["w " * size for size in sizes]
+    return ContextTokens(count, " | " * separator, lambda indices: [texts[i] for i in indices])
 
 
 class Groups(Novelty):
@@ -46,14 +48,12 @@ class Groups(Novelty):
         self._groups = groups
         self._taken: list[int] = []
 
-    def is_new(self, index: int) -> bool:
-        return self._groups[index] not in [self._groups[other] for other in self._taken]
+    def holder(self, index: int) -> int | None:
+        same = [other for other in self._taken if self._groups[other] == self._groups[index]]
+        return same[0] if same else None
 
     def take(self, index: int) -> None:
         self._taken.append(index)
-
-    def give_back(self, count: int) -> None:
-        del self._taken[len(self._taken) - count :]
 
 
 # --- single limits ---------------------------------------------------------------------------
@@ -103,29 +103,55 @@ def test_max_tokens_passes_over_what_does_not_fit() -> None:
     sizes = [5, 6, 1, 4, 3]
     scores = [5.0, 4.0, 3.0, 2.0, 1.0]
     # 5, not 6 (11), 1 (6), 4 (10), not 3 (13)
-    assert select(scores, tokens_of=counter(sizes), max_tokens=10).kept == (0, 2, 3)
+    assert select(scores, tokens=counter(sizes), max_tokens=10).kept == (0, 2, 3)
 
 
-def test_best_chunk_over_the_budget_keeps_nothing_and_gives_both_numbers() -> None:
-    note = "Nothing was kept: the best chunk alone has 812 tokens, max_tokens is 500."
-    selection = select([1.0, 9.0], tokens_of=counter([1, 812]), max_tokens=500)
-    assert selection == Selection((), (1, 0), (note,))
+def test_a_best_chunk_over_the_budget_gives_way_to_what_fits() -> None:
+    limits: Any = {"tokens": counter([1, 812, 499, 2]), "max_tokens": 500}
+    size = "best chunk alone has 812 tokens, max_tokens is 500"
+    note = f"The {size}: it was dropped, and others that fit were kept."
+    assert select([1.0, 9.0, 3.0, 2.0], **limits) == Selection((2, 0), (1, 3), (note,))
+    note = f"Nothing was kept: the {size}."
+    assert select([1.0, 9.0], min_score=5, **limits) == Selection((), (1, 0), (note,))
+
+
+@pytest.mark.parametrize("order", ["score", "original"])
+def test_of_a_best_chunk_over_the_budget_the_best_parts_are_kept(order: str) -> None:
+    sizes = [30, 90, 5, 60, 25, 3]  # chunk 1 has the parts 3, 4 and 5
+    seen: list[int] = []
+
+    def parts(index: int) -> list[int]:
+        seen.append(index)
+        return [4, 3, 5]
+
+    limits: Any = {"tokens": counter(sizes), "parts": parts, "max_tokens": 62, "order": order}
+    selection = select([1.0, 9.0, 5.0], **limits)
+    note = "The best chunk alone has 90 tokens, max_tokens is 62: what fits of it was kept."
+    assert selection.notes == (note,) and seen == [1]
+    # 25, not 60, 3 (28), then chunk 2 (33), not chunk 0
+    assert selection.kept == ((4, 5, 2) if order == "score" else (4, 5, 2))
+    assert selection.dropped == (0,)
+    # A chunk kept in part is one of top_k.
+    assert set(select([1.0, 9.0, 5.0], top_k=1, **limits).kept) == {4, 5}
+    assert set(select([1.0, 9.0, 5.0], always=[0], top_k=2, **limits).kept) == {0, 4, 5}
+    assert select([9.0, 1.0, 5.0], **limits).kept == ((0, 2) if order == "original" else (0, 2))
+    assert len(seen) == 3, "the best one fits"
 
 
 # --- several limits --------------------------------------------------------------------------
 
 
 def test_the_final_order_is_what_is_counted() -> None:
-    seen: list[tuple[int, ...]] = []
-
-    def tokens_of(indices: Sequence[int]) -> int:
-        seen.append(tuple(indices))
-        return len(indices)
-
-    select([1.0, 3.0, 2.0], tokens_of=tokens_of, max_tokens=9, order="original")
-    assert (0, 1, 2) in seen and (1, 2, 0) not in seen
-    select([1.0, 3.0, 2.0], tokens_of=tokens_of, max_tokens=9, order="score")
-    assert (1, 2, 0) in seen
+    for order, expected in (("original", "abc"), ("score", "bca")):
+        seen: list[str] = []
+        tokens = ContextTokens(
+            lambda text, seen=seen: seen.append(text) or len(text),  # type: ignore[misc]
+            "",
+            lambda indices: ["abc"[i] for i in indices],
+        )
+        select([1.0, 3.0, 2.0], tokens=tokens, max_tokens=3, order=order)
+        [whole] = {text for text in seen if set(text) == set("abc") and len(text) == 3}
+        assert whole == expected
 
 
 def candidates_of(
@@ -152,7 +178,7 @@ def greedy(
 ) -> tuple[list[int], int]:
     """The rules taken literally, one chunk at a time: what is kept, and how many are redundant."""
     kept, redundant = list(always), 0
-    if max_tokens is not None and tokens_of(kept) > max_tokens:
+    if max_tokens is not None and kept and tokens_of(kept) > max_tokens:
         return kept, 0
     for index in candidates:
         if index in always:
@@ -163,8 +189,6 @@ def greedy(
             redundant += 1
         elif max_tokens is None or tokens_of([*kept, index]) <= max_tokens:
             kept.append(index)
-        elif len(kept) == len(always):  # the best doesn't fit
-            break
     return kept, redundant
 
 
@@ -176,7 +200,12 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
     largest = int(rng.choice([3, 30, 300]))
     overhead = int(rng.choice([0, 1, 500]))
     sizes = rng.integers(0, largest + 1, n).tolist()
-    tokens_of = counter(sizes, int(rng.choice([0, 1, 50])), overhead)
+    separator = int(rng.choice([0, 1, 50]))
+
+    def tokens_of(indices: Sequence[int]) -> int:
+        between = separator * (len(indices) - 1)
+        return overhead + sum(sizes[i] for i in indices) + between if indices else 0
+
     groups = rng.integers(0, n if seed % 2 else 10**9, n).tolist()
     always = np.flatnonzero(rng.random(n) < rng.choice([0, 0.3])).tolist()
     counts: dict[str, Any] = {
@@ -191,7 +220,7 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
     for order, listing in (("score", candidates_of(scores, None, None)), ("original", range(n))):
         selection = select(
             scores,
-            tokens_of=tokens_of,
+            tokens=counter(sizes, separator, overhead),
             always=always,
             novelty=Groups(groups),
             order=order,
@@ -200,31 +229,40 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
         )
         assert list(selection.kept) == [i for i in listing if i in kept]
         assert list(selection.dropped) == [i for i in listing if i not in kept]
-        noted = any("passed over" in note for note in selection.notes)
-        if counts["max_tokens"] is None:
-            assert noted == bool(redundant)
-        assert noted <= bool(redundant)  # some wouldn't have fitted anyway
+        assert len(selection.duplicates) == redundant
+        for index, holder in selection.duplicates:
+            assert groups[index] == groups[holder] and index not in kept and holder in kept
 
 
 def test_costs_little_counting_at_any_budget() -> None:
-    counted: list[int] = []
-
-    def tokens_of(indices: Sequence[int]) -> int:
-        counted.append(len(indices))
-        return 200 * len(indices)
-
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(50, 350, 1000).tolist()
     scores = [float(-i) for i in range(1000)]
-    cases: list[tuple[dict[str, Any], int, int]] = [
-        ({"max_tokens": 200}, 1, 3_100),
-        ({"max_tokens": 200 * 500}, 500, 10_000),
-        ({"max_tokens": 200 * 1000}, 1000, 2_100),
-        ({"max_tokens": 200 * 1000, "top_k": 3}, 3, 10),
-    ]
-    for limits, kept, most in cases:
-        counted.clear()
-        selection = select(scores, tokens_of=tokens_of, **limits)
-        assert len(selection.kept) == kept
-        assert sum(counted) <= most
+    for limits in ({}, {"top_k": 3}):
+        for max_tokens in (350, 200 * 500, 350 * 1000):
+            counted: list[str] = []
+            selection = select(
+                scores, tokens=counter(sizes, 1, counted=counted), max_tokens=max_tokens, **limits
+            )
+            whole = [text for text in counted if text.count("|") > 2]
+            assert len(selection.kept) > 300 or max_tokens == 350 or limits
+            assert len(whole) < 16  # contexts of several chunks
+            assert len(counted) - len(whole) < 1_020  # chunks, each once
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+@pytest.mark.parametrize("seed", range(20))
+def test_an_odd_counter_never_leads_over_the_limit(step: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = ["w" * int(size) for size in rng.integers(1, 30, 60)]
+
+    def count(text: str) -> int:  # what parts have says little of what the whole has
+        return int(len(text) ** (1 + step / 8)) // step
+
+    tokens = ContextTokens(count, "\n", lambda indices: [texts[i] for i in indices])
+    most = int(rng.integers(1, 3000))
+    kept = select(rng.normal(size=60), tokens=tokens, max_tokens=most).kept
+    assert not kept or count("\n".join(texts[i] for i in kept)) <= most
 
 
 # --- inputs ----------------------------------------------------------------------------------
@@ -232,7 +270,7 @@ def test_costs_little_counting_at_any_budget() -> None:
 
 def test_no_chunks_give_an_empty_selection() -> None:
     for limits in ({"top_k": 1}, {"top_p": 0.5, "min_score": 1.0}, {"max_tokens": 5}):
-        assert select([], tokens_of=counter([]), **limits) == Selection((), ())
+        assert select([], tokens=counter([]), **limits) == Selection((), ())
 
 
 def test_numpy_scores_and_limits_are_taken_and_plain_ints_returned() -> None:
@@ -246,7 +284,7 @@ def test_without_a_limit_all_are_kept() -> None:
 
 
 def test_max_tokens_needs_a_count() -> None:
-    with pytest.raises(InputError, match="tokens_of"):
+    with pytest.raises(InputError, match="needs tokens"):
         select(SCORES, max_tokens=5)
 
 
@@ -269,7 +307,7 @@ def test_what_is_held_does_not_count_to_top_k_and_needs_no_score() -> None:
 
 
 def test_notes_say_what_was_too_large() -> None:
-    limits: Any = {"tokens_of": counter([5, 5, 5, 5, 5]), "what": "sentence"}
+    limits: Any = {"tokens": counter([5, 5, 5, 5, 5]), "what": "sentence"}
     selection = select(SCORES, max_tokens=4, always={0}, **limits)
     note = "Only what is protected was kept: it has 5 tokens, max_tokens is 4."
     assert (selection.kept, selection.notes) == ((0,), (note,))
@@ -279,10 +317,9 @@ def test_notes_say_what_was_too_large() -> None:
     assert len(every.kept) == 5 and "it has 25 tokens" in every.notes[0]
 
 
-def test_notes_say_how_many_said_the_same() -> None:
+def test_what_says_the_same_comes_with_what_it_is_the_same_as() -> None:
     selection = select(SCORES, top_k=2, novelty=Groups([0, 1, 2, 1, 0]))
-    note = "1 chunk was passed over: others that are kept say the same."
-    assert selection == Selection((1, 4), (3, 0, 2), (note,))
-    selection = select(SCORES, top_k=2, novelty=Groups([0, 0, 0, 0, 0]), what="sentence")
-    note = "4 sentences were passed over: others that are kept say the same."
-    assert (selection.kept, selection.notes) == ((1,), (note,))
+    assert selection == Selection((1, 4), (3, 0, 2), (), duplicates=((3, 1),))
+    selection = select(SCORES, always=[2], novelty=Groups([0, 0, 0, 0, 0]))
+    assert (selection.kept, selection.notes) == ((2,), ())
+    assert selection.duplicates == ((1, 2), (3, 2), (4, 2), (0, 2))

@@ -69,7 +69,7 @@ def test_orders_and_token_budgets_by_hand() -> None:
 
     assert kept(top_k=2) == [(2, 0), (0, 2)]
     assert kept(max_tokens=6) == [(2, 3), (2, 3)]  # 4 words, 3 don't fit, 2 do, then nothing
-    assert kept(max_tokens=3) == [(), ()]  # not even the best fits
+    assert kept(max_tokens=3) == [(0,), (0,)]  # the best doesn't fit, 3 words do
 
 
 def test_an_item_is_scored_once_for_all_budgets_and_runs(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.options import Order, PruneOptions
+from at2_rag.selection.filling import ContextTokens
 from at2_rag.selection.select import select
 from at2_rag.text.chunks import DEFAULT_SEPARATOR
 from at2_rag_evals.items import content_hash
@@ -90,5 +91,7 @@ def best_within(
     return select(
         scores,
         options,
-        tokens_of=lambda kept: limit.count(DEFAULT_SEPARATOR.join(texts[index] for index in kept)),
+        tokens=ContextTokens(
+            limit.count, DEFAULT_SEPARATOR, lambda kept: [texts[index] for index in kept]
+        ),
     ).kept

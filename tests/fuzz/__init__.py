@@ -1,0 +1,1 @@
+"""Random requests of all kinds, and what must hold for each."""
