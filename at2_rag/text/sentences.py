@@ -41,7 +41,7 @@ _WORD = re.compile(r"[^\W_]")
 
 _WIDE = "。！？｡．"
 _UNSPACED = frozenset(_WIDE + "।॥።፧။")  # end marks that need no white space after them
-END_MARKS = f".!?…؟۔।॥։።፧፨។၊။‼⁇⁈⁉{_WIDE}"
+END_MARKS = f".!?…؟۔।॥։።፧፨។။‼⁇⁈⁉{_WIDE}"
 CLOSERS = (
     r"(?:[\"'”’»›)\]}」』》〉】〕）］｝]|“(?!\w)|[ \u00a0\u202f](?:[»”]|'')(?!\w)"
     r"|</?\w[^<>]{0,200}>|[ ]?\[\d{1,3}\])*"  # tags, and the numbers of notes
