@@ -41,7 +41,7 @@ _WORD = re.compile(r"[^\W_]")
 
 _WIDE = "。！？｡．"
 _UNSPACED = frozenset(_WIDE + "।॥።፧။")  # end marks that need no white space after them
-END_MARKS = f".!?…؟۔।॥։።፧፨។၊။‼⁇⁈⁉{_WIDE}"
+END_MARKS = f".!?…؟۔।॥։።፧፨។။‼⁇⁈⁉{_WIDE}"
 CLOSERS = (
     r"(?:[\"'”’»›)\]}」』》〉】〕）］｝]|“(?!\w)|[ \u00a0\u202f](?:[»”]|'')(?!\w)"
     r"|</?\w[^<>]{0,200}>|[ ]?\[\d{1,3}\])*"  # tags, and the numbers of notes
@@ -54,12 +54,11 @@ _PAIRS = ("()", "[]", "「」", "『』", "《》", "（）", "【】", "“”"
 # Brackets and quotations are one piece, up to some length: beyond it the mark was never closed.
 _ENCLOSED = re.compile(
     "|".join(
-        rf"{re.escape(first)}[^{re.escape(first + last)}]{{0,240}}{re.escape(last)}"
-        for first, last in _PAIRS
+        rf"{re.escape(pair[0])}[^{re.escape(pair)}]{{0,240}}{re.escape(pair[1])}" for pair in _PAIRS
     )
     + r"|„[^„“”]{0,240}[“”]|(?<![^\s(\[—–-])\"(?=\S)[^\"]{0,240}\""
 )
-_OPENER = re.compile('["„<' + "".join(first for first, _ in _PAIRS).replace("[", "\\[") + "]")
+_OPENER = re.compile('["„<' + "".join(pair[0] for pair in _PAIRS).replace("[", "\\[") + "]")
 _NOWHERE = (sys.maxsize, sys.maxsize)
 _ITEM = re.compile(r"\W*+\w{1,3}")
 _BEFORE = re.compile(r"[\s>(\[{\"'’“‘«„「\u3040-\u30ff\u4e00-\u9fff]")
