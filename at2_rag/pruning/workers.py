@@ -124,7 +124,8 @@ class Workers:
                     return
                 call = self._running[thread] = self._waiting.popleft()
             call.context.run(call.run_now)
-            call = self._running[thread] = None  # so that chunks and result don't outlive it
+            del call  # its chunks and result
+            self._running[thread] = None
 
 
 _all_workers: WeakSet[Workers] = WeakSet()

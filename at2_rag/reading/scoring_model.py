@@ -254,7 +254,7 @@ def layers_and_heads(config: Any) -> tuple[int, int]:
 
 def _padded_length(tokens: int) -> int:
     """Round up by less than an eighth, or to a multiple of `LENGTH_STEP`."""
-    step = max(LENGTH_STEP, 2 ** (tokens.bit_length() - 4))
+    step = max(LENGTH_STEP, 1 << max(0, tokens.bit_length() - 4))
     return -(-tokens // step) * step
 
 

@@ -92,7 +92,8 @@ async def test_the_loops_executor_is_free_while_calls_wait(slow: AT2Pruner) -> N
 async def test_adapters_load_the_default_model_beside_the_loops_executor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pruner, loads = tiny_pruner(), []
+    pruner = tiny_pruner()
+    loads: list[str] = []
 
     def load() -> AT2Pruner:
         if not loads:
