@@ -30,7 +30,7 @@ from at2_rag.text.chunks import Chunk
 
 SEED = 0
 CALLERS = 8
-MOST_SECONDS = 2.0  # in which cancelled calls, and the process after its work, have to end
+MOST_SECONDS = 2.0  # in which cancelled calls have to end, with the process or without
 MB = 1e6
 
 
@@ -70,22 +70,26 @@ def main(*, shared: SharedOptions, calls: int, awaited: int, max_growth: int) ->
         )
     report = Report("Soak", shared, model, seed=SEED, calls=calls, awaited=awaited)
     report.add("Varied calls", rows)
-    seconds = seconds_to_end(shared, requests[:CALLERS])
-    report.add("End of a process with calls under way", [{"seconds": seconds}])
+    plain, busy = seconds_to_end(shared, []), seconds_to_end(shared, requests[:CALLERS])
+    ends: list[Row] = [{"calls": 0, "seconds": plain}, {"calls": CALLERS, "seconds": busy}]
+    report.add("End of a process that cancels its calls", ends)
     failures = [
         f"{row['part']}: {row[what]} ({what})"
         for row in rows
         for what, limit in (("growth, MB", max_growth), ("threads left", 0))
         if float(str(row[what])) > limit
     ]
-    if seconds > MOST_SECONDS:
-        failures.append(f"the process took {seconds:.1f} s to end")
+    if busy - plain > MOST_SECONDS:
+        failures.append(f"the process took {busy - plain:.1f} s longer to end")
     if failures:
         raise click.ClickException("; ".join(failures))
 
 
 def seconds_to_end(options: SharedOptions, requests: Sequence[Prompt]) -> float:
-    """Return how long a process takes to end from when its loop is left with calls under way."""
+    """Return how long a process takes to end, once its loop has cancelled calls under way.
+
+    Most of it is what Python needs to take torch and transformers down.
+    """
     receiver, sender = get_context("spawn").Pipe(duplex=False)
     process = get_context("spawn").Process(target=_leave, args=(options, requests, sender))
     process.start()

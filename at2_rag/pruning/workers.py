@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from at2_rag.errors import PrunerBusyError
-from at2_rag.model.forks import call_after_fork
+from at2_rag.forks import call_after_fork
 from at2_rag.progress import Abandoned, abandoned_by
 
 T = TypeVar("T")
@@ -124,8 +124,8 @@ class Workers:
                     return
                 call = self._running[thread] = self._waiting.popleft()
             call.context.run(call.run_now)
+            del call  # its chunks and result
             self._running[thread] = None
-            del call  # so that chunks and result don't outlive it
 
 
 _all_workers: WeakSet[Workers] = WeakSet()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.model.forks import ForkLock, call_after_fork, forks
+from at2_rag.forks import ForkLock, call_after_fork, forks
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
@@ -254,7 +254,7 @@ def layers_and_heads(config: Any) -> tuple[int, int]:
 
 def _padded_length(tokens: int) -> int:
     """Round up by less than an eighth, or to a multiple of `LENGTH_STEP`."""
-    step = max(LENGTH_STEP, (1 << tokens.bit_length()) >> 4)
+    step = max(LENGTH_STEP, 1 << max(0, tokens.bit_length() - 4))
     return -(-tokens // step) * step
 
 

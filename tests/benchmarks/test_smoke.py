@@ -60,15 +60,15 @@ def test_memory(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 0.5)
+    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 3.0)
     tables = _run(soak.main, [*tiny_options, "--calls", "30", "--awaited", "20"], tmp_path)
     rows = tables["Varied calls"]
     assert [row["calls"] for row in rows] == [30, 30, 20]
     assert all(row["threads left"] == 0 and row["growth, MB"] < 50 for row in rows)
-    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 3.0)
+    monkeypatch.setattr(soak, "seconds_to_end", lambda options, requests: 3.0 * len(requests))
     options = [*tiny_options, "--calls", "2", "--awaited", "2"]
     result = CliRunner().invoke(soak.main, options)
-    assert result.exit_code == 1 and "the process took 3.0 s to end" in result.output
+    assert result.exit_code == 1 and "the process took 6.0 s longer to end" in result.output
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
