@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from at2_rag.errors import PrunerBusyError
-from at2_rag.forks import call_after_fork
+from at2_rag.model.forks import call_after_fork
 from at2_rag.progress import Abandoned, abandoned_by
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.forks import ForkLock, call_after_fork, forks
+from at2_rag.model.forks import ForkLock, call_after_fork, forks
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
