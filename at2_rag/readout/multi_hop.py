@@ -6,8 +6,9 @@ after it, over the states of the other chunks; *multi-hop weights* make scores o
 both pay to each, and of its first score. On the scale of the first scores the other chunks together
 keep their share of the softmax; only its split among them changes.
 
-The second reading says how likely a chunk is relevant if the best chunk is. So it counts as much as
-the best chunk is likely, and it may raise a chunk, but never lower it. The best chunk stays first.
+The second reading may raise a chunk: to its second score, or to the probability that it has if the
+best chunk is right, weighted by how likely that is. It never lowers one, since the best chunk may
+be wrong. The best chunk stays first.
 """
 
 from __future__ import annotations
@@ -134,12 +135,16 @@ def after_multi_hop(
     if first.probabilities is None or first.evidence is None or calibration is None:
         return ChunkScores(_best_first(np.maximum(scores, first.scores), best))
     others = np.arange(len(scores)) != best
-    likely = first.probabilities.copy()
+    slope, logits = max(calibration.slope, _LEAST_SLOPE), _logit(first.probabilities)
     beside_best = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
-    likely[others] += likely[best] * np.maximum(beside_best - likely[others], 0.0)
+    before, sure = first.probabilities[others], first.probabilities[best]
+    likely = before + sure * np.maximum(beside_best - before, 0.0)
     # A raised chunk has the score that would have been as likely at the first reading.
-    rise = _logit(likely) - _logit(first.probabilities)
-    scores = _best_first(first.scores + rise / max(calibration.slope, _LEAST_SLOPE), best)
+    by_chance = (_logit(likely) - logits[others]) / slope
+    rise = np.zeros_like(scores)
+    rise[others] = np.maximum(by_chance, scores[others] - first.scores[others]).clip(min=0.0)
+    scores = _best_first(first.scores + rise, best)
+    likely = 1 / (1 + np.exp(-logits - slope * rise))
     likely[best] = likely.max()
     answerable = None if first.answerable is None else max(first.answerable, float(likely[best]))
     return ChunkScores(scores, likely, answerable, first.evidence)

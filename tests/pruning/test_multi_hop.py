@@ -90,9 +90,11 @@ def by_hand(pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[fl
     scores, best_likely = list(first), likely[best]
     for index, value in zip(others, raw, strict=True):
         beside = 1 / (1 + math.exp(-((slope + share) * (value + shift) + fixed)))
-        raised = best_likely * max(beside, likely[index]) + (1 - best_likely) * likely[index]
-        scores[index] += (logit(raised) - logit(likely[index])) / (0.3 + 0.9)
-        likely[index] = raised
+        mixed = best_likely * max(beside, likely[index]) + (1 - best_likely) * likely[index]
+        by_chance = (logit(mixed) - logit(likely[index])) / (0.3 + 0.9)
+        rise = max(0.0, by_chance, value + shift - first[index])
+        scores[index] += rise
+        likely[index] = 1 / (1 + math.exp(-logit(likely[index]) - (0.3 + 0.9) * rise))
     scores[best] = max(scores[best], max(scores[n] for n in others) + 1e-6)
     likely[best] = max(likely)
     return scores, likely
