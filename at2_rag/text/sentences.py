@@ -54,12 +54,11 @@ _PAIRS = ("()", "[]", "「」", "『』", "《》", "（）", "【】", "“”"
 # Brackets and quotations are one piece, up to some length: beyond it the mark was never closed.
 _ENCLOSED = re.compile(
     "|".join(
-        rf"{re.escape(first)}[^{re.escape(first + last)}]{{0,240}}{re.escape(last)}"
-        for first, last in _PAIRS
+        rf"{re.escape(pair[0])}[^{re.escape(pair)}]{{0,240}}{re.escape(pair[1])}" for pair in _PAIRS
     )
     + r"|„[^„“”]{0,240}[“”]|(?<![^\s(\[—–-])\"(?=\S)[^\"]{0,240}\""
 )
-_OPENER = re.compile('["„<' + "".join(first for first, _ in _PAIRS).replace("[", "\\[") + "]")
+_OPENER = re.compile(f"[{re.escape('„' + chr(34) + ''.join(pair[0] for pair in _PAIRS))}]")
 _NOWHERE = (sys.maxsize, sys.maxsize)
 _ITEM = re.compile(r"\W*+\w{1,3}")
 _BEFORE = re.compile(r"[\s>(\[{\"'’“‘«„「\u3040-\u30ff\u4e00-\u9fff]")
