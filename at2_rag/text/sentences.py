@@ -58,7 +58,7 @@ _ENCLOSED = re.compile(
     )
     + r"|„[^„“”]{0,240}[“”]|(?<![^\s(\[—–-])\"(?=\S)[^\"]{0,240}\""
 )
-_OPENER = re.compile('["„<' + "".join(pair[0] for pair in _PAIRS).replace("[", "\\[") + "]")
+_OPENER = re.compile(f"[{re.escape('„' + chr(34) + ''.join(pair[0] for pair in _PAIRS))}]")
 _NOWHERE = (sys.maxsize, sys.maxsize)
 _ITEM = re.compile(r"\W*+\w{1,3}")
 _BEFORE = re.compile(r"[\s>(\[{\"'’“‘«„「\u3040-\u30ff\u4e00-\u9fff]")

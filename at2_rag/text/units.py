@@ -31,7 +31,8 @@ _QUESTION = re.compile(
     r"\W*(?:q|question|frage|f|pregunta|p|domanda|d|вопрос|в|问|問|질문)\s?\d*[:：]", re.I
 )
 _ANSWER = re.compile(
-    r"\W*(?:a|ans|answer|antwort|respuesta|réponse|risposta|resposta|r|ответ|о|答|답)\s?\d*[:：]",
+    r"\W*(?:a|ans|answer|antwort|respuesta|réponse|risposta|resposta|r|ответ|о|答|답)\s?\d*[:：]"
+    r"|\W*(?:answer|antwort|respuesta|réponse|risposta|resposta|ответ)\s*\n",
     re.I,
 )
 _TAG = re.compile(r"<[^<>]{1,500}>")

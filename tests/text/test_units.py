@@ -84,6 +84,8 @@ LONG = "The bridge crosses the harbour at its narrowest point. "
         ["Q: Can I pay?\nA: Cash only.\n", "Q: Is it free?\nA: Not on Sundays in the winter.\n"],
         ["## Can I pay by card?\n\n" + LONG + LONG, LONG + "\n", "How do I pay?\n\n- cash\n- card"],
         ["Can I pay by card?\n" + LONG + "\n", "Is it free for children?\n" + LONG],
+        ["Question\nCan I pay by card?\n\nAnswer\nCash only.\n\n", "Question\nIs it free?\nYes."],
+        ["<p>Can I pay by card?</p><p>Cash only.</p>", "<p>Is it free?</p><p>Yes.</p>"],
         [LONG + "Why? " + LONG, LONG],
         [
             LONG + "It is old. It is red. ",
