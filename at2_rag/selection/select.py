@@ -82,6 +82,7 @@ def select(
     ranking = np.argsort(-values, kind="stable")
     likely = None if probabilities is None else np.asarray(probabilities, np.float64)[ranking]
     listing = ranking.tolist() if options.order == "score" else list(range(len(values)))
+    always = frozenset(always)
     held = [index for index in listing if index in always]
     eligible = ranking[: _eligible(values[ranking], likely, options)].tolist()
     candidates = [index for index in eligible if index not in always]
@@ -108,12 +109,12 @@ def select(
             f"best {what}{beside} {budget.best_tokens} tokens, max_tokens is {options.max_tokens}"
         )
         if len(kept) == len(held):
-            why = f"the {size}"
+            why = f"the {size}, and nothing else fits"
         elif budget.trimmed:
             notes.append(f"The {size}: what fits of it was kept.")
         else:
             notes.append(f"The {size}: it was dropped, and others that fit were kept.")
-    return _selection(listing, kept, [*notes, *_notes(why, held)], duplicates)
+    return _selection(listing, {*kept}, [*notes, *_notes(why, held)], duplicates)
 
 
 def _notes(why_none: str | None, held: Sequence[int]) -> list[str]:

@@ -210,6 +210,29 @@ def test_long_titles_shared_by_sentences_keep_none_of_them_out(model: Any) -> No
         assert pieces(result) == set(kept)
 
 
+@pytest.mark.parametrize("chunk_count", [1, 30])
+def test_counting_costs_little_at_any_budget(model: Any, chunk_count: int) -> None:
+    sentences = [f"Sentence {n} is of Emma." for n in range(180)]
+    per_chunk = len(sentences) // chunk_count
+    chunks = [
+        " ".join(sentences[start : start + per_chunk])
+        for start in range(0, len(sentences), per_chunk)
+    ]
+    counted: list[int] = []
+
+    def words(text: str) -> int:
+        counted.append(len(text))
+        return len(text.split())
+
+    pruner = make(model, token_counter=words)
+    for most in (6, 300, 880):
+        counted.clear()
+        result = pruner.prune(QUERY, chunks, max_tokens=most, unit="sentence")
+        assert most - 6 < result.tokens_after <= most
+        # Each sentence beside two others, and all of the context now and then.
+        assert sum(counted) < 16 * sum(map(len, chunks))
+
+
 def _ranges(wanted: list[tuple[int, str]], chunks: list[Chunk]) -> dict[int, list[Any]]:
     ranges: dict[int, list[Any]] = {}
     for index, text in wanted:

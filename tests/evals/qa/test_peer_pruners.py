@@ -84,14 +84,12 @@ def cosines(model: Any, query: str, texts: Sequence[str]) -> npt.NDArray[np.floa
 
 
 def fill(ranking: Sequence[int], texts: Sequence[str], room: int) -> tuple[int, ...]:
-    """Take texts in turn, those that still fit; none where not even the first does."""
+    """Take texts in turn, those that still fit."""
     taken: list[int] = []
     for index in ranking:
         if words(texts[index]) <= room:
             taken.append(index)
             room -= words(texts[index])
-        elif not taken:
-            return ()
     return tuple(taken)
 
 
