@@ -214,7 +214,8 @@ class _Choice:
             unit = chunk.text[offset + start : offset + stop]
             too_large = most is not None and self._context.count(unit) > most
             lines = sentence_spans(unit) if too_large else [(0, len(unit))]
-            lines_of.append(slice(len(spans), len(spans) + len(lines)))
+            if "\n" in unit:  # not the sentences of a paragraph
+                lines_of.append(slice(len(spans), len(spans) + len(lines)))
             spans += [(offset + start + first, offset + start + last) for first, last in lines]
         if not spans:
             return []
