@@ -46,8 +46,7 @@ def main(*, shared: SharedOptions, calls: int, awaited: int, max_growth: int) ->
     prompts = shared.prompts(model, 8)
     draw = random.Random(SEED)
     requests = [_varied(prompts, draw) for _ in range(calls)]
-    for prompt in requests[: max(1, calls // 20)]:  # what is allocated once
-        _prune(pruner, prompt)
+    _in_threads(pruner, requests[: max(CALLERS, calls // 20)])  # what is allocated once
     rows: list[Row] = []
     parts: dict[str, Callable[[], int]] = {
         "one thread": lambda: sum(_prune(pruner, prompt) for prompt in requests),

@@ -54,8 +54,8 @@ for _ in range(os.cpu_count() + 1):
 
 def child():
     assert torch.get_num_threads() == 1
-    found = answers()
-    assert all(abs(a - b) < 1e-4 for x, y in zip(found, expected) for a, b in zip(x, y))
+    again = answers()
+    assert all(abs(a - b) < 1e-4 for x, y in zip(again, expected) for a, b in zip(x, y))
     fresh.score(query, chunks)
     stuck.score(query, chunks)
     threads = [threading.Thread(target=answers) for _ in range(3)]
