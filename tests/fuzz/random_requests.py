@@ -155,7 +155,7 @@ def random_options(rng: random.Random, chunks: Sequence[Any]) -> dict[str, Any]:
         "max_tokens": lambda: rng.choice([1, 5, 20, 60, 200, 10**30]),
         "skip_below_tokens": lambda: rng.choice([1, 50]),
         "min_score": lambda: rng.gauss(-4, 4),
-        "max_missed": lambda: rng.choice([0, 0.1, 0.8, 5.0]),
+        "max_missed": lambda: rng.choice([0, 0.1, 0.5, 1]),
         "max_overlap": lambda: rng.choice([1, 1.0, 0.9, 0.3, None]),
         "protect": lambda: _protected(rng, chunks),
     }
