@@ -9,7 +9,6 @@ same in all languages). A splitter that isn't installed is left out.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import click
 
 from at2_rag.text.sentences import sentence_spans
 
@@ -153,7 +154,7 @@ def speed(split: Splitter, path: Path) -> float:
     return sum(len(text.encode()) for _, text in pairs) / best / 1e6
 
 
-def hostile(split: Splitter, name: str) -> str:
+def outcome(split: Splitter, name: str) -> str:
     """Return what becomes of a hostile text, in a process of its own: seconds or what was wrong."""
     command = [sys.executable, __file__, "--hostile", split.__name__, name]
     try:
@@ -163,15 +164,14 @@ def hostile(split: Splitter, name: str) -> str:
     return run.stdout.strip() if run.returncode == 0 else run.stderr.strip().splitlines()[-1][:40]
 
 
-def main() -> None:
+@click.command("splitters")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--hostile", nargs=2, hidden=True)
+def main(*, files: tuple[Path, ...], hostile: tuple[str, str] | None) -> None:
     """Print a table for each file, and one of hostile texts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--hostile", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
     by_name: dict[str, Any] = {split.__name__: split for split in SPLITTERS}
-    if options.hostile:
-        split, text = by_name[options.hostile[0]], HOSTILE[options.hostile[1]]
+    if hostile:
+        split, text = by_name[hostile[0]], HOSTILE[hostile[1]]
         start = time.process_time()
         kept = "".join("".join(split("en", text)).split()) == "".join(text.split())
         print(f"{time.process_time() - start:.2f} s" if kept else "text changed")
@@ -183,7 +183,7 @@ def main() -> None:
         except ImportError:
             continue
         installed.append(split)
-    for path in options.files:
+    for path in files:
         print(f"\n{path.name}\n\n| splitter | language | right | of | wrong | changed | MB/s |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for split in installed:
@@ -196,7 +196,7 @@ def main() -> None:
     print("\n| hostile text |", " | ".join(split.__name__ for split in installed), "|")
     print("| --- |" + " --- |" * len(installed))
     for name in HOSTILE:
-        print(f"| {name} |", " | ".join(hostile(split, name) for split in installed), "|")
+        print(f"| {name} |", " | ".join(outcome(split, name) for split in installed), "|")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import LINE_BREAK
@@ -161,17 +160,13 @@ class _Text:
         self.chunk = chunk
         self._forms: dict[tuple[str, bool, bool], _Form] = {}
 
-    @cached_property
-    def title(self) -> str:
-        return _form(self.chunk.title or "").text
-
-    @cached_property
-    def lacks(self) -> tuple[bool, bool]:
-        """Whether the text has no use of capitals, and no punctuation."""
-        text = self.chunk.text.translate(_TYPOGRAPHY)
-        if len(text.split()) < LONG or _PROSE.sub("", text):
-            return False, False
-        return text == text.lower() or text.isupper(), not re.search(r"[.,;:!?\"()]", text)
+        self.title = _form(chunk.title or "").text
+        text = chunk.text.translate(_TYPOGRAPHY)
+        prose = len(text.split()) >= LONG and not _PROSE.sub("", text)
+        self.lacks = (  # capitals, punctuation
+            prose and (text == text.lower() or text.isupper()),
+            prose and not re.search(r"[.,;:!?\"()]", text),
+        )
 
     def says(self, other: _Text, folded: bool, bare: bool) -> bool:
         """Tell whether another text stands in this one, both of them in these forms."""

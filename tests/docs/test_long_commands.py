@@ -108,6 +108,7 @@ def reader_folder(
             (tmp_path / name).mkdir(exist_ok=True)
             write_examples(tmp_path / name / f"{source}.jsonl.gz", examples[start::3])
     write_examples(tmp_path / "questions.jsonl", equal_examples("my-questions"))
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     yield
     torch.set_num_threads(1)  # commands change it for the whole process

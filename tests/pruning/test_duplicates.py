@@ -66,7 +66,10 @@ def test_many_duplicates_are_counted_not_named(pruner: AT2Pruner) -> None:
 
 
 def test_sentences_name_the_chunks_they_are_left_out_of(pruner: AT2Pruner) -> None:
-    chunks = [Chunk(f"{COPY} Emma came later.", id="a"), Chunk(f"Nobody saw. {COPY}", id="b")]
+    chunks = [
+        Chunk(f"{COPY} Emma came to the town much later.", id="a"),
+        Chunk(f"Nobody saw the moon on that night. {COPY}", id="b"),
+    ]
     result = pruner.prune(QUERY, chunks, top_p=1.0, unit="sentence")
     whole = next(one for one in result.kept if one.spans is None)
     trimmed = next(one for one in result.kept if one.spans is not None)
@@ -77,4 +80,4 @@ def test_sentences_name_the_chunks_they_are_left_out_of(pruner: AT2Pruner) -> No
 def test_a_result_field_in_the_callers_mapping_is_kept_apart(pruner: AT2Pruner) -> None:
     chunks = [{"text": COPY, "duplicates": "mine"}] * 2
     [kept] = pruner.prune(QUERY, chunks, top_k=2).to_dict()["kept"]
-    assert kept["given"] == {"duplicates": "mine"} and len(kept["duplicates"]) == 1
+    assert kept["original"] == {"duplicates": "mine"} and len(kept["duplicates"]) == 1

@@ -16,8 +16,8 @@ from tests.tiny_weights import random_weights, tiny_pruner
 QUERY = "who wrote the novel Emma?"
 SHORT = ["It spans the harbour.", "The end."]
 LONG = [
-    "Jane Austen wrote Emma in 1815. The novel is long. The river flows through the old town to "
-    "the sea. The bridge was opened in 1932 and spans the harbour. Emma lives in Highbury.",
+    "Jane Austen wrote the novel Emma in 1815. A river flows through the old town to the sea. "
+    "Workers opened a bridge in 1932 over the harbour. Emma lives alone in Highbury in winter.",
     "The council met in the town. Nobody knows who was there in 1932. The bridge was too dear.",
 ]
 TABLE = "year | novel | author\n1811 | Sense | Austen\n1815 | Emma | Austen\n1847 | Jane | Bronte"

@@ -128,16 +128,16 @@ def test_without_a_budget_calibrated_weights_decide(scoring_folder: Path, tmp_pa
     options: dict[str, Any] = {"model": folder, "head_weights": str(tmp_path / "weights")}
     overrides: dict[str, dict[str, Any]] = {
         "at2_adaptive": {},
-        "at2_adaptive_multi_hop_1.5": {"max_missed": 1.5, "multi_hop": True},
-        "at2_adaptive_once_1.5": {"max_missed": 1.5, "multi_hop": False},
+        "at2_adaptive_multi_hop_0.4": {"max_missed": 0.4, "multi_hop": True},
+        "at2_adaptive_once_0.4": {"max_missed": 0.4, "multi_hop": False},
     }
     for name, override in overrides.items():
-        [pruner] = make(tmp_path, name, **options, max_missed=(1.5,))[:1]
+        [pruner] = make(tmp_path, name, **options, max_missed=(0.4,))[:1]
         expected = direct.prune(item.query, item.chunks, **override).kept
         assert 0 < len(expected) < 5 and not pruner.budgeted and pruner.ordered
         first = pruner.prune(item, limit(top_k=1))
         assert first.kept == tuple(chunk.index for chunk in expected)
         in_order = pruner.prune(item, limit(top_k=1, order="original"))
         assert in_order.kept == tuple(sorted(first.kept))
-        [again_made] = make(tmp_path, name, **options, max_missed=(1.5,))[:1]
+        [again_made] = make(tmp_path, name, **options, max_missed=(0.4,))[:1]
         assert again_made.prune(item, limit(top_k=1)) == first  # with its seconds: stored
