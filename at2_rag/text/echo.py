@@ -18,7 +18,9 @@ from at2_rag.text.sentences import Span, sentence_spans
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*")
 _CHARACTER = re.compile(r"\S")
-_ASKS = re.compile(r"\W*?[?？؟;՞][?!？！]*")
+_QUESTION_MARKS = tuple("?\uff1f\u061f\u037e\u055e")
+_ASKS = re.compile(rf"\W*?[{''.join(_QUESTION_MARKS)}][?!\uff1f\uff01]*")
+_BEGINNING = re.compile(r"(?:^|[.!?…:>|\]\n])\W*$")
 _LEAST_SHARE = 0.8
 """Share of the question's words, from the first on, that make an echo of it."""
 
@@ -28,8 +30,8 @@ _SHORT = 5
 _LEAST_NAMED = 0.6
 """Share of the question's content words without which nothing is an echo of it."""
 
-_NEAR = 200
-"""Characters beside a span in which other words show that it is part of a sentence."""
+_NEAR = 20
+"""Characters beside a span that show whether it is part of a sentence."""
 
 _REPEATS = 2.0
 """How often a sentence that is stuffed with the question's words has each on average, at least."""
@@ -37,6 +39,13 @@ _REPEATS = 2.0
 _LONGEST = 400
 """Words of a question beyond which it is a document, and overlaps with chunks are no echoes."""
 
+_QUESTION_WORDS = frozenset(
+    "who whom whose what when where which why how is are was were am do does did can could should "
+    "would will has have had may wer was wann wo warum wie welche welcher welches ist sind hat qui "
+    "que quoi quand où pourquoi comment quel quelle est quién qué cuándo dónde cómo cuál por chi "
+    "che cosa quando dove perché come quale quem onde qual wie waar wanneer waarom hoe кто что "
+    "когда где почему как какой какая".split()
+)
 _FUNCTION_WORDS = frozenset(
     "a an and are as at be by can do does did for from had has have how i in is it its my of on or "
     "our that the their there this to was we were what when where which who whom whose why will "
@@ -57,7 +66,7 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
     A chunk without an echo is returned as it is.
     """
     words = [word.text for word in _words(query)]
-    asks = _asks(query.rstrip())
+    asks = _asks(query) or (bool(words) and words[0] in _QUESTION_WORDS)
     if not 2 <= len(words) <= _LONGEST:
         return list(chunks)
     return [_without_echoes(chunk, words, asks) for chunk in chunks]
@@ -121,21 +130,22 @@ def _runs(text: str, words: Sequence[_Word], query: Sequence[str], asks: bool) -
             continue
         start, end = words[index].start, words[index + length - 1].end
         mark = _ASKS.match(text, end)
-        if mark or (asks and len(query) >= _SHORT) or _stands_alone(text, start, end):
+        if mark or (asks and len(query) >= _SHORT) or _is_sentence(text, start, end):
             yield start, mark.end() if mark else end
         index += length
 
 
 def _asks(text: str) -> bool:
     """Tell whether a text ends as a question does."""
-    return text.rstrip("!！")[-1:] in tuple("?？؟;՞")
+    return text.rstrip().rstrip("!！")[-1:] in _QUESTION_MARKS
 
 
-def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Tell whether there is no letter or digit near a span on its line."""
-    before = text[max(0, start - _NEAR) : start].rpartition("\n")[2]
-    after = text[end : end + _NEAR].partition("\n")[0]
-    return not any(character.isalnum() for character in before + after)
+def _is_sentence(text: str, start: int, end: int) -> bool:
+    """Tell whether a span begins a line or a sentence, and ends one or is followed by another."""
+    before, after = text[max(0, start - _NEAR) : start], text[end : end + _NEAR].lstrip(" \t")
+    return _BEGINNING.search(before) is not None and not (
+        after[:1].isalnum() and after[:1].islower()
+    )
 
 
 def _says_nothing_new(words: Sequence[_Word], known: set[str]) -> bool:

@@ -50,6 +50,7 @@ def test_what_repeats_the_question_is_blank(text: str, rest: str) -> None:
         ("What is the largest island in the Caribbean Sea?",
          "Cuba is the largest island in the Caribbean Sea."),
         ("largest island in the Caribbean Sea", "Cuba is the largest island in the Caribbean Sea."),
+        ("largest island in the Caribbean Sea", "Largest island in the Caribbean Sea is Cuba."),
         ("Emma", "Emma. Emma Emma."),
         ("?!", "?!"),
         ("word " * 1000, "word " * 1000),
@@ -57,6 +58,16 @@ def test_what_repeats_the_question_is_blank(text: str, rest: str) -> None:
 )  # fmt: skip
 def test_what_may_answer_stays(query: str, text: str) -> None:
     assert without_echoes(query, [Chunk(text)]) == [Chunk(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{} Visit our shop.", "Question: {}\nVisit our shop.", "<|user|>{}<|end|>Visit our shop."],
+)
+def test_a_question_needs_no_question_mark(text: str) -> None:
+    for query in ("who wrote the novel emma", "Name the author of Emma", "author of Emma"):
+        rest = left(text.format(query), query)
+        assert rest.endswith("Visit our shop.") and "mma" not in rest
 
 
 def test_titles_and_other_scripts() -> None:
