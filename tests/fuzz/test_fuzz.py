@@ -119,6 +119,8 @@ def check(pruners: Pruners, request: RandomRequest, result: PruneResult) -> None
         assert one.score == one.score or result.skipped or not result.scored
         assert one.probability is None or 0 <= one.probability <= 1
         assert one.spans is None or one in result.kept
+    if result.answerable is not None:
+        assert result.answerable >= max(one.probability or 0 for one in both)
     check_texts(pruners, result)
     check_limits(pruners, request, result)
     written = result.to_json()
