@@ -24,7 +24,7 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 """What the limits choose and count: whole chunks, or sentences (tables, lists, code as a whole)."""
 
 IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
-"""What to keep where probably no chunk holds the answer: what the limits say, the best, nothing."""
+"""What to keep where hardly any chunk can hold the answer: as the limits say, the best, nothing."""
 
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
@@ -141,15 +141,16 @@ class PruneOptions:
             as well: if at least this share, in (0, 1), of their runs of three words stands in
             better ones that are kept, between them, and all of their words do. None to keep
             duplicates.
-        if_unanswerable: What to keep, besides what is protected, where probably no chunk holds the
-            answer (see `PruneResult.answerable`): "flag" for what the limits say, with a note,
-            "keep_best" for the best one at most, "keep_none" for nothing. The last two need
-            calibrated head weights.
+        if_unanswerable: What to keep, besides what is protected, where `PruneResult.answerable` is
+            below `UNANSWERABLE_BELOW`, so that hardly any chunk can hold the answer: "flag" for
+            what the limits say, with a note, "keep_best" for the best one at most, "keep_none" for
+            nothing. The last two need calibrated head weights.
         prior: Let the retriever weigh in, as the head weights learned to: the ranks by
             `retrieval_score` ("score"), the order of the chunks ("order"), or `retrieval_score` as
             a cosine of embeddings ("cosine").
         multi_hop: Read the question again beside the best chunk, for answers that take two chunks.
-            None to do so only where the best chunk alone doesn't meet `max_missed`.
+            None to do so only where the best chunk is relevant with a probability of at least .5,
+            but alone doesn't meet `max_missed`.
 
     Raises:
         InputError: If a value can't be used.
@@ -208,7 +209,7 @@ class PruneOptions:
         default=1.0,
     )
     if_unanswerable: IfUnanswerable = _option(
-        "Where probably no chunk holds the answer: add a note, keep at most one chunk, or keep "
+        "Where hardly any chunk can hold the answer: add a note, keep at most one chunk, or keep "
         "none; the last two need calibrated head weights.",
         _one_of(IfUnanswerable),
         default="flag",

@@ -107,7 +107,7 @@ def prune(
     Files may be gzipped. At most 128 MiB are read, unpacked.
 
     All limits must hold. Without any, calibrated head weights (like the default ones) keep the
-    chunks that are probably relevant; others need a limit.
+    as many chunks as are expected to hold 85 % of what is relevant; others need a limit.
 
     Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
     with --chunk-cache.

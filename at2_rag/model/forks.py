@@ -6,6 +6,7 @@ at which no thread is within a layer of the model.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 from weakref import WeakMethod
 
+_log = logging.getLogger(__name__)
 _MOST_SECONDS = 10.0  # that a fork waits for layers
 
 _numbers = count()
@@ -74,14 +76,20 @@ class _Forks:
             with self._condition:
                 self._threads -= 1
                 self._condition.notify_all()
-                self._condition.wait_for(lambda: not self._pending)
-                self._threads += 1
+                try:
+                    self._condition.wait_for(lambda: not self._pending)
+                finally:
+                    self._threads += 1
 
     def before(self) -> None:
         with self._condition:
             self._pending += 1
             mine = 1 if self._blocks() else 0
-            self._condition.wait_for(lambda: self._threads == mine, _MOST_SECONDS)
+            if not self._condition.wait_for(lambda: self._threads == mine, _MOST_SECONDS):
+                _log.warning(
+                    "forked while threads read, after waiting %.0f s: the child may hang in torch",
+                    _MOST_SECONDS,
+                )
 
     def after_in_parent(self) -> None:
         with self._condition:

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from cachetools import LRUCache
+
 from at2_rag.errors import InputError
 from at2_rag.model.forks import ForkLock
 from at2_rag.model.loading import LoadedModel, ModelSource
@@ -19,6 +21,7 @@ from at2_rag.model.loading import LoadedModel, ModelSource
 _MOST_KEPT = 4  # objects of each kind that a process keeps
 
 _loading = ForkLock()
+_made: LRUCache[tuple[Any, ...], Any] = LRUCache(_MOST_KEPT)
 
 
 def reduced(
@@ -47,13 +50,15 @@ def reduced(
 
 
 def _unpickled(make: Callable[..., Any], source: ModelSource, arguments: bytes) -> Any:
+    key = (make, source, arguments)
     with _loading:
-        return _made(make, source, arguments)
-
-
-@lru_cache(_MOST_KEPT)
-def _made(make: Callable[..., Any], source: ModelSource, arguments: bytes) -> Any:
-    return make(_model(source), **pickle.loads(arguments))
+        if key in _made:
+            return _made[key]
+    values = pickle.loads(arguments)  # not under the lock: there may be another pruner among them
+    with _loading:
+        if key not in _made:
+            _made[key] = make(_model(source), **values)
+        return _made[key]
 
 
 @lru_cache(_MOST_KEPT)

@@ -141,11 +141,13 @@ class _Choice:
         options, notes = request.options, (*request.notes, *scores.notes)
         always = protected_units(request.units, request.protected)
         if answerable is not None and answerable < UNANSWERABLE_BELOW:
-            note = f"Perhaps no chunk holds the answer: answerable is {answerable:.2f}."
+            note = f"Hardly any chunk can hold the answer: answerable is {answerable:.3f}."
             notes = (note, *notes)
             best_is_held = bool(units.scores.size) and int(np.argmax(units.scores)) in always
             only_best = options.if_unanswerable == "keep_best"
             if options.if_unanswerable == "keep_none" or (only_best and best_is_held):
+                if not always:
+                    logger.warning("Nothing was kept. %s", note)
                 return replace(hold_only(units.scores, always, options.order), notes=notes)
             if only_best:
                 options = options.override(top_k=1)

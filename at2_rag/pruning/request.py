@@ -26,7 +26,8 @@ _TOP_P_NOTE = (
 )
 _ECHO_NOTE = "{} the question; only what else is said there was scored."
 _TURN = re.compile(
-    r"^\W*(?:user|human|assistant|ai|bot|system|q|a)\W*:", re.IGNORECASE | re.MULTILINE
+    r"^[^\w\n]{0,9}(?:user|human|assistant|ai|bot|system)[^\w\n]{0,9}:",
+    re.IGNORECASE | re.MULTILINE,
 )
 _TURNS_NOTE = (
     "The query has several turns of a conversation, and all of them draw attention; pass its "

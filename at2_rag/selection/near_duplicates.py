@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from at2_rag.selection.novelty import Novelty, length
+from at2_rag.selection.novelty import Containment, length
 from at2_rag.text.chunks import Chunk
 
 RUN_WORDS = 3
@@ -43,12 +43,13 @@ class _Known:
     gaps: set[tuple[str | None, ...]] = field(default_factory=set)
 
 
-class NearDuplicates(Novelty):
-    """Takes a text to say nothing new if those taken hold enough of it between them.
+class NearDuplicates(Containment):
+    """Takes a text to say nothing new if it stands in one of those taken, or they cover it.
 
-    They contain at least a given share of its runs, every run with a number, a name, a sign or a
-    negation in it, and each of its words; and no word of it stands where they have another one. A
-    text with a title is compared only with texts whose titles hold all words of it.
+    They cover a text if they contain at least a given share of its runs, every run with a number, a
+    name, a sign or a negation in it, and each of its words; and no word of it stands where they
+    have another one. A text with a title is compared only with texts whose titles hold all words
+    of it.
 
     Args:
         chunk_of: Returns the text and title with an index.
@@ -59,17 +60,19 @@ class NearDuplicates(Novelty):
     def __init__(
         self, chunk_of: Callable[[int], Chunk], overlap: float, *, least_words: int = 1
     ) -> None:
-        self._chunk_of, self._overlap, self._least = chunk_of, overlap, least_words
+        super().__init__(chunk_of, least_words=least_words)
+        self._overlap = overlap
         self._words: dict[int, _Words] = {}
-        self._taken: list[int] = []
-        self._known: dict[Title, _Known] = {}
+        self._runs_of: dict[Title, _Known] = {}
 
     def holder(self, index: int) -> int | None:
         """Return which of those taken holds most of a text that says nothing new; else None."""
-        text = self._of(index)
+        if (container := super().holder(index)) is not None:
+            return container
+        text = self._words_of(index)
         if not text.runs or length(self._chunk_of(index).text) < self._least:
             return None
-        known = [one for title, one in self._known.items() if text.title <= title]
+        known = [one for title, one in self._runs_of.items() if text.title <= title]
         runs = set(text.runs)
         missing = {run for run in runs if not any(run in one.runs for one in known)}
         if len(runs) - len(missing) < self._overlap * len(runs) or text.telling & missing:
@@ -82,20 +85,25 @@ class NearDuplicates(Novelty):
             gaps += [(*run[:-1], None)] if run == text.runs[-1] else []
             if any(gap in one.gaps for gap in gaps for one in known):
                 return None
-        others = [other for other in self._taken if text.title <= self._of(other).title]
-        return max(others, key=lambda other: len(runs.intersection(self._of(other).runs)))
+        others = [other for other in self._taken if text.title <= self._words_of(other).title]
+        return max(others, key=lambda other: len(runs.intersection(self._words_of(other).runs)))
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
-        text = self._of(index)
-        known = self._known.setdefault(text.title, _Known())
+        super().take(index)
+        text = self._words_of(index)
+        known = self._runs_of.setdefault(text.title, _Known())
         known.runs.update(text.runs)
         for run in text.runs:
             known.words.update(run)
             known.gaps.update((*run[:i], None, *run[i + 1 :]) for i in range(len(run)))
-        self._taken.append(index)
 
-    def _of(self, index: int) -> _Words:
+    def forget(self) -> None:
+        """Forget which texts were taken."""
+        super().forget()
+        self._runs_of.clear()
+
+    def _words_of(self, index: int) -> _Words:
         if index not in self._words:
             self._words[index] = _words_of(self._chunk_of(index))
         return self._words[index]

@@ -35,10 +35,13 @@ _UNSPACED = re.compile(
 _NESTED = re.compile(r":[ \t]*\n[ \t]+\S")  # as in Python and YAML, where indents mean something
 _PROSE = re.compile(r"[^\W_]|[\s.,;:!?'\"()-]|\.{3}")
 _MARKS = re.compile(r"(?<=\w)[.,;:!?]+(?!\S)")
-_LAST_DOTS = re.compile(r"[.。]+$")
 _BEFORE = re.compile(r"(?:[.!?؟۔।]['\")\]]*\s+|[。！？｡]['\")\]」』）]*\s*)['\"(\[「『（]*$")
 _AFTER = re.compile(r"(?:\.+['\")\]]*(?!\S)|。)")
 _WORD = re.compile(r"[^\W_]")
+
+
+_FORMS = tuple((folded, bare) for folded in (False, True) for bare in (False, True))
+"""Whether a text is compared without capitals, and without punctuation."""
 
 
 class Novelty:
@@ -50,6 +53,9 @@ class Novelty:
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
+
+    def forget(self) -> None:
+        """Forget which texts were taken."""
 
 
 class Containment(Novelty):
@@ -72,7 +78,7 @@ class Containment(Novelty):
         self._chunk_of, self._least = chunk_of, least_words
         self._known: dict[int, _Text] = {}
         self._taken: list[int] = []
-        self._joined: dict[tuple[bool, bool], tuple[int, str]] = {}  # of how many, and all of them
+        self._joined: dict[tuple[bool, bool], list[str]] = {}  # of all that were taken
 
     def holder(self, index: int) -> int | None:
         """Return which of those taken a text stands in; None if in none."""
@@ -82,7 +88,7 @@ class Containment(Novelty):
             return None
         for folded, bare in sorted({(False, False), text.lacks}):
             needle = text.form("text", folded, bare).needle
-            if needle in self._all(folded, bare):
+            if any(needle in texts for texts in self._joined.get((folded, bare), ())):
                 for other in self._taken:
                     if self._of(other).says(text, folded, bare):
                         return other
@@ -91,14 +97,18 @@ class Containment(Novelty):
     def take(self, index: int) -> None:
         """Add a text to those taken."""
         self._taken.append(index)
+        for folded, bare in _FORMS:
+            # Joined to texts of its length or less, so that none is copied often.
+            text = self._of(index).form("rendered", folded, bare).text
+            joined = self._joined.setdefault((folded, bare), [])
+            while joined and len(joined[-1]) <= len(text):
+                text = f"{joined.pop()}\0{text}"
+            joined.append(text)
 
-    def _all(self, folded: bool, bare: bool) -> str:
-        """Return the forms of all that were taken, to look through them in one go."""
-        count, joined = self._joined.get((folded, bare), (0, ""))
-        new = (self._of(other).form("rendered", folded, bare) for other in self._taken[count:])
-        joined = "\0".join([joined, *(form.text for form in new)])
-        self._joined[folded, bare] = len(self._taken), joined
-        return joined
+    def forget(self) -> None:
+        """Forget which texts were taken."""
+        self._taken.clear()
+        self._joined.clear()
 
     def _of(self, index: int) -> _Text:
         if index not in self._known:
@@ -120,10 +130,7 @@ class _Form:
     starts: frozenset[int]
     ends: frozenset[int]
 
-    @property
-    def needle(self) -> str:
-        """The text without the full stop at its end, as it is looked for in others."""
-        return _LAST_DOTS.sub("", self.text)
+    needle: str  # the text without the full stop at its end, as it is looked for in others
 
     def holds(self, other: _Form) -> bool:
         """Tell whether another text stands in this one."""
@@ -201,4 +208,5 @@ def _form(text: str, *, folded: bool = False, bare: bool = False) -> _Form:
             starts.add(size + len(space))
         parts += [space, piece[0]]
         size, last = size + len(space) + len(piece[0]), piece.end()
-    return _Form("".join(parts), frozenset(starts), frozenset({*ends, size}))
+    text = "".join(parts)
+    return _Form(text, frozenset(starts), frozenset({*ends, size}), text.rstrip(".。"))

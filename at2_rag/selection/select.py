@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Floats, check_finite, missed_shares
+from at2_rag.arrays import Bools, Floats, check_finite, missed_shares
 from at2_rag.errors import InputError
 from at2_rag.options import UNSURE_BELOW, Order, PruneOptions
 from at2_rag.selection.filling import ContextTokens, Filling
@@ -84,11 +84,12 @@ def select(
     listing = ranking.tolist() if options.order == "score" else list(range(len(values)))
     always = frozenset(always)
     held = [index for index in listing if index in always]
-    eligible = ranking[: _eligible(values[ranking], likely, options)].tolist()
-    candidates = [index for index in eligible if index not in always]
     novelty = novelty or Novelty()
-    for index in held:
-        novelty.take(index)
+    new = _new(ranking.tolist(), held, novelty)
+    count = _eligible(values[ranking][new], None if likely is None else likely[new], options)
+    ends = [*np.flatnonzero(new).tolist(), len(ranking)]  # before which that many are new
+    eligible = ranking[: ends[count] if count else 0].tolist()
+    candidates = [index for index in eligible if index not in always]
     why: str | None = None
     if not eligible and values.size:
         why = _why_none(values[ranking[0]], likely, options)
@@ -141,6 +142,25 @@ def _selection(
         notes=tuple(notes),
         duplicates=tuple(pair for pair in duplicates if pair[1] in chosen),
     )
+
+
+def _new(ranking: Sequence[int], held: Sequence[int], novelty: Novelty) -> Bools:
+    """Tell which say something new beside what is held and those ranked before them, [S].
+
+    Of copies one counts towards the limits. Leaves what is held as taken.
+    """
+    for index in held:
+        novelty.take(index)
+    new = np.ones(len(ranking), dtype=bool)
+    for position, index in enumerate(ranking):
+        if index not in held:
+            new[position] = novelty.holder(index) is None
+            if new[position]:
+                novelty.take(index)
+    novelty.forget()
+    for index in held:
+        novelty.take(index)
+    return new
 
 
 def _take(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.sentences import Span, sentence_spans
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+(?:['’]\w+)*")
 _CHARACTER = re.compile(r"\S")
 _QUESTION_MARKS = tuple("?\uff1f\u061f\u037e\u055e")
 _ASKS = re.compile(rf"\W*?[{''.join(_QUESTION_MARKS)}][?!\uff1f\uff01]*")
@@ -33,7 +33,7 @@ _LEAST_NAMED = 0.6
 _NEAR = 20
 """Characters beside a span that show whether it is part of a sentence."""
 
-_REPEATS = 2.0
+_REPEATS = 4.0
 """How often a sentence that is stuffed with the question's words has each on average, at least."""
 
 _LONGEST = 400
@@ -61,9 +61,11 @@ class _Word:
 
 
 def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return chunks with blanks where they repeat the query; positions of all else stay.
+    """Return chunks with blanks where their texts repeat the query; positions of all else stay.
 
-    A chunk without an echo is returned as it is.
+    A chunk without an echo is returned as it is. Titles are left alone: that of an entry of a FAQ
+    may well be the question. So are statements and lists of words, which the text that they are
+    looked up in may well contain.
     """
     words = [word.text for word in _words(query)]
     asks = _asks(query) or (bool(words) and words[0] in _QUESTION_WORDS)
@@ -73,10 +75,8 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def _without_echoes(chunk: Chunk, query: Sequence[str], asks: bool) -> Chunk:
-    text, title = _blanked(chunk.text, query, asks), _blanked(chunk.title or "", query, asks)
-    if (text, title) == (chunk.text, chunk.title or ""):
-        return chunk
-    return replace(chunk, text=text, title=title or chunk.title)
+    text = _blanked(chunk.text, query, asks)
+    return chunk if text == chunk.text else replace(chunk, text=text)
 
 
 def _blanked(text: str, query: Sequence[str], asks: bool) -> str:
@@ -101,7 +101,7 @@ def _echoes(text: str, query: Sequence[str], asks: bool) -> list[Span]:
         return []
     words = _words(text)
     spans = list(_runs(text, words, query, asks))
-    if _is_stuffed(words, known, share=0.75):
+    if _is_stuffed(words, known, share=0.9):
         return [(0, len(text))]
     starts = [word.start for word in words]
     for start, end in sentence_spans(text):
@@ -130,7 +130,7 @@ def _runs(text: str, words: Sequence[_Word], query: Sequence[str], asks: bool) -
             continue
         start, end = words[index].start, words[index + length - 1].end
         mark = _ASKS.match(text, end)
-        if mark or (asks and len(query) >= _SHORT) or _is_sentence(text, start, end):
+        if mark or (asks and (len(query) >= _SHORT or _is_sentence(text, start, end))):
             yield start, mark.end() if mark else end
         index += length
 

@@ -41,8 +41,8 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
     the caller's: it stays, ours is left out, and a warning is logged once.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
-    hold. Without any, calibrated head weights (like the default ones) keep the documents that are
-    probably relevant; others keep the best three documents (or sentences).
+    hold. Without any, calibrated head weights (like the default ones) keep as many documents as are
+    expected to hold 85 % of what is relevant; others keep the best three documents (or sentences).
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by

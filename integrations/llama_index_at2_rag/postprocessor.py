@@ -50,8 +50,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     that the head weights were fitted on. With `title_key=None` nothing is moved.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
-    hold. Without any, calibrated head weights (like the default ones) keep the nodes that are
-    probably relevant; others keep the best three nodes (or sentences).
+    hold. Without any, calibrated head weights (like the default ones) keep as many nodes as are
+    expected to hold 85 % of what is relevant; others keep the best three nodes (or sentences).
 
     Attributes:
         pruner: The pruner; None for that of the default model, loaded on first use and shared by

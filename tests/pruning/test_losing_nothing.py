@@ -59,7 +59,7 @@ def test_a_chunk_that_answers_makes_its_question_answerable(pruner: AT2Pruner) -
         "Question: {}\nAnswer: Europa",
         "Hi everyone,\n\n{}\n\nI have searched for hours. Thanks in advance!",
         "<|im_start|>user\nQuestion: {}<|im_end|>\n<|im_start|>assistant\n",
-        "moon Jupiter active volcanoes, volcanoes moon Jupiter, active moon volcanoes Jupiter",
+        "moon Jupiter active volcanoes, " * 6,
     ],
 )
 def test_a_chunk_that_repeats_the_question_hides_nothing(pruner: AT2Pruner, text: str) -> None:

@@ -55,6 +55,9 @@ class Groups(Novelty):
     def take(self, index: int) -> None:
         self._taken.append(index)
 
+    def forget(self) -> None:
+        self._taken.clear()
+
 
 # --- single limits ---------------------------------------------------------------------------
 
@@ -155,16 +158,30 @@ def test_the_final_order_is_what_is_counted() -> None:
 
 
 def candidates_of(
-    scores: Sequence[float], min_score: float | None, top_p: float | None
+    scores: Sequence[float],
+    groups: Sequence[int],
+    always: Sequence[int],
+    *,
+    min_score: float | None,
+    top_p: float | None,
 ) -> list[int]:
+    """The best that pass the limits, of which only the first of a group counts."""
     ranking = sorted(range(len(scores)), key=lambda i: -scores[i])
+    new = [
+        i
+        for rank, i in enumerate(ranking)
+        if i in always or groups[i] not in [groups[j] for j in (*always, *ranking[:rank])]
+    ]
+    count = len(new)
     if top_p is not None:
-        shares = [math.exp(scores[i] - max(scores)) for i in ranking]
-        for count in range(1, len(ranking) + 1):
-            if math.fsum(shares[:count]) / math.fsum(shares) >= top_p - 1e-12:
-                ranking = ranking[:count]
-                break
-    return [i for i in ranking if min_score is None or scores[i] >= min_score]
+        shares = [math.exp(scores[i] - max(scores)) for i in new]
+        whole = math.fsum(shares)
+        enough = (n for n in range(1, count + 1) if math.fsum(shares[:n]) / whole >= top_p - 1e-12)
+        count = next(enough, count)
+    if min_score is not None:
+        count = min(count, sum(scores[i] >= min_score for i in new))
+    end = ranking.index(new[count]) if count < len(new) else len(ranking)
+    return ranking[:end] if count else []
 
 
 def greedy(
@@ -216,8 +233,10 @@ def test_agrees_with_the_rules_taken_one_chunk_at_a_time(seed: int) -> None:
         "min_score": float(rng.normal(-1, 1)) if rng.random() < 0.5 else None,
         "top_p": float(1 - rng.random()) if rng.random() < 0.5 else None,
     }
-    kept, redundant = greedy(candidates_of(scores, **limits), tokens_of, groups, always, **counts)
-    for order, listing in (("score", candidates_of(scores, None, None)), ("original", range(n))):
+    candidates = candidates_of(scores, groups, always, **limits)
+    kept, redundant = greedy(candidates, tokens_of, groups, always, **counts)
+    ranking = sorted(range(n), key=lambda i: -scores[i])
+    for order, listing in (("score", ranking), ("original", range(n))):
         selection = select(
             scores,
             tokens=counter(sizes, separator, overhead),
@@ -315,6 +334,16 @@ def test_notes_say_what_was_too_large() -> None:
     assert "the best sentence and what is protected have 10 tokens, max_tokens is 9, and" in note
     every = select(SCORES, max_tokens=9, always=range(5), **limits)
     assert len(every.kept) == 5 and "it has 25 tokens" in every.notes[0]
+
+
+def test_copies_use_up_no_limit() -> None:
+    likely = [0.9, 0.9, 0.9, 0.9, 0.9, 0.6]
+    novelty = Groups([0, 0, 0, 0, 0, 1])
+    options = {"probabilities": likely, "max_missed": 0.15}
+    assert select(likely, novelty=novelty, **options).kept == (0, 5)
+    low = [0.45, 0.45, 0.45, 0.3]
+    options = {"probabilities": low, "max_missed": 0.9, "keep_if_unsure": 2}
+    assert select(low, novelty=Groups([0, 0, 0, 1]), **options).kept == (0, 3)
 
 
 def test_what_says_the_same_comes_with_what_it_is_the_same_as() -> None:

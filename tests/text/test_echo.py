@@ -51,6 +51,14 @@ def test_what_repeats_the_question_is_blank(text: str, rest: str) -> None:
          "Cuba is the largest island in the Caribbean Sea."),
         ("largest island in the Caribbean Sea", "Cuba is the largest island in the Caribbean Sea."),
         ("largest island in the Caribbean Sea", "Largest island in the Caribbean Sea is Cuba."),
+        ("error code 42", "Error code 42: disk full."),
+        ("The service does not support Asia.", "The service does not support Asia."),
+        ("How do I get a user by id?",
+         "def get_user(user_id):\n    user = User.get(user_id)\n    return user"),
+        ("Is a tomato a fruit or a vegetable?",
+         "Tomato: fruit. Vegetable? No: a fruit. A tomato is a fruit, not a vegetable."),
+        ("What is the difference between net revenue and gross revenue?",
+         "Net revenue, not gross revenue, is reported; gross revenue is internal."),
         ("Emma", "Emma. Emma Emma."),
         ("?!", "?!"),
         ("word " * 1000, "word " * 1000),
@@ -65,14 +73,14 @@ def test_what_may_answer_stays(query: str, text: str) -> None:
     ["{} Visit our shop.", "Question: {}\nVisit our shop.", "<|user|>{}<|end|>Visit our shop."],
 )
 def test_a_question_needs_no_question_mark(text: str) -> None:
-    for query in ("who wrote the novel emma", "Name the author of Emma", "author of Emma"):
+    for query in ("who wrote the novel emma", "who wrote emma", "Is the author of Emma known"):
         rest = left(text.format(query), query)
         assert rest.endswith("Visit our shop.") and "mma" not in rest
 
 
 def test_titles_and_other_scripts() -> None:
-    [chunk] = without_echoes(QUERY, [Chunk("Jane Austen, in 1815.", QUERY)])
-    assert chunk.title is not None and not chunk.title.strip()
+    titled = Chunk("Jane Austen, in 1815.", QUERY)
+    assert without_echoes(QUERY, [titled]) == [titled]
     assert (
         left("東京の人口は何人ですか?約1400万人です。", "東京の人口は何人ですか?")
         == "約1400万人です。"

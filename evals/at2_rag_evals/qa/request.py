@@ -99,14 +99,14 @@ class QARequest(EvalRequest):
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
-        type=click.FloatRange(min=0),
+        type=click.FloatRange(min=0, max=1),
         metavar="X",
         help="Also judge at2_rag without a budget but with this max_missed, as the pruner "
         "at2_adaptive_X. May be repeated.",
     )
     multi_hop: bool | None = option(
         "--multi-hop/--no-multi-hop",
-        show_default="where the best chunk alone doesn't meet --max-missed",
+        show_default="where the best chunk is likely right and alone misses more than --max-missed",
         help="Whether the pruners of --max-missed read the question again with the best chunk.",
     )
     generators: tuple[str, ...] = option(

@@ -66,8 +66,8 @@ class TrimmingRequest(EvalRequest):
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
-        type=click.FloatRange(min=0),
-        metavar="T",
+        type=click.FloatRange(min=0, max=1),
+        metavar="X",
         help="Also choose sentences by this max_missed. May be repeated.",
     )
     multi_hop: MultiHopFor | None = option(
