@@ -31,23 +31,30 @@ def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 HOMELESS = """
-import os, tempfile
+import contextlib, io, os, tempfile
 from at2_rag import AT2Pruner, StorageError
 from at2_rag.cli.group import main
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
+def use():
+    os.chdir(tempfile.mkdtemp())
+    tiny_model().save_pretrained("model"), tiny_tokenizer().save_pretrained("model")
+    pruner = AT2Pruner.from_pretrained("model", head_weights="uniform")
+    print(len(pruner.prune("who?", ["Emma", "the sea"], top_k=1).kept))
+    open("passages.txt", "w").write("Emma\\n\\nthe sea")
+    weights = ["--model", "model", "--head-weights", "uniform", "--top-k", "1", "--context"]
+    main(["prune", "passages.txt", "-q", "who?", *weights], standalone_mode=False)
+    try:
+        AT2Pruner.from_pretrained("model")  # needs the fingerprint
+    except Exception as error:
+        print(type(error).__name__)
+
+os.environ["AT2_RAG_CACHE"] = tempfile.mkdtemp()
+with contextlib.redirect_stdout(io.StringIO()):
+    use()  # imports all it takes, from folders that the other user may not read
+del os.environ["AT2_RAG_CACHE"]
 os.setgid(54321), os.setuid(54321)  # no such user
-os.chdir(tempfile.mkdtemp())
-tiny_model().save_pretrained("model"), tiny_tokenizer().save_pretrained("model")
-pruner = AT2Pruner.from_pretrained("model", head_weights="uniform")
-print(len(pruner.prune("who?", ["Emma", "the sea"], top_k=1).kept))
-open("passages.txt", "w").write("Emma\\n\\nthe sea")
-weights = ["--model", "model", "--head-weights", "uniform", "--top-k", "1", "--context"]
-main(["prune", "passages.txt", "-q", "who?", *weights], standalone_mode=False)
-try:
-    AT2Pruner.from_pretrained("model")  # needs the fingerprint
-except Exception as error:
-    print(type(error).__name__)
+use()
 try:
     AT2Pruner.from_pretrained()
 except StorageError as error:
