@@ -124,7 +124,7 @@ def borders(sentences: list[str]) -> set[int]:
 
 
 def counts(split: Splitter, path: Path, language: str | None) -> tuple[int, int, int, int]:
-    """Return borders, those that were found, wrong ones, and texts that came back changed."""
+    """Return borders, how many of them a splitter has, wrong ones, and texts that came back changed."""
     there = right = wrong = changed = 0
     for known, marked in texts(path):
         text = marked.replace(MARK, "")
@@ -137,8 +137,8 @@ def counts(split: Splitter, path: Path, language: str | None) -> tuple[int, int,
         if "".join("".join(sentences).split()) != "".join(text.split()):
             changed += 1
             continue
-        found = borders(sentences)
-        right, wrong = right + len(found & true), wrong + len(found - true)
+        cuts = borders(sentences)
+        right, wrong = right + len(cuts & true), wrong + len(cuts - true)
     return there, right, wrong, changed
 
 

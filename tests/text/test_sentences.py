@@ -68,15 +68,15 @@ def test_no_sentence_is_cut(sentence: str) -> None:
 def test_borders_in_many_languages() -> None:
     """Nearly all borders are found, and next to none where there is no border."""
     lines = [line for line in BORDERS.read_text(encoding="utf-8").splitlines()[1:] if line]
-    borders = found = wrong = 0
+    borders = right = wrong = 0
     for line in lines:
         marked = line.partition("\t")[2]
         ends = set(accumulate(map(len, marked.split("¦")[:-1])))
         split = {end for _, end in sentence_spans(marked.replace("¦", ""))[:-1]}
-        borders, found = borders + len(ends), found + len(ends & split)
+        borders, right = borders + len(ends), right + len(ends & split)
         wrong += len(split - ends)
     assert len({line.partition("\t")[0] for line in lines}) >= 40 and borders >= 270
-    assert found >= 0.96 * borders and wrong <= 2
+    assert right >= 0.96 * borders and wrong <= 2
 
 
 def check_cover(text: str, spans: Sequence[tuple[int, int]]) -> None:
