@@ -124,7 +124,7 @@ def borders(sentences: list[str]) -> set[int]:
 
 
 def counts(split: Splitter, path: Path, language: str | None) -> tuple[int, int, int, int]:
-    """Return borders, how many of them a splitter has, wrong ones, and texts that came back changed."""
+    """Return borders, how many of them it finds, wrong ones, and texts that came back changed."""
     there = right = wrong = changed = 0
     for known, marked in texts(path):
         text = marked.replace(MARK, "")
