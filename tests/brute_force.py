@@ -132,6 +132,45 @@ def together_cached(model: Any, layout: PromptLayout) -> Expected:
     return _sum_up(weights, layout.target, layout.source_spans, prefix)
 
 
+def late(model: Any, layout: PromptLayout, *, offset: int) -> Expected:
+    """Read the question blind to the sources, but for the one layer whose weights are summed up.
+
+    Each source stands after the prefix, the question `offset` positions after it. Mass means little
+    here: it is a source's beside prefix and question.
+    """
+    modules = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
+    [layers] = [part for part in modules if len(part) == model.config.num_hidden_layers]
+    prefix = len(layout.prefix_ids)
+    sources = []
+    for ids in layout.source_ids:
+        alone = single(layout, ids)
+        start, total = prefix + len(ids), len(alone.input_ids)
+        seeing = torch.ones(total, total, dtype=torch.bool).tril()
+        blind = seeing.clone()
+        blind[start:, prefix:start] = False
+        question = range(prefix + offset, prefix + offset + total - start)
+        weights = []
+        for number, layer in enumerate(layers):
+
+            def open_eyes(_: Any, arguments: Any, keywords: Any) -> Any:
+                mask = _additive(seeing)
+                arguments = (mask if _like(one, mask) else one for one in arguments)
+                keywords = {key: mask if _like(one, mask) else one for key, one in keywords.items()}
+                return tuple(arguments), keywords
+
+            hook = layer.register_forward_pre_hook(open_eyes, with_kwargs=True)
+            positions = [*range(start), *question]
+            read = eager_weights(
+                model, alone.input_ids, mask=_additive(blind), positions=positions
+            )
+            hook.remove()
+            weights.append(read[number])
+        sources.append(
+            _sum_up(torch.stack(weights), alone.target_span, alone.source_spans, prefix)
+        )
+    return Expected.join(sources)
+
+
 def single(layout: PromptLayout, ids: tuple[int, ...]) -> PromptLayout:
     """Return the layout with one source only."""
     return PromptLayout(layout.prefix_ids, (ids,), (0,), layout.question_ids, layout.target)
@@ -182,6 +221,10 @@ def _forward(model: Any, ids: Sequence[int], **kwargs: Any) -> Any:
 def _additive(allowed: Tensor) -> Tensor:
     zeros = torch.zeros(1, 1, *allowed.shape)
     return zeros.masked_fill(~allowed, torch.finfo(torch.float32).min)
+
+
+def _like(value: Any, mask: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == mask.shape
 
 
 def _sum_up(

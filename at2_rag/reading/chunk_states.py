@@ -215,15 +215,21 @@ def read_pack(
     prefix: ChunkState | None,
     pack: Sequence[tuple[int, ...]],
     keep: Callable[[AttentionCall], None],
+    *,
+    starts: Sequence[int] | None = None,
 ) -> None:
     """Read sources in one forward pass, each after the prefix and blind to the others.
 
-    `keep` is called in each layer with keys and values of the sources one after another. Without a
+    `keep` is called in each layer with queries, keys and values of the sources one after another.
+    `starts` are the positions of their first tokens; None for that after the prefix. Without a
     prefix the pack is the prefix itself.
     """
     device = model.device
-    past = prefix.tokens if prefix else 0
-    positions = torch.cat([torch.arange(past, past + len(ids)) for ids in pack])
+    if starts is None:
+        starts = [prefix.tokens if prefix else 0] * len(pack)
+    positions = torch.cat(
+        [torch.arange(start, start + len(ids)) for start, ids in zip(starts, pack, strict=True)]
+    )
     ids = torch.tensor([token for source in pack for token in source], device=device)
     reading = _PackReading(prefix, list(map(len, pack)), model, keep)
     model.run_packed(ids, positions.to(device), reading)
