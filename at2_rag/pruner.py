@@ -23,7 +23,7 @@ from at2_rag.pruning.request import ContextFormat, Request, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
 from at2_rag.pruning.turns import most_readers
 from at2_rag.pruning.workers import Workers
-from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
@@ -36,6 +36,7 @@ from at2_rag.results import (
     scored_chunks,
     scored_sentences,
 )
+from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import (
     DEFAULT_ELLIPSIS,
     DEFAULT_SEPARATOR,
@@ -66,7 +67,7 @@ class PrunerSettings(TypedDict, total=False):
     separator: str
     ellipsis: str
     on_error: OnError
-    chunk_cache: ChunkStateStore | None
+    chunk_cache: StateStore | str | os.PathLike[str] | None
     max_pending: int
 
 
@@ -94,8 +95,9 @@ class AT2Pruner:
             it; "" for nothing but the white space.
         on_error: "raise", or "keep_all": if scoring fails, keep every chunk, log it, and say so
             in the result. Unusable arguments raise in either case.
-        chunk_cache: Keeps the states of chunks between calls, for independent reading: a
-            `ChunkCache`, or any other mutable mapping; None to keep none.
+        chunk_cache: Keeps what was read of chunks for later calls: a folder, a `ChunkCache` or any
+            other mutable mapping; None for main memory, 512 MiB of it. Nothing is kept of chunks
+            that are read jointly.
         max_pending: Most calls of `aprune` that wait or run at a time, at least 1; one more is
             refused, or treated as a failure if `on_error` is "keep_all".
 
@@ -118,7 +120,7 @@ class AT2Pruner:
         separator: str = DEFAULT_SEPARATOR,
         ellipsis: str = DEFAULT_ELLIPSIS,
         on_error: OnError = "raise",
-        chunk_cache: ChunkStateStore | None = None,
+        chunk_cache: StateStore | str | os.PathLike[str] | None = None,
         max_pending: int = DEFAULT_MAX_PENDING,
     ) -> None:
         if reading not in (None, "independent", "joint"):
@@ -150,15 +152,23 @@ class AT2Pruner:
             separator,
             ellipsis,
         )
+        if chunk_cache is None:
+            self.chunk_cache: StateStore = ChunkCache()
+        elif isinstance(chunk_cache, str | os.PathLike):
+            self.chunk_cache = ChunkCache(chunk_cache)
+        else:
+            self.chunk_cache = chunk_cache
         scope = ""
-        if chunk_cache is not None:
+        if self.reading == "independent":
             scope = states_scope(
                 base,
                 fingerprint=model.fingerprint,
                 template_hash=template_hash,
                 depth=self.scoring_model.depth,
             )
-        self._scorer = Scorer(self.scoring_model, self.head_weights, cache=chunk_cache, scope=scope)
+        self._scorer = Scorer(
+            self.scoring_model, self.head_weights, cache=self.chunk_cache, scope=scope
+        )
         self._workers = Workers(most_readers, max_pending=max_pending)
         self._source = source_of(model)
         self._arguments: PrunerSettings = {
@@ -290,7 +300,7 @@ class AT2Pruner:
         *,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        """Read chunks ahead of any question and keep their states in the cache.
+        """Read chunks ahead of any question and keep what a question needs of them in the cache.
 
         Chunks that are in the cache are not read again, so an interrupted run can be resumed.
 
@@ -299,13 +309,20 @@ class AT2Pruner:
             progress: Called with the number of chunks done so far.
 
         Raises:
-            InputError: If the pruner has no cache or reads chunks jointly, or a chunk isn't text.
+            InputError: If the pruner reads chunks jointly, or a chunk isn't text.
         """
         done = 0
         for batch in chunk_batches(chunks, _INDEX_BATCH):
-            self._scorer.keep_states(batch)
+            self._scorer.keep(batch)
             done += len(batch)
             progress(done)
+
+    def warm_up(self) -> None:
+        """Read the prompt's beginning and a short question, so that the first call is like others.
+
+        Nothing of it is left in the cache.
+        """
+        self._scorer.warm_up()
 
     def prune(
         self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]

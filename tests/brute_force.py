@@ -160,14 +160,10 @@ def late(model: Any, layout: PromptLayout, *, offset: int) -> Expected:
 
             hook = layer.register_forward_pre_hook(open_eyes, with_kwargs=True)
             positions = [*range(start), *question]
-            read = eager_weights(
-                model, alone.input_ids, mask=_additive(blind), positions=positions
-            )
+            read = eager_weights(model, alone.input_ids, mask=_additive(blind), positions=positions)
             hook.remove()
             weights.append(read[number])
-        sources.append(
-            _sum_up(torch.stack(weights), alone.target_span, alone.source_spans, prefix)
-        )
+        sources.append(_sum_up(torch.stack(weights), alone.target_span, alone.source_spans, prefix))
     return Expected.join(sources)
 
 

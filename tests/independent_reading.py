@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionReader, SpanAttention
-from at2_rag.reading.chunk_states import ChunkStateStore, encode_prefix, encode_sources
-from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.chunk_states import StateStore
+from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.scoring_model import ScoringModel
 from tests.brute_force import random_layout
 from tests.tiny_models import tiny_tokenizer
@@ -55,17 +54,12 @@ def many_sources(model: ScoringModel) -> PromptLayout:
 def read(
     model: ScoringModel,
     layout: PromptLayout,
-    store: ChunkStateStore | None = None,
+    store: StateStore | None = None,
     *,
     parts: tuple[SourcePart, ...] | None = None,
     scope: str = "",
 ) -> tuple[SpanAttention, SpanAttention]:
     """Return the attention of the question together and apart; of parts, or of whole sources."""
-    prefix, states = encode_prefix(model), None
-    if store is not None:
-        sources = list(dict.fromkeys(layout.source_ids))
-        states = encode_sources(model, prefix, sources, store=store, scope=scope)
-    wanted = LayoutPasses(layout, {"together": parts, "apart": parts})
-    with torch.inference_mode():
-        [attention] = read_independent(model, prefix, [wanted], states=states)
+    reader = IndependentReader(model, store=store, scope=scope)
+    [attention] = reader.read([LayoutPasses(layout, {"together": parts, "apart": parts})])
     return attention["together"], attention["apart"]

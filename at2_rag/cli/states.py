@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -29,12 +29,6 @@ _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
     "[default: as before, at first 21.5]",
 )
 @click.option(
-    "--precision",
-    type=click.Choice(["model", "int8"]),
-    help="Keep states as the model makes them, or in eight bits: half the bytes of bfloat16, "
-    "slightly different scores; from now on.  [default: as before, at first model]",
-)
-@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -46,15 +40,14 @@ def index(
     files: tuple[Path, ...],
     chunk_cache: Path | None,
     max_gb: float | None,
-    precision: Literal["model", "int8"] | None,
     form: Format | None,
     **loading: Any,
 ) -> None:
     """Read the chunks of FILES ahead of any question, and keep their states.
 
     FILES are files or folders of chunks as `at2-rag prune` reads them. Later questions about these
-    chunks then read only the question, in `at2-rag prune` and in a pruner with
-    chunk_cache=ChunkCache(FOLDER). Chunks whose states are kept already are not read again, so
+    chunks then read little but the question, in `at2-rag prune` and in a pruner with
+    chunk_cache="FOLDER". Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """
     if max_gb is not None and not max_gb < _MOST_GIGABYTES:
@@ -66,7 +59,6 @@ def index(
     folder = chunk_cache or default_chunk_cache()
     states = ChunkCache(
         folder,
-        precision=precision,
         max_memory_bytes=0,
         max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
     )
@@ -113,8 +105,7 @@ def info(chunk_cache: Path | None) -> None:
     size = files.size()
     click.echo(
         f"{size.states:,} states, {size.nbytes / _GIGABYTE:.3g} of at most "
-        f"{files.max_bytes / _GIGABYTE:.3g} GB in {folder}; new ones are kept as "
-        + ("int8" if files.precision == "int8" else "the model makes them")
+        f"{files.max_bytes / _GIGABYTE:.3g} GB in {folder}"
     )
 
 

@@ -89,6 +89,18 @@ def _importing(what: str) -> Iterator[None]:
     help="What weights are fitted to; repeat to cross-validate several. [default: ablation: "
     "contributions, drops and pearson; both: mixed, evidence and contributions]",
 )
+@click.option(
+    "--key-heads",
+    type=_COUNT,
+    help="Most key heads with weights, for features of late reading; what is kept of a chunk grows "
+    "with them. [default: all]",
+)
+@click.option(
+    "--shortlist",
+    metavar="WEIGHTS",
+    help="Weights for late reading, shipped or in a folder, that choose the few chunks that are "
+    "read by the other passes of the features. [default: all chunks are]",
+)
 @_limit
 @_folds
 @_seed(help="Of the examples that --limit draws, added chunks, masks and folds.")

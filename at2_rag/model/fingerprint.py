@@ -113,8 +113,9 @@ def states_scope(base: Any, *, fingerprint: str, template_hash: str, depth: int)
     for parameter in base.parameters():
         digest.update(str(parameter.dtype).encode())
         values = parameter.detach()
-        rounded = values.to(torch.bfloat16).to(values.dtype)
-        if values.is_floating_point() and not torch.equal(rounded, values):
+        if values.dtype == torch.bfloat16 or not values.is_floating_point():
+            continue
+        if not torch.equal(values.to(torch.bfloat16).to(values.dtype), values):
             digest.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

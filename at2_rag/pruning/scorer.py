@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, overload
+from typing import overload
 
 import numpy as np
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
-from at2_rag.model.forks import ForkLock
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.prompt.sentence_tokens import prompt_spans, sentence_parts
+from at2_rag.pruning.features import LaidOut, independent_features, joint_features, matrix
 from at2_rag.pruning.request import Request
 from at2_rag.pruning.turns import Turns
-from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import ChunkState, ChunkStateStore, encode_prefix, encode_sources
-from at2_rag.reading.features import FeatureSpec, Pass
-from at2_rag.reading.independent import LayoutPasses, read_independent
-from at2_rag.reading.joint import read_joint
-from at2_rag.reading.question_pass import APART_TOKENS
+from at2_rag.reading.chunk_states import StateStore
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.independent import IndependentReader, LayoutPasses
+from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
@@ -36,11 +33,6 @@ logger = logging.getLogger(__name__)
 
 GROUP_TOKENS = 16384
 """Most tokens that requests read in the same passes have; a larger request is read by itself."""
-
-MOST_KEPT = 8192
-"""Most tokens of chunks whose states are kept, without a cache, for a question read again."""
-
-_Attention: TypeAlias = Mapping[Pass, SpanAttention]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +58,15 @@ class _Job:
         return self.request.units if self.request.by_sentence else ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """What the head weights make of what was read for a job."""
+
+    features: Floats  # [sources, F]
+    chunks: Floats  # [S] scores
+    units: Floats  # [U] scores
+
+
 class Scorer:
     """Scores chunks and sentences by the attention that a question's tokens pay to them.
 
@@ -75,8 +76,8 @@ class Scorer:
     Args:
         model: The scoring model, cut to the layers of the head weights.
         weights: Head weights that belong to it.
-        cache: Where states of chunks that are read independently are kept; None to keep none.
-        scope: As in `encode_sources`.
+        cache: Where what is kept of chunks that are read independently is; None to keep nothing.
+        scope: As in `IndependentReader`.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class Scorer:
         model: ScoringModel,
         weights: HeadWeights,
         *,
-        cache: ChunkStateStore | None = None,
+        cache: StateStore | None = None,
         scope: str = "",
     ) -> None:
         self._model, self._weights = model, weights
-        self._joint = weights.reading == "joint"
-        self._cache, self._scope = cache, scope
-        self._prefix: ChunkState | None = None
-        self._prefix_lock = ForkLock()
+        self._reader: IndependentReader | None = None
+        if weights.reading == "independent":
+            heads = weights.key_heads(model.key_heads)
+            self._reader = IndependentReader(model, heads=heads, store=cache, scope=scope)
         self._turns = Turns()
 
     @overload
@@ -119,7 +120,7 @@ class Scorer:
             try:
                 with watch.stage("layout"):
                     layout = self._lay_out(request.query, request.read_chunks)
-                may_hop = self._may_hop(request, layout)
+                may_hop = self._may_hop(request)
                 jobs[index] = _Job(request, layout, may_hop, watch.seconds())
             except Exception as error:
                 if not tolerant:
@@ -142,26 +143,36 @@ class Scorer:
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
         with self._turns.take(watch):
-            [(_, scores)] = self._read([job], watch, self._cache, whole=not alone)
-        return scores
+            [read] = self._read([job], watch, whole=not alone)
+        return read.units
 
-    def keep_states(self, chunks: Sequence[Chunk]) -> None:
-        """Read chunks that the cache has no states of, and leave them there.
+    def keep(self, chunks: Sequence[Chunk]) -> None:
+        """Read chunks that the cache has nothing of, and leave there what a first reading needs.
 
         Raises:
-            InputError: If there is no cache, or the chunks are read jointly.
+            InputError: If the chunks are read jointly.
         """
-        if self._cache is None:
+        if self._reader is None:
             raise InputError(
-                "there is no cache to keep states in; pass chunk_cache=ChunkCache(...)"
-            )
-        if self._joint:
-            raise InputError(
-                "chunks that are read jointly have no states; leave the joint reading out, or use "
-                "head weights for independent reading"
+                "nothing is kept of chunks that are read jointly; leave the joint reading out, or "
+                "use head weights for independent reading"
             )
         with self._turns.take(Stopwatch()):
-            self._states(self._prefix_state(), self._model.prompts.windows(chunks)[0], self._cache)
+            sources = self._model.prompts.windows(chunks)[0]
+            if "late" in self._weights.spec.passes:
+                self._reader.keep_keys(sources)
+            else:
+                self._reader.states(sources)
+
+    def warm_up(self) -> None:
+        """Score a short request, and leave nothing of it in the cache."""
+        chunks = [Chunk("Jane Austen wrote Emma.")]
+        layout = self._lay_out("Who wrote Emma?", chunks)
+        texts = [LaidOut(layout, chunks)]
+        if self._reader is None:
+            joint_features(self._model, self._weights, texts, Stopwatch())
+        else:
+            independent_features(self._reader.forgetful(), self._weights, texts, Stopwatch())
 
     # --- one group of requests ---------------------------------------------------------------
 
@@ -172,13 +183,13 @@ class Scorer:
         to the longest; else the sources and all copies of the question.
         """
         sizes = {
-            key: len(job.layout.input_ids) if self._joint else self._tokens_read(job)
+            key: len(job.layout.input_ids) if self._reader is None else self._tokens_read(job)
             for key, job in jobs.items()
         }
         groups: list[list[int]] = []
         size = 0
         for key in sorted(jobs, key=sizes.__getitem__):
-            padded = self._joint and groups
+            padded = self._reader is None and groups
             size = sizes[key] * (len(groups[-1]) + 1) if padded else size + sizes[key]
             if not groups or size > GROUP_TOKENS:
                 groups.append([])
@@ -192,7 +203,9 @@ class Scorer:
         sources, tokens = set(layout.source_ids), len(layout.question_ids)
         questions = {
             "together": (1 + bool(job.units)) * tokens,
-            "apart": (len(sources) + len(job.units)) * min(tokens, layout.target[0] + APART_TOKENS),
+            "late": tokens,
+            "apart": (len(sources) + len(job.units))
+            * min(tokens, layout.target[0] + TARGET_TOKENS),
         }
         return sum(map(len, sources)) + sum(questions[name] for name in self._weights.spec.passes)
 
@@ -225,11 +238,11 @@ class Scorer:
     def _notes(self, layout: PromptLayout) -> tuple[str, ...]:
         """Return what is out of the ordinary with a question, which is logged, too."""
         tokens = layout.target[1] - layout.target[0]
-        if "apart" not in self._weights.spec.passes or tokens <= APART_TOKENS:
+        if self._reader is None or tokens <= TARGET_TOKENS:
             return ()
         note = (
-            f"The question has {tokens:,} tokens, more than {APART_TOKENS}: only its first and "
-            f"last {APART_TOKENS // 2} are compared with each chunk by itself. Pass just what is "
+            f"The question has {tokens:,} tokens, more than {TARGET_TOKENS}: only its first and "
+            f"last {TARGET_TOKENS // 2} are compared with each chunk by itself. Pass just what is "
             "asked."
         )
         logger.warning(note)
@@ -239,30 +252,24 @@ class Scorer:
         self, jobs: Sequence[_Job], watch: Stopwatch
     ) -> list[tuple[ChunkScores, UnitScores]]:
         """Read jobs in the same passes and apply the head weights."""
-        cache = self._cache
-        if cache is None and any(job.may_hop for job in jobs):
-            cache = {}  # for as long as the question may be read again
         scores = []
-        for job, (attention, sentences) in zip(jobs, self._read(jobs, watch, cache), strict=True):
+        for job, read in zip(jobs, self._read(jobs, watch), strict=True):
             options = job.request.options
-            first = last = self._chunk_scores(attention, job)
+            first = last = self._chunk_scores(read, job)
             if job.may_hop and (options.multi_hop or reads_again(options, first)):
-                last = self._after_second_reading(job.request, first, watch, cache)
-            scores.append((last, self._units_of(job, first, last, sentences)))
+                last = self._after_second_reading(job.request, first, watch)
+            scores.append((last, self._units_of(job, first, last, read.units)))
         return scores
 
-    def _chunk_scores(self, attention: _Attention, job: _Job) -> ChunkScores:
+    def _chunk_scores(self, read: _Read, job: _Job) -> ChunkScores:
         """Return the scores of a job's chunks, and of the call."""
-        features = self._features(attention)
-        scores = best_by_owner(
-            self._weights.score(features), job.layout.owners, len(job.request.chunks)
-        )
+        scores = read.chunks
         if job.request.prior is not None:
             scores = scores + job.request.prior
         calibration = self._weights.calibration
         if calibration is None:
             return ChunkScores(scores)
-        evidence = float(calibration.evidence(features).max())
+        evidence = float(np.nanmax(calibration.evidence(read.features)))
         return ChunkScores(
             scores,
             calibration.probabilities(scores, evidence),
@@ -283,20 +290,16 @@ class Scorer:
 
     # --- the question read again -------------------------------------------------------------
 
-    def _may_hop(self, request: Request, layout: PromptLayout) -> bool:
+    def _may_hop(self, request: Request) -> bool:
         options = request.options
         if self._weights.multi_hop is None or len(request.chunks) < 2:
             return False
         if options.multi_hop is not None:
             return options.multi_hop
-        if options.max_missed is None:
-            return False
-        # Without a cache the chunks' states stay in memory until the first scores are there.
-        tokens = sum(map(len, set(layout.source_ids)))
-        return self._cache is not None or tokens <= MOST_KEPT
+        return options.max_missed is not None
 
     def _after_second_reading(
-        self, request: Request, first: ChunkScores, watch: Stopwatch, cache: ChunkStateStore | None
+        self, request: Request, first: ChunkScores, watch: Stopwatch
     ) -> ChunkScores:
         """Return the scores once the question was read again beside the best chunk.
 
@@ -311,11 +314,12 @@ class Scorer:
                 layout = self._lay_out(question, others)
         except PromptTooLongError:
             return first
-        wanted = LayoutPasses(layout, {"together": None})
-        [attention] = self._read_independent([wanted], watch, cache)
-        spec = FeatureSpec(self._weights.spec.quantity, ("together",))
+        assert self._reader is not None  # joint weights have none for it
+        name = self._weights.multi_hop_pass
+        [attention] = self._reader.read([LayoutPasses(layout, {name: None})], watch=watch)
+        spec = FeatureSpec(self._weights.spec.quantity, (name,))
         before = np.delete(first.scores, best)[list(layout.owners)]
-        second = weights.scores(before, spec.extract(attention).cpu().numpy())
+        second = weights.scores(before, matrix(spec, attention))
         second = best_by_owner(second, layout.owners, len(others))
         return after_multi_hop(first, best, second, weights, self._weights.calibration)
 
@@ -323,98 +327,26 @@ class Scorer:
 
     def _lay_out(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         prompts = self._model.prompts
-        return (prompts.joint if self._joint else prompts.independent)(query, chunks)
+        return (prompts.joint if self._reader is None else prompts.independent)(query, chunks)
 
-    def _read(
-        self,
-        jobs: Sequence[_Job],
-        watch: Stopwatch,
-        cache: ChunkStateStore | None,
-        *,
-        whole: bool = True,
-    ) -> list[tuple[_Attention, Floats]]:
-        """Return the attention to each job's sources, and the scores of its units.
-
-        `whole=False` skips the pass over whole chunks if only sentences are wanted.
-        """
-        if self._joint:
-            return self._read_joint(jobs, watch)
-        passes = self._weights.spec.passes
-        wanted: list[LayoutPasses] = []
-        cuts = []
-        for job in jobs:
-            if whole:
-                wanted.append(LayoutPasses(job.layout, dict.fromkeys(passes)))
-            cut = None
-            if job.units:
-                chunks = job.request.read_chunks
-                cut = sentence_parts(self._model.prompts, job.layout, chunks, job.units)
-                # Together, tokens of no sentence compete too; apart, the question doesn't see them.
-                parts = {"together": (*cut.parts, *cut.rest), "apart": cut.parts}
-                wanted.append(LayoutPasses(job.layout, {name: parts[name] for name in passes}))
-            cuts.append(cut)
-        read = iter(self._read_independent(wanted, watch, cache))
-        results: list[tuple[_Attention, Floats]] = []
-        for job, cut in zip(jobs, cuts, strict=True):
-            attention = next(read) if whole else {}
-            scores = np.zeros(0)
-            if cut is not None:
-                sentences = {name: one.part(0, len(cut.parts)) for name, one in next(read).items()}
-                scores = self._best(sentences, cut.owners, len(job.units))
-            results.append((attention, scores))
-        return results
-
-    def _read_joint(
-        self, jobs: Sequence[_Job], watch: Stopwatch
-    ) -> list[tuple[_Attention, Floats]]:
-        prompts = self._model.prompts
-        spans = [
-            [
-                *job.layout.source_spans,
-                *prompt_spans(prompts, job.layout, job.request.read_chunks, job.units),
-            ]
-            for job in jobs
+    def _read(self, jobs: Sequence[_Job], watch: Stopwatch, *, whole: bool = True) -> list[_Read]:
+        """Read jobs and apply the head weights; `whole=False` leaves the chunks out."""
+        weights = self._weights
+        texts = [
+            LaidOut(job.layout, job.request.read_chunks, job.units, whole=whole) for job in jobs
         ]
-        with watch.stage("joint"):
-            read = read_joint(self._model, [job.layout for job in jobs], spans=spans)
-        results: list[tuple[_Attention, Floats]] = []
-        for job, attention in zip(jobs, read, strict=True):
-            sources, units = len(job.layout.source_spans), len(job.units)
-            scores = np.zeros(0)
-            if units:
-                sentences = attention.part(sources, sources + units)
-                scores = self._best({"joint": sentences}, range(units), units)
-            results.append(({"joint": attention.part(0, sources)}, scores))
+        if self._reader is None:
+            features = joint_features(self._model, weights, texts, watch)
+        else:
+            features = independent_features(self._reader, weights, texts, watch)
+        results = []
+        for job, read in zip(jobs, features, strict=True):
+            chunks = units = np.zeros(0)
+            if whole:
+                owners, count = job.layout.owners, len(job.request.chunks)
+                chunks = best_by_owner(weights.score(read.chunks), owners, count)
+            if job.units:
+                of_parts = weights.score(read.units)
+                units = best_by_owner(of_parts, read.unit_owners, len(job.units))
+            results.append(_Read(read.chunks, chunks, units))
         return results
-
-    def _read_independent(
-        self, wanted: Sequence[LayoutPasses], watch: Stopwatch, cache: ChunkStateStore | None
-    ) -> list[dict[Pass, SpanAttention]]:
-        """Read layouts, with states from a cache where there is one, and left there."""
-        with watch.stage("encode"):
-            prefix, states = self._prefix_state(), None
-            if cache is not None:
-                sources = [ids for layout in wanted for ids in layout.layout.source_ids]
-                states = self._states(prefix, sources, cache)
-        return read_independent(self._model, prefix, wanted, states=states, watch=watch)
-
-    def _states(
-        self, prefix: ChunkState, sources: Sequence[tuple[int, ...]], cache: ChunkStateStore
-    ) -> Mapping[tuple[int, ...], ChunkState]:
-        """Return the states of sources; reads those that the cache lacks and adds them."""
-        different = list(dict.fromkeys(sources))
-        return encode_sources(self._model, prefix, different, store=cache, scope=self._scope)
-
-    def _prefix_state(self) -> ChunkState:
-        with self._prefix_lock:
-            if self._prefix is None:
-                self._prefix = encode_prefix(self._model)
-            return self._prefix
-
-    def _features(self, attention: _Attention) -> Floats:
-        features: Floats = self._weights.spec.extract(attention).cpu().numpy()  # [S, F]
-        return features
-
-    def _best(self, attention: _Attention, owners: Sequence[int], count: int) -> Floats:
-        """Return the best score of each owner's parts, [count]; every owner has one."""
-        return best_by_owner(self._weights.score(self._features(attention)), owners, count)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -71,7 +73,7 @@ class SpanAttention:
 
     Attributes:
         mass: [L, H, S] float32 in [0, 1]: attention summed over a source's tokens, averaged over
-            the target tokens.
+            the target tokens. Of late reading it is the logistic function of the log ratio.
         log_ratio: [L, H, S] float32 in [-50, 50]: log-sum-exp of the attention logits over a
             source's tokens minus that over the prefix's tokens, averaged over the target tokens.
             Unlike the mass it doesn't shrink because other sources are there to compete. At the
@@ -84,6 +86,15 @@ class SpanAttention:
     def part(self, start: int, end: int) -> SpanAttention:
         """Return what was paid to the sources from `start` to `end`, exclusive."""
         return SpanAttention(self.mass[..., start:end], self.log_ratio[..., start:end])
+
+    def among(self, sources: npt.NDArray[np.bool_]) -> SpanAttention:
+        """Return this as the attention to some of S sources, [S]; to the others it is NaN."""
+        index = torch.from_numpy(np.flatnonzero(sources)).to(self.mass.device)
+        spread = []
+        for values in (self.mass, self.log_ratio):
+            every = values.new_full((*values.shape[:2], len(sources)), torch.nan)
+            spread.append(every.index_copy_(2, index, values))
+        return SpanAttention(*spread)
 
 
 class JointCapture:

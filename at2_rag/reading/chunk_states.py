@@ -8,27 +8,27 @@ Sources are read in a fixed order (by length, then by content), never the caller
 caller's order can't change a score. Many sources share one forward pass without padding: they are
 packed one after another, and only the attention keeps them apart.
 
-A store of states is any `MutableMapping` from a key (a string) to a `ChunkState`. A pruner's
-question reads one layer of them at a time, see `independent`.
+A store of states is any `MutableMapping` from a key (a string) to `Int8Heads`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionCall, PassComplete
+from at2_rag.reading.int8 import Int8Heads
 from at2_rag.reading.scoring_model import ScoringModel
 
 PACK_TOKENS = 2048  # most tokens of one forward pass over sources, unless a single one is longer
-_MOST_KEPT = 1e6  # far above what models keep, far below what would overflow in a reading
 GROUP_TOKENS = 8192  # most (padded) tokens of sources that the question reads in one matrix product
 
 
@@ -42,22 +42,24 @@ class ChunkState:
     keys: Tensor  # [L, Hkv, W, D]
     values: Tensor  # [L - 1, Hkv, W, D] or [L, Hkv, W, D], see `encode_prefix`
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether all numbers are ones that a model may have made; a forged file has any."""
-        return are_plausible(self.keys) and are_plausible(self.values)
-
     def first_layers(self, depth: int) -> ChunkState:
         """Return the state as a scoring model cut to `depth` layers has it (a view)."""
         return ChunkState(self.keys[:depth], self.values[: depth - 1])
 
-    def in_main_memory(self) -> ChunkState:
-        """Return the state in main memory, where it outlives its use on an accelerator."""
-        return ChunkState(self.keys.cpu(), self.values.cpu())
+    def tokens_of(self, part: SourcePart) -> ChunkState:
+        """Return the state of a part of the source (a view)."""
+        tokens = slice(part.start, part.end)
+        return ChunkState(self.keys[:, :, tokens], self.values[:, :, tokens])
 
-    def page_locked(self) -> ChunkState:
-        """Return a state in main memory from where CUDA copies it without waiting."""
-        return ChunkState(self.keys.pin_memory(), self.values.pin_memory())
+    def rounded(self) -> Int8Heads:
+        """Return keys, then values, as they are kept."""
+        return Int8Heads.of(torch.cat([self.keys.flatten(0, 1), self.values.flatten(0, 1)]))
+
+    def as_kept(self, kept: Int8Heads) -> ChunkState:
+        """Return what was kept of a source, in the layers and with the dtype of this state."""
+        vectors = kept.to(self.keys.device).restored().to(self.keys.dtype)
+        by_layer = vectors.view(-1, self.keys.shape[1], *vectors.shape[1:])
+        return ChunkState(by_layer[: len(self.keys)], by_layer[len(self.keys) :])
 
     @property
     def tokens(self) -> int:
@@ -70,23 +72,7 @@ class ChunkState:
         return self.keys.nbytes + self.values.nbytes
 
 
-def are_plausible(numbers: Tensor) -> bool:
-    """Return whether all numbers are floats within a million of 0; NaN is not."""
-    if not numbers.is_floating_point():
-        return False
-    least, most = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
-    return -_MOST_KEPT < least and most < _MOST_KEPT  # NaN isn't
-
-
-ChunkStateStore = MutableMapping[str, ChunkState]
-
-
-@runtime_checkable
-class RoundingStore(Protocol):
-    """A store that may return other numbers than were put in."""
-
-    def as_kept(self, state: ChunkState) -> ChunkState:
-        """Return a state as the store would give it back."""
+StateStore = MutableMapping[str, Int8Heads]
 
 
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
@@ -95,52 +81,68 @@ def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkSta
     With `last_values` it, and all sources read after it, keep values in the last layer too, so that
     what reads them can go on to the model's output.
     """
-    return _encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
+    return encode_pack(model, None, [model.prompts.prefix_ids], last_values=last_values)[0]
 
 
 def encode_sources(
     model: ScoringModel,
     prefix: ChunkState,
-    sources: Sequence[tuple[int, ...]],
+    sources: Iterable[tuple[int, ...]],
     *,
-    store: ChunkStateStore | None = None,
+    ready: Mapping[tuple[int, ...], ChunkState] = MappingProxyType({}),
+    store: StateStore | None = None,
     scope: str = "",
 ) -> dict[tuple[int, ...], ChunkState]:
     """Return the state of each source, by its token ids, read alone after the prefix.
 
-    States are looked up and left in `store`, under keys of the ids and of `scope`: everything else
-    that decides a state, see `states_scope`.
+    States are looked up in `store` and left there, see `Kept`, so that from the first call on they
+    are rounded as it keeps them. What it lacks is taken from `ready` before it is read.
     """
+    heads, dim = prefix.keys.shape[1], prefix.keys.shape[3]
+    kept = Kept(store, scope, heads * (len(prefix.keys) + len(prefix.values)), dim)
     states: dict[tuple[int, ...], ChunkState] = {}
-    missing = sorted((ids for ids in sources if ids), key=canonical)
-    if store is not None:
-        start = scope.encode() + b"\0"
-        keys = {
-            ids: hashlib.sha256(start + array("I", ids).tobytes()).hexdigest() for ids in missing
-        }
-        for ids, key in keys.items():
-            state = store.get(key)
-            if state is not None and _fits(state, prefix, len(ids)):
-                states[ids] = state
-        missing = [ids for ids in missing if ids not in states]
-    if () in sources:
-        states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
-    for pack in packs(missing):
-        for ids, state in zip(pack, _encode_pack(model, prefix, pack), strict=True):
-            if store is not None:
-                store[keys[ids]] = state
-                if isinstance(store, RoundingStore):  # the same from the first call on
-                    state = store.as_kept(state)
-            states[ids] = state
+    states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
+    missing = []
+    for ids in sorted({ids for ids in sources if ids}, key=canonical):
+        if (known := kept.get(ids)) is not None:
+            states[ids] = prefix.as_kept(known)
+        else:
+            missing.append(ids)
+    fresh = {ids: ready[ids] for ids in missing if ids in ready}
+    for pack in packs([ids for ids in missing if ids not in ready]):
+        fresh |= zip(pack, encode_pack(model, prefix, pack), strict=True)
+    for ids, state in fresh.items():
+        if store is not None:
+            rounded = state.rounded()
+            kept.put(ids, rounded)
+            state = prefix.as_kept(rounded)
+        states[ids] = state
     return states
 
 
-def _fits(state: ChunkState, prefix: ChunkState, tokens: int) -> bool:
-    """Return whether a state from a store has the shapes and dtype of one that is made now."""
-    return all(
-        kept.shape == (*like.shape[:2], tokens, like.shape[3]) and kept.dtype == like.dtype
-        for kept, like in ((state.keys, prefix.keys), (state.values, prefix.values))
-    )
+class Kept:
+    """What a store has of sources: for each the vectors of `heads` heads, of `dim` numbers.
+
+    Keys are made of a source's ids and of `scope`: everything else that decides what is kept, see
+    `states_scope`. Without a store nothing is kept.
+    """
+
+    def __init__(self, store: StateStore | None, scope: str, heads: int, dim: int) -> None:
+        self._store, self._heads, self._dim = store, heads, dim
+        self._scope = scope.encode() + b"\0"
+
+    def get(self, ids: tuple[int, ...]) -> Int8Heads | None:
+        """Return what is kept of a source; None if it is nothing, or not what belongs here."""
+        kept = None if self._store is None else self._store.get(self._key(ids))
+        return kept if kept and kept.fits(self._heads, len(ids), self._dim) else None
+
+    def put(self, ids: tuple[int, ...], state: Int8Heads) -> None:
+        """Keep it."""
+        if self._store is not None:
+            self._store[self._key(ids)] = state
+
+    def _key(self, ids: tuple[int, ...]) -> str:
+        return hashlib.sha256(self._scope + array("I", ids).tobytes()).hexdigest()
 
 
 def canonical(ids: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
@@ -178,7 +180,7 @@ def length_runs(lengths: Sequence[int]) -> Iterator[range]:
             start = stop
 
 
-def _encode_pack(
+def encode_pack(
     model: ScoringModel,
     prefix: ChunkState | None,
     pack: Sequence[tuple[int, ...]],

@@ -1,8 +1,8 @@
 """Features of each source: what the head weights are multiplied with.
 
-A reading has one or more *passes* (`joint`; or `together` and `apart` over chunk states). From
-each pass a `FeatureSpec` takes one *quantity* per layer and head, so that a source has
-F = passes x L x H features, index (pass * L + layer) * H + head.
+A reading has one or more *passes* (`joint`; or `late` over the keys of chunks, `together` and
+`apart` over their states). From each pass a `FeatureSpec` takes one *quantity* per layer and head,
+so that a source has F = passes x L x H features, index (pass * L + layer) * H + head.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from at2_rag.errors import InputError
 from at2_rag.reading.attention import SpanAttention
 
 Reading = Literal["joint", "independent"]
-Pass = Literal["joint", "together", "apart"]
+Pass = Literal["joint", "late", "together", "apart"]
 Quantity = Literal["mass", "log_mass", "log_ratio"]
 
 PASSES: Mapping[Reading, tuple[Pass, ...]] = {
     "joint": ("joint",),
-    "independent": ("together", "apart"),
+    "independent": ("late", "together", "apart"),
 }
 
 _LEAST_MASS = 1e-9  # about what bfloat16 attention still tells apart
@@ -46,7 +46,8 @@ class FeatureSpec:
             for possible in PASSES.values()
         ):
             raise InputError(
-                f"passes are {self.passes!r}; they are 'joint', or 'together' and/or 'apart'"
+                f"passes are {self.passes!r}; they are 'joint', or some of 'late', 'together' "
+                "and 'apart'"
             )
 
     @property

@@ -1,30 +1,30 @@
-"""Independent reading: chunks are read each by itself, then the question over their states.
+"""Independent reading: chunks are read each by itself, then the question late, together or apart.
 
-The one function that reads so, for pruning, training and evals. The passes over the chunks and over
-the question run in lockstep, a layer of each at a time: the question reads a layer's keys and
-values as soon as the chunks have left them there, and the next layer's take their place. So one
-layer is in memory. Chunks whose states are there already only leave a layer of them each time.
+The one way to read so, for pruning, training and evals.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
+from torch import Tensor
 
+from at2_rag.model.forks import ForkLock
 from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.attention import AttentionCall, SpanAttention
-from at2_rag.reading.chunk_states import ChunkState, canonical, packs, read_pack
+from at2_rag.reading.attention import SpanAttention
+from at2_rag.reading.chunk_states import ChunkState, StateStore, encode_prefix, encode_sources
 from at2_rag.reading.features import Pass
-from at2_rag.reading.lockstep import between_layers, run_in_lockstep
-from at2_rag.reading.question_pass import QuestionReading, question_calls
+from at2_rag.reading.late import KeyHeads, LateReader, all_heads
+from at2_rag.reading.question_pass import QuestionReading, run_readings
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import RoomBySource, make_room
+from at2_rag.reading.state_groups import group_states
+
+States = dict[tuple[int, ...], ChunkState]
+"""States of sources by their token ids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,82 +32,158 @@ class LayoutPasses:
     """An independent layout with at least one source, and what its question is read over."""
 
     layout: PromptLayout
-    # Each pass ("together" or "apart") with the parts it reads; None for the whole sources.
+    # Each pass with the parts it reads; None for the whole sources.
     passes: Mapping[Pass, tuple[SourcePart, ...] | None]
 
 
-def read_independent(
-    model: ScoringModel,
-    prefix: ChunkState,
-    wanted: Sequence[LayoutPasses],
-    *,
-    states: Mapping[tuple[int, ...], ChunkState] | None = None,
-    watch: Stopwatch | None = None,
-) -> list[dict[Pass, SpanAttention]]:
-    """Read layouts' sources and their questions; sources that layouts share are read once.
+class IndependentReader:
+    """Reads the prefix once, each source alone after it, and questions over what that left.
 
-    Sources whose `states` are known, by their token ids, are not read again. `watch` takes the time
-    of "encode" and "question". Returns the attention to the sources (or parts) of each layout and
-    pass.
+    Thread-safe.
+
+    Args:
+        model: The scoring model.
+        heads: Key heads whose attention is read late; None for all.
+        store: What is kept of sources between calls; None for nothing. What a store has is not read
+            again, and is the same from the first call on.
+        scope: All that decides what is kept besides the source, see `states_scope`.
+
+    Raises:
+        UnsupportedModelError: If the model's chunks can't be read independently.
     """
-    model.check_independent()
-    rooms: RoomBySource = defaultdict(list)
-    questions: list[dict[Pass, QuestionReading]] = []
-    for layout_passes in wanted:
-        layout, passes = layout_passes.layout, layout_passes.passes
-        grouped = {}
-        for parts in dict.fromkeys(passes.values()):
-            grouped[parts], by_source = make_room(prefix, layout, parts)
-            for ids, targets in by_source.items():
-                rooms[ids] += targets
-        questions.append(
-            {
-                name: QuestionReading(model, grouped[parts], layout, together=name == "together")
-                for name, parts in passes.items()
-            }
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        *,
+        heads: KeyHeads | None = None,
+        store: StateStore | None = None,
+        scope: str = "",
+    ) -> None:
+        model.check_independent()
+        self.model, self.store = model, store
+        self._scope = scope
+        self._heads = heads
+        self._prefix: ChunkState | None = None
+        self._prefix_lock = ForkLock()
+
+    def prefix(self) -> ChunkState:
+        """Return the prefix's state."""
+        with self._prefix_lock:
+            if self._prefix is None:
+                self._prefix = encode_prefix(self.model)
+            return self._prefix
+
+    def forgetful(self) -> IndependentReader:
+        """Return a reader with the same prefix that keeps nothing."""
+        reader = IndependentReader(self.model, heads=self._heads)
+        reader._prefix = self.prefix()
+        return reader
+
+    def states(self, sources: Iterable[tuple[int, ...]], ready: States | None = None) -> States:
+        """Return the states of sources; what neither the store has nor `ready` is read."""
+        return encode_sources(
+            self.model,
+            self.prefix(),
+            sources,
+            ready=ready or {},
+            store=self.store,
+            scope=self._scope,
         )
-    runs: list[tuple[str, Callable[[], None]]] = []
-    sources = {ids for one in wanted for ids in one.layout.source_ids} - {()}
-    ready = {ids: states[ids] for ids in sources if ids in states} if states else {}
-    if ready:
-        runs.append(("encode", partial(_leave, ready, rooms, model.depth)))
-    for pack in packs(sorted(sources - ready.keys(), key=canonical)):
-        runs.append(("encode", partial(read_pack, model, prefix, pack, _keeper(pack, rooms))))
-    calls = question_calls(model, [one for readings in questions for one in readings.values()])
-    runs += [("question", call) for call in calls]
-    run_in_lockstep(runs, Stopwatch() if watch is None else watch)
-    return [{name: one.attention() for name, one in readings.items()} for readings in questions]
+
+    def keep_keys(self, sources: Sequence[tuple[int, ...]]) -> None:
+        """Read the sources of which the store has no keys, and leave them there."""
+        for _ in self._late().keys(sources, {}, Stopwatch()):
+            pass
+
+    def read(
+        self,
+        wanted: Sequence[LayoutPasses],
+        *,
+        states: States | None = None,
+        keep_states: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> list[dict[Pass, SpanAttention]]:
+        """Read layouts' sources and their questions; sources that layouts share are read once.
+
+        Args:
+            wanted: What to read.
+            states: Known states of sources, by their token ids, which are not read again.
+            keep_states: Whether those of sources that have to be read are added.
+            watch: Takes the time of "encode" and "question".
+
+        Returns:
+            The attention to the sources (or parts) of each layout and pass.
+        """
+        watch, states = watch or Stopwatch(), {} if states is None else states
+        over_states = [one for one in wanted if one.passes.keys() - {"late"}]
+        sources = {ids for one in over_states for ids in one.layout.source_ids}
+        with torch.inference_mode():
+            with watch.stage("encode"):
+                ready = self.states(sources, states) if sources else {}
+            late = self._read_late(
+                wanted, {**states, **ready} if ready else states, keep_states, watch
+            )
+            with watch.stage("question"):
+                others = self._read_over_states(over_states, ready)
+        by_layout: list[dict[Pass, SpanAttention]] = []
+        for one in wanted:
+            attention: dict[Pass, SpanAttention] = {}
+            if "late" in one.passes:
+                attention["late"] = late.pop(0)
+            attention |= others.pop(0) if one.passes.keys() - {"late"} else {}
+            by_layout.append({name: attention[name] for name in one.passes})
+        return by_layout
+
+    def _late(self) -> LateReader:
+        prefix = self.prefix()
+        heads = all_heads(prefix) if self._heads is None else self._heads
+        return LateReader(self.model, prefix, heads, store=self.store, scope=self._scope)
+
+    def _read_late(
+        self, wanted: Sequence[LayoutPasses], states: States, keep_states: bool, watch: Stopwatch
+    ) -> list[SpanAttention]:
+        parts = [
+            (one.layout, one.passes["late"] or _whole(one.layout))
+            for one in wanted
+            if "late" in one.passes
+        ]
+        if not parts:
+            return []
+        reader = self._late()
+        ratios = reader.read(parts, states, watch, keep_states=keep_states)
+        return [self._by_head(reader.heads, values) for values in ratios]
+
+    def _by_head(self, heads: KeyHeads, ratios: Tensor) -> SpanAttention:
+        """Return log ratios [G, R, n] by layer and query head; 0 for heads that weren't read."""
+        _, shared, parts = ratios.shape
+        every = ratios.new_zeros(self.model.depth, self.model.heads // shared, shared, parts)
+        layers, numbers = (list(one) for one in zip(*heads, strict=True))
+        every[layers, numbers] = ratios
+        log_ratio = every.flatten(1, 2)  # [L, H, n]
+        return SpanAttention(log_ratio.sigmoid(), log_ratio)
+
+    def _read_over_states(
+        self, wanted: Sequence[LayoutPasses], states: States
+    ) -> list[dict[Pass, SpanAttention]]:
+        readings: list[dict[Pass, QuestionReading]] = []
+        for one in wanted:
+            passes = {name: parts for name, parts in one.passes.items() if name != "late"}
+            grouped = {
+                parts: group_states(self.prefix(), one.layout, states, parts)
+                for parts in dict.fromkeys(passes.values())
+            }
+            readings.append(
+                {
+                    name: QuestionReading(
+                        self.model, grouped[parts], one.layout, together=name == "together"
+                    )
+                    for name, parts in passes.items()
+                }
+            )
+        run_readings(self.model, [one for by_pass in readings for one in by_pass.values()])
+        return [{name: one.attention() for name, one in by_pass.items()} for by_pass in readings]
 
 
-def _leave(states: Mapping[tuple[int, ...], ChunkState], rooms: RoomBySource, depth: int) -> None:
-    """Copy ready states to where the question reads them, a layer whenever its turn comes."""
-    copies = [
-        # A cache may hand out states that are elsewhere than the model, perhaps page-locked.
-        (target, kept[:, :, room.part].unbind(), kept.is_pinned())
-        for ids, state in states.items()
-        for room in rooms[ids]
-        for target, kept in ((room.keys, state.keys), (room.values, state.values))
-    ]
-    for layer in range(depth):
-        between_layers()
-        for target, layers, pinned in copies:
-            if layer < len(layers):  # values of the last layer aren't needed
-                target.copy_(layers[layer], non_blocking=pinned)
-
-
-def _keeper(
-    pack: Sequence[tuple[int, ...]], rooms: RoomBySource
-) -> Callable[[AttentionCall], None]:
-    """Return what copies a layer of a pack's sources to where the question reads it."""
-    lengths = list(map(len, pack))
-
-    def keep(call: AttentionCall) -> None:
-        # [1, Hkv, N, D] -> for each source [Hkv, W, D]
-        keys = torch.split(call.key[0], lengths, dim=1)
-        values = torch.split(call.value[0], lengths, dim=1)
-        for ids, key, value in zip(pack, keys, values, strict=True):
-            for room in rooms[ids]:
-                room.keys.copy_(key[:, room.part])
-                room.values.copy_(value[:, room.part])
-
-    return keep
+def _whole(layout: PromptLayout) -> tuple[SourcePart, ...]:
+    return tuple(SourcePart(index, 0, len(ids)) for index, ids in enumerate(layout.source_ids))

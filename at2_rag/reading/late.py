@@ -13,17 +13,32 @@ Shapes in here: G key heads of any layers, R = H / Hkv query heads that share on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from at2_rag.model.forks import forks
+from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import LOG_RATIO_LIMIT, AttentionCall, Span
-from at2_rag.reading.chunk_states import PACK_TOKENS, ChunkState, packs, read_pack, runs_of
-from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.reading.chunk_states import (
+    PACK_TOKENS,
+    ChunkState,
+    Kept,
+    StateStore,
+    canonical,
+    encode_pack,
+    packs,
+    read_pack,
+    runs_of,
+)
+from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.scoring_model import ScoringModel, between_steps
 
 KeyHeads = tuple[tuple[int, int], ...]
 """Pairs of a layer and the number of a key head in it, ascending."""
@@ -32,52 +47,8 @@ OFFSET = 160  # positions between prefix and question, where a chunk would stand
 TARGET_TOKENS = 128  # most tokens of a query that are read; of a longer one the first and the last
 TARGET_ROWS = 32  # most target tokens whose logits over a block of chunks are held at a time
 
-_LEVELS = 127  # of eight bits, on either side of 0
 # Above `LOG_RATIO_LIMIT`, and so far below overflow that any window's sum stays finite.
 _MOST_EXPONENT = 70.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChunkKeys:
-    """Keys of one source, or of several one after another, of W tokens, in eight bits."""
-
-    levels: Tensor  # [G, W, D] int8
-    scales: Tensor  # [G, W] float16; a key is its levels times its scale
-
-    @classmethod
-    def of(cls, keys: Tensor) -> ChunkKeys:
-        """Round keys [G, W, D]."""
-        keys = keys.float()
-        scales = (keys.abs().amax(-1) / _LEVELS).half()
-        divisors = scales.float().clamp(min=torch.finfo(torch.float32).tiny)
-        levels = (keys / divisors[..., None]).round_().clamp_(-_LEVELS, _LEVELS)
-        return cls(levels.to(torch.int8), scales)
-
-    @classmethod
-    def joined(cls, parts: Sequence[ChunkKeys], dim: int = 1) -> ChunkKeys:
-        """Put sources one after another, or with `dim=0` key heads."""
-        return cls(
-            torch.cat([part.levels for part in parts], dim=dim),
-            torch.cat([part.scales for part in parts], dim=dim),
-        )
-
-    def split(self, lengths: Sequence[int]) -> list[ChunkKeys]:
-        """Return each of several sources, in memory of its own."""
-        levels, scales = (torch.split(one, list(lengths), 1) for one in (self.levels, self.scales))
-        return [
-            ChunkKeys(level.clone(), scale.clone())
-            for level, scale in zip(levels, scales, strict=True)
-        ]
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens, W."""
-        return self.levels.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory."""
-        return self.levels.nbytes + self.scales.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,12 +58,17 @@ class LateQuestion:
     queries: Tensor  # [G, R, T, D] float32, scaled
     prefix: Tensor  # [G, R, T] float32, log-sum-exp of the logits over the prefix's tokens
 
-    def log_ratios(self, keys: ChunkKeys, spans: Sequence[Span]) -> Tensor:
+    def log_ratios(self, keys: Int8Heads, spans: Sequence[Span]) -> Tensor:
         """Return the log ratio of each of n spans of `keys`, as in `SpanAttention`: [G, R, n].
 
         Log-sum-exp of the logits over a span's tokens less that over the prefix's, averaged over
         the target tokens.
         """
+        between_steps()
+        with forks.held_off(), torch.inference_mode():
+            return self._log_ratios(*_only(keys, spans))
+
+    def _log_ratios(self, keys: Int8Heads, spans: Sequence[Span]) -> Tensor:
         heads, shared, rows, _ = self.queries.shape
         # Where each token belongs; tokens may be in several spans or in none.
         member = torch.zeros(keys.tokens, len(spans), device=self.queries.device)
@@ -102,14 +78,32 @@ class LateQuestion:
         for head in range(heads):  # one at a time, so that its logits stay in the processor's cache
             levels, scales = keys.levels[head].float(), keys.scales[head].float()
             total = member.new_zeros(shared, len(spans))
-            for part in torch.arange(rows).split(TARGET_ROWS):
-                queries, prefix = self.queries[head][:, part], self.prefix[head][:, part]
+            for first in range(0, rows, TARGET_ROWS):
+                part = slice(first, min(first + TARGET_ROWS, rows))
+                queries, prefix = self.queries[head, :, part], self.prefix[head, :, part]
                 weights = (queries.flatten(0, 1) @ levels.T).mul_(scales)  # [R * T, W]
                 weights = weights.sub_(prefix.reshape(-1, 1)).clamp_(max=_MOST_EXPONENT).exp_()
                 sums = (weights @ member).log_().clamp_(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-                total += sums.view(shared, len(part), -1).sum(1)
+                total += sums.view(shared, part.stop - first, -1).sum(1)
             ratios[head] = total / rows
         return ratios
+
+
+def _only(keys: Int8Heads, spans: Sequence[Span]) -> tuple[Int8Heads, Sequence[Span]]:
+    """Leave out tokens that no span has, if they are many."""
+    wanted = torch.zeros(keys.tokens, dtype=torch.bool)
+    for start, end in spans:
+        wanted[start:end] = True
+    tokens = wanted.nonzero().flatten()
+    if 2 * len(tokens) > keys.tokens:
+        return keys, spans
+    index = tokens.to(keys.levels.device)
+    before = wanted.cumsum(0) - wanted.long()  # tokens that stay, before each
+    spans = [
+        (int(before[start]), int(before[start]) + end - start) if start < end else (0, 0)
+        for start, end in spans
+    ]
+    return Int8Heads(keys.levels[:, index], keys.scales[:, index]), spans
 
 
 def read_questions(
@@ -117,56 +111,163 @@ def read_questions(
 ) -> list[LateQuestion]:
     """Read the questions of layouts, each alone after the prefix."""
     layouts = [layout.with_short_query(TARGET_TOKENS) for layout in layouts]
-    room = model.prompts.max_tokens - prefix.tokens
     questions: list[LateQuestion] = []
     for run in runs_of([len(layout.question_ids) for layout in layouts], PACK_TOKENS):
-        pack = [layout.question_ids for layout in layouts[run]]
-        edges = accumulate(map(len, pack), initial=0)
-        targets = [
-            slice(start + layout.target[0], start + layout.target[1])
-            for start, layout in zip(edges, layouts[run], strict=False)
-        ]
-        read: list[list[LateQuestion]] = [[] for _ in pack]
-
-        def keep(call: AttentionCall) -> None:
-            numbers = _numbers(heads, call.layer)
-            if not numbers:
-                return
-            before = prefix.keys[call.layer, numbers].float()[:, None]  # [g, 1, P, D]
-            for parts, target in zip(read, targets, strict=True):
-                queries = call.query[0, :, target].float() * call.scaling  # [H, T, D]
-                queries = queries.unflatten(0, (call.key.shape[1], -1))[numbers]  # [g, R, T, D]
-                parts.append(LateQuestion(queries, (queries @ before.mT).logsumexp(-1)))
-
-        starts = [prefix.tokens + min(OFFSET, max(0, room - len(ids))) for ids in pack]
-        read_pack(model, prefix, pack, keep, starts=starts)
-        questions += [
-            LateQuestion(
-                torch.cat([part.queries for part in parts]),
-                torch.cat([part.prefix for part in parts]),
-            )
-            for parts in read
-        ]
+        questions += _read_questions(model, prefix, layouts[run], heads)
     return questions
 
 
-def read_keys(
-    model: ScoringModel,
-    prefix: ChunkState,
-    sources: Sequence[tuple[int, ...]],
-    heads: KeyHeads,
-) -> Iterator[tuple[Sequence[tuple[int, ...]], ChunkKeys]]:
-    """Read sources in few forward passes; yield those of each pass, and their keys together."""
-    for pack in packs(sources):
-        parts: list[ChunkKeys] = []
+def _read_questions(
+    model: ScoringModel, prefix: ChunkState, layouts: Sequence[PromptLayout], heads: KeyHeads
+) -> list[LateQuestion]:
+    """Read questions in one forward pass."""
+    pack = [layout.question_ids for layout in layouts]
+    edges = accumulate(map(len, pack), initial=0)
+    targets = [
+        slice(start + layout.target[0], start + layout.target[1])
+        for start, layout in zip(edges, layouts, strict=False)
+    ]
+    read: list[list[LateQuestion]] = [[] for _ in pack]  # of each question by layer
+
+    def keep(call: AttentionCall) -> None:
+        numbers = _numbers(heads, call.layer)
+        if not numbers:
+            return
+        before = prefix.keys[call.layer, numbers].float()[:, None]  # [g, 1, P, D]
+        for parts, target in zip(read, targets, strict=True):
+            queries = call.query[0, :, target].float() * call.scaling  # [H, T, D]
+            shape = call.key.shape[1], -1, *queries.shape[1:]
+            queries = queries.reshape(shape)[numbers]  # [g, R, T, D]
+            parts.append(LateQuestion(queries, (queries @ before.mT).logsumexp(-1)))
+
+    room = model.prompts.max_tokens - prefix.tokens
+    starts = [prefix.tokens + min(OFFSET, max(0, room - len(ids))) for ids in pack]
+    read_pack(model, prefix, pack, keep, starts=starts)
+    return [
+        LateQuestion(
+            torch.cat([part.queries for part in parts]),
+            torch.cat([part.prefix for part in parts]),
+        )
+        for parts in read
+    ]
+
+
+class LateReader:
+    """Reads questions late: each source once, what a store has of it not at all.
+
+    Args:
+        model: The scoring model, as deep as the deepest of the heads.
+        prefix: The prefix's state.
+        heads: Whose keys are kept and met.
+        store: As in `encode_sources`, like `scope`.
+    """
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        prefix: ChunkState,
+        heads: KeyHeads,
+        *,
+        store: StateStore | None = None,
+        scope: str = "",
+    ) -> None:
+        self.heads = heads
+        self._model, self._prefix = model, prefix
+        dim = prefix.keys.shape[3]
+        self._kept = Kept(store, f"{scope} late {heads}", len(heads), dim)
+
+    def read(
+        self,
+        wanted: Sequence[tuple[PromptLayout, Sequence[SourcePart]]],
+        states: dict[tuple[int, ...], ChunkState],
+        watch: Stopwatch,
+        *,
+        keep_states: bool = False,
+    ) -> list[Tensor]:
+        """Return the log ratios [G, R, n] of the n parts wanted of each layout's sources.
+
+        Of sources whose `states` are known, by their token ids, the keys are taken from there. With
+        `keep_states` those of sources that have to be read are added.
+        """
+        with watch.stage("question"):
+            layouts = [layout for layout, _ in wanted]
+            questions = read_questions(self._model, self._prefix, layouts, self.heads)
+        ratios = [
+            question.queries.new_full((*question.queries.shape[:2], len(parts)), -LOG_RATIO_LIMIT)
+            for question, (_, parts) in zip(questions, wanted, strict=True)
+        ]
+        # By a source's ids: whose question, and which of its parts.
+        parts_of: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for number, (layout, parts) in enumerate(wanted):
+            for index, part in enumerate(parts):
+                parts_of[layout.source_ids[part.source]].append((number, index))
+        for sources, keys in self.keys(parts_of, states, watch, keep_states=keep_states):
+            with watch.stage("question"):
+                spans: dict[int, dict[int, Span]] = defaultdict(dict)
+                start = 0
+                for ids in sources:
+                    for number, index in parts_of[ids]:
+                        part = wanted[number][1][index]
+                        spans[number][index] = (start + part.start, start + part.end)
+                    start += len(ids)
+                for number, of_parts in spans.items():
+                    read = questions[number].log_ratios(keys, list(of_parts.values()))
+                    ratios[number][..., list(of_parts)] = read
+        return ratios
+
+    def keys(
+        self,
+        sources: Iterable[tuple[int, ...]],
+        states: dict[tuple[int, ...], ChunkState],
+        watch: Stopwatch,
+        *,
+        keep_states: bool = False,
+    ) -> Iterator[tuple[Sequence[tuple[int, ...]], Int8Heads]]:
+        """Yield sources, a few at a time, and their keys one after another."""
+        missing: list[tuple[int, ...]] = []
+        for some in packs(sorted({ids for ids in sources if ids}, key=canonical)):
+            with watch.stage("encode"):
+                known = {ids: self._of_state(states[ids]) for ids in some if ids in states}
+                for ids in some:
+                    if ids not in known and (kept := self._kept.get(ids)) is not None:
+                        known[ids] = kept
+                missing += [ids for ids in some if ids not in known]
+                keys = Int8Heads.joined(list(known.values())) if known else None
+            if keys is not None:
+                yield list(known), keys.to(self._model.device)
+        for pack in packs(missing):
+            with watch.stage("encode"):
+                if keep_states:
+                    new = encode_pack(self._model, self._prefix, pack)
+                    states |= zip(pack, new, strict=True)
+                    keys = Int8Heads.joined([self._of_state(state) for state in new])
+                else:
+                    keys = self._read_pack(pack)
+                for ids, kept in zip(pack, keys.split(list(map(len, pack))), strict=True):
+                    self._kept.put(ids, kept)
+            yield pack, keys
+
+    def _of_state(self, state: ChunkState) -> Int8Heads:
+        layers, numbers = (list(one) for one in zip(*self.heads, strict=True))
+        return Int8Heads.of(state.keys[layers, numbers])
+
+    def _read_pack(self, pack: Sequence[tuple[int, ...]]) -> Int8Heads:
+        """Read sources in one forward pass."""
+        parts: list[Int8Heads] = []
 
         def keep(call: AttentionCall) -> None:
-            numbers = _numbers(heads, call.layer)
+            numbers = _numbers(self.heads, call.layer)
             if numbers:
-                parts.append(ChunkKeys.of(call.key[0, numbers]))
+                parts.append(Int8Heads.of(call.key[0, numbers]))
 
-        read_pack(model, prefix, pack, keep)
-        yield pack, ChunkKeys.joined(parts, dim=0)
+        read_pack(self._model, self._prefix, pack, keep)
+        return Int8Heads.joined(parts, dim=0)
+
+
+def all_heads(prefix: ChunkState) -> KeyHeads:
+    """Return all key heads of the layers in use, by the prefix's state."""
+    layers, heads = prefix.keys.shape[:2]
+    return tuple((layer, head) for layer in range(layers) for head in range(heads))
 
 
 def _numbers(heads: KeyHeads, layer: int) -> list[int]:

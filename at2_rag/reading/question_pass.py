@@ -10,9 +10,8 @@ only the attention keeps them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,16 +28,16 @@ APART_TOKENS = 128  # most tokens of a query that are read apart
 QUESTION_ROWS = 32  # most rows of the question whose logits over a group are held at a time
 
 
-def question_calls(
-    model: ScoringModel, readings: Sequence[QuestionReading]
-) -> list[Callable[[], None]]:
-    """Return the forward passes that readings need, each to be called once.
-
-    Sharing a pass changes results only by rounding.
-    """
+def run_readings(model: ScoringModel, readings: Sequence[QuestionReading]) -> None:
+    """Run the forward passes that readings need; sharing a pass changes only rounding."""
     pieces = [piece for reading in readings for piece in reading.pieces]
-    sizes = [len(piece.input_ids) for piece in pieces]
-    return [partial(_run, model, pieces[run]) for run in runs_of(sizes, CALL_TOKENS)]
+    for run in runs_of([len(piece.input_ids) for piece in pieces], CALL_TOKENS):
+        shared = pieces[run]
+        model.run_packed(
+            torch.cat([piece.input_ids for piece in shared]),
+            torch.cat([piece.position_ids for piece in shared]),
+            _SideBySide(shared),
+        )
 
 
 class QuestionReading:
@@ -68,14 +67,6 @@ class QuestionReading:
             for kind in (0, 1)
         )
         return SpanAttention(mass[..., order], ratio[..., order])
-
-
-def _run(model: ScoringModel, pieces: Sequence[_Piece]) -> None:
-    model.run_packed(
-        torch.cat([piece.input_ids for piece in pieces]),
-        torch.cat([piece.position_ids for piece in pieces]),
-        _SideBySide(pieces),
-    )
 
 
 class _SideBySide:
@@ -145,7 +136,7 @@ class _Piece:
         self.position_ids = (starts[:, None] + offsets).flatten()
         self.parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in groups]
         self._prefix = states.prefix
-        self._groups = [_span_of(group, together=together) for group in groups]
+        self._groups = groups
         self._sizes = [len(group.members) for group in groups]
         self._depth, self._target = model.depth, slice(*layout.target)
         self._together = together
@@ -162,8 +153,13 @@ class _Piece:
         # [1, Hkv, C * Q, D] -> [Hkv, C, Q, D]
         shape = (key_heads, copies, length, dim)
         keys, values = call.key.view(shape), call.value.view(shape)
+        last = call.layer == self._depth - 1
+        spans = [
+            _span_of(group, call.layer, keys_only=last, together=self._together)
+            for group in self._groups
+        ]
         blocks = [
-            self._attend_rows(call.layer, part, KeySpan(keys, values, future))
+            self._attend_rows(call.layer, part, KeySpan(keys, values, future), spans)
             for part, future in zip(
                 torch.split(query, self._rows, dim=3),
                 torch.split(self._future, self._rows),
@@ -172,13 +168,13 @@ class _Piece:
         ]
         mass, ratio, read = zip(*blocks, strict=True)
         self._keep_features(torch.cat(mass, dim=2), torch.cat(ratio, dim=2))
-        if call.layer == self._depth - 1:
+        if last:
             raise PassComplete
         output = torch.cat(read, dim=3).permute(1, 3, 0, 2, 4)  # [C, Q, Hkv, R, D]
         return output.reshape(1, rows, heads, dim).to(call.query.dtype)
 
     def _attend_rows(
-        self, layer: int, query: Tensor, question: KeySpan
+        self, layer: int, query: Tensor, question: KeySpan, spans: Sequence[KeySpan]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read rows [Hkv, C, R, q, D] of the question (float32, scaled).
 
@@ -188,13 +184,13 @@ class _Piece:
         last = layer == self._depth - 1
         copies, axis = query.shape[1], 4 if self._together else 1
         keys = self._prefix.keys[layer][:, None]
-        span = KeySpan(keys, keys if last else self._prefix.values[layer][:, None])
+        before = KeySpan(keys, keys if last else self._prefix.values[layer][:, None])
         # One copy with C * R heads a key head stands for C copies.
-        prefix = span.read(query.flatten(1, 2)[:, None], keys_only=last).divided(copies)
+        prefix = before.read(query.flatten(1, 2)[:, None], keys_only=last).divided(copies)
         within = question.read(query, keys_only=last)
         sources = [
-            group.read(rows, keys_only=last)
-            for rows, group in zip(self._by_group(query), self._groups, strict=True)
+            span.read(rows, keys_only=last)
+            for rows, span in zip(self._by_group(query), spans, strict=True)
         ]
         source_lse = torch.cat([source.lse for source in sources], dim=axis)
         total = torch.cat([prefix.lse, within.lse, source_lse], dim=4).logsumexp(4, keepdim=True)
@@ -227,9 +223,10 @@ class _Piece:
             part.append(features)
 
 
-def _span_of(group: StateGroup, *, together: bool) -> KeySpan:
+def _span_of(group: StateGroup, layer: int, *, keys_only: bool, together: bool) -> KeySpan:
     """Return what the question reads of a group: one copy all of it, or each copy one source."""
-    keys, values, padding = group.keys, group.values, group.padding
+    keys, values = group.layer(layer, keys_only=keys_only)
+    padding = group.padding
     if not together:
         return KeySpan(keys, values, None if padding is None else padding[:, None, None])
     # [Hkv, G, W, D] -> [Hkv, 1, G * W, D]

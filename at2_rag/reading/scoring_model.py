@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from at2_rag.errors import InputError, UnsupportedModelError
 from at2_rag.model.forks import ForkLock, call_after_fork, forks
+from at2_rag.progress import check_wanted
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.reading.attention import (
     IMPLEMENTATION,
@@ -27,7 +28,6 @@ from at2_rag.reading.attention import (
     AttentionReader,
     PassComplete,
 )
-from at2_rag.reading.lockstep import between_layers, reuse_input
 
 # `model_type`s whose independent reading is held equal to a brute-force forward by a test.
 INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", "qwen3"})
@@ -73,6 +73,11 @@ class ScoringModel:
     def heads(self) -> int:
         """Query heads of a layer."""
         return int(self._view.config.num_attention_heads)
+
+    @property
+    def key_heads(self) -> int:
+        """Key heads of a layer; query heads share them evenly."""
+        return int(getattr(self._view.config, "num_key_value_heads", None) or self.heads)
 
     @property
     def device(self) -> torch.device:
@@ -240,6 +245,12 @@ class _SeenLayers:
         return call.plain()
 
 
+def between_steps() -> None:
+    """Let forks have their moment, and end here if nobody waits for the result any more."""
+    forks.let_pass()
+    check_wanted()
+
+
 def layers_and_heads(config: Any) -> tuple[int, int]:
     """Return how many layers a base model has, and how many query heads a layer."""
     names = ("num_hidden_layers", "num_attention_heads")
@@ -304,8 +315,7 @@ def _truncated_view(base: nn.Module, depth: int) -> Any:
     parent, name = stacks[0]
     layers = getattr(parent, name)[:depth]
     for layer in layers:
-        layer.register_forward_pre_hook(between_layers)
-        layer.register_forward_hook(reuse_input)
+        layer.register_forward_pre_hook(lambda *_: between_steps())
         if view.config.model_type in INDEPENDENT_FAMILIES:
             layer.mlp = _RowBlocks(layer.mlp)
     setattr(parent, name, layers)

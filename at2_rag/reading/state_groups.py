@@ -1,4 +1,4 @@
-"""Room for one layer of the states of a layout's sources, grouped by length for the question.
+"""The states of a layout's sources, grouped by length for the question.
 
 The question reads a group's keys in one matrix product, so sources of similar length are side by
 side, padded to the longest. Sources may also be cut into parts, each read as a source.
@@ -6,7 +6,7 @@ side, padded to the longest. Sources may also be cut into parts, each read as a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,10 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import ChunkState, length_runs
 
-# Most tokens of a layout of which one layer is kept in float32, as the question reads it, so that
-# nothing converts it again; one with more is in the model's type and takes half the memory.
-FLOAT32_TOKENS = 8192
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupedStates:
-    """The prefix's state, and room for one layer of the states of a layout's S sources."""
+    """The states of the prefix and of a layout's S sources."""
 
     prefix: ChunkState
     groups: tuple[StateGroup, ...]
@@ -33,45 +29,50 @@ class GroupedStates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateGroup:
-    """One layer of the states of G sources of similar length, padded to W tokens.
+    """The states of G sources of similar length, padded to W tokens.
 
     The length of a part is that of its whole source, after which the question stands.
     """
 
     members: Tensor  # [G] int64, index of each source in its layout
     lengths: Tensor  # [G] int64, tokens of each source
-    keys: Tensor  # [Hkv, G, W, D]
-    values: Tensor  # [Hkv, G, W, D]
+    states: tuple[ChunkState, ...]  # G of them
     padding: Tensor | None  # [G, W], added to logits: -inf on padding; None if there is none
+    width: int  # W, at least 1
 
     def rows(self, start: int, stop: int) -> StateGroup:
-        """Return the group's sources from `start` to `stop`, exclusive (views)."""
+        """Return the group's sources from `start` to `stop`, exclusive."""
         return StateGroup(
             self.members[start:stop],
             self.lengths[start:stop],
-            self.keys[:, start:stop],
-            self.values[:, start:stop],
+            self.states[start:stop],
             None if self.padding is None else self.padding[start:stop],
+            self.width,
         )
 
+    def layer(self, layer: int, *, keys_only: bool) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a layer, [Hkv, G, W, D] float32; without values, keys twice."""
+        keys = self._side_by_side([state.keys[layer] for state in self.states])
+        if keys_only:
+            return keys, keys
+        return keys, self._side_by_side([state.values[layer] for state in self.states])
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceRoom:
-    """Where a layer of a source's state, or of a part of it, goes: views into its group."""
-
-    part: slice  # the part's W tokens within the source
-    keys: Tensor  # [Hkv, W, D]
-    values: Tensor  # [Hkv, W, D]
-
-
-RoomBySource = dict[tuple[int, ...], list[SourceRoom]]
-"""By a source's token ids where its state goes: once for each of its parts and occurrences."""
+    def _side_by_side(self, numbers: Sequence[Tensor]) -> Tensor:
+        heads, _, dim = numbers[0].shape
+        shape = heads, len(numbers), self.width, dim
+        padded = torch.zeros(shape, device=self.members.device)
+        for row, of_source in enumerate(numbers):
+            padded[:, row, : of_source.shape[1]] = of_source
+        return padded
 
 
-def make_room(
-    prefix: ChunkState, layout: PromptLayout, parts: Sequence[SourcePart] | None = None
-) -> tuple[GroupedStates, RoomBySource]:
-    """Group an independent layout's sources by length, with room for one layer of their states.
+def group_states(
+    prefix: ChunkState,
+    layout: PromptLayout,
+    states: Mapping[tuple[int, ...], ChunkState],
+    parts: Sequence[SourcePart] | None = None,
+) -> GroupedStates:
+    """Group the states of an independent layout's sources, by their token ids, by length.
 
     With `parts` these are read in place of the whole sources, and tokens in no part are hidden from
     the question.
@@ -82,30 +83,26 @@ def make_room(
     sorting = [(part.end - part.start, sources[part.source], part.start) for part in parts]
     order = sorted(range(len(parts)), key=sorting.__getitem__)
     device = prefix.keys.device
-    _, key_heads, _, dim = prefix.keys.shape
-    small = sum(size for size, _, _ in sorting) <= FLOAT32_TOKENS
-    dtype = torch.float32 if small else prefix.keys.dtype
     groups = []
-    rooms: RoomBySource = {}
     for run in length_runs([sorting[index][0] for index in order]):
         members = order[run.start : run.stop]
         widths = [sorting[index][0] for index in members]
         width = max(1, *widths)
-        keys, values = torch.zeros(
-            2, key_heads, len(members), width, dim, dtype=dtype, device=device
-        )
-        for row, index in enumerate(members):
-            part, cells = parts[index], (slice(None), row, slice(widths[row]))
-            room = SourceRoom(slice(part.start, part.end), keys[cells], values[cells])
-            rooms.setdefault(sources[part.source], []).append(room)
-        lengths = torch.tensor([len(sources[parts[i].source]) for i in members], device=device)
         padding = None
         if widths[0] < width:
             padding = torch.zeros(len(members), width)
             padding[torch.arange(width) >= torch.tensor(widths)[:, None]] = -torch.inf
             padding = padding.to(device)
-        indices = torch.tensor(members, device=device)
-        groups.append(StateGroup(indices, lengths, keys, values, padding))
+        of_parts = [parts[index] for index in members]
+        groups.append(
+            StateGroup(
+                torch.tensor(members, device=device),
+                torch.tensor([len(sources[part.source]) for part in of_parts], device=device),
+                tuple(states[sources[part.source]].tokens_of(part) for part in of_parts),
+                padding,
+                width,
+            )
+        )
     first: dict[tuple[int, tuple[int, ...], int], int] = {}
     firsts = tuple(first.setdefault(key, index) for index, key in enumerate(sorting))
-    return GroupedStates(prefix, tuple(groups), firsts, max(map(len, sources))), rooms
+    return GroupedStates(prefix, tuple(groups), firsts, max(map(len, sources)))

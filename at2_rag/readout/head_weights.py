@@ -23,7 +23,8 @@ from at2_rag.errors import (
     brief,
 )
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
-from at2_rag.reading.features import FeatureSpec, Reading
+from at2_rag.reading.features import FeatureSpec, Pass, Reading
+from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import Calibration, weighted
 from at2_rag.readout.files import (
     DESCRIPTION_FILE,
@@ -34,6 +35,7 @@ from at2_rag.readout.files import (
 )
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.sentence_weights import SentenceWeights
+from at2_rag.readout.shortlist import Shortlist, used_heads
 from at2_rag.text.chunks import Prior
 
 UNIFORM = "uniform"
@@ -71,6 +73,8 @@ class HeadWeights:
         cosine_weight: Weight of the retriever's cosines; likewise.
         multi_hop: Weights for reading the question again beside the best chunk; None likewise.
         sentences: Weights that make scores of sentences; None likewise.
+        shortlist: Chooses the chunks that are read by more than the first pass, which is late; None
+            to read all chunks by all passes.
 
     Raises:
         HeadWeightsError: If the shape isn't that of the passes, a number isn't finite, a hash is
@@ -91,6 +95,7 @@ class HeadWeights:
     cosine_weight: float | None = None
     multi_hop: MultiHop | None = None
     sentences: SentenceWeights | None = None
+    shortlist: Shortlist | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -144,6 +149,17 @@ class HeadWeights:
                 "for independent reading over as many layers and heads"
             )
 
+        if self.shortlist and (
+            self.spec.passes[0] != "late"
+            or len(self.spec.passes) == 1
+            or self.shortlist.weight.shape != self.weight.shape[1:]
+        ):
+            raise HeadWeightsError(
+                f"the shortlist's weights have the shape {self.shortlist.weight.shape}, the head "
+                f"weights {self.weight.shape}, for the passes {', '.join(self.spec.passes)}; it "
+                "belongs to weights for 'late' and other passes, with as many layers and heads"
+            )
+
     @property
     def layers(self) -> int:
         """Layers in use, from the first; the scoring model stops after them."""
@@ -169,9 +185,35 @@ class HeadWeights:
         }
         return {prior: weight for prior, weight in learned.items() if weight is not None}
 
+    @property
+    def multi_hop_pass(self) -> Pass:
+        """The pass that reads a question again: late, where that is read anyway."""
+        return "late" if "late" in self.spec.passes else "together"
+
+    def key_heads(self, count: int) -> KeyHeads:
+        """Return the key heads, `count` of a layer, that have a weight in late reading."""
+        if "late" not in self.spec.passes:
+            return ()
+        late = self.spec.passes.index("late")
+        weights = [self.weight[late]]
+        if self.calibration is not None:
+            weights.append(self.calibration.evidence_weight[late])
+        if self.multi_hop is not None:
+            weights.append(self.multi_hop.weight)
+        if self.shortlist is not None:
+            weights.append(self.shortlist.weight)
+        return used_heads(weights, count)
+
     def score(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the scores [S] of sources with features [S, F]."""
-        return weighted(features, self.weight) + self.bias
+        """Return the scores [S] of sources with features [S, F].
+
+        With a shortlist a source that isn't on it has NaN in all passes but the first.
+        """
+        scores = weighted(features, self.weight) + self.bias
+        if self.shortlist is None:
+            return scores
+        late = np.asarray(features)[:, : self.shortlist.weight.size]
+        return np.where(np.isnan(scores), self.shortlist.beside(late), scores)
 
     def check_options(self, options: PruneOptions) -> None:
         """Check that these weights can do what the options ask for.
@@ -236,6 +278,9 @@ class HeadWeights:
             description["multi_hop"] = self.multi_hop.numbers()
         if self.sentences is not None:
             description["sentences"] = self.sentences.numbers()
+        if self.shortlist is not None:
+            tensors["shortlist_weight"] = self.shortlist.weight
+            description["shortlist"] = self.shortlist.numbers()
         for name in _PRIORS:
             if (number := getattr(self, name)) is not None:
                 description[name] = number
@@ -284,6 +329,10 @@ class HeadWeights:
             )
         if "sentences" in description:
             learned["sentences"] = SentenceWeights.from_numbers(description["sentences"])
+        if "shortlist" in description:
+            learned["shortlist"] = Shortlist.from_numbers(
+                description["shortlist"], tensors["shortlist_weight"].astype(np.float32)
+            )
         facts = ("fingerprint", "template_hash", "provenance", "target_rule", "score_scale")
         return cls(
             weight=tensors["weight"].astype(np.float32),

@@ -14,32 +14,28 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+import struct
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from at2_rag.errors import InputError, StorageError, brief
 from at2_rag.files import read_regular, remove_leftovers, write_whole
 from at2_rag.model.forks import ForkLock
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
-    from at2_rag.reading.chunk_states import ChunkState
-    from at2_rag.states.int8 import Int8State
-
-Precision = Literal["model", "int8"]  # in the model's dtype, or in eight bits
+    from at2_rag.reading.int8 import Int8Heads
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 MOST_BYTES = 2**63
 
-_MAGIC = b"at2rag01"
+_MAGIC = b"at2rag02"
 _DIGEST_BYTES = 16
-_ENDINGS: Mapping[Precision, str] = {"model": ".state", "int8": ".int8"}
-_KEY = re.compile(r"[0-9a-f]{64}")
-_FILE = re.compile(f"({_KEY.pattern})({'|'.join(map(re.escape, _ENDINGS.values()))})")
+_SHAPE = struct.Struct("<3I")  # heads, tokens, numbers of a vector
+_FILE = re.compile(r"[0-9a-f]{64}\.int8")
 _NOTES_FILE = "folder.json"
 _MOST_STATE_BYTES = 2**32  # a window of 1,024 tokens of the largest models has a tenth
 _MOST_NOTES_BYTES = 2**16
@@ -58,9 +54,8 @@ class StateFiles:
     """States in a folder; the least recently used are removed when they exceed a bound.
 
     Thread-safe. Other processes may read, write and clear the folder at any time; those that write
-    at once may each exceed the bound by a sixteenth before they notice. States of the other
-    precision count towards the bound, but aren't used. `max_bytes` and `precision` are noted in
-    the folder; None for what is noted there, else the defaults.
+    at once may each exceed the bound by a sixteenth before they notice. `max_bytes` is noted in
+    the folder; None for what is noted there, else the default.
     """
 
     def __init__(
@@ -68,7 +63,6 @@ class StateFiles:
         folder: str | os.PathLike[str],
         *,
         max_bytes: int | None = None,
-        precision: Precision | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.damaged = self.unwritten = self.too_large = self.evicted = 0  # see `StateCounts`
@@ -81,17 +75,14 @@ class StateFiles:
                 f"{self.folder} can't be made ({error.strerror or error}); choose another folder"
             ) from error
         remove_leftovers(self.folder)
-        arguments = {"max_bytes": max_bytes, "precision": precision}
-        new_notes = {name: value for name, value in arguments.items() if value is not None}
-        self._notes = _read_notes(self.folder) | new_notes
-        self.max_bytes: int = self._notes.get("max_bytes", DEFAULT_MAX_BYTES)
-        self.precision: Precision = self._notes.get("precision", "model")
-        if new_notes:
-            with suppress(OSError):  # in a folder that can't be written they hold for this object
+        self._noted = max_bytes or _noted_bound(self.folder)
+        self.max_bytes = self._noted or DEFAULT_MAX_BYTES
+        if max_bytes is not None:
+            with suppress(OSError):  # in a folder that can't be written it holds for this object
                 self._write_notes()
                 self._make_room(0)
 
-    def get(self, key: str) -> ChunkState | Int8State | None:
+    def get(self, key: str) -> Int8Heads | None:
         """Return the state of a key; None if there is none, or it is damaged."""
         path = self._path(key)
         try:
@@ -101,7 +92,7 @@ class StateFiles:
         except OSError as error:
             self._note_damage("%s can't be read: %s", path, error.strerror or error)
             return None
-        state = _decoded(key, data, self.precision)
+        state = _decoded(key, data)
         if state is None:
             self._note_damage("%s is damaged and was dropped", path)
             with suppress(OSError):
@@ -115,7 +106,7 @@ class StateFiles:
         with suppress(OSError):
             os.utime(self._path(key))
 
-    def put(self, key: str, state: ChunkState | Int8State) -> None:
+    def put(self, key: str, state: Int8Heads) -> None:
         """Keep a state, unless it can't be written or exceeds the bound by itself."""
         path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
@@ -125,7 +116,7 @@ class StateFiles:
         try:
             self._make_room(len(data))
             self._make_folder()  # it may have been removed meanwhile, notes included
-            if self._notes and not os.path.exists(self.folder / _NOTES_FILE):
+            if self._noted and not os.path.exists(self.folder / _NOTES_FILE):
                 self._write_notes()
             write_whole(path, data, private=True)
         except OSError as error:
@@ -139,14 +130,13 @@ class StateFiles:
                 logger.warning("a chunk state can't be kept in %s: %s", self.folder, reason)
 
     def size(self) -> FolderSize:
-        """Return the number and the bytes of all states, of either precision."""
+        """Return the number and the bytes of all states."""
         files = self._files()
         return FolderSize(len(files), sum(size for _, size, _ in files))
 
     def keys(self) -> list[str]:
-        """Return the keys of all states of this precision, in any order."""
-        ending = _ENDINGS[self.precision]
-        return [path.stem for _, _, path in self._files() if path.suffix == ending]
+        """Return the keys of all states, in any order."""
+        return [path.stem for _, _, path in self._files()]
 
     def has(self, key: str) -> bool:
         """Return whether a state exists, damaged or not."""
@@ -167,9 +157,10 @@ class StateFiles:
         return removed
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        name = f"{key}.int8"
+        if not _FILE.fullmatch(name):
             raise InputError(f"{brief(key)} is not a key of a chunk state; keys are SHA-256 in hex")
-        return self.folder / f"{key}{_ENDINGS[self.precision]}"
+        return self.folder / name
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return time of last use in ns, size and path of each file."""
@@ -212,7 +203,8 @@ class StateFiles:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _write_notes(self) -> None:
-        write_whole(self.folder / _NOTES_FILE, json.dumps(self._notes).encode(), private=True)
+        notes = json.dumps({"max_bytes": self._noted})
+        write_whole(self.folder / _NOTES_FILE, notes.encode(), private=True)
 
     def _note_damage(self, message: str, *values: object) -> None:
         with self._lock:
@@ -234,47 +226,43 @@ def _removed(path: Path) -> bool:
     return True
 
 
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """Return the valid values of `max_bytes` and `precision` that are noted in a folder."""
+def _noted_bound(folder: Path) -> int | None:
+    """Return `max_bytes` if a valid one is noted in a folder."""
     try:
         notes = json.loads(read_regular(folder / _NOTES_FILE, most=_MOST_NOTES_BYTES, follow=False))
-        limit, precision = notes.get("max_bytes"), notes.get("precision")
+        limit = notes.get("max_bytes")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-    valid: dict[str, Any] = {}
-    if type(limit) is int and 0 < limit < MOST_BYTES:
-        valid["max_bytes"] = limit
-    if precision in list(_ENDINGS):
-        valid["precision"] = precision
-    return valid
+        return None
+    return limit if type(limit) is int and 0 < limit < MOST_BYTES else None
 
 
-def _encoded(key: str, state: ChunkState | Int8State) -> bytes:
-    from safetensors.torch import save
-
-    tensors = {field.name: getattr(state, field.name) for field in fields(state)}
-    body = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def _encoded(key: str, state: Int8Heads) -> bytes:
+    parts = [one.cpu().contiguous().numpy().tobytes() for one in (state.levels, state.scales)]
+    body = b"".join([_SHAPE.pack(*state.levels.shape), *parts])
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
-def _decoded(key: str, data: bytes, precision: Precision) -> ChunkState | Int8State | None:
-    """Return the state in the file of a key; None if the file is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+def _decoded(key: str, data: bytes) -> Int8Heads | None:
+    """Return the state in the file of a key, over its bytes; None if the file is damaged."""
+    import torch
 
-    from at2_rag.reading.chunk_states import ChunkState
-    from at2_rag.states.int8 import Int8State
+    from at2_rag.reading.int8 import Int8Heads
 
     start = len(_MAGIC) + _DIGEST_BYTES
     body = memoryview(data)[start:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : start] != _digest(key, body):
         return None
-    kind = Int8State if precision == "int8" else ChunkState
-    try:
-        state = kind(**load(bytes(body)))
-        return state if state.is_usable else None
-    except (SafetensorError, TypeError, ValueError, RuntimeError):
-        return None  # of the other precision, or no state at all, with a valid checksum
+    if len(body) < _SHAPE.size:
+        return None
+    heads, tokens, dim = _SHAPE.unpack_from(body)
+    vectors = heads * tokens
+    if len(body) != _SHAPE.size + vectors * (dim + 2) or not vectors * dim:
+        return None
+    numbers = bytearray(body[_SHAPE.size :])  # torch wants memory that may be written
+    levels = torch.frombuffer(numbers, dtype=torch.int8, count=vectors * dim)
+    scales = torch.frombuffer(numbers, dtype=torch.float16, offset=vectors * dim)
+    state = Int8Heads(levels.view(heads, tokens, dim), scales.view(heads, tokens))
+    return state if state.fits(heads, tokens, dim) else None
 
 
 def _digest(key: str, body: memoryview) -> bytes:

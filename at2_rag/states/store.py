@@ -8,17 +8,16 @@ import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from cachetools import LRUCache
 
 from at2_rag.errors import InputError, brief
 from at2_rag.model.forks import call_after_fork
-from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.files import MOST_BYTES, FolderSize, Precision, StateFiles
-from at2_rag.states.int8 import Int8State
+from at2_rag.reading.int8 import Int8Heads
+from at2_rag.states.files import MOST_BYTES, FolderSize, StateFiles
 
-DEFAULT_MEMORY_BYTES = 2**30
+DEFAULT_MEMORY_BYTES = 2**29
 
 _TOUCH_SECONDS = 60.0  # between two updates of a file's time of use, for states in memory
 
@@ -41,11 +40,11 @@ class StateCounts:
 class _Remembered:
     """A state in memory, and when its file's time of use was last updated (`time.monotonic`)."""
 
-    state: ChunkState | Int8State
+    state: Int8Heads
     touched: float
 
 
-class ChunkCache(MutableMapping[str, ChunkState]):
+class ChunkCache(MutableMapping[str, Int8Heads]):
     """Keeps chunk states for later queries, the most recently used in main memory.
 
     A mapping from keys to states. Lookups by `[]` and `get` are counted, `in` and iteration aren't.
@@ -54,17 +53,12 @@ class ChunkCache(MutableMapping[str, ChunkState]):
 
     Args:
         folder: Folder in which states outlive the process; None for memory only.
-        precision: "model" keeps states as they are. "int8" keeps them in eight bits, half the
-            bytes of bfloat16; scores differ slightly from those of "model", but not from call to
-            call. States of one aren't used by the other. None for the folder's, else "model".
-        max_memory_bytes: Most bytes of states in memory; 0 for none. States of a model on CUDA are
-            page-locked, for which torch takes up to twice as much, unless they are in eight bits.
+        max_memory_bytes: Most bytes of states in memory; 0 for none.
         max_disk_bytes: Most bytes of the folder's files; noted in the folder. None for the noted
             bound, else 20 GiB.
 
     Raises:
-        InputError: If a bound is negative or 2**63 and more, the folder's bound is 0, or the
-            precision is unknown.
+        InputError: If a bound is negative or 2**63 and more, or the folder's bound is 0.
         StorageError: If the folder doesn't exist and can't be made.
     """
 
@@ -72,7 +66,6 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
-        precision: Precision | None = None,
         max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
         max_disk_bytes: int | None = None,
     ) -> None:
@@ -86,14 +79,10 @@ class ChunkCache(MutableMapping[str, ChunkState]):
                 f"max_disk_bytes is {brief(max_disk_bytes)}; pass a positive number of bytes, "
                 "below 2**63"
             )
-        if precision is not None and precision not in get_args(Precision):
-            raise InputError(f"precision is {brief(precision)}; pass 'model' or 'int8'")
         self._memory = _new_memory(max_memory_bytes)
         self._files = None
         if folder is not None:
-            self._files = StateFiles(folder, max_bytes=max_disk_bytes, precision=precision)
-            precision = self._files.precision
-        self._int8 = precision == "int8"
+            self._files = StateFiles(folder, max_bytes=max_disk_bytes)
         self._lock = threading.Lock()
         self._memory_hits = self._disk_hits = self._misses = 0
         call_after_fork(self._after_fork)
@@ -108,8 +97,6 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         settings: dict[str, Any] = {"max_memory_bytes": int(self._memory.maxsize)}
         if self._files is not None:  # which notes the rest
             settings["folder"] = self._files.folder.absolute()
-        elif self._int8:
-            settings["precision"] = "int8"
         return partial(type(self), **settings), ()
 
     @property
@@ -130,7 +117,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         """Number of states in the folder, and their bytes; zero without a folder."""
         return FolderSize(0, 0) if self._files is None else self._files.size()
 
-    def __getitem__(self, key: str) -> ChunkState:
+    def __getitem__(self, key: str) -> Int8Heads:
         with self._lock:
             known = self._memory.get(key)
             if known is not None:
@@ -139,7 +126,7 @@ class ChunkCache(MutableMapping[str, ChunkState]):
             if self._files is not None and time.monotonic() - known.touched > _TOUCH_SECONDS:
                 known.touched = time.monotonic()
                 self._files.touch(key)
-            return _restored(known.state)
+            return known.state
         state = None if self._files is None else self._files.get(key)
         with self._lock:
             if state is None:
@@ -147,20 +134,14 @@ class ChunkCache(MutableMapping[str, ChunkState]):
                 raise KeyError(key)
             self._disk_hits += 1
             self._remember(key, state)
-        return _restored(state)
+        return state
 
-    def __setitem__(self, key: str, state: ChunkState) -> None:
-        kept = (Int8State.of(state) if self._int8 else state).in_main_memory()
-        if isinstance(kept, ChunkState) and state.keys.is_cuda and self._fits(kept):
-            kept = kept.page_locked()
+    def __setitem__(self, key: str, state: Int8Heads) -> None:
+        state = state.to("cpu")
         with self._lock:
-            self._remember(key, kept)
+            self._remember(key, state)
         if self._files is not None:
-            self._files.put(key, kept)
-
-    def as_kept(self, state: ChunkState) -> ChunkState:
-        """Return a state as it will be read back: rounded if in eight bits, else as it is."""
-        return Int8State.of(state).restored() if self._int8 else state
+            self._files.put(key, state)
 
     def __delitem__(self, key: str) -> None:
         with self._lock:
@@ -196,17 +177,10 @@ class ChunkCache(MutableMapping[str, ChunkState]):
         if self._files is not None:
             self._files.clear()
 
-    def _fits(self, state: ChunkState | Int8State) -> bool:
-        return state.nbytes <= self._memory.maxsize
-
-    def _remember(self, key: str, state: ChunkState | Int8State) -> None:
-        if self._fits(state):
+    def _remember(self, key: str, state: Int8Heads) -> None:
+        if state.nbytes <= self._memory.maxsize:
             self._memory[key] = _Remembered(state, time.monotonic())
 
 
 def _new_memory(max_bytes: int) -> LRUCache[str, _Remembered]:
     return LRUCache(max_bytes, getsizeof=lambda remembered: remembered.state.nbytes)
-
-
-def _restored(state: ChunkState | Int8State) -> ChunkState:
-    return state.restored() if isinstance(state, Int8State) else state

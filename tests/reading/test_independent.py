@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from greenlet import getcurrent
-from torch import nn
 
 from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.chunk_states import PACK_TOKENS, encode_prefix, encode_sources
-from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.chunk_states import PACK_TOKENS
+from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.question_pass import CALL_TOKENS, QUESTION_ROWS
 from at2_rag.reading.scoring_model import ScoringModel
 from tests import brute_force
@@ -56,12 +54,11 @@ def test_sources_that_have_states_are_not_read_and_give_the_same(known: int) -> 
     layout = layout_of(counting, LENGTHS)
     parts = (SourcePart(2, 7, 40), SourcePart(0, 3, 3), SourcePart(5, 1, 20), SourcePart(2, 0, 7))
     wanted = LayoutPasses(layout, {"together": None, "apart": parts})
-    with torch.inference_mode():
-        prefix = encode_prefix(counting)
-        states = encode_sources(counting, prefix, list(layout.source_ids[:known]))
-        [fresh] = read_independent(counting, prefix, [wanted])
-        counting.passes.clear()
-        [features] = read_independent(counting, prefix, [wanted], states=states)
+    reader = IndependentReader(counting)
+    states = reader.states(layout.source_ids[:known])
+    [fresh] = reader.read([wanted])
+    counting.passes.clear()
+    [features] = reader.read([wanted], states=states)
     for name in ("together", "apart"):
         brute_force.assert_equal(features[name], fresh[name])
     brute_force.assert_equal(
@@ -88,10 +85,11 @@ def test_a_long_question_over_many_sources_is_read_in_blocks() -> None:
     model = tiny_model()
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, [40] * 60, question=5 * QUESTION_ROWS)
-    prefix = encode_prefix(scoring_model)
+    reader = IndependentReader(scoring_model)
+    states = reader.states(layout.source_ids)
     wanted = [LayoutPasses(layout, {"together": None})]
     with LargestTensor() as seen:
-        [features] = read_independent(scoring_model, prefix, wanted)
+        [features] = reader.read(wanted, states=states)
     brute_force.assert_equal(features["together"], brute_force.together(model, layout))
     assert seen.most == scoring_model.heads * QUESTION_ROWS * 40 * 60
 
@@ -114,25 +112,6 @@ def test_a_question_of_up_to_128_tokens_is_read_whole(tokens: int) -> None:
     model = tiny_model()
     layout = layout_of(scorer(model), LENGTHS, question=2 + tokens)
     brute_force.assert_equal(read(scorer(model), layout)[1], brute_force.apart(model, layout))
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_pass_keeps_its_hidden_states_in_one_place(family: str) -> None:
-    model = scorer(tiny_model(family))
-    places: dict[int, set[int]] = {}
-
-    def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        places.setdefault(id(getcurrent()), set()).add(inputs[0].data_ptr())
-
-    layers = [module for module in model._view.modules() if hasattr(module, "mlp")]
-    for layer in layers:
-        layer.register_forward_pre_hook(note)
-    read(model, layout_of(model, [PACK_TOKENS // 2] * 3))
-    del places[id(getcurrent())]  # the prefix is not read in lockstep
-    passes = 2 + 1  # two packs, the question
-    assert len(layers) == model.depth == 3
-    assert [len(states) for states in places.values()] == [1] * passes
-    assert len(set.union(*places.values())) == passes
 
 
 def test_order_does_not_matter() -> None:
@@ -166,7 +145,7 @@ def test_modes_of_the_thread_are_as_before(grad: bool) -> None:
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, LENGTHS)
     with torch.set_grad_enabled(grad):
-        [features] = read_independent(scoring_model, encode_prefix(scoring_model), [both(layout)])
+        [features] = IndependentReader(scoring_model).read([both(layout)])
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled() is grad
     assert torch.is_grad_enabled()
@@ -178,16 +157,17 @@ def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None
     model = tiny_model()
     scoring_model = scorer(model)
     layout = layout_of(scoring_model, LENGTHS)
-    prefix = encode_prefix(scoring_model)
+    reader = IndependentReader(scoring_model)
+    reader.prefix()
     weight = model.model.layers[1].mlp.down_proj.weight
     right, weight.data = weight.data, torch.zeros(3, 3)
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="shape"):
-            read_independent(scoring_model, prefix, [both(layout)])
+            reader.read([both(layout)])
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_grad_enabled()
         weight.data = right
-        [features] = read_independent(scoring_model, prefix, [both(layout)])
+        [features] = reader.read([both(layout)])
     brute_force.assert_equal(features["together"], brute_force.together(model, layout))
     brute_force.assert_equal(features["apart"], brute_force.apart(model, layout))
 
@@ -195,6 +175,5 @@ def test_modes_are_as_before_after_an_error_and_the_next_call_is_right() -> None
 def test_a_model_whose_prompts_take_turns_is_refused() -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
     model = ScoringModel(tiny_model(rope_parameters=rope), tiny_tokenizer())
-    layout = layout_of(model, LENGTHS)
     with pytest.raises(UnsupportedModelError, match="'dynamic' depends on length"):
-        read_independent(model, encode_prefix(model), [both(layout)])
+        IndependentReader(model)

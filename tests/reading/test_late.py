@@ -10,7 +10,8 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
-from at2_rag.reading.late import OFFSET, ChunkKeys, KeyHeads, read_keys, read_questions
+from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.late import OFFSET, KeyHeads, read_questions
 from at2_rag.reading.scoring_model import ScoringModel
 from tests import brute_force
 from tests.independent_reading import layout_of, scorer
@@ -23,12 +24,12 @@ def all_heads(model: Any, layers: int) -> KeyHeads:
     return tuple((layer, head) for layer in range(layers) for head in range(heads))
 
 
-def exact_keys(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> list[ChunkKeys]:
+def exact_keys(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> list[Int8Heads]:
     """Return the keys of each source as they are, with scales of 1."""
     states = encode_sources(model, encode_prefix(model), layout.source_ids)
     layers, numbers = (list(part) for part in zip(*heads, strict=True))
     keys = [states[ids].keys[layers, numbers] for ids in layout.source_ids]
-    return [ChunkKeys(one, torch.ones(one.shape[:2])) for one in keys]
+    return [Int8Heads(one, torch.ones(one.shape[:2])) for one in keys]
 
 
 def log_ratios(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> Tensor:
@@ -64,7 +65,9 @@ def test_questions_share_passes() -> None:
     heads = all_heads(tiny_model(), model.depth)
     layouts = [layout_of(model, LENGTHS, question=size) for size in (9, 40, 3)]
     prefix = encode_prefix(model)
-    for question, layout in zip(read_questions(model, prefix, layouts, heads), layouts, strict=True):
+    for question, layout in zip(
+        read_questions(model, prefix, layouts, heads), layouts, strict=True
+    ):
         [alone] = read_questions(model, prefix, [layout], heads)
         torch.testing.assert_close(question.queries, alone.queries)
         torch.testing.assert_close(question.prefix, alone.prefix)

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import torch
+from at2_rag.states.int8 import Int8State
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.states.int8 import Int8State
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from at2_rag.states.int8 import Int8State
 
 from at2_rag import ChunkCache
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.states.files import StateFiles
-from at2_rag.states.int8 import Int8State
 from tests.states.states import CHUNKS, key_of, pruner, same, scores, state
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from at2_rag.states.int8 import Int8State
 from safetensors.torch import load, save
 
 from at2_rag import ChunkCache
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.states.files import DEFAULT_MAX_BYTES, Precision, StateFiles, _digest
-from at2_rag.states.int8 import Int8State
 from tests.independent_reading import CountingModel, layout_of
 from tests.states.states import key_of, paths, pruner, same, scores, state
 from tests.tiny_models import tiny_model

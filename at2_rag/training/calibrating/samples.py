@@ -96,7 +96,9 @@ class SampleReader:
         # The best chunks depend on the head weights.
         name = f"multi_hop-{content_hash(questions)[:8]}/again"
         result = {}
-        for question, features in self._features(name, questions, ("together",)).items():
+        for question, features in self._features(
+            name, questions, (self.weights.multi_hop_pass,)
+        ).items():
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
                 sample.source, sample.fold, scores, sample.gold, evidence, features
@@ -130,9 +132,12 @@ class SampleReader:
             fingerprint=self.model.fingerprint,
             seed=self.seed,
             padded=False,
-            passes=passes,
+            passes=passes or spec.passes,
+            heads=self.weights.key_heads(self._scoring_model.key_heads) or None,
+            shortlist=None if passes else self.weights.shortlist,
         )
-        features = Features.of(self._collect(f"reading {collection.folder.name}", collection))
+        rows = self._collect(f"reading {collection.folder.name}", collection)
+        features = Features.of(rows, collection.passes)
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)
         return dict(zip(features.examples.tolist(), features.by_sample(matrix), strict=True))

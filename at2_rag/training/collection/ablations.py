@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
@@ -94,6 +93,8 @@ class AblationCollection(SampleCollection):
             model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=FEW_CHUNKS
         )
 
+    passes = PASSES["independent"]
+
     def read_shard(self, items: Sequence[int], executor: Executor) -> list[Row | str]:
         """Read one shard."""
         layouts = {item: layout for item in items if (layout := self._layout(item)) is not None}
@@ -107,13 +108,12 @@ class AblationCollection(SampleCollection):
         readable = [
             item for item, answer in answers.items() if answer and self._fits(layouts[item], answer)
         ]
-        prefix = self._prefix  # read here once, not by each worker
+        reader = self._reader
         lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
 
         def features(item: int) -> Row:
             layout, chunks = layouts[item], len(self.samples[item].chunks)
-            with torch.inference_mode():
-                attention = read_passes(self._model, prefix, layout, states=lower, chunks=chunks)
+            attention = read_passes(reader, layout, states=lower, chunks=chunks)
             return feature_arrays(attention, PASSES["independent"])
 
         def ablations(item: int) -> Row:

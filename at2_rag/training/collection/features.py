@@ -16,13 +16,17 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError, ScoringError
+from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.pruning.features import LaidOut, read_texts
 from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import ChunkState, canonical, encode_prefix, encode_sources, packs
+from at2_rag.reading.chunk_states import canonical, packs
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
-from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
+from at2_rag.reading.late import KeyHeads
 from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.readout.shortlist import Shortlist
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
 from at2_rag.training.collection.samples import (
@@ -42,23 +46,26 @@ class Features:
 
     examples: npt.NDArray[np.int64]  # [I], index of each sample's example
     counts: npt.NDArray[np.int64]  # [I], chunks of each sample
-    log_mass: npt.NDArray[np.float16]  # [N, P, L, H], see `FeatureSpec`
+    # [N, P, L, H], see `FeatureSpec`; NaN where a pass read only a shortlist without the chunk
+    log_mass: npt.NDArray[np.float16]
     log_ratio: npt.NDArray[np.float16]  # likewise
+    passes: tuple[Pass, ...]  # P of them
 
     @classmethod
-    def of(cls, rows: Mapping[int, Row]) -> Features:
-        """Put rows of a `FeatureCollection` together, at least one."""
+    def of(cls, rows: Mapping[int, Row], passes: tuple[Pass, ...]) -> Features:
+        """Put rows of a collection of these passes together, at least one."""
         return cls(
             np.array(list(rows), dtype=np.int64),
             np.array([len(row["log_mass"]) for row in rows.values()], dtype=np.int64),
             np.concatenate([row["log_mass"] for row in rows.values()]),
             np.concatenate([row["log_ratio"] for row in rows.values()]),
+            passes,
         )
 
     def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
         """Return the features of a design, [N, F], as `FeatureSpec.extract` orders them."""
         stored = self.log_ratio if spec.quantity == "log_ratio" else self.log_mass
-        passes = [PASSES[spec.reading].index(name) for name in spec.passes]
+        passes = [self.passes.index(name) for name in spec.passes]
         values = stored[:, passes, :depth].astype(np.float32)
         return (np.exp(values) if spec.quantity == "mass" else values).reshape(len(values), -1)
 
@@ -106,17 +113,17 @@ class SampleCollection(Collection):
         )
 
     @cached_property
-    def _prefix(self) -> ChunkState:
-        self._model.check_independent()
-        return encode_prefix(self._model)
+    def _reader(self) -> IndependentReader:
+        return IndependentReader(self._model)
 
 
 class FeatureCollection(SampleCollection):
     """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
 
     In joint reading distractors are added only as long as the prompt fits the model's window.
-    The model is cut to the deepest layer wanted. `passes` are the first ones of the reading, if
-    not all are wanted; `seed` is of the added distractors.
+    The model is cut to the deepest layer wanted. `passes` are those of the reading, if not all are
+    wanted; `seed` is of the added distractors. Only key heads in `heads` are read late, None for
+    all; with a `shortlist` only its chunks are read by the other passes.
     """
 
     remedy = (
@@ -135,16 +142,21 @@ class FeatureCollection(SampleCollection):
         seed: int,
         padded: bool = True,
         passes: tuple[Pass, ...] | None = None,
+        heads: KeyHeads | None = None,
+        shortlist: Shortlist | None = None,
     ) -> None:
-        self._reading, self._passes = reading, passes or PASSES[reading]
+        self._reading, self.passes = reading, passes or PASSES[reading]
+        self._heads, self._shortlist = heads, shortlist
         most_chunks = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
         shards = plan_samples(examples, seed=seed, padded=padded, most_chunks=most_chunks)
         settings = {
             "signal": "evidence",
             "reading": reading,
-            "passes": list(self._passes),
+            "passes": list(self.passes),
             "padded": padded,
             "seed": seed,
+            **({} if heads is None else {"heads": [list(pair) for pair in heads]}),
+            **({} if shortlist is None else {"shortlist": shortlist.digest}),
         }
         super().__init__(
             model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=ONE_KIND
@@ -153,32 +165,35 @@ class FeatureCollection(SampleCollection):
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
         """Read one shard, in independent reading every different chunk only once."""
         layouts = [self._layout(item) for item in items]
-        states: dict[str, ChunkState] = {}
-        if self._reading == "independent":
+        states: States = {}
+        if self._reading == "independent" and not (self._shortlist or self.passes == ("late",)):
             sources = {ids for layout in layouts if layout for ids in layout.source_ids}
-            encode = partial(encode_sources, self._model, self._prefix, store=states)
-            for _ in executor.map(encode, packs(sorted(sources, key=canonical))):
-                pass
+            for encoded in executor.map(self._reader.states, packs(sorted(sources, key=canonical))):
+                states |= encoded
         return executor.map(partial(self._read_example, states), items, layouts)
 
-    def _read_example(
-        self, states: dict[str, ChunkState], item: int, layout: PromptLayout | None
-    ) -> Row | str:
+    @cached_property
+    def _reader(self) -> IndependentReader:
+        return IndependentReader(self._model, heads=self._heads)
+
+    def _read_example(self, states: States, item: int, layout: PromptLayout | None) -> Row | str:
         if layout is None:
             return TOO_LONG
         if self._reading == "joint":
-            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self._passes)
-        with torch.inference_mode():
-            sources = list(dict.fromkeys(layout.source_ids))
+            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self.passes)
+        chunks = self.samples[item].chunks
+        if self._shortlist is None:
             attention = read_passes(
-                self._model,
-                self._prefix,
-                layout,
-                self._passes,
-                states=encode_sources(self._model, self._prefix, sources, store=states),
-                chunks=len(self.samples[item].chunks),
+                self._reader, layout, self.passes, states=states, chunks=len(chunks)
             )
-        return feature_arrays(attention, self._passes)
+        else:
+            spec = FeatureSpec("log_mass", self.passes)
+            texts = [LaidOut(layout, chunks)]
+            [read] = read_texts(self._reader, spec, self._shortlist, texts, Stopwatch())
+            attention = {
+                name: of_chunks(one, layout, len(chunks)) for name, one in read.whole.items()
+            }
+        return feature_arrays(attention, self.passes, partly=self._shortlist is not None)
 
     def _layout(self, item: int) -> PromptLayout | None:
         """Return the prompt of the most chunks that fit; None if too few to tell gold from others.
@@ -203,40 +218,44 @@ class FeatureCollection(SampleCollection):
 
 
 def read_passes(
-    model: ScoringModel,
-    prefix: ChunkState,
+    reader: IndependentReader,
     layout: PromptLayout,
     passes: Sequence[Pass] = PASSES["independent"],
     *,
-    states: Mapping[tuple[int, ...], ChunkState],
+    states: States,
     chunks: int,
 ) -> Mapping[Pass, SpanAttention]:
     """Return the attention of passes over the states of a layout's sources, by chunk.
 
     A chunk that was read in several windows has the attention of its strongest.
     """
-    owners = torch.tensor(layout.owners)
     attention: dict[Pass, SpanAttention] = {}
     for name in passes:  # a pass by itself, so that no other changes its rounding
-        wanted = [LayoutPasses(layout, {name: None})]
-        [read] = read_independent(model, prefix, wanted, states=states)
-        attention[name] = read[name]
-        if len(owners) > chunks:
-            strongest = torch.empty(chunks, dtype=torch.int64)
-            overall = read[name].log_ratio.mean((0, 1))  # [L, H, S] -> [S]
-            for chunk in range(chunks):
-                windows = (owners == chunk).nonzero().flatten()
-                strongest[chunk] = windows[overall[windows].argmax()]
-            attention[name] = SpanAttention(
-                read[name].mass[..., strongest], read[name].log_ratio[..., strongest]
-            )
+        [read] = reader.read([LayoutPasses(layout, {name: None})], states=states)
+        attention[name] = of_chunks(read[name], layout, chunks)
     return attention
 
 
+def of_chunks(attention: SpanAttention, layout: PromptLayout, chunks: int) -> SpanAttention:
+    """Return the attention to chunks; one of several windows has that of its strongest."""
+    if len(layout.owners) == chunks:
+        return attention
+    owners = torch.tensor(layout.owners)
+    strongest = torch.empty(chunks, dtype=torch.int64)
+    overall = attention.log_ratio.mean((0, 1)).nan_to_num(-torch.inf)  # [L, H, S] -> [S]
+    for chunk in range(chunks):
+        windows = (owners == chunk).nonzero().flatten()
+        strongest[chunk] = windows[overall[windows].argmax()]
+    return SpanAttention(attention.mass[..., strongest], attention.log_ratio[..., strongest])
+
+
 def feature_arrays(
-    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass]
+    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass], *, partly: bool = False
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16."""
+    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16.
+
+    `partly` says that passes may have read a part of the chunks only, and are NaN elsewhere.
+    """
     read = [attention[name] for name in passes]
     arrays: dict[str, npt.NDArray[np.float16]] = {}
     for name, quantities in (
@@ -245,7 +264,7 @@ def feature_arrays(
     ):
         # P x [L, H, S] -> [S, P, L, H]
         values = torch.stack(quantities).permute(3, 0, 1, 2).contiguous().half().cpu().numpy()
-        if not np.isfinite(values).all():
+        if not np.isfinite(values[:, :1] if partly else values).all():
             raise ScoringError(
                 "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
             )

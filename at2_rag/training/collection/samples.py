@@ -23,6 +23,7 @@ from at2_rag.text.chunks import Chunk
 
 SHARD_TOKENS = 200_000  # about how many of different chunks a shard holds; decides its memory
 FEWEST_CHUNKS, MOST_CHUNKS = 5, 50  # of an example with added distractors
+MOST_READ = 16  # chunks of an example that are read: its gold chunks, and others drawn at random
 PADDED_SHARE = 0.35  # of examples that get more distractors; those without any always do
 
 ONE_KIND = "without both gold and other chunks"  # why an example gives no labelled sample
@@ -38,7 +39,7 @@ class Sample:
     example: int  # index in the caller's list
     chunks: tuple[Chunk, ...]
     labels: tuple[bool, ...]  # for each chunk, whether it is gold
-    original: int  # how many of the chunks are the example's
+    original: int  # how many of the chunks, from the first, are the example's
 
 
 def plan_samples(
@@ -123,7 +124,7 @@ def draw_samples(
     An added chunk is a chunk of another example of the shard, gold there or not. It equals none of
     the example's chunks, has no gold chunk's text under another title and contains none of the
     answers. What an example gets depends on the shard, the seed and the example's id alone.
-    Examples left with gold chunks only are dropped.
+    Examples left with gold chunks only are dropped; of one with many chunks `MOST_READ` are read.
 
     With `labelled=False` neither labels nor answers are looked at: examples with fewer than
     `FEWEST_CHUNKS` chunks and a part of the others get more, and those left with fewer than two
@@ -136,24 +137,37 @@ def draw_samples(
         example = examples[index]
         name = f"{example.source}/{example.id}".encode(errors="surrogatepass")
         rng = np.random.default_rng([seed, zlib.crc32(name)])
-        size = len(example.chunks)
-        lacking = all(example.labels) if labelled else size < FEWEST_CHUNKS
+        chunks, labels = example.chunks, example.labels
+        if labelled and len(chunks) > MOST_READ:
+            chunks, labels = _some_chunks(example, rng)
+        size = len(chunks)
+        lacking = all(labels) if labelled else size < FEWEST_CHUNKS
         if lacking or rng.random() < PADDED_SHARE:
             drawn = math.exp(rng.uniform(math.log(FEWEST_CHUNKS), math.log(most_chunks)))
             size = max(size, round(drawn))
         present = {normalise(chunk.rendered) for chunk in example.chunks}
         is_evidence = evidence_test(example) if labelled else None
         added: list[Chunk] = []
-        for number in rng.permutation(len(texts)) if size > len(example.chunks) else ():
-            if len(example.chunks) + len(added) == size:
+        for number in rng.permutation(len(texts)) if size > len(chunks) else ():
+            if len(chunks) + len(added) == size:
                 break
             text, chunk = texts[number], pool[texts[number]]
             if text not in present and not (is_evidence and is_evidence(text, chunk)):
                 added.append(chunk)
-        labels = (*example.labels, *[False] * len(added))
-        if any(labels) and not all(labels) if labelled else len(labels) >= 2:
-            samples.append(Sample(index, (*example.chunks, *added), labels, len(example.chunks)))
+        every = (*labels, *[False] * len(added))
+        if any(every) and not all(every) if labelled else len(every) >= 2:
+            samples.append(Sample(index, (*chunks, *added), every, len(chunks)))
     return samples
+
+
+def _some_chunks(
+    example: Example, rng: np.random.Generator
+) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
+    """Return `MOST_READ` chunks in order, all gold ones among them, and their labels."""
+    gold = np.array(example.labels)
+    others = rng.permutation(np.flatnonzero(~gold))[: max(0, MOST_READ - int(gold.sum()))]
+    kept = np.sort(np.concatenate([np.flatnonzero(gold), others])).tolist()
+    return tuple(example.chunks[i] for i in kept), tuple(example.labels[i] for i in kept)
 
 
 def evidence_test(example: Example) -> Callable[[str, Chunk], bool]:

@@ -24,6 +24,8 @@ from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.reading.scoring_model import layers_and_heads
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import TargetRule
+from at2_rag.readout.shipped import load_head_weights, named_or_folder
+from at2_rag.readout.shortlist import Shortlist
 from at2_rag.report.training_page import training_page
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth
@@ -71,6 +73,8 @@ class TrainRequest:
     masks: int
     answers: Literal["generated", "reference"]
     answer_tokens: int
+    key_heads: int | None
+    shortlist: str | None
     dtype: str | None
     dev: tuple[str, ...]
 
@@ -85,6 +89,7 @@ class TrainRequest:
         values = asdict(self)
         for name in ("files", "output", "collected", "dev"):
             del values[name]
+        values["shortlist"] = self.shortlist and Path(self.shortlist).name
         return {**values, "model": without_folder(self.model)}
 
     def plan(self, layers: int) -> TrainingPlan:
@@ -98,6 +103,8 @@ class TrainRequest:
             depths=self.depths or (round(_DEPTH_SHARE * layers),),
             folds=self.folds,
             seed=self.seed,
+            key_heads=self.key_heads,
+            shortlist=None if self.shortlist is None else _shortlist(self.shortlist),
             ablations=AblationPlan(
                 self.masks, self.answer_tokens, reference=self.answers == "reference"
             ),
@@ -164,15 +171,24 @@ def _train(
     if not dev_examples:
         return train(data, workers=workers, progress=progress), None
     chosen, left_out = choose_dev(data.model, dev_examples, reading=plan.reading)
-    dev = dev_collection(
-        data.model, chosen, dev_folder, reading=plan.reading, fingerprint=loaded.fingerprint
-    )
+    dev = dev_collection(data.model, chosen, dev_folder, plan=plan, fingerprint=loaded.fingerprint)
     dev.check()
     shared = count_shared(chosen, examples)
     read = dev.collect(workers=workers, progress=partial(progress, "reading dev"))
     training = train(data, workers=workers, progress=progress)
-    figures = judge_on_dev(training.weights, chosen, Features.of(read.rows))
+    figures = judge_on_dev(training.weights, chosen, Features.of(read.rows, dev.passes))
     return training, dev_record(figures, data=dev_data, left_out=left_out, shared=shared)
+
+
+def _shortlist(name_or_folder: str) -> Shortlist:
+    """Return the shortlist that weights for late reading alone choose."""
+    weights = load_head_weights(named_or_folder(name_or_folder))
+    if weights.spec.passes != ("late",):
+        raise InputError(
+            f"--shortlist {name_or_folder}: these weights are for the passes "
+            f"{', '.join(weights.spec.passes)}; pass weights for late reading alone"
+        )
+    return Shortlist(weights.weight[0], weights.bias)
 
 
 def _parse_features(text: str) -> FeatureSpec:

@@ -40,6 +40,7 @@ class Candidate:
     depth: int
     ridge: float
     objective: Objective
+    key_heads: int | None = None  # most that have weights, where only late features are fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class CrossValidation:
         """Return the score of every chunk, [N], by weights fitted without its sample's fold."""
         if self._built != (candidate.spec, candidate.depth):
             self._built = (candidate.spec, candidate.depth)
-            self._matrix = self._samples.features.matrix(*self._built)
+            self._matrix = self._samples.matrix(*self._built)
         scores = np.zeros(len(self._matrix))
         for fold in np.unique(self._fold_of):
             held_out = self._fold_of == fold
@@ -138,6 +139,7 @@ class CrossValidation:
                 self._matrix,
                 ridge=candidate.ridge,
                 chosen=~held_out if part is None else ~held_out & part,
+                groups=self._samples.limit(candidate.depth, candidate.key_heads),
             )
             rows = np.repeat(held_out, self._samples.counts)
             scores[rows] = fit.scores(self._matrix[rows])

@@ -26,6 +26,7 @@ from at2_rag.training.fitting.cross_validation import (
     mean_by_source,
     ndcg_at_10,
 )
+from at2_rag.training.fitting.training_data import TrainingPlan
 
 _logger = logging.getLogger(__name__)
 
@@ -101,12 +102,20 @@ def dev_collection(
     examples: Sequence[Example],
     folder: str | Path,
     *,
-    reading: Reading,
+    plan: TrainingPlan,
     fingerprint: str,
 ) -> FeatureCollection:
     """Return where features of dev examples are kept, each with its chunks as they are."""
     return FeatureCollection(
-        model, examples, folder, reading=reading, fingerprint=fingerprint, seed=0, padded=False
+        model,
+        examples,
+        folder,
+        reading=plan.reading,
+        fingerprint=fingerprint,
+        seed=0,
+        padded=False,
+        passes=plan.passes_read,
+        shortlist=plan.shortlist,
     )
 
 

@@ -31,6 +31,8 @@ from at2_rag.training.fitting.losses import (
     Standardised,
 )
 
+_KEPT_SHARE = 0.7  # of groups of features, at each step of their elimination
+
 Loss: TypeAlias = Callable[[Floats], tuple[float, Floats]]  # returns value and gradient
 
 
@@ -60,6 +62,39 @@ def fit_listwise(data: ListwiseData, *, ridge: float) -> LinearFit:
 
     vector = _minimise(loss, penalty, np.zeros(len(standard.mean)))
     return _folded(standard, vector, 0.0)
+
+
+def fit_few(
+    fit: Callable[[npt.NDArray[np.int64]], LinearFit],
+    features: npt.NDArray[np.float32],
+    group_of: npt.NDArray[np.int64],
+    most: int,
+) -> LinearFit:
+    """Return a readout in which at most `most` groups of features have weights.
+
+    Recursive feature elimination (Guyon et al., "Gene Selection for Cancer Classification using
+    Support Vector Machines", 2002), of groups: as long as there are too many, those whose
+    standardised weights are least are left out.
+
+    Args:
+        fit: Fits a readout to some columns.
+        features: [N, F].
+        group_of: [F], the group of each feature.
+        most: Groups that may have weights.
+    """
+    spread = features.std(axis=0, dtype=np.float64)
+    left = np.unique(group_of)
+    while True:
+        columns = np.flatnonzero(np.isin(group_of, left))
+        part = fit(columns)
+        if len(left) <= most:
+            weight = np.zeros(len(group_of))
+            weight[columns] = part.weight
+            return LinearFit(weight, part.bias)
+        strength = np.zeros(group_of.max() + 1)
+        np.add.at(strength, group_of[columns], (part.weight * spread[columns]) ** 2)
+        keep = max(most, int(_KEPT_SHARE * len(left)))
+        left = np.sort(left[np.argsort(-strength[left], kind="stable")[:keep]])
 
 
 def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:

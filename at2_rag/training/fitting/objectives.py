@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
-from at2_rag.training.fitting.fit import LinearFit, fit_listwise, fit_pearson
+from at2_rag.training.fitting.fit import LinearFit, fit_few, fit_listwise, fit_pearson
 from at2_rag.training.fitting.losses import AblationData, ListwiseData
 from at2_rag.training.fitting.samples import Samples, source_weights, sum_by_sample
 
@@ -42,8 +43,12 @@ def fit_objective(
     *,
     ridge: float,
     chosen: Bools,
+    groups: tuple[npt.NDArray[np.int64], int] | None = None,
 ) -> LinearFit:
-    """Fit a readout to the `chosen` [I] of the samples, whose features are `matrix` [N, F]."""
+    """Fit a readout to the `chosen` [I] of the samples, whose features are `matrix` [N, F].
+
+    `groups` limits which features have weights, see `fit_few`: each one's group, and how many.
+    """
     weights = source_weights(samples.sources)
     if objective != "evidence" and samples.effects is None:
         raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")
@@ -63,8 +68,15 @@ def fit_objective(
     informative = chosen & (sum_by_sample(relevance, counts) > 0)
     if not informative.any():
         raise InputError(f"no sample says anything about {objective!r}; pass more examples")
-    listwise = ListwiseData(matrix[rows], relevance, counts, weights)
-    return fit_listwise(listwise.take(informative), ridge=ridge)
+    listwise = ListwiseData(matrix[rows], relevance, counts, weights).take(informative)
+    if groups is None:
+        return fit_listwise(listwise, ridge=ridge)
+    features = listwise.features
+    return fit_few(
+        lambda columns: fit_listwise(replace(listwise, features=features[:, columns]), ridge=ridge),
+        features,
+        *groups,
+    )
 
 
 def _relevance(

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.readout.shortlist import Shortlist
 from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
@@ -50,6 +52,23 @@ class Samples:
     labels: Bools | None = None  # [N], gold or not; None where labels aren't to be used
     doubtful: Bools | None = None  # [N], whose label is a guess, neither fitted to nor judged
     effects: Effects | None = None  # None where nothing was ablated
+    shortlist: Shortlist | None = None  # that the features were read with
+    key_heads: int = 1  # of a layer
+
+    def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
+        """Return what a readout is fitted to, [N, F]; with a shortlist [N, F + 2].
+
+        The latter as `Shortlist.design` fills it up.
+        """
+        features = self.features.matrix(spec, depth)
+        return features if self.shortlist is None else self.shortlist.design(features).terms
+
+    def limit(self, depth: int, most: int | None) -> tuple[npt.NDArray[np.int64], int] | None:
+        """Return the key head of each late feature, [L x H], and how many may have weights."""
+        if most is None:
+            return None
+        heads = self.features.log_mass.shape[3]
+        return np.arange(depth * heads) // (heads // self.key_heads), most
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:

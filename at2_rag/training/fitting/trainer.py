@@ -94,14 +94,23 @@ def train(
 
 def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeights:
     """Return head weights fitted on all samples in a design, bound to no model."""
-    matrix = samples.features.matrix(design.spec, design.depth)
+    features = samples.features.matrix(design.spec, design.depth)
     everything = np.ones(len(samples.sources), dtype=bool)
-    fit = fit_objective(design.objective, samples, matrix, ridge=design.ridge, chosen=everything)
+    filled = None if samples.shortlist is None else samples.shortlist.design(features)
+    fit = fit_objective(
+        design.objective,
+        samples,
+        features if filled is None else filled.terms,
+        ridge=design.ridge,
+        chosen=everything,
+        groups=samples.limit(design.depth, design.key_heads),
+    )
     shape = (len(design.spec.passes), design.depth, heads)
     return HeadWeights(
-        weight=fit.weight.reshape(shape).astype(np.float32),
+        weight=fit.weight[: features.shape[1]].reshape(shape).astype(np.float32),
         bias=fit.bias,
         spec=design.spec,
+        shortlist=None if filled is None else filled.fitted(fit.weight, fit.bias),
         score_scale="additive" if design.objective == "pearson" else "logit",
     )
 
@@ -109,7 +118,7 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
 def head_importance(samples: Samples, weights: HeadWeights) -> Floats:
     """Return the standard deviation that each head alone gives the score, [P, L, H]."""
     matrix = samples.features.matrix(weights.spec, weights.layers)
-    spread = matrix.std(axis=0, dtype=np.float64).reshape(weights.weight.shape)
+    spread = np.nanstd(matrix, axis=0, dtype=np.float64).reshape(weights.weight.shape)
     importance: Floats = np.abs(weights.weight.astype(np.float64)) * spread
     return importance
 
@@ -120,7 +129,7 @@ def _try_designs(
     """Judge every design at the largest depth, then the best of them at the others."""
     deepest, *shallower = sorted(set(plan.depths or (depth,)), reverse=True)
     designs = [
-        Candidate(spec, deepest, ridge, objective)
+        Candidate(spec, deepest, ridge, objective, plan.key_heads)
         for spec in plan.specs_tried
         for objective in plan.objectives or OBJECTIVES[plan.signal]
         for ridge in RIDGES

@@ -16,6 +16,7 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import TargetRule
+from at2_rag.readout.shortlist import Shortlist
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.ablations import (
     AblationCollection,
@@ -32,7 +33,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and in all; the first call of a stage begins it."""
 
 _PASS_CHOICES: Mapping[Reading, tuple[tuple[Pass, ...], ...]] = {
-    "independent": (("together",), ("apart",), ("together", "apart")),
+    "independent": (("late",), ("together", "apart"), ("late", "together", "apart")),
     "joint": (("joint",),),
 }
 
@@ -55,6 +56,8 @@ class TrainingPlan:
     depths: tuple[int, ...] = ()  # to try, in layers; none for the model's alone
     folds: int = 5
     seed: int = 0  # of added chunks, masks and folds
+    key_heads: int | None = None  # most that have weights, of weights for late reading; None: all
+    shortlist: Shortlist | None = None  # chooses what is read by more than the late pass
     ablations: AblationPlan = field(default_factory=AblationPlan)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,21 @@ class TrainingPlan:
                     f"{self.features_read!r}; pass features of the passes "
                     f"{', '.join(PASSES[self.features_read])}"
                 )
+        if self.shortlist is not None and (
+            self.signal != "evidence"
+            or not all(spec.passes[0] == "late" and spec.passes[1:] for spec in self.specs_tried)
+        ):
+            raise InputError(
+                "a shortlist is for features of late and other passes, fitted to evidence; pass "
+                "features like log_mass:late+together+apart and the signal 'evidence'"
+            )
+        if self.key_heads is not None and any(
+            spec.passes != ("late",) for spec in self.specs_tried
+        ):
+            raise InputError(
+                f"key_heads is {self.key_heads}, which only late features can be limited to; pass "
+                "features like log_mass:late"
+            )
         for objective in self.objectives:
             if objective not in OBJECTIVES[self.signal]:
                 raise InputError(
@@ -86,6 +104,12 @@ class TrainingPlan:
     def features_read(self) -> Reading:
         """The reading that the features, and so the weights, are of."""
         return "joint" if self.target == "answer" else self.reading
+
+    @property
+    def passes_read(self) -> tuple[Pass, ...]:
+        """The passes that some feature set to try has."""
+        wanted = {name for spec in self.specs_tried for name in spec.passes}
+        return tuple(name for name in PASSES[self.features_read] if name in wanted)
 
     @property
     def specs_tried(self) -> tuple[FeatureSpec, ...]:
@@ -124,7 +148,16 @@ class TrainingData:
         identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": plan.seed}
         if plan.signal == "evidence":
             self._collection = FeatureCollection(
-                self.model, examples, folder, reading=plan.reading, **identity
+                self.model,
+                examples,
+                folder,
+                reading=plan.reading,
+                passes=plan.passes_read,
+                heads=None
+                if plan.shortlist is None
+                else plan.shortlist.key_heads(self.model.key_heads),
+                shortlist=plan.shortlist,
+                **identity,
             )
         else:
             answer_model = AnswerModel(loaded.model, loaded.tokenizer)
@@ -173,7 +206,8 @@ class TrainingData:
 
     def _samples(self, collected: Collected) -> Samples:
         signal, items = self.plan.signal, list(collected.rows)
-        features = Features.of(collected.rows)
+        passes = ("joint",) if self.plan.target == "answer" else self._collection.passes
+        features = Features.of(collected.rows, passes)
         read = [self._collection.samples[item] for item in items]
         labels = doubtful = effects = None
         if signal != "evidence":
@@ -196,5 +230,13 @@ class TrainingData:
             )
         sources = tuple(self.examples[item].source for item in items)
         return Samples(
-            features, sources, tuple(groups), collected.reasons, labels, doubtful, effects
+            features,
+            sources,
+            tuple(groups),
+            collected.reasons,
+            labels,
+            doubtful,
+            effects,
+            self.plan.shortlist,
+            self.model.key_heads,
         )

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
-from at2_rag.reading.chunk_states import encode_prefix
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.reading.independent import LayoutPasses, read_independent
+from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
@@ -65,15 +63,12 @@ class EvidenceHeads:
             names = ", ".join(path.name for path in self._files)
             raise DataError(f"{names}: no item has gold; pass --train files with evidence labels")
         scoring_model = ScoringModel(self.model.model, self.model.tokenizer)
-        scoring_model.check_independent()
-        prefix = encode_prefix(scoring_model)
+        reader = IndependentReader(scoring_model)
         by_source: dict[str, list[npt.NDArray[np.float64]]] = {}
         for item in draw_per_source(examples, TRAIN_ITEMS, seed=self._seed):
             layout = scoring_model.prompts.independent(item.query, item.chunks)
-            with torch.inference_mode():
-                wanted = [LayoutPasses(layout, {"together": None})]
-                [read] = read_independent(scoring_model, prefix, wanted)
-                mass = read["together"].mass.double().cpu().numpy()
+            [read] = reader.read([LayoutPasses(layout, {"together": None})])
+            mass = read["together"].mass.double().cpu().numpy()
             gold = np.array([item.labels[owner] for owner in layout.owners])
             by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
         means = [np.mean(masses, axis=0) for masses in by_source.values()]

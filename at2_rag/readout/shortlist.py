@@ -1,0 +1,143 @@
+"""The shortlist: which chunks of a call are read by more than the late pass.
+
+Late reading of all chunks costs little, the other passes a copy of the question for each chunk. So
+these read only the chunks that late head weights rank first. All others keep their late score,
+brought to the scale of the head weights' scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from at2_rag.arrays import Bools, Floats
+from at2_rag.errors import HeadWeightsError
+from at2_rag.reading.late import KeyHeads
+from at2_rag.readout.calibration import weighted
+
+
+def used_heads(weights: Sequence[npt.NDArray[np.float32]], count: int) -> KeyHeads:
+    """Return the key heads, `count` of a layer, that have a weight in any of [L, H]."""
+    by_head = [np.abs(weight).reshape(len(weight), count, -1).sum(axis=2) for weight in weights]
+    return tuple((int(layer), int(head)) for layer, head in np.argwhere(np.sum(by_head, axis=0)))
+
+
+NUMBERS = ("bias", "slope", "constant", "least", "most", "gap")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """What a readout is fitted to that takes features of shortlisted chunks, else late scores."""
+
+    shortlist: Shortlist
+    # [N, F + 2]: features, which beside the shortlist are the mean of those on it; late score less
+    # its mean beside the shortlist, there only; whether a chunk is beside it.
+    terms: npt.NDArray[np.float32]
+    mean: Floats  # [F]
+    centre: float
+
+    def fitted(self, weight: Floats, bias: float) -> Shortlist:
+        """Return the shortlist whose others have the scores of a fit, [F + 2] and bias."""
+        *of_features, slope, step = weight.tolist()
+        slope = max(0.0, slope)
+        constant = float(self.mean @ np.array(of_features)) + bias + step - slope * self.centre
+        return replace(self.shortlist, slope=slope, constant=constant)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shortlist:
+    """Late head weights that choose the shortlist.
+
+    Attributes:
+        weight: [L, H] float32, for the features of the late pass.
+        bias: Added to every late score.
+        slope: Scale of the late scores of chunks that aren't shortlisted, at least 0.
+        constant: Added to these.
+        least: Fewest chunks of a shortlist, at least 1; all chunks of a call with fewer.
+        most: Most chunks of it.
+        gap: A chunk whose late score is within this of the best one's is shortlisted, as far as
+            `most` allows; at least 0.
+
+    Raises:
+        HeadWeightsError: If a number is out of its range or not finite.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: float
+    slope: float = 1.0
+    constant: float = 0.0
+    least: int = 3
+    most: int = 6
+    gap: float = 2.0
+
+    def __post_init__(self) -> None:
+        numbers = self.numbers()
+        finite = np.isfinite(self.weight).all() and np.isfinite(list(numbers.values())).all()
+        if not (finite and 1 <= self.least <= self.most and self.gap >= 0 and self.slope >= 0):
+            raise HeadWeightsError(
+                f"the shortlist's numbers are {numbers}; expected finite weights and numbers, "
+                "1 <= least <= most, gap and slope at least 0"
+            )
+
+    def key_heads(self, count: int) -> KeyHeads:
+        """Return the key heads, `count` of a layer, that have a weight."""
+        return used_heads([self.weight], count)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that decides which chunks are shortlisted."""
+        rule = [self.least, self.most, self.gap]
+        return hashlib.sha256(self.weight.tobytes() + json.dumps(rule).encode()).hexdigest()
+
+    def score(self, features: npt.ArrayLike) -> Floats:
+        """Return the late scores [S] of sources with late features [S, L x H]."""
+        return weighted(features, self.weight) + self.bias
+
+    def chosen(self, scores: Floats) -> Bools:
+        """Return which chunks are shortlisted, [S], by their late scores [S]; ties keep order."""
+        near = int(np.count_nonzero(scores >= scores.max(initial=-np.inf) - self.gap))
+        count = min(max(near, self.least), self.most)
+        chosen = np.zeros(len(scores), dtype=bool)
+        chosen[np.argsort(-scores, kind="stable")[:count]] = True
+        return chosen
+
+    def beside(self, features: npt.ArrayLike) -> Floats:
+        """Return the scores [S] of sources that aren't shortlisted, by late features [S, L x H]."""
+        return self.slope * self.score(features) + self.constant
+
+    def design(self, features: npt.NDArray[np.float32]) -> Design:
+        """Return what a readout of chunks on and beside shortlists is fitted to.
+
+        `features` [N, F] of passes but late are NaN for chunks that aren't shortlisted.
+        """
+        beside = np.isnan(features[:, -1])
+        late = self.score(features[:, : self.weight.size])
+        shortlisted = features[~beside].astype(np.float64)
+        mean, centre = shortlisted.mean(0), float(late[beside].mean()) if beside.any() else 0.0
+        terms = np.column_stack(
+            [
+                np.where(beside[:, None], mean, features),
+                np.where(beside, late - centre, 0.0),
+                beside,
+            ]
+        )
+        return Design(self, terms.astype(np.float32), mean, centre)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all numbers but the weights by their names, JSON-ready."""
+        return {name: getattr(self, name) for name in NUMBERS}
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32]) -> Shortlist:
+        """Return what `numbers` gave, with the weights; KeyError or ValueError if unusable."""
+        whole = ("least", "most")
+        read: dict[str, Any] = {
+            name: (int if name in whole else float)(numbers[name]) for name in NUMBERS
+        }
+        return cls(weight, **read)
