@@ -179,13 +179,6 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     "May be repeated.",
 )
 @click.option(
-    "--judge",
-    multiple=True,
-    type=_FILE,
-    help="Further questions of the same sources, for figures only: what one max_missed keeps on a "
-    "source left out of the fit. May be repeated.",
-)
-@click.option(
     "--multi-hop",
     is_flag=True,
     help="Also learn to ask again beside the best chunk, for answers that take two chunks.",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.readout.shortlist import Shortlist
+from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
@@ -58,10 +58,12 @@ class Samples:
     def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
         """Return what a readout is fitted to, [N, F]; with a shortlist [N, F + 2].
 
-        The latter as `Shortlist.design` fills it up.
+        The latter are the terms of a `Design`.
         """
         features = self.features.matrix(spec, depth)
-        return features if self.shortlist is None else self.shortlist.design(features).terms
+        if self.shortlist is None:
+            return features
+        return Design.of(self.shortlist, features).terms(features)
 
     def limit(self, depth: int, most: int | None) -> tuple[npt.NDArray[np.int64], int] | None:
         """Return the key head of each late feature, [L x H], and how many may have weights."""

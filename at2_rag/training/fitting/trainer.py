@@ -12,6 +12,7 @@ import numpy as np
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.shortlist import Design
 from at2_rag.training.fitting.cross_validation import (
     Candidate,
     CandidateResult,
@@ -96,11 +97,11 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
     """Return head weights fitted on all samples in a design, bound to no model."""
     features = samples.features.matrix(design.spec, design.depth)
     everything = np.ones(len(samples.sources), dtype=bool)
-    filled = None if samples.shortlist is None else samples.shortlist.design(features)
+    design_terms = None if samples.shortlist is None else Design.of(samples.shortlist, features)
     fit = fit_objective(
         design.objective,
         samples,
-        features if filled is None else filled.terms,
+        features if design_terms is None else design_terms.terms(features),
         ridge=design.ridge,
         chosen=everything,
         groups=samples.limit(design.depth, design.key_heads),
@@ -110,7 +111,7 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
         weight=fit.weight[: features.shape[1]].reshape(shape).astype(np.float32),
         bias=fit.bias,
         spec=design.spec,
-        shortlist=None if filled is None else filled.fitted(fit.weight, fit.bias),
+        shortlist=None if design_terms is None else design_terms.fitted(fit.weight, fit.bias),
         score_scale="additive" if design.objective == "pearson" else "logit",
     )
 
