@@ -103,6 +103,11 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_limit
 @_folds
+@click.option(
+    "--leave-out-sources",
+    is_flag=True,
+    help="Cross-validate on each source in turn, by what was fitted without it, instead of folds.",
+)
 @_seed(help="Of the examples that --limit draws, added chunks, masks and folds.")
 @_collected(
     help="Folder for collected features, to share between runs; those of more layers serve "

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
+from at2_rag.data.examples import linked_groups
+from at2_rag.errors import InputError
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.answering.ablation import Ablations, contributions, drops

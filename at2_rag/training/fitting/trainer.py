@@ -51,13 +51,16 @@ def train(
     First every feature set is cross-validated at the largest depth, with every objective and every
     ridge; then the best of them at each of the other depths. The best of all is fitted on growing
     parts of the data, for the learning curve, and then on everything. Folds keep examples together
-    that share a gold passage, or without labels their most important passage. Deterministic for
-    the same data and torch threads.
+    that share a gold passage, or without labels their most important passage; or they are the
+    sources. Deterministic for the same data and torch threads.
     """
     data.check()
     plan = data.plan
     samples = data.gather(workers=workers, progress=progress)
-    fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
+    if plan.leave_out_sources:
+        fold_of = samples.linked_sources()
+    else:
+        fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
     results = _try_designs(validation, plan, data.model.depth, progress)
     chosen = max(results, key=attrgetter("ndcg"))
