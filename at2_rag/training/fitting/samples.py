@@ -67,6 +67,21 @@ class Samples:
             return features
         return Design.of(self.shortlist, features).terms(features)
 
+    def linked_sources(self) -> npt.NDArray[np.int64]:
+        """Return a number for each sample's source, [I], the same where sources share groups.
+
+        Raises:
+            InputError: If that leaves one number alone.
+        """
+        keys = zip(self.sources, self.groups, strict=True)
+        linked = np.array(linked_groups([[source, group] for source, group in keys]))
+        if not linked.any():
+            raise InputError(
+                f"the sources {', '.join(sorted(set(self.sources)))} can't be left out in turn: "
+                "there is one, or all share gold passages; pass folds"
+            )
+        return linked
+
     def limit(self, depth: int, most: int | None) -> tuple[npt.NDArray[np.int64], int] | None:
         """Return the key head of each late feature, [L x H], and how many may have weights."""
         if most is None:
