@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 
 LIMIT = 50.0
 
@@ -132,39 +133,51 @@ def together_cached(model: Any, layout: PromptLayout) -> Expected:
     return _sum_up(weights, layout.target, layout.source_spans, prefix)
 
 
-def late(model: Any, layout: PromptLayout, *, offset: int) -> Expected:
+def late(
+    model: Any, layout: PromptLayout, *, offset: int, parts: Sequence[SourcePart] | None = None
+) -> Expected:
     """Read the question blind to the sources, but for the one layer whose weights are summed up.
 
-    Each source stands after the prefix, the question `offset` positions after it. Mass means little
-    here: it is a source's beside prefix and question.
+    Each source stands after the prefix, the question `offset` positions after it. `parts` are
+    summed up in place of the sources. Mass is the logistic function of the log ratio.
     """
+    prefix = len(layout.prefix_ids)
+    if parts is None:
+        parts = [SourcePart(index, 0, len(ids)) for index, ids in enumerate(layout.source_ids)]
+    read = []
+    for part in parts:
+        alone = single(layout, layout.source_ids[part.source])
+        weights = _weights_of_opened_layers(model, alone, offset)
+        span = prefix + part.start, prefix + part.end
+        read.append(_sum_up(weights, alone.target_span, [span], prefix))
+    ratio = Expected.join(read).log_ratio
+    return Expected(ratio.sigmoid(), ratio)
+
+
+def _weights_of_opened_layers(model: Any, layout: PromptLayout, offset: int) -> Tensor:
+    """Return for each layer the weights where it alone lets the question see the one source."""
     modules = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
     [layers] = [part for part in modules if len(part) == model.config.num_hidden_layers]
-    prefix = len(layout.prefix_ids)
-    sources = []
-    for ids in layout.source_ids:
-        alone = single(layout, ids)
-        start, total = prefix + len(ids), len(alone.input_ids)
-        seeing = torch.ones(total, total, dtype=torch.bool).tril()
-        blind = seeing.clone()
-        blind[start:, prefix:start] = False
-        question = range(prefix + offset, prefix + offset + total - start)
-        weights = []
-        for number, layer in enumerate(layers):
+    prefix, total = len(layout.prefix_ids), len(layout.input_ids)
+    start = total - len(layout.question_ids)
+    seeing = torch.ones(total, total, dtype=torch.bool).tril()
+    blind = seeing.clone()
+    blind[start:, prefix:start] = False
+    mask = _additive(seeing)
 
-            def open_eyes(_: Any, arguments: Any, keywords: Any) -> Any:
-                mask = _additive(seeing)
-                arguments = (mask if _like(one, mask) else one for one in arguments)
-                keywords = {key: mask if _like(one, mask) else one for key, one in keywords.items()}
-                return tuple(arguments), keywords
+    def open_eyes(_: Any, arguments: Any, keywords: Any) -> Any:
+        arguments = (mask if _like(one, mask) else one for one in arguments)
+        keywords = {key: mask if _like(one, mask) else one for key, one in keywords.items()}
+        return tuple(arguments), keywords
 
-            hook = layer.register_forward_pre_hook(open_eyes, with_kwargs=True)
-            positions = [*range(start), *question]
-            read = eager_weights(model, alone.input_ids, mask=_additive(blind), positions=positions)
-            hook.remove()
-            weights.append(read[number])
-        sources.append(_sum_up(torch.stack(weights), alone.target_span, alone.source_spans, prefix))
-    return Expected.join(sources)
+    positions = [*range(start), *range(prefix + offset, prefix + offset + total - start)]
+    weights = []
+    for number, layer in enumerate(layers):
+        hook = layer.register_forward_pre_hook(open_eyes, with_kwargs=True)
+        read = eager_weights(model, layout.input_ids, mask=_additive(blind), positions=positions)
+        hook.remove()
+        weights.append(read[number])
+    return torch.stack(weights)
 
 
 def single(layout: PromptLayout, ids: tuple[int, ...]) -> PromptLayout:

@@ -18,6 +18,7 @@ from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
+from at2_rag.readout.shortlist import Shortlist
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -48,6 +49,23 @@ def tiny_pruner(
     """Return a pruner over a tiny model, by default one of its kind."""
     loaded = LoadedModel(model or tiny_model(), tokenizer or tiny_tokenizer())
     return AT2Pruner(loaded, head_weights=head_weights, **options)
+
+
+def shortlist_weights(
+    model: Any, tokenizer: Any, *, quantity: Quantity = "log_ratio", **numbers: Any
+) -> HeadWeights:
+    """Return random weights for all passes, with a shortlist of two or three chunks."""
+    weights = random_weights(model, tokenizer, "late", "together", "apart", quantity=quantity)
+    late = np.random.default_rng(7).normal(size=weights.weight.shape[1:]).astype(np.float32)
+    chosen: dict[str, Any] = {"slope": 0.5, "constant": -1.0, "least": 2, "most": 3, "gap": 0.5}
+    return replace(weights, shortlist=Shortlist(late, 0.25, **{**chosen, **numbers}))
+
+
+def exact(pruner: AT2Pruner) -> AT2Pruner:
+    """Return the pruner, from now on without a cache: states are as the model computes them."""
+    reader = pruner._scorer._reader
+    pruner._scorer._reader = reader and reader.forgetful()
+    return pruner
 
 
 def change_description(folder: Path, **changes: Any) -> None:

@@ -91,7 +91,8 @@ class Scorer:
         self._model, self._weights = model, weights
         self._reader: IndependentReader | None = None
         if weights.reading == "independent":
-            heads = weights.key_heads(model.key_heads)
+            # None, which is all, where no head has a weight.
+            heads = weights.key_heads(model.key_heads) or None
             self._reader = IndependentReader(model, heads=heads, store=cache, scope=scope)
         self._turns = Turns()
 

@@ -203,16 +203,19 @@ class LateReader:
                 parts_of[layout.source_ids[part.source]].append((number, index))
         for sources, keys in self.keys(parts_of, states, watch, keep_states=keep_states):
             with watch.stage("question"):
-                spans: dict[int, dict[int, Span]] = defaultdict(dict)
+                # By question and span: the parts there. Equal ones share a column, since two of a
+                # matrix product may differ in their last bits.
+                spans: dict[int, dict[Span, list[int]]] = defaultdict(lambda: defaultdict(list))
                 start = 0
                 for ids in sources:
                     for number, index in parts_of[ids]:
                         part = wanted[number][1][index]
-                        spans[number][index] = (start + part.start, start + part.end)
+                        spans[number][start + part.start, start + part.end].append(index)
                     start += len(ids)
-                for number, of_parts in spans.items():
-                    read = questions[number].log_ratios(keys, list(of_parts.values()))
-                    ratios[number][..., list(of_parts)] = read
+                for number, of_spans in spans.items():
+                    read = questions[number].log_ratios(keys, list(of_spans))
+                    for column, indices in enumerate(of_spans.values()):
+                        ratios[number][..., indices] = read[..., column, None]
         return ratios
 
     def keys(

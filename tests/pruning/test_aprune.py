@@ -61,6 +61,7 @@ async def test_results_are_those_of_prune_and_calls_see_their_context() -> None:
         return len(text)
 
     pruner = tiny_pruner(token_counter=count)
+    pruner.index(CHUNKS)  # else the threads race to round what they read
 
     async def call(number: int) -> Any:
         name.set(f"call {number}")

@@ -177,24 +177,12 @@ def test_max_missed_reads_again_if_the_best_chunk_alone_misses_too_much(
     assert scored(never.prune(QUERY, CHUNKS, max_missed=less)) == scored(once)
 
 
-def test_of_many_tokens_max_missed_reads_again_with_a_cache_only(
-    weights: HeadWeights, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokens = sum(len(tiny_tokenizer()(chunk.rendered)["input_ids"]) for chunk in CHUNKS)
-    monkeypatch.setattr("at2_rag.pruning.scorer.MOST_KEPT", tokens // 2)
-    without, cached = tiny_pruner(weights), tiny_pruner(weights, chunk_cache=ChunkCache())
-    once = without.prune(QUERY, CHUNKS, top_k=5, multi_hop=False)
-    again = without.prune(QUERY, CHUNKS, top_k=5, multi_hop=True)
-    assert scored(without.prune(QUERY, CHUNKS, max_missed=0.0)) == scored(once)
-    assert_like(cached.prune(QUERY, CHUNKS, max_missed=0.0), again)
-    assert scored(again)[0] != pytest.approx(scored(once)[0], abs=1e-2)
-    # In a batch each request counts by itself.
-    monkeypatch.setattr("at2_rag.pruning.scorer.MOST_KEPT", 2 * tokens)
+def test_in_a_batch_each_request_is_read_again_by_itself(pruner: AT2Pruner) -> None:
     many = [Chunk(f"{one.text} {number}", one.title) for number in range(4) for one in CHUNKS]
     requests = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many)]
-    results = without.prune_batch(requests, max_missed=0.0)
+    results = pruner.prune_batch(requests, max_missed=0.0)
     for (query, chunks), result in zip(requests, results, strict=True):
-        assert_like(result, without.prune(query, chunks, max_missed=0.0))
+        assert_like(result, pruner.prune(query, chunks, max_missed=0.0))
 
 
 def test_the_question_is_not_read_again_where_that_changes_nothing(

@@ -45,7 +45,7 @@ def pruner(weights: HeadWeights, model_folder: Path, tmp_path: Path) -> AT2Prune
         "on_error": "keep_all",
         "max_pending": 7,
     }
-    cache = ChunkCache(tmp_path / "states", precision="int8", max_memory_bytes=12345)
+    cache = ChunkCache(tmp_path / "states", max_memory_bytes=12345)
     return AT2Pruner.from_pretrained(
         model_folder,
         dtype="float32",
@@ -118,7 +118,7 @@ def test_caches_are_their_folder_or_empty(pruner: AT2Pruner, tmp_path: Path) -> 
     assert len(kept) == 3
     again: ChunkCache = pickle.loads(pickle.dumps(kept))
     assert set(again) == set(kept)
-    memory = ChunkCache(max_memory_bytes=10**6, precision="int8")
+    memory = ChunkCache(max_memory_bytes=10**6)
     memory["0" * 64] = kept[next(iter(kept))]
     empty: ChunkCache = pickle.loads(pickle.dumps(memory))
     assert len(memory) == 1 and len(empty) == 0

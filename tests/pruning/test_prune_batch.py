@@ -17,7 +17,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk, as_chunk
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights, tiny_pruner
+from tests.tiny_weights import exact, random_weights, tiny_pruner
 
 TEXTS = [f"The river {number} flows to the sea. " * (1 + number % 4) for number in range(12)]
 QUERY = "where does the river flow?"
@@ -76,9 +76,8 @@ def assert_like_one_by_one(pruner: AT2Pruner, **limits: Any) -> None:
     ids=str,
 )
 def test_independent(weights: HeadWeights, stored: bool, limits: dict[str, Any]) -> None:
-    assert_like_one_by_one(
-        tiny_pruner(weights, chunk_cache=ChunkCache() if stored else None), **limits
-    )
+    pruner = tiny_pruner(weights)
+    assert_like_one_by_one(pruner if stored else exact(pruner), **limits)
 
 
 @pytest.mark.parametrize("unit", ["chunk", "sentence"])
@@ -108,9 +107,8 @@ def test_all_questions_take_one_call(weights: HeadWeights) -> None:
     assert passes == [sum(rows)], "each question once over all its chunks, and over each"
 
 
-def test_without_a_store_shared_chunks_are_read_once(weights: HeadWeights) -> None:
-    pruner = tiny_pruner(weights)
-    pruner.score("a first question", ["reads the prefix"])
+def test_without_a_cache_shared_chunks_are_read_once(weights: HeadWeights) -> None:
+    pruner = exact(tiny_pruner(weights))
     passes = counted(pruner)
     pruner.prune_batch(REQUESTS, top_k=1)
     sources = {ids for one in layouts_of(pruner) for ids in one.source_ids}
@@ -131,7 +129,7 @@ def test_large_requests_are_not_in_memory_together(
 
 def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> None:
     """Not by what the caller's counter says, and with the copies of a long question."""
-    pruner = tiny_pruner(weights, token_counter=lambda text: 1)
+    pruner = exact(tiny_pruner(weights, token_counter=lambda text: 1))
     long = " and ".join(["where does the river flow"] * 60) + "?"
     passes = counted(pruner)
     pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)

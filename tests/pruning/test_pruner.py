@@ -23,7 +23,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import as_chunk
 from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights, tiny_pruner
+from tests.tiny_weights import exact, random_weights, tiny_pruner
 
 QUERY = "who wrote the novel Emma?"
 CHUNKS: tuple[Any, ...] = (
@@ -108,7 +108,7 @@ def test_scores_are_the_weights_times_the_features(
     model: Any, quantity: Quantity, passes: tuple[Pass, ...]
 ) -> None:
     weights = random_weights(model, tiny_tokenizer(), *passes, quantity=quantity)
-    pruner = tiny_pruner(weights)
+    pruner = exact(tiny_pruner(weights))
     scored = pruner.score(QUERY, CHUNKS)
     expected = scores_by_hand(model, weights, QUERY, CHUNKS)
     assert [s.score for s in scored] == pytest.approx(expected, abs=1e-4)
@@ -127,7 +127,7 @@ def test_uniform_joint_scores_are_the_mean_attention_of_the_stock_model(model: A
 
 def test_a_chunk_longer_than_a_window_has_its_best_windows_score(model: Any) -> None:
     weights = random_weights(model, tiny_tokenizer(), "together", "apart")
-    pruner = tiny_pruner(weights)
+    pruner = exact(tiny_pruner(weights))
     long = " ".join(f"{number} rivers" for number in range(700))
     chunks = ["before", long, "after"]
     layout = pruner.scoring_model.prompts.independent(QUERY, [Chunk(text) for text in chunks])

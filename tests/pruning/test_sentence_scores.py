@@ -19,7 +19,7 @@ from at2_rag.text.chunks import as_chunk
 from tests import brute_force
 from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights, tiny_pruner
+from tests.tiny_weights import exact, random_weights, tiny_pruner
 
 QUERY = "who wrote the novel Emma?"
 CHUNKS: list[Any] = [
@@ -89,7 +89,7 @@ def spans_in(layout: PromptLayout, views: Sequence[Chunk], *, shared: bool) -> l
 )
 def test_sentences_of_chunks_read_alone(family: str, quantity: Quantity) -> None:
     model = tiny_model(family)
-    pruner = make(model, "together", "apart", quantity=quantity)
+    pruner = exact(make(model, "together", "apart", quantity=quantity))
     sentences = pruner.score_sentences(QUERY, CHUNKS)
     assert [(one.chunk_index, one.text) for one in sentences] == TEXTS
     views = [as_chunk(chunk, 0) for chunk in CHUNKS]
@@ -184,7 +184,7 @@ def test_equal_sentences_in_different_places_differ_and_equal_chunks_do_not(mode
 
 def test_a_sentence_is_read_in_the_windows_that_hold_it_whole() -> None:
     model = tiny_model(max_position_embeddings=400)
-    pruner = make(model, "apart", quantity="mass")
+    pruner = exact(make(model, "apart", quantity="mass"))
     scorer, view = pruner.scoring_model, Chunk(LONG)
     layout = scorer.prompts.independent(QUERY, [view])
     windows = len(layout.source_ids)

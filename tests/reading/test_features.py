@@ -73,6 +73,8 @@ def test_log_mass_has_a_floor() -> None:
         (("together",), "independent"),
         (("apart",), "independent"),
         (("together", "apart"), "independent"),
+        (("late",), "independent"),
+        (("late", "together", "apart"), "independent"),
     ],
 )
 def test_the_reading_that_has_the_passes(passes: Any, reading: str) -> None:
@@ -89,8 +91,8 @@ def test_unknown_quantities_are_refused(quantity: Any) -> None:
 
 @pytest.mark.parametrize(
     "passes",
-    [(), ("",), ("alone",), ("joint", "apart"), ("apart", "apart"), ("joint", "joint"), "joint"],
+    [(), ("",), ("alone",), ("joint", "late"), ("apart", "apart"), ("joint", "joint"), "joint"],
 )
 def test_passes_that_belong_to_no_reading_are_refused(passes: Any) -> None:
-    with pytest.raises(InputError, match="passes are .*'joint', or 'together' and/or 'apart'"):
+    with pytest.raises(InputError, match="passes are .*'joint', or some of 'late', 'together'"):
         FeatureSpec("mass", passes)

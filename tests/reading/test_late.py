@@ -1,4 +1,4 @@
-"""Late reading equals a brute-force forward; what is kept of a chunk changes little and only once."""
+"""Late reading equals a brute-force forward, of sources and of their parts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
 from at2_rag.reading.int8 import Int8Heads
-from at2_rag.reading.late import OFFSET, KeyHeads, read_questions
+from at2_rag.reading.late import OFFSET, TARGET_ROWS, KeyHeads, LateQuestion, read_questions
 from at2_rag.reading.scoring_model import ScoringModel
 from tests import brute_force
 from tests.independent_reading import layout_of, scorer
@@ -32,10 +33,14 @@ def exact_keys(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> li
     return [Int8Heads(one, torch.ones(one.shape[:2])) for one in keys]
 
 
+def question_of(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> LateQuestion:
+    [question] = read_questions(model, encode_prefix(model), [layout], heads)
+    return question
+
+
 def log_ratios(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> Tensor:
     """Return the log ratio of each source over exact keys, [G, R, S]."""
-    keys = exact_keys(model, layout, heads)
-    [question] = read_questions(model, encode_prefix(model), [layout], heads)
+    keys, question = exact_keys(model, layout, heads), question_of(model, layout, heads)
     return torch.cat([question.log_ratios(one, [(0, one.tokens)]) for one in keys], dim=-1)
 
 
@@ -71,3 +76,67 @@ def test_questions_share_passes() -> None:
         [alone] = read_questions(model, prefix, [layout], heads)
         torch.testing.assert_close(question.queries, alone.queries)
         torch.testing.assert_close(question.prefix, alone.prefix)
+
+
+@pytest.mark.parametrize("question", [3, 2 + TARGET_ROWS, 3 * TARGET_ROWS])
+def test_spans_equal_brute_force(question: int) -> None:
+    model = tiny_model()
+    scoring_model = scorer(model)
+    layout = layout_of(scoring_model, [40], question=question)
+    heads = all_heads(model, scoring_model.depth)
+    [keys] = exact_keys(scoring_model, layout, heads)
+    spans = [(0, 40), (7, 9), (39, 40), (0, 8)]
+    read = question_of(scoring_model, layout, heads).log_ratios(keys, spans).flatten(0, 1)
+    parts = [SourcePart(0, start, end) for start, end in spans]
+    expected = brute_force.late(model, layout, offset=OFFSET, parts=parts).log_ratio.flatten(0, 1)
+    assert (read - expected).abs().max() <= 1e-4
+
+
+def test_spans_of_a_source_sum_up_to_it_for_a_single_target_token() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, [40], question=3)
+    heads = all_heads(tiny_model(), model.depth)
+    [keys] = exact_keys(model, layout, heads)
+    spans = [(0, 7), (7, 8), (8, 33), (33, 40), (0, 40)]
+    *parts, whole = question_of(model, layout, heads).log_ratios(keys, spans).exp().unbind(-1)
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_an_empty_span_has_the_least_log_ratio() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, [40])
+    heads = all_heads(tiny_model(), model.depth)
+    [keys] = exact_keys(model, layout, heads)
+    question = question_of(model, layout, heads)
+    for spans in ([(5, 5), (0, 40)], [(0, 3), (40, 40)]):
+        assert (question.log_ratios(keys, spans) == -50).any(-1).all()
+
+
+def test_tokens_of_no_span_change_nothing() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, [40])
+    heads = all_heads(tiny_model(), model.depth)
+    [keys] = exact_keys(model, layout, heads)
+    other = Int8Heads(keys.levels.clone(), keys.scales)
+    other.levels[:, 8:20] = 1e4
+    other.levels[:, 22:30] = -1e4
+    question = question_of(model, layout, heads)
+    few = [(2, 4), (20, 22), (3, 8)]  # fewer than half of the tokens
+    many = [*few, (30, 40), (0, 8), (30, 38)]
+    for spans in (few, many):
+        read = question.log_ratios(keys, spans)
+        assert torch.equal(question.log_ratios(other, spans), read)
+        by_themselves = [question.log_ratios(keys, [span]) for span in spans]
+        torch.testing.assert_close(torch.cat(by_themselves, dim=-1), read)
+
+
+@pytest.mark.parametrize("level", [1e4, -1e4])
+def test_extreme_logits_stay_within_the_limits(level: float) -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, [40])
+    heads = all_heads(tiny_model(), model.depth)
+    [keys] = exact_keys(model, layout, heads)
+    question = question_of(model, layout, heads)
+    extreme = Int8Heads(torch.full_like(keys.levels, level), keys.scales)
+    read = question.log_ratios(extreme, [(0, 40), (3, 4)])
+    assert read.isfinite().all() and read.abs().max() <= 50

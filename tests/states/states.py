@@ -6,37 +6,39 @@ import hashlib
 from pathlib import Path
 
 import torch
-from at2_rag.states.int8 import Int8State
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.int8 import Int8Heads
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
 CHUNKS = [f"Emma {number} was written in Chawton." * (1 + number % 3) for number in range(9)]
+
+ROUNDING = 0.02
+"""Of a score or a log ratio, where sources are read again in other passes of the model: its last
+bits may decide to which of two levels a number is rounded."""
 
 
 def key_of(name: object) -> str:
     return hashlib.sha256(str(name).encode()).hexdigest()
 
 
-def state(tokens: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> ChunkState:
-    """A state of 3 layers, 2 key heads of 4 dimensions: 160 bytes a token in float32."""
+def state(tokens: int, *, seed: int = 0) -> Int8Heads:
+    """A state of 16 heads of 8 dimensions: 160 bytes a token."""
     generator = torch.Generator().manual_seed(seed)
-    keys = torch.randn(3, 2, tokens, 4, generator=generator).to(dtype)
-    return ChunkState(keys, torch.randn(2, 2, tokens, 4, generator=generator).to(dtype))
+    return Int8Heads.of(torch.randn(16, tokens, 8, generator=generator))
 
 
-def same(one: ChunkState | Int8State | None, other: ChunkState) -> bool:
-    return isinstance(one, ChunkState) and all(
+def same(one: Int8Heads | None, other: Int8Heads) -> bool:
+    return isinstance(one, Int8Heads) and all(
         ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-        for ours, theirs in ((one.keys, other.keys), (one.values, other.values))
+        for ours, theirs in ((one.levels, other.levels), (one.scales, other.scales))
     )
 
 
 def paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.state"))
+    return sorted(folder.glob("*.int8"))
 
 
 def pruner(cache: ChunkCache | None = None) -> AT2Pruner:

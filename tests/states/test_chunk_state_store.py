@@ -11,14 +11,15 @@ from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import (
     GROUP_TOKENS,
     PACK_TOKENS,
-    ChunkState,
     encode_prefix,
     encode_sources,
     packs,
 )
-from at2_rag.reading.state_groups import make_room
+from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.state_groups import group_states
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
+from tests.states.states import ROUNDING
 from tests.tiny_models import tiny_model
 
 LENGTHS = [12, 3, 40, 1, 12, 25, 9]
@@ -31,7 +32,7 @@ def same(one: SpanAttention, other: SpanAttention) -> bool:
 def test_a_store_is_filled_and_used_again() -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: dict[str, ChunkState] = {}
+    store: dict[str, Int8Heads] = {}
     question = len(layout.question_ids) * (1 + len(LENGTHS))
     prefix = len(layout.prefix_ids)
     model.passes.clear()
@@ -51,18 +52,33 @@ def test_a_store_is_filled_and_used_again() -> None:
 def test_a_store_that_forgets_costs_only_time() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: LRUCache[str, ChunkState] = LRUCache(2)
+    store: LRUCache[str, Int8Heads] = LRUCache(2)
     for _ in range(2):
-        for ours, expected in zip(read(model, layout, store), read(model, layout), strict=True):
-            brute_force.assert_equal(ours, expected)
+        for ours, expected in zip(read(model, layout, store), read(model, layout, {}), strict=True):
+            brute_force.assert_equal(ours, expected, tolerance=ROUNDING)
     assert len(store) == 2
+
+
+def test_a_store_rounds_what_was_known_already() -> None:
+    model = scorer(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    prefix, store = encode_prefix(model), dict[str, Int8Heads]()
+    ready = encode_sources(model, prefix, layout.source_ids)
+    states = encode_sources(model, prefix, layout.source_ids, ready=ready, store=store)
+    assert len(store) == len(layout.source_ids)
+    for ids in layout.source_ids:
+        expected = prefix.as_kept(ready[ids].rounded())
+        assert torch.equal(states[ids].keys, expected.keys)
+        assert torch.equal(states[ids].values, expected.values)
+        assert not torch.equal(states[ids].keys, ready[ids].keys)
 
 
 def test_a_state_owns_its_memory_and_knows_its_size() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
     states = encode_sources(model, encode_prefix(model), layout.source_ids)
-    for ids, state in states.items():  # 3 layers, 2 key heads of 8 dimensions
+    for ids in layout.source_ids:  # 3 layers, 2 key heads of 8 dimensions
+        state = states[ids]
         assert state.tokens == len(ids)
         assert state.keys.shape == (3, 2, len(ids), 8)
         assert state.values.shape == (2, 2, len(ids), 8)
@@ -74,24 +90,31 @@ def test_a_state_owns_its_memory_and_knows_its_size() -> None:
 def test_groups_hold_each_source_once_with_little_padding() -> None:
     model = scorer(tiny_model(num_hidden_layers=2))
     layout = many_sources(model)
-    states, _ = make_room(encode_prefix(model), layout)
-    members = torch.cat([group.members for group in states.groups])
-    assert sorted(members.tolist()) == list(range(len(states.firsts))) == list(range(230))
-    assert states.longest == 300
-    for group in states.groups:
+    prefix = encode_prefix(model)
+    states = encode_sources(model, prefix, layout.source_ids)
+    grouped = group_states(prefix, layout, states)
+    members = torch.cat([group.members for group in grouped.groups])
+    assert sorted(members.tolist()) == list(range(len(grouped.firsts))) == list(range(230))
+    assert grouped.longest == 300
+    padded = 0
+    for group in grouped.groups:
         widest = int(group.lengths.max())
-        assert group.keys.shape[2] == group.values.shape[2] == widest
+        keys, values = group.layer(0, keys_only=False)
+        assert keys.shape == values.shape == (2, len(group.members), widest, 8)
+        padded += len(group.members) * widest
         assert len(group.members) == 1 or len(group.members) * widest <= GROUP_TOKENS
         for row, member in enumerate(group.members.tolist()):
             ids = layout.source_ids[member]
+            assert torch.equal(keys[:, row, : len(ids)], states[ids].keys[0])
+            assert torch.equal(values[:, row, : len(ids)], states[ids].values[0])
+            assert not keys[:, row, len(ids) :].any() and not values[:, row, len(ids) :].any()
             if group.padding is None:
                 assert len(ids) == widest
             else:
                 expected = [0.0 if column < len(ids) else -math.inf for column in range(widest)]
                 assert group.padding[row].tolist() == expected
-    assert max(len(group.members) for group in states.groups) * 36 > GROUP_TOKENS * 0.8
-    real = sum(map(len, layout.source_ids)) * 2 * 2 * 8 * 4  # (keys + values) x Hkv x D
-    padded = sum(group.keys.nbytes + group.values.nbytes for group in states.groups)
+    assert max(len(group.members) for group in grouped.groups) * 36 > GROUP_TOKENS * 0.8
+    real = sum(map(len, layout.source_ids))
     assert real <= padded <= 1.25 * real
 
 

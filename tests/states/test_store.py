@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
-from at2_rag.reading.chunk_states import ChunkState
+from at2_rag.reading.int8 import Int8Heads
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
 from at2_rag.states.store import StateCounts
 from tests.states.states import key_of, paths, same, state
@@ -33,11 +32,9 @@ def test_states_in_memory_beyond_the_bound_are_forgotten_the_oldest_first() -> N
     assert store.counts.memory_bytes == 480
 
 
-@pytest.mark.parametrize(
-    ("tokens", "dtype"), [(70, torch.float32), (1, torch.bfloat16), (0, torch.float16)]
-)
-def test_a_cache_reads_what_another_wrote(tmp_path: Path, dtype: torch.dtype, tokens: int) -> None:
-    written = state(tokens, dtype=dtype)
+@pytest.mark.parametrize("tokens", [70, 1])
+def test_a_cache_reads_what_another_wrote(tmp_path: Path, tokens: int) -> None:
+    written = state(tokens)
     ChunkCache(tmp_path / "s")[key_of("a")] = written
     store = ChunkCache(tmp_path / "s")
     assert key_of("a") in store and key_of("b") not in store and "a" not in list(store)
@@ -54,7 +51,7 @@ def test_a_cache_reads_what_another_wrote(tmp_path: Path, dtype: torch.dtype, to
 
 def test_a_view_is_written_without_the_rest_of_its_tensor(tmp_path: Path) -> None:
     whole = state(50)
-    view = ChunkState(whole.keys[:, :, 10:20], whole.values[:, :, 10:20])
+    view = Int8Heads(whole.levels[:, 10:20], whole.scales[:, 10:20])
     store = ChunkCache(tmp_path, max_memory_bytes=0)
     store[key_of("view")] = view
     for _ in range(3):
@@ -123,27 +120,24 @@ def test_a_lower_bound_holds_at_once(tmp_path: Path) -> None:
     assert StateFiles(tmp_path, max_bytes=1).size().states == 0
 
 
-def test_bound_and_precision_are_noted_in_the_folder(tmp_path: Path) -> None:
+def test_the_bound_is_noted_in_the_folder(tmp_path: Path) -> None:
     notes = tmp_path / "folder.json"
     StateFiles(tmp_path)
     assert not notes.exists()
     StateFiles(tmp_path, max_bytes=12345)
     assert json.loads(notes.read_text()) == {"max_bytes": 12345}
-    StateFiles(tmp_path, precision="int8")
-    files = StateFiles(tmp_path)
-    assert (files.max_bytes, files.precision) == (12345, "int8")
+    assert StateFiles(tmp_path).max_bytes == 12345
 
 
 @pytest.mark.parametrize(
     "notes",
-    ["", "[", "[]", "{}", '{"max_bytes": "9", "precision": []}', '{"max_bytes": -1}', "[" * 10**5]
+    ["", "[", "[]", "{}", '{"max_bytes": "9"}', '{"max_bytes": -1}', "[" * 10**5]
     + ['{"max_bytes": ' + "9" * 400 + "}"],
     ids=range(8),
 )
 def test_damaged_notes_are_as_none(tmp_path: Path, notes: str) -> None:
     (tmp_path / "folder.json").write_text(notes)
-    files = StateFiles(tmp_path)
-    assert (files.max_bytes, files.precision) == (DEFAULT_MAX_BYTES, "model")
+    assert StateFiles(tmp_path).max_bytes == DEFAULT_MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -151,7 +145,6 @@ def test_damaged_notes_are_as_none(tmp_path: Path, notes: str) -> None:
     [
         ({"max_memory_bytes": -1}, "max_memory_bytes is -1; pass a number of bytes from 0"),
         ({"max_disk_bytes": 0}, "max_disk_bytes is 0; pass a positive number of bytes"),
-        ({"precision": "int4"}, "precision is 'int4'; pass 'model' or 'int8'"),
     ],
 )
 def test_unusable_options_are_refused(tmp_path: Path, options: Any, message: str) -> None:
@@ -167,7 +160,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
-    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.state"]
+    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.int8"]
     for path in foreign:
         path.write_bytes(b"theirs" * 1000)
     files = StateFiles(tmp_path, max_bytes=3000)

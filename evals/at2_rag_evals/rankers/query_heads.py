@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.errors import DataError

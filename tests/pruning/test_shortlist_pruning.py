@@ -1,0 +1,293 @@
+"""A shortlist: all chunks are read late, and only a few of them by the other passes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from at2_rag import AT2Pruner, Chunk, HeadWeights
+from at2_rag.progress import Stopwatch
+from at2_rag.prompt.layout import PromptLayout
+from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_spans_of
+from at2_rag.pruning.features import LaidOut, TextReading, read_texts
+from at2_rag.reading.features import FeatureSpec, Pass
+from at2_rag.reading.late import OFFSET
+from tests import brute_force
+from tests.independent_reading import CountingModel
+from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import exact, random_weights, shortlist_weights, tiny_pruner
+
+QUERY = "who wrote the novel Emma?"
+TEXTS = [
+    f"The river {number} flows. Emma {number} is a novel." * (1 + number % 3)
+    for number in range(12)
+]
+EIGHT_BITS = 0.1
+
+
+@pytest.fixture(scope="module")
+def weights() -> HeadWeights:
+    return shortlist_weights(tiny_model(), tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def pruner(weights: HeadWeights) -> AT2Pruner:
+    return exact(tiny_pruner(weights))
+
+
+def counted(pruner: AT2Pruner) -> list[int]:
+    """Note the tokens of each of a pruner's model calls from now on."""
+    model = CountingModel(tiny_model())
+    pruner.scoring_model.run = model.run  # type: ignore[method-assign]
+    return model.passes
+
+
+def late_scores(weights: HeadWeights, pruner: AT2Pruner, texts: list[str]) -> list[float]:
+    """Return what the shortlist's weights say of chunks, by late weights of their own."""
+    assert weights.shortlist is not None
+    late = replace(
+        random_weights(tiny_model(), tiny_tokenizer(), "late"),
+        weight=weights.shortlist.weight[None],
+        bias=weights.shortlist.bias,
+    )
+    return [one.score for one in exact(tiny_pruner(late)).score(QUERY, texts)]
+
+
+def shortlisted(weights: HeadWeights, scores: list[float]) -> list[int]:
+    """Return the chunks within the gap of the best, at least two and at most three of them."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    near = [index for index in order if scores[index] >= scores[order[0]] - 0.5]
+    return sorted(order[: min(3, max(2, len(near)))])
+
+
+def only(layout: PromptLayout, sources: list[int]) -> PromptLayout:
+    """Return the layout with some sources only."""
+    ids = tuple(layout.source_ids[source] for source in sources)
+    return replace(layout, source_ids=ids, owners=tuple(range(len(ids))))
+
+
+def read(pruner: AT2Pruner, chunks: list[Chunk], units: Any = ()) -> TextReading:
+    weights, reader = pruner.head_weights, pruner._scorer._reader
+    assert reader is not None
+    layout = pruner.scoring_model.prompts.independent(QUERY, chunks)
+    [text] = read_texts(
+        reader, weights.spec, weights.shortlist, [LaidOut(layout, chunks, units)], Stopwatch()
+    )
+    return text
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_features_equal_brute_force(count: int, pruner: AT2Pruner, weights: HeadWeights) -> None:
+    model, texts = tiny_model(), TEXTS[:count]
+    chunks = [Chunk(text) for text in texts]
+    layout = pruner.scoring_model.prompts.independent(QUERY, chunks)
+    chosen = shortlisted(weights, late_scores(weights, pruner, texts))
+    attention = read(pruner, chunks).whole
+    brute_force.assert_equal(
+        attention["late"],
+        first_layers(brute_force.late(model, layout, offset=OFFSET)),
+        tolerance=EIGHT_BITS,
+    )
+    expected: dict[Pass, brute_force.Expected] = {
+        "together": brute_force.together(model, only(layout, chosen)),
+        "apart": brute_force.apart(model, only(layout, chosen)),
+    }
+    beside = [index for index in range(count) if index not in chosen]
+    for name, truth in expected.items():
+        one = attention[name]
+        brute_force.assert_equal(
+            brute_force.Expected(one.mass[..., chosen], one.log_ratio[..., chosen]),
+            first_layers(truth),
+        )
+        assert one.mass[..., beside].isnan().all() and one.log_ratio[..., beside].isnan().all()
+
+
+def first_layers(expected: brute_force.Expected, depth: int = 2) -> brute_force.Expected:
+    return brute_force.Expected(expected.mass[:depth], expected.log_ratio[:depth])
+
+
+@pytest.mark.parametrize("quantity", ["log_ratio", "log_mass", "mass"])
+def test_scores_of_chunks_on_and_beside_the_shortlist(quantity: Any) -> None:
+    weights = shortlist_weights(tiny_model(), tiny_tokenizer(), quantity=quantity, least=3)
+    assert weights.shortlist is not None
+    pruner = exact(tiny_pruner(weights))
+    attention = read(pruner, [Chunk(text) for text in TEXTS]).whole
+    late = FeatureSpec(quantity, ("late",)).extract({"late": attention["late"]}).numpy()
+    late = late @ weights.shortlist.weight.ravel() + 0.25
+    chosen = np.argsort(-late)[:3]
+    every = weights.spec.extract(attention).numpy() @ weights.weight.ravel() + weights.bias
+    expected = np.where(np.isin(np.arange(12), chosen), every, 0.5 * late - 1.0)
+    assert [one.score for one in pruner.score(QUERY, TEXTS)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_all_chunks_on_the_shortlist_are_as_without_one(weights: HeadWeights) -> None:
+    every = shortlist_weights(tiny_model(), tiny_tokenizer(), least=12, most=12)
+    pruner = exact(tiny_pruner(every))
+    plain = exact(tiny_pruner(replace(every, shortlist=None)))
+    scores = [one.score for one in plain.score(QUERY, TEXTS)]
+    assert [one.score for one in pruner.score(QUERY, TEXTS)] == pytest.approx(scores, abs=1e-3)
+
+
+def test_all_windows_of_a_shortlisted_chunk_are_read() -> None:
+    weights = shortlist_weights(tiny_model(), tiny_tokenizer(), least=1, most=1)
+    assert weights.shortlist is not None
+    pruner = tiny_pruner(weights, model=tiny_model(max_position_embeddings=400))
+    pruner = exact(pruner)
+    long = " ".join(f"{number} rivers" for number in range(90))
+    chunks = [Chunk(long), Chunk("Emma"), Chunk(long + " and the sea")]
+    text = read(pruner, chunks)
+    late = FeatureSpec("log_ratio", ("late",)).extract({"late": text.whole["late"]}).numpy()
+    late = late @ weights.shortlist.weight.ravel()
+    best = text.layout.owners[int(late.argmax())]
+    assert text.layout.owners.count(best) > 1 or best == 1
+    seen = ~text.whole["apart"].mass[0, 0].isnan().numpy()
+    assert seen.tolist() == [owner == best for owner in text.layout.owners]
+
+
+# --- sentences -------------------------------------------------------------------------------
+
+
+def test_sentences_equal_brute_force(pruner: AT2Pruner, weights: HeadWeights) -> None:
+    model, chunks = tiny_model(), [Chunk(text, "Emma") for text in TEXTS[:5]]
+    units = sentence_spans_of(chunks)
+    text = read(pruner, chunks, units)
+    prompts = pruner.scoring_model.prompts
+    layout = prompts.independent(QUERY, chunks)
+    parts = sentence_parts(prompts, layout, chunks, units).parts
+    titled = [f"Emma\n{one}" for one in TEXTS[:5]]
+    chosen = shortlisted(weights, late_scores(weights, pruner, titled))
+    on = [index for index, part in enumerate(parts) if part.source in chosen]
+    assert 0 < len(on) < len(parts)
+    brute_force.assert_equal(
+        text.units["late"],
+        first_layers(brute_force.late(model, layout, offset=OFFSET, parts=parts)),
+        tolerance=EIGHT_BITS,
+    )
+    few = only(layout, chosen)
+    moved = [replace(parts[index], source=chosen.index(parts[index].source)) for index in on]
+    expected: dict[Pass, brute_force.Expected] = {
+        "together": brute_force.together(model, few, [span_in(few, part) for part in moved]),
+        "apart": brute_force.Expected.join(
+            [
+                brute_force.part_apart(model, alone, span_in(alone, replace(part, source=0)))
+                for part in moved
+                for alone in [brute_force.single(layout, few.source_ids[part.source])]
+            ]
+        ),
+    }
+    for name, truth in expected.items():
+        one = text.units[name]
+        brute_force.assert_equal(
+            brute_force.Expected(one.mass[..., on], one.log_ratio[..., on]), first_layers(truth)
+        )
+        assert int(one.mass[0, 0].isnan().sum()) == len(parts) - len(on)
+
+
+def span_in(layout: PromptLayout, part: SourcePart) -> tuple[int, int]:
+    start = layout.source_spans[part.source][0]
+    return start + part.start, start + part.end
+
+
+def test_units_only_in_chunks_that_are_not_shortlisted(
+    pruner: AT2Pruner, weights: HeadWeights
+) -> None:
+    chosen = shortlisted(weights, late_scores(weights, pruner, TEXTS))
+    other = next(index for index in range(12) if index not in chosen)
+    chunks = [Chunk(text) for text in TEXTS]
+    text = read(pruner, chunks, [(other, 0, len(TEXTS[other]))])
+    assert text.units["late"].mass.isfinite().all()
+    assert text.units["together"].mass.shape == text.units["late"].mass.shape
+    assert text.units["together"].mass.isnan().all()
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+def test_a_cold_call_reads_each_chunk_once_and_a_warm_one_none(weights: HeadWeights) -> None:
+    pruner = tiny_pruner(weights)
+    layout = pruner.scoring_model.prompts.independent(QUERY, list(map(Chunk, TEXTS)))
+    question, sources = len(layout.question_ids), sum(map(len, layout.source_ids))
+    chosen = shortlisted(weights, late_scores(weights, pruner, TEXTS))
+    over_states = question * (1 + len(chosen))
+    passes = counted(pruner)
+    cold = pruner.score(QUERY, TEXTS)
+    assert passes == [len(layout.prefix_ids), question, sources, over_states]
+    passes.clear()
+    assert pruner.score(QUERY, TEXTS) == cold
+    assert passes == [question, over_states]
+
+
+def test_indexed_chunks_are_read_again_only_if_shortlisted(weights: HeadWeights) -> None:
+    pruner = tiny_pruner(weights)
+    pruner.index(TEXTS)
+    layout = pruner.scoring_model.prompts.independent(QUERY, list(map(Chunk, TEXTS)))
+    chosen = shortlisted(weights, late_scores(weights, pruner, TEXTS))
+    passes = counted(pruner)
+    pruner.score(QUERY, TEXTS)
+    question = len(layout.question_ids)
+    few = sum(len(layout.source_ids[index]) for index in chosen)
+    assert passes == [question, few, question * (1 + len(chosen))]
+
+
+@pytest.mark.parametrize("unit", ["chunk", "sentence"])
+def test_batches_equal_single_calls(weights: HeadWeights, unit: Any) -> None:
+    requests: list[tuple[str, list[str]]] = [
+        (QUERY, TEXTS),
+        ("where does the river flow?", TEXTS[3:9]),
+        ("where?", TEXTS[:1]),
+        ("nothing?", []),
+        ("what is it called?", [*TEXTS[:4], "", TEXTS[0]]),
+    ]
+    pruner = tiny_pruner(weights)
+    for _, chunks in requests:  # the same states in all calls
+        pruner.index(chunks)
+        pruner.score(QUERY, chunks)
+    limits: Any = {"top_k": 4, "unit": unit}
+    for _ in range(2):
+        results = pruner.prune_batch(requests, **limits)
+        for result, request in zip(results, requests, strict=True):
+            expected = pruner.prune(*request, **limits)
+            assert [(one.index, one.spans) for one in result.kept] == [
+                (one.index, one.spans) for one in expected.kept
+            ]
+            scores = [one.score for one in (*expected.kept, *expected.dropped)]
+            ours = [one.score for one in (*result.kept, *result.dropped)]
+            assert ours == pytest.approx(scores, abs=1e-4)
+
+
+def test_chunks_with_equal_text_tie_on_and_beside_the_shortlist(weights: HeadWeights) -> None:
+    pruner = tiny_pruner(
+        shortlist_weights(tiny_model(), tiny_tokenizer(), least=2, most=2, gap=0.0)
+    )
+    alone = [one.score for one in pruner.score(QUERY, TEXTS)]
+    late = late_scores(weights, pruner, TEXTS)
+    best = int(np.argmax(late))
+    texts = [*TEXTS, TEXTS[best], *TEXTS[:best], *TEXTS[best + 1 :]]
+    scores = [one.score for one in pruner.score(QUERY, texts)]
+    assert scores[best] == scores[12]
+    others = scores[:best] + scores[best + 1 : 12]
+    assert others == scores[13:]
+    assert scores[best] != alone[best], "its copy competes"
+
+
+def test_the_order_of_chunks_changes_no_score(weights: HeadWeights) -> None:
+    pruner = tiny_pruner(weights)
+    scores = [one.score for one in pruner.score(QUERY, TEXTS)]
+    backwards = [one.score for one in pruner.score(QUERY, TEXTS[::-1])]
+    assert backwards[::-1] == scores
+
+
+def test_weights_are_saved_with_their_shortlist(
+    weights: HeadWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    weights.save(tmp_path)
+    pruner = AT2Pruner.from_pretrained(model_folder, dtype="float32", head_weights=tmp_path)
+    expected = [one.score for one in tiny_pruner(weights).score(QUERY, TEXTS)]
+    assert [one.score for one in pruner.score(QUERY, TEXTS)] == expected
+    again: AT2Pruner = pickle.loads(pickle.dumps(pruner))
+    assert [one.score for one in again.score(QUERY, TEXTS)] == expected
