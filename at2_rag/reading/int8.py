@@ -53,7 +53,7 @@ class Int8Heads:
             for level, scale in zip(levels, scales, strict=True)
         ]
 
-    def restored(self, dtype: torch.dtype) -> Tensor:
+    def restored(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the vectors, [G, W, D]."""
         vectors = torch.empty_like(self.levels, dtype=dtype)
         for head, levels in enumerate(self.levels):

@@ -23,7 +23,7 @@ def test_a_vector_by_hand() -> None:
     kept = Int8Heads.of(torch.tensor([[[0.0, 127.0, -63.4, 1.6]]]) / 64)
     assert kept.levels.flatten().tolist() == [0, 127, -63, 2]
     assert kept.scales.item() == 1 / 64
-    assert kept.restored(torch.float32).flatten().tolist() == [0, 127 / 64, -63 / 64, 2 / 64]
+    assert kept.restored().flatten().tolist() == [0, 127 / 64, -63 / 64, 2 / 64]
     assert (kept.tokens, kept.nbytes) == (1, 4 + 2)
 
 
@@ -33,33 +33,33 @@ def test_no_number_moves_by_more_than_half_a_step(scale: float, dtype: torch.dty
     was = vectors(3, 70, scale=scale).to(dtype)
     kept = Int8Heads.of(was)
     step = kept.scales.float()[..., None]
-    assert ((kept.restored(torch.float32) - was.float()).abs() <= 0.5001 * step).all()
+    assert ((kept.restored() - was.float()).abs() <= 0.5001 * step).all()
     assert (step <= was.float().abs().amax(-1, keepdim=True) / 127 * 1.001).all()
 
 
 def test_one_large_vector_coarsens_no_other() -> None:
     was = vectors(2, 5)
     was[0, 3] *= 1000
-    before, after = Int8Heads.of(vectors(2, 5)).restored(torch.float32), Int8Heads.of(was).restored()
+    before, after = Int8Heads.of(vectors(2, 5)).restored(), Int8Heads.of(was).restored()
     after[0, 3] = before[0, 3]
     assert torch.equal(before, after)
 
 
 def test_what_is_rounded_stays_as_it_is() -> None:
     kept = Int8Heads.of(vectors(3, 70))
-    assert same(Int8Heads.of(kept.restored(torch.float32)), kept)
+    assert same(Int8Heads.of(kept.restored()), kept)
 
 
 def test_vectors_of_zeros_and_vectors_that_overflowed() -> None:
     zeros = torch.zeros(2, 3, 4)
-    assert torch.equal(Int8Heads.of(zeros).restored(torch.float32), zeros)
+    assert torch.equal(Int8Heads.of(zeros).restored(), zeros)
     assert Int8Heads.of(zeros).fits(2, 3, 4)
     for number in (math.inf, -math.inf, math.nan, 1e30):
         broken = torch.ones(1, 2, 4)
         broken[0, 1, 2] = number
         kept = Int8Heads.of(broken)
         assert not kept.fits(1, 2, 4)
-        assert not kept.restored(torch.float32)[0, 1].isfinite().all(), "not read as if it were a number"
+        assert not kept.restored()[0, 1].isfinite().all(), "not read as if it were a number"
 
 
 def test_joined_sources_split_into_what_they_were_in_memory_of_their_own() -> None:
