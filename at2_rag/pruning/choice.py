@@ -236,7 +236,7 @@ def _duplicates_note(
 
     def name(index: int) -> str:
         label = chunks[index].id
-        return f"chunk {index}" if label is None else f"chunk {index} ({label!r:.60})"
+        return f"chunk {index} ({label!r:.60})" if label else f"chunk {index}"
 
     pairs = [
         f"{name(other)} (in {name(index)})"
