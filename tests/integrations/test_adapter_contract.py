@@ -321,8 +321,10 @@ def test_a_pass_leaves_no_results_of_an_earlier_one(
     [again] = framework.prune(framework.adapter(pruner=pruner, top_n=2), QUERY, twins)
     assert "at2_duplicates" not in framework.metadata(again)
     if isinstance(framework, LlamaIndexPostprocessor):
-        for hidden in ("excluded_llm_metadata_keys", "excluded_embed_metadata_keys"):
-            assert getattr(again.node, hidden) == getattr(items[0].node, hidden)
+        retrieved: list[Any] = [again, items[0]]
+        after, at_first = (each.node for each in retrieved)
+        assert after.excluded_llm_metadata_keys == at_first.excluded_llm_metadata_keys
+        assert after.excluded_embed_metadata_keys == at_first.excluded_embed_metadata_keys
 
 
 def test_settings_of_an_adapter_with_a_pruner_are_not_read_without_one(
