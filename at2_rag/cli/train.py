@@ -103,6 +103,11 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_limit
 @_folds
+@click.option(
+    "--leave-out-sources",
+    is_flag=True,
+    help="Cross-validate on each source in turn, by what was fitted without it, instead of folds.",
+)
 @_seed(help="Of the examples that --limit draws, added chunks, masks and folds.")
 @_collected(
     help="Folder for collected features, to share between runs; those of more layers serve "
@@ -177,13 +182,6 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     default=("score",),
     help="Learn a weight for the retriever: of its ranks (score) or of its cosines (cosine). "
     "May be repeated.",
-)
-@click.option(
-    "--judge",
-    multiple=True,
-    type=_FILE,
-    help="Further questions of the same sources, for figures only: what one max_missed keeps on a "
-    "source left out of the fit. May be repeated.",
 )
 @click.option(
     "--multi-hop",

@@ -57,7 +57,7 @@ class ChunkState:
 
     def as_kept(self, kept: Int8Heads) -> ChunkState:
         """Return what was kept of a source, in the layers and with the dtype of this state."""
-        vectors = kept.to(self.keys.device).restored().to(self.keys.dtype)
+        vectors = kept.to(self.keys.device).restored(self.keys.dtype)
         by_layer = vectors.view(-1, self.keys.shape[1], *vectors.shape[1:])
         return ChunkState(by_layer[: len(self.keys)], by_layer[len(self.keys) :])
 

@@ -21,7 +21,6 @@ from at2_rag.reading.features import Pass
 from at2_rag.reading.late import KeyHeads, LateReader, all_heads
 from at2_rag.reading.question_pass import QuestionReading, run_readings
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.reading.state_groups import group_states
 
 States = dict[tuple[int, ...], ChunkState]
 """States of sources by their token ids."""
@@ -144,7 +143,7 @@ class IndependentReader:
         self, wanted: Sequence[LayoutPasses], states: States, keep_states: bool, watch: Stopwatch
     ) -> list[SpanAttention]:
         parts = [
-            (one.layout, one.passes["late"] or _whole(one.layout))
+            (one.layout, _whole(one.layout) if one.passes["late"] is None else one.passes["late"])
             for one in wanted
             if "late" in one.passes
         ]
@@ -168,19 +167,18 @@ class IndependentReader:
     ) -> list[dict[Pass, SpanAttention]]:
         readings: list[dict[Pass, QuestionReading]] = []
         for one in wanted:
-            passes = {name: parts for name, parts in one.passes.items() if name != "late"}
-            grouped = {
-                parts: group_states(self.prefix(), one.layout, states, parts)
-                for parts in dict.fromkeys(passes.values())
-            }
-            readings.append(
-                {
-                    name: QuestionReading(
-                        self.model, grouped[parts], one.layout, together=name == "together"
+            by_pass: dict[Pass, QuestionReading] = {}
+            for name, parts in one.passes.items():
+                if name != "late":
+                    by_pass[name] = QuestionReading(
+                        self.model,
+                        self.prefix(),
+                        one.layout,
+                        states,
+                        _whole(one.layout) if parts is None else parts,
+                        together=name == "together",
                     )
-                    for name, parts in passes.items()
-                }
-            )
+            readings.append(by_pass)
         run_readings(self.model, [one for by_pass in readings for one in by_pass.values()])
         return [{name: one.attention() for name, one in by_pass.items()} for by_pass in readings]
 

@@ -212,8 +212,7 @@ class HeadWeights:
         scores = weighted(features, self.weight) + self.bias
         if self.shortlist is None:
             return scores
-        late = np.asarray(features)[:, : self.shortlist.weight.size]
-        return np.where(np.isnan(scores), self.shortlist.beside(late), scores)
+        return np.where(np.isnan(scores), self.shortlist.beside(features), scores)
 
     def check_options(self, options: PruneOptions) -> None:
         """Check that these weights can do what the options ask for.

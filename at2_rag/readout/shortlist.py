@@ -36,11 +36,26 @@ class Design:
     """What a readout is fitted to that takes features of shortlisted chunks, else late scores."""
 
     shortlist: Shortlist
-    # [N, F + 2]: features, which beside the shortlist are the mean of those on it; late score less
-    # its mean beside the shortlist, there only; whether a chunk is beside it.
-    terms: npt.NDArray[np.float32]
-    mean: Floats  # [F]
-    centre: float
+    mean: Floats  # [F], of the features of shortlisted chunks
+    centre: float  # mean late score of all others
+
+    @classmethod
+    def of(cls, shortlist: Shortlist, features: npt.NDArray[np.float32]) -> Design:
+        """Return the design for `features` [N, F], NaN in passes that didn't read a chunk."""
+        beside, late = np.isnan(features[:, -1]), shortlist.late_scores(features)
+        centre = float(late[beside].mean()) if beside.any() else 0.0
+        return cls(shortlist, features[~beside].mean(axis=0, dtype=np.float64), centre)
+
+    def terms(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the terms [N, F + 2] of chunks with `features` [N, F].
+
+        The features, which beside a shortlist are the mean of those on one; less the centre the
+        late score, beside a shortlist only; whether a chunk is beside one.
+        """
+        beside = np.isnan(features[:, -1])
+        late = np.where(beside, self.shortlist.late_scores(features) - self.centre, 0.0)
+        filled = np.where(beside[:, None], self.mean, features)
+        return np.column_stack([filled, late, beside]).astype(np.float32)
 
     def fitted(self, weight: Floats, bias: float) -> Shortlist:
         """Return the shortlist whose others have the scores of a fit, [F + 2] and bias."""
@@ -108,26 +123,12 @@ class Shortlist:
         return chosen
 
     def beside(self, features: npt.ArrayLike) -> Floats:
-        """Return the scores [S] of sources that aren't shortlisted, by late features [S, L x H]."""
-        return self.slope * self.score(features) + self.constant
+        """Return the scores [S] of sources that aren't shortlisted, by their features [S, F]."""
+        return self.slope * self.late_scores(features) + self.constant
 
-    def design(self, features: npt.NDArray[np.float32]) -> Design:
-        """Return what a readout of chunks on and beside shortlists is fitted to.
-
-        `features` [N, F] of passes but late are NaN for chunks that aren't shortlisted.
-        """
-        beside = np.isnan(features[:, -1])
-        late = self.score(features[:, : self.weight.size])
-        shortlisted = features[~beside].astype(np.float64)
-        mean, centre = shortlisted.mean(0), float(late[beside].mean()) if beside.any() else 0.0
-        terms = np.column_stack(
-            [
-                np.where(beside[:, None], mean, features),
-                np.where(beside, late - centre, 0.0),
-                beside,
-            ]
-        )
-        return Design(self, terms.astype(np.float32), mean, centre)
+    def late_scores(self, features: npt.ArrayLike) -> Floats:
+        """Return the late scores [S] of sources with features [S, F], the late ones first."""
+        return self.score(np.asarray(features)[:, : self.weight.size])
 
     def numbers(self) -> dict[str, Any]:
         """Return all numbers but the weights by their names, JSON-ready."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from cachetools import LRUCache
 
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import (
-    GROUP_TOKENS,
     PACK_TOKENS,
     encode_prefix,
     encode_sources,
     packs,
 )
 from at2_rag.reading.int8 import Int8Heads
-from at2_rag.reading.state_groups import group_states
 from tests import brute_force
-from tests.independent_reading import CountingModel, layout_of, many_sources, read, scorer
+from tests.independent_reading import CountingModel, layout_of, read, scorer
 from tests.states.states import ROUNDING
 from tests.tiny_models import tiny_model
 
@@ -85,37 +81,6 @@ def test_a_state_owns_its_memory_and_knows_its_size() -> None:
         assert state.nbytes == (3 + 2) * 2 * len(ids) * 8 * 4
         for tensor in (state.keys, state.values):
             assert tensor.untyped_storage().nbytes() == tensor.nbytes
-
-
-def test_groups_hold_each_source_once_with_little_padding() -> None:
-    model = scorer(tiny_model(num_hidden_layers=2))
-    layout = many_sources(model)
-    prefix = encode_prefix(model)
-    states = encode_sources(model, prefix, layout.source_ids)
-    grouped = group_states(prefix, layout, states)
-    members = torch.cat([group.members for group in grouped.groups])
-    assert sorted(members.tolist()) == list(range(len(grouped.firsts))) == list(range(230))
-    assert grouped.longest == 300
-    padded = 0
-    for group in grouped.groups:
-        widest = int(group.lengths.max())
-        keys, values = group.layer(0, keys_only=False)
-        assert keys.shape == values.shape == (2, len(group.members), widest, 8)
-        padded += len(group.members) * widest
-        assert len(group.members) == 1 or len(group.members) * widest <= GROUP_TOKENS
-        for row, member in enumerate(group.members.tolist()):
-            ids = layout.source_ids[member]
-            assert torch.equal(keys[:, row, : len(ids)], states[ids].keys[0])
-            assert torch.equal(values[:, row, : len(ids)], states[ids].values[0])
-            assert not keys[:, row, len(ids) :].any() and not values[:, row, len(ids) :].any()
-            if group.padding is None:
-                assert len(ids) == widest
-            else:
-                expected = [0.0 if column < len(ids) else -math.inf for column in range(widest)]
-                assert group.padding[row].tolist() == expected
-    assert max(len(group.members) for group in grouped.groups) * 36 > GROUP_TOKENS * 0.8
-    real = sum(map(len, layout.source_ids))
-    assert real <= padded <= 1.25 * real
 
 
 def test_sources_share_a_pass_up_to_its_limit() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from at2_rag.arrays import Floats
@@ -58,25 +58,6 @@ def choose_examples(
         if pair := maker.twins(example, seed=seed):
             twins += [(index, pair.answerable), (index, pair.unanswerable)]
     return CalibrationExamples(chosen, tuple(twins), unusable)
-
-
-def choose_judged(
-    examples: Sequence[Example],
-    *,
-    sources: Collection[str],
-    limit: int | None = None,
-    seed: int = 0,
-) -> CalibrationExamples:
-    """Return the further examples that a calibration fitted to `sources` can be judged by."""
-    of_sources = [example for example in examples if example.source in sources]
-    chosen, unusable = _usable(of_sources, limit, seed)
-    if examples and (not chosen or len(sources) < 2):
-        raise InputError(
-            f"none of the {len(examples)} examples can be judged: each needs {FEWEST_CHUNKS} "
-            "chunks or more, gold and not gold, and a source that is fitted to beside another one; "
-            f"fitted to are {', '.join(sorted(sources))}"
-        )
-    return CalibrationExamples(chosen, unusable=unusable + len(examples) - len(of_sources))
 
 
 def known_priors(example: Example, priors: Sequence[Prior]) -> dict[Prior, Floats]:

@@ -26,7 +26,7 @@ class CalibrationSample:
 
     source: str
     fold: int
-    features: npt.NDArray[np.float32]  # [S, F], S at least 1
+    features: npt.NDArray[np.float32]  # [S, F], S at least 1; NaN as in `HeadWeights.score`
     gold: Bools  # [S], labelled as evidence
     words: npt.NDArray[np.int64]  # [S], lengths
     relevant: Bools | None = None  # [S], by the outcome chosen; None if unknown
@@ -54,7 +54,7 @@ def with_evidence(
     """Return samples with scores, and with evidence by a readout fitted without their fold."""
     readouts = out_of_fold(_gold_features(samples), fit_evidence)
     return [
-        ScoredSample(sample, values, float((sample.features @ weight).max()) + bias)
+        ScoredSample(sample, values, float(np.nanmax(sample.features @ weight)) + bias)
         for sample, values, (weight, bias) in zip(samples, scores, readouts, strict=True)
     ]
 
@@ -120,4 +120,8 @@ def fit_evidence(samples: Sequence[Labelled]) -> tuple[Floats, float]:
 
 
 def _gold_features(samples: Sequence[CalibrationSample]) -> list[Labelled]:
-    return [Labelled(one.source, one.fold, one.features, one.gold) for one in samples]
+    read = [~np.isnan(one.features[:, -1]) for one in samples]  # by all passes
+    return [
+        Labelled(one.source, one.fold, one.features[rows], one.gold[rows])
+        for one, rows in zip(samples, read, strict=True)
+    ]

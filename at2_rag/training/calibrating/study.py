@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from at2_rag.arrays import Floats
+from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.calibrating.fits import (
     EVERY,
     Labelled,
@@ -26,15 +28,8 @@ from at2_rag.training.calibrating.metrics import (
 )
 from at2_rag.training.calibrating.probabilities import (
     CalibrationSample,
-    ScoredSample,
     fit_calibration,
     with_evidence,
-)
-from at2_rag.training.calibrating.transfer import (
-    KeptCurve,
-    TransferFigures,
-    judge_transfer,
-    max_missed_for,
 )
 from at2_rag.training.fitting.fit import LinearFit
 
@@ -91,40 +86,30 @@ class Prediction:
 def study_left_out_sources(
     samples: Sequence[CalibrationSample],
     shape: tuple[int, int, int],
-    further: Sequence[CalibrationSample] = (),
+    shortlist: Shortlist | None = None,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[CalibrationFigures], list[TransferFigures]]:
+) -> list[CalibrationFigures]:
     """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
     Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
-    sources judged come last. There are none with a single source. Nothing is fitted to `further`
-    samples, which are judged for transfer only.
+    sources judged come last. There are none with a single source. `shortlist` is what the samples
+    were read with.
     """
     sources = sorted({sample.source for sample in samples})
     figures: list[CalibrationFigures] = []
-    transfer: list[TransferFigures] = []
     every: list[Prediction] = []
     for done, source in enumerate(sources if len(sources) > 1 else []):
         progress(done, len(sources))
         judged = [sample for sample in samples if sample.source == source]
-        has_outcomes = any(sample.relevant is not None for sample in judged) and any(
+        if any(sample.relevant is not None for sample in judged) and any(
             sample.answerable is not None for sample in judged
-        )
-        if not (has_outcomes or any(sample.is_ranked for sample in judged)):
-            continue
-        predict, of_others = fit_without(source, samples, shape)
-        predictions = list(map(predict, judged))
-        if has_outcomes:
+        ):
+            predictions = list(map(fit_without(source, samples, shape, shortlist), judged))
             figures.append(_figures(source, predictions))
             every += predictions
-        max_missed = max_missed_for(_curves(of_others))
-        more = [predict(sample) for sample in further if sample.source == source]
-        for split, rows in (("fitted", predictions), ("judged", more)):
-            if curves := _curves(rows):
-                transfer.append(judge_transfer(source, split, curves, max_missed))
     progress(len(sources), len(sources))
-    return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])], transfer
+    return [*figures, *([_figures(EVERY, every)] if len(figures) > 1 else [])]
 
 
 def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:
@@ -158,27 +143,33 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
 
 
 def fit_without(
-    source: str, samples: Sequence[CalibrationSample], shape: tuple[int, int, int]
-) -> tuple[Callable[[CalibrationSample], Prediction], list[Prediction]]:
-    """Fit head weights, shaped [P, L, H], and a calibration to all sources but one.
-
-    Returns what predicts samples of the source, and predictions of the samples fitted to, each by
-    head weights and a second readout fitted without its fold.
-    """
+    source: str,
+    samples: Sequence[CalibrationSample],
+    shape: tuple[int, int, int],
+    shortlist: Shortlist | None = None,
+) -> Callable[[CalibrationSample], Prediction]:
+    """Return what predicts samples of a source, fitted to all sources but this one."""
     others = [sample for sample in samples if sample.source != source]
+    design = shortlist and Design.of(
+        shortlist, np.concatenate([sample.features for sample in others])
+    )
+
+    def terms(sample: CalibrationSample) -> npt.NDArray[np.float32]:
+        return design.terms(sample.features) if design else sample.features
+
     # Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
     # answerable one would be biased towards it.
     ranked = [
-        Labelled(one.source, one.fold, one.features, one.gold & one.is_ranked) for one in others
+        Labelled(one.source, one.fold, terms(one), one.gold & one.is_ranked) for one in others
     ]
     fits = out_of_fold(ranked, _fit_head_weights)
-    scores = [fit.scores(sample.features) for sample, fit in zip(others, fits, strict=True)]
-    scored = with_evidence(others, scores)
-    calibration = fit_calibration(scored, shape)
+    scores = [fit.scores(one.terms) for one, fit in zip(ranked, fits, strict=True)]
+    calibration = fit_calibration(with_evidence(others, scores), shape)
     head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
 
-    def predict_scored(scored: ScoredSample) -> Prediction:
-        sample, scores, evidence = scored
+    def predict(sample: CalibrationSample) -> Prediction:
+        evidence = float(np.nanmax(calibration.evidence(sample.features)))
+        scores = head_weights.scores(terms(sample))
         return Prediction(
             sample,
             scores,
@@ -187,11 +178,7 @@ def fit_without(
             float(_length_terms(sample) @ np.array(slopes) + constant),
         )
 
-    def predict(sample: CalibrationSample) -> Prediction:
-        evidence = float(calibration.evidence(sample.features).max())
-        return predict_scored(ScoredSample(sample, head_weights.scores(sample.features), evidence))
-
-    return predict, list(map(predict_scored, scored))
+    return predict
 
 
 def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
@@ -210,12 +197,3 @@ def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
 def _length_terms(sample: CalibrationSample) -> Floats:
     words = sample.words.astype(float)
     return np.array([len(words), words.sum(), words.max(), words.min(), words.std()])
-
-
-def _curves(predictions: Iterable[Prediction]) -> list[KeptCurve]:
-    """Return the curves of the samples that can be ranked."""
-    return [
-        KeptCurve.of(row.sample, row.scores, row.probabilities)
-        for row in predictions
-        if row.sample.is_ranked
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
-from at2_rag.training.calibrating.examples import choose_examples, choose_judged
+from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.samples import RELEVANT_DROP, SampleReader
 from at2_rag.training.calibrating.study import study_left_out_sources
@@ -47,7 +47,6 @@ class CalibrateRequest:
     collected: str | None
     outcome: Outcome
     prior: tuple[LearnedPrior, ...]
-    judge: tuple[str, ...]
     multi_hop: bool
     sentences: bool
     dtype: str | None
@@ -56,7 +55,7 @@ class CalibrateRequest:
     def settings(self) -> dict[str, Any]:
         """The arguments without the paths of files and folders."""
         values = asdict(self)
-        for name in ("files", "output", "collected", "judge"):
+        for name in ("files", "output", "collected"):
             del values[name]
         return {
             **values,
@@ -67,7 +66,7 @@ class CalibrateRequest:
 
 def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     """Calibrate head weights and write them with a report, which shows the command line."""
-    by_file, judged_by_file = read_files(request.files), read_files(request.judge)
+    by_file = read_files(request.files)
     limit, seed = request.limit, request.seed
     examples = choose_examples(
         [*chain.from_iterable(by_file)],
@@ -75,10 +74,6 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         seed=seed,
         priors=request.prior,
         sentences=request.sentences,
-    )
-    sources = {example.source for example in examples.chosen}
-    judged = choose_judged(
-        [*chain.from_iterable(judged_by_file)], sources=sources, limit=limit, seed=seed
     )
     data = file_records(request.files, by_file)
     output = Path(request.output)
@@ -102,10 +97,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         )
         with writing_to(output, collected=folder):
             calibrated.weights.describe(calibrated_on=data).save(output)
-        probabilities, transfer = study_left_out_sources(
+        probabilities = study_left_out_sources(
             calibrated.samples,
             weights.weight.shape,
-            replace(reader, folder=folder / "judged").read(judged),
+            weights.shortlist,
             progress=lambda done, total: progress("left-out sources", done, total),
         )
     learned = calibrated.weights
@@ -114,20 +109,16 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "settings": request.settings,
         "version": version("at2-rag"),
         "data": data,
-        "judged": file_records(request.judge, judged_by_file),
         "relevant_drop": RELEVANT_DROP if request.outcome == "removal" else None,
         "examples": _per_source(examples.chosen),
         "twins": _per_source(twin for _, twin in examples.twins),
         "unusable": examples.unusable,
-        "examples_judged": _per_source(judged.chosen),
-        "unusable_to_judge": judged.unusable,
         "relevant_chunks": _relevant_chunks(calibrated.samples),
         "calibration": learned.calibration and learned.calibration.numbers(),
         "prior_weight": learned.prior_weight,
         "cosine_weight": learned.cosine_weight,
         "sentences": learned.sentences and learned.sentences.numbers(),
         "left_out_sources": [figures.to_dict() for figures in probabilities],
-        "transfer": [asdict(figures) for figures in transfer],
         "multi_hop": {
             "numbers": learned.multi_hop and learned.multi_hop.numbers(),
             "all_gold_in_top_3": [asdict(figures) for figures in calibrated.multi_hop],
@@ -138,7 +129,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         write_whole(output / RECORD_FILE, text.encode())
         if probabilities:
             write_whole(output / PLOT_FILE, reliability_of_sources(probabilities).encode())
-    for table in figure_tables(probabilities, transfer, calibrated.multi_hop):
+    for table in figure_tables(probabilities, calibrated.multi_hop):
         progress.console.print(table)
     wrote = f"wrote {output / DESCRIPTION_FILE}, the weights and {RECORD_FILE} beside it"
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)

@@ -12,7 +12,6 @@ from at2_rag.report.plots import Series, reliability_plot
 from at2_rag.training.calibrating.fits import EVERY
 from at2_rag.training.calibrating.multi_hop import MultiHopFigures
 from at2_rag.training.calibrating.study import CalibrationFigures
-from at2_rag.training.calibrating.transfer import TARGET, TransferFigures
 
 # Headings, and how a row's figures `0` are written below them.
 _PROBABILITIES = {
@@ -26,15 +25,6 @@ _PROBABILITIES = {
     "AUROC": "{0.auroc:.3f}",
     "by length": "{0.auroc_of_lengths:.3f}",
 }
-_TRANSFER = {
-    "": "{0.split}",
-    "calls": "{0.calls:,}",
-    "max_missed": "{0.max_missed:.2f}",
-    "gold kept": "{0.kept_gold:.2f} [{0.kept_gold_interval[0]:.2f}, {0.kept_gold_interval[1]:.2f}]",
-    "words": "{0.words:,.0f}",
-    "times the tuned": "{0.words_ratio:.2f} "
-    "[{0.words_ratio_interval[0]:.2f}, {0.words_ratio_interval[1]:.2f}]",
-}
 _MULTI_HOP = {
     "calls": "{0.calls:,}",
     "without": "{0.without:.3f}",
@@ -45,15 +35,12 @@ _MULTI_HOP = {
 
 def figure_tables(
     probabilities: Sequence[CalibrationFigures],
-    transfer: Sequence[TransferFigures],
     multi_hop: Sequence[MultiHopFigures],
 ) -> list[Table]:
     """Return a table of each kind of figures that there are."""
-    kept = f"one max_missed for {TARGET:.0%} of the gold chunks, chosen on the other sources"
     best = "all gold in the best 3, weights fitted without the fold"
     tables: list[tuple[str, Sequence[object], Mapping[str, str]]] = [
         ("left-out sources", probabilities, _PROBABILITIES),
-        (kept, transfer, _TRANSFER),
         (best, multi_hop, _MULTI_HOP),
     ]
     return [_table(title, rows, columns) for title, rows, columns in tables if rows]

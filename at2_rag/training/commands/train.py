@@ -68,6 +68,7 @@ class TrainRequest:
     objectives: tuple[Objective, ...]
     limit: int | None
     folds: int
+    leave_out_sources: bool
     seed: int
     collected: str | None
     masks: int
@@ -102,6 +103,7 @@ class TrainRequest:
             objectives=self.objectives,
             depths=self.depths or (round(_DEPTH_SHARE * layers),),
             folds=self.folds,
+            leave_out_sources=self.leave_out_sources,
             seed=self.seed,
             key_heads=self.key_heads,
             shortlist=None if self.shortlist is None else _shortlist(self.shortlist),

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
+from at2_rag.data.examples import linked_groups
+from at2_rag.errors import InputError
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.readout.shortlist import Shortlist
+from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.answering.ablation import Ablations, contributions, drops
 from at2_rag.training.collection.collection import Row
 from at2_rag.training.collection.features import Features
@@ -58,10 +60,27 @@ class Samples:
     def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
         """Return what a readout is fitted to, [N, F]; with a shortlist [N, F + 2].
 
-        The latter as `Shortlist.design` fills it up.
+        The latter are the terms of a `Design`.
         """
         features = self.features.matrix(spec, depth)
-        return features if self.shortlist is None else self.shortlist.design(features).terms
+        if self.shortlist is None:
+            return features
+        return Design.of(self.shortlist, features).terms(features)
+
+    def linked_sources(self) -> npt.NDArray[np.int64]:
+        """Return a number for each sample's source, [I], the same where sources share groups.
+
+        Raises:
+            InputError: If that leaves one number alone.
+        """
+        keys = zip(self.sources, self.groups, strict=True)
+        linked = np.array(linked_groups([[source, group] for source, group in keys]))
+        if not linked.any():
+            raise InputError(
+                f"the sources {', '.join(sorted(set(self.sources)))} can't be left out in turn: "
+                "there is one, or all share gold passages; pass folds"
+            )
+        return linked
 
     def limit(self, depth: int, most: int | None) -> tuple[npt.NDArray[np.int64], int] | None:
         """Return the key head of each late feature, [L x H], and how many may have weights."""

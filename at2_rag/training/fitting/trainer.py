@@ -12,6 +12,7 @@ import numpy as np
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.readout.shortlist import Design
 from at2_rag.training.fitting.cross_validation import (
     Candidate,
     CandidateResult,
@@ -50,13 +51,16 @@ def train(
     First every feature set is cross-validated at the largest depth, with every objective and every
     ridge; then the best of them at each of the other depths. The best of all is fitted on growing
     parts of the data, for the learning curve, and then on everything. Folds keep examples together
-    that share a gold passage, or without labels their most important passage. Deterministic for
-    the same data and torch threads.
+    that share a gold passage, or without labels their most important passage; or they are the
+    sources. Deterministic for the same data and torch threads.
     """
     data.check()
     plan = data.plan
     samples = data.gather(workers=workers, progress=progress)
-    fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
+    if plan.leave_out_sources:
+        fold_of = samples.linked_sources()
+    else:
+        fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
     results = _try_designs(validation, plan, data.model.depth, progress)
     chosen = max(results, key=attrgetter("ndcg"))
@@ -96,11 +100,11 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
     """Return head weights fitted on all samples in a design, bound to no model."""
     features = samples.features.matrix(design.spec, design.depth)
     everything = np.ones(len(samples.sources), dtype=bool)
-    filled = None if samples.shortlist is None else samples.shortlist.design(features)
+    design_terms = None if samples.shortlist is None else Design.of(samples.shortlist, features)
     fit = fit_objective(
         design.objective,
         samples,
-        features if filled is None else filled.terms,
+        features if design_terms is None else design_terms.terms(features),
         ridge=design.ridge,
         chosen=everything,
         groups=samples.limit(design.depth, design.key_heads),
@@ -110,7 +114,7 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
         weight=fit.weight[: features.shape[1]].reshape(shape).astype(np.float32),
         bias=fit.bias,
         spec=design.spec,
-        shortlist=None if filled is None else filled.fitted(fit.weight, fit.bias),
+        shortlist=None if design_terms is None else design_terms.fitted(fit.weight, fit.bias),
         score_scale="additive" if design.objective == "pearson" else "logit",
     )
 

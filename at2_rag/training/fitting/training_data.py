@@ -55,6 +55,7 @@ class TrainingPlan:
     objectives: tuple[Objective, ...] = ()  # to try; none for all of the signal's
     depths: tuple[int, ...] = ()  # to try, in layers; none for the model's alone
     folds: int = 5
+    leave_out_sources: bool = False  # makes each source, with those it shares gold with, a fold
     seed: int = 0  # of added chunks, masks and folds
     key_heads: int | None = None  # most that have weights, of weights for late reading; None: all
     shortlist: Shortlist | None = None  # chooses what is read by more than the late pass
