@@ -47,12 +47,12 @@ class Pruners:
         cls, model: LoadedModel, folder: Path, weights: Any, *, rounding: float, int8: float
     ) -> Pruners:
         small, files = ChunkCache(max_memory_bytes=50_000), ChunkCache(folder, max_memory_bytes=0)
-        pruners = [
+        plain, forgetful, foldered = (
             AT2Pruner(model, head_weights=weights, chunk_cache=cache)
             for cache in (None, small, files)
-        ]
+        )
         count = resolve_token_counter(model.tokenizer)
-        return cls(*pruners, count, rounding, int8)
+        return cls(plain, forgetful, foldered, count, rounding, int8)
 
 
 @pytest.fixture(scope="module")
