@@ -19,7 +19,7 @@ WEIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -2.0]], dtype=np.float3
 
 
 def shortlist(**numbers: Any) -> Shortlist:
-    return Shortlist(WEIGHT, 0.5, **numbers)
+    return Shortlist(WEIGHT, 0.5, **{"quantity": "log_ratio", **numbers})
 
 
 def weights_with(one: Shortlist | None, *passes: Pass) -> HeadWeights:
@@ -70,8 +70,9 @@ def test_the_key_heads_that_have_a_weight() -> None:
 def test_the_digest_is_of_what_decides_the_choice() -> None:
     known = shortlist().digest
     assert shortlist(slope=3.0, constant=1.0).digest == known
-    for other in (shortlist(gap=1.0), shortlist(most=7), replace(shortlist(), weight=2 * WEIGHT)):
-        assert other.digest != known
+    for change in ({"gap": 1.0}, {"most": 7}, {"weight": 2 * WEIGHT}, {"quantity": "log_mass"}):
+        changed: Any = change
+        assert replace(shortlist(), **changed).digest != known
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,9 @@ def test_a_shortlist_needs_late_first_and_another_pass(passes: Any) -> None:
     with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
         weights_with(shortlist(), *passes)
     with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
-        weights_with(Shortlist(WEIGHT[:1], 0.0), "late", "apart")
+        weights_with(Shortlist(WEIGHT[:1], 0.0, quantity="log_ratio"), "late", "apart")
+    with pytest.raises(HeadWeightsError, match="for mass, the head weights .* for log_ratio of"):
+        weights_with(shortlist(quantity="mass"), "late", "apart")
 
 
 def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
     again = HeadWeights.load(tmp_path).shortlist
     assert again is not None
     assert (again.numbers(), again.digest) == (one.numbers(), one.digest)
-    assert again.weight.dtype == np.float32
+    assert again.weight.dtype == np.float32 and again.quantity == "log_ratio"
 
 
 @pytest.mark.parametrize("numbers", [{}, [], {"least": "x"}, {"least": 0}, {"slope": None}])
