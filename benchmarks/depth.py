@@ -184,13 +184,13 @@ def read_dev(
     chosen, _ = choose_dev(data.model, examples, reading="independent")
     count_shared(chosen, data.examples)  # warns
     collection = dev_collection(
-        data.model, chosen, folder, reading="independent", fingerprint=data.fingerprint
+        data.model, chosen, folder, plan=data.plan, fingerprint=data.fingerprint
     )
     collected = collection.collect(
         workers=os.cpu_count() or 1,
         progress=lambda done, total: progress("reading dev", done, total),
     )
-    features = Features.of(collected.rows)
+    features = Features.of(collected.rows, collection.passes)
     return functools.partial(judge_on_dev, examples=chosen, features=features)
 
 

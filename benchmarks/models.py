@@ -9,7 +9,7 @@ import numpy as np
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
 from at2_rag.pruner import AT2Pruner
-from at2_rag.reading.chunk_states import ChunkStateStore
+from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
@@ -29,7 +29,7 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
 
 
 def make_pruner(
-    model: LoadedModel, weights: str | HeadWeights, *, chunk_cache: ChunkStateStore | None = None
+    model: LoadedModel, weights: str | HeadWeights, *, chunk_cache: StateStore | None = None
 ) -> AT2Pruner:
     """Return a pruner; a name means `preset_weights` of that name."""
     if isinstance(weights, str):

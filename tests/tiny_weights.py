@@ -58,7 +58,9 @@ def shortlist_weights(
     weights = random_weights(model, tokenizer, "late", "together", "apart", quantity=quantity)
     late = np.random.default_rng(7).normal(size=weights.weight.shape[1:]).astype(np.float32)
     chosen: dict[str, Any] = {"slope": 0.5, "constant": -1.0, "least": 2, "most": 3, "gap": 0.5}
-    return replace(weights, shortlist=Shortlist(late, 0.25, **{**chosen, **numbers}))
+    return replace(
+        weights, shortlist=Shortlist(late, 0.25, quantity=quantity, **{**chosen, **numbers})
+    )
 
 
 def exact(pruner: AT2Pruner) -> AT2Pruner:

@@ -109,7 +109,7 @@ def read_texts(
     states: dict[tuple[int, ...], ChunkState] = {}
     few = sum(tokens.values()) <= MOST_KEPT
     _read(reader, readings, ("late",), watch, states=states, keep_states=few)
-    late = FeatureSpec(spec.quantity, ("late",))
+    late = FeatureSpec(shortlist.quantity, ("late",))
     chosen = []
     for text, one in zip(texts, readings, strict=True):
         scores = shortlist.score(matrix(late, one.whole))

@@ -153,11 +153,13 @@ class HeadWeights:
             self.spec.passes[0] != "late"
             or len(self.spec.passes) == 1
             or self.shortlist.weight.shape != self.weight.shape[1:]
+            or self.shortlist.quantity != self.spec.quantity
         ):
             raise HeadWeightsError(
-                f"the shortlist's weights have the shape {self.shortlist.weight.shape}, the head "
-                f"weights {self.weight.shape}, for the passes {', '.join(self.spec.passes)}; it "
-                "belongs to weights for 'late' and other passes, with as many layers and heads"
+                f"the shortlist's weights have the shape {self.shortlist.weight.shape}, for "
+                f"{self.shortlist.quantity}, the head weights {self.weight.shape}, for "
+                f"{self.spec.quantity} of the passes {', '.join(self.spec.passes)}; it belongs to "
+                "weights for 'late' and other passes, with the same quantity, layers and heads"
             )
 
     @property
@@ -330,7 +332,9 @@ class HeadWeights:
             learned["sentences"] = SentenceWeights.from_numbers(description["sentences"])
         if "shortlist" in description:
             learned["shortlist"] = Shortlist.from_numbers(
-                description["shortlist"], tensors["shortlist_weight"].astype(np.float32)
+                description["shortlist"],
+                tensors["shortlist_weight"].astype(np.float32),
+                description["quantity"],
             )
         facts = ("fingerprint", "template_hash", "provenance", "target_rule", "score_scale")
         return cls(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import HeadWeightsError
+from at2_rag.reading.features import Quantity
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import weighted
 
@@ -78,6 +79,7 @@ class Shortlist:
         most: Most chunks of it.
         gap: A chunk whose late score is within this of the best one's is shortlisted, as far as
             `most` allows; at least 0.
+        quantity: The quantity of the features that `weight` is for.
 
     Raises:
         HeadWeightsError: If a number is out of its range or not finite.
@@ -90,6 +92,7 @@ class Shortlist:
     least: int = 3
     most: int = 6
     gap: float = 2.0
+    quantity: Quantity = "log_mass"
 
     def __post_init__(self) -> None:
         numbers = self.numbers()
@@ -107,7 +110,9 @@ class Shortlist:
     @property
     def digest(self) -> str:
         """A hash of all that decides which chunks are shortlisted."""
-        rule = [self.least, self.most, self.gap]
+        rule: list[Any] = [self.least, self.most, self.gap]
+        if self.quantity != "log_mass":
+            rule.append(self.quantity)
         return hashlib.sha256(self.weight.tobytes() + json.dumps(rule).encode()).hexdigest()
 
     def score(self, features: npt.ArrayLike) -> Floats:
@@ -135,10 +140,12 @@ class Shortlist:
         return {name: getattr(self, name) for name in NUMBERS}
 
     @classmethod
-    def from_numbers(cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32]) -> Shortlist:
+    def from_numbers(
+        cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32], quantity: Quantity
+    ) -> Shortlist:
         """Return what `numbers` gave, with the weights; KeyError or ValueError if unusable."""
         whole = ("least", "most")
         read: dict[str, Any] = {
             name: (int if name in whole else float)(numbers[name]) for name in NUMBERS
         }
-        return cls(weight, **read)
+        return cls(weight, quantity=quantity, **read)

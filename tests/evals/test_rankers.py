@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from at2_rag import AT2Pruner, Chunk, ChunkCache
+from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag_evals.metrics import rank_by_score
@@ -190,7 +190,6 @@ def test_at2_gives_the_pruners_scores(
     ("form", "options"),
     [
         ({"reading": "joint"}, {"reading": "joint"}),
-        ({"precision": "int8"}, {"chunk_cache": ChunkCache(precision="int8")}),
     ],
 )
 def test_forms_of_at2_are_options_of_the_pruner(

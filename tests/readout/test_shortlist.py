@@ -12,14 +12,14 @@ import pytest
 from at2_rag.errors import HeadWeightsError
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.shortlist import Shortlist, used_heads
+from at2_rag.readout.shortlist import Design, Shortlist, used_heads
 from tests.tiny_weights import change_description
 
 WEIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -2.0]], dtype=np.float32)
 
 
 def shortlist(**numbers: Any) -> Shortlist:
-    return Shortlist(WEIGHT, 0.5, **numbers)
+    return Shortlist(WEIGHT, 0.5, **{"quantity": "log_ratio", **numbers})
 
 
 def weights_with(one: Shortlist | None, *passes: Pass) -> HeadWeights:
@@ -70,8 +70,9 @@ def test_the_key_heads_that_have_a_weight() -> None:
 def test_the_digest_is_of_what_decides_the_choice() -> None:
     known = shortlist().digest
     assert shortlist(slope=3.0, constant=1.0).digest == known
-    for other in (shortlist(gap=1.0), shortlist(most=7), replace(shortlist(), weight=2 * WEIGHT)):
-        assert other.digest != known
+    for change in ({"gap": 1.0}, {"most": 7}, {"weight": 2 * WEIGHT}, {"quantity": "log_mass"}):
+        changed: Any = change
+        assert replace(shortlist(), **changed).digest != known
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,9 @@ def test_a_shortlist_needs_late_first_and_another_pass(passes: Any) -> None:
     with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
         weights_with(shortlist(), *passes)
     with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
-        weights_with(Shortlist(WEIGHT[:1], 0.0), "late", "apart")
+        weights_with(Shortlist(WEIGHT[:1], 0.0, quantity="log_ratio"), "late", "apart")
+    with pytest.raises(HeadWeightsError, match="for mass, the head weights .* for log_ratio of"):
+        weights_with(shortlist(quantity="mass"), "late", "apart")
 
 
 def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
     again = HeadWeights.load(tmp_path).shortlist
     assert again is not None
     assert (again.numbers(), again.digest) == (one.numbers(), one.digest)
-    assert again.weight.dtype == np.float32
+    assert again.weight.dtype == np.float32 and again.quantity == "log_ratio"
 
 
 @pytest.mark.parametrize("numbers", [{}, [], {"least": "x"}, {"least": 0}, {"slope": None}])
@@ -152,8 +155,7 @@ def design_features(rng: np.random.Generator) -> tuple[Any, Any]:
 
 def test_a_design_by_hand() -> None:
     features, beside = design_features(np.random.default_rng(0))
-    one = shortlist()
-    terms = one.design(features).terms
+    terms = Design.of(shortlist(), features).terms(features)
     assert terms.shape == (30, 18) and np.isfinite(terms).all()
     np.testing.assert_allclose(terms[~beside, :16], features[~beside], rtol=1e-6)
     mean = features[~beside].astype(np.float64).mean(0)
@@ -167,9 +169,9 @@ def test_a_design_by_hand() -> None:
 def test_head_weights_of_a_fit_have_the_scores_of_the_fit() -> None:
     rng = np.random.default_rng(1)
     features, _ = design_features(rng)
-    design = shortlist().design(features)
+    design = Design.of(shortlist(), features)
     weight, bias = np.abs(rng.normal(size=18)), -0.7
-    expected = design.terms.astype(np.float64) @ weight + bias
+    expected = design.terms(features).astype(np.float64) @ weight + bias
     fitted = HeadWeights(
         weight[:16].reshape(2, 2, 4).astype(np.float32),
         bias,
@@ -181,16 +183,16 @@ def test_head_weights_of_a_fit_have_the_scores_of_the_fit() -> None:
 
 def test_a_slope_is_never_negative() -> None:
     features, beside = design_features(np.random.default_rng(2))
-    design = shortlist().design(features)
+    design = Design.of(shortlist(), features)
     weight = np.zeros(18)
     weight[16:] = -3.0, 2.0
     one = design.fitted(weight, 0.25)
     assert one.slope == 0.0
-    assert one.beside(features[beside, :8]).tolist() == pytest.approx([2.25] * beside.sum())
+    assert one.beside(features[beside]).tolist() == pytest.approx([2.25] * beside.sum())
 
 
 def test_a_design_without_a_chunk_beside_the_shortlist() -> None:
     features = np.random.default_rng(3).normal(size=(5, 16)).astype(np.float32)
-    terms = shortlist().design(features).terms
+    terms = Design.of(shortlist(), features).terms(features)
     np.testing.assert_allclose(terms[:, :16], features)
     assert not terms[:, 16:].any()

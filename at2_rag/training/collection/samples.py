@@ -163,9 +163,12 @@ def draw_samples(
 def _some_chunks(
     example: Example, rng: np.random.Generator
 ) -> tuple[tuple[Chunk, ...], tuple[bool, ...]]:
-    """Return `MOST_READ` chunks in order, all gold ones among them, and their labels."""
+    """Return `MOST_READ` chunks in order, all gold ones and another among them, and their labels.
+
+    They are more only where there are as many gold ones.
+    """
     gold = np.array(example.labels)
-    others = rng.permutation(np.flatnonzero(~gold))[: max(0, MOST_READ - int(gold.sum()))]
+    others = rng.permutation(np.flatnonzero(~gold))[: max(1, MOST_READ - int(gold.sum()))]
     kept = np.sort(np.concatenate([np.flatnonzero(gold), others])).tolist()
     return tuple(example.chunks[i] for i in kept), tuple(example.labels[i] for i in kept)
 

@@ -190,7 +190,7 @@ def _shortlist(name_or_folder: str) -> Shortlist:
             f"--shortlist {name_or_folder}: these weights are for the passes "
             f"{', '.join(weights.spec.passes)}; pass weights for late reading alone"
         )
-    return Shortlist(weights.weight[0], weights.bias)
+    return Shortlist(weights.weight[0], weights.bias, quantity=weights.spec.quantity)
 
 
 def _parse_features(text: str) -> FeatureSpec:

@@ -79,14 +79,6 @@ class TrainingPlan:
                     f"{self.features_read!r}; pass features of the passes "
                     f"{', '.join(PASSES[self.features_read])}"
                 )
-        if self.shortlist is not None and (
-            self.signal != "evidence"
-            or not all(spec.passes[0] == "late" and spec.passes[1:] for spec in self.specs_tried)
-        ):
-            raise InputError(
-                "a shortlist is for features of late and other passes, fitted to evidence; pass "
-                "features like log_mass:late+together+apart and the signal 'evidence'"
-            )
         if self.key_heads is not None and any(
             spec.passes != ("late",) for spec in self.specs_tried
         ):
@@ -99,6 +91,22 @@ class TrainingPlan:
                 raise InputError(
                     f"the signal {self.signal!r} has no objective {objective!r}; pass "
                     f"{', '.join(OBJECTIVES[self.signal])}"
+                )
+        if self.shortlist is not None:
+            self._check_shortlist(self.shortlist)
+
+    def _check_shortlist(self, shortlist: Shortlist) -> None:
+        for spec in self.specs_tried:
+            if self.signal != "evidence" or spec.passes[0] != "late" or len(spec.passes) == 1:
+                raise InputError(
+                    "a shortlist is for features of late and other passes, fitted to evidence; "
+                    "pass features like log_mass:late+together+apart and the signal 'evidence'"
+                )
+            if spec.quantity != shortlist.quantity:
+                raise InputError(
+                    f"the shortlist's weights are for {shortlist.quantity}, the features for "
+                    f"{spec.quantity}; pass features like "
+                    f"{shortlist.quantity}:late+together+apart"
                 )
 
     @property
@@ -145,6 +153,14 @@ class TrainingData:
                 raise InputError(
                     f"depth is {layers}; pass 1 to {self.model.depth}, the depth collected"
                 )
+        if plan.shortlist is not None:
+            of_shortlist = len(plan.shortlist.weight)
+            for layers in (*plan.depths, self.model.depth):
+                if layers != of_shortlist:
+                    raise InputError(
+                        f"depth is {layers}; pass {of_shortlist}, the layers of the shortlist's "
+                        "weights, and a folder that holds nothing deeper"
+                    )
         self._collection: FeatureCollection | AblationCollection
         identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": plan.seed}
         if plan.signal == "evidence":

@@ -20,7 +20,6 @@ from at2_rag.reading.features import Reading
 from at2_rag.readout.files import DESCRIPTION_FILE, WEIGHTS_FILE
 from at2_rag.readout.head_weights import UNIFORM
 from at2_rag.readout.shipped import load_head_weights, named_or_folder
-from at2_rag.states.files import Precision
 from at2_rag.states.store import ChunkCache
 from at2_rag.text.chunks import Chunk, Prior
 from at2_rag_evals.model_record import model_record
@@ -40,13 +39,11 @@ class AT2Ranker(Ranker):
         head_weights: A folder, the name of shipped ones, or "uniform"; None for those shipped for
             the model.
         reading: The reading mode; None for that of the head weights.
-        precision: Number type in which chunk states are cached.
         prior: The prior that MiniLM gives the pruner, as a retriever would: "score" for its ranks,
             "cosine" for its cosines; None for none.
         multi_hop: Whether the pruner asks again beside the best chunk.
         embedding_model: As of `MiniLMRanker`; used with a prior alone.
-        remember: Whether chunk states are cached for other items that have the same chunks; states
-            in eight bits always are.
+        remember: Whether what is read of chunks is kept for other items that have the same ones.
 
     Attributes:
         scores_are_logits: Whether the softmax over an item's scores is what `top_p` adds up.
@@ -59,7 +56,6 @@ class AT2Ranker(Ranker):
         name: str = "at2",
         head_weights: str | None = None,
         reading: Reading | None = None,
-        precision: Precision = "model",
         prior: Prior | None = None,
         multi_hop: bool = False,
         embedding_model: str | None = None,
@@ -68,7 +64,7 @@ class AT2Ranker(Ranker):
         self.name = name
         self.scores_are_logits = _scores_are_logits(head_weights)
         self._model, self._reading, self._head_weights = model, reading, head_weights
-        self._precision, self._remember = precision, remember
+        self._remember = remember
         self._prior, self._multi_hop = prior, multi_hop
         self._retriever = MiniLMRanker(embedding_model, remember=remember) if prior else None
         self.workers = 1 if prior else os.cpu_count() or 1
@@ -76,7 +72,6 @@ class AT2Ranker(Ranker):
             **model_record(model),
             **head_weights_record(head_weights),
             "reading": reading,
-            "states": precision,
             "prior": prior,
             "multi_hop": multi_hop,
             "minilm": self._retriever.settings if self._retriever else None,
@@ -87,10 +82,7 @@ class AT2Ranker(Ranker):
         if self._retriever:
             self._retriever.prepare()
         torch.set_num_threads(1)  # many items at a time read faster than many threads an item
-        if self._precision == "int8":
-            chunk_cache: ChunkCache | None = ChunkCache(precision="int8")
-        else:
-            chunk_cache = shared_cache() if self._remember else None
+        chunk_cache = shared_cache() if self._remember else ChunkCache(max_memory_bytes=0)
         self._pruner = load_pruner(
             self._model, self._head_weights, reading=self._reading, chunk_cache=chunk_cache
         )

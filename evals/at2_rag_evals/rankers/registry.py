@@ -15,7 +15,6 @@ AT2_FORMS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "all_heads_mean": {"head_weights": "uniform"},
         "at2": {},
-        "at2_int8": {"precision": "int8"},
         "at2_joint": {"reading": "joint", "head_weights": None},
         "at2_prior": {"prior": "score"},
         "at2_cosine": {"prior": "cosine"},

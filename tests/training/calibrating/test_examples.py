@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from at2_rag.errors import InputError
-from at2_rag.training.calibrating.examples import choose_examples, choose_judged
+from at2_rag.training.calibrating.examples import choose_examples
 from tests.training.calibrating.equal_examples import equal_examples
 from tests.training.planted_examples import planted_examples
 
-NOVELS, SEAS = equal_examples("novels", 6), equal_examples("seas", 6)
+NOVELS = equal_examples("novels", 6)
 SHORT = planted_examples(["seas"], 3, chunks=3)
 
 
@@ -33,13 +33,3 @@ def test_what_can_not_be_learned_of_them_is_refused() -> None:
     scored = [replace(NOVELS[0], chunks=chunks), *NOVELS[1:]]
     with pytest.raises(InputError, match="example '0' of novels: .* within -1 and 1"):
         choose_examples(scored, priors=["cosine"])
-
-
-def test_judged_are_examples_of_the_sources_fitted_to() -> None:
-    judged = choose_judged([*SEAS, *NOVELS, *SHORT], sources={"seas", "mills"}, limit=4)
-    assert [example.source for example in judged.chosen] == ["seas"] * 4
-    assert judged.twins == () and judged.unusable == 9
-    assert choose_judged([], sources={"seas"}).chosen == ()
-    for sources in ({"mills", "lakes"}, {"seas"}):
-        with pytest.raises(InputError, match="none of the 6 examples can be judged"):
-            choose_judged(SEAS, sources=sources)

@@ -20,7 +20,7 @@ from tests.training.calibrating.drawn_samples import SHAPE, drawn, with_twins
 
 
 def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
-    return {row.source: row for row in study_left_out_sources(samples, SHAPE)[0]}
+    return {row.source: row for row in study_left_out_sources(samples, SHAPE)}
 
 
 def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
@@ -56,7 +56,7 @@ def test_sources_without_outcomes_are_not_judged_and_what_is_not_defined_is_none
     json.dumps(rows, allow_nan=False)
     undefined = {name: row["auroc"] is None for name, row in rows.items()}
     assert undefined == {"a": False, "b": True, "c": False, EVERY: False}
-    assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == ([], [])
+    assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == []
 
 
 @pytest.mark.parametrize(("longer_by", "low", "high"), [(0, 0.42, 0.58), (30, 0.8, 1.0)])
@@ -66,7 +66,7 @@ def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high:
         [dataclasses.replace(one, answerable=bool(rng.random() < 0.5)) for one in drawn(800, seed)]
         for seed in (7, 8)
     )
-    predict, _ = fit_without("b", with_twins(other, longer_by), SHAPE)
+    predict = fit_without("b", with_twins(other, longer_by), SHAPE)
     twins = [sample for sample in with_twins(one, longer_by) if sample.answerable is not None]
     logits = np.array([predict(sample).by_lengths for sample in twins])
     assert low < auroc(logits, np.array([bool(sample.answerable) for sample in twins])) < high

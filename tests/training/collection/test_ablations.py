@@ -12,7 +12,8 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, PromptTooLongError
-from at2_rag.reading.chunk_states import encode_prefix
+from at2_rag.reading.features import PASSES
+from at2_rag.reading.independent import IndependentReader
 from at2_rag.reading.joint import read_answer
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import ablate_by_masking, leave_one_out
@@ -77,8 +78,9 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         question = read[:, : prompt.target[1] - prompt.target[0]].numpy()
         assert row["query_logits"] == pytest.approx(question, abs=1e-3)
         layout = cut.prompts.independent(query, chunks)
-        attention = read_passes(cut, encode_prefix(cut), layout, states={}, chunks=len(chunks))
-        for name, values in feature_arrays(attention, ("together", "apart")).items():
+        reader = IndependentReader(cut)
+        attention = read_passes(reader, layout, states={}, chunks=len(chunks))
+        for name, values in feature_arrays(attention, PASSES["independent"]).items():
             assert row[name] == pytest.approx(values, rel=2e-3, abs=1e-3)
 
 

@@ -16,6 +16,7 @@ from at2_rag.errors import DataError, ScoringError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
+from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
@@ -24,6 +25,7 @@ from at2_rag.training.collection.features import FeatureCollection, Features, fe
 from at2_rag.training.collection.samples import ONE_KIND, Sample
 from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import exact
 from tests.training.small_examples import DEPTH, make_examples, scoring_model
 
 HALF = 2.0**-11
@@ -53,7 +55,8 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
     for quantity in ("log_ratio", "log_mass"):
         spec = FeatureSpec(quantity, PASSES[reading])
         weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
-        pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
+        loaded = LoadedModel(tiny_model(), tiny_tokenizer())
+        pruner = exact(AT2Pruner(loaded, head_weights=weights))
         for item, row in collected.rows.items():
             features = row[quantity].astype(np.float64)
             tolerance = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4
@@ -72,7 +75,8 @@ def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Pat
     layout = model.prompts.independent(examples[0].query, chunks)
     windows = [source for source, owner in enumerate(layout.owners) if owner == 1]
     assert len(windows) > 1
-    for number, attention in enumerate(read(model, layout)):
+    [late] = IndependentReader(model).read([LayoutPasses(layout, {"late": None})])
+    for number, attention in enumerate((late["late"], *read(model, layout))):
         means = [float(attention.log_ratio[..., window].mean()) for window in windows]
         strongest = windows[means.index(max(means))]
         expected = attention.log_ratio[..., strongest].numpy()
@@ -157,7 +161,7 @@ def test_attention_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quantity", "depth"), [("mass", 1), ("log_mass", 4), ("log_ratio", 4)])
-@pytest.mark.parametrize("passes", [("apart",), ("apart", "together"), ("joint",)])
+@pytest.mark.parametrize("passes", [("apart",), ("apart", "late"), ("joint",)])
 def test_the_matrix_is_in_the_order_of_the_features_at_inference(
     passes: Any, quantity: Any, depth: int
 ) -> None:
@@ -174,7 +178,7 @@ def test_the_matrix_is_in_the_order_of_the_features_at_inference(
         5: {name: values[:4] for name, values in arrays.items()},
         2: {name: values[4:] for name, values in arrays.items()},
     }
-    features = Features.of(rows)
+    features = Features.of(rows, PASSES[spec.reading])
     assert features.examples.tolist() == [5, 2] and features.counts.tolist() == [4, 3]
     cut = {
         name: SpanAttention(one.mass[:depth], one.log_ratio[:depth])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.samples import (
     FEWEST_CHUNKS,
     MOST_CHUNKS,
+    MOST_READ,
     PADDED_SHARE,
     Sample,
     doubtful_labels,
@@ -180,3 +182,34 @@ def test_added_chunks_that_hold_an_answer_or_a_gold_text_have_no_label() -> None
             assert mark == (added and expected)
             seen.add((added, mark))
     assert {(True, True), (True, False)} <= seen
+
+
+@pytest.mark.parametrize(("chunks", "gold"), [(17, (0, 9)), (60, (5, 6, 59)), (40, range(20))])
+def test_of_many_chunks_all_gold_ones_and_some_others_are_read(
+    chunks: int, gold: Sequence[int]
+) -> None:
+    example = make_example(0, chunks=chunks, gold=tuple(gold))
+    alone = make_example(1, chunks=2)
+    wanted = [chunk for chunk, label in zip(example.chunks, example.labels, strict=True) if label]
+    others: set[int] = set()
+    for seed in range(20):
+        sample = draw_samples([example, alone], (0, 1), seed=seed)[0]
+        kept = [example.chunks.index(chunk) for chunk in sample.chunks[: sample.original]]
+        assert kept == sorted(set(kept))
+        assert len(kept) == sample.original == max(MOST_READ, len(wanted) + 1)
+        assert sample.labels[: sample.original] == tuple(example.labels[i] for i in kept)
+        assert [example.chunks[i] for i in kept if example.labels[i]] == wanted
+        assert not set(example.chunks) & set(sample.chunks[sample.original :])
+        others |= {i for i in kept if not example.labels[i]}
+    assert len(others) > max(1, MOST_READ - len(wanted)), "others by another seed"
+
+
+def test_of_sixteen_chunks_and_without_labels_all_are_read() -> None:
+    example = make_example(0, chunks=MOST_READ)
+    [sample] = draw_samples([example], (0,), seed=0)
+    assert sample.chunks == example.chunks
+    many = make_example(0, chunks=60)
+    [sample] = draw_samples([many], (0,), seed=0, labelled=False)
+    assert sample.chunks == many.chunks
+    [[sample]] = plan_samples([many], seed=0, padded=False)
+    assert sample.chunks == many.chunks

@@ -14,7 +14,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.collection.collection import TOO_LONG, Collected
 from at2_rag.training.collection.sentences import SentenceCollection
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights
+from tests.tiny_weights import exact, random_weights
 from tests.training.small_examples import scoring_model
 
 CHUNKS = (
@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_pruner(weights: HeadWeights, tmp_path: Path) ->
     collected = collect(weights, examples, tmp_path)
     assert sorted(collected.rows) == [0, 2]
     assert collected.left_out == {1: "without text", 3: TOO_LONG}
-    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
+    pruner = exact(AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights))
     for item, row in collected.rows.items():
         expected = [one.score for one in pruner.score_sentences(examples[item].query, CHUNKS)]
         assert row["scores"] == pytest.approx(expected, abs=1e-4)

@@ -67,7 +67,7 @@ def test_features_collected_deeper_give_the_weights_of_a_smaller_depth(
 ) -> None:
     before = bytes_of(several / "features")
     assert set(before) == {"collection.json", *SHARDS}
-    options = (*MASS, "--depth", 2)
+    options = (*SEVERAL[:4], "--depth", 2)
     deeper = ("--collected", several / "features")  # of three layers
     shared = trained(data, *options, *deeper, output=tmp_path / "shared")
     assert bytes_of(several / "features") == before

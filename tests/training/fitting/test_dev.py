@@ -17,7 +17,9 @@ from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.features import Features
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
 from at2_rag.training.fitting.dev import choose_dev, count_shared, dev_collection, judge_on_dev
+from at2_rag.training.fitting.training_data import TrainingPlan
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import exact
 from tests.training.planted_examples import planted_examples
 from tests.training.small_examples import DEPTH, scoring_model
 
@@ -35,14 +37,15 @@ def test_figures_are_those_of_the_pruners_ranking(
         replace(example, labels=(True, True, False, False, False))
         for example in planted_examples(["seas"], each=3)
     ]
-    collection = dev_collection(model, examples, tmp_path, reading=reading, fingerprint="f")
-    features = Features.of(collection.collect().rows)
+    plan = TrainingPlan(reading=reading)
+    collection = dev_collection(model, examples, tmp_path, plan=plan, fingerprint="f")
+    features = Features.of(collection.collect().rows, collection.passes)
     assert sorted(features.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
     spec = FeatureSpec("log_ratio", PASSES[reading])
     shape = (len(spec.passes), DEPTH, 4)
     weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     weights = HeadWeights(weight, 0.0, spec)
-    pruner = AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights)
+    pruner = exact(AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights=weights))
     quality: dict[str, list[float]] = {}
     first: dict[str, list[bool]] = {}
     for example in examples:

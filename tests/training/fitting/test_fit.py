@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import minimize
 
 from at2_rag.errors import InputError
-from at2_rag.training.fitting.fit import LinearFit, fit_listwise
+from at2_rag.training.fitting.fit import LinearFit, fit_few, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 
 
@@ -131,3 +131,37 @@ def test_labels_that_say_nothing_are_refused(values: list[float], message: str) 
     data.features[3, 1] = math.nan
     with pytest.raises(InputError, match="features hold NaN or infinity"):
         fit_listwise(data, ridge=1e-2)
+
+
+def few(data: ListwiseData, group_of: Any, most: int) -> LinearFit:
+    def fit(columns: Any) -> LinearFit:
+        part = dataclasses.replace(data, features=data.features[:, columns])
+        return fit_listwise(part, ridge=1e-3)
+
+    return fit_few(fit, data.features, group_of, most)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7])
+def test_at_most_so_many_groups_of_features_have_weights(most: int) -> None:
+    group_of = np.arange(20) % 10
+    planted = np.zeros(20)
+    planted[[3, 13, 8]] = 1.0, -0.5, 0.7  # of the groups 3 and 8
+    data = make_data(planted=planted)
+    data.features[:, 3] *= 0.01  # small numbers with large weights
+    fit = few(data, group_of, most)
+    groups = set(group_of[fit.weight != 0].tolist())
+    assert len(groups) == most and fit.weight.shape == (20,)
+    assert groups <= {3, 8} or groups >= {3, 8}
+    columns = np.flatnonzero(np.isin(group_of, list(groups)))
+    alone = fit_listwise(dataclasses.replace(data, features=data.features[:, columns]), ridge=1e-3)
+    assert fit.weight[columns] == pytest.approx(alone.weight, abs=1e-6)
+    assert fit.bias == pytest.approx(alone.bias)
+
+
+def test_few_groups_are_fitted_as_without_a_limit() -> None:
+    data = make_data(60, 6, planted=np.linspace(-1, 1, 6))
+    plain = fit_listwise(data, ridge=1e-3)
+    for most in (3, 100):
+        fit = few(data, np.arange(6) // 2, most)
+        assert fit.weight == pytest.approx(plain.weight, abs=1e-6)
+        assert fit.bias == pytest.approx(plain.bias, abs=1e-6)

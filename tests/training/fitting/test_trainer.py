@@ -101,7 +101,7 @@ def test_every_design_is_tried_and_the_best_is_chosen(
     every = {
         FeatureSpec(quantity, passes)
         for quantity in get_args(Quantity)
-        for passes in (("together",), ("apart",), ("together", "apart"))
+        for passes in (("late",), ("together", "apart"), ("late", "together", "apart"))
     }
     expected = {
         (spec, objective, ridge)
