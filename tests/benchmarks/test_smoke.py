@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import depth
+import late_designs
 import memory
 import pytest
 import soak
@@ -71,6 +72,16 @@ def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Monke
     options = [*tiny_options, "--calls", "2", "--awaited", "2"]
     result = CliRunner().invoke(soak.main, options)
     assert result.exit_code == 1 and "the process took 6.0 s longer to end" in result.output
+
+
+def test_late_designs(tiny_options: list[str], tmp_path: Path) -> None:
+    train = str(Path(tiny_options[1]).parent / "train.jsonl")
+    options = [train, "--model", tiny_options[1], "--collected", str(tmp_path), "--depth", "3"]
+    options += ["--key-heads", "2", "--key-heads", "6", "--offset", "8", "--limit", "6"]
+    result = CliRunner().invoke(late_designs.main, options)
+    assert result.exit_code == 0, result.output
+    assert "### Late, the question 8 positions on" in result.output
+    assert result.output.count("within") == len(late_designs.RULES)
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:

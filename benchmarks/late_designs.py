@@ -1,0 +1,174 @@
+"""Designs of late reading: where the question stands, layers, key heads, and shortlists.
+
+python benchmarks/late_designs.py FILES... --limit 40 --collected FOLDER
+
+Each source is ranked by what was fitted without it. README.md beside this file says more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from report import FOLDER, POSITIVE, Row, markdown_table
+
+from at2_rag.arrays import Bools, Floats
+from at2_rag.data.examples import draw_per_source, read_examples
+from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.model.loading import LoadedModel
+from at2_rag.progress import StepProgress
+from at2_rag.reading import late
+from at2_rag.reading.features import FeatureSpec
+from at2_rag.readout.shortlist import Design, Shortlist
+from at2_rag.training.fitting.cross_validation import (
+    Candidate,
+    CrossValidation,
+    mean_by_source,
+    ndcg_at_10,
+)
+from at2_rag.training.fitting.objectives import fit_objective
+from at2_rag.training.fitting.samples import Samples
+from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
+from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
+
+SEED = 0
+RIDGE = 0.03
+LATE = FeatureSpec("log_ratio", ("late",))
+EVERY = FeatureSpec("log_mass", ("late", "together", "apart"))
+RULES = ((4, 4, 0.0), (5, 5, 0.0), (3, 6, 2.0), (3, 6, 3.0), (3, 8, 3.0))  # least, most, gap
+
+
+@click.command("late_designs", context_settings={"show_default": True})
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--limit", type=POSITIVE, default=40, help="Questions of each source.")
+@click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+@click.option("--collected", type=FOLDER, required=True, help="What is read, kept there.")
+@click.option("--depth", "depths", type=POSITIVE, multiple=True, default=(8, 9, 10, 14, 16, 18, 22))
+@click.option("--key-heads", type=POSITIVE, multiple=True, default=(6, 9, 18, 54))
+@click.option("--offset", "offsets", type=POSITIVE, multiple=True, default=(32, late.OFFSET, 400))
+def main(
+    *,
+    files: tuple[str, ...],
+    limit: int,
+    model: str,
+    collected: Path,
+    depths: tuple[int, ...],
+    key_heads: tuple[int, ...],
+    offsets: tuple[int, ...],
+) -> None:
+    """Rank each source by what was fitted without it, in several designs."""
+    examples = draw_per_source(read_examples(files), limit, seed=SEED)
+    loaded = LoadedModel.from_pretrained(model)
+    torch.set_num_threads(1)  # as at2-rag train reads, in threads of its own
+    designs = [(depth, heads) for depth in depths for heads in key_heads]
+    with StepProgress() as progress:
+        for offset in offsets:
+            late.OFFSET = offset
+            specs = (EVERY, LATE) if offset == offsets[0] else (LATE,)
+            plan = TrainingPlan(specs=specs, leave_out_sources=True)
+            folder = collected / f"offset{offset}"
+            data = TrainingData(loaded, examples, folder, plan, depth=max(depths))
+            samples = data.gather(workers=os.cpu_count() or 1, progress=progress)
+            rows = list(late_rows(samples, designs))
+            click.echo(markdown_table(f"Late, the question {offset} positions on", rows))
+            if offset == offsets[0]:
+                rows = list(shortlist_rows(samples, max(depths), max(key_heads)))
+                click.echo(markdown_table("Shortlists", rows))
+
+
+def late_rows(samples: Samples, designs: Sequence[tuple[int, int]]) -> Iterator[Row]:
+    """Yield what weights over so many layers and key heads rank."""
+    validation = CrossValidation(samples, samples.linked_sources())
+    for depth, heads in designs:
+        result = validation.judge(Candidate(LATE, depth, RIDGE, "evidence", heads))
+        yield {"layers": depth, "key heads": heads, **_row(samples, result.quality)}
+
+
+def shortlist_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
+    """Yield what cascades rank, and what all passes over all chunks do.
+
+    The features of the pass together are those over all chunks.
+    """
+    fold_of = samples.linked_sources()
+    candidate = Candidate(EVERY, depth, RIDGE, "evidence")
+    all_chunks = CrossValidation(samples, fold_of).judge(candidate).quality
+    yield {"shortlist": "all chunks", **_row(samples, all_chunks)}
+    features = samples.features.matrix(EVERY, depth)
+    for least, most, gap in RULES:
+        scores, sizes = np.zeros(len(features)), []
+        for fold in np.unique(fold_of):
+            held_out = fold_of == fold
+            first = _shortlist(samples, depth, heads, ~held_out)
+            first = replace(first, least=least, most=most, gap=gap)
+            masked, size = _only_shortlisted(samples, features, first)
+            design = Design.of(first, masked)
+            terms = design.terms(masked)
+            fit = fit_objective("evidence", samples, terms, ridge=RIDGE, chosen=~held_out)
+            rows = np.repeat(held_out, samples.counts)
+            scores[rows] = fit.scores(terms[rows])
+            sizes += size[held_out].tolist()
+        assert samples.labels is not None  # the signal is evidence
+        quality = ndcg_at_10(scores, samples.labels, samples.counts)
+        yield {
+            "shortlist": f"{least} to {most}, within {gap:g}",
+            "chunks": float(np.mean(sizes)),
+            **_row(samples, quality, all_chunks),
+        }
+
+
+def _shortlist(samples: Samples, depth: int, heads: int, chosen: Bools) -> Shortlist:
+    """Return late weights fitted to a part of the samples, for features of `EVERY`."""
+    quantity = FeatureSpec(EVERY.quantity, LATE.passes)
+    fit = fit_objective(
+        "evidence",
+        samples,
+        samples.features.matrix(quantity, depth),
+        ridge=RIDGE,
+        chosen=chosen,
+        groups=samples.limit(depth, heads),
+    )
+    return Shortlist(fit.weight.reshape(depth, -1).astype(np.float32), fit.bias)
+
+
+def _only_shortlisted(
+    samples: Samples, features: np.ndarray, shortlist: Shortlist
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features [N, F] without what cascades don't read, and the shortlists' sizes [I]."""
+    masked, first = features.copy(), shortlist.late_scores(features)
+    chosen = [shortlist.chosen(scores) for scores in samples.features.by_sample(first)]
+    masked[~np.concatenate(chosen), shortlist.weight.size :] = np.nan
+    return masked, np.array([one.sum() for one in chosen])
+
+
+def _row(samples: Samples, quality: Floats, beside: Floats | None = None) -> Row:
+    """Return the macro nDCG@10, and its difference to that of another design."""
+    judged = ~np.isnan(quality)
+    values = np.stack([quality, quality if beside is None else beside], axis=1)
+    sources, groups = np.array(samples.sources), np.array(samples.groups)
+    rng = np.random.default_rng(SEED)
+    sample = macro_sample(
+        [
+            resample_means(values[rows], groups[rows].tolist(), rng=rng)
+            for rows in (judged & (sources == name) for name in np.unique(sources[judged]))
+        ]
+    )
+    by_source = mean_by_source(quality[judged], sources[judged])
+    less = {"less all chunks": _interval(sample.estimate(0, minus=1))}
+    return {
+        "nDCG@10": _interval(sample.estimate(0)),
+        **({} if beside is None else less),
+        "least source": min(by_source.values()),
+    }
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
