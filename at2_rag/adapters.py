@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import fields
 from functools import cache, reduce
 from operator import or_
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
 
 from pydantic import (
@@ -36,6 +37,11 @@ _LOADING = ForkLock()
 _loader = Workers(lambda: 1)
 _PRUNER_WAS_SET = "pruner_was_set"
 """Key of serialised settings that a default pruner must not be used with."""
+
+RESULT_TYPES: Mapping[str, type] = MappingProxyType(
+    {"at2_answerable": float, "at2_duplicates": list, "at2_kept_spans": list}
+)
+"""Metadata keys of what a pass finds out, with the types of their values."""
 
 
 def default_pruner() -> AT2Pruner:
@@ -68,22 +74,26 @@ else:
     _Pruner = Annotated[Any, AfterValidator(_checked_pruner)]
 
 
-def addable(
-    metadata: Mapping[str, Any], added: Mapping[str, Any], *, earlier: Container[str]
+def with_results(
+    metadata: Mapping[str, Any],
+    results: Mapping[str, Any],
+    *,
+    earlier: Container[str] = RESULT_TYPES,
 ) -> dict[str, Any]:
-    """Return the entries of `added` that overwrite nothing of the caller's.
+    """Return a copy of metadata with the results of this pass, and none of an earlier one.
 
-    A key that the metadata has already stays as it is, which is logged once, unless it is one of
-    those that an `earlier` pass of ours may have written, and its value of the same type.
+    A result of an earlier pass is under one of the keys of `RESULT_TYPES`, has the type named there
+    and is among the keys that an `earlier` pass may have written. Whatever else is in the metadata
+    stays; a result for which there is an entry already is left out, which is logged once.
     """
-    free = {
+    callers = {
         key: value
-        for key, value in added.items()
-        if key not in metadata or (key in earlier and type(metadata[key]) is type(value))
+        for key, value in metadata.items()
+        if not (key in earlier and key in RESULT_TYPES and type(value) is RESULT_TYPES[key])
     }
-    for key in added.keys() - free:
+    for key in results.keys() & callers.keys():
         _warn_of_collision(key)
-    return free
+    return {**results, **callers}
 
 
 @cache

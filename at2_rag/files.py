@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from at2_rag.errors import StorageError
 
+MOST_DATA_BYTES = 2**30
+"""What is read of a file of questions, unpacked."""
+
+_GZIP = b"\x1f\x8b"
 _PART = ".at2-part"
 _LEFTOVER_SECONDS = 3600.0  # writing a file takes seconds
 
@@ -50,6 +57,38 @@ def read_regular(path: Path, *, most: int, follow: bool = True) -> bytes:
             reason = f"{status.st_size:,} bytes, of which at most {most:,} are read"
             raise OSError(errno.EFBIG, reason, str(path))
         return file.read()
+
+
+def data_lines(
+    path: Path, *, packed: bool | None = None, most_line: int = MOST_DATA_BYTES
+) -> Iterator[bytes]:
+    """Yield the lines of a file, with their ends; `MOST_DATA_BYTES` in all, unpacked.
+
+    Args:
+        path: The file.
+        packed: Whether it is gzipped; None to tell by its first bytes.
+        most_line: Most bytes of a line.
+
+    Raises:
+        OSError: If it can't be read, or file or line are longer.
+        EOFError: If a gzipped file is cut short.
+        zlib.error: If a gzipped file is damaged.
+    """
+    with path.open("rb") as file:
+        if packed is None:
+            packed = file.peek(len(_GZIP)).startswith(_GZIP)
+        lines = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+        left = MOST_DATA_BYTES
+        while line := lines.readline(min(most_line, left) + 1):
+            left -= len(line)
+            if len(line) > most_line:
+                raise OSError(f"the next line has more than {most_line:,} bytes")
+            if left < 0:
+                raise OSError(
+                    f"it has more than {MOST_DATA_BYTES:,} bytes, unpacked, the most that is read; "
+                    "split it"
+                )
+            yield line
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -170,6 +170,7 @@ class AT2Pruner:
             self.scoring_model, self.head_weights, cache=self.chunk_cache, scope=scope
         )
         self._workers = Workers(most_readers, max_pending=max_pending)
+        self._refusals = Workers(lambda: 1)
         self._source = source_of(model)
         self._arguments: PrunerSettings = {
             "options": self.options,
@@ -347,7 +348,9 @@ class AT2Pruner:
     ) -> PruneResult:
         """Prune in a thread of the pruner's, so that neither loop nor its executor is blocked.
 
-        A call that is cancelled stops reading within a layer of the model.
+        A call that is cancelled stops reading within a layer of the model. One that is refused, but
+        must not fail, waits for none that reads: a thread beside theirs checks its arguments and
+        counts its tokens.
 
         Raises:
             PrunerBusyError: If `max_pending` calls wait or run already, unless
@@ -358,8 +361,8 @@ class AT2Pruner:
         except PrunerBusyError as error:
             if self.on_error == "raise":
                 raise
-            request = self._request(query, chunks, self._options(overrides))
-            return self._result(request, Failure(error, {}))
+            refuse = partial(self._refused, error, query, chunks, self._options(overrides))
+            return await self._refusals.run(refuse)
 
     def prune_batch(
         self,
@@ -388,6 +391,15 @@ class AT2Pruner:
 
     def _request(self, query: str, chunks: Iterable[ChunkLike], options: PruneOptions) -> Request:
         return make_request(query, chunks, options, self.head_weights, self._context)
+
+    def _refused(
+        self,
+        error: PrunerBusyError,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        options: PruneOptions,
+    ) -> PruneResult:
+        return self._result(self._request(query, chunks, options), Failure(error, {}))
 
     def _results(self, requests: Sequence[Request]) -> list[PruneResult]:
         """Score the requests that need it, and choose what is kept of each."""

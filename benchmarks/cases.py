@@ -41,11 +41,11 @@ def forward_case(model: LoadedModel, prompts: Sequence[Prompt]) -> Case:
     return run
 
 
-def prune_case(pruner: AT2Pruner, prompts: Sequence[Prompt]) -> Case:
+def prune_case(pruner: AT2Pruner, prompts: Sequence[Prompt], *, top_k: int | None = 3) -> Case:
     """Return whole `prune` calls, which report their stages."""
 
     def run(index: int) -> Mapping[str, float]:
-        return pruner.prune(prompts[index].query, prompts[index].chunks, top_k=3).timings
+        return pruner.prune(prompts[index].query, prompts[index].chunks, top_k=top_k).timings
 
     return run
 

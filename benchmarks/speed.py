@@ -86,6 +86,7 @@ class Benchmark:
 @click.option("--scaling", type=POSITIVE, multiple=True, help="Also with N chunks; repeat.")
 @click.option("--callers", type=POSITIVE, multiple=True, help="Also N threads at once; repeat.")
 @click.option("--calls", type=POSITIVE, default=200, help="Calls of all those threads together.")
+@click.option("--without-limit", type=POSITIVE, help="Also calls without a limit, on N prompts.")
 @click.option("--generate", type=POSITIVE, help="Also pruning and then generating N tokens.")
 def main(
     *,
@@ -98,6 +99,7 @@ def main(
     scaling: tuple[int, ...],
     callers: tuple[int, ...],
     calls: int,
+    without_limit: int | None,
     generate: int | None,
 ) -> None:
     """Time whole calls of `prune` against one full forward pass of the same model."""
@@ -127,6 +129,8 @@ def main(
         time_scaling(benchmark, scaling)
     if callers:
         time_callers(benchmark, callers, calls=calls)
+    if without_limit:
+        time_without_limit(benchmark, shared.prompts(model, without_limit).prompts)
     if generate:
         time_generation(benchmark, generate)
 
@@ -237,6 +241,27 @@ def time_callers(benchmark: Benchmark, numbers: Sequence[int], *, calls: int) ->
     wait = longest_wait(pruner, prompts, calls=calls)
     note = f"An event loop that awaited {calls} calls was held up for at most {1000 * wait:.1f} ms."
     benchmark.report.add(f"Callers of one pruner, {DEFAULT}, {WARM}", rows, note)
+
+
+def time_without_limit(benchmark: Benchmark, prompts: Sequence[Prompt]) -> None:
+    """Add what a call takes without a limit, where the question may be read again."""
+    states = dict(zip((COLD, WARM), cold_and_warm(benchmark.model), strict=True))
+    cases: dict[str, Case] = {}
+    for state, pruner in states.items():
+        cases[f"{state}, top 3"] = prune_case(pruner, prompts)
+        cases[f"{state}, no limit"] = prune_case(pruner, prompts, top_k=None)
+    runs = time_cases(cases, prompts=len(prompts), repeats=1, seed=SEED)
+    rows: list[Row] = [
+        {
+            "state": state,
+            "top 3, ms": median_ms(runs, f"{state}, top 3"),
+            "no limit, ms": median_ms(runs, f"{state}, no limit"),
+            "times as long": ratio(runs, f"{state}, no limit", to=f"{state}, top 3"),
+        }
+        for state in states
+    ]
+    note = f"{len(prompts)} prompts, one round on each."
+    benchmark.report.add(f"Calls without a limit, {DEFAULT}", rows, note)
 
 
 def time_generation(benchmark: Benchmark, tokens: int) -> None:

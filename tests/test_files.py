@@ -1,7 +1,8 @@
-"""Files that are whole or absent, written by several processes at once."""
+"""Files that are whole or absent, written by several processes at once, and read up to a limit."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from at2_rag.errors import StorageError
-from at2_rag.files import check_writable, remove_leftovers, write_whole
+from at2_rag.files import check_writable, data_lines, remove_leftovers, write_whole
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +82,25 @@ def test_a_probe_leaves_no_trace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"file/new can't be written \(Not a directory\)"):
         check_writable(tmp_path / "file" / "new")
+
+
+def test_lines_of_data_are_read_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.files.MOST_DATA_BYTES", 100)
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    for size in (99, 100):
+        data = b"a\n" + b"b" * (size - 3) + b"\n"
+        plain.write_bytes(data)
+        packed.write_bytes(gzip.compress(data))
+        for path in (plain, packed):
+            assert b"".join(data_lines(path)) == data
+            assert list(data_lines(path)) == data.splitlines(keepends=True)
+    for data in (bytes(1 << 24), b"\n" * 101, b"a" * 60 + b"\n" + b"b" * 40):
+        plain.write_bytes(data)
+        packed.write_bytes(gzip.compress(data))
+        for path in (plain, packed):
+            with pytest.raises(OSError, match="more than 100 bytes, unpacked, .*; split it"):
+                list(data_lines(path))
+            with pytest.raises(OSError, match="the next line has more than 30 bytes|unpacked"):
+                list(data_lines(path, most_line=30))

@@ -14,7 +14,6 @@ kept in texts, but not allowed in `id` and `source`.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import zlib
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from at2_rag.errors import ChunkTypeError, DataError, brief
+from at2_rag.files import data_lines
 from at2_rag.text.chunks import Chunk, as_chunk, replace_surrogates
 
 _MOST_LINE_BYTES = 2**26
@@ -163,20 +163,18 @@ def _read_file(path: Path, *, labelled: bool, chunkless: bool) -> tuple[list[Exa
     examples: list[Example] = []
     reasons: list[str] = []
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            while line := lines.readline(_MOST_LINE_BYTES + 1):
-                number += 1
-                if len(line) > _MOST_LINE_BYTES:
-                    raise OSError(f"the next line has more than {_MOST_LINE_BYTES:,} bytes")
-                if not line.strip():
-                    continue
-                try:
-                    example = _parse_line(line, source=source, labelled=labelled)
-                    if not (example.chunks or chunkless):
-                        raise DataError("'chunks' is empty; an example needs at least one chunk")
-                    examples.append(example)
-                except (DataError, ChunkTypeError) as error:
-                    reasons.append(f"line {number}: {error}")
+        packed = path.suffix == ".gz"
+        for line in data_lines(path, packed=packed, most_line=_MOST_LINE_BYTES):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                example = _parse_line(line, source=source, labelled=labelled)
+                if not (example.chunks or chunkless):
+                    raise DataError("'chunks' is empty; an example needs at least one chunk")
+                examples.append(example)
+            except (DataError, ChunkTypeError) as error:
+                reasons.append(f"line {number}: {error}")
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: can't be read after line {number}: {reason}") from error

@@ -12,7 +12,7 @@ import numpy as np
 from at2_rag.arrays import Floats
 from at2_rag.options import UNANSWERABLE_BELOW
 from at2_rag.progress import Stopwatch, added
-from at2_rag.pruning.request import ContextFormat, Request
+from at2_rag.pruning.request import ContextFormat, Request, is_skipped
 from at2_rag.readout.scores import Scores
 from at2_rag.results import PruneResult, scored_chunks
 from at2_rag.selection.filling import ContextTokens
@@ -91,8 +91,7 @@ def without_scores(request: Request, context: ContextFormat) -> PruneResult | No
     options = request.options
     if not request.chunks:
         return _all_kept(request, context)
-    small = options.skip_below_tokens is not None and request.tokens <= options.skip_below_tokens
-    if not small or (options.max_tokens is not None and request.tokens > options.max_tokens):
+    if not is_skipped(options, request.tokens):
         return None
     note = (
         f"The context has {request.tokens:,} tokens, at most "
@@ -236,7 +235,7 @@ def _duplicates_note(
 
     def name(index: int) -> str:
         label = chunks[index].id
-        return f"chunk {index}" if label is None else f"chunk {index} ({label!r:.60})"
+        return f"chunk {index} ({label!r:.60})" if label else f"chunk {index}"
 
     pairs = [
         f"{name(other)} (in {name(index)})"

@@ -65,7 +65,8 @@ class Request:
         query: The question.
         objects: The caller's objects.
         chunks: The S chunks, normalised.
-        read_chunks: [S], the same as the model reads them: without echoes of the question.
+        read_chunks: [S], the same as the model reads them: without echoes of the question, which
+            are not looked for where nothing will be read.
         options: The options, with a limit that the head weights understand.
         units: The U units that the limits choose among; a chunk is a unit that covers its text.
         protected: For each chunk the ranges of its text that must be kept.
@@ -91,6 +92,12 @@ class Request:
     def by_sentence(self) -> bool:
         """Whether the limits choose among sentences, not chunks."""
         return self.options.unit == "sentence"
+
+
+def is_skipped(options: PruneOptions, tokens: int) -> bool:
+    """Tell whether the options keep a context of so many tokens as it is, without reading it."""
+    small = options.skip_below_tokens is not None and tokens <= options.skip_below_tokens
+    return small and (options.max_tokens is None or tokens <= options.max_tokens)
 
 
 def make_request(
@@ -123,7 +130,11 @@ def make_request(
             prior = weights.prior_weights[options.prior] * terms
         elif options.prior != "order":
             notes.append(_NO_PRIOR_NOTE.format(options.prior))
-    read_chunks = without_echoes(query, views)
+    tokens = 0
+    if counts:
+        with watch.stage("count"):
+            tokens = context.tokens_of(view.rendered for view in views)
+    read_chunks = views if is_skipped(options, tokens) else without_echoes(query, views)
     echoes = sum(read is not view for read, view in zip(read_chunks, views, strict=True))
     if echoes:
         notes.append(
@@ -133,10 +144,6 @@ def make_request(
         logger.warning(_TURNS_NOTE)
         notes.append(_TURNS_NOTE)
     spans = protected_spans(views, options.protect)
-    tokens = 0
-    if counts:
-        with watch.stage("count"):
-            tokens = context.tokens_of(view.rendered for view in views)
     return Request(
         query,
         objects,

@@ -142,16 +142,25 @@ class IndependentReader:
     def _read_late(
         self, wanted: Sequence[LayoutPasses], states: States, keep_states: bool, watch: Stopwatch
     ) -> list[SpanAttention]:
-        parts = [
-            (one.layout, _whole(one.layout) if one.passes["late"] is None else one.passes["late"])
-            for one in wanted
-            if "late" in one.passes
-        ]
-        if not parts:
+        # A layout that is wanted whole and in parts is read once.
+        layouts: dict[int, tuple[PromptLayout, list[SourcePart]]] = {}
+        spans = []
+        for one in wanted:
+            if "late" in one.passes:
+                parts = one.passes["late"]
+                _, every = layouts.setdefault(id(one.layout), (one.layout, []))
+                start = len(every)
+                every += _whole(one.layout) if parts is None else parts
+                spans.append((id(one.layout), start, len(every)))
+        if not spans:
             return []
         reader = self._late()
-        ratios = reader.read(parts, states, watch, keep_states=keep_states)
-        return [self._by_head(reader.heads, values) for values in ratios]
+        ratios = reader.read(list(layouts.values()), states, watch, keep_states=keep_states)
+        read = {
+            key: self._by_head(reader.heads, values)
+            for key, values in zip(layouts, ratios, strict=True)
+        }
+        return [read[key].part(start, end) for key, start, end in spans]
 
     def _by_head(self, heads: KeyHeads, ratios: Tensor) -> SpanAttention:
         """Return log ratios [G, R, n] by layer and query head; 0 for heads that weren't read."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.scripts import UNSPACED
 from at2_rag.text.sentences import LINE_BREAK
 
 LONG = 8
@@ -26,11 +27,8 @@ _TYPOGRAPHY = str.maketrans(
         "…": "...",
     }
 )
-_UNSPACED = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef"
-    "\U00020000-\U0003ffff]"
-)
-"""Characters of scripts without spaces between words."""
+_UNSPACED = re.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
+"""Characters of scripts without spaces between words, and their punctuation."""
 
 _NESTED = re.compile(r":[ \t]*\n[ \t]+\S")  # as in Python and YAML, where indents mean something
 _PROSE = re.compile(r"[^\W_]|[\s.,;:!?'\"()-]|\.{3}")

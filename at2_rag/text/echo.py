@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import Span, sentence_spans
+from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED
+from at2_rag.text.sentences import Span, asks, sentence_spans
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+(?:['’]\w+)*")
+_WORD = re.compile(rf"[{UNSPACED}]|\w+(?:['’]\w+)*")
 _CHARACTER = re.compile(r"\S")
-_QUESTION_MARKS = tuple("?\uff1f\u061f\u037e\u055e")
-_ASKS = re.compile(rf"\W*?[{''.join(_QUESTION_MARKS)}][?!\uff1f\uff01]*")
+_MARK = re.compile(rf"\W*?[{QUESTION_MARKS}][!！{QUESTION_MARKS}]*")
 _BEGINNING = re.compile(r"(?:^|[.!?…:>|\]\n])\W*$")
 _LEAST_SHARE = 0.8
 """Share of the question's words, from the first on, that make an echo of it."""
@@ -68,24 +68,25 @@ def without_echoes(query: str, chunks: Sequence[Chunk]) -> list[Chunk]:
     looked up in may well contain.
     """
     words = [word.text for word in _words(query)]
-    asks = _asks(query) or (bool(words) and words[0] in _QUESTION_WORDS)
+    is_question = asks(query, 0, len(query.rstrip()))
+    is_question = is_question or (bool(words) and words[0] in _QUESTION_WORDS)
     if not 2 <= len(words) <= _LONGEST:
         return list(chunks)
-    return [_without_echoes(chunk, words, asks) for chunk in chunks]
+    return [_without_echoes(chunk, words, is_question) for chunk in chunks]
 
 
-def _without_echoes(chunk: Chunk, query: Sequence[str], asks: bool) -> Chunk:
-    text = _blanked(chunk.text, query, asks)
+def _without_echoes(chunk: Chunk, query: Sequence[str], is_question: bool) -> Chunk:
+    text = _blanked(chunk.text, query, is_question)
     return chunk if text == chunk.text else replace(chunk, text=text)
 
 
-def _blanked(text: str, query: Sequence[str], asks: bool) -> str:
+def _blanked(text: str, query: Sequence[str], is_question: bool) -> str:
     """Return a text with blanks in place of its echoes of a query.
 
-    `query` are its words as `_words` gives them; `asks` says whether it ends as a question does.
+    `query` are its words as `_words` gives them; `is_question` says whether it asks.
     """
     pieces, last = [], 0
-    for start, end in sorted(_echoes(text, query, asks)):
+    for start, end in sorted(_echoes(text, query, is_question)):
         start = max(start, last)
         if start < end:
             pieces += [text[last:start], _CHARACTER.sub(" ", text[start:end])]
@@ -93,27 +94,29 @@ def _blanked(text: str, query: Sequence[str], asks: bool) -> str:
     return "".join([*pieces, text[last:]])
 
 
-def _echoes(text: str, query: Sequence[str], asks: bool) -> list[Span]:
+def _echoes(text: str, query: Sequence[str], is_question: bool) -> list[Span]:
     """Return the spans that repeat a query, which may overlap."""
     known = {word for word in query if word not in _FUNCTION_WORDS}
     folded = _folded(text)
     if sum(word in folded for word in known) < _LEAST_NAMED * len(known):
         return []
     words = _words(text)
-    spans = list(_runs(text, words, query, asks))
+    spans = list(_runs(text, words, query, is_question))
     if _is_stuffed(words, known, share=0.9):
         return [(0, len(text))]
     starts = [word.start for word in words]
     for start, end in sentence_spans(text):
         inside = words[bisect_left(starts, start) : bisect_left(starts, end)]
         # Beside an echo no other question answers, either.
-        asks_again = _asks(text[start:end]) and (spans or _says_nothing_new(inside, known))
+        asks_again = asks(text, start, end) and (spans or _says_nothing_new(inside, known))
         if asks_again or _is_stuffed(inside, known, share=0.6):
             spans.append((start, end))
     return spans
 
 
-def _runs(text: str, words: Sequence[_Word], query: Sequence[str], asks: bool) -> Iterator[Span]:
+def _runs(
+    text: str, words: Sequence[_Word], query: Sequence[str], is_question: bool
+) -> Iterator[Span]:
     """Yield where the query's words stand in a row, from the first on."""
     least = max(2, -int(-_LEAST_SHARE * len(query) // 1))
     index = 0
@@ -129,15 +132,10 @@ def _runs(text: str, words: Sequence[_Word], query: Sequence[str], asks: bool) -
             index += 1
             continue
         start, end = words[index].start, words[index + length - 1].end
-        mark = _ASKS.match(text, end)
-        if mark or (asks and (len(query) >= _SHORT or _is_sentence(text, start, end))):
+        mark = _MARK.match(text, end)
+        if mark or (is_question and (len(query) >= _SHORT or _is_sentence(text, start, end))):
             yield start, mark.end() if mark else end
         index += length
-
-
-def _asks(text: str) -> bool:
-    """Tell whether a text ends as a question does."""
-    return text.rstrip().rstrip("!！")[-1:] in _QUESTION_MARKS
 
 
 def _is_sentence(text: str, start: int, end: int) -> bool:

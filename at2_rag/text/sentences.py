@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator
 
+from at2_rag.text.scripts import QUESTION_MARKS
 from at2_rag.text.words import (
     PARTICLES,
     STARTERS,
@@ -50,6 +51,8 @@ _END = re.compile(
     rf"(?:[{END_MARKS}](?:[{END_MARKS}]|[ \u00a0](?=[.!?…](?!\w)))*"
     rf"|(?<=[α-ωά-ώ]);(?!\w)|(?<=[\u0561-\u0587]):(?=\s))({CLOSERS})"
 )
+_ASKS = re.compile(rf"(?:[{QUESTION_MARKS}]|[α-ωά-ώ];)[!！{QUESTION_MARKS}]*{CLOSERS}$")
+_LAST = 60  # characters at an end that are searched for a question mark
 _PAIRS = ("()", "[]", "「」", "『』", "《》", "（）", "【】", "“”", "«»", "»«", "<>")
 # Brackets and quotations are one piece, up to some length: beyond it the mark was never closed.
 _ENCLOSED = re.compile(
@@ -97,6 +100,11 @@ def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
             spans.append((start, end))
             worded = has_word
     return tuple(spans)
+
+
+def asks(text: str, start: int, end: int) -> bool:
+    """Tell whether a part of a text ends as a question does."""
+    return _ASKS.search(text, max(start, end - _LAST), end) is not None
 
 
 def stripped(text: str, start: int, end: int) -> tuple[int, int]:

@@ -113,7 +113,13 @@ def _tokenizer_counter(tokenizer: PreTrainedTokenizerBase) -> TokenCounter:
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
-    return lambda text: len(backend.encode(replace_surrogates(text), add_special_tokens=False).ids)
+
+    def count(text: str) -> int:
+        # encode() would let no other thread run until it is done.
+        [encoding] = backend.encode_batch_fast([replace_surrogates(text)], add_special_tokens=False)
+        return len(encoding.ids)
+
+    return count
 
 
 def _checked_counter(counter: Callable[[str], Any]) -> TokenCounter:

@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from at2_rag.text.blocks import block_spans
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.sentences import CLOSERS, END_MARKS, LINE_BREAK, Span, sentence_spans, stripped
+from at2_rag.text.scripts import UNSPACED
+from at2_rag.text.sentences import (
+    CLOSERS,
+    END_MARKS,
+    LINE_BREAK,
+    Span,
+    asks,
+    sentence_spans,
+    stripped,
+)
 from at2_rag.text.words import points_back
 
 UnitSpan = tuple[int, int, int]  # a unit's chunk, and its half-open range of characters in its text
@@ -26,7 +35,6 @@ FEW_WORDS = 5  # of a sentence that says too little alone
 _END = 60  # characters at a piece's end that are searched for an end mark
 _BEGIN = 60  # characters at a sentence's beginning that tell whether it points back
 _CLOSED = re.compile(rf"[{END_MARKS}៕;]{CLOSERS}$")
-_ASKS = re.compile(rf"(?:[?？؟⁇⁈⁉፧]|[α-ωά-ώ];){CLOSERS}$")
 _QUESTION = re.compile(
     r"\W*(?:q|question|frage|f|pregunta|p|domanda|d|вопрос|в|问|問|질문)\s?\d*[:：]", re.I
 )
@@ -37,7 +45,7 @@ _ANSWER = re.compile(
 )
 _TAG = re.compile(r"<[^<>]{1,500}>")
 _LETTERS = 1.6  # of a script without spaces, to a word
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u4e00-\u9fff]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class _Piece(NamedTuple):
@@ -132,7 +140,7 @@ def _begins_question(text: str, piece: _Piece) -> bool:
 
 
 def _asks(text: str, piece: _Piece) -> bool:
-    return _ASKS.search(text, max(piece.start, piece.end - _END), piece.end) is not None
+    return asks(text, piece.start, piece.end)
 
 
 def _is_short(text: str, piece: _Piece) -> bool:

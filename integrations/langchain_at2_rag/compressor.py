@@ -9,7 +9,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from at2_rag.adapters import AdapterSettings, addable
+from at2_rag.adapters import AdapterSettings, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -37,8 +37,9 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
     (`skip_below_tokens`), all documents come back and none gets a score.
 
     `relevance_score`, LangChain's key for the score of the last reranker, is always written. Under
-    the keys with `at2_` the results of an earlier pass are replaced; a value of any other type is
-    the caller's: it stays, ours is left out, and a warning is logged once.
+    the keys with `at2_` there are the results of this pass alone: those of an earlier one are left
+    out. A value of any other type is the caller's: it stays, ours is left out, and a warning is
+    logged once.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
     hold. Without any, calibrated head weights (like the default ones) keep as many documents as are
@@ -148,17 +149,16 @@ def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
 
 
 def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:
-    added: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     update: dict[str, Any] = {}
     if result.answerable is not None:
-        added["at2_answerable"] = result.answerable
+        results["at2_answerable"] = result.answerable
     if kept.duplicates:
-        added["at2_duplicates"] = list(kept.duplicates)
+        results["at2_duplicates"] = list(kept.duplicates)
     if kept.spans is not None:
-        added["at2_kept_spans"] = list(map(list, kept.spans))
+        results["at2_kept_spans"] = list(map(list, kept.spans))
         update["page_content"] = kept.kept_text
-    added = addable(document.metadata, added, earlier=added)
-    update["metadata"] = {**document.metadata, **added}
+    update["metadata"] = with_results(document.metadata, results)
     if result.scored:
         update["metadata"]["relevance_score"] = kept.relevance
     return document.model_copy(update=update)

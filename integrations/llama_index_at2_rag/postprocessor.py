@@ -12,7 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from at2_rag.adapters import AdapterSettings, addable
+from at2_rag.adapters import AdapterSettings, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -41,9 +41,9 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
     (`skip_below_tokens`), all nodes come back with the scores they had.
 
-    Added metadata is hidden from the LLM and from embeddings. A hidden value of the same type under
-    such a key is that of an earlier pass, and replaced; any other is the caller's: it stays, ours
-    is left out, and a warning is logged once.
+    Added metadata is hidden from the LLM and from embeddings, and of this pass alone: a hidden
+    value of the same type under such a key is that of an earlier pass, and left out. Any other is
+    the caller's: it stays, ours is left out, and a warning is logged once.
 
     A node is scored and counted as the generator will see it: its content with the metadata meant
     for the LLM. A title in that metadata heads the text instead of its `title: ...` line, the form
@@ -164,21 +164,26 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         node = retrieved.node
         llm, embed = node.excluded_llm_metadata_keys, node.excluded_embed_metadata_keys
         earlier = {key for key in node.metadata if key in llm and key in embed}
-        added: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         if self.keep_retrieval_score and "at2_retrieval_score" not in earlier:
-            added["at2_retrieval_score"] = retrieved.score
+            results["at2_retrieval_score"] = retrieved.score
         if result.answerable is not None:
-            added["at2_answerable"] = result.answerable
+            results["at2_answerable"] = result.answerable
         if kept.duplicates:
-            added["at2_duplicates"] = list(kept.duplicates)
+            results["at2_duplicates"] = list(kept.duplicates)
         if kept.spans is not None:
-            added["at2_kept_spans"] = list(map(list, kept.spans))
-        added = addable(node.metadata, added, earlier=earlier)
+            results["at2_kept_spans"] = list(map(list, kept.spans))
+        metadata = with_results(node.metadata, results, earlier=earlier)
+        added, gone = metadata.keys() - node.metadata.keys(), node.metadata.keys() - metadata.keys()
+        hidden_from_llm, hidden_from_embeddings = (
+            [*(key for key in hidden if key not in gone), *sorted(added - set(hidden))]
+            for hidden in (llm, embed)
+        )
         copied = node.model_copy(
             update={
-                "metadata": {**node.metadata, **added},
-                "excluded_llm_metadata_keys": [*llm, *sorted(added.keys() - llm)],
-                "excluded_embed_metadata_keys": [*embed, *sorted(added.keys() - embed)],
+                "metadata": metadata,
+                "excluded_llm_metadata_keys": hidden_from_llm,
+                "excluded_embed_metadata_keys": hidden_from_embeddings,
             }
         )
         if kept.spans is not None:

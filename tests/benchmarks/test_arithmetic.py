@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import keeping_rules
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from speed import call_row, floor_row, main, other_row, stage_row
 from timing import UNIT, Spread, TimedRun, slow_interval, time_cases
 
 from at2_rag import Chunk, ChunkCache
+from at2_rag.data.examples import Example
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
 from tests.independent_reading import CountingModel
@@ -125,3 +127,48 @@ def test_unusable_prompt_lengths_are_one_line(tiny_options: list[str]) -> None:
     result = CliRunner().invoke(main, [*tiny_options, "--prompt-tokens", "1900", "2000"])
     assert result.exit_code == click.ClickException.exit_code
     assert result.output.startswith("Error: data.jsonl: none of 2 questions with 10 chunks")
+
+
+SURE = {"first": [0.9, 0.05, 0.05], "gold": [True, False, False]}
+UNSURE = {"first": [0.6, 0.5, 0.4], "gold": [False, False, True]}
+
+
+def test_keeping_by_share_and_by_number() -> None:
+    records = [
+        {"source": "s", "tokens": [1, 2, 3], "second": record["first"], **record}
+        for record in (SURE, UNSURE)
+    ]
+    [row] = keeping_rules.by_source(records)
+    # Of the second question .6, .27 and 0 are missed, as a share; .9, .4 and 0 as a number.
+    assert row == {
+        "source": "s",
+        "questions": 2,
+        "all gold, by number": 0.5,
+        "tokens, by number": pytest.approx((1 / 6 + 3 / 6) / 2),
+        "all gold kept": 1.0,
+        "interval": "0.34 to 1.00",  # n / (n + 1.96 ** 2)
+        "tokens kept": pytest.approx((1 / 6 + 1) / 2),
+    }
+    by_number, *_ = keeping_rules.judged([*records, {**records[0], "source": "other"}])
+    assert by_number["all gold kept"] == 0.75 and by_number["least of a source"] == 0.5
+    assert by_number["gold interval"] == "0.50 to 1.00"
+
+
+def test_no_question_was_fitted_on() -> None:
+    def example(number: int, source: str, query: str, gold: str) -> Example:
+        chunks = (Chunk(gold), *map(Chunk, "abc"))
+        return Example(str(number), source, query, chunks, (True, False, False, False))
+
+    trained_on = [example(n, "train", f"question {n}", f"gold {n}") for n in range(280)]
+    left = keeping_rules.without_fitted(trained_on, trained_on)
+    assert len(left) == 280 - keeping_rules.FITTED - keeping_rules.CALIBRATED
+    unused = {one.id for one in left}
+    again = [
+        *(example(n, "other", f"question {n}", f"other gold {n}") for n in range(280)),
+        *(example(n + 280, "other", f"another question {n}", f"gold {n}") for n in range(280)),
+    ]
+    kept = keeping_rules.without_fitted(again, trained_on)
+    assert [one.id for one in kept] == [one.id for one in again if str(int(one.id) % 280) in unused]
+    drawn = {one.id for one in keeping_rules.drawn(left, 5)}
+    assert len(drawn) == 5 and drawn < {one.id for one in keeping_rules.drawn(left, 9)}
+    assert keeping_rules.without_fitted(trained_on, []) == trained_on

@@ -33,6 +33,7 @@ def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, 
 def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     options = ["--items", "2", "--repeats", "1", "--ablations", "--calls", "8", "--generate", "2"]
     options += ["--scaling", "2", "--scaling", "12", "--callers", "1", "--callers", "2"]
+    options += ["--without-limit", "2"]
     tables = _run(speed.main, [*tiny_options, *options], tmp_path)
     unit, *calls = tables["Whole calls, by one full forward pass"]
     assert unit["ratio"] == {"median": 1, "low": 1, "high": 1, "n": 2}
@@ -42,6 +43,7 @@ def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     assert len(tables["Other ways, by our time"]) == 2 * len(tables["A call by its chunks, best"])
     one, two = tables["Callers of one pruner, best, warm"]
     assert one["throughput"] == 1 and one["wrong scores"] == two["wrong scores"] == 0
+    assert [row["state"] for row in tables["Calls without a limit, best"]] == ["cold", "warm"]
     full, cold, *_ = tables["Answers of 2 tokens"]
     assert full["kept"] == 10 and 1 <= cold["kept"] < 10
 

@@ -156,7 +156,20 @@ def test_a_line_that_never_ends_is_read_up_to_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "bomb.jsonl.gz"
     line = json.dumps(ITEM).encode() + b"\n"
     path.write_bytes(gzip.compress(line) + gzip.compress(bytes(1 << 26)) * 32)
-    with pytest.raises(DataError, match="can't be read after line 2: .* more than 67,108,864"):
+    with pytest.raises(DataError, match="can't be read after line 1: .* more than 67,108,864"):
+        read_examples(path)
+
+
+def test_a_file_that_unpacks_to_too_much_is_read_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.dumps(ITEM).encode() + b"\n"
+    monkeypatch.setattr("at2_rag.files.MOST_DATA_BYTES", 1000 * len(line))
+    path = tmp_path / "bomb.jsonl.gz"
+    path.write_bytes(gzip.compress(line * 1000))
+    assert len(read_examples(path)) == 1000
+    path.write_bytes(gzip.compress(line * 100_000))
+    with pytest.raises(DataError, match="can't be read after line 1000: .* unpacked, .*; split it"):
         read_examples(path)
 
 

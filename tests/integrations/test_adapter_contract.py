@@ -282,16 +282,49 @@ def test_a_second_pass_replaces_what_the_first_added(
     adapter = framework.adapter(**settings)
     first = framework.prune(adapter, QUERY, items)
     [second] = framework.prune(adapter, QUERY, first)
-    assert framework.metadata(second).keys() == framework.metadata(first[0]).keys()
+    keys = set(framework.metadata(first[0])) - {"at2_kept_spans"}  # nothing was cut
+    assert set(framework.metadata(second)) == keys
     assert not caplog.records
     text = framework.text(first[0])
     alone = calibrated.prune(QUERY, [text])
     assert framework.metadata(second)["at2_answerable"] == pytest.approx(alone.answerable)
     if isinstance(framework, LlamaIndexPostprocessor):
-        node, earlier = second.node, first[0].node
-        assert node.excluded_llm_metadata_keys == earlier.excluded_llm_metadata_keys
-        assert node.excluded_embed_metadata_keys == earlier.excluded_embed_metadata_keys
+        node = second.node
+        hidden = [
+            key for key in first[0].node.excluded_llm_metadata_keys if key != "at2_kept_spans"
+        ]
+        assert node.excluded_llm_metadata_keys == node.excluded_embed_metadata_keys == hidden
         assert node.metadata["at2_retrieval_score"] == 0.5, "the retriever's, not the first pass's"
+
+
+def test_a_pass_leaves_no_results_of_an_earlier_one(
+    framework: Framework, pruner: AT2Pruner, calibrated: AT2Pruner
+) -> None:
+    text, others = TWO_SENTENCES[0].text, {"title": "Voyages", "at2_note": "mine", "page": 3}
+    items = [
+        framework.item(Passage(text, id=name, title=None, metadata=others)) for name in ("a", "b")
+    ]
+    settings: dict[str, Any] = {"unit": "sentence", "pruner": calibrated}
+    [first] = framework.prune(framework.adapter(**settings, top_n=1), QUERY, items)
+    assert {key for key in framework.metadata(first) if key.startswith("at2_")} == {
+        "at2_note",
+        "at2_answerable",
+        "at2_kept_spans",
+    }
+    before = snapshots([first])
+    [second] = framework.prune(framework.adapter(pruner=pruner, top_n=1), QUERY, [first])
+    assert snapshots([first]) == before
+    assert framework.metadata(second).items() >= others.items()
+    assert {key for key in framework.metadata(second) if key.startswith("at2_")} == {"at2_note"}
+    twins = framework.prune(framework.adapter(pruner=pruner, top_n=2), QUERY, items)
+    assert framework.metadata(twins[0])["at2_duplicates"] == ["b"]
+    [again] = framework.prune(framework.adapter(pruner=pruner, top_n=2), QUERY, twins)
+    assert "at2_duplicates" not in framework.metadata(again)
+    if isinstance(framework, LlamaIndexPostprocessor):
+        retrieved: list[Any] = [again, items[0]]
+        after, at_first = (each.node for each in retrieved)
+        assert after.excluded_llm_metadata_keys == at_first.excluded_llm_metadata_keys
+        assert after.excluded_embed_metadata_keys == at_first.excluded_embed_metadata_keys
 
 
 def test_settings_of_an_adapter_with_a_pruner_are_not_read_without_one(

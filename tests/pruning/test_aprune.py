@@ -178,6 +178,34 @@ async def test_a_busy_pruner_that_must_not_fail_keeps_everything() -> None:
     call.cancel()
 
 
+async def test_a_refused_call_blocks_neither_the_loop_nor_itself() -> None:
+    counted_by: list[str] = []
+
+    def count(text: str) -> int:
+        counted_by.append(threading.current_thread().name)
+        time.sleep(0.5)
+        return len(text)
+
+    pruner = slow_pruner(max_pending=1, on_error="keep_all", token_counter=count)
+    reading = asyncio.create_task(pruner.aprune(QUERY, CHUNKS, top_k=1))
+    await until(lambda: len(counted_by) == 1, 1)
+    await asyncio.sleep(0.5)
+    refused = asyncio.create_task(pruner.aprune(QUERY, iter(CHUNKS), top_k=1))
+    turns = 0
+    while not refused.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    assert turns > 5, "the loop had its turns while tokens were counted"
+    assert not reading.done(), "it didn't wait for the call that reads"
+    result = await refused
+    assert result.chunks == tuple(CHUNKS)
+    assert result.tokens_before == result.tokens_after == len("\n\n".join(CHUNKS))
+    assert set(counted_by) == {"at2_rag"}
+    with pytest.raises(InputError):
+        await pruner.aprune(" ", CHUNKS, top_k=1)
+    reading.cancel()
+
+
 EXIT = """
 import atexit, time
 atexit.register(lambda: print(time.time() - end))  # called last; what follows is Python's teardown

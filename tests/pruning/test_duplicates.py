@@ -58,6 +58,17 @@ def test_the_note_and_the_kept_copy_name_the_dropped_ones(pruner: AT2Pruner) -> 
     assert len(pruner.prune(QUERY, chunks, top_p=1.0, max_overlap=None).kept) == 4
 
 
+@pytest.mark.parametrize("nameless", ["", None])
+def test_a_chunk_without_a_name_is_an_index_in_the_note(
+    pruner: AT2Pruner, nameless: str | None
+) -> None:
+    result = pruner.prune(QUERY, [Chunk(COPY, id=nameless), Chunk(COPY, id=nameless)], top_k=2)
+    [kept], [dropped] = result.kept, result.dropped
+    assert kept.duplicates == (dropped.index,)
+    note = f"Dropped, since all of it is kept: chunk {dropped.index} (in chunk {kept.index})."
+    assert result.notes == (note,)
+
+
 def test_many_duplicates_are_counted_not_named(pruner: AT2Pruner) -> None:
     result = pruner.prune(QUERY, [Chunk(COPY, id="\x1b[2J" * 99)] * 9, top_k=2)
     [note] = result.notes

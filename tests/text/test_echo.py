@@ -87,3 +87,7 @@ def test_titles_and_other_scripts() -> None:
     )
     question = "Кто написал роман «Эмма»?"
     assert left(f"{question} Джейн Остин.", question) == "Джейн Остин."
+    greek = "Ποιος έγραψε το 1815 το μυθιστόρημα Έμμα;"
+    assert left(f"{greek} Τζέιν Όστεν.", greek) == "Τζέιν Όστεν."
+    thai = "ใครเขียนนวนิยายเอ็มมา"
+    assert left(f"{thai}ช่วยด้วยครับ", f"{thai}?") == "ช่วยด้วยครับ"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from at2_rag.errors import TokenCounterError
 from at2_rag.text.tokens import resolve_token_counter
+from tests.tiny_models import tiny_tokenizer
 
 TEXTS = [
     "",
@@ -129,6 +132,17 @@ def test_hugging_face_counts_equal_encode_without_special_tokens() -> None:
         assert counter(text) == len(tokenizer.encode(text, add_special_tokens=False))
     assert [counter(text) for text in ("", "hello, world.", "a<|end|>b", "zzz")] == [0, 4, 3, 1]
     assert counter(LONE) == len(tokenizer.encode("a\ufffdb\ufffd", add_special_tokens=False))
+
+
+def test_other_threads_run_while_a_long_text_is_counted() -> None:
+    count, text = resolve_token_counter(tiny_tokenizer()), "An island in the sea. " * 50_000
+    thread = threading.Thread(target=count, args=[text])
+    thread.start()
+    turns = 0
+    while thread.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 10
 
 
 def test_truncation_padding_and_added_tokens_play_no_part_and_stay() -> None:

@@ -84,6 +84,7 @@ LONG = "The bridge crosses the harbour at its narrowest point. "
         ["Q: Can I pay?\nA: Cash only.\n", "Q: Is it free?\nA: Not on Sundays in the winter.\n"],
         ["## Can I pay by card?\n\n" + LONG + LONG, LONG + "\n", "How do I pay?\n\n- cash\n- card"],
         ["Can I pay by card?\n" + LONG + "\n", "Is it free for children?\n" + LONG],
+        ["Can I pay by card?!\n" + LONG + "\n", "Is it free for children?!\n" + LONG],
         ["Question\nCan I pay by card?\n\nAnswer\nCash only.\n\n", "Question\nIs it free?\nYes."],
         ["<p>Can I pay by card?</p><p>Cash only.</p>", "<p>Is it free?</p><p>Yes.</p>"],
         [LONG + "Why? " + LONG, LONG],
@@ -98,6 +99,13 @@ LONG = "The bridge crosses the harbour at its narrowest point. "
 def test_sentences_that_need_a_neighbour_are_in_one_unit(units: list[str]) -> None:
     text = "".join(units)
     assert [text[start:end] for start, end in text_units(text)] == [unit.strip() for unit in units]
+
+
+@pytest.mark.parametrize("letter", "กລཀကកあｱ中㐀𠀀")
+def test_letters_of_scripts_without_spaces_are_counted_not_their_words(letter: str) -> None:
+    short, long = f"{letter * 6}. ", f"{letter * 12}. "
+    assert len(text_units(LONG + long + LONG)) == 3
+    assert len(text_units(short + LONG)) == 1 and len(text_units(long + LONG)) == 2
 
 
 def test_a_text_without_end_marks_is_not_one_unit() -> None:

@@ -67,6 +67,17 @@ def test_squad_draws_nine_others_in_order_and_the_same_each_time(tmp_path: Path)
     assert len({tuple(texts(example)) for example in examples}) == 30
 
 
+@pytest.mark.parametrize("name", ["squad", "musique"])
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("at2_rag.files.MOST_DATA_BYTES", 1 << 20)
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b" " * (1 << 24)))
+    with pytest.raises(DataError, match=r"bomb\.gz: can't be read .*more than 1,048,576 bytes"):
+        list(READERS[name](path))
+
+
 def test_hotpotqa() -> None:
     one, two = read("hotpotqa")
     assert texts(one) == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from at2_rag.errors import DataError
+from at2_rag.files import data_lines
 from at2_rag.text.chunks import Chunk
 
 
@@ -102,12 +102,10 @@ def read_lines(path: Path) -> list[str]:
     """Return a text file's lines, gzipped or not.
 
     Raises:
-        DataError: If it can't be read.
+        DataError: If it can't be read, or is larger than `MOST_DATA_BYTES`, unpacked.
     """
     try:
-        data = path.read_bytes()
-        content = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        return content.decode("utf-8-sig").split("\n")
+        return b"".join(data_lines(path)).decode("utf-8-sig").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
 

@@ -1,0 +1,14 @@
+"""Characters that mean the same wherever a text is looked at."""
+
+from __future__ import annotations
+
+QUESTION_MARKS = "?？؟⁇⁈⁉፧\u037e\u055e"
+"""Marks of questions, for a character class; Greek also writes them as semicolons."""
+
+UNSPACED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan; Burmese; Khmer
+    "\u2e80-\u2fff\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303b"  # parts and signs of Han
+    "\u3040-\u312f\u31a0-\u9fff\uf900-\ufaff\uff66-\uff9f"  # kana, bopomofo, Han
+    "\U00020000-\U0003ffff"
+)
+"""Letters and signs of scripts without spaces between words, for a character class."""
