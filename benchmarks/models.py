@@ -13,6 +13,7 @@ from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
+from at2_rag.states.store import ChunkCache
 
 PRESETS = DEFAULT, BALANCED, FAST = ("best", "balanced", "fast")
 JOINT = "joint"
@@ -31,9 +32,14 @@ _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
 def make_pruner(
     model: LoadedModel, weights: str | HeadWeights, *, chunk_cache: StateStore | None = None
 ) -> AT2Pruner:
-    """Return a pruner; a name means `preset_weights` of that name."""
+    """Return a pruner; a name means `preset_weights` of that name.
+
+    Without a cache it keeps nothing, so that every call is cold.
+    """
     if isinstance(weights, str):
         weights = preset_weights(model, weights)
+    if chunk_cache is None:
+        chunk_cache = ChunkCache(max_memory_bytes=0)
     return AT2Pruner(model, head_weights=weights, chunk_cache=chunk_cache)
 
 

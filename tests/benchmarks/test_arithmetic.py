@@ -9,16 +9,19 @@ import pytest
 from click.testing import CliRunner
 from floor import floor_case
 from memory import peak_of
+from models import make_pruner
 from prompts import Prompt, PromptSet
 from report import Row, exponent, growth_notes, markdown_table, share_note
 from speed import call_row, floor_row, main, other_row, stage_row
 from timing import UNIT, Spread, TimedRun, slow_interval, time_cases
 
-from at2_rag import Chunk
+from at2_rag import Chunk, ChunkCache
 from at2_rag.data.examples import Example
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import PromptBuilder
+from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights
 
 RUNS = [
     TimedRun(UNIT, 0, 2.0, 3.0),
@@ -29,6 +32,17 @@ RUNS = [
     TimedRun("floor of best, cold", 1, 1.0, stages={"gflop": 3.0}),
     TimedRun("removals", 1, 20.0),
 ]
+
+
+@pytest.mark.parametrize("cache", [None, ChunkCache()])
+def test_without_a_cache_every_call_is_cold(cache: ChunkCache | None) -> None:
+    weights = random_weights(tiny_model(), tiny_tokenizer(), "late", "apart")
+    pruner = make_pruner(LoadedModel(tiny_model(), tiny_tokenizer()), weights, chunk_cache=cache)
+    pruner.score("who wrote Emma?", ["Jane Austen wrote Emma."])
+    model = CountingModel(tiny_model())
+    pruner.scoring_model.run = model.run  # type: ignore[method-assign]
+    pruner.score("who wrote Emma?", ["Jane Austen wrote Emma."])
+    assert len(model.passes) == (3 if cache is None else 2)
 
 
 def test_ratios_are_taken_within_a_round() -> None:

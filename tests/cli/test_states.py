@@ -39,7 +39,7 @@ def prune(corpus: Path, *arguments: str | Path) -> dict[int, float]:
 
 
 def states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.state"))
+    return sorted(folder.glob("*.int8"))
 
 
 def test_a_corpus_is_read_once(corpus: Path, loading: list[str], cache: Path) -> None:
@@ -76,9 +76,7 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     run("index", corpus, *loading, "--max-gb", "0.5")
     shown = run("cache", "info").stdout
     assert shown.startswith("3 states, ")
-    assert shown.endswith(
-        f" of at most 0.5 GB in {folder}; new ones are kept as the model makes them\n"
-    )
+    assert shown.endswith(f" of at most 0.5 GB in {folder}\n")
     folder.joinpath("mine.txt").write_text("kept")
     assert run("cache", "clear", input="n\n").exit_code == 1
     assert len(states(folder)) == 3
@@ -90,19 +88,13 @@ def test_info_and_clear(corpus: Path, loading: list[str], cache: Path, tmp_path:
     assert not folder.exists(), "nothing is kept until it is asked for again"
 
 
-def test_eight_bits_and_states_that_are_not_kept(
-    corpus: Path, loading: list[str], tmp_path: Path
-) -> None:
+def test_states_that_are_not_kept(corpus: Path, loading: list[str], tmp_path: Path) -> None:
     ran = run("index", corpus, *loading, "--chunk-cache", tmp_path / "all")
-    small = run("index", corpus, *loading, "--chunk-cache", tmp_path / "b", "--precision", "int8")
-    assert small.exit_code == 0 and len(list((tmp_path / "b").glob("*.int8"))) == 3
-    shown = run("cache", "info", "--chunk-cache", tmp_path / "b").stdout
-    assert shown.endswith("; new ones are kept as int8\n")
     largest = max(path.stat().st_size for path in states(tmp_path / "all"))
     ran = run("index", corpus, *loading, "--max-gb", str(1.5 * largest / 1e9))
     assert ran.exit_code == 0, ran.stderr
     assert "Not all states fit (2 were removed to keep the bound, 0 exceed" in ran.stderr
-    ran = run("index", corpus, *loading, "--max-gb", "0.000001")
+    ran = run("index", corpus, *loading, "--max-gb", "0.0000001")
     assert ran.exit_code == 0, ran.stderr
     message = " ".join(ran.stderr.split())
     assert "3 exceed it by themselves); pass --max-gb to keep more." in message
@@ -159,8 +151,6 @@ def test_a_long_chunk_is_kept_in_windows_whatever_the_question() -> None:
 
 
 def test_what_cannot_be_indexed() -> None:
-    with pytest.raises(InputError, match="no cache to keep states in"):
-        make().index(TEXTS)
     with pytest.raises(InputError, match="read jointly"):
         make(chunk_cache={}, reading="joint").index(TEXTS)
     with pytest.raises(InputError, match="chunks is a str; pass a list of chunks"):

@@ -33,6 +33,7 @@ class SentenceCollection(Collection):
     ) -> None:
         self._scorer, self._examples = Scorer(model, weights), examples
         units = [unit_spans(example.chunks) for example in examples]
+        shortlist = weights.shortlist
         settings = {
             "signal": "sentences",
             **reading_settings(model, weights.fingerprint or "", examples),
@@ -40,6 +41,7 @@ class SentenceCollection(Collection):
             "bias": weights.bias,
             "quantity": weights.spec.quantity,
             "passes": list(weights.spec.passes),
+            **({} if shortlist is None else {"shortlist": shortlist.digest, **shortlist.numbers()}),
             "units": _hash(json.dumps(units).encode()),
         }
         name = f"sentences-{_hash(json.dumps(settings).encode())[:8]}"

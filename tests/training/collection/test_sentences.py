@@ -14,7 +14,7 @@ from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.collection.collection import TOO_LONG, Collected
 from at2_rag.training.collection.sentences import SentenceCollection
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import exact, random_weights
+from tests.tiny_weights import exact, random_weights, shortlist_weights
 from tests.training.small_examples import scoring_model
 
 CHUNKS = (
@@ -56,3 +56,14 @@ def test_each_weights_have_a_folder_of_their_own(weights: HeadWeights, tmp_path:
     bias = weights.bias
     assert two["scores"] - bias == pytest.approx(2 * (one["scores"] - bias), rel=1e-3, abs=1e-3)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_each_shortlist_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    for numbers in ({}, {"most": 2}, {"slope": 0.75}, {"constant": 1.0}):
+        weights = shortlist_weights(model, tokenizer, **numbers)
+        [row] = collect(weights, [example("1")], tmp_path).rows.values()
+        pruner = exact(AT2Pruner(LoadedModel(model, tokenizer), head_weights=weights))
+        expected = [one.score for one in pruner.score_sentences(example("1").query, CHUNKS)]
+        assert row["scores"] == pytest.approx(expected, abs=1e-3)
+    assert len(list(tmp_path.iterdir())) == 4

@@ -12,6 +12,7 @@ from at2_rag.errors import AT2Error, ScoringError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.options import PruneOptions
 from at2_rag.pruner import AT2Pruner
+from at2_rag.states.store import ChunkCache
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.qa.pruners.base import Limit, Pruned
@@ -67,4 +68,8 @@ class AT2AdaptivePruner:
 
     @cached_property
     def _pruner(self) -> AT2Pruner:
-        return load_pruner(self._model, self._head_weights, options=self._options)
+        # Keeps nothing, since a call's time would depend on those before.
+        nothing = ChunkCache(max_memory_bytes=0)
+        return load_pruner(
+            self._model, self._head_weights, options=self._options, chunk_cache=nothing
+        )
