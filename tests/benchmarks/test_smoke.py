@@ -16,6 +16,8 @@ import soak
 import speed
 from click.testing import CliRunner
 
+from at2_rag.reading import late
+
 
 def _run(command: click.Command, options: list[str], folder: Path) -> dict[str, Any]:
     gc.freeze()  # collecting what was there before takes most of the time
@@ -74,7 +76,10 @@ def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 1 and "the process took 6.0 s longer to end" in result.output
 
 
-def test_late_designs(tiny_options: list[str], tmp_path: Path) -> None:
+def test_late_designs(
+    tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late, "OFFSET", late.OFFSET)  # which the script sets
     train = str(Path(tiny_options[1]).parent / "train.jsonl")
     options = [train, "--model", tiny_options[1], "--collected", str(tmp_path), "--depth", "3"]
     options += ["--key-heads", "2", "--key-heads", "6", "--offset", "8", "--limit", "6"]
