@@ -72,8 +72,22 @@ def test_layouts_that_share_sources_read_them_once_and_equal_each_alone() -> Non
     reader = IndependentReader(model)
     reader.prefix()
     model.passes.clear()
-    late(reader, one, other, one)
-    assert sum(model.passes) == sum(LENGTHS) + 7 + 30 + 7
+    late(reader, one, other)
+    assert sum(model.passes) == sum(LENGTHS) + 7 + 30
+
+
+def test_a_layout_that_is_wanted_whole_and_in_parts_is_read_once() -> None:
+    model = CountingModel(tiny_model())
+    layout = layout_of(model, LENGTHS)
+    reader = IndependentReader(model, store={})
+    [whole], [parts] = late(reader, layout), late(reader, layout, parts=PARTS)
+    model.passes.clear()
+    wanted = [LayoutPasses(layout, {"late": some}) for some in (PARTS, None, ())]
+    first, second, none = reader.read(wanted)
+    assert model.passes == [len(layout.question_ids)]
+    brute_force.assert_equal(first["late"], parts)
+    brute_force.assert_equal(second["late"], whole)
+    assert none["late"].mass.shape == (3, 4, 0)
 
 
 def test_kept_keys_give_the_same_as_fresh_ones_without_a_pass_over_sources() -> None:

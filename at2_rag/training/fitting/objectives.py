@@ -59,7 +59,14 @@ def fit_objective(
         data = AblationData(
             matrix, samples.counts, weights, samples.effects.masks, samples.effects.likelihoods
         )
-        return fit_pearson(data.take(chosen), ridge=ridge)
+        ablated = data.take(chosen)
+
+        def fit_columns(columns: npt.NDArray[np.int64]) -> LinearFit:
+            return fit_pearson(replace(ablated, features=ablated.features[:, columns]), ridge=ridge)
+
+        if groups is None:
+            return fit_pearson(ablated, ridge=ridge)
+        return fit_few(fit_columns, ablated.features, *groups)
     rows = np.ones(len(matrix), dtype=bool)
     if objective in ("evidence", "mixed"):
         rows = samples.certain

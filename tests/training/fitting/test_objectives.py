@@ -140,3 +140,15 @@ def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
         > 0.9
         > judge(samples, design(objective)).ndcg
     )
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_every_objective_keeps_to_a_limit_of_groups(objective: Objective) -> None:
+    samples = planted_samples()
+    matrix, everything = samples.features.matrix(SPEC, 2), np.ones(60, dtype=bool)
+    groups = np.arange(12) // 3
+    fit = fit_objective(
+        objective, samples, matrix, ridge=1e-2, chosen=everything, groups=(groups, 1)
+    )
+    telling = np.ravel_multi_index(TELLING, (2, 2, 3))
+    assert set(groups[fit.weight != 0].tolist()) == {groups[telling]}
