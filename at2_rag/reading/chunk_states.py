@@ -8,7 +8,7 @@ Sources are read in a fixed order (by length, then by content), never the caller
 caller's order can't change a score. Many sources share one forward pass without padding: they are
 packed one after another, and only the attention keeps them apart.
 
-A store of states is any `MutableMapping` from a key (a string) to `Int8Heads`.
+A store of states is any `MutableMapping` from a key (a string) to `KeptHeads`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionCall, PassComplete
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.reading.scoring_model import ScoringModel
 
 PACK_TOKENS = 2048  # most tokens of one forward pass over sources, unless a single one is longer
@@ -51,11 +51,11 @@ class ChunkState:
         tokens = slice(part.start, part.end)
         return ChunkState(self.keys[:, :, tokens], self.values[:, :, tokens])
 
-    def rounded(self) -> Int8Heads:
+    def rounded(self) -> KeptHeads:
         """Return keys, then values, as they are kept."""
-        return Int8Heads.of(torch.cat([self.keys.flatten(0, 1), self.values.flatten(0, 1)]))
+        return KeptHeads.of(torch.cat([self.keys.flatten(0, 1), self.values.flatten(0, 1)]))
 
-    def as_kept(self, kept: Int8Heads) -> ChunkState:
+    def as_kept(self, kept: KeptHeads) -> ChunkState:
         """Return what was kept of a source, in the layers and with the dtype of this state."""
         vectors = kept.to(self.keys.device).restored(self.keys.dtype)
         by_layer = vectors.view(-1, self.keys.shape[1], *vectors.shape[1:])
@@ -72,7 +72,7 @@ class ChunkState:
         return self.keys.nbytes + self.values.nbytes
 
 
-StateStore = MutableMapping[str, Int8Heads]
+StateStore = MutableMapping[str, KeptHeads]
 
 
 def encode_prefix(model: ScoringModel, *, last_values: bool = False) -> ChunkState:
@@ -131,12 +131,12 @@ class Kept:
         self._store, self._heads, self._dim = store, heads, dim
         self._scope = scope.encode() + b"\0"
 
-    def get(self, ids: tuple[int, ...]) -> Int8Heads | None:
+    def get(self, ids: tuple[int, ...]) -> KeptHeads | None:
         """Return what is kept of a source; None if it is nothing, or not what belongs here."""
         kept = None if self._store is None else self._store.get(self._key(ids))
         return kept if kept and kept.fits(self._heads, len(ids), self._dim) else None
 
-    def put(self, ids: tuple[int, ...], state: Int8Heads) -> None:
+    def put(self, ids: tuple[int, ...], state: KeptHeads) -> None:
         """Keep it."""
         if self._store is not None:
             self._store[self._key(ids)] = state

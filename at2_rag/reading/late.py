@@ -37,7 +37,7 @@ from at2_rag.reading.chunk_states import (
     read_pack,
     runs_of,
 )
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.reading.scoring_model import ScoringModel, between_steps
 
 KeyHeads = tuple[tuple[int, int], ...]
@@ -58,7 +58,7 @@ class LateQuestion:
     queries: Tensor  # [G, R, T, D] float32, scaled
     prefix: Tensor  # [G, R, T] float32, log-sum-exp of the logits over the prefix's tokens
 
-    def log_ratios(self, keys: Int8Heads, spans: Sequence[Span]) -> Tensor:
+    def log_ratios(self, keys: KeptHeads, spans: Sequence[Span]) -> Tensor:
         """Return the log ratio of each of n spans of `keys`, as in `SpanAttention`: [G, R, n].
 
         Log-sum-exp of the logits over a span's tokens less that over the prefix's, averaged over
@@ -68,7 +68,7 @@ class LateQuestion:
         with forks.held_off(), torch.inference_mode():
             return self._log_ratios(*_only(keys, spans))
 
-    def _log_ratios(self, keys: Int8Heads, spans: Sequence[Span]) -> Tensor:
+    def _log_ratios(self, keys: KeptHeads, spans: Sequence[Span]) -> Tensor:
         heads, shared, rows, _ = self.queries.shape
         # Where each token belongs; tokens may be in several spans or in none.
         member = torch.zeros(keys.tokens, len(spans), device=self.queries.device)
@@ -89,7 +89,7 @@ class LateQuestion:
         return ratios
 
 
-def _only(keys: Int8Heads, spans: Sequence[Span]) -> tuple[Int8Heads, Sequence[Span]]:
+def _only(keys: KeptHeads, spans: Sequence[Span]) -> tuple[KeptHeads, Sequence[Span]]:
     """Leave out tokens that no span has, if they are many."""
     wanted = torch.zeros(keys.tokens, dtype=torch.bool)
     for start, end in spans:
@@ -103,7 +103,7 @@ def _only(keys: Int8Heads, spans: Sequence[Span]) -> tuple[Int8Heads, Sequence[S
         (int(before[start]), int(before[start]) + end - start) if start < end else (0, 0)
         for start, end in spans
     ]
-    return Int8Heads(keys.levels[:, index], keys.scales[:, index]), spans
+    return KeptHeads(keys.levels[:, index], keys.scales[:, index]), spans
 
 
 def read_questions(
@@ -225,7 +225,7 @@ class LateReader:
         watch: Stopwatch,
         *,
         keep_states: bool = False,
-    ) -> Iterator[tuple[Sequence[tuple[int, ...]], Int8Heads]]:
+    ) -> Iterator[tuple[Sequence[tuple[int, ...]], KeptHeads]]:
         """Yield sources, a few at a time, and their keys one after another."""
         missing: list[tuple[int, ...]] = []
         for some in packs(sorted({ids for ids in sources if ids}, key=canonical)):
@@ -235,7 +235,7 @@ class LateReader:
                     if ids not in known and (kept := self._kept.get(ids)) is not None:
                         known[ids] = kept
                 missing += [ids for ids in some if ids not in known]
-                keys = Int8Heads.joined(list(known.values())) if known else None
+                keys = KeptHeads.joined(list(known.values())) if known else None
             if keys is not None:
                 yield list(known), keys.to(self._model.device)
         for pack in packs(missing):
@@ -243,28 +243,28 @@ class LateReader:
                 if keep_states:
                     new = encode_pack(self._model, self._prefix, pack)
                     states |= zip(pack, new, strict=True)
-                    keys = Int8Heads.joined([self._of_state(state) for state in new])
+                    keys = KeptHeads.joined([self._of_state(state) for state in new])
                 else:
                     keys = self._read_pack(pack)
                 for ids, kept in zip(pack, keys.split(list(map(len, pack))), strict=True):
                     self._kept.put(ids, kept)
             yield pack, keys
 
-    def _of_state(self, state: ChunkState) -> Int8Heads:
+    def _of_state(self, state: ChunkState) -> KeptHeads:
         layers, numbers = (list(one) for one in zip(*self.heads, strict=True))
-        return Int8Heads.of(state.keys[layers, numbers])
+        return KeptHeads.of(state.keys[layers, numbers])
 
-    def _read_pack(self, pack: Sequence[tuple[int, ...]]) -> Int8Heads:
+    def _read_pack(self, pack: Sequence[tuple[int, ...]]) -> KeptHeads:
         """Read sources in one forward pass."""
-        parts: list[Int8Heads] = []
+        parts: list[KeptHeads] = []
 
         def keep(call: AttentionCall) -> None:
             numbers = _numbers(self.heads, call.layer)
             if numbers:
-                parts.append(Int8Heads.of(call.key[0, numbers]))
+                parts.append(KeptHeads.of(call.key[0, numbers]))
 
         read_pack(self._model, self._prefix, pack, keep)
-        return Int8Heads.joined(parts, dim=0)
+        return KeptHeads.joined(parts, dim=0)
 
 
 def all_heads(prefix: ChunkState) -> KeyHeads:

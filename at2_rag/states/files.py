@@ -25,7 +25,7 @@ from at2_rag.files import read_regular, remove_leftovers, write_whole
 from at2_rag.model.forks import ForkLock
 
 if TYPE_CHECKING:  # so that `at2-rag cache` doesn't load torch
-    from at2_rag.reading.int8 import Int8Heads
+    from at2_rag.reading.kept_heads import KeptHeads
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class StateFiles:
                 self._write_notes()
                 self._make_room(0)
 
-    def get(self, key: str) -> Int8Heads | None:
+    def get(self, key: str) -> KeptHeads | None:
         """Return the state of a key; None if there is none, or it is damaged."""
         path = self._path(key)
         try:
@@ -106,7 +106,7 @@ class StateFiles:
         with suppress(OSError):
             os.utime(self._path(key))
 
-    def put(self, key: str, state: Int8Heads) -> None:
+    def put(self, key: str, state: KeptHeads) -> None:
         """Keep a state, unless it can't be written or exceeds the bound by itself."""
         path, data = self._path(key), _encoded(key, state)
         if len(data) > self.max_bytes:
@@ -236,17 +236,17 @@ def _noted_bound(folder: Path) -> int | None:
     return limit if type(limit) is int and 0 < limit < MOST_BYTES else None
 
 
-def _encoded(key: str, state: Int8Heads) -> bytes:
+def _encoded(key: str, state: KeptHeads) -> bytes:
     parts = [one.cpu().contiguous().numpy().tobytes() for one in (state.levels, state.scales)]
     body = b"".join([_SHAPE.pack(*state.levels.shape), *parts])
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
-def _decoded(key: str, data: bytes) -> Int8Heads | None:
+def _decoded(key: str, data: bytes) -> KeptHeads | None:
     """Return the state in the file of a key, over its bytes; None if the file is damaged."""
     import torch
 
-    from at2_rag.reading.int8 import Int8Heads
+    from at2_rag.reading.kept_heads import KeptHeads
 
     start = len(_MAGIC) + _DIGEST_BYTES
     body = memoryview(data)[start:]
@@ -261,7 +261,7 @@ def _decoded(key: str, data: bytes) -> Int8Heads | None:
     numbers = bytearray(body[_SHAPE.size :])  # torch wants memory that may be written
     levels = torch.frombuffer(numbers, dtype=torch.int8, count=vectors * dim)
     scales = torch.frombuffer(numbers, dtype=torch.float16, offset=vectors * dim)
-    state = Int8Heads(levels.view(heads, tokens, dim), scales.view(heads, tokens))
+    state = KeptHeads(levels.view(heads, tokens, dim), scales.view(heads, tokens))
     return state if state.fits(heads, tokens, dim) else None
 
 

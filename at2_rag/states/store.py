@@ -14,7 +14,7 @@ from cachetools import LRUCache
 
 from at2_rag.errors import InputError, brief
 from at2_rag.model.forks import call_after_fork
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.states.files import MOST_BYTES, FolderSize, StateFiles
 
 DEFAULT_MEMORY_BYTES = 2**29
@@ -40,11 +40,11 @@ class StateCounts:
 class _Remembered:
     """A state in memory, and when its file's time of use was last updated (`time.monotonic`)."""
 
-    state: Int8Heads
+    state: KeptHeads
     touched: float
 
 
-class ChunkCache(MutableMapping[str, Int8Heads]):
+class ChunkCache(MutableMapping[str, KeptHeads]):
     """Keeps chunk states for later queries, the most recently used in main memory.
 
     A mapping from keys to states. Lookups by `[]` and `get` are counted, `in` and iteration aren't.
@@ -117,7 +117,7 @@ class ChunkCache(MutableMapping[str, Int8Heads]):
         """Number of states in the folder, and their bytes; zero without a folder."""
         return FolderSize(0, 0) if self._files is None else self._files.size()
 
-    def __getitem__(self, key: str) -> Int8Heads:
+    def __getitem__(self, key: str) -> KeptHeads:
         with self._lock:
             known = self._memory.get(key)
             if known is not None:
@@ -136,7 +136,7 @@ class ChunkCache(MutableMapping[str, Int8Heads]):
             self._remember(key, state)
         return state
 
-    def __setitem__(self, key: str, state: Int8Heads) -> None:
+    def __setitem__(self, key: str, state: KeptHeads) -> None:
         state = state.to("cpu")
         with self._lock:
             self._remember(key, state)
@@ -177,7 +177,7 @@ class ChunkCache(MutableMapping[str, Int8Heads]):
         if self._files is not None:
             self._files.clear()
 
-    def _remember(self, key: str, state: Int8Heads) -> None:
+    def _remember(self, key: str, state: KeptHeads) -> None:
         if state.nbytes <= self._memory.maxsize:
             self._memory[key] = _Remembered(state, time.monotonic())
 

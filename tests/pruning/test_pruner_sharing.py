@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from at2_rag import AT2Pruner
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -182,15 +182,15 @@ def test_random_numbers_and_gradient_mode_are_the_callers() -> None:
 
 
 def test_another_pruner_of_the_same_model_uses_the_states(weights: HeadWeights) -> None:
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     expected = scores(tiny_pruner(weights, chunk_cache=store))
     second = tiny_pruner(weights, chunk_cache=store)
     assert scores(second) == pytest.approx(expected, abs=1e-6)
     for key, kept in store.items():
-        store[key] = Int8Heads(kept.levels * 0, kept.scales)
+        store[key] = KeptHeads(kept.levels * 0, kept.scales)
     assert scores(second) != pytest.approx(expected, abs=1e-2), "it looks nowhere else"
     for key, kept in store.items():
-        store[key] = Int8Heads(kept.levels, kept.scales * torch.nan)
+        store[key] = KeptHeads(kept.levels, kept.scales * torch.nan)
     assert scores(second) == pytest.approx(expected, abs=1e-6), "it has read them again"
 
 
@@ -207,7 +207,7 @@ def test_another_pruner_of_the_same_model_uses_the_states(weights: HeadWeights) 
     ids=["model", "depth", "template", "dtype"],
 )
 def test_states_of_another_model_depth_template_or_dtype_are_never_mixed_up(other: Any) -> None:
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     scores(tiny_pruner(chunk_cache=store))
     assert scores(other(store)) == pytest.approx(scores(other(None)), abs=1e-6)
     assert len(store) == 6

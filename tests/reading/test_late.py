@@ -11,7 +11,7 @@ from torch import Tensor
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.reading.late import OFFSET, TARGET_ROWS, KeyHeads, LateQuestion, read_questions
 from at2_rag.reading.scoring_model import ScoringModel
 from tests import brute_force
@@ -25,12 +25,12 @@ def all_heads(model: Any, layers: int) -> KeyHeads:
     return tuple((layer, head) for layer in range(layers) for head in range(heads))
 
 
-def exact_keys(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> list[Int8Heads]:
+def exact_keys(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> list[KeptHeads]:
     """Return the keys of each source as they are, with scales of 1."""
     states = encode_sources(model, encode_prefix(model), layout.source_ids)
     layers, numbers = (list(part) for part in zip(*heads, strict=True))
     keys = [states[ids].keys[layers, numbers] for ids in layout.source_ids]
-    return [Int8Heads(one, torch.ones(one.shape[:2])) for one in keys]
+    return [KeptHeads(one, torch.ones(one.shape[:2])) for one in keys]
 
 
 def question_of(model: ScoringModel, layout: PromptLayout, heads: KeyHeads) -> LateQuestion:
@@ -117,7 +117,7 @@ def test_tokens_of_no_span_change_nothing() -> None:
     layout = layout_of(model, [40])
     heads = all_heads(tiny_model(), model.depth)
     [keys] = exact_keys(model, layout, heads)
-    other = Int8Heads(keys.levels.clone(), keys.scales)
+    other = KeptHeads(keys.levels.clone(), keys.scales)
     other.levels[:, 8:20] = 1e4
     other.levels[:, 22:30] = -1e4
     question = question_of(model, layout, heads)
@@ -137,6 +137,6 @@ def test_extreme_logits_stay_within_the_limits(level: float) -> None:
     heads = all_heads(tiny_model(), model.depth)
     [keys] = exact_keys(model, layout, heads)
     question = question_of(model, layout, heads)
-    extreme = Int8Heads(torch.full_like(keys.levels, level), keys.scales)
+    extreme = KeptHeads(torch.full_like(keys.levels, level), keys.scales)
     read = question.log_ratios(extreme, [(0, 40), (3, 4)])
     assert read.isfinite().all() and read.abs().max() <= 50

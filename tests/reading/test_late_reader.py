@@ -13,7 +13,7 @@ from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import PACK_TOKENS
 from at2_rag.reading.independent import IndependentReader, LayoutPasses
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.reading.late import OFFSET, TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from tests import brute_force
@@ -63,7 +63,7 @@ def test_layouts_that_share_sources_read_them_once_and_equal_each_alone() -> Non
     model = CountingModel(tiny_model())
     one = layout_of(model, LENGTHS, question=7)
     other = replace(layout_of(model, [5], question=30), source_ids=one.source_ids[3:], owners=())
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     reader = IndependentReader(model, store=store)
     reader.keep_keys(one.source_ids)
     alone = [read for layout in (one, other) for read in late(reader, layout)]
@@ -93,7 +93,7 @@ def test_a_layout_that_is_wanted_whole_and_in_parts_is_read_once() -> None:
 def test_kept_keys_give_the_same_as_fresh_ones_without_a_pass_over_sources() -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     reader = IndependentReader(model, store=store)
     [forgetful] = late(reader.forgetful(), layout)
     [fresh] = late(reader, layout)
@@ -136,7 +136,7 @@ def test_states_of_sources_that_had_to_be_read_can_be_kept() -> None:
 def test_keys_and_states_of_a_source_are_kept_apart() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     some = IndependentReader(model, heads=((0, 1),), store=store)
     reader = IndependentReader(model, store=store)
     for one in (some, reader):
@@ -162,17 +162,17 @@ def test_heads_that_are_not_read_have_no_log_ratio() -> None:
 def test_a_store_that_returns_anything_else_is_ignored(forged: str) -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     reader = IndependentReader(model, store=store)
     [expected] = late(reader, layout)
     for key, kept in store.items():
         levels, scales = kept.levels, kept.scales
         store[key] = {
-            "tokens": Int8Heads(levels[:, 1:], scales[:, 1:]),
-            "heads": Int8Heads(levels[1:], scales[1:]),
-            "dim": Int8Heads(levels[..., 1:], scales),
-            "dtype": Int8Heads(levels.float(), scales),
-            "scales": Int8Heads(levels, torch.full_like(scales, torch.nan)),
+            "tokens": KeptHeads(levels[:, 1:], scales[:, 1:]),
+            "heads": KeptHeads(levels[1:], scales[1:]),
+            "dim": KeptHeads(levels[..., 1:], scales),
+            "dtype": KeptHeads(levels.float(), scales),
+            "scales": KeptHeads(levels, torch.full_like(scales, torch.nan)),
         }[forged]
     model.passes.clear()
     assert same(late(reader, layout)[0], expected)

@@ -9,7 +9,7 @@ import torch
 
 from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights
 
@@ -24,14 +24,14 @@ def key_of(name: object) -> str:
     return hashlib.sha256(str(name).encode()).hexdigest()
 
 
-def state(tokens: int, *, seed: int = 0) -> Int8Heads:
+def state(tokens: int, *, seed: int = 0) -> KeptHeads:
     """A state of 16 heads of 8 dimensions: 160 bytes a token."""
     generator = torch.Generator().manual_seed(seed)
-    return Int8Heads.of(torch.randn(16, tokens, 8, generator=generator))
+    return KeptHeads.of(torch.randn(16, tokens, 8, generator=generator))
 
 
-def same(one: Int8Heads | None, other: Int8Heads) -> bool:
-    return isinstance(one, Int8Heads) and all(
+def same(one: KeptHeads | None, other: KeptHeads) -> bool:
+    return isinstance(one, KeptHeads) and all(
         ours.dtype == theirs.dtype and torch.equal(ours, theirs)
         for ours, theirs in ((one.levels, other.levels), (one.scales, other.scales))
     )

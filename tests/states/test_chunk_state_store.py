@@ -12,7 +12,7 @@ from at2_rag.reading.chunk_states import (
     encode_sources,
     packs,
 )
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from tests import brute_force
 from tests.independent_reading import CountingModel, layout_of, read, scorer
 from tests.states.states import ROUNDING
@@ -28,7 +28,7 @@ def same(one: SpanAttention, other: SpanAttention) -> bool:
 def test_a_store_is_filled_and_used_again() -> None:
     model = CountingModel(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: dict[str, Int8Heads] = {}
+    store: dict[str, KeptHeads] = {}
     question = len(layout.question_ids) * (1 + len(LENGTHS))
     prefix = len(layout.prefix_ids)
     model.passes.clear()
@@ -48,7 +48,7 @@ def test_a_store_is_filled_and_used_again() -> None:
 def test_a_store_that_forgets_costs_only_time() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
-    store: LRUCache[str, Int8Heads] = LRUCache(2)
+    store: LRUCache[str, KeptHeads] = LRUCache(2)
     for _ in range(2):
         for ours, expected in zip(read(model, layout, store), read(model, layout, {}), strict=True):
             brute_force.assert_equal(ours, expected, tolerance=ROUNDING)
@@ -58,7 +58,7 @@ def test_a_store_that_forgets_costs_only_time() -> None:
 def test_a_store_rounds_what_was_known_already() -> None:
     model = scorer(tiny_model())
     layout = layout_of(model, LENGTHS)
-    prefix, store = encode_prefix(model), dict[str, Int8Heads]()
+    prefix, store = encode_prefix(model), dict[str, KeptHeads]()
     ready = encode_sources(model, prefix, layout.source_ids)
     states = encode_sources(model, prefix, layout.source_ids, ready=ready, store=store)
     assert len(store) == len(layout.source_ids)

@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from at2_rag import ChunkCache
 from at2_rag.reading.chunk_states import encode_prefix, encode_sources
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles, _digest
 from tests.independent_reading import CountingModel, layout_of
 from tests.states.states import ROUNDING, key_of, paths, pruner, same, scores, state
@@ -95,9 +95,9 @@ def test_a_whole_state_of_another_shape_is_read_anew(cut: str) -> None:
     encode_sources(model, prefix, layout.source_ids, store=store)
     for key, kept in list(store.items()):
         store[key] = {
-            "tokens": Int8Heads(kept.levels[:, 1:], kept.scales[:, 1:]),
-            "heads": Int8Heads(kept.levels[1:], kept.scales[1:]),
-            "dtype": Int8Heads(kept.levels.float(), kept.scales),
+            "tokens": KeptHeads(kept.levels[:, 1:], kept.scales[:, 1:]),
+            "heads": KeptHeads(kept.levels[1:], kept.scales[1:]),
+            "dtype": KeptHeads(kept.levels.float(), kept.scales),
         }[cut]
     model.passes.clear()
     encode_sources(model, prefix, layout.source_ids, store=store)

@@ -12,7 +12,7 @@ import pytest
 
 from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 from at2_rag.states.files import DEFAULT_MAX_BYTES, StateFiles
 from at2_rag.states.store import StateCounts
 from tests.states.states import key_of, paths, same, state
@@ -51,7 +51,7 @@ def test_a_cache_reads_what_another_wrote(tmp_path: Path, tokens: int) -> None:
 
 def test_a_view_is_written_without_the_rest_of_its_tensor(tmp_path: Path) -> None:
     whole = state(50)
-    view = Int8Heads(whole.levels[:, 10:20], whole.scales[:, 10:20])
+    view = KeptHeads(whole.levels[:, 10:20], whole.scales[:, 10:20])
     store = ChunkCache(tmp_path, max_memory_bytes=0)
     store[key_of("view")] = view
     for _ in range(3):

@@ -13,7 +13,7 @@ _MOST_SCALE = 1e4  # far above what models need, far below what would overflow i
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Int8Heads:
+class KeptHeads:
     """Keys (or keys, then values) of G heads for W tokens, one number in eight bits each.
 
     A vector is its levels times its scale, so that no token and no head coarsens another.
@@ -23,7 +23,7 @@ class Int8Heads:
     scales: Tensor  # [G, W] float16, at least 0
 
     @classmethod
-    def of(cls, vectors: Tensor) -> Int8Heads:
+    def of(cls, vectors: Tensor) -> KeptHeads:
         """Round vectors [G, W, D]."""
         levels = torch.empty_like(vectors, dtype=torch.int8)
         scales = vectors.new_empty(vectors.shape[:2], dtype=torch.float16)
@@ -36,7 +36,7 @@ class Int8Heads:
         return cls(levels, scales)
 
     @classmethod
-    def joined(cls, parts: Sequence[Int8Heads], dim: int = 1) -> Int8Heads:
+    def joined(cls, parts: Sequence[KeptHeads], dim: int = 1) -> KeptHeads:
         """Put sources one after another, or with `dim=0` heads."""
         if len(parts) == 1:
             return parts[0]
@@ -45,11 +45,11 @@ class Int8Heads:
             torch.cat([part.scales for part in parts], dim=dim),
         )
 
-    def split(self, lengths: Sequence[int]) -> list[Int8Heads]:
+    def split(self, lengths: Sequence[int]) -> list[KeptHeads]:
         """Return each of several sources, in memory of its own."""
         levels, scales = (torch.split(one, list(lengths), 1) for one in (self.levels, self.scales))
         return [
-            Int8Heads(level.clone(), scale.clone())
+            KeptHeads(level.clone(), scale.clone())
             for level, scale in zip(levels, scales, strict=True)
         ]
 
@@ -60,9 +60,9 @@ class Int8Heads:
             vectors[head] = levels.float().mul_(self.scales[head].float()[:, None])
         return vectors
 
-    def to(self, device: torch.device | str) -> Int8Heads:
+    def to(self, device: torch.device | str) -> KeptHeads:
         """Return the same on a device."""
-        return Int8Heads(self.levels.to(device), self.scales.to(device))
+        return KeptHeads(self.levels.to(device), self.scales.to(device))
 
     def fits(self, heads: int, tokens: int, dim: int) -> bool:
         """Whether this may be what is kept of such a source; a forged file has any numbers."""

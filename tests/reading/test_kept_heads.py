@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from at2_rag.reading.int8 import Int8Heads
+from at2_rag.reading.kept_heads import KeptHeads
 
 
 def vectors(heads: int, tokens: int, *, scale: float = 1.0) -> torch.Tensor:
@@ -15,12 +15,12 @@ def vectors(heads: int, tokens: int, *, scale: float = 1.0) -> torch.Tensor:
     return scale * torch.randn(heads, tokens, 8, generator=generator)
 
 
-def same(one: Int8Heads, other: Int8Heads) -> bool:
+def same(one: KeptHeads, other: KeptHeads) -> bool:
     return torch.equal(one.levels, other.levels) and torch.equal(one.scales, other.scales)
 
 
 def test_a_vector_by_hand() -> None:
-    kept = Int8Heads.of(torch.tensor([[[0.0, 127.0, -63.4, 1.6]]]) / 64)
+    kept = KeptHeads.of(torch.tensor([[[0.0, 127.0, -63.4, 1.6]]]) / 64)
     assert kept.levels.flatten().tolist() == [0, 127, -63, 2]
     assert kept.scales.item() == 1 / 64
     assert kept.restored().flatten().tolist() == [0, 127 / 64, -63 / 64, 2 / 64]
@@ -31,7 +31,7 @@ def test_a_vector_by_hand() -> None:
 @pytest.mark.parametrize("scale", [0.02, 1.0, 1000.0])
 def test_no_number_moves_by_more_than_half_a_step(scale: float, dtype: torch.dtype) -> None:
     was = vectors(3, 70, scale=scale).to(dtype)
-    kept = Int8Heads.of(was)
+    kept = KeptHeads.of(was)
     step = kept.scales.float()[..., None]
     assert ((kept.restored() - was.float()).abs() <= 0.5001 * step).all()
     assert (step <= was.float().abs().amax(-1, keepdim=True) / 127 * 1.001).all()
@@ -40,32 +40,32 @@ def test_no_number_moves_by_more_than_half_a_step(scale: float, dtype: torch.dty
 def test_one_large_vector_coarsens_no_other() -> None:
     was = vectors(2, 5)
     was[0, 3] *= 1000
-    before, after = Int8Heads.of(vectors(2, 5)).restored(), Int8Heads.of(was).restored()
+    before, after = KeptHeads.of(vectors(2, 5)).restored(), KeptHeads.of(was).restored()
     after[0, 3] = before[0, 3]
     assert torch.equal(before, after)
 
 
 def test_what_is_rounded_stays_as_it_is() -> None:
-    kept = Int8Heads.of(vectors(3, 70))
-    assert same(Int8Heads.of(kept.restored()), kept)
+    kept = KeptHeads.of(vectors(3, 70))
+    assert same(KeptHeads.of(kept.restored()), kept)
 
 
 def test_vectors_of_zeros_and_vectors_that_overflowed() -> None:
     zeros = torch.zeros(2, 3, 4)
-    assert torch.equal(Int8Heads.of(zeros).restored(), zeros)
-    assert Int8Heads.of(zeros).fits(2, 3, 4)
+    assert torch.equal(KeptHeads.of(zeros).restored(), zeros)
+    assert KeptHeads.of(zeros).fits(2, 3, 4)
     for number in (math.inf, -math.inf, math.nan, 1e30):
         broken = torch.ones(1, 2, 4)
         broken[0, 1, 2] = number
-        kept = Int8Heads.of(broken)
+        kept = KeptHeads.of(broken)
         assert not kept.fits(1, 2, 4)
         assert not kept.restored()[0, 1].isfinite().all(), "not read as if it were a number"
 
 
 def test_joined_sources_split_into_what_they_were_in_memory_of_their_own() -> None:
     lengths = [4, 1, 30]
-    sources = [Int8Heads.of(vectors(3, length)) for length in lengths]
-    joined = Int8Heads.joined(sources)
+    sources = [KeptHeads.of(vectors(3, length)) for length in lengths]
+    joined = KeptHeads.joined(sources)
     assert joined.tokens == 35
     assert torch.equal(joined.levels[:, 4:5], sources[1].levels)
     for source, part in zip(sources, joined.split(lengths), strict=True):
@@ -76,14 +76,14 @@ def test_joined_sources_split_into_what_they_were_in_memory_of_their_own() -> No
 
 def test_heads_are_joined_in_order() -> None:
     whole = vectors(5, 7)
-    parts = [Int8Heads.of(whole[:2]), Int8Heads.of(whole[2:])]
-    assert same(Int8Heads.joined(parts, dim=0), Int8Heads.of(whole))
-    assert same(Int8Heads.joined(parts[:1], dim=0), parts[0])
+    parts = [KeptHeads.of(whole[:2]), KeptHeads.of(whole[2:])]
+    assert same(KeptHeads.joined(parts, dim=0), KeptHeads.of(whole))
+    assert same(KeptHeads.joined(parts[:1], dim=0), parts[0])
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -1e-3, 10_000.0])
 def test_forged_scales_do_not_fit(number: float) -> None:
-    kept = Int8Heads.of(vectors(2, 3))
+    kept = KeptHeads.of(vectors(2, 3))
     assert kept.fits(2, 3, 8)
     kept.scales[1, 2] = number
     assert not kept.fits(2, 3, 8)
@@ -91,15 +91,15 @@ def test_forged_scales_do_not_fit(number: float) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 8), (2, 4, 8), (2, 3, 4), (6, 1, 8), (0, 0, 0)], ids=str)
 def test_other_shapes_do_not_fit(shape: tuple[int, int, int]) -> None:
-    assert not Int8Heads.of(vectors(2, 3)).fits(*shape)
+    assert not KeptHeads.of(vectors(2, 3)).fits(*shape)
 
 
 def test_other_dtypes_and_scales_of_another_shape_do_not_fit() -> None:
-    kept = Int8Heads.of(vectors(2, 3))
+    kept = KeptHeads.of(vectors(2, 3))
     for forged in (
-        Int8Heads(kept.levels.float(), kept.scales),
-        Int8Heads(kept.levels, kept.scales.float()),
-        Int8Heads(kept.levels, kept.scales[:1]),
-        Int8Heads(kept.levels, kept.scales[..., None]),
+        KeptHeads(kept.levels.float(), kept.scales),
+        KeptHeads(kept.levels, kept.scales.float()),
+        KeptHeads(kept.levels, kept.scales[:1]),
+        KeptHeads(kept.levels, kept.scales[..., None]),
     ):
         assert not forged.fits(2, 3, 8)
