@@ -49,7 +49,7 @@ def test_all_that_a_public_method_takes_or_returns_is_public(public: type) -> No
         hints = get_type_hints(method)
         hints.pop("settings", None)  # a TypedDict of the constructor's keyword arguments
         named |= {kind for hint in hints.values() for kind in classes_of(hint)}
-    internal = {"ChunkState"}  # the value type of a cache of the caller's making
+    internal = {"Int8Heads"}  # the value type of a cache of the caller's making
     assert {kind.__name__ for kind in named} - internal <= set(at2_rag.__all__)
 
 
