@@ -51,13 +51,13 @@ class ChunkState:
         tokens = slice(part.start, part.end)
         return ChunkState(self.keys[:, :, tokens], self.values[:, :, tokens])
 
-    def rounded(self) -> KeptHeads:
+    def kept(self) -> KeptHeads:
         """Return keys, then values, as they are kept."""
-        return KeptHeads.of(torch.cat([self.keys.flatten(0, 1), self.values.flatten(0, 1)]))
+        return KeptHeads(torch.cat([self.keys.flatten(0, 1), self.values.flatten(0, 1)]))
 
     def as_kept(self, kept: KeptHeads) -> ChunkState:
-        """Return what was kept of a source, in the layers and with the dtype of this state."""
-        vectors = kept.to(self.keys.device).restored(self.keys.dtype)
+        """Return what was kept of a source, in the layers of this state."""
+        vectors = kept.to(self.keys.device).restored()
         by_layer = vectors.view(-1, self.keys.shape[1], *vectors.shape[1:])
         return ChunkState(by_layer[: len(self.keys)], by_layer[len(self.keys) :])
 

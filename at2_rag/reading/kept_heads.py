@@ -1,4 +1,4 @@
-"""Keys and values of chunks in eight bits: what is kept of a chunk that was read."""
+"""What is kept of a chunk that was read: keys, or keys and values, of some heads."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 _LEVELS = 127  # of eight bits, on either side of 0
-_MOST_SCALE = 1e4  # far above what models need, far below what would overflow in a reading
+_MOST = 1e6  # far above what models keep, far below what would overflow in a reading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptHeads:
-    """Keys (or keys, then values) of G heads for W tokens, one number in eight bits each.
+    """Keys (or keys, then values) of G heads for W tokens, exact or in eight bits.
 
-    A vector is its levels times its scale, so that no token and no head coarsens another.
+    In eight bits a vector is its levels times its scale, so that no token and no head coarsens
+    another.
     """
 
-    levels: Tensor  # [G, W, D] int8
-    scales: Tensor  # [G, W] float16, at least 0
+    levels: Tensor  # [G, W, D] int8; or the vectors, in the model's dtype
+    scales: Tensor | None = None  # [G, W] float16, at least 0; None for exact vectors
 
     @classmethod
-    def of(cls, vectors: Tensor) -> KeptHeads:
-        """Round vectors [G, W, D]."""
+    def rounded(cls, vectors: Tensor) -> KeptHeads:
+        """Round vectors [G, W, D] to eight bits."""
         levels = torch.empty_like(vectors, dtype=torch.int8)
         scales = vectors.new_empty(vectors.shape[:2], dtype=torch.float16)
         for head, exact in enumerate(vectors):  # which then stays in the processor's cache
@@ -37,41 +38,53 @@ class KeptHeads:
 
     @classmethod
     def joined(cls, parts: Sequence[KeptHeads], dim: int = 1) -> KeptHeads:
-        """Put sources one after another, or with `dim=0` heads."""
+        """Put what is kept of sources in eight bits one after another, or with `dim=0` heads."""
         if len(parts) == 1:
             return parts[0]
-        return cls(
-            torch.cat([part.levels for part in parts], dim=dim),
-            torch.cat([part.scales for part in parts], dim=dim),
-        )
+        scales = [part.scales for part in parts if part.scales is not None]
+        return cls(torch.cat([part.levels for part in parts], dim=dim), torch.cat(scales, dim=dim))
 
     def split(self, lengths: Sequence[int]) -> list[KeptHeads]:
-        """Return each of several sources, in memory of its own."""
-        levels, scales = (torch.split(one, list(lengths), 1) for one in (self.levels, self.scales))
+        """Return what is kept of each of several sources, in memory of its own."""
+        edges = torch.tensor([0, *lengths]).cumsum(0).tolist()
         return [
-            KeptHeads(level.clone(), scale.clone())
-            for level, scale in zip(levels, scales, strict=True)
+            self.tokens_at(slice(start, end)).copied()
+            for start, end in zip(edges[:-1], edges[1:], strict=True)
         ]
 
-    def restored(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the vectors, [G, W, D]."""
-        vectors = torch.empty_like(self.levels, dtype=dtype)
-        for head, levels in enumerate(self.levels):
-            vectors[head] = levels.float().mul_(self.scales[head].float()[:, None])
-        return vectors
+    def tokens_at(self, tokens: slice | Tensor) -> KeptHeads:
+        """Return the same of some tokens."""
+        scales = None if self.scales is None else self.scales[:, tokens]
+        return KeptHeads(self.levels[:, tokens], scales)
+
+    def copied(self) -> KeptHeads:
+        """Return the same in memory of its own."""
+        return KeptHeads(self.levels.clone(), None if self.scales is None else self.scales.clone())
+
+    def restored(self) -> Tensor:
+        """Return the vectors, [G, W, D]: exact ones as they are, rounded ones in float32."""
+        if self.scales is None:
+            return self.levels
+        return self.levels.float() * self.scales.float()[..., None]
 
     def to(self, device: torch.device | str) -> KeptHeads:
         """Return the same on a device."""
-        return KeptHeads(self.levels.to(device), self.scales.to(device))
+        scales = None if self.scales is None else self.scales.to(device)
+        return KeptHeads(self.levels.to(device), scales)
 
-    def fits(self, heads: int, tokens: int, dim: int) -> bool:
-        """Whether this may be what is kept of such a source; a forged file has any numbers."""
-        levels, scales = self.levels, self.scales
+    def fits(self, shape: tuple[int, int, int], dtype: torch.dtype) -> bool:
+        """Whether this may be what is kept of a source; a forged file has any numbers.
+
+        `shape` is [G, W, D], and `dtype` that of the levels.
+        """
+        if (self.levels.dtype, tuple(self.levels.shape)) != (dtype, shape):
+            return False
+        if dtype != torch.int8:
+            return self.scales is None and _are_plausible(self.levels, -_MOST)
         return (
-            (levels.dtype, scales.dtype) == (torch.int8, torch.float16)
-            and levels.shape == (heads, tokens, dim)
-            and scales.shape == levels.shape[:2]
-            and bool(((scales >= 0) & (scales < _MOST_SCALE)).all())  # NaN isn't
+            self.scales is not None
+            and (self.scales.dtype, self.scales.shape) == (torch.float16, shape[:2])
+            and _are_plausible(self.scales, 0)
         )
 
     @property
@@ -82,4 +95,10 @@ class KeptHeads:
     @property
     def nbytes(self) -> int:
         """Size in memory."""
-        return self.levels.nbytes + self.scales.nbytes
+        return self.levels.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+def _are_plausible(numbers: Tensor, least: float) -> bool:
+    """Whether all numbers lie from `least` to what models keep at most; NaN doesn't."""
+    low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
+    return least <= low and high < _MOST

@@ -76,12 +76,14 @@ class LateQuestion:
             member[start:end, column] = 1
         ratios = member.new_empty(heads, shared, len(spans))
         for head in range(heads):  # one at a time, so that its logits stay in the processor's cache
-            levels, scales = keys.levels[head].float(), keys.scales[head].float()
+            levels = keys.levels[head].float()
             total = member.new_zeros(shared, len(spans))
             for first in range(0, rows, TARGET_ROWS):
                 part = slice(first, min(first + TARGET_ROWS, rows))
                 queries, prefix = self.queries[head, :, part], self.prefix[head, :, part]
-                weights = (queries.flatten(0, 1) @ levels.T).mul_(scales)  # [R * T, W]
+                weights = queries.flatten(0, 1) @ levels.T  # [R * T, W]
+                if keys.scales is not None:
+                    weights.mul_(keys.scales[head].float())
                 weights = weights.sub_(prefix.reshape(-1, 1)).clamp_(max=_MOST_EXPONENT).exp_()
                 sums = (weights @ member).log_().clamp_(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
                 total += sums.view(shared, part.stop - first, -1).sum(1)
@@ -97,13 +99,12 @@ def _only(keys: KeptHeads, spans: Sequence[Span]) -> tuple[KeptHeads, Sequence[S
     tokens = wanted.nonzero().flatten()
     if 2 * len(tokens) > keys.tokens:
         return keys, spans
-    index = tokens.to(keys.levels.device)
     before = wanted.cumsum(0) - wanted.long()  # tokens that stay, before each
     spans = [
         (int(before[start]), int(before[start]) + end - start) if start < end else (0, 0)
         for start, end in spans
     ]
-    return KeptHeads(keys.levels[:, index], keys.scales[:, index]), spans
+    return keys.tokens_at(tokens.to(keys.levels.device)), spans
 
 
 def read_questions(
@@ -173,8 +174,8 @@ class LateReader:
     ) -> None:
         self.heads = heads
         self._model, self._prefix = model, prefix
-        dim = prefix.keys.shape[3]
-        self._kept = Kept(store, f"{scope} late {heads}", len(heads), dim)
+        shape = len(heads), prefix.keys.shape[3]
+        self._kept = Kept(store, f"{scope} late {heads}", *shape, torch.int8)
 
     def read(
         self,
@@ -252,7 +253,7 @@ class LateReader:
 
     def _of_state(self, state: ChunkState) -> KeptHeads:
         layers, numbers = (list(one) for one in zip(*self.heads, strict=True))
-        return KeptHeads.of(state.keys[layers, numbers])
+        return KeptHeads.rounded(state.keys[layers, numbers])
 
     def _read_pack(self, pack: Sequence[tuple[int, ...]]) -> KeptHeads:
         """Read sources in one forward pass."""
@@ -261,7 +262,7 @@ class LateReader:
         def keep(call: AttentionCall) -> None:
             numbers = _numbers(self.heads, call.layer)
             if numbers:
-                parts.append(KeptHeads.of(call.key[0, numbers]))
+                parts.append(KeptHeads.rounded(call.key[0, numbers]))
 
         read_pack(self._model, self._prefix, pack, keep)
         return KeptHeads.joined(parts, dim=0)
