@@ -95,11 +95,12 @@ def encode_sources(
 ) -> dict[tuple[int, ...], ChunkState]:
     """Return the state of each source, by its token ids, read alone after the prefix.
 
-    States are looked up in `store` and left there, see `Kept`, so that from the first call on they
-    are rounded as it keeps them. What it lacks is taken from `ready` before it is read.
+    States are looked up in `store` and left there, see `Kept`. What it lacks is taken from `ready`
+    before it is read.
     """
     heads, dim = prefix.keys.shape[1], prefix.keys.shape[3]
-    kept = Kept(store, scope, heads * (len(prefix.keys) + len(prefix.values)), dim)
+    count = heads * (len(prefix.keys) + len(prefix.values))
+    kept = Kept(store, scope, count, dim, prefix.keys.dtype)
     states: dict[tuple[int, ...], ChunkState] = {}
     states[()] = ChunkState(prefix.keys[:, :, :0], prefix.values[:, :, :0])
     missing = []
@@ -113,28 +114,28 @@ def encode_sources(
         fresh |= zip(pack, encode_pack(model, prefix, pack), strict=True)
     for ids, state in fresh.items():
         if store is not None:
-            rounded = state.rounded()
-            kept.put(ids, rounded)
-            state = prefix.as_kept(rounded)
-        states[ids] = state
-    return states
+            kept.put(ids, state.kept())
+    return states | fresh
 
 
 class Kept:
-    """What a store has of sources: for each the vectors of `heads` heads, of `dim` numbers.
+    """What a store has of sources: for each the vectors of `heads` heads, of `dim` numbers a token.
 
     Keys are made of a source's ids and of `scope`: everything else that decides what is kept, see
     `states_scope`. Without a store nothing is kept.
     """
 
-    def __init__(self, store: StateStore | None, scope: str, heads: int, dim: int) -> None:
-        self._store, self._heads, self._dim = store, heads, dim
+    def __init__(
+        self, store: StateStore | None, scope: str, heads: int, dim: int, dtype: torch.dtype
+    ) -> None:
+        self._store, self._heads, self._dim, self._dtype = store, heads, dim, dtype
         self._scope = scope.encode() + b"\0"
 
     def get(self, ids: tuple[int, ...]) -> KeptHeads | None:
         """Return what is kept of a source; None if it is nothing, or not what belongs here."""
         kept = None if self._store is None else self._store.get(self._key(ids))
-        return kept if kept and kept.fits(self._heads, len(ids), self._dim) else None
+        shape = self._heads, len(ids), self._dim
+        return kept if kept and kept.fits(shape, self._dtype) else None
 
     def put(self, ids: tuple[int, ...], state: KeptHeads) -> None:
         """Keep it."""

@@ -73,19 +73,21 @@ class KeptHeads:
         return KeptHeads(self.levels.to(device), scales)
 
     def fits(self, shape: tuple[int, int, int], dtype: torch.dtype) -> bool:
-        """Whether this may be what is kept of a source; a forged file has any numbers.
-
-        `shape` is [G, W, D], and `dtype` that of the levels.
-        """
+        """Whether the levels have a shape [G, W, D] and a dtype, and the scales theirs."""
         if (self.levels.dtype, tuple(self.levels.shape)) != (dtype, shape):
             return False
-        if dtype != torch.int8:
-            return self.scales is None and _are_plausible(self.levels, -_MOST)
-        return (
-            self.scales is not None
-            and (self.scales.dtype, self.scales.shape) == (torch.float16, shape[:2])
-            and _are_plausible(self.scales, 0)
-        )
+        if dtype != torch.int8 or self.scales is None:
+            return self.scales is None and dtype != torch.int8
+        return self.scales.dtype == torch.float16 and self.scales.shape == shape[:2]
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether all numbers are ones that a model may have left; a forged file has any."""
+        numbers, least, most = self.levels, -_MOST, _MOST
+        if self.scales is not None:
+            numbers, least, most = self.scales, 0.0, _MOST / _LEVELS
+        low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
+        return least <= low and high < most  # NaN isn't
 
     @property
     def tokens(self) -> int:
@@ -96,9 +98,3 @@ class KeptHeads:
     def nbytes(self) -> int:
         """Size in memory."""
         return self.levels.nbytes + (0 if self.scales is None else self.scales.nbytes)
-
-
-def _are_plausible(numbers: Tensor, least: float) -> bool:
-    """Whether all numbers lie from `least` to what models keep at most; NaN doesn't."""
-    low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
-    return least <= low and high < _MOST

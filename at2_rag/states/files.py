@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import struct
@@ -34,8 +35,9 @@ MOST_BYTES = 2**63
 
 _MAGIC = b"at2rag02"
 _DIGEST_BYTES = 16
-_SHAPE = struct.Struct("<3I")  # heads, tokens, numbers of a vector
-_FILE = re.compile(r"[0-9a-f]{64}\.int8")
+_FORM = struct.Struct("<4I")  # dtype, heads, tokens, numbers of a vector
+_DTYPES = ("int8", "bfloat16", "float16", "float32")
+_FILE = re.compile(r"[0-9a-f]{64}\.state")
 _NOTES_FILE = "folder.json"
 _MOST_STATE_BYTES = 2**32  # a window of 1,024 tokens of the largest models has a tenth
 _MOST_NOTES_BYTES = 2**16
@@ -157,7 +159,7 @@ class StateFiles:
         return removed
 
     def _path(self, key: str) -> Path:
-        name = f"{key}.int8"
+        name = f"{key}.state"
         if not _FILE.fullmatch(name):
             raise InputError(f"{brief(key)} is not a key of a chunk state; keys are SHA-256 in hex")
         return self.folder / name
@@ -237,8 +239,12 @@ def _noted_bound(folder: Path) -> int | None:
 
 
 def _encoded(key: str, state: KeptHeads) -> bytes:
-    parts = [one.cpu().contiguous().numpy().tobytes() for one in (state.levels, state.scales)]
-    body = b"".join([_SHAPE.pack(*state.levels.shape), *parts])
+    import torch
+
+    dtype = str(state.levels.dtype).removeprefix("torch.")
+    parts = [state.levels] if state.scales is None else [state.levels, state.scales]
+    numbers = [one.cpu().contiguous().view(torch.uint8).numpy().tobytes() for one in parts]
+    body = b"".join([_FORM.pack(_DTYPES.index(dtype), *state.levels.shape), *numbers])
     return _MAGIC + _digest(key, memoryview(body)) + body
 
 
@@ -252,17 +258,23 @@ def _decoded(key: str, data: bytes) -> KeptHeads | None:
     body = memoryview(data)[start:]
     if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : start] != _digest(key, body):
         return None
-    if len(body) < _SHAPE.size:
+    if len(body) < _FORM.size:
         return None
-    heads, tokens, dim = _SHAPE.unpack_from(body)
-    vectors = heads * tokens
-    if len(body) != _SHAPE.size + vectors * (dim + 2) or not vectors * dim:
+    kind, *shape = _FORM.unpack_from(body)
+    count, vectors = math.prod(shape), math.prod(shape[:2])
+    if not count or kind >= len(_DTYPES):
         return None
-    numbers = bytearray(body[_SHAPE.size :])  # torch wants memory that may be written
-    levels = torch.frombuffer(numbers, dtype=torch.int8, count=vectors * dim)
-    scales = torch.frombuffer(numbers, dtype=torch.float16, offset=vectors * dim)
-    state = KeptHeads(levels.view(heads, tokens, dim), scales.view(heads, tokens))
-    return state if state.fits(heads, tokens, dim) else None
+    dtype: torch.dtype = getattr(torch, _DTYPES[kind])
+    scaled = dtype == torch.int8
+    if len(body) != _FORM.size + count * dtype.itemsize + 2 * vectors * scaled:
+        return None
+    numbers = bytearray(body[_FORM.size :])  # torch wants memory that may be written
+    levels = torch.frombuffer(numbers, dtype=dtype, count=count).view(shape)
+    scales = None
+    if scaled:
+        scales = torch.frombuffer(numbers, dtype=torch.float16, offset=count).view(shape[:2])
+    state = KeptHeads(levels, scales)
+    return state if state.is_plausible else None
 
 
 def _digest(key: str, body: memoryview) -> bytes:

@@ -39,7 +39,7 @@ def prune(corpus: Path, *arguments: str | Path) -> dict[int, float]:
 
 
 def states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.int8"))
+    return sorted(folder.glob("*.state"))
 
 
 def test_a_corpus_is_read_once(corpus: Path, loading: list[str], cache: Path) -> None:

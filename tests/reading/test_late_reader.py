@@ -167,12 +167,13 @@ def test_a_store_that_returns_anything_else_is_ignored(forged: str) -> None:
     [expected] = late(reader, layout)
     for key, kept in store.items():
         levels, scales = kept.levels, kept.scales
+        assert scales is not None
         store[key] = {
             "tokens": KeptHeads(levels[:, 1:], scales[:, 1:]),
             "heads": KeptHeads(levels[1:], scales[1:]),
             "dim": KeptHeads(levels[..., 1:], scales),
             "dtype": KeptHeads(levels.float(), scales),
-            "scales": KeptHeads(levels, torch.full_like(scales, torch.nan)),
+            "scales": KeptHeads(levels),
         }[forged]
     model.passes.clear()
     assert same(late(reader, layout)[0], expected)

@@ -54,7 +54,7 @@ def test_a_state_under_another_key_is_damaged(tmp_path: Path) -> None:
     files = StateFiles(tmp_path)
     files.put(key_of("a"), state(3))
     [path] = paths(tmp_path)
-    path.rename(tmp_path / f"{key_of('b')}.int8")
+    path.rename(tmp_path / f"{key_of('b')}.state")
     assert files.get(key_of("a")) is None and files.damaged == 0
     assert files.get(key_of("b")) is None and files.damaged == 1
 
@@ -70,7 +70,7 @@ def forge(path: Path, body: bytes) -> None:
 def test_a_checksum_alone_makes_no_state(tmp_path: Path, body: bytes) -> None:
     """The last body is a pickle, which nothing here would open."""
     files = StateFiles(tmp_path)
-    forge(tmp_path / f"{key_of('a')}.int8", body)
+    forge(tmp_path / f"{key_of('a')}.state", body)
     assert files.get(key_of("a")) is None and files.damaged == 1
 
 
@@ -83,11 +83,11 @@ def test_forged_shapes_make_no_state(tmp_path: Path, shape: tuple[int, int, int]
     files = StateFiles(tmp_path)
     files.put(key_of("a"), state(3))
     [path] = paths(tmp_path)
-    forge(path, struct.pack("<3I", *shape) + path.read_bytes()[8 + 16 + 12 :])
+    forge(path, struct.pack("<4I", 0, *shape) + path.read_bytes()[8 + 16 + 16 :])
     assert files.get(key_of("a")) is None and files.damaged == 1
 
 
-@pytest.mark.parametrize("cut", ["tokens", "heads", "dtype"])
+@pytest.mark.parametrize("cut", ["tokens", "heads", "dtype", "rounded"])
 def test_a_whole_state_of_another_shape_is_read_anew(cut: str) -> None:
     model = CountingModel(tiny_model())
     layout, prefix = layout_of(model, [12, 3, 40, 1, 25]), encode_prefix(model)
@@ -95,21 +95,22 @@ def test_a_whole_state_of_another_shape_is_read_anew(cut: str) -> None:
     encode_sources(model, prefix, layout.source_ids, store=store)
     for key, kept in list(store.items()):
         store[key] = {
-            "tokens": KeptHeads(kept.levels[:, 1:], kept.scales[:, 1:]),
-            "heads": KeptHeads(kept.levels[1:], kept.scales[1:]),
-            "dtype": KeptHeads(kept.levels.float(), kept.scales),
+            "tokens": KeptHeads(kept.levels[:, 1:]),
+            "heads": KeptHeads(kept.levels[1:]),
+            "dtype": KeptHeads(kept.levels.bfloat16()),
+            "rounded": KeptHeads.rounded(kept.levels),
         }[cut]
     model.passes.clear()
     encode_sources(model, prefix, layout.source_ids, store=store)
     assert model.passes == [12 + 3 + 40 + 1 + 25]
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, 6e4, -1.0])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e7, -1e7])
 def test_forged_numbers_cost_a_reading(tmp_path: Path, number: float) -> None:
     expected = scores(pruner())
     assert scores(pruner(ChunkCache(tmp_path))) == expected
     for path in paths(tmp_path):
-        forge(path, path.read_bytes()[24:-2] + np.float16(number).tobytes())
+        forge(path, path.read_bytes()[24:-4] + np.float32(number).tobytes())
     cache = ChunkCache(tmp_path)
     assert scores(pruner(cache)) == expected
     assert cache.counts.damaged == cache.counts.misses == 9
@@ -195,7 +196,7 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         for _ in range(2):
             assert scores(pruner(store)) == expected
         assert store.counts.unwritten > 0 and 0 < store.disk_size.states < 9
-        assert [path for path in (disk / "s").iterdir() if path.suffix != ".int8"] == []
+        assert [path for path in (disk / "s").iterdir() if path.suffix != ".state"] == []
         store = ChunkCache(disk / "s")
         assert scores(pruner(store)) == expected
         assert store.counts.disk_hits > 0 and store.counts.damaged == 0

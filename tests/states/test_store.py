@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from at2_rag import ChunkCache
 from at2_rag.errors import InputError, StorageError
@@ -49,9 +50,16 @@ def test_a_cache_reads_what_another_wrote(tmp_path: Path, tokens: int) -> None:
     assert len(store) == 0 and paths(tmp_path / "s") == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_exact_states_come_back_exact(tmp_path: Path, dtype: torch.dtype) -> None:
+    written = KeptHeads(torch.randn(4, 70, 8).to(dtype))
+    ChunkCache(tmp_path)[key_of("a")] = written
+    assert same(ChunkCache(tmp_path)[key_of("a")], written)
+
+
 def test_a_view_is_written_without_the_rest_of_its_tensor(tmp_path: Path) -> None:
     whole = state(50)
-    view = KeptHeads(whole.levels[:, 10:20], whole.scales[:, 10:20])
+    view = whole.tokens_at(slice(10, 20))
     store = ChunkCache(tmp_path, max_memory_bytes=0)
     store[key_of("view")] = view
     for _ in range(3):
@@ -160,7 +168,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
-    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.int8"]
+    foreign = [tmp_path / key_of("blob"), tmp_path / "probe", tmp_path / "x.state"]
     for path in foreign:
         path.write_bytes(b"theirs" * 1000)
     files = StateFiles(tmp_path, max_bytes=3000)
