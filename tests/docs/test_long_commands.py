@@ -53,6 +53,7 @@ EXTRA_OPTIONS = {
     "fidelity": ["--answer-tokens", "2"],
     "benchmarks/speed.py": ["--prompt-tokens", "100", "2000", "--calls", "8"],
     "benchmarks/memory.py": ["--prompt-tokens", "100", "2000"],
+    "benchmarks/late_designs.py": ["--depth", "8", "--key-heads", "4", "--offset", "8"],
     "benchmarks/depth.py": ["--prompt-tokens", "100", "2000", "--depth", "2", "--depth", "8"],
 }
 """Options that are added to commands with such an argument."""
