@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 from at2_rag.arrays import Floats, missed_shares
 from at2_rag.data.examples import Example, draw_per_source, passage_keys, read_examples
-from at2_rag.options import DEFAULT_MAX_MISSED, UNSURE_BELOW, PruneOptions
+from at2_rag.options import DEFAULT_MAX_MISSED, DEFAULT_TOP_K, UNSURE_BELOW, PruneOptions
 from at2_rag.pruner import AT2Pruner
 from at2_rag.readout.multi_hop import LIKELY
 from at2_rag.results import PruneResult
@@ -157,11 +157,17 @@ def by_source(records: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
 
 def judged(records: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     """Yield the figures of each limit and floor: means over sources, and the worst source."""
-    yield {
-        "limit": f"at most {MOST_MISSED:g} missed",
-        "keep_if_unsure": "None",
-        **_macro(_figures(records, _kept_by_number)),
+    others = {
+        f"at most {MOST_MISSED:g} missed": _kept_by_number,
+        f"top_k={DEFAULT_TOP_K}": _best,
+        "as few of the best as hold all gold": _just_enough,
     }
+    for name, rule_of_all in others.items():
+        yield {
+            "limit": name,
+            "keep_if_unsure": "None",
+            **_macro(_figures(records, rule_of_all)),
+        }
     for limit in LIMITS:
         for floor in FLOORS:
             rule = partial(_kept, limit=limit, floor=floor)
@@ -241,6 +247,19 @@ def _kept_by_number(record: Mapping[str, Any]) -> tuple[float, float]:
     ranking = np.argsort(-likely, kind="stable")
     missed = np.cumsum(likely[ranking][::-1])[::-1]
     return _gold_and_tokens(record, ranking[: 1 + np.count_nonzero(missed[1:] > MOST_MISSED)])
+
+
+def _best(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the same of a fixed number of chunks, for which the question isn't read again."""
+    ranking = np.argsort(-np.array(record["first"]), kind="stable")
+    return _gold_and_tokens(record, ranking[:DEFAULT_TOP_K])
+
+
+def _just_enough(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the same where it is known how many of the best chunks are needed."""
+    ranking = np.argsort(-np.array(record["second"]), kind="stable")
+    needed = 1 + np.flatnonzero(np.array(record["gold"])[ranking]).max()
+    return _gold_and_tokens(record, ranking[:needed])
 
 
 def _gold_and_tokens(record: Mapping[str, Any], kept: Sequence[int] | Ints) -> tuple[float, float]:

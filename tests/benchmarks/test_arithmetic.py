@@ -149,7 +149,11 @@ def test_keeping_by_share_and_by_number() -> None:
         "interval": "0.34 to 1.00",  # n / (n + 1.96 ** 2)
         "tokens kept": pytest.approx((1 / 6 + 1) / 2),
     }
-    by_number, *_ = keeping_rules.judged([*records, {**records[0], "source": "other"}])
+    by_number, best, enough, *_ = keeping_rules.judged(
+        [*records, {**records[0], "source": "other"}]
+    )
+    assert best["tokens kept"] == 1 and enough["all gold kept"] == 1
+    assert enough["tokens kept"] == pytest.approx(((1 / 6 + 1) / 2 + 1 / 6) / 2)
     assert by_number["all gold kept"] == 0.75 and by_number["least of a source"] == 0.5
     assert by_number["gold interval"] == "0.50 to 1.00"
 
