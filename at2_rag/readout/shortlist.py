@@ -34,36 +34,42 @@ NUMBERS = ("bias", "slope", "constant", "least", "most", "gap")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Design:
-    """What a readout is fitted to that takes features of shortlisted chunks, else late scores."""
+    """What a readout is fitted to that adds features of shortlisted chunks to the late scores."""
 
     shortlist: Shortlist
     mean: Floats  # [F], of the features of shortlisted chunks
-    centre: float  # mean late score of all others
+    centre: float  # mean late score
 
     @classmethod
     def of(cls, shortlist: Shortlist, features: npt.NDArray[np.float32]) -> Design:
         """Return the design for `features` [N, F], NaN in passes that didn't read a chunk."""
-        beside, late = np.isnan(features[:, -1]), shortlist.late_scores(features)
-        centre = float(late[beside].mean()) if beside.any() else 0.0
-        return cls(shortlist, features[~beside].mean(axis=0, dtype=np.float64), centre)
+        read = features[~np.isnan(features[:, -1])]
+        centre = float(shortlist.late_scores(features).mean())
+        return cls(shortlist, read.mean(axis=0, dtype=np.float64), centre)
 
     def terms(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the terms [N, F + 2] of chunks with `features` [N, F].
 
-        The features, which beside a shortlist are the mean of those on one; less the centre the
-        late score, beside a shortlist only; whether a chunk is beside one.
+        The features, which beside a shortlist are the mean of those on one; the late score less
+        the centre; whether a chunk is beside a shortlist.
         """
         beside = np.isnan(features[:, -1])
-        late = np.where(beside, self.shortlist.late_scores(features) - self.centre, 0.0)
+        late = self.shortlist.late_scores(features) - self.centre
         filled = np.where(beside[:, None], self.mean, features)
         return np.column_stack([filled, late, beside]).astype(np.float32)
 
-    def fitted(self, weight: Floats, bias: float) -> Shortlist:
-        """Return the shortlist whose others have the scores of a fit, [F + 2] and bias."""
-        *of_features, slope, step = weight.tolist()
-        slope = max(0.0, slope)
-        constant = float(self.mean @ np.array(of_features)) + bias + step - slope * self.centre
-        return replace(self.shortlist, slope=slope, constant=constant)
+    def fitted(self, weight: Floats, bias: float) -> tuple[Floats, float, Shortlist]:
+        """Return what has the scores of a fit, [F + 2] and bias.
+
+        Weights [F] and bias of shortlisted chunks, and the shortlist, which scores the others.
+        """
+        slope, step = max(0.0, float(weight[-2])), float(weight[-1])
+        of_features = weight[:-2].copy()
+        bias -= slope * self.centre
+        constant = float(self.mean @ of_features) + bias + step
+        of_features[: self.shortlist.weight.size] += slope * self.shortlist.weight.ravel()
+        shortlist = replace(self.shortlist, slope=slope, constant=constant)
+        return of_features, bias + slope * self.shortlist.bias, shortlist
 
 
 @dataclass(frozen=True, slots=True, eq=False)

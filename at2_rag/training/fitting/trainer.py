@@ -109,12 +109,15 @@ def fit_weights(samples: Samples, design: Candidate, *, heads: int) -> HeadWeigh
         chosen=everything,
         groups=samples.limit(design.depth, design.key_heads),
     )
+    weight, bias, shortlist = fit.weight, fit.bias, None
+    if design_terms is not None:
+        weight, bias, shortlist = design_terms.fitted(weight, bias)
     shape = (len(design.spec.passes), design.depth, heads)
     return HeadWeights(
-        weight=fit.weight[: features.shape[1]].reshape(shape).astype(np.float32),
-        bias=fit.bias,
+        weight=weight.reshape(shape).astype(np.float32),
+        bias=bias,
         spec=design.spec,
-        shortlist=None if design_terms is None else design_terms.fitted(fit.weight, fit.bias),
+        shortlist=shortlist,
         score_scale="additive" if design.objective == "pearson" else "logit",
     )
 
