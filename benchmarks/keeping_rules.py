@@ -60,6 +60,8 @@ def main(
 ) -> None:
     """Judge limits on what is missed by the gold chunks and the tokens that they keep."""
     examples = without_fitted(read_examples(files), read_examples(weights_from))
+    if not examples:
+        raise click.UsageError("The weights were fitted on all questions of FILES; pass others.")
     items = drawn(rankable_items(examples).items, limit)
     known = _read(scores)
     states: dict[str, Any] = {}

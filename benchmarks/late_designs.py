@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,17 +69,27 @@ def main(
     designs = [(depth, heads) for depth in depths for heads in key_heads]
     with StepProgress() as progress:
         for offset in offsets:
-            late.OFFSET = offset
             specs = (EVERY, LATE) if offset == offsets[0] else (LATE,)
             plan = TrainingPlan(specs=specs, leave_out_sources=True)
             folder = collected / f"offset{offset}"
             data = TrainingData(loaded, examples, folder, plan, depth=max(depths))
-            samples = data.gather(workers=os.cpu_count() or 1, progress=progress)
+            with question_at(offset):
+                samples = data.gather(workers=os.cpu_count() or 1, progress=progress)
             rows = list(late_rows(samples, designs))
             click.echo(markdown_table(f"Late, the question {offset} positions on", rows))
             if offset == offsets[0]:
                 rows = list(shortlist_rows(samples, max(depths), max(key_heads)))
                 click.echo(markdown_table("Shortlists", rows))
+
+
+@contextmanager
+def question_at(offset: int) -> Iterator[None]:
+    """Read questions late so many positions after the prefix."""
+    before, late.OFFSET = late.OFFSET, offset
+    try:
+        yield
+    finally:
+        late.OFFSET = before
 
 
 def late_rows(samples: Samples, designs: Sequence[tuple[int, int]]) -> Iterator[Row]:

@@ -76,10 +76,7 @@ def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 1 and "the process took 6.0 s longer to end" in result.output
 
 
-def test_late_designs(
-    tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(late, "OFFSET", late.OFFSET)  # which the script sets
+def test_late_designs(tiny_options: list[str], tmp_path: Path) -> None:
     train = str(Path(tiny_options[1]).parent / "train.jsonl")
     options = [train, "--model", tiny_options[1], "--collected", str(tmp_path), "--depth", "3"]
     options += ["--key-heads", "2", "--key-heads", "6", "--offset", "8", "--limit", "6"]
@@ -87,6 +84,7 @@ def test_late_designs(
     assert result.exit_code == 0, result.output
     assert "### Late, the question 8 positions on" in result.output
     assert result.output.count("within") == len(late_designs.RULES)
+    assert late.OFFSET == 160
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:
