@@ -65,10 +65,10 @@ class QuestionReading:
         order = sorted(range(len(parts)), key=keys.__getitem__)
         if not together:
             order = list({keys[index]: index for index in order}.values())
-        place: dict[tuple[int, tuple[int, ...], int], int] = {}
+        position_of: dict[tuple[int, tuple[int, ...], int], int] = {}
         for number, index in enumerate(order):
-            place.setdefault(keys[index], number)
-        self._order = [place[key] for key in keys]
+            position_of.setdefault(keys[index], number)
+        self._order = [position_of[key] for key in keys]
         read = [states[ids[parts[index].source]].tokens_of(parts[index]) for index in order]
         if together:
             start = prefix.tokens + max(map(len, ids))
