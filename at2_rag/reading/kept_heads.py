@@ -45,7 +45,7 @@ class KeptHeads:
         return cls(torch.cat([part.levels for part in parts], dim=dim), torch.cat(scales, dim=dim))
 
     def split(self, lengths: Sequence[int]) -> list[KeptHeads]:
-        """Return what is kept of each of several sources, in memory of its own."""
+        """Return a copy of what is kept of each of several sources."""
         edges = torch.tensor([0, *lengths]).cumsum(0).tolist()
         return [
             self.tokens_at(slice(start, end)).copied()
@@ -58,7 +58,7 @@ class KeptHeads:
         return KeptHeads(self.levels[:, tokens], scales)
 
     def copied(self) -> KeptHeads:
-        """Return the same in memory of its own."""
+        """Return a copy."""
         return KeptHeads(self.levels.clone(), None if self.scales is None else self.scales.clone())
 
     def restored(self) -> Tensor:

@@ -160,7 +160,7 @@ class LateReader:
         model: The scoring model, as deep as the deepest of the heads.
         prefix: The prefix's state.
         heads: Whose keys are kept and met.
-        store: As in `encode_sources`, like `scope`.
+        store: See `Kept`, like `scope`.
     """
 
     def __init__(

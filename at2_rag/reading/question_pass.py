@@ -20,10 +20,10 @@ from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
 from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
 from at2_rag.reading.chunk_states import ChunkState, runs_of
+from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 
 CALL_TOKENS = 2048  # most question tokens of one forward pass, unless a single one is longer
-APART_TOKENS = 128  # most tokens of a query that are read apart
 QUESTION_ROWS = 32  # most rows of a question whose logits are held at a time
 
 
@@ -57,7 +57,7 @@ class QuestionReading:
         together: bool,
     ) -> None:
         if not together:
-            layout = layout.with_short_query(APART_TOKENS)
+            layout = layout.with_short_query(TARGET_TOKENS)
         ids = layout.source_ids
         # Read in an order that isn't the caller's; equal parts share the features of the first, so
         # that their scores tie to the last bit. Apart these are read once.

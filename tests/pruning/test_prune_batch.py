@@ -12,7 +12,7 @@ from at2_rag import AT2Pruner, ChunkCache
 from at2_rag.errors import InputError, PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning import scorer as scorer_module
-from at2_rag.reading.question_pass import APART_TOKENS
+from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk, as_chunk
 from tests.independent_reading import CountingModel
@@ -137,7 +137,7 @@ def test_a_group_is_bounded_by_what_the_model_reads(weights: HeadWeights) -> Non
     pruner.prune_batch([(long, TEXTS) for _ in range(20)], top_k=1)
     layout = pruner.scoring_model.prompts.independent(long, list(map(Chunk, TEXTS)))
     question, sources = len(layout.question_ids), sum(map(len, set(layout.source_ids)))
-    short = len(pruner.scoring_model.prompts.independent("a", []).question_ids) - 1 + APART_TOKENS
+    short = len(pruner.scoring_model.prompts.independent("a", []).question_ids) - 1 + TARGET_TOKENS
     assert short < question
     rows = question + short * len(TEXTS)
     assert 20 * rows > 2 * scorer_module.GROUP_TOKENS, "too many for one group"

@@ -48,7 +48,7 @@ def counted(pruner: AT2Pruner) -> list[int]:
 
 
 def late_scores(weights: HeadWeights, pruner: AT2Pruner, texts: list[str]) -> list[float]:
-    """Return what the shortlist's weights say of chunks, by late weights of their own."""
+    """Return what the shortlist's weights say of chunks, by late weights alone."""
     assert weights.shortlist is not None
     late = replace(
         random_weights(tiny_model(), tiny_tokenizer(), "late"),
