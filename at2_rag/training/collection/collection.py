@@ -153,9 +153,9 @@ class Collection:
         """Return the rows of a shard; None if it is missing or damaged."""
         path = self.folder / _name(number)
         try:
-            if not path.exists():
-                return None
             data = path.read_bytes()
+        except FileNotFoundError:  # not read yet, or another run is replacing it
+            return None
         except OSError as error:
             raise StorageError(
                 f"{path} can't be read ({error.strerror or error}); remove it or use another folder"
