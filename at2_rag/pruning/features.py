@@ -11,7 +11,6 @@ from at2_rag.arrays import Bools, Floats
 from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import (
-    SentenceParts,
     SourcePart,
     prompt_spans,
     sentence_parts,
@@ -24,7 +23,6 @@ from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.scores import best_by_owner
-from at2_rag.readout.shortlist import Shortlist
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.units import UnitSpan
 
@@ -42,6 +40,21 @@ class LaidOut:
     chunks: Sequence[Chunk]
     units: Sequence[UnitSpan] = ()  # read beside the chunks, none to read no units
     whole: bool = True  # whether chunks are read as wholes
+
+    def part(self, chosen: Bools) -> LaidOut:
+        """Return the same of the chosen chunks [S] only."""
+        number = {index: new for new, index in enumerate(np.flatnonzero(chosen).tolist())}
+        sources = [
+            (ids, number[owner])
+            for ids, owner in zip(self.layout.source_ids, self.layout.owners, strict=True)
+            if owner in number
+        ]
+        source_ids, owners = (tuple(column) for column in zip(*sources, strict=True))
+        return LaidOut(
+            replace(self.layout, source_ids=source_ids, owners=owners),
+            [self.chunks[index] for index in number],
+            [(number[index], *span) for index, *span in self.units if index in number],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,140 +98,82 @@ def joint_features(
 def independent_features(
     reader: IndependentReader, weights: HeadWeights, texts: Sequence[LaidOut], watch: Stopwatch
 ) -> list[TextFeatures]:
-    """Read questions over chunks that are read by themselves, see `read_texts`."""
-    read = read_texts(reader, weights.spec, weights.shortlist, texts, watch)
-    return [one.features(weights.spec) for one in read]
-
-
-def read_texts(
-    reader: IndependentReader,
-    spec: FeatureSpec,
-    shortlist: Shortlist | None,
-    texts: Sequence[LaidOut],
-    watch: Stopwatch,
-) -> list[TextReading]:
     """Read questions over chunks that are read by themselves; chunks they share are read once.
 
     With a shortlist all are read late, and its chunks by the other passes, too.
     """
-    readings = [TextReading.of(reader.model, text, whole=shortlist is not None) for text in texts]
+    spec, shortlist = weights.spec, weights.shortlist
     if shortlist is None:
-        _read(reader, readings, spec.passes, watch, states={})
-        return readings
+        return _read(reader, texts, spec, watch, states={})
     tokens = {ids: len(ids) for text in texts for ids in text.layout.source_ids}
     states: dict[tuple[int, ...], ChunkState] = {}
     few = sum(tokens.values()) <= MOST_KEPT
-    _read(reader, readings, ("late",), watch, states=states, keep_states=few)
-    late = FeatureSpec(shortlist.quantity, ("late",))
+    first, others = (FeatureSpec(spec.quantity, part) for part in (("late",), spec.passes[1:]))
+    texts = [replace(text, whole=True) for text in texts]
+    late = _read(reader, texts, first, watch, states=states, keep_states=few)
     chosen = []
-    for text, one in zip(texts, readings, strict=True):
-        scores = shortlist.score(matrix(late, one.whole))
-        by_chunk = best_by_owner(scores, text.layout.owners, len(text.chunks))
-        chosen.append(one.part(shortlist.chosen(by_chunk)))
-    others = tuple(name for name in spec.passes if name != "late")
-    _read(reader, chosen, others, watch, states=states)
-    return [one.joined(part) for one, part in zip(readings, chosen, strict=True)]
-
-
-@dataclass(slots=True, eq=False)
-class TextReading:
-    """What is read of a text, and the attention that was paid to it; NaN where none was read."""
-
-    layout: PromptLayout
-    is_whole: bool  # whether sources are read as wholes
-    cut: SentenceParts | None  # None to read no units
-    sources: Bools  # which of the text's sources the layout has
-    parts: Bools  # which of the text's parts `cut` has
-    whole: dict[Pass, SpanAttention]
-    units: dict[Pass, SpanAttention]
-
-    @classmethod
-    def of(cls, model: ScoringModel, text: LaidOut, *, whole: bool) -> TextReading:
-        """Return what is to be read of a text; `whole` says that its chunks are in any case."""
-        cut, parts = None, np.zeros(0, dtype=bool)
-        if text.units:
-            cut = sentence_parts(model.prompts, text.layout, text.chunks, text.units)
-            parts = np.ones(len(cut.parts), dtype=bool)
-        sources = np.ones(len(text.layout.source_ids), dtype=bool)
-        return cls(text.layout, whole or text.whole, cut, sources, parts, {}, {})
-
-    def part(self, chunks: Bools) -> TextReading:
-        """Return the same of some chunks only."""
-        layout, cut = self.layout, self.cut
-        sources = chunks[list(layout.owners)]
-        kept = np.flatnonzero(sources).tolist()
-        number = {source: index for index, source in enumerate(kept)}
-        parts = self.parts
-        if cut is not None:
-            parts = np.array([part.source in number for part in cut.parts], dtype=bool)
-            pieces, rest = (
-                tuple(
-                    replace(part, source=number[part.source])
-                    for part in some
-                    if part.source in number
-                )
-                for some in (cut.parts, cut.rest)
+    for text, read in zip(texts, late, strict=True):
+        scores = shortlist.score(read.chunks)
+        chosen.append(shortlist.chosen(best_by_owner(scores, text.layout.owners, len(text.chunks))))
+    parts = [text.part(some) for text, some in zip(texts, chosen, strict=True)]
+    results = []
+    for text, read, part, some in zip(
+        texts, late, _read(reader, parts, others, watch, states=states), chosen, strict=True
+    ):
+        units = some[[text.units[owner][0] for owner in read.unit_owners]]
+        results.append(
+            TextFeatures(
+                _beside(read.chunks, part.chunks, some[list(text.layout.owners)], spec),
+                _beside(read.units, part.units, units, spec),
+                read.unit_owners,
             )
-            owners = np.array(cut.owners)[parts].tolist()
-            cut = SentenceParts(pieces, tuple(owners), rest) if pieces else None
-        layout = replace(
-            layout,
-            source_ids=tuple(layout.source_ids[source] for source in kept),
-            owners=tuple(layout.owners[source] for source in kept),
         )
-        return TextReading(layout, self.is_whole, cut, sources, parts, {}, {})
-
-    def wanted(self, passes: Sequence[Pass]) -> list[LayoutPasses]:
-        """Return what has to be read."""
-        wanted = []
-        if self.is_whole:
-            wanted.append(LayoutPasses(self.layout, dict.fromkeys(passes)))
-        if self.cut is not None:
-            # Together, tokens of no sentence compete too; else a part is read by itself.
-            beside = (*self.cut.parts, *self.cut.rest)
-            parts: dict[Pass, tuple[SourcePart, ...]] = {
-                name: beside if name == "together" else self.cut.parts for name in passes
-            }
-            wanted.append(LayoutPasses(self.layout, parts))
-        return wanted
-
-    def take(self, read: list[dict[Pass, SpanAttention]]) -> None:
-        """Take what was read of the first of what was wanted."""
-        if self.is_whole:
-            self.whole |= read.pop(0)
-        if self.cut is not None:
-            parts = len(self.cut.parts)
-            self.units |= {name: one.part(0, parts) for name, one in read.pop(0).items()}
-
-    def joined(self, part: TextReading) -> TextReading:
-        """Add what was read of a part, NaN elsewhere."""
-        self.whole |= {name: one.among(part.sources) for name, one in part.whole.items()}
-        if self.cut is not None:
-            # Where no unit is in a shortlisted chunk nothing was read of any.
-            read = part.units or {name: one.part(0, 0) for name, one in part.whole.items()}
-            self.units |= {name: one.among(part.parts) for name, one in read.items()}
-        return self
-
-    def features(self, spec: FeatureSpec) -> TextFeatures:
-        """Return the features of what was read."""
-        none = np.zeros((0, 0))
-        return TextFeatures(
-            matrix(spec, self.whole) if self.is_whole else none,
-            matrix(spec, self.units) if self.cut is not None else none,
-            () if self.cut is None else self.cut.owners,
-        )
+    return results
 
 
 def _read(
     reader: IndependentReader,
-    readings: Sequence[TextReading],
-    passes: Sequence[Pass],
+    texts: Sequence[LaidOut],
+    spec: FeatureSpec,
     watch: Stopwatch,
     *,
     states: dict[tuple[int, ...], ChunkState],
     keep_states: bool = False,
-) -> None:
-    wanted = [one for reading in readings for one in reading.wanted(passes)]
-    read = reader.read(wanted, states=states, keep_states=keep_states, watch=watch)
-    for reading in readings:
-        reading.take(read)
+) -> list[TextFeatures]:
+    """Read texts by all passes of the features."""
+    cuts = [
+        sentence_parts(reader.model.prompts, text.layout, text.chunks, text.units)
+        if text.units
+        else None
+        for text in texts
+    ]
+    wanted = []
+    for text, cut in zip(texts, cuts, strict=True):
+        if text.whole:
+            wanted.append(LayoutPasses(text.layout, dict.fromkeys(spec.passes)))
+        if cut is not None:
+            # Together, tokens of no sentence compete too; else a part is read by itself.
+            beside = (*cut.parts, *cut.rest)
+            parts: dict[Pass, tuple[SourcePart, ...]] = {
+                name: beside if name == "together" else cut.parts for name in spec.passes
+            }
+            wanted.append(LayoutPasses(text.layout, parts))
+    read = iter(reader.read(wanted, states=states, keep_states=keep_states, watch=watch))
+    results = []
+    for text, cut in zip(texts, cuts, strict=True):
+        chunks = units = np.zeros((0, 0))
+        if text.whole:
+            chunks = matrix(spec, next(read))
+        if cut is not None:
+            count = len(cut.parts)
+            units = matrix(spec, {name: one.part(0, count) for name, one in next(read).items()})
+        results.append(TextFeatures(chunks, units, () if cut is None else cut.owners))
+    return results
+
+
+def _beside(late: Floats, others: Floats, rows: Bools, spec: FeatureSpec) -> Floats:
+    """Return late features with those of the other passes, which have only some of the rows."""
+    every = np.full((len(late), late.shape[1] * (len(spec.passes) - 1)), np.nan)
+    if rows.any():
+        every[rows] = others
+    return np.hstack([late, every])

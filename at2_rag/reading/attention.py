@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -86,15 +84,6 @@ class SpanAttention:
     def part(self, start: int, end: int) -> SpanAttention:
         """Return what was paid to the sources from `start` to `end`, exclusive."""
         return SpanAttention(self.mass[..., start:end], self.log_ratio[..., start:end])
-
-    def among(self, sources: npt.NDArray[np.bool_]) -> SpanAttention:
-        """Return this as the attention to some of S sources, [S]; to the others it is NaN."""
-        index = torch.from_numpy(np.flatnonzero(sources)).to(self.mass.device)
-        spread = []
-        for values in (self.mass, self.log_ratio):
-            every = values.new_full((*values.shape[:2], len(sources)), torch.nan)
-            spread.append(every.index_copy_(2, index, values))
-        return SpanAttention(*spread)
 
 
 class JointCapture:

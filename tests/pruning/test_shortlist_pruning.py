@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from at2_rag import AT2Pruner, Chunk, HeadWeights
+from at2_rag.arrays import Floats
 from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_spans_of
-from at2_rag.pruning.features import LaidOut, TextReading, read_texts
-from at2_rag.reading.features import FeatureSpec, Pass
+from at2_rag.pruning.features import LaidOut, TextFeatures, independent_features
+from at2_rag.reading.features import Pass
 from at2_rag.reading.late import OFFSET
 from tests import brute_force
 from tests.independent_reading import CountingModel
@@ -71,44 +72,47 @@ def only(layout: PromptLayout, sources: list[int]) -> PromptLayout:
     return replace(layout, source_ids=ids, owners=tuple(range(len(ids))))
 
 
-def read(pruner: AT2Pruner, chunks: list[Chunk], units: Any = ()) -> TextReading:
-    weights, reader = pruner.head_weights, pruner._scorer._reader
+def read(pruner: AT2Pruner, chunks: list[Chunk], units: Any = ()) -> TextFeatures:
+    reader, layout = pruner._scorer._reader, layout_of(pruner, chunks)
     assert reader is not None
-    layout = pruner.scoring_model.prompts.independent(QUERY, chunks)
-    [text] = read_texts(
-        reader, weights.spec, weights.shortlist, [LaidOut(layout, chunks, units)], Stopwatch()
-    )
-    return text
+    texts = [LaidOut(layout, chunks, units)]
+    [features] = independent_features(reader, pruner.head_weights, texts, Stopwatch())
+    return features
+
+
+def layout_of(pruner: AT2Pruner, chunks: list[Chunk]) -> PromptLayout:
+    return pruner.scoring_model.prompts.independent(QUERY, chunks)
+
+
+def assert_equal(
+    features: Floats, name: Pass, expected: brute_force.Expected, tolerance: float = 1e-5
+) -> None:
+    """Assert that the log ratios of a pass, in features [S, F] of three, agree on two layers."""
+    number = ("late", "together", "apart").index(name)
+    read = features.reshape(len(features), 3, 2, -1)[:, number].transpose(1, 2, 0)
+    assert np.abs(read - expected.log_ratio[:2].numpy()).max() <= tolerance
+
+
+def unread(features: Floats) -> list[bool]:
+    """Return for each row of features whether all passes but the late one didn't read it."""
+    late, others = np.split(np.isnan(features), [features.shape[1] // 3], axis=1)
+    assert not late.any() and (others.all(1) == others.any(1)).all()
+    return others.all(1).tolist()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
 def test_features_equal_brute_force(count: int, pruner: AT2Pruner, weights: HeadWeights) -> None:
     model, texts = tiny_model(), TEXTS[:count]
     chunks = [Chunk(text) for text in texts]
-    layout = pruner.scoring_model.prompts.independent(QUERY, chunks)
+    layout = layout_of(pruner, chunks)
     chosen = shortlisted(weights, late_scores(weights, pruner, texts))
-    attention = read(pruner, chunks).whole
-    brute_force.assert_equal(
-        attention["late"],
-        first_layers(brute_force.late(model, layout, offset=OFFSET)),
-        tolerance=EIGHT_BITS,
-    )
-    expected: dict[Pass, brute_force.Expected] = {
-        "together": brute_force.together(model, only(layout, chosen)),
-        "apart": brute_force.apart(model, only(layout, chosen)),
-    }
-    beside = [index for index in range(count) if index not in chosen]
-    for name, truth in expected.items():
-        one = attention[name]
-        brute_force.assert_equal(
-            brute_force.Expected(one.mass[..., chosen], one.log_ratio[..., chosen]),
-            first_layers(truth),
-        )
-        assert one.mass[..., beside].isnan().all() and one.log_ratio[..., beside].isnan().all()
-
-
-def first_layers(expected: brute_force.Expected, depth: int = 2) -> brute_force.Expected:
-    return brute_force.Expected(expected.mass[:depth], expected.log_ratio[:depth])
+    features = read(pruner, chunks).chunks
+    late = brute_force.late(model, layout, offset=OFFSET)
+    assert_equal(features, "late", late, EIGHT_BITS)
+    few = only(layout, chosen)
+    assert_equal(features[chosen], "together", brute_force.together(model, few))
+    assert_equal(features[chosen], "apart", brute_force.apart(model, few))
+    assert unread(features) == [index not in chosen for index in range(count)]
 
 
 @pytest.mark.parametrize("quantity", ["log_ratio", "log_mass", "mass"])
@@ -116,11 +120,10 @@ def test_scores_of_chunks_on_and_beside_the_shortlist(quantity: Any) -> None:
     weights = shortlist_weights(tiny_model(), tiny_tokenizer(), quantity=quantity, least=3)
     assert weights.shortlist is not None
     pruner = exact(tiny_pruner(weights))
-    attention = read(pruner, [Chunk(text) for text in TEXTS]).whole
-    late = FeatureSpec(quantity, ("late",)).extract({"late": attention["late"]}).numpy()
-    late = late @ weights.shortlist.weight.ravel() + 0.25
+    features = read(pruner, [Chunk(text) for text in TEXTS]).chunks
+    late = np.split(features, 3, axis=1)[0] @ weights.shortlist.weight.ravel() + 0.25
     chosen = np.argsort(-late)[:3]
-    every = weights.spec.extract(attention).numpy() @ weights.weight.ravel() + weights.bias
+    every = features @ weights.weight.ravel() + weights.bias
     expected = np.where(np.isin(np.arange(12), chosen), every, 0.5 * late - 1.0)
     assert [one.score for one in pruner.score(QUERY, TEXTS)] == pytest.approx(expected, abs=1e-4)
 
@@ -140,13 +143,11 @@ def test_all_windows_of_a_shortlisted_chunk_are_read() -> None:
     pruner = exact(pruner)
     long = " ".join(f"{number} rivers" for number in range(90))
     chunks = [Chunk(long), Chunk("Emma"), Chunk(long + " and the sea")]
-    text = read(pruner, chunks)
-    late = FeatureSpec("log_ratio", ("late",)).extract({"late": text.whole["late"]}).numpy()
-    late = late @ weights.shortlist.weight.ravel()
-    best = text.layout.owners[int(late.argmax())]
-    assert text.layout.owners.count(best) > 1 or best == 1
-    seen = ~text.whole["apart"].mass[0, 0].isnan().numpy()
-    assert seen.tolist() == [owner == best for owner in text.layout.owners]
+    features, owners = read(pruner, chunks).chunks, layout_of(pruner, chunks).owners
+    late = np.split(features, 3, axis=1)[0] @ weights.shortlist.weight.ravel()
+    best = owners[int(late.argmax())]
+    assert owners.count(best) > 1 or best == 1
+    assert unread(features) == [owner != best for owner in owners]
 
 
 # --- sentences -------------------------------------------------------------------------------
@@ -155,19 +156,14 @@ def test_all_windows_of_a_shortlisted_chunk_are_read() -> None:
 def test_sentences_equal_brute_force(pruner: AT2Pruner, weights: HeadWeights) -> None:
     model, chunks = tiny_model(), [Chunk(text, "Emma") for text in TEXTS[:5]]
     units = sentence_spans_of(chunks)
-    text = read(pruner, chunks, units)
-    prompts = pruner.scoring_model.prompts
-    layout = prompts.independent(QUERY, chunks)
-    parts = sentence_parts(prompts, layout, chunks, units).parts
+    features, layout = read(pruner, chunks, units).units, layout_of(pruner, chunks)
+    parts = sentence_parts(pruner.scoring_model.prompts, layout, chunks, units).parts
     titled = [f"Emma\n{one}" for one in TEXTS[:5]]
     chosen = shortlisted(weights, late_scores(weights, pruner, titled))
     on = [index for index, part in enumerate(parts) if part.source in chosen]
     assert 0 < len(on) < len(parts)
-    brute_force.assert_equal(
-        text.units["late"],
-        first_layers(brute_force.late(model, layout, offset=OFFSET, parts=parts)),
-        tolerance=EIGHT_BITS,
-    )
+    late = brute_force.late(model, layout, offset=OFFSET, parts=parts)
+    assert_equal(features, "late", late, EIGHT_BITS)
     few = only(layout, chosen)
     moved = [replace(parts[index], source=chosen.index(parts[index].source)) for index in on]
     expected: dict[Pass, brute_force.Expected] = {
@@ -181,11 +177,8 @@ def test_sentences_equal_brute_force(pruner: AT2Pruner, weights: HeadWeights) ->
         ),
     }
     for name, truth in expected.items():
-        one = text.units[name]
-        brute_force.assert_equal(
-            brute_force.Expected(one.mass[..., on], one.log_ratio[..., on]), first_layers(truth)
-        )
-        assert int(one.mass[0, 0].isnan().sum()) == len(parts) - len(on)
+        assert_equal(features[on], name, truth)
+    assert unread(features) == [index not in on for index in range(len(parts))]
 
 
 def span_in(layout: PromptLayout, part: SourcePart) -> tuple[int, int]:
@@ -199,10 +192,8 @@ def test_units_only_in_chunks_that_are_not_shortlisted(
     chosen = shortlisted(weights, late_scores(weights, pruner, TEXTS))
     other = next(index for index in range(12) if index not in chosen)
     chunks = [Chunk(text) for text in TEXTS]
-    text = read(pruner, chunks, [(other, 0, len(TEXTS[other]))])
-    assert text.units["late"].mass.isfinite().all()
-    assert text.units["together"].mass.shape == text.units["late"].mass.shape
-    assert text.units["together"].mass.isnan().all()
+    features = read(pruner, chunks, [(other, 0, len(TEXTS[other]))]).units
+    assert features.shape == (1, pruner.head_weights.weight.size) and unread(features) == [True]
 
 
 # --- what is read ----------------------------------------------------------------------------
