@@ -43,7 +43,6 @@ from at2_rag.training.fitting.dev import (
     DevFigures,
     choose_dev,
     count_shared,
-    dev_collection,
     judge_on_dev,
 )
 from at2_rag.training.fitting.objectives import Objective
@@ -183,9 +182,7 @@ def read_dev(
     """Read dev examples, and return what ranks them with head weights."""
     chosen, _ = choose_dev(data.model, examples, reading="independent")
     count_shared(chosen, data.examples)  # warns
-    collection = dev_collection(
-        data.model, chosen, folder, plan=data.plan, fingerprint=data.fingerprint
-    )
+    collection = data.features_of(chosen, folder, seed=0, padded=False)
     collected = collection.collect(
         workers=os.cpu_count() or 1,
         progress=lambda done, total: progress("reading dev", done, total),

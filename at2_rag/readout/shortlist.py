@@ -109,6 +109,11 @@ class Shortlist:
                 "1 <= least <= most, gap and slope at least 0"
             )
 
+    @property
+    def layers(self) -> int:
+        """Layers in use, from the first."""
+        return len(self.weight)
+
     def key_heads(self, count: int) -> KeyHeads:
         """Return the key heads, `count` of a layer, that have a weight."""
         return used_heads([self.weight], count)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from at2_rag.arrays import Bools, Floats
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
+from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.calibration import Outcome
@@ -27,7 +28,11 @@ from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.collection.collection import Collection, Row
 from at2_rag.training.collection.drops import DropCollection
-from at2_rag.training.collection.features import FeatureCollection, Features
+from at2_rag.training.collection.features import (
+    FeatureCollection,
+    Features,
+    ShortlistCollection,
+)
 from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
@@ -46,6 +51,7 @@ class SampleReader:
     folder: Path
     folds: int = 5
     seed: int = 0  # of the folds
+    store: StateStore | None = None  # what is kept of chunks from one reading to the next
     workers: int | None = None  # threads that read, each with one torch thread; None: one a core
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 
@@ -107,7 +113,9 @@ class SampleReader:
 
     def read_sentences(self, examples: Sequence[Example]) -> dict[int, Float32s]:
         """Return the scores [U] of each example's sentences, by the example's index."""
-        collection = SentenceCollection(self._scoring_model, self.weights, examples, self.folder)
+        collection = SentenceCollection(
+            self._scoring_model, self.weights, examples, self.folder, store=self.store
+        )
         rows = self._collect("reading sentences", collection)
         return {index: row["scores"] for index, row in rows.items()}
 
@@ -123,8 +131,8 @@ class SampleReader:
         """Return the features [S, F] of each example that fits the window, by its index."""
         if not examples:
             return {}
-        spec = self.weights.spec
-        collection = FeatureCollection(
+        spec, shortlist = self.weights.spec, self.weights.shortlist
+        collection: FeatureCollection | ShortlistCollection = FeatureCollection(
             self._scoring_model,
             examples,
             self.folder / name,
@@ -132,11 +140,15 @@ class SampleReader:
             fingerprint=self.model.fingerprint,
             seed=self.seed,
             padded=False,
-            passes=passes or spec.passes,
+            passes=passes or (spec.passes if shortlist is None else ("late",)),
             heads=self.weights.key_heads(self._scoring_model.key_heads) or None,
-            shortlist=None if passes else self.weights.shortlist,
+            store=self.store,
         )
-        rows = self._collect(f"reading {collection.folder.name}", collection)
+        if shortlist is not None and passes is None:
+            collection = ShortlistCollection(
+                self._scoring_model, collection, shortlist, spec.passes, store=self.store
+            )
+        rows = self._collect(f"reading {name.split('/')[-1]}", collection)
         features = Features.of(rows, collection.passes)
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,11 +16,9 @@ import torch
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError, ScoringError
-from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.pruning.features import LaidOut, read_texts
 from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import canonical, packs
+from at2_rag.reading.chunk_states import StateStore, canonical, packs
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
 from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
@@ -28,7 +26,13 @@ from at2_rag.reading.late import KeyHeads
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.shortlist import Shortlist
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.collection.collection import TOO_LONG, Collection, Row
+from at2_rag.training.collection.collection import (
+    TOO_LONG,
+    Collected,
+    Collection,
+    Row,
+    split_evenly,
+)
 from at2_rag.training.collection.samples import (
     MOST_CHUNKS,
     ONE_KIND,
@@ -37,6 +41,7 @@ from at2_rag.training.collection.samples import (
     reading_settings,
 )
 
+SHARD_SHORTLISTS = 20
 JOINT_MOST_CHUNKS = 20  # of a sample in joint reading, where cost grows with their number
 
 
@@ -123,7 +128,7 @@ class FeatureCollection(SampleCollection):
     In joint reading distractors are added only as long as the prompt fits the model's window.
     The model is cut to the deepest layer wanted. `passes` are those of the reading, if not all are
     wanted; `seed` is of the added distractors. Only key heads in `heads` are read late, None for
-    all; with a `shortlist` only its chunks are read by the other passes.
+    all. What a `store` has of a chunk isn't read again.
     """
 
     remedy = (
@@ -143,10 +148,10 @@ class FeatureCollection(SampleCollection):
         padded: bool = True,
         passes: tuple[Pass, ...] | None = None,
         heads: KeyHeads | None = None,
-        shortlist: Shortlist | None = None,
+        store: StateStore | None = None,
     ) -> None:
         self._reading, self.passes = reading, passes or PASSES[reading]
-        self._heads, self._shortlist = heads, shortlist
+        self._heads, self._store = heads, store
         most_chunks = MOST_CHUNKS if reading == "independent" else JOINT_MOST_CHUNKS
         shards = plan_samples(examples, seed=seed, padded=padded, most_chunks=most_chunks)
         settings = {
@@ -156,7 +161,6 @@ class FeatureCollection(SampleCollection):
             "padded": padded,
             "seed": seed,
             **({} if heads is None else {"heads": [list(pair) for pair in heads]}),
-            **({} if shortlist is None else {"shortlist": shortlist.digest}),
         }
         super().__init__(
             model, examples, folder, shards, settings, fingerprint=fingerprint, no_sample=ONE_KIND
@@ -164,9 +168,9 @@ class FeatureCollection(SampleCollection):
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
         """Read one shard, in independent reading every different chunk only once."""
-        layouts = [self._layout(item) for item in items]
+        layouts = list(map(self._layout, items))
         states: States = {}
-        if self._reading == "independent" and not (self._shortlist or self.passes == ("late",)):
+        if self._reading == "independent" and self.passes != ("late",):
             sources = {ids for layout in layouts if layout for ids in layout.source_ids}
             for encoded in executor.map(self._reader.states, packs(sorted(sources, key=canonical))):
                 states |= encoded
@@ -174,26 +178,20 @@ class FeatureCollection(SampleCollection):
 
     @cached_property
     def _reader(self) -> IndependentReader:
-        return IndependentReader(self._model, heads=self._heads)
+        return IndependentReader(self._model, heads=self._heads, store=self._store)
 
     def _read_example(self, states: States, item: int, layout: PromptLayout | None) -> Row | str:
         if layout is None:
             return TOO_LONG
         if self._reading == "joint":
             return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self.passes)
-        chunks = self.samples[item].chunks
-        if self._shortlist is None:
-            attention = read_passes(
-                self._reader, layout, self.passes, states=states, chunks=len(chunks)
-            )
-        else:
-            spec = FeatureSpec("log_mass", self.passes)
-            texts = [LaidOut(layout, chunks)]
-            [read] = read_texts(self._reader, spec, self._shortlist, texts, Stopwatch())
-            attention = {
-                name: of_chunks(one, layout, len(chunks)) for name, one in read.whole.items()
-            }
-        return feature_arrays(attention, self.passes, partly=self._shortlist is not None)
+        chunks = len(self.samples[item].chunks)
+        attention = read_passes(self._reader, layout, self.passes, states=states, chunks=chunks)
+        return feature_arrays(attention, self.passes)
+
+    def query(self, item: int) -> str:
+        """Return the question of an example."""
+        return self._examples[item].query
 
     def _layout(self, item: int) -> PromptLayout | None:
         """Return the prompt of the most chunks that fit; None if too few to tell gold from others.
@@ -215,6 +213,85 @@ class FeatureCollection(SampleCollection):
                 return None
         build = prompts.joint if self._reading == "joint" else prompts.independent
         return build(query, sample.chunks[:size])
+
+
+class ShortlistCollection(Collection):
+    """Features of passes beside the late one, which read only what that shortlists.
+
+    A row has `log_mass` and `log_ratio` of all `passes`, NaN in all but the late one for chunks
+    that aren't shortlisted. First the collection `late` is collected, of the late pass alone and
+    maybe of more layers. The model is as deep as the shortlist's weights. What a `store` has of a
+    chunk isn't read again.
+    """
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        late: FeatureCollection,
+        shortlist: Shortlist,
+        passes: tuple[Pass, ...],
+        *,
+        store: StateStore | None = None,
+    ) -> None:
+        self.passes, self.samples = passes, late.samples
+        self._model, self._late, self._store = model, late, store
+        self._shortlist, self._heads = shortlist, shortlist.key_heads(model.key_heads)
+        self._rows: Mapping[int, Row] = {}  # of the late pass
+        settings = {
+            "depth": model.depth,
+            "late": late.identity,
+            "shortlist": shortlist.digest,
+            "passes": list(passes),
+        }
+        super().__init__(late.folder / f"shortlist-{shortlist.digest[:8]}", settings, ())
+
+    def check(self) -> bool:
+        """As in other collections, of both."""
+        late = self._late.check()
+        return super().check() and late
+
+    def collect(
+        self,
+        *,
+        workers: int = 1,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Collected:
+        """As in other collections; progress is that of the late pass, then of the others."""
+        late = self._late.collect(workers=workers, progress=progress)
+        self._rows, self._left_out = late.rows, late.left_out
+        self._shards = split_evenly(list(late.rows), SHARD_SHORTLISTS)
+        return super().collect(workers=workers, progress=progress)
+
+    @cached_property
+    def _reader(self) -> IndependentReader:
+        return IndependentReader(self._model, store=self._store)
+
+    def read(self, item: int) -> Row:
+        """Read one sample."""
+        late = {name: self._late_features(name, item) for name in ("log_mass", "log_ratio")}
+        spec = FeatureSpec(self._shortlist.quantity, ("late",))
+        features = Features.of({item: late}, spec.passes).matrix(spec, self._model.depth)
+        chosen = np.flatnonzero(self._shortlist.chosen(self._shortlist.score(features)))
+        chunks = [self.samples[item].chunks[index] for index in chosen]
+        layout = self._model.prompts.independent(self._late.query(item), chunks)
+        states, others = self._reader.states(layout.source_ids), self.passes[1:]
+        attention = read_passes(self._reader, layout, others, states=states, chunks=len(chunks))
+        row = {}
+        for name, read in feature_arrays(attention, others).items():
+            of_others = np.full((len(features), *read.shape[1:]), np.nan, dtype=read.dtype)
+            of_others[chosen] = read
+            row[name] = np.concatenate([late[name], of_others], axis=1)
+        return row
+
+    def _late_features(self, name: str, item: int) -> npt.NDArray[np.float16]:
+        """Return a sample's late features [S, 1, L, H], those of key heads not in use as unread."""
+        values = self._rows[item][name][:, :, : self._model.depth]
+        shared = self._model.heads // self._model.key_heads
+        features = np.full_like(values, 0 if name == "log_ratio" else np.log(0.5))
+        for layer, head in self._heads:
+            heads = slice(head * shared, (head + 1) * shared)
+            features[:, 0, layer, heads] = values[:, 0, layer, heads]
+        return features
 
 
 def read_passes(
@@ -250,12 +327,9 @@ def of_chunks(attention: SpanAttention, layout: PromptLayout, chunks: int) -> Sp
 
 
 def feature_arrays(
-    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass], *, partly: bool = False
+    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass]
 ) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16.
-
-    `partly` says that passes may have read a part of the chunks only, and are NaN elsewhere.
-    """
+    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16."""
     read = [attention[name] for name in passes]
     arrays: dict[str, npt.NDArray[np.float16]] = {}
     for name, quantities in (
@@ -264,7 +338,7 @@ def feature_arrays(
     ):
         # P x [L, H, S] -> [S, P, L, H]
         values = torch.stack(quantities).permute(3, 0, 1, 2).contiguous().half().cpu().numpy()
-        if not np.isfinite(values[:, :1] if partly else values).all():
+        if not np.isfinite(values).all():
             raise ScoringError(
                 "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
             )

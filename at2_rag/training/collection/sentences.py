@@ -12,6 +12,7 @@ import numpy as np
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
 from at2_rag.pruning.scorer import Scorer
+from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.units import unit_spans
@@ -25,13 +26,20 @@ class SentenceCollection(Collection):
     """Scores of examples' sentences; a row has `scores`, [U] float32, see `units.unit_spans`.
 
     Examples without any text, and those whose question exceeds the model's window, are left out.
-    Each set of head weights has its subfolder. The model is cut to the weights' layers.
+    Each set of head weights has its subfolder. The model is cut to the weights' layers. What a
+    `store` has of a chunk isn't read again.
     """
 
     def __init__(
-        self, model: ScoringModel, weights: HeadWeights, examples: Sequence[Example], folder: Path
+        self,
+        model: ScoringModel,
+        weights: HeadWeights,
+        examples: Sequence[Example],
+        folder: Path,
+        *,
+        store: StateStore | None = None,
     ) -> None:
-        self._scorer, self._examples = Scorer(model, weights), examples
+        self._scorer, self._examples = Scorer(model, weights, cache=store), examples
         units = [unit_spans(example.chunks) for example in examples]
         shortlist = weights.shortlist
         settings = {

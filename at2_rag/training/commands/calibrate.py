@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from at2_rag.progress import StepProgress
 from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
+from at2_rag.states.store import ChunkCache
 from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
 from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.probabilities import CalibrationSample
@@ -30,6 +32,7 @@ from at2_rag.training.commands.record import file_records
 
 RECORD_FILE = "calibration.json"
 PLOT_FILE = "reliability.svg"
+CHUNKS_FOLDER = "chunks"  # what is kept of chunks while the command runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,15 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress("loading the model", 0, 1)
         model = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
         weights = resolve_head_weights(named_or_folder(request.head_weights), model)
+        kept = folder / CHUNKS_FOLDER
         reader = SampleReader(
-            model, weights, folder, folds=request.folds, seed=seed, progress=progress
+            model,
+            weights,
+            folder,
+            folds=request.folds,
+            seed=seed,
+            store=ChunkCache(kept),
+            progress=progress,
         )
         progress("loading the model", 1, 1)
         calibrated = calibrate(
@@ -95,6 +105,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             multi_hop=request.multi_hop,
             sentences=request.sentences,
         )
+        shutil.rmtree(kept, ignore_errors=True)
         with writing_to(output, collected=folder):
             calibrated.weights.describe(calibrated_on=data).save(output)
         probabilities = study_left_out_sources(

@@ -42,7 +42,6 @@ from at2_rag.training.fitting.dev import (
     DEV_FOLDER,
     choose_dev,
     count_shared,
-    dev_collection,
     judge_on_dev,
 )
 from at2_rag.training.fitting.objectives import Objective, Signal
@@ -95,18 +94,20 @@ class TrainRequest:
 
     def plan(self, layers: int) -> TrainingPlan:
         """Return what to learn from and which designs to try, of a model of so many layers."""
+        shortlist = None if self.shortlist is None else _shortlist(self.shortlist)
+        default = round(_DEPTH_SHARE * layers) if shortlist is None else shortlist.layers
         return TrainingPlan(
             signal=self.signal,
             target=self.target,
             reading=self.reading,
             specs=tuple(map(_parse_features, self.features)),
             objectives=self.objectives,
-            depths=self.depths or (round(_DEPTH_SHARE * layers),),
+            depths=self.depths or (default,),
             folds=self.folds,
             leave_out_sources=self.leave_out_sources,
             seed=self.seed,
             key_heads=self.key_heads,
-            shortlist=None if self.shortlist is None else _shortlist(self.shortlist),
+            shortlist=shortlist,
             ablations=AblationPlan(
                 self.masks, self.answer_tokens, reference=self.answers == "reference"
             ),
@@ -173,7 +174,7 @@ def _train(
     if not dev_examples:
         return train(data, workers=workers, progress=progress), None
     chosen, left_out = choose_dev(data.model, dev_examples, reading=plan.reading)
-    dev = dev_collection(data.model, chosen, dev_folder, plan=plan, fingerprint=loaded.fingerprint)
+    dev = data.features_of(chosen, dev_folder, seed=0, padded=False)
     dev.check()
     shared = count_shared(chosen, examples)
     read = dev.collect(workers=workers, progress=partial(progress, "reading dev"))

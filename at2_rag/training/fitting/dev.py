@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -19,14 +18,13 @@ from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.collection.collection import TOO_LONG
-from at2_rag.training.collection.features import FeatureCollection, Features, fits_window
+from at2_rag.training.collection.features import Features, fits_window
 from at2_rag.training.fitting.cross_validation import (
     FEWEST_CHUNKS,
     macro_mean,
     mean_by_source,
     ndcg_at_10,
 )
-from at2_rag.training.fitting.training_data import TrainingPlan
 
 _logger = logging.getLogger(__name__)
 
@@ -95,28 +93,6 @@ def count_shared(examples: Sequence[Example], trained: Sequence[Example]) -> int
             len(examples),
         )
     return shared
-
-
-def dev_collection(
-    model: ScoringModel,
-    examples: Sequence[Example],
-    folder: str | Path,
-    *,
-    plan: TrainingPlan,
-    fingerprint: str,
-) -> FeatureCollection:
-    """Return where features of dev examples are kept, each with its chunks as they are."""
-    return FeatureCollection(
-        model,
-        examples,
-        folder,
-        reading=plan.reading,
-        fingerprint=fingerprint,
-        seed=0,
-        padded=False,
-        passes=plan.passes_read,
-        shortlist=plan.shortlist,
-    )
 
 
 def judge_on_dev(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -62,7 +62,7 @@ def train(
     else:
         fold_of = assign_folds(samples.groups, plan.folds, np.random.default_rng(plan.seed))
     validation = CrossValidation(samples, fold_of)
-    results = _try_designs(validation, plan, data.model.depth, progress)
+    results = _try_designs(validation, plan, data.depths, progress)
     chosen = max(results, key=attrgetter("ndcg"))
 
     def judge(part: Bools) -> dict[str, float | None]:
@@ -131,10 +131,10 @@ def head_importance(samples: Samples, weights: HeadWeights) -> Floats:
 
 
 def _try_designs(
-    validation: CrossValidation, plan: TrainingPlan, depth: int, progress: Progress
+    validation: CrossValidation, plan: TrainingPlan, depths: Sequence[int], progress: Progress
 ) -> list[CandidateResult]:
     """Judge every design at the largest depth, then the best of them at the others."""
-    deepest, *shallower = sorted(set(plan.depths or (depth,)), reverse=True)
+    deepest, *shallower = sorted(set(depths), reverse=True)
     designs = [
         Candidate(spec, deepest, ridge, objective, plan.key_heads)
         for spec in plan.specs_tried

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 
@@ -24,7 +24,11 @@ from at2_rag.training.collection.ablations import (
     AnswerFeatureCollection,
 )
 from at2_rag.training.collection.collection import Collected, Row
-from at2_rag.training.collection.features import FeatureCollection, Features
+from at2_rag.training.collection.features import (
+    FeatureCollection,
+    Features,
+    ShortlistCollection,
+)
 from at2_rag.training.collection.samples import doubtful_labels
 from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, Signal
 from at2_rag.training.fitting.samples import Effects, Samples
@@ -134,7 +138,7 @@ class TrainingData:
     """The examples of a training run, and the folder in which what is read of them is kept.
 
     A killed run goes on from there. `depth` is how many layers to read, no fewer than the plan has;
-    None for all. `model` is the scoring model, cut to them.
+    None for all. `model` is the scoring model, cut to them, and `depths` are those to try.
     """
 
     def __init__(
@@ -148,39 +152,55 @@ class TrainingData:
     ) -> None:
         self.examples, self.plan, self.fingerprint = examples, plan, loaded.fingerprint
         self.model = ScoringModel(loaded.model, loaded.tokenizer, depth=depth)
-        for layers in plan.depths:
+        self._loaded, shortlist = loaded, plan.shortlist
+        self.depths = plan.depths or (self.model.depth if shortlist is None else shortlist.layers,)
+        for layers in self.depths:
             if not 1 <= layers <= self.model.depth:
                 raise InputError(
                     f"depth is {layers}; pass 1 to {self.model.depth}, the depth collected"
                 )
-        if plan.shortlist is not None:
-            of_shortlist = len(plan.shortlist.weight)
-            for layers in (*plan.depths, self.model.depth):
-                if layers != of_shortlist:
-                    raise InputError(
-                        f"depth is {layers}; pass {of_shortlist}, the layers of the shortlist's "
-                        "weights, and a folder that holds nothing deeper"
-                    )
-        self._collection: FeatureCollection | AblationCollection
-        identity: dict[str, Any] = {"fingerprint": self.fingerprint, "seed": plan.seed}
+            if shortlist is not None and layers != shortlist.layers:
+                raise InputError(
+                    f"depth is {layers}; pass {shortlist.layers}, the layers of the shortlist's "
+                    "weights"
+                )
+        self._collection: FeatureCollection | ShortlistCollection | AblationCollection
         if plan.signal == "evidence":
-            self._collection = FeatureCollection(
+            self._collection = self.features_of(examples, folder, seed=plan.seed)
+        else:
+            self._collection = AblationCollection(
                 self.model,
+                AnswerModel(loaded.model, loaded.tokenizer),
                 examples,
                 folder,
-                reading=plan.reading,
-                passes=plan.passes_read,
-                heads=None
-                if plan.shortlist is None
-                else plan.shortlist.key_heads(self.model.key_heads),
-                shortlist=plan.shortlist,
-                **identity,
+                fingerprint=self.fingerprint,
+                seed=plan.seed,
+                plan=plan.ablations,
             )
-        else:
-            answer_model = AnswerModel(loaded.model, loaded.tokenizer)
-            self._collection = AblationCollection(
-                self.model, answer_model, examples, folder, plan=plan.ablations, **identity
-            )
+
+    def features_of(
+        self, examples: Sequence[Example], folder: str | Path, *, seed: int, padded: bool = True
+    ) -> FeatureCollection | ShortlistCollection:
+        """Return where features of examples are kept, of the passes that the plan's designs have.
+
+        See `FeatureCollection` for `seed` and `padded`.
+        """
+        plan = self.plan
+        collection = FeatureCollection(
+            self.model,
+            examples,
+            folder,
+            reading=plan.reading,
+            fingerprint=self.fingerprint,
+            seed=seed,
+            padded=padded,
+            passes=plan.passes_read if plan.shortlist is None else ("late",),
+        )
+        if plan.shortlist is None:
+            return collection
+        hf_model, tokenizer = self._loaded.model, self._loaded.tokenizer
+        model = ScoringModel(hf_model, tokenizer, depth=plan.shortlist.layers)
+        return ShortlistCollection(model, collection, plan.shortlist, plan.passes_read)
 
     def check(self) -> None:
         """Refuse what can't be fitted, as far as can be known before anything is read."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from at2_rag import AT2Pruner, HeadWeights, LoadedModel
+from at2_rag import AT2Pruner, ChunkCache, HeadWeights, LoadedModel
 from at2_rag.errors import HeadWeightsMismatchError, InputError
 from at2_rag.training.calibrating import calibrator
 from at2_rag.training.calibrating.examples import choose_examples
@@ -68,6 +68,22 @@ def test_multi_hop_and_sentence_weights_are_learned_and_kept(
         kept = calibrate(fitted, tmp_path)
     assert (kept.sentences, kept.multi_hop) == (fitted.sentences, fitted.multi_hop)
     assert "multi-hop and sentences weights of an earlier calibration are kept" in caplog.text
+
+
+def test_chunks_that_are_kept_are_read_once_and_change_nothing(tmp_path: Path) -> None:
+    weights = random_weights(MODEL.model, MODEL.tokenizer, "late")
+    options: dict[str, Any] = {"multi_hop": True, "sentences": True}
+    fitted = calibrate(weights, tmp_path / "plain", **options)
+    cache = ChunkCache()
+    reader = SampleReader(MODEL, weights, tmp_path / "kept", workers=1, store=cache)
+    kept = calibrator.calibrate(reader, EXAMPLES, **options).weights
+    assert kept.calibration and fitted.calibration and kept.multi_hop and fitted.multi_hop
+    assert kept.calibration.numbers() == fitted.calibration.numbers()
+    assert kept.multi_hop.numbers() == fitted.multi_hop.numbers()
+    assert kept.sentences == fitted.sentences
+    read = [*EXAMPLES.chosen, *(twin for _, twin in EXAMPLES.twins)]
+    chunks = {chunk.rendered for example in read for chunk in example.chunks}
+    assert cache.counts.misses == len(cache) == len(chunks)
 
 
 def test_weights_of_retrieval_scores_are_learned_and_kept(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_weights_tables_plot_and_record_are_written(
     weights, text = HeadWeights.load(output), (output / "calibration.json").read_text()
     record = json.loads(text)
     assert str(tmp_path) not in text
+    assert not (output / "features" / "chunks").exists()
     files = [f"{source}.jsonl.gz" for source in SOURCES]
     assert [file["name"] for file in weights.provenance["calibrated_on"]] == files
     assert record["examples"] == {"novels": 10, "seas": 10}

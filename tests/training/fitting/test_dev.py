@@ -14,10 +14,9 @@ from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
-from at2_rag.training.collection.features import Features
+from at2_rag.training.collection.features import FeatureCollection, Features
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
-from at2_rag.training.fitting.dev import choose_dev, count_shared, dev_collection, judge_on_dev
-from at2_rag.training.fitting.training_data import TrainingPlan
+from at2_rag.training.fitting.dev import choose_dev, count_shared, judge_on_dev
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import exact
 from tests.training.planted_examples import planted_examples
@@ -37,8 +36,9 @@ def test_figures_are_those_of_the_pruners_ranking(
         replace(example, labels=(True, True, False, False, False))
         for example in planted_examples(["seas"], each=3)
     ]
-    plan = TrainingPlan(reading=reading)
-    collection = dev_collection(model, examples, tmp_path, plan=plan, fingerprint="f")
+    collection = FeatureCollection(
+        model, examples, tmp_path, reading=reading, fingerprint="f", seed=0, padded=False
+    )
     features = Features.of(collection.collect().rows, collection.passes)
     assert sorted(features.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
     spec = FeatureSpec("log_ratio", PASSES[reading])
