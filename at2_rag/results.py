@@ -41,8 +41,7 @@ class ScoredChunk:
             `max_tokens`. None if all of it is kept.
         ellipsis: Text between two spans.
         probability: The probability, in [0, 1], that the chunk is relevant: that it is evidence for
-            the answer (or, if `Calibration.outcome` is "removal", that the answer gets worse
-            without it). None if the head weights aren't calibrated, or nothing was scored.
+            the answer. None if the head weights aren't calibrated, or nothing was scored.
         duplicates: Ids (for a chunk without an id, its index) of other chunks that were dropped, or
             trimmed, since what they say is kept here (`PruneOptions.max_overlap`).
     """

@@ -169,13 +169,6 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @_folds
 @_seed(help="Of the examples that --limit draws, exchanged chunks and folds.")
 @click.option(
-    "--outcome",
-    type=click.Choice(["evidence", "removal"]),
-    default="evidence",
-    help="What makes a chunk relevant: that it is gold, or that the right answer is less likely "
-    "without it, for which each chunk is left out in turn.",
-)
-@click.option(
     "--prior",
     type=click.Choice(["score", "cosine"]),
     multiple=True,

@@ -1,8 +1,7 @@
 """From the scores of one call to probabilities.
 
-Two probabilities: that a chunk is *relevant*, which means that it is evidence for the answer, or
-that leaving it out makes the right answer less likely (`Outcome`); and that the question is
-*answerable*, which means that some chunk holds the answer.
+Two probabilities: that a chunk is *relevant*, which means that it is evidence for the answer; and
+that the question is *answerable*, which means that some chunk holds the answer.
 
 Scores rank the chunks of one call; they say little of whether the best is any good. So a second
 readout of the same features is fitted to tell evidence from everything else, over all calls, those
@@ -18,17 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Floats
-from at2_rag.errors import HeadWeightsError, brief
-
-Outcome: TypeAlias = Literal["evidence", "removal"]
-"""What makes a chunk relevant: that it is labelled as evidence, or that the right answer is less
-likely without it."""
+from at2_rag.errors import HeadWeightsError
 
 CHUNK_TERMS = ("score", "log_share", "best_evidence", "constant")
 """What decides a chunk's probability."""
@@ -46,24 +41,18 @@ class Calibration:
     """Makes probabilities of the scores of head weights.
 
     Raises:
-        HeadWeightsError: As `checked_numbers`, or if the outcome is unknown.
+        HeadWeightsError: As `checked_numbers`, or if the evidence readout isn't finite.
     """
 
     evidence_weight: npt.NDArray[np.float32]  # [P, L, H], the second readout
     evidence_bias: float
     chunk: tuple[float, ...]  # slopes for CHUNK_TERMS, and the constant
     call: tuple[float, ...]  # slopes for CALL_TERMS, and the constant
-    outcome: Outcome = "evidence"
 
     def __post_init__(self) -> None:
         chunk = checked_numbers("chunk", self.chunk, CHUNK_TERMS, rising=CHUNK_TERMS[:RISING])
         object.__setattr__(self, "chunk", chunk)
         object.__setattr__(self, "call", checked_numbers("call", self.call, CALL_TERMS))
-        if self.outcome not in get_args(Outcome):
-            raise HeadWeightsError(
-                f"the calibration's outcome is {brief(self.outcome)}; this version of at2_rag "
-                "reads 'evidence' and 'removal'"
-            )
         if not (np.isfinite(self.evidence_weight).all() and math.isfinite(self.evidence_bias)):
             raise HeadWeightsError(
                 "the calibration's evidence weights hold NaN or infinity; calibrate again"
@@ -94,9 +83,8 @@ class Calibration:
         return self.chunk[0] + self.chunk[1]
 
     def numbers(self) -> dict[str, Any]:
-        """Return the outcome, and slopes and constants by their names, JSON-ready."""
+        """Return slopes and constants by their names, JSON-ready."""
         return {
-            "outcome": self.outcome,
             "chunk": dict(zip(CHUNK_TERMS, self.chunk, strict=True)),
             "call": dict(zip(CALL_TERMS, self.call, strict=True)),
         }
@@ -111,7 +99,7 @@ class Calibration:
         """Return the calibration with these numbers; KeyError or ValueError if one is unusable."""
         chunk = in_order(numbers["chunk"], CHUNK_TERMS)
         call = in_order(numbers["call"], CALL_TERMS)
-        return cls(evidence_weight, evidence_bias, chunk, call, numbers["outcome"])
+        return cls(evidence_weight, evidence_bias, chunk, call)
 
 
 def checked_numbers(

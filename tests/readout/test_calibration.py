@@ -60,11 +60,10 @@ def test_extreme_scores_give_no_warning_and_finite_numbers() -> None:
             assert math.isfinite(make().answerable(scores, best))
 
 
-@pytest.mark.parametrize("outcome", ["evidence", "removal"])
-def test_its_numbers_survive_json(outcome: Any) -> None:
-    numbers = json.loads(json.dumps(make(outcome=outcome).numbers()))
+def test_its_numbers_survive_json() -> None:
+    numbers = json.loads(json.dumps(make().numbers()))
     again = Calibration.from_numbers(numbers, WEIGHT, 0.5)
-    assert (again.chunk, again.call, again.outcome) == (CHUNK, CALL, outcome)
+    assert (again.chunk, again.call) == (CHUNK, CALL)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,6 @@ def test_its_numbers_survive_json(outcome: Any) -> None:
         ({"chunk": (1.0, -0.1, 0.0, 0.0)}, "number of log_share for a chunk is -0.1; .* below 0"),
         ({"evidence_bias": math.inf}, "evidence weights hold NaN or infinity"),
         ({"evidence_weight": WEIGHT * np.nan}, "evidence weights hold NaN or infinity"),
-        ({"outcome": "luck"}, "the calibration's outcome is 'luck'"),
     ],
 )
 def test_unusable_numbers_are_refused(numbers: dict[str, Any], message: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
-from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.training.calibrating.examples import CalibrationExamples
 from at2_rag.training.calibrating.multi_hop import MultiHopFigures, fit_multi_hop, judge_multi_hop
@@ -42,24 +41,21 @@ def calibrate(
     reader: SampleReader,
     examples: CalibrationExamples,
     *,
-    outcome: Outcome = "evidence",
     priors: Sequence[LearnedPrior] = ("score",),
     multi_hop: bool = False,
     sentences: bool = False,
 ) -> Calibrated:
     """Learn what turns the scores of the reader's head weights into probabilities.
 
-    What makes a chunk relevant is that it is labelled gold ("evidence"), or that the right answer
-    is less likely without it ("removal"). What an earlier calibration learned and this one doesn't
-    is kept, with a warning.
+    What an earlier calibration learned and this one doesn't is kept, with a warning.
     """
     weights = reader.weights
     _check_options(weights, multi_hop=multi_hop, sentences=sentences)
-    samples = reader.read(examples, outcome=outcome, priors=priors)
+    samples = reader.read(examples, priors=priors)
     reader.progress("fit", 0, 1)
     scored = with_evidence(samples, [weights.score(sample.features) for sample in samples])
     shape = weights.weight.shape
-    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape, outcome=outcome)}
+    learned: dict[str, Any] = {"calibration": fit_calibration(scored, shape)}
     for prior in priors:
         weight = fit_prior_weight(scored, prior)
         if weight is not None:

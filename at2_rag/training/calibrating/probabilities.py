@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from at2_rag.arrays import Bools, Floats
-from at2_rag.readout.calibration import RISING, Calibration, Outcome, call_terms, chunk_terms
+from at2_rag.readout.calibration import RISING, Calibration, call_terms, chunk_terms
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.fits import Labelled, fit_logistic, out_of_fold
 from at2_rag.training.fitting.samples import source_weights
@@ -29,15 +29,19 @@ class CalibrationSample:
     features: npt.NDArray[np.float32]  # [S, F], S at least 1; NaN as in `HeadWeights.score`
     gold: Bools  # [S], labelled as evidence
     words: npt.NDArray[np.int64]  # [S], lengths
-    relevant: Bools | None = None  # [S], by the outcome chosen; None if unknown
     answerable: bool | None = None  # of a twin, whether its chunks hold the answer
     priors: Mapping[Prior, Floats] = field(default_factory=dict)  # [S] of each kind of terms
     example: int = 0  # index of the example that it is, or is a twin of
 
     @property
+    def is_twin(self) -> bool:
+        """Whether its chunks were exchanged, so that it tells of the whole call alone."""
+        return self.answerable is not None
+
+    @property
     def is_ranked(self) -> bool:
         """Whether its ranking can be judged: it is no twin, and has gold and other chunks."""
-        return self.answerable is None and bool(self.gold.any()) and not self.gold.all()
+        return not self.is_twin and bool(self.gold.any()) and not self.gold.all()
 
 
 class ScoredSample(NamedTuple):
@@ -59,16 +63,14 @@ def with_evidence(
     ]
 
 
-def fit_calibration(
-    scored: Sequence[ScoredSample], shape: tuple[int, int, int], *, outcome: Outcome = "evidence"
-) -> Calibration:
-    """Return the calibration, its readout shaped [P, L, H], that makes outcomes likeliest."""
+def fit_calibration(scored: Sequence[ScoredSample], shape: tuple[int, int, int]) -> Calibration:
+    """Return the calibration, its readout shaped [P, L, H], that makes the labels likeliest."""
     of_chunks = [
-        Labelled(sample.source, sample.fold, chunk_terms(scores, evidence), sample.relevant)
+        Labelled(sample.source, sample.fold, chunk_terms(scores, evidence), sample.gold)
         for sample, scores, evidence in scored
-        if sample.relevant is not None
+        if not sample.is_twin
     ]
-    chunk = fit_logistic(of_chunks, name="chunk's outcome", rising=RISING)
+    chunk = fit_logistic(of_chunks, name="chunk's gold label", rising=RISING)
     of_calls = [
         Labelled(
             sample.source,
@@ -77,11 +79,11 @@ def fit_calibration(
             np.array([sample.answerable]),
         )
         for sample, scores, evidence in scored
-        if sample.answerable is not None
+        if sample.is_twin
     ]
     call = fit_logistic(of_calls, name="call's outcome")
     weight, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
-    return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call, outcome)
+    return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call)
 
 
 def fit_prior_weight(scored: Sequence[ScoredSample], prior: Prior) -> float | None:

@@ -11,23 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Bools, Floats
+from at2_rag.arrays import Floats
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import multi_hop_question
 from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
-from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
 from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
 from at2_rag.training.collection.collection import Collection, Row
-from at2_rag.training.collection.drops import DropCollection
 from at2_rag.training.collection.features import (
     FeatureCollection,
     Features,
@@ -36,8 +33,6 @@ from at2_rag.training.collection.features import (
 from at2_rag.training.collection.samples import content_hash
 from at2_rag.training.collection.sentences import SentenceCollection
 from at2_rag.training.fitting.cross_validation import assign_folds
-
-RELEVANT_DROP = 0.1  # nats a token of the answer above which a chunk is relevant by "removal"
 
 Float32s = npt.NDArray[np.float32]
 
@@ -62,11 +57,7 @@ class SampleReader:
         check_match(self.weights, self.model, template_hash=template_hash)
 
     def read(
-        self,
-        examples: CalibrationExamples,
-        *,
-        outcome: Outcome = "evidence",
-        priors: Sequence[Prior] = (),
+        self, examples: CalibrationExamples, *, priors: Sequence[Prior] = ()
     ) -> list[CalibrationSample]:
         """Return samples of the chosen examples that fit the model's window, then of their twins.
 
@@ -77,12 +68,10 @@ class SampleReader:
         folds = assign_folds(gold_groups(chosen), self.folds, rng).tolist()
         features = self._features("examples", chosen)
         twin_features = self._features("twins", [twin for _, twin in examples.twins])
-        relevant = self._relevant(chosen, outcome)
         samples = []
         for index, rows in features.items():
-            example = chosen[index]
-            terms, labels = known_priors(example, priors), relevant.get(index)
-            samples.append(_sample(example, rows, folds, index, relevant=labels, priors=terms))
+            terms = known_priors(chosen[index], priors)
+            samples.append(_sample(chosen[index], rows, folds, index, priors=terms))
         for index, rows in twin_features.items():
             example_index, twin = examples.twins[index]
             answerable = not twin.unanswerable
@@ -96,7 +85,7 @@ class SampleReader:
 
         Samples are returned by their index in `scored`.
         """
-        indices = [index for index, row in enumerate(scored) if row.sample.answerable is None]
+        indices = [index for index, row in enumerate(scored) if not row.sample.is_twin]
         rows = [scored[index] for index in indices]
         questions = [_beside_best(examples[row.sample.example], row.scores) for row in rows]
         # The best chunks depend on the head weights.
@@ -153,19 +142,6 @@ class SampleReader:
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)
         return dict(zip(features.examples.tolist(), features.by_sample(matrix), strict=True))
-
-    def _relevant(self, examples: Sequence[Example], outcome: Outcome) -> dict[int, Bools]:
-        """Return by an example's index which of its chunks are relevant, [S], where it is known."""
-        if outcome == "evidence":
-            return {index: np.array(example.labels) for index, example in enumerate(examples)}
-        collection = DropCollection(
-            AnswerModel(self.model.model, self.model.tokenizer),
-            examples,
-            self.folder / "drops",
-            fingerprint=self.model.fingerprint,
-        )
-        rows = self._collect("leaving chunks out", collection)
-        return {index: row["drops"] > RELEVANT_DROP for index, row in rows.items()}
 
 
 def _sample(

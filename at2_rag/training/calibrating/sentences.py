@@ -64,7 +64,7 @@ def sentence_samples(
     """
     result = []
     for index, (sample, first, evidence) in enumerate(scored):
-        if sample.answerable is not None or sample.example not in sentence_scores:
+        if sample.is_twin or sample.example not in sentence_scores:
             continue
         example = examples[sample.example]
         gold = gold_sentences(example)

@@ -48,14 +48,12 @@ class CalibrationFigures:
 
     source: str  # or `EVERY`
     chunks: int  # chunks judged
-    relevant: float  # share of them that are relevant
+    relevant: float  # share of them that are gold
     error: float
     error_of_best: float  # over each question's best chunk
     error_by_chance: float  # that perfect probabilities would have, never zero
     error_of_best_by_chance: float
-    error_of_gold: float  # with gold labels as outcomes
     skill: float
-    skill_of_gold: float
     calls: int  # twins judged for whether they are answerable
     auroc: float  # area under the ROC curve of the probability that they are
     error_of_calls: float
@@ -92,9 +90,8 @@ def study_left_out_sources(
 ) -> list[CalibrationFigures]:
     """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
-    Sources without outcomes of both chunks and twins are fitted to but not judged. Figures of all
-    sources judged come last. There are none with a single source. `shortlist` is what the samples
-    were read with.
+    Sources without twins are fitted to but not judged. Figures of all sources judged come last.
+    There are none with a single source. `shortlist` is what the samples were read with.
     """
     sources = sorted({sample.source for sample in samples})
     figures: list[CalibrationFigures] = []
@@ -102,9 +99,7 @@ def study_left_out_sources(
     for done, source in enumerate(sources if len(sources) > 1 else []):
         progress(done, len(sources))
         judged = [sample for sample in samples if sample.source == source]
-        if any(sample.relevant is not None for sample in judged) and any(
-            sample.answerable is not None for sample in judged
-        ):
+        if len({sample.is_twin for sample in judged}) == 2:
             predictions = list(map(fit_without(source, samples, shape, shortlist), judged))
             figures.append(_figures(source, predictions))
             every += predictions
@@ -113,31 +108,28 @@ def study_left_out_sources(
 
 
 def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:
-    known = [(row, row.sample.relevant) for row in predictions if row.sample.relevant is not None]
-    likely = np.concatenate([row.probabilities for row, _ in known])
-    relevant = np.concatenate([labels for _, labels in known])
-    gold = np.concatenate([row.sample.gold for row, _ in known])
-    best = np.concatenate([np.arange(len(labels)) == row.scores.argmax() for row, labels in known])
-    twins = [row for row in predictions if row.sample.answerable is not None]
+    rows = [row for row in predictions if not row.sample.is_twin]
+    likely = np.concatenate([row.probabilities for row in rows])
+    gold = np.concatenate([row.sample.gold for row in rows])
+    best = np.concatenate([np.arange(len(row.scores)) == row.scores.argmax() for row in rows])
+    twins = [row for row in predictions if row.sample.is_twin]
     answerable = np.array([row.answerable for row in twins])
     answered = np.array([bool(row.sample.answerable) for row in twins])
     return CalibrationFigures(
         source=source,
         chunks=len(likely),
-        relevant=float(relevant.mean()),
-        error=calibration_error(likely, relevant),
-        error_of_best=calibration_error(likely[best], relevant[best]),
+        relevant=float(gold.mean()),
+        error=calibration_error(likely, gold),
+        error_of_best=calibration_error(likely[best], gold[best]),
         error_by_chance=error_by_chance(likely),
         error_of_best_by_chance=error_by_chance(likely[best]),
-        error_of_gold=calibration_error(likely, gold),
-        skill=brier_skill(likely, relevant),
-        skill_of_gold=brier_skill(likely, gold),
+        skill=brier_skill(likely, gold),
         calls=len(twins),
         auroc=auroc(answerable, answered),
         error_of_calls=calibration_error(answerable, answered),
         auroc_of_lengths=auroc(np.array([row.by_lengths for row in twins]), answered),
-        reliability=reliability(likely, relevant),
-        reliability_of_best=reliability(likely[best], relevant[best]),
+        reliability=reliability(likely, gold),
+        reliability_of_best=reliability(likely[best], gold[best]),
         reliability_of_calls=reliability(answerable, answered),
     )
 
@@ -189,7 +181,7 @@ def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
     labelled = [
         Labelled(EVERY, 0, _length_terms(sample)[None], np.array([sample.answerable]))
         for sample in samples
-        if sample.answerable is not None
+        if sample.is_twin
     ]
     return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
 

@@ -17,14 +17,13 @@ from rich.text import Text
 from at2_rag.data.examples import Example, read_files
 from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
-from at2_rag.readout.calibration import Outcome
 from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.states.store import ChunkCache
 from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
 from at2_rag.training.calibrating.examples import choose_examples
 from at2_rag.training.calibrating.probabilities import CalibrationSample
-from at2_rag.training.calibrating.samples import RELEVANT_DROP, SampleReader
+from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.study import study_left_out_sources
 from at2_rag.training.commands.calibration_tables import figure_tables, reliability_of_sources
 from at2_rag.training.commands.loading import load_for_workers, writing_to
@@ -48,7 +47,6 @@ class CalibrateRequest:
     folds: int
     seed: int
     collected: str | None
-    outcome: Outcome
     prior: tuple[LearnedPrior, ...]
     multi_hop: bool
     sentences: bool
@@ -100,7 +98,6 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         calibrated = calibrate(
             reader,
             examples,
-            outcome=request.outcome,
             priors=request.prior,
             multi_hop=request.multi_hop,
             sentences=request.sentences,
@@ -120,11 +117,10 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "settings": request.settings,
         "version": version("at2-rag"),
         "data": data,
-        "relevant_drop": RELEVANT_DROP if request.outcome == "removal" else None,
         "examples": _per_source(examples.chosen),
         "twins": _per_source(twin for _, twin in examples.twins),
         "unusable": examples.unusable,
-        "relevant_chunks": _relevant_chunks(calibrated.samples),
+        "chunks": _chunks_per_source(calibrated.samples),
         "calibration": learned.calibration and learned.calibration.numbers(),
         "prior_weight": learned.prior_weight,
         "cosine_weight": learned.cosine_weight,
@@ -150,13 +146,13 @@ def _per_source(examples: Iterable[Example]) -> dict[str, int]:
     return dict(sorted(Counter(example.source for example in examples).items()))
 
 
-def _relevant_chunks(samples: Iterable[CalibrationSample]) -> dict[str, dict[str, int]]:
-    """Return for each source of how many chunks it is known whether they are relevant."""
+def _chunks_per_source(samples: Iterable[CalibrationSample]) -> dict[str, dict[str, int]]:
+    """Return for each source how many chunks its examples have, and how many are gold."""
     labels: dict[str, list[bool]] = defaultdict(list)
     for sample in samples:
-        if sample.relevant is not None:
-            labels[sample.source] += sample.relevant.tolist()
+        if not sample.is_twin:
+            labels[sample.source] += sample.gold.tolist()
     return {
-        source: {"known": len(of_source), "relevant": sum(of_source)}
+        source: {"all": len(of_source), "gold": sum(of_source)}
         for source, of_source in sorted(labels.items())
     }

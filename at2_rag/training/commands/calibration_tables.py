@@ -20,7 +20,6 @@ _PROBABILITIES = {
     "ECE": "{0.error:.3f}",
     "of best": "{0.error_of_best:.3f}",
     "skill": "{0.skill:.3f}",
-    "of gold": "{0.skill_of_gold:.3f}",
     "calls": "{0.calls:,}",
     "AUROC": "{0.auroc:.3f}",
     "by length": "{0.auroc_of_lengths:.3f}",

@@ -12,48 +12,46 @@ from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 
 SHAPE = (1, 2, 2)
+# A chunk's logit is its score less 1, so that gold labels follow scores and evidence alike.
 TRUE = Calibration(
-    np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32), -1.0, (0.3, 0.8, 0.5, 0.4), (0.9, 0.5, 0.6)
+    np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32), -1.0, (1.0, 0.0, 0.0, -1.0), (0.9, 0.5, 0.6)
 )
 
 
 def readout(features: npt.NDArray[np.float32]) -> Floats:
     """Return scores that head weights would give."""
-    scores: Floats = features.astype(float) @ np.array([1.5, -0.5, 0.0, 0.0])
+    scores: Floats = features.astype(float) @ TRUE.evidence_weight.ravel()
     return scores
 
 
 def drawn(count: int, seed: int, source: str = "a") -> list[CalibrationSample]:
-    """Draw samples whose outcomes have the probabilities of `TRUE`; every one has all of them."""
+    """Draw samples with the probabilities of `TRUE`; every other one is a twin."""
     rng = np.random.default_rng(seed)
     samples = []
     for number in range(count):
         features = rng.normal(0, 1.5, (int(rng.integers(2, 12)), 4)).astype(np.float32)
-        logits = TRUE.evidence(features)
-        best, scores = float(logits.max()), readout(features)
+        best, scores = float(TRUE.evidence(features).max()), readout(features)
+        answerable = bool(rng.random() < TRUE.answerable(scores, best))
         samples.append(
             CalibrationSample(
                 source,
                 number % 3,
                 features,
-                gold=rng.random(len(features)) < 1 / (1 + np.exp(-logits)),
+                gold=rng.random(len(features)) < TRUE.probabilities(scores, best),
                 words=np.full(len(features), 40),
-                relevant=rng.random(len(features)) < TRUE.probabilities(scores, best),
-                answerable=bool(rng.random() < TRUE.answerable(scores, best)),
+                answerable=answerable if number % 2 else None,
             )
         )
     return samples
 
 
-def with_twins(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
-    """Make every other sample a twin and give random lengths, longer ones to answerable twins."""
+def of_lengths(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
+    """Give samples random lengths, longer ones to answerable twins."""
     rng = np.random.default_rng(0)
     return [
         replace(
             sample,
-            relevant=None if number % 2 else sample.relevant,
-            answerable=sample.answerable if number % 2 else None,
             words=rng.integers(20, 90, len(sample.gold)) + longer_by * bool(sample.answerable),
         )
-        for number, sample in enumerate(samples)
+        for sample in samples
     ]

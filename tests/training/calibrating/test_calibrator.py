@@ -29,23 +29,17 @@ def calibrate(weights: HeadWeights, folder: Path, **options: Any) -> HeadWeights
     return calibrator.calibrate(reader, EXAMPLES, **options).weights
 
 
-@pytest.mark.parametrize("outcome", ["evidence", "removal"])
-def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
-) -> None:
-    # A random model's answers hardly depend on the chunks.
-    monkeypatch.setattr("at2_rag.training.calibrating.samples.RELEVANT_DROP", 0.0)
-    fitted = calibrate(WEIGHTS, tmp_path, outcome=outcome)
+def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(tmp_path: Path) -> None:
+    fitted = calibrate(WEIGHTS, tmp_path)
     assert np.array_equal(fitted.weight, WEIGHTS.weight)
-    assert fitted.calibration is not None and fitted.calibration.outcome == outcome
+    assert fitted.calibration is not None
     example = EXAMPLES.chosen[0]
     result = AT2Pruner(MODEL, head_weights=fitted).prune(example.query, example.chunks)
     assert result.answerable is not None and 0 < result.answerable < 1
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    kinds = {"examples", "twins", *(["drops"] if outcome == "removal" else [])}
-    assert {path.parent.name for path in shards} == kinds
-    again = calibrate(WEIGHTS, tmp_path, outcome=outcome)
+    assert {path.parent.name for path in shards} == {"examples", "twins"}
+    again = calibrate(WEIGHTS, tmp_path)
     assert shards == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert again.calibration is not None
     assert again.calibration.numbers() == fitted.calibration.numbers()

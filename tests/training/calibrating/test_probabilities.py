@@ -44,7 +44,7 @@ def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
     fitted, others = calibrate(drawn(2500, 0)), drawn(1000, 1)
     fits, truths = ([predicted(one, sample) for sample in others] for one in (fitted, TRUE))
     p, truth = (np.concatenate([likely for likely, _ in pairs]) for pairs in (fits, truths))
-    y = np.concatenate([sample.relevant for sample in others if sample.relevant is not None])
+    y = np.concatenate([sample.gold for sample in others])
     assert np.abs(p - truth).mean() < 0.03
     assert calibration_error(p, y) < 0.03
     assert brier_skill(p, y) > 0.9 * brier_skill(truth, y)
@@ -90,8 +90,8 @@ def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
 @pytest.mark.parametrize(
     ("changes", "outcome"),
     [
-        ({"relevant": None}, "0 of 0 times a chunk's outcome"),
-        ({"answerable": True}, "9 of 9 times a call's outcome"),
+        ({"answerable": True}, "0 of 0 times a chunk's gold label"),
+        ({"answerable": None}, "0 of 0 times a call's outcome"),
     ],
 )
 def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str) -> None:

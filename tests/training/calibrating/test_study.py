@@ -16,7 +16,7 @@ from at2_rag.training.calibrating.study import (
     fit_without,
     study_left_out_sources,
 )
-from tests.training.calibrating.drawn_samples import SHAPE, drawn, with_twins
+from tests.training.calibrating.drawn_samples import SHAPE, drawn, of_lengths
 
 
 def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
@@ -25,17 +25,14 @@ def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
 
 def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
     samples = [
-        sample for seed, name in enumerate("abd") for sample in with_twins(drawn(300, seed, name))
+        sample for seed, name in enumerate("abd") for sample in of_lengths(drawn(300, seed, name))
     ]
-    turned = [
-        dataclasses.replace(one, relevant=None if one.relevant is None else ~one.relevant)
-        for one in with_twins(drawn(300, 3, "c"))
-    ]
+    turned = [dataclasses.replace(one, gold=~one.gold) for one in of_lengths(drawn(300, 3, "c"))]
     figures = judged([*samples, *turned])
     assert list(figures) == ["a", "b", "c", "d", EVERY]
     c, every = figures["c"], figures.pop(EVERY)
     assert c.skill < min(0, figures["a"].skill) and c.error > 0.2  # the others say the opposite
-    assert c.chunks == sum(len(one.gold) for one in turned if one.relevant is not None)
+    assert c.chunks == sum(len(one.gold) for one in turned if not one.is_twin)
     assert c.calls == 150 and figures["a"].auroc > 0.55
     assert np.mean([share for _, share in c.reliability]) == pytest.approx(c.relevant, abs=0.01)
     assert every.chunks == sum(row.chunks for row in figures.values())
@@ -44,14 +41,12 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
     assert 0 < every.error_by_chance < figures["a"].error_by_chance < 0.1
 
 
-def test_sources_without_outcomes_are_not_judged_and_what_is_not_defined_is_none() -> None:
-    samples = with_twins([*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")])
+def test_sources_without_twins_are_not_judged_and_what_is_not_defined_is_none() -> None:
+    samples = of_lengths([*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")])
     for index, sample in enumerate(samples):
-        if sample.source == "b" and sample.answerable is not None:
+        if sample.source == "b" and sample.is_twin:
             samples[index] = dataclasses.replace(sample, answerable=True)
-    silent = [
-        dataclasses.replace(sample, relevant=None, answerable=None) for sample in drawn(50, 5, "d")
-    ]
+    silent = [dataclasses.replace(sample, answerable=None) for sample in drawn(50, 5, "d")]
     rows = {name: row.to_dict() for name, row in judged([*samples, *silent]).items()}
     json.dumps(rows, allow_nan=False)
     undefined = {name: row["auroc"] is None for name, row in rows.items()}
@@ -63,10 +58,13 @@ def test_sources_without_outcomes_are_not_judged_and_what_is_not_defined_is_none
 def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high: float) -> None:
     rng = np.random.default_rng(1)
     one, other = (
-        [dataclasses.replace(one, answerable=bool(rng.random() < 0.5)) for one in drawn(800, seed)]
+        [
+            dataclasses.replace(one, answerable=bool(rng.random() < 0.5) if one.is_twin else None)
+            for one in drawn(800, seed)
+        ]
         for seed in (7, 8)
     )
-    predict = fit_without("b", with_twins(other, longer_by), SHAPE)
-    twins = [sample for sample in with_twins(one, longer_by) if sample.answerable is not None]
+    predict = fit_without("b", of_lengths(other, longer_by), SHAPE)
+    twins = [sample for sample in of_lengths(one, longer_by) if sample.is_twin]
     logits = np.array([predict(sample).by_lengths for sample in twins])
     assert low < auroc(logits, np.array([bool(sample.answerable) for sample in twins])) < high

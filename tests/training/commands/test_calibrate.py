@@ -48,8 +48,7 @@ def test_weights_tables_plot_and_record_are_written(
     files = [f"{source}.jsonl.gz" for source in SOURCES]
     assert [file["name"] for file in weights.provenance["calibrated_on"]] == files
     assert record["examples"] == {"novels": 10, "seas": 10}
-    assert record["relevant_drop"] is None
-    assert record["relevant_chunks"]["seas"] == {"known": 60, "relevant": 20}
+    assert record["chunks"]["seas"] == {"all": 60, "gold": 20}
     assert weights.calibration and weights.multi_hop and weights.sentences
     assert record["calibration"] == weights.calibration.numbers()
     assert (weights.shortlist is not None) == shortlist
