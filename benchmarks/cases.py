@@ -15,8 +15,8 @@ from timing import Case
 from at2_rag.model.loading import LoadedModel
 from at2_rag.pruner import AT2Pruner
 from at2_rag.states.store import ChunkCache
-from at2_rag.training.answering.ablation import ablate_by_removal, draw_masks
-from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.answering.ablation import draw_masks
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 COLD, WARM, DISK = "cold", "warm", "from disk"
@@ -98,7 +98,7 @@ def removal_cases(model: LoadedModel, prompts: Sequence[Prompt], *, seed: int) -
         prompts: Prompts with at least two chunks.
         seed: Seed of the masks.
     """
-    answering = AnswerModel(model.model, model.tokenizer)
+    answering = JointAnswerModel(model.model, model.tokenizer)
     answers: list[str] = []
     masks: list[npt.NDArray[np.bool_]] = []  # each [M, S]
     for number, prompt in enumerate(prompts):
@@ -114,10 +114,12 @@ def removal_cases(model: LoadedModel, prompts: Sequence[Prompt], *, seed: int) -
         def run(index: int) -> None:
             prompt, answer = prompts[index], answers[index]
             for start in range(0, len(masks[index]), batch):
-                part = masks[index][start : start + batch]
-                ablate_by_removal(
-                    answering, prompt.query, prompt.chunks, answer, part, shared=False
-                )
+                kept = [
+                    [chunk for chunk, keep in zip(prompt.chunks, mask, strict=True) if keep]
+                    for mask in masks[index][start : start + batch]
+                ]
+                layouts = [answering.prompts.joint(prompt.query, chunks) for chunks in kept]
+                answering.read([answering.prompts.answer(layout, answer) for layout in layouts])
 
         return run
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from at2_rag.errors import ScoringError
 from at2_rag.training.answering.ablation import leave_one_out
-from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import MaskPlan
 from at2_rag_evals.fidelity.removal import NO_ANSWER, TOO_LONG, AnswerReading, RemovalReader
@@ -34,22 +35,22 @@ SCORES = (0.5, 3.0, 1.0, 2.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def model() -> AnswerModel:
-    return AnswerModel(tiny_model(), tiny_tokenizer())
+def model() -> JointAnswerModel:
+    return JointAnswerModel(tiny_model(), tiny_tokenizer())
 
 
-def never() -> AnswerModel:
+def never() -> JointAnswerModel:
     raise AssertionError("the model was loaded although everything was stored")
 
 
 def reader_of(
-    load: Callable[[], AnswerModel], path: Path | None = None, **options: object
+    load: Callable[[], JointAnswerModel], path: Path | None = None, **options: object
 ) -> RemovalReader:
     settings = {"model": "tiny"}
     return RemovalReader(load, settings=settings, path=path, **options)  # type: ignore[arg-type]
 
 
-def stock(model: AnswerModel, mask: np.ndarray) -> tuple[float, float]:
+def stock(model: JointAnswerModel, mask: np.ndarray) -> tuple[float, float]:
     """Logit-probability and mean log-probability by the model itself, in float64."""
     example = ITEM.example
     kept = [chunk for chunk, keep in zip(example.chunks, mask, strict=True) if keep]
@@ -62,7 +63,7 @@ def stock(model: AnswerModel, mask: np.ndarray) -> tuple[float, float]:
     return total - math.log1p(-math.exp(total)), total / len(tokens)
 
 
-def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
+def test_readings_are_those_of_the_model_itself(model: JointAnswerModel) -> None:
     masks = np.concatenate([leave_one_out(5), ~leave_one_out(5)[1:]])
     readings = reader_of(lambda: model, workers=2).read(ITEM, ANSWER, masks)
     for mask, reading in zip(masks, readings, strict=True):
@@ -72,7 +73,7 @@ def test_readings_are_those_of_the_model_itself(model: AnswerModel) -> None:
         assert reading.seconds > 0
 
 
-def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
+def test_leave_one_out_is_what_each_removal_costs(model: JointAnswerModel) -> None:
     reader = reader_of(lambda: model)
     actual = LeaveOneOutSystem(reader).scores(ITEM, ANSWER)
     full, *without = (stock(model, mask)[0] for mask in leave_one_out(5))
@@ -81,7 +82,7 @@ def test_leave_one_out_is_what_each_removal_costs(model: AnswerModel) -> None:
     assert actual.seconds == pytest.approx(sum(reading.seconds for reading in readings))
 
 
-def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) -> None:
+def test_regressions_read_fitted_masks_only(model: JointAnswerModel, tmp_path: Path) -> None:
     path, plan = tmp_path / "store", MaskPlan()
     reader = reader_of(lambda: model, path)
     readings = Store(path, f"readings {hash_of(reader.settings)}", AnswerReading)
@@ -91,7 +92,7 @@ def test_regressions_read_fitted_masks_only(model: AnswerModel, tmp_path: Path) 
         assert len(readings) == len(plan.split(ITEM).fitted) == 15
 
 
-def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) -> None:
+def test_what_is_stored_is_not_read_again(model: JointAnswerModel, tmp_path: Path) -> None:
     path = tmp_path / "store"
     first = reader_of(lambda: model, path, answer_tokens=4)
     answer = first.answer(ITEM)
@@ -110,7 +111,7 @@ def test_what_is_stored_is_not_read_again(model: AnswerModel, tmp_path: Path) ->
             read()
 
 
-def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> None:
+def test_items_without_an_answer_or_too_long_are_counted(model: JointAnswerModel) -> None:
     long = whole_chunks(make_item("x" * 3000, "g---", answers=["Jane"]))
     blank = whole_chunks(make_item("blank", "g---", answers=[" ", ""]))
     items = SourcedSet((ITEM, long, blank), {"novels": {"no gold chunk": 2}})
@@ -119,6 +120,15 @@ def test_items_without_an_answer_or_too_long_are_counted(model: AnswerModel) -> 
     assert [each.item for each in judged.items] == [ITEM]
     assert judged.left_out == {"novels": {"no gold chunk": 2, TOO_LONG: 1, NO_ANSWER: 1}}
     assert reader_of(lambda: model).answer(long) == (None, TOO_LONG)
+
+
+def test_numbers_that_overflow_are_an_error() -> None:
+    broken = tiny_model()
+    with torch.no_grad():
+        broken.lm_head.weight.fill_(torch.nan)
+    reader = reader_of(lambda: JointAnswerModel(broken, tiny_tokenizer()))
+    with pytest.raises(ScoringError, match="item 'emma' of .*NaN or infinity"):
+        reader.read(ITEM, ANSWER, ALL)
 
 
 class Planted(FidelitySystem):
@@ -130,7 +140,7 @@ class Planted(FidelitySystem):
         return ItemScores(SCORES, seconds=0.25)
 
 
-def test_an_item_is_judged_by_stock_readings(model: AnswerModel) -> None:
+def test_an_item_is_judged_by_stock_readings(model: JointAnswerModel) -> None:
     reader, plan = reader_of(lambda: model, answers="reference"), MaskPlan(held=8)
     [judged] = judge(SourcedSet((ITEM,), {}), [Planted()], reader, plan=plan).items
     metrics = judged.metrics["planted"]

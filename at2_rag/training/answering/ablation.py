@@ -1,13 +1,11 @@
 """Ablations: how likely an answer still is when some of the chunks are left out.
 
-A mask says which chunks of an item are kept. The same masks can be read in two ways, see
-`answer_model`: `ablate_by_removal` reads what a generator would after pruning, `ablate_by_masking`
-reads over chunk states computed once.
+A mask says which chunks of an item are kept; the others' states, computed once, are hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +17,7 @@ from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState
-from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.shared_reading import read_shared
 
 TokenLogits = npt.NDArray[np.float32]
 
@@ -129,44 +125,9 @@ def ablate_by_masking(
     by_source = torch.from_numpy(masks[:, list(prompt.owners)])
     layout = model.prompts.answer(prompt, answer)
     read = model.read_masked(layout, by_source, states=states, question=question)
-    logits = _finite(read.cpu().numpy())
+    logits = finite(read.cpu().numpy())
     asking = logits.shape[1] - len(layout.answer_ids)  # tokens of the question
     return Ablations(masks, logits[:, asking:], logits[:, :asking] if question else None)
-
-
-def ablate_by_removal(
-    model: AnswerModel,
-    query: str,
-    chunks: Sequence[Chunk],
-    answer: str,
-    masks: Bools,
-    *,
-    shared: bool = True,
-) -> Ablations:
-    """Read the answer in full after the chunks that each mask keeps, see `read_choices`."""
-    choices = [[chunk for chunk, kept in zip(chunks, mask, strict=True) if kept] for mask in masks]
-    return Ablations(masks, read_choices(model, query, choices, answer, shared=shared))
-
-
-def read_choices(
-    model: AnswerModel,
-    query: str,
-    choices: Sequence[Sequence[Chunk]],
-    answer: str,
-    *,
-    shared: bool = True,
-    workers: int = 1,
-) -> TokenLogits:
-    """Read the answer in full after each choice of chunks, as a generator does after pruning.
-
-    Returns the logit-probability of each token of the answer, [M, A]. With `shared`, beginnings
-    that prompts share are read only once, see `read_shared`, by so many `workers`; the same up to
-    rounding.
-    """
-    prompts = [model.prompts.joint(query, chunks) for chunks in choices]
-    layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]
-    read = read_shared(model, layouts, workers=workers) if shared else model.read(layouts)
-    return _finite(torch.stack(read).cpu().numpy())
 
 
 def log_probability(token_logits: TokenLogits) -> Floats:
@@ -186,7 +147,8 @@ def logit_probability(token_logits: TokenLogits) -> Floats:
     return np.asarray(values)
 
 
-def _finite(logits: TokenLogits) -> TokenLogits:
+def finite(logits: TokenLogits) -> TokenLogits:
+    """Return logits as they are; raise ScoringError if one is NaN or infinite."""
     if not np.isfinite(logits).all():
         raise ScoringError(
             "the model's log-probabilities hold NaN or infinity; load it in float32 or bfloat16"

@@ -1,12 +1,11 @@
 """The whole model with its LM head: answers questions, and says how likely an answer is.
 
-It reads answers in two ways: over prompts read in full, as a generator does after pruning, or over
-states of chunks that were read once, each by itself, of which masks hide some.
+It reads over states of chunks that were read once, each by itself, of which masks hide some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,13 +20,13 @@ from at2_rag.reading.scoring_model import ScoringModel, shared_view
 from at2_rag.training.answering.packed_decoding import attend_over
 
 BATCH_TOKENS = 4096
-"""Most tokens (padding included) of one forward pass; a longer prompt has a pass of its own."""
+"""Most tokens of one forward pass; a longer text has a pass of its own."""
 
 LOGIT_ROWS = 1024  # most rows of next-token logits held at a time
 
 
 class AnswerModel:
-    """A causal language model that answers, and reads answers under ablations.
+    """A causal language model that reads answers under ablations.
 
     The caller's model is not changed. Thread-safe for models whose position embedding doesn't
     follow the prompt's length (longrope's does).
@@ -65,47 +64,6 @@ class AnswerModel:
                 f"prompt and answer have {longest} tokens, the model takes {limit}; pass fewer "
                 "chunks or a shorter answer"
             )
-
-    def generate(self, prompts: Sequence[PromptLayout], *, max_new_tokens: int = 32) -> list[str]:
-        """Return the greedy answer to each joint prompt."""
-        rows = [(*prompt.input_ids, *self.prompts.bridge_ids) for prompt in prompts]
-        self.check_window(len(row) + max_new_tokens for row in rows)
-        answers = []
-        for row in rows:
-            ids = torch.tensor([row], device=self.scoring_model.device)
-            with torch.inference_mode():
-                output = self._view.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    num_beams=1,
-                    repetition_penalty=1.0,
-                    pad_token_id=self._tokenizer.eos_token_id,
-                )
-            answers.append(self.decode(output[0, len(row) :].tolist()))
-        return answers
-
-    def read(self, layouts: Sequence[AnswerLayout]) -> list[Tensor]:
-        """Return for each joint prompt the logit-probability of every answer token, [A] float32."""
-        rows = [layout.input_ids for layout in layouts]
-        self.check_window(map(len, rows))
-        results: dict[int, Tensor] = {}
-        for batch in _batches([len(row) for row in rows]):
-            longest = max(len(layouts[index].answer_ids) for index in batch)
-            ids, mask, positions = self._left_padded([rows[index] for index in batch])
-            with torch.inference_mode():
-                logits = self._view(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=False,
-                    logits_to_keep=longest + 1,
-                ).logits
-            for row, index in zip(logits, batch, strict=True):
-                answer = torch.tensor(layouts[index].answer_ids, device=ids.device)
-                results[index] = token_logit_probabilities(row[-len(answer) - 1 : -1], answer)
-        return [results[index] for index in range(len(rows))]
 
     def encode(self, sources: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], ChunkState]:
         """Return the state of each source (token ids), all layers, values of the last included."""
@@ -198,16 +156,6 @@ class AnswerModel:
             ).logits
         return logits[0]
 
-    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return token ids, attention mask and positions, each [B, N]."""
-        device = self.scoring_model.device
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
-        pads = torch.tensor([width - len(row) for row in rows], device=device)
-        columns = torch.arange(width, device=device)
-        mask = (columns >= pads[:, None]).long()
-        return ids, mask, (columns - pads[:, None]).clamp(min=0)
-
 
 class _MaskedReading:
     """Copies of question and answer in one row, each seeing what its mask leaves, and itself."""
@@ -243,15 +191,3 @@ def token_logit_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     logits, index = logits.float(), tokens[..., None]
     others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
     return logits.gather(-1, index).squeeze(-1) - others
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield indices in batches of similar length within the token budget."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

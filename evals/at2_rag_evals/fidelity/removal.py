@@ -22,8 +22,9 @@ from at2_rag.arrays import Bools
 from at2_rag.errors import AT2Error, PromptTooLongError, ScoringError
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
-from at2_rag.training.answering.ablation import Ablations, read_choices
-from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag.training.answering.ablation import Ablations, finite
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
+from at2_rag_evals.fidelity.shared_reading import read_shared
 from at2_rag_evals.fidelity.sources import SourcedItem
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.store import Store, hash_of
@@ -55,11 +56,11 @@ class GeneratedAnswer:
     text: str | None
 
 
-def load_answer_model(model: str | None) -> AnswerModel:
+def load_answer_model(model: str | None) -> JointAnswerModel:
     """Load a model by its name, folder or hub id; None for the default model."""
     torch.set_num_threads(1)  # many readings at a time are faster than many threads a reading
     loaded = LoadedModel.from_pretrained(model or DEFAULT_MODEL)
-    return AnswerModel(loaded.model, loaded.tokenizer)
+    return JointAnswerModel(loaded.model, loaded.tokenizer)
 
 
 class RemovalReader:
@@ -76,7 +77,7 @@ class RemovalReader:
 
     def __init__(
         self,
-        load: Callable[[], AnswerModel],
+        load: Callable[[], JointAnswerModel],
         *,
         settings: Mapping[str, object],
         answers: AnswerSource = "generated",
@@ -95,7 +96,7 @@ class RemovalReader:
         self._readings = Store(path, f"readings {hash_of(settings)}", AnswerReading)
 
     @cached_property
-    def model(self) -> AnswerModel:
+    def model(self) -> JointAnswerModel:
         """The model, loaded on first use."""
         return self._load()
 
@@ -154,8 +155,10 @@ class RemovalReader:
         workers = min(self._workers, len(masks))
         start = time.perf_counter()
         try:
-            choices = [item.kept(mask) for mask in masks]
-            logits = read_choices(model, example.query, choices, answer, workers=workers)
+            prompts = [model.prompts.joint(example.query, item.kept(mask)) for mask in masks]
+            layouts = [model.prompts.answer(prompt, answer) for prompt in prompts]
+            read = read_shared(model, layouts, workers=workers)
+            logits = finite(torch.stack(read).cpu().numpy())
         except PromptTooLongError:
             raise
         except AT2Error as error:

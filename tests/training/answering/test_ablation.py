@@ -14,15 +14,14 @@ from at2_rag.training.answering.ablation import (
     PRUNED_KEEP,
     Ablations,
     ablate_by_masking,
-    ablate_by_removal,
     contributions,
     draw_masks,
     drops,
     leave_one_out,
 )
 from at2_rag.training.answering.answer_model import AnswerModel
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.answering.test_answer_model import log_softmax_of
 
 CHUNKS = (
     Chunk("Jane Austen wrote Emma.", title="Emma"),
@@ -81,30 +80,15 @@ def test_contributions_are_a_ridge_regression_with_an_intercept() -> None:
     assert contributions(masks, logits, penalty=2.0) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_removal_is_the_prompt_without_the_chunk(shared: bool) -> None:
-    model = AnswerModel(tiny_model(), tiny_tokenizer())
-    masks = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
-    removed = ablate_by_removal(model, QUERY, CHUNKS, ANSWER, masks, shared=shared)
-    stock = tiny_model()
-    for mask, row in zip(masks, removed.token_logits, strict=True):
-        kept = [chunk for chunk, keep in zip(CHUNKS, mask, strict=True) if keep]
-        layout = model.prompts.answer(model.prompts.joint(QUERY, kept), ANSWER)
-        with torch.inference_mode():
-            logits = stock(torch.tensor([layout.input_ids])).logits[0]
-        p = log_softmax_of(layout, logits).exp()
-        assert row == pytest.approx((p / (1 - p)).log().numpy(), abs=1e-4)
-
-
 def test_masking_hides_all_windows_of_a_chunk() -> None:
-    """With one short chunk kept, order and positions are those of removal."""
-    model = AnswerModel(tiny_model(), tiny_tokenizer())
+    """With one short chunk kept, order and positions are those of a joint prompt."""
+    model = JointAnswerModel(tiny_model(), tiny_tokenizer())
     short = CHUNKS[:2]
     masks = np.array([[True, False]])
     twice = model.prompts.independent(QUERY, (short[0], short[0]))
     masked = ablate_by_masking(model, twice, ANSWER, masks)
-    removed = ablate_by_removal(model, QUERY, short, ANSWER, masks)
-    assert masked.token_logits == pytest.approx(removed.token_logits, abs=1e-4)
+    alone = model.prompts.answer(model.prompts.joint(QUERY, short[:1]), ANSWER)
+    assert masked.token_logits[0] == pytest.approx(model.read([alone])[0].numpy(), abs=1e-4)
 
     prompt = model.prompts.independent(QUERY, CHUNKS)
     assert len(prompt.owners) > 3
@@ -123,5 +107,3 @@ def test_numbers_that_overflow_are_an_error() -> None:
     prompt = model.prompts.independent(QUERY, CHUNKS[:2])
     with pytest.raises(ScoringError, match="NaN or infinity"):
         ablate_by_masking(model, prompt, ANSWER, masks)
-    with pytest.raises(ScoringError, match="NaN or infinity"):
-        ablate_by_removal(model, QUERY, CHUNKS[:2], ANSWER, masks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, localcontext
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +28,6 @@ QUERY, ANSWER = "who wrote the novel Emma?", "Jane Austen, in 1815"
 
 def answer_model(family: str = "llama", *, chat_template: bool = True) -> AnswerModel:
     return AnswerModel(tiny_model(family), tiny_tokenizer(chat_template))
-
-
-def joint(model: AnswerModel, query: str, chunks: Any, answer: str) -> AnswerLayout:
-    return model.prompts.answer(model.prompts.joint(query, chunks), answer)
 
 
 def log_softmax_of(layout: AnswerLayout, logits: Tensor) -> Tensor:
@@ -68,23 +63,6 @@ def brute_force_logits(family: str, layout: AnswerLayout, kept: list[bool]) -> T
     return logits
 
 
-@pytest.mark.parametrize("chat_template", [True, False])
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi3", "gpt_oss"])
-def test_reading_in_full_is_the_stock_models(family: str, chat_template: bool) -> None:
-    """Prompts of many lengths, batched and padded, against one call of the model each."""
-    model = answer_model(family, chat_template=chat_template)
-    layouts = [
-        joint(model, QUERY, CHUNKS[:count], answer)
-        for count, answer in ((3, ANSWER), (0, "no"), (1, "Emma " * 9), (2, ANSWER))
-    ]
-    stock = tiny_model(family)
-    for layout, actual in zip(layouts, model.read(layouts), strict=True):
-        with torch.inference_mode():
-            logits = stock(torch.tensor([layout.input_ids]), use_cache=False).logits[0]
-        expected = log_softmax_of(layout, logits)
-        assert torch.nn.functional.logsigmoid(actual.double()).allclose(expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("family", sorted(INDEPENDENT_FAMILIES))
 def test_question_and_answer_over_masked_states_equal_brute_force(family: str) -> None:
     model = answer_model(family)
@@ -111,28 +89,11 @@ def test_families_that_can_not_be_read_independently_are_refused() -> None:
         model.read_masked(layout, torch.ones(1, 3, dtype=torch.bool))
 
 
-def test_generation_is_greedy_whatever_shares_the_batch() -> None:
-    model, stock, tokenizer = answer_model(), tiny_model(), tiny_tokenizer()
-    prompts = [model.prompts.joint(QUERY, CHUNKS[:count]) for count in (3, 0, 1, 2)]
-    answers = model.generate(prompts, max_new_tokens=6)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        ids = [*prompt.input_ids, *model.prompts.bridge_ids]
-        new: list[int] = []
-        while len(new) < 6 and tokenizer.eos_token_id not in new:
-            with torch.inference_mode():
-                new.append(int(stock(torch.tensor([ids + new])).logits[0, -1].argmax()))
-        assert answer == str(tokenizer.decode(new, skip_special_tokens=True)).strip()
-
-
 def test_too_long_names_both_numbers() -> None:
     model = answer_model()
     prompt = model.prompts.joint(QUERY, CHUNKS)
     with pytest.raises(PromptTooLongError, match=r"need \d+ tokens.*takes 2048"):
         model.prompts.answer(prompt, "word " * 2000)
-    many = [Chunk("Jane Austen wrote Emma. " * 40) for _ in range(2)]
-    fits = model.prompts.joint(QUERY, many)
-    with pytest.raises(PromptTooLongError, match=r"have \d+ tokens, the model takes 2048"):
-        model.generate([fits], max_new_tokens=2048)
 
 
 @pytest.mark.parametrize(

@@ -20,21 +20,22 @@ from at2_rag.errors import UnsupportedModelError
 from at2_rag.prompt.layout import AnswerLayout
 from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.scoring_model import ScoringModel
-from at2_rag.training.answering.answer_model import AnswerModel, token_logit_probabilities
+from at2_rag.training.answering.answer_model import token_logit_probabilities
 from at2_rag.training.answering.packed_decoding import attend_over
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
 
 PASS_TOKENS = 512  # most of one forward pass (a longer branch has a pass of its own)
 BLOCK_ROWS = 256  # most tokens of a branch that attend at once
 
 
 def read_shared(
-    model: AnswerModel, layouts: Sequence[AnswerLayout], *, workers: int = 1
+    model: JointAnswerModel, layouts: Sequence[AnswerLayout], *, workers: int = 1
 ) -> list[Tensor]:
     """Return for each prompt the logit-probability of every answer token, [A] float32.
 
-    The same as `AnswerModel.read` up to rounding. Which tokens share a forward pass depends on all
-    the layouts and on `workers`, and so do the last bits. A model that isn't verified for packed
-    reading (see `ScoringModel.check_independent`) reads every prompt by itself.
+    The same as `JointAnswerModel.read` up to rounding. Which tokens share a forward pass depends on
+    all the layouts and on `workers`, and so do the last bits. A model that isn't verified for
+    packed reading (see `ScoringModel.check_independent`) reads every prompt by itself.
 
     Keys and values in memory are at most those of about `PASS_TOKENS` tokens a branching on the
     way from the root, for each worker.
@@ -118,7 +119,7 @@ class _Branch:
         return self.last - self.first == 1
 
 
-def _read_tree(model: AnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
+def _read_tree(model: JointAnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
     """Return each sorted row's logit-probabilities of its answer's tokens, [A] float32."""
     common = _common(rows)
 
@@ -150,7 +151,7 @@ def _read_tree(model: AnswerModel, rows: Sequence[_Row]) -> list[Tensor]:
 
 
 def _read_pack(
-    model: AnswerModel, rows: Sequence[_Row], pack: Sequence[_Branch]
+    model: JointAnswerModel, rows: Sequence[_Row], pack: Sequence[_Branch]
 ) -> dict[int, Tensor]:
     """Run one pass; return what was read of the rows that end in it."""
     device = model.scoring_model.device

@@ -15,8 +15,8 @@ from at2_rag.prompt.layout import AnswerLayout, PromptLayout
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.answering.ablation import leave_one_out
-from at2_rag.training.answering.answer_model import AnswerModel
-from at2_rag.training.answering.shared_reading import PASS_TOKENS, read_shared
+from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
+from at2_rag_evals.fidelity.shared_reading import PASS_TOKENS, read_shared
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.training.answering.test_answer_model import ANSWER, QUERY, log_softmax_of
 from tests.training.answering.test_answer_model import CHUNKS as THREE_CHUNKS
@@ -29,7 +29,7 @@ CHUNKS = (
 
 
 def layouts_of(
-    model: AnswerModel, chunks: Sequence[Chunk], masks: Any, answer: str = ANSWER
+    model: JointAnswerModel, chunks: Sequence[Chunk], masks: Any, answer: str = ANSWER
 ) -> list[AnswerLayout]:
     kept = ([chunk for chunk, keep in zip(chunks, mask, strict=True) if keep] for mask in masks)
     return [model.prompts.answer(model.prompts.joint(QUERY, some), answer) for some in kept]
@@ -54,7 +54,7 @@ def all_masks(chunks: int) -> Any:
 def test_every_mask_equals_brute_force(family: str) -> None:
     """None, one and all of the chunks, equal chunks, every beginning that two can share."""
     stock = tiny_model(family)
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     layouts = layouts_of(model, CHUNKS, all_masks(5))
     assert sum(len(layout.input_ids) for layout in layouts) > 4 * PASS_TOKENS
     assert_stock(stock, layouts, read_shared(model, layouts))
@@ -64,7 +64,7 @@ def test_every_mask_equals_brute_force(family: str) -> None:
 def test_long_branches_equal_brute_force(family: str) -> None:
     """Branches longer than a pass, over a long way from the root, with and without branches."""
     stock = tiny_model(family)
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     chunks = [Chunk(f"{number} rivers flow to the sea. " * 40) for number in range(4)]
     layouts = layouts_of(model, chunks, [*leave_one_out(4)[1:], [1, 1, 0, 0], [1, 0, 0, 0]])
     assert max(len(ids) for ids in layouts[0].prompt.source_ids) > 256
@@ -75,7 +75,7 @@ def test_long_branches_equal_brute_force(family: str) -> None:
 @pytest.mark.parametrize(("workers", "answer"), [(1, "a"), (3, "Jane Austen"), (100, "a")])
 def test_thirty_chunks_by_any_number_of_workers(answer: str, workers: int) -> None:
     stock, rng = tiny_model(), np.random.default_rng(0)
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     chunks = [Chunk(f"River {number} flows to the sea.") for number in range(30)]
     masks = np.concatenate([leave_one_out(30), rng.random((20, 30)) < 0.2])
     layouts = layouts_of(model, chunks, masks, answer)
@@ -85,7 +85,7 @@ def test_thirty_chunks_by_any_number_of_workers(answer: str, workers: int) -> No
 
 def test_the_same_prompt_twice_and_prompts_that_share_nothing() -> None:
     stock = tiny_model()
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     first, second = layouts_of(model, CHUNKS, leave_one_out(5)[:2])
     other = PromptLayout((9, 8), ((7, 6),), (0,), (5, 4), (0, 1))
     alone = AnswerLayout(other, (), (3,), ((0, 1),))
@@ -103,7 +103,7 @@ def test_every_beginning_is_run_once() -> None:
     stock.get_input_embeddings().register_forward_pre_hook(
         lambda _, inputs: run.append(inputs[0].numel())
     )
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     layouts = layouts_of(model, CHUNKS, leave_one_out(5))
     prompts = {layout.input_ids[:-1] for layout in layouts}
     beginnings = {ids[:stop] for ids in prompts for stop in range(1, len(ids) + 1)}
@@ -127,14 +127,14 @@ def test_every_beginning_is_run_once() -> None:
 )
 def test_other_models_read_every_prompt_by_itself(family: str, overrides: Any) -> None:
     stock = tiny_model(family, **overrides)
-    model = AnswerModel(stock, tiny_tokenizer())
+    model = JointAnswerModel(stock, tiny_tokenizer())
     layouts = layouts_of(model, CHUNKS, leave_one_out(5))
     assert_stock(stock, layouts, read_shared(model, layouts))
     assert_stock(stock, layouts, read_shared(model, layouts, workers=2))
 
 
 def test_a_prompt_longer_than_the_window_is_refused() -> None:
-    model = AnswerModel(tiny_model(), tiny_tokenizer())
+    model = JointAnswerModel(tiny_model(), tiny_tokenizer())
     prompt = PromptLayout((3,), ((4,) * 2048,), (0,), (5,), (0, 1))
     long = AnswerLayout(prompt, (), (6,), ((0, 1),))
     with pytest.raises(PromptTooLongError, match="have 2051 tokens, the model takes 2048"):
