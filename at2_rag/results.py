@@ -139,27 +139,19 @@ class BreakEven:
         seconds_spent: How long pruning took, counting and selecting included.
         seconds_saved: How long the generator would have read those tokens; None if its speed wasn't
             stated.
-        money_spent: What the scoring machine cost meanwhile; None if no price was stated.
-        money_saved: What the generator would have charged for those tokens; None likewise.
+        money_saved: What the generator would have charged for those tokens; None if no price was
+            stated.
     """
 
     tokens_saved: int
     seconds_spent: float
     seconds_saved: float | None
-    money_spent: float | None
     money_saved: float | None
 
     @property
     def seconds_gained(self) -> float | None:
         """Seconds saved less those spent, negative where pruning took longer than it saved."""
         return None if self.seconds_saved is None else self.seconds_saved - self.seconds_spent
-
-    @property
-    def money_gained(self) -> float | None:
-        """Money saved less that spent, in the currency of the stated prices."""
-        if self.money_saved is None:
-            return None
-        return self.money_saved - (self.money_spent or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +215,7 @@ class PruneResult:
         return self.error is None and not self.skipped
 
     def break_even(
-        self,
-        *,
-        tokens_per_second: float | None = None,
-        price_per_million: float | None = None,
-        machine_price_per_hour: float | None = None,
+        self, *, tokens_per_second: float | None = None, price_per_million: float | None = None
     ) -> BreakEven:
         """Return what pruning cost, and what it saved at the generator.
 
@@ -235,26 +223,18 @@ class PruneResult:
             tokens_per_second: How fast the generator reads a prompt; None if unknown.
             price_per_million: What the generator charges for a million prompt tokens, as the
                 pruner counts them; None if unknown.
-            machine_price_per_hour: What the machine that scores costs; None for nothing.
 
         Raises:
             InputError: If a rate isn't a finite number of at least 0, or the speed is 0.
         """
-        rates = {
-            "tokens_per_second": tokens_per_second,
-            "price_per_million": price_per_million,
-            "machine_price_per_hour": machine_price_per_hour,
-        }
-        for name, rate in rates.items():
-            _check_rate(name, rate)
+        _check_rate("tokens_per_second", tokens_per_second)
+        _check_rate("price_per_million", price_per_million)
         tokens, seconds = self.tokens_before - self.tokens_after, self.timings.get("total", 0.0)
-        speed, price, machine = rates.values()
         return BreakEven(
             tokens_saved=tokens,
             seconds_spent=seconds,
-            seconds_saved=None if speed is None else tokens / speed,
-            money_spent=None if machine is None else seconds / 3600 * machine,
-            money_saved=None if price is None else tokens / 1e6 * price,
+            seconds_saved=None if tokens_per_second is None else tokens / tokens_per_second,
+            money_saved=None if price_per_million is None else tokens / 1e6 * price_per_million,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_values_without_a_text_are_refused_as_others_are(pruner: AT2Pruner, valu
     protects = ({0: [(0, value)]}, {value: [(0, 1)]}, {0: value}, value)
     calls += [partial(pruner.prune, QUERY, ["Emma"], top_k=1, protect=p) for p in protects]
     result = pruner.prune(QUERY, ["Emma"], top_k=1)
-    rates = ("tokens_per_second", "price_per_million", "machine_price_per_hour")
+    rates = ("tokens_per_second", "price_per_million")
     calls += [partial(result.break_even, **{name: value}) for name in rates]
     counting = tiny_pruner(token_counter=lambda text: value)
     calls.append(partial(counting.prune, QUERY, ["a"], max_tokens=3))

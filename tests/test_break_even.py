@@ -31,25 +31,21 @@ def result(before: int, after: int, seconds: float) -> PruneResult:
 
 
 def test_rates_by_hand() -> None:
-    gain = result(2500, 500, 0.9).break_even(
-        tokens_per_second=1000, price_per_million=3, machine_price_per_hour=2
-    )
+    gain = result(2500, 500, 0.9).break_even(tokens_per_second=1000, price_per_million=3)
     assert gain == BreakEven(
         tokens_saved=2000,
         seconds_spent=0.9,
         seconds_saved=2.0,
-        money_spent=pytest.approx(0.0005),  # type: ignore[arg-type]
         money_saved=pytest.approx(0.006),  # type: ignore[arg-type]
     )
     assert gain.seconds_gained == pytest.approx(1.1)
-    assert gain.money_gained == pytest.approx(0.0055)
 
 
 def test_without_rates_only_tokens_and_time_are_known() -> None:
     gain = result(300, 200, 0.5).break_even()
-    assert gain == BreakEven(100, 0.5, None, None, None)
-    assert gain.seconds_gained is None and gain.money_gained is None
-    assert result(300, 200, 0.5).break_even(price_per_million=1).money_gained == 1e-4
+    assert gain == BreakEven(100, 0.5, None, None)
+    assert gain.seconds_gained is None
+    assert result(300, 200, 0.5).break_even(price_per_million=1).money_saved == 1e-4
     assert result(300, 200, 0.5).break_even(tokens_per_second=1e3).seconds_gained == -0.4
 
 
@@ -60,7 +56,7 @@ def test_without_rates_only_tokens_and_time_are_known() -> None:
         ({"tokens_per_second": math.nan}, "tokens_per_second is nan"),
         ({"price_per_million": -1}, "price_per_million is -1; pass a finite number of at least 0"),
         ({"price_per_million": "2"}, "price_per_million is '2'"),
-        ({"machine_price_per_hour": math.inf}, "machine_price_per_hour is inf"),
+        ({"price_per_million": math.inf}, "price_per_million is inf"),
         ({"price_per_million": True}, "price_per_million is True"),
     ],
 )
