@@ -21,9 +21,9 @@ from prompts import Prompt, PromptSet
 
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.readout.score_estimator import MODEL_TYPES
 
 REFERENCE = "reference AT2, answer generated"
+MODEL_TYPES = ("gemma3", "llama", "phi3", "qwen2")  # families that the reference reads
 
 Attribute = Callable[[Prompt], None]
 """Generates an answer and attributes it to the chunks."""

@@ -1,4 +1,4 @@
-"""AT2's own file form, `score_estimator.pt`, read without trust and written.
+"""AT2's own file form, `score_estimator.pt`, read without trust.
 
 The form of the reference package `at2` 0.0.1: a dictionary of `class`, `state_dict` (with
 `linear.weight` [1, L*H], index layer * H + head), `feature_extractor` (`class` and `kwargs`),
@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,14 @@ import numpy.typing as npt
 import torch
 
 from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError, brief
-from at2_rag.files import write_whole
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.head_weights import HeadWeights
 
 ESTIMATOR = "LinearScoreEstimator"
 FEATURES = "AttentionFeatureExtractor"
-MODEL_TYPES = ("gemma3", "llama", "phi3", "qwen2")
-"""Families that the reference package reads."""
 
 MOST_HEADS = 100_000
 """Most heads of all layers that a file may state; the largest known models have about 16,000."""
-
-_SPEC = FeatureSpec("mass", ("joint",))
 
 
 def read_score_estimator(
@@ -78,7 +72,7 @@ def read_score_estimator(
     return HeadWeights(
         weight=weight,
         bias=0.0,
-        spec=_SPEC,
+        spec=FeatureSpec("mass", ("joint",)),
         fingerprint=fingerprint,
         template_hash=template_hash,
         provenance={"source": path.name, "form": "at2 score estimator", **provenance},
@@ -124,60 +118,6 @@ def _content(saved: Any) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         if isinstance(values.get(name), kind)
     }
     return weight.reshape(1, layers, heads), provenance
-
-
-def write_score_estimator(
-    weights: HeadWeights, path: str | os.PathLike[str], *, model_type: str
-) -> None:
-    """Write head weights as a `score_estimator.pt` that the reference package loads.
-
-    Args:
-        weights: For the mass of a joint prompt, the target rule "answer" and all layers of the
-            model (the reference reads all; weights of fewer layers have to be padded with 0).
-        path: The file; replaced if it exists.
-        model_type: The model's family as the reference names it, one of `MODEL_TYPES`.
-
-    Raises:
-        InputError: If the form can't hold these weights, or the reference doesn't know the family.
-    """
-    if model_type not in MODEL_TYPES:
-        raise InputError(
-            f"model_type is {brief(model_type)}; the reference reads {', '.join(MODEL_TYPES)}"
-        )
-    form = (weights.spec.quantity, weights.spec.passes, weights.target_rule)
-    expected = (_SPEC.quantity, _SPEC.passes, "answer")
-    if form != expected:
-        raise InputError(
-            f"the weights are for {form} (quantity, passes, target rule), a score estimator "
-            f"holds {expected} only; fit such weights"
-        )
-    if weights.bias:
-        raise InputError(
-            f"the weights have the bias {weights.bias}, a score estimator has none for a whole "
-            "source; it changes no ranking, pass dataclasses.replace(weights, bias=0.0)"
-        )
-    flat = torch.from_numpy(weights.weight.reshape(1, -1).astype(np.float32))
-    saved = {
-        "class": ESTIMATOR,
-        "state_dict": {"linear.weight": flat.clone()},
-        "feature_extractor": {
-            "class": FEATURES,
-            "kwargs": {
-                "num_layers": weights.layers,
-                "num_heads": weights.heads,
-                "model_type": model_type,
-            },
-        },
-        "kwargs": {
-            "normalize": bool(abs(flat.double().abs().sum() - 1) < 1e-4),
-            "non_negative": bool((flat >= 0).all()),
-            "bias": False,
-        },
-        "extras": {},
-    }
-    data = BytesIO()
-    torch.save(saved, data)
-    write_whole(Path(path), data.getvalue())
 
 
 def _load(path: Path) -> Any:

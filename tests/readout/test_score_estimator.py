@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pickle
@@ -24,7 +23,7 @@ from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.score_estimator import read_score_estimator, write_score_estimator
+from at2_rag.readout.score_estimator import read_score_estimator
 from at2_rag.text.chunks import as_chunk
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -119,17 +118,6 @@ def test_scores_are_the_references(made: Reference) -> None:
     assert max(abs(a - b) for a, b in zip(scores, expected, strict=True)) > 5 * TOLERANCE
 
 
-def test_what_is_written_is_what_the_reference_wrote(made: Reference, tmp_path: Path) -> None:
-    weights = read_score_estimator(made.file)
-    write_score_estimator(weights, tmp_path / "b.pt", model_type="llama")
-    assert [path.name for path in tmp_path.iterdir()] == ["b.pt"]
-    assert np.array_equal(read_score_estimator(tmp_path / "b.pt").weight, weights.weight)
-    ours, theirs = (torch.load(path, weights_only=True) for path in (tmp_path / "b.pt", made.file))
-    assert torch.equal(ours["state_dict"]["linear.weight"], theirs["state_dict"]["linear.weight"])
-    for name in ("class", "feature_extractor", "kwargs", "extras"):
-        assert ours[name] == theirs[name]
-
-
 def test_what_is_read_says_what_it_is_for() -> None:
     weights = read_score_estimator(FIXTURE)
     assert weights.spec == FeatureSpec("mass", ("joint",))
@@ -143,7 +131,7 @@ def test_what_is_read_says_what_it_is_for() -> None:
             read_score_estimator(FIXTURE, **half)
 
 
-# --- order of features, writing ----------------------------------------------------------------
+# --- order of features --------------------------------------------------------------------------
 
 
 def test_a_feature_is_layer_times_heads_plus_head(tmp_path: Path) -> None:
@@ -152,26 +140,6 @@ def test_a_feature_is_layer_times_heads_plus_head(tmp_path: Path) -> None:
     assert weights.weight.tolist() == [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]]
     weights.save(tmp_path / "folder")
     assert np.array_equal(HeadWeights.load(tmp_path / "folder").weight, weights.weight)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"target_rule": "question"}, "'question'"),
-        ({"spec": FeatureSpec("log_mass", ("joint",))}, "'log_mass'"),
-        ({"spec": FeatureSpec("mass", ("together",))}, "'together'"),
-        ({"bias": 0.5}, "bias 0.5.*replace"),
-    ],
-)
-def test_weights_that_the_form_cannot_hold(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    weights = dataclasses.replace(read_score_estimator(FIXTURE), **changes)
-    with pytest.raises(InputError, match=message):
-        write_score_estimator(weights, tmp_path / "c.pt", model_type="llama")
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="'gpt2'.*llama"):
-        write_score_estimator(read_score_estimator(FIXTURE), tmp_path / "c.pt", model_type="gpt2")
 
 
 # --- files that are refused --------------------------------------------------------------------
