@@ -19,6 +19,7 @@ from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState, canonical, packs
 from at2_rag.reading.features import PASSES
+from at2_rag.reading.independent import IndependentReader
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.training.answering.ablation import ablate_by_masking, draw_masks, leave_one_out
@@ -108,7 +109,7 @@ class AblationCollection(SampleCollection):
         readable = [
             item for item, answer in answers.items() if answer and self._fits(layouts[item], answer)
         ]
-        reader = self._reader
+        reader = IndependentReader(self._model)
         lower = {ids: state.first_layers(self._model.depth) for ids, state in states.items()}
 
         def features(item: int) -> Row:

@@ -18,7 +18,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.chunk_states import StateStore, canonical, packs
+from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
 from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
@@ -117,10 +117,6 @@ class SampleCollection(Collection):
             left_out=dict.fromkeys(undrawn, no_sample),
         )
 
-    @cached_property
-    def _reader(self) -> IndependentReader:
-        return IndependentReader(self._model)
-
 
 class FeatureCollection(SampleCollection):
     """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
@@ -168,26 +164,20 @@ class FeatureCollection(SampleCollection):
 
     def read_shard(self, items: Sequence[int], executor: Executor) -> Iterable[Row | str]:
         """Read one shard, in independent reading every different chunk only once."""
-        layouts = list(map(self._layout, items))
-        states: States = {}
-        if self._reading == "independent" and self.passes != ("late",):
-            sources = {ids for layout in layouts if layout for ids in layout.source_ids}
-            for encoded in executor.map(self._reader.states, packs(sorted(sources, key=canonical))):
-                states |= encoded
-        return executor.map(partial(self._read_example, states), items, layouts)
+        reader = None
+        if self._reading == "independent":
+            store = {} if self._store is None else self._store
+            reader = IndependentReader(self._model, heads=self._heads, store=store)
+        return executor.map(partial(self._read_example, reader), items)
 
-    @cached_property
-    def _reader(self) -> IndependentReader:
-        return IndependentReader(self._model, heads=self._heads, store=self._store)
-
-    def _read_example(self, states: States, item: int, layout: PromptLayout | None) -> Row | str:
+    def _read_example(self, reader: IndependentReader | None, item: int) -> Row | str:
+        layout = self._layout(item)
         if layout is None:
             return TOO_LONG
-        if self._reading == "joint":
+        if reader is None:
             return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self.passes)
         chunks = len(self.samples[item].chunks)
-        attention = read_passes(self._reader, layout, self.passes, states=states, chunks=chunks)
-        return feature_arrays(attention, self.passes)
+        return feature_arrays(read_passes(reader, layout, self.passes, chunks=chunks), self.passes)
 
     def query(self, item: int) -> str:
         """Return the question of an example."""
@@ -275,7 +265,7 @@ class ShortlistCollection(Collection):
         chunks = [self.samples[item].chunks[index] for index in chosen]
         layout = self._model.prompts.independent(self._late.query(item), chunks)
         states, others = self._reader.states(layout.source_ids), self.passes[1:]
-        attention = read_passes(self._reader, layout, others, states=states, chunks=len(chunks))
+        attention = read_passes(self._reader, layout, others, chunks=len(chunks), states=states)
         row = {}
         for name, read in feature_arrays(attention, others).items():
             of_others = np.full((len(features), *read.shape[1:]), np.nan, dtype=read.dtype)
@@ -299,10 +289,10 @@ def read_passes(
     layout: PromptLayout,
     passes: Sequence[Pass] = PASSES["independent"],
     *,
-    states: States,
     chunks: int,
+    states: States | None = None,
 ) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of passes over the states of a layout's sources, by chunk.
+    """Return the attention of passes over a layout's sources, by chunk; `states` as in `read`.
 
     A chunk that was read in several windows has the attention of its strongest.
     """
