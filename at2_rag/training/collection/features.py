@@ -246,11 +246,15 @@ class ShortlistCollection(Collection):
         workers: int = 1,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Collected:
-        """As in other collections; progress is that of the late pass, then of the others."""
-        late = self._late.collect(workers=workers, progress=progress)
+        """As in other collections; half of the progress is that of the late pass."""
+        late = self._late.collect(
+            workers=workers, progress=lambda done, total: progress(done, 2 * total)
+        )
         self._rows, self._left_out = late.rows, late.left_out
         self._shards = split_evenly(list(late.rows), SHARD_SHORTLISTS)
-        return super().collect(workers=workers, progress=progress)
+        return super().collect(
+            workers=workers, progress=lambda done, total: progress(total + done, 2 * total)
+        )
 
     @cached_property
     def _reader(self) -> IndependentReader:
