@@ -26,10 +26,12 @@ from prompts import Prompt, PromptSet
 from report import POSITIVE, Report, Row, SharedOptions, shared_options
 
 from at2_rag.pruner import AT2Pruner
+from at2_rag.states.store import DEFAULT_MEMORY_BYTES, ChunkCache
 from at2_rag.text.chunks import Chunk
 
 SEED = 0
 CALLERS = 8
+FEW = 3  # chunks, all of which are shortlisted
 MOST_SECONDS = 2.0  # in which cancelled calls have to end, with the process or without
 MB = 1e6
 
@@ -42,11 +44,14 @@ MB = 1e6
 def main(*, shared: SharedOptions, calls: int, awaited: int, max_growth: int) -> None:
     """Prune varied requests for long, and look at what is left."""
     model = shared.load()
-    pruner = make_pruner(model, DEFAULT)
+    cache = ChunkCache()
+    pruner = make_pruner(model, DEFAULT, chunk_cache=cache)
     prompts = shared.prompts(model, 8)
     draw = random.Random(SEED)
     requests = [_varied(prompts, draw) for _ in range(calls)]
-    _in_threads(pruner, requests[: max(CALLERS, calls // 20)])  # what is allocated once
+    # What is allocated once: what threads need, and the cache.
+    _in_threads(pruner, requests[: max(CALLERS, calls // 20)])
+    _fill(pruner, cache, prompts)
     rows: list[Row] = []
     parts: dict[str, Callable[[], int]] = {
         "one thread": lambda: sum(_prune(pruner, prompt) for prompt in requests),
@@ -98,7 +103,7 @@ def seconds_to_end(options: SharedOptions, requests: Sequence[Prompt]) -> float:
 
 
 def _leave(options: SharedOptions, requests: Sequence[Prompt], sender: Any) -> None:
-    pruner = make_pruner(options.load(), DEFAULT)
+    pruner = make_pruner(options.load(), DEFAULT, chunk_cache=ChunkCache())
 
     async def start() -> None:
         calls = [asyncio.create_task(pruner.aprune(one.query, one.chunks)) for one in requests]
@@ -111,16 +116,28 @@ def _leave(options: SharedOptions, requests: Sequence[Prompt], sender: Any) -> N
 
 
 def _varied(prompts: PromptSet, draw: random.Random) -> Prompt:
-    """Return one of the questions, perhaps longer, with 1 to 12 chunks cut to any length."""
+    """Return one of the questions, perhaps longer, with 1 to 12 chunks cut at any tenth.
+
+    So most are known from earlier calls, as in a service, in ever new combinations.
+    """
     prompt = draw.choice(prompts.prompts)
     words = prompt.query.split()
     query = " ".join([*words, *draw.choices(words, k=draw.randrange(20))])
     chunks = draw.sample(prompts.pool, min(len(prompts.pool), draw.randint(1, 12)))
-    return Prompt(query, tuple(map(_cut, chunks, (draw.random() for _ in chunks))))
+    return Prompt(query, tuple(map(_cut, chunks, (draw.randint(1, 10) / 10 for _ in chunks))))
+
+
+def _fill(pruner: AT2Pruner, cache: ChunkCache, prompts: PromptSet) -> None:
+    """Read all texts that requests may have, or as many as the cache holds."""
+    texts = [_cut(chunk, tenths / 10) for chunk in prompts.pool for tenths in range(1, 11)]
+    for start in range(0, len(texts), FEW):
+        pruner.prune(prompts.prompts[0].query, texts[start : start + FEW], top_k=1)
+        if cache.counts.memory_bytes > 0.95 * DEFAULT_MEMORY_BYTES:
+            return
 
 
 def _cut(chunk: Chunk, share: float) -> Chunk:
-    return Chunk(chunk.text[: 1 + int(share * len(chunk.text))], chunk.title)
+    return Chunk(chunk.text[: max(1, round(share * len(chunk.text)))], chunk.title)
 
 
 def _prune(pruner: AT2Pruner, prompt: Prompt) -> int:
