@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
-from at2_rag.readout.shortlist import Shortlist
 from at2_rag.states.store import ChunkCache
 
 PRESETS = DEFAULT, BALANCED, FAST = ("best", "balanced", "fast")
@@ -23,9 +21,9 @@ NO_LIMIT = 2**40
 """Bytes, more than any cache needs."""
 
 _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
-    DEFAULT: (("late", "apart"), 0.6),
-    BALANCED: (("late",), 0.6),
-    FAST: (("late",), 0.3),
+    DEFAULT: (("together", "apart"), 0.73),
+    BALANCED: (("together", "apart"), 0.47),
+    FAST: (("together",), 0.33),
     JOINT: (("joint",), 0.6),
 }
 """Passes, and share of the model's layers, of what stands in for shipped weights of this name."""
@@ -53,9 +51,8 @@ def prompt_builder(model: LoadedModel) -> PromptBuilder:
 def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
     """Return the shipped head weights of a name, or a stand-in for another model.
 
-    A stand-in is as good as zero over as large a share of the layers, and zero in two thirds of the
-    key heads, calibrated so that one chunk of ten is kept. Time and memory depend on passes, layers
-    and key heads in use, not on the numbers.
+    A stand-in is all zeros over as large a share of the layers, calibrated so that one chunk of ten
+    is kept. Time and memory depend on passes and layers, not on the numbers.
     """
     if name in shipped_names():
         weights = HeadWeights.shipped(name)
@@ -64,12 +61,8 @@ def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
     passes, share = _STAND_INS[name]
     layers = max(1, round(share * model.model.config.num_hidden_layers))
     weights = zero_weights(model, passes, layers)
-    weights.weight[:, ::3] = 1e-6
     calibration = Calibration(weights.weight, 0.0, (0.0, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0))
-    shortlist = None
-    if len(passes) > 1:
-        shortlist = Shortlist(weights.weight[0], 0.0, quantity=weights.spec.quantity)
-    return replace(weights, calibration=calibration, shortlist=shortlist)
+    return HeadWeights(weights.weight, 0.0, weights.spec, calibration=calibration)
 
 
 def zero_weights(model: LoadedModel, passes: tuple[Pass, ...], layers: int) -> HeadWeights:
