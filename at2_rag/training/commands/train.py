@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +50,7 @@ from at2_rag.training.fitting.trainer import Training, train
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 
 _DEPTH_SHARE = 0.6  # of the model's layers, used by default
+_ENDLESS = 10**6  # columns of a terminal in which any table fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     )
     _write(request, training, record)
     console = progress.console
-    console.print(_results_table(training))
+    console.print(_results_table(training, console))
     if dev is not None:
         count = sum(dev["examples"].values())
         figures = f"nDCG@10 {dev['ndcg_at_10']:.3f}, gold first {dev['gold_first']:.3f}"
@@ -225,9 +227,15 @@ def _write(request: TrainRequest, training: Training, record: dict[str, Any]) ->
         write_whole(folder / PAGE_FILE, training_page(record).encode())
 
 
-def _results_table(training: Training) -> Table:
-    """Return a table of all designs with their quality, the chosen one in bold."""
-    sources = list(training.chosen.by_source)
+def _results_table(training: Training, console: Console) -> Table:
+    """Return a table of all designs with their quality, by source, too, where that fits."""
+    table = _designs_table(training, list(training.chosen.by_source))
+    natural = console.measure(table, options=console.options.update(width=_ENDLESS)).maximum
+    return table if natural <= console.width else _designs_table(training, [])
+
+
+def _designs_table(training: Training, sources: Sequence[str]) -> Table:
+    """Return a table of all designs, the chosen one in bold, with columns for some sources."""
     table = Table(title="nDCG@10 out of fold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("features", no_wrap=True)
     for heading in ("objective", "layers", "ridge", "macro", *sources):

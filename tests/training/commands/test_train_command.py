@@ -62,6 +62,33 @@ def test_names_that_look_like_markup_are_shown_as_they_are(data: Path, tmp_path:
     assert f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it" in lines
 
 
+@pytest.mark.parametrize("columns", [80, 400])
+def test_figures_of_many_sources_are_printed_where_they_fit(
+    data: Path, tmp_path: Path, columns: int
+) -> None:
+    sources = [f"a set of questions {number}" for number in range(8)]
+    examples = [
+        replace(one, source=source)
+        for one, source in zip(planted_examples(["novels"]), sources, strict=True)
+    ]
+    file = write_examples(tmp_path / "data.jsonl", examples)
+    fixed = ["--model", data / "tiny", "--dtype", "float32", "--folds", 2]
+    fixed += ["--features", "mass:late"]
+    command = ["train", *map(str, [file, *fixed, "--output", tmp_path / "out"])]
+    done = CliRunner().invoke(main, command, env={"COLUMNS": str(columns)})
+    assert done.exit_code == 0, done.stderr
+    lines = [line.split() for line in done.stderr.splitlines()]
+    [heading] = [line for line in lines if "macro" in line]
+    shown = sources if columns == 400 else []
+    assert heading == "features objective layers ridge macro".split() + " ".join(shown).split()
+    rows = [line for line in lines if line[:1] == ["mass:late"]]
+    designs = record(tmp_path / "out")["candidates"]
+    assert len(rows) == len(designs)
+    for row, design in zip(rows, designs, strict=True):
+        figures = [design["ndcg_at_10"], *(design["by_source"][name] for name in shown)]
+        assert [float(shown) for shown in row[4:]] == pytest.approx(figures, abs=6e-4)
+
+
 def test_features_collected_deeper_give_the_weights_of_a_smaller_depth(
     data: Path, several: Path, tmp_path: Path
 ) -> None:
