@@ -53,7 +53,7 @@ class LaidOut:
         return LaidOut(
             replace(self.layout, source_ids=source_ids, owners=owners),
             [self.chunks[index] for index in number],
-            [(number[index], *span) for index, *span in self.units if index in number],
+            [(number[index], start, end) for index, start, end in self.units if index in number],
         )
 
 

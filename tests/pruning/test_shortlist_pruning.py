@@ -97,7 +97,8 @@ def unread(features: Floats) -> list[bool]:
     """Return for each row of features whether all passes but the late one didn't read it."""
     late, others = np.split(np.isnan(features), [features.shape[1] // 3], axis=1)
     assert not late.any() and (others.all(1) == others.any(1)).all()
-    return others.all(1).tolist()
+    rows: list[bool] = others.all(1).tolist()
+    return rows
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])

@@ -121,7 +121,7 @@ class SampleReader:
         if not examples:
             return {}
         spec, shortlist = self.weights.spec, self.weights.shortlist
-        collection: FeatureCollection | ShortlistCollection = FeatureCollection(
+        late = FeatureCollection(
             self._scoring_model,
             examples,
             self.folder / name,
@@ -133,9 +133,10 @@ class SampleReader:
             heads=self.weights.key_heads(self._scoring_model.key_heads) or None,
             store=self.store,
         )
+        collection: FeatureCollection | ShortlistCollection = late
         if shortlist is not None and passes is None:
             collection = ShortlistCollection(
-                self._scoring_model, collection, shortlist, spec.passes, store=self.store
+                self._scoring_model, late, shortlist, spec.passes, store=self.store
             )
         rows = self._collect(f"reading {name.split('/')[-1]}", collection)
         features = Features.of(rows, collection.passes)
