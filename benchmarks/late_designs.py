@@ -7,6 +7,7 @@ Each source is ranked by what was fitted without it. README.md beside this file 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +36,14 @@ from at2_rag.training.fitting.cross_validation import (
 from at2_rag.training.fitting.objectives import fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
-from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
+from at2_rag_evals.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
 
 SEED = 0
 RIDGE = 0.03
 LATE = FeatureSpec("log_ratio", ("late",))
 EVERY = FeatureSpec("log_mass", ("late", "together", "apart"))
+EARLY = (6, 8, 9, 10, 12, 14)  # layers after which chunks are let go
+SHARES = (0.34, 0.5, 0.67)  # of the chunks that are read on, at least three
 RULES = ((4, 4, 0.0), (5, 5, 0.0), (3, 6, 2.0), (3, 6, 3.0), (3, 8, 3.0))  # least, most, gap
 
 
@@ -78,6 +81,8 @@ def main(
             rows = list(late_rows(samples, designs))
             click.echo(markdown_table(f"Late, the question {offset} positions on", rows))
             if offset == offsets[0]:
+                rows = list(early_rows(samples, max(depths), max(key_heads)))
+                click.echo(markdown_table("Chunks let go early, less all chunks", rows))
                 rows = list(shortlist_rows(samples, max(depths), max(key_heads)))
                 click.echo(markdown_table("Shortlists", rows))
 
@@ -98,6 +103,58 @@ def late_rows(samples: Samples, designs: Sequence[tuple[int, int]]) -> Iterator[
     for depth, heads in designs:
         result = validation.judge(Candidate(LATE, depth, RIDGE, "evidence", heads))
         yield {"layers": depth, "key heads": heads, **_row(samples, result.quality)}
+
+
+def early_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
+    """Yield what late reading ranks that goes on, after some layers, with the better chunks only.
+
+    The others are behind them, in the order that they had then.
+    """
+    assert samples.labels is not None  # the signal is evidence
+    validation = CrossValidation(samples, samples.linked_sources())
+    scores = validation.scores(Candidate(LATE, depth, RIDGE, "evidence", heads))
+    every = _figures(samples, scores)
+    for layers in EARLY:
+        first = validation.scores(Candidate(LATE, layers, RIDGE, "evidence", heads))
+        for share in SHARES:
+            after, read = [], []
+            by_sample = (samples.features.by_sample(values) for values in (first, scores))
+            for of_first, of_all in zip(*by_sample, strict=True):
+                count = max(3, math.ceil(share * len(of_first)))
+                behind = np.argsort(-of_first, kind="stable")[count:]
+                merged = of_all.copy()
+                merged[behind] = of_all.min(initial=0) - 1 + of_first[behind] - of_first.max()
+                after.append(merged)
+                read.append(len(merged) - len(behind))
+            part = sum(read) / len(scores)
+            yield {
+                "layers": layers,
+                "share": share,
+                "work": (layers + part * (depth - layers)) / depth,
+                **{
+                    name: _compared(samples, values, every[name])
+                    for name, values in _figures(samples, np.concatenate(after)).items()
+                },
+            }
+
+
+def _figures(samples: Samples, scores: Floats) -> dict[str, Floats]:
+    """Return nDCG@10, gold first and all gold in the top 3 of each sample, [I]; NaN: not judged."""
+    assert samples.labels is not None
+    pairs = zip(
+        samples.features.by_sample(scores), samples.features.by_sample(samples.labels), strict=True
+    )
+    first, top = [], []
+    for of_sample, gold in pairs:
+        ranked = gold[np.argsort(-of_sample, kind="stable")]
+        first.append(float(ranked[0]))
+        several = 2 <= gold.sum() <= 3
+        top.append(float(ranked[:3].sum() == gold.sum()) if several else np.nan)
+    return {
+        "nDCG@10": ndcg_at_10(scores, samples.labels, samples.counts),
+        "gold first": np.array(first),
+        "all gold in top 3": np.array(top),
+    }
 
 
 def shortlist_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
@@ -159,22 +216,32 @@ def _only_shortlisted(
 def _row(samples: Samples, quality: Floats, beside: Floats | None = None) -> Row:
     """Return the macro nDCG@10, and its difference to that of another design."""
     judged = ~np.isnan(quality)
-    values = np.stack([quality, quality if beside is None else beside], axis=1)
+    by_source = mean_by_source(quality[judged], np.array(samples.sources)[judged])
+    less = {} if beside is None else {"less all chunks": _compared(samples, quality, beside)}
+    return {
+        "nDCG@10": _interval(_sampled(samples, quality, quality).estimate(0)),
+        **less,
+        "least source": min(by_source.values()),
+    }
+
+
+def _compared(samples: Samples, quality: Floats, beside: Floats) -> str:
+    """Return the macro difference of two designs."""
+    return _interval(_sampled(samples, quality, beside).estimate(0, minus=1))
+
+
+def _sampled(samples: Samples, quality: Floats, beside: Floats) -> MeanDraws:
+    """Return means over sources of two designs, resampled together."""
+    judged = ~np.isnan(quality)
+    values = np.stack([quality, beside], axis=1)
     sources, groups = np.array(samples.sources), np.array(samples.groups)
     rng = np.random.default_rng(SEED)
-    sample = macro_sample(
+    return macro_sample(
         [
             resample_means(values[rows], groups[rows].tolist(), rng=rng)
             for rows in (judged & (sources == name) for name in np.unique(sources[judged]))
         ]
     )
-    by_source = mean_by_source(quality[judged], sources[judged])
-    less = {"less all chunks": _interval(sample.estimate(0, minus=1))}
-    return {
-        "nDCG@10": _interval(sample.estimate(0)),
-        **({} if beside is None else less),
-        "least source": min(by_source.values()),
-    }
 
 
 def _interval(estimate: Estimate) -> str:

@@ -97,8 +97,7 @@ def unread(features: Floats) -> list[bool]:
     """Return for each row of features whether all passes but the late one didn't read it."""
     late, others = np.split(np.isnan(features), [features.shape[1] // 3], axis=1)
     assert not late.any() and (others.all(1) == others.any(1)).all()
-    rows: list[bool] = others.all(1).tolist()
-    return rows
+    return [bool(row.all()) for row in others]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
