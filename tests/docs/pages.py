@@ -105,7 +105,7 @@ def _same_line(wanted: str, got: str) -> bool:
         return False
     pairs = zip(_NUMBER.findall(wanted), _NUMBER.findall(got), strict=True)
     return all(
-        abs(float(one) - float(other)) <= 0.1 if "." in one else one == other
+        round(abs(float(one) - float(other)), 6) <= 0.1 if "." in one else one == other
         for one, other in pairs
     )
 
