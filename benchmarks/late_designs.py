@@ -81,8 +81,8 @@ def main(
             rows = list(late_rows(samples, designs))
             click.echo(markdown_table(f"Late, the question {offset} positions on", rows))
             if offset == offsets[0]:
-                rows = list(early_rows(samples, max(depths), max(key_heads)))
-                click.echo(markdown_table("Chunks let go early, less all chunks", rows))
+                if rows := list(early_rows(samples, max(depths), max(key_heads))):
+                    click.echo(markdown_table("Chunks let go early, less all chunks", rows))
                 rows = list(shortlist_rows(samples, max(depths), max(key_heads)))
                 click.echo(markdown_table("Shortlists", rows))
 
@@ -114,7 +114,7 @@ def early_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
     validation = CrossValidation(samples, samples.linked_sources())
     scores = validation.scores(Candidate(LATE, depth, RIDGE, "evidence", heads))
     every = _figures(samples, scores)
-    for layers in EARLY:
+    for layers in (layers for layers in EARLY if layers < depth):
         first = validation.scores(Candidate(LATE, layers, RIDGE, "evidence", heads))
         for share in SHARES:
             after, read = [], []
@@ -134,6 +134,7 @@ def early_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
                 **{
                     name: _compared(samples, values, every[name])
                     for name, values in _figures(samples, np.concatenate(after)).items()
+                    if not np.isnan(values).all()
                 },
             }
 

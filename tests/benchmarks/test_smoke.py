@@ -76,7 +76,10 @@ def test_soak(tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 1 and "the process took 6.0 s longer to end" in result.output
 
 
-def test_late_designs(tiny_options: list[str], tmp_path: Path) -> None:
+def test_late_designs(
+    tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_designs, "EARLY", (1, 2, 9))  # of which the model has two
     train = str(Path(tiny_options[1]).parent / "train.jsonl")
     options = [train, "--model", tiny_options[1], "--collected", str(tmp_path), "--depth", "3"]
     options += ["--key-heads", "2", "--key-heads", "6", "--offset", "8", "--limit", "6"]
@@ -84,6 +87,10 @@ def test_late_designs(tiny_options: list[str], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "### Late, the question 8 positions on" in result.output
     assert result.output.count("within") == len(late_designs.RULES)
+    early = result.output.split("### Chunks let go early")[1].split("###")[0].splitlines()
+    rows = [line.split("|")[1:4] for line in early if line.startswith(("| 1 ", "| 2 "))]
+    assert len(rows) == 2 * len(late_designs.SHARES)
+    assert all(0 < float(work) <= 1 for _, _, work in rows)
     assert late.OFFSET == 160
 
 
