@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -15,6 +15,7 @@ from typing import Any
 from rich.text import Text
 
 from at2_rag.data.examples import Example, read_files
+from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, without_folder, write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.readout.files import DESCRIPTION_FILE
@@ -84,14 +85,14 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         progress("loading the model", 0, 1)
         model = load_for_workers(request.model, revision=request.revision, dtype=request.dtype)
         weights = resolve_head_weights(named_or_folder(request.head_weights), model)
-        kept = folder / CHUNKS_FOLDER
+        chunks = ChunkCache(folder / CHUNKS_FOLDER)
         reader = SampleReader(
             model,
             weights,
             folder,
             folds=request.folds,
             seed=seed,
-            store=ChunkCache(kept),
+            store=chunks,
             progress=progress,
         )
         progress("loading the model", 1, 1)
@@ -102,7 +103,8 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             multi_hop=request.multi_hop,
             sentences=request.sentences,
         )
-        shutil.rmtree(kept, ignore_errors=True)
+        with suppress(StorageError):  # what is left there costs room only
+            chunks.clear()
         with writing_to(output, collected=folder):
             calibrated.weights.describe(calibrated_on=data).save(output)
         probabilities = study_left_out_sources(

@@ -37,6 +37,9 @@ def test_weights_tables_plot_and_record_are_written(
     for source in SOURCES:
         write_examples(tmp_path / f"{source}.jsonl.gz", equal_examples(source))
     options = ("--multi-hop", "--sentences")
+    users = tmp_path / "out" / "features" / "chunks" / "notes.txt"
+    users.parent.mkdir(parents=True)
+    users.write_text("mine")
     result = calibrate(model_folder, tmp_path, tmp_path / "weights", *options)
     assert result.exit_code == 0, result.output
     output = tmp_path / "out"
@@ -44,7 +47,7 @@ def test_weights_tables_plot_and_record_are_written(
     weights, text = HeadWeights.load(output), (output / "calibration.json").read_text()
     record = json.loads(text)
     assert str(tmp_path) not in text
-    assert not (output / "features" / "chunks").exists()
+    assert [path.name for path in users.parent.iterdir()] == ["notes.txt"]
     files = [f"{source}.jsonl.gz" for source in SOURCES]
     assert [file["name"] for file in weights.provenance["calibrated_on"]] == files
     assert record["examples"] == {"novels": 10, "seas": 10}
