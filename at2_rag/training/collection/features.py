@@ -41,7 +41,7 @@ from at2_rag.training.collection.samples import (
     reading_settings,
 )
 
-SHARD_SHORTLISTS = 20
+SHARD_SHORTLISTS = 20  # samples of a shard of shortlists
 JOINT_MOST_CHUNKS = 20  # of a sample in joint reading, where cost grows with their number
 
 
