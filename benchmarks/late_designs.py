@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -37,11 +37,13 @@ from at2_rag.training.fitting.objectives import fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from at2_rag_evals.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
+from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 SEED = 0
-RIDGE = 0.03
+RIDGE, CASCADE_RIDGE = 0.03, 0.3
 LATE = FeatureSpec("log_ratio", ("late",))
-EVERY = FeatureSpec("log_mass", ("late", "together", "apart"))
+CASCADE = FeatureSpec("log_ratio", ("late", "apart"))
+ALL_CHUNKS = FeatureSpec("log_mass", ("together", "apart"))  # what cascades are compared with
 EARLY = (6, 8, 9, 10, 12, 14)  # layers after which chunks are let go
 SHARES = (0.34, 0.5, 0.67)  # of the chunks that are read on, at least three
 RULES = ((4, 4, 0.0), (5, 5, 0.0), (3, 6, 2.0), (3, 6, 3.0), (3, 8, 3.0))  # least, most, gap
@@ -55,6 +57,8 @@ RULES = ((4, 4, 0.0), (5, 5, 0.0), (3, 6, 2.0), (3, 6, 3.0), (3, 8, 3.0))  # lea
 @click.option("--depth", "depths", type=POSITIVE, multiple=True, default=(8, 9, 10, 14, 16, 18, 22))
 @click.option("--key-heads", type=POSITIVE, multiple=True, default=(6, 9, 18, 54))
 @click.option("--offset", "offsets", type=POSITIVE, multiple=True, default=(32, late.OFFSET, 400))
+@click.option("--peers", is_flag=True, help="Also embeddings by MiniLM.")
+@click.option("--judge", "sources", multiple=True, help="Judge this source alone. [default: all]")
 def main(
     *,
     files: tuple[str, ...],
@@ -64,6 +68,8 @@ def main(
     depths: tuple[int, ...],
     key_heads: tuple[int, ...],
     offsets: tuple[int, ...],
+    peers: bool,
+    sources: tuple[str, ...],
 ) -> None:
     """Rank each source by what was fitted without it, in several designs."""
     examples = draw_per_source(read_examples(files), limit, seed=SEED)
@@ -72,18 +78,19 @@ def main(
     designs = [(depth, heads) for depth in depths for heads in key_heads]
     with StepProgress() as progress:
         for offset in offsets:
-            specs = (EVERY, LATE) if offset == offsets[0] else (LATE,)
+            specs = (CASCADE, ALL_CHUNKS, LATE) if offset == offsets[0] else (LATE,)
             plan = TrainingPlan(specs=specs, leave_out_sources=True)
             folder = collected / f"offset{offset}"
             data = TrainingData(loaded, examples, folder, plan, depth=max(depths))
             with question_at(offset):
                 samples = data.gather(workers=os.cpu_count() or 1, progress=progress)
-            rows = list(late_rows(samples, designs))
+            judge = Judge(samples, sources)
+            rows = list(late_rows(judge, designs))
             click.echo(markdown_table(f"Late, the question {offset} positions on", rows))
             if offset == offsets[0]:
-                if rows := list(early_rows(samples, max(depths), max(key_heads))):
+                if rows := list(early_rows(judge, max(depths), max(key_heads))):
                     click.echo(markdown_table("Chunks let go early, less all chunks", rows))
-                rows = list(shortlist_rows(samples, max(depths), max(key_heads)))
+                rows = list(shortlist_rows(judge, data, max(depths), max(key_heads), peers=peers))
                 click.echo(markdown_table("Shortlists", rows))
 
 
@@ -97,19 +104,61 @@ def question_at(offset: int) -> Iterator[None]:
         late.OFFSET = before
 
 
-def late_rows(samples: Samples, designs: Sequence[tuple[int, int]]) -> Iterator[Row]:
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Compares designs on samples of some sources, none for all."""
+
+    samples: Samples
+    only: tuple[str, ...] = ()
+
+    def row(self, quality: Floats, beside: Floats | None = None) -> Row:
+        """Return the macro nDCG@10 [I], and its difference to that of another design."""
+        judged = self._judged(quality)
+        by_source = mean_by_source(quality[judged], np.array(self.samples.sources)[judged])
+        less = {} if beside is None else {"less all chunks": self.compared(quality, beside)}
+        return {
+            "nDCG@10": _interval(self._sampled(quality, quality).estimate(0)),
+            **less,
+            "least source": min(by_source.values()),
+        }
+
+    def compared(self, quality: Floats, beside: Floats) -> str:
+        """Return the macro difference of two designs."""
+        return _interval(self._sampled(quality, beside).estimate(0, minus=1))
+
+    def _judged(self, quality: Floats) -> Bools:
+        judged: Bools = ~np.isnan(quality)
+        return judged & np.isin(self.samples.sources, self.only) if self.only else judged
+
+    def _sampled(self, quality: Floats, beside: Floats) -> MeanDraws:
+        """Return means over sources of two designs, resampled together."""
+        judged = self._judged(quality)
+        values = np.stack([quality, beside], axis=1)
+        sources, groups = np.array(self.samples.sources), np.array(self.samples.groups)
+        rng = np.random.default_rng(SEED)
+        return macro_sample(
+            [
+                resample_means(values[rows], groups[rows].tolist(), rng=rng)
+                for rows in (judged & (sources == name) for name in np.unique(sources[judged]))
+            ]
+        )
+
+
+def late_rows(judge: Judge, designs: Sequence[tuple[int, int]]) -> Iterator[Row]:
     """Yield what weights over so many layers and key heads rank."""
+    samples = judge.samples
     validation = CrossValidation(samples, samples.linked_sources())
     for depth, heads in designs:
         result = validation.judge(Candidate(LATE, depth, RIDGE, "evidence", heads))
-        yield {"layers": depth, "key heads": heads, **_row(samples, result.quality)}
+        yield {"layers": depth, "key heads": heads, **judge.row(result.quality)}
 
 
-def early_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
+def early_rows(judge: Judge, depth: int, heads: int) -> Iterator[Row]:
     """Yield what late reading ranks that goes on, after some layers, with the better chunks only.
 
     The others are behind them, in the order that they had then.
     """
+    samples = judge.samples
     assert samples.labels is not None  # the signal is evidence
     validation = CrossValidation(samples, samples.linked_sources())
     scores = validation.scores(Candidate(LATE, depth, RIDGE, "evidence", heads))
@@ -132,7 +181,7 @@ def early_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
                 "share": share,
                 "work": (layers + part * (depth - layers)) / depth,
                 **{
-                    name: _compared(samples, values, every[name])
+                    name: judge.compared(values, every[name])
                     for name, values in _figures(samples, np.concatenate(after)).items()
                     if not np.isnan(values).all()
                 },
@@ -158,16 +207,19 @@ def _figures(samples: Samples, scores: Floats) -> dict[str, Floats]:
     }
 
 
-def shortlist_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
-    """Yield what cascades rank, and what all passes over all chunks do.
-
-    The features of the pass together are those over all chunks.
-    """
+def shortlist_rows(
+    judge: Judge, data: TrainingData, depth: int, heads: int, *, peers: bool
+) -> Iterator[Row]:
+    """Yield what two passes over all chunks rank, late reading alone, cascades, and MiniLM."""
+    samples = judge.samples
+    assert samples.labels is not None  # the signal is evidence
     fold_of = samples.linked_sources()
-    candidate = Candidate(EVERY, depth, RIDGE, "evidence")
-    all_chunks = CrossValidation(samples, fold_of).judge(candidate).quality
-    yield {"shortlist": "all chunks", **_row(samples, all_chunks)}
-    features = samples.features.matrix(EVERY, depth)
+    validation = CrossValidation(samples, fold_of)
+    all_chunks = validation.judge(Candidate(ALL_CHUNKS, depth, RIDGE, "evidence")).quality
+    yield {"read": "together and apart", "of": "all chunks", **judge.row(all_chunks)}
+    late_alone = validation.judge(Candidate(LATE, depth, RIDGE, "evidence", heads)).quality
+    yield {"read": "late", "of": "all chunks", **judge.row(late_alone, all_chunks)}
+    features = samples.features.matrix(CASCADE, depth)
     for least, most, gap in RULES:
         scores, sizes = np.zeros(len(features)), []
         for fold in np.unique(fold_of):
@@ -177,26 +229,35 @@ def shortlist_rows(samples: Samples, depth: int, heads: int) -> Iterator[Row]:
             masked, size = _only_shortlisted(samples, features, first)
             design = Design.of(first, masked)
             terms = design.terms(masked)
-            fit = fit_objective("evidence", samples, terms, ridge=RIDGE, chosen=~held_out)
+            fit = fit_objective("evidence", samples, terms, ridge=CASCADE_RIDGE, chosen=~held_out)
             rows = np.repeat(held_out, samples.counts)
             scores[rows] = fit.scores(terms[rows])
             sizes += size[held_out].tolist()
-        assert samples.labels is not None  # the signal is evidence
         quality = ndcg_at_10(scores, samples.labels, samples.counts)
         yield {
-            "shortlist": f"{least} to {most}, within {gap:g}",
+            "read": "late, then apart",
+            "of": f"{least} to {most}, within {gap:g}",
             "chunks": float(np.mean(sizes)),
-            **_row(samples, quality, all_chunks),
+            **judge.row(quality, all_chunks),
         }
+    if peers:
+        ranker = MiniLMRanker(batch_size=16)
+        ranker.prepare()
+        similarities = [
+            score
+            for index in samples.features.examples.tolist()
+            for score in ranker.score(data.examples[index].query, data.samples[index].chunks).scores
+        ]
+        quality = ndcg_at_10(np.array(similarities), samples.labels, samples.counts)
+        yield {"read": "MiniLM", "of": "all chunks", **judge.row(quality, all_chunks)}
 
 
 def _shortlist(samples: Samples, depth: int, heads: int, chosen: Bools) -> Shortlist:
-    """Return late weights fitted to a part of the samples, for features of `EVERY`."""
-    quantity = FeatureSpec(EVERY.quantity, LATE.passes)
+    """Return late weights fitted to a part of the samples."""
     fit = fit_objective(
         "evidence",
         samples,
-        samples.features.matrix(quantity, depth),
+        samples.features.matrix(LATE, depth),
         ridge=RIDGE,
         chosen=chosen,
         groups=samples.limit(depth, heads),
@@ -212,37 +273,6 @@ def _only_shortlisted(
     chosen = [shortlist.chosen(scores) for scores in samples.features.by_sample(first)]
     masked[~np.concatenate(chosen), shortlist.weight.size :] = np.nan
     return masked, np.array([one.sum() for one in chosen])
-
-
-def _row(samples: Samples, quality: Floats, beside: Floats | None = None) -> Row:
-    """Return the macro nDCG@10, and its difference to that of another design."""
-    judged = ~np.isnan(quality)
-    by_source = mean_by_source(quality[judged], np.array(samples.sources)[judged])
-    less = {} if beside is None else {"less all chunks": _compared(samples, quality, beside)}
-    return {
-        "nDCG@10": _interval(_sampled(samples, quality, quality).estimate(0)),
-        **less,
-        "least source": min(by_source.values()),
-    }
-
-
-def _compared(samples: Samples, quality: Floats, beside: Floats) -> str:
-    """Return the macro difference of two designs."""
-    return _interval(_sampled(samples, quality, beside).estimate(0, minus=1))
-
-
-def _sampled(samples: Samples, quality: Floats, beside: Floats) -> MeanDraws:
-    """Return means over sources of two designs, resampled together."""
-    judged = ~np.isnan(quality)
-    values = np.stack([quality, beside], axis=1)
-    sources, groups = np.array(samples.sources), np.array(samples.groups)
-    rng = np.random.default_rng(SEED)
-    return macro_sample(
-        [
-            resample_means(values[rows], groups[rows].tolist(), rng=rng)
-            for rows in (judged & (sources == name) for name in np.unique(sources[judged]))
-        ]
-    )
 
 
 def _interval(estimate: Estimate) -> str:

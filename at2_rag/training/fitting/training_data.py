@@ -29,7 +29,7 @@ from at2_rag.training.collection.features import (
     Features,
     ShortlistCollection,
 )
-from at2_rag.training.collection.samples import doubtful_labels
+from at2_rag.training.collection.samples import Sample, doubtful_labels
 from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, Signal
 from at2_rag.training.fitting.samples import Effects, Samples
 
@@ -202,6 +202,11 @@ class TrainingData:
         model = ScoringModel(hf_model, tokenizer, depth=plan.shortlist.layers)
         return ShortlistCollection(model, collection, plan.shortlist, plan.passes_read)
 
+    @property
+    def samples(self) -> Mapping[int, Sample]:
+        """What is read of each example, by its index."""
+        return self._collection.samples
+
     def check(self) -> None:
         """Refuse what can't be fitted, as far as can be known before anything is read."""
         if self.plan.signal == "ablation":
@@ -245,7 +250,7 @@ class TrainingData:
         signal, items = self.plan.signal, list(collected.rows)
         passes = ("joint",) if self.plan.target == "answer" else self._collection.passes
         features = Features.of(collected.rows, passes)
-        read = [self._collection.samples[item] for item in items]
+        read = [self.samples[item] for item in items]
         labels = doubtful = effects = None
         if signal != "evidence":
             rows = list(collected.rows.values())
