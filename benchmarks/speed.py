@@ -63,6 +63,7 @@ from at2_rag.states.store import ChunkCache
 SEED = 0
 SCALING_ROUNDS, GENERATION_ROUNDS = 3, 2
 GENERATION_CHUNKS = (10, 20)
+SLOW_FROM = 500  # chunks of a cold call that is timed once
 EXPONENT_FROM = 50  # the time of fewer chunks is mostly a call's fixed cost
 OURS = tuple(f"{preset}, {state}" for preset in (DEFAULT, FAST) for state in (COLD, WARM))
 
@@ -214,23 +215,30 @@ def other_row(runs: Sequence[TimedRun], other: str, case: str) -> Row:
 def time_scaling(benchmark: Benchmark, sizes: Sequence[int]) -> None:
     """Add the time of a call by its number of chunks, and the exponent of its growth."""
     cold, warm = cold_and_warm(benchmark.model)
+    cache = warm.chunk_cache
+    pruners = {f"{DEFAULT}, {COLD}": cold} | {
+        f"{name}, {WARM}": make_pruner(benchmark.model, name, chunk_cache=cache) for name in PRESETS
+    }
     prompts = {size: benchmark.prompts.of_size(size) for size in sizes}
-    cases: dict[str, Case] = {}
-    for size, prompt in prompts.items():
-        cases[f"{COLD}, {size}"] = prune_case(cold, [prompt])
-        cases[f"{WARM}, {size}"] = prune_case(warm, [prompt])
-    runs = time_cases(cases, prompts=1, repeats=SCALING_ROUNDS, seed=SEED)
+    cases = {
+        f"{name}, {size}": prune_case(pruner, [prompt])
+        for size, prompt in prompts.items()
+        for name, pruner in pruners.items()
+    }
+    slow = [f"{DEFAULT}, {COLD}, {size}" for size in sizes if size >= SLOW_FROM]
+    runs = time_cases(cases, prompts=1, repeats=SCALING_ROUNDS, seed=SEED, slow=slow)
     rows: list[Row] = [
         {
             "chunks": size,
             "tokens": warm.prune(prompt.query, prompt.chunks, top_k=3).tokens_before,
-            **{f"{state}, ms": median_ms(runs, f"{state}, {size}") for state in (COLD, WARM)},
+            **{f"{name}, ms": median_ms(runs, f"{name}, {size}") for name in pruners},
         }
         for size, prompt in prompts.items()
     ]
     large = [row for row, size in zip(rows, prompts, strict=True) if size >= EXPONENT_FROM]
-    notes = growth_notes(large if len(large) > 1 else rows, [f"{COLD}, ms", f"{WARM}, ms"])
-    benchmark.report.add(f"A call by its chunks, {DEFAULT}", rows, *notes)
+    times = [f"{name}, ms" for name in pruners]
+    notes = growth_notes(large if len(large) > 1 else rows, times)
+    benchmark.report.add("A call by its chunks", rows, *notes)
 
 
 def time_callers(benchmark: Benchmark, numbers: Sequence[int], *, calls: int) -> None:

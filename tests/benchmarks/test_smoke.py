@@ -43,7 +43,7 @@ def test_speed(tiny_options: list[str], tmp_path: Path) -> None:
     presets = [f"{p}, {s}" for p in ("best", "balanced", "fast") for s in ("cold", "warm")]
     assert {*presets, "joint", "best, from disk", "32 removals"} <= {row["case"] for row in calls}
     assert len(tables["Cold calls, by the matrix products they need"]) == 3
-    assert len(tables["Other ways, by our time"]) == 2 * len(tables["A call by its chunks, best"])
+    assert len(tables["Other ways, by our time"]) == 2 * len(tables["A call by its chunks"])
     one, two = tables["Callers of one pruner, best, warm"]
     assert one["throughput"] == 1 and one["wrong scores"] == two["wrong scores"] == 0
     assert [row["state"] for row in tables["Calls without a limit, best"]] == ["cold", "warm"]
