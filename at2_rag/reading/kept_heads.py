@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _LEVELS = 127  # of eight bits, on either side of 0
+_PRIVATE: Mapping[str, int] = (  # to this process, where there is such a choice
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
 _MOST = 1e6  # far above what models keep, far below what would overflow in a reading
 
 
@@ -60,6 +64,24 @@ class KeptHeads:
     def copied(self) -> KeptHeads:
         """Return a copy."""
         return KeptHeads(self.levels.clone(), None if self.scales is None else self.scales.clone())
+
+    def in_own_pages(self) -> KeptHeads:
+        """Return a copy in pages of its own, which go back to the system with it.
+
+        On the heap, what lives long lies among tensors that come and go, and keeps the memory
+        between from being given back. Where the system has no more mappings, a copy on the heap.
+        """
+        parts = [self.levels] if self.scales is None else [self.levels, self.scales]
+        try:
+            pages = mmap.mmap(-1, self.nbytes, **_PRIVATE)
+        except (OSError, ValueError):  # ValueError: no bytes
+            return self.copied()
+        copies, start = [], 0
+        for part in parts:
+            copy = torch.frombuffer(pages, dtype=part.dtype, count=part.numel(), offset=start)
+            copies.append(copy.view(part.shape).copy_(part))
+            start += part.nbytes
+        return KeptHeads(*copies)
 
     def restored(self) -> Tensor:
         """Return the vectors, [G, W, D]: exact ones as they are, rounded ones in float32."""

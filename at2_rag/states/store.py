@@ -133,13 +133,12 @@ class ChunkCache(MutableMapping[str, KeptHeads]):
                 self._misses += 1
                 raise KeyError(key)
             self._disk_hits += 1
-            self._remember(key, state)
+        self._remember(key, state)
         return state
 
     def __setitem__(self, key: str, state: KeptHeads) -> None:
         state = state.to("cpu")
-        with self._lock:
-            self._remember(key, state)
+        self._remember(key, state)
         if self._files is not None:
             self._files.put(key, state)
 
@@ -179,7 +178,9 @@ class ChunkCache(MutableMapping[str, KeptHeads]):
 
     def _remember(self, key: str, state: KeptHeads) -> None:
         if state.nbytes <= self._memory.maxsize:
-            self._memory[key] = _Remembered(state, time.monotonic())
+            remembered = _Remembered(state.in_own_pages(), time.monotonic())
+            with self._lock:
+                self._memory[key] = remembered
 
 
 def _new_memory(max_bytes: int) -> LRUCache[str, _Remembered]:

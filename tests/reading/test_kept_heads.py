@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import psutil
 import pytest
 import torch
 
@@ -116,3 +117,22 @@ def test_other_dtypes_and_scales_of_another_shape_do_not_fit() -> None:
     assert kept.fits((2, 3, 8), torch.int8) and not kept.fits((2, 3, 8), torch.float32)
     exact = KeptHeads(vectors(2, 3))
     assert exact.fits((2, 3, 8), torch.float32) and not exact.fits((2, 3, 8), torch.bfloat16)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (1, 1, 64), (0, 4, 8)])
+def test_pages_of_its_own_hold_the_same_and_share_nothing(shape: tuple[int, int, int]) -> None:
+    exact = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for kept in (KeptHeads(exact), KeptHeads.rounded(exact)):
+        copy, numbers = kept.in_own_pages(), kept.restored().clone()
+        kept.levels.zero_()
+        assert copy.fits(shape, kept.levels.dtype)
+        assert torch.equal(copy.restored(), numbers)
+
+
+def test_pages_go_back_to_the_system_at_once() -> None:
+    kept = [KeptHeads.rounded(torch.ones(1, 1000, 100)).in_own_pages() for _ in range(300)]
+    size, resident = sum(one.nbytes for one in kept), psutil.Process().memory_info().rss
+    between = [torch.ones(10) for _ in kept]  # comes to lie behind them on a heap
+    kept.clear()
+    assert resident - psutil.Process().memory_info().rss > 0.8 * size
+    assert len(between) == 300
