@@ -40,13 +40,13 @@ from at2_rag_evals.bootstrap import Estimate, MeanDraws, macro_sample, resample_
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 SEED = 0
-RIDGE, CASCADE_RIDGE = 0.03, 0.3
+RIDGE, CASCADE_RIDGE = 0.03, 0.1
 LATE = FeatureSpec("log_ratio", ("late",))
-CASCADE = FeatureSpec("log_ratio", ("late", "apart"))
-ALL_CHUNKS = FeatureSpec("log_mass", ("together", "apart"))  # what cascades are compared with
+CASCADE = FeatureSpec("log", ("late", "together", "apart"))
+ALL_CHUNKS = FeatureSpec("log_mass", ("together", "apart"))  # cascades are compared with it
 EARLY = (6, 8, 9, 10, 12, 14)  # layers after which chunks are let go
 SHARES = (0.34, 0.5, 0.67)  # of the chunks that are read on, at least three
-RULES = ((4, 4, 0.0), (5, 5, 0.0), (3, 6, 2.0), (3, 6, 3.0), (3, 8, 3.0))  # least, most, gap
+RULES = ((3, 6, 2.0), (3, 8, 3.0), (3, 10, 3.0), (8, 8, 0.0), (10, 10, 0.0))  # least, most, gap
 
 
 @click.command("late_designs", context_settings={"show_default": True})
@@ -235,7 +235,7 @@ def shortlist_rows(
             sizes += size[held_out].tolist()
         quality = ndcg_at_10(scores, samples.labels, samples.counts)
         yield {
-            "read": "late, then apart",
+            "read": "late, then all three",
             "of": f"{least} to {most}, within {gap:g}",
             "chunks": float(np.mean(sizes)),
             **judge.row(quality, all_chunks),

@@ -19,7 +19,9 @@ from at2_rag.reading.attention import SpanAttention
 
 Reading = Literal["joint", "independent"]
 Pass = Literal["joint", "late", "together", "apart"]
-Quantity = Literal["mass", "log_mass", "log_ratio"]
+Quantity = Literal["mass", "log_mass", "log_ratio", "log"]
+"""The share of attention, its logarithm, the logarithm of its ratio to the prefix's, or "log": the
+log ratio of the late pass, in which chunks don't compete, and the log mass of others."""
 
 PASSES: Mapping[Reading, tuple[Pass, ...]] = {
     "joint": ("joint",),
@@ -57,12 +59,21 @@ class FeatureSpec:
 
     def extract(self, attention: Mapping[Pass, SpanAttention]) -> Tensor:
         """Return the features [S, F], float32, of the sources of one prompt."""
-        read = [attention[name] for name in self.passes]
-        if self.quantity == "log_ratio":
-            parts = [one.log_ratio for one in read]
-        else:
-            parts = [one.mass if self.quantity == "mass" else log_mass(one.mass) for one in read]
+        parts = []
+        for name in self.passes:
+            read, quantity = attention[name], quantity_of(name, self.quantity)
+            if quantity == "log_ratio":
+                parts.append(read.log_ratio)
+            else:
+                parts.append(read.mass if quantity == "mass" else log_mass(read.mass))
         return torch.cat([part.flatten(0, 1) for part in parts]).T
+
+
+def quantity_of(name: Pass, quantity: Quantity) -> Quantity:
+    """Return what is taken from a pass for a quantity, which is never "log"."""
+    if quantity != "log":
+        return quantity
+    return "log_ratio" if name == "late" else "log_mass"
 
 
 def log_mass(mass: Tensor) -> Tensor:

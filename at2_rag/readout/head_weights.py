@@ -23,7 +23,7 @@ from at2_rag.errors import (
     brief,
 )
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
-from at2_rag.reading.features import FeatureSpec, Pass, Reading
+from at2_rag.reading.features import FeatureSpec, Pass, Reading, quantity_of
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import Calibration, weighted
 from at2_rag.readout.files import (
@@ -153,7 +153,8 @@ class HeadWeights:
             self.spec.passes[0] != "late"
             or len(self.spec.passes) == 1
             or self.shortlist.weight.shape != self.weight.shape[1:]
-            or self.shortlist.quantity != self.spec.quantity
+            or quantity_of("late", self.shortlist.quantity)
+            != quantity_of("late", self.spec.quantity)
         ):
             raise HeadWeightsError(
                 f"the shortlist's weights have the shape {self.shortlist.weight.shape}, for "

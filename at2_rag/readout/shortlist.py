@@ -96,8 +96,8 @@ class Shortlist:
     slope: float = 1.0
     constant: float = 0.0
     least: int = 3
-    most: int = 6
-    gap: float = 2.0
+    most: int = 10
+    gap: float = 3.0
     quantity: Quantity = "log_mass"
 
     def __post_init__(self) -> None:

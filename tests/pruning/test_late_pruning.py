@@ -52,7 +52,7 @@ def scores(pruner: AT2Pruner, query: str = QUERY) -> list[float]:
     return [one.score for one in pruner.score(query, CHUNKS)]
 
 
-@pytest.mark.parametrize("quantity", ["log_ratio", "log_mass", "mass"])
+@pytest.mark.parametrize("quantity", ["log_ratio", "log_mass", "mass", "log"])
 def test_scores_are_the_weights_times_the_features(quantity: Quantity) -> None:
     model = tiny_model()
     weights = random_weights(model, tiny_tokenizer(), "late", quantity=quantity)
@@ -60,7 +60,8 @@ def test_scores_are_the_weights_times_the_features(quantity: Quantity) -> None:
     views = [as_chunk(chunk, 0) for chunk in CHUNKS]
     layout = pruner.scoring_model.prompts.independent(QUERY, views)
     read = brute_force.late(model, layout, offset=OFFSET)
-    features = {"mass": read.mass, "log_mass": read.mass.log(), "log_ratio": read.log_ratio}
+    ratio = read.log_ratio
+    features = {"mass": read.mass, "log_mass": read.mass.log(), "log_ratio": ratio, "log": ratio}
     by_source = np.tensordot(weights.weight[0], features[quantity][:2].numpy(), 2) + weights.bias
     assert np.ptp(by_source) > 2 * EIGHT_BITS
     assert scores(pruner) == pytest.approx(by_source.tolist(), abs=EIGHT_BITS)

@@ -60,6 +60,14 @@ def test_quantities(quantity: Any, first: float) -> None:
     assert features[0, 0].item() == pytest.approx(first)
 
 
+def test_log_is_the_log_ratio_of_the_late_pass_and_the_log_mass_of_others() -> None:
+    read: dict[Pass, SpanAttention] = {"late": attention(), "apart": attention(0.5)}
+    features = FeatureSpec("log", ("late", "apart")).extract(read)
+    assert features[0].tolist() == pytest.approx(
+        [*(-100 * MASS[..., 0]).flatten().tolist(), *(MASS[..., 0] + 0.5).log().flatten().tolist()]
+    )
+
+
 def test_log_mass_has_a_floor() -> None:
     values = log_mass(torch.tensor([1.0, 1e-9, 1e-30, 0.0]))
     billionth = -9 * math.log(10)

@@ -13,7 +13,6 @@ from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.fit import LinearFit, fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
-from at2_rag.training.fitting.samples import source_weights
 
 PENALTY = 1e-4  # ridge that keeps slopes finite where the terms separate the labels perfectly
 EVERY = "every source"  # name of all data sets taken together as one
@@ -88,3 +87,9 @@ def fit_logistic(
     result = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
     slopes = result.x[:-1] / scale
     return (*map(float, slopes), float(result.x[-1] - slopes @ mean))
+
+
+def source_weights(sources: Sequence[str]) -> Floats:
+    """Return weights of samples, [I], under which every source counts the same."""
+    names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    return 1.0 / (len(names) * counts[inverse])

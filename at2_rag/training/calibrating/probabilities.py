@@ -13,8 +13,12 @@ from scipy.optimize import minimize
 from at2_rag.arrays import Bools, Floats
 from at2_rag.readout.calibration import RISING, Calibration, call_terms, chunk_terms
 from at2_rag.text.chunks import Prior
-from at2_rag.training.calibrating.fits import Labelled, fit_logistic, out_of_fold
-from at2_rag.training.fitting.samples import source_weights
+from at2_rag.training.calibrating.fits import (
+    Labelled,
+    fit_logistic,
+    out_of_fold,
+    source_weights,
+)
 
 EVIDENCE_RIDGE = 0.1  # of the second readout, on the weights of standardised features
 _LEAST_SCALE = 0.1  # of scores that say nothing

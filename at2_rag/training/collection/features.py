@@ -19,7 +19,7 @@ from at2_rag.errors import PromptTooLongError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import StateStore
-from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass, quantity_of
 from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
 from at2_rag.reading.late import KeyHeads
@@ -69,10 +69,13 @@ class Features:
 
     def matrix(self, spec: FeatureSpec, depth: int) -> npt.NDArray[np.float32]:
         """Return the features of a design, [N, F], as `FeatureSpec.extract` orders them."""
-        stored = self.log_ratio if spec.quantity == "log_ratio" else self.log_mass
-        passes = [self.passes.index(name) for name in spec.passes]
-        values = stored[:, passes, :depth].astype(np.float32)
-        return (np.exp(values) if spec.quantity == "mass" else values).reshape(len(values), -1)
+        values = []
+        for name in spec.passes:
+            quantity = quantity_of(name, spec.quantity)
+            stored = self.log_ratio if quantity == "log_ratio" else self.log_mass
+            of_pass = stored[:, self.passes.index(name), :depth].astype(np.float32)
+            values.append(np.exp(of_pass) if quantity == "mass" else of_pass)
+        return np.stack(values, axis=1).reshape(len(self.log_mass), -1)
 
     def by_sample(self, values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Return what belongs to each sample's chunks, [N, ...] -> I x [S, ...]."""

@@ -21,7 +21,7 @@ from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.training.fitting.fit import LinearFit, fit_few, fit_listwise, fit_pearson
 from at2_rag.training.fitting.losses import AblationData, ListwiseData
-from at2_rag.training.fitting.samples import Samples, source_weights, sum_by_sample
+from at2_rag.training.fitting.samples import Samples, sum_by_sample
 
 Objective: TypeAlias = Literal["evidence", "contributions", "drops", "mixed", "pearson"]
 Signal: TypeAlias = Literal["evidence", "ablation", "both"]
@@ -47,9 +47,12 @@ def fit_objective(
 ) -> LinearFit:
     """Fit a readout to the `chosen` [I] of the samples, whose features are `matrix` [N, F].
 
+    Every sample counts the same, whatever its source.
+
     `groups` limits which features have weights, see `fit_few`: each one's group, and how many.
     """
-    weights = source_weights(samples.sources)
+    count = len(samples.sources)
+    weights = np.full(count, 1 / count)
     if objective != "evidence" and samples.effects is None:
         raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")
     if objective in ("evidence", "mixed") and samples.labels is None:

@@ -113,9 +113,3 @@ class Samples:
 def sum_by_sample(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Return the sum of each sample's values, [N] -> [I]."""
     return np.add.reduceat(values, np.cumsum(counts) - counts)
-
-
-def source_weights(sources: Sequence[str]) -> Floats:
-    """Return weights of samples, [I], under which every source counts the same."""
-    names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
-    return 1.0 / (len(names) * counts[inverse])

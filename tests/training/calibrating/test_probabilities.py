@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
-from at2_rag.training.calibrating.fits import Labelled
+from at2_rag.training.calibrating.fits import Labelled, source_weights
 from at2_rag.training.calibrating.metrics import brier_skill, calibration_error
 from at2_rag.training.calibrating.probabilities import (
     EVIDENCE_RIDGE,
@@ -131,3 +131,8 @@ def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() ->
     assert fit_prior_weight(twins, "score") is None
     both = fit_prior_weight([*scored, *twins], "score")
     assert both == pytest.approx(fit_prior_weight(scored, "score"))
+
+
+def test_weights_of_sources_by_hand() -> None:
+    weights = source_weights(["a"] * 3 + ["b"])
+    assert weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])

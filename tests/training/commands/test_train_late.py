@@ -23,7 +23,7 @@ from tests.training.commands.train_runs import (
 )
 
 LATE = ("--features", "log_ratio:late", "--depth", 2)
-ALL = ("--features", "log_ratio:late+together+apart", "--depth", 2)
+ALL = ("--features", "log:late+together+apart", "--depth", 2)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_shortlisted_weights_have_the_scores_that_were_fitted(
     ranks = pruner(data, shortlisting)
     by_late = pruner(data, late)
     gold_first = []
-    assert weights.shortlist.quantity == "log_ratio"
+    assert weights.shortlist.quantity == "log"
     for example in examples_of(data):
         scores = np.array([one.score for one in ranks.score(example.query, example.chunks)])
         late_scores = np.array([one.score for one in by_late.score(example.query, example.chunks)])

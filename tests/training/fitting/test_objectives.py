@@ -15,7 +15,7 @@ from at2_rag.training.fitting.cross_validation import Candidate, CandidateResult
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, fit_objective
-from at2_rag.training.fitting.samples import LEAST_CONTRIBUTION, Samples, source_weights
+from at2_rag.training.fitting.samples import LEAST_CONTRIBUTION, Samples
 from tests.training.fitting.small_samples import TELLING, planted_samples
 
 SPEC = FeatureSpec("log_mass", ("together", "apart"))
@@ -33,9 +33,12 @@ def by_sample(samples: Samples, values: np.ndarray) -> list[np.ndarray]:
     return samples.features.by_sample(values)
 
 
-def test_effects_are_computed_by_sample_and_sources_weigh_the_same() -> None:
-    weights = source_weights(["a"] * 3 + ["b"])
-    assert weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
+def equal_weights(samples: Samples) -> np.ndarray:
+    """Every sample counts the same, though one source may have more of them."""
+    return np.full(len(samples.sources), 1 / len(samples.sources))
+
+
+def test_effects_are_computed_by_sample() -> None:
     samples = planted_samples(8)
     effects = samples.effects
     assert effects is not None and samples.labels is not None
@@ -101,7 +104,7 @@ def test_labels_say_nothing_of_samples_that_are_all_gold(objective: Objective) -
         sums = [part.sum() for part in by_sample(samples, contributions)]
         shares = contributions / np.repeat(sums, samples.counts)
         target = np.where(of_first, shares, 0.7 * target + 0.3 * shares)
-    data = ListwiseData(matrix, target, samples.counts, source_weights(samples.sources))
+    data = ListwiseData(matrix, target, samples.counts, equal_weights(samples))
     expected = fit_listwise(data.take(used), ridge=1e-2)
     assert fit.weight == pytest.approx(expected.weight, rel=1e-3, abs=1e-5)
     if objective == "evidence":
@@ -130,7 +133,7 @@ def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
         contributions = np.maximum(samples.effects.contributions[kept], 0)
         sums = [part.sum() for part in np.split(contributions, np.cumsum(counts)[:-1])]
         relevance = 0.7 * relevance + 0.3 * contributions / np.repeat(sums, counts)
-    weights = source_weights(samples.sources)
+    weights = equal_weights(samples)
     data = ListwiseData(matrix[kept], relevance, counts, weights)
     expected = fit_listwise(data, ridge=1e-2)
     assert fit.weight == pytest.approx(expected.weight, rel=1e-4, abs=1e-6)

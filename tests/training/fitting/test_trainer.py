@@ -19,7 +19,6 @@ from at2_rag.training.fitting import samples as samples_module
 from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 from at2_rag.training.fitting.objectives import OBJECTIVES, Signal
-from at2_rag.training.fitting.samples import source_weights
 from at2_rag.training.fitting.trainer import RIDGES, Training, train
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -66,7 +65,8 @@ def test_the_weights_are_fitted_on_all_samples_in_the_chosen_design(
     samples = data(folders[reading], reading=reading).gather()
     matrix = samples.features.matrix(design.spec, design.depth)
     assert samples.labels is not None
-    listwise = ListwiseData(matrix, samples.labels, samples.counts, source_weights(samples.sources))
+    equal = np.full(len(samples.sources), 1 / len(samples.sources))
+    listwise = ListwiseData(matrix, samples.labels, samples.counts, equal)
     fit = fit_listwise(listwise, ridge=design.ridge)
     assert weights.spec == design.spec
     assert weights.weight.shape == (len(design.spec.passes), design.depth, 4)
@@ -102,6 +102,7 @@ def test_every_design_is_tried_and_the_best_is_chosen(
         FeatureSpec(quantity, passes)
         for quantity in get_args(Quantity)
         for passes in (("late",), ("together", "apart"), ("late", "together", "apart"))
+        if quantity != "log" or len(passes) == 3
     }
     expected = {
         (spec, objective, ridge)
