@@ -13,6 +13,7 @@ _LEVELS = 127  # of eight bits, on either side of 0
 _PRIVATE: Mapping[str, int] = (  # to this process, where there is such a choice
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 )
+_LEAST_MAPPED = 2**16  # bytes; a process has some 65,000 mappings at most
 _MOST = 1e6  # far above what models keep, far below what would overflow in a reading
 
 
@@ -69,13 +70,16 @@ class KeptHeads:
         """Return a copy in pages of its own, which go back to the system with it.
 
         On the heap, what lives long lies among tensors that come and go, and keeps the memory
-        between from being given back. Where the system has no more mappings, a copy on the heap.
+        between from being given back. What is small stays as it is, and all where the system has
+        no more mappings.
         """
+        if self.nbytes < _LEAST_MAPPED:
+            return self
         parts = [self.levels] if self.scales is None else [self.levels, self.scales]
         try:
             pages = mmap.mmap(-1, self.nbytes, **_PRIVATE)
-        except (OSError, ValueError):  # ValueError: no bytes
-            return self.copied()
+        except OSError:
+            return self
         copies, start = [], 0
         for part in parts:
             copy = torch.frombuffer(pages, dtype=part.dtype, count=part.numel(), offset=start)

@@ -119,14 +119,15 @@ def test_other_dtypes_and_scales_of_another_shape_do_not_fit() -> None:
     assert exact.fits((2, 3, 8), torch.float32) and not exact.fits((2, 3, 8), torch.bfloat16)
 
 
-@pytest.mark.parametrize("shape", [(3, 7, 5), (1, 1, 64), (0, 4, 8)])
-def test_pages_of_its_own_hold_the_same_and_share_nothing(shape: tuple[int, int, int]) -> None:
-    exact = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+def test_pages_of_its_own_hold_the_same_and_share_nothing() -> None:
+    exact = vectors(9, 1001).bfloat16()
     for kept in (KeptHeads(exact), KeptHeads.rounded(exact)):
         copy, numbers = kept.in_own_pages(), kept.restored().clone()
         kept.levels.zero_()
-        assert copy.fits(shape, kept.levels.dtype)
+        assert copy.fits((9, 1001, 8), kept.levels.dtype)
         assert torch.equal(copy.restored(), numbers)
+    small = KeptHeads.rounded(vectors(3, 7))
+    assert small.in_own_pages() is small
 
 
 def test_pages_go_back_to_the_system_at_once() -> None:
