@@ -66,8 +66,8 @@ class KeptHeads:
         """Return a copy."""
         return KeptHeads(self.levels.clone(), None if self.scales is None else self.scales.clone())
 
-    def in_own_pages(self) -> KeptHeads:
-        """Return a copy in pages of its own, which go back to the system with it.
+    def mapped(self) -> KeptHeads:
+        """Return a copy in an anonymous memory map, which is unmapped when the copy is freed.
 
         On the heap, what lives long lies among tensors that come and go, and keeps the memory
         between from being given back. What is small stays as it is, and all where the system has

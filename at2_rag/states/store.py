@@ -178,7 +178,7 @@ class ChunkCache(MutableMapping[str, KeptHeads]):
 
     def _remember(self, key: str, state: KeptHeads) -> None:
         if state.nbytes <= self._memory.maxsize:
-            remembered = _Remembered(state.in_own_pages(), time.monotonic())
+            remembered = _Remembered(state.mapped(), time.monotonic())
             with self._lock:
                 self._memory[key] = remembered
 

@@ -119,19 +119,19 @@ def test_other_dtypes_and_scales_of_another_shape_do_not_fit() -> None:
     assert exact.fits((2, 3, 8), torch.float32) and not exact.fits((2, 3, 8), torch.bfloat16)
 
 
-def test_pages_of_its_own_hold_the_same_and_share_nothing() -> None:
+def test_a_mapped_copy_holds_the_same_and_shares_nothing() -> None:
     exact = vectors(9, 1001).bfloat16()
     for kept in (KeptHeads(exact), KeptHeads.rounded(exact)):
-        copy, numbers = kept.in_own_pages(), kept.restored().clone()
+        copy, numbers = kept.mapped(), kept.restored().clone()
         kept.levels.zero_()
         assert copy.fits((9, 1001, 8), kept.levels.dtype)
         assert torch.equal(copy.restored(), numbers)
     small = KeptHeads.rounded(vectors(3, 7))
-    assert small.in_own_pages() is small
+    assert small.mapped() is small
 
 
-def test_pages_go_back_to_the_system_at_once() -> None:
-    kept = [KeptHeads.rounded(torch.ones(1, 1000, 100)).in_own_pages() for _ in range(300)]
+def test_mapped_memory_goes_back_to_the_system_at_once() -> None:
+    kept = [KeptHeads.rounded(torch.ones(1, 1000, 100)).mapped() for _ in range(300)]
     size, resident = sum(one.nbytes for one in kept), psutil.Process().memory_info().rss
     between = [torch.ones(10) for _ in kept]  # comes to lie behind them on a heap
     kept.clear()
