@@ -42,9 +42,9 @@ def abandoned_by(event: threading.Event) -> Iterator[None]:
         _abandoned.reset(token)
 
 
-def may_be_abandoned() -> bool:
-    """Return whether `check_wanted` may raise here."""
-    return _abandoned.get() is not None
+def abandonment() -> threading.Event | None:
+    """Return the event upon which `check_wanted` raises; None if it never does."""
+    return _abandoned.get()
 
 
 def check_wanted() -> None:

@@ -21,8 +21,7 @@ from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
 from at2_rag.pruning.request import ContextFormat, Request, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
-from at2_rag.pruning.turns import most_readers
-from at2_rag.pruning.workers import Workers
+from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import Reading
 from at2_rag.reading.scoring_model import ScoringModel

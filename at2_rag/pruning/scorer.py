@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from functools import partial
+from typing import TypeVar, overload
 
 import numpy as np
+import torch
 
 from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, PromptTooLongError
@@ -16,7 +18,7 @@ from at2_rag.progress import Stopwatch, added
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning.features import LaidOut, independent_features, joint_features, matrix
 from at2_rag.pruning.request import Request
-from at2_rag.pruning.turns import Turns
+from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.reading.independent import IndependentReader, LayoutPasses
@@ -30,6 +32,8 @@ from at2_rag.text.echo import without_echoes
 from at2_rag.text.units import UnitSpan
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GROUP_TOKENS = 16384
 """Most tokens that requests read in the same passes have; a larger request is read by itself."""
@@ -94,7 +98,7 @@ class Scorer:
             # None, which is all, where no head has a weight.
             heads = weights.key_heads(model.key_heads) or None
             self._reader = IndependentReader(model, heads=heads, store=cache, scope=scope)
-        self._turns = Turns()
+        self._readers = Workers(most_readers)
 
     @overload
     def score(self, requests: Sequence[Request]) -> list[Scores]: ...
@@ -143,8 +147,7 @@ class Scorer:
         request = Request(query, chunks, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
-        with self._turns.take(watch):
-            [read] = self._read([job], watch, whole=not alone)
+        [read] = self._in_turn(partial(self._read, [job], watch, whole=not alone), watch)
         return read.units
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
@@ -158,12 +161,9 @@ class Scorer:
                 "nothing is kept of chunks that are read jointly; leave the joint reading out, or "
                 "use head weights for independent reading"
             )
-        with self._turns.take(Stopwatch()):
-            sources = self._model.prompts.windows(chunks)[0]
-            if "late" in self._weights.spec.passes:
-                self._reader.keep_keys(sources)
-            else:
-                self._reader.states(sources)
+        late = "late" in self._weights.spec.passes
+        keep: Callable[..., object] = self._reader.keep_keys if late else self._reader.states
+        self._in_turn(lambda: keep(self._model.prompts.windows(chunks)[0]), Stopwatch())
 
     def warm_up(self) -> None:
         """Score a short request, and leave nothing of it in the cache."""
@@ -174,6 +174,10 @@ class Scorer:
             joint_features(self._model, self._weights, texts, Stopwatch())
         else:
             independent_features(self._reader.forgetful(), self._weights, texts, Stopwatch())
+
+    def _in_turn(self, read: Callable[[], T], watch: Stopwatch) -> T:
+        """Return what `read` returns in inference mode, when few enough threads are reading."""
+        return self._readers.call(torch.inference_mode()(read), watch)
 
     # --- one group of requests ---------------------------------------------------------------
 
@@ -214,8 +218,7 @@ class Scorer:
         """Score requests in the same passes; one by one where that fails."""
         watch = Stopwatch()
         try:
-            with self._turns.take(watch):
-                scores = self._scores_of(list(jobs.values()), watch)
+            scores = self._in_turn(partial(self._scores_of, list(jobs.values()), watch), watch)
         except Exception as error:
             if len(jobs) > 1:
                 logger.warning(

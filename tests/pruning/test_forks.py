@@ -96,4 +96,4 @@ def test_all_locks_are_made_anew_after_a_fork() -> None:
     renewing = {path for path, source in sources.items() if "call_after_fork(" in source}
     training = {path for path in sources if "training" in path.parts}  # forks no process
     assert with_locks - training <= renewing
-    assert len(with_locks - training) > 3
+    assert len(with_locks - training) >= 3

@@ -126,7 +126,7 @@ def test_eight_threads_get_what_one_gets(reading: Any) -> None:
 def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
     reading: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("at2_rag.pruning.turns._cores", lambda: 2 * torch.get_num_threads())
+    monkeypatch.setattr("at2_rag.pruning.workers._cores", lambda: 2 * torch.get_num_threads())
     pruner = tiny_pruner(reading=reading)
     pruner.prune(QUERY, CHUNKS, top_k=1)  # reads the prefix, alone
     inside: Counter[int] = Counter()  # by thread: one may have several passes under way
@@ -154,6 +154,37 @@ def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
     assert most == 3
     waits = [one.timings["wait"] for one in results if "wait" in one.timings]
     assert waits and all(wait > 0 for wait in waits)
+
+
+def test_the_main_thread_reads_and_for_all_others_a_few_of_the_pruners_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pruner = tiny_pruner(chunk_cache={})
+    readers: list[str] = []
+    original = ScoringModel.run
+
+    def run(self: ScoringModel, *args: Any, **kwargs: Any) -> None:
+        readers.append(threading.current_thread().name)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(ScoringModel, "run", run)
+    expected = scores(pruner)
+    assert set(readers) == {threading.main_thread().name}
+    readers.clear()
+    with ThreadPoolExecutor(8) as threads:
+        for result in threads.map(lambda _: scores(pruner), range(8)):
+            assert result == pytest.approx(expected, abs=1e-6)
+    assert set(readers) == {"at2_rag"}
+
+
+def test_an_error_in_another_thread_is_raised_in_the_callers() -> None:
+    class Broken(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            raise TimeoutError("the cache is gone")
+
+    pruner = tiny_pruner(chunk_cache=Broken())
+    with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError, match="the cache is gone"):
+        threads.submit(pruner.prune, QUERY, CHUNKS, top_k=1).result(60)
 
 
 def test_the_number_of_torch_threads_is_the_callers() -> None:
