@@ -55,7 +55,7 @@ from at2_rag_evals.provenance import file_record
 SEED = 0
 ITEMS, REPEATS = 4, 3
 PASSES: tuple[tuple[Pass, ...], ...] = (("together",), ("together", "apart"))
-QUANTITY: Quantity = "log_mass"
+QUANTITY: Quantity = "log"
 OBJECTIVE: Objective = "mixed"
 PLOT = "Quality by layers in use"
 

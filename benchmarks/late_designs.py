@@ -41,9 +41,9 @@ from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 SEED = 0
 RIDGE, CASCADE_RIDGE = 0.03, 0.1
-LATE = FeatureSpec("log_ratio", ("late",))
+LATE = FeatureSpec("log", ("late",))
 CASCADE = FeatureSpec("log", ("late", "together", "apart"))
-ALL_CHUNKS = FeatureSpec("log_mass", ("together", "apart"))  # cascades are compared with it
+ALL_CHUNKS = FeatureSpec("log", ("together", "apart"))  # cascades are compared with it
 EARLY = (6, 8, 9, 10, 12, 14)  # layers after which chunks are let go
 SHARES = (0.34, 0.5, 0.67)  # of the chunks that are read on, at least three
 RULES = ((3, 6, 2.0), (3, 8, 3.0), (3, 10, 3.0), (8, 8, 0.0), (10, 10, 0.0))  # least, most, gap

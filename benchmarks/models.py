@@ -68,7 +68,7 @@ def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
 def zero_weights(model: LoadedModel, passes: tuple[Pass, ...], layers: int) -> HeadWeights:
     """Return head weights that are all zero, [passes, layers, heads]."""
     shape = (len(passes), layers, model.model.config.num_attention_heads)
-    return HeadWeights(np.zeros(shape, dtype=np.float32), 0.0, FeatureSpec("log_mass", passes))
+    return HeadWeights(np.zeros(shape, dtype=np.float32), 0.0, FeatureSpec("log", passes))
 
 
 def weights_record(model: LoadedModel, *names: str) -> dict[str, str]:

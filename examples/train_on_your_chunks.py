@@ -39,7 +39,7 @@ def main() -> None:
         subprocess.run(
             [sys.executable, "-m", "at2_rag", "train", str(data), "--signal", "ablation"]
             + ["--output", str(weights)]
-            + ["--features", "log_mass:together+apart", "--masks", "8", "--answer-tokens", "16"],
+            + ["--features", "log:together+apart", "--masks", "8", "--answer-tokens", "16"],
             check=True,
         )
         pruner = AT2Pruner.from_pretrained(head_weights=weights)

@@ -1,13 +1,13 @@
 """What captured attention must equal, computed the slow way.
 
 All of it adds up the attention weights that transformers' eager attention returns
-(`output_attentions=True`); nothing of at2_rag's attention is used.
+(`output_attentions=True`); nothing of at2_rag's attention is used. What is returned is the mass of
+each source, of late reading the log ratio, [L, H, S].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,54 +20,34 @@ from at2_rag.prompt.sentence_tokens import SourcePart
 LIMIT = 50.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Expected:
-    """Mass and log ratio of each source, both [L, H, S]."""
-
-    mass: Tensor
-    log_ratio: Tensor
-
-    @classmethod
-    def join(cls, parts: Sequence[Expected]) -> Expected:
-        """Return the sources of all parts, one after another."""
-        masses, ratios = zip(*((part.mass, part.log_ratio) for part in parts), strict=True)
-        return cls(torch.cat(masses, dim=-1), torch.cat(ratios, dim=-1))
-
-
 def assert_equal(
-    actual: Any, expected: Any, *, depth: int | None = None, tolerance: float = 1e-5
+    actual: Tensor, expected: Tensor, *, depth: int | None = None, tolerance: float = 1e-5
 ) -> None:
-    """Assert that mass and log ratio agree on the first `depth` layers (None: on all)."""
-    for name in ("mass", "log_ratio"):
-        one, other = getattr(actual, name), getattr(expected, name)[:depth]
-        assert one.shape == other.shape, f"{name}: {one.shape} against {other.shape}"
-        assert one.dtype == torch.float32
-        difference = (one - other).abs().max().item()
-        assert difference <= tolerance, f"{name} differs by {difference}"
-
-
-def attention_layers(attention: Any, kinds: Sequence[str]) -> Expected:
-    """Return only those layers of captured attention that attend."""
-    layers = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
-    return Expected(attention.mass[layers], attention.log_ratio[layers])
+    """Assert that attention agrees on the first `depth` layers (None: on all)."""
+    expected = expected[:depth]
+    assert actual.shape == expected.shape, f"{actual.shape} against {expected.shape}"
+    assert actual.dtype == torch.float32
+    difference = (actual - expected).abs().max().item()
+    assert difference <= tolerance, f"it differs by {difference}"
 
 
 Spans = Sequence[tuple[int, int]]
 
 
-def joint(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Expected:
+def joint(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Tensor:
     """Read the layout as one ordinary causal prompt; `spans` in place of its sources."""
     weights = eager_weights(model, layout.input_ids)
     spans = layout.source_spans if spans is None else spans
-    return _sum_up(weights, layout.target_span, spans, len(layout.prefix_ids))
+    return _sum_up(weights, layout.target_span, spans)
 
 
-def apart(model: Any, layout: PromptLayout) -> Expected:
+def apart(model: Any, layout: PromptLayout) -> Tensor:
     """Read an ordinary causal prompt with one source for each of them."""
-    return Expected.join([joint(model, single(layout, ids)) for ids in layout.source_ids])
+    read = [joint(model, single(layout, ids)) for ids in layout.source_ids]
+    return torch.cat(read, dim=-1)
 
 
-def part_apart(model: Any, layout: PromptLayout, span: tuple[int, int]) -> Expected:
+def part_apart(model: Any, layout: PromptLayout, span: tuple[int, int]) -> Tensor:
     """Read a prompt with one source, of which the question sees the tokens of `span` alone."""
     total = len(layout.input_ids)
     start, end = layout.source_spans[0]
@@ -75,10 +55,10 @@ def part_apart(model: Any, layout: PromptLayout, span: tuple[int, int]) -> Expec
     allowed[end:, start:end] = False
     allowed[end:, span[0] : span[1]] = True
     weights = eager_weights(model, layout.input_ids, mask=_additive(allowed))
-    return _sum_up(weights, layout.target_span, [span], len(layout.prefix_ids))
+    return _sum_up(weights, layout.target_span, [span])
 
 
-def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Expected:
+def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Tensor:
     """Read one long sequence whose mask hides the sources from each other.
 
     Each source sees the prefix and itself, the question everything before it; every source's
@@ -100,10 +80,10 @@ def together(model: Any, layout: PromptLayout, spans: Spans | None = None) -> Ex
     mask = _additive(allowed & torch.ones(total, total, dtype=torch.bool).tril())
     weights = eager_weights(model, layout.input_ids, mask=mask, positions=positions)
     spans = layout.source_spans if spans is None else spans
-    return _sum_up(weights, layout.target_span, spans, prefix)
+    return _sum_up(weights, layout.target_span, spans)
 
 
-def together_cached(model: Any, layout: PromptLayout) -> Expected:
+def together_cached(model: Any, layout: PromptLayout) -> Tensor:
     """Do as `together`, but with much less memory: the question runs over joined caches.
 
     Each source runs after the prefix alone, and leaves one of transformers' caches.
@@ -130,16 +110,16 @@ def together_cached(model: Any, layout: PromptLayout) -> Expected:
         positions=range(start, start + rows),
         past_key_values=joined,
     )
-    return _sum_up(weights, layout.target, layout.source_spans, prefix)
+    return _sum_up(weights, layout.target, layout.source_spans)
 
 
 def late(
     model: Any, layout: PromptLayout, *, offset: int, parts: Sequence[SourcePart] | None = None
-) -> Expected:
+) -> Tensor:
     """Read the question blind to the sources, but for the one layer whose weights are summed up.
 
     Each source stands after the prefix, the question `offset` positions after it. `parts` are
-    summed up in place of the sources. Mass is the logistic function of the log ratio.
+    summed up in place of the sources.
     """
     prefix = len(layout.prefix_ids)
     if parts is None:
@@ -147,11 +127,10 @@ def late(
     read = []
     for part in parts:
         alone = single(layout, layout.source_ids[part.source])
-        weights = _weights_of_opened_layers(model, alone, offset)
-        span = prefix + part.start, prefix + part.end
-        read.append(_sum_up(weights, alone.target_span, [span], prefix))
-    ratio = Expected.join(read).log_ratio
-    return Expected(ratio.sigmoid(), ratio)
+        rows = _weights_of_opened_layers(model, alone, offset)[:, :, slice(*alone.target_span)]
+        of_source = rows[..., prefix + part.start : prefix + part.end].sum(-1)
+        read.append((of_source / rows[..., :prefix].sum(-1)).log().clamp(-LIMIT, LIMIT).mean(2))
+    return torch.stack(read, dim=-1)
 
 
 def _weights_of_opened_layers(model: Any, layout: PromptLayout, offset: int) -> Tensor:
@@ -236,12 +215,6 @@ def _like(value: Any, mask: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == mask.shape
 
 
-def _sum_up(
-    weights: Tensor, target: tuple[int, int], spans: Sequence[tuple[int, int]], prefix: int
-) -> Expected:
+def _sum_up(weights: Tensor, target: tuple[int, int], spans: Spans) -> Tensor:
     rows = weights[:, :, target[0] : target[1]]
-    of_prefix = rows[..., :prefix].sum(-1)
-    of_sources = torch.stack([rows[..., start:end].sum(-1) for start, end in spans], dim=-1)
-    ratio = (of_sources / of_prefix[..., None]).log()
-    ratio = ratio.nan_to_num(nan=0.0, posinf=LIMIT, neginf=-LIMIT)  # 0 / 0, x / 0, 0 / x
-    return Expected(of_sources.mean(2), ratio.mean(2))
+    return torch.stack([rows[..., start:end].sum(-1).mean(2) for start, end in spans], dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.attention import AttentionReader, SpanAttention
+from at2_rag.reading.attention import AttentionReader
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.scoring_model import ScoringModel
@@ -58,7 +58,7 @@ def read(
     *,
     parts: tuple[SourcePart, ...] | None = None,
     scope: str = "",
-) -> tuple[SpanAttention, SpanAttention]:
+) -> tuple[Tensor, Tensor]:
     """Return the attention of the question together and apart; of parts, or of whole sources."""
     reader = IndependentReader(model, store=store, scope=scope)
     [attention] = reader.read([LayoutPasses(layout, {"together": parts, "apart": parts})])

@@ -14,7 +14,6 @@ from at2_rag import AT2Attributor, Chunk, HeadWeights
 from at2_rag.errors import InputError, PromptTooLongError, ScoringError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.prompt.layout import AnswerLayout
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.features import Quantity
 from at2_rag.text.chunks import as_chunk
 from tests.brute_force import eager_weights
@@ -66,12 +65,9 @@ def expected_scores(
     attention = eager_weights(model, layout.input_ids)
     start = len(layout.input_ids) - len(layout.answer_ids)
     rows = attention[:, :, start + tokens[0] - 1 : start + tokens[1] - 1]
-    prefix = rows[..., : len(layout.prompt.prefix_ids)].sum(-1, keepdim=True)
     mass = torch.stack([rows[..., first:last].sum(-1) for first, last in spans], dim=-1)
-    ratio = (mass / prefix).log().clamp(-50, 50)
     depth, spec = attributor.head_weights.layers, attributor.head_weights.spec
-    read = SpanAttention(mass.mean(2)[:depth], ratio.mean(2)[:depth])
-    return attributor.head_weights.score(spec.extract({"joint": read}).numpy())
+    return attributor.head_weights.score(spec.extract({"joint": mass.mean(2)[:depth]}).numpy())
 
 
 def tokens_in(attributor: AT2Attributor, start: int, end: int, answer: str = ANSWER) -> list[int]:
@@ -86,7 +82,7 @@ def tokens_in(attributor: AT2Attributor, start: int, end: int, answer: str = ANS
     ("family", "quantity"),
     [
         *((family, "mass") for family in sorted(set(FAMILIES) - {"llama"})),
-        *(("llama", quantity) for quantity in ("mass", "log_mass", "log_ratio")),
+        *(("llama", quantity) for quantity in ("mass", "log")),
     ],
 )
 def test_the_whole_answer(family: str, quantity: Quantity) -> None:
@@ -160,7 +156,7 @@ def test_many_rows_are_read_in_blocks(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "scale"), [("mass", "additive"), ("mass", "logit"), ("log_ratio", "logit")]
+    ("quantity", "scale"), [("mass", "additive"), ("mass", "logit"), ("log", "logit")]
 )
 def test_each_sentence_cites_what_it_rests_on(model: Any, quantity: Quantity, scale: str) -> None:
     attributor = make(model, answer_weights(model, quantity, score_scale=scale))

@@ -26,7 +26,7 @@ def random_weights(
     model: Any,
     tokenizer: Any,
     *passes: Pass,
-    quantity: Quantity = "log_ratio",
+    quantity: Quantity = "log",
     layers: int = 2,
     seed: int = 0,
 ) -> HeadWeights:
@@ -51,16 +51,12 @@ def tiny_pruner(
     return AT2Pruner(loaded, head_weights=head_weights, **options)
 
 
-def shortlist_weights(
-    model: Any, tokenizer: Any, *, quantity: Quantity = "log_ratio", **numbers: Any
-) -> HeadWeights:
+def shortlist_weights(model: Any, tokenizer: Any, **numbers: Any) -> HeadWeights:
     """Return random weights for all passes, with a shortlist of two or three chunks."""
-    weights = random_weights(model, tokenizer, "late", "together", "apart", quantity=quantity)
+    weights = random_weights(model, tokenizer, "late", "together", "apart")
     late = np.random.default_rng(7).normal(size=weights.weight.shape[1:]).astype(np.float32)
     chosen: dict[str, Any] = {"slope": 0.5, "constant": -1.0, "least": 2, "most": 3, "gap": 0.5}
-    return replace(
-        weights, shortlist=Shortlist(late, 0.25, quantity=quantity, **{**chosen, **numbers})
-    )
+    return replace(weights, shortlist=Shortlist(late, 0.25, **{**chosen, **numbers}))
 
 
 def exact(pruner: AT2Pruner) -> AT2Pruner:

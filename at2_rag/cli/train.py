@@ -78,8 +78,7 @@ def _importing(what: str) -> Iterator[None]:
     "--features",
     multiple=True,
     metavar="QUANTITY:PASS[+PASS]",
-    help="Feature set, e.g. log_ratio:together+apart; repeat to cross-validate several. "
-    "[default: all]",
+    help="Feature set, e.g. log:together+apart; repeat to cross-validate several. [default: all]",
 )
 @click.option(
     "--objective",

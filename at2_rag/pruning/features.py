@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.progress import Stopwatch
@@ -15,7 +16,6 @@ from at2_rag.prompt.sentence_tokens import (
     prompt_spans,
     sentence_parts,
 )
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.independent import IndependentReader, LayoutPasses
@@ -29,7 +29,7 @@ from at2_rag.text.units import UnitSpan
 MOST_KEPT = 8192
 """Most tokens of chunks whose states are kept until it is known which are shortlisted."""
 
-Attention = Mapping[Pass, SpanAttention]
+Attention = Mapping[Pass, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +166,7 @@ def _read(
             chunks = matrix(spec, next(read))
         if cut is not None:
             count = len(cut.parts)
-            units = matrix(spec, {name: one.part(0, count) for name, one in next(read).items()})
+            units = matrix(spec, {name: one[..., :count] for name, one in next(read).items()})
         results.append(TextFeatures(chunks, units, () if cut is None else cut.owners))
     return results
 

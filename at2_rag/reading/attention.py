@@ -32,7 +32,6 @@ from at2_rag.errors import UnsupportedModelError
 
 IMPLEMENTATION = "at2_rag"
 READING_KEYWORD = "at2_reading"
-LOG_RATIO_LIMIT = 50.0
 
 TARGET_ROWS = 64  # most target rows of a prompt whose logits over all of it are held at a time
 
@@ -65,33 +64,11 @@ class AttentionReader(Protocol):
         """Return the layer's attention output, [B, Q, H, D]; may raise `PassComplete`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SpanAttention:
-    """Attention that the target tokens pay to each source, per layer and head.
-
-    Attributes:
-        mass: [L, H, S] float32 in [0, 1]: attention summed over a source's tokens, averaged over
-            the target tokens. Of late reading it is the logistic function of the log ratio.
-        log_ratio: [L, H, S] float32 in [-50, 50]: log-sum-exp of the attention logits over a
-            source's tokens minus that over the prefix's tokens, averaged over the target tokens.
-            Unlike the mass it doesn't shrink because other sources are there to compete. At the
-            limits if only one of the two is within a sliding window, 0 if neither is.
-    """
-
-    mass: Tensor
-    log_ratio: Tensor
-
-    def part(self, start: int, end: int) -> SpanAttention:
-        """Return what was paid to the sources from `start` to `end`, exclusive."""
-        return SpanAttention(self.mass[..., start:end], self.log_ratio[..., start:end])
-
-
 class JointCapture:
     """Reads sources that stand in causal prompts: captures, and leaves the output as it is.
 
     Rows are processed `TARGET_ROWS` at a time, and spans one by one, since a single long one would
-    pad all others to its own length. An empty source has no mass, and the log ratio of what is
-    never seen. The pass ends in layer `depth`.
+    pad all others to its own length. An empty source has no mass. The pass ends in layer `depth`.
     """
 
     def __init__(
@@ -100,22 +77,20 @@ class JointCapture:
         rows: Tensor,  # [B, T] int64, positions of the target tokens in the (padded) prompts
         shares: Tensor,  # [B, K, T], weight of each row in the mean of each of K targets, or 0
         sources: Sequence[Sequence[Span]],
-        prefixes: Sequence[Span],
         depth: int,
     ) -> None:
-        # For each layer mass and log ratio, [2, B, K, H, S], S the most sources of a prompt.
+        # For each layer the mass, [B, K, H, S], S the most sources of a prompt.
         self.captured: dict[int, Tensor] = {}
         self._rows = torch.split(rows, TARGET_ROWS, dim=1)
         self._shares = torch.split(shares, TARGET_ROWS, dim=2)
         most = max(map(len, sources))
         self._sources = [[*spans, *[(0, 0)] * (most - len(spans))] for spans in sources]
-        self._prefixes = [[prefix] for prefix in prefixes]
         self._depth = depth
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Capture the target rows; end the pass in the last layer."""
         for rows, shares in zip(self._rows, self._shares, strict=True):
-            read = torch.einsum("bkt,zbhts->zbkhs", shares, self._read(call, rows))
+            read = torch.einsum("bkt,bhts->bkhs", shares, self._read(call, rows))
             before = self.captured.get(call.layer)
             self.captured[call.layer] = read if before is None else before + read
         if call.layer == self._depth - 1:
@@ -123,15 +98,13 @@ class JointCapture:
         return call.plain()
 
     def _read(self, call: AttentionCall, rows: Tensor) -> Tensor:
-        """Return mass and log ratio of single rows, [2, B, H, T, S]."""
+        """Return the mass of single rows, [B, H, T, S]."""
         logits = target_logits(call, rows)
         total = logits.logsumexp(-1, keepdim=True)
         if call.sinks is not None:
             sinks = call.sinks.float().view(1, -1, 1, 1).expand_as(total)
             total = torch.logaddexp(total, sinks)
-        source = span_logsumexp(logits, self._sources)
-        prefix = span_logsumexp(logits, self._prefixes)
-        return torch.stack([(source - total).exp(), log_ratio(source, prefix)])
+        return (span_logsumexp(logits, self._sources) - total).exp()
 
 
 def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
@@ -155,12 +128,6 @@ def target_logits(call: AttentionCall, targets: Tensor) -> Tensor:
     # Additive masks block with the dtype's lowest finite value, which must still mean "never".
     blocked = mask <= torch.finfo(mask.dtype).min / 2
     return (logits + mask.float()).masked_fill(blocked, -torch.inf)
-
-
-def log_ratio(source: Tensor, prefix: Tensor) -> Tensor:
-    """Return the difference of two log-sum-exps within the limits of `SpanAttention.log_ratio`."""
-    unseen = source.isneginf() & prefix.isneginf()
-    return (source - prefix).masked_fill(unseen, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
 def span_logsumexp(logits: Tensor, spans: Sequence[Sequence[Span]]) -> Tensor:

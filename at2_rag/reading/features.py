@@ -1,8 +1,15 @@
 """Features of each source: what the head weights are multiplied with.
 
 A reading has one or more *passes* (`joint`; or `late` over the keys of chunks, `together` and
-`apart` over their states). From each pass a `FeatureSpec` takes one *quantity* per layer and head,
-so that a source has F = passes x L x H features, index (pass * L + layer) * H + head.
+`apart` over their states). Each returns the attention that the target tokens pay to each source,
+per layer and head, [L, H, S] float32:
+
+- the *mass*, in [0, 1]: attention summed over a source's tokens, averaged over the target tokens;
+- late, where chunks don't compete, the *log ratio*, in [-50, 50]: log-sum-exp of the attention
+  logits over a source's tokens less that over the prefix's, averaged over the target tokens.
+
+A `FeatureSpec` takes one *quantity* from each pass, so that a source has F = passes x L x H
+features, index (pass * L + layer) * H + head.
 """
 
 from __future__ import annotations
@@ -15,13 +22,12 @@ import torch
 from torch import Tensor
 
 from at2_rag.errors import InputError
-from at2_rag.reading.attention import SpanAttention
 
 Reading = Literal["joint", "independent"]
 Pass = Literal["joint", "late", "together", "apart"]
-Quantity = Literal["mass", "log_mass", "log_ratio", "log"]
-"""The share of attention, its logarithm, the logarithm of its ratio to the prefix's, or "log": the
-log ratio of the late pass, in which chunks don't compete, and the log mass of others."""
+Quantity = Literal["log", "mass"]
+"""The log ratio of the late pass and the logarithm of the mass of others; or the mass, which of the
+late pass is the logistic function of the log ratio."""
 
 PASSES: Mapping[Reading, tuple[Pass, ...]] = {
     "joint": ("joint",),
@@ -33,7 +39,7 @@ _LEAST_MASS = 1e-9  # about what bfloat16 attention still tells apart
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """Which features a readout uses: a quantity of `SpanAttention`, from each pass in order."""
+    """Which features a readout uses: a quantity of the attention of each pass, in order."""
 
     quantity: Quantity
     passes: tuple[Pass, ...]
@@ -57,25 +63,19 @@ class FeatureSpec:
         """The reading mode that has these passes."""
         return "joint" if "joint" in self.passes else "independent"
 
-    def extract(self, attention: Mapping[Pass, SpanAttention]) -> Tensor:
+    def extract(self, attention: Mapping[Pass, Tensor]) -> Tensor:
         """Return the features [S, F], float32, of the sources of one prompt."""
-        parts = []
-        for name in self.passes:
-            read, quantity = attention[name], quantity_of(name, self.quantity)
-            if quantity == "log_ratio":
-                parts.append(read.log_ratio)
-            else:
-                parts.append(read.mass if quantity == "mass" else log_mass(read.mass))
-        return torch.cat([part.flatten(0, 1) for part in parts]).T
+        read = [as_log(name, attention[name]) for name in self.passes]
+        if self.quantity == "mass":
+            read = [as_mass(name, one) for name, one in zip(self.passes, read, strict=True)]
+        return torch.cat([one.flatten(0, 1) for one in read]).T
 
 
-def quantity_of(name: Pass, quantity: Quantity) -> Quantity:
-    """Return what is taken from a pass for a quantity, which is never "log"."""
-    if quantity != "log":
-        return quantity
-    return "log_ratio" if name == "late" else "log_mass"
+def as_log(name: Pass, attention: Tensor) -> Tensor:
+    """Return what a pass returned as "log", with a floor under what is as good as nothing."""
+    return attention if name == "late" else attention.clamp(min=_LEAST_MASS).log()
 
 
-def log_mass(mass: Tensor) -> Tensor:
-    """Return the logarithm of attention mass, with a floor under what is as good as nothing."""
-    return mass.clamp(min=_LEAST_MASS).log()
+def as_mass(name: Pass, log: Tensor) -> Tensor:
+    """Return the mass of what is given as "log"."""
+    return log.sigmoid() if name == "late" else log.exp()

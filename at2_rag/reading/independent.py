@@ -15,7 +15,6 @@ from at2_rag.model.forks import ForkLock
 from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import ChunkState, StateStore, encode_prefix, encode_sources
 from at2_rag.reading.features import Pass
 from at2_rag.reading.late import KeyHeads, LateReader, all_heads
@@ -102,7 +101,7 @@ class IndependentReader:
         states: States | None = None,
         keep_states: bool = False,
         watch: Stopwatch | None = None,
-    ) -> list[dict[Pass, SpanAttention]]:
+    ) -> list[dict[Pass, Tensor]]:
         """Read layouts' sources and their questions; sources that layouts share are read once.
 
         Args:
@@ -112,7 +111,7 @@ class IndependentReader:
             watch: Takes the time of "encode" and "question".
 
         Returns:
-            The attention to the sources (or parts) of each layout and pass.
+            The attention to the sources (or parts) of each layout and pass, see `features`.
         """
         watch, states = watch or Stopwatch(), {} if states is None else states
         over_states = [one for one in wanted if one.passes.keys() - {"late"}]
@@ -125,9 +124,9 @@ class IndependentReader:
             )
             with watch.stage("question"):
                 others = self._read_over_states(over_states, ready)
-        by_layout: list[dict[Pass, SpanAttention]] = []
+        by_layout: list[dict[Pass, Tensor]] = []
         for one in wanted:
-            attention: dict[Pass, SpanAttention] = {}
+            attention: dict[Pass, Tensor] = {}
             if "late" in one.passes:
                 attention["late"] = late.pop(0)
             attention |= others.pop(0) if one.passes.keys() - {"late"} else {}
@@ -141,7 +140,7 @@ class IndependentReader:
 
     def _read_late(
         self, wanted: Sequence[LayoutPasses], states: States, keep_states: bool, watch: Stopwatch
-    ) -> list[SpanAttention]:
+    ) -> list[Tensor]:
         # A layout that is wanted whole and in parts is read once.
         layouts: dict[int, tuple[PromptLayout, list[SourcePart]]] = {}
         spans = []
@@ -160,20 +159,19 @@ class IndependentReader:
             key: self._by_head(reader.heads, values)
             for key, values in zip(layouts, ratios, strict=True)
         }
-        return [read[key].part(start, end) for key, start, end in spans]
+        return [read[key][..., start:end] for key, start, end in spans]
 
-    def _by_head(self, heads: KeyHeads, ratios: Tensor) -> SpanAttention:
-        """Return log ratios [G, R, n] by layer and query head; 0 for heads that weren't read."""
+    def _by_head(self, heads: KeyHeads, ratios: Tensor) -> Tensor:
+        """Return log ratios [G, R, n] as [L, H, n]; 0 for heads that weren't read."""
         _, shared, parts = ratios.shape
         every = ratios.new_zeros(self.model.depth, self.model.heads // shared, shared, parts)
         layers, numbers = (list(one) for one in zip(*heads, strict=True))
         every[layers, numbers] = ratios
-        log_ratio = every.flatten(1, 2)  # [L, H, n]
-        return SpanAttention(log_ratio.sigmoid(), log_ratio)
+        return every.flatten(1, 2)
 
     def _read_over_states(
         self, wanted: Sequence[LayoutPasses], states: States
-    ) -> list[dict[Pass, SpanAttention]]:
+    ) -> list[dict[Pass, Tensor]]:
         readings: list[dict[Pass, QuestionReading]] = []
         for one in wanted:
             by_pass: dict[Pass, QuestionReading] = {}
@@ -189,7 +187,7 @@ class IndependentReader:
                     )
             readings.append(by_pass)
         run_readings(self.model, [one for by_pass in readings for one in by_pass.values()])
-        return [{name: one.attention() for name, one in by_pass.items()} for by_pass in readings]
+        return [{name: one.mass() for name, one in by_pass.items()} for by_pass in readings]
 
 
 def _whole(layout: PromptLayout) -> tuple[SourcePart, ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from at2_rag.prompt.layout import AnswerLayout, PromptLayout
-from at2_rag.reading.attention import JointCapture, Span, SpanAttention
+from at2_rag.reading.attention import JointCapture, Span
 from at2_rag.reading.scoring_model import ScoringModel
 
 
@@ -17,8 +17,8 @@ def read_joint(
     layouts: Sequence[PromptLayout],
     *,
     spans: Sequence[Sequence[Span]] | None = None,
-) -> list[SpanAttention]:
-    """Read each layout as one causal prompt, all in one model call (left-padded).
+) -> list[Tensor]:
+    """Read each layout as one causal prompt, all in one model call (left-padded); [L, H, S] each.
 
     `spans` has for each layout the half-open ranges of `input_ids` to read in place of its sources;
     they may overlap.
@@ -51,23 +51,16 @@ def read_joint(
             [_shifted(span, pad) for span in ranges]
             for ranges, pad in zip(spans, pads, strict=True)
         ],
-        prefixes=[
-            _shifted((0, len(layout.prefix_ids)), pad)
-            for layout, pad in zip(layouts, pads, strict=True)
-        ],
         depth=model.depth,
     )
     model.run(input_ids, capture, position_ids=position_ids, attention_mask=mask)
-    mass, ratio = _captured(model, capture)[:, :, :, 0]
-    return [
-        SpanAttention(mass[:, index, :, :count], ratio[:, index, :, :count])
-        for index, count in enumerate(map(len, spans))
-    ]
+    mass = _captured(model, capture)[:, :, 0]
+    return [mass[:, index, :, :count] for index, count in enumerate(map(len, spans))]
 
 
 def read_answer(
     model: ScoringModel, layout: AnswerLayout, targets: Sequence[Span], sources: Sequence[Span]
-) -> list[SpanAttention]:
+) -> list[Tensor]:
     """Read the attention of parts of a finished answer to parts of its prompt.
 
     The rows read are those that predict the answer's tokens, each one token earlier, as in the
@@ -82,23 +75,21 @@ def read_answer(
         rows=(tokens + start)[None],
         shares=torch.stack(shares)[None],
         sources=[sources],
-        prefixes=[(0, len(layout.prompt.prefix_ids))],
         depth=model.depth,
     )
     model.run(torch.tensor([layout.input_ids], device=model.device), capture)
-    mass, ratio = _captured(model, capture)[:, :, 0]
-    return [SpanAttention(mass[:, index], ratio[:, index]) for index in range(len(targets))]
+    return list(_captured(model, capture)[:, 0].unbind(1))
 
 
 def _captured(model: ScoringModel, capture: JointCapture) -> Tensor:
-    """Return mass and log ratio of all layers in use, [2, L, B, K, H, S].
+    """Return the mass of all layers in use, [L, B, K, H, S].
 
     Layers of a hybrid model that have no attention capture nothing: their features are 0.
     """
-    shape = next(iter(capture.captured.values())).shape  # [2, B, K, H, S]
-    read = torch.zeros(2, model.depth, *shape[1:], device=model.device)
+    shape = next(iter(capture.captured.values())).shape  # [B, K, H, S]
+    read = torch.zeros(model.depth, *shape, device=model.device)
     for layer, values in capture.captured.items():
-        read[:, layer] = values
+        read[layer] = values
     return read
 
 

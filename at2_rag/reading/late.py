@@ -25,7 +25,7 @@ from at2_rag.model.forks import forks
 from at2_rag.progress import Stopwatch
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.attention import LOG_RATIO_LIMIT, AttentionCall, Span
+from at2_rag.reading.attention import AttentionCall, Span
 from at2_rag.reading.chunk_states import (
     PACK_TOKENS,
     ChunkState,
@@ -47,6 +47,8 @@ OFFSET = 160  # positions between prefix and question, where a chunk would stand
 TARGET_TOKENS = 128  # most tokens of a query that are read; of a longer one the first and the last
 TARGET_ROWS = 32  # most target tokens whose logits over a block of chunks are held at a time
 
+LOG_RATIO_LIMIT = 50.0
+
 # Above `LOG_RATIO_LIMIT`, and so far below overflow that any window's sum stays finite.
 _MOST_EXPONENT = 70.0
 
@@ -59,7 +61,7 @@ class LateQuestion:
     prefix: Tensor  # [G, R, T] float32, log-sum-exp of the logits over the prefix's tokens
 
     def log_ratios(self, keys: KeptHeads, spans: Sequence[Span]) -> Tensor:
-        """Return the log ratio of each of n spans of `keys`, as in `SpanAttention`: [G, R, n].
+        """Return the log ratio of each of n spans of `keys`, see `features`: [G, R, n].
 
         Log-sum-exp of the logits over a span's tokens less that over the prefix's, averaged over
         the target tokens.

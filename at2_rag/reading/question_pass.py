@@ -18,7 +18,7 @@ from torch import Tensor
 
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.prompt.sentence_tokens import SourcePart
-from at2_rag.reading.attention import AttentionCall, PassComplete, SpanAttention, log_ratio
+from at2_rag.reading.attention import AttentionCall, PassComplete
 from at2_rag.reading.chunk_states import ChunkState, runs_of
 from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
@@ -80,13 +80,10 @@ class QuestionReading:
                 for state, start in zip(read, starts, strict=True)
             ]
 
-    def attention(self) -> SpanAttention:
-        """Return what was read of the parts, in order."""
-        mass, ratio = (
-            torch.cat([torch.stack(getattr(copy, name)) for copy in self.copies], dim=-1)
-            for name in ("mass", "ratio")
-        )
-        return SpanAttention(mass[..., self._order], ratio[..., self._order])
+    def mass(self) -> Tensor:
+        """Return the attention mass of the parts, in order, [L, H, S]."""
+        mass = torch.cat([torch.stack(copy.mass) for copy in self.copies], dim=-1)
+        return mass[..., self._order]
 
 
 class _SideBySide:
@@ -110,8 +107,8 @@ class _SideBySide:
 class _Copy:
     """A copy of a question over the prefix, then some states, then itself.
 
-    Logits, softmax and the weighted sum of values are float32. `mass` and `ratio` collect the
-    attention to each state, layer by layer, [H, S].
+    Logits, softmax and the weighted sum of values are float32. `mass` collects the attention to
+    each state, layer by layer, [H, S].
 
     Shapes in here: Q tokens of the question, q of them in a block, R = H / Hkv query heads that
     share a key head, N tokens attended to.
@@ -127,7 +124,6 @@ class _Copy:
     ) -> None:
         self.input_ids, self.start = layout.question_ids, start
         self.mass: list[Tensor] = []
-        self.ratio: list[Tensor] = []
         self._states = [prefix, *states]
         self._sizes = [state.tokens for state in self._states] + [len(self.input_ids)]
         self._target, self._depth = slice(*layout.target), model.depth
@@ -147,7 +143,7 @@ class _Copy:
         if not last:
             values = [state.values[call.layer] for state in self._states]
             values_all = torch.cat([*values, call.value[0]], dim=1).float()
-        mass, ratio, read = [], [], []
+        mass, read = [], []
         for block in torch.split(torch.arange(rows), QUESTION_ROWS):
             # [Hkv, R, q, D] -> [Hkv, R, q, N]
             some = query[:, :, block]
@@ -158,13 +154,11 @@ class _Copy:
             total = torch.stack(sums, dim=-1).logsumexp(-1, keepdim=True)  # [Hkv, R, q, 1]
             of_states = torch.stack([logits.new_empty(logits.shape[:3]), *sums[1:-1]], -1)[..., 1:]
             mass.append((of_states - total).exp())
-            ratio.append(log_ratio(of_states, sums[0][..., None]))
             if not last:
                 weights = (logits - total).exp_()
                 read.append((weights.flatten(1, 2) @ values_all).view(some.shape))
         # [Hkv, R, Q, S] -> [H, S], the mean over the target rows
-        for parts, features in ((mass, self.mass), (ratio, self.ratio)):
-            features.append(torch.cat(parts, 2)[:, :, self._target].mean(2).flatten(0, 1))
+        self.mass.append(torch.cat(mass, 2)[:, :, self._target].mean(2).flatten(0, 1))
         if last:
             return call.query[:, :0].transpose(1, 2)
         output = torch.cat(read, dim=2).permute(2, 0, 1, 3)  # [Q, Hkv, R, D]

@@ -23,7 +23,7 @@ from at2_rag.errors import (
     brief,
 )
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
-from at2_rag.reading.features import FeatureSpec, Pass, Reading, quantity_of
+from at2_rag.reading.features import FeatureSpec, Pass, Reading
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import Calibration, weighted
 from at2_rag.readout.files import (
@@ -150,17 +150,16 @@ class HeadWeights:
             )
 
         if self.shortlist and (
-            self.spec.passes[0] != "late"
+            self.spec.quantity != "log"
+            or self.spec.passes[0] != "late"
             or len(self.spec.passes) == 1
             or self.shortlist.weight.shape != self.weight.shape[1:]
-            or quantity_of("late", self.shortlist.quantity)
-            != quantity_of("late", self.spec.quantity)
         ):
             raise HeadWeightsError(
-                f"the shortlist's weights have the shape {self.shortlist.weight.shape}, for "
-                f"{self.shortlist.quantity}, the head weights {self.weight.shape}, for "
-                f"{self.spec.quantity} of the passes {', '.join(self.spec.passes)}; it belongs to "
-                "weights for 'late' and other passes, with the same quantity, layers and heads"
+                f"the shortlist's weights have the shape {self.shortlist.weight.shape}, the head "
+                f"weights {self.weight.shape}, for the {self.spec.quantity} of the passes "
+                f"{', '.join(self.spec.passes)}; it belongs to weights for the log of 'late' and "
+                "other passes, over as many layers and heads"
             )
 
     @property
@@ -333,9 +332,7 @@ class HeadWeights:
             learned["sentences"] = SentenceWeights.from_numbers(description["sentences"])
         if "shortlist" in description:
             learned["shortlist"] = Shortlist.from_numbers(
-                description["shortlist"],
-                tensors["shortlist_weight"].astype(np.float32),
-                description["quantity"],
+                description["shortlist"], tensors["shortlist_weight"].astype(np.float32)
             )
         facts = ("fingerprint", "template_hash", "provenance", "target_rule", "score_scale")
         return cls(

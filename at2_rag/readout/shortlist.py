@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import HeadWeightsError
-from at2_rag.reading.features import Quantity
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import weighted
 
@@ -77,7 +76,7 @@ class Shortlist:
     """Late head weights that choose the shortlist.
 
     Attributes:
-        weight: [L, H] float32, for the features of the late pass.
+        weight: [L, H] float32, for the log ratios of the late pass.
         bias: Added to every late score.
         slope: Scale of the late scores of chunks that aren't shortlisted, at least 0.
         constant: Added to these.
@@ -85,7 +84,6 @@ class Shortlist:
         most: Most chunks of it.
         gap: A chunk whose late score is within this of the best one's is shortlisted, as far as
             `most` allows; at least 0.
-        quantity: The quantity of the features that `weight` is for.
 
     Raises:
         HeadWeightsError: If a number is out of its range or not finite.
@@ -98,7 +96,6 @@ class Shortlist:
     least: int = 3
     most: int = 10
     gap: float = 3.0
-    quantity: Quantity = "log_mass"
 
     def __post_init__(self) -> None:
         numbers = self.numbers()
@@ -121,9 +118,7 @@ class Shortlist:
     @property
     def digest(self) -> str:
         """A hash of all that decides which chunks are shortlisted."""
-        rule: list[Any] = [self.least, self.most, self.gap]
-        if self.quantity != "log_mass":
-            rule.append(self.quantity)
+        rule = [self.least, self.most, self.gap]
         return hashlib.sha256(self.weight.tobytes() + json.dumps(rule).encode()).hexdigest()
 
     def score(self, features: npt.ArrayLike) -> Floats:
@@ -151,12 +146,10 @@ class Shortlist:
         return {name: getattr(self, name) for name in NUMBERS}
 
     @classmethod
-    def from_numbers(
-        cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32], quantity: Quantity
-    ) -> Shortlist:
+    def from_numbers(cls, numbers: Mapping[str, Any], weight: npt.NDArray[np.float32]) -> Shortlist:
         """Return what `numbers` gave, with the weights; KeyError or ValueError if unusable."""
         whole = ("least", "most")
         read: dict[str, Any] = {
             name: (int if name in whole else float)(numbers[name]) for name in NUMBERS
         }
-        return cls(weight, quantity=quantity, **read)
+        return cls(weight, **read)

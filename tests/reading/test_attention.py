@@ -21,7 +21,6 @@ from at2_rag.reading.attention import (
     JointCapture,
     PassComplete,
     Span,
-    log_ratio,
     span_logsumexp,
     target_logits,
 )
@@ -83,7 +82,7 @@ def test_families_exercise_softcap_sinks_and_windows() -> None:
     assert tiny_model("phi3").config.sliding_window == 16
 
 
-def test_log_ratio_beyond_a_sliding_window() -> None:
+def test_nothing_beyond_a_sliding_window() -> None:
     # Window 8: the last token (place 31) sees places 24 to 31, the one before it 23 to 30. The
     # prefix is 0 to 4; the sources are 5 to 14, 15 to 23 and 24 to 28.
     model = tiny_model("mistral", sliding_window=8)
@@ -91,12 +90,10 @@ def test_log_ratio_beyond_a_sliding_window() -> None:
     layout = random_layout([10, 9, 5], prefix=range(3, 8), question=3)
     last = read_joint(scorer, [replace(layout, target=(2, 3))])[0]
     both = read_joint(scorer, [replace(layout, target=(1, 3))])[0]
-    for attention, ratios in ((last, [0.0, 0.0, 50.0]), (both, [0.0, 25.0, 50.0])):
-        assert (attention.log_ratio == torch.tensor(ratios)).all()
-    assert (last.mass[..., :2] == 0).all()
-    assert (last.mass[..., 2] > 0).all()
-    assert (both.mass[..., 0] == 0).all()
-    assert (both.mass[..., 1:] > 0).all()
+    assert (last[..., :2] == 0).all()
+    assert (last[..., 2] > 0).all()
+    assert (both[..., 0] == 0).all()
+    assert (both[..., 1:] > 0).all()
 
 
 def logits_of(model: Any, implementation: str, **kwargs: Any) -> Tensor:
@@ -119,7 +116,7 @@ def test_output_is_the_models_own(family: str, overrides: dict[str, Any]) -> Non
     model = tiny_model(family, **overrides)
     eager = logits_of(model, "eager")
     unchanged = eager if family in NO_SDPA else logits_of(model, "sdpa")
-    capture = joint_capture([[38, 39]] * 2, [[(20, 24)]] * 2, prefix=(14, 18), depth=99)
+    capture = joint_capture([[38, 39]] * 2, [[(20, 24)]] * 2, depth=99)
     captured = logits_of(model, IMPLEMENTATION, **{READING_KEYWORD: capture})
     plain = logits_of(model, IMPLEMENTATION)
     torch.testing.assert_close(plain, unchanged, rtol=0, atol=1e-6)
@@ -129,13 +126,12 @@ def test_output_is_the_models_own(family: str, overrides: dict[str, Any]) -> Non
 
 
 def joint_capture(
-    targets: list[list[int]], sources: list[list[Span]], *, prefix: Span, depth: int = 1
+    targets: list[list[int]], sources: list[list[Span]], *, depth: int = 1
 ) -> JointCapture:
-    """Return a capture of as many target rows for each prompt, with the same prefix."""
+    """Return a capture of as many target rows for each prompt."""
     rows = torch.tensor(targets)
     shares = torch.full((len(rows), 1, rows.shape[1]), 1 / rows.shape[1])
-    prefixes = [prefix] * len(rows)
-    return JointCapture(rows=rows, shares=shares, sources=sources, prefixes=prefixes, depth=depth)
+    return JointCapture(rows=rows, shares=shares, sources=sources, depth=depth)
 
 
 # By hand. Four tokens whose attention logits are log 1, log 2, log 3 and log 4 for a query of 1,
@@ -172,29 +168,26 @@ def rows(mask: Tensor) -> Tensor:
     return mask.expand(1, 1, 4, 4)
 
 
-BY_HAND: dict[str, tuple[AttentionCall, int, list[list[float]], list[list[float]]]] = {
-    "causal": (call_of(WEIGHTS.log()), 3, [[2 / 10, 7 / 10]], [[2, 7]]),
-    "causal, a row before": (call_of(WEIGHTS.log()), 2, [[2 / 6, 3 / 6]], [[2, 3]]),
-    "bool mask": (call_of(WEIGHTS.log(), mask=rows(HIDE_1)), 3, [[0, 7 / 8]], [[0, 7]]),
-    "float mask": (call_of(WEIGHTS.log(), mask=rows(ADDITIVE)), 3, [[0, 10 / 11]], [[0, 10]]),
-    "scaling": (call_of(WEIGHTS.log(), scaling=2.0), 3, [[4 / 30, 25 / 30]], [[4, 25]]),
+BY_HAND: dict[str, tuple[AttentionCall, int, list[list[float]]]] = {
+    "causal": (call_of(WEIGHTS.log()), 3, [[2 / 10, 7 / 10]]),
+    "causal, a row before": (call_of(WEIGHTS.log()), 2, [[2 / 6, 3 / 6]]),
+    "bool mask": (call_of(WEIGHTS.log(), mask=rows(HIDE_1)), 3, [[0, 7 / 8]]),
+    "float mask": (call_of(WEIGHTS.log(), mask=rows(ADDITIVE)), 3, [[0, 10 / 11]]),
+    "scaling": (call_of(WEIGHTS.log(), scaling=2.0), 3, [[4 / 30, 25 / 30]]),
     "softcap": (
         call_of(2 * torch.atanh(WEIGHTS.log() / 2), softcap=2.0),
         3,
         [[2 / 10, 7 / 10]],
-        [[2, 7]],
     ),
     "softcap, then mask": (
         call_of(2 * torch.atanh(WEIGHTS.log() / 2), softcap=2.0, mask=rows(HIDE_1)),
         3,
         [[0, 7 / 8]],
-        [[0, 7]],
     ),
     "sinks": (
         call_of(WEIGHTS.log(), sinks=torch.tensor([10.0]).log()),
         3,
         [[2 / 20, 7 / 20]],
-        [[2, 7]],
     ),
     "grouped queries": (
         call_of(
@@ -203,21 +196,17 @@ BY_HAND: dict[str, tuple[AttentionCall, int, list[list[float]], list[list[float]
         ),
         3,
         [[2 / 10, 7 / 10], [4 / 30, 25 / 30], [1 / 10, 8 / 10], [1 / 42, 40 / 42]],
-        [[2, 7], [4, 25], [1, 8], [1, 40]],
     ),
 }
 
 
-@pytest.mark.parametrize(("call", "row", "mass", "ratio"), BY_HAND.values(), ids=BY_HAND)
-def test_mass_and_log_ratio_by_hand(
-    call: AttentionCall, row: int, mass: list[list[float]], ratio: list[list[float]]
-) -> None:
-    capture = joint_capture([[row]], [[(1, 2), (2, 4)]], prefix=(0, 1))
+@pytest.mark.parametrize(("call", "row", "mass"), BY_HAND.values(), ids=BY_HAND)
+def test_mass_by_hand(call: AttentionCall, row: int, mass: list[list[float]]) -> None:
+    capture = joint_capture([[row]], [[(1, 2), (2, 4)]])
     with pytest.raises(PassComplete):
         capture.attend(call)
-    features = capture.captured[0][:, 0, 0]
-    torch.testing.assert_close(features[0], torch.tensor(mass, dtype=torch.float32))
-    torch.testing.assert_close(features[1], torch.tensor(ratio).log().clamp(min=-50))
+    expected = torch.tensor(mass, dtype=torch.float32)
+    torch.testing.assert_close(capture.captured[0][0, 0], expected)
 
 
 def test_targets_are_means_of_their_rows() -> None:
@@ -225,16 +214,12 @@ def test_targets_are_means_of_their_rows() -> None:
         rows=torch.tensor([[3, 2, 2]]),
         shares=torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]]),
         sources=[[(1, 2), (2, 3), (3, 3)]],
-        prefixes=[(0, 1)],
         depth=1,
     )
     with pytest.raises(PassComplete):
         capture.attend(call_of(WEIGHTS.log()))
     mass = [[(2 / 10 + 2 / 6) / 2, (3 / 10 + 3 / 6) / 2, 0], [2 / 6, 3 / 6, 0]]
-    ratio = [math.log(2), math.log(3), -50]
-    features = capture.captured[0][:, 0, :, 0]
-    torch.testing.assert_close(features[0], torch.tensor(mass))
-    torch.testing.assert_close(features[1], torch.tensor([ratio, ratio]))
+    torch.testing.assert_close(capture.captured[0][0, :, 0], torch.tensor(mass))
 
 
 @pytest.mark.parametrize("block", [1, 2, 100])
@@ -299,12 +284,6 @@ def test_masks_differ_by_row_of_the_batch() -> None:
     torch.testing.assert_close(weights[1, 0], torch.tensor([[0.0, 2, 0, 0]]).expand(2, 4))
 
 
-def test_log_ratio_has_limits() -> None:
-    source = torch.tensor([0.0, -INF, -INF, 3.0, 200.0, -200.0])
-    prefix = torch.tensor([-INF, 0.0, -INF, 1.5, 0.0, 0.0])
-    assert log_ratio(source, prefix).tolist() == [50.0, -50.0, 0.0, 1.5, 50.0, -50.0]
-
-
 def test_span_logsumexp_of_ranges_of_each_prompt() -> None:
     logits = torch.stack([WEIGHTS, 2 * WEIGHTS]).log().view(2, 1, 1, 4)
     sums = span_logsumexp(logits, [[(0, 3), (1, 2), (2, 2)], [(3, 4), (0, 4), (0, 0)]])
@@ -314,7 +293,7 @@ def test_span_logsumexp_of_ranges_of_each_prompt() -> None:
 
 def test_a_module_that_does_not_know_its_layer_is_refused() -> None:
     heads = torch.ones(1, 1, 4, 1)
-    capture = joint_capture([[3]], [[(1, 2)]], prefix=(0, 1))
+    capture = joint_capture([[3]], [[(1, 2)]])
     with pytest.raises(UnsupportedModelError, match="Identity doesn't know its layer index"):
         ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION](
             nn.Identity(), heads, heads, heads, None, **{READING_KEYWORD: capture}

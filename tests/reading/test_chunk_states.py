@@ -105,8 +105,7 @@ def test_duplicates_share_a_state_and_compete_like_others() -> None:
     prefix, sources, _ = counting.passes
     assert (prefix, sources) == (len(layout.prefix_ids), sum(LENGTHS))
     for attention in read(scorer(model), twice):
-        for values in (attention.mass, attention.log_ratio):
-            torch.testing.assert_close(values[..., :3], values[..., -3:], rtol=0, atol=1e-5)
+        torch.testing.assert_close(attention[..., :3], attention[..., -3:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -136,12 +135,11 @@ def test_order_does_not_matter(dtype: torch.dtype) -> None:
         for ours, theirs in zip(
             read(model, replace(layout, source_ids=sources)), features, strict=True
         ):
-            for name in ("mass", "log_ratio"):
-                back = getattr(ours, name)[..., torch.tensor(order).argsort()]
-                if dtype == torch.float32:
-                    assert torch.equal(back, getattr(theirs, name))
-                else:
-                    torch.testing.assert_close(back, getattr(theirs, name), rtol=0, atol=1e-3)
+            back = ours[..., torch.tensor(order).argsort()]
+            if dtype == torch.float32:
+                assert torch.equal(back, theirs)
+            else:
+                torch.testing.assert_close(back, theirs, rtol=0, atol=1e-3)
 
 
 def test_apart_does_not_know_how_many_others_there_are() -> None:
@@ -150,13 +148,11 @@ def test_apart_does_not_know_how_many_others_there_are() -> None:
     _, features = read(model, layout)
     for index, ids in enumerate(layout.source_ids):
         _, alone = read(model, brute_force.single(layout, ids))
-        for name in ("mass", "log_ratio"):
-            one, other = getattr(alone, name)[..., 0], getattr(features, name)[..., index]
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(alone[..., 0], features[..., index], rtol=0, atol=1e-5)
 
 
 def test_bfloat16_is_near_brute_force() -> None:
-    """Masses within 0.02, and log ratios within 0.2, of float32's."""
+    """Masses within 0.02 of float32's."""
     model = tiny_model()
     layout = layout_of(scorer(model), LENGTHS)
     for attention, expected in zip(
@@ -164,17 +160,15 @@ def test_bfloat16_is_near_brute_force() -> None:
         (brute_force.together(model, layout), brute_force.apart(model, layout)),
         strict=True,
     ):
-        assert attention.mass.dtype == attention.log_ratio.dtype == torch.float32
-        torch.testing.assert_close(attention.mass, expected.mass, rtol=0, atol=0.02)
-        torch.testing.assert_close(attention.log_ratio, expected.log_ratio, rtol=0, atol=0.2)
+        assert attention.dtype == torch.float32
+        torch.testing.assert_close(attention, expected, rtol=0, atol=0.02)
 
 
 def test_the_brute_force_over_joined_caches_is_the_one_over_a_long_sequence() -> None:
     model = tiny_model()
     layout = layout_of(scorer(model), LENGTHS)
     one, other = brute_force.together(model, layout), brute_force.together_cached(model, layout)
-    torch.testing.assert_close(one.mass, other.mass, rtol=0, atol=1e-6)
-    torch.testing.assert_close(one.log_ratio, other.log_ratio, rtol=0, atol=1e-5)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

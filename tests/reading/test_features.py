@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from at2_rag.errors import InputError
-from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.features import PASSES, FeatureSpec, Pass, log_mass
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, as_log, as_mass
 
 # Two layers, three heads, two sources: the digits are layer, head and source.
 DIGITS = [
@@ -20,8 +19,8 @@ DIGITS = [
 MASS = torch.tensor(DIGITS)
 
 
-def attention(offset: float = 0.0) -> SpanAttention:
-    return SpanAttention(mass=MASS + offset, log_ratio=-100 * (MASS + offset))
+def attention(offset: float = 0.0) -> torch.Tensor:
+    return MASS + offset
 
 
 def test_order_is_pass_then_layer_then_head() -> None:
@@ -42,7 +41,7 @@ def test_order_is_pass_then_layer_then_head() -> None:
 
 
 def test_passes_come_in_the_specs_order() -> None:
-    both: dict[Pass, SpanAttention] = {"together": attention(), "apart": attention(0.5)}
+    both: dict[Pass, torch.Tensor] = {"together": attention(), "apart": attention(0.5)}
     one = FeatureSpec("mass", ("together", "apart")).extract(both)
     other = FeatureSpec("mass", ("apart", "together")).extract(both)
     assert torch.equal(one[:, :6], other[:, 6:])
@@ -51,17 +50,22 @@ def test_passes_come_in_the_specs_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "first"),
-    [("mass", 0.001), ("log_mass", math.log(0.001)), ("log_ratio", -0.1)],
+    ("quantity", "name", "first"),
+    [
+        ("mass", "joint", 0.001),
+        ("log", "joint", math.log(0.001)),
+        ("log", "late", 0.001),
+        ("mass", "late", 1 / (1 + math.exp(-0.001))),
+    ],
 )
-def test_quantities(quantity: Any, first: float) -> None:
-    features = FeatureSpec(quantity, ("joint",)).extract({"joint": attention()})
+def test_quantities(quantity: Any, name: Any, first: float) -> None:
+    features = FeatureSpec(quantity, (name,)).extract({name: attention()})
     assert features.shape == (2, 6)
     assert features[0, 0].item() == pytest.approx(first)
 
 
 def test_log_is_the_log_ratio_of_the_late_pass_and_the_log_mass_of_others() -> None:
-    read: dict[Pass, SpanAttention] = {"late": attention(), "apart": attention(0.5)}
+    read: dict[Pass, torch.Tensor] = {"late": -100 * attention(), "apart": attention(0.5)}
     features = FeatureSpec("log", ("late", "apart")).extract(read)
     assert features[0].tolist() == pytest.approx(
         [*(-100 * MASS[..., 0]).flatten().tolist(), *(MASS[..., 0] + 0.5).log().flatten().tolist()]
@@ -69,9 +73,10 @@ def test_log_is_the_log_ratio_of_the_late_pass_and_the_log_mass_of_others() -> N
 
 
 def test_log_mass_has_a_floor() -> None:
-    values = log_mass(torch.tensor([1.0, 1e-9, 1e-30, 0.0]))
+    values = as_log("apart", torch.tensor([1.0, 1e-9, 1e-30, 0.0]))
     billionth = -9 * math.log(10)
     assert values.tolist() == pytest.approx([0.0, billionth, billionth, billionth])
+    assert as_mass("apart", values).tolist() == pytest.approx([1.0, 1e-9, 1e-9, 1e-9])
 
 
 @pytest.mark.parametrize(
@@ -86,14 +91,14 @@ def test_log_mass_has_a_floor() -> None:
     ],
 )
 def test_the_reading_that_has_the_passes(passes: Any, reading: str) -> None:
-    spec = FeatureSpec("log_ratio", passes)
+    spec = FeatureSpec("log", passes)
     assert spec.reading == reading
     assert set(passes) <= set(PASSES[spec.reading])
 
 
-@pytest.mark.parametrize("quantity", ["", "ratio", "Mass", None])
+@pytest.mark.parametrize("quantity", ["", "log_ratio", "Mass", None])
 def test_unknown_quantities_are_refused(quantity: Any) -> None:
-    with pytest.raises(InputError, match=f"quantity is {quantity!r}; .*mass, log_mass, log_ratio"):
+    with pytest.raises(InputError, match=f"quantity is {quantity!r}; .*log, mass"):
         FeatureSpec(quantity, ("joint",))
 
 

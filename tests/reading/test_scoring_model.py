@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from at2_rag.errors import InputError, UnsupportedModelError
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import INDEPENDENT_FAMILIES, ScoringModel, layers_and_heads
 from at2_rag.text.chunks import Chunk
@@ -56,12 +56,8 @@ def scorer(model: Any, depth: int | None = None) -> ScoringModel:
     return ScoringModel(model, tiny_tokenizer(), depth=depth)
 
 
-def read(model: ScoringModel) -> SpanAttention:
+def read(model: ScoringModel) -> Tensor:
     return read_joint(model, [LAYOUT])[0]
-
-
-def same(one: SpanAttention, other: SpanAttention) -> bool:
-    return torch.equal(one.mass, other.mass) and torch.equal(one.log_ratio, other.log_ratio)
 
 
 @pytest.mark.parametrize("depth", [None, 2])
@@ -111,7 +107,7 @@ def test_a_cut_model_reads_what_the_whole_models_first_layers_do(family: str, de
     cut = scorer(model, depth)
     assert (cut.layers, cut.depth, cut.heads) == (3, depth, 4)
     attention = read(cut)
-    assert attention.mass.shape == (depth, 4, 4)
+    assert attention.shape == (depth, 4, 4)
     brute_force.assert_equal(attention, brute_force.joint(model, LAYOUT), depth=depth)
 
 
@@ -127,10 +123,9 @@ def test_layers_without_attention_have_features_of_zero() -> None:
     truth = brute_force.joint(model, LAYOUT)  # of the two attention layers
     for depth in (None, 2, 3):
         attention = read(scorer(model, depth))
-        real = brute_force.attention_layers(attention, kinds[:depth])
-        brute_force.assert_equal(real, truth, depth=len(real.mass))
-        assert (attention.mass[0] == 0).all()
-        assert (attention.log_ratio[0] == 0).all()
+        attending = [kind == "full_attention" for kind in kinds[:depth]]
+        brute_force.assert_equal(attention[attending], truth, depth=sum(attending))
+        assert (attention[0] == 0).all()
     with pytest.raises(UnsupportedModelError, match="'lfm2' has no attention in its first 1 layer"):
         scorer(model, 1)
 
@@ -141,7 +136,7 @@ def test_parameters_are_shared_with_the_callers_model() -> None:
     before = read(cut)
     with torch.no_grad():
         model.model.layers[0].self_attn.q_proj.weight.mul_(0.5)
-    assert not same(read(cut), before)
+    assert not torch.equal(read(cut), before)
     brute_force.assert_equal(read(cut), brute_force.joint(model, LAYOUT))
 
 
@@ -153,17 +148,16 @@ def test_a_model_in_training_is_read_without_dropout() -> None:
 
 def test_the_base_model_alone_is_enough() -> None:
     model = tiny_model()
-    assert same(read(scorer(model.base_model)), read(scorer(model)))
+    assert torch.equal(read(scorer(model.base_model)), read(scorer(model)))
 
 
 def test_bfloat16_is_near_float32() -> None:
-    """Masses within 0.02, and log ratios within 0.2, of float32's."""
+    """Masses within 0.02 of float32's."""
     whole, half = tiny_model(), tiny_model().to(torch.bfloat16)
     assert scorer(half).dtype == torch.bfloat16
     exact, rounded = read(scorer(whole)), read(scorer(half))
-    assert rounded.mass.dtype == rounded.log_ratio.dtype == torch.float32
-    torch.testing.assert_close(rounded.mass, exact.mass, rtol=0, atol=0.02)
-    torch.testing.assert_close(rounded.log_ratio, exact.log_ratio, rtol=0, atol=0.2)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02)
 
 
 def test_threads_give_the_serial_results() -> None:
@@ -173,20 +167,20 @@ def test_threads_give_the_serial_results() -> None:
         for seed in range(12)
     ]
 
-    def joint(index: int) -> list[SpanAttention]:
+    def joint(index: int) -> list[Tensor]:
         return read_joint(model, [layouts[index]])
 
-    def independent(index: int) -> list[SpanAttention]:
+    def independent(index: int) -> list[Tensor]:
         return list(independent_reading.read(model, layouts[index]))
 
-    jobs: list[tuple[Callable[[int], list[SpanAttention]], int]] = [
+    jobs: list[tuple[Callable[[int], list[Tensor]], int]] = [
         (read_one, index) for index in range(len(layouts)) for read_one in (joint, independent)
     ]
     serial = [read_one(index) for read_one, index in jobs]
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(lambda job: job[0](job[1]), jobs))
     for ours, theirs in zip(threaded, serial, strict=True):
-        assert all(map(same, ours, theirs))
+        assert all(map(torch.equal, ours, theirs))
 
 
 def longrope() -> Any:
@@ -215,7 +209,7 @@ def test_frequencies_that_follow_the_prompts_length_are_not_mixed() -> None:
     with ThreadPoolExecutor(4) as pool:
         jobs = [place % 2 for place in range(16)]
         attention = list(pool.map(lambda job: read_joint(shared, [prompts[job]])[0], jobs))
-    assert all(same(one, expected[job]) for one, job in zip(attention, jobs, strict=True))
+    assert all(torch.equal(one, expected[job]) for one, job in zip(attention, jobs, strict=True))
     read_joint(shared, [prompts[1]])
     assert torch.equal(model.model.rotary_emb.inv_freq, frequencies), "the caller's own"
 

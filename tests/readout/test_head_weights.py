@@ -37,7 +37,7 @@ def make(**changes: Any) -> HeadWeights:
     weights = HeadWeights(
         weight=rng.normal(size=SHAPE).astype(np.float32),
         bias=1 / 3,
-        spec=FeatureSpec("log_ratio", ("together", "apart")),
+        spec=FeatureSpec("log", ("together", "apart")),
         fingerprint="f" * 64,
         template_hash="7" * 64,
         provenance={"model": "tiny", "data": ["a.jsonl"], "ridge": 0.01, "title": "Größe"},

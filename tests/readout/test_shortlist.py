@@ -19,13 +19,13 @@ WEIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -2.0]], dtype=np.float3
 
 
 def shortlist(**numbers: Any) -> Shortlist:
-    return Shortlist(WEIGHT, 0.5, **{"quantity": "log_ratio", **numbers})
+    return Shortlist(WEIGHT, 0.5, **numbers)
 
 
 def weights_with(one: Shortlist | None, *passes: Pass) -> HeadWeights:
     shape = (len(passes), 2, 4)
     weight = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    return HeadWeights(weight, 0.25, FeatureSpec("log_ratio", passes), shortlist=one)
+    return HeadWeights(weight, 0.25, FeatureSpec("log", passes), shortlist=one)
 
 
 def test_late_scores() -> None:
@@ -70,7 +70,7 @@ def test_the_key_heads_that_have_a_weight() -> None:
 def test_the_digest_is_of_what_decides_the_choice() -> None:
     known = shortlist().digest
     assert shortlist(slope=3.0, constant=1.0).digest == known
-    for change in ({"gap": 1.0}, {"most": 7}, {"weight": 2 * WEIGHT}, {"quantity": "log_mass"}):
+    for change in ({"gap": 1.0}, {"most": 7}, {"weight": 2 * WEIGHT}):
         changed: Any = change
         assert replace(shortlist(), **changed).digest != known
 
@@ -107,7 +107,7 @@ def test_head_weights_score_chunks_beside_the_shortlist_by_their_late_features()
 def test_key_heads_of_all_that_is_read_late() -> None:
     weight = np.zeros((2, 2, 4), dtype=np.float32)
     weight[0, 1, 1] = weight[1, 0, 2] = 1  # the second pass is apart
-    spec = FeatureSpec("log_ratio", ("late", "apart"))
+    spec = FeatureSpec("log", ("late", "apart"))
     plain = HeadWeights(weight, 0.0, spec)
     assert plain.key_heads(4) == ((1, 1),)
     assert replace(plain, shortlist=shortlist()).key_heads(4) == ((0, 0), (1, 1), (1, 3))
@@ -116,12 +116,14 @@ def test_key_heads_of_all_that_is_read_late() -> None:
 
 @pytest.mark.parametrize("passes", [("late",), ("together", "apart"), ("apart", "late")], ids=str)
 def test_a_shortlist_needs_late_first_and_another_pass(passes: Any) -> None:
-    with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
+    with pytest.raises(HeadWeightsError, match="belongs to weights for the log of 'late'"):
         weights_with(shortlist(), *passes)
-    with pytest.raises(HeadWeightsError, match="belongs to weights for 'late' and other passes"):
-        weights_with(Shortlist(WEIGHT[:1], 0.0, quantity="log_ratio"), "late", "apart")
-    with pytest.raises(HeadWeightsError, match="for mass, the head weights .* for log_ratio of"):
-        weights_with(shortlist(quantity="mass"), "late", "apart")
+    with pytest.raises(HeadWeightsError, match="belongs to weights for the log of 'late'"):
+        weights_with(Shortlist(WEIGHT[:1], 0.0), "late", "apart")
+    with pytest.raises(HeadWeightsError, match="for the mass of the passes late, apart"):
+        replace(
+            weights_with(shortlist(), "late", "apart"), spec=FeatureSpec("mass", ("late", "apart"))
+        )
 
 
 def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_saved_shortlist_is_the_same(tmp_path: Path) -> None:
     again = HeadWeights.load(tmp_path).shortlist
     assert again is not None
     assert (again.numbers(), again.digest) == (one.numbers(), one.digest)
-    assert again.weight.dtype == np.float32 and again.quantity == "log_ratio"
+    assert again.weight.dtype == np.float32
 
 
 @pytest.mark.parametrize("numbers", [{}, [], {"least": "x"}, {"least": 0}, {"slope": None}])
@@ -175,7 +177,7 @@ def test_head_weights_of_a_fit_have_the_scores_of_the_fit() -> None:
     fitted = HeadWeights(
         of_features.reshape(2, 2, 4).astype(np.float32),
         of_all,
-        FeatureSpec("log_ratio", ("late", "apart")),
+        FeatureSpec("log", ("late", "apart")),
         shortlist=others,
     )
     np.testing.assert_allclose(fitted.score(features), expected, atol=1e-4)

@@ -54,8 +54,8 @@ def test_designs_facts_dev_figures_and_plots_are_on_it() -> None:
     text = text_of(training_record())
     for part in (
         "Features nDCG@10 Layers Ridge novels seas",
-        "log_ratio:together+apart 0.700 3 0.003 0.600 0.800",
-        "log_ratio:together+apart (chosen) 0.812",
+        "log:together+apart 0.700 3 0.003 0.600 0.800",
+        "log:together+apart (chosen) 0.812",
         "Macro mean 42 0.901 0.750",
         "at2-rag train novels.jsonl --output out",
         "1,200 (novels 1,000, seas 200)",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from cachetools import LRUCache
 
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import (
     PACK_TOKENS,
     encode_prefix,
@@ -19,10 +18,6 @@ from tests.states.states import ROUNDING
 from tests.tiny_models import tiny_model
 
 LENGTHS = [12, 3, 40, 1, 12, 25, 9]
-
-
-def same(one: SpanAttention, other: SpanAttention) -> bool:
-    return torch.equal(one.mass, other.mass) and torch.equal(one.log_ratio, other.log_ratio)
 
 
 def test_a_store_is_filled_and_used_again() -> None:
@@ -42,7 +37,7 @@ def test_a_store_is_filled_and_used_again() -> None:
     other = read(model, layout, store, scope="another")
     assert len(store) == 2 * len(LENGTHS)
     for one, two, three in zip(first, again, other, strict=True):
-        assert same(one, two) and same(one, three)
+        assert torch.equal(one, two) and torch.equal(one, three)
 
 
 def test_a_store_that_forgets_costs_only_time() -> None:

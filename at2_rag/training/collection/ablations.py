@@ -18,7 +18,7 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.reading.chunk_states import ChunkState, canonical, packs
-from at2_rag.reading.features import PASSES
+from at2_rag.reading.features import PASSES, as_log
 from at2_rag.reading.independent import IndependentReader
 from at2_rag.reading.joint import read_answer
 from at2_rag.reading.scoring_model import ScoringModel
@@ -26,7 +26,7 @@ from at2_rag.training.answering.ablation import ablate_by_masking, draw_masks, l
 from at2_rag.training.answering.answer_decoding import answer_over_states, question_end
 from at2_rag.training.answering.answer_model import AnswerModel
 from at2_rag.training.collection.collection import TOO_LONG, Collection, Row, split_evenly
-from at2_rag.training.collection.features import SampleCollection, feature_arrays, read_passes
+from at2_rag.training.collection.features import SampleCollection, feature_array, read_passes
 from at2_rag.training.collection.samples import FEW_CHUNKS, plan_samples
 
 MOST_CHUNKS = 20
@@ -55,7 +55,7 @@ class AblationCollection(SampleCollection):
 
     A row of S chunks, M masks, an answer of A tokens and a question of Q has
 
-    - `log_mass` and `log_ratio`, [S, P, L, H] float16, see `Features`;
+    - `log`, [S, P, L, H] float16, see `Features`;
     - `masks`, [M, S] bool: all kept, each left out in turn, all left out, then random ones;
     - `token_logits`, [M, A] float32, and `query_logits`, [M, Q] float32: the logit-probabilities
       of the answer's and the question's tokens under each mask;
@@ -114,8 +114,7 @@ class AblationCollection(SampleCollection):
 
         def features(item: int) -> Row:
             layout, chunks = layouts[item], len(self.samples[item].chunks)
-            attention = read_passes(reader, layout, states=lower, chunks=chunks)
-            return feature_arrays(attention, PASSES["independent"])
+            return {"log": read_passes(reader, layout, states=lower, chunks=chunks)}
 
         def ablations(item: int) -> Row:
             layout, answer, chunks = layouts[item], answers[item], len(self.samples[item].chunks)
@@ -179,7 +178,7 @@ class AblationCollection(SampleCollection):
 
 
 class AnswerFeatureCollection(Collection):
-    """Features of ablated answers; a row has `log_mass` and `log_ratio`, [S, 1, L, H] float16.
+    """Features of ablated answers; a row has `log`, [S, 1, L, H] float16.
 
     Samples whose prompt and answer exceed the model's window are left out. `ablated` is what
     `ablations` collected, or nothing to check the folder only.
@@ -210,4 +209,4 @@ class AnswerFeatureCollection(Collection):
             return TOO_LONG
         whole = (0, len(layout.answer_ids))
         [attention] = read_answer(self._model, layout, [whole], layout.prompt.source_spans)
-        return feature_arrays({"joint": attention}, ("joint",))
+        return {"log": feature_array([as_log("joint", attention)])}

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from at2_rag.data.examples import Example
 from at2_rag.errors import PromptTooLongError, ScoringError
 from at2_rag.prompt.layout import PromptLayout
-from at2_rag.reading.attention import SpanAttention
 from at2_rag.reading.chunk_states import StateStore
-from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, log_mass, quantity_of
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Reading, as_log, as_mass
 from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
 from at2_rag.reading.late import KeyHeads
@@ -51,9 +51,8 @@ class Features:
 
     examples: npt.NDArray[np.int64]  # [I], index of each sample's example
     counts: npt.NDArray[np.int64]  # [I], chunks of each sample
-    # [N, P, L, H], see `FeatureSpec`; NaN where a pass read only a shortlist without the chunk
-    log_mass: npt.NDArray[np.float16]
-    log_ratio: npt.NDArray[np.float16]  # likewise
+    # [N, P, L, H], the quantity "log"; NaN where a pass read only a shortlist without the chunk
+    log: npt.NDArray[np.float16]
     passes: tuple[Pass, ...]  # P of them
 
     @classmethod
@@ -61,9 +60,8 @@ class Features:
         """Put rows of a collection of these passes together, at least one."""
         return cls(
             np.array(list(rows), dtype=np.int64),
-            np.array([len(row["log_mass"]) for row in rows.values()], dtype=np.int64),
-            np.concatenate([row["log_mass"] for row in rows.values()]),
-            np.concatenate([row["log_ratio"] for row in rows.values()]),
+            np.array([len(row["log"]) for row in rows.values()], dtype=np.int64),
+            np.concatenate([row["log"] for row in rows.values()]),
             passes,
         )
 
@@ -71,11 +69,11 @@ class Features:
         """Return the features of a design, [N, F], as `FeatureSpec.extract` orders them."""
         values = []
         for name in spec.passes:
-            quantity = quantity_of(name, spec.quantity)
-            stored = self.log_ratio if quantity == "log_ratio" else self.log_mass
-            of_pass = stored[:, self.passes.index(name), :depth].astype(np.float32)
-            values.append(np.exp(of_pass) if quantity == "mass" else of_pass)
-        return np.stack(values, axis=1).reshape(len(self.log_mass), -1)
+            of_pass = self.log[:, self.passes.index(name), :depth].astype(np.float32)
+            if spec.quantity == "mass":
+                of_pass = as_mass(name, torch.from_numpy(of_pass)).numpy()
+            values.append(of_pass)
+        return np.stack(values, axis=1).reshape(len(self.log), -1)
 
     def by_sample(self, values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Return what belongs to each sample's chunks, [N, ...] -> I x [S, ...]."""
@@ -122,7 +120,7 @@ class SampleCollection(Collection):
 
 
 class FeatureCollection(SampleCollection):
-    """Features of the chunks of examples; a row has `log_mass` and `log_ratio`, see `Features`.
+    """Features of the chunks of examples; a row has `log`, see `Features`.
 
     In joint reading distractors are added only as long as the prompt fits the model's window.
     The model is cut to the deepest layer wanted. `passes` are those of the reading, if not all are
@@ -178,9 +176,9 @@ class FeatureCollection(SampleCollection):
         if layout is None:
             return TOO_LONG
         if reader is None:
-            return feature_arrays({"joint": read_joint(self._model, [layout])[0]}, self.passes)
+            return {"log": feature_array([as_log("joint", read_joint(self._model, [layout])[0])])}
         chunks = len(self.samples[item].chunks)
-        return feature_arrays(read_passes(reader, layout, self.passes, chunks=chunks), self.passes)
+        return {"log": read_passes(reader, layout, self.passes, chunks=chunks)}
 
     def query(self, item: int) -> str:
         """Return the question of an example."""
@@ -211,10 +209,9 @@ class FeatureCollection(SampleCollection):
 class ShortlistCollection(Collection):
     """Features of passes beside the late one, which read only what that shortlists.
 
-    A row has `log_mass` and `log_ratio` of all `passes`, NaN in all but the late one for chunks
-    that aren't shortlisted. First the collection `late` is collected, of the late pass alone and
-    maybe of more layers. The model is as deep as the shortlist's weights. What a `store` has of a
-    chunk isn't read again.
+    A row has `log` of all `passes`, NaN in all but the late one for chunks that aren't shortlisted.
+    First the collection `late` is collected, of the late pass alone and maybe of more layers. The
+    model is as deep as the shortlist's weights. What a `store` has of a chunk isn't read again.
     """
 
     def __init__(
@@ -265,26 +262,22 @@ class ShortlistCollection(Collection):
 
     def read(self, item: int) -> Row:
         """Read one sample."""
-        late = {name: self._late_features(name, item) for name in ("log_mass", "log_ratio")}
-        spec = FeatureSpec(self._shortlist.quantity, ("late",))
-        features = Features.of({item: late}, spec.passes).matrix(spec, self._model.depth)
+        late = self._late_features(item)
+        features = late.astype(np.float32).reshape(len(late), -1)
         chosen = np.flatnonzero(self._shortlist.chosen(self._shortlist.score(features)))
         chunks = [self.samples[item].chunks[index] for index in chosen]
         layout = self._model.prompts.independent(self._late.query(item), chunks)
         states, others = self._reader.states(layout.source_ids), self.passes[1:]
-        attention = read_passes(self._reader, layout, others, chunks=len(chunks), states=states)
-        row = {}
-        for name, read in feature_arrays(attention, others).items():
-            of_others = np.full((len(features), *read.shape[1:]), np.nan, dtype=read.dtype)
-            of_others[chosen] = read
-            row[name] = np.concatenate([late[name], of_others], axis=1)
-        return row
+        read = read_passes(self._reader, layout, others, chunks=len(chunks), states=states)
+        of_others = np.full((len(late), *read.shape[1:]), np.nan, dtype=read.dtype)
+        of_others[chosen] = read
+        return {"log": np.concatenate([late, of_others], axis=1)}
 
-    def _late_features(self, name: str, item: int) -> npt.NDArray[np.float16]:
+    def _late_features(self, item: int) -> npt.NDArray[np.float16]:
         """Return a sample's late features [S, 1, L, H], those of key heads not in use as unread."""
-        values = self._rows[item][name][:, :, : self._model.depth]
+        values = self._rows[item]["log"][:, :, : self._model.depth]
         shared = self._model.heads // self._model.key_heads
-        features = np.full_like(values, 0 if name == "log_ratio" else np.log(0.5))
+        features = np.zeros_like(values)
         for layer, head in self._heads:
             heads = slice(head * shared, (head + 1) * shared)
             features[:, 0, layer, heads] = values[:, 0, layer, heads]
@@ -298,46 +291,41 @@ def read_passes(
     *,
     chunks: int,
     states: States | None = None,
-) -> Mapping[Pass, SpanAttention]:
-    """Return the attention of passes over a layout's sources, by chunk; `states` as in `read`.
+) -> npt.NDArray[np.float16]:
+    """Return the features of passes over a layout's sources, by chunk; `states` as in `read`.
 
-    A chunk that was read in several windows has the attention of its strongest.
+    A chunk that was read in several windows has those of its strongest. [S, P, L, H].
     """
-    attention: dict[Pass, SpanAttention] = {}
+    read = []
     for name in passes:  # a pass by itself, so that no other changes its rounding
-        [read] = reader.read([LayoutPasses(layout, {name: None})], states=states)
-        attention[name] = of_chunks(read[name], layout, chunks)
-    return attention
+        [attention] = reader.read([LayoutPasses(layout, {name: None})], states=states)
+        read.append(of_chunks(as_log(name, attention[name]), layout, chunks))
+    return feature_array(read)
 
 
-def of_chunks(attention: SpanAttention, layout: PromptLayout, chunks: int) -> SpanAttention:
-    """Return the attention to chunks; one of several windows has that of its strongest."""
+def of_chunks(log: Tensor, layout: PromptLayout, chunks: int) -> Tensor:
+    """Return features [L, H, S] by chunk; one of several windows has those of its strongest."""
     if len(layout.owners) == chunks:
-        return attention
+        return log
     owners = torch.tensor(layout.owners)
     strongest = torch.empty(chunks, dtype=torch.int64)
-    overall = attention.log_ratio.mean((0, 1)).nan_to_num(-torch.inf)  # [L, H, S] -> [S]
+    overall = log.mean((0, 1)).nan_to_num(-torch.inf)  # [L, H, S] -> [S]
     for chunk in range(chunks):
         windows = (owners == chunk).nonzero().flatten()
         strongest[chunk] = windows[overall[windows].argmax()]
-    return SpanAttention(attention.mass[..., strongest], attention.log_ratio[..., strongest])
+    return log[..., strongest]
 
 
-def feature_arrays(
-    attention: Mapping[Pass, SpanAttention], passes: Iterable[Pass]
-) -> dict[str, npt.NDArray[np.float16]]:
-    """Return `log_mass` and `log_ratio` of one sample as rows hold them, [S, P, L, H] float16."""
-    read = [attention[name] for name in passes]
-    arrays: dict[str, npt.NDArray[np.float16]] = {}
-    for name, quantities in (
-        ("log_mass", [log_mass(one.mass) for one in read]),
-        ("log_ratio", [one.log_ratio for one in read]),
-    ):
-        # P x [L, H, S] -> [S, P, L, H]
-        values = torch.stack(quantities).permute(3, 0, 1, 2).contiguous().half().cpu().numpy()
-        if not np.isfinite(values).all():
-            raise ScoringError(
-                "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
-            )
-        arrays[name] = values
-    return arrays
+def feature_array(log: Sequence[Tensor]) -> npt.NDArray[np.float16]:
+    """Return the features of P passes, [L, H, S] each, of a sample as rows hold them, [S, P, L, H].
+
+    Raises:
+        ScoringError: If they aren't finite.
+    """
+    values = torch.stack(list(log)).permute(3, 0, 1, 2).contiguous().half().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ScoringError(
+            "the attention of the model holds NaN or infinity; load it in float32 or bfloat16"
+        )
+    features: npt.NDArray[np.float16] = values
+    return features

@@ -188,18 +188,18 @@ def _train(
 def _shortlist(name_or_folder: str) -> Shortlist:
     """Return the shortlist that weights for late reading alone choose."""
     weights = load_head_weights(named_or_folder(name_or_folder))
-    if weights.spec.passes != ("late",):
+    if weights.spec != FeatureSpec("log", ("late",)):
         raise InputError(
-            f"--shortlist {name_or_folder}: these weights are for the passes "
-            f"{', '.join(weights.spec.passes)}; pass weights for late reading alone"
+            f"--shortlist {name_or_folder}: these weights are for the {weights.spec.quantity} of "
+            f"{', '.join(weights.spec.passes)}; pass weights for the log of late reading alone"
         )
-    return Shortlist(weights.weight[0], weights.bias, quantity=weights.spec.quantity)
+    return Shortlist(weights.weight[0], weights.bias)
 
 
 def _parse_features(text: str) -> FeatureSpec:
     quantity, separator, passes = text.partition(":")
     if not separator:
-        raise InputError(f"--features is {text!r}; write it as log_ratio:together+apart")
+        raise InputError(f"--features is {text!r}; write it as log:together+apart")
     return FeatureSpec(quantity, tuple(passes.split("+")))  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ class Samples:
         """Return the key head of each late feature, [L x H], and how many may have weights."""
         if most is None:
             return None
-        heads = self.features.log_mass.shape[3]
+        heads = self.features.log.shape[3]
         return np.arange(depth * heads) // (heads // self.key_heads), most
 
     @property

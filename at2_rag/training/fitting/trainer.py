@@ -24,7 +24,7 @@ from at2_rag.training.fitting.objectives import OBJECTIVES, fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
 
-RIDGES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from at2_rag.data.examples import Example, gold_groups, linked_groups, passage_keys
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading, quantity_of
+from at2_rag.reading.features import PASSES, FeatureSpec, Pass, Quantity, Reading
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import TargetRule
 from at2_rag.readout.shortlist import Shortlist
@@ -88,7 +88,7 @@ class TrainingPlan:
         ):
             raise InputError(
                 f"key_heads is {self.key_heads}, which only late features can be limited to; pass "
-                "features like log_mass:late"
+                "features like log:late"
             )
         for objective in self.objectives:
             if objective not in OBJECTIVES[self.signal]:
@@ -101,16 +101,15 @@ class TrainingPlan:
 
     def _check_shortlist(self, shortlist: Shortlist) -> None:
         for spec in self.specs_tried:
-            if self.signal != "evidence" or spec.passes[0] != "late" or len(spec.passes) == 1:
+            if (
+                self.signal != "evidence"
+                or spec.quantity != "log"
+                or spec.passes[0] != "late"
+                or len(spec.passes) == 1
+            ):
                 raise InputError(
-                    "a shortlist is for features of late and other passes, fitted to evidence; "
+                    "a shortlist is for the log of late and other passes, fitted to evidence; "
                     "pass features like log:late+together+apart and the signal 'evidence'"
-                )
-            if quantity_of("late", spec.quantity) != quantity_of("late", shortlist.quantity):
-                raise InputError(
-                    f"the shortlist's weights are for {shortlist.quantity}, the features for "
-                    f"{spec.quantity}; pass features like "
-                    f"{shortlist.quantity}:late+together+apart"
                 )
 
     @property
@@ -131,7 +130,6 @@ class TrainingPlan:
             FeatureSpec(quantity, passes)
             for quantity in get_args(Quantity)
             for passes in _PASS_CHOICES[self.features_read]
-            if quantity != "log" or passes == PASSES["independent"]  # elsewhere it's another one
         )
 
 

@@ -69,7 +69,7 @@ class EvidenceHeads:
         for item in draw_per_source(examples, TRAIN_ITEMS, seed=self._seed):
             layout = scoring_model.prompts.independent(item.query, item.chunks)
             [read] = reader.read([LayoutPasses(layout, {"together": None})])
-            mass = read["together"].mass.double().cpu().numpy()
+            mass = read["together"].double().cpu().numpy()
             gold = np.array([item.labels[owner] for owner in layout.owners])
             by_source.setdefault(item.source, []).append(mass[..., gold].sum(-1))
         means = [np.mean(masses, axis=0) for masses in by_source.values()]

@@ -14,14 +14,13 @@ from at2_rag import AT2Pruner
 from at2_rag.data.examples import Example
 from at2_rag.errors import DataError, ScoringError
 from at2_rag.model.loading import LoadedModel
-from at2_rag.reading.attention import SpanAttention
-from at2_rag.reading.features import PASSES, FeatureSpec, Reading
+from at2_rag.reading.features import PASSES, FeatureSpec, Reading, as_log
 from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.collection import TOO_LONG, Collected
-from at2_rag.training.collection.features import FeatureCollection, Features, feature_arrays
+from at2_rag.training.collection.features import FeatureCollection, Features, feature_array
 from at2_rag.training.collection.samples import ONE_KIND, Sample
 from tests.independent_reading import read
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -52,17 +51,16 @@ def test_features_give_the_pruners_scores(tmp_path: Path, reading: Reading) -> N
     assert any(len(sample.chunks) > sample.original for sample in samples.values())
     shape = (len(PASSES[reading]), DEPTH, 4)
     rng = np.random.default_rng(0)
-    for quantity in ("log_ratio", "log_mass"):
-        spec = FeatureSpec(quantity, PASSES[reading])
-        weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
-        loaded = LoadedModel(tiny_model(), tiny_tokenizer())
-        pruner = exact(AT2Pruner(loaded, head_weights=weights))
-        for item, row in collected.rows.items():
-            features = row[quantity].astype(np.float64)
-            tolerance = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4
-            scored = pruner.score(examples[item].query, samples[item].chunks)
-            scores = (features * weights.weight).sum((1, 2, 3)) + 0.5
-            assert (np.abs(scores - [one.score for one in scored]) <= tolerance).all()
+    spec = FeatureSpec("log", PASSES[reading])
+    weights = HeadWeights(rng.normal(size=shape).astype(np.float32), 0.5, spec)
+    loaded = LoadedModel(tiny_model(), tiny_tokenizer())
+    pruner = exact(AT2Pruner(loaded, head_weights=weights))
+    for item, row in collected.rows.items():
+        features = row["log"].astype(np.float64)
+        tolerance = HALF * (np.abs(features) * np.abs(weights.weight)).sum((1, 2, 3)) + 1e-4
+        scored = pruner.score(examples[item].query, samples[item].chunks)
+        scores = (features * weights.weight).sum((1, 2, 3)) + 0.5
+        assert (np.abs(scores - [one.score for one in scored]) <= tolerance).all()
 
 
 def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Path) -> None:
@@ -76,13 +74,12 @@ def test_a_chunk_read_in_windows_has_the_features_of_its_strongest(tmp_path: Pat
     windows = [source for source, owner in enumerate(layout.owners) if owner == 1]
     assert len(windows) > 1
     [late] = IndependentReader(model).read([LayoutPasses(layout, {"late": None})])
-    for number, attention in enumerate((late["late"], *read(model, layout))):
-        means = [float(attention.log_ratio[..., window].mean()) for window in windows]
+    masses = [mass.clamp(min=1e-9).log() for mass in read(model, layout)]
+    for number, log in enumerate((late["late"], *masses)):
+        means = [float(log[..., window].mean()) for window in windows]
         strongest = windows[means.index(max(means))]
-        expected = attention.log_ratio[..., strongest].numpy()
-        assert row["log_ratio"][1, number] == pytest.approx(expected, rel=HALF, abs=1e-4)
-        mass = attention.mass[..., strongest].clamp(min=1e-9).log().numpy()
-        assert row["log_mass"][1, number] == pytest.approx(mass, rel=HALF, abs=1e-4)
+        expected = log[..., strongest].numpy()
+        assert row["log"][1, number] == pytest.approx(expected, rel=HALF, abs=1e-4)
 
 
 def test_a_source_without_distractors_is_left_out(tmp_path: Path) -> None:
@@ -124,7 +121,7 @@ def test_joint_reading_adds_no_more_chunks_than_fit(tmp_path: Path) -> None:
     cut = [s for s in planned.samples.values() if expected[s.example] < len(s.chunks)]
     assert cut and any(expected[s.example] > s.original for s in cut)
     rows = planned.collect().rows
-    assert {item: len(row["log_mass"]) for item, row in rows.items()} == expected
+    assert {item: len(row["log"]) for item, row in rows.items()} == expected
 
 
 @pytest.mark.parametrize(
@@ -160,30 +157,21 @@ def test_attention_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("shard-*"))
 
 
-@pytest.mark.parametrize(("quantity", "depth"), [("mass", 1), ("log_mass", 4), ("log_ratio", 4)])
+@pytest.mark.parametrize(("quantity", "depth"), [("mass", 1), ("log", 4)])
 @pytest.mark.parametrize("passes", [("apart",), ("apart", "late"), ("joint",)])
 def test_the_matrix_is_in_the_order_of_the_features_at_inference(
     passes: Any, quantity: Any, depth: int
 ) -> None:
     spec, rng = FeatureSpec(quantity, passes), np.random.default_rng(0)
     attention = {
-        name: SpanAttention(
-            mass=torch.tensor(rng.uniform(0.01, 0.5, (4, 3, 7)), dtype=torch.float32),
-            log_ratio=torch.tensor(rng.normal(size=(4, 3, 7)), dtype=torch.float32),
-        )
+        name: torch.tensor(rng.uniform(0.01, 0.5, (4, 3, 7)), dtype=torch.float32)
         for name in PASSES[spec.reading]
     }
-    arrays = feature_arrays(attention, PASSES[spec.reading])
-    rows = {
-        5: {name: values[:4] for name, values in arrays.items()},
-        2: {name: values[4:] for name, values in arrays.items()},
-    }
+    log = feature_array([as_log(name, read) for name, read in attention.items()])
+    rows = {5: {"log": log[:4]}, 2: {"log": log[4:]}}
     features = Features.of(rows, PASSES[spec.reading])
     assert features.examples.tolist() == [5, 2] and features.counts.tolist() == [4, 3]
-    cut = {
-        name: SpanAttention(one.mass[:depth], one.log_ratio[:depth])
-        for name, one in attention.items()
-    }
+    cut = {name: read[:depth] for name, read in attention.items()}
     expected, matrix = spec.extract(cut).numpy(), features.matrix(spec, depth)
     assert matrix.shape == (7, len(passes) * depth * 3) == expected.shape
     assert matrix.dtype == np.float32

@@ -26,7 +26,7 @@ from tests.training.commands.train_runs import (
 from tests.training.planted_examples import planted_examples, write_examples
 
 SMALL = ("--masks", 6, "--answer-tokens", 4)
-FEATURES = ("--features", "log_mass:together")
+FEATURES = ("--features", "log:together")
 ABLATION = ("--signal", "ablation", *FEATURES, *SMALL)
 
 

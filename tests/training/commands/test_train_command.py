@@ -132,7 +132,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     ("options", "message"),
     [
         (["--depth", 4], "depth is 4; this model has layers 1 to 3"),
-        (["--features", "log_ratio"], "--features is 'log_ratio'; write it as log_ratio:together"),
+        (["--features", "log"], "--features is 'log'; write it as log:together"),
         (["--features", "loud:apart"], "quantity is 'loud'"),
     ],
 )

@@ -22,7 +22,7 @@ from tests.training.commands.train_runs import (
     trained,
 )
 
-LATE = ("--features", "log_ratio:late", "--depth", 2)
+LATE = ("--features", "log:late", "--depth", 2)
 ALL = ("--features", "log:late+together+apart", "--depth", 2)
 
 
@@ -67,7 +67,6 @@ def test_shortlisted_weights_have_the_scores_that_were_fitted(
     ranks = pruner(data, shortlisting)
     by_late = pruner(data, late)
     gold_first, beside_it = [], 0
-    assert weights.shortlist.quantity == "log"
     for example in examples_of(data):
         scores = np.array([one.score for one in ranks.score(example.query, example.chunks)])
         late_scores = np.array([one.score for one in by_late.score(example.query, example.chunks)])
@@ -83,20 +82,20 @@ def test_shortlisted_weights_have_the_scores_that_were_fitted(
     ("options", "message"),
     [
         ([*ALL, "--key-heads", 2], "key_heads is 2, which only late features can be limited to"),
-        ([*LATE, "--shortlist", "LATE"], "a shortlist is for features of late and other passes"),
+        ([*LATE, "--shortlist", "LATE"], "a shortlist is for the log of late and other passes"),
         (
-            ["--features", "log_mass:late+apart", "--depth", 2, "--shortlist", "LATE"],
-            "the shortlist's weights are for log_ratio, the features for log_mass",
+            ["--features", "mass:late+apart", "--depth", 2, "--shortlist", "LATE"],
+            "a shortlist is for the log of late and other passes",
         ),
         (
-            ["--features", "log_ratio:late+apart", "--depth", 3, "--shortlist", "LATE"],
+            ["--features", "log:late+apart", "--depth", 3, "--shortlist", "LATE"],
             "depth is 3; pass 2, the layers of the shortlist's weights",
         ),
         (
-            ["--features", "log_ratio:late+apart", "--depth", 1, "--shortlist", "LATE"],
+            ["--features", "log:late+apart", "--depth", 1, "--shortlist", "LATE"],
             "depth is 1; pass 2, the layers of the shortlist's weights",
         ),
-        ([*ALL, "--shortlist", "ALL"], "these weights are for the passes late, together, apart"),
+        ([*ALL, "--shortlist", "ALL"], "these weights are for the log of late, together, apart"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 FILES = ("novels.jsonl", "seas.jsonl.gz")
 SHARDS = ["shard-00000.safetensors", "shard-00001.safetensors"]
 MASS = ("--features", "mass:apart")
-SEVERAL = ("--features", "log_ratio:together+apart", *MASS, "--depth", 3, "--depth", 1)
+SEVERAL = ("--features", "log:together+apart", *MASS, "--depth", 3, "--depth", 1)
 QUERY, CHUNKS = "who wrote of the owl?", [Chunk("a bridge"), Chunk("Austen, of a mill " * 3)]
 
 

@@ -41,9 +41,7 @@ def planted_samples(
             }
         )
     return Samples(
-        Features(
-            np.arange(count), counts, features, np.zeros_like(features), ("together", "apart")
-        ),
+        Features(np.arange(count), counts, features, ("together", "apart")),
         tuple("even" if number % 2 == 0 else "odd" for number in range(count)),
         tuple(range(count)),
         {},
@@ -57,7 +55,5 @@ def labelled_samples(counts: list[int], sources: list[str], *, shift: float = 0.
     labels = np.concatenate([[True] + [False] * (size - 1) for size in counts])
     noise = np.random.default_rng(5).normal(size=(len(labels), 2, 2, 2))
     values = (noise + shift * labels[:, None, None, None]).astype(np.float16)
-    features = Features(
-        np.arange(len(counts)), np.array(counts), values, values, ("together", "apart")
-    )
+    features = Features(np.arange(len(counts)), np.array(counts), values, ("together", "apart"))
     return Samples(features, tuple(sources), tuple(range(len(counts))), {}, labels)

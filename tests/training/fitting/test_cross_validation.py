@@ -24,8 +24,8 @@ from at2_rag.training.fitting.fit import fit_listwise
 from at2_rag.training.fitting.losses import ListwiseData
 from tests.training.fitting.small_samples import labelled_samples, planted_samples
 
-APART = Candidate(FeatureSpec("log_ratio", ("apart",)), 1, 1e-2, "evidence")
-BOTH = Candidate(FeatureSpec("log_ratio", ("apart", "together")), 2, 1e-2, "evidence")
+APART = Candidate(FeatureSpec("log", ("apart",)), 1, 1e-2, "evidence")
+BOTH = Candidate(FeatureSpec("log", ("apart", "together")), 2, 1e-2, "evidence")
 
 
 @pytest.mark.parametrize(("gold", "expected"), [(0, 1.0), (2, 1 / 2)])

@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_pruners_ranking(
     )
     features = Features.of(collection.collect().rows, collection.passes)
     assert sorted(features.counts.tolist()) == [5] * 3 + [7] * 5  # nothing was added
-    spec = FeatureSpec("log_ratio", PASSES[reading])
+    spec = FeatureSpec("log", PASSES[reading])
     shape = (len(spec.passes), DEPTH, 4)
     weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     weights = HeadWeights(weight, 0.0, spec)

@@ -18,7 +18,7 @@ from at2_rag.training.fitting.objectives import OBJECTIVES, Objective, fit_objec
 from at2_rag.training.fitting.samples import LEAST_CONTRIBUTION, Samples
 from tests.training.fitting.small_samples import TELLING, planted_samples
 
-SPEC = FeatureSpec("log_mass", ("together", "apart"))
+SPEC = FeatureSpec("log", ("together", "apart"))
 
 
 def judge(samples: Samples, design: Candidate) -> CandidateResult:
@@ -70,7 +70,7 @@ def test_what_is_relevant_is_found_out_of_fold(objective: Objective) -> None:
     if objective != "pearson":  # one chunk is relevant, which is what shares say
         assert result.share_faithfulness > 0.95
     blind = planted_samples()
-    blind.features.log_mass[(slice(None), *TELLING)] = 0
+    blind.features.log[(slice(None), *TELLING)] = 0
     assert judge(blind, design(objective)).ndcg < 0.8
 
 
@@ -122,7 +122,7 @@ def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
     impostors = np.zeros(len(samples.labels), dtype=bool)
     for rows in by_sample(samples, np.arange(len(samples.labels))):
         impostors[rng.choice(rows[~samples.labels[rows]])] = True
-    samples.features.log_mass[impostors, *TELLING] += 6
+    samples.features.log[impostors, *TELLING] += 6
     doubtful = dataclasses.replace(samples, doubtful=impostors)
     matrix = samples.features.matrix(SPEC, 2)
     everything = np.ones(len(samples.sources), dtype=bool)
