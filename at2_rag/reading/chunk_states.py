@@ -66,11 +66,6 @@ class ChunkState:
         """Number of tokens of the source."""
         return self.keys.shape[2]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the state in memory."""
-        return self.keys.nbytes + self.values.nbytes
-
 
 StateStore = MutableMapping[str, KeptHeads]
 

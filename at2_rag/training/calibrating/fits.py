@@ -20,7 +20,7 @@ Fit = TypeVar("Fit")
 
 
 class Labelled(NamedTuple):
-    """One sample of a fit. Sources count the same, and so do a source's samples."""
+    """One sample of a fit."""
 
     source: str
     fold: int
@@ -38,7 +38,10 @@ def out_of_fold(samples: Sequence[Labelled], fit: Callable[[Sequence[Labelled]],
 
 
 def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> LinearFit:
-    """Return the readout that ranks true labels highest, fitted where there are others, too."""
+    """Return the readout that ranks true labels highest, fitted where there are others, too.
+
+    Every sample counts the same.
+    """
     samples = [sample for sample in samples if 0 < sample.labels.mean() < 1]
     if not samples:
         raise InputError(
@@ -49,7 +52,6 @@ def fit_ranking(samples: Sequence[Labelled], *, name: str, ridge: float) -> Line
         np.concatenate([sample.terms for sample in samples]).astype(np.float32),
         np.concatenate([sample.labels for sample in samples]),
         np.array([len(sample.labels) for sample in samples]),
-        source_weights([sample.source for sample in samples]),
     )
     return fit_listwise(data, ridge=ridge)
 
@@ -59,7 +61,8 @@ def fit_logistic(
 ) -> tuple[float, ...]:
     """Return slopes and constant of the logistic function that makes the labels likeliest.
 
-    Every label of a sample counts the same; the first `rising` slopes are at least 0.
+    Sources count the same, so do a source's samples, and a sample's labels. The first `rising`
+    slopes are at least 0.
     """
     labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
     if labels.all() or not labels.any():

@@ -101,7 +101,7 @@ def fit_pearson(data: AblationData, *, ridge: float) -> LinearFit:
     """Return the weights whose summed scores correlate best with the ablations' effects.
 
     Minimises `loss + ridge / 2 * |v|^2 / V`, v the weights of the standardised features (bias
-    included) and V the weighted mean variance of the predictions; the weights are scaled to V = 1.
+    included) and V the mean variance of the predictions; the weights are scaled to V = 1.
     """
     standard = Standardised(data.features)
     loss = PearsonLoss(data, standard.matrix)

@@ -23,14 +23,11 @@ class ListwiseData:
     features: npt.NDArray[np.float32]  # [N, F]
     labels: npt.NDArray[Any]  # [N], how relevant each chunk is; every sample has some above 0
     counts: npt.NDArray[np.int64]  # [I], chunks of each sample
-    weights: Floats  # [I], of samples in the loss
 
     def take(self, samples: Bools) -> ListwiseData:
         """Return the samples where the mask [I] holds."""
         rows = np.repeat(samples, self.counts)
-        return ListwiseData(
-            self.features[rows], self.labels[rows], self.counts[samples], self.weights[samples]
-        )
+        return ListwiseData(self.features[rows], self.labels[rows], self.counts[samples])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +36,6 @@ class AblationData:
 
     features: npt.NDArray[np.float32]  # [N, F], the chunks of a sample one after another
     counts: npt.NDArray[np.int64]  # [I], chunks of each sample
-    weights: Floats  # [I], of samples in the loss
     masks: Sequence[Bools]  # of each sample [M, S], True for kept chunks
     effects: Sequence[Floats]  # of each sample [M], its answer's likelihood on any scale
 
@@ -49,7 +45,6 @@ class AblationData:
         return AblationData(
             self.features[np.repeat(samples, self.counts)],
             self.counts[samples],
-            self.weights[samples],
             [self.masks[index] for index in kept],
             [self.effects[index] for index in kept],
         )
@@ -84,8 +79,6 @@ class ListwiseLoss:
                 "leave them out"
             )
         self._target = labels / np.repeat(totals, data.counts)
-        self._share = data.weights / data.weights.sum()
-        self._row_share = np.repeat(self._share, data.counts)
 
     def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """Return loss and gradient at the weights [F] of standardised features."""
@@ -93,14 +86,14 @@ class ListwiseLoss:
         top = np.maximum.reduceat(scores, self._starts)
         exponents = np.exp(scores - np.repeat(top, self._counts))
         totals = np.add.reduceat(exponents, self._starts)
-        loss = self._share @ (np.log(totals) + top) - (self._row_share * self._target) @ scores
+        loss = (np.log(totals) + top).sum() - self._target @ scores
         shares = exponents / np.repeat(totals, self._counts)
-        excess = torch.from_numpy(self._row_share * (shares - self._target)).float()
-        return float(loss), (excess @ self._matrix).double().numpy()
+        excess = torch.from_numpy((shares - self._target) / len(totals)).float()
+        return float(loss) / len(totals), (excess @ self._matrix).double().numpy()
 
 
 class PearsonLoss:
-    """Minus the weighted mean correlation, and its gradient, over standardised features.
+    """Minus the mean correlation, and its gradient, over standardised features.
 
     Its weights are [F + 1]: those of the features, then the bias, which every kept chunk adds to a
     prediction.
@@ -108,7 +101,7 @@ class PearsonLoss:
 
     def __init__(self, data: AblationData, matrix: torch.Tensor) -> None:
         ends = np.cumsum(data.counts)
-        rows, effects, counts, weights = [], [], [], []
+        rows, effects, counts = [], [], []
         for index, (masks, effect) in enumerate(zip(data.masks, data.effects, strict=True)):
             if not np.isfinite(effect).all():
                 raise InputError(
@@ -125,7 +118,6 @@ class PearsonLoss:
             rows.append((kept - kept.mean(0)) @ features)  # [M, S] @ [S, F + 1]
             effects.append(centred / norm)
             counts.append(len(effect))
-            weights.append(data.weights[index])
         if not rows:
             raise InputError(
                 f"none of {len(data.counts)} samples has effects that vary over its masks; "
@@ -134,7 +126,6 @@ class PearsonLoss:
         self._rows, self._effects = torch.cat(rows), np.concatenate(effects)
         self._counts = np.array(counts)
         self._starts = np.cumsum(self._counts) - self._counts
-        self._share = np.array(weights) / np.sum(weights)
 
     def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """Return loss and gradient."""
@@ -142,21 +133,21 @@ class PearsonLoss:
         norms = np.sqrt(np.add.reduceat(predicted**2, self._starts)) + 1e-12
         products = np.add.reduceat(predicted * self._effects, self._starts)
         correlations = products / norms
-        slope = np.repeat(self._share / norms, self._counts) * (
+        slope = np.repeat(1 / (len(norms) * norms), self._counts) * (
             self._effects - np.repeat(correlations / norms, self._counts) * predicted
         )
-        return -float(self._share @ correlations), -self._back(slope)
+        return -float(correlations.mean()), -self._back(slope)
 
     def variance(self, vector: Floats) -> tuple[float, Floats]:
-        """Return the weighted mean over samples of the predictions' variance, and its gradient."""
+        """Return the mean over samples of the predictions' variance, and its gradient."""
         predicted = self._predict(vector)
         squares = np.add.reduceat(predicted**2, self._starts)
-        weights = np.repeat(2 * self._share / self._counts, self._counts)
-        return float(self._share @ (squares / self._counts)), self._back(weights * predicted)
+        weights = np.repeat(2 / (len(squares) * self._counts), self._counts)
+        return float((squares / self._counts).mean()), self._back(weights * predicted)
 
     def least_squares(self, ridge: float) -> Floats:
         """Return the ridge regression of the standardised effects."""
-        weights = np.repeat(self._share / self._counts, self._counts)
+        weights = np.repeat(1 / (len(self._counts) * self._counts), self._counts)
         rows = self._rows.double()
         weighted = rows * torch.from_numpy(weights)[:, None]
         gram = (weighted.T @ rows).numpy()

@@ -48,20 +48,16 @@ def fit_objective(
     """Fit a readout to the `chosen` [I] of the samples, whose features are `matrix` [N, F].
 
     Every sample counts the same, whatever its source.
-
     `groups` limits which features have weights, see `fit_few`: each one's group, and how many.
     """
-    count = len(samples.sources)
-    weights = np.full(count, 1 / count)
     if objective != "evidence" and samples.effects is None:
         raise InputError(f"the objective {objective!r} needs ablations; pass ablated samples")
     if objective in ("evidence", "mixed") and samples.labels is None:
         raise InputError(f"the objective {objective!r} needs gold labels; pass labelled examples")
     if objective == "pearson":
         assert samples.effects is not None  # checked above
-        data = AblationData(
-            matrix, samples.counts, weights, samples.effects.masks, samples.effects.likelihoods
-        )
+        effects = samples.effects
+        data = AblationData(matrix, samples.counts, effects.masks, effects.likelihoods)
         ablated = data.take(chosen)
 
         def fit_columns(columns: npt.NDArray[np.int64]) -> LinearFit:
@@ -78,7 +74,7 @@ def fit_objective(
     informative = chosen & (sum_by_sample(relevance, counts) > 0)
     if not informative.any():
         raise InputError(f"no sample says anything about {objective!r}; pass more examples")
-    listwise = ListwiseData(matrix[rows], relevance, counts, weights).take(informative)
+    listwise = ListwiseData(matrix[rows], relevance, counts).take(informative)
     if groups is None:
         return fit_listwise(listwise, ridge=ridge)
     features = listwise.features

@@ -74,7 +74,7 @@ def test_figures_are_macro_means_of_fits_without_the_fold() -> None:
     results = []
     for design in (APART, dataclasses.replace(APART, ridge=1.0), BOTH):
         matrix = samples.features.matrix(design.spec, design.depth)
-        data = ListwiseData(matrix, labels, samples.counts, np.full(36, 1 / 36))
+        data = ListwiseData(matrix, labels, samples.counts)
         scores = np.zeros(len(labels))
         for fold in range(4):
             fit = fit_listwise(data.take(fold_of != fold), ridge=design.ridge)

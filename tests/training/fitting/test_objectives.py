@@ -33,11 +33,6 @@ def by_sample(samples: Samples, values: np.ndarray) -> list[np.ndarray]:
     return samples.features.by_sample(values)
 
 
-def equal_weights(samples: Samples) -> np.ndarray:
-    """Every sample counts the same, though one source may have more of them."""
-    return np.full(len(samples.sources), 1 / len(samples.sources))
-
-
 def test_effects_are_computed_by_sample() -> None:
     samples = planted_samples(8)
     effects = samples.effects
@@ -104,7 +99,7 @@ def test_labels_say_nothing_of_samples_that_are_all_gold(objective: Objective) -
         sums = [part.sum() for part in by_sample(samples, contributions)]
         shares = contributions / np.repeat(sums, samples.counts)
         target = np.where(of_first, shares, 0.7 * target + 0.3 * shares)
-    data = ListwiseData(matrix, target, samples.counts, equal_weights(samples))
+    data = ListwiseData(matrix, target, samples.counts)
     expected = fit_listwise(data.take(used), ridge=1e-2)
     assert fit.weight == pytest.approx(expected.weight, rel=1e-3, abs=1e-5)
     if objective == "evidence":
@@ -133,8 +128,7 @@ def test_chunks_whose_label_is_a_guess_are_neither_fitted_to_nor_judged(
         contributions = np.maximum(samples.effects.contributions[kept], 0)
         sums = [part.sum() for part in np.split(contributions, np.cumsum(counts)[:-1])]
         relevance = 0.7 * relevance + 0.3 * contributions / np.repeat(sums, counts)
-    weights = equal_weights(samples)
-    data = ListwiseData(matrix[kept], relevance, counts, weights)
+    data = ListwiseData(matrix[kept], relevance, counts)
     expected = fit_listwise(data, ridge=1e-2)
     assert fit.weight == pytest.approx(expected.weight, rel=1e-4, abs=1e-6)
     assert (

@@ -65,8 +65,7 @@ def test_the_weights_are_fitted_on_all_samples_in_the_chosen_design(
     samples = data(folders[reading], reading=reading).gather()
     matrix = samples.features.matrix(design.spec, design.depth)
     assert samples.labels is not None
-    equal = np.full(len(samples.sources), 1 / len(samples.sources))
-    listwise = ListwiseData(matrix, samples.labels, samples.counts, equal)
+    listwise = ListwiseData(matrix, samples.labels, samples.counts)
     fit = fit_listwise(listwise, ridge=design.ridge)
     assert weights.spec == design.spec
     assert weights.weight.shape == (len(design.spec.passes), design.depth, 4)
