@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError, brief
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, brief
 from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.head_weights import HeadWeights
 
@@ -31,33 +31,17 @@ MOST_HEADS = 100_000
 """Most heads of all layers that a file may state; the largest known models have about 16,000."""
 
 
-def read_score_estimator(
-    path: str | os.PathLike[str],
-    *,
-    fingerprint: str | None = None,
-    template_hash: str | None = None,
-) -> HeadWeights:
+def read_score_estimator(path: str | os.PathLike[str]) -> HeadWeights:
     """Read a `score_estimator.pt` as head weights for `AT2Attributor`.
 
-    The file doesn't say which model it was fitted on, nor with which wording of the prompt.
-
-    Args:
-        path: The file.
-        fingerprint: Binds the weights to a model, see `fingerprint.model_fingerprint`; None to
-            leave them free, so that only numbers of layers and heads are checked.
-        template_hash: Binds them to a wording, see `PromptBuilder.template_hash`; given together
-            with `fingerprint` or not at all.
+    The file doesn't say which model it was fitted on, nor with which wording of the prompt, so that
+    only numbers of layers and heads are checked.
 
     Raises:
-        InputError: If only one of `fingerprint` and `template_hash` is given.
         HeadWeightsNotFoundError: If the file can't be opened.
         HeadWeightsError: If it holds anything but tensors and plain values, an unknown class,
             another shape than it states, numbers that aren't finite, or a bias other than 0.
     """
-    if (fingerprint is None) != (template_hash is None):
-        raise InputError(
-            "fingerprint and template_hash bind weights together; pass both or neither"
-        )
     path = Path(path)
     saved = _load(path)
     try:
@@ -73,8 +57,6 @@ def read_score_estimator(
         weight=weight,
         bias=0.0,
         spec=FeatureSpec("mass", ("joint",)),
-        fingerprint=fingerprint,
-        template_hash=template_hash,
         provenance={"source": path.name, "form": "at2 score estimator", **provenance},
         target_rule="answer",
         score_scale="additive",

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from at2_rag.attribution import AT2Attributor
-from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError, InputError
+from at2_rag.errors import HeadWeightsError, HeadWeightsNotFoundError
 from at2_rag.model.fingerprint import model_fingerprint
 from at2_rag.model.hub import DEFAULT_MODEL, resolve_model
 from at2_rag.model.loading import LoadedModel, load_model
@@ -124,11 +124,6 @@ def test_what_is_read_says_what_it_is_for() -> None:
     assert (weights.target_rule, weights.bias, weights.fingerprint) == ("answer", 0.0, None)
     assert weights.weight.shape == (1, 3, 4) and weights.weight.dtype == np.float32
     assert weights.provenance["model_type"] == "llama" and weights.provenance["normalize"] is True
-    bound = read_score_estimator(FIXTURE, fingerprint="f", template_hash="t")
-    assert (bound.fingerprint, bound.template_hash) == ("f", "t")
-    for half in ({"fingerprint": "f"}, {"template_hash": "t"}):
-        with pytest.raises(InputError, match="both or neither"):
-            read_score_estimator(FIXTURE, **half)
 
 
 # --- order of features --------------------------------------------------------------------------
