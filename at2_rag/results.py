@@ -167,10 +167,10 @@ class PruneResult:
             the pruner's token counter.
         tokens_after: Tokens of `context`.
         separator: Text between two chunks of the context.
-        timings: Seconds per stage: `count`, `layout`, `wait` (for other threads that read),
-            `encode` and `question` (or `joint` instead), `select` (in which a best chunk that
-            exceeds `max_tokens` is read by its sentences); and the `total`. A stage that didn't run
-            is not there.
+        timings: Seconds per stage: `count`, `layout`, `wait` (until a thread may read, for calls
+            from other threads than the main one), `encode` and `question` (or `joint` instead),
+            `select` (in which a best chunk that exceeds `max_tokens` is read by its sentences);
+            and the `total`. A stage that didn't run is not there.
         notes: Plain sentences about anything out of the ordinary, e.g. that nothing fitted.
         error: Why scoring failed, with `on_error="keep_all"`; else None.
         skipped: Whether the context was kept as it is for being small

@@ -74,8 +74,8 @@ class _Read:
 class Scorer:
     """Scores chunks and sentences by the attention that a question's tokens pay to them.
 
-    Thread-safe: the prefix is read once, under a lock, and nothing else changes. Only as many
-    threads read at a time as keep the cores busy, so that memory doesn't grow with their number.
+    Thread-safe: the prefix is read once, under a lock, and nothing else changes. The main thread
+    reads for itself, and a few threads for all others, see `Workers.call`.
 
     Args:
         model: The scoring model, cut to the layers of the head weights.
@@ -169,14 +169,15 @@ class Scorer:
         """Score a short request, and leave nothing of it in the cache."""
         chunks = [Chunk("Jane Austen wrote Emma.")]
         layout = self._lay_out("Who wrote Emma?", chunks)
-        texts = [LaidOut(layout, chunks)]
+        texts, watch = [LaidOut(layout, chunks)], Stopwatch()
         if self._reader is None:
-            joint_features(self._model, self._weights, texts, Stopwatch())
+            self._in_turn(partial(joint_features, self._model, self._weights, texts, watch), watch)
         else:
-            independent_features(self._reader.forgetful(), self._weights, texts, Stopwatch())
+            reader = self._reader.forgetful()
+            self._in_turn(partial(independent_features, reader, self._weights, texts, watch), watch)
 
     def _in_turn(self, read: Callable[[], T], watch: Stopwatch) -> T:
-        """Return what `read` returns in inference mode, when few enough threads are reading."""
+        """Return what `read` returns in inference mode, in a thread that may read."""
         return self._readers.call(torch.inference_mode()(read), watch)
 
     # --- one group of requests ---------------------------------------------------------------

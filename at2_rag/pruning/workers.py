@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -16,8 +17,6 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
-
-import torch
 
 from at2_rag.errors import PrunerBusyError
 from at2_rag.model.forks import call_after_fork
@@ -29,6 +28,7 @@ _LIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 _EXIT_SECONDS = 1.5  # most that running calls may take to end when the process does
 _IDLE_SECONDS = 1.0  # that a thread waits for another call
+_RELEASE_SECONDS = 30.0  # between two releases of freed memory while calls come
 _LOOK_SECONDS = 0.1  # between two looks of a waiting call at whether it is still wanted
 
 
@@ -49,6 +49,7 @@ class _Call(Generic[T]):
                 result = self.run()
         except BaseException as error:
             self.future.set_exception(error)
+            del self  # which the error refers to, by this frame
         else:
             self.future.set_result(result)
 
@@ -56,10 +57,10 @@ class _Call(Generic[T]):
 class Workers:
     """Runs calls in a few threads of its own, for any number of event loops or threads.
 
-    A thread is started when a call comes, and ends when none has come for a second; the last gives
-    the memory that they freed back to the system, so that nothing is left behind. A cancelled call
-    that waits is never run, one that runs ends at its next `check_wanted`. The threads don't keep
-    the process from ending.
+    A thread is started when a call comes, and ends when none has come for a second. The memory that
+    they freed is given back to the system when the last ends, and now and then before. A cancelled
+    call that waits is never run, one that runs ends at its next `check_wanted`. The threads don't
+    keep the process from ending.
 
     Args:
         most: Returns how many threads may run at a time.
@@ -78,6 +79,8 @@ class Workers:
         self._waiting: deque[_Call[Any]] = deque()
         self._running: dict[threading.Thread, _Call[Any] | None] = {}
         self._pending = 0  # calls that somebody awaits
+        self._ending = False  # with the process
+        self._released = time.monotonic()  # when memory was last released
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return what the function returns in a worker thread, in a copy of this context.
@@ -94,6 +97,7 @@ class Workers:
         finally:
             call.abandoned.set()
             self._forget(call)
+            del call  # which an error refers to, by this frame
 
     def call(self, function: Callable[[], T], watch: Stopwatch) -> T:
         """Return what the function returns, in a worker thread unless this is the main thread.
@@ -102,6 +106,7 @@ class Workers:
         a process would hold many times what it needs. The time until a worker thread is free is
         the stage "wait".
         """
+        check_wanted()
         if threading.current_thread() is threading.main_thread():
             return function()
         waiting = ExitStack()
@@ -113,23 +118,38 @@ class Workers:
 
         abandoned = abandonment()
         call = _Call(run, copy_context(), abandoned=abandoned or threading.Event())
-        self._start(call)
+        try:
+            self._start(call)
+        except RuntimeError:  # there can be no more threads
+            return run()
         try:
             while not wait([call.future], _LOOK_SECONDS if abandoned else None).done:
                 check_wanted()
             return call.future.result()
+        except Abandoned:
+            if abandoned:
+                raise
+            raise SystemExit from None  # the process ends, and with it the caller, a daemon thread
         finally:
             self._forget(call)
-            del call  # with an error, which refers to this frame
+            del call
 
-    def abandon(self) -> list[Future[Any]]:
-        """Abandon all calls, and return the futures of those that run, which are about to end."""
+    def abandon(self) -> None:
+        """Abandon all calls, and let the threads end."""
         with self._condition:
+            self._ending = True
             self._waiting.clear()
-            calls = [call for call in self._running.values() if call is not None]
-        for call in calls:
-            call.abandoned.set()
-        return [call.future for call in calls]
+            for call in self._running.values():
+                if call is not None:
+                    call.abandoned.set()
+            self._condition.notify_all()
+
+    def join(self, deadline: float) -> None:
+        """Wait for all threads to end until a deadline, by `time.monotonic`."""
+        with self._condition:
+            running = list(self._running)
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _forget(self, call: _Call[Any]) -> None:
         with self._condition:
@@ -145,43 +165,57 @@ class Workers:
                     f"{self._max_pending}; await fewer at a time (asyncio.Semaphore), or pass a "
                     "larger max_pending"
                 )
+            idle = sum(running is None for running in self._running.values())
+            if idle <= len(self._waiting) and len(self._running) < self._most():
+                thread = threading.Thread(target=self._work, name="at2_rag", daemon=True)
+                try:
+                    thread.start()  # it waits for the condition's lock
+                except RuntimeError:  # there can be no more threads; the others do it
+                    if not self._running:
+                        raise
+                else:
+                    self._running[thread] = None
             self._waiting.append(call)
             self._pending += 1
-            idle = sum(running is None for running in self._running.values())
-            if idle < len(self._waiting) and len(self._running) < self._most():
-                thread = threading.Thread(target=self._work, name="at2_rag", daemon=True)
-                thread.start()  # it waits for the condition's lock
-                self._running[thread] = None
             self._condition.notify()
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        while True:
-            with self._condition:
-                self._running[thread] = None
-                if not self._waiting:
-                    self._condition.wait(_IDLE_SECONDS)
-                if not self._waiting:
-                    del self._running[thread]
-                    break
-                call = self._running[thread] = self._waiting.popleft()
+        while (call := self._next_call(thread)) is not None:
             call.context.run(call.run_now)
             del call  # its chunks and result
-        if not self._running:
-            _release_memory()
+            with self._condition:
+                self._running[thread] = None
+            if time.monotonic() - self._released > _RELEASE_SECONDS:
+                self._release_memory()
+        if not self._running and not self._ending:
+            self._release_memory()
 
+    def _next_call(self, thread: threading.Thread) -> _Call[Any] | None:
+        """Return the next call for a thread; None if it is to end."""
+        with self._condition:
+            if not self._waiting and not self._ending:
+                self._condition.wait(_IDLE_SECONDS)
+            if not self._waiting:
+                del self._running[thread]
+                return None
+            call = self._running[thread] = self._waiting.popleft()
+            return call
 
-def _release_memory() -> None:
-    """Give the system back what was freed, which malloc keeps for each thread, even for ended ones.
+    def _release_memory(self) -> None:
+        """Give the system back what was freed, which malloc keeps for each thread.
 
-    That is 50 to 100 MB for each that has read, and takes some milliseconds.
-    """
-    if _LIBC is not None:
-        _LIBC.malloc_trim(0)
+        That is 50 MB and more for each that reads, even once it has ended; it takes 20 to 40 ms.
+        """
+        self._released = time.monotonic()
+        if _LIBC is not None:
+            _LIBC.malloc_trim(0)
 
 
 def most_readers() -> int:
     """Return how many threads should read at a time."""
+    import torch  # which adapters don't load
+
     # One more than have cores to themselves: while it is in Python, another multiplies.
     return 1 + _cores() // torch.get_num_threads()
 
@@ -199,6 +233,8 @@ _all_workers: WeakSet[Workers] = WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """End running calls, since a thread in native code can't outlive the interpreter."""
-    # All are abandoned before any is waited for, since calls of one pass work on to another.
-    running = [future for workers in list(_all_workers) for future in workers.abandon()]
-    wait(running, _EXIT_SECONDS)
+    deadline, every = time.monotonic() + _EXIT_SECONDS, list(_all_workers)
+    for workers in every:
+        workers.abandon()
+    for workers in every:  # only now, since calls of one work on to another
+        workers.join(deadline)

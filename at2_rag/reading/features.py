@@ -65,10 +65,12 @@ class FeatureSpec:
 
     def extract(self, attention: Mapping[Pass, Tensor]) -> Tensor:
         """Return the features [S, F], float32, of the sources of one prompt."""
-        read = [as_log(name, attention[name]) for name in self.passes]
-        if self.quantity == "mass":
-            read = [as_mass(name, one) for name, one in zip(self.passes, read, strict=True)]
-        return torch.cat([one.flatten(0, 1) for one in read]).T
+        read = {name: attention[name] for name in self.passes}
+        if self.quantity == "log":
+            read = {name: as_log(name, one) for name, one in read.items()}
+        elif "late" in read:
+            read["late"] = read["late"].sigmoid()
+        return torch.cat([one.flatten(0, 1) for one in read.values()]).T
 
 
 def as_log(name: Pass, attention: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ async def test_results_are_those_of_prune_and_calls_see_their_context() -> None:
     for number, result in enumerate(results):
         expected = pruner.prune(QUERY, CHUNKS[number % 3 :], top_k=2)
         assert (result.kept, result.dropped) == (expected.kept, expected.dropped)
-    await until(lambda: threads_of_pruners() == 0, 1)
+    await until(lambda: threads_of_pruners() == 0, 10)
     with pytest.raises(InputError):
         await pruner.aprune(" ", CHUNKS, top_k=2)
 

@@ -42,7 +42,7 @@ for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
 threading.Thread(target=lambda: fresh.score(query, chunks), daemon=True).start()
 
-class Stuck(dict):  # a cache that holds all turns of its pruner for ever, in the parent
+class Stuck(dict):  # a cache that holds all threads of its pruner for ever, in the parent
     parent = os.getpid()
     def get(self, key):
         if os.getpid() == self.parent:
@@ -57,7 +57,10 @@ def child():
     again = answers()
     assert all(abs(a - b) < 1e-4 for x, y in zip(again, expected) for a, b in zip(x, y))
     fresh.score(query, chunks)
-    stuck.score(query, chunks)
+    reader = threading.Thread(target=lambda: stuck.score(query, chunks), daemon=True)
+    reader.start()
+    reader.join(30)
+    assert not reader.is_alive()
     threads = [threading.Thread(target=answers) for _ in range(3)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]

@@ -152,8 +152,8 @@ def test_few_threads_read_at_a_time_and_the_others_say_how_long_they_waited(
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(lambda _: pruner.prune(QUERY, CHUNKS, top_k=1), range(8)))
     assert most == 3
-    waits = [one.timings["wait"] for one in results if "wait" in one.timings]
-    assert waits and all(wait > 0 for wait in waits)
+    waits = sorted(one.timings["wait"] for one in results)
+    assert len(waits) == 8 and waits[3] > 0.02, "at least five waited for a pass of another"
 
 
 def test_the_main_thread_reads_and_for_all_others_a_few_of_the_pruners_do(

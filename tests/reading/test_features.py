@@ -64,6 +64,11 @@ def test_quantities(quantity: Any, name: Any, first: float) -> None:
     assert features[0, 0].item() == pytest.approx(first)
 
 
+def test_no_mass_is_exactly_no_feature() -> None:
+    features = FeatureSpec("mass", ("joint",)).extract({"joint": torch.zeros(2, 3, 4)})
+    assert features.eq(0).all()
+
+
 def test_log_is_the_log_ratio_of_the_late_pass_and_the_log_mass_of_others() -> None:
     read: dict[Pass, torch.Tensor] = {"late": -100 * attention(), "apart": attention(0.5)}
     features = FeatureSpec("log", ("late", "apart")).extract(read)

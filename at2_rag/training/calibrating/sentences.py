@@ -81,8 +81,8 @@ def sentence_samples(
 def fit_sentences(samples: Sequence[SentenceSample]) -> SentenceWeights:
     """Return the sentence weights that make sentences with evidence likeliest.
 
-    Scores minimise the listwise loss; probabilities are fitted to scores by weights that were
-    fitted without the sample's fold. Every source counts the same.
+    Scores minimise the listwise loss, every sample counting the same; probabilities are fitted to
+    scores by weights that were fitted without the sample's fold, every source counting the same.
     """
     ranked = [sample.ranked for sample in samples]
     scored = []

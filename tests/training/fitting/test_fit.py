@@ -149,8 +149,8 @@ def test_at_most_so_many_groups_of_features_have_weights(most: int) -> None:
     assert groups <= {3, 8} or groups >= {3, 8}
     columns = np.flatnonzero(np.isin(group_of, list(groups)))
     alone = fit_listwise(dataclasses.replace(data, features=data.features[:, columns]), ridge=1e-3)
-    assert fit.weight[columns] == pytest.approx(alone.weight, abs=1e-4)
-    assert fit.bias == pytest.approx(alone.bias, abs=1e-4)
+    assert fit.weight[columns] == pytest.approx(alone.weight, abs=1e-6)
+    assert fit.bias == pytest.approx(alone.bias)
 
 
 def test_few_groups_are_fitted_as_without_a_limit() -> None:
@@ -158,5 +158,6 @@ def test_few_groups_are_fitted_as_without_a_limit() -> None:
     plain = fit_listwise(data, ridge=1e-3)
     for most in (3, 100):
         fit = few(data, np.arange(6) // 2, most)
+        # Within the minimiser's tolerance: columns lie otherwise in memory, and round otherwise.
         assert fit.weight == pytest.approx(plain.weight, abs=1e-4)
         assert fit.bias == pytest.approx(plain.bias, abs=1e-4)
