@@ -108,7 +108,7 @@ def size_row(model: LoadedModel, prompt: Prompt, peaks: Mapping[str, CallPeak]) 
     layout = scoring_model.prompts.independent(prompt.query, prompt.chunks)
     tokens = sum(map(len, set(layout.source_ids)))  # equal chunks are read once
     prefix = encode_prefix(scoring_model)  # a state's size is proportional to its tokens
-    states = tokens * prefix.nbytes // prefix.tokens
+    states = tokens * prefix.kept().nbytes // prefix.tokens
     return {
         "chunks": len(prompt.chunks),
         "tokens": tokens,

@@ -78,8 +78,8 @@ def test_what_is_collected_is_what_ablations_and_features_are(tmp_path: Path) ->
         assert row["query_logits"] == pytest.approx(question, abs=1e-3)
         layout = cut.prompts.independent(query, chunks)
         reader = IndependentReader(cut)
-        read = read_passes(reader, layout, states={}, chunks=len(chunks))
-        assert row["log"] == pytest.approx(read, rel=2e-3, abs=1e-3)
+        features = read_passes(reader, layout, states={}, chunks=len(chunks))
+        assert row["log"] == pytest.approx(features, rel=2e-3, abs=1e-3)
 
 
 def test_reference_answers_where_wanted(tmp_path: Path) -> None:
