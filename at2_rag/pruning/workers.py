@@ -55,7 +55,7 @@ class _Call(Generic[T]):
 
 
 class Workers:
-    """Runs calls in a few threads of its own, for any number of event loops or threads.
+    """Runs the calls of any number of event loops and threads in a few worker threads.
 
     A thread is started when a call comes, and ends when none has come for a second. The memory that
     they freed is given back to the system when the last ends, and now and then before. A cancelled
