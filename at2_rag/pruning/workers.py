@@ -203,10 +203,7 @@ class Workers:
             return call
 
     def _release_memory(self) -> None:
-        """Give the system back what was freed, which malloc keeps for each thread.
-
-        That is 50 MB and more for each that reads, even once it has ended; it takes 20 to 40 ms.
-        """
+        """Give freed memory back to the system, which malloc keeps for each thread."""
         self._released = time.monotonic()
         if _LIBC is not None:
             _LIBC.malloc_trim(0)
