@@ -45,23 +45,6 @@ class Series:
     emphasis: bool = False  # whether it is what the plot is about
 
 
-def line_plot(
-    x: Sequence[float], y: Sequence[float], *, title: str, x_label: str, y_label: str
-) -> str:
-    """Return an SVG of points joined by a line, each with its value; `x` rises."""
-    figure, axes = _axes(_WIDTH, 2.9, x_label, y_label)
-    axes.plot(x, y, marker="o", color=_LINE)
-    for point in zip(x, y, strict=True):
-        axes.annotate(
-            f"{point[1]:.3f}", point, xytext=(0, 7), textcoords="offset points", ha="center"
-        )
-    axes.margins(x=0.15)
-    middle = (min(y) + max(y)) / 2
-    half = max(_LEAST_SPAN, 1.5 * (max(y) - min(y))) / 2
-    axes.set_ylim(middle - half, middle + half)
-    return _svg(figure, title)
-
-
 def interval_plot(
     series: Sequence[Series],
     *,

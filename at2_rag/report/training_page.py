@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from at2_rag.report.page import render_page
-from at2_rag.report.plots import heat_map, line_plot
-
-_FIGURES = {"ndcg_at_10": "nDCG@10 out of fold", "faithfulness": "faithfulness out of fold"}
+from at2_rag.report.plots import heat_map
 
 
 def training_page(record: Mapping[str, Any]) -> str:
@@ -23,7 +21,6 @@ def training_page(record: Mapping[str, Any]) -> str:
         chosen=next(row for row in candidates if row["chosen"]),
         sources=list(candidates[0]["by_source"]),
         with_objective=record["settings"]["signal"] != "evidence",
-        curves=_curves(record["learning_curve"]),
         maps=_maps(record["head_importance"]),
     )
 
@@ -58,23 +55,6 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Machine", f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"),
         ("Versions", ", ".join(versions)),
     ]
-
-
-def _curves(points: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    """Return a plot of each figure that two points or more have."""
-    plots = []
-    for name, label in _FIGURES.items():
-        known = [
-            (point["samples"], point["figures"][name])
-            for point in points
-            if point["figures"].get(name) is not None
-        ]
-        if len(known) > 1:
-            x, y = zip(*known, strict=True)
-            title = f"Learning curve: {label}"
-            svg = line_plot(x, y, title=title, x_label="samples fitted on", y_label=label)
-            plots.append(Markup(svg))  # no text from outside is in it
-    return plots
 
 
 def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:

@@ -25,8 +25,6 @@ def ablation_record() -> dict[str, Any]:
     record["settings"] |= {"signal": "ablation", "target": "answer"}
     for row, faithful in zip(record["candidates"], (None, 0.432), strict=True):
         row |= {"objective": "drops", "faithfulness": faithful}
-    for point, faithful in zip(record["learning_curve"], (0.4, 0.432), strict=True):
-        point["figures"]["faithfulness"] = faithful
     return record
 
 
@@ -66,13 +64,11 @@ def test_designs_facts_dev_figures_and_plots_are_on_it() -> None:
     ):
         assert part in text
     assert not re.search("faithfulness|ablations|answers|share a gold passage", text, re.I)
-    assert training_page(training_record()).count("<svg ") == 3  # a curve, a map for each pass
+    assert training_page(training_record()).count("<svg ") == 2  # a map for each pass
 
 
-def test_ablations_have_objective_faithfulness_and_a_second_curve() -> None:
-    record = ablation_record()
-    text = text_of(record)
-    assert training_page(record).count("<svg ") == 4
+def test_ablations_have_objective_and_faithfulness() -> None:
+    text = text_of(ablation_record())
     for part in (
         "Features nDCG@10 Objective Layers Ridge Faithfulness novels seas",
         "0.700 drops 3 0.003 – 0.600 0.800",
@@ -85,8 +81,8 @@ def test_ablations_have_objective_faithfulness_and_a_second_curve() -> None:
 
 def test_what_is_missing_or_doubtful_is_said() -> None:
     run = {**training_record()["run"], "peak_memory_mb": None}
-    text = text_of(training_record(dev=None, learning_curve=[], left_out={}, run=run))
-    for part in ("No dev files", "too few samples for a curve", "not known on this system"):
+    text = text_of(training_record(dev=None, left_out={}, run=run))
+    for part in ("No dev files", "not known on this system"):
         assert part in text
     record = training_record(head_importance={"passes": ["joint"], "values": [[[0.0]]]})
     record["dev"]["shared_with_training"] = 1234

@@ -18,7 +18,7 @@ from at2_rag.training.fitting.cross_validation import rounded
 from at2_rag.training.fitting.dev import DevFigures
 from at2_rag.training.fitting.trainer import Training
 
-RECORD_FORMAT = 2
+RECORD_FORMAT = 3
 RECORD_FILE, PAGE_FILE = "training.json", "training.html"
 
 _PACKAGES = ("at2-rag", "matplotlib", "numpy", "scipy", "tokenizers", "torch", "transformers")
@@ -59,10 +59,6 @@ def training_record(
                 "chosen": result is training.chosen,
             }
             for result in training.results
-        ],
-        "learning_curve": [
-            {"share": point.share, "samples": point.samples, "figures": rounded(point.figures)}
-            for point in training.curve
         ],
         "head_importance": {
             "passes": list(training.weights.spec.passes),

@@ -102,9 +102,9 @@ class CrossValidation:
         self._built: tuple[FeatureSpec, int] | None = None  # of `_matrix`
         self._matrix = np.zeros((0, 0), dtype=np.float32)
 
-    def judge(self, candidate: Candidate, *, part: Bools | None = None) -> CandidateResult:
-        """Return a design's figures; `part` [I] are the samples that may be fitted on."""
-        scores = self.scores(candidate, part=part)
+    def judge(self, candidate: Candidate) -> CandidateResult:
+        """Return a design's figures."""
+        scores = self.scores(candidate)
         quality = np.full(len(self._judged), np.nan)
         quality[self._judged] = ndcg_at_10(
             scores[self._rows], self._relevant[self._rows], self._sizes[self._judged]
@@ -125,7 +125,7 @@ class CrossValidation:
             quality,
         )
 
-    def scores(self, candidate: Candidate, *, part: Bools | None = None) -> Floats:
+    def scores(self, candidate: Candidate) -> Floats:
         """Return the score of every chunk, [N], by weights fitted without its sample's fold."""
         if self._built != (candidate.spec, candidate.depth):
             self._built = (candidate.spec, candidate.depth)
@@ -138,7 +138,7 @@ class CrossValidation:
                 self._samples,
                 self._matrix,
                 ridge=candidate.ridge,
-                chosen=~held_out if part is None else ~held_out & part,
+                chosen=~held_out,
                 groups=self._samples.limit(candidate.depth, candidate.key_heads),
             )
             rows = np.repeat(held_out, self._samples.counts)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import attrgetter
 
 import numpy as np
 
-from at2_rag.arrays import Bools, Floats
+from at2_rag.arrays import Floats
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.shortlist import Design
 from at2_rag.training.fitting.cross_validation import (
@@ -19,7 +18,6 @@ from at2_rag.training.fitting.cross_validation import (
     CrossValidation,
     assign_folds,
 )
-from at2_rag.training.fitting.learning_curve import LearningPoint, learning_curve
 from at2_rag.training.fitting.objectives import OBJECTIVES, fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
@@ -36,7 +34,6 @@ class Training:
     chosen: CandidateResult  # the one with the highest macro nDCG@10 out of fold
     samples: Mapping[str, int]  # samples fitted on, by source
     left_out: Mapping[str, int]  # examples that gave no sample, by reason
-    curve: tuple[LearningPoint, ...]  # `ndcg_at_10` and `faithfulness` of the chosen design
     importance: Floats  # [P, L, H], see `head_importance`
 
 
@@ -49,10 +46,9 @@ def train(
     """Fit head weights.
 
     First every feature set is cross-validated at the largest depth, with every objective and every
-    ridge; then the best of them at each of the other depths. The best of all is fitted on growing
-    parts of the data, for the learning curve, and then on everything. Folds keep examples together
-    that share a gold passage, or without labels their most important passage; or they are the
-    sources. Deterministic for the same data and torch threads.
+    ridge; then the best of them at each of the other depths. The best of all is fitted on
+    everything. Folds keep examples together that share a gold passage, or without labels their most
+    important passage; or they are the sources. Deterministic for the same data and torch threads.
     """
     data.check()
     plan = data.plan
@@ -64,19 +60,6 @@ def train(
     validation = CrossValidation(samples, fold_of)
     results = _try_designs(validation, plan, data.depths, progress)
     chosen = max(results, key=attrgetter("ndcg"))
-
-    def judge(part: Bools) -> dict[str, float | None]:
-        result = validation.judge(chosen.candidate, part=part)
-        return {"ndcg_at_10": result.ndcg, "faithfulness": result.faithfulness}
-
-    curve = learning_curve(
-        samples.groups,
-        samples.sources,
-        fold_of,
-        judge,
-        seed=plan.seed,
-        progress=partial(progress, "learning curve"),
-    )
     progress("fit", 0, 1)
     weights = replace(
         fit_weights(samples, chosen.candidate, heads=data.model.heads),
@@ -91,7 +74,6 @@ def train(
         chosen,
         dict(sorted(Counter(samples.sources).items())),
         samples.left_out,
-        curve,
         head_importance(samples, weights),
     )
 

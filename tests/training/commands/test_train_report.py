@@ -52,7 +52,7 @@ def test_the_record_says_what_was_done_but_not_where(data: Path, judged: Path) -
     assert known["data"][0]["sha256"] == digest
     run = known["run"]
     stages = ["loading the model", "reading dev", "reading", "cross-validation"]
-    assert list(run["seconds"]) == [*stages, "learning curve", "fit"]
+    assert list(run["seconds"]) == [*stages, "fit"]
     assert 50 < run["peak_memory_mb"] < 100_000
     for name in (RECORD_FILE, PAGE_FILE):
         assert data.name not in (judged / name).read_text()
