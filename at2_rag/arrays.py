@@ -11,6 +11,7 @@ from at2_rag.errors import ScoringError
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Floats: TypeAlias = npt.NDArray[np.float64]
+Indices: TypeAlias = npt.NDArray[np.intp]
 
 
 def check_finite(scores: Floats) -> None:

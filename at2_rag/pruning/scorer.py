@@ -25,7 +25,12 @@ from at2_rag.reading.independent import IndependentReader, LayoutPasses
 from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.multi_hop import after_multi_hop, multi_hop_question, reads_again
+from at2_rag.readout.multi_hop import (
+    after_multi_hop,
+    chunks_read_again,
+    multi_hop_question,
+    reads_again,
+)
 from at2_rag.readout.scores import ChunkScores, Scores, UnitScores, best_by_owner, divided
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.echo import without_echoes
@@ -310,23 +315,22 @@ class Scorer:
 
         A question that is too long with it isn't read again.
         """
-        weights, best = self._weights.multi_hop, int(np.argmax(first.scores))
+        weights, name = self._weights.multi_hop, self._weights.multi_hop_pass
         assert weights is not None  # as `_may_hop` made sure
-        others = [chunk for index, chunk in enumerate(request.read_chunks) if index != best]
+        best, others = chunks_read_again(first.scores, name)
         question = multi_hop_question(request.query, request.read_chunks[best])
         try:
             with watch.stage("layout"):
-                layout = self._lay_out(question, others)
+                layout = self._lay_out(question, [request.read_chunks[index] for index in others])
         except PromptTooLongError:
             return first
         assert self._reader is not None  # joint weights have none for it
-        name = self._weights.multi_hop_pass
         [attention] = self._reader.read([LayoutPasses(layout, {name: None})], watch=watch)
         spec = FeatureSpec(self._weights.spec.quantity, (name,))
-        before = np.delete(first.scores, best)[list(layout.owners)]
+        before = first.scores[others][list(layout.owners)]
         second = weights.scores(before, matrix(spec, attention))
         second = best_by_owner(second, layout.owners, len(others))
-        return after_multi_hop(first, best, second, weights, self._weights.calibration)
+        return after_multi_hop(first, best, others, second, weights, self._weights.calibration)
 
     # --- readings ----------------------------------------------------------------------------
 

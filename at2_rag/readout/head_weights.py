@@ -189,8 +189,8 @@ class HeadWeights:
 
     @property
     def multi_hop_pass(self) -> Pass:
-        """The pass that reads a question again: late, where that is read anyway."""
-        return "late" if "late" in self.spec.passes else "together"
+        """The pass that reads a question again: together, or late if nothing else is read."""
+        return "late" if self.spec.passes == ("late",) else "together"
 
     def key_heads(self, count: int) -> KeyHeads:
         """Return the key heads, `count` of a layer, that have a weight in late reading."""
@@ -200,7 +200,7 @@ class HeadWeights:
         weights = [self.weight[late]]
         if self.calibration is not None:
             weights.append(self.calibration.evidence_weight[late])
-        if self.multi_hop is not None:
+        if self.multi_hop is not None and self.multi_hop_pass == "late":
             weights.append(self.multi_hop.weight)
         if self.shortlist is not None:
             weights.append(self.shortlist.weight)

@@ -2,9 +2,10 @@
 
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
-after it, over the states of the other chunks; *multi-hop weights* make scores of the attention that
-both pay to each, and of its first score. On the scale of the first scores the other chunks together
-keep their share of the softmax; only its split among them changes.
+after it: late over all other chunks, or together over the ten that rank next. *Multi-hop weights*
+make scores of the attention that both pay to each, and of its first score. On the scale of the
+first scores these chunks together keep their share of the softmax; only its split among them
+changes.
 
 The second reading may raise a chunk: to its second score, or to the probability that it has if the
 best chunk is right, weighted by how likely that is. It never lowers one, since the best chunk may
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Floats, missed_shares
+from at2_rag.arrays import Floats, Indices, missed_shares
 from at2_rag.errors import HeadWeightsError
 from at2_rag.options import PruneOptions
+from at2_rag.reading.features import Pass
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
@@ -39,6 +41,9 @@ from at2_rag.text.chunks import Chunk
 MOST_WORDS = 200
 """How many words of the best chunk stand after the question; the rest of it is left out."""
 
+MOST_TOGETHER = 10
+"""How many chunks are read together again: each one's keys and values of all layers are needed."""
+
 LIKELY = 0.5
 """Least probability of the best chunk with which a question is read again to keep enough."""
 
@@ -51,7 +56,7 @@ _LEAST_LIKELY = 1e-12  # probabilities nearer to 0 or 1 have no usable logit
 class MultiHop:
     """Weights for the second reading; raises as `checked_numbers`."""
 
-    weight: npt.NDArray[np.float32]  # [L, H], for the features of the pass "together"
+    weight: npt.NDArray[np.float32]  # [L, H], for the features of the second reading
     score: float  # weight of a chunk's first score, at least 0
     chunk: tuple[float, ...]  # slopes for the CHUNK_TERMS of the second scores, and the constant
 
@@ -64,9 +69,9 @@ class MultiHop:
             raise HeadWeightsError("the multi-hop weights hold NaN or infinity; calibrate again")
 
     def scores(self, first: npt.ArrayLike, features: npt.ArrayLike) -> Floats:
-        """Return the second scores [S] of the other chunks, not yet on the scale of the first.
+        """Return the second scores [O] of the other chunks, not yet on the scale of the first.
 
-        They are made of the first scores [S] and the features [S, L x H] of the second reading.
+        They are made of the first scores [O] and the features [O, L x H] of the second reading.
         """
         second: Floats = self.score * np.asarray(first, np.float64)
         return second + weighted(features, self.weight)
@@ -99,12 +104,20 @@ def multi_hop_question(query: str, best: Chunk) -> str:
     return f"{query}\n{' '.join(words)}"
 
 
-def second_scores(first: Floats, best: int, second: Floats) -> Floats:
-    """Return a call's scores [S] after the second reading, which gave [S - 1] to the others.
+def chunks_read_again(first: Floats, name: Pass) -> tuple[int, Indices]:
+    """Return the best chunk's index by the first scores [S], and the others' that are read again.
+
+    The others [O] are in order. Late they are all, together the `MOST_TOGETHER` that rank next.
+    """
+    best, *others = np.argsort(-first, kind="stable").tolist()
+    return best, np.sort(others if name == "late" else others[:MOST_TOGETHER]).astype(np.intp)
+
+
+def second_scores(first: Floats, best: int, others: Indices, second: Floats) -> Floats:
+    """Return a call's scores [S] after the second reading, which gave [O] to `others`.
 
     The chunk at index `best` stays first.
     """
-    others = np.arange(len(first)) != best
     scores = first.copy()
     scores[others] = divided_anew(first[others], second)
     return _best_first(scores, best)
@@ -118,6 +131,7 @@ def divided_anew(first: Floats, second: Floats) -> Floats:
 def after_multi_hop(
     first: ChunkScores,
     best: int,
+    others: Indices,
     second: Floats,
     weights: MultiHop,
     calibration: Calibration | None = None,
@@ -127,14 +141,14 @@ def after_multi_hop(
     Args:
         first: The first scores, with probabilities if there is a calibration.
         best: Index of the best chunk, beside which the question was read.
-        second: [S - 1], what `MultiHop.scores` gave for the other chunks.
+        others: [O], the indices of the chunks that were read again; all else stays as it is.
+        second: [O], what `MultiHop.scores` gave for them.
         weights: Says how likely a second score is that of a relevant chunk.
         calibration: The calibration of the first scores.
     """
-    scores = second_scores(first.scores, best, second)
+    scores = second_scores(first.scores, best, others, second)
     if first.probabilities is None or first.evidence is None or calibration is None:
         return ChunkScores(_best_first(np.maximum(scores, first.scores), best))
-    others = np.arange(len(scores)) != best
     slope, logits = max(calibration.slope, _LEAST_SLOPE), _logit(first.probabilities)
     beside_best = logistic(chunk_terms(scores[others], first.evidence), weights.chunk)
     before, sure = first.probabilities[others], first.probabilities[best]

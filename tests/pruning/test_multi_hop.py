@@ -15,7 +15,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import HeadWeightsError, InputError
-from at2_rag.reading.features import FeatureSpec
+from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import (
@@ -177,6 +177,26 @@ def test_max_missed_reads_again_if_the_best_chunk_alone_misses_too_much(
     assert scored(never.prune(QUERY, CHUNKS, max_missed=less)) == scored(once)
 
 
+@pytest.mark.parametrize(("name", "read"), [("apart", 10), ("late", 14)])
+def test_together_the_ten_that_rank_next_are_read_again_and_late_all(
+    weights: HeadWeights, name: Pass, read: int
+) -> None:
+    # Of weights that score each chunk by itself, so that the others change no first score.
+    plain = random_weights(tiny_model(), tiny_tokenizer(), name)
+    bound = tiny_pruner(dataclasses.replace(plain, multi_hop=weights.multi_hop))
+    chunks = [Chunk(f"{one.text} {number}", one.title) for number in range(3) for one in CHUNKS]
+    first = np.array([chunk.score for chunk in bound.score(QUERY, chunks)])
+    ranked = np.argsort(-first).tolist()
+    after = np.array(scored(bound.prune(QUERY, chunks, top_k=15, multi_hop=True))[0])
+    few = sorted(ranked[: 1 + read])
+    alone = bound.prune(QUERY, [chunks[n] for n in few], top_k=15, multi_hop=True)
+    assert after[few] == pytest.approx(scored(alone)[0], abs=1e-4)
+    assert not np.allclose(after[few], first[few], atol=1e-3)
+    rest = ranked[1 + read :]
+    assert len(rest) == 14 - read
+    assert after[rest] == pytest.approx(first[rest], abs=1e-4)
+
+
 def test_in_a_batch_each_request_is_read_again_by_itself(pruner: AT2Pruner) -> None:
     many = [Chunk(f"{one.text} {number}", one.title) for number in range(4) for one in CHUNKS]
     requests = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many)]
@@ -250,7 +270,8 @@ def test_the_others_keep_their_share() -> None:
     assert np.diff(anew) == pytest.approx(np.diff(second))
     weights = MultiHop(np.zeros((1, 1), np.float32), 1.0, CHUNK)
     read = ChunkScores(np.array([0.0, 3.0, 2.9, 2.8]))
-    after = after_multi_hop(read, 1, np.array([0.0, 0.0, 50.0]), weights)
+    others = np.array([0, 2, 3])
+    after = after_multi_hop(read, 1, others, np.array([0.0, 0.0, 50.0]), weights)
     assert int(np.argmax(after.scores)) == 1  # the best stays first, whatever the others gain
     assert after.scores[1] > after.scores[3] > 3.4
     assert after.probabilities is None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Bools, Floats
+from at2_rag.arrays import Bools, Floats, Indices
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fits import (
@@ -34,22 +34,13 @@ class MultiHopSample:
     scores: Floats  # [S], first scores of all chunks, S at least 2
     gold: Bools  # [S]
     evidence: float  # greatest evidence logit of the first reading
-    features: npt.NDArray[np.float32]  # [S - 1, L x H], of all chunks but the best, in order
-
-    @property
-    def best(self) -> int:
-        """Index of the chunk with the greatest first score."""
-        return int(np.argmax(self.scores))
-
-    @property
-    def others(self) -> Bools:
-        """Which chunks are not the best one, [S]."""
-        others: Bools = np.arange(len(self.scores)) != self.best
-        return others
+    best: int  # index of the chunk with the greatest first score
+    others: Indices  # [O], of those that were read again
+    features: npt.NDArray[np.float32]  # [O, L x H], of these
 
     @property
     def ranked(self) -> Labelled:
-        """First scores and features of the others, [S - 1, 1 + L x H], and which are gold."""
+        """First scores and features of the others, [O, 1 + L x H], and which are gold."""
         others = self.others
         terms = np.hstack([self.scores[others].astype(np.float32)[:, None], self.features])
         return Labelled(EVERY, self.fold, terms, self.gold[others])
@@ -87,7 +78,7 @@ def fit_multi_hop(
         second = of_others.terms @ weight
         terms = chunk_terms(divided_anew(sample.scores[sample.others], second), sample.evidence)
         scored.append(of_others._replace(source=sample.source, terms=terms))
-        after.append(second_scores(sample.scores, sample.best, second))
+        after.append(second_scores(sample.scores, sample.best, sample.others, second))
     chunk = fit_logistic(scored, name="second gold label", rising=RISING)
     weight = _fit(ranked)
     heads = weight[1:].reshape(shape).astype(np.float32)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Floats
+from at2_rag.arrays import Indices
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.multi_hop import multi_hop_question
+from at2_rag.readout.multi_hop import chunks_read_again, multi_hop_question
 from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
@@ -87,16 +87,19 @@ class SampleReader:
         """
         indices = [index for index, row in enumerate(scored) if not row.sample.is_twin]
         rows = [scored[index] for index in indices]
-        questions = [_beside_best(examples[row.sample.example], row.scores) for row in rows]
+        name = self.weights.multi_hop_pass
+        read = [chunks_read_again(row.scores, name) for row in rows]
+        questions = [
+            _beside_best(examples[row.sample.example], best, others)
+            for row, (best, others) in zip(rows, read, strict=True)
+        ]
         # The best chunks depend on the head weights.
-        name = f"multi_hop-{content_hash(questions)[:8]}/again"
+        folder = f"multi_hop-{content_hash(questions)[:8]}/again"
         result = {}
-        for question, features in self._features(
-            name, questions, (self.weights.multi_hop_pass,)
-        ).items():
+        for question, features in self._features(folder, questions, (name,)).items():
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
-                sample.source, sample.fold, scores, sample.gold, evidence, features
+                sample.source, sample.fold, scores, sample.gold, evidence, *read[question], features
             )
         return result
 
@@ -155,14 +158,12 @@ def _sample(
     )
 
 
-def _beside_best(example: Example, scores: Floats) -> Example:
-    """Return the example with its best chunk moved into the question."""
-    best = int(np.argmax(scores))
-    chunks, labels = example.chunks, example.labels
+def _beside_best(example: Example, best: int, others: Indices) -> Example:
+    """Return the example with its best chunk moved into the question, and of the others some."""
     return replace(
         example,
-        query=multi_hop_question(example.query, chunks[best]),
-        chunks=chunks[:best] + chunks[best + 1 :],
-        labels=labels[:best] + labels[best + 1 :],
+        query=multi_hop_question(example.query, example.chunks[best]),
+        chunks=tuple(example.chunks[index] for index in others),
+        labels=tuple(example.labels[index] for index in others),
         gold_sentences=(),
     )

@@ -32,7 +32,8 @@ def drawn(count: int, seed: int, source: str = "a") -> list[MultiHopSample]:
         features = rng.normal(0, 1, (7, 4)).astype(np.float32)
         second = int(np.argmax(3 * features[:, 0] + 0.5 * scores[others] + rng.gumbel(size=7)))
         gold = np.isin(np.arange(8), [best, others[second]])
-        samples.append(MultiHopSample(source, number % 3, scores, gold, 0.0, features))
+        read = best, np.array(others)
+        samples.append(MultiHopSample(source, number % 3, scores, gold, 0.0, *read, features))
     return samples
 
 
