@@ -20,7 +20,6 @@ from at2_rag_evals.fidelity.joint_answers import JointAnswerModel
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 COLD, WARM, DISK = "cold", "warm", "from disk"
-MINILM_COLD, MINILM_WARM = "MiniLM, cold", "MiniLM, warm"
 REMOVALS = "32 removals"
 
 ANSWER_TOKENS = 32  # most of an answer
@@ -65,14 +64,17 @@ def prune_cases(model: LoadedModel, prompts: Sequence[Prompt], folder: Path) -> 
     return cases
 
 
-def peer_cases(prompts: Sequence[Prompt]) -> dict[str, Case]:
-    """Return a ranking by MiniLM that embeds chunks and question, or the question alone.
+def peer_cases(prompts: Sequence[Prompt], folder: Path | None = None) -> dict[str, Case]:
+    """Return a ranking by embeddings of chunks and question (cold), or the question's alone (warm).
+
+    `folder` holds a sentence-transformers model; None for MiniLM.
 
     Raises:
         ImportError: If sentence-transformers isn't installed.
-        ModelNotFoundError: If MiniLM can't be found.
+        ModelNotFoundError: If the model can't be found.
     """
-    ranker = MiniLMRanker(remember=False, batch_size=_EMBEDDED_AT_ONCE)
+    embedding_model = None if folder is None else str(folder)
+    ranker = MiniLMRanker(embedding_model, remember=False, batch_size=_EMBEDDED_AT_ONCE)
     ranker.prepare()
     texts = [[chunk.rendered for chunk in prompt.chunks] for prompt in prompts]
     embedded = [ranker.embed(chunks) for chunks in texts]
@@ -85,7 +87,8 @@ def peer_cases(prompts: Sequence[Prompt]) -> dict[str, Case]:
         [query] = ranker.embed([prompts[index].query])
         (embedded[index] @ query).argsort()
 
-    return {MINILM_COLD: cold, MINILM_WARM: warm}
+    name = "MiniLM" if folder is None else folder.name
+    return {f"{name}, {COLD}": cold, f"{name}, {WARM}": warm}
 
 
 def removal_cases(model: LoadedModel, prompts: Sequence[Prompt], *, seed: int) -> dict[int, Case]:

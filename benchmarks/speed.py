@@ -21,7 +21,6 @@ import torch
 from callers import caller_rows, longest_wait
 from cases import (
     COLD,
-    MINILM_COLD,
     REMOVALS,
     WARM,
     forward_case,
@@ -84,6 +83,13 @@ class Benchmark:
 @click.option("--items", type=POSITIVE, default=8, help="Prompts that are timed.")
 @click.option("--repeats", type=POSITIVE, default=5, help="Rounds on each of them.")
 @click.option("--peers", is_flag=True, help="Also embeddings by MiniLM.")
+@click.option(
+    "--embedding-model",
+    "embedding_models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="Also embeddings by a sentence-transformers model.",
+)
 @click.option("--scaling", type=POSITIVE, multiple=True, help="Also with N chunks; repeat.")
 @click.option("--callers", type=POSITIVE, multiple=True, help="Also N threads at once; repeat.")
 @click.option("--calls", type=POSITIVE, default=200, help="Calls of all those threads together.")
@@ -95,6 +101,7 @@ def main(
     items: int,
     repeats: int,
     peers: bool,
+    embedding_models: tuple[Path, ...],
     ablations: bool,
     reference: tuple[Path, ...],
     scaling: tuple[int, ...],
@@ -125,7 +132,10 @@ def main(
     layouts = prompt_builder(model)
     settings["prompt_tokens"] = [joint_tokens(layouts, prompt) for prompt in prompts.prompts]
     benchmark = Benchmark(model, prompts, Report("Speed", shared, model, **settings))
-    time_calls(benchmark, peer_cases(prompts.prompts) if peers else {}, slow)
+    cases: dict[str, Case] = {}
+    for folder in (*([None] if peers else []), *embedding_models):
+        cases |= peer_cases(prompts.prompts, folder)
+    time_calls(benchmark, cases, slow)
     if scaling:
         time_scaling(benchmark, scaling)
     if callers:
@@ -173,7 +183,7 @@ def time_calls(benchmark: Benchmark, peers: Mapping[str, Case], slow: Mapping[st
         rows = [floor_row(runs, f"{preset}, {COLD}") for preset in PRESETS]
         report.add("Cold calls, by the matrix products they need", rows)
     rows = [other_row(runs, other, case) for other in slow for case in OURS]
-    rows += [other_row(runs, MINILM_COLD, f"{FAST}, {COLD}")] if peers else []
+    rows += [other_row(runs, peer, f"{FAST}, {peer.rpartition(', ')[2]}") for peer in peers]
     if rows:
         report.add("Other ways, by our time", rows)
 
