@@ -18,6 +18,7 @@ from timing import Case
 from torch import Tensor, nn
 
 from at2_rag.model.loading import LoadedModel
+from at2_rag.readout.head_weights import HeadWeights
 
 
 class _Product(NamedTuple):
@@ -37,7 +38,7 @@ def floor_case(model: LoadedModel, prompts: Sequence[Prompt], preset: str) -> Ca
     products = _products(model, weights.layers)
     if not products:
         return None
-    tokens = [_tokens(model, prompt, weights.spec.passes) for prompt in prompts]
+    tokens = [_tokens(model, prompt, weights) for prompt in prompts]
     most = max(chunks + question for chunks, question in tokens)
     inputs = {
         width: torch.randn(most, width).to(products[0].weight.dtype)
@@ -76,8 +77,14 @@ def _products(model: LoadedModel, depth: int) -> list[_Product]:
     return products if any(not product.question for product in products) else []
 
 
-def _tokens(model: LoadedModel, prompt: Prompt, passes: Sequence[str]) -> tuple[int, int]:
-    """Return how many tokens of chunks and of the question a cold call runs through the model."""
+def _tokens(model: LoadedModel, prompt: Prompt, weights: HeadWeights) -> tuple[int, int]:
+    """Return how many tokens of chunks and of the question a cold call runs through the model.
+
+    Of a shortlist the fewest chunks count.
+    """
     layout = prompt_builder(model).independent(prompt.query, prompt.chunks)
-    copies = sum(1 if name == "together" else len(layout.source_ids) for name in passes)
+    apart = len(layout.source_ids)
+    if weights.shortlist is not None:
+        apart = min(apart, weights.shortlist.least)
+    copies = sum(apart if name == "apart" else 1 for name in weights.spec.passes)
     return sum(map(len, set(layout.source_ids))), copies * len(layout.question_ids)

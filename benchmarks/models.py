@@ -13,6 +13,7 @@ from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights, shipped_names
+from at2_rag.readout.shortlist import Shortlist
 from at2_rag.states.store import ChunkCache
 
 PRESETS = DEFAULT, BALANCED, FAST = ("best", "balanced", "fast")
@@ -21,9 +22,9 @@ NO_LIMIT = 2**40
 """Bytes, more than any cache needs."""
 
 _STAND_INS: Mapping[str, tuple[tuple[Pass, ...], float]] = {
-    DEFAULT: (("together", "apart"), 0.73),
-    BALANCED: (("together", "apart"), 0.47),
-    FAST: (("together",), 0.33),
+    DEFAULT: (("late", "together", "apart"), 0.6),
+    BALANCED: (("late",), 0.6),
+    FAST: (("late",), 0.3),
     JOINT: (("joint",), 0.6),
 }
 """Passes, and share of the model's layers, of what stands in for shipped weights of this name."""
@@ -51,8 +52,9 @@ def prompt_builder(model: LoadedModel) -> PromptBuilder:
 def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
     """Return the shipped head weights of a name, or a stand-in for another model.
 
-    A stand-in is all zeros over as large a share of the layers, calibrated so that one chunk of ten
-    is kept. Time and memory depend on passes and layers, not on the numbers.
+    A stand-in has as large a share of the layers, and is calibrated so that one chunk of ten is
+    kept. Late alone, one key head of a layer has a weight; with other passes five chunks are
+    shortlisted. Time and memory depend on that, not on the numbers.
     """
     if name in shipped_names():
         weights = HeadWeights.shipped(name)
@@ -60,9 +62,15 @@ def preset_weights(model: LoadedModel, name: str) -> HeadWeights:
             return weights
     passes, share = _STAND_INS[name]
     layers = max(1, round(share * model.model.config.num_hidden_layers))
-    weights = zero_weights(model, passes, layers)
-    calibration = Calibration(weights.weight, 0.0, (0.0, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0))
-    return HeadWeights(weights.weight, 0.0, weights.spec, calibration=calibration)
+    weight = zero_weights(model, passes, layers).weight
+    shortlist = None
+    if passes == ("late",):
+        weight[..., 0] = 1.0
+    elif "late" in passes:
+        shortlist = Shortlist(weight[0], 0.0, most=5)
+    calibration = Calibration(weight, 0.0, (0.0, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0))
+    spec = FeatureSpec("log", passes)
+    return HeadWeights(weight, 0.0, spec, shortlist=shortlist, calibration=calibration)
 
 
 def zero_weights(model: LoadedModel, passes: tuple[Pass, ...], layers: int) -> HeadWeights:

@@ -51,13 +51,17 @@ class SentenceWeights:
     def judge(
         self, first: Floats, last: ChunkScores, sentences: Floats, spans: Sequence[UnitSpan]
     ) -> UnitScores:
-        """Return the scores and probabilities of a call's sentences; arguments as below."""
+        """Return the scores and probabilities of a call's sentences; arguments as below.
+
+        No sentence is likelier than the likeliest chunk.
+        """
         owners = [index for index, _, _ in spans]
         terms = sentence_terms(first, last.scores, sentences, owners)
         scores: Floats = terms @ np.array(self.score)
-        if last.evidence is None:
+        if last.evidence is None or last.probabilities is None:
             return UnitScores(scores)
-        return UnitScores(scores, logistic(chunk_terms(scores, last.evidence), self.likely))
+        likely = logistic(chunk_terms(scores, last.evidence), self.likely)
+        return UnitScores(scores, np.minimum(likely, last.probabilities.max()))
 
     def numbers(self) -> dict[str, Any]:
         """Return all numbers by their names, JSON-ready."""

@@ -12,7 +12,7 @@ import pytest
 
 from at2_rag import Chunk, PruneResult
 from at2_rag.errors import HeadWeightsError
-from at2_rag.readout.calibration import Calibration
+from at2_rag.readout.calibration import Calibration, chunk_terms, logistic
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.readout.scores import ChunkScores
@@ -106,6 +106,16 @@ def test_without_calibration_sentences_have_scores_alone(weights: HeadWeights) -
     assert judged.scores == pytest.approx([1.0, 5.0, -1.0])
     assert judged.probabilities is None
     assert len(plain.prune(QUERY, CHUNKS, top_k=1, unit="sentence").kept) == 1
+
+
+def test_no_sentence_is_likelier_than_the_likeliest_chunk() -> None:
+    spans = [(0, 0, 1), (1, 0, 1), (1, 2, 3)]
+    sentences = np.array([0.0, 4.0, -4.0])
+    for likely in (0.9999, 0.2, 1e-6):
+        read = ChunkScores(np.array([1.0, 2.0]), np.array([likely / 2, likely]), likely, 0.5)
+        judged = SENTENCES.judge(read.scores, read, sentences, spans)
+        by_weights = logistic(chunk_terms(judged.scores, 0.5), SENTENCES.likely)
+        assert judged.probabilities == pytest.approx(np.minimum(by_weights, likely))
 
 
 def test_they_are_saved_and_checked(weights: HeadWeights, tmp_path: Path) -> None:
