@@ -40,6 +40,7 @@ class LaidOut:
     chunks: Sequence[Chunk]
     units: Sequence[UnitSpan] = ()  # read beside the chunks, none to read no units
     whole: bool = True  # whether chunks are read as wholes
+    shortlisted: int = 0  # fewest chunks of its shortlist, if the head weights have one
 
     def part(self, chosen: Bools) -> LaidOut:
         """Return the same of the chosen chunks [S] only."""
@@ -113,8 +114,9 @@ def independent_features(
     late = _read(reader, texts, first, watch, states=states, keep_states=few)
     chosen = []
     for text, read in zip(texts, late, strict=True):
-        scores = shortlist.score(read.chunks)
-        chosen.append(shortlist.chosen(best_by_owner(scores, text.layout.owners, len(text.chunks))))
+        of_sources = shortlist.late_scores(read.chunks)
+        scores = best_by_owner(of_sources, text.layout.owners, len(text.chunks))
+        chosen.append(shortlist.chosen(scores, least=text.shortlisted))
     parts = [text.part(some) for text, some in zip(texts, chosen, strict=True)]
     results = []
     for text, read, part, some in zip(

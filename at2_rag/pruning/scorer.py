@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, overload
 
@@ -26,6 +26,7 @@ from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import (
+    SHORTLISTED,
     after_multi_hop,
     chunks_read_again,
     multi_hop_question,
@@ -60,6 +61,7 @@ class _Job:
     layout: PromptLayout
     may_hop: bool  # whether the question may be read again beside the best chunk
     seconds: Mapping[str, float]  # of the layout
+    shortlisted: int = 0  # fewest chunks of a shortlist
 
     @property
     def units(self) -> Sequence[UnitSpan]:
@@ -131,7 +133,8 @@ class Scorer:
                 with watch.stage("layout"):
                     layout = self._lay_out(request.query, request.read_chunks)
                 may_hop = self._may_hop(request)
-                jobs[index] = _Job(request, layout, may_hop, watch.seconds())
+                wide = SHORTLISTED if may_hop and request.options.multi_hop else 0
+                jobs[index] = _Job(request, layout, may_hop, watch.seconds(), wide)
             except Exception as error:
                 if not tolerant:
                     raise
@@ -267,6 +270,9 @@ class Scorer:
             options = job.request.options
             first = last = self._chunk_scores(read, job)
             if job.may_hop and (options.multi_hop or reads_again(options, first)):
+                if self._weights.shortlist is not None and not job.shortlisted:
+                    [read] = self._read([replace(job, shortlisted=SHORTLISTED)], watch)
+                    first = self._chunk_scores(read, job)
                 last = self._after_second_reading(job.request, first, watch)
             scores.append((last, self._units_of(job, first, last, read.units)))
         return scores
@@ -315,9 +321,9 @@ class Scorer:
 
         A question that is too long with it isn't read again.
         """
-        weights, name = self._weights.multi_hop, self._weights.multi_hop_pass
+        weights = self._weights.multi_hop
         assert weights is not None  # as `_may_hop` made sure
-        best, others = chunks_read_again(first.scores, name)
+        best, others = chunks_read_again(first.scores)
         question = multi_hop_question(request.query, request.read_chunks[best])
         try:
             with watch.stage("layout"):
@@ -325,8 +331,8 @@ class Scorer:
         except PromptTooLongError:
             return first
         assert self._reader is not None  # joint weights have none for it
-        [attention] = self._reader.read([LayoutPasses(layout, {name: None})], watch=watch)
-        spec = FeatureSpec(self._weights.spec.quantity, (name,))
+        [attention] = self._reader.read([LayoutPasses(layout, {"together": None})], watch=watch)
+        spec = FeatureSpec(self._weights.spec.quantity, ("together",))
         before = first.scores[others][list(layout.owners)]
         second = weights.scores(before, matrix(spec, attention))
         second = best_by_owner(second, layout.owners, len(others))
@@ -342,7 +348,8 @@ class Scorer:
         """Read jobs and apply the head weights; `whole=False` leaves the chunks out."""
         weights = self._weights
         texts = [
-            LaidOut(job.layout, job.request.read_chunks, job.units, whole=whole) for job in jobs
+            LaidOut(job.layout, job.request.read_chunks, job.units, whole, job.shortlisted)
+            for job in jobs
         ]
         if self._reader is None:
             features = joint_features(self._model, weights, texts, watch)

@@ -23,7 +23,7 @@ from at2_rag.errors import (
     brief,
 )
 from at2_rag.options import DEFAULT_MAX_MISSED, PruneOptions
-from at2_rag.reading.features import FeatureSpec, Pass, Reading
+from at2_rag.reading.features import FeatureSpec, Reading
 from at2_rag.reading.late import KeyHeads
 from at2_rag.readout.calibration import Calibration, weighted
 from at2_rag.readout.files import (
@@ -141,14 +141,13 @@ class HeadWeights:
                 "calibrate these very weights"
             )
         if multi_hop and (
-            self.reading == "joint" or multi_hop.weight.shape != self.weight.shape[1:]
+            "together" not in self.spec.passes or multi_hop.weight.shape != self.weight.shape[1:]
         ):
             raise HeadWeightsError(
                 f"the multi-hop weights have the shape {multi_hop.weight.shape}, the head "
-                f"weights {self.weight.shape}, for {self.reading} reading; they belong to weights "
-                "for independent reading over as many layers and heads"
+                f"weights {self.weight.shape}, for the passes {', '.join(self.spec.passes)}; they "
+                "belong to weights for the pass 'together' over as many layers and heads"
             )
-
         if self.shortlist and (
             self.spec.quantity != "log"
             or self.spec.passes[0] != "late"
@@ -187,11 +186,6 @@ class HeadWeights:
         }
         return {prior: weight for prior, weight in learned.items() if weight is not None}
 
-    @property
-    def multi_hop_pass(self) -> Pass:
-        """The pass that reads a question again: together, or late if nothing else is read."""
-        return "late" if self.spec.passes == ("late",) else "together"
-
     def key_heads(self, count: int) -> KeyHeads:
         """Return the key heads, `count` of a layer, that have a weight in late reading."""
         if "late" not in self.spec.passes:
@@ -200,8 +194,6 @@ class HeadWeights:
         weights = [self.weight[late]]
         if self.calibration is not None:
             weights.append(self.calibration.evidence_weight[late])
-        if self.multi_hop is not None and self.multi_hop_pass == "late":
-            weights.append(self.multi_hop.weight)
         if self.shortlist is not None:
             weights.append(self.shortlist.weight)
         return used_heads(weights, count)

@@ -2,10 +2,10 @@
 
 Where was the author of "Emma" born? Nothing in the question leads to a chunk about Steventon, but
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
-after it: late over all other chunks, or together over the ten that rank next. *Multi-hop weights*
-make scores of the attention that both pay to each, and of its first score. On the scale of the
-first scores these chunks together keep their share of the softmax; only its split among them
-changes.
+after it, together over the ten chunks that rank next. *Multi-hop weights* make scores of the
+attention that both pay to each, and of its first score. On the scale of the first scores these
+chunks together keep their share of the softmax; only its split among them changes. Where a
+shortlist left chunks out, it is first made longer, so that the ten have the scores of all passes.
 
 The second reading may raise a chunk: to its second score, or to the probability that it has if the
 best chunk is right, weighted by how likely that is. It never lowers one, since the best chunk may
@@ -24,7 +24,6 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats, Indices, missed_shares
 from at2_rag.errors import HeadWeightsError
 from at2_rag.options import PruneOptions
-from at2_rag.reading.features import Pass
 from at2_rag.readout.calibration import (
     CHUNK_TERMS,
     RISING,
@@ -43,6 +42,9 @@ MOST_WORDS = 200
 
 MOST_TOGETHER = 10
 """How many chunks are read together again: each one's keys and values of all layers are needed."""
+
+SHORTLISTED = 1 + MOST_TOGETHER
+"""Fewest chunks of the shortlist, if there is one, where a question is read again."""
 
 LIKELY = 0.5
 """Least probability of the best chunk with which a question is read again to keep enough."""
@@ -104,13 +106,13 @@ def multi_hop_question(query: str, best: Chunk) -> str:
     return f"{query}\n{' '.join(words)}"
 
 
-def chunks_read_again(first: Floats, name: Pass) -> tuple[int, Indices]:
+def chunks_read_again(first: Floats) -> tuple[int, Indices]:
     """Return the best chunk's index by the first scores [S], and the others' that are read again.
 
-    The others [O] are in order. Late they are all, together the `MOST_TOGETHER` that rank next.
+    The others [O], in order, are the `MOST_TOGETHER` that rank next.
     """
     best, *others = np.argsort(-first, kind="stable").tolist()
-    return best, np.sort(others if name == "late" else others[:MOST_TOGETHER]).astype(np.intp)
+    return best, np.sort(others[:MOST_TOGETHER]).astype(np.intp)
 
 
 def second_scores(first: Floats, best: int, others: Indices, second: Floats) -> Floats:

@@ -121,14 +121,13 @@ class Shortlist:
         rule = [self.least, self.most, self.gap]
         return hashlib.sha256(self.weight.tobytes() + json.dumps(rule).encode()).hexdigest()
 
-    def score(self, features: npt.ArrayLike) -> Floats:
-        """Return the late scores [S] of sources with late features [S, L x H]."""
-        return weighted(features, self.weight) + self.bias
+    def chosen(self, scores: Floats, *, least: int = 0) -> Bools:
+        """Return which chunks are shortlisted, [S], by their late scores [S]; ties keep order.
 
-    def chosen(self, scores: Floats) -> Bools:
-        """Return which chunks are shortlisted, [S], by their late scores [S]; ties keep order."""
+        They are no fewer than `least`, which may be more than `most`.
+        """
         near = int(np.count_nonzero(scores >= scores.max(initial=-np.inf) - self.gap))
-        count = min(max(near, self.least), self.most)
+        count = max(min(max(near, self.least), self.most), least)
         chosen = np.zeros(len(scores), dtype=bool)
         chosen[np.argsort(-scores, kind="stable")[:count]] = True
         return chosen
@@ -139,7 +138,7 @@ class Shortlist:
 
     def late_scores(self, features: npt.ArrayLike) -> Floats:
         """Return the late scores [S] of sources with features [S, F], the late ones first."""
-        return self.score(np.asarray(features)[:, : self.weight.size])
+        return weighted(np.asarray(features)[:, : self.weight.size], self.weight) + self.bias
 
     def numbers(self) -> dict[str, Any]:
         """Return all numbers but the weights by their names, JSON-ready."""

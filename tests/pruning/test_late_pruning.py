@@ -13,7 +13,6 @@ import pytest
 from at2_rag import AT2Pruner, Chunk, ChunkCache, HeadWeights
 from at2_rag.reading.features import FeatureSpec, Quantity
 from at2_rag.reading.late import OFFSET
-from at2_rag.readout.multi_hop import MultiHop
 from at2_rag.text.chunks import as_chunk
 from tests import brute_force
 from tests.independent_reading import CountingModel
@@ -145,18 +144,6 @@ def test_sentences_are_parts_of_their_chunks(weights: HeadWeights) -> None:
     result = pruner.prune(QUERY, [CHUNKS[0], "Emma"], unit="sentence", top_k=2)
     assert passes == [question_of(pruner, QUERY)], "for the chunks and the sentences"
     assert len(result.kept) <= 2
-
-
-def test_the_question_is_read_again_late(weights: HeadWeights) -> None:
-    hopping = replace(weights, multi_hop=MultiHop(2 * weights.weight[0], 0.2, (0.2, 0.7, 0.1, 0.3)))
-    pruner = tiny_pruner(hopping)
-    pruner.index(CHUNKS)
-    passes = counted(pruner)
-    once = pruner.prune(QUERY, CHUNKS, top_k=5)
-    twice = pruner.prune(QUERY, CHUNKS, top_k=5, multi_hop=True)
-    first, same, again = passes
-    assert first == same == question_of(pruner, QUERY) < again
-    assert [one.score for one in twice.kept] != [one.score for one in once.kept]
 
 
 def test_late_weights_that_are_all_zero() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from at2_rag import AT2Pruner, Chunk, ChunkCache
 from at2_rag.errors import HeadWeightsError, InputError
-from at2_rag.reading.features import FeatureSpec, Pass
+from at2_rag.reading.features import FeatureSpec
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import (
@@ -27,7 +27,7 @@ from at2_rag.readout.multi_hop import (
 )
 from at2_rag.readout.scores import ChunkScores
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights, tiny_pruner
+from tests.tiny_weights import random_weights, shortlist_weights, tiny_pruner
 
 QUERY = "where was the author of Emma born?"
 CHUNKS = [
@@ -55,6 +55,10 @@ def weights() -> HeadWeights:
 @pytest.fixture(scope="module")
 def pruner(weights: HeadWeights) -> AT2Pruner:
     return tiny_pruner(weights)
+
+
+def many(times: int) -> list[Chunk]:
+    return [Chunk(f"{one.text} {number}", one.title) for number in range(times) for one in CHUNKS]
 
 
 def by_hand(pruner: AT2Pruner, first: list[float]) -> tuple[list[float], list[float]]:
@@ -177,14 +181,13 @@ def test_max_missed_reads_again_if_the_best_chunk_alone_misses_too_much(
     assert scored(never.prune(QUERY, CHUNKS, max_missed=less)) == scored(once)
 
 
-@pytest.mark.parametrize(("name", "read"), [("apart", 10), ("late", 14)])
-def test_together_the_ten_that_rank_next_are_read_again_and_late_all(
-    weights: HeadWeights, name: Pass, read: int
-) -> None:
+def test_the_ten_that_rank_next_are_read_again(weights: HeadWeights) -> None:
     # Of weights that score each chunk by itself, so that the others change no first score.
-    plain = random_weights(tiny_model(), tiny_tokenizer(), name)
-    bound = tiny_pruner(dataclasses.replace(plain, multi_hop=weights.multi_hop))
-    chunks = [Chunk(f"{one.text} {number}", one.title) for number in range(3) for one in CHUNKS]
+    apart = weights.weight.copy()
+    apart[0] = 0
+    plain = dataclasses.replace(weights, weight=apart, calibration=None, prior_weight=None)
+    bound, read = tiny_pruner(plain), 10
+    chunks = many(3)
     first = np.array([chunk.score for chunk in bound.score(QUERY, chunks)])
     ranked = np.argsort(-first).tolist()
     after = np.array(scored(bound.prune(QUERY, chunks, top_k=15, multi_hop=True))[0])
@@ -197,9 +200,23 @@ def test_together_the_ten_that_rank_next_are_read_again_and_late_all(
     assert after[rest] == pytest.approx(first[rest], abs=1e-4)
 
 
+@pytest.mark.parametrize("unit", ["chunk", "sentence"])
+def test_a_shortlist_is_made_longer_first(weights: HeadWeights, unit: Any) -> None:
+    short = shortlist_weights(tiny_model(), tiny_tokenizer())
+    evidence = Calibration(-short.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5))
+    short = dataclasses.replace(short, multi_hop=weights.multi_hop, calibration=evidence)
+    assert short.shortlist is not None and short.shortlist.most < 11
+    longer = dataclasses.replace(short.shortlist, least=11, most=11)
+    expected = tiny_pruner(dataclasses.replace(short, shortlist=longer))
+    bound, chunks = tiny_pruner(short), many(4)
+    asked = bound.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True)
+    assert_like(asked, expected.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True))
+    by_itself = bound.prune(QUERY, chunks, unit=unit, max_missed=0.0)
+    assert_like(by_itself, expected.prune(QUERY, chunks, unit=unit, max_missed=0.0))
+
+
 def test_in_a_batch_each_request_is_read_again_by_itself(pruner: AT2Pruner) -> None:
-    many = [Chunk(f"{one.text} {number}", one.title) for number in range(4) for one in CHUNKS]
-    requests = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many)]
+    requests = [(QUERY, CHUNKS), ("who wrote Emma?", CHUNKS), (QUERY, many(4))]
     results = pruner.prune_batch(requests, max_missed=0.0)
     for (query, chunks), result in zip(requests, results, strict=True):
         assert_like(result, pruner.prune(query, chunks, max_missed=0.0))

@@ -116,7 +116,7 @@ def test_weights_of_another_prompt_template(model: Any, weights: HeadWeights) ->
     plain = tiny_tokenizer(chat_template=False)
     with pytest.raises(HeadWeightsMismatchError) as error:
         tiny_pruner(weights, model, tokenizer=plain)
-    got = ScoringModel(model, plain, depth=1).prompts.template_hash
+    got = ScoringModel(model, plain, depth=1).prompts.template_hash(weights.reading)
     assert "another prompt template" in str(error.value)
     assert f"expected {weights.template_hash}, got {got}" in str(error.value)
 

@@ -31,7 +31,7 @@ def weights_with(one: Shortlist | None, *passes: Pass) -> HeadWeights:
 def test_late_scores() -> None:
     features = np.zeros((2, 8))
     features[0, 0], features[1, 7], features[1, 2] = 3.0, 1.0, 100.0
-    assert shortlist().score(features).tolist() == [3.5, -1.5]
+    assert shortlist().late_scores(features).tolist() == [3.5, -1.5]
     beside = shortlist(slope=2.0, constant=-1.0).beside(features)
     assert beside.tolist() == [6.0, -4.0]
 

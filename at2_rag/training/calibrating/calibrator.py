@@ -62,17 +62,19 @@ def calibrate(
             learned[_PRIOR_FIELDS[prior]] = weight
     reader.progress("fit", 1, 1)
     figures: list[MultiHopFigures] = []
-    after: dict[int, Floats] = {}
+    readings: dict[int, tuple[Floats, Floats]] = {}
     if multi_hop:
         again = reader.read_again(examples.chosen, scored)
         second_samples = list(again.values())
         learned["multi_hop"], second_scores = fit_multi_hop(second_samples, shape[1:])
-        figures = judge_multi_hop(second_samples, second_scores)
-        after = dict(zip(again, second_scores, strict=True))
+        before = [scored[index].scores for index in again]
+        figures = judge_multi_hop(second_samples, before, second_scores)
+        first_scores = [sample.scores for sample in second_samples]
+        readings = dict(zip(again, zip(first_scores, second_scores, strict=True), strict=True))
     if sentences:
         sentence_scores = reader.read_sentences(examples.chosen)
         learned["sentences"] = fit_sentences(
-            sentence_samples(scored, examples.chosen, sentence_scores, after)
+            sentence_samples(scored, examples.chosen, sentence_scores, readings)
         )
     kept = [
         name.replace("_", "-")
@@ -89,10 +91,11 @@ def calibrate(
 
 
 def _check_options(weights: HeadWeights, *, multi_hop: bool, sentences: bool) -> None:
-    if multi_hop and weights.reading == "joint":
+    if multi_hop and "together" not in weights.spec.passes:
         raise InputError(
-            "multi-hop weights can't be learned for head weights of joint reading, which keeps no "
-            "states to read again over; leave multi-hop off, or use weights for independent reading"
+            "multi-hop weights can't be learned for head weights for the passes "
+            f"{', '.join(weights.spec.passes)}: a question is read again by the pass 'together'; "
+            "leave multi-hop off, or use weights for it"
         )
     if sentences and weights.multi_hop is not None and not multi_hop:
         raise InputError(

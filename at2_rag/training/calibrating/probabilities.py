@@ -32,7 +32,6 @@ class CalibrationSample:
     fold: int
     features: npt.NDArray[np.float32]  # [S, F], S at least 1; NaN as in `HeadWeights.score`
     gold: Bools  # [S], labelled as evidence
-    words: npt.NDArray[np.int64]  # [S], lengths
     answerable: bool | None = None  # of a twin, whether its chunks hold the answer
     priors: Mapping[Prior, Floats] = field(default_factory=dict)  # [S] of each kind of terms
     example: int = 0  # index of the example that it is, or is a twin of

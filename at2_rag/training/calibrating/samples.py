@@ -18,7 +18,7 @@ from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.multi_hop import chunks_read_again, multi_hop_question
+from at2_rag.readout.multi_hop import SHORTLISTED, chunks_read_again, multi_hop_question
 from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
@@ -53,7 +53,7 @@ class SampleReader:
     def __post_init__(self) -> None:
         hf_model, tokenizer = self.model.model, self.model.tokenizer
         self._scoring_model = ScoringModel(hf_model, tokenizer, depth=self.weights.layers)
-        template_hash = self._scoring_model.prompts.template_hash
+        template_hash = self._scoring_model.prompts.template_hash(self.weights.reading)
         check_match(self.weights, self.model, template_hash=template_hash)
 
     def read(
@@ -83,12 +83,17 @@ class SampleReader:
     ) -> dict[int, MultiHopSample]:
         """Read each question but twins' again beside its best chunk, over the other chunks.
 
-        Samples are returned by their index in `scored`.
+        With a shortlist it is first read with the longer one. Samples are returned by their index
+        in `scored`.
         """
         indices = [index for index, row in enumerate(scored) if not row.sample.is_twin]
         rows = [scored[index] for index in indices]
-        name = self.weights.multi_hop_pass
-        read = [chunks_read_again(row.scores, name) for row in rows]
+        if self.weights.shortlist is not None:
+            longer = self._features("examples", examples, shortlisted=SHORTLISTED)
+            rows = [
+                row._replace(scores=self.weights.score(longer[row.sample.example])) for row in rows
+            ]
+        read = [chunks_read_again(row.scores) for row in rows]
         questions = [
             _beside_best(examples[row.sample.example], best, others)
             for row, (best, others) in zip(rows, read, strict=True)
@@ -96,7 +101,7 @@ class SampleReader:
         # The best chunks depend on the head weights.
         folder = f"multi_hop-{content_hash(questions)[:8]}/again"
         result = {}
-        for question, features in self._features(folder, questions, (name,)).items():
+        for question, features in self._features(folder, questions, ("together",)).items():
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
                 sample.source, sample.fold, scores, sample.gold, evidence, *read[question], features
@@ -118,9 +123,17 @@ class SampleReader:
         ).rows
 
     def _features(
-        self, name: str, examples: Sequence[Example], passes: tuple[Pass, ...] | None = None
+        self,
+        name: str,
+        examples: Sequence[Example],
+        passes: tuple[Pass, ...] | None = None,
+        *,
+        shortlisted: int = 0,
     ) -> dict[int, Float32s]:
-        """Return the features [S, F] of each example that fits the window, by its index."""
+        """Return the features [S, F] of each example that fits the window, by its index.
+
+        `shortlisted` is the fewest chunks of a shortlist.
+        """
         if not examples:
             return {}
         spec, shortlist = self.weights.spec, self.weights.shortlist
@@ -139,7 +152,12 @@ class SampleReader:
         collection: FeatureCollection | ShortlistCollection = late
         if shortlist is not None and passes is None:
             collection = ShortlistCollection(
-                self._scoring_model, late, shortlist, spec.passes, store=self.store
+                self._scoring_model,
+                late,
+                shortlist,
+                spec.passes,
+                store=self.store,
+                least=shortlisted,
             )
         rows = self._collect(f"reading {name.split('/')[-1]}", collection)
         features = Features.of(rows, collection.passes)
@@ -152,10 +170,7 @@ def _sample(
     example: Example, features: Float32s, folds: Sequence[int], index: int, **more: Any
 ) -> CalibrationSample:
     gold = np.array(example.labels)
-    words = np.array([len(chunk.rendered.split()) for chunk in example.chunks], dtype=np.int64)
-    return CalibrationSample(
-        example.source, folds[index], features, gold, words, example=index, **more
-    )
+    return CalibrationSample(example.source, folds[index], features, gold, example=index, **more)
 
 
 def _beside_best(example: Example, best: int, others: Indices) -> Example:

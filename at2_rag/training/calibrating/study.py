@@ -12,13 +12,7 @@ import numpy.typing as npt
 
 from at2_rag.arrays import Floats
 from at2_rag.readout.shortlist import Design, Shortlist
-from at2_rag.training.calibrating.fits import (
-    EVERY,
-    Labelled,
-    fit_logistic,
-    fit_ranking,
-    out_of_fold,
-)
+from at2_rag.training.calibrating.fits import EVERY, Labelled, fit_ranking, out_of_fold
 from at2_rag.training.calibrating.metrics import (
     auroc,
     brier_skill,
@@ -34,7 +28,6 @@ from at2_rag.training.calibrating.probabilities import (
 from at2_rag.training.fitting.fit import LinearFit
 
 RIDGE = 1e-2  # of the head weights
-_LENGTH_RIDGE = 1e-3  # keeps slopes finite
 
 Points = tuple[tuple[float, float], ...]
 
@@ -57,7 +50,6 @@ class CalibrationFigures:
     calls: int  # twins judged for whether they are answerable
     auroc: float  # area under the ROC curve of the probability that they are
     error_of_calls: float
-    auroc_of_lengths: float  # far above .5: twins differ in more than the evidence
     reliability: Points  # for each bin of chunks the mean probability, and the share relevant
     reliability_of_best: Points
     reliability_of_calls: Points
@@ -78,7 +70,6 @@ class Prediction:
     scores: Floats  # [S]
     probabilities: Floats  # [S], that each chunk is relevant
     answerable: float  # probability that any chunk holds the answer
-    by_lengths: float  # logit of the same by the number of chunks and their lengths alone
 
 
 def study_left_out_sources(
@@ -127,7 +118,6 @@ def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigur
         calls=len(twins),
         auroc=auroc(answerable, answered),
         error_of_calls=calibration_error(answerable, answered),
-        auroc_of_lengths=auroc(np.array([row.by_lengths for row in twins]), answered),
         reliability=reliability(likely, gold),
         reliability_of_best=reliability(likely[best], gold[best]),
         reliability_of_calls=reliability(answerable, answered),
@@ -157,7 +147,7 @@ def fit_without(
     fits = out_of_fold(ranked, _fit_head_weights)
     scores = [fit.scores(one.terms) for one, fit in zip(ranked, fits, strict=True)]
     calibration = fit_calibration(with_evidence(others, scores), shape)
-    head_weights, (*slopes, constant) = _fit_head_weights(ranked), _fit_lengths(others)
+    head_weights = _fit_head_weights(ranked)
 
     def predict(sample: CalibrationSample) -> Prediction:
         evidence = float(np.nanmax(calibration.evidence(sample.features)))
@@ -167,7 +157,6 @@ def fit_without(
             scores,
             calibration.probabilities(scores, evidence),
             calibration.answerable(scores, evidence),
-            float(_length_terms(sample) @ np.array(slopes) + constant),
         )
 
     return predict
@@ -175,17 +164,3 @@ def fit_without(
 
 def _fit_head_weights(samples: Sequence[Labelled]) -> LinearFit:
     return fit_ranking(samples, name="head weights", ridge=RIDGE)
-
-
-def _fit_lengths(samples: Sequence[CalibrationSample]) -> tuple[float, ...]:
-    labelled = [
-        Labelled(EVERY, 0, _length_terms(sample)[None], np.array([sample.answerable]))
-        for sample in samples
-        if sample.is_twin
-    ]
-    return fit_logistic(labelled, name="call's outcome", ridge=_LENGTH_RIDGE)
-
-
-def _length_terms(sample: CalibrationSample) -> Floats:
-    words = sample.words.astype(float)
-    return np.array([len(words), words.sum(), words.max(), words.min(), words.std()])

@@ -22,7 +22,6 @@ _PROBABILITIES = {
     "skill": "{0.skill:.3f}",
     "calls": "{0.calls:,}",
     "AUROC": "{0.auroc:.3f}",
-    "by length": "{0.auroc_of_lengths:.3f}",
 }
 _MULTI_HOP = {
     "calls": "{0.calls:,}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -38,20 +36,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[CalibrationSample]:
                 number % 3,
                 features,
                 gold=rng.random(len(features)) < TRUE.probabilities(scores, best),
-                words=np.full(len(features), 40),
                 answerable=answerable if number % 2 else None,
             )
         )
     return samples
-
-
-def of_lengths(samples: list[CalibrationSample], longer_by: int = 0) -> list[CalibrationSample]:
-    """Give samples random lengths, longer ones to answerable twins."""
-    rng = np.random.default_rng(0)
-    return [
-        replace(
-            sample,
-            words=rng.integers(20, 90, len(sample.gold)) + longer_by * bool(sample.answerable),
-        )
-        for sample in samples
-    ]

@@ -66,14 +66,13 @@ def test_multi_hop_and_sentence_weights_are_learned_and_kept(
 
 def test_chunks_that_are_kept_are_read_once_and_change_nothing(tmp_path: Path) -> None:
     weights = random_weights(MODEL.model, MODEL.tokenizer, "late")
-    options: dict[str, Any] = {"multi_hop": True, "sentences": True}
+    options: dict[str, Any] = {"sentences": True}
     fitted = calibrate(weights, tmp_path / "plain", **options)
     cache = ChunkCache()
     reader = SampleReader(MODEL, weights, tmp_path / "kept", workers=1, store=cache)
     kept = calibrator.calibrate(reader, EXAMPLES, **options).weights
-    assert kept.calibration and fitted.calibration and kept.multi_hop and fitted.multi_hop
+    assert kept.calibration and fitted.calibration
     assert kept.calibration.numbers() == fitted.calibration.numbers()
-    assert kept.multi_hop.numbers() == fitted.multi_hop.numbers()
     assert kept.sentences == fitted.sentences
     read = [*EXAMPLES.chosen, *(twin for _, twin in EXAMPLES.twins)]
     chunks = {chunk.rendered for example in read for chunk in example.chunks}
@@ -91,8 +90,10 @@ def test_weights_of_retrieval_scores_are_learned_and_kept(tmp_path: Path) -> Non
 
 def test_weights_that_can_not_be_calibrated_are_refused(tmp_path: Path) -> None:
     joint = random_weights(MODEL.model, MODEL.tokenizer, "joint")
-    with pytest.raises(InputError, match="for head weights of joint reading"):
-        calibrate(joint, tmp_path, multi_hop=True)
+    late = random_weights(MODEL.model, MODEL.tokenizer, "late")
+    for weights in (joint, late):
+        with pytest.raises(InputError, match="a question is read again by the pass 'together'"):
+            calibrate(weights, tmp_path, multi_hop=True)
     with pytest.raises(InputError, match="only logits can be calibrated"):
         calibrate(replace(WEIGHTS, score_scale="additive"), tmp_path)
     with pytest.raises(HeadWeightsMismatchError):

@@ -109,9 +109,9 @@ def ranked(count: int, seed: int, weight: float) -> list[ScoredSample]:
         scores, prior = rng.normal(0, 1, size), 1 / rng.permutation(np.arange(1.0, size + 1))
         logits = 2 * (scores + weight * (prior - prior.mean()))
         gold = np.arange(size) == int(np.argmax(logits + rng.gumbel(size=size)))
-        features, words = np.zeros((size, 4), np.float32), np.ones(size, dtype=np.int64)
+        features = np.zeros((size, 4), np.float32)
         priors: dict[Any, Floats] = {"score": prior - prior.mean()}
-        sample = CalibrationSample("a", 0, features, gold, words, priors=priors)
+        sample = CalibrationSample("a", 0, features, gold, priors=priors)
         scored.append(ScoredSample(sample, scores, 0.0))
     return scored
 

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from at2_rag.training.calibrating.fits import EVERY
-from at2_rag.training.calibrating.metrics import auroc
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.study import (
     CalibrationFigures,
-    fit_without,
     study_left_out_sources,
 )
-from tests.training.calibrating.drawn_samples import SHAPE, drawn, of_lengths
+from tests.training.calibrating.drawn_samples import SHAPE, drawn
 
 
 def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
@@ -24,10 +22,8 @@ def judged(samples: list[CalibrationSample]) -> dict[str, CalibrationFigures]:
 
 
 def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
-    samples = [
-        sample for seed, name in enumerate("abd") for sample in of_lengths(drawn(300, seed, name))
-    ]
-    turned = [dataclasses.replace(one, gold=~one.gold) for one in of_lengths(drawn(300, 3, "c"))]
+    samples = [sample for seed, name in enumerate("abd") for sample in drawn(300, seed, name)]
+    turned = [dataclasses.replace(one, gold=~one.gold) for one in drawn(300, 3, "c")]
     figures = judged([*samples, *turned])
     assert list(figures) == ["a", "b", "c", "d", EVERY]
     c, every = figures["c"], figures.pop(EVERY)
@@ -42,7 +38,7 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
 
 
 def test_sources_without_twins_are_not_judged_and_what_is_not_defined_is_none() -> None:
-    samples = of_lengths([*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")])
+    samples = [*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")]
     for index, sample in enumerate(samples):
         if sample.source == "b" and sample.is_twin:
             samples[index] = dataclasses.replace(sample, answerable=True)
@@ -52,19 +48,3 @@ def test_sources_without_twins_are_not_judged_and_what_is_not_defined_is_none() 
     undefined = {name: row["auroc"] is None for name, row in rows.items()}
     assert undefined == {"a": False, "b": True, "c": False, EVERY: False}
     assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == []
-
-
-@pytest.mark.parametrize(("longer_by", "low", "high"), [(0, 0.42, 0.58), (30, 0.8, 1.0)])
-def test_lengths_that_give_twins_away_are_seen(longer_by: int, low: float, high: float) -> None:
-    rng = np.random.default_rng(1)
-    one, other = (
-        [
-            dataclasses.replace(one, answerable=bool(rng.random() < 0.5) if one.is_twin else None)
-            for one in drawn(800, seed)
-        ]
-        for seed in (7, 8)
-    )
-    predict = fit_without("b", of_lengths(other, longer_by), SHAPE)
-    twins = [sample for sample in of_lengths(one, longer_by) if sample.is_twin]
-    logits = np.array([predict(sample).by_lengths for sample in twins])
-    assert low < auroc(logits, np.array([bool(sample.answerable) for sample in twins])) < high
