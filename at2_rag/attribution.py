@@ -71,7 +71,7 @@ class AT2Attributor:
         check_match(
             weights,
             model,
-            template_hash=self.scoring_model.prompts.template_hash,
+            template_hash=self.scoring_model.prompts.template_hash("joint"),
             target_rule=weights.target_rule if allow_question_weights else "answer",
         )
         self._source, self._allow_question_weights = source_of(model), allow_question_weights

@@ -140,7 +140,7 @@ class AT2Pruner:
         )
         if self.reading == "independent":
             self.scoring_model.check_independent()
-        template_hash = self.scoring_model.prompts.template_hash
+        template_hash = self.scoring_model.prompts.template_hash(self.reading)
         check_match(self.head_weights, model, template_hash=template_hash)
         self.model_name = str(
             self.head_weights.provenance.get("model") or base.config.name_or_path or "model"

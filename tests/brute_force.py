@@ -8,6 +8,7 @@ each source, of late reading the log ratio, [L, H, S].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -127,7 +128,9 @@ def late(
     read = []
     for part in parts:
         alone = single(layout, layout.source_ids[part.source])
-        rows = _weights_of_opened_layers(model, alone, offset)[:, :, slice(*alone.target_span)]
+        question = len(alone.input_ids) - len(alone.question_ids)
+        read_rows = [question + row for row in alone.content or range(*alone.target)]
+        rows = _weights_of_opened_layers(model, alone, offset)[:, :, read_rows]
         of_source = rows[..., prefix + part.start : prefix + part.end].sum(-1)
         read.append((of_source / rows[..., :prefix].sum(-1)).log().clamp(-LIMIT, LIMIT).mean(2))
     return torch.stack(read, dim=-1)
@@ -161,7 +164,7 @@ def _weights_of_opened_layers(model: Any, layout: PromptLayout, offset: int) -> 
 
 def single(layout: PromptLayout, ids: tuple[int, ...]) -> PromptLayout:
     """Return the layout with one source only."""
-    return PromptLayout(layout.prefix_ids, (ids,), (0,), layout.question_ids, layout.target)
+    return replace(layout, source_ids=(ids,), owners=(0,))
 
 
 def random_layout(

@@ -32,13 +32,15 @@ def random_weights(
 ) -> HeadWeights:
     """Return weights that are bound to a model, as those that training writes are."""
     rng = np.random.default_rng(seed)
+    spec = FeatureSpec(quantity, passes)
+    prompts = ScoringModel(model, tokenizer, depth=1).prompts
     shape = (len(passes), layers, model.config.num_attention_heads)
     return HeadWeights(
         weight=rng.normal(size=shape).astype(np.float32),
         bias=float(rng.normal()),
-        spec=FeatureSpec(quantity, passes),
+        spec=spec,
         fingerprint=model_fingerprint(model.base_model, tokenizer),
-        template_hash=ScoringModel(model, tokenizer, depth=1).prompts.template_hash,
+        template_hash=prompts.template_hash(spec.reading),
         provenance={"model": "tiny", "seed": seed},
     )
 

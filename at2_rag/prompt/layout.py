@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from at2_rag.errors import InputError, PromptTooLongError, UnsupportedModelError
 from at2_rag.prompt.encoder import TextEncoder
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.function_words import FUNCTION_WORDS, content_spans
 
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
@@ -40,7 +41,8 @@ class PromptLayout:
     """The token ids of a prompt's parts, with their spans.
 
     A *source* is a chunk, or one window of a chunk that is too long to be read at once. The
-    *target* are the query's tokens, whose attention is read.
+    *target* are the query's tokens, whose attention is read; in late reading that of content words
+    alone, since what function words attend to says little of a chunk.
     """
 
     prefix_ids: tuple[int, ...]  # before the first source; never empty
@@ -48,6 +50,7 @@ class PromptLayout:
     owners: tuple[int, ...]  # for each source the index of its chunk, ascending
     question_ids: tuple[int, ...]  # with its introduction
     target: tuple[int, int]  # half-open range within `question_ids`; never empty
+    content: tuple[int, ...] = ()  # tokens of content words, in `question_ids`; none: the target
 
     @property
     def input_ids(self) -> tuple[int, ...]:
@@ -67,14 +70,26 @@ class PromptLayout:
         start = len(self.prefix_ids) + sum(map(len, self.source_ids))
         return start + self.target[0], start + self.target[1]
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Where in `question_ids` the tokens are whose attention late reading reads."""
+        return self.content or tuple(range(*self.target))
+
     def with_short_query(self, most: int) -> PromptLayout:
         """Return the layout without the middle of a query of more than `most` tokens."""
         start, end = self.target
         if end - start <= most:
             return self
         first, last = start + most // 2, end - (most - most // 2)
-        question = self.question_ids[:first] + self.question_ids[last:]
-        return replace(self, question_ids=question, target=(start, start + most))
+        return replace(
+            self,
+            question_ids=self.question_ids[:first] + self.question_ids[last:],
+            target=(start, start + most),
+            content=(
+                *(token for token in self.content if token < first),
+                *(token - last + first for token in self.content if token >= last),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +138,14 @@ class PromptBuilder:
         self._answer_lead = " " if plain else ""
         self._question_start = self._encoder.encode(QUESTION_START)
 
-    @property
-    def template_hash(self) -> str:
-        """SHA-256 over the prompt's wording and the template's text before the user's words."""
-        wording = (self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS)
+    def template_hash(self, reading: str) -> str:
+        """Return a SHA-256 over the prompt's wording and the template's text before the user's.
+
+        That of independent reading is over the function words, too.
+        """
+        wording: list[Any] = [self._head, INSTRUCTION, CHUNK_END, QUESTION_START, WINDOW_TOKENS]
+        if reading == "independent":
+            wording += sorted(FUNCTION_WORDS)
         return hashlib.sha256(json.dumps(wording).encode()).hexdigest()
 
     def answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
@@ -165,8 +184,8 @@ class PromptBuilder:
         and question, becomes several overlapping windows.
         """
         question = self._question(query)
-        sources, owners = self.windows(chunks, question_tokens=len(question))
-        return self._layout(sources, owners, question)
+        sources, owners = self.windows(chunks, question_tokens=len(question[0]))
+        return self._layout(sources, owners, *question)
 
     def windows(
         self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
@@ -193,8 +212,8 @@ class PromptBuilder:
         return tuple(sources), tuple(owners)
 
     def _all_chunks(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
-        question, sources = self._question(query), tuple(self._sources(chunks))
-        return self._layout(sources, tuple(range(len(sources))), question)
+        sources = tuple(self._sources(chunks))
+        return self._layout(sources, tuple(range(len(sources))), *self._question(query))
 
     def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
         if not isinstance(answer, str) or not answer.strip():
@@ -209,17 +228,19 @@ class PromptBuilder:
         sources: tuple[tuple[int, ...], ...],
         owners: tuple[int, ...],
         question: tuple[int, ...],
+        content: tuple[int, ...],
     ) -> PromptLayout:
         target = (len(self._question_start), len(question))
-        return PromptLayout(self.prefix_ids, sources, owners, question, target)
+        return PromptLayout(self.prefix_ids, sources, owners, question, target, content)
 
     def _sources(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         return self._encoder.encode_all([chunk.rendered + CHUNK_END for chunk in chunks])
 
-    def _question(self, query: str) -> tuple[int, ...]:
+    def _question(self, query: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of the question, and which of them are tokens of content words."""
         if not query.strip():
             raise InputError(f"query is blank ({query!r}); pass the question as text")
-        query_ids = self._encoder.encode(query)
+        query_ids, spans = self._encoder.encode_with_spans(query)
         if not query_ids:
             raise InputError(
                 f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
@@ -232,7 +253,11 @@ class PromptBuilder:
                 f"question has {len(question)} tokens, the scoring model's context of "
                 f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
             )
-        return question
+        is_content = bytearray(len(query))
+        for start, end in content_spans(query):
+            is_content[start:end] = b"\1" * (end - start)
+        numbered = enumerate(spans, len(self._question_start))
+        return question, tuple(row for row, (start, end) in numbered if any(is_content[start:end]))
 
     def _check_length(self, tokens: int, what: str, fix: str) -> None:
         if tokens > self.max_tokens:

@@ -2,13 +2,15 @@
 
 As in ColBERT's late interaction (Khattab and Zaharia, SIGIR 2020), but in the attention space of a
 causal model, over layers and heads: the prefix is read, each chunk alone after it, and the question
-alone after it, `OFFSET` positions later. No value of a chunk flows into the question, so a chunk's
-features depend on nothing but the chunk and the question, and keys are all that is kept of a chunk.
+alone after it, `OFFSET` positions later. The queries are those of the question's content words. No
+value of a chunk flows into the question, so a chunk's features depend on nothing but the chunk and
+the question, and keys are all that is kept of a chunk.
 
 Keys are rounded to eight bits as soon as they are there, so that a kept chunk has the features of a
 fresh one. Only keys of the heads that the head weights look at are kept.
 
-Shapes in here: G key heads of any layers, R = H / Hkv query heads that share one, T target tokens.
+Shapes in here: G key heads of any layers, R = H / Hkv query heads that share one, T tokens of the
+question's content words.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ KeyHeads = tuple[tuple[int, int], ...]
 
 OFFSET = 160  # positions between prefix and question, where a chunk would stand
 TARGET_TOKENS = 128  # most tokens of a query that are read; of a longer one the first and the last
-TARGET_ROWS = 32  # most target tokens whose logits over a block of chunks are held at a time
+TARGET_ROWS = 32  # most tokens of a question whose logits over a block of chunks are held at a time
 
 LOG_RATIO_LIMIT = 50.0
 
@@ -64,7 +66,7 @@ class LateQuestion:
         """Return the log ratio of each of n spans of `keys`, see `features`: [G, R, n].
 
         Log-sum-exp of the logits over a span's tokens less that over the prefix's, averaged over
-        the target tokens.
+        the question's tokens T.
         """
         between_steps()
         with forks.held_off(), torch.inference_mode():
@@ -127,8 +129,7 @@ def _read_questions(
     pack = [layout.question_ids for layout in layouts]
     edges = accumulate(map(len, pack), initial=0)
     targets = [
-        slice(start + layout.target[0], start + layout.target[1])
-        for start, layout in zip(edges, layouts, strict=False)
+        [start + row for row in layout.rows] for start, layout in zip(edges, layouts, strict=False)
     ]
     read: list[list[LateQuestion]] = [[] for _ in pack]  # of each question by layer
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.function_words import FUNCTION_WORDS
 from at2_rag.text.scripts import QUESTION_MARKS, UNSPACED
 from at2_rag.text.sentences import Span, asks, sentence_spans
 
@@ -46,11 +47,7 @@ _QUESTION_WORDS = frozenset(
     "che cosa quando dove perché come quale quem onde qual wie waar wanneer waarom hoe кто что "
     "когда где почему как какой какая".split()
 )
-_FUNCTION_WORDS = frozenset(
-    "a an and are as at be by can do does did for from had has have how i in is it its my of on or "
-    "our that the their there this to was we were what when where which who whom whose why will "
-    "with would you your q question answer".split()
-)
+_FUNCTION_WORDS = FUNCTION_WORDS | {"q", "question", "answer"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,32 @@ def test_parts_tile_the_prompt() -> None:
     assert layout.target_span[1] == len(ids)
 
 
+@pytest.mark.parametrize(
+    ("query", "read"),
+    [
+        ("who wrote the novel emma?", ["wrote", "novel", "emma"]),
+        ("x\ud83d\ude42 and emma", ["x", "emma"]),
+        ("who is it?", ["who", "is", "it?"]),  # nothing else
+    ],
+)
+def test_late_reading_reads_content_words(query: str, read: list[str]) -> None:
+    tokenizer = tiny_tokenizer()
+    layout = builder(tokenizer).independent(query, [])
+    pieces = [decode(tokenizer, [layout.question_ids[row]]) for row in layout.rows]
+    assert "".join(pieces).replace(" ", "") == "".join(read)
+
+
+def test_a_shortened_query_keeps_its_content_words() -> None:
+    query = "the emma " * 100
+    layout = builder().independent(query, [])
+    short = layout.with_short_query(64)
+    first, last = short.target
+    assert last - first == 64
+    words = decode(tiny_tokenizer(), [short.question_ids[row] for row in short.rows])
+    assert words.replace(" ", "").replace("emma", "").strip("aem") == ""
+    assert len(short.rows) < 64
+
+
 def test_surrogates_are_replaced_for_scoring() -> None:
     text, read = "a\ud800b\ud83d\ude42", "a\ufffdb🙂"
     layout = builder().joint(text, [Chunk(text, text)])
@@ -199,7 +225,7 @@ def test_the_templates_date_is_fixed(date: str) -> None:
     text = decode(dated, builder(dated).prefix_ids)
     assert text.startswith("  \n\n01 Jan 2025 is today.<|im_start|>user")
     assert builder(dated).prefix_ids == builder(fixed).prefix_ids
-    assert builder(dated).template_hash == builder(fixed).template_hash
+    assert builder(dated).template_hash("joint") == builder(fixed).template_hash("joint")
 
 
 @pytest.mark.parametrize(
@@ -228,15 +254,19 @@ def test_template_hash_follows_template_and_wording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     templates = [CHAT_TEMPLATE, "Be brief.\n" + CHAT_TEMPLATE, None]
-    hashes = {builder(with_template(template)).template_hash for template in templates}
+    hashes = {builder(with_template(template)).template_hash("joint") for template in templates}
     for name in ("INSTRUCTION", "CHUNK_END", "QUESTION_START", "WINDOW_TOKENS"):
         with monkeypatch.context() as patch:
             patch.setattr(prompt, name, 512 if name == "WINDOW_TOKENS" else "Other: ")
-            hashes.add(builder().template_hash)
+            hashes.add(builder().template_hash("joint"))
     assert len(hashes) == 3 + 4
+    hashes.add(builder().template_hash("independent"))
+    monkeypatch.setattr(prompt, "FUNCTION_WORDS", frozenset({"the"}))
+    hashes.add(builder().template_hash("independent"))
+    assert len(hashes) == 3 + 4 + 2
     tiny_tokenizer().save_pretrained(tmp_path)
     reloaded = builder(AutoTokenizer.from_pretrained(tmp_path), max_tokens=512)
-    assert reloaded.template_hash == builder().template_hash in hashes
+    assert reloaded.template_hash("joint") == builder().template_hash("joint") in hashes
 
 
 @pytest.mark.parametrize(

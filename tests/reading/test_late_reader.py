@@ -179,6 +179,16 @@ def test_a_store_that_returns_anything_else_is_ignored(forged: str) -> None:
     assert model.passes == [len(layout.question_ids)], "and replaced"
 
 
+def test_only_tokens_of_content_words_are_read() -> None:
+    model = scorer(tiny_model())
+    layout = replace(layout_of(model, LENGTHS, question=9), content=(3, 4, 7))
+    [read] = late(IndependentReader(model), layout)
+    expected = brute_force.late(tiny_model(), layout, offset=OFFSET)
+    brute_force.assert_equal(read, expected, tolerance=EIGHT_BITS)
+    other = brute_force.late(tiny_model(), replace(layout, content=()), offset=OFFSET)
+    assert (expected - other).abs().max() > 10 * EIGHT_BITS
+
+
 def test_a_long_question_is_read_at_its_ends() -> None:
     model = scorer(tiny_model())
     reader = IndependentReader(model)

@@ -311,10 +311,11 @@ def test_shipped_weights_load_and_have_a_model_card() -> None:
 @pytest.mark.default_model
 def test_shipped_weights_belong_to_the_default_model() -> None:
     model = LoadedModel.from_pretrained(resolve_model("smollm2-135m-instruct"), device="cpu")
-    template_hash = ScoringModel(model.model, model.tokenizer, depth=1).prompts.template_hash
+    prompts = ScoringModel(model.model, model.tokenizer, depth=1).prompts
     for name in shipped_names():
         weights = HeadWeights.shipped(name)
         rule = weights.target_rule
+        template_hash = prompts.template_hash(weights.reading)
         check_match(weights, model, template_hash=template_hash, target_rule=rule)
         assert weights.heads == model.model.config.num_attention_heads
         assert weights.layers <= model.model.config.num_hidden_layers

@@ -207,7 +207,7 @@ def reading_settings(
         "depth": model.depth,
         "dtype": str(model.dtype).removeprefix("torch."),
         "fingerprint": fingerprint,
-        "template": model.prompts.template_hash,
+        "template": model.prompts.template_hash("independent"),
         "examples": content_hash(examples),
     }
 

@@ -64,7 +64,7 @@ def train(
     weights = replace(
         fit_weights(samples, chosen.candidate, heads=data.model.heads),
         fingerprint=data.fingerprint,
-        template_hash=data.model.prompts.template_hash,
+        template_hash=data.model.prompts.template_hash(plan.features_read),
         target_rule=plan.target,
     )
     progress("fit", 1, 1)
