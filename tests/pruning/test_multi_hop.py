@@ -209,10 +209,10 @@ def test_a_shortlist_is_made_longer_first(weights: HeadWeights, unit: Any) -> No
     longer = dataclasses.replace(short.shortlist, least=11, most=11)
     expected = tiny_pruner(dataclasses.replace(short, shortlist=longer))
     bound, chunks = tiny_pruner(short), many(4)
-    asked = bound.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True)
-    assert_like(asked, expected.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True))
-    by_itself = bound.prune(QUERY, chunks, unit=unit, max_missed=0.0)
-    assert_like(by_itself, expected.prune(QUERY, chunks, unit=unit, max_missed=0.0))
+    explicit = bound.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True)
+    assert_like(explicit, expected.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True))
+    automatic = bound.prune(QUERY, chunks, unit=unit, max_missed=0.0)
+    assert_like(automatic, expected.prune(QUERY, chunks, unit=unit, max_missed=0.0))
 
 
 def test_in_a_batch_each_request_is_read_again_by_itself(pruner: AT2Pruner) -> None:
