@@ -19,8 +19,8 @@ FUNCTION_WORDS = frozenset(
 def content_spans(text: str) -> list[Span]:
     """Return the range of characters of each word that isn't a function word.
 
-    Words end at white space and punctuation, so that a text in a language of another script, or
-    one without spaces between words, has none but content words.
+    The list is English: in another language all words are content words, but for those that are
+    spelt like one of it.
     """
     return [
         match.span() for match in _WORD.finditer(text) if match[1].casefold() not in FUNCTION_WORDS
