@@ -35,11 +35,7 @@ _PROSE = re.compile(r"[^\W_]|[\s.,;:!?'\"()-]|\.{3}")
 _MARKS = re.compile(r"(?<=\w)[.,;:!?]+(?!\S)")
 _BEFORE = re.compile(r"(?:[.!?؟۔।]['\")\]]*\s+|[。！？｡]['\")\]」』）]*\s*)['\"(\[「『（]*$")
 _AFTER = re.compile(r"(?:\.+['\")\]]*(?!\S)|。)")
-_WORD = re.compile(r"[^\W_]")
-
-
-_FORMS = tuple((folded, bare) for folded in (False, True) for bare in (False, True))
-"""Whether a text is compared without capitals, and without punctuation."""
+_NO_LETTER = re.compile(r"[\W_]+")
 
 
 class Novelty:
@@ -76,37 +72,35 @@ class Containment(Novelty):
         self._chunk_of, self._least = chunk_of, least_words
         self._known: dict[int, _Text] = {}
         self._taken: list[int] = []
-        self._joined: dict[tuple[bool, bool], list[str]] = {}  # of all that were taken
+        self._letters: list[str] = []  # of all that were taken
 
     def holder(self, index: int) -> int | None:
         """Return which of those taken a text stands in; None if in none."""
         text = self._of(index)
-        short = self._least > 1 and length(text.chunk.text) < self._least
-        if short or _WORD.search(text.chunk.text) is None:
+        if self._least > 1 and length(text.chunk.text) < self._least:
+            return None
+        letters = _letters(text.chunk.text)
+        if not letters or not any(letters in texts for texts in self._letters):
             return None
         for folded, bare in sorted({(False, False), text.lacks}):
-            needle = text.form("text", folded, bare).needle
-            if any(needle in texts for texts in self._joined.get((folded, bare), ())):
-                for other in self._taken:
-                    if self._of(other).says(text, folded, bare):
-                        return other
+            for other in self._taken:
+                if self._of(other).says(text, folded, bare):
+                    return other
         return None
 
     def take(self, index: int) -> None:
         """Add a text to those taken."""
         self._taken.append(index)
-        for folded, bare in _FORMS:
-            # Joined to texts of its length or less, so that none is copied often.
-            text = self._of(index).form("rendered", folded, bare).text
-            joined = self._joined.setdefault((folded, bare), [])
-            while joined and len(joined[-1]) <= len(text):
-                text = f"{joined.pop()}\0{text}"
-            joined.append(text)
+        # Joined to texts of its length or less, so that none is copied often.
+        letters = _letters(self._of(index).chunk.rendered)
+        while self._letters and len(self._letters[-1]) <= len(letters):
+            letters = f"{self._letters.pop()}\0{letters}"
+        self._letters.append(letters)
 
     def forget(self) -> None:
         """Forget which texts were taken."""
         self._taken.clear()
-        self._joined.clear()
+        self._letters.clear()
 
     def _of(self, index: int) -> _Text:
         if index not in self._known:
@@ -118,6 +112,15 @@ def length(text: str) -> int:
     """Return the number of words of a text; two characters of a script without spaces are one."""
     rest, unspaced = _UNSPACED.subn(" ", text)
     return len(rest.split()) + unspaced // 2
+
+
+def _letters(text: str) -> str:
+    """Return a text's letters and digits in a row; a text stands in another only if these do."""
+    return _NO_LETTER.sub("", _normal(text).casefold())
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +168,20 @@ class _Text:
         self.chunk = chunk
         self._forms: dict[tuple[str, bool, bool], _Form] = {}
 
-        self.title = _form(chunk.title or "").text
-        text = chunk.text.translate(_TYPOGRAPHY)
+    @property
+    def lacks(self) -> tuple[bool, bool]:
+        """Whether it has no capitals (or nothing else), and whether no punctuation."""
+        text = self.chunk.text.translate(_TYPOGRAPHY)
         prose = len(text.split()) >= LONG and not _PROSE.sub("", text)
-        self.lacks = (  # capitals, punctuation
+        return (
             prose and (text == text.lower() or text.isupper()),
             prose and not re.search(r"[.,;:!?\"()]", text),
         )
+
+    @property
+    def title(self) -> str:
+        """The title, as forms are."""
+        return _form(self.chunk.title or "").text
 
     def says(self, other: _Text, folded: bool, bare: bool) -> bool:
         """Tell whether another text stands in this one, both of them in these forms."""
@@ -187,7 +197,7 @@ class _Text:
 
 
 def _form(text: str, *, folded: bool = False, bare: bool = False) -> _Form:
-    text = unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
+    text = _normal(text)
     text = text.casefold() if folded else text
     text = _MARKS.sub("", text.replace('"', "")) if bare else text
     nested = _NESTED.search(text) is not None
