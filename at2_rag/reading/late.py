@@ -125,8 +125,8 @@ def read_questions(
 def _read_questions(
     model: ScoringModel, prefix: ChunkState, layouts: Sequence[PromptLayout], heads: KeyHeads
 ) -> list[LateQuestion]:
-    """Read questions in one forward pass."""
-    pack = [layout.question_ids for layout in layouts]
+    """Read questions in one forward pass, each as far as its last token of a content word."""
+    pack = [layout.question_ids[: layout.rows[-1] + 1] for layout in layouts]
     edges = accumulate(map(len, pack), initial=0)
     targets = [
         [start + row for row in layout.rows] for start, layout in zip(edges, layouts, strict=False)

@@ -37,7 +37,7 @@ INDEPENDENT_FAMILIES = frozenset({"gpt2", "granite", "llama", "olmo2", "qwen2", 
 BLOCK_ROWS = 2048
 
 # Least step of the numbers of tokens that a half-precision model runs, see `_padded_length`.
-LENGTH_STEP = 32
+LENGTH_STEP = 16
 
 _FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 _DEFAULT_WINDOW = 2048

@@ -44,7 +44,8 @@ def counted(pruner: AT2Pruner) -> list[int]:
 
 
 def question_of(pruner: AT2Pruner, query: str) -> int:
-    return len(pruner.scoring_model.prompts.independent(query, []).question_ids)
+    """Return how many tokens the question has up to the last one of a content word."""
+    return pruner.scoring_model.prompts.independent(query, []).rows[-1] + 1
 
 
 def scores(pruner: AT2Pruner, query: str = QUERY) -> list[float]:

@@ -205,13 +205,13 @@ def test_a_cold_call_reads_each_chunk_once_and_a_warm_one_none(weights: HeadWeig
     layout = pruner.scoring_model.prompts.independent(QUERY, list(map(Chunk, TEXTS)))
     question, sources = len(layout.question_ids), sum(map(len, layout.source_ids))
     chosen = shortlisted(weights, late_scores(weights, pruner, TEXTS))
-    over_states = question * (1 + len(chosen))
+    late, over_states = layout.rows[-1] + 1, question * (1 + len(chosen))
     passes = counted(pruner)
     cold = pruner.score(QUERY, TEXTS)
-    assert passes == [len(layout.prefix_ids), question, sources, over_states]
+    assert passes == [len(layout.prefix_ids), late, sources, over_states]
     passes.clear()
     assert pruner.score(QUERY, TEXTS) == cold
-    assert passes == [question, over_states]
+    assert passes == [late, over_states]
 
 
 def test_indexed_chunks_are_read_again_only_if_shortlisted(weights: HeadWeights) -> None:
@@ -223,7 +223,7 @@ def test_indexed_chunks_are_read_again_only_if_shortlisted(weights: HeadWeights)
     pruner.score(QUERY, TEXTS)
     question = len(layout.question_ids)
     few = sum(len(layout.source_ids[index]) for index in chosen)
-    assert passes == [question, few, question * (1 + len(chosen))]
+    assert passes == [layout.rows[-1] + 1, few, question * (1 + len(chosen))]
 
 
 @pytest.mark.parametrize("unit", ["chunk", "sentence"])
