@@ -16,9 +16,8 @@ from at2_rag.prompt.sentence_tokens import (
     prompt_spans,
     sentence_parts,
 )
-from at2_rag.reading.chunk_states import ChunkState
 from at2_rag.reading.features import FeatureSpec, Pass
-from at2_rag.reading.independent import IndependentReader, LayoutPasses
+from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.joint import read_joint
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
@@ -40,7 +39,6 @@ class LaidOut:
     chunks: Sequence[Chunk]
     units: Sequence[UnitSpan] = ()  # read beside the chunks, none to read no units
     whole: bool = True  # whether chunks are read as wholes
-    shortlisted: int = 0  # fewest chunks of its shortlist, if the head weights have one
 
     def part(self, chosen: Bools) -> LaidOut:
         """Return the same of the chosen chunks [S] only."""
@@ -97,17 +95,21 @@ def joint_features(
 
 
 def independent_features(
-    reader: IndependentReader, weights: HeadWeights, texts: Sequence[LaidOut], watch: Stopwatch
+    reader: IndependentReader,
+    weights: HeadWeights,
+    texts: Sequence[LaidOut],
+    states: States,
+    watch: Stopwatch,
 ) -> list[TextFeatures]:
     """Read questions over chunks that are read by themselves; chunks they share are read once.
 
-    With a shortlist all are read late, and its chunks by the other passes, too.
+    With a shortlist all are read late, and its chunks by the other passes, too. `states` takes
+    those of chunks that are read for it, unless they are many.
     """
     spec, shortlist = weights.spec, weights.shortlist
     if shortlist is None:
         return _read(reader, texts, spec, watch, states={})
     tokens = {ids: len(ids) for text in texts for ids in text.layout.source_ids}
-    states: dict[tuple[int, ...], ChunkState] = {}
     few = sum(tokens.values()) <= MOST_KEPT
     first, others = (FeatureSpec(spec.quantity, part) for part in (("late",), spec.passes[1:]))
     texts = [replace(text, whole=True) for text in texts]
@@ -116,7 +118,7 @@ def independent_features(
     for text, read in zip(texts, late, strict=True):
         of_sources = shortlist.late_scores(read.chunks)
         scores = best_by_owner(of_sources, text.layout.owners, len(text.chunks))
-        chosen.append(shortlist.chosen(scores, least=text.shortlisted))
+        chosen.append(shortlist.chosen(scores))
     parts = [text.part(some) for text, some in zip(texts, chosen, strict=True)]
     results = []
     for text, read, part, some in zip(
@@ -139,7 +141,7 @@ def _read(
     spec: FeatureSpec,
     watch: Stopwatch,
     *,
-    states: dict[tuple[int, ...], ChunkState],
+    states: States,
     keep_states: bool = False,
 ) -> list[TextFeatures]:
     """Read texts by all passes of the features."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, overload
 
@@ -21,12 +21,11 @@ from at2_rag.pruning.request import Request
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec
-from at2_rag.reading.independent import IndependentReader, LayoutPasses
+from at2_rag.reading.independent import IndependentReader, LayoutPasses, States
 from at2_rag.reading.late import TARGET_TOKENS
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import (
-    SHORTLISTED,
     after_multi_hop,
     chunks_read_again,
     multi_hop_question,
@@ -61,7 +60,6 @@ class _Job:
     layout: PromptLayout
     may_hop: bool  # whether the question may be read again beside the best chunk
     seconds: Mapping[str, float]  # of the layout
-    shortlisted: int = 0  # fewest chunks of a shortlist
 
     @property
     def units(self) -> Sequence[UnitSpan]:
@@ -132,9 +130,7 @@ class Scorer:
             try:
                 with watch.stage("layout"):
                     layout = self._lay_out(request.query, request.read_chunks)
-                may_hop = self._may_hop(request)
-                wide = SHORTLISTED if may_hop and request.options.multi_hop else 0
-                jobs[index] = _Job(request, layout, may_hop, watch.seconds(), wide)
+                jobs[index] = _Job(request, layout, self._may_hop(request), watch.seconds())
             except Exception as error:
                 if not tolerant:
                     raise
@@ -155,7 +151,7 @@ class Scorer:
         request = Request(query, chunks, chunks, chunks, PruneOptions(unit="sentence"), units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
-        [read] = self._in_turn(partial(self._read, [job], watch, whole=not alone), watch)
+        [read] = self._in_turn(partial(self._read, [job], watch, {}, whole=not alone), watch)
         return read.units
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
@@ -177,12 +173,12 @@ class Scorer:
         """Score a short request, and leave nothing of it in the cache."""
         chunks = [Chunk("Jane Austen wrote Emma.")]
         layout = self._lay_out("Who wrote Emma?", chunks)
-        texts, watch = [LaidOut(layout, chunks)], Stopwatch()
+        weights, texts, watch = self._weights, [LaidOut(layout, chunks)], Stopwatch()
         if self._reader is None:
-            self._in_turn(partial(joint_features, self._model, self._weights, texts, watch), watch)
+            self._in_turn(partial(joint_features, self._model, weights, texts, watch), watch)
         else:
             reader = self._reader.forgetful()
-            self._in_turn(partial(independent_features, reader, self._weights, texts, watch), watch)
+            self._in_turn(partial(independent_features, reader, weights, texts, {}, watch), watch)
 
     def _in_turn(self, read: Callable[[], T], watch: Stopwatch) -> T:
         """Return what `read` returns in inference mode, in a thread that may read."""
@@ -266,14 +262,12 @@ class Scorer:
     ) -> list[tuple[ChunkScores, UnitScores]]:
         """Read jobs in the same passes and apply the head weights."""
         scores = []
-        for job, read in zip(jobs, self._read(jobs, watch), strict=True):
+        states: States = {}
+        for job, read in zip(jobs, self._read(jobs, watch, states), strict=True):
             options = job.request.options
             first = last = self._chunk_scores(read, job)
             if job.may_hop and (options.multi_hop or reads_again(options, first)):
-                if self._weights.shortlist is not None and not job.shortlisted:
-                    [read] = self._read([replace(job, shortlisted=SHORTLISTED)], watch)
-                    first = self._chunk_scores(read, job)
-                last = self._after_second_reading(job.request, first, watch)
+                last = self._after_second_reading(job.request, first, watch, states)
             scores.append((last, self._units_of(job, first, last, read.units)))
         return scores
 
@@ -315,11 +309,11 @@ class Scorer:
         return options.max_missed is not None
 
     def _after_second_reading(
-        self, request: Request, first: ChunkScores, watch: Stopwatch
+        self, request: Request, first: ChunkScores, watch: Stopwatch, states: States
     ) -> ChunkScores:
         """Return the scores once the question was read again beside the best chunk.
 
-        A question that is too long with it isn't read again.
+        A question that is too long with it isn't read again, nor are chunks of known `states`.
         """
         weights = self._weights.multi_hop
         assert weights is not None  # as `_may_hop` made sure
@@ -331,7 +325,8 @@ class Scorer:
         except PromptTooLongError:
             return first
         assert self._reader is not None  # joint weights have none for it
-        [attention] = self._reader.read([LayoutPasses(layout, {"together": None})], watch=watch)
+        passes = LayoutPasses(layout, {"together": None})
+        [attention] = self._reader.read([passes], states=states, watch=watch)
         spec = FeatureSpec(self._weights.spec.quantity, ("together",))
         before = first.scores[others][list(layout.owners)]
         second = weights.scores(before, matrix(spec, attention))
@@ -344,17 +339,19 @@ class Scorer:
         prompts = self._model.prompts
         return (prompts.joint if self._reader is None else prompts.independent)(query, chunks)
 
-    def _read(self, jobs: Sequence[_Job], watch: Stopwatch, *, whole: bool = True) -> list[_Read]:
-        """Read jobs and apply the head weights; `whole=False` leaves the chunks out."""
+    def _read(
+        self, jobs: Sequence[_Job], watch: Stopwatch, states: States, *, whole: bool = True
+    ) -> list[_Read]:
+        """Read jobs and apply the head weights; `whole=False` leaves the chunks out.
+
+        `states` are as in `independent_features`.
+        """
         weights = self._weights
-        texts = [
-            LaidOut(job.layout, job.request.read_chunks, job.units, whole, job.shortlisted)
-            for job in jobs
-        ]
+        texts = [LaidOut(job.layout, job.request.read_chunks, job.units, whole) for job in jobs]
         if self._reader is None:
             features = joint_features(self._model, weights, texts, watch)
         else:
-            features = independent_features(self._reader, weights, texts, watch)
+            features = independent_features(self._reader, weights, texts, states, watch)
         results = []
         for job, read in zip(jobs, features, strict=True):
             chunks = units = np.zeros(0)

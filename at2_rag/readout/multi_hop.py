@@ -4,8 +4,7 @@ Where was the author of "Emma" born? Nothing in the question leads to a chunk ab
 beside the one that says who wrote "Emma" it does. So the question is read once more, the best chunk
 after it, together over the ten chunks that rank next. *Multi-hop weights* make scores of the
 attention that both pay to each, and of its first score. On the scale of the first scores these
-chunks together keep their share of the softmax; only its split among them changes. Where a
-shortlist left chunks out, it is first made longer, so that the ten have the scores of all passes.
+chunks together keep their share of the softmax; only its split among them changes.
 
 The second reading may raise a chunk: to its second score, or to the probability that it has if the
 best chunk is right, weighted by how likely that is. It never lowers one, since the best chunk may
@@ -42,9 +41,6 @@ MOST_WORDS = 200
 
 MOST_TOGETHER = 10
 """How many chunks are read together again: each one's keys and values of all layers are needed."""
-
-SHORTLISTED = 1 + MOST_TOGETHER
-"""Fewest chunks of the shortlist, if there is one, where a question is read again."""
 
 LIKELY = 0.5
 """Least probability of the best chunk with which a question is read again to keep enough."""

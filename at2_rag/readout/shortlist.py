@@ -121,13 +121,10 @@ class Shortlist:
         rule = [self.least, self.most, self.gap]
         return hashlib.sha256(self.weight.tobytes() + json.dumps(rule).encode()).hexdigest()
 
-    def chosen(self, scores: Floats, *, least: int = 0) -> Bools:
-        """Return which chunks are shortlisted, [S], by their late scores [S]; ties keep order.
-
-        They are no fewer than `least`, which may be more than `most`.
-        """
+    def chosen(self, scores: Floats) -> Bools:
+        """Return which chunks are shortlisted, [S], by their late scores [S]; ties keep order."""
         near = int(np.count_nonzero(scores >= scores.max(initial=-np.inf) - self.gap))
-        count = max(min(max(near, self.least), self.most), least)
+        count = min(max(near, self.least), self.most)
         chosen = np.zeros(len(scores), dtype=bool)
         chosen[np.argsort(-scores, kind="stable")[:count]] = True
         return chosen

@@ -27,7 +27,7 @@ from at2_rag.readout.multi_hop import (
 )
 from at2_rag.readout.scores import ChunkScores
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import random_weights, shortlist_weights, tiny_pruner
+from tests.tiny_weights import random_weights, tiny_pruner
 
 QUERY = "where was the author of Emma born?"
 CHUNKS = [
@@ -198,21 +198,6 @@ def test_the_ten_that_rank_next_are_read_again(weights: HeadWeights) -> None:
     rest = ranked[1 + read :]
     assert len(rest) == 14 - read
     assert after[rest] == pytest.approx(first[rest], abs=1e-4)
-
-
-@pytest.mark.parametrize("unit", ["chunk", "sentence"])
-def test_a_shortlist_is_made_longer_first(weights: HeadWeights, unit: Any) -> None:
-    short = shortlist_weights(tiny_model(), tiny_tokenizer())
-    evidence = Calibration(-short.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5))
-    short = dataclasses.replace(short, multi_hop=weights.multi_hop, calibration=evidence)
-    assert short.shortlist is not None and short.shortlist.most < 11
-    longer = dataclasses.replace(short.shortlist, least=11, most=11)
-    expected = tiny_pruner(dataclasses.replace(short, shortlist=longer))
-    bound, chunks = tiny_pruner(short), many(4)
-    explicit = bound.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True)
-    assert_like(explicit, expected.prune(QUERY, chunks, unit=unit, top_k=5, multi_hop=True))
-    automatic = bound.prune(QUERY, chunks, unit=unit, max_missed=0.0)
-    assert_like(automatic, expected.prune(QUERY, chunks, unit=unit, max_missed=0.0))
 
 
 def test_in_a_batch_each_request_is_read_again_by_itself(pruner: AT2Pruner) -> None:

@@ -20,6 +20,7 @@ from at2_rag.prompt.sentence_tokens import SourcePart, sentence_parts, sentence_
 from at2_rag.pruning.features import LaidOut, TextFeatures, independent_features
 from at2_rag.reading.features import Pass
 from at2_rag.reading.late import OFFSET
+from at2_rag.readout.multi_hop import MultiHop
 from tests import brute_force
 from tests.independent_reading import CountingModel
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -78,7 +79,7 @@ def read(pruner: AT2Pruner, chunks: list[Chunk], units: Any = ()) -> TextFeature
     reader, layout = pruner._scorer._reader, layout_of(pruner, chunks)
     assert reader is not None
     texts = [LaidOut(layout, chunks, units)]
-    [features] = independent_features(reader, pruner.head_weights, texts, Stopwatch())
+    [features] = independent_features(reader, pruner.head_weights, texts, {}, Stopwatch())
     return features
 
 
@@ -224,6 +225,20 @@ def test_indexed_chunks_are_read_again_only_if_shortlisted(weights: HeadWeights)
     question = len(layout.question_ids)
     few = sum(len(layout.source_ids[index]) for index in chosen)
     assert passes == [layout.rows[-1] + 1, few, question * (1 + len(chosen))]
+
+
+def test_a_question_that_is_read_again_reads_no_chunk_again(weights: HeadWeights) -> None:
+    second = np.ones(weights.weight.shape[1:], np.float32)
+    again = replace(weights, multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)))
+    pruner, texts = tiny_pruner(again), TEXTS[:6]
+    passes = counted(pruner)
+    cold = pruner.prune(QUERY, texts, top_k=5, multi_hop=True)
+    sources = sum(map(len, pruner.scoring_model.prompts.windows(list(map(Chunk, texts)))[0]))
+    assert passes[2] == sources and len(passes) == 5, "prefix, question, chunks, question twice"
+    passes.clear()
+    warm = pruner.prune(QUERY, texts, top_k=5, multi_hop=True)
+    assert len(passes) == 3 and sum(passes) < sources
+    assert [chunk.score for chunk in warm.kept] == [chunk.score for chunk in cold.kept]
 
 
 @pytest.mark.parametrize("unit", ["chunk", "sentence"])

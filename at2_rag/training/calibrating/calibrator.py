@@ -62,19 +62,17 @@ def calibrate(
             learned[_PRIOR_FIELDS[prior]] = weight
     reader.progress("fit", 1, 1)
     figures: list[MultiHopFigures] = []
-    readings: dict[int, tuple[Floats, Floats]] = {}
+    after: dict[int, Floats] = {}
     if multi_hop:
         again = reader.read_again(examples.chosen, scored)
         second_samples = list(again.values())
         learned["multi_hop"], second_scores = fit_multi_hop(second_samples, shape[1:])
-        before = [scored[index].scores for index in again]
-        figures = judge_multi_hop(second_samples, before, second_scores)
-        first_scores = [sample.scores for sample in second_samples]
-        readings = dict(zip(again, zip(first_scores, second_scores, strict=True), strict=True))
+        figures = judge_multi_hop(second_samples, second_scores)
+        after = dict(zip(again, second_scores, strict=True))
     if sentences:
         sentence_scores = reader.read_sentences(examples.chosen)
         learned["sentences"] = fit_sentences(
-            sentence_samples(scored, examples.chosen, sentence_scores, readings)
+            sentence_samples(scored, examples.chosen, sentence_scores, after)
         )
     kept = [
         name.replace("_", "-")

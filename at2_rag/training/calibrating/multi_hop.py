@@ -21,7 +21,7 @@ from at2_rag.training.calibrating.fits import (
 )
 from at2_rag.training.calibrating.metrics import percentile_interval
 
-RIDGE = 0.1  # on the weights of standardised features
+RIDGE = 0.03  # on the weights of standardised features
 TOP = 3  # chunks among which all gold ones are looked for
 
 
@@ -31,7 +31,7 @@ class MultiHopSample:
 
     source: str
     fold: int
-    scores: Floats  # [S], first scores of all chunks, S at least 2; by the longer shortlist
+    scores: Floats  # [S], first scores of all chunks, S at least 2
     gold: Bools  # [S]
     evidence: float  # greatest evidence logit of the first reading
     best: int  # index of the chunk with the greatest first score
@@ -86,16 +86,13 @@ def fit_multi_hop(
 
 
 def judge_multi_hop(
-    samples: Sequence[MultiHopSample], before: Sequence[Floats], after: Sequence[Floats]
+    samples: Sequence[MultiHopSample], after: Sequence[Floats]
 ) -> list[MultiHopFigures]:
-    """Return figures of each source that has samples with two or three gold chunks, and of all.
-
-    Scores [S] of each sample are those without a second reading (`before`) and `after` it.
-    """
+    """Return figures of each source that has samples with two or three gold chunks, and of all."""
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for sample, without, scores in zip(samples, before, after, strict=True):
+    for sample, scores in zip(samples, after, strict=True):
         if 2 <= sample.gold.sum() <= TOP:
-            pair = (_all_gold(without, sample.gold), _all_gold(scores, sample.gold))
+            pair = (_all_gold(sample.scores, sample.gold), _all_gold(scores, sample.gold))
             for name in (sample.source, EVERY):
                 pairs[name].append(pair)
     names = sorted(pairs, key=lambda name: (name == EVERY, name))

@@ -18,7 +18,7 @@ from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.readout.head_weights import HeadWeights
-from at2_rag.readout.multi_hop import SHORTLISTED, chunks_read_again, multi_hop_question
+from at2_rag.readout.multi_hop import chunks_read_again, multi_hop_question
 from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
@@ -83,16 +83,10 @@ class SampleReader:
     ) -> dict[int, MultiHopSample]:
         """Read each question but twins' again beside its best chunk, over the other chunks.
 
-        With a shortlist it is first read with the longer one. Samples are returned by their index
-        in `scored`.
+        Samples are returned by their index in `scored`.
         """
         indices = [index for index, row in enumerate(scored) if not row.sample.is_twin]
         rows = [scored[index] for index in indices]
-        if self.weights.shortlist is not None:
-            longer = self._features("examples", examples, shortlisted=SHORTLISTED)
-            rows = [
-                row._replace(scores=self.weights.score(longer[row.sample.example])) for row in rows
-            ]
         read = [chunks_read_again(row.scores) for row in rows]
         questions = [
             _beside_best(examples[row.sample.example], best, others)
@@ -127,13 +121,8 @@ class SampleReader:
         name: str,
         examples: Sequence[Example],
         passes: tuple[Pass, ...] | None = None,
-        *,
-        shortlisted: int = 0,
     ) -> dict[int, Float32s]:
-        """Return the features [S, F] of each example that fits the window, by its index.
-
-        `shortlisted` is the fewest chunks of a shortlist.
-        """
+        """Return the features [S, F] of each example that fits the window, by its index."""
         if not examples:
             return {}
         spec, shortlist = self.weights.spec, self.weights.shortlist
@@ -152,12 +141,7 @@ class SampleReader:
         collection: FeatureCollection | ShortlistCollection = late
         if shortlist is not None and passes is None:
             collection = ShortlistCollection(
-                self._scoring_model,
-                late,
-                shortlist,
-                spec.passes,
-                store=self.store,
-                least=shortlisted,
+                self._scoring_model, late, shortlist, spec.passes, store=self.store
             )
         rows = self._collect(f"reading {name.split('/')[-1]}", collection)
         features = Features.of(rows, collection.passes)

@@ -54,13 +54,13 @@ def sentence_samples(
     scored: Sequence[ScoredSample],
     examples: Sequence[Example],
     sentence_scores: Mapping[int, npt.NDArray[np.float32]],
-    second: Mapping[int, tuple[Floats, Floats]],
+    after: Mapping[int, Floats],
 ) -> list[SentenceSample]:
     """Return the sentences of samples, but of twins, whose evidence is known by sentence.
 
-    A sample that was read a second time counts twice, so that weights and probabilities suit both:
-    with its scores, and with those before and after the `second` reading, [S] each, by its index.
-    Sentence scores [U] are by an example's index.
+    A sample that was read a second time counts twice, with its scores before and after, so that
+    weights and probabilities suit both. Sentence scores [U] are by an example's index, scores
+    `after` the second reading [S] by a sample's.
     """
     result = []
     for index, (sample, first, evidence) in enumerate(scored):
@@ -71,8 +71,8 @@ def sentence_samples(
         if gold is None:
             continue
         owners = [chunk for chunk, _, _ in unit_spans(example.chunks)]
-        for before, scores in ((first, first), *([second[index]] if index in second else [])):
-            terms = sentence_terms(before, scores, sentence_scores[sample.example], owners)
+        for scores in (first, *([after[index]] if index in after else [])):
+            terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
             ranked = Labelled(sample.source, sample.fold, terms, gold)
             result.append(SentenceSample(ranked, evidence))
     return result

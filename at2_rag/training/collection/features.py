@@ -212,7 +212,6 @@ class ShortlistCollection(Collection):
     A row has `log` of all `passes`, NaN in all but the late one for chunks that aren't shortlisted.
     First the collection `late` is collected, of the late pass alone and maybe of more layers. The
     model is as deep as the shortlist's weights. What a `store` has of a chunk isn't read again.
-    `least` is as in `Shortlist.chosen`.
     """
 
     def __init__(
@@ -223,10 +222,9 @@ class ShortlistCollection(Collection):
         passes: tuple[Pass, ...],
         *,
         store: StateStore | None = None,
-        least: int = 0,
     ) -> None:
         self.passes, self.samples = passes, late.samples
-        self._model, self._late, self._store, self._least = model, late, store, least
+        self._model, self._late, self._store = model, late, store
         self._shortlist, self._heads = shortlist, shortlist.key_heads(model.key_heads)
         self._rows: Mapping[int, Row] = {}  # of the late pass
         settings = {
@@ -234,10 +232,8 @@ class ShortlistCollection(Collection):
             "late": late.identity,
             "shortlist": shortlist.digest,
             "passes": list(passes),
-            **({"least": least} if least else {}),
         }
-        name = f"shortlist-{shortlist.digest[:8]}" + (f"-{least}" if least else "")
-        super().__init__(late.folder / name, settings, ())
+        super().__init__(late.folder / f"shortlist-{shortlist.digest[:8]}", settings, ())
 
     def check(self) -> bool:
         """As in other collections, of both."""
@@ -269,7 +265,7 @@ class ShortlistCollection(Collection):
         late = self._late_features(item)
         features = late.astype(np.float32).reshape(len(late), -1)
         scores = self._shortlist.late_scores(features)
-        chosen = np.flatnonzero(self._shortlist.chosen(scores, least=self._least))
+        chosen = np.flatnonzero(self._shortlist.chosen(scores))
         chunks = [self.samples[item].chunks[index] for index in chosen]
         layout = self._model.prompts.independent(self._late.query(item), chunks)
         states, others = self._reader.states(layout.source_ids), self.passes[1:]

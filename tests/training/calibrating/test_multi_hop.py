@@ -39,8 +39,7 @@ def drawn(count: int, seed: int, source: str = "a") -> list[MultiHopSample]:
 
 def judged(samples: list[MultiHopSample]) -> dict[str, MultiHopFigures]:
     _, after = fit_multi_hop(samples, SHAPE)
-    before = [sample.scores for sample in samples]
-    return {row.source: row for row in judge_multi_hop(samples, before, after)}
+    return {row.source: row for row in judge_multi_hop(samples, after)}
 
 
 def test_weights_follow_the_second_gold_chunk_and_probabilities_come_true() -> None:

@@ -106,12 +106,12 @@ def test_a_sample_counts_before_and_after_the_second_reading() -> None:
     unknown = first._replace(sample=dataclasses.replace(sample, example=1))
     examples = [STEVENTON, dataclasses.replace(STEVENTON, answers=())]
     of_sentences = dict.fromkeys((0, 1), np.arange(6, dtype=np.float32))
-    again = {3: (np.array([4.0, 5.0, 6.0]), np.array([7.0, 8.0, 9.0]))}
+    again = {3: np.array([7.0, 8.0, 9.0])}
     rows = sentence_samples([first, twin, unknown, first], examples, of_sentences, again)
     assert [(one.ranked.fold, one.evidence) for one in rows] == [(2, 0.1)] * 3
     assert [one.ranked.labels.tolist() for one in rows] == [
         [True, False, True, False, True, False]
     ] * 3
     once = [[1, 1, 0], [1, 1, 1], [2, 2, 2], [2, 2, 3], [2, 2, 4], [3, 3, 5]]
-    twice = [[7, 4, 0], [7, 4, 1], [8, 5, 2], [8, 5, 3], [8, 5, 4], [9, 6, 5]]
+    twice = [[7, 1, 0], [7, 1, 1], [8, 2, 2], [8, 2, 3], [8, 2, 4], [9, 3, 5]]
     assert [one.ranked.terms.tolist() for one in rows] == [once, once, twice]
