@@ -228,6 +228,10 @@ class AT2Pruner:
         """Text instead of what a chunk was trimmed of."""
         return self._context.ellipsis
 
+    def __repr__(self) -> str:
+        layers = f"{self.scoring_model.depth} of {self.scoring_model.layers} layers"
+        return f"<AT2Pruner: {self.model_name}, {layers}, {self.reading} reading>"
+
     def __copy__(self) -> AT2Pruner:
         return self
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from at2_rag.arrays import Floats
 from at2_rag.errors import InputError, brief
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, join_spans
 from at2_rag.text.units import UnitSpan
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _RESULT_FIELDS = ("index", "score", "probability", "spans", "kept_text", "duplicates", "original")
 """Fields of a result in JSON; a caller's entries of these names are under "original"."""
@@ -154,9 +157,11 @@ class BreakEven:
         return None if self.seconds_saved is None else self.seconds_saved - self.seconds_spent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PruneResult:
     """What pruning kept and dropped; together they are exactly the caller's chunks.
+
+    `str(result)` sums it up in a line, `show()` prints it, and a notebook shows it as a page.
 
     Attributes:
         query: The question.
@@ -177,6 +182,8 @@ class PruneResult:
             (`PruneOptions.skip_below_tokens`).
         answerable: The probability, in [0, 1], that any of the chunks holds the answer; None if the
             head weights aren't calibrated, or nothing was scored.
+        sentences: Every sentence of every chunk, in order; empty without `unit="sentence"`, or if
+            nothing was scored. Not in `to_dict`.
     """
 
     query: str
@@ -190,9 +197,43 @@ class PruneResult:
     error: str | None = None
     skipped: bool = False
     answerable: float | None = None
+    sentences: tuple[ScoredSentence, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timings", dict(self.timings))
+
+    def __str__(self) -> str:
+        return (
+            f"Kept {len(self.kept):,} of {len(self.kept) + len(self.dropped):,} chunks, "
+            f"{self.tokens_after:,} of {self.tokens_before:,} tokens, in "
+            f"{self.timings.get('total', 0.0):.2f} s."
+        )
+
+    def __repr__(self) -> str:
+        return f"<PruneResult: {self}>"
+
+    def show(self, console: Console | None = None) -> None:
+        """Print every passage to a `rich` console, None for standard output.
+
+        What was dropped or cut is struck through, and a cut sentence in [-brackets-] where the
+        console is a file. With `unit="sentence"` sentences that are probably relevant are bold.
+        """
+        from rich.console import Console
+
+        from at2_rag.report.result_view import print_view
+
+        print_view(self, console or Console())
+
+    def to_html(self) -> str:
+        """Return a page that shows the same; it loads nothing, and all text is escaped."""
+        from at2_rag.report.result_view import html_view
+
+        return html_view(self, page=True)
+
+    def _repr_html_(self) -> str:
+        from at2_rag.report.result_view import html_view
+
+        return html_view(self, page=False)
 
     @property
     def chunks(self) -> tuple[Any, ...]:
@@ -276,7 +317,9 @@ class ScoredSentence:
         end: Where it ends, exclusive.
         text: The sentence, `chunk.text[start:end]` to the letter.
         score: By the same head weights as the chunk's; larger means that more attention went
-            there: the answer's in attribution, the question's in `AT2Pruner.score_sentences`.
+            there: the answer's in attribution, else the question's.
+        probability: The probability, in [0, 1], that it is evidence for the answer; None if the
+            head weights aren't calibrated, and but in a `PruneResult`.
     """
 
     chunk_index: int
@@ -284,15 +327,20 @@ class ScoredSentence:
     end: int
     text: str
     score: float
+    probability: float | None = None
 
 
 def scored_sentences(
-    chunks: Sequence[Chunk], spans: Sequence[UnitSpan], scores: Sequence[float] | Floats
+    chunks: Sequence[Chunk],
+    spans: Sequence[UnitSpan],
+    scores: Sequence[float] | Floats,
+    probabilities: Floats | None = None,
 ) -> tuple[ScoredSentence, ...]:
-    """Return the sentences at `spans` with their scores, one each."""
+    """Return the sentences at `spans` with their scores, and probabilities if there are any."""
+    likely = [None] * len(spans) if probabilities is None else probabilities.tolist()
     return tuple(
-        ScoredSentence(index, start, end, chunks[index].text[start:end], float(score))
-        for (index, start, end), score in zip(spans, scores, strict=True)
+        ScoredSentence(index, start, end, chunks[index].text[start:end], float(score), probability)
+        for (index, start, end), score, probability in zip(spans, scores, likely, strict=True)
     )
 
 

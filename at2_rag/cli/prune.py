@@ -22,10 +22,11 @@ from at2_rag.cli.options import (
 )
 from at2_rag.cli.passages import MOST_BYTES, Format, parse_passages, read_passages
 from at2_rag.cli.table import print_result
-from at2_rag.cli.terminal import visible
 from at2_rag.errors import StorageError
+from at2_rag.files import write_whole
 from at2_rag.options import PruneOptions
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
+from at2_rag.text.terminal import visible
 
 if TYPE_CHECKING:
     from at2_rag.states.store import ChunkCache
@@ -85,6 +86,18 @@ if TYPE_CHECKING:
 @click.option(
     "--context", "as_context", is_flag=True, help="Print the kept context alone, for a prompt."
 )
+@click.option(
+    "--show",
+    "as_view",
+    is_flag=True,
+    help="Print every passage, with what was dropped or cut struck through.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a page that shows the passages so to this file.",
+)
 @verbose_option
 def prune(
     source: str | None,
@@ -97,6 +110,8 @@ def prune(
     price: float | None,
     as_json: bool,
     as_context: bool,
+    as_view: bool,
+    page: Path | None,
     **settings: Any,
 ) -> None:
     """Keep the chunks of INPUT that are relevant to a question.
@@ -121,10 +136,12 @@ def prune(
         raise click.UsageError("The question given with --query is blank.")
     rates = {"tokens_per_second": tokens_per_second, "price_per_million": price}
     has_rates = any(rate is not None for rate in rates.values())
-    formats = "--json or --context"
+    flags = {"--json": as_json, "--context": as_context, "--show": as_view}
+    form_names = [name for name, is_set in flags.items() if is_set]
+    rates_and = f"--tokens-per-second or --price and {' or '.join(flags)}"
     for first, second, names in (
-        (as_json, as_context, "--json and --context"),
-        (has_rates, as_json or as_context, f"--tokens-per-second or --price and {formats}"),
+        (form_names[:1], form_names[1:], " and ".join(form_names)),
+        (has_rates, form_names, rates_and),
         (chunk_cache is not None, no_chunk_cache, "--chunk-cache and --no-chunk-cache"),
         (keep_duplicates, overlap_is_set, "--keep-duplicates and --max-overlap"),
     ):
@@ -136,6 +153,8 @@ def prune(
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
         result = pruner.prune(query, chunks)
+    if page is not None:
+        write_whole(page, result.to_html().encode())
     if as_json:
         click.echo(result.to_json())
     elif as_context:
@@ -145,6 +164,8 @@ def prune(
         # To the letter into a file or a pipe; a terminal would obey what a chunk says to it.
         context = visible(context) if sys.stdout.isatty() else context
         click.echo(context, nl=bool(result.kept), color=True)  # else it removes styles
+    elif as_view:
+        result.show()
     else:
         print_result(
             result,

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.cli.terminal import visible
 from at2_rag.results import BreakEven, PruneResult
 from at2_rag.text.chunks import as_chunk
+from at2_rag.text.terminal import visible
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20
@@ -33,7 +33,7 @@ def print_result(
         by_index = original_order or not result.scored
         console.print(_table(result, console.encoding, original_order=by_index))
     gains = [] if break_even is None else [_gain(break_even)]
-    for line in (_summary(result), *gains, *result.notes):
+    for line in (str(result), *gains, *result.notes):
         console.print(Text(visible(line)))
 
 
@@ -74,14 +74,6 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
         cells += [shown(chunk.kept_text, encoding)]
         table.add_row(*(Text(cell) for cell in cells), style=None if is_kept else "dim")
     return table
-
-
-def _summary(result: PruneResult) -> str:
-    count = len(result.kept) + len(result.dropped)
-    return (
-        f"Kept {len(result.kept):,} of {count:,} chunks, {result.tokens_after:,} of "
-        f"{result.tokens_before:,} tokens, in {result.timings.get('total', 0.0):.2f} s."
-    )
 
 
 def _gain(break_even: BreakEven) -> str:

@@ -13,8 +13,8 @@ from at2_rag.arrays import Floats
 from at2_rag.options import UNANSWERABLE_BELOW
 from at2_rag.progress import Stopwatch, added
 from at2_rag.pruning.request import ContextFormat, Request, is_skipped
-from at2_rag.readout.scores import Scores
-from at2_rag.results import PruneResult, scored_chunks
+from at2_rag.readout.scores import Scores, UnitScores
+from at2_rag.results import PruneResult, ScoredSentence, scored_chunks, scored_sentences
 from at2_rag.selection.filling import ContextTokens
 from at2_rag.selection.near_duplicates import NearDuplicates
 from at2_rag.selection.novelty import Containment, Novelty
@@ -82,8 +82,15 @@ def choose(
         separator=context.separator,
         notes=tuple(notes),
         answerable=chunks.answerable,
+        sentences=_sentences(request, scores.units),
         timings=added(request.seconds, scores.seconds, watch.seconds()),
     )
+
+
+def _sentences(request: Request, units: UnitScores) -> tuple[ScoredSentence, ...]:
+    if not request.by_sentence:
+        return ()
+    return scored_sentences(request.chunks, request.units, units.scores, units.probabilities)
 
 
 def without_scores(request: Request, context: ContextFormat) -> PruneResult | None:

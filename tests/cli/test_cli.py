@@ -187,6 +187,19 @@ def test_the_context_alone(passages: Path, loading: list[str], pruner: AT2Pruner
     assert shown["separator"] == "\n---\n"
 
 
+def test_the_passages_in_a_terminal_and_as_a_page(
+    passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
+) -> None:
+    result, page = pruner.prune(QUERY, PASSAGES, top_k=2), tmp_path / "page.html"
+    ran = prune(passages, *loading, "--top-k", "2", "--show", "--html", page)
+    assert ran.exit_code == 0, ran.stderr
+    positions = [ran.stdout.index(chunk.text.split("\n")[0]) for chunk in result.kept]
+    assert positions == sorted(positions)
+    assert ran.stdout.count("dropped ") == len(result.dropped) == 3
+    untimed = re.compile(r"in \d+\.\d+ s")
+    assert untimed.sub("", page.read_text("utf-8")) == untimed.sub("", result.to_html())
+
+
 def test_the_context_of_nothing_and_of_odd_text(loading: list[str]) -> None:
     shown = prune_json(*loading, "--top-k", "1", input="")
     assert (shown["kept"], shown["dropped"]) == ([], [])
@@ -248,6 +261,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "0"], "--top-k is 0; pass an integer of at least 1"),
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
+        (["prune", "-q", "x", "--show", "--context"], "--context and --show"),
         (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
         (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
     ],

@@ -115,6 +115,11 @@ def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
     assert not {one.index for one in result.kept} & set(shared)  # of several none has all
     for one in (*result.kept, *result.dropped):
         assert one.probability == pytest.approx(likely[one.index])
+    for sentence in result.sentences:
+        if sentence.chunk_index in alone:
+            assert sentence.probability == pytest.approx(likely[sentence.chunk_index])
+        else:
+            assert sentence.probability and 0 < sentence.probability < likely[sentence.chunk_index]
     every = pruner.prune(QUERY, CHUNKS, max_missed=0.0, unit="sentence")
     assert len(every.kept) == 5 and all(one.spans is None for one in every.kept)
 

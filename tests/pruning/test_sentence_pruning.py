@@ -65,8 +65,11 @@ def pieces(result: PruneResult) -> set[tuple[int, str]]:
 def test_the_best_sentences_are_kept(model: Any, passes: tuple[str, ...], count: int) -> None:
     pruner = make(model, *passes)
     chunks = CHUNKS[:4]
-    best = expected_scores(pruner, chunks)[:count]
+    every = expected_scores(pruner, chunks)
+    best = every[:count]
     result = pruner.prune(QUERY, chunks, top_k=count, unit="sentence")
+    scored = {(one.chunk_index, one.text): one.score for one in result.sentences}
+    assert scored == pytest.approx({(index, text): score for score, index, text in every}, abs=1e-5)
     assert pieces(result) == {(index, text) for _, index, text in best}
     assert [one.index for one in result.kept] == list(dict.fromkeys(index for _, index, _ in best))
     scores = [one.score for one in pruner.score(QUERY, chunks)]
