@@ -1,4 +1,4 @@
-"""What the adapters of frameworks share: their settings, and the pruner of the default model.
+"""What the adapters of frameworks share: their settings, and pruners that are loaded by name.
 
 Importing an adapter loads neither torch nor transformers; they come in with the first pruner.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache, reduce
 from operator import or_
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypedDict, cast
 
 from pydantic import (
     AfterValidator,
@@ -44,20 +44,45 @@ RESULT_TYPES: Mapping[str, type] = MappingProxyType(
 """Metadata keys of what a pass finds out, with the types of their values."""
 
 
-def default_pruner() -> AT2Pruner:
-    """Return the pruner of the default model, loaded on the first call, one for the process.
+@dataclass(frozen=True, slots=True)
+class PrunerByName:
+    """What a pruner is loaded by, all of it plain text; None for the default."""
 
-    Threads that call meanwhile wait for that one load; a failed load is tried again.
-    """
-    with _LOADING:
-        return _load()
+    model: str | None = None  # a model's name or folder
+    head_weights: str | None = None  # the name of head weights, or their folder
+    device: str | None = None
+    chunk_cache: str | None = None  # a folder
+
+    def pruner(self) -> AT2Pruner:
+        """Return the pruner, loaded on the first call, one for the process.
+
+        Threads that call meanwhile wait for that one load; a failed load is tried again.
+        """
+        with _LOADING:
+            return _load(self)
+
+
+class PrunerNames(TypedDict, total=False):
+    """The fields of `PrunerByName` as keyword arguments, for type checkers."""
+
+    model: str | None
+    head_weights: str | None
+    device: str | None
+    chunk_cache: str | None
 
 
 @cache
-def _load() -> AT2Pruner:
+def _load(names: PrunerByName) -> AT2Pruner:
+    from at2_rag.model.hub import DEFAULT_MODEL
     from at2_rag.pruner import AT2Pruner
+    from at2_rag.readout.shipped import named_or_folder
 
-    return AT2Pruner.from_pretrained()
+    return AT2Pruner.from_pretrained(
+        names.model or DEFAULT_MODEL,
+        device=names.device,
+        head_weights=named_or_folder(names.head_weights),
+        chunk_cache=names.chunk_cache,
+    )
 
 
 def _checked_pruner(pruner: object) -> object:
@@ -112,8 +137,14 @@ class AdapterSettings(BaseModel):
     pruner's default. Serialised settings leave out the pruner and every option that wasn't passed.
 
     Attributes:
-        pruner: The pruner; None for that of the default model, loaded on first use and shared by
-            the process. Settings of an adapter that had one can't be read without passing it again.
+        pruner: The pruner; None for one that is loaded on first use, and shared by all adapters of
+            the process with the same model, head weights, device and cache. Settings of an adapter
+            that had one can't be read without passing it again.
+        model: Name or folder of the scoring model; None for the default model.
+        head_weights: Name of shipped head weights, or a folder that `at2-rag train` wrote; None for
+            the default ones.
+        device: Where the model runs; None for CUDA where there is one, else the CPU.
+        chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         title_key: Metadata key of the title; None for no title.
     """
 
@@ -121,6 +152,10 @@ class AdapterSettings(BaseModel):
     options_type: ClassVar[type[PruneOptions]] = PruneOptions
 
     pruner: _Pruner | None = Field(default=None, exclude=True)
+    model: str | None = None
+    head_weights: str | None = None
+    device: str | None = None
+    chunk_cache: str | None = None
     title_key: str | None = "title"
 
     @classmethod
@@ -172,6 +207,19 @@ class AdapterSettings(BaseModel):
         return {name: value for name, value in settings.items() if name != _PRUNER_WAS_SET}
 
     @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [name for name, value in asdict(self._by_name()).items() if value is not None]
+        if self.pruner is not None and names:
+            raise InputError(
+                f"{', '.join(names)} and pruner were passed; pass the pruner alone, which has "
+                "these already, or what it is to be loaded by"
+            )
+        return self
+
+    def _by_name(self) -> PrunerByName:
+        return PrunerByName(self.model, self.head_weights, self.device, self.chunk_cache)
+
+    @model_validator(mode="after")
     def _check_options(self) -> Self:
         try:
             self.prune_options()
@@ -202,13 +250,13 @@ class AdapterSettings(BaseModel):
 
     def loaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded now if need be."""
-        return self.pruner or default_pruner()
+        return self.pruner or self._by_name().pruner()
 
     async def aloaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded in a worker thread if need be."""
         if self.pruner is not None:
             return self.pruner
-        return await _loader.run(default_pruner)
+        return await _loader.run(self._by_name().pruner)
 
 
 def _setting(option: str) -> str:

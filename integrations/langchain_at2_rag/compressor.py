@@ -9,7 +9,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from at2_rag.adapters import AdapterSettings, with_results
+from at2_rag.adapters import AdapterSettings, PrunerNames, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
 
 
-class CompressorSettings(AdapterOverrides, total=False):
+class CompressorSettings(AdapterOverrides, PrunerNames, total=False):
     """The settings of `AT2DocumentCompressor` but the pruner, for type checkers."""
 
     title_key: str | None
@@ -46,8 +46,13 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
     expected to hold 85 % of what is relevant; others keep the best three documents (or sentences).
 
     Attributes:
-        pruner: The pruner; None for that of the default model, loaded on first use and shared by
+        pruner: The pruner; None for one that is loaded by the following on first use, and shared by
             the process. Serialised settings leave it out, and options that weren't passed.
+        model: Name or folder of the scoring model; None for the default model.
+        head_weights: Name of shipped head weights ("best", "balanced", "fast", ...), or a folder
+            that `at2-rag train` wrote; None for "best".
+        device: Where the model runs; None for CUDA where there is one, else the CPU.
+        chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         title_key: Metadata key of the title, which is read with the text if it is a string that
             isn't blank; None for no title.
         score_key: Metadata key of the retriever's score, larger is better; read with a `prior` of

@@ -12,7 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from at2_rag.adapters import AdapterSettings, with_results
+from at2_rag.adapters import AdapterSettings, PrunerNames, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _dispatcher = get_dispatcher(__name__)
 
 
-class PostprocessorSettings(AdapterOverrides, total=False):
+class PostprocessorSettings(AdapterOverrides, PrunerNames, total=False):
     """The settings of `AT2NodePostprocessor` but the pruner, for type checkers."""
 
     title_key: str | None
@@ -54,8 +54,13 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     expected to hold 85 % of what is relevant; others keep the best three nodes (or sentences).
 
     Attributes:
-        pruner: The pruner; None for that of the default model, loaded on first use and shared by
+        pruner: The pruner; None for one that is loaded by the following on first use, and shared by
             the process. Serialised settings leave it out, and options that weren't passed.
+        model: Name or folder of the scoring model; None for the default model.
+        head_weights: Name of shipped head weights ("best", "balanced", "fast", ...), or a folder
+            that `at2-rag train` wrote; None for "best".
+        device: Where the model runs; None for CUDA where there is one, else the CPU.
+        chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         title_key: Metadata key of the title; None for no title.
         keep_retrieval_score: Put the retriever's score under `metadata["at2_retrieval_score"]`;
             what an earlier pass put there stays.

@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
 
 from at2_rag import AT2Pruner, LoadedModel, PruneOptions, ScoringError
-from at2_rag.adapters import AdapterSettings, _load, _warn_of_collision, default_pruner
+from at2_rag.adapters import AdapterSettings, PrunerByName, _load, _warn_of_collision
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
@@ -34,7 +35,7 @@ def loads(pruner: AT2Pruner, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     """Let the default model be the tiny one, and count how often it is loaded."""
     calls: list[str] = []
 
-    def load() -> AT2Pruner:
+    def load(name: str, **settings: Any) -> AT2Pruner:
         calls.append("loaded")
         return pruner
 
@@ -142,6 +143,7 @@ async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pr
         {"order": "random"},
         {"protect": {0: [(0, 1)]}},
         {"pruner": "smollm2"},
+        {"model": 3},
         {"top_k": 3},
     ],
     ids=str,
@@ -170,10 +172,34 @@ def test_the_default_pruner_is_loaded_on_first_use_and_once(
     assert loads == ["loaded"]
 
 
+def test_pruners_are_loaded_by_name(
+    framework: Framework, items: list[Any], model_folder: Path, tmp_path: Path
+) -> None:
+    names = dict(model=str(model_folder), head_weights="uniform", device="cpu")
+    cached = {**names, "chunk_cache": str(tmp_path / "kept")}
+    expected = AT2Pruner.from_pretrained(model_folder, head_weights="uniform").prune(
+        QUERY, [passage.chunk for passage in PASSAGES], top_k=2
+    )
+    kept = framework.prune(framework.adapter(**cached, top_n=2), QUERY, items)
+    assert [framework.id(item) for item in kept] == [
+        PASSAGES[chunk.index].id for chunk in expected.kept
+    ]
+    assert any((tmp_path / "kept").iterdir())
+    assert PrunerByName(**names).pruner() is PrunerByName(**names).pruner()
+    assert PrunerByName(**names).pruner() is not PrunerByName(**cached).pruner()
+
+
+def test_a_pruner_and_what_it_would_be_loaded_by_exclude_each_other(
+    framework: Framework, pruner: AT2Pruner
+) -> None:
+    with pytest.raises(ValueError, match="device, chunk_cache and pruner were passed"):
+        framework.adapter(pruner=pruner, device="cpu", chunk_cache="kept")
+
+
 def test_a_failed_load_is_tried_again(pruner: AT2Pruner, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [OSError("no network")]
 
-    def load() -> AT2Pruner:
+    def load(name: str, **settings: Any) -> AT2Pruner:
         if failures:
             raise failures.pop()
         return pruner
@@ -181,8 +207,8 @@ def test_a_failed_load_is_tried_again(pruner: AT2Pruner, monkeypatch: pytest.Mon
     monkeypatch.setattr(AT2Pruner, "from_pretrained", load)
     _load.cache_clear()
     with pytest.raises(OSError, match="no network"):
-        default_pruner()
-    assert default_pruner() is default_pruner() is pruner
+        PrunerByName().pruner()
+    assert PrunerByName().pruner() is PrunerByName().pruner() is pruner
     _load.cache_clear()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, InputError, PrunerBusyError
-from at2_rag.adapters import AdapterSettings
+from at2_rag.adapters import AdapterSettings, PrunerByName
 from tests.tiny_models import tiny_model
 from tests.tiny_weights import tiny_pruner
 
@@ -102,13 +102,13 @@ async def test_adapters_load_the_default_model_beside_the_loops_executor(
     pruner = tiny_pruner()
     loads: list[str] = []
 
-    def load() -> AT2Pruner:
+    def load(names: PrunerByName) -> AT2Pruner:
         if not loads:
             time.sleep(0.5)
         loads.append(threading.current_thread().name)
         return pruner
 
-    monkeypatch.setattr("at2_rag.adapters.default_pruner", load)
+    monkeypatch.setattr(PrunerByName, "pruner", load)
     calls = [asyncio.create_task(AdapterSettings().aloaded_pruner()) for _ in range(40)]
     await asyncio.sleep(0.1)
     loop = asyncio.get_running_loop()
