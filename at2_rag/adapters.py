@@ -6,8 +6,8 @@ Importing an adapter loads neither torch nor transformers; they come in with the
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, reduce
 from operator import or_
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from at2_rag.errors import InputError
 from at2_rag.model.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruning.workers import Workers
+from at2_rag.results import PruneResult
 
 if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _LOADING = ForkLock()
 _loader = Workers(lambda: 1)
-_PRUNER_WAS_SET = "pruner_was_set"
-"""Key of serialised settings that a default pruner must not be used with."""
+_NOT_WRITTEN = "not_written"
+"""Key of serialised settings that names what was set, but can't be written with them."""
+
+OnResult: TypeAlias = Callable[[PruneResult], object]
 
 RESULT_TYPES: Mapping[str, type] = MappingProxyType(
     {"at2_answerable": float, "at2_duplicates": list, "at2_kept_spans": list}
@@ -146,6 +149,8 @@ class AdapterSettings(BaseModel):
         device: Where the model runs; None for CUDA where there is one, else the CPU.
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         title_key: Metadata key of the title; None for no title.
+        on_result: Called with the result of each pruning, in which chunks are the framework's own
+            objects: what was dropped, notes and timings. What it raises goes to the caller.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -157,6 +162,7 @@ class AdapterSettings(BaseModel):
     device: str | None = None
     chunk_cache: str | None = None
     title_key: str | None = "title"
+    on_result: OnResult | None = Field(default=None, exclude=True)
 
     @classmethod
     def with_options(cls, options_type: type[PruneOptions]) -> type[Self]:
@@ -184,8 +190,10 @@ class AdapterSettings(BaseModel):
         return self._serialisable(serialize(self))
 
     def _serialisable(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Leave out options that aren't set, and say if there was a pruner."""
-        marker = {} if self.pruner is None else {_PRUNER_WAS_SET: True}
+        """Leave out options that aren't set, and name what was set but can't be written."""
+        objects = {"pruner": self.pruner, "on_result": self.on_result}
+        names = [name for name, value in objects.items() if value is not None]
+        marker = {_NOT_WRITTEN: names} if names else {}
         return {**self._without_unset(settings), **marker}
 
     def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -196,15 +204,17 @@ class AdapterSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_pruner(cls, settings: Any) -> Any:
-        if not isinstance(settings, Mapping) or _PRUNER_WAS_SET not in settings:
+    def _check_written(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping) or _NOT_WRITTEN not in settings:
             return settings
-        if settings.get("pruner") is None:
+        missing = [name for name in settings[_NOT_WRITTEN] if settings.get(name) is None]
+        if missing:
             raise InputError(
-                "these settings are of an adapter with a pruner, which isn't written with them; "
-                "pass one: pruner=AT2Pruner.from_pretrained(...)"
+                f"these settings are of an adapter with {' and '.join(missing)}, which can't be "
+                "written with them; pass it again, or let the pruner be loaded by name (model, "
+                "head_weights, device, chunk_cache), which is written"
             )
-        return {name: value for name, value in settings.items() if name != _PRUNER_WAS_SET}
+        return {name: value for name, value in settings.items() if name != _NOT_WRITTEN}
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -247,6 +257,15 @@ class AdapterSettings(BaseModel):
     def effective_options(self, pruner: AT2Pruner) -> PruneOptions:
         """Return the options of a call: the pruner's, overridden by those that were set."""
         return pruner.options.override(**self.overrides(pruner))
+
+    def report(self, result: PruneResult, objects: Sequence[Any]) -> None:
+        """Call `on_result`, if there is one, with the result of pruning the framework's objects."""
+        if self.on_result is not None:
+            kept, dropped = (
+                tuple(replace(chunk, chunk=objects[chunk.index]) for chunk in chunks)
+                for chunks in (result.kept, result.dropped)
+            )
+            self.on_result(replace(result, kept=kept, dropped=dropped))
 
     def loaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded now if need be."""

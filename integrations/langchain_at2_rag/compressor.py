@@ -9,7 +9,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from at2_rag.adapters import AdapterSettings, PrunerNames, with_results
+from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -24,6 +24,7 @@ class CompressorSettings(AdapterOverrides, PrunerNames, total=False):
 
     title_key: str | None
     score_key: str
+    on_result: OnResult | None
 
 
 class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
@@ -57,6 +58,8 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             isn't blank; None for no title.
         score_key: Metadata key of the retriever's score, larger is better; read with a `prior` of
             "score" or "cosine".
+        on_result: Called with the `PruneResult` of each call, in which chunks are your own objects:
+            what was dropped, notes and timings. Serialised settings leave it out.
     """
 
     score_key: str = "score"
@@ -85,6 +88,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         pruner = self.loaded_pruner()
         chunks = self._chunks(documents, self.effective_options(pruner))
         result = pruner.prune(query, chunks, **self.overrides(pruner))
+        self.report(result, documents)
         return _kept(documents, result)
 
     async def acompress_documents(
@@ -96,6 +100,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         pruner = await self.aloaded_pruner()
         chunks = self._chunks(documents, self.effective_options(pruner))
         result = await pruner.aprune(query, chunks, **self.overrides(pruner))
+        self.report(result, documents)
         return _kept(documents, result)
 
     def _prune(self, inputs: dict[str, Any]) -> list[Document]:

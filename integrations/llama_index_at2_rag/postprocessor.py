@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from at2_rag.adapters import AdapterSettings, PrunerNames, with_results
+from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -29,6 +30,7 @@ class PostprocessorSettings(AdapterOverrides, PrunerNames, total=False):
 
     title_key: str | None
     keep_retrieval_score: bool
+    on_result: OnResult | None
 
 
 class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
@@ -64,6 +66,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         title_key: Metadata key of the title; None for no title.
         keep_retrieval_score: Put the retriever's score under `metadata["at2_retrieval_score"]`;
             what an earlier pass put there stays.
+        on_result: Called with the `PruneResult` of each call, in which chunks are your own objects:
+            what was dropped, notes and timings. Serialised settings leave it out.
     """
 
     keep_retrieval_score: bool = False
@@ -85,8 +89,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave unset options out; LlamaIndex's `__setstate__` passes the state to `__init__`."""
-        if self.pruner is not None:
-            self.pruner.__reduce__()  # where this raises, LlamaIndex would leave the pruner out
+        pickle.dumps((self.pruner, self.on_result))  # what can't be LlamaIndex would leave out
         state = super().__getstate__()
         return {**state, "__dict__": self._without_unset(state["__dict__"])}
 
@@ -100,7 +103,9 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         options = self.effective_options(pruner)
         chunks = self._chunks(nodes, options)
         with self._rerank_events(query, nodes, pruner, options) as kept:
-            kept += self._kept(nodes, pruner.prune(query, chunks, **self.overrides(pruner)))
+            result = pruner.prune(query, chunks, **self.overrides(pruner))
+            self.report(result, nodes)
+            kept += self._kept(nodes, result)
         return kept
 
     async def _apostprocess_nodes(
@@ -113,7 +118,9 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         options = self.effective_options(pruner)
         chunks = self._chunks(nodes, options)
         with self._rerank_events(query, nodes, pruner, options) as kept:
-            kept += self._kept(nodes, await pruner.aprune(query, chunks, **self.overrides(pruner)))
+            result = await pruner.aprune(query, chunks, **self.overrides(pruner))
+            self.report(result, nodes)
+            kept += self._kept(nodes, result)
         return kept
 
     @contextmanager

@@ -202,7 +202,7 @@ def test_the_retrieval_score_is_kept_on_request_and_hidden(pruner: AT2Pruner) ->
 def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
     dumped = AT2NodePostprocessor(pruner=pruner).to_dict()
     assert "pruner" not in dumped
-    with pytest.raises(ValueError, match="pass one: pruner="):
+    with pytest.raises(ValueError, match="pass it again"):
         AT2NodePostprocessor.from_dict(dumped)
     assert AT2NodePostprocessor.from_dict(dumped, pruner=pruner).pruner is pruner
     postprocessor = AT2NodePostprocessor(
