@@ -26,7 +26,7 @@ from pydantic import (
 
 from at2_rag.errors import InputError
 from at2_rag.model.forks import ForkLock
-from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides, plain_types
+from at2_rag.options import DEFAULT_TOP_K, OnError, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruning.workers import Workers
 from at2_rag.results import PruneResult
 
@@ -55,6 +55,20 @@ class PrunerByName:
     head_weights: str | None = None  # the name of head weights, or their folder
     device: str | None = None
     chunk_cache: str | None = None  # a folder
+    on_error: OnError | None = None
+
+    def check_alone(self, pruner: AT2Pruner | None) -> None:
+        """Raise `InputError` if anything here is set beside a pruner."""
+        names = [name for name, value in asdict(self).items() if value is not None]
+        if pruner is not None and names:
+            raise InputError(
+                f"{', '.join(names)} and pruner were passed; pass the pruner alone, which has "
+                "these already, or what it is to be loaded by"
+            )
+
+    async def apruner(self) -> AT2Pruner:
+        """Return the pruner, loaded in a worker thread if need be."""
+        return await _loader.run(self.pruner)
 
     def pruner(self) -> AT2Pruner:
         """Return the pruner, loaded on the first call, one for the process.
@@ -72,6 +86,7 @@ class PrunerNames(TypedDict, total=False):
     head_weights: str | None
     device: str | None
     chunk_cache: str | None
+    on_error: OnError | None
 
 
 @cache
@@ -85,6 +100,7 @@ def _load(names: PrunerByName) -> AT2Pruner:
         device=names.device,
         head_weights=named_or_folder(names.head_weights),
         chunk_cache=names.chunk_cache,
+        on_error=names.on_error or "raise",
     )
 
 
@@ -148,6 +164,7 @@ class AdapterSettings(BaseModel):
             the default ones.
         device: Where the model runs; None for CUDA where there is one, else the CPU.
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
+        on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title; None for no title.
         on_result: Called with the result of each pruning, in which chunks are the framework's own
             objects: what was dropped, notes and timings. What it raises goes to the caller.
@@ -161,6 +178,7 @@ class AdapterSettings(BaseModel):
     head_weights: str | None = None
     device: str | None = None
     chunk_cache: str | None = None
+    on_error: OnError | None = None
     title_key: str | None = "title"
     on_result: OnResult | None = Field(default=None, exclude=True)
 
@@ -218,16 +236,12 @@ class AdapterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [name for name, value in asdict(self._by_name()).items() if value is not None]
-        if self.pruner is not None and names:
-            raise InputError(
-                f"{', '.join(names)} and pruner were passed; pass the pruner alone, which has "
-                "these already, or what it is to be loaded by"
-            )
+        self._by_name().check_alone(self.pruner)
         return self
 
     def _by_name(self) -> PrunerByName:
-        return PrunerByName(self.model, self.head_weights, self.device, self.chunk_cache)
+        names = {field.name: getattr(self, field.name) for field in fields(PrunerByName)}
+        return PrunerByName(**names)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -273,9 +287,7 @@ class AdapterSettings(BaseModel):
 
     async def aloaded_pruner(self) -> AT2Pruner:
         """Return the pruner, loaded in a worker thread if need be."""
-        if self.pruner is not None:
-            return self.pruner
-        return await _loader.run(self._by_name().pruner)
+        return self.pruner or await self._by_name().apruner()
 
 
 def _setting(option: str) -> str:

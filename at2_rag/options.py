@@ -26,6 +26,9 @@ Unit: TypeAlias = Literal["chunk", "sentence"]
 IfUnanswerable: TypeAlias = Literal["flag", "keep_best", "keep_none"]
 """What to keep where hardly any chunk can hold the answer: as the limits say, the best, nothing."""
 
+OnError: TypeAlias = Literal["raise", "keep_all"]
+"""What to do if scoring fails."""
+
 DEFAULT_TOP_K = 3
 """Chunks that adapters keep where no limit is set and scores aren't calibrated."""
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -16,7 +16,7 @@ from at2_rag.model.fingerprint import states_scope
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel, checked_model, source_of
 from at2_rag.model.pickling import reduced
-from at2_rag.options import PruneOptions, PruneOverrides
+from at2_rag.options import OnError, PruneOptions, PruneOverrides
 from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
 from at2_rag.pruning.request import ContextFormat, Request, make_request
@@ -52,8 +52,6 @@ _INDEX_BATCH = 64
 
 DEFAULT_MAX_PENDING = 1024
 """Calls of `aprune` that wait or run at a time."""
-
-OnError = Literal["raise", "keep_all"]
 
 
 class PrunerSettings(TypedDict, total=False):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "at2_rag",
     "evals/at2_rag_evals",
+    "integrations/haystack_integrations",
     "integrations/langchain_at2_rag",
     "integrations/llama_index_at2_rag",
 )

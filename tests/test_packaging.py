@@ -18,9 +18,11 @@ PACKAGES = {
     "at2_rag": "at2_rag",
     "langchain_at2_rag": "integrations/langchain_at2_rag",
     "llama_index_at2_rag": "integrations/llama_index_at2_rag",
+    "haystack_integrations": "integrations/haystack_integrations",
     "at2_rag_evals": "evals/at2_rag_evals",
 }
-EXTRAS = {"langchain", "llama-index", "evals", "train", "docs", "peers", "all", "dev"}
+HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
+EXTRAS = {"langchain", "llama-index", "haystack", "evals", "train", "docs", "peers", "all", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,8 @@ def test_every_file_of_the_packages_is_in_it_and_nothing_else(names: list[str]) 
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in names if ".dist-info/" not in name} == expected
-    assert {f"{package}/py.typed" for package in PACKAGES} <= expected
+    typed = {name.removesuffix("/py.typed") for name in names if name.endswith("/py.typed")}
+    assert typed == {*PACKAGES, HAYSTACK} - {"haystack_integrations"}
     assert "at2_rag/weights/best/head_weights.safetensors" in names
     assert "at2_rag_evals/qa/shipped_set/items.jsonl" in names
 
@@ -71,6 +74,7 @@ def test_extras(metadata: email.message.Message) -> None:
     assert {"click", "safetensors", "torch", "transformers"} <= required[""]
     assert len(required[""]) <= 12
     assert required["langchain"] == {"langchain-core", "pydantic"}
+    assert required["haystack"] == {"haystack-ai", "pydantic"}
     assert required["llama-index"] == {"llama-index-core", "pydantic"}
     users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]
     assert required["all"] == set().union(*users)
@@ -96,7 +100,8 @@ import importlib.metadata, importlib.util, sys
 sys.path.insert(0, sys.argv[1])
 import at2_rag, at2_rag.cli.group, at2_rag.readout.head_weights
 assert at2_rag.__file__.startswith(sys.argv[1]), at2_rag.__file__
-for name in ("langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals"):
+haystack = "haystack_integrations.components.rankers.at2_rag"
+for name in (haystack, "langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals"):
     assert importlib.util.find_spec(name).origin.startswith(sys.argv[1]), name
 for name in at2_rag.readout.head_weights.shipped_names():
     at2_rag.HeadWeights.shipped(name)

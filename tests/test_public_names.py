@@ -12,10 +12,16 @@ import at2_rag
 from at2_rag import AT2Attributor, AT2Pruner, PruneOptions, PruneOverrides, errors
 from at2_rag.pruner import PrunerSettings
 
-PACKAGES = ("at2_rag", "langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals")
+PACKAGES = (
+    "at2_rag",
+    "haystack_integrations.components.rankers.at2_rag",
+    "langchain_at2_rag",
+    "llama_index_at2_rag",
+    "at2_rag_evals",
+)
 
 
-@pytest.mark.parametrize("package", PACKAGES[:3])
+@pytest.mark.parametrize("package", PACKAGES[:4])
 def test_public_names_can_be_imported(package: str) -> None:
     module = importlib.import_module(package)
     for name in module.__all__:

@@ -54,6 +54,7 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             that `at2-rag train` wrote; None for "best".
         device: Where the model runs; None for CUDA where there is one, else the CPU.
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
+        on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title, which is read with the text if it is a string that
             isn't blank; None for no title.
         score_key: Metadata key of the retriever's score, larger is better; read with a `prior` of

@@ -63,6 +63,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             that `at2-rag train` wrote; None for "best".
         device: Where the model runs; None for CUDA where there is one, else the CPU.
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
+        on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title; None for no title.
         keep_retrieval_score: Put the retriever's score under `metadata["at2_retrieval_score"]`;
             what an earlier pass put there stays.

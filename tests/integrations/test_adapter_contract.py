@@ -175,7 +175,7 @@ def test_the_default_pruner_is_loaded_on_first_use_and_once(
 def test_pruners_are_loaded_by_name(
     framework: Framework, items: list[Any], model_folder: Path, tmp_path: Path
 ) -> None:
-    names = dict(model=str(model_folder), head_weights="uniform", device="cpu")
+    names: dict[str, Any] = {"model": str(model_folder), "head_weights": "uniform", "device": "cpu"}
     cached = {**names, "chunk_cache": str(tmp_path / "kept")}
     expected = AT2Pruner.from_pretrained(model_folder, head_weights="uniform").prune(
         QUERY, [passage.chunk for passage in PASSAGES], top_k=2

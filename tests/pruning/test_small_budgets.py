@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, Chunk
-from at2_rag.options import Order, Unit
-from at2_rag.pruner import OnError
+from at2_rag.options import OnError, Order, Unit
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, tiny_pruner
 

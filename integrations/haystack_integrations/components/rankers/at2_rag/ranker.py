@@ -1,0 +1,214 @@
+"""The ranker: retrieved documents in, the relevant ones out."""
+
+# Haystack reads the annotations of `run`, so that they are no strings here.
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Unpack
+
+from haystack import Document, component, default_from_dict, default_to_dict
+
+from at2_rag.adapters import PrunerByName, with_results
+from at2_rag.errors import InputError
+from at2_rag.options import DEFAULT_TOP_K, OnError, PruneOptions, PruneOverrides
+from at2_rag.results import PruneResult, ScoredChunk
+from at2_rag.text.chunks import Chunk
+
+if TYPE_CHECKING:
+    from at2_rag.pruner import AT2Pruner
+
+
+@component
+class AT2Ranker:
+    """Keeps the documents relevant to the query, with `Document.score` set.
+
+    Returns copies: the caller's documents are never written to, and ids, metadata and content stay
+    as they are. With `unit="sentence"` the content is what is kept of it, its embeddings are
+    cleared, and `meta["at2_kept_spans"]` has the ranges `[start, end]` of the content that was
+    passed in. A document without text can't be scored: it is kept, after the others.
+
+    Options are those of `at2_rag.options.PruneOptions`; all limits must hold. Without any,
+    calibrated head weights (like the default ones) keep as many documents as are expected to hold
+    85 % of what is relevant; others keep the best three.
+
+    Args:
+        model: Name or folder of the scoring model; None for the default model.
+        head_weights: Name of shipped head weights ("best", "balanced", "fast", ...), or a folder
+            that `at2-rag train` wrote; None for "best".
+        device: Where the model runs; None for CUDA where there is one, else the CPU.
+        chunk_cache: Folder that keeps what was read of chunks; None for main memory.
+        title_key: Key of the title in `meta`, which is read with the content if it is a string that
+            isn't blank; None for no title.
+        raise_on_failure: Whether to raise if scoring fails; else all documents come back unranked.
+        pruner: A pruner in place of the first four; such a ranker can't be written to a dict.
+        **options: Options of each call.
+
+    Raises:
+        InputError: If an option can't be used, or a pruner and what loads one were passed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        head_weights: str | None = None,
+        device: str | None = None,
+        chunk_cache: str | None = None,
+        title_key: str | None = "title",
+        raise_on_failure: bool = True,
+        pruner: "AT2Pruner | None" = None,
+        **options: Unpack[PruneOverrides],
+    ) -> None:
+        on_error: OnError | None = None if raise_on_failure else "keep_all"
+        self._by_name = PrunerByName(model, head_weights, device, chunk_cache, on_error)
+        self._by_name.check_alone(pruner)
+        self._pruner = pruner
+        self._title_key, self._raise_on_failure = title_key, raise_on_failure
+        self._options = options
+        PruneOptions(**options)  # raises for what can't be used
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, for a pipeline's YAML.
+
+        Raises:
+            InputError: If the ranker has a pruner, which can't be written.
+        """
+        if self._pruner is not None:
+            raise InputError(
+                "the ranker's pruner can't be written; let it be loaded by name (model, "
+                "head_weights, device, chunk_cache)"
+            )
+        names = {name: value for name, value in asdict(self._by_name).items() if name != "on_error"}
+        settings: dict[str, Any] = default_to_dict(
+            self,
+            **names,
+            title_key=self._title_key,
+            raise_on_failure=self._raise_on_failure,
+            **self._options,
+        )
+        return settings
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "AT2Ranker":
+        """Return the ranker of settings that `to_dict` gave."""
+        ranker: AT2Ranker = default_from_dict(cls, data)
+        return ranker
+
+    def warm_up(self) -> None:
+        """Load the model, so that the first call takes no longer than others."""
+        self._loaded().warm_up()
+
+    @component.output_types(
+        documents=list[Document],
+        dropped=list[Document],
+        answerable=float | None,
+        notes=list[str],
+    )
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Keep the documents relevant to the query.
+
+        Args:
+            query: The question.
+            documents: The retrieved documents; none of them is changed.
+            top_k: Keep at most this many documents (or sentences), in place of the ranker's.
+            score_threshold: Keep documents with at least this probability, or raw score where the
+                head weights aren't calibrated, in place of the ranker's.
+
+        Returns:
+            `documents` that are kept, best first; those `dropped`; `answerable`, the probability
+            that any of them holds the answer (None if unknown); and `notes` on anything out of the
+            ordinary.
+
+        Raises:
+            InputError: If the query is blank, or a value can't be used.
+        """
+        pruner, texts = self._loaded(), _texts(documents)
+        overrides = self._overrides(pruner, top_k, score_threshold)
+        result = pruner.prune(query, map(self._chunk, texts), **overrides)
+        return _outputs(documents, texts, result)
+
+    @component.output_types(
+        documents=list[Document],
+        dropped=list[Document],
+        answerable=float | None,
+        notes=list[str],
+    )
+    async def run_async(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Do as `run` without blocking the event loop."""
+        pruner = self._pruner or await self._by_name.apruner()
+        texts = _texts(documents)
+        overrides = self._overrides(pruner, top_k, score_threshold)
+        result = await pruner.aprune(query, map(self._chunk, texts), **overrides)
+        return _outputs(documents, texts, result)
+
+    def _loaded(self) -> "AT2Pruner":
+        return self._pruner or self._by_name.pruner()
+
+    def _overrides(
+        self, pruner: "AT2Pruner", top_k: int | None, score_threshold: float | None
+    ) -> PruneOverrides:
+        """Return the ranker's options and those of a call; `DEFAULT_TOP_K` without any limit."""
+        overrides: PruneOverrides = {**self._options}
+        if top_k is not None:
+            overrides["top_k"] = top_k
+        if score_threshold is not None:
+            if pruner.calibrated:
+                overrides["min_probability"] = score_threshold
+            else:
+                overrides["min_score"] = score_threshold
+        if not pruner.calibrated and not pruner.options.override(**overrides).has_limit:
+            overrides["top_k"] = DEFAULT_TOP_K
+        return overrides
+
+    def _chunk(self, document: Document) -> Chunk:
+        title = None if self._title_key is None else document.meta.get(self._title_key)
+        return Chunk(
+            text=document.content or "",
+            title=title if isinstance(title, str) and title.strip() else None,
+            id=document.id,
+            retrieval_score=document.score,
+        )
+
+
+def _texts(documents: Sequence[Document]) -> list[Document]:
+    return [document for document in documents if document.content is not None]
+
+
+def _outputs(
+    documents: Sequence[Document], texts: Sequence[Document], result: PruneResult
+) -> dict[str, Any]:
+    without_text = [document for document in documents if document.content is None]
+    return {
+        "documents": [
+            *(_copy(texts[one.index], one, result) for one in result.kept),
+            *without_text,
+        ],
+        "dropped": [_copy(texts[one.index], one, result) for one in result.dropped],
+        "answerable": result.answerable,
+        "notes": list(result.notes),
+    }
+
+
+def _copy(document: Document, chunk: ScoredChunk, result: PruneResult) -> Document:
+    results: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    if chunk.duplicates:
+        results["at2_duplicates"] = list(chunk.duplicates)
+    if chunk.spans is not None:
+        results["at2_kept_spans"] = list(map(list, chunk.spans))
+        changes = {"content": chunk.kept_text, "embedding": None, "sparse_embedding": None}
+    if result.scored:
+        changes["score"] = chunk.relevance
+    return replace(document, meta=with_results(document.meta, results), **changes)
