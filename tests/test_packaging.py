@@ -22,7 +22,18 @@ PACKAGES = {
     "at2_rag_evals": "evals/at2_rag_evals",
 }
 HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
-EXTRAS = {"langchain", "llama-index", "haystack", "evals", "train", "docs", "peers", "all", "dev"}
+EXTRAS = {
+    "agents",
+    "langchain",
+    "llama-index",
+    "haystack",
+    "evals",
+    "train",
+    "docs",
+    "peers",
+    "all",
+    "dev",
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +85,7 @@ def test_extras(metadata: email.message.Message) -> None:
     assert {"click", "safetensors", "torch", "transformers"} <= required[""]
     assert len(required[""]) <= 12
     assert required["langchain"] == {"langchain-core", "pydantic"}
+    assert required["agents"] == {"langchain", "langchain-core", "pydantic"}
     assert required["haystack"] == {"haystack-ai", "pydantic"}
     assert required["llama-index"] == {"llama-index-core", "pydantic"}
     users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]

@@ -3,10 +3,13 @@
     >>> from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
 
 `AT2DocumentCompressor` fits wherever LangChain takes a document compressor;
-`pruning_runnable` is the same step for a chain.
+`pruning_runnable` is the same step for a chain, and `AT2ToolResultMiddleware` prunes what the tools
+of an agent return.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 try:
     from langchain_at2_rag.compressor import AT2DocumentCompressor, pruning_runnable
@@ -18,4 +21,27 @@ except ModuleNotFoundError as error:
         'run: pip install "at2-rag[langchain]"'
     ) from error
 
-__all__ = ["AT2DocumentCompressor", "pruning_runnable"]
+if TYPE_CHECKING:
+    from langchain_at2_rag.agents import AT2ToolResultMiddleware
+
+__all__ = ["AT2DocumentCompressor", "AT2ToolResultMiddleware", "pruning_runnable"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the middleware, which needs langchain beside langchain-core, on first use."""
+    if name != "AT2ToolResultMiddleware":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from langchain_at2_rag.agents import AT2ToolResultMiddleware
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("langchain", "langgraph"):
+            raise
+        raise ImportError(
+            "AT2ToolResultMiddleware needs langchain, which isn't installed; "
+            'run: pip install "at2-rag[agents]"'
+        ) from error
+    return AT2ToolResultMiddleware
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

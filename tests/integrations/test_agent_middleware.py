@@ -1,0 +1,214 @@
+"""An agent of the real framework with a scripted model: what its provider would see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.utils import convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import tool
+
+from at2_rag import AT2Pruner, PruneResult
+from at2_rag.model.loading import LoadedModel
+from at2_rag.text.passages import passage_spans
+from langchain_at2_rag import AT2ToolResultMiddleware
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+QUESTION = "Who wrote the letter from the island?"
+SECTIONS = [
+    f"Section {number}\n\n" + f"The letter of {name} tells of storms at sea. " * 6
+    for number, name in enumerate(["Ada", "Bela", "Cleo", "Dora", "Ezra", "Finn"])
+]
+REPORT = "\n\n".join(SECTIONS)
+LOG = "\n".join(
+    [f"2026-11-30 12:00:{second:02} INFO request {second} took 3 ms" for second in range(60)]
+    + ["2026-11-30 12:01:00 ERROR disk /dev/sda1 is full"]
+    + [f"2026-11-30 12:02:{second:02} INFO request {second} took 4 ms" for second in range(60)]
+)
+
+
+class ScriptedModel(BaseChatModel):
+    """A chat model that says what its script says, and notes the bytes that it was sent."""
+
+    script: list[AIMessage]
+    sent: list[str] = []
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **options: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> ChatResult:
+        self.sent.append(json.dumps(convert_to_openai_messages(messages)))
+        return ChatResult(generations=[ChatGeneration(message=self.script[len(self.sent) - 1])])
+
+
+def call(name: str, id: str, **arguments: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": id}])
+
+
+@tool
+def read_report() -> str:
+    """Return the report."""
+    return REPORT
+
+
+@tool
+def read_log() -> str:
+    """Return the log."""
+    return LOG
+
+
+@tool
+def read_structure() -> list[dict[str, str]]:
+    """Return no text."""
+    return [{"type": "text", "text": REPORT}]
+
+
+@tool
+def say_hello() -> str:
+    """Return little."""
+    return "Hello."
+
+
+TOOLS = [read_report, read_log, read_structure, say_hello]
+
+
+@pytest.fixture(scope="module")
+def pruner() -> AT2Pruner:
+    return AT2Pruner(LoadedModel(tiny_model(), tiny_tokenizer()), head_weights="uniform")
+
+
+def run(
+    middleware: AT2ToolResultMiddleware, *calls: AIMessage, awaited: bool = False
+) -> tuple[list[BaseMessage], list[str]]:
+    """Return the messages of a conversation, and what the model was sent in each turn."""
+    model = ScriptedModel(script=[*calls, AIMessage("Done.")], sent=[])
+    agent = create_agent(model, tools=TOOLS, middleware=[middleware])
+    start: Any = {"messages": [HumanMessage(QUESTION)]}
+    state = asyncio.run(agent.ainvoke(start)) if awaited else agent.invoke(start)
+    return state["messages"], model.sent
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_what_a_tool_returns_is_pruned_once_and_can_be_expanded(
+    pruner: AT2Pruner, awaited: bool
+) -> None:
+    results: list[PruneResult] = []
+    middleware = AT2ToolResultMiddleware(
+        pruner=pruner, top_k=2, skip_below_tokens=20, on_result=results.append
+    )
+    messages, sent = run(
+        middleware,
+        call("read_report", "a"),
+        call("say_hello", "b"),
+        call("expand_tool_result", "c", tool_call_id="a"),
+        call("expand_tool_result", "d", tool_call_id="nowhere"),
+        awaited=awaited,
+    )
+    report, hello, expanded, nothing = (one for one in messages if isinstance(one, ToolMessage))
+    cut = [REPORT[start:end] for start, end in passage_spans(REPORT)]
+    kept = [
+        cut[chunk.index] for chunk in pruner.prune(QUESTION, cut, top_k=2, order="original").kept
+    ]
+    body, _, note = str(report.content).rpartition("\n")
+    assert [piece for piece in cut if piece.strip() in body] == kept
+    assert body.replace("[...]", "").split() == "".join(kept).split()
+    saved = results[0].tokens_before - results[0].tokens_after
+    assert note == (
+        f"[Left out as irrelevant: {len(cut) - 2} of {len(cut)} passages, {saved:,} tokens; "
+        'expand_tool_result("a") returns all.]'
+    )
+    assert saved > 0 and len(results) == 2
+    assert hello.content == "Hello." and not hello.additional_kwargs
+    assert expanded.content == REPORT
+    assert str(nothing.content).startswith("There is no result of a call 'nowhere'")
+    # A provider's cache holds what it was sent: each turn only adds to that.
+    for before, after in zip(sent, sent[1:], strict=False):
+        assert after.startswith(before[:-1])
+    assert "at2_original" not in sent[-1]
+
+
+def test_lines_with_errors_are_kept(pruner: AT2Pruner) -> None:
+    messages, _ = run(AT2ToolResultMiddleware(pruner=pruner, top_k=1), call("read_log", "a"))
+    [log] = (one for one in messages if isinstance(one, ToolMessage))
+    assert "ERROR disk /dev/sda1 is full" in str(log.content)
+    assert len(log.content) < len(LOG) / 2
+
+
+def test_results_that_are_left_as_they_are(pruner: AT2Pruner) -> None:
+    calls = (call("read_report", "a"), call("read_structure", "b"), call("say_hello", "c"))
+    for middleware, untouched in (
+        (AT2ToolResultMiddleware(pruner=pruner, top_k=1, only=["read_log"]), 3),
+        (AT2ToolResultMiddleware(pruner=pruner, top_k=1, skip_below_tokens=9999), 3),
+        (AT2ToolResultMiddleware(pruner=pruner, top_k=1), 2),
+        (AT2ToolResultMiddleware(pruner=pruner, top_k=99), 3),
+    ):
+        messages, _ = run(middleware, *calls)
+        tools = [one for one in messages if isinstance(one, ToolMessage)]
+        assert sum(not one.additional_kwargs for one in tools) == untouched
+
+
+def test_a_goal_stands_for_the_question(pruner: AT2Pruner) -> None:
+    results: list[PruneResult] = []
+    middleware = AT2ToolResultMiddleware(
+        goal="What happened to Cleo?", pruner=pruner, top_k=1, on_result=results.append
+    )
+    run(middleware, call("read_report", "a"))
+    assert [result.query for result in results] == ["What happened to Cleo?"]
+
+
+def test_a_failure_leaves_the_result_as_it_is(tmp_path: Path) -> None:
+    folder, model = tmp_path / "broken", tiny_model()
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    middleware = AT2ToolResultMiddleware(model=str(folder), head_weights="uniform", top_k=1)
+    messages, _ = run(middleware, call("read_report", "a"))
+    assert [one.content for one in messages if isinstance(one, ToolMessage)] == [REPORT]
+
+
+def test_settings_that_can_not_be_used_are_refused(pruner: AT2Pruner) -> None:
+    for settings, message in (
+        ({"goal": " "}, "goal is blank"),
+        ({"only": "read_log"}, "only is a string"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"pruner": pruner, "device": "cpu"}, "device and pruner were passed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AT2ToolResultMiddleware(**settings)
+
+
+def test_without_langchain_the_other_adapters_work() -> None:
+    code = """
+import sys
+sys.modules["langchain"] = None
+import langchain_at2_rag
+langchain_at2_rag.AT2DocumentCompressor()
+try:
+    langchain_at2_rag.AT2ToolResultMiddleware
+except ImportError as error:
+    print(error)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert 'pip install "at2-rag[agents]"' in ran.stdout, ran.stderr
