@@ -39,6 +39,8 @@ _loader = Workers(lambda: 1)
 _NOT_WRITTEN = "not_written"
 """Key of serialised settings that names what was set, but can't be written with them."""
 
+_LEFT_OUT = "\n[...]\n"
+
 OnResult: TypeAlias = Callable[[PruneResult], object]
 
 RESULT_TYPES: Mapping[str, type] = MappingProxyType(
@@ -138,6 +140,18 @@ def with_results(
     for key in results.keys() & callers.keys():
         _warn_of_collision(key)
     return {**results, **callers}
+
+
+def joined_passages(result: PruneResult) -> str:
+    """Return the kept passages of a text in its order, with [...] where others were left out."""
+    texts = {passage.index: passage.kept_text for passage in result.kept}
+    parts: list[str] = []
+    for index in range(len(result.kept) + len(result.dropped)):
+        if index in texts:
+            parts.append(texts[index])
+        elif parts[-1:] != [_LEFT_OUT]:
+            parts.append(_LEFT_OUT)
+    return "".join(parts).strip("\n")
 
 
 @cache

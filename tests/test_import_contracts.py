@@ -21,6 +21,7 @@ PACKAGES = (
     "integrations/haystack_integrations",
     "integrations/langchain_at2_rag",
     "integrations/llama_index_at2_rag",
+    "integrations/mcp_at2_rag",
 )
 
 

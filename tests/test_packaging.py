@@ -19,20 +19,13 @@ PACKAGES = {
     "langchain_at2_rag": "integrations/langchain_at2_rag",
     "llama_index_at2_rag": "integrations/llama_index_at2_rag",
     "haystack_integrations": "integrations/haystack_integrations",
+    "mcp_at2_rag": "integrations/mcp_at2_rag",
     "at2_rag_evals": "evals/at2_rag_evals",
 }
 HAYSTACK = "haystack_integrations/components/rankers/at2_rag"
 EXTRAS = {
-    "agents",
-    "langchain",
-    "llama-index",
-    "haystack",
-    "evals",
-    "train",
-    "docs",
-    "peers",
-    "all",
-    "dev",
+    *("agents", "haystack", "langchain", "llama-index", "mcp"),
+    *("evals", "train", "docs", "peers", "all", "dev"),
 }
 
 
@@ -86,6 +79,7 @@ def test_extras(metadata: email.message.Message) -> None:
     assert len(required[""]) <= 12
     assert required["langchain"] == {"langchain-core", "pydantic"}
     assert required["agents"] == {"langchain", "langchain-core", "pydantic"}
+    assert required["mcp"] == {"mcp", "pydantic"}
     assert required["haystack"] == {"haystack-ai", "pydantic"}
     assert required["llama-index"] == {"llama-index-core", "pydantic"}
     users = [required[extra] for extra in EXTRAS - {"docs", "peers", "all", "dev"}]
@@ -100,7 +94,10 @@ def test_commands(wheel: Path, names: list[str]) -> None:
         parser.read_string(archive.read(name).decode())
     assert {section: dict(parser[section]) for section in parser.sections()} == {
         "console_scripts": {"at2-rag": "at2_rag.cli.group:main"},
-        "at2_rag.commands": {"eval": "at2_rag_evals.cli:eval_group"},
+        "at2_rag.commands": {
+            "eval": "at2_rag_evals.cli:eval_group",
+            "mcp": "mcp_at2_rag.cli:mcp_command",
+        },
     }
 
 
@@ -113,7 +110,7 @@ sys.path.insert(0, sys.argv[1])
 import at2_rag, at2_rag.cli.group, at2_rag.readout.head_weights
 assert at2_rag.__file__.startswith(sys.argv[1]), at2_rag.__file__
 haystack = "haystack_integrations.components.rankers.at2_rag"
-for name in (haystack, "langchain_at2_rag", "llama_index_at2_rag", "at2_rag_evals"):
+for name in (haystack, "langchain_at2_rag", "llama_index_at2_rag", "mcp_at2_rag"):
     assert importlib.util.find_spec(name).origin.startswith(sys.argv[1]), name
 for name in at2_rag.readout.head_weights.shipped_names():
     at2_rag.HeadWeights.shipped(name)

@@ -17,11 +17,12 @@ PACKAGES = (
     "haystack_integrations.components.rankers.at2_rag",
     "langchain_at2_rag",
     "llama_index_at2_rag",
+    "mcp_at2_rag",
     "at2_rag_evals",
 )
 
 
-@pytest.mark.parametrize("package", PACKAGES[:4])
+@pytest.mark.parametrize("package", PACKAGES[:5])
 def test_public_names_can_be_imported(package: str) -> None:
     module = importlib.import_module(package)
     for name in module.__all__:

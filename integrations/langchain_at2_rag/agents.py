@@ -11,7 +11,7 @@ from langchain.tools import ToolRuntime, tool
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from at2_rag.adapters import OnResult, PrunerByName, PrunerNames
+from at2_rag.adapters import OnResult, PrunerByName, PrunerNames, joined_passages
 from at2_rag.errors import InputError
 from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides
 from at2_rag.results import PruneResult
@@ -32,8 +32,6 @@ ORIGINAL = "at2_original"
 
 ERRORS = r"(?m)^.*(?:Traceback|[Ee]rror|ERROR|[Ee]xception|FATAL|[Ff]ailed|FAILED|panic).*$"
 """Lines that are kept whatever the question is."""
-
-_LEFT_OUT = "\n[...]\n"
 
 
 class MiddlewareSettings(PruneOverrides, PrunerNames, total=False):
@@ -143,14 +141,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
             self._on_result(result)
         if not result.dropped and all(passage.spans is None for passage in result.kept):
             return message
-        texts = {passage.index: passage.kept_text for passage in result.kept}
-        parts: list[str] = []
         count = len(result.kept) + len(result.dropped)
-        for index in range(count):
-            if index in texts:
-                parts.append(texts[index])
-            elif parts[-1:] != [_LEFT_OUT]:
-                parts.append(_LEFT_OUT)
         saved = result.tokens_before - result.tokens_after
         note = (
             f"\n[Left out as irrelevant: {len(result.dropped)} of {count} passages, {saved:,} "
@@ -159,7 +150,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         original = {ORIGINAL: message.content}
         return message.model_copy(
             update={
-                "content": "".join(parts).strip("\n") + note,
+                "content": joined_passages(result) + note,
                 "additional_kwargs": {**message.additional_kwargs, **original},
             }
         )

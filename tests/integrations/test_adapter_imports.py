@@ -12,6 +12,7 @@ import pytest
 PACKAGES = {
     "haystack_integrations.components.rankers.at2_rag": ("haystack", "haystack"),
     "langchain_at2_rag": ("langchain_core", "langchain"),
+    "mcp_at2_rag": ("mcp", "mcp"),
     "llama_index_at2_rag": ("llama_index", "llama-index"),
 }
 
