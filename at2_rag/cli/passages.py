@@ -24,6 +24,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 from at2_rag.errors import ChunkTypeError, DataError
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
+from at2_rag.text.passages import passage_spans
 
 Format: TypeAlias = Literal["jsonl", "json", "text"]
 
@@ -153,7 +154,9 @@ def _detect(text: str) -> Format:
 def _paragraphs(text: str) -> Iterator[str]:
     for blank, lines in groupby(text.split("\n"), key=lambda line: not line.strip()):
         if not blank:
-            yield "\n".join(lines).removesuffix("\r")
+            paragraph = "\n".join(lines).removesuffix("\r")
+            for start, end in passage_spans(paragraph):  # a long log may be one paragraph
+                yield paragraph[start:end].removesuffix("\n")
 
 
 def _read_lines(text: str, name: str) -> list[ChunkLike]:

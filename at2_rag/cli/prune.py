@@ -118,11 +118,12 @@ def prune(
 
     INPUT is a JSON Lines file (one chunk a line: a string, or an object with text and optionally
     title, id, metadata and retrieval_score), a JSON file (a list of those), a text file (one chunk
-    a paragraph), a folder of text files (one chunk a file), or - for standard input, the default.
-    Files may be gzipped. At most 128 MiB are read, unpacked.
+    a paragraph, or some 150 words of a longer one, such as a log), a folder of text files (one
+    chunk a file), or - for standard input, the default. Files may be gzipped. At most 128 MiB are
+    read, unpacked.
 
-    All limits must hold. Without any, calibrated head weights (like the default ones) keep the
-    as many chunks as are expected to hold 85 % of what is relevant; others need a limit.
+    All limits must hold. Without any, calibrated head weights (like the default ones) keep as
+    many chunks as are expected to hold 85 % of what is relevant; others need a limit.
 
     Chunk states that `at2-rag index` kept are used, and those of new chunks are kept as well, as
     with --chunk-cache.

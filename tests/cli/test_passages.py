@@ -116,6 +116,13 @@ def test_paragraphs_are_kept_as_they_are(tmp_path: Path, text: str, passages: li
     assert read_passages(write(tmp_path, "a.txt", text)) == passages
 
 
+def test_a_long_log_is_several_passages() -> None:
+    lines = [f"12:00:{number:02} INFO request {number} took 3 ms" for number in range(60)]
+    passages = parse_passages("\n".join(lines).encode(), "<stdin>")
+    assert len(passages) == 3
+    assert "\n".join(map(str, passages)).split("\n") == lines
+
+
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_passages(write(tmp_path, "a.txt", BOM + b"one")) == ["one"]
     assert read_passages(write(tmp_path, "a.jsonl", BOM + b'"one"')) == ["one"]
