@@ -47,6 +47,7 @@ class ScoredChunk:
             the answer. None if the head weights aren't calibrated, or nothing was scored.
         duplicates: Ids (for a chunk without an id, its index) of other chunks that were dropped, or
             trimmed, since what they say is kept here (`PruneOptions.max_overlap`).
+        id: The chunk's id, unchanged, or None.
     """
 
     chunk: Any = field(hash=False)
@@ -58,6 +59,7 @@ class ScoredChunk:
     ellipsis: str = DEFAULT_ELLIPSIS
     probability: float | None = None
     duplicates: tuple[str | int, ...] = ()
+    id: str | None = None
 
     @property
     def relevance(self) -> float:
@@ -126,6 +128,7 @@ def scored_chunks(
             text=view.text,
             title=view.title,
             probability=probability,
+            id=view.id,
         )
         for index, (chunk, view, score, probability) in enumerate(
             zip(objects, views, scores, likely, strict=True)
@@ -182,8 +185,9 @@ class PruneResult:
             (`PruneOptions.skip_below_tokens`).
         answerable: The probability, in [0, 1], that any of the chunks holds the answer; None if the
             head weights aren't calibrated, or nothing was scored.
-        sentences: Every sentence of every chunk, in order; empty without `unit="sentence"`, or if
-            nothing was scored. Not in `to_dict`.
+        sentences: The units of every chunk that the limits chose among, in order: sentences, some
+            with their neighbours, and whole tables, lists and blocks of code; empty without
+            `unit="sentence"`, or if nothing was scored. Not in `to_dict`.
     """
 
     query: str
@@ -319,7 +323,7 @@ class ScoredSentence:
         score: By the same head weights as the chunk's; larger means that more attention went
             there: the answer's in attribution, else the question's.
         probability: The probability, in [0, 1], that it is evidence for the answer; None if the
-            head weights aren't calibrated, and but in a `PruneResult`.
+            head weights aren't calibrated, and outside of a `PruneResult`.
     """
 
     chunk_index: int

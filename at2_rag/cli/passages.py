@@ -24,7 +24,8 @@ from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 from at2_rag.errors import ChunkTypeError, DataError
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
-from at2_rag.text.passages import passage_spans
+from at2_rag.text.passages import MOST_WORDS, passage_spans
+from at2_rag.text.scripts import length
 
 Format: TypeAlias = Literal["jsonl", "json", "text"]
 
@@ -155,8 +156,9 @@ def _paragraphs(text: str) -> Iterator[str]:
     for blank, lines in groupby(text.split("\n"), key=lambda line: not line.strip()):
         if not blank:
             paragraph = "\n".join(lines).removesuffix("\r")
-            for start, end in passage_spans(paragraph):  # a long log may be one paragraph
-                yield paragraph[start:end].removesuffix("\n")
+            is_long = length(paragraph) > 2 * MOST_WORDS  # as a log may be
+            for start, end in passage_spans(paragraph) if is_long else [(0, len(paragraph))]:
+                yield paragraph[start:end].removesuffix("\n").removesuffix("\r")
 
 
 def _read_lines(text: str, name: str) -> list[ChunkLike]:

@@ -23,7 +23,7 @@ from at2_rag.cli.options import (
 from at2_rag.cli.passages import MOST_BYTES, Format, parse_passages, read_passages
 from at2_rag.cli.table import print_result
 from at2_rag.errors import StorageError
-from at2_rag.files import write_whole
+from at2_rag.files import check_writable, write_whole
 from at2_rag.options import PruneOptions
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
 from at2_rag.text.terminal import visible
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     "--html",
     "page",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write a page that shows the passages so to this file.",
+    help="Also write this to a file, as a page.",
 )
 @verbose_option
 def prune(
@@ -148,6 +148,7 @@ def prune(
     ):
         if first and second:
             raise click.UsageError(f"{names} exclude each other; pass one of them.")
+    _check_page(page)
     chunks = _read(source, form)
     cache = None if no_chunk_cache else _chunk_cache(chunk_cache)
     pruner = load_pruner(options=options, chunk_cache=cache, **settings)
@@ -174,6 +175,15 @@ def prune(
             original_order=options.order == "original",
             break_even=result.break_even(**rates) if has_rates else None,
         )
+
+
+def _check_page(page: Path | None) -> None:
+    """Refuse at once what can't become a page."""
+    if page is None:
+        return
+    if page.exists() and not page.is_file():
+        raise click.UsageError(f"--html {page} is no file; pass the name of a file.")
+    check_writable(page.parent)
 
 
 def _read(source: str | None, form: Format | None) -> list[ChunkLike]:

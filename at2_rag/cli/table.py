@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from at2_rag.results import BreakEven, PruneResult
-from at2_rag.text.chunks import as_chunk
 from at2_rag.text.terminal import visible
 
 _LONGEST_START = 400
@@ -51,10 +50,7 @@ def _table(result: PruneResult, encoding: str, *, original_order: bool) -> Table
     ranked = sorted((*result.kept, *result.dropped), key=lambda chunk: (-chunk.score, chunk.index))
     ranks = {chunk.index: rank for rank, chunk in enumerate(ranked, start=1)}
     kept = {chunk.index for chunk in result.kept}
-    titles = {
-        chunk.index: shown(chunk.title or as_chunk(chunk.chunk, chunk.index).id or "", encoding)
-        for chunk in ranked
-    }
+    titles = {chunk.index: shown(chunk.title or chunk.id or "", encoding) for chunk in ranked}
     titled = any(titles.values())
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, expand=True)
     calibrated = any(chunk.probability is not None for chunk in ranked)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,7 +15,6 @@ from rich.style import Style
 from rich.text import Text
 
 from at2_rag.report.page import render_page
-from at2_rag.text.chunks import as_chunk
 from at2_rag.text.terminal import visible
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 LIKELY = 0.5
 """Probability from which a passage or sentence is marked as likely relevant."""
+
+
+MOST_SHOWN = 30
+"""Passages that a notebook keeps of a result; a page has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +80,28 @@ def print_view(result: PruneResult, console: Console) -> None:
         text = Text()
         for piece in passage.pieces:
             cut = passage.kept and not piece.kept and not piece.text.isspace()
-            marked = f"[-{piece.text}-]" if cut and not console.is_terminal else piece.text
+            marked = f"[-{piece.text}-]" if cut and console.color_system is None else piece.text
             text.append(shown(marked), _style(piece))
         console.print(Padding(text, (0, 0, 0, 2)))
 
 
 def html_view(result: PruneResult, *, page: bool) -> str:
     """Return the same as HTML that loads nothing: a whole page, or what a notebook shows."""
+    every = list(passages(result))
+    shown = every if page else every[:MOST_SHOWN]
     return render_page(
         "result.html.jinja",
         page=page,
         query=visible(result.query),
         summary=[visible(line) for line in (str(result), *result.notes)],
-        passages=list(passages(result)),
+        passages=shown,
+        more=len(every) - len(shown),
         verdict=_verdict,
     )
 
 
 def _heading(chunk: ScoredChunk) -> str:
-    return chunk.title or as_chunk(chunk.chunk, chunk.index).id or f"passage {chunk.index + 1}"
+    return chunk.title or chunk.id or f"passage {chunk.index + 1}"
 
 
 def _pieces(chunk: ScoredChunk, kept: bool, sentences: Sequence[ScoredSentence]) -> Iterator[Piece]:
@@ -103,16 +111,20 @@ def _pieces(chunk: ScoredChunk, kept: bool, sentences: Sequence[ScoredSentence])
     edges = {0, len(chunk.text)}
     for start, end in [*spans, *((one.start, one.end) for one in sentences)]:
         edges |= {start, end}
-    ordered = sorted(edges)
-    for start, end in zip(ordered, ordered[1:], strict=False):
-        likely = [one.probability for one in sentences if one.start <= start < one.end]
-        is_kept = any(first <= start < last for first, last in spans)
-        yield Piece(visible(chunk.text[start:end]), is_kept, likely[0] if likely else None)
+    likely = {one.start: one.probability for one in sentences}
+    gaps = {one.end for one in sentences}
+    kept_from, cut_from = {start for start, _ in spans}, {end for _, end in spans}
+    is_kept, probability = False, None
+    for start, end in pairwise(sorted(edges)):
+        is_kept = start in kept_from or (is_kept and start not in cut_from)
+        probability = likely.get(start, None if start in gaps else probability)
+        yield Piece(visible(chunk.text[start:end]), is_kept, probability)
 
 
 def _verdict(passage: Passage) -> str:
     number = passage.score if passage.probability is None else passage.probability
-    return f"{'kept' if passage.kept else 'dropped':7} {number:.2f}"
+    shown = "-" if math.isnan(number) else f"{number:.2f}"
+    return f"{'kept' if passage.kept else 'dropped':7} {shown}"
 
 
 def _style(piece: Piece) -> Style:

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from at2_rag.selection.novelty import Containment, length
+from at2_rag.selection.novelty import Containment
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.scripts import length
 
 RUN_WORDS = 3
 """Words of a run; a text of fewer is one run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.scripts import UNSPACED
+from at2_rag.text.scripts import UNSPACED_CHARACTER, length
 from at2_rag.text.sentences import LINE_BREAK
 
 LONG = 8
@@ -27,9 +27,6 @@ _TYPOGRAPHY = str.maketrans(
         "…": "...",
     }
 )
-_UNSPACED = re.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
-"""Characters of scripts without spaces between words, and their punctuation."""
-
 _NESTED = re.compile(r":[ \t]*\n[ \t]+\S")  # as in Python and YAML, where indents mean something
 _PROSE = re.compile(r"[^\W_]|[\s.,;:!?'\"()-]|\.{3}")
 _MARKS = re.compile(r"(?<=\w)[.,;:!?]+(?!\S)")
@@ -106,12 +103,6 @@ class Containment(Novelty):
         if index not in self._known:
             self._known[index] = _Text(self._chunk_of(index))
         return self._known[index]
-
-
-def length(text: str) -> int:
-    """Return the number of words of a text; two characters of a script without spaces are one."""
-    rest, unspaced = _UNSPACED.subn(" ", text)
-    return len(rest.split()) + unspaced // 2
 
 
 def _letters(text: str) -> str:
@@ -211,7 +202,7 @@ def _form(text: str, *, folded: bool = False, bare: bool = False) -> _Form:
             ends.add(size)
             if nested:
                 space = "\n" + re.split(LINE_BREAK, gap)[-1]
-            elif _UNSPACED.match(parts[-1][-1]) and _UNSPACED.match(piece[0]):
+            elif UNSPACED_CHARACTER.match(parts[-1][-1]) and UNSPACED_CHARACTER.match(piece[0]):
                 space = ""
             starts.add(size + len(space))
         parts += [space, piece[0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 QUESTION_MARKS = "?？؟⁇⁈⁉፧\u037e\u055e"
 """Marks of questions, for a character class; Greek also writes them as semicolons."""
 
@@ -12,3 +14,12 @@ UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 """Letters and signs of scripts without spaces between words, for a character class."""
+
+UNSPACED_CHARACTER = re.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
+"""Characters of scripts without spaces between words, and their punctuation."""
+
+
+def length(text: str) -> int:
+    """Return the number of words of a text; two characters of a script without spaces are one."""
+    rest, unspaced = UNSPACED_CHARACTER.subn(" ", text)
+    return len(rest.split()) + unspaced // 2

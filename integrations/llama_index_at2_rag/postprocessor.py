@@ -90,7 +90,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave unset options out; LlamaIndex's `__setstate__` passes the state to `__init__`."""
-        pickle.dumps((self.pruner, self.on_result))  # what can't be LlamaIndex would leave out
+        # LlamaIndex would silently leave out what can't be pickled.
+        pickle.dumps((self.pruner, self.on_result))
         state = super().__getstate__()
         return {**state, "__dict__": self._without_unset(state["__dict__"])}
 

@@ -13,7 +13,8 @@ from at2_rag.text.chunks import Chunk
 
 
 def scored(index: int, score: float, text: str, title: str | None = None) -> ScoredChunk:
-    return ScoredChunk(Chunk(text, title, id=f"id{index}"), score, index, text, title)
+    chunk = Chunk(text, title, id=f"id{index}")
+    return ScoredChunk(chunk, score, index, text, title, id=chunk.id)
 
 
 RESULT = PruneResult(

@@ -18,9 +18,8 @@ TABLE = "| a | b |\n| --- | --- |\n| 1 | <script>alert(1)</script> |"
 
 
 def scored(index: int, likely: float, text: str, title: str | None = None) -> ScoredChunk:
-    return ScoredChunk(
-        Chunk(text, title, id=f"id{index}"), 1.0, index, text, title, None, "…", likely
-    )
+    chunk = Chunk(text, title, id=f"id{index}")
+    return ScoredChunk(chunk, 1.0, index, text, title, probability=likely, id=chunk.id)
 
 
 def sentence(start: int, end: int, likely: float) -> ScoredSentence:
