@@ -6,9 +6,10 @@ Importing an adapter loads neither torch nor transformers; they come in with the
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import or_
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypedDict, cast
@@ -24,15 +25,20 @@ from pydantic import (
     model_validator,
 )
 
-from at2_rag.errors import InputError
+from at2_rag.errors import InputError, brief
 from at2_rag.model.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, OnError, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruning.workers import Workers
 from at2_rag.results import PruneResult
 
 if TYPE_CHECKING:
+    from at2_rag.model.loading import LoadedModel
     from at2_rag.pruner import AT2Pruner
 
+MOST_PRUNERS = 16
+"""Pruners that are kept by name; the first one that was made goes first."""
+
+_pruners: dict[PrunerByName, AT2Pruner] = {}
 _logger = logging.getLogger(__name__)
 _LOADING = ForkLock()
 _loader = Workers(lambda: 1)
@@ -40,6 +46,7 @@ _NOT_WRITTEN = "not_written"
 """Key of serialised settings that names what was set, but can't be written with them."""
 
 _LEFT_OUT = "\n[...]\n"
+_REPEATED = re.compile(rf"(?:{re.escape(_LEFT_OUT)})+")
 
 OnResult: TypeAlias = Callable[[PruneResult], object]
 
@@ -59,6 +66,13 @@ class PrunerByName:
     chunk_cache: str | None = None  # a folder
     on_error: OnError | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("model", "head_weights", "device", "chunk_cache"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise InputError(f"{name} is a {type(value).__name__}; pass a string, or None")
+        if self.on_error not in (None, "raise", "keep_all"):
+            raise InputError(f"on_error is {brief(self.on_error)}; pass 'raise' or 'keep_all'")
+
     def check_alone(self, pruner: AT2Pruner | None) -> None:
         """Raise `InputError` if anything here is set beside a pruner."""
         names = [name for name, value in asdict(self).items() if value is not None]
@@ -68,17 +82,26 @@ class PrunerByName:
                 "these already, or what it is to be loaded by"
             )
 
-    async def apruner(self) -> AT2Pruner:
-        """Return the pruner, loaded in a worker thread if need be."""
-        return await _loader.run(self.pruner)
-
     def pruner(self) -> AT2Pruner:
-        """Return the pruner, loaded on the first call, one for the process.
+        """Return the pruner, made on the first call, one for the process.
 
-        Threads that call meanwhile wait for that one load; a failed load is tried again.
+        Threads that call meanwhile wait for that; what failed is tried again. Pruners share models.
         """
+        if (pruner := _pruners.get(self)) is not None:
+            return pruner
         with _LOADING:
-            return _load(self)
+            if self not in _pruners:
+                new = _new_pruner(self)
+                while len(_pruners) >= MOST_PRUNERS:
+                    _pruners.pop(next(iter(_pruners)))
+                _pruners[self] = new
+            return _pruners[self]
+
+    async def apruner(self) -> AT2Pruner:
+        """Return the pruner, made in a worker thread if need be."""
+        if (pruner := _pruners.get(self)) is not None:
+            return pruner
+        return await _loader.run(self.pruner)
 
 
 class PrunerNames(TypedDict, total=False):
@@ -91,22 +114,45 @@ class PrunerNames(TypedDict, total=False):
     on_error: OnError | None
 
 
-@cache
-def _load(names: PrunerByName) -> AT2Pruner:
-    from at2_rag.model.hub import DEFAULT_MODEL
+def _new_pruner(names: PrunerByName) -> AT2Pruner:
     from at2_rag.pruner import AT2Pruner
     from at2_rag.readout.shipped import named_or_folder
 
-    return AT2Pruner.from_pretrained(
-        names.model or DEFAULT_MODEL,
-        device=names.device,
+    return AT2Pruner(
+        loaded_model(names.model, names.device),
         head_weights=named_or_folder(names.head_weights),
         chunk_cache=names.chunk_cache,
         on_error=names.on_error or "raise",
     )
 
 
-def _checked_pruner(pruner: object) -> object:
+@lru_cache(maxsize=4)
+def loaded_model(model: str | None, device: str | None) -> LoadedModel:
+    """Return a model by its name or folder, None for the default one, loaded once."""
+    from at2_rag.model.hub import DEFAULT_MODEL
+    from at2_rag.model.loading import LoadedModel
+
+    return LoadedModel.from_pretrained(model or DEFAULT_MODEL, device=device)
+
+
+def within_limits(pruner: AT2Pruner, overrides: PruneOverrides) -> PruneOverrides:
+    """Return the options of a call, with `DEFAULT_TOP_K` where nothing would be a limit."""
+    if pruner.calibrated or pruner.options.override(**overrides).has_limit:
+        return overrides
+    return {**overrides, "top_k": DEFAULT_TOP_K}
+
+
+def checked_options(options: Mapping[str, Any]) -> PruneOverrides:
+    """Return options; raises `InputError` for a name or a value that can't be used."""
+    try:
+        PruneOptions().override(**options)
+    except TypeError as error:
+        raise InputError(str(error)) from error
+    return cast(PruneOverrides, dict(options))
+
+
+def checked_pruner(pruner: object) -> AT2Pruner:
+    """Return a pruner; raises `InputError` if it is anything else."""
     from at2_rag.pruner import AT2Pruner
 
     if not isinstance(pruner, AT2Pruner):
@@ -117,7 +163,7 @@ def _checked_pruner(pruner: object) -> object:
 if TYPE_CHECKING:
     _Pruner: TypeAlias = AT2Pruner
 else:
-    _Pruner = Annotated[Any, AfterValidator(_checked_pruner)]
+    _Pruner = Annotated[Any, AfterValidator(checked_pruner)]
 
 
 def with_results(
@@ -143,15 +189,24 @@ def with_results(
 
 
 def joined_passages(result: PruneResult) -> str:
-    """Return the kept passages of a text in its order, with [...] where others were left out."""
-    texts = {passage.index: passage.kept_text for passage in result.kept}
+    """Return the kept passages of a text in its order, with [...] where others were left out.
+
+    The passages, each a chunk, are all of the text.
+    """
+    kept = {passage.index: passage for passage in result.kept}
     parts: list[str] = []
     for index in range(len(result.kept) + len(result.dropped)):
-        if index in texts:
-            parts.append(texts[index])
-        elif parts[-1:] != [_LEFT_OUT]:
+        passage = kept.get(index)
+        spans = passage and passage.spans
+        if passage is None or (spans and passage.text[: spans[0][0]].strip()):
             parts.append(_LEFT_OUT)
-    return "".join(parts).strip("\n")
+        if passage is not None:
+            parts.append(passage.kept_text)
+            if spans and passage.text[spans[-1][1] :].strip():
+                parts.append(_LEFT_OUT)
+            elif spans:
+                parts.append(passage.text[spans[-1][1] :])
+    return _REPEATED.sub(_LEFT_OUT, "".join(parts)).strip("\n")
 
 
 @cache
@@ -277,10 +332,7 @@ class AdapterSettings(BaseModel):
             for option in fields(self.options_type)
             if _setting(option.name) in self.model_fields_set
         }
-        overrides = cast(PruneOverrides, settings)
-        if pruner.calibrated or pruner.options.override(**overrides).has_limit:
-            return overrides
-        return {**overrides, "top_k": DEFAULT_TOP_K}
+        return within_limits(pruner, cast(PruneOverrides, settings))
 
     def effective_options(self, pruner: AT2Pruner) -> PruneOptions:
         """Return the options of a call: the pruner's, overridden by those that were set."""

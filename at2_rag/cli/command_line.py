@@ -92,7 +92,8 @@ def _plugin_command(entry: EntryPoint) -> click.Command:
         package = "at2-rag" if entry.dist is None else entry.dist.name
         fix = f"reinstall or remove the package {package}"
         if package == "at2-rag":
-            fix = 'run: pip install "at2-rag[evals]"'
+            extra = {"eval": "evals"}.get(entry.name, entry.name)
+            fix = f'run: pip install "at2-rag[{extra}]"'
         failure = AT2Error(
             f"the command '{entry.name}' can't be loaded from {entry.value} "
             f"({type(error).__name__}: {error}); {fix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,9 +12,17 @@ from langchain.tools import ToolRuntime, tool
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from at2_rag.adapters import OnResult, PrunerByName, PrunerNames, joined_passages
+from at2_rag.adapters import (
+    OnResult,
+    PrunerByName,
+    PrunerNames,
+    checked_options,
+    checked_pruner,
+    joined_passages,
+    within_limits,
+)
 from at2_rag.errors import InputError
-from at2_rag.options import DEFAULT_TOP_K, PruneOptions, PruneOverrides
+from at2_rag.options import PruneOverrides
 from at2_rag.results import PruneResult
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.passages import passage_spans
@@ -26,12 +35,18 @@ if TYPE_CHECKING:
 
     Handled = ToolMessage | Command[Any]
 
+_logger = logging.getLogger(__name__)
+
 EXPAND = "expand_tool_result"
 ORIGINAL = "at2_original"
 """Key of a message's `additional_kwargs` under which the tool's whole result is."""
 
-ERRORS = r"(?m)^.*(?:Traceback|[Ee]rror|ERROR|[Ee]xception|FATAL|[Ff]ailed|FAILED|panic).*$"
-"""Lines that are kept whatever the question is."""
+ERRORS = (
+    r"(?m)^.*(?:\b(?:Traceback|[Ee]rror|ERROR|Exception|FATAL|fatal|FAIL|FAILED|[Ff]ailed|panic|"
+    r"Segmentation fault)\b|[a-z](?:Error|Exception)\b)"
+    r"(?!\W{0,4}[=:]\W{0,3}(?:0|null|None|false)\b).*$"
+)
+"""Passages with lines like these are kept whatever the question is."""
 
 
 class MiddlewareSettings(PruneOverrides, PrunerNames, total=False):
@@ -49,20 +64,21 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     lives.
 
     Left as they are: results that are errors, that aren't text, of at most `skip_below_tokens`
-    tokens, or of which all is relevant.
+    tokens, of which all is relevant, or that can't be pruned for any reason, which is logged.
 
     Options are those of `at2_rag.options.PruneOptions`; all limits must hold. Without any,
     calibrated head weights (like the default ones) keep as many passages as are expected to hold
     85 % of what is relevant; others keep the best three.
 
     Args:
-        goal: What to prune by; None for the last message of the user.
+        goal: What to prune by; None for the last message of the user, which should say by itself
+            what is looked for ("yes, go on" doesn't).
         only: Names of the tools whose results are pruned; None for all.
         on_result: Called with the `PruneResult` of each pruning, whose chunks are the passages.
         pruner: A pruner in place of the names it is loaded by.
-        **settings: `model`, `head_weights`, `device`, `chunk_cache` and `on_error` ("keep_all" if
-            it isn't passed, so that a failure leaves the result as it is), and options. Unless
-            they are passed `skip_below_tokens` is 400 and lines with errors are protected.
+        **settings: `model`, `head_weights`, `device`, `chunk_cache` and `on_error` ("raise" for a
+            failure to reach the agent), and options. Unless they are passed `skip_below_tokens` is
+            400 and passages with errors are protected.
 
     Raises:
         InputError: If a setting can't be used.
@@ -82,17 +98,16 @@ class AT2ToolResultMiddleware(AgentMiddleware):
             raise InputError(f"goal is blank ({goal!r}); pass what to prune by, or None")
         if isinstance(only, str):
             raise InputError(f"only is a string ({only!r}); pass a list of names of tools")
-        given: dict[str, Any] = dict(settings)
-        names = {name: given.pop(name) for name in PrunerNames.__annotations__ if name in given}
+        options: dict[str, Any] = dict(settings)
+        names = {name: options.pop(name) for name in PrunerNames.__annotations__ if name in options}
+        self._raises = names.pop("on_error", None) == "raise"
         self._by_name = PrunerByName(**names)
         self._by_name.check_alone(pruner)
-        if pruner is None:
-            self._by_name = PrunerByName(**{"on_error": "keep_all", **names})
-        self._pruner, self._goal, self._on_result = pruner, goal, on_result
+        self._pruner = None if pruner is None else checked_pruner(pruner)
+        self._goal, self._on_result = goal, on_result
         self._only = None if only is None else frozenset(only)
         defaults = {"skip_below_tokens": 400, "protect": ERRORS, "order": "original"}
-        self._options = PruneOptions(**{**defaults, **given})
-        self._overrides: PruneOverrides = {**defaults, **given}  # type: ignore[typeddict-item]
+        self._options = checked_options({**defaults, **options})
         self.tools: Sequence[BaseTool] = [_expand_tool()]
 
     def wrap_tool_call(
@@ -100,64 +115,81 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     ) -> Handled:
         """Run the tool and prune what it returns."""
         message = handler(request)
-        query = self._query(request, message)
-        if query is None or not isinstance(message, ToolMessage):
+        if (text := self._text(request, message)) is None or not isinstance(message, ToolMessage):
             return message
-        pruner, passages = self._pruner or self._by_name.pruner(), _passages(message)
-        return self._pruned(message, pruner.prune(query, passages, **self._limits(pruner)))
+        try:
+            pruner, query = self._pruner or self._by_name.pruner(), self._query(request)
+            options = within_limits(pruner, self._options)
+            return self._pruned(message, text, pruner.prune(query, _passages(text), **options))
+        except Exception as error:
+            return self._unpruned(message, error)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Handled]]
     ) -> Handled:
         """Do as `wrap_tool_call` without blocking the event loop."""
         message = await handler(request)
-        query = self._query(request, message)
-        if query is None or not isinstance(message, ToolMessage):
+        if (text := self._text(request, message)) is None or not isinstance(message, ToolMessage):
             return message
-        pruner, passages = self._pruner or await self._by_name.apruner(), _passages(message)
-        return self._pruned(message, await pruner.aprune(query, passages, **self._limits(pruner)))
+        try:
+            pruner, query = self._pruner or await self._by_name.apruner(), self._query(request)
+            options = within_limits(pruner, self._options)
+            result = await pruner.aprune(query, _passages(text), **options)
+            return self._pruned(message, text, result)
+        except Exception as error:
+            return self._unpruned(message, error)
 
-    def _query(self, request: ToolCallRequest, message: Handled) -> str | None:
-        """Return what to prune a result by; None to leave it as it is."""
+    def _text(self, request: ToolCallRequest, message: Handled) -> str | None:
+        """Return the text of a result that is to be pruned; None to leave it as it is."""
         name = request.tool_call["name"]
         if name == EXPAND or (self._only is not None and name not in self._only):
             return None
         if not isinstance(message, ToolMessage) or message.status == "error":
             return None
-        if not isinstance(message.content, str) or not message.content.strip():
-            return None
-        query = self._goal or _last_question(_messages(request.state))
-        return query if query and query.strip() else None
+        text = _text_of(message)
+        return text if text and text.strip() and self._query(request).strip() else None
 
-    def _limits(self, pruner: AT2Pruner) -> PruneOverrides:
-        has_limit = pruner.options.override(**self._overrides).has_limit
-        if pruner.calibrated or has_limit:
-            return self._overrides
-        return {**self._overrides, "top_k": DEFAULT_TOP_K}
+    def _query(self, request: ToolCallRequest) -> str:
+        return self._goal or _last_question(_messages(request.state))
 
-    def _pruned(self, message: ToolMessage, result: PruneResult) -> ToolMessage:
-        """Return the message with what is kept of its content; the message itself if all is."""
+    def _unpruned(self, message: ToolMessage, error: Exception) -> ToolMessage:
+        if self._raises:
+            raise error
+        _logger.warning("a tool's result is left as it is: pruning failed", exc_info=error)
+        return message
+
+    def _pruned(self, message: ToolMessage, text: str, result: PruneResult) -> ToolMessage:
+        """Return the message with what is kept of its text; itself if that isn't shorter."""
         if self._on_result is not None:
             self._on_result(result)
-        if not result.dropped and all(passage.spans is None for passage in result.kept):
-            return message
-        count = len(result.kept) + len(result.dropped)
         saved = result.tokens_before - result.tokens_after
         note = (
-            f"\n[Left out as irrelevant: {len(result.dropped)} of {count} passages, {saved:,} "
-            f"tokens; {EXPAND}({json.dumps(message.tool_call_id)}) returns all.]"
+            f"\n[Left out as irrelevant: {saved:,} of {result.tokens_before:,} tokens; "
+            f"{EXPAND}({json.dumps(message.tool_call_id)}) returns all.]"
         )
-        original = {ORIGINAL: message.content}
+        content = joined_passages(result) + note
+        if len(content) >= len(text):
+            return message
+        original = {ORIGINAL: text}
         return message.model_copy(
             update={
-                "content": joined_passages(result) + note,
+                "content": content,
                 "additional_kwargs": {**message.additional_kwargs, **original},
             }
         )
 
 
-def _passages(message: ToolMessage) -> list[Chunk]:
-    text = str(message.content)
+def _text_of(message: ToolMessage) -> str | None:
+    """Return the text of a message; None if there is anything else in it."""
+    if isinstance(message.content, str):
+        return message.content
+    blocks = message.content
+    if not all(isinstance(block, dict) and block.get("type") == "text" for block in blocks):
+        return None
+    return "\n\n".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))
+
+
+def _passages(text: str) -> list[Chunk]:
     return [Chunk(text[start:end]) for start, end in passage_spans(text)]
 
 
@@ -169,10 +201,12 @@ def _messages(state: Any) -> Sequence[AnyMessage]:
     return messages or ()
 
 
-def _last_question(messages: Sequence[AnyMessage]) -> str | None:
-    questions = (message for message in reversed(messages) if isinstance(message, HumanMessage))
-    question = next(questions, None)
-    return None if question is None else str(question.text)
+def _last_question(messages: Sequence[AnyMessage]) -> str:
+    for message in reversed(messages):
+        # What has a source of langchain's was written by it, as a summary is.
+        if isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs:
+            return str(message.text)
+    return ""
 
 
 def _expand_tool() -> BaseTool:
@@ -186,7 +220,7 @@ def _expand_tool() -> BaseTool:
         """
         for message in _messages(runtime.state):
             if isinstance(message, ToolMessage) and message.tool_call_id == tool_call_id:
-                return str(message.additional_kwargs.get(ORIGINAL, message.content))
+                return str(message.additional_kwargs.get(ORIGINAL, message.text))
         return f"There is no result of a call {tool_call_id!r} in this conversation."
 
     return expand_tool_result

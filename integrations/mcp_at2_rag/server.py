@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import cache, wraps
+from functools import wraps
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,13 +13,13 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
-from at2_rag.adapters import PrunerByName, joined_passages
+from at2_rag.adapters import PrunerByName, joined_passages, loaded_model, within_limits
 from at2_rag.errors import AT2Error, InputError
 from at2_rag.options import PruneOverrides
 from at2_rag.text.passages import passage_spans
 
 if TYPE_CHECKING:
-    from at2_rag.attribution import AT2Attributor
+    from at2_rag.results import CitedAnswer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,12 +81,12 @@ def make_server(
     texts: LRUCache[str, str] = LRUCache(MOST_CHARACTERS, getsizeof=len)
     server = MCPServer("at2_rag", instructions=_INSTRUCTIONS)
 
-    @cache
-    def attributor() -> AT2Attributor:
+    def cited(question: str, passages: list[str], answer: str) -> CitedAnswer:
         from at2_rag.attribution import AT2Attributor
-        from at2_rag.model.hub import DEFAULT_MODEL
 
-        return AT2Attributor.from_pretrained(model or DEFAULT_MODEL, device=device)
+        # The model is the pruner's; what is made of it takes no time.
+        attributor = AT2Attributor(loaded_model(model, device))
+        return attributor.cite(question, passages, answer)
 
     @server.tool()
     @_saying_why
@@ -107,7 +107,7 @@ def make_server(
         pruner = await by_name.apruner()
         cut = [text[start:end] for start, end in passage_spans(text)]
         limits: PruneOverrides = {"order": "original", "max_tokens": max_tokens}
-        result = await pruner.aprune(question, cut, **limits)
+        result = await pruner.aprune(question, cut, **within_limits(pruner, limits))
         identity = sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
         texts[identity] = text
         return PrunedContext(
@@ -146,15 +146,18 @@ def make_server(
     @server.tool()
     @_saying_why
     async def cite_answer(question: str, answer: str, passages: list[str]) -> CitedText:
-        """Mark each sentence of an answer with the passages that it rests on.
+        """Mark each sentence of an answer with the passage that it rests on most.
+
+        It needs the default model, or another one with head weights for answers.
 
         Args:
             question: The question.
             answer: The answer, by any model.
             passages: The passages that the answer was made from.
         """
-        cited = await asyncio.to_thread(lambda: attributor().cite(question, passages, answer))
-        return CitedText(text=cited.text, sources=[source.text for source in cited.sources])
+        await by_name.apruner()  # loads the model, once
+        result = await asyncio.to_thread(cited, question, passages, answer)
+        return CitedText(text=result.text, sources=[source.text for source in result.sources])
 
     @server.tool()
     @_saying_why

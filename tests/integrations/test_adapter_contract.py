@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, LoadedModel, PruneOptions, PruneResult, ScoringError
-from at2_rag.adapters import AdapterSettings, PrunerByName, _load, _warn_of_collision
+from at2_rag.adapters import AdapterSettings, PrunerByName, _pruners, _warn_of_collision
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
@@ -35,14 +35,14 @@ def loads(pruner: AT2Pruner, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
     """Let the default model be the tiny one, and count how often it is loaded."""
     calls: list[str] = []
 
-    def load(name: str, **settings: Any) -> AT2Pruner:
+    def load(names: PrunerByName) -> AT2Pruner:
         calls.append("loaded")
         return pruner
 
-    monkeypatch.setattr(AT2Pruner, "from_pretrained", load)
-    _load.cache_clear()
+    monkeypatch.setattr("at2_rag.adapters._new_pruner", load)
+    _pruners.clear()
     yield calls
-    _load.cache_clear()
+    _pruners.clear()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,8 @@ def test_pruners_are_loaded_by_name(
     ]
     assert any((tmp_path / "kept").iterdir())
     assert PrunerByName(**names).pruner() is PrunerByName(**names).pruner()
-    assert PrunerByName(**names).pruner() is not PrunerByName(**cached).pruner()
+    first, second = PrunerByName(**names).pruner(), PrunerByName(**cached).pruner()
+    assert first is not second and first._source is second._source is not None
 
 
 def test_a_pruner_and_what_it_would_be_loaded_by_exclude_each_other(
@@ -208,23 +209,24 @@ def test_what_was_dropped_is_reported(
         assert all(one.chunk is items[one.index] for one in (*result.kept, *result.dropped))
         assert [one.index for one in result.dropped] == [one.index for one in expected.dropped]
         assert result.timings["total"] > 0
+        assert all(passage.text in result.to_html() for passage in PASSAGES)
     assert len(results) == 2
 
 
 def test_a_failed_load_is_tried_again(pruner: AT2Pruner, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [OSError("no network")]
 
-    def load(name: str, **settings: Any) -> AT2Pruner:
+    def load(names: PrunerByName) -> AT2Pruner:
         if failures:
             raise failures.pop()
         return pruner
 
-    monkeypatch.setattr(AT2Pruner, "from_pretrained", load)
-    _load.cache_clear()
+    monkeypatch.setattr("at2_rag.adapters._new_pruner", load)
+    _pruners.clear()
     with pytest.raises(OSError, match="no network"):
         PrunerByName().pruner()
     assert PrunerByName().pruner() is PrunerByName().pruner() is pruner
-    _load.cache_clear()
+    _pruners.clear()
 
 
 def test_what_was_not_scored_comes_back_as_it_was(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ from langchain_core.messages.utils import convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 
-from at2_rag import AT2Pruner, PruneResult
+from at2_rag import AT2Pruner, ModelNotFoundError, PruneResult
 from at2_rag.model.loading import LoadedModel
 from at2_rag.text.passages import passage_spans
 from langchain_at2_rag import AT2ToolResultMiddleware
+from langchain_at2_rag.agents import ERRORS
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUESTION = "Who wrote the letter from the island?"
@@ -73,9 +75,15 @@ def read_log() -> str:
 
 
 @tool
-def read_structure() -> list[dict[str, str]]:
-    """Return no text."""
-    return [{"type": "text", "text": REPORT}]
+def read_blocks() -> list[dict[str, str]]:
+    """Return text in blocks."""
+    return [{"type": "text", "text": section} for section in SECTIONS]
+
+
+@tool
+def read_picture() -> list[dict[str, str]]:
+    """Return more than text."""
+    return [{"type": "text", "text": REPORT}, {"type": "image", "base64": "", "mime_type": "x/y"}]
 
 
 @tool
@@ -84,7 +92,7 @@ def say_hello() -> str:
     return "Hello."
 
 
-TOOLS = [read_report, read_log, read_structure, say_hello]
+TOOLS = [read_report, read_log, read_blocks, read_picture, say_hello]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def test_what_a_tool_returns_is_pruned_once_and_can_be_expanded(
     assert body.replace("[...]", "").split() == "".join(kept).split()
     saved = results[0].tokens_before - results[0].tokens_after
     assert note == (
-        f"[Left out as irrelevant: {len(cut) - 2} of {len(cut)} passages, {saved:,} tokens; "
+        f"[Left out as irrelevant: {saved:,} of {results[0].tokens_before:,} tokens; "
         'expand_tool_result("a") returns all.]'
     )
     assert saved > 0 and len(results) == 2
@@ -150,7 +158,7 @@ def test_lines_with_errors_are_kept(pruner: AT2Pruner) -> None:
 
 
 def test_results_that_are_left_as_they_are(pruner: AT2Pruner) -> None:
-    calls = (call("read_report", "a"), call("read_structure", "b"), call("say_hello", "c"))
+    calls = (call("read_report", "a"), call("read_picture", "b"), call("say_hello", "c"))
     for middleware, untouched in (
         (AT2ToolResultMiddleware(pruner=pruner, top_k=1, only=["read_log"]), 3),
         (AT2ToolResultMiddleware(pruner=pruner, top_k=1, skip_below_tokens=9999), 3),
@@ -162,6 +170,45 @@ def test_results_that_are_left_as_they_are(pruner: AT2Pruner) -> None:
         assert sum(not one.additional_kwargs for one in tools) == untouched
 
 
+def test_text_in_blocks_is_pruned(pruner: AT2Pruner) -> None:
+    calls = call("read_blocks", "a"), call("expand_tool_result", "b", tool_call_id="a")
+    messages, _ = run(AT2ToolResultMiddleware(pruner=pruner, top_k=1), *calls)
+    pruned, expanded = (one for one in messages if isinstance(one, ToolMessage))
+    assert isinstance(pruned.content, str) and len(pruned.content) < len(REPORT) / 2
+    assert expanded.content == REPORT
+
+
+@pytest.mark.parametrize(
+    ("line", "is_error"),
+    [
+        ("2026-11-30 ERROR disk full", True),
+        ("ValueError: bad input", True),
+        ("Traceback (most recent call last):", True),
+        ("--- FAIL: TestLogin (0.01s)", True),
+        ("fatal: not a git repository", True),
+        ("Segmentation fault (core dumped)", True),
+        ("3 tests failed", True),
+        ("a terror of the seas", False),
+        ("Hispanic votes, without exception", False),
+        ('"error": null, "id": 3', False),
+        ("errors=0 failed=0", False),
+    ],
+)
+def test_lines_that_are_protected(line: str, is_error: bool) -> None:
+    assert (re.search(ERRORS, f"before\n{line}\nafter") is not None) is is_error
+
+
+def test_a_summary_is_no_question(pruner: AT2Pruner) -> None:
+    results: list[PruneResult] = []
+    middleware = AT2ToolResultMiddleware(pruner=pruner, top_k=1, on_result=results.append)
+    model = ScriptedModel(script=[call("read_report", "a"), AIMessage("Done.")], sent=[])
+    agent = create_agent(model, tools=TOOLS, middleware=[middleware])
+    summary = HumanMessage("Summary", additional_kwargs={"lc_source": "summarization"})
+    start: Any = {"messages": [HumanMessage(QUESTION), summary]}
+    agent.invoke(start)
+    assert [result.query for result in results] == [QUESTION]
+
+
 def test_a_goal_stands_for_the_question(pruner: AT2Pruner) -> None:
     results: list[PruneResult] = []
     middleware = AT2ToolResultMiddleware(
@@ -171,15 +218,16 @@ def test_a_goal_stands_for_the_question(pruner: AT2Pruner) -> None:
     assert [result.query for result in results] == ["What happened to Cleo?"]
 
 
-def test_a_failure_leaves_the_result_as_it_is(tmp_path: Path) -> None:
-    folder, model = tmp_path / "broken", tiny_model()
-    for parameter in model.parameters():
-        parameter.data.fill_(float("nan"))
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    middleware = AT2ToolResultMiddleware(model=str(folder), head_weights="uniform", top_k=1)
-    messages, _ = run(middleware, call("read_report", "a"))
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_failure_leaves_the_result_as_it_is(
+    tmp_path: Path, pruner: AT2Pruner, awaited: bool
+) -> None:
+    middleware = AT2ToolResultMiddleware(model=str(tmp_path / "nothing"), top_k=1)
+    messages, _ = run(middleware, call("read_report", "a"), awaited=awaited)
     assert [one.content for one in messages if isinstance(one, ToolMessage)] == [REPORT]
+    middleware = AT2ToolResultMiddleware(model=str(tmp_path / "nothing"), top_k=1, on_error="raise")
+    with pytest.raises(ModelNotFoundError):
+        run(middleware, call("read_report", "a"), awaited=awaited)
 
 
 def test_settings_that_can_not_be_used_are_refused(pruner: AT2Pruner) -> None:
@@ -187,6 +235,8 @@ def test_settings_that_can_not_be_used_are_refused(pruner: AT2Pruner) -> None:
         ({"goal": " "}, "goal is blank"),
         ({"only": "read_log"}, "only is a string"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"topk": 3}, "there is no option 'topk'"),
+        ({"pruner": "x"}, "pruner is a str"),
         ({"pruner": pruner, "device": "cpu"}, "device and pruner were passed"),
     ):
         with pytest.raises(ValueError, match=message):

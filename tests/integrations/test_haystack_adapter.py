@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def test_sentences_are_cut_with_their_spans(pruner: AT2Pruner, documents: list[D
     output = AT2Ranker(pruner=pruner, top_k=1, unit="sentence").run(QUERY, documents)
     [document] = output["documents"]
     [[start, end]] = document.meta["at2_kept_spans"]
-    assert document.content == TEXTS[int(document.id[1:])][start:end] != TEXTS[0]
+    text = TEXTS[int(document.id[1:])]
+    assert document.content == text[start:end] != text
     assert document.embedding is None
     assert "at2_kept_spans" not in documents[0].meta
 
@@ -98,6 +100,27 @@ def test_documents_without_text_are_kept(pruner: AT2Pruner, documents: list[Docu
         "answerable": None,
         "notes": [],
     }
+
+
+async def test_a_pipeline_warms_the_model_up_once(
+    pruner: AT2Pruner, documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    warm_up = pruner.warm_up
+
+    def counted() -> None:
+        threads.append(threading.current_thread().name)
+        warm_up()
+
+    monkeypatch.setattr(pruner, "warm_up", counted)
+    for awaited in (False, True):
+        pipeline = Pipeline()
+        pipeline.add_component("ranker", AT2Ranker(pruner=pruner, top_k=1))
+        data: dict[str, Any] = {"ranker": {"query": QUERY, "documents": documents}}
+        for _ in range(2):
+            output = await pipeline.run_async(data) if awaited else pipeline.run(data)
+            assert len(output["ranker"]["documents"]) == 1
+    assert len(threads) == 2 and threads[0] == "MainThread" != threads[1]
 
 
 async def test_in_a_pipeline_that_was_written_and_read(
@@ -149,5 +172,12 @@ def test_what_can_not_be_used_or_written_is_refused(pruner: AT2Pruner) -> None:
         AT2Ranker(pruner=pruner, device="cpu")
     with pytest.raises(ValueError, match="can't be written"):
         AT2Ranker(pruner=pruner).to_dict()
+    for settings, message in (
+        ({"topk": 3}, "there is no option 'topk'; there are top_k"),
+        ({"pruner": "x"}, "pruner is a str"),
+        ({"model": 3}, "model is a int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AT2Ranker(**settings)
     with pytest.raises(ValueError, match="blank"):
         AT2Ranker(pruner=pruner).run(" ", [Document(content="x")])

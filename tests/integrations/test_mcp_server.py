@@ -57,6 +57,8 @@ async def test_a_context_is_pruned_and_expanded(names: dict[str, str], pruner: A
     assert output["text"].replace("[...]", "").split() == " ".join(expected.texts).split()
     assert await called(server, "expand", id=output["id"]) == {"result": TEXT}
     assert "there is no text 'nowhere'" in await refusal(server, "expand", id="nowhere")
+    without_limit = await called(server, "prune_context", question=QUESTION, text=TEXT)
+    assert without_limit["passages_kept"] == 3
     blank = await refusal(server, "prune_context", question=" ", text=TEXT, max_tokens=9)
     assert "blank" in blank
 
@@ -71,18 +73,24 @@ async def test_passages_are_ranked(names: dict[str, str], pruner: AT2Pruner) -> 
     assert [row["score"] for row in ranked] == pytest.approx(sorted(scores, reverse=True))
 
 
-async def test_an_answer_is_cited(
-    names: dict[str, str], model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attributor = AT2Attributor.from_pretrained(model_folder, head_weights="uniform")
-    monkeypatch.setattr(AT2Attributor, "from_pretrained", lambda *_, **__: attributor)
-    answer = "Ada wrote it. Bela did not."
+@pytest.mark.default_model
+async def test_an_answer_is_cited() -> None:
+    passages = ["Emma is a novel by Jane Austen.", "The Danube flows to the Black Sea."]
+    answer = "Jane Austen wrote Emma. The Danube ends in the Black Sea."
+    question = "Who wrote Emma, and where does the Danube end?"
     output = await called(
-        make_server(**names), "cite_answer", question=QUESTION, answer=answer, passages=PASSAGES
+        make_server(), "cite_answer", question=question, answer=answer, passages=passages
     )
-    expected = attributor.cite(QUESTION, PASSAGES, answer)
-    assert output["text"] == expected.text
+    expected = AT2Attributor.from_pretrained().cite(question, passages, answer)
+    assert output["text"] == expected.text and "[1]" in expected.text
     assert output["sources"] == [source.text for source in expected.sources]
+
+
+async def test_an_answer_needs_weights_for_answers(names: dict[str, str]) -> None:
+    refused = await refusal(
+        make_server(**names), "cite_answer", question=QUESTION, answer="Ada.", passages=PASSAGES
+    )
+    assert "no head weights for the target rule" in refused
 
 
 async def test_the_command_serves_on_standard_input_and_output(names: dict[str, str]) -> None:

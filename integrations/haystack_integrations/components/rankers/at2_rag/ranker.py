@@ -2,15 +2,22 @@
 
 # Haystack reads the annotations of `run`, so that they are no strings here.
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
-from at2_rag.adapters import PrunerByName, with_results
+from at2_rag.adapters import (
+    PrunerByName,
+    checked_options,
+    checked_pruner,
+    with_results,
+    within_limits,
+)
 from at2_rag.errors import InputError
-from at2_rag.options import DEFAULT_TOP_K, OnError, PruneOptions, PruneOverrides
+from at2_rag.options import OnError, PruneOverrides
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
 
@@ -40,7 +47,9 @@ class AT2Ranker:
         title_key: Key of the title in `meta`, which is read with the content if it is a string that
             isn't blank; None for no title.
         raise_on_failure: Whether to raise if scoring fails; else all documents come back unranked.
-        pruner: A pruner in place of the first four; such a ranker can't be written to a dict.
+        score_threshold: As in `run`; None for none.
+        pruner: A pruner in place of the first four, whose `on_error` then holds; such a ranker
+            can't be written to a dict.
         **options: Options of each call.
 
     Raises:
@@ -56,16 +65,17 @@ class AT2Ranker:
         chunk_cache: str | None = None,
         title_key: str | None = "title",
         raise_on_failure: bool = True,
+        score_threshold: float | None = None,
         pruner: "AT2Pruner | None" = None,
         **options: Unpack[PruneOverrides],
     ) -> None:
+        PrunerByName(model, head_weights, device, chunk_cache).check_alone(pruner)
         on_error: OnError | None = None if raise_on_failure else "keep_all"
         self._by_name = PrunerByName(model, head_weights, device, chunk_cache, on_error)
-        self._by_name.check_alone(pruner)
-        self._pruner = pruner
+        self._pruner = None if pruner is None else checked_pruner(pruner)
         self._title_key, self._raise_on_failure = title_key, raise_on_failure
-        self._options = options
-        PruneOptions(**options)  # raises for what can't be used
+        self._score_threshold, self._options = score_threshold, checked_options(options)
+        self._is_warm = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, for a pipeline's YAML.
@@ -84,6 +94,7 @@ class AT2Ranker:
             **names,
             title_key=self._title_key,
             raise_on_failure=self._raise_on_failure,
+            score_threshold=self._score_threshold,
             **self._options,
         )
         return settings
@@ -95,8 +106,15 @@ class AT2Ranker:
         return ranker
 
     def warm_up(self) -> None:
-        """Load the model, so that the first call takes no longer than others."""
-        self._loaded().warm_up()
+        """Load the model, once, so that the first call takes no longer than others."""
+        if not self._is_warm:
+            self._loaded().warm_up()
+            self._is_warm = True
+
+    async def warm_up_async(self) -> None:
+        """Do as `warm_up` without blocking the event loop."""
+        if not self._is_warm:
+            await asyncio.to_thread(self.warm_up)
 
     @component.output_types(
         documents=list[Document],
@@ -159,7 +177,8 @@ class AT2Ranker:
     def _overrides(
         self, pruner: "AT2Pruner", top_k: int | None, score_threshold: float | None
     ) -> PruneOverrides:
-        """Return the ranker's options and those of a call; `DEFAULT_TOP_K` without any limit."""
+        """Return the ranker's options and those of a call."""
+        score_threshold = self._score_threshold if score_threshold is None else score_threshold
         overrides: PruneOverrides = {**self._options}
         if top_k is not None:
             overrides["top_k"] = top_k
@@ -168,9 +187,7 @@ class AT2Ranker:
                 overrides["min_probability"] = score_threshold
             else:
                 overrides["min_score"] = score_threshold
-        if not pruner.calibrated and not pruner.options.override(**overrides).has_limit:
-            overrides["top_k"] = DEFAULT_TOP_K
-        return overrides
+        return within_limits(pruner, overrides)
 
     def _chunk(self, document: Document) -> Chunk:
         title = None if self._title_key is None else document.meta.get(self._title_key)
