@@ -225,9 +225,9 @@ class AdapterSettings(BaseModel):
     pruner's default. Serialised settings leave out the pruner and every option that wasn't passed.
 
     Attributes:
-        pruner: The pruner; None for one that is loaded on first use, and shared by all adapters of
-            the process with the same model, head weights, device and cache. Settings of an adapter
-            that had one can't be read without passing it again.
+        pruner: The pruner; None to load one on first use by `model` to `on_error`, which all
+            adapters of the process with the same of them share. Settings of an adapter that had one
+            can't be read without passing it again.
         model: Name or folder of the scoring model; None for the default model.
         head_weights: Name of shipped head weights, or a folder that `at2-rag train` wrote; None for
             the default ones.

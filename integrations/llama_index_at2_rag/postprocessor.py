@@ -56,8 +56,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     expected to hold 85 % of what is relevant; others keep the best three nodes (or sentences).
 
     Attributes:
-        pruner: The pruner; None for one that is loaded by the following on first use, and shared by
-            the process. Serialised settings leave it out, and options that weren't passed.
+        pruner: The pruner; None to load one on first use by `model` to `on_error`, which adapters
+            share. Serialised settings leave it out, and options that weren't passed.
         model: Name or folder of the scoring model; None for the default model.
         head_weights: Name of shipped head weights ("best", "balanced", "fast", ...), or a folder
             that `at2-rag train` wrote; None for "best".
