@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from at2_rag.errors import AT2Error
 from at2_rag.files import last_part, without_folder
-from at2_rag.text.terminal import visible
+from at2_rag.report.terminal import visible
 
 PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""

@@ -25,8 +25,8 @@ from at2_rag.cli.table import print_result
 from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, write_whole
 from at2_rag.options import PruneOptions
+from at2_rag.report.terminal import visible
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, replace_surrogates
-from at2_rag.text.terminal import visible
 
 if TYPE_CHECKING:
     from at2_rag.states.store import ChunkCache

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from at2_rag.report.terminal import visible
 from at2_rag.results import BreakEven, PruneResult
-from at2_rag.text.terminal import visible
 
 _LONGEST_START = 400
 _TITLE_WIDTH = 20

@@ -1,4 +1,4 @@
-"""Reports as pages and plots: draws the plain values it is given.
+"""Results and reports as text, pages and plots: draws the plain values it is given.
 
-Imports only `text`; imported by results, training.commands, evals and benchmarks.
+Imports nothing else of at2_rag; imported by results, cli, training.commands, evals and benchmarks.
 """

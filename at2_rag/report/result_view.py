@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from at2_rag.report.page import render_page
-from at2_rag.text.terminal import visible
+from at2_rag.report.terminal import visible
 
 if TYPE_CHECKING:
     from at2_rag.results import PruneResult, ScoredChunk, ScoredSentence

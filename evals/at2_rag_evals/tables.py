@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from at2_rag.text.terminal import visible
+from at2_rag.report.terminal import visible
 
 _PLAIN_WIDTH = 160  # characters of a line where the output isn't a terminal
 

@@ -108,7 +108,8 @@ async def test_adapters_load_the_default_model_beside_the_loops_executor(
         loads.append(threading.current_thread().name)
         return pruner
 
-    monkeypatch.setattr(PrunerByName, "pruner", load)
+    monkeypatch.setattr("at2_rag.adapters._pruners", {})
+    monkeypatch.setattr("at2_rag.adapters._new_pruner", load)
     calls = [asyncio.create_task(AdapterSettings().aloaded_pruner()) for _ in range(40)]
     await asyncio.sleep(0.1)
     loop = asyncio.get_running_loop()
