@@ -1,4 +1,4 @@
-"""Results and reports as text, pages and plots: draws the plain values it is given.
+"""What results and reports look like: text for a terminal, pages and plots. Computes nothing.
 
 Imports nothing else of at2_rag; imported by results, cli, training.commands, evals and benchmarks.
 """
