@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from at2_rag.text.scripts import length
 from at2_rag.text.sentences import Span
@@ -46,11 +47,11 @@ def _pieces(text: str) -> Iterator[Span]:
     if body.startswith(("[", "{")):
         try:
             _DECODER.decode(text.strip())
+            cuts = [0, *_elements(text, len(text) - len(body)), len(text)]
         except (ValueError, RecursionError):
             pass
         else:
-            cuts = [0, *_elements(text, len(text) - len(body)), len(text)]
-            yield from zip(cuts, cuts[1:], strict=False)
+            yield from pairwise(cuts)
             return
     for line in _LINE.finditer(text):
         if length(line[0]) <= MOST_WORDS:

@@ -1,4 +1,4 @@
-"""Characters that mean the same wherever a text is looked at."""
+"""Characters of scripts, and how many words a text has in any of them."""
 
 from __future__ import annotations
 

@@ -75,6 +75,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
             what is looked for ("yes, go on" doesn't).
         only: Names of the tools whose results are pruned; None for all.
         on_result: Called with the `PruneResult` of each pruning, whose chunks are the passages.
+            What it raises is a failure of pruning.
         pruner: A pruner in place of the names it is loaded by.
         **settings: `model`, `head_weights`, `device`, `chunk_cache` and `on_error` ("raise" for a
             failure to reach the agent), and options. Unless they are passed `skip_below_tokens` is

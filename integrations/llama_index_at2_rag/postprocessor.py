@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
@@ -37,7 +37,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     """Keeps the nodes relevant to the query, with `NodeWithScore.score` set.
 
     Returns copies: the caller's nodes are never written to, and ids, metadata and content stay as
-    they are. With `unit="sentence"` the text is what is kept of it (metadata is never cut), and
+    they are. With `unit="sentence"` the text is what is kept of it (metadata is never cut;
+    embedding and character positions, which are the whole text's, are cleared), and
     `metadata["at2_kept_spans"]` has the ranges `[start, end]` of the text that was passed in. With
     calibrated head weights `metadata["at2_answerable"]` is the probability that any node holds the
     answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
@@ -202,6 +203,10 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         )
         if kept.spans is not None:
             copied.set_content(kept.kept_text)
+            # These describe the whole text.
+            copied.embedding = None
+            if isinstance(copied, TextNode):
+                copied.start_char_idx = copied.end_char_idx = None
         score = kept.relevance if result.scored else retrieved.score
         return retrieved.model_copy(update={"node": copied, "score": score})
 

@@ -12,8 +12,14 @@ from typing import Any
 
 import pytest
 
-from at2_rag import AT2Pruner, LoadedModel, PruneOptions, PruneResult, ScoringError
-from at2_rag.adapters import AdapterSettings, PrunerByName, _pruners, _warn_of_collision
+from at2_rag import AT2Pruner, LoadedModel, PruneOptions, PruneResult, ScoredChunk, ScoringError
+from at2_rag.adapters import (
+    AdapterSettings,
+    PrunerByName,
+    _pruners,
+    _warn_of_collision,
+    joined_passages,
+)
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
@@ -446,3 +452,21 @@ def test_without_a_limit_calibrated_weights_decide(
     kept = framework.prune(framework.adapter(pruner=calibrated), QUERY, items)
     assert [framework.id(item) for item in kept] == [PASSAGES[c.index].id for c in expected.kept]
     assert all(framework.metadata(item)["at2_answerable"] == expected.answerable for item in kept)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        (None, "One.\n\n[...]\nThree. Four.\n"),
+        (((0, 6),), "One.\n\n[...]\nThree.\n[...]\n"),
+        (((7, 12),), "One.\n\n[...]\nFour.\n"),
+    ],
+)
+def test_a_text_is_joined_with_a_mark_where_anything_was_left_out(
+    spans: Any, expected: str
+) -> None:
+    texts = ["One.\n", "Two.\n", "Three. Four.\n", "Five."]
+    passages = [ScoredChunk(text, 1.0, index, text) for index, text in enumerate(texts)]
+    passages[2] = dataclasses.replace(passages[2], spans=spans)
+    result = PruneResult("q", (passages[2], passages[0], passages[3]), (passages[1],), 9, 9)
+    assert joined_passages(result) == expected + "Five."

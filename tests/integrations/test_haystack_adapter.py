@@ -133,6 +133,7 @@ async def test_in_a_pipeline_that_was_written_and_read(
         chunk_cache=str(tmp_path / "kept"),
         title_key=None,
         raise_on_failure=False,
+        score_threshold=-1e9,
         top_k=2,
         order="original",
     )

@@ -216,6 +216,18 @@ def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
         assert again.to_dict() == postprocessor.to_dict()
 
 
+def test_a_cut_text_has_no_embedding_and_no_place_in_the_document(pruner: AT2Pruner) -> None:
+    text = "Ada sailed from the harbour at dawn. A letter was lost in the winter storms."
+    node = TextNode(id_="1", text=text, embedding=[0.5], start_char_idx=7, end_char_idx=83)
+    for unit, expected in (("chunk", ([0.5], 7, 83)), ("sentence", (None, None, None))):
+        adapter = AT2NodePostprocessor(pruner=pruner, top_n=1, unit=unit)
+        [kept] = adapter.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+        assert isinstance(kept.node, TextNode)
+        place = (kept.node.embedding, kept.node.start_char_idx, kept.node.end_char_idx)
+        assert place == expected and (kept.node.get_content() == text) is (unit == "chunk")
+    assert node.embedding == [0.5]
+
+
 @pytest.mark.parametrize("kind", [TextNode, Node])
 def test_sentences_are_cut_out_of_the_text_and_never_out_of_metadata(
     pruner: AT2Pruner, kind: Any

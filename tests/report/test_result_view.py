@@ -107,6 +107,20 @@ def test_a_notebook_gets_a_part_of_a_page() -> None:
     assert "<html" not in part and "<body" not in part and ":root" not in part
 
 
+def test_a_notebook_keeps_few_of_many_passages() -> None:
+    many = replace(RESULT, kept=(), dropped=tuple(scored(index, 0.1, "x") for index in range(40)))
+    assert Reader(many._repr_html_()).counts["section"] == 30
+    assert "10 more; to_html() shows all." in many._repr_html_()
+    assert Reader(many.to_html()).counts["section"] == 40
+
+
+def test_what_was_not_scored_has_no_number() -> None:
+    skipped = replace(RESULT.kept[1], score=float("nan"), probability=None)
+    lines = io.StringIO()
+    replace(RESULT, kept=(skipped,), dropped=()).show(Console(file=lines, width=80))
+    assert "kept    -  id0" in lines.getvalue()
+
+
 def test_nothing_at_all_can_be_shown() -> None:
     empty = PruneResult("q", (), (), 0, 0)
     assert Reader(empty.to_html()).counts.get("section") is None

@@ -73,4 +73,6 @@ def test_json_is_cut_between_its_elements() -> None:
             )
             assert sum(piece.count('"id"') for piece in cut) == 7
     assert passages('{"a": [') == ['{"a": [']
+    nested = f"[{words(200)!r}, ".replace("'", '"') * 900 + "1" + "]" * 900
+    assert json.loads(nested) and "".join(passages(nested)) == nested
     assert passages("[" * 10000 + "]" * 10000) == ["[" * 10000 + "]" * 10000]

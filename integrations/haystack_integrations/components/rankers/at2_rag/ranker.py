@@ -24,6 +24,13 @@ from at2_rag.text.chunks import Chunk
 if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
 
+_OUTPUTS: dict[str, Any] = {
+    "documents": list[Document],
+    "dropped": list[Document],
+    "answerable": float | None,
+    "notes": list[str],
+}
+
 
 @component
 class AT2Ranker:
@@ -116,12 +123,7 @@ class AT2Ranker:
         if not self._is_warm:
             await asyncio.to_thread(self.warm_up)
 
-    @component.output_types(
-        documents=list[Document],
-        dropped=list[Document],
-        answerable=float | None,
-        notes=list[str],
-    )
+    @component.output_types(**_OUTPUTS)
     def run(
         self,
         query: str,
@@ -151,12 +153,7 @@ class AT2Ranker:
         result = pruner.prune(query, map(self._chunk, texts), **overrides)
         return _outputs(documents, texts, result)
 
-    @component.output_types(
-        documents=list[Document],
-        dropped=list[Document],
-        answerable=float | None,
-        notes=list[str],
-    )
+    @component.output_types(**_OUTPUTS)
     async def run_async(
         self,
         query: str,
