@@ -31,6 +31,7 @@ from llama_index.core.schema import (
 from at2_rag import AT2Pruner, Chunk
 from at2_rag.errors import ScoringError
 from at2_rag.model.loading import LoadedModel
+from at2_rag.options import Unit
 from llama_index_at2_rag import AT2NodePostprocessor
 from tests.tiny_models import tiny_tokenizer
 
@@ -219,7 +220,8 @@ def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
 def test_a_cut_text_has_no_embedding_and_no_place_in_the_document(pruner: AT2Pruner) -> None:
     text = "Ada sailed from the harbour at dawn. A letter was lost in the winter storms."
     node = TextNode(id_="1", text=text, embedding=[0.5], start_char_idx=7, end_char_idx=83)
-    for unit, expected in (("chunk", ([0.5], 7, 83)), ("sentence", (None, None, None))):
+    cases: list[tuple[Unit, Any]] = [("chunk", ([0.5], 7, 83)), ("sentence", (None, None, None))]
+    for unit, expected in cases:
         adapter = AT2NodePostprocessor(pruner=pruner, top_n=1, unit=unit)
         [kept] = adapter.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
         assert isinstance(kept.node, TextNode)
