@@ -29,7 +29,7 @@ from at2_rag.errors import InputError, brief
 from at2_rag.model.forks import ForkLock
 from at2_rag.options import DEFAULT_TOP_K, OnError, PruneOptions, PruneOverrides, plain_types
 from at2_rag.pruning.workers import Workers
-from at2_rag.results import PruneResult
+from at2_rag.results import PruneResult, ScoredChunk
 
 if TYPE_CHECKING:
     from at2_rag.model.loading import LoadedModel
@@ -50,10 +50,12 @@ _REPEATED = re.compile(rf"(?:{re.escape(_LEFT_OUT)})+")
 
 OnResult: TypeAlias = Callable[[PruneResult], object]
 
+METADATA_PREFIX = "at2_"
+
 RESULT_TYPES: Mapping[str, type] = MappingProxyType(
-    {"at2_answerable": float, "at2_duplicates": list, "at2_kept_spans": list}
+    {"answerable": float, "duplicates": list, "kept_spans": list}
 )
-"""Metadata keys of what a pass finds out, with the types of their values."""
+"""Results of a pass that go into metadata, under a prefix, with the types of their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +172,41 @@ def with_results(
     metadata: Mapping[str, Any],
     results: Mapping[str, Any],
     *,
-    earlier: Container[str] = RESULT_TYPES,
+    prefix: str = METADATA_PREFIX,
+    earlier: Container[str] | None = None,
 ) -> dict[str, Any]:
     """Return a copy of metadata with the results of this pass, and none of an earlier one.
 
-    A result of an earlier pass is under one of the keys of `RESULT_TYPES`, has the type named there
-    and is among the keys that an `earlier` pass may have written. Whatever else is in the metadata
-    stays; a result for which there is an entry already is left out, which is logged once.
+    Args:
+        metadata: The caller's entries, and maybe results of an earlier pass.
+        results: What is written, by names without the prefix.
+        prefix: What the keys of results begin with. An entry under the prefix and one of the names
+            of `RESULT_TYPES` is of an earlier pass if it has the type named there. Whatever else is
+            in the metadata stays; a result whose key is taken is left out, which is logged once.
+        earlier: Keys that an earlier pass may have written; None for any.
     """
+    types = {prefix + name: kind for name, kind in RESULT_TYPES.items()}
     callers = {
         key: value
         for key, value in metadata.items()
-        if not (key in earlier and key in RESULT_TYPES and type(value) is RESULT_TYPES[key])
+        if not (key in types and type(value) is types[key] and (earlier is None or key in earlier))
     }
-    for key in results.keys() & callers.keys():
-        _warn_of_collision(key)
-    return {**results, **callers}
+    written = {prefix + name: value for name, value in results.items()}
+    for key in written.keys() & callers.keys():
+        warn_of_collision(key)
+    return {**written, **callers}
+
+
+def result_entries(chunk: ScoredChunk, result: PruneResult) -> dict[str, Any]:
+    """Return what goes into a chunk's metadata, by the names of `RESULT_TYPES`."""
+    entries: dict[str, Any] = {}
+    if result.answerable is not None:
+        entries["answerable"] = result.answerable
+    if chunk.duplicates:
+        entries["duplicates"] = list(chunk.duplicates)
+    if chunk.spans is not None:
+        entries["kept_spans"] = list(map(list, chunk.spans))
+    return entries
 
 
 def joined_passages(result: PruneResult) -> str:
@@ -210,7 +231,8 @@ def joined_passages(result: PruneResult) -> str:
 
 
 @cache
-def _warn_of_collision(key: str) -> None:
+def warn_of_collision(key: str) -> None:
+    """Log, once for each key, that a result isn't written over the caller's entry."""
     _logger.warning(
         "metadata has an entry %r already, which is kept: what at2_rag writes there is left out; "
         "rename the entry to get both",
@@ -221,8 +243,9 @@ def _warn_of_collision(key: str) -> None:
 class AdapterSettings(BaseModel):
     """Settings of an adapter: a field for each option of `PruneOptions`, and these.
 
-    Options are named as there, but `top_n` stands for `top_k`. One that isn't passed is the
-    pruner's default. Serialised settings leave out the pruner and every option that wasn't passed.
+    Options are named as there, but `top_n` (or `k`, in a retriever) stands for `top_k`. One that
+    isn't passed is the pruner's default. Serialised settings leave out the pruner and every option
+    that wasn't passed.
 
     Attributes:
         pruner: The pruner; None to load one on first use by `model` to `on_error`, which all
@@ -235,12 +258,14 @@ class AdapterSettings(BaseModel):
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title; None for no title.
+        metadata_prefix: What the metadata keys that we write begin with.
         on_result: Called with the result of each pruning, in which chunks are the framework's own
             objects: what was dropped, notes and timings. What it raises goes to the caller.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     options_type: ClassVar[type[PruneOptions]] = PruneOptions
+    top_k_name: ClassVar[str] = "top_n"
 
     pruner: _Pruner | None = Field(default=None, exclude=True)
     model: str | None = None
@@ -249,14 +274,17 @@ class AdapterSettings(BaseModel):
     chunk_cache: str | None = None
     on_error: OnError | None = None
     title_key: str | None = "title"
+    metadata_prefix: str = METADATA_PREFIX
     on_result: OnResult | None = Field(default=None, exclude=True)
 
     @classmethod
-    def with_options(cls, options_type: type[PruneOptions]) -> type[Self]:
+    def with_options(
+        cls, options_type: type[PruneOptions], *, top_k_name: str = "top_n"
+    ) -> type[Self]:
         """Return a subclass that has a field for each option of a type."""
         types = plain_types(options_type)
         definitions: dict[str, Any] = {
-            _setting(option.name): (
+            top_k_name if option.name == "top_k" else option.name: (
                 reduce(or_, types[option.name]),
                 Field(default=option.default, description=option.metadata["help"]),
             )
@@ -269,8 +297,20 @@ class AdapterSettings(BaseModel):
             __doc__=cls.__doc__,
             **definitions,
         )
-        model.options_type = options_type
+        model.options_type, model.top_k_name = options_type, top_k_name
         return model
+
+    @classmethod
+    def _setting(cls, option: str) -> str:
+        return cls.top_k_name if option == "top_k" else option
+
+    def with_settings(self, **settings: Any) -> Self:
+        """Return a copy with other settings, which are checked; what wasn't set stays unset."""
+        return type(self)(**{**self.set_fields(), **settings})
+
+    def set_fields(self) -> dict[str, Any]:
+        """Return the fields that were set, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
     @model_serializer(mode="wrap")
     def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -278,14 +318,23 @@ class AdapterSettings(BaseModel):
 
     def _serialisable(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Leave out options that aren't set, and name what was set but can't be written."""
+        return {**self._without_unset(settings), **self._not_written()}
+
+    def _not_written(self) -> dict[str, list[str]]:
         objects = {"pruner": self.pruner, "on_result": self.on_result}
         names = [name for name, value in objects.items() if value is not None]
-        marker = {_NOT_WRITTEN: names} if names else {}
-        return {**self._without_unset(settings), **marker}
+        return {_NOT_WRITTEN: names} if names else {}
+
+    def written(self) -> dict[str, Any]:
+        """Return the settings that were set and can be written, and name the others."""
+        settings = self.set_fields()
+        fields = type(self).model_fields
+        shown = {name: value for name, value in settings.items() if not fields[name].exclude}
+        return {**shown, **self._not_written()}
 
     def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Leave out unset options, so that a pruner's defaults hold when settings are read."""
-        options = {_setting(option.name) for option in fields(self.options_type)}
+        options = {self._setting(option.name) for option in fields(self.options_type)}
         unset = options - self.model_fields_set
         return {name: value for name, value in settings.items() if name not in unset}
 
@@ -317,20 +366,21 @@ class AdapterSettings(BaseModel):
         try:
             self.prune_options()
         except InputError as error:
-            raise InputError(str(error).replace("top_k is", "top_n is")) from error
+            message = str(error).replace("top_k is", f"{self.top_k_name} is")
+            raise InputError(message) from error
         return self
 
     def prune_options(self) -> PruneOptions:
         """Return the options of all fields."""
         names = [option.name for option in fields(self.options_type)]
-        return self.options_type(**{name: getattr(self, _setting(name)) for name in names})
+        return self.options_type(**{name: getattr(self, self._setting(name)) for name in names})
 
     def overrides(self, pruner: AT2Pruner) -> PruneOverrides:
         """Return the options that were set, and `DEFAULT_TOP_K` if there is no limit at all."""
         settings = {
-            option.name: getattr(self, _setting(option.name))
+            option.name: getattr(self, self._setting(option.name))
             for option in fields(self.options_type)
-            if _setting(option.name) in self.model_fields_set
+            if self._setting(option.name) in self.model_fields_set
         }
         return within_limits(pruner, cast(PruneOverrides, settings))
 
@@ -356,9 +406,10 @@ class AdapterSettings(BaseModel):
         return self.pruner or await self._by_name().apruner()
 
 
-def _setting(option: str) -> str:
-    return "top_n" if option == "top_k" else option
+class RetrieverSettings(AdapterSettings):
+    """Settings of an adapter that is a retriever: those of `AdapterSettings`, `k` for `top_k`."""
 
 
 if not TYPE_CHECKING:  # type checkers have `AdapterOverrides` instead
+    RetrieverSettings = RetrieverSettings.with_options(PruneOptions, top_k_name="k")
     AdapterSettings = AdapterSettings.with_options(PruneOptions)

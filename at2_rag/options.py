@@ -1,7 +1,7 @@
 """Everything a caller may ask of a pruning: each option once, with its default, help and check.
 
 Adapters and the command line are built from the fields of `PruneOptions`: a new option is one field
-here, and one line in `_SharedOverrides` for type checkers.
+here, and one line in `SharedOverrides` for type checkers.
 """
 
 from __future__ import annotations
@@ -255,7 +255,9 @@ LIMITS = tuple(option.name for option in fields(PruneOptions) if option.metadata
 """Names of the options that bound how much is kept."""
 
 
-class _SharedOverrides(TypedDict, total=False):
+class SharedOverrides(TypedDict, total=False):
+    """What options are called everywhere, for type checkers: all but `top_k`."""
+
     max_tokens: int | None
     min_probability: float | None
     min_score: float | None
@@ -272,13 +274,13 @@ class _SharedOverrides(TypedDict, total=False):
     multi_hop: bool | None
 
 
-class PruneOverrides(_SharedOverrides, total=False):
+class PruneOverrides(SharedOverrides, total=False):
     """The fields of `PruneOptions` as keyword arguments, for type checkers."""
 
     top_k: int | None
 
 
-class AdapterOverrides(_SharedOverrides, total=False):
+class AdapterOverrides(SharedOverrides, total=False):
     """The same as adapters name them, for type checkers."""
 
     top_n: int | None

@@ -387,6 +387,26 @@ class AT2Pruner:
             )
         return self._results([self._request(query, chunks, options) for query, chunks in requests])
 
+    async def aprune_batch(
+        self,
+        requests: Iterable[tuple[str, Iterable[ChunkLike]]],
+        **overrides: Unpack[PruneOverrides],
+    ) -> list[PruneResult]:
+        """Do as `prune_batch` in a thread of the pruner's, as `aprune` does.
+
+        Raises:
+            PrunerBusyError: As in `aprune`; else as `prune_batch`.
+        """
+        asked = [(query, list(chunks)) for query, chunks in requests]
+        try:
+            return await self._workers.run(partial(self.prune_batch, asked, **overrides))
+        except PrunerBusyError as error:
+            if self.on_error == "raise":
+                raise
+            options = self._options(overrides)
+            refused = [partial(self._refused, error, *request, options) for request in asked]
+            return [await self._refusals.run(refuse) for refuse in refused]
+
     def _options(self, overrides: PruneOverrides) -> PruneOptions:
         return self.head_weights.with_limit(self.options.override(**overrides))
 

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
 
-from langchain_at2_rag import pruning_runnable
+from langchain_at2_rag import AT2DocumentCompressor
 from local_parts import BM25Index, generate, read_passages
 
 QUESTION = "Who worked out nuclear fission together with Otto Frisch?"
@@ -39,7 +39,7 @@ def main() -> None:
     generator = PROMPT | RunnableLambda(lambda prompt: generate(prompt.to_string()))
     chain = (
         RunnableParallel(query=RunnablePassthrough(), documents=RunnableLambda(search))
-        | RunnablePassthrough.assign(documents=pruning_runnable(top_n=3))
+        | RunnablePassthrough.assign(documents=AT2DocumentCompressor(top_n=3))
         | RunnablePassthrough.assign(
             context=lambda state: "\n\n".join(map(as_text, state["documents"]))
         )

@@ -1,10 +1,10 @@
 """Prune retrieved documents in LangChain.
 
-    >>> from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
+    >>> from langchain_at2_rag import AT2DocumentCompressor, AT2Retriever
 
-`AT2DocumentCompressor` fits wherever LangChain takes a document compressor;
-`pruning_runnable` is the same step for a chain, and `AT2ToolResultMiddleware` prunes what the tools
-of an agent return.
+`AT2DocumentCompressor` fits wherever LangChain takes a document compressor, and is a step of a
+chain and a node of a graph; `AT2Retriever` prunes what another retriever returns, and
+`AT2ToolResultMiddleware` what the tools of an agent return.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 try:
-    from langchain_at2_rag.compressor import AT2DocumentCompressor, pruning_runnable
+    from langchain_at2_rag.compressor import AT2DocumentCompressor
+    from langchain_at2_rag.retriever import AT2Retriever
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "langchain_core":
         raise
@@ -24,7 +25,7 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from langchain_at2_rag.agents import AT2ToolResultMiddleware
 
-__all__ = ["AT2DocumentCompressor", "AT2ToolResultMiddleware", "pruning_runnable"]
+__all__ = ["AT2DocumentCompressor", "AT2Retriever", "AT2ToolResultMiddleware"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,34 +1,82 @@
-"""The document compressor, and the same step for a chain."""
+"""The document compressor, which is a step of a chain and a node of a graph as well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from langchain_core.callbacks import Callbacks
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForChainRun,
+    CallbackManagerForChainRun,
+    Callbacks,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from pydantic import ConfigDict, model_validator
 
-from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
-from at2_rag.errors import InputError
-from at2_rag.options import AdapterOverrides, PruneOptions
+from at2_rag.adapters import (
+    AdapterSettings,
+    OnResult,
+    PrunerNames,
+    result_entries,
+    warn_of_collision,
+    with_results,
+)
+from at2_rag.errors import AT2Error, InputError, brief
+from at2_rag.options import AdapterOverrides
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk
+from langchain_at2_rag.configurable import ConfigurableAdapter
 
 if TYPE_CHECKING:
+    from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+    from langchain_core.runnables import (
+        ConfigurableField,
+        ConfigurableFieldMultiOption,
+        ConfigurableFieldSingleOption,
+    )
+
     from at2_rag.pruner import AT2Pruner
+
+    AnyConfigurableField = (
+        ConfigurableField | ConfigurableFieldSingleOption | ConfigurableFieldMultiOption
+    )
+
+RESULT_EVENT = "at2_pruned"
+"""Name of the custom event that callback handlers get of each pruning."""
+
+_RELEVANCE = "relevance_score"
 
 
 class CompressorSettings(AdapterOverrides, PrunerNames, total=False):
     """The settings of `AT2DocumentCompressor` but the pruner, for type checkers."""
 
+    name: str | None
     title_key: str | None
     score_key: str
+    metadata_prefix: str
+    query_key: str
+    documents_key: str
+    output_key: str | None
+    dropped_key: str | None
     on_result: OnResult | None
 
 
-class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
+class AT2DocumentCompressor(
+    AdapterSettings, RunnableSerializable[Any, Any], BaseDocumentCompressor
+):
     """Keeps the documents relevant to the query, with `metadata["relevance_score"]` set.
+
+    It goes wherever LangChain takes a document compressor. It is a step of a chain, too, whose
+    input has the query and the documents, and with `output_key` a node of a graph:
+
+        RunnableParallel(query=RunnablePassthrough(), documents=retriever)
+        | AT2DocumentCompressor(top_n=3)
+
+        graph.add_node("prune", AT2DocumentCompressor(query_key="question", output_key="documents"))
 
     Returns copies: the caller's documents are never written to, and ids, metadata and text stay as
     they are. With `unit="sentence"` the text is what is kept of it, and
@@ -37,14 +85,18 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
     the answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
     (`skip_below_tokens`), all documents come back and none gets a score.
 
-    `relevance_score`, LangChain's key for the score of the last reranker, is always written. Under
-    the keys with `at2_` there are the results of this pass alone: those of an earlier one are left
-    out. A value of any other type is the caller's: it stays, ours is left out, and a warning is
-    logged once.
+    A number under `relevance_score`, LangChain's key for the score of the last reranker, is
+    replaced. Under the keys with the prefix there are the results of this pass alone: those of an
+    earlier one are left out. A value of any other type is the caller's: it stays, ours is left out,
+    and a warning is logged once.
 
     Options are those of `at2_rag.options.PruneOptions`, with `top_n` for `top_k`; all limits must
     hold. Without any, calibrated head weights (like the default ones) keep as many documents as are
     expected to hold 85 % of what is relevant; others keep the best three documents (or sentences).
+    A call overrides settings: `compressor.invoke(inputs, top_n=1)`, or by `configurable_fields`.
+
+    Callback handlers get a run of the compressor, and in it the custom event `at2_pruned` with what
+    was kept and dropped, tokens, timings and notes.
 
     Attributes:
         pruner: The pruner; None to load one on first use by `model` to `on_error`, which adapters
@@ -59,17 +111,53 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             isn't blank; None for no title.
         score_key: Metadata key of the retriever's score, larger is better; read with a `prior` of
             "score" or "cosine".
+        metadata_prefix: What the metadata keys that we write begin with.
+        query_key: Where the query is in a chain's input or a graph's state.
+        documents_key: Where the documents are in it.
+        output_key: Return a mapping with the kept documents under this key, which is an update of a
+            graph's state; None for the documents alone.
+        dropped_key: Where this mapping has the documents that were dropped; None to leave them out.
         on_result: Called with the `PruneResult` of each call, in which chunks are your own objects:
             what was dropped, notes and timings. Serialised settings leave it out.
     """
 
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
     score_key: str = "score"
+    query_key: str = "query"
+    documents_key: str = "documents"
+    output_key: str | None = None
+    dropped_key: str | None = None
 
     if TYPE_CHECKING:
 
         def __init__(
             self, *, pruner: AT2Pruner | None = None, **settings: Unpack[CompressorSettings]
         ) -> None: ...
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if self.dropped_key is not None and self.output_key in (None, self.dropped_key):
+            raise InputError(
+                f"dropped_key is {self.dropped_key!r} and output_key {self.output_key!r}; pass an "
+                "output_key for the documents that are kept"
+            )
+        if self.query_key == self.documents_key:
+            raise InputError(f"query_key and documents_key are both {self.query_key!r}")
+        return self
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: `dumpd` writes the settings, and `load` reads them."""
+        return True
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """Return the settings that were set, as LangChain writes them."""
+        return {"lc": 1, "type": "constructor", "id": self.lc_id(), "kwargs": self.written()}
+
+    def configurable_fields(self, **kwargs: AnyConfigurableField) -> ConfigurableAdapter[Any, Any]:
+        """Return a step some of whose settings are those of a call's config."""
+        return ConfigurableAdapter(default=self, fields=kwargs)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -79,40 +167,163 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
         Args:
             documents: The retrieved documents; none of them is changed.
             query: The question.
-            callbacks: Part of LangChain's interface; not used.
+            callbacks: LangChain's handlers, which get a run of the compressor.
 
         Raises:
-            ValueError: If the query is blank.
+            InputError: If the query is blank or no string, or what should be a document isn't.
         """
-        if not documents:
-            return []
-        pruner = self.loaded_pruner()
-        chunks = self._chunks(documents, self.effective_options(pruner))
-        result = pruner.prune(query, chunks, **self.overrides(pruner))
-        self.report(result, documents)
-        return _kept(documents, result)
+        inputs = {self.query_key: query, self.documents_key: documents}
+        return self._kept(self.invoke(inputs, {"callbacks": callbacks}))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do as `compress_documents` without blocking the event loop."""
-        if not documents:
-            return []
+        inputs = {self.query_key: query, self.documents_key: documents}
+        return self._kept(await self.ainvoke(inputs, {"callbacks": callbacks}))
+
+    def _kept(self, output: Any) -> list[Document]:
+        kept: list[Document] = output if self.output_key is None else output[self.output_key]
+        return kept
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **settings: Any) -> Any:
+        """Prune the documents of a chain's input or a graph's state.
+
+        Args:
+            input: A mapping or an object with the query and the documents.
+            config: LangChain's.
+            **settings: Settings for this call.
+
+        Returns:
+            The documents that are kept; with an `output_key` a mapping that has them there.
+
+        Raises:
+            InputError: As in `compress_documents`; or if the input has no such keys, or a setting
+                can't be used.
+        """
+        step = self.with_settings(**settings) if settings else self
+        return step._call_with_config(step._invoke, input, config)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **settings: Any
+    ) -> Any:
+        """Do as `invoke` without blocking the event loop."""
+        step = self.with_settings(**settings) if settings else self
+        return await step._acall_with_config(step._ainvoke, input, config)
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Do as `invoke` for several inputs, which are read in the same passes of the model."""
+        step = self.with_settings(**settings) if settings else self
+        return step._batch_with_config(
+            step._batch, inputs, config, return_exceptions=return_exceptions
+        )
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Do as `batch` without blocking the event loop."""
+        step = self.with_settings(**settings) if settings else self
+        return await step._abatch_with_config(
+            step._abatch, inputs, config, return_exceptions=return_exceptions
+        )
+
+    def _invoke(self, state: Any, run_manager: CallbackManagerForChainRun) -> Any:
+        return self._outputs([state], [run_manager])[0]
+
+    async def _ainvoke(self, state: Any, run_manager: AsyncCallbackManagerForChainRun) -> Any:
+        return (await self._aoutputs([state], [run_manager]))[0]
+
+    def _batch(self, states: list[Any], run_manager: list[CallbackManagerForChainRun]) -> list[Any]:
+        """Return an output or an error for each input."""
+        try:
+            return self._outputs(states, run_manager)
+        except AT2Error as error:
+            if len(states) == 1:
+                return [error]
+        return [
+            self._batch([state], [run])[0] for state, run in zip(states, run_manager, strict=True)
+        ]
+
+    async def _abatch(
+        self, states: list[Any], run_manager: list[AsyncCallbackManagerForChainRun]
+    ) -> list[Any]:
+        try:
+            return await self._aoutputs(states, run_manager)
+        except AT2Error as error:
+            if len(states) == 1:
+                return [error]
+        return [
+            (await self._abatch([state], [run]))[0]
+            for state, run in zip(states, run_manager, strict=True)
+        ]
+
+    def _outputs(
+        self, states: Sequence[Any], runs: Sequence[CallbackManagerForChainRun]
+    ) -> list[Any]:
+        questions = [self._question(state) for state in states]
+        if not any(documents for _, documents in questions):
+            return [self._output((), ()) for _ in questions]
+        pruner = self.loaded_pruner()
+        requests = self._requests(questions, pruner)
+        results = pruner.prune_batch(requests, **self.overrides(pruner))
+        for (_, documents), result, run in zip(questions, results, runs, strict=True):
+            self.report(result, documents)
+            config: RunnableConfig = {"callbacks": run.get_child()}
+            dispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
+        return self._pruned(questions, results)
+
+    async def _aoutputs(
+        self, states: Sequence[Any], runs: Sequence[AsyncCallbackManagerForChainRun]
+    ) -> list[Any]:
+        questions = [self._question(state) for state in states]
+        if not any(documents for _, documents in questions):
+            return [self._output((), ()) for _ in questions]
         pruner = await self.aloaded_pruner()
-        chunks = self._chunks(documents, self.effective_options(pruner))
-        result = await pruner.aprune(query, chunks, **self.overrides(pruner))
-        self.report(result, documents)
-        return _kept(documents, result)
+        requests = self._requests(questions, pruner)
+        results = await pruner.aprune_batch(requests, **self.overrides(pruner))
+        for (_, documents), result, run in zip(questions, results, runs, strict=True):
+            self.report(result, documents)
+            config: RunnableConfig = {"callbacks": run.get_child()}
+            await adispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
+        return self._pruned(questions, results)
 
-    def _prune(self, inputs: dict[str, Any]) -> list[Document]:
-        return self.compress_documents(*_parts(inputs))
+    def _question(self, state: Any) -> tuple[str, list[Document]]:
+        """Return the query and the documents of a chain's input or a graph's state."""
+        keys = (self.query_key, self.documents_key)
+        names = list(state) if isinstance(state, Mapping) else list(getattr(state, "__dict__", ()))
+        if missing := [key for key in keys if key not in names]:
+            raise InputError(
+                f"the input, a {type(state).__name__}, has no {' and no '.join(map(repr, missing))}"
+                f" (it has: {', '.join(map(repr, names)) or 'nothing'}); pass query_key and "
+                "documents_key, or put RunnableParallel(query=RunnablePassthrough(), "
+                "documents=retriever) before the compressor"
+            )
+        values = state if isinstance(state, Mapping) else vars(state)
+        query, documents = (values[key] for key in keys)
+        if not isinstance(query, str):
+            raise InputError(f"{self.query_key} is {_kind(query)}; pass the question, a string")
+        return query, _documents(documents, self.documents_key)
 
-    async def _aprune(self, inputs: dict[str, Any]) -> list[Document]:
-        return await self.acompress_documents(*_parts(inputs))
-
-    def _chunks(self, documents: Sequence[Document], options: PruneOptions) -> list[Chunk]:
-        reads_scores = options.prior in ("score", "cosine")
-        return [self._chunk(document, reads_scores=reads_scores) for document in documents]
+    def _requests(
+        self, questions: Sequence[tuple[str, list[Document]]], pruner: AT2Pruner
+    ) -> list[tuple[str, list[Chunk]]]:
+        reads_scores = self.effective_options(pruner).prior in ("score", "cosine")
+        return [
+            (query, [self._chunk(document, reads_scores=reads_scores) for document in documents])
+            for query, documents in questions
+        ]
 
     def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:
         metadata = document.metadata
@@ -124,52 +335,73 @@ class AT2DocumentCompressor(AdapterSettings, BaseDocumentCompressor):
             retrieval_score=metadata.get(self.score_key) if reads_scores else None,
         )
 
+    def _pruned(
+        self, questions: Sequence[tuple[str, list[Document]]], results: Sequence[PruneResult]
+    ) -> list[Any]:
+        outputs = []
+        for (_, documents), result in zip(questions, results, strict=True):
+            kept, dropped = (
+                [self._copy(documents[chunk.index], chunk, result) for chunk in chunks]
+                for chunks in (result.kept, result.dropped)
+            )
+            outputs.append(self._output(kept, dropped))
+        return outputs
 
-def pruning_runnable(
-    pruner: AT2Pruner | None = None, **settings: Unpack[CompressorSettings]
-) -> Runnable[dict[str, Any], list[Document]]:
-    """Return a step that prunes a chain's documents, sync and async.
+    def _output(self, kept: Iterable[Document], dropped: Iterable[Document]) -> Any:
+        if self.output_key is None:
+            return list(kept)
+        others = {} if self.dropped_key is None else {self.dropped_key: list(dropped)}
+        return {self.output_key: list(kept), **others}
 
-        chain = RunnableParallel(query=RunnablePassthrough(), documents=retriever)
-        chain = chain | pruning_runnable(top_n=3)
-
-    Args:
-        pruner: As for `AT2DocumentCompressor`.
-        **settings: All other settings of `AT2DocumentCompressor`.
-
-    Raises:
-        ValueError: If a setting can't be used.
-    """
-    compressor = AT2DocumentCompressor(pruner=pruner, **settings)
-    return RunnableLambda(compressor._prune, afunc=compressor._aprune, name="at2_pruning")
-
-
-def _parts(inputs: dict[str, Any]) -> tuple[Sequence[Document], str]:
-    missing = [key for key in ("query", "documents") if key not in inputs]
-    if missing:
-        raise InputError(
-            f"the input of pruning_runnable has no {' and no '.join(map(repr, missing))} "
-            f"(it has: {', '.join(map(repr, inputs)) or 'nothing'}); put "
-            "RunnableParallel(query=RunnablePassthrough(), documents=retriever) before it"
-        )
-    return inputs["documents"], inputs["query"]
-
-
-def _kept(documents: Sequence[Document], result: PruneResult) -> list[Document]:
-    return [_copy(documents[chunk.index], chunk, result) for chunk in result.kept]
+    def _copy(self, document: Document, chunk: ScoredChunk, result: PruneResult) -> Document:
+        entries = result_entries(chunk, result)
+        metadata = with_results(document.metadata, entries, prefix=self.metadata_prefix)
+        if result.scored:
+            earlier = metadata.get(_RELEVANCE)
+            if earlier is None or (isinstance(earlier, Real) and not isinstance(earlier, bool)):
+                metadata[_RELEVANCE] = chunk.relevance
+            else:
+                warn_of_collision(_RELEVANCE)
+        text = {} if chunk.spans is None else {"page_content": chunk.kept_text}
+        return document.model_copy(update={"metadata": metadata, **text})
 
 
-def _copy(document: Document, kept: ScoredChunk, result: PruneResult) -> Document:
-    results: dict[str, Any] = {}
-    update: dict[str, Any] = {}
-    if result.answerable is not None:
-        results["at2_answerable"] = result.answerable
-    if kept.duplicates:
-        results["at2_duplicates"] = list(kept.duplicates)
-    if kept.spans is not None:
-        results["at2_kept_spans"] = list(map(list, kept.spans))
-        update["page_content"] = kept.kept_text
-    update["metadata"] = with_results(document.metadata, results)
-    if result.scored:
-        update["metadata"]["relevance_score"] = kept.relevance
-    return document.model_copy(update=update)
+def _documents(values: Any, name: str) -> list[Document]:
+    """Return documents as a list; raises `InputError` if they are anything else."""
+    if isinstance(values, str | Mapping | Document) or not isinstance(values, Iterable):
+        raise InputError(f"{name} is {_kind(values)}; pass a list of Documents")
+    documents = list(values)
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise InputError(
+                f"{name}[{index}] is {_kind(document)}; pass Documents, for texts "
+                "[Document(page_content=text) for text in texts]"
+            )
+    return documents
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__} ({brief(value)})"
+
+
+def _summary(result: PruneResult) -> dict[str, Any]:
+    """Return what callback handlers get, ready for JSON; documents by their index in the input."""
+    kept, dropped = (
+        [
+            {"index": chunk.index, "id": chunk.id, "relevance": chunk.relevance}
+            if result.scored
+            else {"index": chunk.index, "id": chunk.id}
+            for chunk in chunks
+        ]
+        for chunks in (result.kept, result.dropped)
+    )
+    return {
+        "kept": kept,
+        "dropped": dropped,
+        "answerable": result.answerable,
+        "tokens_before": result.tokens_before,
+        "tokens_after": result.tokens_after,
+        "timings": dict(result.timings),
+        "notes": list(result.notes),
+        "error": result.error,
+    }

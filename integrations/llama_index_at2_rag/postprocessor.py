@@ -13,7 +13,13 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
+from at2_rag.adapters import (
+    AdapterSettings,
+    OnResult,
+    PrunerNames,
+    result_entries,
+    with_results,
+)
 from at2_rag.errors import InputError
 from at2_rag.options import AdapterOverrides, PruneOptions
 from at2_rag.results import PruneResult, ScoredChunk
@@ -29,6 +35,7 @@ class PostprocessorSettings(AdapterOverrides, PrunerNames, total=False):
     """The settings of `AT2NodePostprocessor` but the pruner, for type checkers."""
 
     title_key: str | None
+    metadata_prefix: str
     keep_retrieval_score: bool
     on_result: OnResult | None
 
@@ -66,6 +73,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title; None for no title.
+        metadata_prefix: What the metadata keys that we write begin with.
         keep_retrieval_score: Put the retriever's score under `metadata["at2_retrieval_score"]`;
             what an earlier pass put there stays.
         on_result: Called with the `PruneResult` of each call, in which chunks are your own objects:
@@ -179,16 +187,11 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         node = retrieved.node
         llm, embed = node.excluded_llm_metadata_keys, node.excluded_embed_metadata_keys
         earlier = {key for key in node.metadata if key in llm and key in embed}
-        results: dict[str, Any] = {}
-        if self.keep_retrieval_score and "at2_retrieval_score" not in earlier:
-            results["at2_retrieval_score"] = retrieved.score
-        if result.answerable is not None:
-            results["at2_answerable"] = result.answerable
-        if kept.duplicates:
-            results["at2_duplicates"] = list(kept.duplicates)
-        if kept.spans is not None:
-            results["at2_kept_spans"] = list(map(list, kept.spans))
-        metadata = with_results(node.metadata, results, earlier=earlier)
+        results = result_entries(kept, result)
+        prefix = self.metadata_prefix
+        if self.keep_retrieval_score and f"{prefix}retrieval_score" not in earlier:
+            results["retrieval_score"] = retrieved.score
+        metadata = with_results(node.metadata, results, prefix=prefix, earlier=earlier)
         added, gone = metadata.keys() - node.metadata.keys(), node.metadata.keys() - metadata.keys()
         hidden_from_llm, hidden_from_embeddings = (
             [*(key for key in hidden if key not in gone), *sorted(added - set(hidden))]

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from at2_rag import Chunk
-from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
+from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
 
 
@@ -75,9 +75,6 @@ class LangChainCompressor:
 
 
 class LangChainRunnable(LangChainCompressor):
-    def adapter(self, **settings: Any) -> Any:
-        return pruning_runnable(settings.pop("pruner", None), **settings)
-
     def prune(self, adapter: Any, query: str, items: Sequence[Any]) -> list[Any]:
         return list(adapter.invoke({"query": query, "documents": items}))
 

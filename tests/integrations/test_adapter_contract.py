@@ -17,8 +17,8 @@ from at2_rag.adapters import (
     AdapterSettings,
     PrunerByName,
     _pruners,
-    _warn_of_collision,
     joined_passages,
+    warn_of_collision,
 )
 from at2_rag.text.chunks import Prior
 from langchain_at2_rag import AT2DocumentCompressor
@@ -309,7 +309,7 @@ def test_the_callers_metadata_is_never_overwritten(
     settings: dict[str, Any] = {"pruner": calibrated, "top_n": 1, "unit": "sentence"}
     if isinstance(framework, LlamaIndexPostprocessor):
         settings["keep_retrieval_score"] = True
-    _warn_of_collision.cache_clear()
+    warn_of_collision.cache_clear()
     for _ in range(2):
         [kept] = framework.prune(framework.adapter(**settings), QUERY, items)
         assert framework.metadata(kept) == {**plain, **ours}

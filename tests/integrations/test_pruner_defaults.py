@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from at2_rag.pruner import PrunerSettings
 from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
 from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.tiny_weights import random_weights, tiny_pruner
 
 QUERY = "who wrote Emma?"
 TEXTS = ["Jane Austen wrote Emma. The river flows to the sea.", "The bridge was opened in 1932."]
@@ -38,10 +40,16 @@ def test_nodes_are_pruned_by_sentence_whoever_says_so() -> None:
 def test_documents_have_their_retrievers_scores_whoever_asks_for_them() -> None:
     documents = [Document(text, metadata={"score": 2.0 - i}) for i, text in enumerate(TEXTS)]
     options = PruneOptions(top_k=2, prior="score")
-    compressor = AT2DocumentCompressor(pruner=pruner())
-    chunks = compressor._chunks(documents, options)
-    assert [chunk.retrieval_score for chunk in chunks] == [2.0, 1.0]
-    assert compressor.effective_options(pruner(options=PruneOptions(top_k=2))).top_k == 2
+    random = random_weights(tiny_model(), tiny_tokenizer(), "together")
+    weights = replace(random, prior_weight=9.0)
+    by_pruner = AT2DocumentCompressor(pruner=tiny_pruner(weights, options=options))
+    plain = tiny_pruner(weights, options=PruneOptions(top_k=2))
+    by_adapter = AT2DocumentCompressor(pruner=plain, prior="score")
+    expected = by_adapter.compress_documents(documents, QUERY)
+    assert by_pruner.compress_documents(documents, QUERY) == expected
+    without = AT2DocumentCompressor(pruner=plain).compress_documents(documents, QUERY)
+    assert without != expected, "scores were read"
+    assert by_adapter.effective_options(plain).top_k == 2
 
 
 def test_settings_that_were_written_and_read_leave_the_pruners_defaults() -> None:

@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from at2_rag import AT2Attributor, AT2Pruner, ChunkCache, HeadWeights, InputError
-from langchain_at2_rag import AT2DocumentCompressor, pruning_runnable
+from langchain_at2_rag import AT2DocumentCompressor
 from llama_index_at2_rag import AT2NodePostprocessor
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import calibrated_weights, tiny_pruner
@@ -63,7 +63,7 @@ def scores(pruner: AT2Pruner) -> list[float]:
 
 def work(pruner: AT2Pruner, attributor: AT2Attributor, *adapters: Any) -> list[Any]:
     """Use everything; called in another process, too."""
-    compressor, runnable, postprocessor = adapters
+    compressor, postprocessor = adapters
     documents = compressor.compress_documents(DOCUMENTS, QUERY)
     nodes = postprocessor.postprocess_nodes(copy.deepcopy(NODES), query_str=QUERY)
     attribution = attributor.attribute(QUERY, CHUNKS, "Jane Austen")
@@ -72,7 +72,7 @@ def work(pruner: AT2Pruner, attributor: AT2Attributor, *adapters: Any) -> list[A
         pruner.prune(QUERY, CHUNKS, top_k=2).to_json(),
         [one.score for one in attribution.chunks],
         [document.page_content for document in documents],
-        [one.page_content for one in runnable.invoke({"query": QUERY, "documents": DOCUMENTS})],
+        [one.page_content for one in compressor.invoke({"query": QUERY, "documents": DOCUMENTS})],
         [node.text for node in nodes],
     ]
 
@@ -89,7 +89,6 @@ def test_a_spawned_process_computes_the_same(pruner: AT2Pruner, model_folder: Pa
         pruner,
         attributor,
         AT2DocumentCompressor(pruner=pruner, top_n=2),
-        pruning_runnable(pruner, top_n=1),
         AT2NodePostprocessor(pruner=pruner, top_n=2),
     )
     expected = without_seconds(work(*things))
@@ -136,7 +135,6 @@ def test_models_and_counters_that_cannot_be_pickled_are_named(
     things: list[Callable[[AT2Pruner], Any]] = [
         lambda pruner: pruner,
         lambda pruner: AT2DocumentCompressor(pruner=pruner),
-        pruning_runnable,
         lambda pruner: AT2NodePostprocessor(pruner=pruner),
     ]
     for thing in things:
@@ -158,7 +156,7 @@ def test_adapters_of_the_default_model_are_pickled_without_it() -> None:
 
 def test_joblibs_pickler_takes_them(pruner: AT2Pruner) -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
-    runnable = pickle.loads(cloudpickle.dumps(pruning_runnable(pruner, top_n=1)))
+    runnable = pickle.loads(cloudpickle.dumps(AT2DocumentCompressor(pruner=pruner, top_n=1)))
     score = pickle.loads(cloudpickle.dumps(lambda: scores(pruner)))
     assert score() == scores(pruner)
     assert len(runnable.invoke({"query": QUERY, "documents": DOCUMENTS})) == 1

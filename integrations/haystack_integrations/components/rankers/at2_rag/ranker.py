@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from at2_rag.adapters import (
+    METADATA_PREFIX,
     PrunerByName,
     checked_options,
     checked_pruner,
+    result_entries,
     with_results,
     within_limits,
 )
@@ -53,6 +55,7 @@ class AT2Ranker:
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         title_key: Key of the title in `meta`, which is read with the content if it is a string that
             isn't blank; None for no title.
+        metadata_prefix: What the keys that we write in `meta` begin with.
         raise_on_failure: Whether to raise if scoring fails; else all documents come back unranked.
         score_threshold: As in `run`; None for none.
         pruner: A pruner in place of the first four, whose `on_error` then holds; such a ranker
@@ -71,6 +74,7 @@ class AT2Ranker:
         device: str | None = None,
         chunk_cache: str | None = None,
         title_key: str | None = "title",
+        metadata_prefix: str = METADATA_PREFIX,
         raise_on_failure: bool = True,
         score_threshold: float | None = None,
         pruner: "AT2Pruner | None" = None,
@@ -80,7 +84,8 @@ class AT2Ranker:
         on_error: OnError | None = None if raise_on_failure else "keep_all"
         self._by_name = PrunerByName(model, head_weights, device, chunk_cache, on_error)
         self._pruner = None if pruner is None else checked_pruner(pruner)
-        self._title_key, self._raise_on_failure = title_key, raise_on_failure
+        self._title_key, self._prefix = title_key, metadata_prefix
+        self._raise_on_failure = raise_on_failure
         self._score_threshold, self._options = score_threshold, checked_options(options)
         self._is_warm = False
 
@@ -100,6 +105,7 @@ class AT2Ranker:
             self,
             **names,
             title_key=self._title_key,
+            metadata_prefix=self._prefix,
             raise_on_failure=self._raise_on_failure,
             score_threshold=self._score_threshold,
             **self._options,
@@ -151,7 +157,7 @@ class AT2Ranker:
         pruner, texts = self._loaded(), _texts(documents)
         overrides = self._overrides(pruner, top_k, score_threshold)
         result = pruner.prune(query, map(self._chunk, texts), **overrides)
-        return _outputs(documents, texts, result)
+        return self._outputs(documents, texts, result)
 
     @component.output_types(**_OUTPUTS)
     async def run_async(
@@ -166,7 +172,7 @@ class AT2Ranker:
         texts = _texts(documents)
         overrides = self._overrides(pruner, top_k, score_threshold)
         result = await pruner.aprune(query, map(self._chunk, texts), **overrides)
-        return _outputs(documents, texts, result)
+        return self._outputs(documents, texts, result)
 
     def _loaded(self) -> "AT2Pruner":
         return self._pruner or self._by_name.pruner()
@@ -195,34 +201,33 @@ class AT2Ranker:
             retrieval_score=document.score,
         )
 
+    def _outputs(
+        self, documents: Sequence[Document], texts: Sequence[Document], result: PruneResult
+    ) -> dict[str, Any]:
+        kept, dropped = (
+            [_copy(texts[chunk.index], chunk, result, self._prefix) for chunk in chunks]
+            for chunks in (result.kept, result.dropped)
+        )
+        without_text = [document for document in documents if document.content is None]
+        return {
+            "documents": [*kept, *without_text],
+            "dropped": dropped,
+            "answerable": result.answerable,
+            "notes": list(result.notes),
+        }
+
 
 def _texts(documents: Sequence[Document]) -> list[Document]:
     return [document for document in documents if document.content is not None]
 
 
-def _outputs(
-    documents: Sequence[Document], texts: Sequence[Document], result: PruneResult
-) -> dict[str, Any]:
-    without_text = [document for document in documents if document.content is None]
-    return {
-        "documents": [
-            *(_copy(texts[one.index], one, result) for one in result.kept),
-            *without_text,
-        ],
-        "dropped": [_copy(texts[one.index], one, result) for one in result.dropped],
-        "answerable": result.answerable,
-        "notes": list(result.notes),
-    }
-
-
-def _copy(document: Document, chunk: ScoredChunk, result: PruneResult) -> Document:
-    results: dict[str, Any] = {}
+def _copy(document: Document, chunk: ScoredChunk, result: PruneResult, prefix: str) -> Document:
     changes: dict[str, Any] = {}
-    if chunk.duplicates:
-        results["at2_duplicates"] = list(chunk.duplicates)
     if chunk.spans is not None:
-        results["at2_kept_spans"] = list(map(list, chunk.spans))
         changes = {"content": chunk.kept_text, "embedding": None, "sparse_embedding": None}
     if result.scored:
         changes["score"] = chunk.relevance
-    return replace(document, meta=with_results(document.meta, results), **changes)
+    results = result_entries(chunk, result)
+    results.pop("answerable", None)  # which is an output of the ranker
+    meta = with_results(document.meta, results, prefix=prefix)
+    return replace(document, meta=meta, **changes)
