@@ -83,7 +83,7 @@ def test_python_blocks_print_what_follows_them(page: str) -> None:
     for block, namespace in _python(page):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block.code, page, "exec"), namespace)
+            exec(compile(block.code, page, "exec", dont_inherit=True), namespace)
         assert same_output(block.output or "", printed.getvalue()), (
             f"{page}:\n{block.code}\nprinted\n{printed.getvalue()}"
         )
