@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime, tool
+from langchain_core.documents import Document
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
@@ -26,6 +28,7 @@ from at2_rag.options import PruneOverrides
 from at2_rag.results import PruneResult
 from at2_rag.text.chunks import Chunk
 from at2_rag.text.passages import passage_spans
+from at2_rag.text.sentences import Span
 
 if TYPE_CHECKING:
     from langgraph.prebuilt.tool_node import ToolCallRequest
@@ -56,12 +59,12 @@ class MiddlewareSettings(PruneOverrides, PrunerNames, total=False):
 class AT2ToolResultMiddleware(AgentMiddleware):
     """Prunes what tools return by the agent's question, once, before the model has seen it.
 
-    A result is cut into passages (paragraphs, or runs of lines in a log), and the relevant ones are
-    kept to the letter, in their order, with a last line that says what was left out and how to get
-    it. Earlier messages are never changed, so that a provider's prompt cache stays valid. The whole
-    result is in `ToolMessage.additional_kwargs["at2_original"]`, and the agent has a tool,
-    `expand_tool_result`, that returns it by the id of the call for as long as the conversation
-    lives.
+    A result is cut into passages: paragraphs, runs of lines in a log, elements of JSON, or the
+    documents in the artifact of a retriever's tool. The relevant ones are kept to the letter, in
+    their order, with a last line that says what was left out and how to get it. Earlier messages
+    are never changed, so that a provider's prompt cache stays valid. The whole result is in
+    `ToolMessage.additional_kwargs["at2_original"]`, and the agent has a tool, `expand_tool_result`,
+    that returns it by the id of the call for as long as the conversation lives.
 
     Left as they are: results that are errors, that aren't text, of at most `skip_below_tokens`
     tokens, of which all is relevant, or that can't be pruned for any reason, which is logged.
@@ -121,7 +124,8 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         try:
             pruner, query = self._pruner or self._by_name.pruner(), self._query(request)
             options = within_limits(pruner, self._options)
-            return self._pruned(message, text, pruner.prune(query, _passages(text), **options))
+            result = pruner.prune(query, _passages(text, message.artifact), **options)
+            return self._pruned(message, text, result)
         except Exception as error:
             return self._unpruned(message, error)
 
@@ -135,7 +139,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         try:
             pruner, query = self._pruner or await self._by_name.apruner(), self._query(request)
             options = within_limits(pruner, self._options)
-            result = await pruner.aprune(query, _passages(text), **options)
+            result = await pruner.aprune(query, _passages(text, message.artifact), **options)
             return self._pruned(message, text, result)
         except Exception as error:
             return self._unpruned(message, error)
@@ -190,8 +194,26 @@ def _text_of(message: ToolMessage) -> str | None:
     return "\n\n".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))
 
 
-def _passages(text: str) -> list[Chunk]:
-    return [Chunk(text[start:end]) for start, end in passage_spans(text)]
+def _passages(text: str, artifact: Any) -> list[Chunk]:
+    spans = _document_spans(text, artifact) or passage_spans(text)
+    return [Chunk(text[start:end]) for start, end in spans]
+
+
+def _document_spans(text: str, artifact: Any) -> list[Span]:
+    """Return the ranges of a retriever tool's documents in its text; empty if there are none.
+
+    What is between two documents, such as a heading with its source, goes with the second.
+    """
+    documents = artifact if isinstance(artifact, list) else []
+    ends, end = [0], 0
+    for document in documents:
+        content = document.page_content if isinstance(document, Document) else ""
+        start = text.find(content, end)
+        if start < 0 or not content:
+            return []
+        ends.append(end := start + len(content))
+    ends[-1] = len(text)
+    return list(pairwise(ends))
 
 
 def _messages(state: Any) -> Sequence[AnyMessage]:

@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.utils import convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.tools import tool
+from langchain_core.prompts import PromptTemplate
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import create_retriever_tool, tool
 
 from at2_rag import AT2Pruner, ModelNotFoundError, PruneResult
 from at2_rag.model.loading import LoadedModel
@@ -92,7 +95,15 @@ def say_hello() -> str:
     return "Hello."
 
 
-TOOLS = [read_report, read_log, read_blocks, read_picture, say_hello]
+PAGES = [Document(f"Page {n}.\n\nIt rained for {n} days.", metadata={"n": n}) for n in range(9)]
+SEARCH = create_retriever_tool(
+    RunnableLambda(lambda query: PAGES),  # type: ignore[arg-type]  # it needs no more than invoke
+    "search",
+    "Search the pages.",
+    document_prompt=PromptTemplate.from_template("[{n}]\n{page_content}"),
+    response_format="content_and_artifact",
+)
+TOOLS = [read_report, read_log, read_blocks, read_picture, say_hello, SEARCH]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +179,19 @@ def test_results_that_are_left_as_they_are(pruner: AT2Pruner) -> None:
         messages, _ = run(middleware, *calls)
         tools = [one for one in messages if isinstance(one, ToolMessage)]
         assert sum(not one.additional_kwargs for one in tools) == untouched
+
+
+def test_a_retrievers_documents_stay_whole(pruner: AT2Pruner) -> None:
+    middleware = AT2ToolResultMiddleware(pruner=pruner, top_k=3, skip_below_tokens=20)
+    messages, _ = run(middleware, call("search", "a", query="rain"))
+    shown = [f"[{page.metadata['n']}]\n{page.page_content}" for page in PAGES]
+    chunks = [shown[0], *(f"\n\n{text}" for text in shown[1:])]
+    kept = pruner.prune(QUESTION, chunks, top_k=3, order="original").kept
+    assert [text for text in shown if text in str(messages[2].content)] == [
+        shown[chunk.index] for chunk in kept
+    ]
+    assert messages[2].additional_kwargs["at2_original"] == "\n\n".join(shown)
+    assert messages[2].artifact == PAGES
 
 
 def test_text_in_blocks_is_pruned(pruner: AT2Pruner) -> None:
