@@ -19,7 +19,7 @@ from at2_rag.model.pickling import reduced
 from at2_rag.options import OnError, PruneOptions, PruneOverrides
 from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
-from at2_rag.pruning.request import ContextFormat, Request, make_request
+from at2_rag.pruning.request import BatchRequest, ContextFormat, Request, Turn, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore
@@ -327,13 +327,20 @@ class AT2Pruner:
         self._scorer.warm_up()
 
     def prune(
-        self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        *,
+        history: Iterable[Turn] = (),
+        **overrides: Unpack[PruneOverrides],
     ) -> PruneResult:
         """Keep the chunks that are relevant to the query.
 
         Args:
             query: The question.
             chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
+            history: Earlier turns of the conversation, the last one at the end: strings, or
+                mappings with `content`. They only tell what the question refers to ("it").
             **overrides: Options that override the pruner's for this call; see `PruneOptions`.
 
         Raises:
@@ -341,11 +348,16 @@ class AT2Pruner:
                 do what the options ask for; as in `score`.
             ScoringError: As in `score`, unless `on_error="keep_all"`.
         """
-        request = self._request(query, chunks, self._options(overrides))
+        request = self._request(query, chunks, self._options(overrides), history)
         return self._results([request])[0]
 
     async def aprune(
-        self, query: str, chunks: Iterable[ChunkLike], **overrides: Unpack[PruneOverrides]
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        *,
+        history: Iterable[Turn] = (),
+        **overrides: Unpack[PruneOverrides],
     ) -> PruneResult:
         """Prune in a thread of the pruner's, so that neither loop nor its executor is blocked.
 
@@ -358,7 +370,8 @@ class AT2Pruner:
                 `on_error="keep_all"`; else as `prune`.
         """
         try:
-            return await self._workers.run(partial(self.prune, query, chunks, **overrides))
+            prune = partial(self.prune, query, chunks, history=history, **overrides)
+            return await self._workers.run(prune)
         except PrunerBusyError as error:
             if self.on_error == "raise":
                 raise
@@ -366,11 +379,9 @@ class AT2Pruner:
             return await self._refusals.run(refuse)
 
     def prune_batch(
-        self,
-        requests: Iterable[tuple[str, Iterable[ChunkLike]]],
-        **overrides: Unpack[PruneOverrides],
+        self, requests: Iterable[BatchRequest], **overrides: Unpack[PruneOverrides]
     ) -> list[PruneResult]:
-        """Prune for many pairs of query and chunks, with the same options.
+        """Prune for many pairs of query and chunks, or triples with a history, with equal options.
 
         Several are read in the same passes of the model, and chunks that they share once, which
         changes scores by rounding alone. The time of a pass is divided evenly among its results.
@@ -385,33 +396,40 @@ class AT2Pruner:
                 "protect names ranges of characters, which belong to one request's chunks; pass a "
                 "regular expression, or prune one by one"
             )
-        return self._results([self._request(query, chunks, options) for query, chunks in requests])
+        return self._results(
+            [self._request(query, chunks, options, *rest) for query, chunks, *rest in requests]
+        )
 
     async def aprune_batch(
-        self,
-        requests: Iterable[tuple[str, Iterable[ChunkLike]]],
-        **overrides: Unpack[PruneOverrides],
+        self, requests: Iterable[BatchRequest], **overrides: Unpack[PruneOverrides]
     ) -> list[PruneResult]:
         """Do as `prune_batch` in a thread of the pruner's, as `aprune` does.
 
         Raises:
             PrunerBusyError: As in `aprune`; else as `prune_batch`.
         """
-        asked = [(query, list(chunks)) for query, chunks in requests]
+        asked = list(requests)
         try:
             return await self._workers.run(partial(self.prune_batch, asked, **overrides))
         except PrunerBusyError as error:
             if self.on_error == "raise":
                 raise
             options = self._options(overrides)
-            refused = [partial(self._refused, error, *request, options) for request in asked]
+            refused = [partial(self._refused, error, *one[:2], options) for one in asked]
             return [await self._refusals.run(refuse) for refuse in refused]
 
     def _options(self, overrides: PruneOverrides) -> PruneOptions:
         return self.head_weights.with_limit(self.options.override(**overrides))
 
-    def _request(self, query: str, chunks: Iterable[ChunkLike], options: PruneOptions) -> Request:
-        return make_request(query, chunks, options, self.head_weights, self._context)
+    def _request(
+        self,
+        query: str,
+        chunks: Iterable[ChunkLike],
+        options: PruneOptions,
+        history: Iterable[Turn] = (),
+    ) -> Request:
+        weights, context = self.head_weights, self._context
+        return make_request(query, chunks, options, weights, context, history=history)
 
     def _refused(
         self,

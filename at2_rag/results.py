@@ -187,7 +187,7 @@ class PruneResult:
             head weights aren't calibrated, or nothing was scored.
         sentences: The units of every chunk that the limits chose among, in order: sentences, some
             with their neighbours, and whole tables, lists and blocks of code; empty without
-            `unit="sentence"`, or if nothing was scored. Not in `to_dict`.
+            `unit="sentence"`, or if nothing was scored.
     """
 
     query: str
@@ -297,6 +297,7 @@ class PruneResult:
             "error": self.error,
             "skipped": self.skipped,
             "answerable": self.answerable,
+            "sentences": [sentence.to_dict() for sentence in self.sentences],
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -332,6 +333,16 @@ class ScoredSentence:
     text: str
     score: float
     probability: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, without the text, which is in the chunk's."""
+        return {
+            "chunk_index": self.chunk_index,
+            "start": self.start,
+            "end": self.end,
+            "score": None if math.isnan(self.score) else self.score,
+            "probability": self.probability,
+        }
 
 
 def scored_sentences(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from at2_rag import Chunk, InputError, PruneResult, ScoredChunk
+from at2_rag import Chunk, InputError, PruneResult, ScoredChunk, ScoredSentence
 
 
 def result(*kept: ScoredChunk, dropped: tuple[ScoredChunk, ...] = (), **fields: Any) -> PruneResult:
@@ -53,6 +53,7 @@ def test_json_holds_all_of_the_result() -> None:
         timings=MappingProxyType({"total": 0.25}),
         notes=("A note.",),
         error="why",
+        sentences=(ScoredSentence(2, 0, 1, "b", 0.5, 0.25),),
     )
     expected = {
         "query": "who?",
@@ -88,6 +89,9 @@ def test_json_holds_all_of_the_result() -> None:
         "error": "why",
         "skipped": False,
         "answerable": None,
+        "sentences": [
+            {"chunk_index": 2, "start": 0, "end": 1, "score": 0.5, "probability": 0.25},
+        ],
     }
     assert made.to_dict() == expected
     assert strictly(made.to_json()) == expected

@@ -6,9 +6,10 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from at2_rag.arrays import Floats
+from at2_rag.errors import InputError, brief
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch
 from at2_rag.readout.head_weights import HeadWeights
@@ -31,9 +32,17 @@ _TURN = re.compile(
 )
 _TURNS_NOTE = (
     "The query has several turns of a conversation, and all of them draw attention; pass its "
-    "last question alone, worded so that it stands by itself."
+    "last question alone, and the turns before it as history."
 )
 _NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
+
+Turn: TypeAlias = str | Mapping[str, Any]
+"""A turn of a conversation: its text, or a mapping, as a chat's API takes it, with `content`."""
+
+BatchRequest: TypeAlias = (
+    tuple[str, Iterable[ChunkLike]] | tuple[str, Iterable[ChunkLike], Iterable[Turn]]
+)
+"""A query, its chunks, and maybe the turns before it."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +72,7 @@ class Request:
 
     Attributes:
         query: The question.
+        history: The turns before it, without blank ones.
         objects: The caller's objects.
         chunks: The S chunks, normalised.
         read_chunks: [S], the same as the model reads them: without echoes of the question, which
@@ -87,6 +97,7 @@ class Request:
     notes: tuple[str, ...] = ()
     tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
 
     @property
     def by_sentence(self) -> bool:
@@ -107,17 +118,21 @@ def make_request(
     weights: HeadWeights,
     context: ContextFormat,
     *,
+    history: Iterable[Turn] = (),
     counts: bool = True,
 ) -> Request:
     """Check a question, its chunks and what the options, which have a limit, name in them.
 
     Raises:
-        InputError: If the query is blank or not a string, a chunk isn't text, or a protected range
-            isn't in its text.
+        InputError: If the query is blank or not a string, a turn or a chunk isn't text, or a
+            protected range isn't in its text.
         TokenCounterError: If the token counter fails.
     """
     watch = Stopwatch()
     objects, views = checked_chunks(query, chunks)
+    turns = checked_history(history)
+    if turns and turns[-1] == query.strip():  # the conversation with the question itself
+        turns = turns[:-1]
     if options.unit == "sentence":
         units = unit_spans(views)
     else:
@@ -156,4 +171,26 @@ def make_request(
         notes=tuple(notes),
         tokens=tokens,
         seconds=watch.seconds(),
+        history=turns,
     )
+
+
+def checked_history(history: Iterable[Turn]) -> tuple[str, ...]:
+    """Return the texts of a conversation's turns, but for blank ones.
+
+    Raises:
+        InputError: If it isn't a list, or a turn is neither text nor a mapping with text as its
+            `content`.
+    """
+    if isinstance(history, str | bytes | Mapping) or not isinstance(history, Iterable):
+        raise InputError(f"history is a {type(history).__name__}; pass a list of turns")
+    texts = []
+    for index, turn in enumerate(history):
+        text = turn.get("content") if isinstance(turn, Mapping) else turn
+        if not isinstance(text, str):
+            raise InputError(
+                f"history[{index}] is {brief(turn)}; pass a string, or a mapping whose 'content' "
+                "is one"
+            )
+        texts.append(text.strip())
+    return tuple(filter(None, texts))

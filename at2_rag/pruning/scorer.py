@@ -129,7 +129,7 @@ class Scorer:
             watch = Stopwatch()
             try:
                 with watch.stage("layout"):
-                    layout = self._lay_out(request.query, request.read_chunks)
+                    layout = self._lay_out(request.query, request.read_chunks, request.history)
                 jobs[index] = _Job(request, layout, self._may_hop(request), watch.seconds())
             except Exception as error:
                 if not tolerant:
@@ -321,7 +321,8 @@ class Scorer:
         question = multi_hop_question(request.query, request.read_chunks[best])
         try:
             with watch.stage("layout"):
-                layout = self._lay_out(question, [request.read_chunks[index] for index in others])
+                chunks = [request.read_chunks[index] for index in others]
+                layout = self._lay_out(question, chunks, request.history)
         except PromptTooLongError:
             return first
         assert self._reader is not None  # joint weights have none for it
@@ -335,9 +336,12 @@ class Scorer:
 
     # --- readings ----------------------------------------------------------------------------
 
-    def _lay_out(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+    def _lay_out(
+        self, query: str, chunks: Sequence[Chunk], history: Sequence[str] = ()
+    ) -> PromptLayout:
         prompts = self._model.prompts
-        return (prompts.joint if self._reader is None else prompts.independent)(query, chunks)
+        lay_out = prompts.joint if self._reader is None else prompts.independent
+        return lay_out(query, chunks, history)
 
     def _read(
         self, jobs: Sequence[_Job], watch: Stopwatch, states: States, *, whole: bool = True

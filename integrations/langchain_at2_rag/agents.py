@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime, tool
 from langchain_core.documents import Document
-from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
 from at2_rag.adapters import (
@@ -123,8 +123,9 @@ class AT2ToolResultMiddleware(AgentMiddleware):
             return message
         try:
             pruner, query = self._pruner or self._by_name.pruner(), self._query(request)
-            options = within_limits(pruner, self._options)
-            result = pruner.prune(query, _passages(text, message.artifact), **options)
+            options, turns = within_limits(pruner, self._options), self._turns(request)
+            chunks = _passages(text, message.artifact)
+            result = pruner.prune(query, chunks, history=turns, **options)
             return self._pruned(message, text, result)
         except Exception as error:
             return self._unpruned(message, error)
@@ -138,8 +139,9 @@ class AT2ToolResultMiddleware(AgentMiddleware):
             return message
         try:
             pruner, query = self._pruner or await self._by_name.apruner(), self._query(request)
-            options = within_limits(pruner, self._options)
-            result = await pruner.aprune(query, _passages(text, message.artifact), **options)
+            options, turns = within_limits(pruner, self._options), self._turns(request)
+            chunks = _passages(text, message.artifact)
+            result = await pruner.aprune(query, chunks, history=turns, **options)
             return self._pruned(message, text, result)
         except Exception as error:
             return self._unpruned(message, error)
@@ -156,6 +158,10 @@ class AT2ToolResultMiddleware(AgentMiddleware):
 
     def _query(self, request: ToolCallRequest) -> str:
         return self._goal or _last_question(_messages(request.state))
+
+    def _turns(self, request: ToolCallRequest) -> list[str]:
+        """Return what was said before the question that a result is pruned by."""
+        return [] if self._goal else _texts_before_question(_messages(request.state))
 
     def _unpruned(self, message: ToolMessage, error: Exception) -> ToolMessage:
         if self._raises:
@@ -225,11 +231,20 @@ def _messages(state: Any) -> Sequence[AnyMessage]:
 
 
 def _last_question(messages: Sequence[AnyMessage]) -> str:
-    for message in reversed(messages):
-        # What has a source of langchain's was written by it, as a summary is.
-        if isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs:
-            return str(message.text)
-    return ""
+    """Return the last message of the user; empty if there is none."""
+    return next((str(one.text) for one in reversed(messages) if _is_question(one)), "")
+
+
+def _is_question(message: AnyMessage) -> bool:
+    # What has a source of langchain's was written by it, as a summary is.
+    return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
+
+
+def _texts_before_question(messages: Sequence[AnyMessage]) -> list[str]:
+    """Return what user and model said before the last message of the user."""
+    last = max((index for index, one in enumerate(messages) if _is_question(one)), default=0)
+    said = [one for one in messages[:last] if _is_question(one) or isinstance(one, AIMessage)]
+    return [str(one.text) for one in said]
 
 
 def _expand_tool() -> BaseTool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -14,6 +14,7 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, model_validator
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     )
 
     from at2_rag.pruner import AT2Pruner
+    from at2_rag.pruning.request import BatchRequest, Turn
+
+    _Question: TypeAlias = tuple[str, list[Document], Sequence[Turn]]
+    """A query, the documents that were retrieved for it, and the turns before it."""
 
     AnyConfigurableField = (
         ConfigurableField | ConfigurableFieldSingleOption | ConfigurableFieldMultiOption
@@ -60,6 +65,7 @@ class CompressorSettings(AdapterOverrides, PrunerNames, total=False):
     metadata_prefix: str
     query_key: str
     documents_key: str
+    history_key: str | None
     output_key: str | None
     dropped_key: str | None
     on_result: OnResult | None
@@ -114,6 +120,8 @@ class AT2DocumentCompressor(
         metadata_prefix: What the metadata keys that we write begin with.
         query_key: Where the query is in a chain's input or a graph's state.
         documents_key: Where the documents are in it.
+        history_key: Where earlier turns of the conversation are in it, as messages or strings; they
+            only tell what the query refers to ("it"). None for none.
         output_key: Return a mapping with the kept documents under this key, which is an update of a
             graph's state; None for the documents alone.
         dropped_key: Where this mapping has the documents that were dropped; None to leave them out.
@@ -126,6 +134,7 @@ class AT2DocumentCompressor(
     score_key: str = "score"
     query_key: str = "query"
     documents_key: str = "documents"
+    history_key: str | None = None
     output_key: str | None = None
     dropped_key: str | None = None
 
@@ -172,15 +181,18 @@ class AT2DocumentCompressor(
         Raises:
             InputError: If the query is blank or no string, or what should be a document isn't.
         """
-        inputs = {self.query_key: query, self.documents_key: documents}
-        return self._kept(self.invoke(inputs, {"callbacks": callbacks}))
+        return self._kept(self.invoke(self._inputs(documents, query), {"callbacks": callbacks}))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do as `compress_documents` without blocking the event loop."""
-        inputs = {self.query_key: query, self.documents_key: documents}
+        inputs = self._inputs(documents, query)
         return self._kept(await self.ainvoke(inputs, {"callbacks": callbacks}))
+
+    def _inputs(self, documents: Sequence[Document], query: str) -> dict[str, Any]:
+        history = {} if self.history_key is None else {self.history_key: []}
+        return {self.query_key: query, self.documents_key: documents, **history}
 
     def _kept(self, output: Any) -> list[Document]:
         kept: list[Document] = output if self.output_key is None else output[self.output_key]
@@ -273,12 +285,12 @@ class AT2DocumentCompressor(
         self, states: Sequence[Any], runs: Sequence[CallbackManagerForChainRun]
     ) -> list[Any]:
         questions = [self._question(state) for state in states]
-        if not any(documents for _, documents in questions):
+        if not any(documents for _, documents, _ in questions):
             return [self._output((), ()) for _ in questions]
         pruner = self.loaded_pruner()
         requests = self._requests(questions, pruner)
         results = pruner.prune_batch(requests, **self.overrides(pruner))
-        for (_, documents), result, run in zip(questions, results, runs, strict=True):
+        for (_, documents, _), result, run in zip(questions, results, runs, strict=True):
             self.report(result, documents)
             config: RunnableConfig = {"callbacks": run.get_child()}
             dispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
@@ -288,20 +300,22 @@ class AT2DocumentCompressor(
         self, states: Sequence[Any], runs: Sequence[AsyncCallbackManagerForChainRun]
     ) -> list[Any]:
         questions = [self._question(state) for state in states]
-        if not any(documents for _, documents in questions):
+        if not any(documents for _, documents, _ in questions):
             return [self._output((), ()) for _ in questions]
         pruner = await self.aloaded_pruner()
         requests = self._requests(questions, pruner)
         results = await pruner.aprune_batch(requests, **self.overrides(pruner))
-        for (_, documents), result, run in zip(questions, results, runs, strict=True):
+        for (_, documents, _), result, run in zip(questions, results, runs, strict=True):
             self.report(result, documents)
             config: RunnableConfig = {"callbacks": run.get_child()}
             await adispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
         return self._pruned(questions, results)
 
-    def _question(self, state: Any) -> tuple[str, list[Document]]:
-        """Return the query and the documents of a chain's input or a graph's state."""
-        keys = (self.query_key, self.documents_key)
+    def _question(self, state: Any) -> _Question:
+        """Return what a chain's input or a graph's state has."""
+        keys = [self.query_key, self.documents_key]
+        if self.history_key is not None:
+            keys.append(self.history_key)
         names = list(state) if isinstance(state, Mapping) else list(getattr(state, "__dict__", ()))
         if missing := [key for key in keys if key not in names]:
             raise InputError(
@@ -311,18 +325,17 @@ class AT2DocumentCompressor(
                 "documents=retriever) before the compressor"
             )
         values = state if isinstance(state, Mapping) else vars(state)
-        query, documents = (values[key] for key in keys)
+        query, documents, *history = (values[key] for key in keys)
         if not isinstance(query, str):
             raise InputError(f"{self.query_key} is {_kind(query)}; pass the question, a string")
-        return query, _documents(documents, self.documents_key)
+        turns = _turns(history[0]) if history else ()
+        return query, _documents(documents, self.documents_key), turns
 
-    def _requests(
-        self, questions: Sequence[tuple[str, list[Document]]], pruner: AT2Pruner
-    ) -> list[tuple[str, list[Chunk]]]:
+    def _requests(self, questions: Sequence[_Question], pruner: AT2Pruner) -> list[BatchRequest]:
         reads_scores = self.effective_options(pruner).prior in ("score", "cosine")
         return [
-            (query, [self._chunk(document, reads_scores=reads_scores) for document in documents])
-            for query, documents in questions
+            (query, [self._chunk(one, reads_scores=reads_scores) for one in documents], turns)
+            for query, documents, turns in questions
         ]
 
     def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:
@@ -335,11 +348,9 @@ class AT2DocumentCompressor(
             retrieval_score=metadata.get(self.score_key) if reads_scores else None,
         )
 
-    def _pruned(
-        self, questions: Sequence[tuple[str, list[Document]]], results: Sequence[PruneResult]
-    ) -> list[Any]:
+    def _pruned(self, questions: Sequence[_Question], results: Sequence[PruneResult]) -> list[Any]:
         outputs = []
-        for (_, documents), result in zip(questions, results, strict=True):
+        for (_, documents, _), result in zip(questions, results, strict=True):
             kept, dropped = (
                 [self._copy(documents[chunk.index], chunk, result) for chunk in chunks]
                 for chunks in (result.kept, result.dropped)
@@ -378,6 +389,13 @@ def _documents(values: Any, name: str) -> list[Document]:
                 "[Document(page_content=text) for text in texts]"
             )
     return documents
+
+
+def _turns(history: Any) -> Any:
+    """Return messages as texts, and anything else as it is, for the pruner to check."""
+    if not isinstance(history, list | tuple):
+        return history
+    return [str(turn.text) if isinstance(turn, BaseMessage) else turn for turn in history]
 
 
 def _kind(value: Any) -> str:

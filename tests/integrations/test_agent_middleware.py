@@ -233,6 +233,23 @@ def test_a_summary_is_no_question(pruner: AT2Pruner) -> None:
     assert [result.query for result in results] == [QUESTION]
 
 
+def test_what_was_said_before_resolves_the_question(pruner: AT2Pruner) -> None:
+    results: list[PruneResult] = []
+    middleware = AT2ToolResultMiddleware(pruner=pruner, top_k=2, on_result=results.append)
+    model = ScriptedModel(script=[call("read_report", "a"), AIMessage("Done.")], sent=[])
+    agent = create_agent(model, tools=TOOLS, middleware=[middleware])
+    said = [HumanMessage("Who was Bela?"), AIMessage("Bela wrote letters."), HumanMessage(QUESTION)]
+    agent.invoke({"messages": said})
+    cut = [REPORT[start:end] for start, end in passage_spans(REPORT)]
+    with_turns, alone = (
+        {chunk.index: chunk.score for chunk in (*result.kept, *result.dropped)}
+        for history in (["Who was Bela?", "Bela wrote letters."], [])
+        for result in [pruner.prune(QUESTION, cut, top_k=2, history=history)]
+    )
+    found = {chunk.index: chunk.score for chunk in (*results[0].kept, *results[0].dropped)}
+    assert found == with_turns != alone
+
+
 def test_a_goal_stands_for_the_question(pruner: AT2Pruner) -> None:
     results: list[PruneResult] = []
     middleware = AT2ToolResultMiddleware(

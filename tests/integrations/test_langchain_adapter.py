@@ -18,6 +18,7 @@ from langchain_classic.retrievers.document_compressors import DocumentCompressor
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.load import dumpd, dumps, load
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
@@ -232,6 +233,26 @@ async def test_as_a_node_of_a_graph(
     assert ids(node.compress_documents(DOCUMENTS, QUERY)) == expected
     nothing = {"question": QUERY, "documents": []}
     assert node.invoke(nothing) == {"documents": [], "rest": []}
+
+
+def test_earlier_turns_are_messages_or_strings(pruner: AT2Pruner) -> None:
+    said = ["Who was on board?", "The captain."]
+    messages = [HumanMessage(said[0]), AIMessage(said[1]), HumanMessage(QUERY)]
+    step = AT2DocumentCompressor(pruner=pruner, top_n=5, history_key="messages")
+    chunks = [Chunk(d.page_content, title=d.metadata["title"]) for d in DOCUMENTS]
+    expected = pruner.prune(QUERY, chunks, top_k=5, history=said)
+    inputs: dict[str, Any] = {"query": QUERY, "documents": DOCUMENTS}
+    for turns in (said, messages):
+        kept = step.invoke({**inputs, "messages": turns})
+        scores = [document.metadata["relevance_score"] for document in kept]
+        assert scores == [chunk.relevance for chunk in expected.kept]
+    alone = pruner.prune(QUERY, chunks, top_k=5)
+    scores = [d.metadata["relevance_score"] for d in step.compress_documents(DOCUMENTS, QUERY)]
+    assert scores == [chunk.relevance for chunk in alone.kept]
+    with pytest.raises(InputError, match="history is a str"):
+        step.invoke({**inputs, "messages": "hello"})
+    with pytest.raises(InputError, match="has no 'messages'"):
+        step.invoke(inputs)
 
 
 @pytest.mark.parametrize(
