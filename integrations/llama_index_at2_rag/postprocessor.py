@@ -115,6 +115,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             kept += self._kept(nodes, result)
         return kept
 
+    @_dispatcher.span  # LlamaIndex sees to that of the sync method alone
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:

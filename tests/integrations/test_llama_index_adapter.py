@@ -18,6 +18,7 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.base import BaseEvent  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
@@ -134,6 +135,19 @@ async def test_a_start_event_has_its_end_when_scoring_fails(
         await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
     assert [type(event) for event in recorder.events] == [ReRankStartEvent, ReRankEndEvent] * 2
     assert recorder.events[1].nodes == recorder.events[3].nodes == []
+
+
+async def test_each_call_is_a_span(pruner: AT2Pruner) -> None:
+    spans, handlers = SimpleSpanHandler(), get_dispatcher().span_handlers
+    handlers.append(spans)
+    try:
+        postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=2)
+        postprocessor.postprocess_nodes(make_nodes(), query_str=QUERY)
+        await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
+    finally:
+        handlers.remove(spans)
+    names = [span.id_.partition("-")[0] for span in spans.completed_spans]
+    assert names == [f"AT2NodePostprocessor._{name}postprocess_nodes" for name in ("", "a")]
 
 
 @pytest.fixture
