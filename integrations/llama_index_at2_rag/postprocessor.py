@@ -12,7 +12,7 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from at2_rag.adapters import AdapterSettings, OnResult, PrunerNames, with_results
 from at2_rag.errors import InputError
@@ -88,6 +88,16 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Return the name that LlamaIndex's serialisation uses."""
         return "AT2NodePostprocessor"
+
+    @field_validator("callback_manager")
+    @classmethod
+    def _check_callback_manager(cls, value: object) -> object:
+        if not isinstance(value, CallbackManager):  # LlamaIndex takes anything
+            raise InputError(
+                f"callback_manager is a {type(value).__name__}; pass a CallbackManager, or leave "
+                "it out"
+            )
+        return value
 
     @model_serializer(mode="wrap")
     def _serialize_component(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

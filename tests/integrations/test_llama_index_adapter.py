@@ -196,6 +196,12 @@ async def test_handlers_are_told_of_a_failure_but_not_of_calls_without_nodes(
     ]
 
 
+@pytest.mark.parametrize("value", [None, [], LlamaDebugHandler])
+def test_what_is_no_callback_manager_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"callback_manager is a {type(value).__name__}; pass a"):
+        AT2NodePostprocessor(callback_manager=value)
+
+
 async def test_a_missing_query_is_refused(pruner: AT2Pruner) -> None:
     with pytest.raises(ValueError, match="query_bundle or query_str"):
         AT2NodePostprocessor(pruner=pruner).postprocess_nodes(make_nodes())
