@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import email
 import email.message
+import importlib
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
@@ -99,6 +101,15 @@ def test_commands(wheel: Path, names: list[str]) -> None:
             "mcp": "mcp_at2_rag.cli:mcp_command",
         },
     }
+
+
+def test_llamahub_lists_what_there_is() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listing = settings["tool"]["llamahub"]
+    package = importlib.import_module(listing["import_path"])
+    assert list(listing["class_authors"]) == package.__all__
+    examples = [path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")]
+    assert listing["contains_example"] is any(listing["import_path"] in text for text in examples)
 
 
 def test_it_works_outside_of_the_source_tree(wheel: Path, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from at2_rag.adapters import (
     AdapterSettings,
@@ -38,6 +39,7 @@ class PostprocessorSettings(AdapterOverrides, PrunerNames, total=False):
     metadata_prefix: str
     keep_retrieval_score: bool
     on_result: OnResult | None
+    callback_manager: CallbackManager
 
 
 class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
@@ -78,6 +80,8 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
             what an earlier pass put there stays.
         on_result: Called with the `PruneResult` of each call, in which chunks are your own objects:
             what was dropped, notes and timings. Serialised settings leave it out.
+        callback_manager: Whose handlers are told of each call, as `CBEventType.RERANKING`; a query
+            engine puts its own here. Serialised settings leave it out.
     """
 
     keep_retrieval_score: bool = False
@@ -93,6 +97,16 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         """Return the name that LlamaIndex's serialisation uses."""
         return "AT2NodePostprocessor"
 
+    @field_validator("callback_manager")
+    @classmethod
+    def _check_callback_manager(cls, value: object) -> object:
+        if not isinstance(value, CallbackManager):  # LlamaIndex takes anything
+            raise InputError(
+                f"callback_manager is a {type(value).__name__}; pass a CallbackManager, or leave "
+                "it out"
+            )
+        return value
+
     @model_serializer(mode="wrap")
     def _serialize_component(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {**self._serialisable(serialize(self)), "class_name": self.class_name()}
@@ -107,48 +121,61 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = _query_of(query_bundle)
+        query = _checked_query(query_bundle)
         if not nodes:
             return []
         pruner = self.loaded_pruner()
         options = self.effective_options(pruner)
         chunks = self._chunks(nodes, options)
         with self._rerank_events(query, nodes, pruner, options) as kept:
-            result = pruner.prune(query, chunks, **self.overrides(pruner))
+            result = pruner.prune(query.query_str, chunks, **self.overrides(pruner))
             self.report(result, nodes)
             kept += self._kept(nodes, result)
         return kept
 
+    @_dispatcher.span  # LlamaIndex sees to that of the sync method alone
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = _query_of(query_bundle)
+        query = _checked_query(query_bundle)
         if not nodes:
             return []
         pruner = await self.aloaded_pruner()
         options = self.effective_options(pruner)
         chunks = self._chunks(nodes, options)
         with self._rerank_events(query, nodes, pruner, options) as kept:
-            result = await pruner.aprune(query, chunks, **self.overrides(pruner))
+            result = await pruner.aprune(query.query_str, chunks, **self.overrides(pruner))
             self.report(result, nodes)
             kept += self._kept(nodes, result)
         return kept
 
     @contextmanager
     def _rerank_events(
-        self, query: str, nodes: list[NodeWithScore], pruner: AT2Pruner, options: PruneOptions
+        self,
+        query: QueryBundle,
+        nodes: list[NodeWithScore],
+        pruner: AT2Pruner,
+        options: PruneOptions,
     ) -> Iterator[list[NodeWithScore]]:
-        """Send LlamaIndex's start event, and the end event whatever happens in between.
+        """Send LlamaIndex's start events, and the end events whatever happens in between.
 
-        Yields an empty list, to be filled with the kept nodes for the end event.
+        Yields an empty list, to be filled with the kept nodes for the end events.
         """
         kept: list[NodeWithScore] = []
-        top_n = options.top_k or len(nodes)
+        top_n, model_name = options.top_k or len(nodes), pruner.model_name
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: model_name,
+            EventPayload.QUERY_STR: query.query_str,
+            EventPayload.TOP_K: top_n,
+        }
         _dispatcher.event(
-            ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=pruner.model_name)
+            ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model_name)
         )
         try:
-            yield kept
+            with self.callback_manager.event(CBEventType.RERANKING, payload) as event:
+                yield kept
+                event.on_end({EventPayload.NODES: kept})
         finally:
             _dispatcher.event(ReRankEndEvent(nodes=kept))
 
@@ -214,7 +241,7 @@ class AT2NodePostprocessor(AdapterSettings, BaseNodePostprocessor):
         return retrieved.model_copy(update={"node": copied, "score": score})
 
 
-def _query_of(query_bundle: QueryBundle | None) -> str:
-    if query_bundle is None:
+def _checked_query(query: QueryBundle | None) -> QueryBundle:
+    if query is None:
         raise InputError("pruning needs the query; pass query_bundle or query_str")
-    return query_bundle.query_str
+    return query

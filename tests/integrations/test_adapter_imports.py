@@ -28,6 +28,7 @@ def test_a_missing_framework_names_the_pip_line(
             monkeypatch.delitem(sys.modules, name)
         elif name.partition(".")[0] == framework:
             monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, framework, None)  # also where nothing has imported it yet
     with pytest.raises(ImportError, match=re.escape(f'pip install "at2-rag[{extra}]"')):
         module = importlib.import_module(package)
         getattr(module, module.__all__[0])  # some import their framework on first use

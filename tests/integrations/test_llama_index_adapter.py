@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from llama_index.core.callbacks import (
+    CallbackManager,
+    CBEventType,
+    EventPayload,
+    LlamaDebugHandler,
+)
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.base import BaseEvent  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
@@ -108,7 +115,7 @@ async def test_rerank_events(pruner: AT2Pruner, recorder: Recorder) -> None:
     assert postprocessor.postprocess_nodes([], query_str=QUERY) == [] == recorder.events
     kept = postprocessor.postprocess_nodes(nodes, query_str=QUERY)
     start, end = recorder.events
-    assert (start.query, start.nodes, start.top_n) == (QUERY, nodes, 2)
+    assert (start.query.query_str, start.nodes, start.top_n) == (QUERY, nodes, 2)
     assert start.model_name == pruner.model_name
     assert end.nodes == kept
     postprocessor = AT2NodePostprocessor(pruner=pruner, max_tokens=9999)
@@ -128,6 +135,71 @@ async def test_a_start_event_has_its_end_when_scoring_fails(
         await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
     assert [type(event) for event in recorder.events] == [ReRankStartEvent, ReRankEndEvent] * 2
     assert recorder.events[1].nodes == recorder.events[3].nodes == []
+
+
+async def test_each_call_is_a_span(pruner: AT2Pruner) -> None:
+    spans, handlers = SimpleSpanHandler(), get_dispatcher().span_handlers
+    handlers.append(spans)
+    try:
+        postprocessor = AT2NodePostprocessor(pruner=pruner, top_n=2)
+        postprocessor.postprocess_nodes(make_nodes(), query_str=QUERY)
+        await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
+    finally:
+        handlers.remove(spans)
+    names = [span.id_.partition("-")[0] for span in spans.completed_spans]
+    assert names == [f"AT2NodePostprocessor._{name}postprocess_nodes" for name in ("", "a")]
+
+
+@pytest.fixture
+def debug_handler() -> LlamaDebugHandler:
+    """LlamaIndex's own handler, which keeps the events it is told of."""
+    return LlamaDebugHandler(print_trace_on_end=False)
+
+
+async def test_handlers_of_a_query_engine_are_told_of_a_reranking(
+    pruner: AT2Pruner, debug_handler: LlamaDebugHandler
+) -> None:
+    engine = RetrieverQueryEngine.from_args(
+        ListRetriever(),
+        llm=MockLLM(max_tokens=8),
+        node_postprocessors=[AT2NodePostprocessor(pruner=pruner, top_n=2)],
+        callback_manager=CallbackManager([debug_handler]),
+    )
+    responses = [engine.query(QUERY), await engine.aquery(QUERY)]
+    pairs = debug_handler.get_event_pairs(CBEventType.RERANKING)
+    for response, (start, end) in zip(responses, pairs, strict=True):
+        assert start.payload == {
+            EventPayload.NODES: make_nodes(),
+            EventPayload.MODEL_NAME: pruner.model_name,
+            EventPayload.QUERY_STR: QUERY,
+            EventPayload.TOP_K: 2,
+        }
+        assert end.payload == {EventPayload.NODES: response.source_nodes}
+
+
+async def test_handlers_are_told_of_a_failure_but_not_of_calls_without_nodes(
+    broken_model: Any, debug_handler: LlamaDebugHandler
+) -> None:
+    broken = AT2Pruner(LoadedModel(broken_model, tiny_tokenizer()), head_weights="uniform")
+    postprocessor = AT2NodePostprocessor(
+        pruner=broken, callback_manager=CallbackManager([debug_handler])
+    )
+    assert postprocessor.postprocess_nodes([], query_str=QUERY) == []
+    assert debug_handler.get_events() == []
+    with pytest.raises(ScoringError) as first:
+        postprocessor.postprocess_nodes(make_nodes(), query_str=QUERY)
+    with pytest.raises(ScoringError) as second:
+        await postprocessor.apostprocess_nodes(make_nodes(), query_str=QUERY)
+    pairs = debug_handler.get_event_pairs(CBEventType.RERANKING)
+    assert [end.payload for _, end in pairs] == [
+        {EventPayload.EXCEPTION: caught.value} for caught in (first, second)
+    ]
+
+
+@pytest.mark.parametrize("value", [None, [], LlamaDebugHandler])
+def test_what_is_no_callback_manager_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"callback_manager is a {type(value).__name__}; pass a"):
+        AT2NodePostprocessor(callback_manager=value)
 
 
 async def test_a_missing_query_is_refused(pruner: AT2Pruner) -> None:
@@ -209,6 +281,7 @@ def test_settings_survive_dict_json_and_pickle(pruner: AT2Pruner) -> None:
     postprocessor = AT2NodePostprocessor(
         max_tokens=500, order="original", keep_retrieval_score=True
     )
+    assert "callback_manager" not in postprocessor.to_dict()
     for again in (
         AT2NodePostprocessor.from_dict(postprocessor.to_dict()),
         AT2NodePostprocessor.from_json(postprocessor.to_json()),
