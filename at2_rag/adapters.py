@@ -6,6 +6,7 @@ Importing an adapter loads neither torch nor transformers; they come in with the
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, Typ
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -70,8 +72,10 @@ class PrunerByName:
 
     def __post_init__(self) -> None:
         for name in ("model", "head_weights", "device", "chunk_cache"):
-            if not isinstance(value := getattr(self, name), str | None):
+            value = _path_as_text(getattr(self, name))
+            if not isinstance(value, str | None):
                 raise InputError(f"{name} is a {type(value).__name__}; pass a string, or None")
+            object.__setattr__(self, name, value)
         if self.on_error not in (None, "raise", "keep_all"):
             raise InputError(f"on_error is {brief(self.on_error)}; pass 'raise' or 'keep_all'")
 
@@ -109,11 +113,18 @@ class PrunerByName:
 class PrunerNames(TypedDict, total=False):
     """The fields of `PrunerByName` as keyword arguments, for type checkers."""
 
-    model: str | None
-    head_weights: str | None
+    model: str | os.PathLike[str] | None
+    head_weights: str | os.PathLike[str] | None
     device: str | None
-    chunk_cache: str | None
+    chunk_cache: str | os.PathLike[str] | None
     on_error: OnError | None
+
+
+def _path_as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+_NameOrFolder = Annotated[str | None, BeforeValidator(_path_as_text)]
 
 
 def _new_pruner(names: PrunerByName) -> AT2Pruner:
@@ -268,10 +279,10 @@ class AdapterSettings(BaseModel):
     top_k_name: ClassVar[str] = "top_n"
 
     pruner: _Pruner | None = Field(default=None, exclude=True)
-    model: str | None = None
-    head_weights: str | None = None
+    model: _NameOrFolder = None
+    head_weights: _NameOrFolder = None
     device: str | None = None
-    chunk_cache: str | None = None
+    chunk_cache: _NameOrFolder = None
     on_error: OnError | None = None
     title_key: str | None = "title"
     metadata_prefix: str = METADATA_PREFIX

@@ -29,7 +29,7 @@ from at2_rag.adapters import (
 from at2_rag.errors import AT2Error, InputError, brief
 from at2_rag.options import AdapterOverrides
 from at2_rag.results import PruneResult, ScoredChunk
-from at2_rag.text.chunks import Chunk
+from at2_rag.text.chunks import Chunk, ChunkLike
 from langchain_at2_rag.configurable import ConfigurableAdapter
 
 if TYPE_CHECKING:
@@ -194,6 +194,40 @@ class AT2DocumentCompressor(
         history = {} if self.history_key is None else {self.history_key: []}
         return {self.query_key: query, self.documents_key: documents, **history}
 
+    def rerank(
+        self,
+        documents: Sequence[str | Document | Mapping[str, Any]],
+        query: str,
+        *,
+        rank_fields: Sequence[str] | None = None,
+        top_n: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rank documents without pruning them, as LangChain's rerankers do.
+
+        Args:
+            documents: Documents, texts, or mappings.
+            query: The question.
+            rank_fields: Keys of mappings whose values are read; None for all.
+            top_n: How many to return; None for all.
+
+        Returns:
+            The `index` and the `relevance_score` of each, best first.
+
+        Raises:
+            InputError: As in `compress_documents`.
+        """
+        chunks: list[ChunkLike] = []
+        for document in documents:
+            if isinstance(document, Mapping):
+                keys = document if rank_fields is None else rank_fields
+                document = "\n".join(f"{key}: {document[key]}" for key in keys if key in document)
+            chunks.append(self._chunk(document) if isinstance(document, Document) else document)
+        if not chunks:
+            return []
+        scored = self.loaded_pruner().score(query, chunks)
+        ranked = sorted(scored, key=lambda chunk: -chunk.score)[:top_n]
+        return [{"index": one.index, "relevance_score": one.relevance} for one in ranked]
+
     def _kept(self, output: Any) -> list[Document]:
         kept: list[Document] = output if self.output_key is None else output[self.output_key]
         return kept
@@ -338,7 +372,7 @@ class AT2DocumentCompressor(
             for query, documents, turns in questions
         ]
 
-    def _chunk(self, document: Document, *, reads_scores: bool) -> Chunk:
+    def _chunk(self, document: Document, *, reads_scores: bool = False) -> Chunk:
         metadata = document.metadata
         title = None if self.title_key is None else metadata.get(self.title_key)
         return Chunk(

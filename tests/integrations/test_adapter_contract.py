@@ -191,6 +191,10 @@ def test_pruners_are_loaded_by_name(
         PASSAGES[chunk.index].id for chunk in expected.kept
     ]
     assert any((tmp_path / "kept").iterdir())
+    as_paths = {"model": model_folder, "chunk_cache": tmp_path / "kept"}
+    assert PrunerByName(**cached) == PrunerByName(**{**cached, **as_paths})
+    again = framework.prune(framework.adapter(**{**cached, **as_paths}, top_n=2), QUERY, items)
+    assert [framework.id(item) for item in again] == [framework.id(item) for item in kept]
     assert PrunerByName(**names).pruner() is PrunerByName(**names).pruner()
     first, second = PrunerByName(**names).pruner(), PrunerByName(**cached).pruner()
     assert first is not second and first._source is second._source is not None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from haystack import Document, Pipeline
 from haystack.components.joiners import DocumentJoiner
+from haystack.utils import ComponentDevice
 
 from at2_rag import AT2Pruner, Chunk, ScoringError
 from at2_rag.model.loading import LoadedModel
@@ -79,6 +80,33 @@ async def test_options_of_a_call_override_those_of_the_ranker(
     assert len(output["documents"]) == 1
 
 
+def test_raw_scores_and_their_threshold(pruner: AT2Pruner, documents: list[Document]) -> None:
+    raw = AT2Ranker(pruner=pruner, top_k=6, scale_score=False)
+    expected = {f"d{one.index}": one.score for one in pruner.score(QUERY, chunks(documents))}
+    found = {document.id: document.score for document in raw.run(QUERY, documents)["documents"]}
+    assert found == pytest.approx(expected)
+    second = sorted(expected.values())[-2]
+    assert len(raw.run(QUERY, documents, score_threshold=second)["documents"]) == 2
+    scaled = raw.run(QUERY, documents, scale_score=True)["documents"]
+    assert all(0 <= (document.score or 0) <= 1 for document in scaled)
+
+
+def test_values_of_meta_are_read_after_the_title(
+    pruner: AT2Pruner, documents: list[Document]
+) -> None:
+    for number, document in enumerate(documents):
+        document.meta["year"] = 1800 + number
+    ranker = AT2Ranker(pruner=pruner, top_k=6, meta_fields_to_embed=["year", "nothing"])
+    read = [
+        Chunk(document.content or "", f"{document.meta['title']}\n{document.meta['year']}")
+        for document in documents
+    ]
+    expected = [f"d{chunk.index}" for chunk in pruner.prune(QUERY, read, top_k=6).kept]
+    kept = ranker.run(QUERY, documents)["documents"]
+    assert ids(kept) == expected
+    assert [document.content for document in kept] == [TEXTS[int(one[1:])] for one in expected]
+
+
 def test_sentences_are_cut_with_their_spans(pruner: AT2Pruner, documents: list[Document]) -> None:
     output = AT2Ranker(pruner=pruner, top_k=1, unit="sentence").run(QUERY, documents)
     [document] = output["documents"]
@@ -129,9 +157,11 @@ async def test_in_a_pipeline_that_was_written_and_read(
     ranker = AT2Ranker(
         model=str(model_folder),
         head_weights="uniform",
-        device="cpu",
+        device=ComponentDevice.from_str("cpu"),
         chunk_cache=str(tmp_path / "kept"),
         title_key=None,
+        meta_fields_to_embed=[],
+        scale_score=False,
         raise_on_failure=False,
         score_threshold=-1e9,
         top_k=2,
@@ -177,6 +207,7 @@ def test_what_can_not_be_used_or_written_is_refused(pruner: AT2Pruner) -> None:
         ({"topk": 3}, "there is no option 'topk'; there are top_k"),
         ({"pruner": "x"}, "pruner is a str"),
         ({"model": 3}, "model is a int"),
+        ({"meta_fields_to_embed": "year"}, "meta_fields_to_embed is a string"),
     ):
         with pytest.raises(ValueError, match=message):
             AT2Ranker(**settings)

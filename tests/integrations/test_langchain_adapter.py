@@ -235,6 +235,22 @@ async def test_as_a_node_of_a_graph(
     assert node.invoke(nothing) == {"documents": [], "rest": []}
 
 
+def test_reranks_documents_texts_and_mappings(pruner: AT2Pruner) -> None:
+    step = AT2DocumentCompressor(pruner=pruner)
+    chunks: list[Any] = [Chunk(d.page_content, title=d.metadata["title"]) for d in DOCUMENTS[:2]]
+    chunks += ["Ice.", "page: 3\nnote: A whale."]
+    mapping = {"page": 3, "hidden": "x", "note": "A whale."}
+    ranked = step.rerank(
+        [*DOCUMENTS[:2], "Ice.", mapping], QUERY, rank_fields=["page", "note", "none"]
+    )
+    scores = [chunk.score for chunk in pruner.score(QUERY, chunks)]
+    best_first = sorted(range(4), key=lambda index: -scores[index])
+    assert [one["index"] for one in ranked] == best_first
+    assert [one["relevance_score"] for one in ranked] == sorted(scores, reverse=True)
+    assert step.rerank(DOCUMENTS, QUERY, top_n=2) == step.rerank(DOCUMENTS, QUERY)[:2]
+    assert step.rerank([], QUERY) == []
+
+
 def test_earlier_turns_are_messages_or_strings(pruner: AT2Pruner) -> None:
     said = ["Who was on board?", "The captain."]
     messages = [HumanMessage(said[0]), AIMessage(said[1]), HumanMessage(QUERY)]
