@@ -339,8 +339,9 @@ class AT2Pruner:
         Args:
             query: The question.
             chunks: Strings, mappings (`text`, optional `title`, `id`, `metadata`) or `Chunk`s.
-            history: Earlier turns of the conversation, the last one at the end: strings, or
-                mappings with `content`. They only tell what the question refers to ("it").
+            history: The user's earlier questions, the last one at the end, or messages (mappings
+                with `role` and `content`), of which the user's count. A question that refers to the
+                one before it ("who wrote it?") is read after that; any other is read alone.
             **overrides: Options that override the pruner's for this call; see `PruneOptions`.
 
         Raises:

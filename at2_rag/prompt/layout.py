@@ -1,9 +1,8 @@
 """Lays out query and chunks as the token ids that the scoring model reads.
 
 The prompt is one user turn: the *prefix* (whatever the chat template puts before the user's words,
-and a short instruction), then the chunks, then earlier turns of the conversation if there are any,
-then the question. Each part is tokenised alone, so that spans are known by construction and never
-searched for.
+and a short instruction), then the chunks, then the question. Each part is tokenised alone, so that
+spans are known by construction and never searched for.
 """
 
 from __future__ import annotations
@@ -25,14 +24,11 @@ from at2_rag.text.function_words import FUNCTION_WORDS, content_spans
 INSTRUCTION = "Answer the question using only the passages below.\n\n"
 CHUNK_END = "\n\n"
 QUESTION_START = "Question: "
-HISTORY_START = "Earlier: "  # before earlier turns of a conversation, which precede the question
-HISTORY_END = "\n"
 ANSWER_START = "\n\nAnswer:"  # between question and answer, without a chat template
 
 WINDOW_TOKENS = 1024  # longest window of a chunk that independent reading reads at once
 WINDOW_OVERLAP = 128  # tokens shared by two neighbouring windows of a long chunk
 QUESTION_ROOM = 64  # tokens left for the question where the model's context is short
-HISTORY_TOKENS = 128  # most tokens of earlier turns that are read, the last ones
 
 _SENTINEL = "AT2RAGUSERCONTENT"
 _FIXED_DATE = "01 Jan 2025"
@@ -52,7 +48,7 @@ class PromptLayout:
     prefix_ids: tuple[int, ...]  # before the first source; never empty
     source_ids: tuple[tuple[int, ...], ...]  # empty only if the tokenizer drops white space
     owners: tuple[int, ...]  # for each source the index of its chunk, ascending
-    question_ids: tuple[int, ...]  # with its introduction, and earlier turns before that
+    question_ids: tuple[int, ...]  # with its introduction
     target: tuple[int, int]  # half-open range within `question_ids`; never empty
     content: tuple[int, ...] = ()  # tokens of content words, in `question_ids`; none: the target
 
@@ -116,15 +112,6 @@ class AnswerLayout:
         return (*self.prompt.question_ids, *self.bridge_ids, *self.answer_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A question with the turns before it."""
-
-    ids: tuple[int, ...]
-    start: int  # where the query's tokens begin in them
-    content: tuple[int, ...]  # tokens of the query's content words, in `ids`
-
-
 class PromptBuilder:
     """Lays out prompts for one scoring model.
 
@@ -172,11 +159,9 @@ class PromptBuilder:
         )
         return layout
 
-    def joint(
-        self, query: str, chunks: Sequence[Chunk], history: Sequence[str] = ()
-    ) -> PromptLayout:
-        """Lay out one prompt with all chunks; of the turns before the query see `independent`."""
-        layout = self._all_chunks(query, chunks, history)
+    def joint(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
+        """Lay out one prompt with all chunks."""
+        layout = self._all_chunks(query, chunks)
         fix = 'pass fewer chunks or use reading="independent"'
         self._check_length(len(layout.input_ids), "prompt has", fix)
         return layout
@@ -192,20 +177,15 @@ class PromptBuilder:
         """Return the character range of each token of a chunk, its separator included."""
         return self._encoder.encode_with_spans(chunk.rendered + CHUNK_END)[1]
 
-    def independent(
-        self, query: str, chunks: Sequence[Chunk], history: Sequence[str] = ()
-    ) -> PromptLayout:
+    def independent(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         """Lay out chunks that are each read alone after the prefix.
 
         A chunk longer than `WINDOW_TOKENS`, or than the model's context has room for beside prefix
         and question, becomes several overlapping windows.
-
-        The query's tokens attend to the turns before it, `history`, and are alone the target. Of
-        these turns the last `HISTORY_TOKENS` tokens are read, or as many as there is room for.
         """
-        question = self._question(query, history)
-        sources, owners = self.windows(chunks, question_tokens=len(question.ids))
-        return self._layout(sources, owners, question)
+        question = self._question(query)
+        sources, owners = self.windows(chunks, question_tokens=len(question[0]))
+        return self._layout(sources, owners, *question)
 
     def windows(
         self, chunks: Sequence[Chunk], *, question_tokens: int = QUESTION_ROOM
@@ -231,11 +211,9 @@ class PromptBuilder:
             owners.extend([index] * len(starts))
         return tuple(sources), tuple(owners)
 
-    def _all_chunks(
-        self, query: str, chunks: Sequence[Chunk], history: Sequence[str] = ()
-    ) -> PromptLayout:
+    def _all_chunks(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         sources = tuple(self._sources(chunks))
-        return self._layout(sources, tuple(range(len(sources))), self._question(query, history))
+        return self._layout(sources, tuple(range(len(sources))), *self._question(query))
 
     def _with_answer(self, prompt: PromptLayout, answer: str) -> AnswerLayout:
         if not isinstance(answer, str) or not answer.strip():
@@ -249,17 +227,17 @@ class PromptBuilder:
         self,
         sources: tuple[tuple[int, ...], ...],
         owners: tuple[int, ...],
-        question: _Question,
+        question: tuple[int, ...],
+        content: tuple[int, ...],
     ) -> PromptLayout:
-        target = (question.start, len(question.ids))
-        return PromptLayout(
-            self.prefix_ids, sources, owners, question.ids, target, question.content
-        )
+        target = (len(self._question_start), len(question))
+        return PromptLayout(self.prefix_ids, sources, owners, question, target, content)
 
     def _sources(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         return self._encoder.encode_all([chunk.rendered + CHUNK_END for chunk in chunks])
 
-    def _question(self, query: str, history: Sequence[str]) -> _Question:
+    def _question(self, query: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of the question, and which of them are tokens of content words."""
         if not query.strip():
             raise InputError(f"query is blank ({query!r}); pass the question as text")
         query_ids, spans = self._encoder.encode_with_spans(query)
@@ -268,28 +246,18 @@ class PromptBuilder:
                 f"the query {query!r} has no token, since the scoring model's tokenizer drops all "
                 "of its characters; use a model that reads its script, or word it differently"
             )
+        question = self._question_start + query_ids
         room = self.max_tokens - len(self.prefix_ids) - 2 * WINDOW_OVERLAP
-        room -= (tokens := len(self._question_start) + len(query_ids))
-        if room < 0:
+        if len(question) > room:
             raise PromptTooLongError(
-                f"question has {tokens} tokens, the scoring model's context of {self.max_tokens} "
-                f"leaves {max(room + tokens, 0)} for it; shorten the question"
+                f"question has {len(question)} tokens, the scoring model's context of "
+                f"{self.max_tokens} leaves {max(room, 0)} for it; shorten the question"
             )
-        lead = self._turns(history, room) + self._question_start
         is_content = bytearray(len(query))
         for start, end in content_spans(query):
             is_content[start:end] = b"\1" * (end - start)
-        numbered = enumerate(spans, len(lead))
-        content = (row for row, (start, end) in numbered if any(is_content[start:end]))
-        return _Question(lead + query_ids, len(lead), tuple(content))
-
-    def _turns(self, history: Sequence[str], room: int) -> tuple[int, ...]:
-        """Return the ids of earlier turns, cut at their beginning to what there is room for."""
-        start, end = self._encoder.encode_all([HISTORY_START, HISTORY_END])
-        most = min(HISTORY_TOKENS, room - len(start) - len(end))
-        if not history or most <= 0:
-            return ()
-        return start + self._encoder.encode("\n".join(history))[-most:] + end
+        numbered = enumerate(spans, len(self._question_start))
+        return question, tuple(row for row, (start, end) in numbered if any(is_content[start:end]))
 
     def _check_length(self, tokens: int, what: str, fix: str) -> None:
         if tokens > self.max_tokens:

@@ -227,7 +227,9 @@ class _Choice:
             spans += [(offset + start + first, offset + start + last) for first, last in lines]
         if not spans:
             return []
-        scores = self._score_units(self._request.query, [chunk], [(0, *span) for span in spans])
+        scores = self._score_units(
+            self._request.read_query, [chunk], [(0, *span) for span in spans]
+        )
         for unit_lines in lines_of:
             scores[unit_lines.start] = scores[unit_lines].max()
         added = len(self.units)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from at2_rag.arrays import Floats
-from at2_rag.errors import InputError, brief
 from at2_rag.options import PruneOptions
 from at2_rag.progress import Stopwatch
+from at2_rag.pruning.history import Turn, asked_in
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Chunk, ChunkLike, checked_chunks, join_spans
@@ -34,10 +34,8 @@ _TURNS_NOTE = (
     "The query has several turns of a conversation, and all of them draw attention; pass its "
     "last question alone, and the turns before it as history."
 )
+_READ_NOTE = "The question refers to an earlier one, and was read as {!r}."
 _NO_PRIOR_NOTE = "prior={!r} changed nothing: no chunk has a retrieval_score."
-
-Turn: TypeAlias = str | Mapping[str, Any]
-"""A turn of a conversation: its text, or a mapping, as a chat's API takes it, with `content`."""
 
 BatchRequest: TypeAlias = (
     tuple[str, Iterable[ChunkLike]] | tuple[str, Iterable[ChunkLike], Iterable[Turn]]
@@ -72,7 +70,7 @@ class Request:
 
     Attributes:
         query: The question.
-        history: The turns before it, without blank ones.
+        read_query: The same as the model reads it: after the question that it refers to, if any.
         objects: The caller's objects.
         chunks: The S chunks, normalised.
         read_chunks: [S], the same as the model reads them: without echoes of the question, which
@@ -87,6 +85,7 @@ class Request:
     """
 
     query: str
+    read_query: str
     objects: Sequence[Any]
     chunks: Sequence[Chunk]
     read_chunks: Sequence[Chunk]
@@ -97,7 +96,6 @@ class Request:
     notes: tuple[str, ...] = ()
     tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
-    history: tuple[str, ...] = ()
 
     @property
     def by_sentence(self) -> bool:
@@ -130,14 +128,14 @@ def make_request(
     """
     watch = Stopwatch()
     objects, views = checked_chunks(query, chunks)
-    turns = checked_history(history)
-    if turns and turns[-1] == query.strip():  # the conversation with the question itself
-        turns = turns[:-1]
+    read_query = asked_in(query, history)
     if options.unit == "sentence":
         units = unit_spans(views)
     else:
         units = [(index, 0, len(view.text)) for index, view in enumerate(views)]
-    notes = [_TOP_P_NOTE] if weights.score_scale == "additive" and options.top_p else []
+    notes = [] if read_query == query else [_READ_NOTE.format(read_query)]
+    if weights.score_scale == "additive" and options.top_p:
+        notes.append(_TOP_P_NOTE)
     prior = None
     if options.prior is not None:
         terms = prior_terms(views, options.prior)
@@ -161,6 +159,7 @@ def make_request(
     spans = protected_spans(views, options.protect)
     return Request(
         query,
+        read_query,
         objects,
         views,
         read_chunks,
@@ -171,26 +170,4 @@ def make_request(
         notes=tuple(notes),
         tokens=tokens,
         seconds=watch.seconds(),
-        history=turns,
     )
-
-
-def checked_history(history: Iterable[Turn]) -> tuple[str, ...]:
-    """Return the texts of a conversation's turns, but for blank ones.
-
-    Raises:
-        InputError: If it isn't a list, or a turn is neither text nor a mapping with text as its
-            `content`.
-    """
-    if isinstance(history, str | bytes | Mapping) or not isinstance(history, Iterable):
-        raise InputError(f"history is a {type(history).__name__}; pass a list of turns")
-    texts = []
-    for index, turn in enumerate(history):
-        text = turn.get("content") if isinstance(turn, Mapping) else turn
-        if not isinstance(text, str):
-            raise InputError(
-                f"history[{index}] is {brief(turn)}; pass a string, or a mapping whose 'content' "
-                "is one"
-            )
-        texts.append(text.strip())
-    return tuple(filter(None, texts))

@@ -129,7 +129,7 @@ class Scorer:
             watch = Stopwatch()
             try:
                 with watch.stage("layout"):
-                    layout = self._lay_out(request.query, request.read_chunks, request.history)
+                    layout = self._lay_out(request.read_query, request.read_chunks)
                 jobs[index] = _Job(request, layout, self._may_hop(request), watch.seconds())
             except Exception as error:
                 if not tolerant:
@@ -148,7 +148,8 @@ class Scorer:
         at least one unit; they are in order and don't overlap. Raises as `score`.
         """
         chunks = without_echoes(query, chunks)
-        request = Request(query, chunks, chunks, chunks, PruneOptions(unit="sentence"), units, ())
+        options = PruneOptions(unit="sentence")
+        request = Request(query, query, chunks, chunks, chunks, options, units, ())
         job = _Job(request, self._lay_out(query, chunks), may_hop=False, seconds={})
         watch = Stopwatch()
         [read] = self._in_turn(partial(self._read, [job], watch, {}, whole=not alone), watch)
@@ -318,11 +319,10 @@ class Scorer:
         weights = self._weights.multi_hop
         assert weights is not None  # as `_may_hop` made sure
         best, others = chunks_read_again(first.scores)
-        question = multi_hop_question(request.query, request.read_chunks[best])
+        question = multi_hop_question(request.read_query, request.read_chunks[best])
         try:
             with watch.stage("layout"):
-                chunks = [request.read_chunks[index] for index in others]
-                layout = self._lay_out(question, chunks, request.history)
+                layout = self._lay_out(question, [request.read_chunks[index] for index in others])
         except PromptTooLongError:
             return first
         assert self._reader is not None  # joint weights have none for it
@@ -336,12 +336,9 @@ class Scorer:
 
     # --- readings ----------------------------------------------------------------------------
 
-    def _lay_out(
-        self, query: str, chunks: Sequence[Chunk], history: Sequence[str] = ()
-    ) -> PromptLayout:
+    def _lay_out(self, query: str, chunks: Sequence[Chunk]) -> PromptLayout:
         prompts = self._model.prompts
-        lay_out = prompts.joint if self._reader is None else prompts.independent
-        return lay_out(query, chunks, history)
+        return (prompts.joint if self._reader is None else prompts.independent)(query, chunks)
 
     def _read(
         self, jobs: Sequence[_Job], watch: Stopwatch, states: States, *, whole: bool = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime, tool
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
 from at2_rag.adapters import (
@@ -74,8 +74,8 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     85 % of what is relevant; others keep the best three.
 
     Args:
-        goal: What to prune by; None for the last message of the user, which should say by itself
-            what is looked for ("yes, go on" doesn't).
+        goal: What to prune by; None for the last message of the user, read after the one before it
+            if it refers to that. It should say what is looked for ("yes, go on" doesn't).
         only: Names of the tools whose results are pruned; None for all.
         on_result: Called with the `PruneResult` of each pruning, whose chunks are the passages.
             What it raises is a failure of pruning.
@@ -160,8 +160,9 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         return self._goal or _last_question(_messages(request.state))
 
     def _turns(self, request: ToolCallRequest) -> list[str]:
-        """Return what was said before the question that a result is pruned by."""
-        return [] if self._goal else _texts_before_question(_messages(request.state))
+        """Return the user's messages, which the question may refer to."""
+        messages = _messages(request.state)
+        return [] if self._goal else [str(one.text) for one in messages if _is_question(one)]
 
     def _unpruned(self, message: ToolMessage, error: Exception) -> ToolMessage:
         if self._raises:
@@ -238,13 +239,6 @@ def _last_question(messages: Sequence[AnyMessage]) -> str:
 def _is_question(message: AnyMessage) -> bool:
     # What has a source of langchain's was written by it, as a summary is.
     return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
-
-
-def _texts_before_question(messages: Sequence[AnyMessage]) -> list[str]:
-    """Return what user and model said before the last message of the user."""
-    last = max((index for index, one in enumerate(messages) if _is_question(one)), default=0)
-    said = [one for one in messages[:last] if _is_question(one) or isinstance(one, AIMessage)]
-    return [str(one.text) for one in said]
 
 
 def _expand_tool() -> BaseTool:

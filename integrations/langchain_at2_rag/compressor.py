@@ -120,8 +120,9 @@ class AT2DocumentCompressor(
         metadata_prefix: What the metadata keys that we write begin with.
         query_key: Where the query is in a chain's input or a graph's state.
         documents_key: Where the documents are in it.
-        history_key: Where earlier turns of the conversation are in it, as messages or strings; they
-            only tell what the query refers to ("it"). None for none.
+        history_key: Where the conversation is in it, as messages or the user's questions; a query
+            that refers to the question before it ("who wrote it?") is read after that. None for
+            none.
         output_key: Return a mapping with the kept documents under this key, which is an update of a
             graph's state; None for the documents alone.
         dropped_key: Where this mapping has the documents that were dropped; None to leave them out.
@@ -426,10 +427,13 @@ def _documents(values: Any, name: str) -> list[Document]:
 
 
 def _turns(history: Any) -> Any:
-    """Return messages as texts, and anything else as it is, for the pruner to check."""
+    """Return messages as mappings, and anything else as it is, for the pruner to check."""
     if not isinstance(history, list | tuple):
         return history
-    return [str(turn.text) if isinstance(turn, BaseMessage) else turn for turn in history]
+    return [
+        {"role": turn.type, "content": str(turn.text)} if isinstance(turn, BaseMessage) else turn
+        for turn in history
+    ]
 
 
 def _kind(value: Any) -> str:

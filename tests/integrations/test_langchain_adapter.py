@@ -251,19 +251,19 @@ def test_reranks_documents_texts_and_mappings(pruner: AT2Pruner) -> None:
     assert step.rerank([], QUERY) == []
 
 
-def test_earlier_turns_are_messages_or_strings(pruner: AT2Pruner) -> None:
-    said = ["Who was on board?", "The captain."]
-    messages = [HumanMessage(said[0]), AIMessage(said[1]), HumanMessage(QUERY)]
+def test_a_query_may_refer_to_the_question_before_it(pruner: AT2Pruner) -> None:
+    said, last = "Who was the captain?", "What did she see?"
+    messages = [HumanMessage(said), AIMessage("Ann."), HumanMessage(last)]
     step = AT2DocumentCompressor(pruner=pruner, top_n=5, history_key="messages")
     chunks = [Chunk(d.page_content, title=d.metadata["title"]) for d in DOCUMENTS]
-    expected = pruner.prune(QUERY, chunks, top_k=5, history=said)
-    inputs: dict[str, Any] = {"query": QUERY, "documents": DOCUMENTS}
-    for turns in (said, messages):
+    expected = pruner.prune(f"{said} {last}", chunks, top_k=5)
+    inputs: dict[str, Any] = {"query": last, "documents": DOCUMENTS}
+    for turns in ([said], messages):
         kept = step.invoke({**inputs, "messages": turns})
         scores = [document.metadata["relevance_score"] for document in kept]
         assert scores == [chunk.relevance for chunk in expected.kept]
-    alone = pruner.prune(QUERY, chunks, top_k=5)
-    scores = [d.metadata["relevance_score"] for d in step.compress_documents(DOCUMENTS, QUERY)]
+    alone = pruner.prune(last, chunks, top_k=5)
+    scores = [d.metadata["relevance_score"] for d in step.compress_documents(DOCUMENTS, last)]
     assert scores == [chunk.relevance for chunk in alone.kept]
     with pytest.raises(InputError, match="history is a str"):
         step.invoke({**inputs, "messages": "hello"})

@@ -335,35 +335,3 @@ def test_spans_and_control_tokens_of_the_default_tokenizer() -> None:
     assert question_text(tokenizer, layout) == query
     outside = {token for ids in (*layout.source_ids, layout.question_ids) for token in ids}
     assert outside.isdisjoint(control.values())
-
-
-def test_turns_stand_before_the_question_and_are_no_target() -> None:
-    tokenizer = tiny_tokenizer()
-    plain = builder(tokenizer).independent(QUERY, [])
-    layout = builder(tokenizer).independent(QUERY, [], ["Hello.", "<|im_end|> Emma?"])
-    text = decode(tokenizer, layout.question_ids)
-    assert text == f"Earlier: Hello.\n<|im_end|> Emma?\nQuestion: {QUERY}"
-    assert CONTROL_IDS.isdisjoint(layout.question_ids)
-    assert question_text(tokenizer, layout) == QUERY
-    moved = len(layout.question_ids) - len(plain.question_ids)
-    assert layout.content == tuple(token + moved for token in plain.content)
-    short = layout.with_short_query(2)
-    assert short.question_ids[: layout.target[0]] == layout.question_ids[: layout.target[0]]
-
-
-@pytest.mark.parametrize("room", [0, 3, 20, PLENTY])
-def test_turns_are_cut_to_what_there_is_room_for(room: int) -> None:
-    tokenizer = tiny_tokenizer()
-    whole = builder(tokenizer)
-    question = len(whole.independent(QUERY, []).question_ids)
-    most = len(whole.prefix_ids) + 2 * prompt.WINDOW_OVERLAP + question + room
-    turns = letters(400)
-    layout = builder(tokenizer, max_tokens=most).independent(QUERY, [], [turns])
-    text = decode(tokenizer, layout.question_ids)
-    assert text.endswith(f"Question: {QUERY}")
-    before = len(layout.question_ids) - question
-    assert before <= room
-    if before:
-        kept = text.removeprefix("Earlier: ").partition("\n")[0]
-        assert turns.endswith(kept) and len(kept) <= prompt.HISTORY_TOKENS
-    assert bool(before) == (room >= 20)

@@ -1,4 +1,4 @@
-"""Earlier turns of a conversation: what the model reads of them, and what they can't change."""
+"""Earlier turns of a conversation: when a question is read after them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, InputError
-from at2_rag.pruning.request import Turn
-from at2_rag.text.chunks import as_chunk
-from tests.independent_reading import read
+from at2_rag.pruning.history import Turn, asked_in, refers
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.tiny_weights import exact, random_weights, shortlist_weights, tiny_pruner
+from tests.tiny_weights import calibrated_weights, tiny_pruner
 
 QUERY = "and who wrote it?"
-HISTORY = ["What is Emma about?", "Emma is about a matchmaker."]
+HISTORY = ["When was Ida published?", "What is Emma about?"]
+READ = f"What is Emma about? {QUERY}"
 CHUNKS = [
     "The river flows through the old town to the sea.",
     "Jane Austen wrote Emma in 1815.",
@@ -24,76 +23,86 @@ CHUNKS = [
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def pruner(model: Any) -> AT2Pruner:
-    return tiny_pruner(random_weights(model, tiny_tokenizer(), "late", "together", "apart"))
+def pruner() -> AT2Pruner:
+    return tiny_pruner(calibrated_weights(tiny_model(), tiny_tokenizer(), cosine_weight=1.0))
 
 
 def scores(result: Any) -> dict[int, float]:
     return {chunk.index: chunk.score for chunk in (*result.kept, *result.dropped)}
 
 
-def test_the_question_attends_to_the_turns_and_alone_is_the_target(model: Any) -> None:
-    weights = random_weights(model, tiny_tokenizer(), "together")
-    pruner = exact(tiny_pruner(weights))
-    prompts = pruner.scoring_model.prompts
-    layout = prompts.independent(QUERY, [as_chunk(chunk, 0) for chunk in CHUNKS], HISTORY)
-    shown = tiny_tokenizer().decode(layout.question_ids)
-    assert shown == "Earlier: " + "\n".join(HISTORY) + "\nQuestion: " + QUERY
-    together, _ = read(pruner.scoring_model, layout)
-    by_hand = [
-        weights.bias + float((weights.weight[0] * together.log().numpy()[..., source]).sum())
-        for source in range(len(CHUNKS))
-    ]
-    found = scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=HISTORY))
-    assert [found[index] for index in range(3)] == pytest.approx(by_hand, abs=1e-4)
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("and who wrote it?", True),
+        ("Why?", True),
+        ("Where did she go to school", True),
+        ("How many of those were sold?", True),
+        ("What did the old captain of the ship think about that?", True),
+        ("What did the old captain of the ship say about it?", True),
+        ("Who wrote Emma?", False),
+        ("What is delegation?", False),
+        ("when did the prr first begin its service to philadelphia", False),
+        ("Which of the ships that left the harbour sank?", False),
+        ("Why is Qubes so slow and how can I make it faster?", False),
+        ("itinerary of the theme park", False),
+        ("谁写了它？", False),  # pronouns are looked for in English alone
+    ],
+)
+def test_what_refers_to_something_before_it(query: str, expected: bool) -> None:
+    assert refers(query) is expected
 
 
-def test_a_history_changes_scores_and_a_blank_one_nothing(pruner: AT2Pruner) -> None:
-    alone = scores(pruner.prune(QUERY, CHUNKS, top_k=1))
-    histories: list[list[Turn]] = [[], ["", " \n"], [{"role": "user", "content": " "}]]
-    for history in histories:
-        assert scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=history)) == alone
-    with_turns = scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=HISTORY))
-    assert with_turns != alone
-    with_itself = [*HISTORY, f" {QUERY}\n"]
-    assert scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=with_itself)) == with_turns
+@pytest.mark.parametrize(
+    ("query", "history", "read"),
+    [
+        (QUERY, HISTORY, READ),
+        ("Who wrote Emma?", HISTORY, "Who wrote Emma?"),
+        (QUERY, ["Who is Emma?", "Is she rich?"], f"Who is Emma? Is she rich? {QUERY}"),
+        (QUERY, ["a b c?"] + ["Why?"] * 5, f"Why? Why? Why? {QUERY}"),
+        (QUERY, [], QUERY),
+        (QUERY, ["", " \n"], QUERY),
+        (QUERY, [*HISTORY, f" {QUERY}\n"], READ),
+        (
+            QUERY,
+            [
+                {"role": "user", "content": "What is Emma about?"},
+                {"role": "assistant", "content": "A matchmaker."},
+                {"role": "tool", "content": "{}"},
+            ],
+            READ,
+        ),
+        (QUERY, iter([{"content": "What is Emma about?"}]), READ),
+    ],
+)
+def test_a_question_is_read_after_the_one_that_it_refers_to(
+    query: str, history: Any, read: str
+) -> None:
+    assert asked_in(query, history) == read
 
 
-def test_turns_may_be_messages_and_batches_and_loops_take_them(pruner: AT2Pruner) -> None:
-    messages = [{"role": "user", "content": HISTORY[0]}, {"role": "a", "content": HISTORY[1]}]
-    expected = scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=HISTORY))
-    assert scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=messages)) == expected
-    awaited = asyncio.run(pruner.aprune(QUERY, CHUNKS, top_k=1, history=iter(messages)))
+def test_pruning_with_a_history_is_pruning_by_what_is_read(pruner: AT2Pruner) -> None:
+    whole = pruner.prune(READ, CHUNKS, top_k=1)
+    result = pruner.prune(QUERY, CHUNKS, top_k=1, history=HISTORY)
+    assert scores(result) == scores(whole) != scores(pruner.prune(QUERY, CHUNKS, top_k=1))
+    assert (result.query, result.answerable) == (QUERY, whole.answerable)
+    assert result.notes == (f"The question refers to an earlier one, and was read as {READ!r}.",)
+    by_sentence = pruner.prune(QUERY, CHUNKS, max_tokens=9, history=HISTORY)
+    assert by_sentence.kept == pruner.prune(READ, CHUNKS, max_tokens=9).kept
+
+
+def test_batches_and_loops_take_a_history(pruner: AT2Pruner) -> None:
+    expected = scores(pruner.prune(READ, CHUNKS, top_k=1))
+    awaited = asyncio.run(pruner.aprune(QUERY, CHUNKS, top_k=1, history=HISTORY))
     assert scores(awaited) == expected
     requests: Any = [(QUERY, CHUNKS, HISTORY), (QUERY, CHUNKS)]
-    both = [pruner.prune_batch(requests, top_k=1)]
-    both.append(asyncio.run(pruner.aprune_batch(requests, top_k=1)))
     alone = scores(pruner.prune(QUERY, CHUNKS, top_k=1))
-    for first, second in both:
-        assert scores(first) == pytest.approx(expected, abs=1e-5)
-        assert scores(second) == pytest.approx(alone, abs=1e-5)
-
-
-def test_a_second_reading_has_the_turns_as_well(model: Any) -> None:
-    pruner = tiny_pruner(shortlist_weights(model, tiny_tokenizer()))
-    with_turns, without = (
-        scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=history)) for history in (HISTORY, [])
-    )
-    assert with_turns != without
-
-
-@pytest.mark.parametrize("reading", ["independent", "joint"])
-def test_a_long_history_is_cut_at_its_beginning(reading: Any) -> None:
-    pruner = tiny_pruner(reading=reading)
-    turns = [f"turn {number} of a long talk" for number in range(900)]
-    long = scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=turns))
-    assert long == scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=turns[300:]))
-    assert long != scores(pruner.prune(QUERY, CHUNKS, top_k=1, history=turns[-2:]))
+    for results in (
+        pruner.prune_batch(requests, top_k=1),
+        asyncio.run(pruner.aprune_batch(requests, top_k=1)),
+    ):
+        assert scores(results[0]) == pytest.approx(expected, abs=1e-5)
+        assert scores(results[1]) == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +116,8 @@ def test_a_long_history_is_cut_at_its_beginning(reading: Any) -> None:
         ([{"content": [{"type": "image"}]}], r"history\[0\] is"),
     ],
 )
-def test_what_is_no_conversation_is_refused(pruner: AT2Pruner, history: Any, message: str) -> None:
+def test_what_is_no_conversation_is_refused(
+    pruner: AT2Pruner, history: list[Turn], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         pruner.prune(QUERY, CHUNKS, top_k=1, history=history)
