@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 
-from at2_rag.cli.command_line import verbose_option
-from at2_rag.cli.options import chunk_cache_option, default_chunk_cache, load_pruner, model_options
+from at2_rag.cli.command_line import Command, Group, headed, verbose_option
+from at2_rag.cli.options import (
+    chosen_columns,
+    chunk_cache_option,
+    default_chunk_cache,
+    input_options,
+    load_pruner,
+    model_options,
+)
 from at2_rag.cli.passages import Format, read_passages
 from at2_rag.progress import StepProgress
 
@@ -19,20 +26,15 @@ _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
 
-@click.command(short_help="Read chunks ahead of any question.")
+@click.command(cls=Command, short_help="Read chunks ahead of any question.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@input_options
 @chunk_cache_option
-@click.option(
+@headed("What is kept")(
     "--max-gb",
     type=click.FloatRange(min=0, min_open=True),
     help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
     "[default: as before, at first 21.5]",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(get_args(Format)),
-    help="Format of the files.  [default: by their endings, then by their content]",
 )
 @model_options
 @verbose_option
@@ -41,6 +43,8 @@ def index(
     chunk_cache: Path | None,
     max_gb: float | None,
     form: Format | None,
+    text_column: str,
+    title_column: str,
     **loading: Any,
 ) -> None:
     """Read the chunks of FILES ahead of any question, and keep their states.
@@ -55,7 +59,9 @@ def index(
 
     from at2_rag.states.store import ChunkCache
 
-    chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))
+    columns = chosen_columns(text_column, title_column)
+    passages = (read_passages(path, format=form, columns=columns) for path in files)
+    chunks = list(chain.from_iterable(passages))
     folder = chunk_cache or default_chunk_cache()
     states = ChunkCache(
         folder,
@@ -85,7 +91,7 @@ def index(
         )
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Show or remove the chunk states that are kept on disk."""
 
