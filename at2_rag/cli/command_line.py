@@ -113,7 +113,9 @@ def _settle(context: click.Context, rule: Sequence[Sequence[str]]) -> None:
         for name in (name for names in winners for name in names):
             source = origin(context, name)
             shown.append(flag(parameters[name]) + (f" ({source})" if source else ""))
-        raise click.UsageError(f"{' and '.join(shown)} exclude each other; pass one of them.")
+        raise click.UsageError(
+            f"{' and '.join(shown)} exclude each other; pass one of them.", context
+        )
     for name in (name for names in set_names if names not in winners for name in names):
         context.params[name] = False if getattr(parameters[name], "is_flag", False) else None
 

@@ -14,7 +14,6 @@ from at2_rag.cli.command_line import headed
 from at2_rag.cli.config import origin
 from at2_rag.cli.passages import DEFAULT_COLUMNS, Columns, Format
 from at2_rag.options import PruneOptions, plain_types
-from at2_rag.progress import announced
 from at2_rag.text.tokens import resolve_token_counter
 
 if TYPE_CHECKING:
@@ -159,13 +158,12 @@ def load_pruner(
     # An unusable counter is refused at once, before torch is imported.
     counter = None if token_counter is None else resolve_token_counter(token_counter)
 
-    with announced("Loading the model"):  # importing torch takes seconds
-        from at2_rag.pruner import AT2Pruner
-        from at2_rag.readout.shipped import named_or_folder
+    from at2_rag.pruner import AT2Pruner
+    from at2_rag.readout.shipped import named_or_folder
 
-        return AT2Pruner.from_pretrained(
-            *(() if model is None else (model,)),
-            head_weights=named_or_folder(head_weights),
-            token_counter=counter,
-            **settings,
-        )
+    return AT2Pruner.from_pretrained(
+        *(() if model is None else (model,)),
+        head_weights=named_or_folder(head_weights),
+        token_counter=counter,
+        **settings,
+    )

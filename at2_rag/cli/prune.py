@@ -28,6 +28,7 @@ from at2_rag.cli.table import print_result
 from at2_rag.errors import StorageError
 from at2_rag.files import check_writable, write_whole
 from at2_rag.options import PruneOptions
+from at2_rag.progress import announced
 from at2_rag.report.terminal import visible
 from at2_rag.text.chunks import DEFAULT_ELLIPSIS, DEFAULT_SEPARATOR, Chunk, replace_surrogates
 
@@ -159,8 +160,9 @@ def prune(
     has_rates = any(rate is not None for rate in rates.values())
     _check_page(page)
     chunks = _read(source, form, chosen_columns(text_column, title_column))
-    cache = None if no_chunk_cache else _chunk_cache(chunk_cache)
-    pruner = load_pruner(options=options, chunk_cache=cache, **settings)
+    with announced("Loading the model"):  # importing torch takes seconds
+        cache = None if no_chunk_cache else _chunk_cache(chunk_cache)
+        pruner = load_pruner(options=options, chunk_cache=cache, **settings)
     # Everything but the result goes to standard error, so that the output can be piped on.
     with Console(stderr=True).status(f"Scoring {len(chunks):,} chunks"):
         result = pruner.prune(query, chunks)

@@ -20,7 +20,7 @@ from at2_rag.cli.options import (
     model_options,
 )
 from at2_rag.cli.passages import Format, read_passages
-from at2_rag.progress import StepProgress
+from at2_rag.progress import StepProgress, announced
 
 _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
@@ -57,18 +57,16 @@ def index(
     if max_gb is not None and not max_gb < _MOST_GIGABYTES:
         raise click.UsageError(f"--max-gb is {max_gb}; pass a number below {_MOST_GIGABYTES:.0e}")
 
-    from at2_rag.states.store import ChunkCache
-
     columns = chosen_columns(text_column, title_column)
     passages = (read_passages(path, format=form, columns=columns) for path in files)
     chunks = list(chain.from_iterable(passages))
     folder = chunk_cache or default_chunk_cache()
-    states = ChunkCache(
-        folder,
-        max_memory_bytes=0,
-        max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
-    )
-    pruner = load_pruner(chunk_cache=states, **loading)
+    with announced("Loading the model"):  # importing torch takes seconds
+        from at2_rag.states.store import ChunkCache
+
+        most = None if max_gb is None else int(max_gb * _GIGABYTE)
+        states = ChunkCache(folder, max_memory_bytes=0, max_disk_bytes=most)
+        pruner = load_pruner(chunk_cache=states, **loading)
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))

@@ -10,8 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
+from click.shell_completion import CompletionItem
 
 from at2_rag_evals.request import option
 
@@ -79,6 +78,12 @@ class SystemName(click.types.StringParamType):
             self.fail(f"{value!r} is none of {_known(self._names)}; --all lists more", param, ctx)
         return str(value)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        return [CompletionItem(name) for name in self._names if name.startswith(incomplete)]
+
 
 def system_option(
     flag: str, names: Collection[str], default: Collection[str], *, help: str, but: str = ""
@@ -111,12 +116,12 @@ def all_option(names: Collection[str], default: Collection[str]) -> Callable[[_C
     def show(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
         if not wanted or context.resilient_parsing:
             return
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("Name", "By default", "What it is"):
-            table.add_column(heading, no_wrap=heading != "What it is")
-        for name in names:
-            table.add_row(name, "yes" if name in default else "", SYSTEMS[name])
-        Console().print(table)
+        width = max(map(len, names))
+        for name, mark, what in (
+            ("Name", "By default", "What it is"),
+            *((name, "yes" if name in default else "", SYSTEMS[name]) for name in names),
+        ):
+            click.echo(f"{name:{width}}  {mark:10}  {what}")
         context.exit()
 
     return click.option(
