@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag.cli.command_line import Command, Group, headed, verbose_option
 from at2_rag.cli.group import main as at2_rag
+from tests.docs.pages import blocks
 
 _input, _output = headed("Input"), headed("Output")
 
@@ -185,6 +188,32 @@ def test_an_error_names_the_variable() -> None:
     assert "File '/nowhere.toml' does not exist. (from AT2_RAG_CONFIG)" in missing
 
 
+@pytest.mark.parametrize(
+    ("page", "names", "expected"),
+    [
+        ("command-line.md", ["prune", "-q", "x"], {"max_tokens": 500, "order": "original"}),
+        ("command-line.md", ["eval", "ranking", __file__], {"pad_to": (20, 50)}),
+        ("evals.md", ["eval", "qa"], {"top_k": (1, 3), "generators": ("default",)}),
+    ],
+)
+def test_the_files_in_the_docs_are_taken(
+    config: Path, page: str, names: list[str], expected: dict[str, Any]
+) -> None:
+    toml = next(block.code for block in blocks(f"docs/{page}") if block.language == "toml")
+    config.write_text(re.sub(r"files = .*", "files = []", toml))  # they would have to exist
+    context = click.Context(at2_rag, info_name="at2-rag")
+    words = [*names, "--config", str(config)]
+    while isinstance(context.command, click.Group):
+        name = words.pop(0)
+        command = context.command.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name, parent=context)
+        else:
+            context = command.make_context(name, words, parent=context)
+    assert {name: context.params[name] for name in expected} == expected
+
+
 @click.command(cls=Command, exclusive=([("as_json",), ("text",)], [("speed", "price"), ("text",)]))
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--text", is_flag=True)
@@ -282,3 +311,14 @@ def test_shells_complete_words(words: str, completions: list[str], tmp_path: Pat
         command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=100
     )
     assert (ran.stdout.splitlines()[:1], ran.stderr) == (completions, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script(shell: str) -> None:
+    command = [sys.executable, "-m", "at2_rag"]
+    env = {**os.environ, "_AT2_RAG_COMPLETE": f"{shell}_source"}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0 and f"_AT2_RAG_COMPLETE={shell}_complete" in ran.stdout
+    if shutil.which(shell):
+        check = subprocess.run([shell, "-n"], input=ran.stdout, text=True, timeout=100)
+        assert check.returncode == 0

@@ -105,7 +105,7 @@ def test_numbers_that_no_float_holds_are_refused(number: str) -> None:
 # --- CSV -------------------------------------------------------------------------------------
 
 
-def csv(content: str, name: str = "a.csv", **columns: str) -> list[Any]:
+def csv(content: str, name: str = "a.csv", **columns: Any) -> list[Any]:
     return parse_passages(content.encode(), name, columns=Columns(**columns))
 
 
