@@ -8,6 +8,7 @@ with such an option, in a command's table for that one.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def _key(parameter: click.Parameter) -> str:
 def _read(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     """Make a file's values the defaults of the other options."""
     own = user_config_file() if path is None else None
-    path = own if own is not None and own.is_file() else path
+    path = own if own is not None and os.path.isfile(own) else path
     if path is None or context.resilient_parsing:
         return
     try:

@@ -281,6 +281,26 @@ def test_the_kept_chunks_alone_as_they_came(
     ]
 
 
+def test_the_command_line_wins_over_the_contrary_in_a_file(
+    passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        "top_k = 2\n[prune]\njson = true\nprice = 3\n"
+        "keep_duplicates = true\nno_chunk_cache = true\n"
+    )
+    refused = prune(passages, *loading, "--config", config)
+    assert refused.exit_code == 2 and f"--json (from json in {config})" in refused.stderr
+    options = ("--kept", "--max-overlap", "1", "--chunk-cache", tmp_path / "states")
+    lines = kept_lines(passages, *loading, "--config", config, *options)
+    assert lines == list(pruner.prune(QUERY, PASSAGES, top_k=2).chunks)
+    assert list((tmp_path / "states").glob("*.state"))
+    config.write_text("top_k = 5\nkeep_duplicates = true\n")
+    lines = kept_lines(passages, *loading, "--config", config)
+    assert lines == list(pruner.prune(QUERY, PASSAGES, top_k=5, max_overlap=None).chunks)
+    assert len(lines) == 5 > len(pruner.prune(QUERY, PASSAGES, top_k=5).kept)
+
+
 def test_of_trimmed_chunks_the_kept_text_alone_is_another(
     loading: list[str], pruner: AT2Pruner
 ) -> None:
