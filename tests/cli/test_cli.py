@@ -297,8 +297,8 @@ def test_the_command_line_wins_over_the_contrary_in_a_file(
     assert list((tmp_path / "states").glob("*.state"))
     config.write_text("top_k = 5\nkeep_duplicates = true\n")
     twice = json.dumps([TEXTS[0], TEXTS[0]])
-    for options, count in (((), 2), (("--max-overlap", "1"), 1)):
-        assert len(kept_lines(*loading, "--config", config, *options, input=twice)) == count
+    for overlap, count in (([], 2), (["--max-overlap", "1"], 1)):
+        assert len(kept_lines(*loading, "--config", config, *overlap, input=twice)) == count
 
 
 def test_of_trimmed_chunks_the_kept_text_alone_is_another(
