@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console
+from rich.control import Control
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import ControlType
 
 LINE_SECONDS = 30.0  # least time between two lines of one stage
 _SPEED_SECONDS = 600.0  # over which the bars' time left is estimated
@@ -93,6 +95,19 @@ class _Stage:
     last_line: float
     ended: bool = False
     task: TaskID | None = None
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Show on a terminal what the block does; progress that it shows itself takes that line."""
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        console.print(what, end="\r", markup=False, highlight=False)
+    try:
+        yield
+    finally:
+        if console.is_terminal and not console.is_dumb_terminal:
+            console.control(Control((ControlType.ERASE_IN_LINE, 2)))
 
 
 class StepProgress:

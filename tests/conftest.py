@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of subprocesses too
+os.environ["AT2_RAG_CONFIG"] = os.devnull  # not the developer's own options
 
 import pytest
 import torch

@@ -8,12 +8,17 @@ import sys
 COMMANDS = [
     "--help",
     "prune --help",
-    "models --help",
     "models list",
+    "cache info",
     "cache info --chunk-cache .",
+    "cache clear --yes --chunk-cache .",
+    "models --help",
+    "index --help",
     "train --help",
     "eval --help",
     "eval qa --help",
+    "eval qa --all",
+    "mcp --help",
 ]
 RUN_EACH = """
 import sys

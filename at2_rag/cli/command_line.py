@@ -1,11 +1,11 @@
-"""What the commands of `at2-rag` share: plug-ins, `-v`, errors of one line."""
+"""What the commands of `at2-rag` share: options under headings, plug-ins, errors of one line."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from at2_rag.cli.config import config_option, flag, name_variables, origin
 from at2_rag.errors import AT2Error
 from at2_rag.files import last_part, without_folder
 from at2_rag.report.terminal import visible
@@ -21,6 +22,8 @@ PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
 
 _VERBOSE = "at2_rag.verbose"
+# Of options that were set, the weakest first.
+_SOURCES = (ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE)
 _package_logger = logging.getLogger("at2_rag")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -39,7 +42,98 @@ class _VisibleFormatter(logging.Formatter):
         return visible(super().format(record))
 
 
-class CommandGroup(click.Group):
+class Option(click.Option):
+    """An option that the help shows under a heading."""
+
+    def __init__(self, *arguments: Any, heading: str | None = None, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.heading = heading
+
+
+def headed(heading: str) -> Callable[..., Callable[[_Command], _Command]]:
+    """Return `click.option` for options under a heading."""
+    return partial(click.option, cls=Option, heading=heading)
+
+
+class Command(click.Command):
+    """A command whose options may stand under headings, in the environment and in a file.
+
+    Args:
+        exclusive: Rules of alternatives of which one may be set, each the names of parameters that
+            go together. What the command line sets wins over the environment's contrary, and that
+            over the file's.
+    """
+
+    def __init__(
+        self, *arguments: Any, exclusive: Sequence[Sequence[Sequence[str]]] = (), **attributes: Any
+    ) -> None:
+        super().__init__(*arguments, **attributes)
+        self._exclusive = exclusive
+        self.params.append(config_option())
+        name_variables(self)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings, those without one last."""
+        sections: dict[str | None, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and not isinstance(parameter, click.Argument):
+                sections.setdefault(getattr(parameter, "heading", None), []).append(record)
+        others = sections.pop(None, [])
+        last = "Other options" if sections else "Options"
+        for heading, rows in [*sections.items(), (last, others)]:
+            with formatter.section(str(heading)):
+                formatter.write_dl(rows)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; an error says which variable or file a bad value is from."""
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            name = None if error.param is None else error.param.name
+            if name and (source := origin(ctx, name)):
+                vars(error)["message"] = f"{error.message} ({source})"  # it has no setter
+            raise
+        for rule in self._exclusive:
+            _settle(ctx, rule)
+        return rest
+
+
+def _settle(context: click.Context, rule: Sequence[Sequence[str]]) -> None:
+    """Unset what a stronger source than its own overrules."""
+    set_names = [[name for name in names if _strength(context, name)] for names in rule]
+    set_names = [names for names in set_names if names]
+    strongest = max((_strength(context, name) for names in set_names for name in names), default=0)
+    winners = [
+        names for names in set_names if strongest in [_strength(context, name) for name in names]
+    ]
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    if len(winners) > 1:
+        shown = []
+        for name in (name for names in winners for name in names):
+            source = origin(context, name)
+            shown.append(flag(parameters[name]) + (f" ({source})" if source else ""))
+        raise click.UsageError(
+            f"{' and '.join(shown)} exclude each other; pass one of them.", context
+        )
+    for name in (name for names in set_names if names not in winners for name in names):
+        context.params[name] = False if getattr(parameters[name], "is_flag", False) else None
+
+
+def _strength(context: click.Context, name: str) -> int:
+    """Return how strong the source of a parameter's value is, 0 where nothing was set."""
+    value, source = context.params.get(name), context.get_parameter_source(name)
+    is_set = value is not None and value is not False and source in _SOURCES
+    return 1 + _SOURCES.index(source) if is_set and source else 0
+
+
+class Group(click.Group):
+    """A group whose commands are each a `Command`."""
+
+    command_class = Command
+
+
+class CommandGroup(Group):
     """A group of commands, with those of plug-ins, that shows each error as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -135,20 +229,20 @@ def verbose_option(command: _Command) -> _Command:
 def command_without_places(context: click.Context) -> str:
     """Return the command line with the names of files and folders, but not where they are.
 
-    For records that are passed on. Options left at their defaults are left out, and so is `-v`.
+    For records that are passed on. Options are named wherever they were set: there, in the
+    environment or in a file. Those left at their defaults are left out, and so is `-v`.
     """
     parts = ["at2-rag", context.info_name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if not parameter.expose_value or (
-            context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
-        ):
+        if not parameter.expose_value or context.get_parameter_source(name) not in _SOURCES:
             continue
         value = context.params.get(name)
         if isinstance(parameter, click.Option) and parameter.is_flag:
-            parts.append(max(parameter.opts if value else parameter.secondary_opts, key=len))
+            flags = parameter.opts if value else parameter.secondary_opts
+            parts += [max(flags, key=len)] if flags else []  # a file may say that a flag isn't set
             continue
-        option = [] if isinstance(parameter, click.Argument) else [max(parameter.opts, key=len)]
+        option = [] if isinstance(parameter, click.Argument) else [flag(parameter)]
         is_path = isinstance(parameter.type, click.Path)
         for one in value if isinstance(value, tuple) else (value,):
             shown = last_part(one) if is_path else without_folder(str(one))

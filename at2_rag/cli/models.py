@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from at2_rag.cli.command_line import verbose_option
+from at2_rag.cli.command_line import Group, verbose_option
 from at2_rag.errors import ModelNotFoundError
 from at2_rag.model.hub import BUILT_INS, DEFAULT_MODEL, resolve_model
 
 _NAME = click.argument("name", default=DEFAULT_MODEL)
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """List, fetch and find scoring models.
 

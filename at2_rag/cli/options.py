@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
+from at2_rag.cli.command_line import headed
+from at2_rag.cli.config import origin
+from at2_rag.cli.passages import DEFAULT_COLUMNS, Columns, Format
 from at2_rag.options import PruneOptions, plain_types
 from at2_rag.text.tokens import resolve_token_counter
 
@@ -17,40 +21,80 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_input, _limit, _keeping, _reading = map(
+    headed, ("Input", "Limits, which must all hold", "What to keep", "How it is read")
+)
+
 _MODEL_OPTIONS = (
-    click.option(
+    _reading(
         "--model",
         help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
     ),
-    click.option("--revision", help="Revision of a model from the hub."),
-    click.option(
+    _reading("--revision", help="Revision of a model from the hub."),
+    _reading(
         "--head-weights",
         help="'best', 'balanced' or 'fast' (fewer layers, lower quality) or 'joint', which come "
         "with at2-rag for its default model; 'uniform', the mean of all heads, for any model; or a "
         "folder that at2-rag train wrote.  [default: 'best', or 'joint' for joint reading]",
     ),
-    click.option(
+    _reading(
         "--reading",
         type=click.Choice(["independent", "joint"]),
         help="Read each chunk by itself, or all in one prompt.  "
         "[default: what the head weights are for]",
     ),
-    click.option(
+    _reading(
         "--dtype",
         type=click.Choice(["float32", "bfloat16", "float16"]),
         help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
     ),
-    click.option(
-        "--device", help="Where the model runs.  [default: cuda if there is one, else cpu]"
-    ),
+    _reading("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]"),
 )
 
-chunk_cache_option = click.option(
+chunk_cache_option = _reading(
     "--chunk-cache",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Folder of chunk states.  [default: chunk_states in at2-rag's cache]",
 )
+
+
+_INPUT_OPTIONS = (
+    _input(
+        "--format",
+        "form",
+        type=click.Choice(get_args(Format)),
+        help="Format of files.  [default: by a file's ending, then by its content]",
+    ),
+    _input(
+        "--text-column",
+        metavar="NAME",
+        default=DEFAULT_COLUMNS.text,
+        show_default=True,
+        help="Column of CSV with the passages.",
+    ),
+    _input(
+        "--title-column",
+        metavar="NAME",
+        default=DEFAULT_COLUMNS.title,
+        show_default=True,
+        help="Column of CSV with their titles, if there are any.",
+    ),
+)
+
+
+def input_options(command: _Command) -> _Command:
+    """Add the options that say how passages are read from files."""
+    for option in reversed(_INPUT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen_columns(text: str, title: str) -> Columns:
+    """Return the columns of CSV; files without columns are refused if the command names one."""
+    source = click.get_current_context().get_parameter_source
+    named = ParameterSource.COMMANDLINE in (source("text_column"), source("title_column"))
+    return Columns(text, title, required=named)
 
 
 def model_options(command: _Command) -> _Command:
@@ -68,7 +112,8 @@ def prune_options(options: type[PruneOptions]) -> Callable[[_Command], _Command]
         for field in reversed(fields(options)):
             kind = types[field.name][0]
             flag = f"--{field.name.replace('_', '-')}"
-            command = click.option(
+            heading = _limit if field.metadata["limit"] else _keeping
+            command = heading(
                 f"{flag}/--no{flag[1:]}" if kind is bool else flag,
                 type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,
                 default=field.default,
@@ -90,6 +135,8 @@ def taken_options(options: type[PruneOptions], values: dict[str, Any]) -> PruneO
         name = message.partition(" ")[0]
         if name in settings:
             message = message.replace(name, f"--{name.replace('_', '-')}", 1)
+            source = origin(click.get_current_context(), name)
+            message += f" ({source})" if source else ""
         raise click.UsageError(message) from error
 
 

@@ -1,6 +1,7 @@
 """Reads the chunks of files, folders and standard input for the command line.
 
 The formats are those of `at2-rag prune`; JSON may also be an object with the list under `chunks`.
+CSV has a row of column names first; what isn't text, title, id or retrieval_score is metadata.
 A file's ending (before `.gz`) tells its format. Without a known one a file is JSON Lines if its
 first line is a JSON string or an object without `chunks`, JSON if it begins like an object or a
 list of passages, and else text. Of a file that never ends, packed or not, no more is read than
@@ -10,24 +11,27 @@ list of passages, and else text. Of a file that never ends, packed or not, no mo
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import json
 import logging
+import math
 import os
 import re
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
+from dataclasses import dataclass
+from io import BytesIO, StringIO
 from itertools import groupby
 from pathlib import Path, PurePath
-from typing import Any, Literal, NoReturn, TypeAlias, get_args
+from typing import Any, Literal, NoReturn, TypeAlias
 
-from at2_rag.errors import ChunkTypeError, DataError
+from at2_rag.errors import ChunkTypeError, DataError, brief
 from at2_rag.text.chunks import Chunk, ChunkLike, as_chunk
 from at2_rag.text.passages import MOST_WORDS, passage_spans
 from at2_rag.text.scripts import length
 
-Format: TypeAlias = Literal["jsonl", "json", "text"]
+Format: TypeAlias = Literal["jsonl", "json", "text", "csv", "tsv"]
 
 MOST_BYTES = 2**27
 """How much a file, unpacked, or a folder may hold."""
@@ -44,24 +48,58 @@ _FORMATS: dict[str, Format] = {
     ".txt": "text",
     ".md": "text",
     ".rst": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
 }
 
 
-def read_passages(path: Path, *, format: Format | None = None) -> list[ChunkLike]:
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns of CSV by their names.
+
+    Attributes:
+        text: The column of the passages.
+        title: The column of their titles, which may be missing if it is "title".
+        required: Whether to refuse what isn't CSV.
+    """
+
+    text: str = "text"
+    title: str = "title"
+    required: bool = False
+
+
+DEFAULT_COLUMNS = Columns()
+
+
+def read_passages(
+    path: Path, *, format: Format | None = None, columns: Columns = DEFAULT_COLUMNS
+) -> list[ChunkLike]:
     """Read the passages of a file or folder; a format of None is detected."""
     if path.is_dir():
+        if columns.required:
+            raise _no_columns(str(path), "text")
         if format not in (None, "text"):
             raise DataError(f"{path}: is a folder, whose files are read as text, not {format}")
         return _read_folder(path)
-    return parse_passages(_read_bytes(path), str(path), format=format)
+    return parse_passages(_read_bytes(path), str(path), format=format, columns=columns)
 
 
-def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> list[ChunkLike]:
+def parse_passages(
+    data: bytes,
+    name: str,
+    *,
+    format: Format | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
+) -> list[ChunkLike]:
     """Read the passages in the bytes of a file of this name, as `read_passages` does."""
     text = _decode(data, name)
     path = PurePath(name)
     ending = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
     kind = format or _FORMATS.get(ending) or _detect(text)
+    if kind in ("csv", "tsv"):
+        return list(_read_table(text, name, columns, tabs=kind == "tsv"))
+    if columns.required:
+        raise _no_columns(name, kind)
     if kind == "text":
         return list(_paragraphs(text))
     try:
@@ -69,7 +107,7 @@ def parse_passages(data: bytes, name: str, *, format: Format | None = None) -> l
     except DataError as error:
         if format is not None:
             raise
-        others = " or ".join(other for other in get_args(Format) if other != kind)
+        others = " or ".join(other for other in ("jsonl", "json", "text") if other != kind)
         raise DataError(
             f"{error}; it was read as {kind}, pass --format {others} if it is that"
         ) from error
@@ -182,9 +220,71 @@ def _read_list(text: str, name: str) -> list[ChunkLike]:
     return [_checked(item, name, index) for index, item in enumerate(value)]
 
 
+def _read_table(text: str, name: str, columns: Columns, *, tabs: bool) -> Iterator[ChunkLike]:
+    """Yield the rows of CSV as chunks; its delimiter may be a semicolon, as Excel's often is."""
+    first = text.partition("\n")[0]
+    delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
+    rows = _rows(text, name, delimiter)
+    _, header = next(rows, (1, []))
+    names = [column.strip() for column in header]
+    known = ", ".join(map(repr, names)) or "none, the file is empty"
+    for wanted, option in ((columns.text, "text"), (columns.title, "title")):
+        if wanted not in names and wanted != "title":
+            raise DataError(
+                f"{name}: has no column {wanted!r} (its columns: {known}); name one with "
+                f"--{option}-column"
+            )
+    if repeated := sorted({column for column in names if names.count(column) > 1}):
+        raise DataError(f"{name}: has more than one column {repeated[0]!r}; rename one")
+    for line, fields in rows:
+        if len(fields) != len(names):
+            raise DataError(
+                f"{name}, line {line}: has {len(fields)} fields for the {len(names)} columns "
+                f"{known}; put quotes around a field that holds {delimiter!r} or a quote"
+            )
+        yield _chunk_of(dict(zip(names, fields, strict=True)), columns, f"{name}, line {line}")
+
+
+def _chunk_of(row: dict[str, str], columns: Columns, origin: str) -> Chunk:
+    text, title = row.pop(columns.text), row.pop(columns.title, "")
+    score = row.pop("retrieval_score", "").strip()
+    try:
+        number = float(score) if score else None
+    except ValueError:
+        raise DataError(
+            f"{origin}: the retrieval_score is {score!r}; pass a number, or nothing"
+        ) from None
+    return Chunk(text, title or None, row.pop("id", "") or None, row, number)
+
+
+def _rows(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that aren't blank, each with the number of its first line."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    limit = csv.field_size_limit(MOST_BYTES)  # the input's own limit holds already
+    line = 1
+    try:
+        for fields in reader:
+            if any(map(str.strip, fields)):
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{name}, line {line}: not CSV ({error}); write a quote inside of quotes twice"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _no_columns(name: str, kind: str) -> DataError:
+    return DataError(
+        f"{name}: is read as {kind}, which has no columns; leave out --text-column and "
+        "--title-column, or pass --format csv or tsv"
+    )
+
+
 def _parse_json(text: str, name: str, first_line: int = 1) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise DataError(
@@ -196,6 +296,13 @@ def _parse_json(text: str, name: str, first_line: int = 1) -> Any:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON value, write null")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{brief(number)} is beyond what a float holds, write it as a string")
+    return value
 
 
 def _checked(passage: Any, origin: str, index: int) -> Any:

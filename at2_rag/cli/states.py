@@ -5,34 +5,36 @@ from __future__ import annotations
 import os
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 
-from at2_rag.cli.command_line import verbose_option
-from at2_rag.cli.options import chunk_cache_option, default_chunk_cache, load_pruner, model_options
+from at2_rag.cli.command_line import Command, Group, headed, verbose_option
+from at2_rag.cli.options import (
+    chosen_columns,
+    chunk_cache_option,
+    default_chunk_cache,
+    input_options,
+    load_pruner,
+    model_options,
+)
 from at2_rag.cli.passages import Format, read_passages
-from at2_rag.progress import StepProgress
+from at2_rag.progress import StepProgress, announced
 
 _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
 
-@click.command(short_help="Read chunks ahead of any question.")
+@click.command(cls=Command, short_help="Read chunks ahead of any question.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@input_options
 @chunk_cache_option
-@click.option(
+@headed("What is kept")(
     "--max-gb",
     type=click.FloatRange(min=0, min_open=True),
     help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
     "[default: as before, at first 21.5]",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(get_args(Format)),
-    help="Format of the files.  [default: by their endings, then by their content]",
 )
 @model_options
 @verbose_option
@@ -41,6 +43,8 @@ def index(
     chunk_cache: Path | None,
     max_gb: float | None,
     form: Format | None,
+    text_column: str,
+    title_column: str,
     **loading: Any,
 ) -> None:
     """Read the chunks of FILES ahead of any question, and keep their states.
@@ -53,16 +57,16 @@ def index(
     if max_gb is not None and not max_gb < _MOST_GIGABYTES:
         raise click.UsageError(f"--max-gb is {max_gb}; pass a number below {_MOST_GIGABYTES:.0e}")
 
-    from at2_rag.states.store import ChunkCache
-
-    chunks = list(chain.from_iterable(read_passages(path, format=form) for path in files))
+    columns = chosen_columns(text_column, title_column)
+    passages = (read_passages(path, format=form, columns=columns) for path in files)
+    chunks = list(chain.from_iterable(passages))
     folder = chunk_cache or default_chunk_cache()
-    states = ChunkCache(
-        folder,
-        max_memory_bytes=0,
-        max_disk_bytes=None if max_gb is None else int(max_gb * _GIGABYTE),
-    )
-    pruner = load_pruner(chunk_cache=states, **loading)
+    with announced("Loading the model"):  # importing torch takes seconds
+        from at2_rag.states.store import ChunkCache
+
+        most = None if max_gb is None else int(max_gb * _GIGABYTE)
+        states = ChunkCache(folder, max_memory_bytes=0, max_disk_bytes=most)
+        pruner = load_pruner(chunk_cache=states, **loading)
     with StepProgress() as progress:
         progress("chunks", 0, len(chunks))
         pruner.index(chunks, progress=lambda done: progress("chunks", done, len(chunks)))
@@ -85,7 +89,7 @@ def index(
         )
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Show or remove the chunk states that are kept on disk."""
 

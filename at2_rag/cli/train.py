@@ -10,8 +10,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from at2_rag.cli.command_line import CommandError, command_without_places, verbose_option
+from at2_rag.cli.command_line import (
+    Command,
+    CommandError,
+    command_without_places,
+    headed,
+    verbose_option,
+)
 from at2_rag.model.hub import DEFAULT_MODEL
+from at2_rag.progress import announced
 
 _ABLATION_OPTIONS = ("masks", "answers", "answer_tokens")
 _REMEDY = 'run: pip install "at2-rag[train]"'
@@ -20,15 +27,25 @@ _COUNT = click.IntRange(min=1)
 _FILE = click.Path(exists=True, dir_okay=False)
 _FOLDER = click.Path(file_okay=False)
 
+_data, _learned, _reading, _ablated, _written = map(
+    headed,
+    ("Data", "What is learned", "How it is read", "Ablations", "What is written"),
+)
 _files = click.argument("files", nargs=-1, required=True, type=_FILE)
-_output = click.option("--output", required=True, type=_FOLDER, help="Folder to write.")
-_model = click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
-_revision = click.option("--revision", help="Revision of a hub id.")
-_limit = click.option("--limit", type=_COUNT, help="Use at most this many examples of each source.")
-_folds = click.option("--folds", default=5, type=click.IntRange(min=2))
-_seed = partial(click.option, "--seed", type=click.IntRange(min=0), default=0)
-_collected = partial(click.option, "--collected", type=_FOLDER)
-_dtype = click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]))
+_output = _written("--output", required=True, type=_FOLDER, help="Folder to write.")
+_model = _reading("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+_revision = _reading("--revision", help="Revision of a hub id.")
+_limit = _data("--limit", type=_COUNT, help="Use at most this many examples of each source.")
+_folds = _learned(
+    "--folds", default=5, type=click.IntRange(min=2), help="Parts for cross-validation."
+)
+_seed = partial(_data, "--seed", type=click.IntRange(min=0), default=0)
+_collected = partial(_written, "--collected", type=_FOLDER)
+_dtype = _reading(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Type of the model's numbers. [default: bfloat16 where the device is fast at it]",
+)
 
 
 @contextmanager
@@ -41,10 +58,10 @@ def _importing(what: str) -> Iterator[None]:
         raise CommandError(f"{what} is not possible: {error}{remedy}") from error
 
 
-@click.command("train", context_settings=_SETTINGS)
+@click.command("train", cls=Command, context_settings=_SETTINGS)
 @_files
 @_output
-@click.option(
+@_learned(
     "--signal",
     type=click.Choice(["evidence", "ablation", "both"]),
     default="evidence",
@@ -52,7 +69,7 @@ def _importing(what: str) -> Iterator[None]:
     "likelihood of the question and of the model's answer (needs no labels; independent "
     "reading), or both.",
 )
-@click.option(
+@_learned(
     "--target",
     type=click.Choice(["question", "answer"]),
     default="question",
@@ -61,26 +78,26 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_model
 @_revision
-@click.option(
+@_reading(
     "--reading",
     type=click.Choice(["independent", "joint"]),
     default="independent",
     help="How the chunks are read.",
 )
-@click.option(
+@_learned(
     "--depth",
     "depths",
     multiple=True,
     type=_COUNT,
     help="Layers to use; repeat to cross-validate several. [default: 60 % of the model's]",
 )
-@click.option(
+@_learned(
     "--features",
     multiple=True,
     metavar="QUANTITY:PASS[+PASS]",
     help="Feature set, e.g. log:together+apart; repeat to cross-validate several. [default: all]",
 )
-@click.option(
+@_learned(
     "--objective",
     "objectives",
     multiple=True,
@@ -88,13 +105,13 @@ def _importing(what: str) -> Iterator[None]:
     help="What weights are fitted to; repeat to cross-validate several. [default: ablation: "
     "contributions, drops and pearson; both: mixed, evidence and contributions]",
 )
-@click.option(
+@_learned(
     "--key-heads",
     type=_COUNT,
     help="Most key heads with weights, for features of late reading; what is kept of a chunk grows "
     "with them. [default: all]",
 )
-@click.option(
+@_reading(
     "--shortlist",
     metavar="WEIGHTS",
     help="Weights for late reading, shipped or in a folder, that choose the few chunks that are "
@@ -102,7 +119,7 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_limit
 @_folds
-@click.option(
+@_learned(
     "--leave-out-sources",
     is_flag=True,
     help="Cross-validate on each source in turn, by what was fitted without it, instead of folds.",
@@ -112,21 +129,21 @@ def _importing(what: str) -> Iterator[None]:
     help="Folder for collected features, to share between runs; those of more layers serve "
     "a smaller --depth too. [default: OUTPUT/features]",
 )
-@click.option(
+@_ablated(
     "--masks",
     type=_COUNT,
     default=32,
     help="Random ablations of an example, besides leaving out each chunk in turn.",
 )
-@click.option(
+@_ablated(
     "--answers",
     type=click.Choice(["generated", "reference"]),
     default="generated",
     help="Whose answers are ablated: the model's, or each example's first reference answer.",
 )
-@click.option("--answer-tokens", type=_COUNT, default=32, help="Most tokens of a generated answer.")
+@_ablated("--answer-tokens", type=_COUNT, default=32, help="Most tokens of a generated answer.")
 @_dtype
-@click.option(
+@_data(
     "--dev",
     multiple=True,
     metavar="FILE",
@@ -142,9 +159,9 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     OUTPUT gets the weights, everything known about the run (training.json), and the same as a
     page (training.html).
     """
-    with _importing("fitting head weights"):
+    with announced("Loading torch"), _importing("fitting head weights"):
         from at2_rag.training.commands.train import TrainRequest, run_training
-    for name in _ABLATION_OPTIONS:
+    for name in _ABLATION_OPTIONS:  # from elsewhere they may be meant for other runs
         passed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if passed and options["signal"] == "evidence":
             raise CommandError(
@@ -154,10 +171,10 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     run_training(TrainRequest(**options), command=command_without_places(context))
 
 
-@click.command("calibrate", context_settings=_SETTINGS)
+@click.command("calibrate", cls=Command, context_settings=_SETTINGS)
 @_files
 @_output
-@click.option(
+@_reading(
     "--head-weights",
     help="Shipped weights by name, or a folder that `at2-rag train` wrote. [default: those that "
     "are shipped for the model]",
@@ -167,7 +184,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @_limit
 @_folds
 @_seed(help="Of the examples that --limit draws, exchanged chunks and folds.")
-@click.option(
+@_learned(
     "--prior",
     type=click.Choice(["score", "cosine"]),
     multiple=True,
@@ -175,12 +192,12 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     help="Learn a weight for the retriever: of its ranks (score) or of its cosines (cosine). "
     "May be repeated.",
 )
-@click.option(
+@_learned(
     "--multi-hop",
     is_flag=True,
     help="Also learn to ask again beside the best chunk, for answers that take two chunks.",
 )
-@click.option(
+@_learned(
     "--sentences",
     is_flag=True,
     help="Also learn which sentences hold the evidence: those that gold_sents name, else those of "
@@ -202,6 +219,6 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     with their calibration, a plot (reliability.svg) and everything known about the run
     (calibration.json).
     """
-    with _importing("calibrating"):
+    with announced("Loading torch"), _importing("calibrating"):
         from at2_rag.training.commands.calibrate import CalibrateRequest, run_calibration
     run_calibration(CalibrateRequest(**options), command=command_without_places(context))

@@ -6,16 +6,19 @@ from typing import Any
 
 import click
 
-from at2_rag.cli.command_line import verbose_option
-from at2_rag_evals.fidelity.request import FidelityRequest
+from at2_rag.cli.command_line import Group, verbose_option
+from at2_rag_evals.fidelity.request import DEFAULT_SYSTEMS as FIDELITY_DEFAULT
+from at2_rag_evals.fidelity.request import KNOWN_SYSTEMS, FidelityRequest
 from at2_rag_evals.keeping.request import KeepingRequest
+from at2_rag_evals.names import all_option
 from at2_rag_evals.qa.cli import compare, qa
-from at2_rag_evals.ranking.request import RankingRequest
+from at2_rag_evals.rankers.registry import BASELINES, RANKERS
+from at2_rag_evals.ranking.request import DEFAULT_SYSTEMS, RankingRequest
 from at2_rag_evals.request import json_option, request_options
 from at2_rag_evals.trimming.request import TrimmingRequest
 
 
-@click.group()
+@click.group(cls=Group)
 def eval_group() -> None:
     """Evaluate rankings, the fidelity of scores, and answers on labelled questions."""
 
@@ -26,6 +29,7 @@ eval_group.add_command(compare)
 
 @eval_group.command()
 @request_options(RankingRequest)
+@all_option(RANKERS, DEFAULT_SYSTEMS)
 @json_option
 @verbose_option
 def ranking(as_json: bool, **values: Any) -> None:
@@ -42,6 +46,7 @@ def ranking(as_json: bool, **values: Any) -> None:
 
 @eval_group.command()
 @request_options(FidelityRequest)
+@all_option(KNOWN_SYSTEMS, FIDELITY_DEFAULT)
 @json_option
 @verbose_option
 def fidelity(as_json: bool, **values: Any) -> None:
@@ -72,6 +77,7 @@ def trimming(as_json: bool, **values: Any) -> None:
 
 @eval_group.command()
 @request_options(KeepingRequest)
+@all_option(BASELINES, ())
 @json_option
 @verbose_option
 def keeping(as_json: bool, **values: Any) -> None:

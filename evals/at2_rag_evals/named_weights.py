@@ -43,8 +43,8 @@ def weights_attributes(taken: Sequence[str]) -> dict[str, Any]:
                 )
             if name in taken or name in named:
                 raise click.BadParameter(
-                    f"the name {name!r} is taken; pass one that is used once and is none of "
-                    f"{', '.join(taken)}"
+                    f"the name {name!r} is taken; pass one that is used once and that --all "
+                    "doesn't list"
                 )
             named[name] = NamedWeights(name, weights)
         return tuple(named.values())

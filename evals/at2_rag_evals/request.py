@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from at2_rag.cli.command_line import Option
 from at2_rag.files import without_folder
 from at2_rag_evals.store import STORE_FILE
 
@@ -37,12 +38,13 @@ def option(*flags: str, default: Any = None, **attributes: Any) -> Any:
         flags: The option's names, such as "--order"; none for the field's name.
         default: The field's and the option's default; `()` for one that may be repeated. The help
             shows it unless it is None, empty or False.
-        attributes: What else `click.option` takes.
+        attributes: What else `click.option` takes, and the `heading` in the help.
     """
     if attributes.get("required"):
-        return field(metadata={"click": (click.option, flags, attributes)})
+        return field(metadata={"click": (click.option, flags, {"cls": Option, **attributes})})
     if attributes.get("multiple") and default is None:
         default = ()
+    attributes = {"cls": Option, **attributes}
     shown = default not in (None, ()) and default is not False
     attributes = {"default": default, "show_default": shown} | attributes
     return field(default=default, metadata={"click": (click.option, flags, attributes)})
@@ -115,16 +117,27 @@ class EvalRequest:
         type=FOLDER,
         help="Folder for the report, figures of each item, and stored scores, from which a killed "
         "run continues.",
+        heading="Output",
     )
     limit: int | None = option(
         type=click.IntRange(min=1),
         metavar="N",
         help="Judge only the first N items of each source.",
+        heading="Items",
     )
-    seed: int = option(default=0, type=click.IntRange(min=0))
-    model: str | None = option(help="Scoring model: a known name, a folder or a hub id.")
+    seed: int = option(
+        default=0,
+        type=click.IntRange(min=0),
+        help="Of everything that is drawn at random.",
+        heading="Items",
+    )
+    model: str | None = option(
+        help="Scoring model: a known name, a folder or a hub id.",
+        heading="What is judged",
+    )
     head_weights: str | None = option(
-        help="Head weights of at2: a folder, the name of shipped ones, or uniform."
+        help="Head weights of at2: a folder, the name of shipped ones, or uniform.",
+        heading="What is judged",
     )
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from at2_rag.cli.command_line import verbose_option
+from at2_rag.cli.command_line import Command, verbose_option
 
 
-@click.command("mcp", short_help="Serve agents by the Model Context Protocol.")
+@click.command("mcp", cls=Command, short_help="Serve agents by the Model Context Protocol.")
 @click.option("--model", help="Scoring model: a known name, a folder or a hub id.")
 @click.option("--head-weights", help="Name of shipped head weights, or a folder.")
 @click.option("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]")

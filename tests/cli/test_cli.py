@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,121 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
     assert "Loading weights" not in written.err and "Scoring" not in written.err
 
 
+def kept_lines(*arguments: str | Path, input: str | None = None) -> list[Any]:
+    ran = prune("--kept", *arguments, input=input)
+    assert ran.exit_code == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_the_kept_chunks_alone_as_they_came(
+    passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
+) -> None:
+    result = pruner.prune(QUERY, PASSAGES, top_k=2)
+    lines = kept_lines(passages, *loading, "--top-k", "2")
+    assert lines == list(result.chunks) and all(line in PASSAGES for line in lines)
+    assert [list(line) for line in lines] == [list(chunk) for chunk in result.chunks], "in order"
+    again = "".join(json.dumps(line) + "\n" for line in lines)
+    assert kept_lines(*loading, "--top-k", "2", input=again) == lines
+
+    text = "The ☃ \x9b stands.\n\nJane Austen wrote Emma."
+    assert kept_lines(*loading, "--top-k", "9", "--format", "text", "--order=original", input=text)
+    raw = prune("--kept", *loading, "--top-k", "9", "--format", "text", input=text).stdout
+    assert raw.isascii() and set(map(json.loads, raw.splitlines())) == set(text.split("\n\n"))
+
+    table = tmp_path / "a.csv"
+    table.write_text("id,text,page,retrieval_score\n7,Jane Austen wrote Emma.,3,0\n,The sea.,,\n")
+    assert kept_lines(table, *loading, "--top-k", "2", "--order", "original") == [
+        {"text": "Jane Austen wrote Emma.", "id": "7", "metadata": {"page": "3"}}
+        | {"retrieval_score": 0.0},
+        {"text": "The sea.", "metadata": {"page": ""}},
+    ]
+
+
+def test_the_command_line_wins_over_the_contrary_in_a_file(
+    passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        "top_k = 2\n[prune]\njson = true\nprice = 3\n"
+        "keep_duplicates = true\nno_chunk_cache = true\n"
+    )
+    refused = prune(passages, *loading, "--config", config)
+    assert refused.exit_code == 2 and f"--json (from json in {config})" in refused.stderr
+    options = ("--kept", "--max-overlap", "1", "--chunk-cache", tmp_path / "states")
+    lines = kept_lines(passages, *loading, "--config", config, *options)
+    assert lines == list(pruner.prune(QUERY, PASSAGES, top_k=2).chunks)
+    assert list((tmp_path / "states").glob("*.state"))
+    config.write_text("top_k = 5\nkeep_duplicates = true\n")
+    twice = json.dumps([TEXTS[0], TEXTS[0]])
+    for overlap, count in (([], 2), (["--max-overlap", "1"], 1)):
+        assert len(kept_lines(*loading, "--config", config, *overlap, input=twice)) == count
+
+
+def test_of_trimmed_chunks_the_kept_text_alone_is_another(
+    loading: list[str], pruner: AT2Pruner
+) -> None:
+    long = (
+        "Jane Austen wrote Emma in the year 1815, at home. The bridge was opened in 1932 and spans "
+        "the harbour. Water boils at a hundred degrees at the level of the sea."
+    )
+    chunks: list[Any] = [
+        {"url": "u", "text": long, "tags": [1]},
+        long + " The end is near, we say.",
+    ]
+    options: dict[str, Any] = {"unit": "sentence", "top_k": 2, "max_overlap": None}
+    result = pruner.prune(QUERY, chunks, **options)
+    assert any(scored.spans for scored in result.kept)
+    lines = "".join(json.dumps(chunk) + "\n" for chunk in chunks)
+    flags = ["--unit", "sentence", "--top-k", "2", "--keep-duplicates"]
+    for line, scored in zip(kept_lines(*loading, *flags, input=lines), result.kept, strict=True):
+        text = line if isinstance(line, str) else line["text"]
+        assert text == scored.kept_text
+        assert isinstance(line, str) or line == {"url": "u", "text": text, "tags": [1]}
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("command", ["prune", "index", "train"])
+def test_a_terminal_shows_at_once_what_takes_long(
+    command: str, passages: Path, loading: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cache" / "chunk_states").mkdir(parents=True)
+    (tmp_path / "torch.py").write_text("raise ImportError('not now')")  # in torch's stead
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    options = {
+        "prune": ["-q", QUERY, "--top-k", "1", *loading],
+        "index": loading,
+        "train": ["--output", str(tmp_path / "out")],
+    }[command]
+    controller, terminal = os.openpty()
+    ran = subprocess.run(
+        [sys.executable, "-m", "at2_rag", command, str(passages), *options],
+        env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stderr=terminal,
+        timeout=100,
+    )
+    os.close(terminal)
+    written = os.read(controller, 1 << 16).decode()
+    os.close(controller)
+    assert ran.returncode == 1
+    assert written.startswith("Loading ") and "not now" in written
+
+
+def test_a_library_writes_nothing_beside_the_result(passages: Path, loading: list[str]) -> None:
+    for command, result in (
+        (["prune", "-q", QUERY, "--top-k", "2", "--kept"], '{"text":'),
+        (["index"], "5 chunks: 5 states made now"),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-m", "at2_rag", *command, str(passages), *loading],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert ran.stdout.startswith(result)
+        assert re.fullmatch(r"(chunks: 5/5, \d+ s elapsed\n)?", ran.stderr)
+
+
 # --- prune: what is wrong --------------------------------------------------------------------
 
 
@@ -262,6 +379,7 @@ def test_stdout_holds_json_alone_and_stderr_no_progress_when_piped(
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["prune", "-q", "x", "--show", "--context"], "--context and --show"),
+        (["prune", "-q", "x", "--kept", "--price", "1"], "--price and --kept exclude each other"),
         (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
         (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
     ],

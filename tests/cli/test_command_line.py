@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from at2_rag.cli.command_line import (
     PLUGINS,
+    Command,
     CommandGroup,
     command_without_places,
     verbose_option,
@@ -172,11 +173,11 @@ def test_logs_go_to_stderr_and_details_need_verbose() -> None:
     assert (logger.level, list(logger.handlers)) == before
 
 
-@click.command(name="fit")
+@click.command(name="fit", cls=Command)
 @click.argument("data", nargs=-1, type=click.Path())
 @click.option("--model", "-m")
 @click.option("--depth", multiple=True, type=int)
-@click.option("--cache/--no-cache", default=True)
+@click.option("--states/--no-states", default=True)
 @click.option("--force", is_flag=True)
 @click.option("--seed", default=0)
 @verbose_option
@@ -192,14 +193,19 @@ def fit(context: click.Context, /, **_: object) -> None:
         (["-v", "{}/a.jsonl", "-m", "org/name"], "a.jsonl --model org/name"),
         (["{}/a b.jsonl", "{}/c.jsonl"], "'a b.jsonl' c.jsonl"),
         (["--depth", "2", "--depth", "3", "--force"], "--depth 2 --depth 3 --force"),
-        (["--no-cache"], "--no-cache"),
+        (["--no-states"], "--no-states"),
         (["--model", "{}"], "--model PLACE"),
         (["--model", "a\0b"], "--model 'a\0b'"),
+        (["--config", "{}/c.toml"], "--model org/name --depth 4 --no-states --seed 7"),
+        (["--config", "{}/c.toml", "--states"], "--model org/name --depth 4 --states --seed 7"),
     ],
 )
 def test_the_recorded_command_line_has_no_places(
     arguments: list[str], shown: str, tmp_path: Path
 ) -> None:
+    tmp_path.joinpath("c.toml").write_text(
+        "model = 'org/name'\ndepth = 4\nstates = false\nforce = false\nseed = 7\n"
+    )
     ran = CliRunner().invoke(fit, [part.format(tmp_path) for part in arguments])
     assert ran.exit_code == 0, ran.output
     assert ran.output == f"at2-rag fit {shown.replace('PLACE', tmp_path.name)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from at2_rag.cli.passages import MOST_BYTES, Format, parse_passages, read_passages
+from at2_rag.cli.passages import MOST_BYTES, Columns, Format, parse_passages, read_passages
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
 
@@ -95,6 +95,89 @@ def test_unusable_json_is_named_with_its_line(text: str, part: str) -> None:
     message = failure(text.encode(), "a.json")
     assert message.startswith(part)
     assert message.endswith("pass --format jsonl or text if it is that")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "9" * 400 + ".5"])
+def test_numbers_that_no_float_holds_are_refused(number: str) -> None:
+    assert "line 1: not usable JSON ('" in failure(f'{{"text": "a", "n": {number}}}'.encode())
+
+
+# --- CSV -------------------------------------------------------------------------------------
+
+
+def csv(content: str, name: str = "a.csv", **columns: Any) -> list[Any]:
+    return parse_passages(content.encode(), name, columns=Columns(**columns))
+
+
+def test_columns_are_text_title_id_score_and_metadata() -> None:
+    text = (
+        'id,title,text,url,retrieval_score\r\n7,Emma,"A novel, of ""1815""",u,0.5\r\n\r\n'
+        ',,"two\nlines\r\n",,\r\n , ,,\r\n'
+    )
+    expected = [
+        Chunk('A novel, of "1815"', "Emma", "7", {"url": "u"}, 0.5),
+        Chunk("two\nlines\r\n", metadata={"url": ""}),
+    ]
+    assert csv(text) == expected
+    assert csv(BOM.decode() + text.removesuffix(" , ,,\r\n")) == expected
+    assert parse_passages(gzip.compress(text.encode()), "A.CSV.GZ") == expected
+    assert parse_passages(text.encode(), "<stdin>", format="csv") == expected
+    tabs = text.replace(",", "\t").replace("novel\t", "novel,")
+    assert csv(tabs, "a.tsv") == parse_passages(tabs.encode(), "a", format="tsv") == expected
+    assert csv(text.replace(",", ";").replace("novel;", "novel,")) == expected, "as Excel may"
+
+
+def test_columns_of_other_names() -> None:
+    text = "body,text,heading\nOne.,1,First\n"
+    expected = [Chunk("One.", "First", metadata={"text": "1"})]
+    assert csv(text, text="body", title="heading") == expected
+    assert csv(" text , n\nOne., 2\n") == [Chunk("One.", metadata={"n": " 2"})]
+    assert csv("text\n") == []
+    long = "word " * 100_000  # more than the csv module's own limit
+    assert csv(f"text\n{long}\n") == [Chunk(long)]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "part"),
+    [
+        (
+            "body,n\na,1",
+            {},
+            "a.csv: has no column 'text' (its columns: 'body', 'n'); name one with ",
+        ),
+        ("", {}, "a.csv: has no column 'text' (its columns: none, the file is empty)"),
+        ("text\na", {"title": "head"}, "no column 'head' (its columns: 'text'); name one with --t"),
+        ("text,n,n\na,1,2", {}, "a.csv: has more than one column 'n'; rename one"),
+        ('text,n\n"a\nb",1\n\nc', {}, "a.csv, line 5: has 1 fields for the 2 columns 'text', 'n'"),
+        (
+            "text,n\na, b,1",
+            {},
+            "a.csv, line 2: has 3 fields for the 2 columns 'text', 'n'; put quo",
+        ),
+        ('text\na\n"b\n\n', {}, "a.csv, line 3: not CSV (unexpected end of data)"),
+        ('text,n\n"a"b,1', {}, "a.csv, line 2: not CSV (',' expected after '\"'); write a quote"),
+        ("text,retrieval_score\na,x", {}, "line 2: the retrieval_score is 'x'; pass a number"),
+    ],
+)
+def test_unusable_csv_is_named_with_its_line(text: str, columns: dict[str, str], part: str) -> None:
+    with pytest.raises(DataError) as caught:
+        csv(text, **columns)
+    assert part in str(caught.value)
+
+
+def test_columns_that_a_file_has_not_are_refused(tmp_path: Path) -> None:
+    columns = Columns("body", required=True)
+    for path, kind in (
+        (write(tmp_path, "a.jsonl", '"one"'), "jsonl"),
+        (write(tmp_path, "a", "body,n\none,1"), "text"),
+        (tmp_path, "text"),
+    ):
+        with pytest.raises(DataError, match=f"{path}: is read as {kind}, which has no columns"):
+            read_passages(path, columns=columns)
+    assert read_passages(tmp_path / "a.jsonl", columns=Columns("body")) == ["one"]
+    assert read_passages(tmp_path / "a", format="csv", columns=columns) == [
+        Chunk("one", metadata={"n": "1"})
+    ]
 
 
 # --- text ------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_systems_are_judged_once_and_named_weights_follow_at2() -> None:
     [
         ("ranking", "Missing argument"),
         ("ranking F --pad-to 3", "3 is not in the range"),
-        ("ranking F --system bm26", "'bm26' is not one of"),
+        ("ranking F --system bm26", "'bm26' is none of random, "),
         ("fidelity F --weights mine", "'mine' isn't NAME=WEIGHTS"),
         ("fidelity F --weights mine=", "'mine=' isn't NAME=WEIGHTS"),
         ("fidelity F --weights a/b=uniform", "the name 'a/b' isn't plain"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import BASELINES, RANKERS, VARIANTS
 from at2_rag_evals.request import FILE, EvalRequest, option
 
@@ -24,54 +25,68 @@ _SYSTEMS = (
     *("answer_heads_mean", "at2_answer", "gold"),
     *("leave_one_out", "regression_32", "masked_regression"),
 )
-_KNOWN = (*BASELINES, "all_heads_mean", "at2", "at2_joint", *_SYSTEMS)
-_VARIANTS = tuple(name for name in _KNOWN if name in VARIANTS or name == "first_k")
+KNOWN_SYSTEMS = (*BASELINES, "all_heads_mean", "at2", "at2_joint", *_SYSTEMS)
+DEFAULT_SYSTEMS = tuple(name for name in KNOWN_SYSTEMS if name not in {*VARIANTS, "first_k"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityRequest(EvalRequest):
     """All options of the command, with their defaults."""
 
-    weights: tuple[NamedWeights, ...] = option(**weights_attributes((*RANKERS, *_SYSTEMS)))
+    weights: tuple[NamedWeights, ...] = option(
+        **weights_attributes((*RANKERS, *_SYSTEMS)),
+        heading="What is judged",
+    )
     answer_weights: str | None = option(
-        help="Head weights of at2_answer: a folder, the name of shipped ones, or uniform."
+        help="Head weights of at2_answer: a folder, the name of shipped ones, or uniform.",
+        heading="What is judged",
     )
     embedding_model: str | None = option(
-        help="sentence-transformers model of minilm: a folder or a hub id."
+        help="sentence-transformers model of minilm: a folder or a hub id.",
+        heading="What is judged",
     )
     train: tuple[Path, ...] = option(
         multiple=True,
         type=FILE,
         help="Training file on which attention heads are chosen. May be repeated.",
+        heading="What is judged",
     )
     unit: Unit = option(
         default="chunk",
         type=click.Choice(["chunk", "sentence"]),
         help="What is removed and scored: chunks, or sentences of them.",
+        heading="Ablations",
     )
     max_sentences: int = option(
         default=60,
         type=click.IntRange(min=4),
         help="Leave out items with more sentences, with --unit sentence.",
+        heading="Ablations",
     )
     masks: int = option(
-        default=32, type=click.IntRange(min=2), help="Held masks an item, of each keep rate."
+        default=32,
+        type=click.IntRange(min=2),
+        help="Held masks an item, of each keep rate.",
+        heading="Ablations",
     )
     answers: AnswerSource = option(
         default="generated",
         type=click.Choice(["generated", "reference"]),
         help="Whose answers: the model's own, or the first reference answer.",
+        heading="Ablations",
     )
     answer_tokens: int = option(
-        default=32, type=click.IntRange(min=1), help="Most tokens of a generated answer."
+        default=32,
+        type=click.IntRange(min=1),
+        help="Most tokens of a generated answer.",
+        heading="Ablations",
     )
-    systems: tuple[str, ...] = option(
+    systems: tuple[str, ...] = system_option(
         "--system",
-        default=tuple(name for name in _KNOWN if name not in _VARIANTS),
-        multiple=True,
-        type=click.Choice(_KNOWN),
-        show_default=f"all but {', '.join(_VARIANTS)}; those of chosen heads only with --train",
-        help="Judge this system. May be repeated.",
+        KNOWN_SYSTEMS,
+        DEFAULT_SYSTEMS,
+        help="Judge this system",
+        but="; those of chosen heads only with --train",
     )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from at2_rag_evals.keeping.attacks import ATTACKS
+from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import BASELINES
 from at2_rag_evals.request import EvalRequest, option
 
@@ -20,14 +21,15 @@ class KeepingRequest(EvalRequest):
         multiple=True,
         type=click.Choice(tuple(ATTACKS)),
         help="Also judge with a chunk of this attack among each item's. May be repeated.",
+        heading="Items",
     )
-    systems: tuple[str, ...] = option(
+    systems: tuple[str, ...] = system_option(
         "--system",
-        multiple=True,
-        type=click.Choice(BASELINES),
-        help="Also rank with this baseline, which keeps as many chunks as at2 does. May be "
-        "repeated.",
+        BASELINES,
+        (),
+        help="Also rank with this baseline, which keeps as many chunks as at2 does",
     )
     embedding_model: str | None = option(
-        help="sentence-transformers model of minilm: a folder or a hub id."
+        help="sentence-transformers model of minilm: a folder or a hub id.",
+        heading="What is judged",
     )

@@ -7,23 +7,17 @@ from typing import Any
 
 import click
 
-from at2_rag.cli.command_line import verbose_option
-from at2_rag_evals.qa.request import QARequest, read_config
+from at2_rag.cli.command_line import Command, verbose_option
+from at2_rag_evals.names import all_option
+from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.request import json_option, request_options
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @request_options(QARequest)
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=read_config,
-    help="TOML file with any of these options by their long names, and `files`.",
-)
+@all_option(DEFAULT_PRUNERS + MORE_PRUNERS, DEFAULT_PRUNERS)
 @json_option
 @verbose_option
 def qa(as_json: bool, **values: Any) -> None:
@@ -38,7 +32,7 @@ def qa(as_json: bool, **values: Any) -> None:
     run_qa(QARequest(**values), as_json=as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("first", metavar="A", type=_FOLDER)
 @click.argument("second", metavar="B", type=_FOLDER)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.names import system_option
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
@@ -62,11 +62,16 @@ class QARequest(EvalRequest):
         required=True,
         type=FOLDER,
         help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
+        heading="Output",
     )
     model: str | None = option(
-        help="Scoring model of the pruners: a known name, a folder or a hub id."
+        help="Scoring model of the pruners: a known name, a folder or a hub id.",
+        heading="What is judged",
     )
-    head_weights: str | None = option(help="Folder with the head weights of at2 and at2_adaptive.")
+    head_weights: str | None = option(
+        help="Folder with the head weights of at2 and at2_adaptive.",
+        heading="What is judged",
+    )
     datasets: tuple[Dataset, ...] = option(
         "--dataset",
         multiple=True,
@@ -74,28 +79,29 @@ class QARequest(EvalRequest):
         metavar="NAME=PATH",
         help="A published data set as it is: squad, hotpotqa, musique, nq_multi_document or rgb "
         "with its file, beir with its folder. May be repeated.",
+        heading="Items",
     )
-    pruners: tuple[str, ...] = option(
-        "--pruner",
-        default=DEFAULT_PRUNERS,
-        multiple=True,
-        type=click.Choice(DEFAULT_PRUNERS + MORE_PRUNERS),
-        show_default=f"all but {', '.join(MORE_PRUNERS)}",
-        help="Judge this pruner. May be repeated.",
+    pruners: tuple[str, ...] = system_option(
+        "--pruner", DEFAULT_PRUNERS + MORE_PRUNERS, DEFAULT_PRUNERS, help="Judge this pruner"
     )
-    weights: tuple[NamedWeights, ...] = option(**weights_attributes(DEFAULT_PRUNERS + MORE_PRUNERS))
+    weights: tuple[NamedWeights, ...] = option(
+        **weights_attributes(DEFAULT_PRUNERS + MORE_PRUNERS),
+        heading="What is judged",
+    )
     top_k: tuple[int, ...] = option(
         multiple=True,
         type=click.IntRange(min=1),
         metavar="K",
         show_default="1 and 3, without --max-tokens",
         help="Keep at most K chunks. May be repeated.",
+        heading="What is judged",
     )
     max_tokens: tuple[int, ...] = option(
         multiple=True,
         type=click.IntRange(min=1),
         metavar="N",
         help="Keep a context of at most N of the generator's tokens. May be repeated.",
+        heading="What is judged",
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
@@ -103,11 +109,13 @@ class QARequest(EvalRequest):
         metavar="X",
         help="Also judge at2_rag without a budget but with this max_missed, as the pruner "
         "at2_adaptive_X. May be repeated.",
+        heading="What is judged",
     )
     multi_hop: bool | None = option(
         "--multi-hop/--no-multi-hop",
         show_default="where the best chunk is likely right and alone misses more than --max-missed",
         help="Whether the pruners of --max-missed read the question again with the best chunk.",
+        heading="What is judged",
     )
     generators: tuple[str, ...] = option(
         "--generator",
@@ -116,6 +124,7 @@ class QARequest(EvalRequest):
         metavar="SPEC",
         help="What answers: a local model (name, folder or hub id), or openai:MODEL for a model of "
         "any server that speaks OpenAI's chat completions. May be repeated.",
+        heading="Generators",
     )
     orders: tuple[Order, ...] = option(
         "--order",
@@ -123,63 +132,80 @@ class QARequest(EvalRequest):
         multiple=True,
         type=click.Choice(["score", "original"]),
         help="Order of the kept chunks in the prompt. May be repeated.",
+        heading="What is judged",
     )
     gold_position: bool = option(
         default=False,
         is_flag=True,
         help="Judge items with one gold chunk five times, with that chunk at the first, quarter, "
         "middle, three-quarter and last position.",
+        heading="Items",
     )
     may_decline: bool = option(
         default=False,
         is_flag=True,
         help="Tell the generator how to say that the passages hold no answer.",
+        heading="Generators",
     )
     answer_tokens: int = option(
-        default=32, type=click.IntRange(min=1), help="Most tokens of an answer."
+        default=32,
+        type=click.IntRange(min=1),
+        help="Most tokens of an answer.",
+        heading="Generators",
     )
     embedding_model: str | None = option(
-        help="sentence-transformers model of minilm: a folder or a hub id."
+        help="sentence-transformers model of minilm: a folder or a hub id.",
+        heading="What is judged",
     )
     train: tuple[Path, ...] = option(
         multiple=True,
         type=FILE,
         help="Training file on which attention heads are chosen. May be repeated.",
+        heading="What is judged",
     )
     chosen_on: Path | None = option(
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         metavar="FOLDER",
         help="Output folder of a run over training items: for each generator and pruner the report "
         "shows how the budget with the highest accuracy there does here.",
+        heading="What is judged",
     )
     base_url: str | None = option(
         metavar="URL",
         show_default="OPENAI_BASE_URL, or else OpenAI's",
         help="Address of the server of openai: generators; its key is read from OPENAI_API_KEY.",
+        heading="Generators",
     )
     token_counter: str | None = option(
         help="What counts tokens for openai: generators: a tiktoken encoding, an OpenAI model's "
         "name or a tokenizer's folder.",
         show_default="the model's name",
+        heading="Generators",
     )
     timeout: float = option(
         default=60.0,
         type=click.FloatRange(min=0, min_open=True),
         help="Seconds to wait for a server's answer.",
+        heading="Generators",
     )
     attempts: int = option(
         default=6,
         type=click.IntRange(min=1),
         help="Most times that a prompt is sent to a server, with growing waits.",
+        heading="Generators",
     )
     parallel: int = option(
-        default=4, type=click.IntRange(min=1), help="Prompts sent to a server at a time."
+        default=4,
+        type=click.IntRange(min=1),
+        help="Prompts sent to a server at a time.",
+        heading="Generators",
     )
     prices: tuple[float, float] | None = option(
         nargs=2,
         type=click.FloatRange(min=0),
         metavar="PROMPT ANSWER",
         help="What a million tokens of prompts and of answers cost.",
+        heading="Generators",
     )
 
     @property
@@ -200,29 +226,3 @@ class QARequest(EvalRequest):
         budgets = [Budget(top_k=number) for number in self.top_k]
         budgets += [Budget(max_tokens=number) for number in self.max_tokens]
         return tuple(dict.fromkeys(budgets)) or (Budget(top_k=1), Budget(top_k=3))
-
-
-def read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make a TOML file's values the defaults of the other options."""
-    if path is None:
-        return
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path} can't be read as TOML: {error}") from error
-    known = {
-        max(other.opts, key=len).lstrip("-"): other
-        for other in context.command.params
-        if other is not parameter and other.name not in ("help", "verbose")
-    }
-    defaults: dict[str, Any] = {}
-    for key, value in values.items():
-        flag = key.replace("_", "-").lower()
-        if flag not in known:
-            raise click.BadParameter(
-                f"{path.name} has the key {key!r}; the known ones are {', '.join(sorted(known))}"
-            )
-        option = known[flag]
-        many = option.multiple if isinstance(option, click.Option) else option.nargs == -1
-        defaults[str(option.name)] = [value] if many and not isinstance(value, list) else value
-    context.default_map = {**(context.default_map or {}), **defaults}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
+from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import RANKERS, VARIANTS
 from at2_rag_evals.request import EvalRequest, option
 
-_DEFAULT = tuple(name for name in RANKERS if name not in VARIANTS)
+DEFAULT_SYSTEMS = tuple(name for name in RANKERS if name not in VARIANTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +23,18 @@ class RankingRequest(EvalRequest):
         type=click.IntRange(min=5),
         metavar="N",
         help="Also judge items padded to N chunks with other items' distractors. May be repeated.",
+        heading="Items",
     )
-    weights: tuple[NamedWeights, ...] = option(**weights_attributes(RANKERS))
+    weights: tuple[NamedWeights, ...] = option(
+        **weights_attributes(RANKERS),
+        heading="What is judged",
+    )
     embedding_model: str | None = option(
-        help="sentence-transformers model of minilm: a folder or a hub id."
+        help="sentence-transformers model of minilm: a folder or a hub id.",
+        heading="What is judged",
     )
-    systems: tuple[str, ...] = option(
-        "--system",
-        default=_DEFAULT,
-        multiple=True,
-        type=click.Choice(RANKERS),
-        show_default=f"all but {', '.join(name for name in RANKERS if name in VARIANTS)}",
-        help="Judge this system. May be repeated.",
+    systems: tuple[str, ...] = system_option(
+        "--system", RANKERS, DEFAULT_SYSTEMS, help="Judge this system"
     )
 
     @property

@@ -51,11 +51,13 @@ class TrimmingRequest(EvalRequest):
         type=click.IntRange(min=1),
         metavar="K",
         help="Compare with the best K chunks. May be repeated.",
+        heading="What is judged",
     )
     share: float | None = option(
         type=click.FloatRange(min=0, max=1, min_open=True),
         show_default="0.5 where sentences aren't chosen in another way",
         help="Most tokens of the sentences of each item, as a share of those of its chunks.",
+        heading="What is judged",
     )
     min_probabilities: tuple[float, ...] = option(
         "--min-probability",
@@ -63,18 +65,21 @@ class TrimmingRequest(EvalRequest):
         type=click.FloatRange(min=0, max=1),
         metavar="P",
         help="Also choose sentences by this probability. May be repeated.",
+        heading="What is judged",
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
         type=click.FloatRange(min=0, max=1),
         metavar="X",
         help="Also choose sentences by this max_missed. May be repeated.",
+        heading="What is judged",
     )
     multi_hop: MultiHopFor | None = option(
         type=click.Choice(["none", "sentences", "both"]),
         show_default="for sentences where a max_missed asks for it",
         help="Read again with the best chunk: for nothing, for sentences, or for sentences and "
         "whole chunks.",
+        heading="What is judged",
     )
 
     @property
