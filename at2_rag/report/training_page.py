@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from at2_rag.report.page import render_page
-from at2_rag.report.plots import heat_map
+from at2_rag.report.plots import heat_map, themed
 
 
 def training_page(record: Mapping[str, Any]) -> str:
@@ -65,5 +65,5 @@ def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for name, matrix in zip(importance["passes"], values, strict=True):
         title = f"Importance of heads in the pass {name}"
         svg = heat_map(matrix, title=title, x_label="head", y_label="layer", highest=highest)
-        maps.append((name, Markup(svg)))
+        maps.append((name, themed(svg)))
     return maps

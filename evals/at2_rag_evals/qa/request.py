@@ -61,7 +61,8 @@ class QARequest(EvalRequest):
     output: Path = option(
         required=True,
         type=FOLDER,
-        help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
+        help="Folder for report.html, qa.md, summary.json and items.jsonl; a killed run goes on "
+        "from it.",
     )
     model: str | None = option(
         help="Scoring model of the pruners: a known name, a folder or a hub id."
