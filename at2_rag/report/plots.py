@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,12 @@ _SERIES_COLOURS = (
 )
 _MARKERS = "osD^v<>pP*Xh"
 _PAPER = "#ffffff"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
 }
+_APART = 0.07  # of the way between two names, from the points of a series to those of the next
 _MOST_TICKS = 6  # numbers that fit under a plot side by side
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _LEAST_SPAN = 0.1  # of an axis of values, so that noise doesn't look like a trend
@@ -95,14 +97,17 @@ def _draw_intervals(
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.set_xlim(min(values) / _LOG_MARGIN, max(values) * _LOG_MARGIN)
         axes.minorticks_off()
+    looks = _looks(series)
+    apart = min(_APART, 0.6 / len(series)) if x_names else 0.0
     for number, one in enumerate(series):
         x, y, low, high = zip(*one.points, strict=True)
         if not x_names and max(x) <= 0:
-            axes.axhline(y[0], linestyle=":", **_look(number, one) | {"marker": ""})
+            axes.axhline(y[0], linestyle=":", **looks[number] | {"marker": ""})
             continue
+        beside = np.array(x) + apart * (number - (len(series) - 1) / 2)
         ends = np.array([low, high], dtype=float) - y  # NaN without an interval
         errors = np.maximum(0.0, np.nan_to_num(ends * [[-1], [1]]))
-        axes.errorbar(x, y, yerr=errors, elinewidth=0.7, capsize=2, **_look(number, one))
+        axes.errorbar(beside, y, yerr=errors, elinewidth=0.7, capsize=2, **looks[number])
     if x_names:
         axes.set_xticks(range(len(x_names)), [name.replace("-", "-\n") for name in x_names])
 
@@ -116,9 +121,9 @@ def reliability_plot(series: Sequence[Series], *, title: str) -> str:
         labels = "mean probability of a bin", "share that came true"
         figure, axes = _axes(_WIDTH, _WIDTH, *labels)
         axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
-        for number, one in enumerate(series):
+        for one, look in zip(series, _looks(series), strict=True):
             x, y, *_ = zip(*one.points, strict=True)
-            axes.plot(x, y, **_look(number, one))
+            axes.plot(x, y, **look)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         return _svg(figure, title, legend=True)
 
@@ -135,8 +140,8 @@ def heat_map(
     height = min(9.0, max(2.0, 0.9 + 0.85 * (_WIDTH - 1.2) * rows / max(columns, 6)))
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(_WIDTH, height, x_label, y_label, frame=True)
-        look = {"cmap": "viridis", "vmin": 0, "vmax": highest or 1.0, "shading": "nearest"}
-        mesh = axes.pcolormesh(matrix, **look)
+        top = highest or 1.0
+        mesh = axes.pcolormesh(matrix, cmap="viridis", vmin=0, vmax=top, shading="nearest")
         mesh.set_edgecolor("face")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -164,18 +169,23 @@ def _axes(
     return figure, axes
 
 
-def _look(number: int, series: Series) -> dict[str, Any]:
-    """Return how a series is drawn: by its number, the same in every plot."""
-    colour = _LINE if series.emphasis else _SERIES_COLOURS[number % len(_SERIES_COLOURS)]
-    width, layer = (2.4, 3) if series.emphasis else (1.2, 2)
-    return {
-        "color": colour,
-        "label": series.label,
-        "linewidth": width,
-        "zorder": layer,
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "markersize": 6 if series.emphasis else 4.5,
-    }
+def _looks(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """Return how each series is drawn: by its number, the same in plots of the same series.
+
+    What a plot is about has a thicker line, and if it is one series a colour of its own.
+    """
+    alone = sum(one.emphasis for one in series) == 1
+    return [
+        {
+            "color": _LINE if one.emphasis and alone else colour,
+            "label": one.label,
+            "linewidth": 2.4 if one.emphasis else 1.2,
+            "zorder": 3 if one.emphasis else 2,
+            "marker": marker,
+            "markersize": 6 if one.emphasis else 4.5,
+        }
+        for one, colour, marker in zip(series, cycle(_SERIES_COLOURS), cycle(_MARKERS))
+    ]
 
 
 def _svg(figure: Figure, title: str, *, legend: bool = False) -> str:

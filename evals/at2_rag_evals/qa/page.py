@@ -48,6 +48,7 @@ def qa_page(
         package="at2_rag_evals.qa",
         verdicts=verdicts,
         facts=_facts(report),
+        chosen=_chosen(verdicts, sections),
         parts=list(zip_longest(sections, plots, fillvalue=())),
         positions=bool(report["gold_position"]),
         item_tables=item_tables,
@@ -55,6 +56,12 @@ def qa_page(
         shown=SHOWN,
         notes=report["notes"],
     )
+
+
+def _chosen(verdicts: Sequence[Verdict], sections: Sequence[Section]) -> list[str]:
+    """Return for each section what it calls the recommended setting; "" where there is none."""
+    labels = [shown(verdict.setting) if verdict.setting else "" for verdict in verdicts]
+    return [*labels, *[""] * (len(sections) - len(labels))]
 
 
 def browsed_items(

@@ -144,12 +144,14 @@ def position_verdict(summary: PositionSummary) -> Verdict:
     ]
     told = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
     position, label, largest = max(told or differences, key=lambda each: abs(each[2].mean))
-    place = f"with gold in {position.replace('-', ' ')} place instead of first"
-    reason = f"{in_prose(label)}, {place}: {points(largest)}."
+    reason = (
+        f"with {in_prose(label)}, gold in {position.replace('-', ' ')} place instead of first "
+        f"changes the share of right answers by {points(largest)}"
+    )
     if told:
-        return Verdict(question, "Yes", (f"the most in this setting: {reason}",), rule)
-    reason = f"the largest of the differences is within chance: {reason}"
-    return Verdict(question, "Can't tell", (reason,), rule)
+        return Verdict(question, "Yes", (f"{reason}, the largest difference.",), rule)
+    answer = f"Can't tell from {largest.n:,} questions"
+    return Verdict(question, answer, (f"{reason}, the largest difference, within chance.",), rule)
 
 
 def _settings(summary: GeneratorSummary, cells: Sequence[CellName]) -> list[_Setting]:
@@ -200,94 +202,6 @@ def _reason(answer: str, setting: _Setting, baseline: Estimate, *, several: bool
         harm = "does no harm" if setting.difference.mean >= 0 else "costs less than 2 points"
         return f"pruning with {name} {harm}: {shares}"
     if answer != "No":
-        reasons += _rival(summary, setting, baselines)
-    without = summary.minus_baseline().get(NO_CONTEXT)
-    if without is not None and effect(without) in ("better", "unharmed"):
-        reasons.append(
-            "But it did as well without any chunk, so these questions say little about what chunks "
-            "are worth to it."
-        )
-    unclear = f" from {setting.difference.n:,} questions" if answer == "Can't tell" else ""
-    return Verdict(
-        question,
-        answer + unclear,
-        tuple(reasons),
-        rule,
-        setting.label if answer == "Yes" else None,
-        tuple(_figures(summary, setting)),
-    )
-
-
-def position_verdict(summary: PositionSummary) -> Verdict:
-    """Return what a generator's figures say about the place of the gold chunk."""
-    question = f"Does the place of the gold chunk matter to {summary.name}?"
-    rule = (
-        "Yes, if the 95 % interval of a place's accuracy minus that of first place, paired, "
-        "excludes zero for any setting."
-    )
-    differences = [
-        (position, label, estimate)
-        for position, cells in summary.minus_first[MACRO].items()
-        for label, estimate in cells.items()
-    ]
-    told = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
-    position, label, largest = max(told or differences, key=lambda each: abs(each[2].mean))
-    place = f"with gold in {position.replace('-', ' ')} place instead of first"
-    reason = f"{in_prose(label)}, {place}: {points(largest)}."
-    if told:
-        return Verdict(question, "Yes", (f"the most in this setting: {reason}",), rule)
-    reason = f"the largest of the differences is within chance: {reason}"
-    return Verdict(question, "Can't tell", (reason,), rule)
-
-
-def _settings(summary: GeneratorSummary, cells: Sequence[CellName]) -> list[_Setting]:
-    accuracy, less_baseline = summary.macro(PRIMARY), summary.minus_baseline()
-    whole = summary.totals.get(BASELINE)
-    settings = []
-    for cell in cells:
-        totals = summary.totals[cell.label]
-        settings.append(
-            _Setting(
-                cell.label,
-                accuracy[cell.label],
-                less_baseline[cell.label],
-                None if totals is None else totals.prompt_tokens,
-                None if whole is None else whole.prompt_tokens,
-            )
-        )
-    return settings
-
-
-def _decide(settings: Sequence[_Setting]) -> tuple[str, _Setting]:
-    """Return the answer and the setting that it is about."""
-    helpful = [each for each in settings if each.helps]
-    if helpful:
-        return "Yes", _cheapest_of_the_best(helpful)
-    if unclear := [each for each in settings if each.effect == "unclear"]:
-        return "Can't tell", _cheapest_of_the_best(unclear)
-    return "No", max(settings, key=lambda each: each.difference.mean)
-
-
-def _cheapest_of_the_best(settings: Sequence[_Setting]) -> _Setting:
-    best = max(each.accuracy.mean for each in settings)
-    # Rounded, so that what floating point adds to a difference of two points doesn't decide.
-    close = [each for each in settings if round(best - each.accuracy.mean, 9) <= MARGIN]
-    return min(close, key=lambda each: (each.tokens or math.inf, -each.accuracy.mean))
-
-
-def _reason(answer: str, setting: _Setting, baseline: Estimate, *, several: bool) -> str:
-    name = in_prose(setting.label)
-    shares = (
-        f"{percent(setting.accuracy.mean)} of the answers are right instead of "
-        f"{percent(baseline.mean)} with every chunk ({points(setting.difference)}), with "
-        f"{setting.less} prompt tokens."
-    )
-    if answer == "Yes":
-        if setting.effect == "better":
-            return f"with {name}, {shares}"
-        cost = "no right answers" if setting.difference.mean >= 0 else "few right answers, if any"
-        return f"pruning with {name} costs {cost}: {shares}"
-    if answer != "No":
         return f"with {name}, {shares}"
     if setting.effect == "unharmed":
         return f"nothing is gained. With {name}, {shares}"
@@ -313,9 +227,9 @@ def _rival(
         effect(difference, margin=0), "not told apart from"
     )
     if is_ours:
-        yield f"It is {how} the best alternative, {in_prose(other)} ({points(difference)})."
+        yield f"It is {how} the best alternative, {in_prose(other)}: {points(difference)}."
     else:
-        yield f"at2's best setting, {in_prose(other)}, is {how} it ({points(difference)})."
+        yield f"at2's best setting, {in_prose(other)}, is {how} it: {points(difference)}."
 
 
 def _without_baseline(summary: GeneratorSummary, cells: Sequence[CellName]) -> Iterator[str]:
