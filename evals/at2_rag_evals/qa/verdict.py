@@ -36,6 +36,13 @@ _RULE = (
     "points."
 )
 
+_PLACES = {
+    "quarter": "a quarter of the way down",
+    "middle": "in the middle",
+    "three-quarter": "three quarters of the way down",
+    "last": "in last place",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
@@ -145,8 +152,8 @@ def position_verdict(summary: PositionSummary) -> Verdict:
     told = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
     position, label, largest = max(told or differences, key=lambda each: abs(each[2].mean))
     reason = (
-        f"with {in_prose(label)}, gold in {position.replace('-', ' ')} place instead of first "
-        f"changes the share of right answers by {points(largest)}"
+        f"with {in_prose(label)}, gold {_PLACES[position]} instead of in first place changes the "
+        f"share of right answers by {points(largest)}"
     )
     if told:
         return Verdict(question, "Yes", (f"{reason}, the largest difference.",), rule)
