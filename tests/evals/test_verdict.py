@@ -7,6 +7,7 @@ from rich.console import Console
 from scipy.stats import binom
 
 from at2_rag_evals.bootstrap import Estimate
+from at2_rag_evals.fidelity.request import HEAD_COUNTS
 from at2_rag_evals.names import SHOWN, in_prose, shown
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS
@@ -105,7 +106,7 @@ def test_a_ranking_is_compared_with_what_was_judged() -> None:
 
 
 def test_reports_call_everything_by_a_name_for_people() -> None:
-    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS}
+    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS, *HEAD_COUNTS}
     assert names - set(SHOWN) == {"at2"} and set(SHOWN) <= names
     assert not [name for name in map(shown, names) if "_" in name]
     assert len({shown(name) for name in names}) == len(names)
