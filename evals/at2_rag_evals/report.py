@@ -48,7 +48,7 @@ def publish(
         as_json: Whether to print the record rather than tables.
         details: Added to the line on versions and seed.
     """
-    notes = [*notes, *([GUARD_NOTE] if verdicts else [])]
+    notes = [*notes[:1], GUARD_NOTE, *notes[1:]]
     answers = [verdict.to_dict() for verdict in verdicts]
     text = json.dumps({**record, "verdicts": answers, "notes": notes}, indent=2) + "\n"
     if folder is not None:
