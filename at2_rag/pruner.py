@@ -19,7 +19,8 @@ from at2_rag.model.pickling import reduced
 from at2_rag.options import OnError, PruneOptions, PruneOverrides
 from at2_rag.prompt.sentence_tokens import sentence_spans_of
 from at2_rag.pruning.choice import after_failure, choose, without_scores
-from at2_rag.pruning.request import BatchRequest, ContextFormat, Request, Turn, make_request
+from at2_rag.pruning.history import Turn
+from at2_rag.pruning.request import BatchRequest, ContextFormat, Request, make_request
 from at2_rag.pruning.scorer import Failure, Scorer
 from at2_rag.pruning.workers import Workers, most_readers
 from at2_rag.reading.chunk_states import StateStore

@@ -1,4 +1,4 @@
-"""The page of a training run, drawn from its record."""
+"""What a training run is worth, and its page, from its record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 from markupsafe import Markup
 
 from at2_rag.report.page import render_page
-from at2_rag.report.plots import heat_map
+from at2_rag.report.plots import heat_map, themed
+from at2_rag.report.verdict import Verdict
+
+_UNJUDGED = (
+    "the weights weren't judged on questions that had no part in choosing them, and the figures "
+    "out of fold are slightly too good for the design that was chosen by them; pass --dev FILE."
+)
+_UNCALIBRATED = (
+    "They aren't calibrated: scores rank, but there are no probabilities until at2-rag calibrate "
+    "has run on other questions."
+)
 
 
 def training_page(record: Mapping[str, Any]) -> str:
@@ -16,6 +26,7 @@ def training_page(record: Mapping[str, Any]) -> str:
     candidates = record["candidates"]
     return render_page(
         "training.html.jinja",
+        verdict=training_verdict(record),
         record=record,
         facts=_facts(record),
         chosen=next(row for row in candidates if row["chosen"]),
@@ -23,6 +34,61 @@ def training_page(record: Mapping[str, Any]) -> str:
         with_objective=record["settings"]["signal"] != "evidence",
         maps=_maps(record["head_importance"]),
     )
+
+
+def training_verdict(record: Mapping[str, Any]) -> Verdict:
+    """Return what a run's record says about its weights, on questions that weren't trained on."""
+    settings, dev = record["settings"], record["dev"]
+    chosen = next(row for row in record["candidates"] if row["chosen"])
+    figures = [(f"{chosen['ndcg_at_10']:.3f}", "nDCG@10 out of fold")]
+    if settings["signal"] != "evidence" and chosen["faithfulness"] is not None:
+        figures.append((f"{chosen['faithfulness']:.3f}", "faithfulness out of fold"))
+    question = f"Do these head weights for {settings['model']} rank well?"
+    if settings["target"] == "answer":
+        question = f"Do these head weights for {settings['model']} attribute answers well?"
+        reason = "there is no baseline to compare with; out of fold their figures are these."
+        return Verdict(question, "No verdict", (reason,), figures=tuple(figures))
+    if dev is None:
+        answer, reasons = "No verdict", [_UNJUDGED]
+    else:
+        answer, reasons = _on_dev(dev)
+        before = dev["as_retrieved"]
+        figures = [
+            (
+                f"{dev['ndcg_at_10']:.3f}",
+                f"nDCG@10 on dev; {before['ndcg_at_10']:.3f} as retrieved",
+            ),
+            (
+                f"{100 * dev['gold_first']:.1f} %",
+                f"gold ranked first on dev; {100 * before['gold_first']:.1f} % as retrieved",
+            ),
+            *figures,
+        ]
+    return Verdict(question, answer, (*reasons, _UNCALIBRATED), figures=tuple(figures))
+
+
+def _on_dev(dev: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the answer, and why, from the figures on dev."""
+    count, interval = sum(dev["examples"].values()), dev["gain_interval"]
+    before = dev["as_retrieved"]["ndcg_at_10"]
+    gain = f"{dev['ndcg_at_10'] - before:+.3f}"
+    answer = f"Can't tell from {count:,} dev questions"
+    if interval is not None:
+        gain += f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+        if interval[0] > 0:
+            answer = "Yes"
+        elif interval[1] < 0:
+            answer = "No"
+    reasons = [
+        f"on {count:,} dev questions nDCG@10 is {dev['ndcg_at_10']:.3f}, in the order that the "
+        f"chunks came in {before:.3f} ({gain})."
+    ]
+    if shared := dev["shared_with_training"]:
+        reasons.append(
+            f"But {shared:,} of the dev questions share a gold passage or their words with "
+            "training questions, so these figures are too good."
+        )
+    return answer, reasons
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -65,5 +131,5 @@ def _maps(importance: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for name, matrix in zip(importance["passes"], values, strict=True):
         title = f"Importance of heads in the pass {name}"
         svg = heat_map(matrix, title=title, x_label="head", y_label="layer", highest=highest)
-        maps.append((name, Markup(svg)))
+        maps.append((name, themed(svg)))
     return maps

@@ -10,11 +10,11 @@ from at2_rag.cli.command_line import Group, verbose_option
 from at2_rag_evals.fidelity.request import DEFAULT_SYSTEMS as FIDELITY_DEFAULT
 from at2_rag_evals.fidelity.request import KNOWN_SYSTEMS, FidelityRequest
 from at2_rag_evals.keeping.request import KeepingRequest
-from at2_rag_evals.names import all_option
 from at2_rag_evals.qa.cli import compare, qa
 from at2_rag_evals.rankers.registry import BASELINES, RANKERS
 from at2_rag_evals.ranking.request import DEFAULT_SYSTEMS, RankingRequest
 from at2_rag_evals.request import json_option, request_options
+from at2_rag_evals.system_options import all_option
 from at2_rag_evals.trimming.request import TrimmingRequest
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from at2_rag.files import write_whole
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate
 from at2_rag_evals.provenance import file_record, git_state, package_versions
 from at2_rag_evals.request import EvalRequest, command_line
-from at2_rag_evals.tables import Cell, Table, print_report, to_markdown
+from at2_rag_evals.tables import Cell, Table, decimal, print_report, to_markdown
+from at2_rag_evals.verdict import GUARD_NOTE
 
 INTERVAL_NOTE = (
     "Brackets are 95 % percentile bootstrap intervals over clusters of items that share a gold "
     "passage, a page or their chunks; macro is the mean of the sources' means, each source drawn "
-    "from by itself. Differences are paired: * marks those whose interval excludes zero."
+    "from by itself. Two numbers with a stroke are items and clusters. Differences are paired: * "
+    "marks those whose interval excludes zero."
 )
 
 
@@ -29,6 +31,7 @@ def publish(
     notes: Sequence[str],
     item_records: Iterable[Mapping[str, Any]],
     *,
+    verdicts: Sequence[Verdict],
     folder: Path | None,
     as_json: bool,
     details: str = "",
@@ -40,19 +43,23 @@ def publish(
         sections: Heading (may be empty) -> tables.
         notes: Sentences on how to read the tables.
         item_records: What is written as JSON about each item, one a line.
+        verdicts: What the figures say.
         folder: The output folder.
         as_json: Whether to print the record rather than tables.
         details: Added to the line on versions and seed.
     """
-    text = json.dumps({**record, "notes": list(notes)}, indent=2) + "\n"
+    notes = [*notes[:1], GUARD_NOTE, *notes[1:]]
+    answers = [verdict.to_dict() for verdict in verdicts]
+    text = json.dumps({**record, "verdicts": answers, "notes": notes}, indent=2) + "\n"
     if folder is not None:
         name = record["eval"]
-        lines = report_head(f"{name.capitalize()} eval", record, more=details)
+        lines = [f"# {name.capitalize()} eval", "", *verdict_lines(verdicts)]
         for heading, tables in sections.items():
             lines += [f"## {heading[:1].upper()}{heading[1:]}", ""] if heading else []
             for table in tables:
                 lines += [to_markdown(table), ""]
-        lines += ["## Notes", "", *(f"- {note}" for note in notes)]
+        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
+        lines += provenance_lines(record, more=details)
         items = "".join(json.dumps(item) + "\n" for item in item_records)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "items.jsonl", items.encode())
@@ -61,7 +68,11 @@ def publish(
     if as_json:
         click.echo(text, nl=False)
     else:
-        print_report([table for section in sections.values() for table in section], notes)
+        print_report(
+            [table for section in sections.values() for table in section],
+            notes,
+            [(verdict.question, verdict.statement) for verdict in verdicts],
+        )
 
 
 def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) -> dict[str, Any]:
@@ -83,19 +94,26 @@ def run_record(name: str, request: EvalRequest, settings: Mapping[str, object]) 
     }
 
 
-def report_head(title: str, record: Mapping[str, Any], *, more: str = "") -> list[str]:
-    """Return the first Markdown lines of a report: title, command, versions and seed, `more`."""
+def verdict_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Yield the Markdown lines that a report opens with."""
+    for verdict in verdicts:
+        yield from (f"**{verdict.question} {verdict.answer}:** {' '.join(verdict.reasons)}", "")
+    for rule in dict.fromkeys(verdict.rule for verdict in verdicts if verdict.rule):
+        yield from (f"*{rule}*", "")
+
+
+def provenance_lines(record: Mapping[str, Any], *, more: str = "") -> list[str]:
+    """Return the last Markdown lines of a report: command, versions and seed, `more`."""
     git, settings = record["git"], record["settings"]
     commit = "" if git is None else f" at commit {git['sha'][:12]}"
     modified = " with changes" if git is not None and git["modified"] else ""
     return [
-        f"# {title}",
+        "## Where the figures come from",
         "",
         f"    {record['command']}",
         "",
         f"at2-rag {record['packages']['at2-rag']}{commit}{modified}, seed {settings['seed']}, "
         f"{settings['resamples']} resamples{more}.",
-        "",
     ]
 
 
@@ -127,13 +145,10 @@ def difference_cell(estimate: Estimate) -> Cell:
 
 
 def _cell(estimate: Estimate, sign: str, *, mark: str = "") -> Cell:
-    def shown(value: float) -> str:
-        return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.3f}")
-
     interval = ""
     if estimate.low is not None and estimate.high is not None:
-        interval = f"[{shown(estimate.low)}, {shown(estimate.high)}]"
-    return Cell(shown(estimate.mean) + mark, interval)
+        interval = f"[{decimal(estimate.low, sign)}, {decimal(estimate.high, sign)}]"
+    return Cell(decimal(estimate.mean, sign) + mark, interval)
 
 
 def items_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ class Table:
     rows: Sequence[Sequence[Cell | str]]
 
 
+def decimal(value: float, sign: str = "-") -> str:
+    """Write a figure with three decimals and no zero before them: ".957"; "+" signs it always."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.3f}")
+
+
 def to_markdown(table: Table) -> str:
     """Write a table as Markdown, with its title as a heading."""
     lines = [
@@ -55,8 +61,14 @@ def _to_rich(table: Table) -> RichTable:
     return drawn
 
 
-def print_report(tables: Iterable[Table], notes: Iterable[str] = ()) -> None:
-    """Print tables and then notes, each a paragraph."""
+def print_report(
+    tables: Iterable[Table], notes: Iterable[str] = (), verdicts: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Print tables, then notes, each a paragraph, then questions with their answers.
+
+    The answers come last, where somebody looks once it is done: a terminal has scrolled what was
+    first out of sight.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PLAIN_WIDTH)
@@ -64,6 +76,9 @@ def print_report(tables: Iterable[Table], notes: Iterable[str] = ()) -> None:
         console.print(_to_rich(table))
     for note in notes:
         console.print(visible(note), style="dim", markup=False, highlight=False)
+    for question, statement in verdicts:
+        text = Text.assemble("\n", (visible(question), "bold"), "\n", visible(statement))
+        console.print(text, highlight=False)
 
 
 def _markdown_row(cells: Sequence[Cell | str]) -> str:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     )
 
     from at2_rag.pruner import AT2Pruner
-    from at2_rag.pruning.request import BatchRequest, Turn
+    from at2_rag.pruning.history import Turn
+    from at2_rag.pruning.request import BatchRequest
 
     _Question: TypeAlias = tuple[str, list[Document], Sequence[Turn]]
     """A query, the documents that were retrieved for it, and the turns before it."""
@@ -192,8 +193,10 @@ class AT2DocumentCompressor(
         return self._kept(await self.ainvoke(inputs, {"callbacks": callbacks}))
 
     def _inputs(self, documents: Sequence[Document], query: str) -> dict[str, Any]:
-        history = {} if self.history_key is None else {self.history_key: []}
-        return {self.query_key: query, self.documents_key: documents, **history}
+        inputs: dict[str, Any] = {self.query_key: query, self.documents_key: documents}
+        if self.history_key is not None:
+            inputs[self.history_key] = []
+        return inputs
 
     def rerank(
         self,

@@ -54,3 +54,19 @@ def test_the_figures_are_those_of_pruning(scoring_folder: Path, tmp_path: Path) 
             assert record["answerable"] == pytest.approx(result.answerable, abs=1e-3)
         else:
             assert record["tokens"] is record["answerable"] is None
+    report = json.loads((output / "keeping.json").read_text())
+    shares = {
+        (attack, system): sum(
+            record["all_gold"]
+            for record in records
+            if (record["attack"], record["system"]) == (attack, system)
+        )
+        / 4
+        for attack in ("none", "echo")
+        for system in ("at2", "bm25")
+    }
+    [verdict] = report["verdicts"]
+    assert verdict["answer"] == f"In {100 * shares['none', 'at2']:.1f} % of 4 questions"
+    baseline, attack = verdict["reasons"][1:]
+    assert f"chunks of BM25 hold them in {100 * shares['none', 'bm25']:.1f} % (" in baseline
+    assert attack == f"Under the worst attack, echo, it is {100 * shares['echo', 'at2']:.1f} %."

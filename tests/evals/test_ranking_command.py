@@ -62,6 +62,11 @@ def test_all_systems_from_files_to_report(
         "gold_ranks": [2],
         "truncated": 0,
     }
+    questions = [verdict["question"] for verdict in report["verdicts"]]
+    assert [name in question for name, question in zip(("natural", "12"), questions, strict=True)]
+    assert {verdict["answer"] for verdict in report["verdicts"]} <= {
+        *("Yes", "No", "Can't tell from 9 questions"),
+    }
     assert "## Padded to 12 chunks" in (output / "ranking.md").read_text()
     check_repeatable(
         output,

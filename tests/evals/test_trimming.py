@@ -12,6 +12,8 @@ from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
+from at2_rag_evals.bootstrap import Estimate
+from at2_rag_evals.trimming.command import TrimmingFigures, verdict
 from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut
 from tests.evals.labelled_items import run_eval, write_items
@@ -53,6 +55,43 @@ def test_both_ways_are_read_for_the_answer(model_folder: Path) -> None:
             assert result.in_sentences == ("Jane Austen" in sentences.context)
             assert result.verbatim
     assert len({result.in_sentences for results in actual.values() for result in results}) == 2
+
+
+def figures(
+    mean: float, low: float, high: float, tokens: float, *, top_k: int = 3, changed: int = 0
+) -> TrimmingFigures:
+    """Return figures of 500 items of which whole chunks hold the answer in nine of ten."""
+
+    def estimates(share: float, low: float, high: float) -> dict[str, Estimate]:
+        return {"macro": Estimate(share, low, high, 500, 500)}
+
+    of_chunks, of_sentences = estimates(0.9, 0.87, 0.93), estimates(0.9 + mean, 0.8, 1.0)
+    return TrimmingFigures(
+        top_k=top_k,
+        cut=f"cut {tokens:g}",
+        in_chunks=of_chunks,
+        in_sentences=of_sentences,
+        difference=estimates(mean, low, high),
+        chunk_tokens={"macro": 400.0},
+        sentence_tokens={"macro": tokens},
+        changed=changed,
+    )
+
+
+def test_the_verdict_is_the_most_that_can_be_saved_without_loss() -> None:
+    safe, safest = figures(0.0, -0.01, 0.01, 200), figures(0.01, 0.0, 0.02, 300)
+    risky, bad = figures(-0.03, -0.07, 0.01, 100), figures(-0.2, -0.25, -0.15, 20)
+    assert verdict([safest, safe, risky, bad]).statement == (
+        "Yes: sentences (cut 200) hold the answer in 90.0 % of the questions, the best 3 chunks "
+        "hold it in 90.0 % (+0.0 points, 95 % interval -1.0 to +1.0); they have 50 % fewer tokens."
+    )
+    unclear = verdict([risky, bad])
+    assert unclear.answer == "Can't tell from 500 questions" and "7.0 points" in unclear.statement
+    assert verdict([bad]).answer == "No"
+    assert verdict([figures(0.0, -0.01, 0.01, 400)]).answer == "No"  # saves nothing
+    changed = verdict([figures(0.0, -0.01, 0.01, 200, top_k=1, changed=2)])
+    assert "the best chunk holds it" in changed.statement
+    assert changed.reasons[-1].startswith("In 2 items something kept isn't verbatim")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +139,11 @@ def test_the_command_reports_what_was_judged(model_folder: Path, tmp_path: Path)
         mean = sum(row["chunk_tokens"] for row in rows) / 8
         assert figures["chunk_tokens"]["macro"] == pytest.approx(mean)
         assert figures["changed"] == 0
+    [answer] = report["verdicts"]
+    assert answer["answer"] == "Can't tell from 8 questions"
+    markdown = (output / "trimming.md").read_text()
+    assert markdown.splitlines()[2].startswith(f"**{answer['question']} {answer['answer']}:** ")
+    assert "at2-rag eval trimming" in markdown.partition("## Where the figures come from")[2]
     assert str(tmp_path) not in json.dumps(report)
     with pytest.raises(AT2Error, match="aren't calibrated"):
         run_eval(*command, "--min-probability", "0.5")

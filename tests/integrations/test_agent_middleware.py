@@ -191,7 +191,7 @@ def test_a_retrievers_documents_stay_whole(pruner: AT2Pruner) -> None:
         shown[chunk.index] for chunk in kept
     ]
     assert messages[2].additional_kwargs["at2_original"] == "\n\n".join(shown)
-    assert messages[2].artifact == PAGES
+    assert isinstance(messages[2], ToolMessage) and messages[2].artifact == PAGES
 
 
 def test_text_in_blocks_is_pruned(pruner: AT2Pruner) -> None:
@@ -239,8 +239,10 @@ def test_a_question_that_refers_to_the_one_before_is_read_after_it(pruner: AT2Pr
     model = ScriptedModel(script=[call("read_report", "a"), AIMessage("Done.")], sent=[])
     agent = create_agent(model, tools=TOOLS, middleware=[middleware])
     said = ["Who was Bela?", "What did she write?"]
-    messages = [HumanMessage(said[0]), AIMessage("A sailor."), HumanMessage(said[1])]
-    agent.invoke({"messages": messages})
+    start: Any = {
+        "messages": [HumanMessage(said[0]), AIMessage("A sailor."), HumanMessage(said[1])]
+    }
+    agent.invoke(start)
     cut = [REPORT[start:end] for start, end in passage_spans(REPORT)]
     expected = pruner.prune(" ".join(said), cut, top_k=2, order="original")
     assert [one.score for one in results[0].kept] == [one.score for one in expected.kept]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
-from at2_rag.report.plots import Series, heat_map, interval_plot, reliability_plot
+from at2_rag.report import plots
+from at2_rag.report.plots import Series, heat_map, interval_plot, reliability_plot, themed
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,6 +77,70 @@ def test_intervals_have_a_legend_round_ticks_and_a_lowest_value() -> None:
     assert {"full & long", "ours", "closed", "200", "500", "1,000", "2,000"} <= set(texts(svg))
     values = [float(text) for text in texts(svg) if text.startswith("0.")]
     assert min(values) >= 0.85 and max(values) < 1
+
+
+def numbers(element: ElementTree.Element, name: str) -> list[float]:
+    return [float(value) for value in (element.get(name) or "").split()]
+
+
+def test_a_phone_can_show_every_plot_with_legible_letters_and_a_legend_within_it() -> None:
+    names = [f"the number {number} of many long names" for number in range(14)]
+    series = [Series(name, [(100.0, 0.5, 0.4, 0.6), (9000.0, 0.6, None, None)]) for name in names]
+    drawn = [
+        interval_plot(series, title="I", x_label="tokens", y_label="accuracy"),
+        interval_plot(series, title="N", x_label="x", y_label="y", x_names=["a", "b-c"]),
+        heat_map(np.ones((30, 9)), title="H", x_label="head", y_label="layer", highest=1.0),
+    ]
+    for svg in drawn:
+        *_, width, height = numbers(root_of(svg), "viewBox")
+        assert 9 * 360 / width >= 9  # pixels of the smallest letters, of 9 points
+        legend = [one for one in root_of(svg).iter(f"{SVG}g") if one.get("id") == "legend_1"]
+        for text in (text for one in legend for text in one.iter(f"{SVG}text")):
+            x, y = numbers(text, "x") + numbers(text, "y")
+            letters = len("".join(text.itertext()).strip())
+            assert 0 < x < x + 4.5 * letters < width and 0 < y < height
+
+
+def test_a_page_gives_a_plot_the_colours_of_its_theme() -> None:
+    series = [Series("a & b <i>", [(1.0, 0.5, 0.4, 0.6)], emphasis=True)]
+    plain = interval_plot(series, title="T", x_label="x", y_label="y")
+    svg = themed(plain)
+    assert "var(" not in plain and "a &amp; b &lt;i&gt;" in svg
+    for colour, variable in (("#ffffff", "paper"), ("#1b1f24", "ink"), ("#d5d9de", "rule")):
+        assert colour in plain and colour not in svg and f"var(--{variable})" in svg
+    assert "var(--accent)" in svg
+    style = Path(plots.__file__).with_name("templates") / "style.css"
+    light, dark = style.read_text().split("@media (prefers-color-scheme: dark)")
+    known = set(re.findall(r"(--[a-z]+):", light))
+    assert set(re.findall(r"var\((--[a-z]+)\)", svg + light + dark)) <= known
+    assert set(re.findall(r"(--[a-z]+):", dark)) == known - {"--accent"}
+
+
+def contrast(one: str, two: str) -> float:
+    """Return the contrast ratio of two colours, as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        red, green, blue = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(two)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_every_series_stands_out_on_white_and_on_a_dark_page() -> None:
+    style = (Path(plots.__file__).with_name("templates") / "style.css").read_text()
+    papers = re.findall(r"--paper: (#\w+)", style)
+    assert len(papers) == 2 and contrast("#000000", "#ffffff") == pytest.approx(21)
+    series = [Series(str(number), [(1.0, 0.5, None, None)]) for number in range(12)]
+    svg = interval_plot(series, title="T", x_label="x", y_label="y", legend=False)
+    colours = set(re.findall(r"stroke: (#\w{6})", svg)) - {"#1b1f24", "#d5d9de"}
+    assert len(colours) == 12
+    for colour in colours:
+        for paper in papers:
+            assert contrast(colour, paper.ljust(7, paper[-1])) >= 3
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from at2_rag.report.training_page import training_page
+from at2_rag.report.training_page import training_page, training_verdict
+
+AS_RETRIEVED = {"ndcg_at_10": 0.4, "gold_first": 0.25}
 
 
 def training_record(**changes: Any) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def test_designs_facts_dev_figures_and_plots_are_on_it() -> None:
         "Pass: apart",
     ):
         assert part in text
+    order = ("Yes:", "Macro mean", "Designs tried", "Pass: apart", "at2-rag train novels.jsonl")
+    assert list(order) == sorted(order, key=text.index)  # verdict first, provenance last
     assert not re.search("faithfulness|ablations|answers|share a gold passage", text, re.I)
     assert training_page(training_record()).count("<svg ") == 2  # a map for each pass
 
@@ -79,6 +83,42 @@ def test_ablations_have_objective_and_faithfulness() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("interval", "answer"),
+    [
+        ([0.45, 0.55], "Yes"),
+        ([-0.02, 0.1], "Can't tell from 42 dev questions"),
+        ([-0.2, -0.1], "No"),
+        (None, "Can't tell from 42 dev questions"),
+    ],
+)
+def test_weights_are_judged_against_the_order_of_retrieval(
+    interval: list[float] | None, answer: str
+) -> None:
+    record = training_record()
+    record["dev"] |= {"gain_interval": interval, "as_retrieved": {**AS_RETRIEVED}}
+    verdict = training_verdict(record)
+    assert verdict.question == "Do these head weights for tiny rank well?"
+    assert verdict.answer == answer
+    within = "" if interval is None else f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+    assert verdict.reasons[0] == (
+        "on 42 dev questions nDCG@10 is 0.901, in the order that the chunks came in 0.400 "
+        f"(+0.501{within})."
+    )
+    assert "They aren't calibrated" in verdict.reasons[-1]
+    assert verdict.figures[1] == ("75.0 %", "gold ranked first on dev; 25.0 % as retrieved")
+
+
+def test_without_dev_questions_or_for_answers_there_is_no_verdict() -> None:
+    verdict = training_verdict(training_record(dev=None))
+    assert verdict.answer == "No verdict" and "pass --dev FILE" in verdict.statement
+    assert verdict.figures == (("0.812", "nDCG@10 out of fold"),)
+    record = {**ablation_record(), "dev": None}
+    verdict = training_verdict(record)
+    assert verdict.answer == "No verdict" and "calibrat" not in verdict.statement
+    assert verdict.figures[1] == ("0.432", "faithfulness out of fold")
+
+
 def test_what_is_missing_or_doubtful_is_said() -> None:
     run = {**training_record()["run"], "peak_memory_mb": None}
     text = text_of(training_record(dev=None, left_out={}, run=run))
@@ -87,6 +127,7 @@ def test_what_is_missing_or_doubtful_is_said() -> None:
     record = training_record(head_importance={"passes": ["joint"], "values": [[[0.0]]]})
     record["dev"]["shared_with_training"] = 1234
     assert "1,234 of the dev examples share a gold passage" in text_of(record)
+    assert "But 1,234 of the dev questions share" in training_verdict(record).statement
 
 
 def test_names_from_outside_are_text() -> None:

@@ -18,7 +18,7 @@ from at2_rag.training.fitting.cross_validation import rounded
 from at2_rag.training.fitting.dev import DevFigures
 from at2_rag.training.fitting.trainer import Training
 
-RECORD_FORMAT = 3
+RECORD_FORMAT = 4
 RECORD_FILE, PAGE_FILE = "training.json", "training.html"
 
 _PACKAGES = ("at2-rag", "matplotlib", "numpy", "scipy", "tokenizers", "torch", "transformers")
@@ -111,6 +111,11 @@ def dev_record(
         "by_source": rounded(figures.ndcg_by_source),
         "gold_first": round(figures.gold_first, 4),
         "gold_first_by_source": rounded(figures.gold_first_by_source),
+        "as_retrieved": {
+            "ndcg_at_10": round(figures.ndcg_as_retrieved, 4),
+            "gold_first": round(figures.gold_first_as_retrieved, 4),
+        },
+        "gain_interval": figures.gain and [round(end, 4) for end in figures.gain],
     }
 
 

@@ -27,7 +27,7 @@ from at2_rag.readout.files import DESCRIPTION_FILE
 from at2_rag.readout.head_weights import TargetRule
 from at2_rag.readout.shipped import load_head_weights, named_or_folder
 from at2_rag.readout.shortlist import Shortlist
-from at2_rag.report.training_page import training_page
+from at2_rag.report.training_page import training_page, training_verdict
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth
 from at2_rag.training.collection.features import Features
@@ -146,10 +146,8 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     _write(request, training, record)
     console = progress.console
     console.print(_results_table(training, console))
-    if dev is not None:
-        count = sum(dev["examples"].values())
-        figures = f"nDCG@10 {dev['ndcg_at_10']:.3f}, gold first {dev['gold_first']:.3f}"
-        console.out(f"dev: {figures} ({count:,} examples)", highlight=False)
+    verdict = training_verdict(record)
+    console.print(Text(f"{verdict.question} {verdict.statement}"))
     written = f"wrote {output / DESCRIPTION_FILE}, the weights and {PAGE_FILE} beside it"
     console.out(written, highlight=False)
 

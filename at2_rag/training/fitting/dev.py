@@ -1,6 +1,7 @@
 """What fitted weights are worth on dev examples, which had no part in the fit.
 
-Each is ranked with its chunks as they were retrieved; nothing is added.
+Each is ranked with its chunks as they were retrieved; nothing is added. The order that they came in
+is what the ranking is compared with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from at2_rag.data.examples import Example, passage_keys
 from at2_rag.errors import InputError
@@ -30,6 +32,9 @@ _logger = logging.getLogger(__name__)
 
 DEV_FOLDER = "dev"  # of collected dev examples, in that of what is trained on
 
+FEWEST_EXAMPLES = 10  # from which an interval is made
+_RESAMPLES = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class DevFigures:
@@ -40,6 +45,9 @@ class DevFigures:
     ndcg_by_source: Mapping[str, float]
     gold_first: float  # share of examples with a gold chunk first
     gold_first_by_source: Mapping[str, float]
+    ndcg_as_retrieved: float  # of the chunks in the order they came in
+    gold_first_as_retrieved: float
+    gain: tuple[float, float] | None  # 95 % interval of nDCG minus that; None of few examples
 
 
 def choose_dev(
@@ -105,12 +113,37 @@ def judge_on_dev(
     scores = weights.score(features.matrix(weights.spec, weights.layers))
     by_sample = zip(features.by_sample(scores), features.by_sample(labels), strict=True)
     first = np.array([gold[np.argmax(of_chunks)] for of_chunks, gold in by_sample])
-    ndcg = mean_by_source(ndcg_at_10(scores, labels, features.counts), sources)
-    gold_first = mean_by_source(first, sources)
+    quality = ndcg_at_10(scores, labels, features.counts)
+    as_retrieved = ndcg_at_10(np.zeros_like(scores), labels, features.counts)
+    came_first = np.array([example.labels[0] for example in judged])
+    ndcg, gold_first = mean_by_source(quality, sources), mean_by_source(first, sources)
     return DevFigures(
         dict(sorted(Counter(sources.tolist()).items())),
         macro_mean(ndcg),
         ndcg,
         macro_mean(gold_first),
         gold_first,
+        macro_mean(mean_by_source(as_retrieved, sources)),
+        macro_mean(mean_by_source(came_first, sources)),
+        _interval(quality - as_retrieved, sources),
     )
+
+
+def _interval(
+    values: npt.NDArray[np.float64], sources: npt.NDArray[np.str_]
+) -> tuple[float, float] | None:
+    """Return the 95 % percentile bootstrap interval of the macro mean of values [I].
+
+    Each source's examples are drawn from by themselves, every example as one.
+    """
+    if len(values) < FEWEST_EXAMPLES:
+        return None
+    rng = np.random.default_rng(0)
+    means = []
+    for name in np.unique(sources):
+        of_source = values[sources == name]
+        size = len(of_source)
+        drawn = rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
+        means.append(drawn @ of_source / size)
+    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    return float(low), float(high)

@@ -15,7 +15,13 @@ from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan
 from at2_rag_evals.fidelity.removal import RemovalReader, load_answer_model
-from at2_rag_evals.fidelity.report import NOTES, fidelity_tables, item_records, shares_note
+from at2_rag_evals.fidelity.report import (
+    NOTES,
+    fidelity_tables,
+    item_records,
+    shares_note,
+    verdict,
+)
 from at2_rag_evals.fidelity.request import FidelityRequest
 from at2_rag_evals.fidelity.sources import sourced_set
 from at2_rag_evals.fidelity.summary import summarise_fidelity
@@ -81,6 +87,7 @@ def run_fidelity(request: FidelityRequest, *, as_json: bool) -> None:
         {"": list(fidelity_tables(summary))},
         [*NOTES, shares_note(systems), *notes],
         item_records(judged),
+        verdicts=[verdict(summary)],
         folder=request.output,
         as_json=as_json,
         details=f"; {request.answers} answers, read by {reader.settings['model']}, "

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.fidelity.judging import METRIC_TITLES, JudgedSet
 from at2_rag_evals.fidelity.summary import FidelitySummary
 from at2_rag_evals.fidelity.systems.base import FidelitySystem
 from at2_rag_evals.report import INTERVAL_NOTE, grid, items_table
+from at2_rag_evals.summary import MACRO, OURS
 from at2_rag_evals.tables import Table
+from at2_rag_evals.verdict import ranking_verdict
 
 NOTES = (
     INTERVAL_NOTE,
@@ -32,6 +35,22 @@ NOTES = (
     "together and share the beginnings of their prompts: one prompt read alone costs more. Texts "
     "read for an earlier item may have cost nothing: no speed benchmark.",
 )
+
+
+METRIC = "lds_pearson"
+RIVALS = ("bm25", "minilm", "bm25_minilm", "best_head", "heads_8", "heads_16")
+"""What somebody could have in place of at2: scores made without the answer or labels."""
+
+
+def verdict(summary: FidelitySummary) -> Verdict:
+    """Return what the figures say of at2 and its alternatives."""
+    return ranking_verdict(
+        f"Do scores of {OURS} predict what removing sources does better than its alternatives?",
+        "a linear datamodeling score (Pearson) of",
+        summary.by_source[METRIC].get(MACRO, {}),
+        summary.differences.get(OURS, {}).get(METRIC, {}).get(MACRO, {}),
+        rivals=RIVALS,
+    )
 
 
 def shares_note(systems: Iterable[FidelitySystem]) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
-from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import BASELINES, RANKERS, VARIANTS
 from at2_rag_evals.request import FILE, EvalRequest, option
+from at2_rag_evals.system_options import system_option
 
 if TYPE_CHECKING:
     from at2_rag_evals.fidelity.removal import AnswerSource

@@ -11,17 +11,20 @@ import numpy as np
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag.pruner import AT2Pruner
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import RANKABLE, none_usable, rankable_items
 from at2_rag_evals.keeping.attacks import attacked, victims
 from at2_rag_evals.keeping.request import KeepingRequest
 from at2_rag_evals.model_record import model_record
+from at2_rag_evals.names import shown
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
 from at2_rag_evals.rankers.base import Ranker
 from at2_rag_evals.rankers.registry import RankerOptions, make_ranker
 from at2_rag_evals.report import INTERVAL_NOTE, estimate_cell, items_table, publish, run_record
-from at2_rag_evals.summary import OURS, Strata, as_matrix, with_macro
+from at2_rag_evals.summary import MACRO, OURS, Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
+from at2_rag_evals.verdict import percent, points
 
 NO_ATTACK = "none"
 NOTES = (
@@ -83,6 +86,7 @@ def run_keeping(request: KeepingRequest, *, as_json: bool) -> None:
             for (attack, system), results in kept.items()
             for item, result in zip(items.items, results, strict=True)
         ],
+        verdicts=[_verdict(strata, items.items, kept)],
         folder=request.output,
         as_json=as_json,
     )
@@ -146,6 +150,43 @@ def _gold(item: Example) -> set[int]:
     return {index for index, is_gold in enumerate(item.labels) if is_gold}
 
 
+def _verdict(
+    strata: Mapping[str, Strata],
+    items: Sequence[Example],
+    kept: Mapping[tuple[str, str], Sequence[Kept]],
+) -> Verdict:
+    """Return how often all gold is kept, as it is, under the worst attack and by baselines."""
+    systems = list(dict.fromkeys(system for _, system in kept))
+    macros = {}
+    for name, of_set in strata.items():
+        columns = [[float(each.all_gold) for each in kept[name, system]] for system in systems]
+        columns.append([each.tokens or 0.0 for each in kept[name, OURS]])
+        values = as_matrix(zip(*columns, strict=True))
+        sources = [item.source for item in items]
+        macros[name] = with_macro(of_set.sample(values, sources, metric="verdict"))[MACRO]
+    plain = macros[NO_ATTACK]
+    share = plain.estimate(0)
+    interval = ""
+    if share.low is not None and share.high is not None:
+        interval = f" (95 % interval {100 * share.low:.1f} to {percent(share.high)})"
+    reasons = [f"all of them are kept{interval}, in {percent(plain.means[-1])} of the tokens."]
+    for column, system in enumerate(systems[1:], start=1):
+        difference = plain.estimate(0, minus=column)
+        reasons.append(
+            f"As many chunks of {shown(system)} hold them in {percent(plain.means[column])} (at2 "
+            f"minus it: {points(difference)})."
+        )
+    attacks = {name: macro.means[0] for name, macro in macros.items() if name != NO_ATTACK}
+    if attacks:
+        worst = min(attacks, key=attacks.__getitem__)
+        reasons.append(f"Under the worst attack, {worst}, it is {percent(attacks[worst])}.")
+    return Verdict(
+        "Does pruning without any option keep the gold chunks?",
+        f"In {percent(share.mean)} of {share.n:,} questions",
+        tuple(reasons),
+    )
+
+
 def _table(
     attack: str, system: str, strata: Strata, items: Sequence[Example], results: Sequence[Kept]
 ) -> Table:
@@ -155,15 +196,15 @@ def _table(
         "tokens kept": [result.tokens for result in results],
         "answerable": [result.answerable for result in results],
     }
-    shown = {name: column for name, column in figures.items() if None not in column}
+    known = {name: column for name, column in figures.items() if None not in column}
     sources = [item.source for item in items]
     samples = with_macro(
-        strata.sample(as_matrix(zip(*shown.values(), strict=True)), sources, metric=system)
+        strata.sample(as_matrix(zip(*known.values(), strict=True)), sources, metric=system)
     )
     rows: list[list[Cell | str]] = []
     for source, sample in samples.items():
-        estimates = [sample.estimate(column) for column in range(len(shown))]
+        estimates = [sample.estimate(column) for column in range(len(known))]
         size = f"{sample.n}/{sample.clusters}"
         rows.append([source, size, *map(estimate_cell, estimates)])
     title = system if attack == NO_ATTACK else f"{system}, attack: {attack}"
-    return Table(title, ["items", "n/clusters", *shown], rows)
+    return Table(title, ["items", "n/clusters", *known], rows)

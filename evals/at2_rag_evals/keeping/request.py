@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import click
 
 from at2_rag_evals.keeping.attacks import ATTACKS
-from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import BASELINES
 from at2_rag_evals.request import EvalRequest, option
+from at2_rag_evals.system_options import system_option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from at2_rag.cli.command_line import Command, verbose_option
-from at2_rag_evals.names import all_option
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
 from at2_rag_evals.request import json_option, request_options
+from at2_rag_evals.system_options import all_option
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 

@@ -15,9 +15,11 @@ from at2_rag.data.examples import read_examples
 from at2_rag.errors import InputError
 from at2_rag.files import write_whole
 from at2_rag.progress import StepProgress
+from at2_rag.report.verdict import Verdict
 from at2_rag.text.chunks import Chunk
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import none_usable
+from at2_rag_evals.names import shown
 from at2_rag_evals.provenance import file_record
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.generators.registry import make_generators
@@ -37,6 +39,7 @@ from at2_rag_evals.qa.run import CellResult, Plan, run_cells
 from at2_rag_evals.qa.stage_peaks import StagePeaks
 from at2_rag_evals.qa.summary import summarise
 from at2_rag_evals.qa.tables import Section, generator_section, item_tables, side_by_side
+from at2_rag_evals.qa.verdict import position_verdict, qa_verdict
 from at2_rag_evals.qa.wording import prompt_text
 from at2_rag_evals.report import run_record
 from at2_rag_evals.tables import print_report
@@ -80,6 +83,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
         },
         "generators": results.generators,
         "gold_position": results.gold_position,
+        "verdicts": [verdict.to_dict() for verdict in results.verdicts],
         "chosen": [choice.to_dict() for choice in choices],
         "run": {
             "peak_memory_mb": plan.peaks.of_process_mb(),
@@ -95,6 +99,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     page = qa_page(
         report,
         results.sections,
+        verdicts=results.verdicts,
         item_tables=tables,
         browsed=results.browsed,
         ours=tuple(name for name in request.judged if name not in _BASELINES),
@@ -103,7 +108,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     for name, text in (
         (ITEMS_FILE, "".join(results.lines)),
         ("report.html", page),
-        ("qa.md", qa_markdown(report, results.sections, tables)),
+        ("qa.md", qa_markdown(report, results.sections, tables, results.verdicts)),
         (SUMMARY_FILE, summary),  # last: it marks a finished run
     ):
         write_whole(request.output / name, text.encode())
@@ -114,6 +119,7 @@ def run_qa(request: QARequest, *, as_json: bool) -> None:
     print_report(
         [*(table for section in results.sections for table in section.tables), *tables],
         [*remarks, *report["notes"]],
+        [(verdict.question, verdict.statement) for verdict in results.verdicts],
     )
 
 
@@ -122,6 +128,7 @@ class _Results:
     """What the files show of a run."""
 
     sections: Sequence[Section]
+    verdicts: Sequence[Verdict]
     lines: Sequence[str]  # of items.jsonl
     generators: Sequence[Mapping[str, Any]] = ()  # figures, as in summary.json
     gold_position: Sequence[Mapping[str, Any]] = ()
@@ -181,6 +188,10 @@ def _run_natural(request: QARequest, plan: Plan, choices: Sequence[Choice]) -> _
         sections.append(side_by_side(summaries))
     return _Results(
         sections=sections,
+        verdicts=[
+            qa_verdict(summary, baselines=_BASELINES, choices=choices, chosen_on=request.chosen_on)
+            for summary in summaries
+        ],
         lines=list(item_lines(plan.items, results, clusters)),
         generators=[summary.to_dict() for summary in summaries],
         browsed=browsed_items(plan.items, results),
@@ -217,6 +228,7 @@ def _run_positions(request: QARequest, plan: Plan, choices: Sequence[Choice]) ->
             Section(f"Generator {summary.name}", (), list(summary.tables()))
             for summary in summaries
         ],
+        verdicts=list(map(position_verdict, summaries)),
         lines=lines,
         gold_position=[asdict(summary) for summary in summaries],
     )
@@ -260,7 +272,7 @@ def _shared_weights(plan: Plan) -> list[str]:
         if sha256 is not None and names:
             notes.append(
                 f"The generator {generator.name} has the weights of the model that scores for "
-                f"{', '.join(names)}: what one understands, the other does, too. Judge with other "
-                "generators before concluding anything about them."
+                f"{', '.join(map(shown, names))}: what one understands, the other does, too. Judge "
+                "with other generators before concluding anything about them."
             )
     return notes

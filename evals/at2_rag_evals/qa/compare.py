@@ -13,6 +13,7 @@ import numpy as np
 
 from at2_rag.errors import InputError
 from at2_rag_evals.bootstrap import RESAMPLES, Estimate
+from at2_rag_evals.names import shown
 from at2_rag_evals.qa.judging import METRIC_TITLES
 from at2_rag_evals.qa.results_folder import read_items, read_summary
 from at2_rag_evals.qa.run import CellName
@@ -45,7 +46,7 @@ class Comparison:
     def significant(self) -> list[str]:
         """Return a sentence for each macro difference whose interval excludes zero."""
         return [
-            f"{METRIC_TITLES[metric]}, {cell}: A minus B is {estimate.mean:+.3f} "
+            f"{METRIC_TITLES[metric]}, {shown(cell)}: A minus B is {estimate.mean:+.3f} "
             f"[{estimate.low:+.3f}, {estimate.high:+.3f}]."
             for metric, groups in self.differences.items()
             for cell, estimate in groups.get(MACRO, {}).items()
@@ -63,7 +64,7 @@ def run_compare(first: Path, second: Path, *, seed: int, as_json: bool) -> None:
     notes = notes or ["No macro difference has an interval that excludes zero."]
     notes.append(f"{comparison.items} items in both, {comparison.other_items} in one alone.")
     if comparison.unmatched:
-        notes.append(f"Cells in one alone: {'; '.join(comparison.unmatched)}.")
+        notes.append(f"Settings in one alone: {'; '.join(map(shown, comparison.unmatched))}.")
     print_report(comparison.tables(), notes)
 
 

@@ -1,4 +1,4 @@
-"""`report.html`: the figures, their plots, and items to read."""
+"""`report.html`: what the figures say, tables, plots, items to read, where it all comes from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from markupsafe import Markup
 
 from at2_rag.data.examples import Example
 from at2_rag.report.page import render_page
-from at2_rag.report.plots import Series, interval_plot
+from at2_rag.report.plots import Series, interval_plot, themed
+from at2_rag.report.verdict import Verdict
+from at2_rag_evals.names import shown
 from at2_rag_evals.qa.generators.base import Failure
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.report import machine_class
@@ -29,6 +31,7 @@ def qa_page(
     report: Mapping[str, Any],
     sections: Sequence[Section],
     *,
+    verdicts: Sequence[Verdict],
     item_tables: Sequence[Table],
     browsed: Mapping[str, Sequence[Mapping[str, Any]]],
     ours: Sequence[str],
@@ -43,7 +46,9 @@ def qa_page(
     return render_page(
         "qa.html.jinja",
         package="at2_rag_evals.qa",
+        verdicts=verdicts,
         facts=_facts(report),
+        chosen=_chosen(verdicts, sections),
         parts=list(zip_longest(sections, plots, fillvalue=())),
         positions=bool(report["gold_position"]),
         item_tables=item_tables,
@@ -51,6 +56,12 @@ def qa_page(
         shown=SHOWN,
         notes=report["notes"],
     )
+
+
+def _chosen(verdicts: Sequence[Verdict], sections: Sequence[Section]) -> list[str]:
+    """Return for each section what it calls the recommended setting; "" where there is none."""
+    labels = [shown(verdict.setting) if verdict.setting else "" for verdict in verdicts]
+    return [*labels, *[""] * (len(sections) - len(labels))]
 
 
 def browsed_items(
@@ -62,9 +73,9 @@ def browsed_items(
     labels of the cells that kept it and dropped another (`keepers`).
     """
     several = len({result.generator for result in results}) > 1
-    shown: dict[str, list[dict[str, Any]]] = {}
+    by_source: dict[str, list[dict[str, Any]]] = {}
     for index, item in enumerate(items):
-        of_source = shown.setdefault(item.source, [])
+        of_source = by_source.setdefault(item.source, [])
         if len(of_source) == SHOWN:
             continue
         kept = {result.cell.label: result.judged[index].pruned.kept for result in results}
@@ -72,22 +83,22 @@ def browsed_items(
             label: chunks for label, chunks in kept.items() if len(chunks) < len(item.chunks)
         }
         keepers = [
-            [label for label, chunks in pruning.items() if chunk in chunks]
+            [shown(label) for label, chunks in pruning.items() if chunk in chunks]
             for chunk in range(len(item.chunks))
         ]
         cells = [_browsed_cell(result, index, several=several) for result in results]
         of_source.append({"item": item, "cells": cells, "keepers": keepers})
-    return shown
+    return by_source
 
 
 def _browsed_cell(result: CellResult, index: int, *, several: bool) -> dict[str, Any]:
-    judged = result.judged[index]
+    judged, name = result.judged[index], shown(result.cell.label)
     if isinstance(judged.result, Failure):
         answer, verdict = judged.result.reason, "no answer"
     else:
         answer, verdict = judged.result.text, _verdict(judged.metrics)
     return {
-        "label": f"{result.generator}: {result.cell.label}" if several else result.cell.label,
+        "label": f"{result.generator}: {name}" if several else name,
         "answer": answer,
         "verdict": verdict,
         "kept": [number + 1 for number in judged.pruned.kept],
@@ -118,8 +129,8 @@ def _token_curves(generator: Mapping[str, Any], ours: Sequence[str]) -> list[tup
                 {name: sorted(points) for name, points in series.items()},
                 ours,
                 group,
-                title=f"Accuracy against tokens, {group}, {generator['name']}",
-                x_label="context tokens an item",
+                title=f"Accuracy against tokens, {_named(group)}, {generator['name']}",
+                x_label="context tokens a question",
             )
         )
     return plots
@@ -138,7 +149,7 @@ def _position_curves(generator: Mapping[str, Any], ours: Sequence[str]) -> list[
                 series,
                 ours,
                 group,
-                title=f"Accuracy by place of the gold chunk, {group}, {generator['name']}",
+                title=f"Accuracy by place of the gold chunk, {_named(group)}, {generator['name']}",
                 x_label="place of the gold chunk",
                 x_names=list(positions),
             )
@@ -150,6 +161,10 @@ def _macro_first(groups: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(groups.items(), key=lambda group: group[0] != MACRO)
 
 
+def _named(group: str) -> str:
+    return "mean of the sources" if group == MACRO else group
+
+
 def _point(x: float, figure: Mapping[str, Any]) -> _Point:
     return x, figure["mean"], figure["low"], figure["high"]
 
@@ -159,12 +174,15 @@ def _plot(
 ) -> tuple[str, Markup]:
     """Return a group and its plot; a legend stands beside "macro" alone."""
     svg = interval_plot(
-        [Series(name, points, name.partition(",")[0] in ours) for name, points in series.items()],
+        [
+            Series(shown(name), points, name.partition(",")[0] in ours)
+            for name, points in series.items()
+        ],
         y_label="accuracy",
         legend=group == MACRO,
         **labels,
     )
-    return group, Markup(svg)  # drawn here, text escaped by matplotlib
+    return group, themed(svg)
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -172,11 +190,13 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     commit = "unknown" if git is None else git["sha"][:12] + " with changes" * git["modified"]
     peak = report["run"]["peak_memory_mb"]
     versions = ", ".join(f"{name} {version}" for name, version in report["packages"].items())
+    others = [name for name in settings["pruners"] if shown(name) != name]
     return [
         ("Command", report["command"]),
         ("Data", ", ".join(file["name"] for file in settings["files"])),
-        ("Items", f"{report['items']['judged']:,}"),
+        ("Questions", f"{report['items']['judged']:,}"),
         ("Generators", ", ".join(settings["generators"])),
+        ("Settings", ", ".join(f"{shown(name)} is --pruner {name}" for name in others)),
         *((f"Prompt, {kind}", prompt) for kind, prompt in settings["prompt"].items()),
         ("Seed", f"{settings['seed']}, {settings['resamples']:,} bootstrap draws"),
         ("Commit", commit),

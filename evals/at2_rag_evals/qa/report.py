@@ -8,28 +8,31 @@ from dataclasses import asdict
 from typing import Any
 
 from at2_rag.data.examples import Example
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.items import kind_of
 from at2_rag_evals.qa.run import CellResult
 from at2_rag_evals.qa.tables import Section
-from at2_rag_evals.report import INTERVAL_NOTE, report_head
+from at2_rag_evals.report import INTERVAL_NOTE, provenance_lines, verdict_lines
 from at2_rag_evals.tables import Table, to_markdown
+from at2_rag_evals.verdict import GUARD_NOTE
 
 NOTES = (
     "Accuracy: a reference answer's normalised tokens are a run of the prediction's; a yes or no "
     "is its first word. Long-form items are judged by token F1 and unanswerable ones by "
     "abstention, each apart.",
     INTERVAL_NOTE,
-    "At equal tokens another pruner gets, in each source, the mean context tokens of the cell it "
-    "is compared with: from its cell within 2 % of them, or from a mixture of its two cells next "
-    "to them, closed_book and none included, whose expected accuracy is taken (which cells, and in "
-    "what shares, is in summary.json). More budgets near it would do better by a pruner whose "
-    "accuracy rises ever less with tokens.",
+    GUARD_NOTE,
+    "At equal tokens another pruner gets, in each source, the mean context tokens of the setting "
+    "it is compared with: from its setting within 2 % of them, or from a mixture of its two "
+    "settings next to them, no chunk and every chunk included, whose expected accuracy is taken "
+    "(which settings, and in what shares, is in summary.json). More budgets near it would do "
+    "better by a pruner whose accuracy rises ever less with tokens.",
     "Peak MB is the most main memory that the process took above what it held before a pruner's "
-    "cells were pruned, or a cell answered; a model counts where first needed. What was stored "
+    "settings were pruned, or one answered; a model counts where first needed. What was stored "
     "before takes none.",
-    "Oracle keeps the gold chunks and closed_book none, whatever the budget. Tokens are "
+    "Prompt tokens are of the whole prompt, context tokens of the kept chunks, both "
     "counted by the generator's tokenizer. All seconds are wall clock of the run that made the "
     "answer, models loaded; an answer's share of its batch.",
     "Distractors mined with BM25 are adversarial to BM25; constructed distractors are easier than "
@@ -38,17 +41,21 @@ NOTES = (
 
 
 def qa_markdown(
-    report: Mapping[str, Any], sections: Sequence[Section], items: Sequence[Table]
+    report: Mapping[str, Any],
+    sections: Sequence[Section],
+    items: Sequence[Table],
+    verdicts: Sequence[Verdict],
 ) -> str:
     """Write the report, as `summary.json` holds it, with its sections and tables of items."""
-    lines = report_head("QA eval", report, more=f", on {machine_class(report)}")
+    lines = ["# QA eval", "", *verdict_lines(verdicts)]
     for section in [*sections, Section("Items", (), tuple(items))]:
         lines += [f"## {section.title}", ""]
         for remark in section.remarks:
             lines += [remark, ""]
         for table in section.tables:
             lines += [to_markdown(table), ""]
-    lines += ["## Notes", "", *(f"- {note}" for note in report["notes"])]
+    lines += ["## Notes", "", *(f"- {note}" for note in report["notes"]), ""]
+    lines += provenance_lines(report, more=f", on {machine_class(report)}")
     return "\n".join(lines) + "\n"
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
-from at2_rag_evals.names import system_option
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.shipped_set import ITEMS
 from at2_rag_evals.request import FILE, FOLDER, EvalRequest, argument, option
+from at2_rag_evals.system_options import system_option
 
 if TYPE_CHECKING:
     from at2_rag.options import Order
@@ -61,7 +61,8 @@ class QARequest(EvalRequest):
     output: Path = option(
         required=True,
         type=FOLDER,
-        help="Folder for summary.json, qa.md and items.jsonl; a killed run goes on from it.",
+        help="Folder for report.html, qa.md, summary.json and items.jsonl; a killed run goes on "
+        "from it.",
         heading="Output",
     )
     model: str | None = option(

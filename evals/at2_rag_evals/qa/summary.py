@@ -21,6 +21,8 @@ from at2_rag_evals.qa.run import CellName, CellResult
 from at2_rag_evals.summary import MACRO, Figures, Strata, differences, estimates, with_macro
 
 BASELINE = "none"
+FAILED = "no answer from "
+"""What the reason for leaving an item out begins with; the label of the cell follows."""
 
 POSITIONS = ("first", "first half", "second half", "last", "several gold chunks", "no gold chunk")
 DISTRACTORS: Mapping[str, int] = MappingProxyType(
@@ -265,7 +267,7 @@ def _unanswered(results: Sequence[CellResult]) -> dict[str, int]:
     for cells in zip(*(result.judged for result in results), strict=True):
         for result, judged in zip(results, cells, strict=True):
             if isinstance(judged.result, Failure):
-                reasons[f"no answer from {result.cell.label}"] += 1
+                reasons[f"{FAILED}{result.cell.label}"] += 1
                 break
     return dict(reasons)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from at2_rag_evals.bootstrap import Estimate
+from at2_rag_evals.names import shown
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.items import QASet
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY
-from at2_rag_evals.qa.summary import BASELINE, GeneratorSummary
+from at2_rag_evals.qa.summary import BASELINE, FAILED, GeneratorSummary
 from at2_rag_evals.report import difference_cell, estimate_cell, items_table
 from at2_rag_evals.summary import MACRO
 from at2_rag_evals.tables import Cell, Table
@@ -34,12 +35,12 @@ def cell_table(
 ) -> Table:
     """Lay out cells as rows and groups as columns, each with its n and number of clusters."""
     show = difference_cell if difference else estimate_cell
-    header: _Row = ["cell"]
+    header: _Row = ["setting"]
     for group, estimates in groups.items():
         size = next(iter(estimates.values()), None)
         header.append(Cell(group, f"{size.n}/{size.clusters}" if size else ""))
     rows: list[_Row] = [
-        [label, *(_shown(show, estimates.get(label)) for estimates in groups.values())]
+        [shown(label), *(_shown(show, estimates.get(label)) for estimates in groups.values())]
         for label in dict.fromkeys(label for estimates in groups.values() for label in estimates)
     ]
     return Table(title, header, rows)
@@ -51,7 +52,10 @@ def generator_section(
     """Return a generator's part of the report, with its `choices` on another run's folder."""
     remarks = list(_unmatched_notes(summary))
     if summary.unanswered:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in summary.unanswered.items())
+        reasons = ", ".join(
+            f"{number} {FAILED}{shown(reason.removeprefix(FAILED))}"
+            for reason, number in summary.unanswered.items()
+        )
         remarks.insert(0, f"Left out of all metrics of answers by {summary.name}: {reasons}.")
     tables = [_overview(summary)]
     chosen = [choice for choice in choices if choice.generator == summary.name]
@@ -66,7 +70,7 @@ def side_by_side(summaries: Sequence[GeneratorSummary]) -> Section:
     tables = [cell_table("Macro accuracy, by generator", accuracy)]
     less_baseline = {summary.name: summary.minus_baseline() for summary in summaries}
     if any(less_baseline.values()):
-        title = f"Macro accuracy minus {BASELINE}, by generator"
+        title = f"Macro accuracy minus {shown(BASELINE)}, by generator"
         tables.append(cell_table(title, less_baseline, difference=True))
     return Section("Generators side by side", (), tables)
 
@@ -90,10 +94,10 @@ def _figure_tables(summary: GeneratorSummary) -> Iterator[Table]:
             yield cell_table(f"{title}, by source", summary.by_source[metric])
     for compared, groups in summary.differences.items():
         if groups:
-            title = f"Accuracy: {compared} minus each other cell"
+            title = f"Accuracy: {shown(compared)} minus each other setting"
             yield cell_table(title, groups, difference=True)
     for compared, groups in summary.equal_tokens.items():
-        title = f"Accuracy at equal tokens: {compared} minus each other pruner"
+        title = f"Accuracy at equal tokens: {shown(compared)} minus each other pruner"
         yield cell_table(title, groups, difference=True)
     for title, pooled in (
         ("place of the gold chunk", summary.by_position),
@@ -112,37 +116,39 @@ def _unmatched_notes(summary: GeneratorSummary) -> Iterator[str]:
         missing = [name for name in pruners if name not in (pruner, *others)]
         if missing:
             yield (
-                f"Not compared with {ours} at equal tokens: {', '.join(missing)}, whose cells "
-                "don't lie on both sides of its tokens in every source; run closed_book and none, "
-                "or other budgets."
+                f"Not compared with {shown(ours)} at equal tokens: "
+                f"{', '.join(map(shown, missing))}, whose settings don't lie on both sides of its "
+                "tokens in every source; run --pruner closed_book and --pruner none, or other "
+                "budgets."
             )
 
 
 def _choices_table(summary: GeneratorSummary, choices: Sequence[Choice], folder: Path) -> Table:
     """Lay out the chosen cells: accuracy there, accuracy here, and less `none` here."""
     groups = list(summary.differences.get(BASELINE, {}))
-    header: _Row = ["cell", "accuracy there", Cell("accuracy", "macro")]
-    header += [Cell(f"minus {BASELINE}", group) for group in groups]
+    header: _Row = ["setting", "accuracy there", Cell("accuracy", "macro")]
+    header += [Cell(f"minus {shown(BASELINE)}", group) for group in groups]
     rows: list[_Row] = []
     for choice in choices:
         label = choice.cell.label
         here = _shown(estimate_cell, summary.macro(PRIMARY).get(label))
         differences = [summary.minus_baseline(group)[label] for group in groups]
         rows.append(
-            [label, estimate_cell(choice.accuracy), here, *map(difference_cell, differences)]
+            [shown(label), estimate_cell(choice.accuracy), here, *map(difference_cell, differences)]
         )
     return Table(f"Budgets chosen on {folder.resolve().name}, {summary.name}", header, rows)
 
 
 def _overview(summary: GeneratorSummary) -> Table:
-    header: _Row = ["cell", Cell("accuracy", "macro"), f"minus {BASELINE}", "F1", "gold recall"]
+    header: _Row = ["setting", Cell("accuracy", "macro"), f"minus {shown(BASELINE)}"]
+    header += ["F1", "gold recall"]
     header += [Cell("context tokens", "macro"), "prompt tokens"]
     header += ["prune s", "prefill s", "decode s", "answer s"]
     less_baseline = summary.minus_baseline()
     rows: list[_Row] = []
     for label, totals in summary.totals.items():
         row: _Row = [
-            label,
+            shown(label),
             _shown(estimate_cell, summary.macro(PRIMARY).get(label)),
             _shown(difference_cell, less_baseline.get(label)),
             *(
@@ -162,11 +168,11 @@ def _overview(summary: GeneratorSummary) -> Table:
 
 
 def _effort(summary: GeneratorSummary) -> Table:
-    header = ["cell", "answer tokens", "asked again", "empty answers", "no answer", "cost"]
+    header = ["setting", "answer tokens", "asked again", "empty answers", "no answer", "cost"]
     header += ["peak MB, pruning", "peak MB, answering"]
     rows = []
     for label, totals in summary.totals.items():
-        row = [label] + ["-"] * 7
+        row = [shown(label)] + ["-"] * 7
         if totals is not None:
             counts = (totals.asked_again, totals.empty, totals.failed)
             row[1:6] = [

@@ -15,7 +15,7 @@ from at2_rag_evals.items import RANKABLE, ItemSet, none_usable, rankable_items
 from at2_rag_evals.padding import DistractorPool, padded_set
 from at2_rag_evals.rankers import RankerOptions, make_ranker
 from at2_rag_evals.ranking.rating import rate_systems
-from at2_rag_evals.ranking.report import NOTES, item_records, summary_tables
+from at2_rag_evals.ranking.report import NOTES, item_records, summary_tables, verdict
 from at2_rag_evals.ranking.request import RankingRequest
 from at2_rag_evals.ranking.summary import summarise
 from at2_rag_evals.report import publish, run_record
@@ -39,6 +39,7 @@ def run_ranking(request: RankingRequest, *, as_json: bool) -> None:
         {summary.name: list(summary_tables(summary)) for summary in summaries},
         NOTES,
         chain.from_iterable(map(item_records, rated_sets)),
+        verdicts=list(map(verdict, summaries)),
         folder=request.output,
         as_json=as_json,
     )

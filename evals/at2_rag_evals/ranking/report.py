@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.metrics import METRIC_TITLES
 from at2_rag_evals.ranking.rating import RatedSet
 from at2_rag_evals.ranking.summary import SetSummary
 from at2_rag_evals.report import INTERVAL_NOTE, grid, items_table
-from at2_rag_evals.summary import OURS
+from at2_rag_evals.summary import MACRO, OURS
 from at2_rag_evals.tables import Table
+from at2_rag_evals.verdict import ranking_verdict
 
 NOTES = (
     INTERVAL_NOTE,
@@ -21,6 +23,22 @@ NOTES = (
     "Milliseconds are this run's median wall-clock time an item; texts that a system had seen "
     "before cost nothing: no speed comparison.",
 )
+
+
+METRIC = "ndcg_at_10"
+RIVALS = ("bm25", "minilm", "bm25_minilm", "bm25_unstemmed")
+"""What somebody would use in place of at2. The others are controls."""
+
+
+def verdict(summary: SetSummary) -> Verdict:
+    """Return what the figures of a set say of at2 and its alternatives."""
+    return ranking_verdict(
+        f"Does {OURS} rank the gold chunks higher than its alternatives ({summary.name})?",
+        METRIC_TITLES[METRIC],
+        summary.by_source[METRIC].get(MACRO, {}),
+        summary.differences.get(METRIC, {}).get(MACRO, {}),
+        rivals=RIVALS,
+    )
 
 
 def summary_tables(summary: SetSummary) -> Iterator[Table]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import click
 
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
-from at2_rag_evals.names import system_option
 from at2_rag_evals.rankers.registry import RANKERS, VARIANTS
 from at2_rag_evals.request import EvalRequest, option
+from at2_rag_evals.system_options import system_option
 
 DEFAULT_SYSTEMS = tuple(name for name in RANKERS if name not in VARIANTS)
 

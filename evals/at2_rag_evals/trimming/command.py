@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
+from at2_rag.report.verdict import Verdict
 from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import none_usable
@@ -21,10 +22,11 @@ from at2_rag_evals.report import (
     publish,
     run_record,
 )
-from at2_rag_evals.summary import Strata, as_matrix, with_macro
+from at2_rag_evals.summary import MACRO, Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
 from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut, TrimmingRequest
+from at2_rag_evals.verdict import doubt, effect, fewer, percent, points
 
 NOTES = (
     INTERVAL_NOTE,
@@ -94,9 +96,43 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
             for (top_k, cut), results in trimmed.items()
             for item, result in zip(items.items, results, strict=True)
         ],
+        verdicts=[verdict(figures)],
         folder=request.output,
         as_json=as_json,
     )
+
+
+def verdict(figures: Sequence[TrimmingFigures]) -> Verdict:
+    """Return what the figures, one or more, say of sentences against whole chunks."""
+    effects = {id(each): effect(each.difference[MACRO]) for each in figures}
+    saving = [each for each in figures if each.sentence_tokens[MACRO] < each.chunk_tokens[MACRO]]
+    kept = [each for each in saving if effects[id(each)] in ("better", "unharmed")]
+    unclear = [each for each in saving if effects[id(each)] == "unclear"]
+    answer = "Yes" if kept else "Can't tell" if unclear else "No"
+
+    def share(each: TrimmingFigures) -> float:
+        return each.sentence_tokens[MACRO] / max(1.0, each.chunk_tokens[MACRO])
+
+    best = min(kept, key=share) if kept else None
+    best = best or max(unclear or figures, key=lambda each: each.difference[MACRO].mean)
+    difference = best.difference[MACRO]
+    whole = "the best chunk holds" if best.top_k == 1 else f"the best {best.top_k} chunks hold"
+    reasons = [
+        f"sentences ({best.cut}) hold the answer in {percent(best.in_sentences[MACRO].mean)} of "
+        f"the questions, {whole} it in {percent(best.in_chunks[MACRO].mean)} "
+        f"({points(difference)}); they have "
+        f"{fewer(best.sentence_tokens[MACRO], best.chunk_tokens[MACRO])} tokens."
+    ]
+    if answer == "Can't tell":
+        answer += f" from {difference.n:,} questions"
+        reasons.append(doubt(difference))
+    if changed := max(each.changed for each in figures):
+        reasons.append(f"In {changed} items something kept isn't verbatim text of the chunks.")
+    rule = (
+        "Yes, if the 95 % interval of the paired difference excludes a loss of more than 2 points "
+        "for a setting that saves tokens; of several, the one that saves the largest share."
+    )
+    return Verdict("Do sentences keep the answers in fewer tokens?", answer, tuple(reasons), rule)
 
 
 def _figures(

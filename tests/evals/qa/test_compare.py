@@ -56,7 +56,7 @@ def test_a_significant_difference_between_one_generator_and_another(tmp_path: Pa
     first = folder(tmp_path / "A", [line(n, float(n % 5 > 0)) for n in range(40)])
     second = folder(tmp_path / "B", [line(n, 0.0, generator="h") for n in range(40)])
     [sentence] = compare_runs(first, second, seed=0).significant()
-    assert sentence.startswith("Accuracy (answer contained), none: A minus B is +0.800 [+0.")
+    assert sentence.startswith("Accuracy (answer contained), every chunk: A minus B is +0.800 [+0.")
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:

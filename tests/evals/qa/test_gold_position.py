@@ -107,4 +107,7 @@ def test_the_command_moves_gold_and_keeps_both_orders(tmp_path: Path, scoring_fo
     assert gold == {("first", 0), ("quarter", 1), ("middle", 3), ("three-quarter", 4), ("last", 5)}
     markdown = (tmp_path / "out" / "qa.md").read_text()
     assert "Accuracy by place of the gold chunk, macro, tiny" in markdown
-    assert "bm25, top 2, original order" in markdown
+    assert "BM25, top 2, original order" in markdown
+    assert markdown.splitlines()[2].startswith(
+        "**Does the place of the gold chunk matter to tiny? Can't tell from 3 questions:** with "
+    )

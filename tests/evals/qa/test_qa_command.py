@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from at2_rag.errors import InputError
-from at2_rag_evals.names import EXPERIMENTS
+from at2_rag_evals.names import shown
 from at2_rag_evals.qa.generators.base import GenerationError
 from at2_rag_evals.qa.pruners.registry import pruner_table
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS, QARequest
+from at2_rag_evals.system_options import EXPERIMENTS
 from tests.evals.labelled_items import make_item, write_items
 from tests.evals.qa.command import lines, report, run
 from tests.evals.qa.served import served
@@ -57,7 +58,7 @@ def test_all_pruners_from_files_to_report(
     assert "at2-rag eval qa novels.jsonl seas.jsonl " in first["command"]
     assert first["items"]["judged"] == 10
     assert first["notes"][-1].startswith(
-        "The generator tiny has the weights of the model that scores for all_heads_mean, at2: "
+        "The generator tiny has the weights of the model that scores for mean of all heads, at2: "
     )
     assert first["items"]["left_out"] == {"novels": {"no answers": 1}}
     assert first["items"]["remarks"] == {"novels": {"one chunk": 1}}
@@ -77,8 +78,8 @@ def test_all_pruners_from_files_to_report(
     assert kept["at2", "top 2", "one"] == kept["oracle", None, "one"] == [0]
     page = Reader((output / "report.html").read_text())
     assert page.loads == [] and page.counts["svg"] == 3  # macro and two sources
-    assert "1, 2" in {row[-1] for row in page.rows if row and row[0] == "first_k, top 2"}
-    assert {row[0] for row in page.rows} >= {*cells, "novels", "seas"}
+    assert "1, 2" in {row[-1] for row in page.rows if row and row[0] == "first chunks, top 2"}
+    assert {row[0] for row in page.rows} >= {*map(shown, cells), "novels", "seas"}
 
     second = report(*files, *options)  # from the store
     assert second["generators"][0]["by_source"] == generator["by_source"]
@@ -207,7 +208,7 @@ def test_unanswerable_and_long_form_items_are_reported_apart(
     printed = report(path, *options, "--output", tmp_path / "o", "--may-decline")
     assert all("I don't know" in prompt for prompt in printed["settings"]["prompt"].values())
     page = Reader((tmp_path / "o" / "report.html").read_text())
-    verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "none"}
+    verdicts = {row[2] for row in page.rows if len(row) == 4 and row[0] == "every chunk"}
     assert page.loads == [] and verdicts == {"did not decline", "F1 0.00", "wrong"}
 
 
@@ -244,11 +245,30 @@ def test_tables_are_for_people_and_generators_stand_side_by_side(
     pruners = ("--pruner", "none", "--pruner", "first_k", "--top-k", 1, "--limit", 2)
     result = run(*files, *generators, *pruners, "--output", tmp_path / "out")
     assert "Summary, tiny" in result.stdout and "Summary, second" in result.stdout
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())["verdicts"]
+    assert [verdict["question"] for verdict in written] == [
+        "Does pruning help tiny?",
+        "Does pruning help second?",
+    ]
+    last = " ".join(result.stdout.split())  # lines are wrapped
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    markdown = (tmp_path / "out" / "qa.md").read_text()
+    for verdict in written:
+        reasons = " ".join(verdict["reasons"])
+        assert f"{verdict['question']} {verdict['answer']}: {reasons}" in last
+        assert f"**{verdict['question']} {verdict['answer']}:** {reasons}" in markdown
+        assert reasons in page
+    assert last.endswith(reasons)
+    assert (
+        page.index(reasons)
+        < page.index("<table>")
+        < page.index("<svg ")
+        < page.index("Where the figures come from")
+    )
     assert "second: answers from first_k, top 1: 4/4" in result.stderr
     assert "all cells: 4/4" in result.stderr
-    markdown = (tmp_path / "out" / "qa.md").read_text()
     assert "| novels | 2 | 5 beyond the first 2, 1 no answers |" in markdown
     _, side_by_side = markdown.split("## Generators side by side")
-    for cell in ("none", "first_k, top 1"):  # the same model twice
+    for cell in ("every chunk", "first chunks, top 1"):  # the same model twice
         [values] = re.findall(rf"^\| {cell} +\|(.*)\|(.*)\|$", side_by_side, re.MULTILINE)[:1]
         assert values[0].strip() == values[1].strip()

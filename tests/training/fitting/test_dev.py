@@ -60,6 +60,33 @@ def test_figures_are_those_of_the_pruners_ranking(
         assert figures.ndcg_by_source[source] == pytest.approx(np.mean(quality[source]))
         assert figures.gold_first_by_source[source] == pytest.approx(np.mean(first[source]))
     assert figures.ndcg == pytest.approx(np.mean(list(figures.ndcg_by_source.values())))
+    assert figures.gain is None  # eight examples are too few for an interval
+
+
+def test_the_ranking_is_compared_with_the_order_of_retrieval() -> None:
+    labels = np.eye(4, dtype=bool)[np.arange(24) % 3]  # gold comes in as first, second or third
+    [planted] = planted_examples(["novels"], each=1, chunks=4)
+    examples = [
+        replace(planted, source="novels" if number < 12 else "seas", labels=tuple(row))
+        for number, row in enumerate(labels.tolist())
+    ]
+    features = Features(
+        np.arange(24),
+        np.full(24, 4),
+        labels.reshape(-1, 1, 1, 1).astype(np.float16),  # the only feature knows the gold
+        ("apart",),
+    )
+    weights = HeadWeights(np.ones((1, 1, 1), np.float32), 0.0, FeatureSpec("log", ("apart",)))
+    figures = judge_on_dev(weights, examples, features)
+    assert figures.ndcg == figures.gold_first == 1.0
+    kept_order = np.mean([1, 1 / np.log2(3), 0.5])  # gold at rank 1, 2 or 3
+    assert figures.ndcg_as_retrieved == pytest.approx(kept_order)
+    assert figures.gold_first_as_retrieved == pytest.approx(1 / 3)
+    assert figures.gain is not None
+    low, high = figures.gain
+    # The normal approximation of the mean of 24 gains.
+    half = 1.96 * np.std([0, 1 - 1 / np.log2(3), 0.5]) / np.sqrt(24)
+    assert [low, high] == pytest.approx([1 - kept_order - half, 1 - kept_order + half], abs=0.02)
 
 
 def test_what_cannot_be_judged_is_counted_by_reason(model: ScoringModel) -> None:
