@@ -1,6 +1,6 @@
 """What earlier turns of a conversation do to ranking.
 
-python benchmarks/conversations.py FILE --limit 100
+python benchmarks/conversations.py FILE --limit 60
 
 README.md beside this file says more.
 """
@@ -61,8 +61,8 @@ def conversations(query: str, other: str) -> dict[str, Conversation]:
 
 @click.command("conversations", context_settings={"show_default": True})
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--head-weights", "presets", multiple=True, default=("best", "balanced", "fast"))
-@click.option("--limit", type=POSITIVE, default=100, help="Questions.")
+@click.option("--head-weights", "presets", multiple=True, default=("best",))
+@click.option("--limit", type=POSITIVE, default=60, help="Questions.")
 def main(*, file: str, presets: tuple[str, ...], limit: int) -> None:
     """Rank by the last turn alone, with the turns before it, and by all turns as one query."""
     asked = draw(read_examples(file), limit)
