@@ -18,6 +18,7 @@ from report import POSITIVE, Row, markdown_table
 
 from at2_rag import AT2Pruner, PruneResult
 from at2_rag.data.examples import Example, read_examples
+from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.progress import StepProgress
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
 from at2_rag_evals.bootstrap import Estimate, resample_means
@@ -61,14 +62,17 @@ def conversations(query: str, other: str) -> dict[str, Conversation]:
 
 @click.command("conversations", context_settings={"show_default": True})
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 @click.option("--head-weights", "presets", multiple=True, default=("best",))
 @click.option("--limit", type=POSITIVE, default=60, help="Questions.")
-def main(*, file: str, presets: tuple[str, ...], limit: int) -> None:
+def main(*, file: str, model: str, presets: tuple[str, ...], limit: int) -> None:
     """Rank by the last turn alone, with the turns before it, and by all turns as one query."""
     asked = draw(read_examples(file), limit)
+    if not asked:
+        raise click.UsageError("no question ends with its topic, as in 'What was said about it?'")
     clusters = item_clusters([example for example, _ in asked])
     for preset in presets:
-        pruner = AT2Pruner.from_pretrained(head_weights=preset)
+        pruner = AT2Pruner.from_pretrained(model, head_weights=preset)
         quality: dict[tuple[str, str], list[float]] = defaultdict(list)
         with StepProgress() as progress:
             for number, (example, by_kind) in enumerate(asked, start=1):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import conversations
 import depth
 import late_designs
 import memory
@@ -92,6 +93,32 @@ def test_late_designs(
     assert len(rows) == 2 * len(late_designs.SHARES)
     assert all(0 < float(work) <= 1 for _, _, work in rows)
     assert late.OFFSET == 160
+
+
+def test_conversations(tiny_options: list[str], tmp_path: Path) -> None:
+    texts = ["The budget was low.", "The colour was red.", "It rained."]
+    questions = ["What did they think about the budget?", "What was said of the colour?", "Why?"]
+    lines = [
+        json.dumps(
+            {
+                "id": str(number),
+                "source": "meetings",
+                "question": question,
+                "chunks": [{"text": text, "is_gold": n == number} for n, text in enumerate(texts)],
+            }
+        )
+        for number, question in enumerate(questions)
+    ]
+    (tmp_path / "meetings.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options = [str(tmp_path / "meetings.jsonl"), *tiny_options[:2], "--head-weights", "uniform"]
+    result = CliRunner().invoke(conversations.main, options)
+    assert result.exit_code == 0, result.output
+    rows = [line.split("|")[1:-1] for line in result.output.splitlines() if line.startswith("| ")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert cells["whole question"][0] == "2", "one has no topic"
+    whole, another = cells["whole question"], cells["whole, after another"]
+    assert another[1] == another[2] == whole[1], "nothing is referred to"
+    assert cells["'it' for its topic"][2] == cells["'it' for its topic"][3], "the same is read"
 
 
 def test_depth(tiny_options: list[str], tmp_path: Path) -> None:

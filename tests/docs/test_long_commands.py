@@ -109,6 +109,12 @@ def reader_folder(
             (tmp_path / name).mkdir(exist_ok=True)
             write_examples(tmp_path / name / f"{source}.jsonl.gz", examples[start::3])
     write_examples(tmp_path / "questions.jsonl", equal_examples("my-questions"))
+    (tmp_path / "real").mkdir()
+    about = [
+        replace(example, query=f"What was said about page {example.id}?")
+        for example in equal_examples("qmsum")
+    ]
+    write_examples(tmp_path / "real" / "qmsum.jsonl.gz", about)
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     yield
