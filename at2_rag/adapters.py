@@ -155,6 +155,16 @@ def within_limits(pruner: AT2Pruner, overrides: PruneOverrides) -> PruneOverride
     return {**overrides, "top_k": DEFAULT_TOP_K}
 
 
+def checked_prefix(prefix: str) -> str:
+    """Return a prefix of metadata keys; raises `InputError` if it is blank or no string."""
+    if not isinstance(prefix, str) or not prefix.strip():
+        raise InputError(
+            f"metadata_prefix is {brief(prefix)}; pass what our keys shall begin with, such as "
+            "'at2_', so that they can be told from yours"
+        )
+    return prefix
+
+
 def checked_options(options: Mapping[str, Any]) -> PruneOverrides:
     """Return options; raises `InputError` for a name or a value that can't be used."""
     try:
@@ -188,6 +198,8 @@ def with_results(
 ) -> dict[str, Any]:
     """Return a copy of metadata with the results of this pass, and none of an earlier one.
 
+    Its dictionaries and lists are copies, too; what else is in them is the caller's own object.
+
     Args:
         metadata: The caller's entries, and maybe results of an earlier pass.
         results: What is written, by names without the prefix.
@@ -197,15 +209,30 @@ def with_results(
         earlier: Keys that an earlier pass may have written; None for any.
     """
     types = {prefix + name: kind for name, kind in RESULT_TYPES.items()}
+    copied: Mapping[str, Any] = _copied(metadata, {})
     callers = {
         key: value
-        for key, value in metadata.items()
+        for key, value in copied.items()
         if not (key in types and type(value) is types[key] and (earlier is None or key in earlier))
     }
     written = {prefix + name: value for name, value in results.items()}
     for key in written.keys() & callers.keys():
         warn_of_collision(key)
     return {**written, **callers}
+
+
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of dictionaries and lists within each other, by the ids of the originals."""
+    if type(value) not in (dict, list):
+        return value
+    if id(value) not in copies:
+        copy: Any = type(value)()
+        copies[id(value)] = copy
+        if isinstance(value, dict):
+            copy |= {key: _copied(one, copies) for key, one in value.items()}
+        else:
+            copy += [_copied(one, copies) for one in value]
+    return copies[id(value)]
 
 
 def result_entries(chunk: ScoredChunk, result: PruneResult) -> dict[str, Any]:
@@ -269,7 +296,8 @@ class AdapterSettings(BaseModel):
         chunk_cache: Folder that keeps what was read of chunks; None for main memory.
         on_error: "keep_all" to get all back, unranked, if scoring fails; None to raise.
         title_key: Metadata key of the title; None for no title.
-        metadata_prefix: What the metadata keys that we write begin with.
+        metadata_prefix: What the metadata keys that we write begin with. Under it `answerable`,
+            `duplicates` and `kept_spans` are ours: those of an earlier pass are left out.
         on_result: Called with the result of each pruning, in which chunks are the framework's own
             objects: what was dropped, notes and timings. What it raises goes to the caller.
     """
@@ -285,7 +313,7 @@ class AdapterSettings(BaseModel):
     chunk_cache: _NameOrFolder = None
     on_error: OnError | None = None
     title_key: str | None = "title"
-    metadata_prefix: str = METADATA_PREFIX
+    metadata_prefix: Annotated[str, AfterValidator(checked_prefix)] = METADATA_PREFIX
     on_result: OnResult | None = Field(default=None, exclude=True)
 
     @classmethod
@@ -334,13 +362,19 @@ class AdapterSettings(BaseModel):
     def _not_written(self) -> dict[str, list[str]]:
         objects = {"pruner": self.pruner, "on_result": self.on_result}
         names = [name for name, value in objects.items() if value is not None]
+        names += self._unwritable()
         return {_NOT_WRITTEN: names} if names else {}
+
+    def _unwritable(self) -> list[str]:
+        """Return the names of other fields whose values can't be written."""
+        return []
 
     def written(self) -> dict[str, Any]:
         """Return the settings that were set and can be written, and name the others."""
         settings = self.set_fields()
         fields = type(self).model_fields
-        shown = {name: value for name, value in settings.items() if not fields[name].exclude}
+        left_out = {name for name in fields if fields[name].exclude} | {*self._unwritable()}
+        shown = {name: value for name, value in settings.items() if name not in left_out}
         return {**shown, **self._not_written()}
 
     def _without_unset(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -356,10 +390,11 @@ class AdapterSettings(BaseModel):
             return settings
         missing = [name for name in settings[_NOT_WRITTEN] if settings.get(name) is None]
         if missing:
+            by_name = ", or let the pruner be loaded by name (model, head_weights, device, "
+            by_name += "chunk_cache), which is written"
             raise InputError(
                 f"these settings are of an adapter with {' and '.join(missing)}, which can't be "
-                "written with them; pass it again, or let the pruner be loaded by name (model, "
-                "head_weights, device, chunk_cache), which is written"
+                f"written with them; pass it again{by_name if 'pruner' in missing else ''}"
             )
         return {name: value for name, value in settings.items() if name != _NOT_WRITTEN}
 

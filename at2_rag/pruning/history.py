@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from at2_rag.errors import InputError, brief
-from at2_rag.text.function_words import content_spans
+from at2_rag.text.function_words import FUNCTION_WORDS
 
 Turn: TypeAlias = str | Mapping[str, Any]
 """A turn of a conversation: a question, or a message as a chat's API takes it."""
@@ -18,19 +18,17 @@ MOST_TURNS = 3
 MOST_WORDS = 3
 """A pronoun after as many content words refers to these, unless it ends the question."""
 
-_REFERS = re.compile(
-    r"\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|these|those)\b"
-    r"|\bthat\b(?=\W*$)",
-    re.IGNORECASE,
-)
-_ENDS = re.compile(r"\W*")
+_WORD = re.compile(r"\w+")
+_THINGS = frozenset("it its they them their theirs this these those".split())
+_PERSONS = frozenset("he him his she her hers".split())
+# "Is it true that", "how long does it take to": nothing that was said before.
+_EXPLETIVE = re.compile(r"it(?:\W+\w+){1,2}\W+(?:to|that|if|since)\b", re.IGNORECASE)
 
 
 def asked_in(query: str, history: Iterable[Turn]) -> str:
     """Return a question as it is read: after the one before it, if it refers to that.
 
-    A question refers to the one before it by a pronoun, or by having no word of content ("why?").
-    That one may refer to another in turn. Pronouns are looked for in English alone.
+    See `refers`. The question before may refer to another in turn.
 
     Args:
         query: The last question.
@@ -38,8 +36,7 @@ def asked_in(query: str, history: Iterable[Turn]) -> str:
             the user count. The query itself and blank turns may be among them.
 
     Raises:
-        InputError: If it isn't a list, or a turn is neither text nor a mapping with text as its
-            `content`.
+        InputError: If it isn't a list, or a turn of the user has no text.
     """
     questions = _questions(history)
     if questions and questions[-1] == query.strip():
@@ -53,14 +50,41 @@ def asked_in(query: str, history: Iterable[Turn]) -> str:
 
 
 def refers(query: str) -> bool:
-    """Tell whether a question refers to something that was said before it."""
-    content = [start for start, _ in content_spans(query)]
-    if not content:
-        return True
+    """Tell whether a question refers to something that was said before it, by English words.
+
+    It does if it has no word of content ("why?"), or a pronoun that doesn't seem to refer to the
+    question's own words: one at its end or after few words of content, and of a person's no name
+    before it ("did Darwin change his mind").
+    """
+    words = list(_WORD.finditer(query))
+    shouted = query == query.upper()
+    content = 0  # words of content so far
+    has_name = False
+    for number, match in enumerate(words):
+        word = match[0].casefold()
+        acronym = len(word) > 1 and match[0].isupper() and not shouted  # "IT", "WHO"
+        if acronym or word not in FUNCTION_WORDS | _THINGS | _PERSONS | {"that"}:
+            content += 1
+            has_name |= number > 0 and match[0][0].isupper()
+            continue
+        is_last = number == len(words) - 1
+        if word == "it" and _EXPLETIVE.match(query, match.start()):
+            continue
+        if word in _PERSONS:
+            is_pronoun = not has_name and _is_english(words, number)
+        else:
+            is_pronoun = word in _THINGS or (word == "that" and is_last)
+        if is_pronoun and (content < MOST_WORDS or is_last):
+            return True
+    return bool(words) and content == 0
+
+
+def _is_english(words: list[re.Match[str]], pronoun: int) -> bool:
+    """Tell whether another word is English; "her" is a German word, too."""
     return any(
-        sum(start < match.start() for start in content) < MOST_WORDS
-        or _ENDS.fullmatch(query, match.end())
-        for match in _REFERS.finditer(query)
+        match[0].casefold() in FUNCTION_WORDS
+        for number, match in enumerate(words)
+        if number != pronoun
     )
 
 
@@ -69,13 +93,26 @@ def _questions(history: Iterable[Turn]) -> list[str]:
         raise InputError(f"history is a {type(history).__name__}; pass a list of turns")
     texts = []
     for index, turn in enumerate(history):
-        text = turn.get("content") if isinstance(turn, Mapping) else turn
-        if not isinstance(text, str):
+        if isinstance(turn, Mapping) and turn.get("role", "user") not in ("user", "human"):
+            continue
+        text = _text(turn.get("content") if isinstance(turn, Mapping) else turn)
+        if text is None:
             raise InputError(
                 f"history[{index}] is {brief(turn)}; pass a string, or a mapping whose 'content' "
-                "is one"
+                "is text"
             )
-        is_users = not isinstance(turn, Mapping) or turn.get("role", "user") in ("user", "human")
-        if is_users and text.strip():
+        if text.strip():
             texts.append(text.strip())
     return texts
+
+
+def _text(content: Any) -> str | None:
+    """Return the text of a message's content: a string, or a list of parts some of which are text.
+
+    None if there isn't any.
+    """
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return "\n".join(text for text in texts if isinstance(text, str)) or None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime, tool
 from langchain_core.documents import Document
-from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
 from at2_rag.adapters import (
@@ -27,8 +27,10 @@ from at2_rag.errors import InputError
 from at2_rag.options import PruneOverrides
 from at2_rag.results import PruneResult
 from at2_rag.text.chunks import Chunk
-from at2_rag.text.passages import passage_spans
+from at2_rag.text.passages import MOST_WORDS, passage_spans
+from at2_rag.text.scripts import length
 from at2_rag.text.sentences import Span
+from langchain_at2_rag.messages import is_question
 
 if TYPE_CHECKING:
     from langgraph.prebuilt.tool_node import ToolCallRequest
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     Handled = ToolMessage | Command[Any]
 
 _logger = logging.getLogger(__name__)
+
+LONGEST_DOCUMENT = 4 * MOST_WORDS
+"""A retriever's document of more words is cut into passages, too."""
 
 EXPAND = "expand_tool_result"
 ORIGINAL = "at2_original"
@@ -162,7 +167,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     def _turns(self, request: ToolCallRequest) -> list[str]:
         """Return the user's messages, which the question may refer to."""
         messages = _messages(request.state)
-        return [] if self._goal else [str(one.text) for one in messages if _is_question(one)]
+        return [] if self._goal else [str(one.text) for one in messages if is_question(one)]
 
     def _unpruned(self, message: ToolMessage, error: Exception) -> ToolMessage:
         if self._raises:
@@ -220,7 +225,14 @@ def _document_spans(text: str, artifact: Any) -> list[Span]:
             return []
         ends.append(end := start + len(content))
     ends[-1] = len(text)
-    return list(pairwise(ends))
+    spans: list[Span] = []
+    for start, end in pairwise(ends):
+        if length(text[start:end]) > LONGEST_DOCUMENT:
+            inner = passage_spans(text[start:end])
+            spans += [(start + first, start + last) for first, last in inner]
+        else:
+            spans.append((start, end))
+    return spans
 
 
 def _messages(state: Any) -> Sequence[AnyMessage]:
@@ -233,12 +245,7 @@ def _messages(state: Any) -> Sequence[AnyMessage]:
 
 def _last_question(messages: Sequence[AnyMessage]) -> str:
     """Return the last message of the user; empty if there is none."""
-    return next((str(one.text) for one in reversed(messages) if _is_question(one)), "")
-
-
-def _is_question(message: AnyMessage) -> bool:
-    # What has a source of langchain's was written by it, as a summary is.
-    return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
+    return next((str(one.text) for one in reversed(messages) if is_question(one)), "")
 
 
 def _expand_tool() -> BaseTool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
@@ -14,7 +15,6 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, model_validator
 
@@ -26,30 +26,20 @@ from at2_rag.adapters import (
     warn_of_collision,
     with_results,
 )
-from at2_rag.errors import AT2Error, InputError, brief
+from at2_rag.errors import InputError, PrunerBusyError, brief
 from at2_rag.options import AdapterOverrides
 from at2_rag.results import PruneResult, ScoredChunk
 from at2_rag.text.chunks import Chunk, ChunkLike
-from langchain_at2_rag.configurable import ConfigurableAdapter
+from langchain_at2_rag.configurable import Configurable
+from langchain_at2_rag.messages import questions_of
 
 if TYPE_CHECKING:
-    from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
-    from langchain_core.runnables import (
-        ConfigurableField,
-        ConfigurableFieldMultiOption,
-        ConfigurableFieldSingleOption,
-    )
-
     from at2_rag.pruner import AT2Pruner
     from at2_rag.pruning.history import Turn
     from at2_rag.pruning.request import BatchRequest
 
     _Question: TypeAlias = tuple[str, list[Document], Sequence[Turn]]
     """A query, the documents that were retrieved for it, and the turns before it."""
-
-    AnyConfigurableField = (
-        ConfigurableField | ConfigurableFieldSingleOption | ConfigurableFieldMultiOption
-    )
 
 RESULT_EVENT = "at2_pruned"
 """Name of the custom event that callback handlers get of each pruning."""
@@ -73,7 +63,7 @@ class CompressorSettings(AdapterOverrides, PrunerNames, total=False):
 
 
 class AT2DocumentCompressor(
-    AdapterSettings, RunnableSerializable[Any, Any], BaseDocumentCompressor
+    Configurable, AdapterSettings, RunnableSerializable[Any, Any], BaseDocumentCompressor
 ):
     """Keeps the documents relevant to the query, with `metadata["relevance_score"]` set.
 
@@ -92,7 +82,7 @@ class AT2DocumentCompressor(
     the answer. If scoring failed and the pruner has `on_error="keep_all"`, or wasn't needed
     (`skip_below_tokens`), all documents come back and none gets a score.
 
-    A number under `relevance_score`, LangChain's key for the score of the last reranker, is
+    A number or None under `relevance_score`, LangChain's key for the score of the last reranker, is
     replaced. Under the keys with the prefix there are the results of this pass alone: those of an
     earlier one are left out. A value of any other type is the caller's: it stays, ours is left out,
     and a warning is logged once.
@@ -153,22 +143,13 @@ class AT2DocumentCompressor(
                 f"dropped_key is {self.dropped_key!r} and output_key {self.output_key!r}; pass an "
                 "output_key for the documents that are kept"
             )
-        if self.query_key == self.documents_key:
-            raise InputError(f"query_key and documents_key are both {self.query_key!r}")
+        keys = [self.query_key, self.documents_key, self.history_key]
+        if len({*keys}) < len(keys):
+            raise InputError(
+                "query_key, documents_key and history_key are "
+                f"{', '.join(map(repr, keys))}; pass different ones"
+            )
         return self
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Return True: `dumpd` writes the settings, and `load` reads them."""
-        return True
-
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """Return the settings that were set, as LangChain writes them."""
-        return {"lc": 1, "type": "constructor", "id": self.lc_id(), "kwargs": self.written()}
-
-    def configurable_fields(self, **kwargs: AnyConfigurableField) -> ConfigurableAdapter[Any, Any]:
-        """Return a step some of whose settings are those of a call's config."""
-        return ConfigurableAdapter(default=self, fields=kwargs)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -220,6 +201,10 @@ class AT2DocumentCompressor(
         Raises:
             InputError: As in `compress_documents`.
         """
+        if isinstance(documents, str | Document | Mapping):
+            raise InputError(f"documents is {_kind(documents)}; pass a list of documents")
+        if top_n is not None and top_n < 1:
+            raise InputError(f"top_n is {top_n}; pass at least 1, or None for all")
         chunks: list[ChunkLike] = []
         for document in documents:
             if isinstance(document, Mapping):
@@ -290,83 +275,121 @@ class AT2DocumentCompressor(
         )
 
     def _invoke(self, state: Any, run_manager: CallbackManagerForChainRun) -> Any:
-        return self._outputs([state], [run_manager])[0]
+        question = self._question(state)
+        return self._finished(question, self._results([question])[0], run_manager)
 
     async def _ainvoke(self, state: Any, run_manager: AsyncCallbackManagerForChainRun) -> Any:
-        return (await self._aoutputs([state], [run_manager]))[0]
+        question = self._question(state)
+        return await self._afinished(question, (await self._aresults([question]))[0], run_manager)
 
     def _batch(self, states: list[Any], run_manager: list[CallbackManagerForChainRun]) -> list[Any]:
         """Return an output or an error for each input."""
-        try:
-            return self._outputs(states, run_manager)
-        except AT2Error as error:
-            if len(states) == 1:
-                return [error]
-        return [
-            self._batch([state], [run])[0] for state, run in zip(states, run_manager, strict=True)
-        ]
+        questions = self._questions(states)
+        results = iter(self._results_or_errors(list(questions.values())))
+        outputs: list[Any] = []
+        for index, (state, run) in enumerate(zip(states, run_manager, strict=True)):
+            try:
+                question = questions.get(index) or self._question(state)
+                outputs.append(self._finished(question, _result(next(results)), run))
+            except Exception as error:
+                outputs.append(error)
+        return outputs
 
     async def _abatch(
         self, states: list[Any], run_manager: list[AsyncCallbackManagerForChainRun]
     ) -> list[Any]:
-        try:
-            return await self._aoutputs(states, run_manager)
-        except AT2Error as error:
-            if len(states) == 1:
-                return [error]
-        return [
-            (await self._abatch([state], [run]))[0]
-            for state, run in zip(states, run_manager, strict=True)
-        ]
+        questions = self._questions(states)
+        results = iter(await self._aresults_or_errors(list(questions.values())))
+        outputs: list[Any] = []
+        for index, (state, run) in enumerate(zip(states, run_manager, strict=True)):
+            try:
+                question = questions.get(index) or self._question(state)
+                outputs.append(await self._afinished(question, _result(next(results)), run))
+            except Exception as error:
+                outputs.append(error)
+        return outputs
 
-    def _outputs(
-        self, states: Sequence[Any], runs: Sequence[CallbackManagerForChainRun]
-    ) -> list[Any]:
-        questions = [self._question(state) for state in states]
+    def _questions(self, states: Sequence[Any]) -> dict[int, _Question]:
+        """Return the questions of usable inputs, by the inputs' indices."""
+        questions = {}
+        for index, state in enumerate(states):
+            with contextlib.suppress(Exception):  # which is raised again in its place
+                questions[index] = self._question(state)
+        return questions
+
+    def _results_or_errors(
+        self, questions: Sequence[_Question]
+    ) -> list[PruneResult | Exception | None]:
+        """Read questions in the same passes; each by itself where that fails."""
+        try:
+            return [*self._results(questions)]
+        except Exception as error:
+            if len(questions) == 1 or isinstance(error, PrunerBusyError):
+                return [error for _ in questions]
+        return [self._results_or_errors([question])[0] for question in questions]
+
+    async def _aresults_or_errors(
+        self, questions: Sequence[_Question]
+    ) -> list[PruneResult | Exception | None]:
+        try:
+            return [*(await self._aresults(questions))]
+        except Exception as error:
+            if len(questions) == 1 or isinstance(error, PrunerBusyError):
+                return [error for _ in questions]
+        return [(await self._aresults_or_errors([question]))[0] for question in questions]
+
+    def _results(self, questions: Sequence[_Question]) -> list[PruneResult | None]:
+        """Return the results of pruning; None, without a model, where there is no document."""
         if not any(documents for _, documents, _ in questions):
-            return [self._output((), ()) for _ in questions]
+            return [None for _ in questions]
         pruner = self.loaded_pruner()
         requests = self._requests(questions, pruner)
-        results = pruner.prune_batch(requests, **self.overrides(pruner))
-        for (_, documents, _), result, run in zip(questions, results, runs, strict=True):
-            self.report(result, documents)
-            config: RunnableConfig = {"callbacks": run.get_child()}
-            dispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
-        return self._pruned(questions, results)
+        return [*pruner.prune_batch(requests, **self.overrides(pruner))]
 
-    async def _aoutputs(
-        self, states: Sequence[Any], runs: Sequence[AsyncCallbackManagerForChainRun]
-    ) -> list[Any]:
-        questions = [self._question(state) for state in states]
+    async def _aresults(self, questions: Sequence[_Question]) -> list[PruneResult | None]:
         if not any(documents for _, documents, _ in questions):
-            return [self._output((), ()) for _ in questions]
+            return [None for _ in questions]
         pruner = await self.aloaded_pruner()
         requests = self._requests(questions, pruner)
-        results = await pruner.aprune_batch(requests, **self.overrides(pruner))
-        for (_, documents, _), result, run in zip(questions, results, runs, strict=True):
-            self.report(result, documents)
+        return [*(await pruner.aprune_batch(requests, **self.overrides(pruner)))]
+
+    def _finished(
+        self, question: _Question, result: PruneResult | None, run: CallbackManagerForChainRun
+    ) -> Any:
+        """Report a result, and return the output."""
+        if result is not None:
+            self.report(result, question[1])
+            config: RunnableConfig = {"callbacks": run.get_child()}
+            dispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
+        return self._output(question, result)
+
+    async def _afinished(
+        self, question: _Question, result: PruneResult | None, run: AsyncCallbackManagerForChainRun
+    ) -> Any:
+        if result is not None:
+            self.report(result, question[1])
             config: RunnableConfig = {"callbacks": run.get_child()}
             await adispatch_custom_event(RESULT_EVENT, _summary(result), config=config)
-        return self._pruned(questions, results)
+        return self._output(question, result)
 
     def _question(self, state: Any) -> _Question:
         """Return what a chain's input or a graph's state has."""
         keys = [self.query_key, self.documents_key]
         if self.history_key is not None:
             keys.append(self.history_key)
-        names = list(state) if isinstance(state, Mapping) else list(getattr(state, "__dict__", ()))
-        if missing := [key for key in keys if key not in names]:
+        values = state if isinstance(state, Mapping) else _attributes(state, keys)
+        if missing := [key for key in keys if key not in values]:
+            names = ", ".join(map(repr, values)) or "none of what is needed"
             raise InputError(
                 f"the input, a {type(state).__name__}, has no {' and no '.join(map(repr, missing))}"
-                f" (it has: {', '.join(map(repr, names)) or 'nothing'}); pass query_key and "
+                f" (it has: {names}); pass query_key and "
                 "documents_key, or put RunnableParallel(query=RunnablePassthrough(), "
                 "documents=retriever) before the compressor"
             )
-        values = state if isinstance(state, Mapping) else vars(state)
         query, documents, *history = (values[key] for key in keys)
         if not isinstance(query, str):
             raise InputError(f"{self.query_key} is {_kind(query)}; pass the question, a string")
-        turns = _turns(history[0]) if history else ()
+        turns = questions_of(history[0], str(self.history_key)) if history else ()
         return query, _documents(documents, self.documents_key), turns
 
     def _requests(self, questions: Sequence[_Question], pruner: AT2Pruner) -> list[BatchRequest]:
@@ -386,21 +409,17 @@ class AT2DocumentCompressor(
             retrieval_score=metadata.get(self.score_key) if reads_scores else None,
         )
 
-    def _pruned(self, questions: Sequence[_Question], results: Sequence[PruneResult]) -> list[Any]:
-        outputs = []
-        for (_, documents, _), result in zip(questions, results, strict=True):
-            kept, dropped = (
-                [self._copy(documents[chunk.index], chunk, result) for chunk in chunks]
-                for chunks in (result.kept, result.dropped)
-            )
-            outputs.append(self._output(kept, dropped))
-        return outputs
-
-    def _output(self, kept: Iterable[Document], dropped: Iterable[Document]) -> Any:
+    def _output(self, question: _Question, result: PruneResult | None) -> Any:
+        documents = question[1]
+        kept: list[Document] = []
+        dropped: list[Document] = []
+        if result is not None:
+            kept = [self._copy(documents[one.index], one, result) for one in result.kept]
+            dropped = [self._copy(documents[one.index], one, result) for one in result.dropped]
         if self.output_key is None:
-            return list(kept)
-        others = {} if self.dropped_key is None else {self.dropped_key: list(dropped)}
-        return {self.output_key: list(kept), **others}
+            return kept
+        others = {} if self.dropped_key is None else {self.dropped_key: dropped}
+        return {self.output_key: kept, **others}
 
     def _copy(self, document: Document, chunk: ScoredChunk, result: PruneResult) -> Document:
         entries = result_entries(chunk, result)
@@ -429,14 +448,16 @@ def _documents(values: Any, name: str) -> list[Document]:
     return documents
 
 
-def _turns(history: Any) -> Any:
-    """Return messages as mappings, and anything else as it is, for the pruner to check."""
-    if not isinstance(history, list | tuple):
-        return history
-    return [
-        {"role": turn.type, "content": str(turn.text)} if isinstance(turn, BaseMessage) else turn
-        for turn in history
-    ]
+def _attributes(state: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the attributes of these names that an object has, such as a dataclass or a model."""
+    return {key: getattr(state, key) for key in keys if hasattr(state, key)}
+
+
+def _result(result: PruneResult | Exception | None) -> PruneResult | None:
+    """Return a result; raises what is an error."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _kind(value: Any) -> str:

@@ -1,10 +1,42 @@
-"""An adapter some of whose settings are those of a call's config."""
+"""What LangChain's own machinery asks of an adapter: settings that are written, or of a config."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
 from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.runnables.utils import Input, Output
+
+if TYPE_CHECKING:
+    from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+    from langchain_core.runnables import (
+        ConfigurableFieldMultiOption,
+        ConfigurableFieldSingleOption,
+    )
+
+    AnyConfigurableField = (
+        ConfigurableField | ConfigurableFieldSingleOption | ConfigurableFieldMultiOption
+    )
+
+
+class Configurable:
+    """Mixed into an adapter that is a runnable."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: `dumpd` writes the settings, and `load` reads them."""
+        return True
+
+    def to_json(self: Any) -> SerializedConstructor | SerializedNotImplemented:
+        """Return the settings that were set, as LangChain writes them."""
+        return {"lc": 1, "type": "constructor", "id": self.lc_id(), "kwargs": self.written()}
+
+    def configurable_fields(
+        self: Any, **kwargs: AnyConfigurableField
+    ) -> ConfigurableAdapter[Any, Any]:
+        """Return a step some of whose settings are those of a call's config."""
+        return ConfigurableAdapter(default=self, fields=kwargs)
 
 
 class ConfigurableAdapter(RunnableConfigurableFields[Input, Output]):
@@ -13,6 +45,11 @@ class ConfigurableAdapter(RunnableConfigurableFields[Input, Output]):
     LangChain makes a new step with all fields of the first, set or not, and then an option that
     nobody set would override the pruner's.
     """
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Return where `load` finds this class."""
+        return __name__.split(".")
 
     def _prepare(
         self, config: RunnableConfig | None = None

@@ -9,6 +9,7 @@ from langchain_core.callbacks import (
     CallbackManagerForRetrieverRun,
 )
 from langchain_core.documents import Document
+from langchain_core.load.serializable import Serializable
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, model_validator
@@ -17,13 +18,10 @@ from at2_rag.adapters import OnResult, PrunerNames, RetrieverSettings
 from at2_rag.errors import InputError
 from at2_rag.options import SharedOverrides
 from langchain_at2_rag.compressor import AT2DocumentCompressor
-from langchain_at2_rag.configurable import ConfigurableAdapter
+from langchain_at2_rag.configurable import Configurable
 
 if TYPE_CHECKING:
-    from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
-
     from at2_rag.pruner import AT2Pruner
-    from langchain_at2_rag.compressor import AnyConfigurableField
 
 
 class RetrieverKeywords(SharedOverrides, PrunerNames, total=False):
@@ -38,13 +36,14 @@ class RetrieverKeywords(SharedOverrides, PrunerNames, total=False):
     on_result: OnResult | None
 
 
-class AT2Retriever(RetrieverSettings, BaseRetriever):
+class AT2Retriever(Configurable, RetrieverSettings, BaseRetriever):
     """Retrieves with another retriever, and keeps the documents relevant to the query.
 
         retriever = AT2Retriever(base=store.as_retriever(), fetch_k=30, k=4)
 
     Settings are those of `AT2DocumentCompressor`, with `k` for `top_n`, and a call overrides them:
-    `retriever.invoke(query, k=2)`.
+    `retriever.invoke(query, k=2)`. Where LangChain can't write `base`, as it can't a vector store's
+    retriever, it has to be passed again when settings are read.
 
     Attributes:
         base: The retriever.
@@ -76,20 +75,9 @@ class AT2Retriever(RetrieverSettings, BaseRetriever):
             _fetching(self.base, self.fetch_k)
         return self
 
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Return True: `dumpd` writes the settings, and `load` reads them."""
-        return True
-
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """Return the settings that were set, as LangChain writes them."""
-        return {"lc": 1, "type": "constructor", "id": self.lc_id(), "kwargs": self.written()}
-
-    def configurable_fields(
-        self, **kwargs: AnyConfigurableField
-    ) -> ConfigurableAdapter[str, list[Document]]:
-        """Return a retriever some of whose settings are those of a call's config."""
-        return ConfigurableAdapter(default=self, fields=kwargs)
+    def _unwritable(self) -> list[str]:
+        is_written = isinstance(self.base, Serializable) and self.base.is_lc_serializable()
+        return [] if is_written else ["base"]
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **settings: Any
@@ -123,7 +111,10 @@ class AT2Retriever(RetrieverSettings, BaseRetriever):
 def _fetching(base: BaseRetriever, k: int) -> BaseRetriever:
     """Return a copy of a retriever that returns `k` documents; `InputError` if there is no way."""
     if isinstance(base, VectorStoreRetriever):
-        return base.model_copy(update={"search_kwargs": {**base.search_kwargs, "k": k}})
+        kwargs = {**base.search_kwargs, "k": k}
+        if base.search_type == "mmr":  # which chooses among what it fetches
+            kwargs["fetch_k"] = max(k, kwargs.get("fetch_k", 0))
+        return base.model_copy(update={"search_kwargs": kwargs})
     if "k" in type(base).model_fields:
         return base.model_copy(update={"k": k})
     raise InputError(

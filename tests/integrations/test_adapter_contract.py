@@ -122,6 +122,7 @@ def test_the_callers_objects_stay_untouched(
     assert all(now is then for now, then in zip(items, listed, strict=True))
     for item in kept:
         framework.metadata(item)["mine"] = True
+        framework.metadata(item)["source"]["tags"].append("mine")
     assert snapshots(items) == before
 
 
@@ -150,6 +151,7 @@ async def test_the_event_loop_is_not_blocked(framework: Framework, pruner: AT2Pr
         {"protect": {0: [(0, 1)]}},
         {"pruner": "smollm2"},
         {"model": 3},
+        {"metadata_prefix": " "},
         {"top_k": 3},
     ],
     ids=str,

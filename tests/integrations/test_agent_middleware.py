@@ -27,7 +27,7 @@ from at2_rag import AT2Pruner, ModelNotFoundError, PruneResult
 from at2_rag.model.loading import LoadedModel
 from at2_rag.text.passages import passage_spans
 from langchain_at2_rag import AT2ToolResultMiddleware
-from langchain_at2_rag.agents import ERRORS
+from langchain_at2_rag.agents import ERRORS, _document_spans
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUESTION = "Who wrote the letter from the island?"
@@ -192,6 +192,16 @@ def test_a_retrievers_documents_stay_whole(pruner: AT2Pruner) -> None:
     ]
     assert messages[2].additional_kwargs["at2_original"] == "\n\n".join(shown)
     assert isinstance(messages[2], ToolMessage) and messages[2].artifact == PAGES
+
+
+def test_a_very_long_document_is_cut_into_passages() -> None:
+    long = "\n\n".join(f"Paragraph {n}. " + "It rained all day. " * 20 for n in range(30))
+    text = f"[1]\nShort.\n\n[2]\n{long}"
+    spans = _document_spans(text, [Document("Short."), Document(long)])
+    assert "".join(text[start:end] for start, end in spans) == text
+    assert text[slice(*spans[0])] == "[1]\nShort." and len(spans) > 10
+    assert _document_spans(text, [Document("Elsewhere.")]) == []
+    assert _document_spans(text, [Document("")]) == _document_spans(text, ["Short."]) == []
 
 
 def test_text_in_blocks_is_pruned(pruner: AT2Pruner) -> None:

@@ -95,8 +95,9 @@ def test_values_of_meta_are_read_after_the_title(
     pruner: AT2Pruner, documents: list[Document]
 ) -> None:
     for number, document in enumerate(documents):
-        document.meta["year"] = 1800 + number
-    ranker = AT2Ranker(pruner=pruner, top_k=6, meta_fields_to_embed=["year", "nothing"])
+        document.meta["year"] = number  # 0 is a value, too
+    fields = ["year", "nothing", "title"]
+    ranker = AT2Ranker(pruner=pruner, top_k=6, meta_fields_to_embed=fields)
     read = [
         Chunk(document.content or "", f"{document.meta['title']}\n{document.meta['year']}")
         for document in documents
@@ -207,6 +208,10 @@ def test_what_can_not_be_used_or_written_is_refused(pruner: AT2Pruner) -> None:
         ({"topk": 3}, "there is no option 'topk'; there are top_k"),
         ({"pruner": "x"}, "pruner is a str"),
         ({"model": 3}, "model is a int"),
+        ({"metadata_prefix": ""}, "metadata_prefix is ''"),
+        ({"score_threshold": "x"}, "score_threshold is 'x'"),
+        ({"scale_score": "no"}, "scale_score 'no'"),
+        ({"score_threshold": 0.1, "min_score": 1.0}, "score_threshold and min_score were passed"),
         ({"meta_fields_to_embed": "year"}, "meta_fields_to_embed is a string"),
     ):
         with pytest.raises(ValueError, match=message):

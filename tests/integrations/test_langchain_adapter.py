@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import json
@@ -18,7 +19,13 @@ from langchain_classic.retrievers.document_compressors import DocumentCompressor
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.load import dumpd, dumps, load
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    ChatMessage,
+    HumanMessage,
+    HumanMessageChunk,
+)
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
@@ -31,7 +38,15 @@ from langchain_text_splitters import CharacterTextSplitter
 from langgraph.graph import StateGraph
 from pydantic import BaseModel
 
-from at2_rag import AT2Pruner, Chunk, InputError, LoadedModel, PruneOptions
+from at2_rag import (
+    AT2Pruner,
+    Chunk,
+    InputError,
+    LoadedModel,
+    PruneOptions,
+    PrunerBusyError,
+    PruneResult,
+)
 from at2_rag.adapters import warn_of_collision
 from langchain_at2_rag import AT2DocumentCompressor
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -195,7 +210,7 @@ class State(TypedDict):
     rest: list[Document]
 
 
-@dataclass
+@dataclass(slots=True)
 class DataState:
     question: str
     documents: list[Document]
@@ -249,6 +264,10 @@ def test_reranks_documents_texts_and_mappings(pruner: AT2Pruner) -> None:
     assert [one["relevance_score"] for one in ranked] == sorted(scores, reverse=True)
     assert step.rerank(DOCUMENTS, QUERY, top_n=2) == step.rerank(DOCUMENTS, QUERY)[:2]
     assert step.rerank([], QUERY) == []
+    with pytest.raises(InputError, match="top_n is -1"):
+        step.rerank(DOCUMENTS, QUERY, top_n=-1)
+    with pytest.raises(InputError, match="documents is a str"):
+        step.rerank("Ice.", QUERY)
 
 
 def test_a_query_may_refer_to_the_question_before_it(pruner: AT2Pruner) -> None:
@@ -258,15 +277,30 @@ def test_a_query_may_refer_to_the_question_before_it(pruner: AT2Pruner) -> None:
     chunks = [Chunk(d.page_content, title=d.metadata["title"]) for d in DOCUMENTS]
     expected = pruner.prune(f"{said} {last}", chunks, top_k=5)
     inputs: dict[str, Any] = {"query": last, "documents": DOCUMENTS}
-    for turns in ([said], messages):
+    summary = HumanMessage("Here.", additional_kwargs={"lc_source": "summarization"})
+    for turns in (
+        [said],
+        messages,
+        iter(messages),
+        [("human", said), ("ai", "Ann.")],
+        [{"role": "user", "content": said}],
+        [HumanMessageChunk(content=said), AIMessageChunk(content="Ann.")],
+        [ChatMessage(content=said, role="user"), summary],
+    ):
         kept = step.invoke({**inputs, "messages": turns})
         scores = [document.metadata["relevance_score"] for document in kept]
         assert scores == [chunk.relevance for chunk in expected.kept]
     alone = pruner.prune(last, chunks, top_k=5)
     scores = [d.metadata["relevance_score"] for d in step.compress_documents(DOCUMENTS, last)]
     assert scores == [chunk.relevance for chunk in alone.kept]
-    with pytest.raises(InputError, match="history is a str"):
-        step.invoke({**inputs, "messages": "hello"})
+    nothing: Any
+    for nothing in (None, []):
+        kept = step.invoke({**inputs, "messages": nothing})
+        assert [d.metadata["relevance_score"] for d in kept] == scores
+    unusable: Any
+    for unusable, message in (("hello", "messages is a str"), ([3], "messages has what is no")):
+        with pytest.raises(InputError, match=message):
+            step.invoke({**inputs, "messages": unusable})
     with pytest.raises(InputError, match="has no 'messages'"):
         step.invoke(inputs)
 
@@ -276,7 +310,8 @@ def test_a_query_may_refer_to_the_question_before_it(pruner: AT2Pruner) -> None:
     [
         ({"dropped_key": "rest"}, "dropped_key is 'rest' and output_key None; pass an output_key"),
         ({"dropped_key": "a", "output_key": "a"}, "output_key 'a'"),
-        ({"query_key": "documents"}, "both 'documents'"),
+        ({"query_key": "documents"}, "'documents', 'documents', None; pass different ones"),
+        ({"history_key": "query"}, "pass different ones"),
     ],
 )
 def test_keys_that_exclude_each_other_are_refused(settings: Any, message: str) -> None:
@@ -338,6 +373,45 @@ def test_a_batch_is_read_together_and_an_error_is_its_own_inputs(pruner: AT2Prun
     assert step.batch([]) == [] and step.batch([{"query": "a", "documents": []}]) == [[]]
 
 
+async def test_each_result_of_a_batch_is_reported_once(pruner: AT2Pruner) -> None:
+    seen: list[str] = []
+
+    def on_result(result: PruneResult) -> None:
+        seen.append(result.query)
+        if result.query == "B":
+            raise ZeroDivisionError
+
+    step = AT2DocumentCompressor(pruner=pruner, top_n=2, on_result=on_result)
+    inputs = [{"query": name, "documents": DOCUMENTS} for name in ("A", " ", "B", "C")]
+    for awaited in (False, True):
+        if awaited:
+            outputs = await step.abatch(inputs, return_exceptions=True)
+        else:
+            outputs = step.batch(inputs, return_exceptions=True)
+        assert [type(output) for output in outputs] == [
+            list,
+            InputError,
+            ZeroDivisionError,
+            list,
+        ]
+        assert seen == ["A", "B", "C"]
+        seen.clear()
+
+
+async def test_a_busy_pruner_is_asked_once() -> None:
+    model = LoadedModel(tiny_model(), tiny_tokenizer())
+    busy = AT2Pruner(model, head_weights="uniform", max_pending=1)
+    step = AT2DocumentCompressor(pruner=busy, top_n=1)
+    inputs = [{"query": QUERY, "documents": DOCUMENTS}] * 3
+    running = asyncio.create_task(
+        busy.aprune(QUERY, [d.page_content * 50 for d in DOCUMENTS], top_k=1)
+    )
+    await asyncio.sleep(0)
+    outputs = await step.abatch(inputs, return_exceptions=True)
+    assert {type(output) for output in outputs} == {PrunerBusyError}
+    await running
+
+
 async def test_an_async_batch_is_as_a_batch(pruner: AT2Pruner) -> None:
     step = AT2DocumentCompressor(pruner=pruner, top_n=2)
     inputs = [{"query": QUERY, "documents": DOCUMENTS}, {"query": " ", "documents": DOCUMENTS}]
@@ -357,6 +431,9 @@ def test_langchain_writes_and_reads_settings(pruner: AT2Pruner) -> None:
     assert again == step and again.model_fields_set == step.model_fields_set
     chain = load(dumpd(RunnablePassthrough() | step), **reading)
     assert chain.steps[-1] == step
+    configurable = step.configurable_fields(top_n=ConfigurableField(id="n"))
+    reading["allowed_objects"] += [type(configurable)]
+    assert load(dumpd(configurable), **reading) == configurable
     for unwritten in ({"pruner": pruner}, {"on_result": print}):
         with pytest.raises(ValueError, match=f"an adapter with {next(iter(unwritten))}.*pass it"):
             load(dumpd(AT2DocumentCompressor(**unwritten)), **reading)

@@ -11,7 +11,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.load import dumpd, load
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
+from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from at2_rag import AT2Pruner, Chunk
@@ -109,10 +109,16 @@ def test_settings_are_written_and_read(pruner: AT2Pruner) -> None:
     stored = AT2Retriever(base=store.as_retriever(), k=2)
     written = dumpd(stored)
     assert written["kwargs"]["k"] == 2
-    # LangChain's own vector stores can't be read again, and say so.
-    with pytest.raises(NotImplementedError, match="VectorStoreRetriever|InMemoryVectorStore"):
-        load(
-            written,
-            allowed_objects=[AT2Retriever, VectorStoreRetriever],
-            valid_namespaces=["langchain_at2_rag"],
-        )
+    # A vector store's retriever isn't written by LangChain.
+    with pytest.raises(ValueError, match="an adapter with base, .* pass it again$|pass it again "):
+        load(written, allowed_objects=[AT2Retriever], valid_namespaces=["langchain_at2_rag"])
+    again = AT2Retriever(**written["kwargs"], base=stored.base)
+    assert again == stored
+
+
+def test_asks_for_as_many_where_the_store_chooses_among_more(pruner: AT2Pruner) -> None:
+    store = InMemoryVectorStore(DeterministicFakeEmbedding(size=8))
+    store.add_documents([Document(f"Page {number}.") for number in range(40)])
+    base = store.as_retriever(search_type="mmr")
+    retriever = AT2Retriever(base=base, fetch_k=30, k=30, max_overlap=None, pruner=pruner)
+    assert len(retriever.invoke(QUERY)) == 30

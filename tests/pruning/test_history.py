@@ -47,6 +47,16 @@ def scores(result: Any) -> dict[int, float]:
         ("Why is Qubes so slow and how can I make it faster?", False),
         ("itinerary of the theme park", False),
         ("谁写了它？", False),  # pronouns are looked for in English alone
+        ("Wo kommt der Wein her?", False),
+        ("How do I contact IT support?", False),
+        ("What is the WHO?", False),
+        ("WHO WROTE IT?", True),
+        ("How long does it take to renew a passport?", False),
+        ("Is it true that Jane Austen wrote Emma?", False),
+        ("Did Darwin change his mind?", False),
+        ("When did he change his mind?", True),
+        ("What did Austen say about it?", True),
+        ("?!", False),
     ],
 )
 def test_what_refers_to_something_before_it(query: str, expected: bool) -> None:
@@ -69,6 +79,20 @@ def test_what_refers_to_something_before_it(query: str, expected: bool) -> None:
                 {"role": "user", "content": "What is Emma about?"},
                 {"role": "assistant", "content": "A matchmaker."},
                 {"role": "tool", "content": "{}"},
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]},
+            ],
+            READ,
+        ),
+        (
+            QUERY,
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "x"}},
+                        {"type": "text", "text": "What is Emma about?"},
+                    ],
+                }
             ],
             READ,
         ),

@@ -15,6 +15,7 @@ from at2_rag.adapters import (
     METADATA_PREFIX,
     PrunerByName,
     checked_options,
+    checked_prefix,
     checked_pruner,
     result_entries,
     with_results,
@@ -27,6 +28,9 @@ from at2_rag.text.chunks import Chunk
 
 if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
+
+_THRESHOLDS = {"min_probability", "min_score"}
+"""The options that `score_threshold` stands for."""
 
 _OUTPUTS: dict[str, Any] = {
     "documents": list[Document],
@@ -90,6 +94,11 @@ class AT2Ranker:
     ) -> None:
         if isinstance(device, ComponentDevice):
             device = device.to_torch_str()
+        if isinstance(score_threshold, str | bool) or not isinstance(scale_score, bool):
+            raise InputError(
+                f"score_threshold is {score_threshold!r} and scale_score {scale_score!r}; pass a "
+                "number (or None), and True or False"
+            )
         if isinstance(meta_fields_to_embed, str):
             raise InputError(
                 f"meta_fields_to_embed is a string ({meta_fields_to_embed!r}); pass a list of keys"
@@ -100,10 +109,14 @@ class AT2Ranker:
         on_error: OnError | None = None if raise_on_failure else "keep_all"
         self._by_name = replace(by_name, on_error=on_error)
         self._pruner = None if pruner is None else checked_pruner(pruner)
-        self._title_key, self._prefix = title_key, metadata_prefix
-        self._meta_fields = list(meta_fields_to_embed)
+        self._title_key, self._prefix = title_key, checked_prefix(metadata_prefix)
+        self._meta_fields = [key for key in meta_fields_to_embed if key != title_key]
         self._raise_on_failure, self._scale_score = raise_on_failure, scale_score
         self._score_threshold, self._options = score_threshold, checked_options(options)
+        if score_threshold is not None and (both := self._options.keys() & _THRESHOLDS):
+            raise InputError(
+                f"score_threshold and {' and '.join(sorted(both))} were passed; pass one of them"
+            )
         self._is_warm = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,7 +176,8 @@ class AT2Ranker:
             query: The question.
             documents: The retrieved documents; none of them is changed.
             top_k: Keep at most this many documents (or sentences), in place of the ranker's.
-            score_threshold: Keep documents with at least this score, in place of the ranker's.
+            score_threshold: Keep documents with at least this score, in place of the ranker's, and
+                of its `min_probability` or `min_score`.
             scale_score: Whether scores are probabilities, which they are where the head weights are
                 calibrated; False for raw scores. In place of the ranker's.
 
@@ -227,7 +241,8 @@ class AT2Ranker:
     def _chunk(self, document: Document) -> Chunk:
         title = None if self._title_key is None else document.meta.get(self._title_key)
         values = [document.meta.get(key) for key in self._meta_fields]
-        lines = [title if isinstance(title, str) else "", *map(str, filter(None, values))]
+        lines = [title if isinstance(title, str) else ""]
+        lines += [str(value) for value in values if value is not None]
         return Chunk(
             text=document.content or "",
             title="\n".join(line for line in lines if line.strip()) or None,
