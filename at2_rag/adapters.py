@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from functools import cache, lru_cache, reduce
 from operator import or_
 from types import MappingProxyType
@@ -44,6 +45,7 @@ _pruners: dict[PrunerByName, AT2Pruner] = {}
 _logger = logging.getLogger(__name__)
 _LOADING = ForkLock()
 _loader = Workers(lambda: 1)
+_LIMIT_NAMES = ("top_k", "top_n", "k")
 _NOT_WRITTEN = "not_written"
 """Key of serialised settings that names what was set, but can't be written with them."""
 
@@ -382,6 +384,19 @@ class AdapterSettings(BaseModel):
         options = {self._setting(option.name) for option in fields(self.options_type)}
         unset = options - self.model_fields_set
         return {name: value for name, value in settings.items() if name not in unset}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_settings(cls, settings: Any) -> Any:
+        """Name the setting that an unknown one may stand for."""
+        known = cls.model_fields.keys() | {_NOT_WRITTEN, "class_name"}
+        for name in settings if isinstance(settings, Mapping) else ():
+            if name not in known:
+                close = get_close_matches(str(name), known, n=1)
+                likely = cls.top_k_name if name in _LIMIT_NAMES else close and close[0]
+                meant = f"; did you mean {likely}?" if likely else ""
+                raise InputError(f"{cls.__name__} has no setting {name!r}{meant}")
+        return settings
 
     @model_validator(mode="before")
     @classmethod

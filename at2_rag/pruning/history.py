@@ -21,6 +21,12 @@ MOST_WORDS = 3
 _WORD = re.compile(r"\w+")
 _THINGS = frozenset("it its they them their theirs this these those".split())
 _PERSONS = frozenset("he him his she her hers".split())
+# They ask for more of what was said: "how much?", "until when?", "and since then?"
+_ASK_FOR_MORE = frozenset(
+    "again also but else ever exactly far ago late long many more much often old or since so soon "
+    "still then there until yet".split()
+)
+_NO_CONTENT = FUNCTION_WORDS | _THINGS | _PERSONS | _ASK_FOR_MORE | {"that"}
 # "Is it true that", "how long does it take to": nothing that was said before.
 _EXPLETIVE = re.compile(r"it(?:\W+\w+){1,2}\W+(?:to|that|if|since)\b", re.IGNORECASE)
 
@@ -63,7 +69,7 @@ def refers(query: str) -> bool:
     for number, match in enumerate(words):
         word = match[0].casefold()
         acronym = len(word) > 1 and match[0].isupper() and not shouted  # "IT", "WHO"
-        if acronym or word not in FUNCTION_WORDS | _THINGS | _PERSONS | {"that"}:
+        if acronym or word not in _NO_CONTENT:
             content += 1
             has_name |= number > 0 and match[0][0].isupper()
             continue

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.tools import ToolRuntime, tool
@@ -182,7 +182,7 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         saved = result.tokens_before - result.tokens_after
         note = (
             f"\n[Left out as irrelevant: {saved:,} of {result.tokens_before:,} tokens; "
-            f"{EXPAND}({json.dumps(message.tool_call_id)}) returns all.]"
+            f"{EXPAND}(tool_call_id={json.dumps(message.tool_call_id)}) returns all.]"
         )
         content = joined_passages(result) + note
         if len(content) >= len(text):
@@ -249,14 +249,11 @@ def _last_question(messages: Sequence[AnyMessage]) -> str:
 
 
 def _expand_tool() -> BaseTool:
-    @tool(EXPAND)
-    def expand_tool_result(tool_call_id: str, runtime: ToolRuntime) -> str:
-        """Return the whole result of an earlier tool call that was shortened.
-
-        Args:
-            tool_call_id: The id that the shortened result names.
-            runtime: Filled in by the agent.
-        """
+    @tool(EXPAND, description="Return the whole result of an earlier tool call that was shortened.")
+    def expand_tool_result(
+        tool_call_id: Annotated[str, "The id that the shortened result names."],
+        runtime: ToolRuntime,
+    ) -> str:
         for message in _messages(runtime.state):
             if isinstance(message, ToolMessage) and message.tool_call_id == tool_call_id:
                 return str(message.additional_kwargs.get(ORIGINAL, message.text))

@@ -163,6 +163,17 @@ def test_unusable_and_unknown_settings_are_refused_at_once(
         framework.adapter(**settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("top_k", "top_n"), ("max_token", "max_tokens"), ("xyz", None)]
+)
+def test_an_unknown_setting_is_answered_with_the_likely_one(
+    framework: Framework, name: str, meant: str | None
+) -> None:
+    ending = f"; did you mean {meant}\\?" if meant else r"(?!; did)"
+    with pytest.raises(ValueError, match=f"has no setting '{name}'{ending}"):
+        framework.adapter(**{name: 3})
+
+
 def test_the_default_pruner_is_loaded_on_first_use_and_once(
     framework: Framework, items: list[Any], loads: list[str]
 ) -> None:

@@ -149,7 +149,7 @@ def test_what_a_tool_returns_is_pruned_once_and_can_be_expanded(
     saved = results[0].tokens_before - results[0].tokens_after
     assert note == (
         f"[Left out as irrelevant: {saved:,} of {results[0].tokens_before:,} tokens; "
-        'expand_tool_result("a") returns all.]'
+        'expand_tool_result(tool_call_id="a") returns all.]'
     )
     assert saved > 0 and len(results) == 2
     assert hello.content == "Hello." and not hello.additional_kwargs

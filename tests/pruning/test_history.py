@@ -36,6 +36,10 @@ def scores(result: Any) -> dict[int, float]:
     [
         ("and who wrote it?", True),
         ("Why?", True),
+        ("How much?", True),
+        ("And until when?", True),
+        ("how long ago", True),
+        ("And the ticket price?", False),  # it may be all that is asked
         ("Where did she go to school", True),
         ("How many of those were sold?", True),
         ("What did the old captain of the ship think about that?", True),
