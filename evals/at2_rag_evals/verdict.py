@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.names import shown
 from at2_rag_evals.summary import OURS
 from at2_rag_evals.tables import decimal

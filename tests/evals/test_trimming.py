@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.trimming.command import TrimmingFigures, verdict
 from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut

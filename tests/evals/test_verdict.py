@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom
 
-from at2_rag_evals.bootstrap import Estimate
+from at2_rag.data.bootstrap import Estimate
 from at2_rag_evals.fidelity.request import HEAD_COUNTS
 from at2_rag_evals.names import SHOWN, in_prose, shown
 from at2_rag_evals.qa.budgets import adaptive_name

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag.pruner import AT2Pruner
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import RANKABLE, none_usable, rankable_items
 from at2_rag_evals.keeping.attacks import attacked, victims
 from at2_rag_evals.keeping.request import KeepingRequest

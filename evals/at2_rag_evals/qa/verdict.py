@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.names import in_prose
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.gold_position import PositionSummary

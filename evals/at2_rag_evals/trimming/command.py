@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from at2_rag.data.bootstrap import Estimate
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import none_usable
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.gold_position import PositionSummary
 from at2_rag_evals.qa.run import CellName

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
+from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -82,7 +82,7 @@ def test_one_cluster_has_no_interval_and_neither_has_its_macro() -> None:
 def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = generator().normal(size=(50, 2))
     whole = resample_means(values, range(50), rng=generator(1), resamples=999)
-    monkeypatch.setattr("at2_rag_evals.bootstrap._BLOCK", 50 * 7)
+    monkeypatch.setattr("at2_rag.data.bootstrap._BLOCK", 50 * 7)
     blocks = resample_means(values, range(50), rng=generator(1), resamples=999)
     assert whole.draws is not None and blocks.draws is not None
     assert np.allclose(whole.draws, blocks.draws)
