@@ -7,8 +7,8 @@ from rich.console import Console
 from scipy.stats import binom
 
 from at2_rag.data.bootstrap import Estimate
-from at2_rag_evals.fidelity.request import HEAD_COUNTS
-from at2_rag_evals.names import SHOWN, in_prose, shown
+from at2_rag_evals.fidelity.request import HEAD_COUNTS, KNOWN_SYSTEMS
+from at2_rag_evals.names import SYSTEMS, in_prose, shown
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.rankers import RANKERS
@@ -106,8 +106,8 @@ def test_a_ranking_is_compared_with_what_was_judged() -> None:
 
 
 def test_reports_call_everything_by_a_name_for_people() -> None:
-    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS, *HEAD_COUNTS}
-    assert names - set(SHOWN) == {"at2"} and set(SHOWN) <= names
+    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS, *HEAD_COUNTS, *KNOWN_SYSTEMS}
+    assert set(SYSTEMS) == names
     assert not [name for name in map(shown, names) if "_" in name]
     assert len({shown(name) for name in names}) == len(names)
     assert shown("bm25, top 3, original order") == "BM25, top 3, original order"
