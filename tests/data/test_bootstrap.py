@@ -92,3 +92,17 @@ def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_draw_from_is_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="at least one item, and finite values"):
         resample_means(values, range(len(values)), rng=generator())
+
+
+@pytest.mark.parametrize("name", ["mean", "low", "high"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_estimate_that_is_no_number_is_refused(name: str, value: float) -> None:
+    figures = {"mean": 0.5, "low": 0.4, "high": 0.6, name: value}
+    with pytest.raises(ValueError, match=f"the {name} of an estimate over 20 items is {value}"):
+        Estimate(**figures, n=20, clusters=20)
+
+
+def test_nothing_is_concluded_from_fewer_than_ten_clusters() -> None:
+    assert Estimate(0.5, 0.4, 0.6, 100, 10).interval == (0.4, 0.6)
+    assert Estimate(0.5, 0.4, 0.6, 100, 9).interval is None
+    assert Estimate(0.5, None, None, 100, 1).interval is None
