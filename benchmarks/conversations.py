@@ -17,12 +17,12 @@ import numpy as np
 from report import POSITIVE, Row, markdown_table
 
 from at2_rag import AT2Pruner, PruneResult
+from at2_rag.data.bootstrap import Estimate, resample_means
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.progress import StepProgress
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
-from at2_rag_evals.bootstrap import Estimate, resample_means
-from at2_rag_evals.clusters import item_clusters
 
 SEED = 0
 WAYS = ("last turn alone", "history", "all as one query")

@@ -22,6 +22,7 @@ from prompts import Prompt
 from report import FILE, FOLDER, POSITIVE, Report, Row, SharedOptions, share_note, shared_options
 from timing import UNIT, Case, TimedRun, median_ms, ratio, time_cases
 
+from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
 from at2_rag.data.examples import Example, draw_per_source, read_examples
 from at2_rag.model.loading import LoadedModel
 from at2_rag.progress import StepProgress
@@ -49,7 +50,6 @@ from at2_rag.training.fitting.objectives import Objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.trainer import RIDGES, fit_weights
 from at2_rag.training.fitting.training_data import Progress, TrainingData, TrainingPlan
-from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
 from at2_rag_evals.provenance import file_record
 
 SEED = 0

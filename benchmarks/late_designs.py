@@ -20,6 +20,7 @@ import torch
 from report import FOLDER, POSITIVE, Row, markdown_table
 
 from at2_rag.arrays import Bools, Floats
+from at2_rag.data.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
 from at2_rag.data.examples import draw_per_source, read_examples
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.model.loading import LoadedModel
@@ -36,7 +37,6 @@ from at2_rag.training.fitting.cross_validation import (
 from at2_rag.training.fitting.objectives import fit_objective
 from at2_rag.training.fitting.samples import Samples
 from at2_rag.training.fitting.training_data import TrainingData, TrainingPlan
-from at2_rag_evals.bootstrap import Estimate, MeanDraws, macro_sample, resample_means
 from at2_rag_evals.rankers.minilm import MiniLMRanker
 
 SEED = 0

@@ -82,8 +82,8 @@ def _key(parameter: click.Parameter) -> str:
 
 def _read(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     """Make a file's values the defaults of the other options."""
-    own = user_config_file() if path is None else None
-    path = own if own is not None and os.path.isfile(own) else path
+    default_file = user_config_file() if path is None else None
+    path = default_file if default_file is not None and os.path.isfile(default_file) else path
     if path is None or context.resilient_parsing:
         return
     try:
@@ -96,13 +96,13 @@ def _read(context: click.Context, _parameter: click.Parameter, path: Path | None
 
 def _defaults(document: Mapping[str, Any], path: Path, context: click.Context) -> dict[str, Any]:
     """Return name of parameter -> value, of what a document says for a command."""
-    own = _settable(context.command)
+    settable = _settable(context.command)
     steps: list[str | None] = [None]
     while context.parent is not None:
         steps.insert(0, context.info_name)
         context = context.parent
     level: click.Command | None = context.command
-    table, place = document, ""
+    table, prefix = document, ""
     values: dict[str, Any] = {}
     for step in steps:
         known = dict(_all_settable(level, context))
@@ -111,17 +111,17 @@ def _defaults(document: Mapping[str, Any], path: Path, context: click.Context) -
             name = key.replace("-", "_")
             if isinstance(value, dict):
                 if key not in commands:
-                    raise _unknown(f"table [{place}{key}]", path, commands or known)
+                    raise _unknown(f"table [{prefix}{key}]", path, commands or known)
             elif name not in known:
-                within = f" in [{place[:-1]}]" if place else ""
+                within = f" in [{prefix[:-1]}]" if prefix else ""
                 raise _unknown(f"key {key!r}{within}", path, known)
-            elif parameter := own.get(name):
-                values[str(parameter.name)] = _checked(parameter, value, f"{path}: {place}{key}")
+            elif parameter := settable.get(name):
+                values[str(parameter.name)] = _checked(parameter, value, f"{path}: {prefix}{key}")
         table = table.get(step, {}) if step else {}
         level = (
             level.get_command(context, step) if isinstance(level, click.Group) and step else level
         )
-        place += f"{step}."
+        prefix += f"{step}."
     return values
 
 
@@ -151,7 +151,7 @@ def _unknown(what: str, path: Path, known: Any) -> click.UsageError:
     )
 
 
-def _checked(parameter: click.Parameter, value: Any, place: str) -> Any:
+def _checked(parameter: click.Parameter, value: Any, key: str) -> Any:
     """Return a value, a list where there may be several; click would take 1.5 for an integer."""
     kinds, wanted = _kinds(parameter.type)
     may_repeat = parameter.nargs == -1 or getattr(parameter, "multiple", False)
@@ -159,7 +159,7 @@ def _checked(parameter: click.Parameter, value: Any, place: str) -> Any:
     items = value if is_list and isinstance(value, list) else [value]
     if not all(type(item) in kinds for item in items):
         wanted = f"a list, each {wanted}" if is_list else wanted
-        raise click.UsageError(f"{place} is {brief(value)}; pass {wanted}")
+        raise click.UsageError(f"{key} is {brief(value)}; pass {wanted}")
     if isinstance(parameter.type, click.Path):
         items = [Path(item).expanduser() for item in items]  # as a shell does
     return items if is_list else items[0]

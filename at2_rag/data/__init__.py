@@ -1,4 +1,4 @@
-"""Questions with labelled chunks: read from files, grouped, and searched for their answers.
+"""Questions with labelled chunks: read, grouped, searched for answers, and drawn for intervals.
 
 Only training and evals import it; it imports `text` and `errors`.
 """

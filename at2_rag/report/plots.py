@@ -38,6 +38,7 @@ _MARKERS = "osD^v<>pP*Xh"
 _PAPER = "#ffffff"
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # labels come from outside: a "$" in them is a dollar sign
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
 }
@@ -78,7 +79,7 @@ def interval_plot(
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(_WIDTH, 2.9, x_label, y_label)
         _draw_intervals(axes, series, x_names, lowest)
-        return _svg(figure, title, legend=legend)
+        return _svg(figure, title, legend=[one.label for one in series] if legend else ())
 
 
 def _draw_intervals(
@@ -125,7 +126,7 @@ def reliability_plot(series: Sequence[Series], *, title: str) -> str:
             x, y, *_ = zip(*one.points, strict=True)
             axes.plot(x, y, **look)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        return _svg(figure, title, legend=True)
+        return _svg(figure, title, legend=[one.label for one in series])
 
 
 def heat_map(
@@ -178,28 +179,35 @@ def _looks(series: Sequence[Series]) -> list[dict[str, Any]]:
     return [
         {
             "color": _LINE if one.emphasis and alone else colour,
-            "label": one.label,
+            "label": str(number),
             "linewidth": 2.4 if one.emphasis else 1.2,
             "zorder": 3 if one.emphasis else 2,
             "marker": marker,
             "markersize": 6 if one.emphasis else 4.5,
         }
-        for one, colour, marker in zip(series, cycle(_SERIES_COLOURS), cycle(_MARKERS))
+        for number, (one, colour, marker) in enumerate(
+            zip(series, cycle(_SERIES_COLOURS), cycle(_MARKERS))
+        )
     ]
 
 
-def _svg(figure: Figure, title: str, *, legend: bool = False) -> str:
-    """Return the figure as an SVG element that is the same for the same figure."""
+def _svg(figure: Figure, title: str, *, legend: Sequence[str] = ()) -> str:
+    """Return the figure as an SVG element that is the same for the same figure.
+
+    `legend` has the label of each series; what was drawn is labelled with the series' number.
+    """
     if legend:
-        labels = figure.axes[0].get_legend_handles_labels()[1]
         width, height = figure.get_size_inches()
-        longest = max(map(len, labels), default=0) * 0.55 * _LEGEND_FONT  # points, about
+        longest = max(map(len, legend)) * 0.55 * _LEGEND_FONT  # points, about
         columns = max(1, int(72 * width / (_HANDLE + longest)))
-        rows = math.ceil(len(labels) / columns)
+        rows = math.ceil(len(legend) / columns)
         figure.set_size_inches(width, height + rows * 1.5 * _LEGEND_FONT / 72)
-        figure.legend(
+        drawn = figure.legend(
             loc="outside lower center", ncols=columns, frameon=False, fontsize=_LEGEND_FONT
         )
+        # Only now, since matplotlib leaves labels that begin with "_" out of a legend.
+        for text in drawn.get_texts():
+            text.set_text(legend[int(text.get_text())])
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title}):
         figure.savefig(stream, format="svg", metadata=_METADATA | {"Title": title})

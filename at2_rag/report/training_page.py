@@ -13,7 +13,12 @@ from at2_rag.report.verdict import Verdict
 
 _UNJUDGED = (
     "the weights weren't judged on questions that had no part in choosing them, and the figures "
-    "out of fold are slightly too good for the design that was chosen by them; pass --dev FILE."
+    "out of fold are slightly too good, since the design was chosen by them; pass --dev FILE."
+)
+_RULE = (
+    "Yes, if the 95 % interval of the difference in nDCG@10 lies above zero; no, if it lies below. "
+    "Questions that share a gold passage, its page or their chunks count as one cluster, and fewer "
+    "than ten clusters have no interval."
 )
 _UNCALIBRATED = (
     "They aren't calibrated: scores rank, but there are no probabilities until at2-rag calibrate "
@@ -46,12 +51,14 @@ def training_verdict(record: Mapping[str, Any]) -> Verdict:
     question = f"Do these head weights for {settings['model']} rank well?"
     if settings["target"] == "answer":
         question = f"Do these head weights for {settings['model']} attribute answers well?"
-        reason = "there is no baseline to compare with; out of fold their figures are these."
+        reason = "there is no baseline to compare with; these are the figures out of fold."
         return Verdict(question, "No verdict", (reason,), figures=tuple(figures))
+    rule = ""
     if dev is None:
         answer, reasons = "No verdict", [_UNJUDGED]
     else:
         answer, reasons = _on_dev(dev)
+        rule = _RULE
         before = dev["as_retrieved"]
         figures = [
             (
@@ -64,7 +71,7 @@ def training_verdict(record: Mapping[str, Any]) -> Verdict:
             ),
             *figures,
         ]
-    return Verdict(question, answer, (*reasons, _UNCALIBRATED), figures=tuple(figures))
+    return Verdict(question, answer, (*reasons, _UNCALIBRATED), rule, figures=tuple(figures))
 
 
 def _on_dev(dev: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -73,15 +80,17 @@ def _on_dev(dev: Mapping[str, Any]) -> tuple[str, list[str]]:
     before = dev["as_retrieved"]["ndcg_at_10"]
     gain = f"{dev['ndcg_at_10'] - before:+.3f}"
     answer = f"Can't tell from {count:,} dev questions"
-    if interval is not None:
+    if interval is None:
+        gain += ", without an interval"
+    else:
         gain += f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
         if interval[0] > 0:
             answer = "Yes"
         elif interval[1] < 0:
             answer = "No"
     reasons = [
-        f"on {count:,} dev questions nDCG@10 is {dev['ndcg_at_10']:.3f}, in the order that the "
-        f"chunks came in {before:.3f} ({gain})."
+        f"on {count:,} dev questions nDCG@10 is {dev['ndcg_at_10']:.3f}, against {before:.3f} for "
+        f"the order in which the chunks were retrieved ({gain})."
     ]
     if shared := dev["shared_with_training"]:
         reasons.append(

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from at2_rag.data.bootstrap import LEVEL, RESAMPLES, Estimate
 from at2_rag.files import write_whole
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import LEVEL, RESAMPLES, Estimate
 from at2_rag_evals.provenance import file_record, git_state, package_versions
 from at2_rag_evals.request import EvalRequest, command_line
 from at2_rag_evals.tables import Cell, Table, decimal, print_report, to_markdown

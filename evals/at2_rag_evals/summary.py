@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate, MeanDraws, macro_sample, resample_means
+from at2_rag.data.bootstrap import RESAMPLES, Estimate, MeanDraws, macro_sample, resample_means
 from at2_rag_evals.seeding import generator
 
 MACRO = "macro"

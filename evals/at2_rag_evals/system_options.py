@@ -1,58 +1,20 @@
-"""Names of the systems that evals judge: what each is, and which the help shows.
+"""Options that take names of the systems that evals judge.
 
 Help and errors list the few that people know; `--all` lists the experiments too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from at2_rag_evals.names import SYSTEMS
 from at2_rag_evals.request import option
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-SYSTEMS: Mapping[str, str] = MappingProxyType(
-    {
-        "none": "every chunk, nothing pruned",
-        "closed_book": "no chunk at all",
-        "oracle": "the gold chunks, whatever the budget",
-        "gold": "1 for gold chunks, 0 for others",
-        "first_k": "the first chunks",
-        "last_k": "the last chunks",
-        "random": "random order, seeded",
-        "random_k": "random chunks, seeded",
-        "bm25": "BM25 over title and text, stemmed",
-        "bm25_unstemmed": "bm25 without stemming",
-        "minilm": "cosine of all-MiniLM-L6-v2 embeddings",
-        "bm25_minilm": "reciprocal rank fusion of bm25 and minilm",
-        "all_heads_mean": "at2's scoring model, the mean of all its heads",
-        "at2": "at2 with its head weights",
-        "at2_joint": "at2 in joint reading",
-        "at2_prior": "at2 with minilm's ranks as its prior",
-        "at2_cosine": "at2 with minilm's cosines as its prior",
-        "at2_multi_hop": "at2 reading the question again beside the best chunk",
-        "at2_adaptive": "what at2 keeps without a limit, whatever the budget",
-        "at2_adaptive_multi_hop": "at2_adaptive, always reading the question again",
-        "at2_adaptive_once": "at2_adaptive, never reading the question again",
-        "best_head": "the head that attends most to gold chunks of --train",
-        "heads_8": "the 8 heads that attend most to gold chunks of --train",
-        "heads_16": "the 16 heads that attend most to gold chunks of --train",
-        "answer_heads_mean": "the answer's attention, the mean of all heads",
-        "at2_answer": "the answer's attention, weighted as in AT2Attributor",
-        "leave_one_out": "the answer's change when a chunk is removed",
-        "regression_32": "ContextCite's Lasso on 32 ablations",
-        "masked_regression": "regression_32 over masked chunk states",
-        "langchain_filter": "LangChain's EmbeddingsFilter over minilm's embeddings",
-        "llama_index_optimizer": "LlamaIndex's SentenceEmbeddingOptimizer",
-        "long_llm_lingua": "LongLLMLingua's choice of documents",
-    }
-)
-"""Name -> what the system is."""
 
 EXPERIMENTS = frozenset(
     {
@@ -119,7 +81,7 @@ def all_option(names: Collection[str], default: Collection[str]) -> Callable[[_C
         width = max(map(len, names))
         for name, mark, what in (
             ("Name", "By default", "What it is"),
-            *((name, "yes" if name in default else "", SYSTEMS[name]) for name in names),
+            *((name, "yes" if name in default else "", SYSTEMS[name].what) for name in names),
         ):
             click.echo(f"{name:{width}}  {mark:10}  {what}")
         context.exit()

@@ -130,9 +130,9 @@ def test_the_users_own_file_is_read_and_none_of_the_current_folder(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("top_k = 9")
     assert "top_k" not in shown()
-    own = tmp_path / "xdg" / "at2_rag" / "config.toml"
-    own.parent.mkdir(parents=True)
-    own.write_text("top_k = 7")
+    user_file = tmp_path / "xdg" / "at2_rag" / "config.toml"
+    user_file.parent.mkdir(parents=True)
+    user_file.write_text("top_k = 7")
     assert "'top_k': 7" in shown()
     config.write_text("share = 0.125")
     assert shown("--config", config) == "{'order': 'score', 'share': 0.125}\n", "it alone"

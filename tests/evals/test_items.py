@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from at2_rag.data.clusters import item_clusters
 from at2_rag.errors import DataError
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import content_hash, rankable_items
 from tests.evals.labelled_items import make_item
 

@@ -9,6 +9,8 @@ import pytest
 
 from at2_rag import AT2Pruner
 from at2_rag_evals.keeping.attacks import ATTACKS, attacked, victims
+from at2_rag_evals.keeping.command import Kept, verdict
+from at2_rag_evals.summary import Strata
 from tests.evals.labelled_items import make_item, run_eval, write_items
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import calibrated_weights
@@ -30,6 +32,22 @@ def test_an_attack_adds_one_chunk_that_knows_the_question_alone(attack: str) -> 
         assert item.query in added.text or all(
             word in added.text for word in words if len(word) > 3
         )
+
+
+def test_gold_that_was_never_lost_may_still_be_lost_as_often_as_the_rule_of_three_says() -> None:
+    items = [make_item(f"item {n}", "-g---") for n in range(40)]
+    kept = {
+        ("none", "at2"): [Kept(all_gold=True, gold_first=True, tokens=0.25)] * 40,
+        ("none", "bm25"): [Kept(all_gold=n % 2 == 0, gold_first=True) for n in range(40)],
+    }
+    result = verdict({"none": Strata(range(40), "none", 0)}, items, kept)
+    # 3 / 40 = 7.5 %
+    assert result.statement.startswith(
+        "In 100.0 % of 40 questions: all of them are kept (95 % interval 92.5 to 100.0 %), with "
+        "25.0 % of the tokens. With as many chunks, BM25 keeps all of them in 50.0 % (at2 minus "
+        "it: +50.0 points, 95 % interval +"
+    )
+    assert "rule of three" in result.rule
 
 
 def test_the_figures_are_those_of_pruning(scoring_folder: Path, tmp_path: Path) -> None:
@@ -68,5 +86,7 @@ def test_the_figures_are_those_of_pruning(scoring_folder: Path, tmp_path: Path) 
     [verdict] = report["verdicts"]
     assert verdict["answer"] == f"In {100 * shares['none', 'at2']:.1f} % of 4 questions"
     baseline, attack = verdict["reasons"][1:]
-    assert f"chunks of BM25 hold them in {100 * shares['none', 'bm25']:.1f} % (" in baseline
-    assert attack == f"Under the worst attack, echo, it is {100 * shares['echo', 'at2']:.1f} %."
+    kept = "With as many chunks, BM25 keeps all of them in"
+    assert baseline.startswith(f"{kept} {100 * shares['none', 'bm25']:.1f} % (at2 minus it: ")
+    kept = "Under the worst attack, echo, at2 keeps all of them in"
+    assert attack == f"{kept} {100 * shares['echo', 'at2']:.1f} %."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from at2_rag_evals.bootstrap import Estimate
+from at2_rag.data.bootstrap import Estimate
 from at2_rag_evals.items import ItemSet
 from at2_rag_evals.metrics import METRICS
 from at2_rag_evals.ranking.rating import RatedSet, Rating

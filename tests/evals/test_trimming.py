@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.data.examples import Example
 from at2_rag.errors import AT2Error, DataError
 from at2_rag.pruner import AT2Pruner
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.trimming.command import TrimmingFigures, verdict
 from at2_rag_evals.trimming.judging import is_verbatim, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut
@@ -58,12 +58,19 @@ def test_both_ways_are_read_for_the_answer(model_folder: Path) -> None:
 
 
 def figures(
-    mean: float, low: float, high: float, tokens: float, *, top_k: int = 3, changed: int = 0
+    mean: float,
+    low: float,
+    high: float,
+    tokens: float,
+    *,
+    top_k: int = 3,
+    changed: int = 0,
+    n: int = 500,
 ) -> TrimmingFigures:
-    """Return figures of 500 items of which whole chunks hold the answer in nine of ten."""
+    """Return figures of n items of which whole chunks hold the answer in nine of ten."""
 
     def estimates(share: float, low: float, high: float) -> dict[str, Estimate]:
-        return {"macro": Estimate(share, low, high, 500, 500)}
+        return {"macro": Estimate(share, low, high, n, n)}
 
     of_chunks, of_sentences = estimates(0.9, 0.87, 0.93), estimates(0.9 + mean, 0.8, 1.0)
     return TrimmingFigures(
@@ -82,8 +89,9 @@ def test_the_verdict_is_the_most_that_can_be_saved_without_loss() -> None:
     safe, safest = figures(0.0, -0.01, 0.01, 200), figures(0.01, 0.0, 0.02, 300)
     risky, bad = figures(-0.03, -0.07, 0.01, 100), figures(-0.2, -0.25, -0.15, 20)
     assert verdict([safest, safe, risky, bad]).statement == (
-        "Yes: sentences (cut 200) hold the answer in 90.0 % of the questions, the best 3 chunks "
-        "hold it in 90.0 % (+0.0 points, 95 % interval -1.0 to +1.0); they have 50 % fewer tokens."
+        "Yes: sentences (cut 200) hold the answer to 90.0 % of the questions, the best 3 chunks "
+        "hold it for 90.0 % (+0.0 points, 95 % interval -1.0 to +1.0); the sentences have 50 % "
+        "fewer tokens."
     )
     unclear = verdict([risky, bad])
     assert unclear.answer == "Can't tell from 500 questions" and "7.0 points" in unclear.statement
@@ -91,7 +99,15 @@ def test_the_verdict_is_the_most_that_can_be_saved_without_loss() -> None:
     assert verdict([figures(0.0, -0.01, 0.01, 400)]).answer == "No"  # saves nothing
     changed = verdict([figures(0.0, -0.01, 0.01, 200, top_k=1, changed=2)])
     assert "the best chunk holds it" in changed.statement
-    assert changed.reasons[-1].startswith("In 2 items something kept isn't verbatim")
+    assert changed.reasons[-1].startswith("In 2 items, kept text isn't verbatim")
+
+
+def test_the_verdict_shows_the_interval_that_it_rests_on() -> None:
+    few = verdict([figures(0.0, 0.0, 0.0, 200, n=60)])  # 3 / 60 = 5 points
+    assert few.answer == "Can't tell from 60 questions"
+    assert "(+0.0 points, 95 % interval -5.0 to +5.0)" in few.statement
+    assert "A loss of 5.0 points can't be excluded" in few.statement
+    assert "rule of three" in few.rule
 
 
 @pytest.mark.parametrize(

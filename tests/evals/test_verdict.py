@@ -6,14 +6,22 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom
 
-from at2_rag_evals.bootstrap import Estimate
-from at2_rag_evals.fidelity.request import HEAD_COUNTS
-from at2_rag_evals.names import SHOWN, in_prose, shown
+from at2_rag.data.bootstrap import Estimate
+from at2_rag_evals.fidelity.request import HEAD_COUNTS, KNOWN_SYSTEMS
+from at2_rag_evals.names import SYSTEMS, in_prose, shown
 from at2_rag_evals.qa.budgets import adaptive_name
 from at2_rag_evals.qa.request import DEFAULT_PRUNERS, MORE_PRUNERS
 from at2_rag_evals.rankers import RANKERS
 from at2_rag_evals.tables import Table, print_report
-from at2_rag_evals.verdict import bounds, doubt, effect, fewer, points, ranking_verdict
+from at2_rag_evals.verdict import (
+    MARGIN,
+    doubt,
+    effect,
+    fewer,
+    points,
+    ranking_verdict,
+    widened,
+)
 
 
 def estimate(
@@ -39,17 +47,33 @@ def estimate(
         (estimate(0.02, 0.005, 0.06, n=50), "unclear"),  # one of fifty
     ],
 )
-def test_what_a_difference_shows(difference: Estimate, expected: str) -> None:
-    assert effect(difference) == expected
+def test_what_a_difference_of_shares_shows(difference: Estimate, expected: str) -> None:
+    assert effect(widened(difference), margin=MARGIN) == expected
 
 
 @pytest.mark.parametrize("n", [30, 150, 1000])
 def test_a_loss_that_never_happened_may_still_be_as_frequent_as_the_rule_of_three_says(
     n: int,
 ) -> None:
-    low, high = bounds(estimate(0.0, 0.0, 0.0, n=n))
+    once = widened(estimate(0.0, 0.0, 0.0, n=n))
+    assert once.interval is not None
+    low, high = once.interval
     assert -low == high == pytest.approx(3 / n)
+    assert widened(once) == once
     assert binom.cdf(0, n, high) == pytest.approx(0.05, abs=0.01)  # what 95 % leaves
+
+
+def test_what_a_verdict_prints_is_what_it_rests_on() -> None:
+    # 3 / 60 = 5 points on each side of 4, and 4 - 5 isn't above zero.
+    share = widened(estimate(0.04, 0.01, 0.07, n=60))
+    assert points(share) == "+4.0 points, 95 % interval -1.0 to +9.0"
+    assert effect(share) == "unclear"
+    # 3 / 200 = 1.5 points, so that the bootstrap's interval stays.
+    share = widened(estimate(0.04, 0.01, 0.07, n=200))
+    assert points(share) == "+4.0 points, 95 % interval +1.0 to +7.0"
+    assert effect(share) == "better"
+    few = widened(estimate(0.5, 0.5, 0.5, n=100, clusters=9))
+    assert points(few) == "+50.0 points, without an interval" and effect(few) == "unclear"
 
 
 def test_doubt_says_how_large_the_loss_may_be_and_how_many_questions_would_tell() -> None:
@@ -58,7 +82,7 @@ def test_doubt_says_how_large_the_loss_may_be_and_how_many_questions_would_tell(
         "A loss of 4.0 points can't be excluded; if the difference stays as it is, about 1,200 "
         "questions like these would exclude one of more than 2 points."
     )
-    assert "about 150 questions" in doubt(estimate(0.0, 0.0, 0.0, n=54))
+    assert "about 150 questions" in doubt(widened(estimate(0.0, 0.0, 0.0, n=54)))
     assert doubt(estimate(-0.03, -0.09, 0.03)) == "A loss of 9.0 points can't be excluded."
     few = "Nothing is concluded from fewer than 10 independent questions."
     assert doubt(estimate(0.2, None, None, n=40, clusters=1)) == few
@@ -91,23 +115,55 @@ def test_at2_is_better_only_if_it_is_ahead_of_every_alternative(
     differences: dict[str, Estimate], answer: str
 ) -> None:
     figures = {**FIGURES, "minilm": estimate(0.917, None, None), "random": FIGURES["bm25"]}
-    verdict = ranking_verdict("?", "nDCG@10", figures, differences, rivals=("bm25", "minilm"))
+    rivals = ("bm25", "minilm")
+    verdict = ranking_verdict("?", "an nDCG@10 of", figures, differences, rivals=rivals)
     assert verdict.answer == answer
 
 
 def test_a_ranking_is_compared_with_what_was_judged() -> None:
     differences = {"bm25": estimate(0.027, 0.019, 0.036), "random": estimate(0.4, 0.3, 0.5)}
-    verdict = ranking_verdict("?", "nDCG@10", FIGURES, differences, rivals=("bm25", "minilm"))
+    metric, rivals = "an nDCG@10 of", ("bm25", "minilm")
+    verdict = ranking_verdict("?", metric, FIGURES, differences, rivals=rivals)
     assert verdict.statement == (
-        "Yes: at2 has nDCG@10 .957, ahead of BM25 with .930 (+.027, 95 % interval +.019 to +.036)."
+        "Yes: at2 has an nDCG@10 of .957, ahead of BM25 with .930 (+.027, 95 % interval +.019 to "
+        "+.036)."
     )
-    without = ranking_verdict("?", "nDCG@10", {"bm25": FIGURES["bm25"]}, {}, rivals=("bm25",))
+    without = ranking_verdict("?", metric, {"bm25": FIGURES["bm25"]}, {}, rivals=rivals)
     assert without.statement == "No verdict: at2 wasn't judged."
 
 
+@pytest.mark.parametrize(
+    ("difference", "statement"),
+    [
+        (
+            estimate(0.04, 0.01, 0.07, n=60),
+            "Yes: at2 has an nDCG@10 of .957, ahead of BM25 with .930 (+.040, 95 % interval +.010 "
+            "to +.070).",
+        ),
+        (
+            estimate(0.04, -0.01, 0.07, n=60),
+            "Can't tell from 1,000 questions: at2 has an nDCG@10 of .957, not distinguishable from "
+            "BM25 with .930 (+.040, 95 % interval -.010 to +.070).",
+        ),
+        (
+            estimate(0.04, 0.01, 0.07, n=60, clusters=9),
+            "Can't tell from 1,000 questions: at2 has an nDCG@10 of .957, not distinguishable from "
+            "BM25 with .930 (+.040, without an interval).",
+        ),
+    ],
+)
+def test_a_ranking_follows_from_the_interval_that_is_shown(
+    difference: Estimate, statement: str
+) -> None:
+    """NDCG is no share of questions, so the rule of three says nothing about it."""
+    verdict = ranking_verdict("?", "an nDCG@10 of", FIGURES, {"bm25": difference}, rivals=["bm25"])
+    assert verdict.statement == statement
+    assert "rule of three" not in verdict.rule and "Fewer than ten clusters" in verdict.rule
+
+
 def test_reports_call_everything_by_a_name_for_people() -> None:
-    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS, *HEAD_COUNTS}
-    assert names - set(SHOWN) == {"at2"} and set(SHOWN) <= names
+    names = {*RANKERS, *DEFAULT_PRUNERS, *MORE_PRUNERS, *HEAD_COUNTS, *KNOWN_SYSTEMS}
+    assert set(SYSTEMS) == names
     assert not [name for name in map(shown, names) if "_" in name]
     assert len({shown(name) for name in names}) == len(names)
     assert shown("bm25, top 3, original order") == "BM25, top 3, original order"

@@ -83,8 +83,8 @@ async def test_options_of_a_call_override_those_of_the_ranker(
 def test_raw_scores_and_their_threshold(pruner: AT2Pruner, documents: list[Document]) -> None:
     raw = AT2Ranker(pruner=pruner, top_k=6, scale_score=False)
     expected = {f"d{one.index}": one.score for one in pruner.score(QUERY, chunks(documents))}
-    found = {document.id: document.score for document in raw.run(QUERY, documents)["documents"]}
-    assert found == pytest.approx(expected)
+    scores = {document.id: document.score for document in raw.run(QUERY, documents)["documents"]}
+    assert scores == pytest.approx(expected)
     second = sorted(expected.values())[-2]
     assert len(raw.run(QUERY, documents, score_threshold=second)["documents"]) == 2
     scaled = raw.run(QUERY, documents, scale_score=True)["documents"]

@@ -240,8 +240,8 @@ async def test_as_a_node_of_a_graph(
     graph.set_finish_point("prune")
     compiled = graph.compile()
     inputs = {"question": QUERY, "documents": DOCUMENTS, "rest": []}
-    given = inputs if state is State else state(**inputs)
-    for output in (compiled.invoke(given), await compiled.ainvoke(given)):
+    state_in = inputs if state is State else state(**inputs)
+    for output in (compiled.invoke(state_in), await compiled.ainvoke(state_in)):
         assert ids(output["documents"]) == expected
         assert set(ids(output["rest"])) == set(ids(DOCUMENTS)) - set(expected)
         assert all("relevance_score" in document.metadata for document in output["rest"])

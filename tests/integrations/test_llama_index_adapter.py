@@ -298,8 +298,8 @@ def test_a_cut_text_has_no_embedding_and_no_place_in_the_document(pruner: AT2Pru
         adapter = AT2NodePostprocessor(pruner=pruner, top_n=1, unit=unit)
         [kept] = adapter.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
         assert isinstance(kept.node, TextNode)
-        place = (kept.node.embedding, kept.node.start_char_idx, kept.node.end_char_idx)
-        assert place == expected and (kept.node.get_content() == text) is (unit == "chunk")
+        fields = (kept.node.embedding, kept.node.start_char_idx, kept.node.end_char_idx)
+        assert fields == expected and (kept.node.get_content() == text) is (unit == "chunk")
     assert node.embedding == [0.5]
 
 

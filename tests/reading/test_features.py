@@ -33,10 +33,10 @@ def test_order_is_pass_then_layer_then_head() -> None:
     torch.testing.assert_close(features[0], torch.tensor(first + second))
     torch.testing.assert_close(features[1], torch.tensor(first + second) + 0.001)
     passes, layers, heads = 2, 2, 3
-    for place, layer, head in [(0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 2)]:
-        index = (place * layers + layer) * heads + head
+    for part, layer, head in [(0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 2)]:
+        index = (part * layers + layer) * heads + head
         assert index < passes * layers * heads
-        expected = DIGITS[layer][head][0] + 0.5 * place
+        expected = DIGITS[layer][head][0] + 0.5 * part
         assert features[0, index].item() == pytest.approx(expected)
 
 

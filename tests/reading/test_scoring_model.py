@@ -207,7 +207,7 @@ def test_frequencies_that_follow_the_prompts_length_are_not_mixed() -> None:
     frequencies = model.model.rotary_emb.inv_freq.clone()
     shared = scorer(model)
     with ThreadPoolExecutor(4) as pool:
-        jobs = [place % 2 for place in range(16)]
+        jobs = [job % 2 for job in range(16)]
         attention = list(pool.map(lambda job: read_joint(shared, [prompts[job]])[0], jobs))
     assert all(torch.equal(one, expected[job]) for one, job in zip(attention, jobs, strict=True))
     read_joint(shared, [prompts[1]])

@@ -79,6 +79,23 @@ def test_intervals_have_a_legend_round_ticks_and_a_lowest_value() -> None:
     assert min(values) >= 0.85 and max(values) < 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ["$5$", r"$\bad$", r"a\$b", "_x", "_$a_1$"])
+def test_labels_from_outside_are_text_whatever_they_begin_with(label: str) -> None:
+    series = [Series("other", [(1.0, 0.5, 0.4, 0.6)]), Series(label, [(0.0, 0.5, None, None)])]
+    drawn = [
+        interval_plot(series, title="T", x_label="$x$", y_label="y", x_names=names)
+        for names in ((), (label, "b"))
+    ]
+    for svg in (*drawn, reliability_plot(series, title="T")):
+        legend = [one for one in root_of(svg).iter(f"{SVG}g") if one.get("id") == "legend_1"]
+        entries = [
+            "".join(text.itertext()).strip() for one in legend for text in one.iter(f"{SVG}text")
+        ]
+        assert sorted(entries) == sorted(["other", label])
+    assert "$x$" in texts(drawn[0]) and texts(drawn[1]).count(label) == 2
+
+
 def numbers(element: ElementTree.Element, name: str) -> list[float]:
     return [float(value) for value in (element.get(name) or "").split()]
 

@@ -67,7 +67,7 @@ def test_designs_facts_dev_figures_and_plots_are_on_it() -> None:
         assert part in text
     order = ("Yes:", "Macro mean", "Designs tried", "Pass: apart", "at2-rag train novels.jsonl")
     assert list(order) == sorted(order, key=text.index)  # verdict first, provenance last
-    assert not re.search("faithfulness|ablations|answers|share a gold passage", text, re.I)
+    assert not re.search("faithfulness|ablations|answers|examples share", text, re.I)
     assert training_page(training_record()).count("<svg ") == 2  # a map for each pass
 
 
@@ -100,11 +100,14 @@ def test_weights_are_judged_against_the_order_of_retrieval(
     verdict = training_verdict(record)
     assert verdict.question == "Do these head weights for tiny rank well?"
     assert verdict.answer == answer
-    within = "" if interval is None else f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+    within = "without an interval"
+    if interval is not None:
+        within = f"95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
     assert verdict.reasons[0] == (
-        "on 42 dev questions nDCG@10 is 0.901, in the order that the chunks came in 0.400 "
-        f"(+0.501{within})."
+        "on 42 dev questions nDCG@10 is 0.901, against 0.400 for the order in which the chunks "
+        f"were retrieved (+0.501, {within})."
     )
+    assert "fewer than ten clusters have no interval" in verdict.rule
     assert "They aren't calibrated" in verdict.reasons[-1]
     assert verdict.figures[1] == ("75.0 %", "gold ranked first on dev; 25.0 % as retrieved")
 
@@ -112,6 +115,7 @@ def test_weights_are_judged_against_the_order_of_retrieval(
 def test_without_dev_questions_or_for_answers_there_is_no_verdict() -> None:
     verdict = training_verdict(training_record(dev=None))
     assert verdict.answer == "No verdict" and "pass --dev FILE" in verdict.statement
+    assert verdict.rule == ""
     assert verdict.figures == (("0.812", "nDCG@10 out of fold"),)
     record = {**ablation_record(), "dev": None}
     verdict = training_verdict(record)

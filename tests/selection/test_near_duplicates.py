@@ -70,10 +70,10 @@ def test_a_word_that_is_new_or_stands_for_another_is_new(changed: str, new: bool
 
 
 @pytest.mark.parametrize("pair", ["opened closed", "left right", "before after", "paid unpaid"])
-@pytest.mark.parametrize("place", [0, 1, 9, -2, -1])
-def test_opposites_that_both_are_known_are_told_apart(pair: str, place: int) -> None:
+@pytest.mark.parametrize("position", [0, 1, 9, -2, -1])
+def test_opposites_that_both_are_known_are_told_apart(pair: str, position: int) -> None:
     one, other = (LONG.split() for _ in range(2))
-    one[place], other[place] = pair.split()
+    one[position], other[position] = pair.split()
     assert is_new(" ".join(other), " ".join(one), f"{pair} and {pair}", overlap=0.5)
     assert not is_new(" ".join(one), " ".join(one), overlap=0.5)
 

@@ -1,16 +1,13 @@
-"""How good probabilities are, and how sure figures.
+"""How good probabilities are.
 
 Calibration error and reliability share bins of equal mass, which scikit-learn doesn't have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap, mannwhitneyu
+from scipy.stats import mannwhitneyu
 
 from at2_rag.arrays import Bools, Floats
 
@@ -82,19 +79,3 @@ def auroc(scores: Floats, outcomes: Bools) -> float:
     if not true.size or not false.size:
         return float("nan")
     return float(mannwhitneyu(true, false).statistic) / (true.size * false.size)
-
-
-def percentile_interval(
-    samples: Sequence[Floats], statistic: Callable[..., Any]
-) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a statistic of paired samples [N].
-
-    A point where all values are alike. The statistic takes the samples, and `axis`.
-    """
-    if all(np.ptp(values) == 0 for values in samples):
-        value = float(statistic(*samples, axis=-1))
-        return value, value
-    interval = bootstrap(
-        samples, statistic, paired=True, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(interval.low), float(interval.high)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Bools, Floats, Indices
+from at2_rag.data.bootstrap import resample_means
 from at2_rag.readout.calibration import RISING, chunk_terms
 from at2_rag.readout.multi_hop import MultiHop, divided_anew, second_scores
 from at2_rag.training.calibrating.fits import (
@@ -19,7 +20,6 @@ from at2_rag.training.calibrating.fits import (
     fit_ranking,
     out_of_fold,
 )
-from at2_rag.training.calibrating.metrics import percentile_interval
 
 RIDGE = 0.03  # on the weights of standardised features
 TOP = 3  # chunks among which all gold ones are looked for
@@ -37,6 +37,7 @@ class MultiHopSample:
     best: int  # index of the chunk with the greatest first score
     others: Indices  # [O], of those that were read again
     features: npt.NDArray[np.float32]  # [O, L x H], of these
+    cluster: int  # of questions about the same passage or page
 
     @property
     def ranked(self) -> Labelled:
@@ -54,13 +55,20 @@ class MultiHopFigures:
     calls: int  # questions judged
     without: float  # share of them by first scores
     with_it: float  # share after a second reading, by weights fitted without their fold
-    low: float  # 95 % percentile bootstrap interval of the difference
-    high: float
+    low: float | None  # 95 % bootstrap interval of the difference; None from few clusters
+    high: float | None
 
     @property
     def gain(self) -> float:
         """The difference."""
         return self.with_it - self.without
+
+    @property
+    def brackets(self) -> str:
+        """The interval as tables write it after the difference; "" without one."""
+        if self.low is None or self.high is None:
+            return ""
+        return f" [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def fit_multi_hop(
@@ -90,21 +98,24 @@ def judge_multi_hop(
 ) -> list[MultiHopFigures]:
     """Return figures of each source that has samples with two or three gold chunks, and of all."""
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    clusters: dict[str, list[int]] = defaultdict(list)
     for sample, scores in zip(samples, after, strict=True):
         if 2 <= sample.gold.sum() <= TOP:
             pair = (_all_gold(sample.scores, sample.gold), _all_gold(scores, sample.gold))
             for name in (sample.source, EVERY):
                 pairs[name].append(pair)
+                clusters[name].append(sample.cluster)
     names = sorted(pairs, key=lambda name: (name == EVERY, name))
-    return [_figures(name, pairs[name]) for name in names]
+    return [_figures(name, pairs[name], clusters[name]) for name in names]
 
 
-def _figures(source: str, pairs: Sequence[tuple[bool, bool]]) -> MultiHopFigures:
-    without, with_it = np.array(pairs, dtype=float).T
-    low, high = percentile_interval([with_it - without], np.mean)
-    return MultiHopFigures(
-        source, len(pairs), float(without.mean()), float(with_it.mean()), low, high
-    )
+def _figures(
+    source: str, pairs: Sequence[tuple[bool, bool]], clusters: Sequence[int]
+) -> MultiHopFigures:
+    sample = resample_means(np.array(pairs, dtype=float), clusters, rng=np.random.default_rng(0))
+    without, with_it = sample.means.tolist()
+    low, high = sample.estimate(1, minus=0).interval or (None, None)
+    return MultiHopFigures(source, len(pairs), without, with_it, low, high)
 
 
 def _all_gold(scores: Floats, gold: Bools) -> bool:

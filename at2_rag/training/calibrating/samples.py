@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Indices
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import StateStore
@@ -94,11 +95,19 @@ class SampleReader:
         ]
         # The best chunks depend on the head weights.
         folder = f"multi_hop-{content_hash(questions)[:8]}/again"
+        clusters = item_clusters(examples)
         result = {}
         for question, features in self._features(folder, questions, ("together",)).items():
             sample, scores, evidence = rows[question]
             result[indices[question]] = MultiHopSample(
-                sample.source, sample.fold, scores, sample.gold, evidence, *read[question], features
+                sample.source,
+                sample.fold,
+                scores,
+                sample.gold,
+                evidence,
+                *read[question],
+                features,
+                cluster=clusters[sample.example],
             )
         return result
 

@@ -27,7 +27,7 @@ _MULTI_HOP = {
     "calls": "{0.calls:,}",
     "without": "{0.without:.3f}",
     "with multi-hop": "{0.with_it:.3f}",
-    "difference": "{0.gain:+.3f} [{0.low:+.3f}, {0.high:+.3f}]",
+    "difference": "{0.gain:+.3f}{0.brackets}",
 }
 
 

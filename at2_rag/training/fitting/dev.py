@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.data.bootstrap import macro_sample, resample_means
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, passage_keys
 from at2_rag.errors import InputError
 from at2_rag.reading.features import Reading
@@ -32,9 +34,6 @@ _logger = logging.getLogger(__name__)
 
 DEV_FOLDER = "dev"  # of collected dev examples, in that of what is trained on
 
-FEWEST_EXAMPLES = 10  # from which an interval is made
-_RESAMPLES = 2000
-
 
 @dataclass(frozen=True, slots=True)
 class DevFigures:
@@ -47,7 +46,7 @@ class DevFigures:
     gold_first_by_source: Mapping[str, float]
     ndcg_as_retrieved: float  # of the chunks in the order they came in
     gold_first_as_retrieved: float
-    gain: tuple[float, float] | None  # 95 % interval of nDCG minus that; None of few examples
+    gain: tuple[float, float] | None  # 95 % interval of nDCG minus that; None of few clusters
 
 
 def choose_dev(
@@ -125,25 +124,19 @@ def judge_on_dev(
         gold_first,
         macro_mean(mean_by_source(as_retrieved, sources)),
         macro_mean(mean_by_source(came_first, sources)),
-        _interval(quality - as_retrieved, sources),
+        _interval(quality - as_retrieved, judged),
     )
 
 
 def _interval(
-    values: npt.NDArray[np.float64], sources: npt.NDArray[np.str_]
+    gains: npt.NDArray[np.float64], examples: Sequence[Example]
 ) -> tuple[float, float] | None:
-    """Return the 95 % percentile bootstrap interval of the macro mean of values [I].
-
-    Each source's examples are drawn from by themselves, every example as one.
-    """
-    if len(values) < FEWEST_EXAMPLES:
-        return None
+    """Return the 95 % interval of the macro mean of gains, one for each example, as evals do it."""
     rng = np.random.default_rng(0)
-    means = []
+    sources = np.array([example.source for example in examples])
+    clusters = np.array(item_clusters(examples))
+    samples = []
     for name in np.unique(sources):
-        of_source = values[sources == name]
-        size = len(of_source)
-        drawn = rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
-        means.append(drawn @ of_source / size)
-    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
-    return float(low), float(high)
+        rows = sources == name
+        samples.append(resample_means(gains[rows, None], clusters[rows].tolist(), rng=rng))
+    return macro_sample(samples).estimate(0).interval

@@ -7,10 +7,10 @@ from functools import partial
 
 import click
 
+from at2_rag.data.clusters import clusters_by_id
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import InputError
 from at2_rag.progress import StepProgress
-from at2_rag_evals.clusters import clusters_by_id
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.fidelity.judging import judge
 from at2_rag_evals.fidelity.masks import KEEP_RATES, MaskPlan

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag.pruner import AT2Pruner
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import RANKABLE, none_usable, rankable_items
 from at2_rag_evals.keeping.attacks import attacked, victims
 from at2_rag_evals.keeping.request import KeepingRequest
@@ -24,7 +24,7 @@ from at2_rag_evals.rankers.registry import RankerOptions, make_ranker
 from at2_rag_evals.report import INTERVAL_NOTE, estimate_cell, items_table, publish, run_record
 from at2_rag_evals.summary import MACRO, OURS, Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
-from at2_rag_evals.verdict import percent, points
+from at2_rag_evals.verdict import SHARE_RULE, percent, points, widened
 
 NO_ATTACK = "none"
 NOTES = (
@@ -86,7 +86,7 @@ def run_keeping(request: KeepingRequest, *, as_json: bool) -> None:
             for (attack, system), results in kept.items()
             for item, result in zip(items.items, results, strict=True)
         ],
-        verdicts=[_verdict(strata, items.items, kept)],
+        verdicts=[verdict(strata, items.items, kept)],
         folder=request.output,
         as_json=as_json,
     )
@@ -150,7 +150,7 @@ def _gold(item: Example) -> set[int]:
     return {index for index, is_gold in enumerate(item.labels) if is_gold}
 
 
-def _verdict(
+def verdict(
     strata: Mapping[str, Strata],
     items: Sequence[Example],
     kept: Mapping[tuple[str, str], Sequence[Kept]],
@@ -165,25 +165,29 @@ def _verdict(
         sources = [item.source for item in items]
         macros[name] = with_macro(of_set.sample(values, sources, metric="verdict"))[MACRO]
     plain = macros[NO_ATTACK]
-    share = plain.estimate(0)
+    share = widened(plain.estimate(0))
     interval = ""
-    if share.low is not None and share.high is not None:
-        interval = f" (95 % interval {100 * share.low:.1f} to {percent(share.high)})"
-    reasons = [f"all of them are kept{interval}, in {percent(plain.means[-1])} of the tokens."]
+    if share.interval is not None:
+        low, high = (min(1.0, max(0.0, end)) for end in share.interval)
+        interval = f" (95 % interval {100 * low:.1f} to {percent(high)})"
+    reasons = [f"all of them are kept{interval}, with {percent(plain.means[-1])} of the tokens."]
     for column, system in enumerate(systems[1:], start=1):
-        difference = plain.estimate(0, minus=column)
+        difference = widened(plain.estimate(0, minus=column))
         reasons.append(
-            f"As many chunks of {shown(system)} hold them in {percent(plain.means[column])} (at2 "
-            f"minus it: {points(difference)})."
+            f"With as many chunks, {shown(system)} keeps all of them in "
+            f"{percent(plain.means[column])} (at2 minus it: {points(difference)})."
         )
     attacks = {name: macro.means[0] for name, macro in macros.items() if name != NO_ATTACK}
     if attacks:
         worst = min(attacks, key=attacks.__getitem__)
-        reasons.append(f"Under the worst attack, {worst}, it is {percent(attacks[worst])}.")
+        reasons.append(
+            f"Under the worst attack, {worst}, at2 keeps all of them in {percent(attacks[worst])}."
+        )
     return Verdict(
         "Does pruning without any option keep the gold chunks?",
         f"In {percent(share.mean)} of {share.n:,} questions",
         tuple(reasons),
+        SHARE_RULE,
     )
 
 

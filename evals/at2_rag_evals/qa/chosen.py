@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.judging import PRIMARY
 from at2_rag_evals.qa.results_folder import read_items, read_summary

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import InputError
 from at2_rag.files import write_whole
 from at2_rag.progress import StepProgress
 from at2_rag.report.verdict import Verdict
 from at2_rag.text.chunks import Chunk
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import none_usable
 from at2_rag_evals.names import shown
 from at2_rag_evals.provenance import file_record

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import click
 import numpy as np
 
+from at2_rag.data.bootstrap import RESAMPLES, Estimate
 from at2_rag.errors import InputError
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.names import shown
 from at2_rag_evals.qa.judging import METRIC_TITLES
 from at2_rag_evals.qa.results_folder import read_items, read_summary

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from at2_rag.data.bootstrap import RESAMPLES, Estimate
 from at2_rag.data.examples import Example
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.items import count
 from at2_rag_evals.qa.items import QASet
 from at2_rag_evals.qa.judging import PRIMARY

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from at2_rag.data.bootstrap import RESAMPLES, Estimate
 from at2_rag.data.examples import Example
-from at2_rag_evals.bootstrap import RESAMPLES, Estimate
 from at2_rag_evals.qa.equal_tokens import Mixture, matched
 from at2_rag_evals.qa.generators.base import Answer, Failure
 from at2_rag_evals.qa.judging import METRIC_TITLES, PRIMARY

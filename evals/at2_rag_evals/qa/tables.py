@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from at2_rag_evals.bootstrap import Estimate
+from at2_rag.data.bootstrap import Estimate
 from at2_rag_evals.names import shown
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.items import QASet

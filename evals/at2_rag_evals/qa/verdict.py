@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.names import in_prose
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.gold_position import PositionSummary
@@ -18,12 +18,14 @@ from at2_rag_evals.qa.summary import BASELINE, GeneratorSummary
 from at2_rag_evals.summary import MACRO
 from at2_rag_evals.verdict import (
     MARGIN,
+    SHARE_RULE,
     Effect,
     doubt,
     effect,
     fewer,
     percent,
     points,
+    widened,
 )
 
 NO_CONTEXT = "closed_book"
@@ -31,16 +33,18 @@ CONTROLS = frozenset({BASELINE, NO_CONTEXT, "oracle", "random_k", "all_heads_mea
 """Pruners that nobody would use: they say what the others are worth."""
 
 _RULE = (
-    "Recommended is the setting with the fewest prompt tokens among those within 2 points of the "
-    "best accuracy, of all whose 95 % interval against every chunk excludes a loss of more than 2 "
-    "points."
+    "A setting helps if the 95 % interval of its accuracy minus that with every chunk, paired, "
+    "lies above zero, or excludes a loss of more than 2 points and prompts are shorter. Of those "
+    "that help and are within 2 points of the best of them, the one with the fewest prompt tokens "
+    f"is recommended. {SHARE_RULE}"
 )
 
-_PLACES = {
+_NO_SHORT_ANSWER = "no question with a short answer was answered, and accuracy is about those."
+_POSITIONS = {
     "quarter": "a quarter of the way down",
-    "middle": "in the middle",
+    "middle": "the middle",
     "three-quarter": "three quarters of the way down",
-    "last": "in last place",
+    "last": "the end",
 }
 
 
@@ -50,14 +54,14 @@ class _Setting:
 
     label: str
     accuracy: Estimate
-    difference: Estimate  # minus every chunk
+    difference: Estimate  # minus every chunk, widened
     tokens: float | None  # of a prompt; None where nothing was answered
     all_tokens: float | None  # of a prompt with every chunk
 
     @property
     def effect(self) -> Effect:
         """What the difference shows."""
-        return effect(self.difference)
+        return effect(self.difference, margin=MARGIN)
 
     @property
     def saves(self) -> bool:
@@ -89,28 +93,34 @@ def qa_verdict(
     Args:
         summary: The figures.
         baselines: Names of the pruners that aren't ours.
-        choices: Settings chosen on another run; if there are any of this generator, only they are
-            considered.
+        choices: Settings chosen on another run; if there are any of this generator, only they and
+            settings without a budget, where there is nothing to choose, are considered.
         chosen_on: The folder of that run.
     """
     question = f"Does pruning help {summary.name}?"
     candidates = [cell for cell in summary.cells if cell.pruner not in CONTROLS]
-    rule = _RULE
-    if len(candidates) > 1:
-        rule += (
-            f" Picked from {len(candidates)} settings on the questions that it is judged on, it "
-            "looks a little too good; --chosen-on picks on others."
-        )
-    chosen = {choice.cell for choice in choices if choice.generator == summary.name}
-    if chosen and chosen_on is not None:
-        candidates = [cell for cell in candidates if cell in chosen]
-        rule = f"{_RULE} Only settings chosen on {chosen_on.resolve().name} are considered."
-    accuracy = summary.macro(PRIMARY)
     if not candidates:
         return Verdict(question, "No verdict", ("no pruner was run that anyone would use.",))
+    rule, remedy = _RULE, "; --chosen-on picks on others"
+    chosen = {choice.cell for choice in choices if choice.generator == summary.name}
+    if chosen and chosen_on is not None:
+        run, remedy = chosen_on.resolve().name, ""
+        candidates = [cell for cell in candidates if cell in chosen or cell.budget is None]
+        rule += f" Only settings chosen on {run}, and those without a budget, are considered."
+        if not candidates:
+            reason = (
+                f"no budget of a pruner that anyone would use was chosen on {run}; run the same "
+                "pruners there, too."
+            )
+            return Verdict(question, "No verdict", (reason,))
+    if len(candidates) > 1:
+        rule += (
+            " The recommended setting looks a little too good, since it was picked from "
+            f"{len(candidates)} on the questions that it is judged on{remedy}."
+        )
+    accuracy = summary.macro(PRIMARY)
     if not accuracy:
-        reason = "no question with a short answer was answered, which accuracy is about."
-        return Verdict(question, "No verdict", (reason,))
+        return Verdict(question, "No verdict", (_NO_SHORT_ANSWER,))
     if BASELINE not in accuracy:
         return Verdict(question, "No verdict", tuple(_without_baseline(summary, candidates)))
     settings = _settings(summary, candidates)
@@ -121,10 +131,10 @@ def qa_verdict(
     if answer != "No":
         reasons += _rival(summary, setting, baselines)
     without = summary.minus_baseline().get(NO_CONTEXT)
-    if without is not None and effect(without) in ("better", "unharmed"):
+    if without is not None and effect(widened(without), margin=MARGIN) in ("better", "unharmed"):
         reasons.append(
-            "But it did as well without any chunk, so these questions say little about what chunks "
-            "are worth to it."
+            f"But {summary.name} does as well without any chunk, so these questions say little "
+            "about what chunks are worth to it."
         )
     unclear = f" from {setting.difference.n:,} questions" if answer == "Can't tell" else ""
     return Verdict(
@@ -138,27 +148,30 @@ def qa_verdict(
 
 
 def position_verdict(summary: PositionSummary) -> Verdict:
-    """Return what a generator's figures say about the place of the gold chunk."""
-    question = f"Does the place of the gold chunk matter to {summary.name}?"
+    """Return what a generator's figures say about the position of the gold chunk."""
+    question = f"Does the position of the gold chunk matter to {summary.name}?"
     rule = (
-        "Yes, if the 95 % interval of a place's accuracy minus that of first place, paired, "
-        "excludes zero for any setting."
+        "Yes, if the 95 % interval of a position's accuracy minus that of the first, paired, "
+        f"excludes zero for any setting. {SHARE_RULE}"
     )
     differences = [
-        (position, label, estimate)
-        for position, cells in summary.minus_first[MACRO].items()
+        (position, label, widened(estimate))
+        for position, cells in summary.minus_first.get(MACRO, {}).items()
         for label, estimate in cells.items()
     ]
-    told = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
-    position, label, largest = max(told or differences, key=lambda each: abs(each[2].mean))
+    if not differences:
+        return Verdict(question, "No verdict", (_NO_SHORT_ANSWER,))
+    significant = [each for each in differences if effect(each[2]) in ("better", "worse")]
+    position, label, largest = max(significant or differences, key=lambda each: abs(each[2].mean))
     reason = (
-        f"with {in_prose(label)}, gold {_PLACES[position]} instead of in first place changes the "
-        f"share of right answers by {points(largest)}"
+        f"with {in_prose(label)}, moving the gold chunk from the beginning to "
+        f"{_POSITIONS[position]} changes the share of right answers by {points(largest)}"
     )
-    if told:
-        return Verdict(question, "Yes", (f"{reason}, the largest difference.",), rule)
+    if significant:
+        return Verdict(question, "Yes", (f"{reason}, the largest significant difference.",), rule)
     answer = f"Can't tell from {largest.n:,} questions"
-    return Verdict(question, answer, (f"{reason}, the largest difference, within chance.",), rule)
+    reason = f"{reason}, the largest difference, which may be chance."
+    return Verdict(question, answer, (reason,), rule)
 
 
 def _settings(summary: GeneratorSummary, cells: Sequence[CellName]) -> list[_Setting]:
@@ -171,7 +184,7 @@ def _settings(summary: GeneratorSummary, cells: Sequence[CellName]) -> list[_Set
             _Setting(
                 cell.label,
                 accuracy[cell.label],
-                less_baseline[cell.label],
+                widened(less_baseline[cell.label]),
                 None if totals is None else totals.prompt_tokens,
                 None if whole is None else whole.prompt_tokens,
             )
@@ -186,7 +199,8 @@ def _decide(settings: Sequence[_Setting]) -> tuple[str, _Setting]:
         return "Yes", _cheapest_of_the_best(helpful)
     if unclear := [each for each in settings if each.effect == "unclear"]:
         return "Can't tell", _cheapest_of_the_best(unclear)
-    return "No", max(settings, key=lambda each: each.difference.mean)
+    unharmed = [each for each in settings if each.effect == "unharmed"]
+    return "No", max(unharmed or settings, key=lambda each: each.difference.mean)
 
 
 def _cheapest_of_the_best(settings: Sequence[_Setting]) -> _Setting:
@@ -229,9 +243,9 @@ def _rival(
         return
     other = max(others, key=lambda label: accuracy[label].mean)
     ours, theirs = (setting.label, other) if is_ours else (other, setting.label)
-    difference = summary.differences[ours][MACRO][theirs]
+    difference = widened(summary.differences[ours][MACRO][theirs])
     how = {"better": "ahead of", "worse": "behind"}.get(
-        effect(difference, margin=0), "not told apart from"
+        effect(difference), "not distinguishable from"
     )
     if is_ours:
         yield f"It is {how} the best alternative, {in_prose(other)}: {points(difference)}."

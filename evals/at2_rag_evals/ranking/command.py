@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from itertools import chain
 
+from at2_rag.data.clusters import clusters_by_id
 from at2_rag.data.examples import read_examples
 from at2_rag.errors import DataError
 from at2_rag.progress import StepProgress
-from at2_rag_evals.clusters import clusters_by_id
 from at2_rag_evals.extras import import_extra
 from at2_rag_evals.items import RANKABLE, ItemSet, none_usable, rankable_items
 from at2_rag_evals.padding import DistractorPool, padded_set

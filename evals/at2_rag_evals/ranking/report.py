@@ -34,7 +34,7 @@ def verdict(summary: SetSummary) -> Verdict:
     """Return what the figures of a set say of at2 and its alternatives."""
     return ranking_verdict(
         f"Does {OURS} rank the gold chunks higher than its alternatives ({summary.name})?",
-        METRIC_TITLES[METRIC],
+        f"an {METRIC_TITLES[METRIC]} of",
         summary.by_source[METRIC].get(MACRO, {}),
         summary.differences.get(METRIC, {}).get(MACRO, {}),
         rivals=RIVALS,

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from at2_rag.data.bootstrap import Estimate
+from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, read_examples
 from at2_rag.progress import StepProgress
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
-from at2_rag_evals.clusters import item_clusters
 from at2_rag_evals.items import none_usable
 from at2_rag_evals.model_record import model_record
 from at2_rag_evals.rankers.at2 import head_weights_record, load_pruner, shared_cache
@@ -26,7 +26,7 @@ from at2_rag_evals.summary import MACRO, Strata, as_matrix, with_macro
 from at2_rag_evals.tables import Cell, Table
 from at2_rag_evals.trimming.judging import Trimmed, judge_trimming, trimmable_items
 from at2_rag_evals.trimming.request import Cut, TrimmingRequest
-from at2_rag_evals.verdict import doubt, effect, fewer, percent, points
+from at2_rag_evals.verdict import MARGIN, SHARE_RULE, doubt, effect, fewer, percent, points, widened
 
 NOTES = (
     INTERVAL_NOTE,
@@ -104,7 +104,8 @@ def run_trimming(request: TrimmingRequest, *, as_json: bool) -> None:
 
 def verdict(figures: Sequence[TrimmingFigures]) -> Verdict:
     """Return what the figures, one or more, say of sentences against whole chunks."""
-    effects = {id(each): effect(each.difference[MACRO]) for each in figures}
+    differences = {id(each): widened(each.difference[MACRO]) for each in figures}
+    effects = {key: effect(each, margin=MARGIN) for key, each in differences.items()}
     saving = [each for each in figures if each.sentence_tokens[MACRO] < each.chunk_tokens[MACRO]]
     kept = [each for each in saving if effects[id(each)] in ("better", "unharmed")]
     unclear = [each for each in saving if effects[id(each)] == "unclear"]
@@ -115,22 +116,23 @@ def verdict(figures: Sequence[TrimmingFigures]) -> Verdict:
 
     best = min(kept, key=share) if kept else None
     best = best or max(unclear or figures, key=lambda each: each.difference[MACRO].mean)
-    difference = best.difference[MACRO]
+    difference = differences[id(best)]
     whole = "the best chunk holds" if best.top_k == 1 else f"the best {best.top_k} chunks hold"
     reasons = [
-        f"sentences ({best.cut}) hold the answer in {percent(best.in_sentences[MACRO].mean)} of "
-        f"the questions, {whole} it in {percent(best.in_chunks[MACRO].mean)} "
-        f"({points(difference)}); they have "
+        f"sentences ({best.cut}) hold the answer to {percent(best.in_sentences[MACRO].mean)} of "
+        f"the questions, {whole} it for {percent(best.in_chunks[MACRO].mean)} "
+        f"({points(difference)}); the sentences have "
         f"{fewer(best.sentence_tokens[MACRO], best.chunk_tokens[MACRO])} tokens."
     ]
     if answer == "Can't tell":
         answer += f" from {difference.n:,} questions"
         reasons.append(doubt(difference))
     if changed := max(each.changed for each in figures):
-        reasons.append(f"In {changed} items something kept isn't verbatim text of the chunks.")
+        reasons.append(f"In {changed} items, kept text isn't verbatim text of the chunks.")
     rule = (
         "Yes, if the 95 % interval of the paired difference excludes a loss of more than 2 points "
-        "for a setting that saves tokens; of several, the one that saves the largest share."
+        "for a setting that saves tokens; of several, the one that saves the largest share counts. "
+        f"{SHARE_RULE}"
     )
     return Verdict("Do sentences keep the answers in fewer tokens?", answer, tuple(reasons), rule)
 

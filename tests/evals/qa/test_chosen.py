@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.items import content_hash
 from at2_rag_evals.qa.chosen import Choice, choose_budgets
 from at2_rag_evals.qa.results_folder import FORMAT

@@ -113,4 +113,4 @@ def test_expected_accuracy_of_mixtures_enters_paired_differences() -> None:
     assert (mixture.low, mixture.high, mixture.share) == (BM25[0].label, BM25[1].label, 0.25)
     first = cell(BY_INPUT[1], [1] * 8, [300] * 8)  # out of reach, with nothing below
     [remark] = generator_section(summary_of([*results, first])).remarks
-    assert remark.startswith("Not compared with at2, top 1 at equal tokens: first_k, whose")
+    assert remark.startswith("Not compared with at2, top 1 at equal tokens: first chunks, whose")

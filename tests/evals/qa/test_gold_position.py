@@ -109,5 +109,5 @@ def test_the_command_moves_gold_and_keeps_both_orders(tmp_path: Path, scoring_fo
     assert "Accuracy by place of the gold chunk, macro, tiny" in markdown
     assert "BM25, top 2, original order" in markdown
     assert markdown.splitlines()[2].startswith(
-        "**Does the place of the gold chunk matter to tiny? Can't tell from 3 questions:** with "
+        "**Does the position of the gold chunk matter to tiny? Can't tell from 3 questions:** with "
     )

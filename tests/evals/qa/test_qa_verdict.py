@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from at2_rag.data.bootstrap import Estimate
 from at2_rag.report.verdict import Verdict
-from at2_rag_evals.bootstrap import Estimate
 from at2_rag_evals.qa.chosen import Choice
 from at2_rag_evals.qa.gold_position import PositionSummary
 from at2_rag_evals.qa.run import CellName
@@ -85,12 +85,12 @@ def test_more_right_answers_from_fewer_tokens() -> None:
     assert result.statement == (
         "Yes: with at2 (top 1), 55.0 % of the answers are right instead of 40.0 % with every chunk "
         "(+15.0 points, 95 % interval +11.0 to +19.0), with 84 % fewer prompt tokens. It is not "
-        "told apart from the best alternative, BM25 (top 1): +3.0 points, 95 % interval -2.0 to "
-        "+8.0."
+        "distinguishable from the best alternative, BM25 (top 1): +3.0 points, 95 % interval -2.0 "
+        "to +8.0."
     )
     assert result.setting == "at2, top 1"
     assert [figure for figure, _ in result.figures] == ["55.0 %", "160", "0.66 s"]
-    assert "Picked from 2 settings on the questions that it is judged on" in result.rule
+    assert "picked from 2 on the questions that it is judged on; --chosen-on" in result.rule
 
 
 def test_as_many_right_answers_from_fewer_tokens() -> None:
@@ -100,7 +100,7 @@ def test_as_many_right_answers_from_fewer_tokens() -> None:
         "40.0 % with every chunk (+0.4 points, 95 % interval -0.9 to +1.7), with 71 % fewer prompt "
         "tokens."
     )
-    assert "Picked from" not in result.rule  # one setting
+    assert "picked from" not in result.rule  # one setting
     result = verdict([(AT2_3, 0.392, (-0.018, 0.002), 290)])
     assert result.statement.startswith("Yes: pruning with at2 (top 3) costs less than 2 points: ")
 
@@ -113,6 +113,30 @@ def test_fewer_right_answers() -> None:
     assert two.statement.startswith(
         "No: every setting that was tried loses answers, at2 (top 3) the fewest: 35.0 %"
     )
+
+
+def test_settings_lose_answers_only_where_all_do() -> None:
+    lossy: Row = (AT2_1, 0.385, (-0.028, -0.002), 160)
+    harmless: Row = (AT2_3, 0.384, (-0.018, -0.014), 1000)  # but saves nothing
+    result = verdict([lossy, harmless], n=5000)
+    assert result.statement.startswith("No: nothing is gained. With at2 (top 3), 38.4 % of the")
+
+
+def test_the_interval_that_decides_is_the_one_that_is_shown() -> None:
+    # 3 / 60 = 5 points on each side of the mean.
+    result = verdict([(AT2_1, 0.44, (0.01, 0.07), 160)], n=60)
+    assert result.statement.startswith("Yes: pruning with at2 (top 1) does no harm: ")
+    assert "(+4.0 points, 95 % interval -1.0 to +9.0)" in result.statement
+    assert "3 / clusters to each side of the mean (the rule of three)" in result.rule
+    # 3 / 40 = 7.5 points, more than the 5 of a difference between two cells.
+    result = verdict([(AT2_1, 0.6, (0.15, 0.25), 160), (BM25, 0.53, (0.1, 0.16), 150)], n=40)
+    assert result.reasons[1] == (
+        "It is not distinguishable from the best alternative, BM25 (top 1): +7.0 points, 95 % "
+        "interval -0.5 to +14.5."
+    )
+    # 3 / 54 = 5.6 points: a loss without any chunk isn't excluded.
+    closed: Row = (CellName("closed_book"), 0.4, (0.0, 0.0), 50)
+    assert not verdict([closed, (AT2_1, 0.6, (0.15, 0.25), 160)], n=54).reasons[1:]
 
 
 def test_as_many_right_answers_from_as_many_tokens_are_no_help() -> None:
@@ -147,8 +171,8 @@ def test_the_cheapest_of_the_best_is_recommended() -> None:
     theirs = verdict([*rows, (BM25, 0.455, (0.01, 0.1), 150)])
     assert theirs.setting == "bm25, top 1"
     assert theirs.reasons[1] == (
-        "at2's best setting, at2 without a limit, is not told apart from it: +1.5 points, 95 % "
-        "interval -3.5 to +6.5."
+        "at2's best setting, at2 without a limit, is not distinguishable from it: +1.5 points, "
+        "95 % interval -3.5 to +6.5."
     )
 
 
@@ -163,7 +187,7 @@ def test_answers_without_chunks_put_the_questions_in_doubt() -> None:
     closed: Row = (CellName("closed_book"), 0.4, (-0.01, 0.01), 50)
     result = verdict([closed, (AT2_1, 0.45, (0.01, 0.09), 160)])
     assert result.answer == "Yes"
-    assert result.reasons[-1].startswith("But it did as well without any chunk")
+    assert result.reasons[-1].startswith("But g does as well without any chunk")
     closed = (CellName("closed_book"), 0.2, (-0.25, -0.15), 50)
     assert not verdict([closed, (AT2_1, 0.45, (0.01, 0.09), 160)]).reasons[1:]
 
@@ -191,25 +215,60 @@ def test_a_setting_chosen_before_is_the_only_one_considered() -> None:
     result = qa_verdict(figures, **options)  # type: ignore[arg-type]
     assert result.answer == "Can't tell from 500 questions"
     assert "with at2 (top 3), 42.0 %" in result.statement
-    assert result.rule.endswith("Only settings chosen on train-qa are considered.")
+    considered = "Only settings chosen on train-qa, and those without a budget, are considered."
+    assert result.rule.endswith(considered)
     other = qa_verdict(
         figures, baselines=BASELINES, choices=[Choice("h", AT2_3, chosen[0].accuracy)]
     )
     assert other.setting == "at2, top 1"
 
 
+def test_settings_without_a_budget_are_considered_beside_those_chosen_before() -> None:
+    random, adaptive = CellName("random_k", "top 1", "score"), CellName("at2_adaptive")
+    control: Row = (random, 0.3, (-0.15, -0.05), 160)
+    rows: list[Row] = [control, (adaptive, 0.55, (0.11, 0.19), 300), (AT2_1, 0.6, (0.1, 0.3), 160)]
+    chosen = [Choice("g", random, estimate(0.3, 0.2, 0.4, 99))]
+    options = {"baselines": BASELINES, "choices": chosen, "chosen_on": Path("train-qa")}
+    result = qa_verdict(summary(rows), **options)  # type: ignore[arg-type]
+    assert result.answer == "Yes" and result.setting == "at2_adaptive"
+    chosen.append(Choice("g", AT2_1, estimate(0.6, 0.5, 0.7, 99)))
+    result = qa_verdict(summary(rows), **options)  # type: ignore[arg-type]
+    assert result.setting == "at2, top 1"
+    assert result.rule.endswith("picked from 2 on the questions that it is judged on.")
+    del chosen[1]
+    result = qa_verdict(summary([control, rows[2]]), **options)  # type: ignore[arg-type]
+    assert result.statement == (
+        "No verdict: no budget of a pruner that anyone would use was chosen on train-qa; run the "
+        "same pruners there, too."
+    )
+
+
 def positions(minus_first: Mapping[str, Mapping[str, Estimate]]) -> PositionSummary:
     return PositionSummary("g", {"macro": {}}, {"macro": minus_first})
 
 
-def test_the_place_of_the_gold_chunk_matters_if_a_difference_excludes_zero() -> None:
+def test_the_position_of_the_gold_chunk_matters_if_a_difference_excludes_zero() -> None:
     small, large = estimate(-0.1, -0.25, 0.05, 40), estimate(-0.3, -0.6, 0.0, 40)
     result = position_verdict(positions({"middle": {"none": large, "at2, top 1": small}}))
-    assert result.answer == "Can't tell from 40 questions"
+    assert result.statement == (
+        "Can't tell from 40 questions: with every chunk, moving the gold chunk from the beginning "
+        "to the middle changes the share of right answers by -30.0 points, 95 % interval -60.0 to "
+        "+0.0, the largest difference, which may be chance."
+    )
     clear = estimate(0.2, 0.1, 0.3, 40)
     cells = {"middle": {"none": large}, "three-quarter": {"at2, top 1": clear}}
     assert position_verdict(positions(cells)).statement == (
-        "Yes: with at2 (top 1), gold three quarters of the way down instead of in first place "
-        "changes the share of right answers by +20.0 points, 95 % interval +10.0 to +30.0, the "
-        "largest difference."
+        "Yes: with at2 (top 1), moving the gold chunk from the beginning to three quarters of the "
+        "way down changes the share of right answers by +20.0 points, 95 % interval +10.0 to "
+        "+30.0, the largest significant difference."
     )
+    # 3 / 40 = 7.5 points on each side of the mean.
+    result = position_verdict(positions({"last": {"none": estimate(0.05, 0.02, 0.08, 40)}}))
+    assert result.answer == "Can't tell from 40 questions"
+    assert "+5.0 points, 95 % interval -2.5 to +12.5" in result.statement
+    assert "rule of three" in result.rule
+
+
+def test_without_short_answers_the_position_has_no_verdict() -> None:
+    result = position_verdict(PositionSummary("g", {}, {}))
+    assert result.answer == "No verdict" and "no question with a short answer" in result.statement

@@ -13,7 +13,6 @@ from at2_rag.training.calibrating.metrics import (
     brier_skill,
     calibration_error,
     error_by_chance,
-    percentile_interval,
     reliability,
 )
 
@@ -53,10 +52,3 @@ def test_the_error_by_chance_is_that_of_true_probabilities() -> None:
     assert error_by_chance(rng.random(6_000)) < error_by_chance(p) / 2
     assert error_by_chance(np.ones(50)) == 0
     assert math.isnan(error_by_chance(np.zeros(0)))
-
-
-def test_intervals_are_about_those_of_a_normal_distribution_and_of_equal_values_a_point() -> None:
-    values = np.random.default_rng(4).normal(3, 2, 400)
-    low, high = percentile_interval([values], np.mean)
-    assert [low, high] == pytest.approx(values.mean() + np.array([-0.196, 0.196]), abs=0.02)
-    assert percentile_interval([np.ones(5)], np.mean) == (1, 1)

@@ -33,7 +33,9 @@ def drawn(count: int, seed: int, source: str = "a") -> list[MultiHopSample]:
         second = int(np.argmax(3 * features[:, 0] + 0.5 * scores[others] + rng.gumbel(size=7)))
         gold = np.isin(np.arange(8), [best, others[second]])
         read = best, np.array(others)
-        samples.append(MultiHopSample(source, number % 3, scores, gold, 0.0, *read, features))
+        samples.append(
+            MultiHopSample(source, number % 3, scores, gold, 0.0, *read, features, cluster=number)
+        )
     return samples
 
 
@@ -70,12 +72,32 @@ def test_samples_are_judged_by_weights_fitted_without_their_fold() -> None:
         ]
         assert row.calls == len(of_source)
         assert row.without == pytest.approx(np.mean(first))
+        assert row.low is not None and row.high is not None
         assert row.gain > 0.2 and 0 < row.low < row.gain < row.high
     turned = [
         dataclasses.replace(sample, features=-sample.features) if sample.fold == 0 else sample
         for sample in samples
     ]
     assert judged(turned)["every source"].with_it < figures["every source"].with_it - 0.1
+
+
+def test_questions_about_one_page_are_drawn_together() -> None:
+    samples = drawn(60, 3)
+    after = [sample.scores + 9 * sample.gold for sample in samples]  # all gold first
+    [single, _] = judge_multi_hop(samples, after)
+    [repeated, _] = judge_multi_hop(samples * 4, after * 4)
+    assert repeated.calls == 240 and repeated.gain == pytest.approx(single.gain)
+    assert (repeated.low, repeated.high) == pytest.approx((single.low, single.high))
+    assert single.low is not None and single.high is not None
+    # The normal approximation of the mean of sixty zeros and ones.
+    half = 1.96 * np.sqrt(single.gain * (1 - single.gain) / 60)
+    assert [single.low, single.high] == pytest.approx(
+        [single.gain - half, single.gain + half], abs=0.02
+    )
+    assert single.brackets == f" [{single.low:+.3f}, {single.high:+.3f}]"
+    pages = [dataclasses.replace(sample, cluster=sample.cluster % 9) for sample in samples]
+    [few, _] = judge_multi_hop(pages, after)
+    assert few.gain == single.gain and few.low is few.high is None and few.brackets == ""
 
 
 def test_samples_without_a_second_gold_chunk_do_not_teach() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from at2_rag import AT2Pruner, HeadWeights
+from at2_rag.data.examples import Example
 from at2_rag.errors import InputError
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.features import PASSES, FeatureSpec, Reading
@@ -16,7 +18,7 @@ from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.features import FeatureCollection, Features
 from at2_rag.training.fitting.cross_validation import ndcg_at_10
-from at2_rag.training.fitting.dev import choose_dev, count_shared, judge_on_dev
+from at2_rag.training.fitting.dev import DevFigures, choose_dev, count_shared, judge_on_dev
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import exact
 from tests.training.planted_examples import planted_examples
@@ -63,21 +65,37 @@ def test_figures_are_those_of_the_pruners_ranking(
     assert figures.gain is None  # eight examples are too few for an interval
 
 
-def test_the_ranking_is_compared_with_the_order_of_retrieval() -> None:
-    labels = np.eye(4, dtype=bool)[np.arange(24) % 3]  # gold comes in as first, second or third
-    [planted] = planted_examples(["novels"], each=1, chunks=4)
+def gold_came_in(ranks: Sequence[int], passages: Sequence[int]) -> DevFigures:
+    """Return figures of ideal weights on examples of two sources, by rank and passage of the gold.
+
+    The gold chunk of example n came in at `ranks[n]`, from 0, and has the text of `passages[n]`.
+    """
+    labels = np.eye(4, dtype=bool)[list(ranks)]
     examples = [
-        replace(planted, source="novels" if number < 12 else "seas", labels=tuple(row))
-        for number, row in enumerate(labels.tolist())
+        Example(
+            id=str(number),
+            source="novels" if number < len(ranks) // 2 else "seas",
+            query="q",
+            chunks=tuple(
+                Chunk(f"passage {passage}" if is_gold else f"distractor {number} {index}")
+                for index, is_gold in enumerate(row)
+            ),
+            labels=tuple(row),
+        )
+        for number, (row, passage) in enumerate(zip(labels.tolist(), passages, strict=True))
     ]
     features = Features(
-        np.arange(24),
-        np.full(24, 4),
+        np.arange(len(ranks)),
+        np.full(len(ranks), 4),
         labels.reshape(-1, 1, 1, 1).astype(np.float16),  # the only feature knows the gold
         ("apart",),
     )
     weights = HeadWeights(np.ones((1, 1, 1), np.float32), 0.0, FeatureSpec("log", ("apart",)))
-    figures = judge_on_dev(weights, examples, features)
+    return judge_on_dev(weights, examples, features)
+
+
+def test_the_ranking_is_compared_with_the_order_of_retrieval() -> None:
+    figures = gold_came_in([number % 3 for number in range(24)], range(24))
     assert figures.ndcg == figures.gold_first == 1.0
     kept_order = np.mean([1, 1 / np.log2(3), 0.5])  # gold at rank 1, 2 or 3
     assert figures.ndcg_as_retrieved == pytest.approx(kept_order)
@@ -87,6 +105,20 @@ def test_the_ranking_is_compared_with_the_order_of_retrieval() -> None:
     # The normal approximation of the mean of 24 gains.
     half = 1.96 * np.std([0, 1 - 1 / np.log2(3), 0.5]) / np.sqrt(24)
     assert [low, high] == pytest.approx([1 - kept_order - half, 1 - kept_order + half], abs=0.02)
+
+
+def test_questions_on_one_passage_are_no_more_evidence_than_one() -> None:
+    single = gold_came_in([number % 3 for number in range(24)], range(24))
+    ranks = [number // 5 % 3 for number in range(120)]
+    repeated = gold_came_in(ranks, [number // 5 for number in range(120)])
+    assert single.gain is not None
+    assert repeated.gain == pytest.approx(single.gain)
+    # 32 questions whose gold came in second, but on eight passages.
+    gain = 1 - 1 / np.log2(3)
+    eight = gold_came_in([1] * 32, [number // 4 for number in range(32)])
+    assert eight.ndcg - eight.ndcg_as_retrieved == pytest.approx(gain)
+    assert eight.gain is None
+    assert gold_came_in([1] * 32, range(32)).gain == pytest.approx((gain, gain))
 
 
 def test_what_cannot_be_judged_is_counted_by_reason(model: ScoringModel) -> None:

@@ -9,6 +9,7 @@ figure of a draw is the mean of its sources' means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,18 +18,40 @@ import numpy.typing as npt
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+FEWEST_CLUSTERS = 10
+"""Clusters of items from which anything is concluded."""
+
 _BLOCK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its 95 % interval, over `n` items; no interval where there is one cluster."""
+    """A mean with its 95 % interval, over `n` items; no interval where there is one cluster.
+
+    Raises:
+        ValueError: If a number isn't finite.
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
     clusters: int
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "low", "high"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(
+                    f"the {name} of an estimate over {self.n} items is {value}; it has to be finite"
+                )
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval that a conclusion may rest on; None from fewer than ten clusters."""
+        if self.low is None or self.high is None or self.clusters < FEWEST_CLUSTERS:
+            return None
+        return self.low, self.high
 
     @property
     def excludes_zero(self) -> bool:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from at2_rag_evals.bootstrap import Estimate, macro_sample, resample_means
+from at2_rag.data.bootstrap import Estimate, macro_sample, resample_means
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -82,7 +82,7 @@ def test_one_cluster_has_no_interval_and_neither_has_its_macro() -> None:
 def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = generator().normal(size=(50, 2))
     whole = resample_means(values, range(50), rng=generator(1), resamples=999)
-    monkeypatch.setattr("at2_rag_evals.bootstrap._BLOCK", 50 * 7)
+    monkeypatch.setattr("at2_rag.data.bootstrap._BLOCK", 50 * 7)
     blocks = resample_means(values, range(50), rng=generator(1), resamples=999)
     assert whole.draws is not None and blocks.draws is not None
     assert np.allclose(whole.draws, blocks.draws)
@@ -92,3 +92,17 @@ def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_draw_from_is_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="at least one item, and finite values"):
         resample_means(values, range(len(values)), rng=generator())
+
+
+@pytest.mark.parametrize("name", ["mean", "low", "high"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_estimate_that_is_no_number_is_refused(name: str, value: float) -> None:
+    figures = {"mean": 0.5, "low": 0.4, "high": 0.6, name: value}
+    with pytest.raises(ValueError, match=f"the {name} of an estimate over 20 items is {value}"):
+        Estimate(**figures, n=20, clusters=20)
+
+
+def test_nothing_is_concluded_from_fewer_than_ten_clusters() -> None:
+    assert Estimate(0.5, 0.4, 0.6, 100, 10).interval == (0.4, 0.6)
+    assert Estimate(0.5, 0.4, 0.6, 100, 9).interval is None
+    assert Estimate(0.5, None, None, 100, 1).interval is None
