@@ -51,7 +51,10 @@ _EXCLUSIVE = (
 
 
 @click.command(
-    cls=Command, exclusive=_EXCLUSIVE, short_help="Keep the chunks relevant to a question."
+    cls=Command,
+    common=True,
+    exclusive=_EXCLUSIVE,
+    short_help="Keep the chunks relevant to a question.",
 )
 @click.argument(
     "source",
@@ -104,7 +107,7 @@ _EXCLUSIVE = (
     "--kept",
     "as_kept",
     is_flag=True,
-    help="Print the kept chunks alone as JSON Lines, each as it came in.",
+    help="Print the kept chunks alone as JSON Lines, with all their keys.",
 )
 @_output(
     "--show",

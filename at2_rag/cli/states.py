@@ -26,7 +26,7 @@ _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
 
-@click.command(cls=Command, short_help="Read chunks ahead of any question.")
+@click.command(cls=Command, common=True, short_help="Read chunks ahead of any question.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @input_options
 @chunk_cache_option
@@ -94,7 +94,7 @@ def cache() -> None:
     """Show or remove the chunk states that are kept on disk."""
 
 
-@cache.command()
+@cache.command(common=True)
 @chunk_cache_option
 @verbose_option
 def info(chunk_cache: Path | None) -> None:
@@ -113,7 +113,7 @@ def info(chunk_cache: Path | None) -> None:
     )
 
 
-@cache.command()
+@cache.command(common=True)
 @chunk_cache_option
 @click.confirmation_option("--yes", prompt="Remove all chunk states that are kept?")
 @verbose_option

@@ -290,7 +290,7 @@ def test_the_command_line_wins_over_the_contrary_in_a_file(
         "keep_duplicates = true\nno_chunk_cache = true\n"
     )
     refused = prune(passages, *loading, "--config", config)
-    assert refused.exit_code == 2 and f"--json (from json in {config})" in refused.stderr
+    assert refused.exit_code == 2 and f"--json (from prune.json in {config})" in refused.stderr
     options = ("--kept", "--max-overlap", "1", "--chunk-cache", tmp_path / "states")
     lines = kept_lines(passages, *loading, "--config", config, *options)
     assert lines == list(pruner.prune(QUERY, PASSAGES, top_k=2).chunks)
@@ -379,7 +379,10 @@ def test_a_library_writes_nothing_beside_the_result(passages: Path, loading: lis
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["prune", "-q", "x", "--show", "--context"], "--context and --show"),
-        (["prune", "-q", "x", "--kept", "--price", "1"], "--price and --kept exclude each other"),
+        (
+            ["prune", "-q", "x", "--kept", "--price", "1"],
+            "--price and --kept can't be used together",
+        ),
         (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
         (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
     ],
