@@ -200,8 +200,9 @@ def _print_kept(result: PruneResult, *, as_context: bool) -> None:
     for note in result.notes if result.kept else ():  # if nothing is kept they are logged
         click.echo(visible(note), err=True)
     if not as_context:
-        for chunk in result.kept:
-            click.echo(json.dumps(_as_it_came(chunk), allow_nan=False))
+        lines = [json.dumps(_as_it_came(chunk), allow_nan=False) for chunk in result.kept]
+        for line in lines:  # none is written if one of them can't be
+            click.echo(line)
         return
     context = replace_surrogates(result.context)
     # To the letter into a file or a pipe; a terminal would obey what a chunk says to it.

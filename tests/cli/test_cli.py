@@ -281,6 +281,14 @@ def test_the_kept_chunks_alone_as_they_came(
     ]
 
 
+def test_nothing_is_printed_of_a_file_with_a_score_that_json_has_not(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("text,retrieval_score\nThe sea.,1\nThe sky.,nan\n")
+    ran = prune("--kept", "--top-k", "2", table)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert f"{table}, line 3: the retrieval_score is 'nan'; pass a number" in ran.stderr
+
+
 def test_the_command_line_wins_over_the_contrary_in_a_file(
     passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
 ) -> None:
