@@ -17,6 +17,10 @@ from at2_rag.cli.options import (
     chosen_columns,
     chunk_cache_option,
     default_chunk_cache,
+    headed_input,
+    headed_keeping,
+    headed_limits,
+    headed_reading,
     input_options,
     load_pruner,
     model_options,
@@ -37,9 +41,7 @@ if TYPE_CHECKING:
     from at2_rag.states.store import ChunkCache
     from at2_rag.text.chunks import ChunkLike
 
-_input, _limit, _keeping, _reading, _output = map(
-    headed, ("Input", "Limits, which must all hold", "What to keep", "How it is read", "Output")
-)
+_output = headed("Output")
 
 _FORMS = ("as_json", "as_context", "as_kept", "as_view")
 _EXCLUSIVE = (
@@ -62,18 +64,18 @@ _EXCLUSIVE = (
     required=False,
     type=click.Path(exists=True, allow_dash=True),
 )
-@_input("-q", "--query", required=True, help="The question.")
+@headed_input("-q", "--query", required=True, help="The question.")
 @input_options
 @prune_options(PruneOptions)
-@_limit(
+@headed_limits(
     "--token-counter",
     help="Count tokens as this OpenAI model or tiktoken encoding does.  "
     "[default: the scoring model's tokenizer]",
 )
-@_keeping("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
+@headed_keeping("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
 @model_options
 @chunk_cache_option
-@_reading(
+@headed_reading(
     "--no-chunk-cache", is_flag=True, help="Read every chunk anew, whatever at2-rag index has kept."
 )
 @_output(
