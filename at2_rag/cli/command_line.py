@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,6 +33,19 @@ class CommandError(click.ClickException):
     def format_message(self) -> str:
         """Return the message on one line."""
         return " ".join(line.strip() for line in self.message.splitlines() if line.strip())
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click takes nan for any range, and infinity for those without an end."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, if it is finite and in the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class _VisibleFormatter(logging.Formatter):
@@ -213,7 +227,7 @@ def verbose_option(command: _Command) -> _Command:
     )(command)
 
 
-def command_without_places(context: click.Context) -> str:
+def command_without_folders(context: click.Context) -> str:
     """Return the command line with the names of files and folders, but not where they are.
 
     For records that are passed on. Options are named wherever they were set: there, in the

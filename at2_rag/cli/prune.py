@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from at2_rag.cli.command_line import Command, headed, verbose_option
+from at2_rag.cli.command_line import Command, FiniteRange, headed, verbose_option
 from at2_rag.cli.options import (
     chosen_columns,
     chunk_cache_option,
@@ -93,12 +93,12 @@ _EXCLUSIVE = (
 )
 @_output(
     "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="How fast the generator reads; shows the time it is spared.",
 )
 @_output(
     "--price",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="What the generator charges for a million tokens; shows the money saved.",
 )
 @_output("--json", "as_json", is_flag=True, help="Print the result as JSON.")

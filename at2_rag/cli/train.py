@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from at2_rag.cli.command_line import (
     Command,
     CommandError,
-    command_without_places,
+    command_without_folders,
     headed,
     verbose_option,
 )
@@ -168,7 +168,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
                 f"--{name.replace('_', '-')} {options[name]} with --signal evidence, which ablates "
                 "nothing; leave it out, or pass --signal ablation or both"
             )
-    run_training(TrainRequest(**options), command=command_without_places(context))
+    run_training(TrainRequest(**options), command=command_without_folders(context))
 
 
 @click.command("calibrate", cls=Command, context_settings=_SETTINGS)
@@ -221,4 +221,4 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     """
     with announced("Loading torch"), _importing("calibrating"):
         from at2_rag.training.commands.calibrate import CalibrateRequest, run_calibration
-    run_calibration(CalibrateRequest(**options), command=command_without_places(context))
+    run_calibration(CalibrateRequest(**options), command=command_without_folders(context))

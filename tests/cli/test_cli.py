@@ -391,8 +391,8 @@ def test_a_library_writes_nothing_beside_the_result(passages: Path, loading: lis
             ["prune", "-q", "x", "--kept", "--price", "1"],
             "--price and --kept can't be used together",
         ),
-        (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
-        (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
+        (["index", ".", "--max-gb", "1e9"], "is 1000000000.0; pass a number below 1e+09"),
+        (["index", ".", "--max-gb", "nan"], "'--max-gb': 'nan' is not a finite number"),
     ],
 )
 def test_usage_errors(arguments: list[str], part: str) -> None:

@@ -149,13 +149,13 @@ def position_verdict(summary: PositionSummary) -> Verdict:
         for position, cells in summary.minus_first[MACRO].items()
         for label, estimate in cells.items()
     ]
-    told = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
-    position, label, largest = max(told or differences, key=lambda each: abs(each[2].mean))
+    certain = [each for each in differences if effect(each[2], margin=0) in ("better", "worse")]
+    position, label, largest = max(certain or differences, key=lambda each: abs(each[2].mean))
     reason = (
         f"with {in_prose(label)}, gold {_PLACES[position]} instead of in first place changes the "
         f"share of right answers by {points(largest)}"
     )
-    if told:
+    if certain:
         return Verdict(question, "Yes", (f"{reason}, the largest difference.",), rule)
     answer = f"Can't tell from {largest.n:,} questions"
     return Verdict(question, answer, (f"{reason}, the largest difference, within chance.",), rule)
