@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from at2_rag.cli.command_line import Group, headed, verbose_option
+from at2_rag.cli.command_line import Command, Group, headed, verbose_option
 from at2_rag.cli.group import main as at2_rag
 from tests.docs.pages import blocks
 
@@ -355,21 +355,38 @@ def commands(group: click.Command, name: str = "at2-rag") -> Iterator[tuple[str,
         yield name, group
 
 
-def test_a_shared_name_means_one_thing_in_all_commands_that_share_it() -> None:
-    """Variables and keys above the tables: of one type, and one or several values."""
-    kinds: dict[str, set[str]] = {}
-    sharing: dict[str, set[str]] = {}
-    for name, command in commands(at2_rag):
-        for option in command.params:
-            key = max(option.opts, key=len).lstrip("-").replace("-", "_")
-            if getattr(command, "common", False) and (option.nargs != 1 or key.isidentifier()):
+def shared_names(group: click.Command) -> dict[str, dict[str, set[str]]]:
+    """Return what can be set for several commands at once -> type and arity -> commands."""
+    shared: dict[str, dict[str, set[str]]] = {}
+    for name, command in commands(group):
+        for option in command.params if getattr(command, "common", False) else ():
+            if isinstance(option, click.Option) or option.nargs != 1:
                 kind = option.type.to_info_dict() | {"choices": getattr(option.type, "choices", 0)}
                 arity = (option.nargs, getattr(option, "multiple", False), option.secondary_opts)
-                kinds.setdefault(key, set()).add(str((kind, arity)))
-                sharing.setdefault(key, set()).add(name.removeprefix("at2-rag "))
-    assert sharing["chunk_cache"] == {"prune", "index", "mcp", "cache info", "cache clear"}
-    assert sharing["model"] == {"prune", "index", "mcp"} and sharing["top_k"] == {"prune"}
-    assert {key: several for key, several in kinds.items() if len(several) > 1} == {}
+                kinds = shared.setdefault(max(option.opts, key=len), {})
+                kinds.setdefault(f"{kind} {arity}", set()).add(name.removeprefix("at2-rag "))
+    return shared
+
+
+def test_a_shared_name_is_of_one_type_and_arity_in_all_commands_that_share_it() -> None:
+    shared = shared_names(at2_rag)
+    folders = {"prune", "index", "mcp", "cache info", "cache clear"}
+    assert list(shared["--chunk-cache"].values()) == [folders]
+    assert list(shared["--model"].values()) == [{"prune", "index", "mcp"}]
+    assert list(shared["--top-k"].values()) == [{"prune"}]
+    assert {name for name, kinds in shared.items() if len(kinds) > 1} == set()
+
+
+@pytest.mark.parametrize(
+    "option", [{"type": float}, {"multiple": True}, {"nargs": 2}, {"type": click.IntRange(min=1)}]
+)
+def test_the_rule_for_shared_names_can_fail(option: dict[str, Any]) -> None:
+    parameters = [click.Option(["--n"], type=int), click.Option(["--n"], **{"type": int} | option)]
+    several = [
+        Command(name, params=[parameter], common=True)
+        for name, parameter in zip("ab", parameters, strict=True)
+    ]
+    assert len(shared_names(click.Group(commands=several))["--n"]) == 2
 
 
 def test_every_variable_sets_one_option() -> None:
