@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,9 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
-from at2_rag.cli.config import config_option, flag, name_variables, origin
+from at2_rag.cli.config import ConfigurableCommand, flag, origin, strength
 from at2_rag.errors import AT2Error
 from at2_rag.files import last_part, without_folder
 from at2_rag.report.terminal import visible
@@ -22,8 +22,6 @@ PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
 
 _VERBOSE = "at2_rag.verbose"
-# Of options that were set, the weakest first.
-_SOURCES = (ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE)
 _package_logger = logging.getLogger("at2_rag")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -35,6 +33,19 @@ class CommandError(click.ClickException):
     def format_message(self) -> str:
         """Return the message on one line."""
         return " ".join(line.strip() for line in self.message.splitlines() if line.strip())
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click takes nan for any range, and infinity for those without an end."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, if it is finite and in the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class _VisibleFormatter(logging.Formatter):
@@ -55,13 +66,14 @@ def headed(heading: str) -> Callable[..., Callable[[_Command], _Command]]:
     return partial(click.option, cls=Option, heading=heading)
 
 
-class Command(click.Command):
-    """A command whose options may stand under headings, in the environment and in a file.
+class Command(ConfigurableCommand):
+    """A command whose options may stand under headings, and may exclude others.
 
     Args:
         exclusive: Rules of alternatives of which one may be set, each the names of parameters that
             go together. What the command line sets wins over the environment's contrary, and that
             over the file's.
+        common: See `ConfigurableCommand`.
     """
 
     def __init__(
@@ -69,8 +81,6 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*arguments, **attributes)
         self._exclusive = exclusive
-        self.params.append(config_option())
-        name_variables(self)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings, those without one last."""
@@ -86,21 +96,15 @@ class Command(click.Command):
                 formatter.write_dl(rows)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; an error says which variable or file a bad value is from."""
-        try:
-            rest = super().parse_args(ctx, args)
-        except click.BadParameter as error:
-            name = None if error.param is None else error.param.name
-            if name and (source := origin(ctx, name)):
-                vars(error)["message"] = f"{error.message} ({source})"  # it has no setter
-            raise
+        """Read the arguments, and settle which of contrary options count."""
+        rest = super().parse_args(ctx, args)
         for rule in self._exclusive:
             _settle(ctx, rule)
         return rest
 
 
 def _settle(context: click.Context, rule: Sequence[Sequence[str]]) -> None:
-    """Unset what a stronger source than its own overrules."""
+    """Unset what a stronger source overrules."""
     set_names = [[name for name in names if _strength(context, name)] for names in rule]
     set_names = [names for names in set_names if names]
     strongest = max((_strength(context, name) for names in set_names for name in names), default=0)
@@ -113,18 +117,15 @@ def _settle(context: click.Context, rule: Sequence[Sequence[str]]) -> None:
         for name in (name for names in winners for name in names):
             source = origin(context, name)
             shown.append(flag(parameters[name]) + (f" ({source})" if source else ""))
-        raise click.UsageError(
-            f"{' and '.join(shown)} exclude each other; pass one of them.", context
-        )
+        raise click.UsageError(f"{' and '.join(shown)} can't be used together; pass one.", context)
     for name in (name for names in set_names if names not in winners for name in names):
         context.params[name] = False if getattr(parameters[name], "is_flag", False) else None
 
 
 def _strength(context: click.Context, name: str) -> int:
     """Return how strong the source of a parameter's value is, 0 where nothing was set."""
-    value, source = context.params.get(name), context.get_parameter_source(name)
-    is_set = value is not None and value is not False and source in _SOURCES
-    return 1 + _SOURCES.index(source) if is_set and source else 0
+    value = context.params.get(name)
+    return 0 if value is None or value is False else strength(context, name)
 
 
 class Group(click.Group):
@@ -226,7 +227,7 @@ def verbose_option(command: _Command) -> _Command:
     )(command)
 
 
-def command_without_places(context: click.Context) -> str:
+def command_without_folders(context: click.Context) -> str:
     """Return the command line with the names of files and folders, but not where they are.
 
     For records that are passed on. Options are named wherever they were set: there, in the
@@ -235,7 +236,7 @@ def command_without_places(context: click.Context) -> str:
     parts = ["at2-rag", context.info_name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if not parameter.expose_value or context.get_parameter_source(name) not in _SOURCES:
+        if not parameter.expose_value or not strength(context, name):
             continue
         value = context.params.get(name)
         if isinstance(parameter, click.Option) and parameter.is_flag:

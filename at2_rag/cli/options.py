@@ -21,37 +21,40 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_input, _limit, _keeping, _reading = map(
-    headed, ("Input", "Limits, which must all hold", "What to keep", "How it is read")
-)
+headed_input = headed("Input")
+headed_limits = headed("Limits, which must all hold")
+headed_keeping = headed("What to keep")
+headed_reading = headed("How it is read")
 
 _MODEL_OPTIONS = (
-    _reading(
+    headed_reading(
         "--model",
         help="Scoring model: a known name, a folder or a hub id.  [default: smollm2-135m-instruct]",
     ),
-    _reading("--revision", help="Revision of a model from the hub."),
-    _reading(
+    headed_reading("--revision", help="Revision of a model from the hub."),
+    headed_reading(
         "--head-weights",
         help="'best', 'balanced' or 'fast' (fewer layers, lower quality) or 'joint', which come "
         "with at2-rag for its default model; 'uniform', the mean of all heads, for any model; or a "
         "folder that at2-rag train wrote.  [default: 'best', or 'joint' for joint reading]",
     ),
-    _reading(
+    headed_reading(
         "--reading",
         type=click.Choice(["independent", "joint"]),
         help="Read each chunk by itself, or all in one prompt.  "
         "[default: what the head weights are for]",
     ),
-    _reading(
+    headed_reading(
         "--dtype",
         type=click.Choice(["float32", "bfloat16", "float16"]),
         help="Type of the model's numbers.  [default: bfloat16 where the device is fast at it]",
     ),
-    _reading("--device", help="Where the model runs.  [default: cuda if there is one, else cpu]"),
+    headed_reading(
+        "--device", help="Where the model runs.  [default: cuda if there is one, else cpu]"
+    ),
 )
 
-chunk_cache_option = _reading(
+chunk_cache_option = headed_reading(
     "--chunk-cache",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
@@ -60,20 +63,20 @@ chunk_cache_option = _reading(
 
 
 _INPUT_OPTIONS = (
-    _input(
+    headed_input(
         "--format",
         "form",
         type=click.Choice(get_args(Format)),
         help="Format of files.  [default: by a file's ending, then by its content]",
     ),
-    _input(
+    headed_input(
         "--text-column",
         metavar="NAME",
         default=DEFAULT_COLUMNS.text,
         show_default=True,
         help="Column of CSV with the passages.",
     ),
-    _input(
+    headed_input(
         "--title-column",
         metavar="NAME",
         default=DEFAULT_COLUMNS.title,
@@ -112,7 +115,7 @@ def prune_options(options: type[PruneOptions]) -> Callable[[_Command], _Command]
         for field in reversed(fields(options)):
             kind = types[field.name][0]
             flag = f"--{field.name.replace('_', '-')}"
-            heading = _limit if field.metadata["limit"] else _keeping
+            heading = headed_limits if field.metadata["limit"] else headed_keeping
             command = heading(
                 f"{flag}/--no{flag[1:]}" if kind is bool else flag,
                 type=click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind,

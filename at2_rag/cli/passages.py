@@ -38,6 +38,7 @@ MOST_BYTES = 2**27
 
 _GZIP = b"\x1f\x8b"
 _MOST_NAMED = 3
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 _logger = logging.getLogger(__name__)
 
@@ -224,12 +225,13 @@ def _read_table(text: str, name: str, columns: Columns, *, tabs: bool) -> Iterat
     """Yield the rows of CSV as chunks; its delimiter may be a semicolon, as Excel's often is."""
     first = text.partition("\n")[0]
     delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
-    rows = _rows(text, name, delimiter)
-    _, header = next(rows, (1, []))
-    names = [column.strip() for column in header]
-    known = ", ".join(map(repr, names)) or "none, the file is empty"
-    for wanted, option in ((columns.text, "text"), (columns.title, "title")):
-        if wanted not in names and wanted != "title":
+    (_, header), *rows = list(_rows(text, name, delimiter)) or [(1, [])]
+    header = [column.strip() for column in header]
+    known = ", ".join(map(repr, header)) or "none, the file is empty"
+    names = _without_blank_columns(header, [fields for _, fields in rows])
+    required = [(columns.text, "text"), (columns.title, "title")]
+    for wanted, option in required if columns.title != DEFAULT_COLUMNS.title else required[:1]:
+        if wanted not in names:
             raise DataError(
                 f"{name}: has no column {wanted!r} (its columns: {known}); name one with "
                 f"--{option}-column"
@@ -237,29 +239,40 @@ def _read_table(text: str, name: str, columns: Columns, *, tabs: bool) -> Iterat
     if repeated := sorted({column for column in names if names.count(column) > 1}):
         raise DataError(f"{name}: has more than one column {repeated[0]!r}; rename one")
     for line, fields in rows:
-        if len(fields) != len(names):
+        if len(fields) != len(header):
             raise DataError(
-                f"{name}, line {line}: has {len(fields)} fields for the {len(names)} columns "
+                f"{name}, line {line}: has {len(fields)} fields for the {len(header)} columns "
                 f"{known}; put quotes around a field that holds {delimiter!r} or a quote"
             )
-        yield _chunk_of(dict(zip(names, fields, strict=True)), columns, f"{name}, line {line}")
+        yield _chunk_of(dict(zip(names, fields, strict=False)), columns, f"{name}, line {line}")
+
+
+def _without_blank_columns(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the columns but the last ones without a name and with blank fields alone."""
+    count = len(header)
+    while count and not header[count - 1]:
+        if any(field.strip() for row in rows for field in row[count - 1 : count]):
+            break
+        count -= 1
+    return header[:count]
 
 
 def _chunk_of(row: dict[str, str], columns: Columns, origin: str) -> Chunk:
     text, title = row.pop(columns.text), row.pop(columns.title, "")
     score = row.pop("retrieval_score", "").strip()
-    try:
-        number = float(score) if score else None
-    except ValueError:
+    number = float(score) if _NUMBER.fullmatch(score) else None
+    if score and (number is None or math.isinf(number)):
         raise DataError(
-            f"{origin}: the retrieval_score is {score!r}; pass a number, or nothing"
-        ) from None
+            f"{origin}: the retrieval_score is {brief(score)}; pass a number such as -1.5 or 2e-3, "
+            "at most 1.8e308, or nothing"
+        )
     return Chunk(text, title or None, row.pop("id", "") or None, row, number)
 
 
 def _rows(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that aren't blank, each with the number of its first line."""
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     limit = csv.field_size_limit(MOST_BYTES)  # the input's own limit holds already
     line = 1
     try:

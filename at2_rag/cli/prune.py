@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from at2_rag.cli.command_line import Command, headed, verbose_option
+from at2_rag.cli.command_line import Command, FiniteRange, headed, verbose_option
 from at2_rag.cli.options import (
     chosen_columns,
     chunk_cache_option,
     default_chunk_cache,
+    headed_input,
+    headed_keeping,
+    headed_limits,
+    headed_reading,
     input_options,
     load_pruner,
     model_options,
@@ -37,9 +41,7 @@ if TYPE_CHECKING:
     from at2_rag.states.store import ChunkCache
     from at2_rag.text.chunks import ChunkLike
 
-_input, _limit, _keeping, _reading, _output = map(
-    headed, ("Input", "Limits, which must all hold", "What to keep", "How it is read", "Output")
-)
+_output = headed("Output")
 
 _FORMS = ("as_json", "as_context", "as_kept", "as_view")
 _EXCLUSIVE = (
@@ -51,7 +53,10 @@ _EXCLUSIVE = (
 
 
 @click.command(
-    cls=Command, exclusive=_EXCLUSIVE, short_help="Keep the chunks relevant to a question."
+    cls=Command,
+    common=True,
+    exclusive=_EXCLUSIVE,
+    short_help="Keep the chunks relevant to a question.",
 )
 @click.argument(
     "source",
@@ -59,18 +64,18 @@ _EXCLUSIVE = (
     required=False,
     type=click.Path(exists=True, allow_dash=True),
 )
-@_input("-q", "--query", required=True, help="The question.")
+@headed_input("-q", "--query", required=True, help="The question.")
 @input_options
 @prune_options(PruneOptions)
-@_limit(
+@headed_limits(
     "--token-counter",
     help="Count tokens as this OpenAI model or tiktoken encoding does.  "
     "[default: the scoring model's tokenizer]",
 )
-@_keeping("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
+@headed_keeping("--keep-duplicates", is_flag=True, help="Keep chunks whatever their overlap.")
 @model_options
 @chunk_cache_option
-@_reading(
+@headed_reading(
     "--no-chunk-cache", is_flag=True, help="Read every chunk anew, whatever at2-rag index has kept."
 )
 @_output(
@@ -88,12 +93,12 @@ _EXCLUSIVE = (
 )
 @_output(
     "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="How fast the generator reads; shows the time it is spared.",
 )
 @_output(
     "--price",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="What the generator charges for a million tokens; shows the money saved.",
 )
 @_output("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -104,7 +109,7 @@ _EXCLUSIVE = (
     "--kept",
     "as_kept",
     is_flag=True,
-    help="Print the kept chunks alone as JSON Lines, each as it came in.",
+    help="Print the kept chunks alone as JSON Lines, with all their keys.",
 )
 @_output(
     "--show",
@@ -197,8 +202,9 @@ def _print_kept(result: PruneResult, *, as_context: bool) -> None:
     for note in result.notes if result.kept else ():  # if nothing is kept they are logged
         click.echo(visible(note), err=True)
     if not as_context:
-        for chunk in result.kept:
-            click.echo(json.dumps(_as_it_came(chunk), allow_nan=False))
+        lines = [json.dumps(_as_it_came(chunk), allow_nan=False) for chunk in result.kept]
+        for line in lines:  # none is written if one of them can't be
+            click.echo(line)
         return
     context = replace_surrogates(result.context)
     # To the letter into a file or a pipe; a terminal would obey what a chunk says to it.

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from at2_rag.cli.command_line import Command, Group, headed, verbose_option
+from at2_rag.cli.command_line import Command, FiniteRange, Group, headed, verbose_option
 from at2_rag.cli.options import (
     chosen_columns,
     chunk_cache_option,
@@ -26,13 +26,13 @@ _GIGABYTE = 1e9
 _MOST_GIGABYTES = 1e9  # a folder's bound in bytes is below 2**63
 
 
-@click.command(cls=Command, short_help="Read chunks ahead of any question.")
+@click.command(cls=Command, common=True, short_help="Read chunks ahead of any question.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @input_options
 @chunk_cache_option
 @headed("What is kept")(
     "--max-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Most gigabytes to keep there, from now on; the least recently used states go first.  "
     "[default: as before, at first 21.5]",
 )
@@ -54,7 +54,7 @@ def index(
     chunk_cache="FOLDER". Chunks whose states are kept already are not read again, so
     that an interrupted run continues.
     """
-    if max_gb is not None and not max_gb < _MOST_GIGABYTES:
+    if max_gb is not None and max_gb >= _MOST_GIGABYTES:
         raise click.UsageError(f"--max-gb is {max_gb}; pass a number below {_MOST_GIGABYTES:.0e}")
 
     columns = chosen_columns(text_column, title_column)
@@ -94,7 +94,7 @@ def cache() -> None:
     """Show or remove the chunk states that are kept on disk."""
 
 
-@cache.command()
+@cache.command(common=True)
 @chunk_cache_option
 @verbose_option
 def info(chunk_cache: Path | None) -> None:
@@ -113,7 +113,7 @@ def info(chunk_cache: Path | None) -> None:
     )
 
 
-@cache.command()
+@cache.command(common=True)
 @chunk_cache_option
 @click.confirmation_option("--yes", prompt="Remove all chunk states that are kept?")
 @verbose_option

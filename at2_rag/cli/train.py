@@ -13,10 +13,11 @@ from click.core import ParameterSource
 from at2_rag.cli.command_line import (
     Command,
     CommandError,
-    command_without_places,
+    command_without_folders,
     headed,
     verbose_option,
 )
+from at2_rag.cli.options import headed_reading
 from at2_rag.model.hub import DEFAULT_MODEL
 from at2_rag.progress import announced
 
@@ -27,21 +28,20 @@ _COUNT = click.IntRange(min=1)
 _FILE = click.Path(exists=True, dir_okay=False)
 _FOLDER = click.Path(file_okay=False)
 
-_data, _learned, _reading, _ablated, _written = map(
-    headed,
-    ("Data", "What is learned", "How it is read", "Ablations", "What is written"),
+_data, _learned, _ablated, _written = map(
+    headed, ("Data", "What is learned", "Ablations", "What is written")
 )
 _files = click.argument("files", nargs=-1, required=True, type=_FILE)
 _output = _written("--output", required=True, type=_FOLDER, help="Folder to write.")
-_model = _reading("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
-_revision = _reading("--revision", help="Revision of a hub id.")
+_model = headed_reading("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
+_revision = headed_reading("--revision", help="Revision of a hub id.")
 _limit = _data("--limit", type=_COUNT, help="Use at most this many examples of each source.")
 _folds = _learned(
     "--folds", default=5, type=click.IntRange(min=2), help="Parts for cross-validation."
 )
 _seed = partial(_data, "--seed", type=click.IntRange(min=0), default=0)
 _collected = partial(_written, "--collected", type=_FOLDER)
-_dtype = _reading(
+_dtype = headed_reading(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Type of the model's numbers. [default: bfloat16 where the device is fast at it]",
@@ -78,7 +78,7 @@ def _importing(what: str) -> Iterator[None]:
 )
 @_model
 @_revision
-@_reading(
+@headed_reading(
     "--reading",
     type=click.Choice(["independent", "joint"]),
     default="independent",
@@ -111,7 +111,7 @@ def _importing(what: str) -> Iterator[None]:
     help="Most key heads with weights, for features of late reading; what is kept of a chunk grows "
     "with them. [default: all]",
 )
-@_reading(
+@headed_reading(
     "--shortlist",
     metavar="WEIGHTS",
     help="Weights for late reading, shipped or in a folder, that choose the few chunks that are "
@@ -168,13 +168,13 @@ def train_command(context: click.Context, /, **options: Any) -> None:
                 f"--{name.replace('_', '-')} {options[name]} with --signal evidence, which ablates "
                 "nothing; leave it out, or pass --signal ablation or both"
             )
-    run_training(TrainRequest(**options), command=command_without_places(context))
+    run_training(TrainRequest(**options), command=command_without_folders(context))
 
 
 @click.command("calibrate", cls=Command, context_settings=_SETTINGS)
 @_files
 @_output
-@_reading(
+@headed_reading(
     "--head-weights",
     help="Shipped weights by name, or a folder that `at2-rag train` wrote. [default: those that "
     "are shipped for the model]",
@@ -221,4 +221,4 @@ def calibrate_command(context: click.Context, /, **options: Any) -> None:
     """
     with announced("Loading torch"), _importing("calibrating"):
         from at2_rag.training.commands.calibrate import CalibrateRequest, run_calibration
-    run_calibration(CalibrateRequest(**options), command=command_without_places(context))
+    run_calibration(CalibrateRequest(**options), command=command_without_folders(context))

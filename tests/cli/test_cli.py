@@ -281,6 +281,14 @@ def test_the_kept_chunks_alone_as_they_came(
     ]
 
 
+def test_nothing_is_printed_of_a_file_with_a_score_that_json_has_not(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("text,retrieval_score\nThe sea.,1\nThe sky.,nan\n")
+    ran = prune("--kept", "--top-k", "2", table)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert f"{table}, line 3: the retrieval_score is 'nan'; pass a number" in ran.stderr
+
+
 def test_the_command_line_wins_over_the_contrary_in_a_file(
     passages: Path, loading: list[str], pruner: AT2Pruner, tmp_path: Path
 ) -> None:
@@ -290,7 +298,7 @@ def test_the_command_line_wins_over_the_contrary_in_a_file(
         "keep_duplicates = true\nno_chunk_cache = true\n"
     )
     refused = prune(passages, *loading, "--config", config)
-    assert refused.exit_code == 2 and f"--json (from json in {config})" in refused.stderr
+    assert refused.exit_code == 2 and f"--json (from prune.json in {config})" in refused.stderr
     options = ("--kept", "--max-overlap", "1", "--chunk-cache", tmp_path / "states")
     lines = kept_lines(passages, *loading, "--config", config, *options)
     assert lines == list(pruner.prune(QUERY, PASSAGES, top_k=2).chunks)
@@ -379,9 +387,12 @@ def test_a_library_writes_nothing_beside_the_result(passages: Path, loading: lis
         (["prune", "-q", "x", "--top-k", "1", "--protect", "("], "is no regular expression"),
         (["prune", "-q", "x", "--top-k", "1", "--json", "--context"], "--json and --context"),
         (["prune", "-q", "x", "--show", "--context"], "--context and --show"),
-        (["prune", "-q", "x", "--kept", "--price", "1"], "--price and --kept exclude each other"),
-        (["index", ".", "--max-gb", "inf"], "--max-gb is inf; pass a number below 1e+09"),
-        (["index", ".", "--max-gb", "nan"], "--max-gb is nan; pass"),
+        (
+            ["prune", "-q", "x", "--kept", "--price", "1"],
+            "--price and --kept can't be used together",
+        ),
+        (["index", ".", "--max-gb", "1e9"], "is 1000000000.0; pass a number below 1e+09"),
+        (["index", ".", "--max-gb", "nan"], "'--max-gb': 'nan' is not a finite number"),
     ],
 )
 def test_usage_errors(arguments: list[str], part: str) -> None:

@@ -14,7 +14,7 @@ from at2_rag.cli.command_line import (
     PLUGINS,
     Command,
     CommandGroup,
-    command_without_places,
+    command_without_folders,
     verbose_option,
 )
 from at2_rag.cli.group import main as at2_rag
@@ -184,7 +184,7 @@ def test_logs_go_to_stderr_and_details_need_verbose() -> None:
 @click.pass_context
 def fit(context: click.Context, /, **_: object) -> None:
     """Show the command line."""
-    click.echo(command_without_places(context), nl=False)
+    click.echo(command_without_folders(context), nl=False)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,23 @@ def test_the_recorded_command_line_has_no_places(
     ran = CliRunner().invoke(fit, [part.format(tmp_path) for part in arguments])
     assert ran.exit_code == 0, ran.output
     assert ran.output == f"at2-rag fit {shown.replace('PLACE', tmp_path.name)}"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prune -q x --price",
+        "prune -q x --tokens-per-second",
+        "index FILE --max-gb",
+        "eval trimming FILE --share",
+        "eval qa --output x --timeout",
+    ],
+)
+def test_numbers_are_finite(words: str, number: str) -> None:
+    ran = CliRunner().invoke(at2_rag, [*words.replace("FILE", __file__).split(), number])
+    assert ran.exit_code == 2 and f"Invalid value for '{words.split()[-1]}': " in ran.stderr
+    assert "is not a finite number" in ran.stderr or "is not in the range" in ran.stderr
 
 
 def test_texts_that_are_no_files_stay_as_they_are(tmp_path: Path) -> None:

@@ -131,10 +131,39 @@ def test_columns_of_other_names() -> None:
     text = "body,text,heading\nOne.,1,First\n"
     expected = [Chunk("One.", "First", metadata={"text": "1"})]
     assert csv(text, text="body", title="heading") == expected
-    assert csv(" text , n\nOne., 2\n") == [Chunk("One.", metadata={"n": " 2"})]
+    assert csv(" text , n\nOne., 2\n") == [Chunk("One.", metadata={"n": "2"})]
+    assert csv('text, "title"\n  a b , "  Two, or more"\n') == [Chunk("a b ", "  Two, or more")]
+    assert csv("title\nOne.\n", text="title") == [Chunk("One.")]
     assert csv("text\n") == []
     long = "word " * 100_000  # more than the csv module's own limit
     assert csv(f"text\n{long}\n") == [Chunk(long)]
+
+
+def test_blank_columns_without_a_name_are_left_out_at_the_end() -> None:
+    expected = [Chunk("a", "b"), Chunk("c")]
+    assert csv("text,title,, \na,b,,\nc,, ,\n") == expected
+    assert csv("text,title,\na,b,\nc,,\n") == expected
+    assert csv("text,,\n") == []
+    assert csv(",text,\n0,a,\n") == [Chunk("a", metadata={"": "0"})], "an index, as of pandas"
+    assert csv("text,,\na,7,\n") == [Chunk("a", metadata={"": "7"})]
+
+
+@pytest.mark.parametrize(
+    ("score", "number"),
+    [("0", 0.0), ("-1.5", -1.5), (" +.5 ", 0.5), ("2.", 2.0), ("1E-3", 0.001), ("1e308", 1e308)],
+)
+def test_scores_are_decimal_numbers(score: str, number: float) -> None:
+    assert csv(f"text,retrieval_score\na,{score}\n") == [Chunk("a", retrieval_score=number)]
+
+
+@pytest.mark.parametrize(
+    "score",
+    ["x", "nan", "inf", "-Infinity", "1e999", "-1e309", "1_0", "\uff11\uff12", "0x1", "1 2", "."],
+)
+def test_scores_that_no_json_holds_are_refused(score: str) -> None:
+    with pytest.raises(DataError) as caught:
+        csv(f"text,retrieval_score\na,1\nb,{score}\n")
+    assert f"a.csv, line 3: the retrieval_score is {score!r}; pass a number" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +176,15 @@ def test_columns_of_other_names() -> None:
         ),
         ("", {}, "a.csv: has no column 'text' (its columns: none, the file is empty)"),
         ("text\na", {"title": "head"}, "no column 'head' (its columns: 'text'); name one with --t"),
+        (
+            "text\na",
+            {"text": "title"},
+            "no column 'title' (its columns: 'text'); name one with --t",
+        ),
+        ("text,\na,", {"text": ""}, "no column '' (its columns: 'text', ''); name one with --te"),
+        ("body,n\na", {}, "a.csv: has no column 'text'"),
+        ("text,,\na,1,2", {}, "a.csv: has more than one column ''; rename one"),
+        ("text,,\na,", {}, "a.csv, line 2: has 2 fields for the 3 columns 'text', '', ''; put"),
         ("text,n,n\na,1,2", {}, "a.csv: has more than one column 'n'; rename one"),
         ('text,n\n"a\nb",1\n\nc', {}, "a.csv, line 5: has 1 fields for the 2 columns 'text', 'n'"),
         (

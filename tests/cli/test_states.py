@@ -109,7 +109,7 @@ def test_states_that_are_not_kept(corpus: Path, loading: list[str], tmp_path: Pa
 def test_what_is_refused(corpus: Path, loading: list[str], tmp_path: Path) -> None:
     for options in (["--chunk-cache", tmp_path, "--no-chunk-cache"], ["--json", "--price", "1"]):
         ran = run("prune", "-q", QUERY, "--top-k", "1", corpus, *loading, *options)
-        assert ran.exit_code == 2 and "exclude each other; pass one of them." in ran.stderr
+        assert ran.exit_code == 2 and "can't be used together; pass one." in ran.stderr
     ran = run("index", corpus, *loading, "--reading", "joint")
     assert ran.exit_code == 1 and "read jointly" in ran.stderr
 

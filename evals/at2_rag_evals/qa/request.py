@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from at2_rag.cli.command_line import FiniteRange
 from at2_rag_evals.named_weights import NamedWeights, weights_attributes, with_named
 from at2_rag_evals.qa.budgets import Budget, adaptive_name
 from at2_rag_evals.qa.shipped_set import ITEMS
@@ -106,7 +107,7 @@ class QARequest(EvalRequest):
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
-        type=click.FloatRange(min=0, max=1),
+        type=FiniteRange(min=0, max=1),
         metavar="X",
         help="Also judge at2_rag without a budget but with this max_missed, as the pruner "
         "at2_adaptive_X. May be repeated.",
@@ -185,7 +186,7 @@ class QARequest(EvalRequest):
     )
     timeout: float = option(
         default=60.0,
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="Seconds to wait for a server's answer.",
         heading="Generators",
     )
@@ -203,7 +204,7 @@ class QARequest(EvalRequest):
     )
     prices: tuple[float, float] | None = option(
         nargs=2,
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         metavar="PROMPT ANSWER",
         help="What a million tokens of prompts and of answers cost.",
         heading="Generators",

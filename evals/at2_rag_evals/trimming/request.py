@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from at2_rag.cli.command_line import FiniteRange
 from at2_rag_evals.request import EvalRequest, option
 
 MultiHopFor = Literal["none", "sentences", "both"]
@@ -54,7 +55,7 @@ class TrimmingRequest(EvalRequest):
         heading="What is judged",
     )
     share: float | None = option(
-        type=click.FloatRange(min=0, max=1, min_open=True),
+        type=FiniteRange(min=0, max=1, min_open=True),
         show_default="0.5 where sentences aren't chosen in another way",
         help="Most tokens of the sentences of each item, as a share of those of its chunks.",
         heading="What is judged",
@@ -62,14 +63,14 @@ class TrimmingRequest(EvalRequest):
     min_probabilities: tuple[float, ...] = option(
         "--min-probability",
         multiple=True,
-        type=click.FloatRange(min=0, max=1),
+        type=FiniteRange(min=0, max=1),
         metavar="P",
         help="Also choose sentences by this probability. May be repeated.",
         heading="What is judged",
     )
     max_missed: tuple[float, ...] = option(
         multiple=True,
-        type=click.FloatRange(min=0, max=1),
+        type=FiniteRange(min=0, max=1),
         metavar="X",
         help="Also choose sentences by this max_missed. May be repeated.",
         heading="What is judged",
