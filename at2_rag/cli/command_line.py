@@ -21,6 +21,9 @@ from at2_rag.report.terminal import visible
 PLUGINS = "at2_rag.commands"
 """Entry-point group in which packages register click commands."""
 
+_EXTRAS = {"calibrate": "train", "eval": "evals", "mcp": "mcp", "train": "train"}
+"""Command -> the extra of at2-rag with what it needs."""
+
 _VERBOSE = "at2_rag.verbose"
 _package_logger = logging.getLogger("at2_rag")
 
@@ -165,9 +168,11 @@ class CommandGroup(Group):
                 click.echo(visible(traceback.format_exc()), err=True)
             if isinstance(error, AT2Error):
                 raise CommandError(visible(str(error))) from error
-            raise CommandError(
-                visible(f"{type(error).__name__}: {error}; at2-rag -v shows the traceback")
-            ) from error
+            fix = "at2-rag -v shows the traceback"
+            extra = _EXTRAS.get(ctx.invoked_subcommand or "")
+            if isinstance(error, ModuleNotFoundError) and extra is not None:
+                fix = f'run: pip install "at2-rag[{extra}]"'
+            raise CommandError(visible(f"{type(error).__name__}: {error}; {fix}")) from error
         finally:
             _package_logger.removeHandler(handler)
 
@@ -187,7 +192,7 @@ def _plugin_command(entry: EntryPoint) -> click.Command:
         package = "at2-rag" if entry.dist is None else entry.dist.name
         fix = f"reinstall or remove the package {package}"
         if package == "at2-rag":
-            extra = {"eval": "evals"}.get(entry.name, entry.name)
+            extra = _EXTRAS.get(entry.name, entry.name)
             fix = f'run: pip install "at2-rag[{extra}]"'
         failure = AT2Error(
             f"the command '{entry.name}' can't be loaded from {entry.value} "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -120,6 +122,23 @@ def test_a_plugin_that_cannot_be_loaded_says_what_to_install(
         for part in parts:
             assert part in ran.stderr
     assert run("-v", name).stderr.startswith("Traceback (most recent call last)")
+
+
+def test_a_command_whose_packages_are_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+
+    @main.command("train")
+    def train() -> None:
+        importlib.import_module("scipy")
+
+    ran = run("train")
+    main.commands.pop("train")
+    assert ran.exit_code == 1
+    message = ran.stderr.splitlines()[-1]
+    assert message.startswith("Error: ModuleNotFoundError: import of scipy halted")
+    assert message.endswith('; run: pip install "at2-rag[train]"')
 
 
 @pytest.mark.parametrize(
