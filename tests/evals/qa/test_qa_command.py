@@ -157,7 +157,9 @@ def test_options_come_from_a_file_and_the_command_line_wins(
         "order": ["score", "original"],
         "output": str(tmp_path / "out"),
     }
-    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    # `[eval.qa]` of at2-rag; the root command is `eval` here.
+    config.write_text("\n".join(["[qa]", *lines]))
     printed = report("--config", config, "--limit", 2)
     [generator] = printed["generators"]
     cells = ["none", "last_k, top 2", "mine, top 2", "mine, top 2, original order"]
