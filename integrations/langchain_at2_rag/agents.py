@@ -47,7 +47,7 @@ LONGEST_DOCUMENT = 4 * MOST_WORDS
 
 EXPAND = "expand_tool_result"
 ORIGINAL = "at2_original"
-"""Key of a message's `additional_kwargs` under which the tool's whole result is."""
+"""Key under which the tool's whole result is, in the message's artifact or `additional_kwargs`."""
 
 ERRORS = (
     r"(?m)^.*(?:\b(?:Traceback|[Ee]rror|ERROR|Exception|FATAL|fatal|FAIL|FAILED|[Ff]ailed|panic|"
@@ -67,9 +67,11 @@ class AT2ToolResultMiddleware(AgentMiddleware):
     A result is cut into passages: paragraphs, runs of lines in a log, elements of JSON, or the
     documents in the artifact of a retriever's tool. The relevant ones are kept to the letter, in
     their order, with a last line that says what was left out and how to get it. Earlier messages
-    are never changed, so that a provider's prompt cache stays valid. The whole result is in
-    `ToolMessage.additional_kwargs["at2_original"]`, and the agent has a tool, `expand_tool_result`,
-    that returns it by the id of the call for as long as the conversation lives.
+    are never changed, so that a provider's prompt cache stays valid. The whole result is under
+    "at2_original" in the message's `artifact`, which no model is sent, or in its
+    `additional_kwargs` where the tool has an artifact of its own; and the agent has a tool,
+    `expand_tool_result`, that returns it by the id of the call for as long as the conversation
+    lives.
 
     Left as they are: results that are errors, that aren't text, of at most `skip_below_tokens`
     tokens, of which all is relevant, or that can't be pruned for any reason, which is logged.
@@ -188,12 +190,18 @@ class AT2ToolResultMiddleware(AgentMiddleware):
         if len(content) >= len(text):
             return message
         original = {ORIGINAL: text}
-        return message.model_copy(
-            update={
-                "content": content,
-                "additional_kwargs": {**message.additional_kwargs, **original},
-            }
-        )
+        if message.artifact is None:
+            return message.model_copy(update={"content": content, "artifact": original})
+        others = {**message.additional_kwargs, **original}
+        return message.model_copy(update={"content": content, "additional_kwargs": others})
+
+
+def _original(message: ToolMessage) -> str | None:
+    """Return the whole result of a message that was pruned; None of any other."""
+    for values in (message.artifact, message.additional_kwargs):
+        if isinstance(values, dict) and ORIGINAL in values:
+            return str(values[ORIGINAL])
+    return None
 
 
 def _text_of(message: ToolMessage) -> str | None:
@@ -256,7 +264,7 @@ def _expand_tool() -> BaseTool:
     ) -> str:
         for message in _messages(runtime.state):
             if isinstance(message, ToolMessage) and message.tool_call_id == tool_call_id:
-                return str(message.additional_kwargs.get(ORIGINAL, message.text))
+                return _original(message) or str(message.text)
         return f"There is no result of a call {tool_call_id!r} in this conversation."
 
     return expand_tool_result

@@ -27,7 +27,7 @@ from at2_rag import AT2Pruner, ModelNotFoundError, PruneResult
 from at2_rag.model.loading import LoadedModel
 from at2_rag.text.passages import passage_spans
 from langchain_at2_rag import AT2ToolResultMiddleware
-from langchain_at2_rag.agents import ERRORS, _document_spans
+from langchain_at2_rag.agents import ERRORS, _document_spans, _original
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 QUESTION = "Who wrote the letter from the island?"
@@ -152,7 +152,8 @@ def test_what_a_tool_returns_is_pruned_once_and_can_be_expanded(
         'expand_tool_result(tool_call_id="a") returns all.]'
     )
     assert saved > 0 and len(results) == 2
-    assert hello.content == "Hello." and not hello.additional_kwargs
+    assert report.artifact == {"at2_original": REPORT} and not report.additional_kwargs
+    assert hello.content == "Hello." and not hello.artifact
     assert expanded.content == REPORT
     assert str(nothing.content).startswith("There is no result of a call 'nowhere'")
     # A provider's cache holds what it was sent: each turn only adds to that.
@@ -178,7 +179,7 @@ def test_results_that_are_left_as_they_are(pruner: AT2Pruner) -> None:
     ):
         messages, _ = run(middleware, *calls)
         tools = [one for one in messages if isinstance(one, ToolMessage)]
-        assert sum(not one.additional_kwargs for one in tools) == untouched
+        assert sum(not one.artifact for one in tools) == untouched
 
 
 def test_a_retrievers_documents_stay_whole(pruner: AT2Pruner) -> None:
@@ -190,8 +191,9 @@ def test_a_retrievers_documents_stay_whole(pruner: AT2Pruner) -> None:
     assert [text for text in shown if text in str(messages[2].content)] == [
         shown[chunk.index] for chunk in kept
     ]
-    assert messages[2].additional_kwargs["at2_original"] == "\n\n".join(shown)
-    assert isinstance(messages[2], ToolMessage) and messages[2].artifact == PAGES
+    [searched] = (one for one in messages if isinstance(one, ToolMessage))
+    assert searched.artifact == PAGES
+    assert searched.additional_kwargs["at2_original"] == _original(searched) == "\n\n".join(shown)
 
 
 def test_a_very_long_document_is_cut_into_passages() -> None:
