@@ -410,14 +410,14 @@ class AT2Pruner:
         Raises:
             PrunerBusyError: As in `aprune`; else as `prune_batch`.
         """
-        asked = list(requests)
+        requests = list(requests)
         try:
-            return await self._workers.run(partial(self.prune_batch, asked, **overrides))
+            return await self._workers.run(partial(self.prune_batch, requests, **overrides))
         except PrunerBusyError as error:
             if self.on_error == "raise":
                 raise
             options = self._options(overrides)
-            refused = [partial(self._refused, error, *one[:2], options) for one in asked]
+            refused = [partial(self._refused, error, *one[:2], options) for one in requests]
             return [await self._refusals.run(refuse) for refuse in refused]
 
     def _options(self, overrides: PruneOverrides) -> PruneOptions:

@@ -67,18 +67,18 @@ def conversations(query: str, other: str) -> dict[str, Conversation]:
 @click.option("--limit", type=POSITIVE, default=60, help="Questions.")
 def main(*, file: str, model: str, presets: tuple[str, ...], limit: int) -> None:
     """Rank by the last turn alone, with the turns before it, and by all turns as one query."""
-    asked = draw(read_examples(file), limit)
-    if not asked:
+    items = draw(read_examples(file), limit)
+    if not items:
         raise click.UsageError("no question ends with its topic, as in 'What was said about it?'")
-    clusters = item_clusters([example for example, _ in asked])
+    clusters = item_clusters([example for example, _ in items])
     for preset in presets:
         pruner = AT2Pruner.from_pretrained(model, head_weights=preset)
         quality: dict[tuple[str, str], list[float]] = defaultdict(list)
         with StepProgress() as progress:
-            for number, (example, by_kind) in enumerate(asked, start=1):
+            for number, (example, by_kind) in enumerate(items, start=1):
                 for key, result in ranked(pruner, example, by_kind).items():
                     quality[key].append(_ndcg(result, example))
-                progress(f"ranking with {preset}", number, len(asked))
+                progress(f"ranking with {preset}", number, len(items))
         click.echo(markdown_table(f"nDCG@10, {preset}", list(rows(quality, clusters))))
 
 
@@ -88,13 +88,13 @@ def draw(examples: Sequence[Example], limit: int) -> list[tuple[Example, dict[st
     The other question of each is the one before it in the file, which is on the same document
     where the file is sorted by document.
     """
-    asked = []
+    items = []
     for index, example in enumerate(examples):
         by_kind = conversations(example.query, examples[index - 1].query)
         if by_kind and any(example.labels):
-            asked.append((example, by_kind))
-    chosen = np.random.default_rng(SEED).permutation(len(asked))[:limit]
-    return [asked[index] for index in np.sort(chosen)]
+            items.append((example, by_kind))
+    chosen = np.random.default_rng(SEED).permutation(len(items))[:limit]
+    return [items[index] for index in np.sort(chosen)]
 
 
 def ranked(
