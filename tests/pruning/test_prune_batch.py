@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from at2_rag import AT2Pruner, ChunkCache
-from at2_rag.errors import InputError, PromptTooLongError
+from at2_rag.errors import InputError, PromptTooLongError, PrunerBusyError
 from at2_rag.prompt.layout import PromptLayout
 from at2_rag.pruning import scorer as scorer_module
 from at2_rag.reading.late import TARGET_TOKENS
@@ -237,3 +238,20 @@ def test_what_is_refused_before_any_model_call() -> None:
         pruner.prune_batch(REQUESTS, top=1)  # type: ignore[call-arg]
     assert passes == []
     assert pruner.prune_batch([], top_k=1) == []
+
+
+async def test_a_batch_that_finds_the_pruner_busy_keeps_all_or_raises() -> None:
+    for on_error in ("keep_all", "raise"):
+        pruner = tiny_pruner(max_pending=1, on_error=on_error)
+        running = asyncio.create_task(pruner.aprune(QUERY, [text * 50 for text in TEXTS], top_k=1))
+        await asyncio.sleep(0)
+        if on_error == "raise":
+            with pytest.raises(PrunerBusyError):
+                await pruner.aprune_batch(REQUESTS, top_k=1)
+        else:
+            results = await pruner.aprune_batch(iter(REQUESTS), top_k=1)
+            assert [result.query for result in results] == [query for query, _ in REQUESTS]
+            for result, (_, chunks) in zip(results, REQUESTS, strict=True):
+                assert len(result.kept) == len(list(chunks)) and not result.dropped
+                assert result.error is not None or not chunks
+        await running
