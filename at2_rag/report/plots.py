@@ -173,7 +173,7 @@ def _axes(
 def _looks(series: Sequence[Series]) -> list[dict[str, Any]]:
     """Return how each series is drawn: by its number, the same in plots of the same series.
 
-    What a plot is about has a thicker line, and if it is one series a colour of its own.
+    The series that a plot is about has a thicker line; if it is only one, its colour is reserved.
     """
     alone = sum(one.emphasis for one in series) == 1
     return [

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from at2_rag.pruner import AT2Pruner
 
 
+MMR_FETCH_K = 20
+"""How many documents LangChain's vector stores choose among by default."""
+
+
 class RetrieverKeywords(SharedOverrides, PrunerNames, total=False):
     """The settings of `AT2Retriever` but the first ones, for type checkers."""
 
@@ -113,11 +117,11 @@ def _fetching(base: BaseRetriever, k: int) -> BaseRetriever:
     if isinstance(base, VectorStoreRetriever):
         kwargs = {**base.search_kwargs, "k": k}
         if base.search_type == "mmr":  # which chooses among what it fetches
-            kwargs["fetch_k"] = max(k, kwargs.get("fetch_k", 0))
+            kwargs["fetch_k"] = max(k, kwargs.get("fetch_k", MMR_FETCH_K))
         return base.model_copy(update={"search_kwargs": kwargs})
     if "k" in type(base).model_fields:
         return base.model_copy(update={"k": k})
     raise InputError(
-        f"fetch_k is {k}, but a {type(base).__name__} has no k to set; say there"
-        " how many documents it is to return, and leave out fetch_k"
+        f"fetch_k is {k}, but a {type(base).__name__} has no k to set; say there "
+        "how many documents it is to return, and leave out fetch_k"
     )

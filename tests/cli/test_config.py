@@ -140,8 +140,8 @@ def test_plain_variables_are_for_common_commands_alone(config: Path) -> None:
     assert "'top_k': 1" in shown(AT2_RAG_SHOW_TOP_K="", **plain)
     config.write_text("[show]\ntop_k = 5")
     assert "'top_k': 1" in shown("--config", config, **plain), "the environment over the file"
-    asked = run("more", "other", AT2_RAG_YES="1", AT2_RAG_MORE_OTHER_YES="1")
-    assert asked.exit_code == 1 and "Sure?" in asked.stdout, "not answered by a variable"
+    result = run("more", "other", AT2_RAG_YES="1", AT2_RAG_MORE_OTHER_YES="1")
+    assert result.exit_code == 1 and "Sure?" in result.stdout, "not answered by a variable"
 
 
 def test_the_users_file_is_read_and_none_of_the_current_folder(

@@ -122,3 +122,9 @@ def test_asks_for_as_many_where_the_store_chooses_among_more(pruner: AT2Pruner) 
     base = store.as_retriever(search_type="mmr")
     retriever = AT2Retriever(base=base, fetch_k=30, k=30, max_overlap=None, pruner=pruner)
     assert len(retriever.invoke(QUERY)) == 30
+    for search_kwargs, fetched in (({}, 20), ({"fetch_k": 9}, 9), ({"fetch_k": 3}, 5)):
+        base = store.as_retriever(search_type="mmr", search_kwargs=search_kwargs)
+        five = store.as_retriever(search_type="mmr", search_kwargs={"k": 5, "fetch_k": fetched})
+        few = AT2Retriever(base=base, fetch_k=5, k=5, max_overlap=None, pruner=pruner)
+        texts = {document.page_content for document in few.invoke(QUERY)}
+        assert texts == {document.page_content for document in five.invoke(QUERY)}
