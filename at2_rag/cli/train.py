@@ -36,6 +36,7 @@ _output = _written("--output", required=True, type=_FOLDER, help="Folder to writ
 _model = headed_reading("--model", default=DEFAULT_MODEL, help="Name, folder or hub id.")
 _revision = headed_reading("--revision", help="Revision of a hub id.")
 _limit = _data("--limit", type=_COUNT, help="Use at most this many examples of each source.")
+_hold_out = partial(_data, "--hold-out", type=_COUNT)
 _folds = _learned(
     "--folds", default=5, type=click.IntRange(min=2), help="Parts for cross-validation."
 )
@@ -118,6 +119,10 @@ def _importing(what: str) -> Iterator[None]:
     "read by the other passes of the features. [default: all chunks are]",
 )
 @_limit
+@_hold_out(
+    help="Leave out this many questions of each source, and what shares a gold passage or its "
+    "question with one of them, for at2-rag calibrate with the same files and number."
+)
 @_folds
 @_learned(
     "--leave-out-sources",
@@ -182,6 +187,10 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 @_model
 @_revision
 @_limit
+@_hold_out(
+    help="Use the questions that at2-rag train with the same files and number left out. "
+    "[default: all]"
+)
 @_folds
 @_seed(help="Of the examples that --limit draws, exchanged chunks and folds.")
 @_learned(
@@ -191,6 +200,12 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     default=("score",),
     help="Learn a weight for the retriever: of its ranks (score) or of its cosines (cosine). "
     "May be repeated.",
+)
+@_data(
+    "--embedding",
+    metavar="minilm|FOLDER",
+    help="Cosines of this embedding, a sentence-transformers folder, are the retrieval scores of "
+    "chunks that have none. [default: such chunks teach no prior]",
 )
 @_learned(
     "--multi-hop",

@@ -280,7 +280,7 @@ class Scorer:
         calibration = self._weights.calibration
         if calibration is None:
             return ChunkScores(scores)
-        evidence = float(np.nanmax(calibration.evidence(read.features)))
+        evidence = calibration.evidence(read.features, job.layout.owners)
         return ChunkScores(
             scores,
             calibration.probabilities(scores, evidence),

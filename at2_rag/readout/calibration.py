@@ -5,10 +5,11 @@ that the question is *answerable*, which means that some chunk holds the answer.
 
 Scores rank the chunks of one call; they say little of whether the best is any good. So a second
 readout of the same features is fitted to tell evidence from everything else, over all calls, those
-without any evidence included: its *evidence logits*. Both probabilities are logistic functions
-(Platt scaling; J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999): for a chunk of
-its score, the logarithm of its share of the softmax, and the call's greatest evidence logit; for a
-call of that and of the greatest share. So within a call a chunk that scores higher is never less
+without any evidence included. The log-sum-exp of its logits over the call's chunks is the call's
+*evidence*. Both probabilities are logistic functions (Platt scaling; J. Platt, "Probabilistic
+Outputs for Support Vector Machines", 1999): for a chunk of its score, the logarithm of its share of
+the softmax, the call's evidence and the logarithm of the number of chunks; for a call of all these,
+but for the score, of its best chunk. So within a call a chunk that scores higher is never less
 likely to be relevant.
 """
 
@@ -25,10 +26,10 @@ import numpy.typing as npt
 from at2_rag.arrays import Floats
 from at2_rag.errors import HeadWeightsError
 
-CHUNK_TERMS = ("score", "log_share", "best_evidence", "constant")
+CHUNK_TERMS = ("score", "log_share", "evidence", "log_count", "constant")
 """What decides a chunk's probability."""
 
-CALL_TERMS = ("best_evidence", "best_log_share", "constant")
+CALL_TERMS = ("best_log_share", "evidence", "log_count", "constant")
 """What decides a call's probability."""
 
 RISING = 2
@@ -58,24 +59,29 @@ class Calibration:
                 "the calibration's evidence weights hold NaN or infinity; calibrate again"
             )
 
-    def evidence(self, features: npt.ArrayLike) -> Floats:
-        """Return the evidence logits [S] of sources with features [S, F]."""
-        return weighted(features, self.evidence_weight) + self.evidence_bias
+    def evidence(self, features: npt.ArrayLike, owners: npt.ArrayLike | None = None) -> float:
+        """Return the evidence of a call whose sources have the features [S, F].
 
-    def probabilities(self, scores: npt.ArrayLike, best_evidence: float) -> Floats:
+        Sources that weren't read by all passes, NaN, are left out. `owners` [S] says which chunk
+        each source is a window of, of which the best counts; None if each is a chunk.
+        """
+        logits = weighted(features, self.evidence_weight) + self.evidence_bias
+        return total_evidence(logits, owners)
+
+    def probabilities(self, scores: npt.ArrayLike, evidence: float) -> Floats:
         """Return for each chunk of a call the probability that it is relevant, [S] in [0, 1].
 
-        `scores` [S] are those of all of its chunks, `best_evidence` the greatest evidence logit.
+        `scores` [S] are those of all of its chunks, `evidence` is the call's.
         """
-        return logistic(chunk_terms(scores, best_evidence), self.chunk)
+        return logistic(chunk_terms(scores, evidence), self.chunk)
 
-    def answerable(self, scores: npt.ArrayLike, best_evidence: float) -> float:
+    def answerable(self, scores: npt.ArrayLike, evidence: float) -> float:
         """Return the probability that some chunk of a call, of at least one, holds the answer.
 
         It is never below that of the chunk that is most likely relevant.
         """
-        likely = float(logistic(call_terms(scores, best_evidence), self.call))
-        return max(likely, float(self.probabilities(scores, best_evidence).max()))
+        likely = float(logistic(call_terms(scores, evidence), self.call))
+        return max(likely, float(self.probabilities(scores, evidence).max()))
 
     @property
     def slope(self) -> float:
@@ -145,17 +151,32 @@ def logistic(terms: Floats, numbers: tuple[float, ...]) -> Floats:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def chunk_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
-    """Return the `CHUNK_TERMS`, but for the constant, of a call's chunks, [S, 3]."""
-    values = np.asarray(scores, dtype=np.float64)
-    shares = values - _log_sum(values)
-    return np.stack([values, shares, np.full(len(values), best_evidence)], axis=1)
+def total_evidence(logits: npt.ArrayLike, owners: npt.ArrayLike | None = None) -> float:
+    """Return the log-sum-exp of evidence logits [S], NaN left out; `owners` as in `evidence`."""
+    values = np.asarray(logits, dtype=np.float64)
+    read = ~np.isnan(values)
+    values = values[read]
+    if owners is not None:
+        chunks, inverse = np.unique(np.asarray(owners)[read], return_inverse=True)
+        best = np.full(len(chunks), -np.inf)
+        np.maximum.at(best, inverse, values)
+        values = best
+    return _log_sum(values)
 
 
-def call_terms(scores: npt.ArrayLike, best_evidence: float) -> Floats:
-    """Return the `CALL_TERMS`, but for the constant, of a call with at least one chunk, [2]."""
+def chunk_terms(scores: npt.ArrayLike, evidence: float) -> Floats:
+    """Return the `CHUNK_TERMS`, but for the constant, of a call's chunks, [S, 4]."""
     values = np.asarray(scores, dtype=np.float64)
-    return np.array([best_evidence, values.max() - _log_sum(values)])
+    terms = np.empty((len(values), 4))
+    terms[:, 0], terms[:, 1] = values, values - _log_sum(values)
+    terms[:, 2], terms[:, 3] = evidence, np.log(max(1, len(values)))
+    return terms
+
+
+def call_terms(scores: npt.ArrayLike, evidence: float) -> Floats:
+    """Return the `CALL_TERMS`, but for the constant, of a call with at least one chunk, [3]."""
+    values = np.asarray(scores, dtype=np.float64)
+    return np.array([values.max() - _log_sum(values), evidence, np.log(len(values))])
 
 
 def _log_sum(values: Floats) -> float:

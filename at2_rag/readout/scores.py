@@ -37,7 +37,7 @@ class ChunkScores(UnitScores):
     Attributes:
         answerable: The probability that any chunk holds the answer; None where the head weights
             aren't calibrated.
-        evidence: The greatest evidence logit of the call; None likewise.
+        evidence: The evidence of the call, see `Calibration`; None likewise.
     """
 
     answerable: float | None = None

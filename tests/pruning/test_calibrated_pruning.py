@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from at2_rag.errors import HeadWeightsError, InputError
 from at2_rag.options import DEFAULT_MAX_MISSED, IfUnanswerable
 from at2_rag.readout.calibration import Calibration
 from at2_rag.readout.head_weights import HeadWeights
+from at2_rag.text.chunks import Chunk
+from at2_rag.text.units import unit_spans
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.tiny_weights import random_weights, tiny_pruner
 
@@ -28,8 +31,8 @@ CHUNKS = [
     "Nobody knows when the mill was built.",
     "A lamp stood in the tower.",
 ]
-CHUNK, CALL = (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)
-DOUBTING_CHUNK, DOUBTING_CALL = (0.3, 0.9, 0.1, -9.0), (0.0, 0.0, -4.0)
+CHUNK, CALL = (0.3, 0.9, 0.1, -0.2, 1.0), (0.2, 0.2, 0.1, 1.5)
+DOUBTING_CHUNK, DOUBTING_CALL = (0.3, 0.9, 0.1, -0.2, -9.0), (0.0, 0.0, 0.0, -4.0)
 PLAIN = random_weights(tiny_model(), tiny_tokenizer(), "together", "apart")
 
 
@@ -48,10 +51,12 @@ def by_hand(pruner: AT2Pruner) -> tuple[list[float], float]:
     """Return each chunk's probability, and the call's, from the raw scores."""
     scores = [one.score for one in pruner.score(QUERY, CHUNKS)]
     total = math.log(math.fsum(map(math.exp, scores)))
-    best = max(0.25 + pruner.head_weights.bias - one for one in scores)
-    slope, share, evidence, constant = CHUNK
-    logits = [slope * one + share * (one - total) + evidence * best + constant for one in scores]
-    call = CALL[0] * best + CALL[1] * (max(scores) - total) + CALL[2]
+    by_chunk = [0.25 + pruner.head_weights.bias - one for one in scores]
+    evidence, count = math.log(math.fsum(map(math.exp, by_chunk))), math.log(len(scores))
+    slope, share, *slopes, constant = CHUNK
+    of_call = slopes[0] * evidence + slopes[1] * count + constant
+    logits = [slope * one + share * (one - total) + of_call for one in scores]
+    call = CALL[0] * (max(scores) - total) + CALL[1] * evidence + CALL[2] * count + CALL[3]
     likely = [1 / (1 + math.exp(-logit)) for logit in logits]
     return likely, max(1 / (1 + math.exp(-call)), *likely)
 
@@ -105,7 +110,8 @@ def test_without_a_limit_max_missed_decides(pruner: AT2Pruner) -> None:
 
 def test_sentences_divide_their_chunks_probability(pruner: AT2Pruner) -> None:
     likely, _ = by_hand(pruner)
-    alone = [index for index, text in enumerate(CHUNKS) if text.count(".") == 1]
+    units = Counter(index for index, _, _ in unit_spans([Chunk(text) for text in CHUNKS]))
+    alone = [index for index, count in units.items() if count == 1]
     for index in alone:  # one sentence has all of its chunk's probability
         for least, kept in ((likely[index] - 1e-6, True), (likely[index] + 1e-6, False)):
             result = pruner.prune(QUERY, CHUNKS, min_probability=least, unit="sentence")

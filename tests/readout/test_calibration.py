@@ -13,7 +13,7 @@ from at2_rag.errors import HeadWeightsError
 from at2_rag.readout.calibration import Calibration
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-CHUNK, CALL = (0.5, 1.5, 0.2, -0.25), (0.8, -0.3, 0.1)
+CHUNK, CALL = (0.5, 1.5, 0.2, -0.7, -0.25), (-0.3, 0.8, 0.4, 0.1)
 
 
 def make(**changes: Any) -> Calibration:
@@ -28,12 +28,15 @@ def logistic(value: float) -> float:
 def test_probabilities_by_hand() -> None:
     scores = [2.0, -1.0, 0.5]
     total = math.log(sum(map(math.exp, scores)))
-    expected = [logistic(0.5 * one + 1.5 * (one - total) + 0.2 * 3 - 0.25) for one in scores]
+    of_call = 0.2 * 3 - 0.7 * math.log(3) - 0.25
+    expected = [logistic(0.5 * one + 1.5 * (one - total) + of_call) for one in scores]
     assert make().probabilities(scores, 3.0) == pytest.approx(expected, rel=1e-12)
-    expected_call = logistic(0.8 * 3 - 0.3 * (2.0 - total) + 0.1)
+    expected_call = logistic(-0.3 * (2.0 - total) + 0.8 * 3 + 0.4 * math.log(3) + 0.1)
     assert make().answerable(scores, 3.0) == pytest.approx(expected_call, rel=1e-12)
     features = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
-    assert make().evidence(features) == pytest.approx([5.5, 2.5])
+    assert make().evidence(features) == pytest.approx(math.log(math.exp(5.5) + math.exp(2.5)))
+    assert make().evidence([*features, [math.nan] * 6]) == make().evidence(features)
+    assert make().evidence([*features, features[1]], [0, 1, 1]) == make().evidence(features)
     assert make().probabilities([], 0.0).shape == (0,)
 
 
@@ -41,7 +44,7 @@ def test_probabilities_by_hand() -> None:
 def test_a_higher_score_is_never_less_likely_whatever_the_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     calibration = make(
-        chunk=(*rng.exponential(size=2), *rng.normal(size=2)), call=tuple(rng.normal(size=3))
+        chunk=(*rng.exponential(size=2), *rng.normal(size=3)), call=tuple(rng.normal(size=4))
     )
     scores, best = rng.normal(0, 5, int(rng.integers(1, 30))), float(rng.normal())
     likely = calibration.probabilities(scores, best)
@@ -69,9 +72,12 @@ def test_its_numbers_survive_json() -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"chunk": (1.0, 1.0)}, "numbers for a chunk are .*; expected 4 finite ones"),
-        ({"call": (1.0, math.nan, 0.0)}, "numbers for a call are .*; expected 3 finite ones"),
-        ({"chunk": (1.0, -0.1, 0.0, 0.0)}, "number of log_share for a chunk is -0.1; .* below 0"),
+        ({"chunk": (1.0, 1.0)}, "numbers for a chunk are .*; expected 5 finite ones"),
+        ({"call": (1.0, math.nan, 0.0, 0.0)}, "numbers for a call are .*; expected 4 finite ones"),
+        (
+            {"chunk": (1.0, -0.1, 0.0, 0.0, 0.0)},
+            "number of log_share for a chunk is -0.1; .* below 0",
+        ),
         ({"evidence_bias": math.inf}, "evidence weights hold NaN or infinity"),
         ({"evidence_weight": WEIGHT * np.nan}, "evidence weights hold NaN or infinity"),
     ],

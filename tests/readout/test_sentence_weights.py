@@ -32,7 +32,7 @@ CHUNKS = [
     Chunk("Steventon is where Jane Austen was born. Most houses in there are small.", "Steventon"),
     Chunk("Boats pass below the old bridge. Nobody who lives here counts them.", "The bridge"),
 ]
-SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, 1.0))
+SENTENCES = SentenceWeights((1.5, -0.5, 0.75), (0.1, 0.8, 0.3, -0.4, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,10 @@ def weights() -> HeadWeights:
     second = np.random.default_rng(5).normal(size=plain.weight.shape[1:]).astype(np.float32)
     return dataclasses.replace(
         plain,
-        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.3)),
-        calibration=Calibration(-plain.weight, 0.25, (0.3, 0.9, 0.1, 1.0), (0.2, 0.2, 1.5)),
+        multi_hop=MultiHop(second, 0.5, (0.2, 0.7, 0.1, 0.0, 0.3)),
+        calibration=Calibration(
+            -plain.weight, 0.25, (0.3, 0.9, 0.1, -0.2, 1.0), (0.2, 0.2, 0.1, 1.5)
+        ),
         sentences=SENTENCES,
     )
 
@@ -60,8 +62,9 @@ def by_hand(weights: HeadWeights, multi_hop: bool) -> tuple[Any, Any]:
         for chunk, score in zip(owners, sentences, strict=True)
     ]
     total = math.log(math.fsum(map(math.exp, scores)))
-    evidence = max(0.25 + weights.bias - score for score in first)
-    logits = [0.1 * one + 0.8 * (one - total) + 0.3 * evidence + 1.0 for one in scores]
+    evidence = math.log(math.fsum(math.exp(0.25 + weights.bias - score) for score in first))
+    of_call = 0.3 * evidence - 0.4 * math.log(len(scores)) + 1.0
+    logits = [0.1 * one + 0.8 * (one - total) + of_call for one in scores]
     return scores, [1 / (1 + math.exp(-logit)) for logit in logits]
 
 

@@ -1,7 +1,8 @@
-"""Which examples a calibration can be fitted to or judged by, with their twins."""
+"""Which examples a calibration can be fitted to or judged by, with the lists they are read with."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,12 @@ from at2_rag.data.examples import Example, draw_per_source
 from at2_rag.errors import InputError
 from at2_rag.readout.prior import prior_terms
 from at2_rag.text.chunks import Prior
+from at2_rag.training.calibrating.held_out import is_usable
 from at2_rag.training.calibrating.sentences import gold_sentences
-from at2_rag.training.collection.twins import TwinMaker
+from at2_rag.training.collection.lists import ChunkList, chunk_lists
 from at2_rag.training.fitting.cross_validation import FEWEST_CHUNKS
+
+VARIED = 2  # one question in so many of a source is read with all kinds of lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,8 @@ class CalibrationExamples:
     """Examples that a calibration can be fitted to or judged by."""
 
     chosen: tuple[Example, ...]  # with enough chunks, some of them gold and some not
-    twins: tuple[tuple[int, Example], ...] = ()  # with the index of its example in `chosen`
-    unusable: int = 0  # examples that lack chunks, gold ones or others
+    lists: tuple[ChunkList, ...]  # of these; first each one's as retrieved, in order
+    unusable: int  # examples that lack chunks, gold ones or others
 
 
 def choose_examples(
@@ -32,11 +36,9 @@ def choose_examples(
     priors: Sequence[Prior] = (),
     sentences: bool = False,
 ) -> CalibrationExamples:
-    """Return the examples that a calibration can be fitted to, at most `limit` of a source.
-
-    Their twins come with them, in which chunks of any of `examples` may replace others.
-    """
-    chosen, unusable = _usable(examples, limit, seed)
+    """Return the examples that a calibration can be fitted to, at most `limit` of a source."""
+    usable = [example for example in examples if is_usable(example)]
+    chosen = usable if limit is None else draw_per_source(usable, limit, seed=seed)
     if not chosen:
         raise InputError(
             f"none of the {len(examples)} examples can be calibrated with; pass examples with "
@@ -52,30 +54,17 @@ def choose_examples(
             "sentence weights can't be learned: in no example is it known which sentences hold "
             "evidence; pass examples with gold_sents, or whose gold chunks hold an answer"
         )
-    maker = TwinMaker(examples)
-    twins: list[tuple[int, Example]] = []
+    count = defaultdict[str, int](int)
+    varied = []
     for index, example in enumerate(chosen):
-        if pair := maker.twins(example, seed=seed):
-            twins += [(index, pair.answerable), (index, pair.unanswerable)]
-    return CalibrationExamples(chosen, tuple(twins), unusable)
+        if count[example.source] % VARIED == 0:
+            varied.append(index)
+        count[example.source] += 1
+    lists = tuple(chunk_lists(chosen, varied, seed=seed))
+    return CalibrationExamples(tuple(chosen), lists, len(examples) - len(usable))
 
 
 def known_priors(example: Example, priors: Sequence[Prior]) -> dict[Prior, Floats]:
     """Return the prior terms [S] of each kind that the example's chunks have."""
     terms = {prior: prior_terms(example.chunks, prior) for prior in priors}
     return {prior: values for prior, values in terms.items() if values is not None}
-
-
-def _usable(
-    examples: Sequence[Example], limit: int | None, seed: int
-) -> tuple[tuple[Example, ...], int]:
-    """Return the usable examples, at most `limit` of a source, and how many aren't usable."""
-    usable = [
-        example
-        for example in examples
-        if len(example.chunks) >= FEWEST_CHUNKS and any(example.labels) and not all(example.labels)
-    ]
-    unusable = len(examples) - len(usable)
-    if usable and limit is not None:
-        usable = draw_per_source(usable, limit, seed=seed)
-    return tuple(usable), unusable

@@ -26,6 +26,7 @@ class Labelled(NamedTuple):
     fold: int
     terms: npt.NDArray[Any]  # [S, T]
     labels: Bools  # [S]
+    weight: float = 1.0  # beside other samples of the source
 
 
 def out_of_fold(samples: Sequence[Labelled], fit: Callable[[Sequence[Labelled]], Fit]) -> list[Fit]:
@@ -61,8 +62,8 @@ def fit_logistic(
 ) -> tuple[float, ...]:
     """Return slopes and constant of the logistic function that makes the labels likeliest.
 
-    Sources count the same, so do a source's samples, and a sample's labels. The first `rising`
-    slopes are at least 0.
+    Sources count the same, a source's samples by their weights, and a sample's labels the same. The
+    first `rising` slopes are at least 0.
     """
     labels = np.concatenate([np.zeros(0, dtype=bool), *(sample.labels for sample in samples)])
     if labels.all() or not labels.any():
@@ -71,7 +72,10 @@ def fit_logistic(
             f"{len(labels)} times a {name} is true; pass more examples"
         )
     sizes = [len(sample.labels) for sample in samples]
-    weights = np.repeat(source_weights([sample.source for sample in samples]) / sizes, sizes)
+    by_sample = source_weights(
+        [sample.source for sample in samples], [sample.weight for sample in samples]
+    )
+    weights = np.repeat(by_sample / sizes, sizes)
     terms = np.concatenate([sample.terms for sample in samples])  # [N, T]
     mean, scale = terms.mean(axis=0, dtype=float), terms.std(axis=0, dtype=float) + 1e-9
     values = np.hstack([(terms - mean) / scale, np.ones((len(terms), 1))])  # [N, T + 1]
@@ -92,7 +96,11 @@ def fit_logistic(
     return (*map(float, slopes), float(result.x[-1] - slopes @ mean))
 
 
-def source_weights(sources: Sequence[str]) -> Floats:
-    """Return weights of samples, [I], under which every source counts the same."""
-    names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
-    return 1.0 / (len(names) * counts[inverse])
+def source_weights(sources: Sequence[str], weights: Sequence[float] | None = None) -> Floats:
+    """Return weights of samples, [I], under which every source counts the same.
+
+    `weights` [I] are those of the samples within their source; None for all the same.
+    """
+    names, inverse = np.unique(sources, return_inverse=True)
+    of_samples = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=float)
+    return of_samples / (len(names) * np.bincount(inverse, weights=of_samples)[inverse])

@@ -33,7 +33,7 @@ class MultiHopSample:
     fold: int
     scores: Floats  # [S], first scores of all chunks, S at least 2
     gold: Bools  # [S]
-    evidence: float  # greatest evidence logit of the first reading
+    evidence: float  # of the first reading
     best: int  # index of the chunk with the greatest first score
     others: Indices  # [O], of those that were read again
     features: npt.NDArray[np.float32]  # [O, L x H], of these

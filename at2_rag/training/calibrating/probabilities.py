@@ -11,7 +11,13 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from at2_rag.arrays import Bools, Floats
-from at2_rag.readout.calibration import RISING, Calibration, call_terms, chunk_terms
+from at2_rag.readout.calibration import (
+    RISING,
+    Calibration,
+    call_terms,
+    chunk_terms,
+    total_evidence,
+)
 from at2_rag.text.chunks import Prior
 from at2_rag.training.calibrating.fits import (
     Labelled,
@@ -19,8 +25,10 @@ from at2_rag.training.calibrating.fits import (
     out_of_fold,
     source_weights,
 )
+from at2_rag.training.collection.lists import ListKind
 
 EVIDENCE_RIDGE = 0.1  # of the second readout, on the weights of standardised features
+RETRIEVED_WEIGHT = 3.0  # of a list as retrieved, where all others of a question weigh 1
 _LEAST_SCALE = 0.1  # of scores that say nothing
 
 
@@ -32,19 +40,29 @@ class CalibrationSample:
     fold: int
     features: npt.NDArray[np.float32]  # [S, F], S at least 1; NaN as in `HeadWeights.score`
     gold: Bools  # [S], labelled as evidence
-    answerable: bool | None = None  # of a twin, whether its chunks hold the answer
+    kind: ListKind = "retrieved"
     priors: Mapping[Prior, Floats] = field(default_factory=dict)  # [S] of each kind of terms
-    example: int = 0  # index of the example that it is, or is a twin of
+    question: int = 0  # index of the question, among those that were chosen
 
     @property
-    def is_twin(self) -> bool:
-        """Whether its chunks were exchanged, so that it tells of the whole call alone."""
-        return self.answerable is not None
+    def is_retrieved(self) -> bool:
+        """Whether the chunks are those that a retriever returned, none left out or exchanged."""
+        return self.kind == "retrieved"
 
     @property
     def is_ranked(self) -> bool:
-        """Whether its ranking can be judged: it is no twin, and has gold and other chunks."""
-        return not self.is_twin and bool(self.gold.any()) and not self.gold.all()
+        """Whether its ranking can be judged: it is as retrieved, with gold and other chunks."""
+        return self.is_retrieved and bool(self.gold.any()) and not self.gold.all()
+
+    @property
+    def weight(self) -> float:
+        """How much the list counts beside others of its source."""
+        return RETRIEVED_WEIGHT if self.is_retrieved else 1.0
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether any of the chunks holds evidence."""
+        return bool(self.gold.any())
 
 
 class ScoredSample(NamedTuple):
@@ -52,7 +70,7 @@ class ScoredSample(NamedTuple):
 
     sample: CalibrationSample
     scores: Floats  # [S]
-    evidence: float  # the greatest evidence logit
+    evidence: float  # see `Calibration`
 
 
 def with_evidence(
@@ -61,29 +79,25 @@ def with_evidence(
     """Return samples with scores, and with evidence by a readout fitted without their fold."""
     readouts = out_of_fold(_gold_features(samples), fit_evidence)
     return [
-        ScoredSample(sample, values, float(np.nanmax(sample.features @ weight)) + bias)
+        ScoredSample(sample, values, total_evidence(sample.features @ weight + bias))
         for sample, values, (weight, bias) in zip(samples, scores, readouts, strict=True)
     ]
 
 
 def fit_calibration(scored: Sequence[ScoredSample], shape: tuple[int, int, int]) -> Calibration:
-    """Return the calibration, its readout shaped [P, L, H], that makes the labels likeliest."""
-    of_chunks = [
-        Labelled(sample.source, sample.fold, chunk_terms(scores, evidence), sample.gold)
-        for sample, scores, evidence in scored
-        if not sample.is_twin
-    ]
+    """Return the calibration, its readout shaped [P, L, H], that makes the labels likeliest.
+
+    Lists as retrieved count `RETRIEVED_WEIGHT` times for chunks' probabilities, of which they are
+    the usual case; for calls' all lists count the same.
+    """
+    of_chunks, of_calls = [], []
+    for sample, scores, evidence in scored:
+        source, fold = sample.source, sample.fold
+        terms = chunk_terms(scores, evidence)
+        of_chunks.append(Labelled(source, fold, terms, sample.gold, sample.weight))
+        answered = np.array([sample.is_answered])
+        of_calls.append(Labelled(source, fold, call_terms(scores, evidence)[None], answered))
     chunk = fit_logistic(of_chunks, name="chunk's gold label", rising=RISING)
-    of_calls = [
-        Labelled(
-            sample.source,
-            sample.fold,
-            call_terms(scores, evidence)[None],
-            np.array([sample.answerable]),
-        )
-        for sample, scores, evidence in scored
-        if sample.is_twin
-    ]
     call = fit_logistic(of_calls, name="call's outcome")
     weight, bias = fit_evidence(_gold_features([sample for sample, _, _ in scored]))
     return Calibration(weight.reshape(shape).astype(np.float32), bias, chunk, call)

@@ -6,26 +6,26 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from at2_rag.arrays import Indices
+from at2_rag.arrays import Bools, Indices
 from at2_rag.data.clusters import item_clusters
 from at2_rag.data.examples import Example, gold_groups
 from at2_rag.model.loading import LoadedModel
 from at2_rag.reading.chunk_states import StateStore
 from at2_rag.reading.features import FeatureSpec, Pass
-from at2_rag.reading.scoring_model import ScoringModel
+from at2_rag.reading.scoring_model import ScoringModel, layers_and_heads
 from at2_rag.readout.head_weights import HeadWeights
 from at2_rag.readout.multi_hop import chunks_read_again, multi_hop_question
 from at2_rag.readout.shipped import check_match
 from at2_rag.text.chunks import Prior
+from at2_rag.text.echo import without_echoes
 from at2_rag.training.calibrating.examples import CalibrationExamples, known_priors
 from at2_rag.training.calibrating.multi_hop import MultiHopSample
 from at2_rag.training.calibrating.probabilities import CalibrationSample, ScoredSample
-from at2_rag.training.collection.collection import Collection, Row
+from at2_rag.training.collection.collection import Collection, Row, reading_depth
 from at2_rag.training.collection.features import (
     FeatureCollection,
     Features,
@@ -52,45 +52,45 @@ class SampleReader:
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 
     def __post_init__(self) -> None:
-        hf_model, tokenizer = self.model.model, self.model.tokenizer
-        self._scoring_model = ScoringModel(hf_model, tokenizer, depth=self.weights.layers)
+        self._scoring_model = self._model_of(self.weights.layers)
         template_hash = self._scoring_model.prompts.template_hash(self.weights.reading)
         check_match(self.weights, self.model, template_hash=template_hash)
 
     def read(
         self, examples: CalibrationExamples, *, priors: Sequence[Prior] = ()
     ) -> list[CalibrationSample]:
-        """Return samples of the chosen examples that fit the model's window, then of their twins.
+        """Return samples of the lists of the chosen examples that fit the model's window.
 
-        Examples that share a gold passage are in one fold, and twins in that of their example.
+        Examples that share a gold passage are in one fold, with all of their lists.
         """
-        chosen = examples.chosen
         rng = np.random.default_rng(self.seed)
-        folds = assign_folds(gold_groups(chosen), self.folds, rng).tolist()
-        features = self._features("examples", chosen)
-        twin_features = self._features("twins", [twin for _, twin in examples.twins])
+        folds = assign_folds(gold_groups(examples.chosen), self.folds, rng).tolist()
+        features = self._features("lists", [one.example for one in examples.lists])
         samples = []
         for index, rows in features.items():
-            terms = known_priors(chosen[index], priors)
-            samples.append(_sample(chosen[index], rows, folds, index, priors=terms))
-        for index, rows in twin_features.items():
-            example_index, twin = examples.twins[index]
-            answerable = not twin.unanswerable
-            samples.append(_sample(twin, rows, folds, example_index, answerable=answerable))
+            read = examples.lists[index]
+            example, question = read.example, read.question
+            known = known_priors(example, priors) if read.kind == "retrieved" else {}
+            gold = np.array(example.labels)
+            samples.append(
+                CalibrationSample(
+                    example.source, folds[question], rows, gold, read.kind, known, question
+                )
+            )
         return samples
 
     def read_again(
         self, examples: Sequence[Example], scored: Sequence[ScoredSample]
     ) -> dict[int, MultiHopSample]:
-        """Read each question but twins' again beside its best chunk, over the other chunks.
+        """Read each question again beside its best chunk as retrieved, over the other chunks.
 
         Samples are returned by their index in `scored`.
         """
-        indices = [index for index, row in enumerate(scored) if not row.sample.is_twin]
+        indices = [index for index, row in enumerate(scored) if row.sample.is_retrieved]
         rows = [scored[index] for index in indices]
         read = [chunks_read_again(row.scores) for row in rows]
         questions = [
-            _beside_best(examples[row.sample.example], best, others)
+            _beside_best(examples[row.sample.question], best, others)
             for row, (best, others) in zip(rows, read, strict=True)
         ]
         # The best chunks depend on the head weights.
@@ -107,7 +107,7 @@ class SampleReader:
                 evidence,
                 *read[question],
                 features,
-                cluster=clusters[sample.example],
+                cluster=clusters[sample.question],
             )
         return result
 
@@ -131,47 +131,61 @@ class SampleReader:
         examples: Sequence[Example],
         passes: tuple[Pass, ...] | None = None,
     ) -> dict[int, Float32s]:
-        """Return the features [S, F] of each example that fits the window, by its index."""
-        if not examples:
-            return {}
-        spec, shortlist = self.weights.spec, self.weights.shortlist
-        late = FeatureCollection(
-            self._scoring_model,
+        """Return the features [S, F] of each example that fits the window, by its index.
+
+        Key heads that the weights don't use count as unread.
+        """
+        spec, shortlist, folder = self.weights.spec, self.weights.shortlist, self.folder / name
+        layers, _ = layers_and_heads(self.model.model.base_model.config)
+        depth = reading_depth(self.weights.layers, [folder], layers=layers)
+        first = FeatureCollection(
+            self._model_of(depth),
             examples,
-            self.folder / name,
+            folder,
             reading=spec.reading,
             fingerprint=self.model.fingerprint,
             seed=self.seed,
             padded=False,
             passes=passes or (spec.passes if shortlist is None else ("late",)),
-            heads=self.weights.key_heads(self._scoring_model.key_heads) or None,
             store=self.store,
         )
-        collection: FeatureCollection | ShortlistCollection = late
+        collection: FeatureCollection | ShortlistCollection = first
         if shortlist is not None and passes is None:
             collection = ShortlistCollection(
-                self._scoring_model, late, shortlist, spec.passes, store=self.store
+                self._scoring_model, first, shortlist, spec.passes, store=self.store
             )
         rows = self._collect(f"reading {name.split('/')[-1]}", collection)
         features = Features.of(rows, collection.passes)
         spec = FeatureSpec(spec.quantity, passes or spec.passes)
         matrix = features.matrix(spec, self._scoring_model.depth)
+        if "late" in spec.passes:
+            matrix[:, ~self._read_heads(len(spec.passes))] = 0.0
         return dict(zip(features.examples.tolist(), features.by_sample(matrix), strict=True))
 
+    def _model_of(self, depth: int) -> ScoringModel:
+        return ScoringModel(self.model.model, self.model.tokenizer, depth=depth)
 
-def _sample(
-    example: Example, features: Float32s, folds: Sequence[int], index: int, **more: Any
-) -> CalibrationSample:
-    gold = np.array(example.labels)
-    return CalibrationSample(example.source, folds[index], features, gold, example=index, **more)
+    def _read_heads(self, passes: int) -> Bools:
+        """Return which features [F] are read: of the late pass those of key heads in use."""
+        weights, model = self.weights, self._scoring_model
+        read = np.ones((passes, weights.layers, model.key_heads), dtype=bool)
+        if used := weights.key_heads(model.key_heads):
+            read[weights.spec.passes.index("late")] = False
+            for layer, head in used:
+                read[weights.spec.passes.index("late"), layer, head] = True
+        return read.repeat(model.heads // model.key_heads, axis=2).ravel()
 
 
 def _beside_best(example: Example, best: int, others: Indices) -> Example:
-    """Return the example with its best chunk moved into the question, and of the others some."""
+    """Return the example with its best chunk moved into the question, and of the others some.
+
+    All of them without echoes of the question, as a pruner reads them.
+    """
+    chunks = without_echoes(example.query, example.chunks)
     return replace(
         example,
-        query=multi_hop_question(example.query, example.chunks[best]),
-        chunks=tuple(example.chunks[index] for index in others),
+        query=multi_hop_question(example.query, chunks[best]),
+        chunks=tuple(chunks[index] for index in others),
         labels=tuple(example.labels[index] for index in others),
         gold_sentences=(),
     )

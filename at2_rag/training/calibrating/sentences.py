@@ -24,7 +24,7 @@ class SentenceSample(NamedTuple):
     """The sentences of one question's chunks, after one reading or two."""
 
     ranked: Labelled  # [U, 3] `SENTENCE_TERMS`, and which sentences hold evidence
-    evidence: float  # greatest evidence logit of the question's chunks
+    evidence: float  # of the question's chunks
 
 
 def gold_sentences(example: Example) -> Bools | None:
@@ -64,15 +64,15 @@ def sentence_samples(
     """
     result = []
     for index, (sample, first, evidence) in enumerate(scored):
-        if sample.is_twin or sample.example not in sentence_scores:
+        if not sample.is_retrieved or sample.question not in sentence_scores:
             continue
-        example = examples[sample.example]
+        example = examples[sample.question]
         gold = gold_sentences(example)
         if gold is None:
             continue
         owners = [chunk for chunk, _, _ in unit_spans(example.chunks)]
         for scores in (first, *([after[index]] if index in after else [])):
-            terms = sentence_terms(first, scores, sentence_scores[sample.example], owners)
+            terms = sentence_terms(first, scores, sentence_scores[sample.question], owners)
             ranked = Labelled(sample.source, sample.fold, terms, gold)
             result.append(SentenceSample(ranked, evidence))
     return result

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from at2_rag.arrays import Floats
+from at2_rag.options import UNANSWERABLE_BELOW
 from at2_rag.readout.shortlist import Design, Shortlist
 from at2_rag.training.calibrating.fits import EVERY, Labelled, fit_ranking, out_of_fold
 from at2_rag.training.calibrating.metrics import (
@@ -42,13 +43,17 @@ class CalibrationFigures:
     source: str  # or `EVERY`
     chunks: int  # chunks judged
     relevant: float  # share of them that are gold
+    expected: float  # sum of their probabilities, as a multiple of how many are gold
     error: float
     error_of_best: float  # over each question's best chunk
     error_by_chance: float  # that perfect probabilities would have, never zero
     error_of_best_by_chance: float
     skill: float
-    calls: int  # twins judged for whether they are answerable
+    calls: int  # lists of all kinds, judged for whether they are answerable
     auroc: float  # area under the ROC curve of the probability that they are
+    auroc_of_twins: float  # the same of lists that differ in nothing but whether they are
+    lost: float  # share of the answerable that count as unanswerable, below `UNANSWERABLE_BELOW`
+    recognised: float  # share of the unanswerable that do
     error_of_calls: float
     reliability: Points  # for each bin of chunks the mean probability, and the share relevant
     reliability_of_best: Points
@@ -81,8 +86,8 @@ def study_left_out_sources(
 ) -> list[CalibrationFigures]:
     """Judge each source by head weights, shaped [P, L, H], and a calibration fitted to all others.
 
-    Sources without twins are fitted to but not judged. Figures of all sources judged come last.
-    There are none with a single source. `shortlist` is what the samples were read with.
+    Sources without unanswerable lists are fitted to but not judged. Figures of all sources judged
+    come last. There are none with a single source. `shortlist` is what the samples were read with.
     """
     sources = sorted({sample.source for sample in samples})
     figures: list[CalibrationFigures] = []
@@ -90,7 +95,7 @@ def study_left_out_sources(
     for done, source in enumerate(sources if len(sources) > 1 else []):
         progress(done, len(sources))
         judged = [sample for sample in samples if sample.source == source]
-        if len({sample.is_twin for sample in judged}) == 2:
+        if len({sample.is_answered for sample in judged}) == 2:
             predictions = list(map(fit_without(source, samples, shape, shortlist), judged))
             figures.append(_figures(source, predictions))
             every += predictions
@@ -99,24 +104,29 @@ def study_left_out_sources(
 
 
 def _figures(source: str, predictions: Sequence[Prediction]) -> CalibrationFigures:
-    rows = [row for row in predictions if not row.sample.is_twin]
+    rows = [row for row in predictions if row.sample.is_retrieved]
     likely = np.concatenate([row.probabilities for row in rows])
     gold = np.concatenate([row.sample.gold for row in rows])
     best = np.concatenate([np.arange(len(row.scores)) == row.scores.argmax() for row in rows])
-    twins = [row for row in predictions if row.sample.is_twin]
-    answerable = np.array([row.answerable for row in twins])
-    answered = np.array([bool(row.sample.answerable) for row in twins])
+    answerable = np.array([row.answerable for row in predictions])
+    answered = np.array([row.sample.is_answered for row in predictions])
+    twins = np.array([row.sample.kind.startswith("twin") for row in predictions])
+    unanswerable = answerable < UNANSWERABLE_BELOW
     return CalibrationFigures(
         source=source,
         chunks=len(likely),
         relevant=float(gold.mean()),
+        expected=float(likely.sum() / gold.sum()),
         error=calibration_error(likely, gold),
         error_of_best=calibration_error(likely[best], gold[best]),
         error_by_chance=error_by_chance(likely),
         error_of_best_by_chance=error_by_chance(likely[best]),
         skill=brier_skill(likely, gold),
-        calls=len(twins),
+        calls=len(predictions),
         auroc=auroc(answerable, answered),
+        auroc_of_twins=auroc(answerable[twins], answered[twins]),
+        lost=float(unanswerable[answered].mean()),
+        recognised=float(unanswerable[~answered].mean()),
         error_of_calls=calibration_error(answerable, answered),
         reliability=reliability(likely, gold),
         reliability_of_best=reliability(likely[best], gold[best]),
@@ -139,8 +149,7 @@ def fit_without(
     def terms(sample: CalibrationSample) -> npt.NDArray[np.float32]:
         return design.terms(sample.features) if design else sample.features
 
-    # Twins have no label: an unanswerable one has nothing to rank, and weights that saw only the
-    # answerable one would be biased towards it.
+    # Only lists as retrieved are ranked: of the others many have nothing to rank.
     ranked = [
         Labelled(one.source, one.fold, terms(one), one.gold & one.is_ranked) for one in others
     ]
@@ -150,7 +159,7 @@ def fit_without(
     head_weights = _fit_head_weights(ranked)
 
     def predict(sample: CalibrationSample) -> Prediction:
-        evidence = float(np.nanmax(calibration.evidence(sample.features)))
+        evidence = calibration.evidence(sample.features)
         scores = head_weights.scores(terms(sample))
         return Prediction(
             sample,

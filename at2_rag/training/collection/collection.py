@@ -25,7 +25,7 @@ from safetensors.numpy import load, save
 from at2_rag.errors import DataError, InputError, StorageError
 from at2_rag.files import remove_leftovers, write_whole
 
-FORMAT = 4  # of the files, and of what rows hold: a collection of another format is refused
+FORMAT = 5  # of the files, and of what rows hold: a collection of another format is refused
 SETTINGS_FILE = "collection.json"
 TOO_LONG = "longer than the model's window"  # why an item gives no row
 _METADATA = "at2_rag"  # one key only: safetensors doesn't keep the order of several

@@ -20,11 +20,14 @@ from at2_rag.data.answers import contains_answer, findable_answers, normalise
 from at2_rag.data.examples import Example, passage_keys
 from at2_rag.reading.scoring_model import ScoringModel
 from at2_rag.text.chunks import Chunk
+from at2_rag.text.echo import without_echoes
+from at2_rag.training.collection.echoes import echo_of
 
 SHARD_TOKENS = 200_000  # about how many of different chunks a shard holds; decides its memory
 FEWEST_CHUNKS, MOST_CHUNKS = 5, 50  # of an example with added distractors
-MOST_READ = 16  # chunks of an example that are read: its gold chunks, and others drawn at random
+MOST_READ = 12  # chunks of an example that are read: its gold chunks, and others drawn at random
 PADDED_SHARE = 0.35  # of examples that get more distractors; those without any always do
+ECHO_SHARE = 0.25  # of labelled examples that get a chunk that repeats their question
 
 ONE_KIND = "without both gold and other chunks"  # why an example gives no labelled sample
 FEW_CHUNKS = "fewer than two chunks"  # why it gives no sample without labels
@@ -125,6 +128,7 @@ def draw_samples(
     the example's chunks, has no gold chunk's text under another title and contains none of the
     answers. What an example gets depends on the shard, the seed and the example's id alone.
     Examples left with gold chunks only are dropped; of one with many chunks `MOST_READ` are read.
+    A part of them get an echo of their question, too, and echoes are blanked as in a pruner.
 
     With `labelled=False` neither labels nor answers are looked at: examples with fewer than
     `FEWEST_CHUNKS` chunks and a part of the others get more, and those left with fewer than two
@@ -155,8 +159,14 @@ def draw_samples(
             if text not in present and not (is_evidence and is_evidence(text, chunk)):
                 added.append(chunk)
         every = (*labels, *[False] * len(added))
-        if any(every) and not all(every) if labelled else len(every) >= 2:
-            samples.append(Sample(index, (*chunks, *added), every, len(chunks)))
+        if not (any(every) and not all(every) if labelled else len(every) >= 2):
+            continue
+        read = (*chunks, *added)
+        if labelled:
+            if rng.random() < ECHO_SHARE:
+                read, every = (*read, echo_of(example.query, rng)), (*every, False)
+            read = tuple(without_echoes(example.query, read))
+        samples.append(Sample(index, read, every, len(chunks)))
     return samples
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from at2_rag.readout.shipped import named_or_folder, resolve_head_weights
 from at2_rag.states.store import ChunkCache
 from at2_rag.training.calibrating.calibrator import LearnedPrior, calibrate
 from at2_rag.training.calibrating.examples import choose_examples
+from at2_rag.training.calibrating.held_out import hold_out
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 from at2_rag.training.calibrating.samples import SampleReader
 from at2_rag.training.calibrating.study import study_left_out_sources
@@ -32,6 +33,7 @@ from at2_rag.training.commands.record import file_records
 
 RECORD_FILE = "calibration.json"
 PLOT_FILE = "reliability.svg"
+MINILM = "minilm"  # the embedding of that package, see `minilm_folder`
 CHUNKS_FOLDER = "chunks"  # what is kept of chunks while the command runs
 
 
@@ -45,10 +47,12 @@ class CalibrateRequest:
     model: str
     revision: str | None
     limit: int | None
+    hold_out: int | None
     folds: int
     seed: int
     collected: str | None
     prior: tuple[LearnedPrior, ...]
+    embedding: str | None
     multi_hop: bool
     sentences: bool
     dtype: str | None
@@ -61,6 +65,7 @@ class CalibrateRequest:
             del values[name]
         return {
             **values,
+            "embedding": self.embedding and without_folder(self.embedding),
             "model": without_folder(self.model),
             "head_weights": self.head_weights and without_folder(self.head_weights),
         }
@@ -69,11 +74,15 @@ class CalibrateRequest:
 def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     """Calibrate head weights and write them with a report, which shows the command line."""
     by_file = read_files(request.files)
-    limit, seed = request.limit, request.seed
+    questions = [*chain.from_iterable(by_file)]
+    if request.hold_out is not None:
+        questions, _ = hold_out(questions, request.hold_out)
+    if request.embedding is not None:
+        questions = _with_cosines(questions, request.embedding)
     examples = choose_examples(
-        [*chain.from_iterable(by_file)],
-        limit=limit,
-        seed=seed,
+        questions,
+        limit=request.limit,
+        seed=request.seed,
         priors=request.prior,
         sentences=request.sentences,
     )
@@ -91,7 +100,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
             weights,
             folder,
             folds=request.folds,
-            seed=seed,
+            seed=request.seed,
             store=chunks,
             progress=progress,
         )
@@ -120,7 +129,7 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
         "version": version("at2-rag"),
         "data": data,
         "examples": _per_source(examples.chosen),
-        "twins": _per_source(twin for _, twin in examples.twins),
+        "lists": dict(Counter(one.kind for one in examples.lists)),
         "unusable": examples.unusable,
         "chunks": _chunks_per_source(calibrated.samples),
         "calibration": learned.calibration and learned.calibration.numbers(),
@@ -144,6 +153,29 @@ def run_calibration(request: CalibrateRequest, *, command: str) -> None:
     progress.console.print(Text(wrote), highlight=False, soft_wrap=True)
 
 
+def _with_cosines(examples: Sequence[Example], embedding: str) -> list[Example]:
+    """Return examples whose chunks have cosines as retrieval scores, where none has a score."""
+    from at2_rag.training.labelling.embedding import EmbeddingTeacher
+
+    unknown = [
+        index
+        for index, example in enumerate(examples)
+        if all(chunk.retrieval_score is None for chunk in example.chunks)
+    ]
+    teacher = EmbeddingTeacher(None if embedding == MINILM else Path(embedding))
+    result = list(examples)
+    with StepProgress() as progress:
+        cosines = teacher.scores(
+            [examples[index] for index in unknown],
+            progress=lambda done, total: progress("embedding", done, total),
+        )
+    for index, of_example in zip(unknown, cosines, strict=True):
+        chunks = zip(examples[index].chunks, of_example, strict=True)
+        scored = tuple(replace(chunk, retrieval_score=cosine) for chunk, cosine in chunks)
+        result[index] = replace(examples[index], chunks=scored)
+    return result
+
+
 def _per_source(examples: Iterable[Example]) -> dict[str, int]:
     return dict(sorted(Counter(example.source for example in examples).items()))
 
@@ -152,7 +184,7 @@ def _chunks_per_source(samples: Iterable[CalibrationSample]) -> dict[str, dict[s
     """Return for each source how many chunks its examples have, and how many are gold."""
     labels: dict[str, list[bool]] = defaultdict(list)
     for sample in samples:
-        if not sample.is_twin:
+        if sample.is_retrieved:
             labels[sample.source] += sample.gold.tolist()
     return {
         source: {"all": len(of_source), "gold": sum(of_source)}

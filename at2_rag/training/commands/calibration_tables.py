@@ -17,11 +17,14 @@ from at2_rag.training.calibrating.study import CalibrationFigures
 _PROBABILITIES = {
     "chunks": "{0.chunks:,}",
     "relevant": "{0.relevant:.3f}",
+    "expected": "{0.expected:.2f}",
     "ECE": "{0.error:.3f}",
     "of best": "{0.error_of_best:.3f}",
     "skill": "{0.skill:.3f}",
     "calls": "{0.calls:,}",
     "AUROC": "{0.auroc:.3f}",
+    "lost": "{0.lost:.3f}",
+    "recognised": "{0.recognised:.3f}",
 }
 _MULTI_HOP = {
     "calls": "{0.calls:,}",

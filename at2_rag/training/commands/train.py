@@ -28,6 +28,7 @@ from at2_rag.readout.head_weights import TargetRule
 from at2_rag.readout.shipped import load_head_weights, named_or_folder
 from at2_rag.readout.shortlist import Shortlist
 from at2_rag.report.training_page import training_page, training_verdict
+from at2_rag.training.calibrating.held_out import hold_out
 from at2_rag.training.collection.ablations import AblationPlan
 from at2_rag.training.collection.collection import reading_depth
 from at2_rag.training.collection.features import Features
@@ -68,6 +69,7 @@ class TrainRequest:
     features: tuple[str, ...]
     objectives: tuple[Objective, ...]
     limit: int | None
+    hold_out: int | None
     folds: int
     leave_out_sources: bool
     seed: int
@@ -128,6 +130,8 @@ def run_training(request: TrainRequest, *, command: str) -> None:
     data = file_records(request.files, by_file)
     dev_data = file_records(request.dev, dev_by_file)
     examples, dev_examples = [*chain.from_iterable(by_file)], [*chain.from_iterable(dev_by_file)]
+    if request.hold_out is not None:
+        _, examples = hold_out(examples, request.hold_out)
     if request.limit is not None:
         examples = draw_per_source(examples, request.limit, seed=request.seed)
     output = Path(request.output)

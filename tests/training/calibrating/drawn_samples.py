@@ -10,9 +10,13 @@ from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.probabilities import CalibrationSample
 
 SHAPE = (1, 2, 2)
-# A chunk's logit is its score less 1, so that gold labels follow scores and evidence alike.
+# A chunk's logit is its score less 1, so that gold labels follow scores and evidence alike. Nothing
+# here is said of calls: whether any of a call's chunks is gold follows from theirs.
 TRUE = Calibration(
-    np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32), -1.0, (1.0, 0.0, 0.0, -1.0), (0.9, 0.5, 0.6)
+    np.array([[[0.0, 0.0], [1.2, -0.8]]], np.float32),
+    -1.0,
+    (1.0, 0.0, 0.0, 0.0, -1.0),
+    (0.0, 0.0, 0.0, 0.0),
 )
 
 
@@ -23,20 +27,19 @@ def readout(features: npt.NDArray[np.float32]) -> Floats:
 
 
 def drawn(count: int, seed: int, source: str = "a") -> list[CalibrationSample]:
-    """Draw samples with the probabilities of `TRUE`; every other one is a twin."""
+    """Draw samples with the probabilities of `TRUE`; every other one is of another kind."""
     rng = np.random.default_rng(seed)
     samples = []
     for number in range(count):
         features = rng.normal(0, 1.5, (int(rng.integers(2, 12)), 4)).astype(np.float32)
-        best, scores = float(TRUE.evidence(features).max()), readout(features)
-        answerable = bool(rng.random() < TRUE.answerable(scores, best))
+        evidence, scores = TRUE.evidence(features), readout(features)
         samples.append(
             CalibrationSample(
                 source,
                 number % 3,
                 features,
-                gold=rng.random(len(features)) < TRUE.probabilities(scores, best),
-                answerable=answerable if number % 2 else None,
+                gold=rng.random(len(features)) < TRUE.probabilities(scores, evidence),
+                kind="twin with gold" if number % 2 else "retrieved",
             )
         )
     return samples

@@ -38,7 +38,7 @@ def test_calibrated_weights_give_probabilities_and_nothing_is_read_twice(tmp_pat
     assert result.answerable is not None and 0 < result.answerable < 1
     assert all(chunk.probability is not None for chunk in (*result.kept, *result.dropped))
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert {path.parent.name for path in shards} == {"examples", "twins"}
+    assert {path.parent.name for path in shards} == {"lists"}
     again = calibrate(WEIGHTS, tmp_path)
     assert shards == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert again.calibration is not None
@@ -79,7 +79,7 @@ def test_chunks_that_are_kept_are_read_once_and_change_nothing(tmp_path: Path) -
     ):
         for name, numbers in expected.items():  # equal but for rounding
             assert of_kept[name] == pytest.approx(numbers, rel=1e-6)
-    read = [*EXAMPLES.chosen, *(twin for _, twin in EXAMPLES.twins)]
+    read = [one.example for one in EXAMPLES.lists]
     chunks = {chunk.rendered for example in read for chunk in example.chunks}
     assert cache.counts.misses == len(cache) == len(chunks)
 

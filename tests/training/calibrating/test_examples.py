@@ -15,12 +15,14 @@ NOVELS = equal_examples("novels", 6)
 SHORT = planted_examples(["seas"], 3, chunks=3)
 
 
-def test_examples_that_can_not_be_used_are_counted_and_the_others_have_twins() -> None:
+def test_examples_that_can_not_be_used_are_counted_and_every_second_comes_in_all_kinds() -> None:
     examples = choose_examples([*NOVELS, *SHORT], limit=4)
     assert len(examples.chosen) == 4 and examples.unusable == 3
-    assert len(examples.twins) == 8
-    for index, twin in examples.twins:
-        assert twin.query == examples.chosen[index].query
+    retrieved = [one.question for one in examples.lists if one.kind == "retrieved"]
+    assert retrieved == [0, 1, 2, 3]
+    assert {one.question for one in examples.lists if one.kind == "gold alone"} == {0, 2}
+    for one in examples.lists:
+        assert one.example.query == examples.chosen[one.question].query
     with pytest.raises(InputError, match="none of the 3 examples can be calibrated with"):
         choose_examples(SHORT)
 

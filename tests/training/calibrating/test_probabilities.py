@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from at2_rag.arrays import Floats
+from at2_rag.arrays import Bools, Floats
 from at2_rag.errors import InputError
 from at2_rag.readout.calibration import Calibration
 from at2_rag.training.calibrating.fits import Labelled, source_weights
@@ -36,8 +37,11 @@ def labelled(samples: list[CalibrationSample]) -> list[Labelled]:
 
 
 def predicted(calibration: Calibration, sample: CalibrationSample) -> tuple[Floats, float]:
-    scores, evidence = readout(sample.features), float(calibration.evidence(sample.features).max())
-    return calibration.probabilities(scores, evidence), calibration.answerable(scores, evidence)
+    scores, evidence = readout(sample.features), calibration.evidence(sample.features)
+    likely = calibration.probabilities(scores, evidence)
+    if calibration is TRUE:
+        return likely, 1 - float(np.prod(1 - likely))
+    return likely, calibration.answerable(scores, evidence)
 
 
 def test_probabilities_are_those_that_outcomes_were_drawn_with() -> None:
@@ -80,7 +84,8 @@ def test_evidence_of_a_sample_is_by_a_readout_that_never_saw_its_fold() -> None:
     for row in with_evidence(samples, [readout(sample.features) for sample in samples]):
         others = [sample for sample in samples if sample.fold != row.sample.fold]
         weight, bias = fit_evidence(labelled(others))
-        assert row.evidence == pytest.approx(max(row.sample.features @ weight) + bias, abs=1e-6)
+        odds = np.exp(row.sample.features @ weight + bias)
+        assert row.evidence == pytest.approx(np.log(odds.sum()), abs=1e-6)
 
 
 def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
@@ -88,14 +93,14 @@ def test_a_chunk_that_scores_higher_is_never_less_likely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "outcome"),
+    ("change", "outcome"),
     [
-        ({"answerable": True}, "0 of 0 times a chunk's gold label"),
-        ({"answerable": None}, "0 of 0 times a call's outcome"),
+        (lambda gold: gold & False, "0 of [0-9]+ times a chunk's gold label"),
+        (lambda gold: np.append(gold[1:], True), "9 of 9 times a call's outcome"),
     ],
 )
-def test_outcomes_of_one_kind_are_refused(changes: dict[str, Any], outcome: str) -> None:
-    samples = [dataclasses.replace(sample, **changes) for sample in drawn(9, 8)]
+def test_outcomes_of_one_kind_are_refused(change: Callable[[Bools], Bools], outcome: str) -> None:
+    samples = [dataclasses.replace(one, gold=change(one.gold)) for one in drawn(9, 8)]
     with pytest.raises(InputError, match=f"but {outcome} is true; pass more"):
         calibrate(samples)
 
@@ -125,7 +130,7 @@ def test_the_priors_weight_is_the_one_that_the_outcomes_follow() -> None:
 def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() -> None:
     scored = ranked(20, 0, 1.0)
     twins = [
-        one._replace(sample=dataclasses.replace(one.sample, answerable=True)) for one in scored
+        one._replace(sample=dataclasses.replace(one.sample, kind="with an echo")) for one in scored
     ]
     assert fit_prior_weight(scored, "cosine") is None
     assert fit_prior_weight(twins, "score") is None
@@ -136,3 +141,17 @@ def test_without_retrieval_scores_no_weight_is_learned_and_twins_teach_none() ->
 def test_weights_of_sources_by_hand() -> None:
     weights = source_weights(["a"] * 3 + ["b"])
     assert weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
+    weights = source_weights(["a"] * 3 + ["b"], [3, 1, 1, 7])
+    assert weights.tolist() == pytest.approx([0.3, 0.1, 0.1, 0.5])
+
+
+def test_a_list_as_retrieved_counts_as_much_as_three_others() -> None:
+    samples = drawn(40, 9)
+    evidence = with_evidence(samples, [readout(sample.features) for sample in samples])
+    fitted = fit_calibration(evidence, SHAPE)
+    repeated = [row for row in evidence for _ in range(3 if row.sample.is_retrieved else 1)]
+    plain = [
+        row._replace(sample=dataclasses.replace(row.sample, kind="twin with gold"))
+        for row in repeated
+    ]
+    assert fitted.chunk == pytest.approx(fit_calibration(plain, SHAPE).chunk, abs=1e-4)

@@ -48,11 +48,12 @@ def test_weights_follow_evidence_and_probabilities_come_true() -> None:
     fitted = fit_sentences([*drawn(1500, 0), *drawn(300, 1, "b")])
     assert fitted.score == pytest.approx(TRUE.tolist(), abs=0.15)
     samples, likely = drawn(1500, 3), []
-    slopes, constant = np.array(fitted.likely[:3]), fitted.likely[3]
+    slopes, constant = np.array(fitted.likely[:4]), fitted.likely[4]
     for sample in samples:
         scores = sample.ranked.terms @ np.array(fitted.score)
         shares = scores - np.logaddexp.reduce(scores)
-        terms = np.stack([scores, shares, np.full(len(scores), sample.evidence)], 1)
+        of_call = np.tile([sample.evidence, np.log(len(scores))], (len(scores), 1))
+        terms = np.column_stack([scores, shares, of_call])
         likely.append(1 / (1 + np.exp(-(terms @ slopes + constant))))
     gold = np.concatenate([sample.ranked.labels for sample in samples])
     assert calibration_error(np.concatenate(likely), gold) < 0.03
@@ -102,8 +103,8 @@ def test_gold_sentences(changes: dict[str, object], expected: list[bool] | None)
 def test_a_sample_counts_before_and_after_the_second_reading() -> None:
     sample = CalibrationSample("s", 2, np.zeros((3, 2), np.float32), np.zeros(3, bool))
     first = ScoredSample(sample, np.array([1.0, 2.0, 3.0]), 0.1)
-    twin = first._replace(sample=dataclasses.replace(sample, answerable=True))
-    unknown = first._replace(sample=dataclasses.replace(sample, example=1))
+    twin = first._replace(sample=dataclasses.replace(sample, kind="twin with gold"))
+    unknown = first._replace(sample=dataclasses.replace(sample, question=1))
     examples = [STEVENTON, dataclasses.replace(STEVENTON, answers=())]
     of_sentences = dict.fromkeys((0, 1), np.arange(6, dtype=np.float32))
     again = {3: np.array([7.0, 8.0, 9.0])}

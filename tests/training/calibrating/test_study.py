@@ -28,8 +28,14 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
     assert list(figures) == ["a", "b", "c", "d", EVERY]
     c, every = figures["c"], figures.pop(EVERY)
     assert c.skill < min(0, figures["a"].skill) and c.error > 0.2  # the others say the opposite
-    assert c.chunks == sum(len(one.gold) for one in turned if not one.is_twin)
-    assert c.calls == 150 and figures["a"].auroc > 0.55
+    assert c.chunks == sum(len(one.gold) for one in turned if one.is_retrieved)
+    assert c.calls == 300 and figures["a"].auroc > 0.55
+    assert c.expected == pytest.approx(
+        c.chunks * np.mean([x for x, _ in c.reliability]) / (c.relevant * c.chunks), rel=0.05
+    )
+    by_hand = [one.gold.any() for one in drawn(300, 0, "a")]
+    assert figures["a"].lost == 0.0 == figures["a"].recognised  # as likely is answered in all
+    assert np.mean(by_hand) > 0.8
     assert np.mean([share for _, share in c.reliability]) == pytest.approx(c.relevant, abs=0.01)
     assert every.chunks == sum(row.chunks for row in figures.values())
     assert every.calls == sum(row.calls for row in figures.values())
@@ -37,14 +43,14 @@ def test_each_source_is_judged_by_what_was_fitted_to_the_others() -> None:
     assert 0 < every.error_by_chance < figures["a"].error_by_chance < 0.1
 
 
-def test_sources_without_twins_are_not_judged_and_what_is_not_defined_is_none() -> None:
+def test_sources_that_always_answer_are_not_judged_and_what_is_not_defined_is_none() -> None:
     samples = [*drawn(200, 3, "a"), *drawn(200, 4, "b"), *drawn(200, 7, "c")]
-    for index, sample in enumerate(samples):
-        if sample.source == "b" and sample.is_twin:
-            samples[index] = dataclasses.replace(sample, answerable=True)
-    silent = [dataclasses.replace(sample, answerable=None) for sample in drawn(50, 5, "d")]
-    rows = {name: row.to_dict() for name, row in judged([*samples, *silent]).items()}
+    samples = [
+        dataclasses.replace(one, kind="retrieved") if one.source == "b" else one for one in samples
+    ]
+    sure = [one for one in drawn(80, 5, "d") if one.gold.any()]
+    rows = {name: row.to_dict() for name, row in judged([*samples, *sure]).items()}
     json.dumps(rows, allow_nan=False)
-    undefined = {name: row["auroc"] is None for name, row in rows.items()}
+    undefined = {name: row["auroc_of_twins"] is None for name, row in rows.items()}
     assert undefined == {"a": False, "b": True, "c": False, EVERY: False}
     assert study_left_out_sources(drawn(9, 6, "a"), SHAPE) == []

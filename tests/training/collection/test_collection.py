@@ -81,7 +81,7 @@ def test_what_is_read_is_kept_and_not_read_again(tmp_path: Path) -> None:
         ({"depth": 3, "fingerprint": "b"}, ["depth: 2 there, 3 now", "fingerprint: 'a' there"]),
         ({"nested": {"a": [2]}}, ["nested: {'a': [1]} there, {'a': [2]} now"]),
         ({"new": True}, ["new: None there, True now"]),
-        ({"format": 1}, ["format: 4 there, 1 now"]),
+        ({"format": 1}, ["format: 5 there, 1 now"]),
     ],
 )
 def test_other_settings_are_refused_naming_what_differs(

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from at2_rag.data.examples import Example
 from at2_rag.text.chunks import Chunk
 from at2_rag.training.collection.samples import (
+    ECHO_SHARE,
     FEWEST_CHUNKS,
     MOST_CHUNKS,
     MOST_READ,
@@ -96,25 +98,42 @@ def test_a_sample_is_the_example_and_then_chunks_of_others_of_the_shard_none_twi
         assert sample.chunks[:original] == example.chunks
         assert sample.labels == (*example.labels, *[False] * (len(sample.chunks) - original))
         texts = [chunk.rendered for chunk in sample.chunks]
-        assert len(set(texts)) == len(texts) and set(texts[original:]) <= pool
-        added += len(texts) - original
+        of_others = [text for text in texts[original:] if text in pool]
+        assert len(set(texts)) == len(texts)
+        assert len(texts) - original - len(of_others) <= 1  # an echo
+        added += len(of_others)
     assert added > 100
+
+
+def test_some_labelled_samples_have_an_echo_without_the_question() -> None:
+    examples = [make_example(number, chunks=4) for number in range(400)]
+    pool = {chunk.text for example in examples for chunk in example.chunks}
+    echoes = []
+    for sample in draw_samples(examples, range(400), seed=1):
+        of_none = [chunk.text for chunk in sample.chunks if chunk.text not in pool]
+        echoes.append(len(of_none))
+        assert not any(examples[sample.example].query in text for text in of_none)
+        assert not any(sample.labels[sample.original :])
+    assert set(echoes) == {0, 1} and np.mean(echoes) == pytest.approx(ECHO_SHARE, abs=0.06)
+    unlabelled = draw_samples(examples, range(400), seed=1, labelled=False)
+    assert {chunk.text for sample in unlabelled for chunk in sample.chunks} <= pool
 
 
 def test_sizes_are_within_their_range() -> None:
     sizes = Counter[str]()
+    every = {chunk.rendered for example in EXAMPLES for chunk in example.chunks}
     for sample in draw():
-        size = len(sample.chunks)
+        size = sum(chunk.rendered in every for chunk in sample.chunks)  # without an echo
         if size == sample.original:
             sizes["as it was"] += 1
             continue
         assert FEWEST_CHUNKS <= size <= MOST_CHUNKS
         sizes["few" if size < 16 else "many"] += 1
     assert sizes["few"] > 3 and sizes["many"] > 3 and sizes["as it was"] > 20
-    assert max(len(sample.chunks) for sample in draw(most_chunks=9)) <= 9
+    assert max(len(sample.chunks) for sample in draw(most_chunks=9)) <= 9 + 1
     examples = [make_example(number, chunks=4) for number in range(400)]
     samples = draw_samples(examples, range(400), seed=1)
-    share = sum(len(sample.chunks) > sample.original for sample in samples) / len(samples)
+    share = sum(len(sample.chunks) > sample.original + 1 for sample in samples) / len(samples)
     # A sample of the share may be drawn no larger than it is: log(5..50) hardly ever is below 5.
     assert share == pytest.approx(PADDED_SHARE, abs=0.08)
 

@@ -1,0 +1,134 @@
+"""The lists of chunks that a question is calibrated on: as retrieved, and as calls may look else.
+
+A pruner meets lists without an answer, of one chunk or three, of nothing but unrelated chunks, and
+chunks that repeat the question. Probabilities that are fitted to long lists with an answer alone
+are wrong for all of these.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from at2_rag.data.examples import Example
+from at2_rag.text.chunks import Chunk
+from at2_rag.text.echo import without_echoes
+from at2_rag.text.function_words import FUNCTION_WORDS
+from at2_rag.training.collection.echoes import echo_of
+from at2_rag.training.collection.samples import evidence_test
+from at2_rag.training.collection.twins import TwinMaker
+
+SHORT = 3  # chunks of a short list
+UNRELATED = 8  # chunks of a list from other sources
+ALIKE = 0.5  # share of questions whose short lists hold the chunks that share most words with them
+
+ListKind: TypeAlias = Literal[
+    "retrieved",
+    "twin with gold",
+    "twin without gold",
+    "short with gold",
+    "short without gold",
+    "gold alone",
+    "other alone",
+    "unrelated",
+    "unrelated, short",
+    "unrelated alone",
+    "with an echo",
+    "echo alone",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkList:
+    """A question with one of its lists of chunks, without their echoes of it."""
+
+    kind: ListKind
+    question: int  # index of the question
+    example: Example  # `unanswerable` says that no chunk answers
+
+
+def chunk_lists(
+    questions: Sequence[Example], varied: Sequence[int], *, seed: int
+) -> Iterator[ChunkList]:
+    """Yield each question's list as retrieved, and of the `varied` questions all other kinds.
+
+    Questions have gold chunks and others. Of what can't be made of one, such as twins, there is
+    none; what is drawn depends on the questions, the seed and the question alone.
+    """
+    for index, example in enumerate(questions):
+        yield _list("retrieved", index, example)
+    twin_maker = TwinMaker(questions)
+    for index in varied:
+        example = questions[index]
+        name = f"lists/{example.source}/{example.id}".encode(errors="surrogatepass")
+        rng = np.random.default_rng([seed, zlib.crc32(name)])
+        if twins := twin_maker.twins(example, seed=seed):
+            yield _list("twin with gold", index, twins.answerable)
+            yield _list("twin without gold", index, twins.unanswerable)
+        gold, others = _gold_and_others(example, rng)
+        short = rng.permutation([gold, *others[: SHORT - 1]]).tolist()
+        yield _list("short with gold", index, _part(example, short))
+        yield _list("short without gold", index, _part(example, others[:SHORT]))
+        yield _list("gold alone", index, _part(example, [gold]))
+        yield _list("other alone", index, _part(example, others[:1]))
+        if unrelated := _unrelated(example, questions, rng):
+            yield _list("unrelated", index, _unanswered(example, unrelated))
+            yield _list("unrelated, short", index, _unanswered(example, unrelated[:SHORT]))
+            yield _list("unrelated alone", index, _unanswered(example, unrelated[:1]))
+        echo = echo_of(example.query, rng)
+        chunks, labels = (*example.chunks, echo), (*example.labels, False)
+        yield _list("with an echo", index, replace(example, chunks=chunks, labels=labels))
+        yield _list("echo alone", index, _unanswered(example, [echo]))
+
+
+def _list(kind: ListKind, question: int, example: Example) -> ChunkList:
+    chunks = tuple(without_echoes(example.query, example.chunks))
+    example = replace(example, id=f"{example.id}, {kind}", chunks=chunks, gold_sentences=())
+    return ChunkList(kind, question, example)
+
+
+def _gold_and_others(example: Example, rng: np.random.Generator) -> tuple[int, list[int]]:
+    """Return one of the gold chunks, and the others in the order in which short lists take them."""
+    labels = np.array(example.labels)
+    gold = int(rng.choice(np.flatnonzero(labels)))
+    others: list[int] = rng.permutation(np.flatnonzero(~labels)).tolist()
+    if rng.random() < ALIKE:
+        words = _content_words(example.query)
+        others.sort(key=lambda index: -len(words & _content_words(example.chunks[index].rendered)))
+    return gold, others
+
+
+def _content_words(text: str) -> set[str]:
+    return set(text.casefold().split()) - FUNCTION_WORDS
+
+
+def _unrelated(
+    example: Example, questions: Sequence[Example], rng: np.random.Generator
+) -> list[Chunk]:
+    """Return chunks of questions of other sources; of its own where there is no other."""
+    others = [one for one in questions if one.source != example.source] or questions
+    is_evidence, present = evidence_test(example), {chunk.rendered for chunk in example.chunks}
+    chunks: list[Chunk] = []
+    for number in rng.permutation(len(others)):
+        chunk = others[number].chunks[int(rng.integers(len(others[number].chunks)))]
+        text = " ".join(chunk.rendered.casefold().split())
+        if chunk.rendered not in present and not is_evidence(text, chunk):
+            chunks.append(chunk)
+        if len(chunks) == UNRELATED:
+            break
+    return chunks
+
+
+def _part(example: Example, indices: Sequence[int]) -> Example:
+    labels = tuple(example.labels[index] for index in indices)
+    chunks = tuple(example.chunks[index] for index in indices)
+    return replace(example, chunks=chunks, labels=labels, unanswerable=not any(labels))
+
+
+def _unanswered(example: Example, chunks: Sequence[Chunk]) -> Example:
+    labels = (False,) * len(chunks)
+    return replace(example, chunks=tuple(chunks), labels=labels, unanswerable=True)
